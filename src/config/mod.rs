@@ -1,0 +1,3 @@
+//! What an operator can set.
+
+pub mod limits;

@@ -1,0 +1,373 @@
+//! What a session may ask for, and how a connection ends.
+//!
+//! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
+//! `cores/connection.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
+//! by [`Span`], so that in the steady state nothing is allocated.
+//!
+//! Invariants
+//! 1. Decisions are carried out in the order in which they were appended.
+//! 2. A [`Span`] is valid for the [`Decisions`] that made it, until [`Decisions::clear`].
+//!
+//! Close codes: RFC 6455 section 7.4; wire reference, section 11.
+
+use std::ops::Range;
+
+/// A whole WebSocket message as a session receives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message; its UTF-8 has been checked.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// Where some text lies in the bytes of a [`Decisions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// One thing that a session wants done. Names of channels are their bytes in WTF-8: UTF-8, but for halves of
+/// surrogate pairs, which JavaScript strings may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send one text message to this connection.
+    Send {
+        /// The message.
+        message: Span,
+    },
+    /// Send one binary message to this connection.
+    SendBinary {
+        /// The message.
+        message: Span,
+    },
+    /// Subscribe this connection, then tell the session by `Session::subscribed`.
+    Subscribe {
+        /// The channel's name.
+        channel: Span,
+        /// The call id to answer, as it stands on the wire; `None` for a packet without one.
+        cid: Option<Span>,
+    },
+    /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
+    Unsubscribe {
+        /// The channel's name.
+        channel: Span,
+        /// The call id to answer.
+        cid: Option<Span>,
+    },
+    /// Unsubscribe this connection by the server's will and send it `message`, subscribed or not.
+    KickOut {
+        /// The channel's name.
+        channel: Span,
+        /// The message.
+        message: Span,
+    },
+    /// Unsubscribe this connection from each of its channels, asking `Session::kicked_out` for each one's message.
+    KickOutAll {
+        /// What the session needs to word the messages.
+        reason: Option<Span>,
+    },
+    /// Publish to all subscribers of a channel.
+    Publish {
+        /// The channel's name.
+        channel: Span,
+        /// The whole text message that each subscriber gets.
+        message: Span,
+    },
+    /// Close after all that went before has been sent.
+    Close(CloseReason),
+}
+
+/// The decisions of one received message, and the bytes they name.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    bytes: Vec<u8>,
+    list: Vec<Decision>,
+}
+
+impl Decisions {
+    /// An empty list.
+    pub fn new() -> Decisions {
+        Decisions::default()
+    }
+
+    /// Forgets all decisions; keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.list.clear();
+    }
+
+    /// Appends a decision.
+    pub fn push(&mut self, decision: Decision) {
+        self.list.push(decision);
+    }
+
+    /// Lets `write` append to the bytes; what it appended is the span. It may not remove any.
+    pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let position = |at: usize| u32::try_from(at).expect("messages are bounded far below 4 GiB");
+        Span {
+            start: position(start),
+            end: position(self.bytes.len()),
+        }
+    }
+
+    /// The bytes of a span.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.bytes[span.range()]
+    }
+
+    /// The decision at `index`, if there are that many.
+    pub fn decision(&self, index: usize) -> Option<Decision> {
+        self.list.get(index).copied()
+    }
+
+    /// All decisions, in order.
+    pub fn list(&self) -> &[Decision] {
+        &self.list
+    }
+}
+
+/// What became of a [`Decision::Subscribe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeOutcome {
+    /// Subscribed now, or before.
+    Subscribed,
+    /// The connection holds as many channels as it may.
+    TooMany {
+        /// The limit, in channels.
+        limit: u32,
+    },
+    /// The names of the connection's channels take as many bytes as they may.
+    TooLong {
+        /// The limit, in bytes.
+        limit: u32,
+    },
+}
+
+/// What became of a [`Decision::Unsubscribe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsubscribeOutcome {
+    /// Unsubscribed.
+    Unsubscribed,
+    /// It was not subscribed.
+    NotSubscribed,
+}
+
+/// A close code that may stand in a close frame: RFC 6455 section 7.4, as the reference's WebSocket engine checks it
+/// (1000 to 1014 without 1004, 1005 and 1006, and 3000 to 4999).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode(u16);
+
+impl CloseCode {
+    /// The code, if it may be sent.
+    pub const fn new(code: u16) -> Option<CloseCode> {
+        match code {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => Some(CloseCode(code)),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    pub const fn as_u16(self) -> u16 {
+        self.0
+    }
+}
+
+/// Whose doing the end of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The peer left, as peers do.
+    Nobody,
+    /// The peer broke a rule.
+    Peer,
+    /// A limit was reached.
+    Limit,
+    /// This server is stopping.
+    Draining,
+    /// The application asked for it.
+    App,
+    /// This server has a bug.
+    Bug,
+}
+
+/// Why a connection ends. The one table of close codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer sent a close frame; its code was echoed.
+    PeerClosed,
+    /// The peer ended or reset the TCP connection without a close frame.
+    PeerVanished,
+    /// The request was answered with plain HTTP.
+    HttpAnswered,
+    /// No complete request head in time.
+    RequestTimeout,
+    /// The peer did not answer our close frame in time.
+    CloseTimeout,
+    /// A frame that RFC 6455 forbids.
+    ProtocolError,
+    /// Text that is not UTF-8.
+    InvalidUtf8,
+    /// A message over `message_bytes_max`.
+    MessageTooBig,
+    /// A message in more than `fragments_max` fragments.
+    TooManyFragments,
+    /// No handshake within `handshake_timeout`.
+    HandshakeTimeout,
+    /// Anything else before the handshake.
+    MessageBeforeHandshake,
+    /// `#handshake` or `#authenticate` without a numeric call id.
+    CallIdMissing,
+    /// The application refused the handshake; its code or 4008.
+    HandshakeRefused(CloseCode),
+    /// Nothing from the client within `ping_timeout`.
+    PongTimeout,
+    /// A token could not be signed.
+    SigningFailed,
+    /// The outbox is full of publications that the client does not read.
+    SlowConsumer,
+    /// The server is stopping.
+    Draining,
+    /// The application disconnected the client.
+    Application(CloseCode),
+    /// An internal error.
+    Internal,
+}
+
+impl CloseReason {
+    /// How many reasons there are, for tables of counters.
+    pub const COUNT: usize = 19;
+
+    /// The code of our close frame; `None` if we send none.
+    pub const fn code(self) -> Option<CloseCode> {
+        let code = match self {
+            CloseReason::PeerClosed
+            | CloseReason::PeerVanished
+            | CloseReason::HttpAnswered
+            | CloseReason::RequestTimeout
+            | CloseReason::CloseTimeout => return None,
+            CloseReason::ProtocolError => 1002,
+            CloseReason::InvalidUtf8 => 1007,
+            CloseReason::MessageTooBig => 1009,
+            CloseReason::TooManyFragments => 1008,
+            CloseReason::HandshakeTimeout => 4005,
+            CloseReason::MessageBeforeHandshake => 4009,
+            CloseReason::CallIdMissing => 4008,
+            CloseReason::PongTimeout => 4001,
+            CloseReason::SigningFailed => 4002,
+            CloseReason::SlowConsumer => 4010,
+            CloseReason::Draining => 1001,
+            CloseReason::Internal => 1011,
+            CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
+        };
+        Some(CloseCode(code))
+    }
+
+    /// The value of the `reason` label in metrics.
+    pub const fn label(self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    /// All labels, by [`CloseReason::index`].
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "peer_closed",
+        "peer_vanished",
+        "http_answered",
+        "request_timeout",
+        "close_timeout",
+        "protocol_error",
+        "invalid_utf8",
+        "message_too_big",
+        "too_many_fragments",
+        "handshake_timeout",
+        "message_before_handshake",
+        "call_id_missing",
+        "handshake_refused",
+        "pong_timeout",
+        "signing_failed",
+        "slow_consumer",
+        "draining",
+        "application",
+        "internal",
+    ];
+
+    /// The place of this reason in tables of counters.
+    pub const fn index(self) -> usize {
+        match self {
+            CloseReason::PeerClosed => 0,
+            CloseReason::PeerVanished => 1,
+            CloseReason::HttpAnswered => 2,
+            CloseReason::RequestTimeout => 3,
+            CloseReason::CloseTimeout => 4,
+            CloseReason::ProtocolError => 5,
+            CloseReason::InvalidUtf8 => 6,
+            CloseReason::MessageTooBig => 7,
+            CloseReason::TooManyFragments => 8,
+            CloseReason::HandshakeTimeout => 9,
+            CloseReason::MessageBeforeHandshake => 10,
+            CloseReason::CallIdMissing => 11,
+            CloseReason::HandshakeRefused(_) => 12,
+            CloseReason::PongTimeout => 13,
+            CloseReason::SigningFailed => 14,
+            CloseReason::SlowConsumer => 15,
+            CloseReason::Draining => 16,
+            CloseReason::Application(_) => 17,
+            CloseReason::Internal => 18,
+        }
+    }
+
+    /// Whose doing it is; only a bug is logged as an error.
+    pub const fn blame(self) -> Blame {
+        match self {
+            CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
+            CloseReason::RequestTimeout
+            | CloseReason::CloseTimeout
+            | CloseReason::ProtocolError
+            | CloseReason::InvalidUtf8
+            | CloseReason::HandshakeTimeout
+            | CloseReason::MessageBeforeHandshake
+            | CloseReason::CallIdMissing
+            | CloseReason::PongTimeout => Blame::Peer,
+            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
+                Blame::Limit
+            }
+            CloseReason::Draining => Blame::Draining,
+            CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
+            CloseReason::SigningFailed | CloseReason::Internal => Blame::Bug,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_may_be_sent_are_those_of_the_reference() {
+        for legal in [1000, 1001, 1003, 1007, 1014, 3000, 4000, 4999] {
+            assert_eq!(CloseCode::new(legal).map(CloseCode::as_u16), Some(legal));
+        }
+        for illegal in [0, 401, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
+            assert_eq!(CloseCode::new(illegal), None);
+        }
+    }
+
+    #[test]
+    fn spans_name_what_was_written() {
+        let mut decisions = Decisions::new();
+        let first = decisions.write(|bytes| bytes.extend_from_slice(b"one"));
+        let second = decisions.write(|bytes| bytes.extend_from_slice(b"two"));
+        assert_eq!(
+            (decisions.bytes(first), decisions.bytes(second)),
+            (&b"one"[..], &b"two"[..])
+        );
+    }
+}

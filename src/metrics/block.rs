@@ -1,0 +1,166 @@
+//! The counters of one core.
+//!
+//! Written by that core alone with relaxed loads and stores (0.4 ns, no read-modify-write), read by the control plane
+//! when it is scraped. The block is aligned so that two cores' blocks never share a cache line.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::limits::Limit;
+use crate::decision::CloseReason;
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning core calls this: two writers would lose counts.
+    pub fn add(&self, count: u64) {
+        // Relaxed: a scrape needs no order between counters.
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Replaces the value, for gauges.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value, for a scrape.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Times in buckets whose upper bounds are powers of two, from 1 µs to 8.4 s and above.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; Histogram::BUCKETS],
+    sum_ns: Counter,
+}
+
+impl Histogram {
+    /// How many buckets; the last takes all that is longer.
+    pub const BUCKETS: usize = 25;
+
+    /// Counts one time.
+    pub fn record_ns(&self, ns: u64) {
+        self.record_many_ns(ns, 1);
+    }
+
+    /// Counts `count` times of equal length.
+    pub fn record_many_ns(&self, ns: u64, count: u64) {
+        self.buckets[Self::bucket(ns)].add(count);
+        self.sum_ns.add(ns.saturating_mul(count));
+    }
+
+    /// Upper bound of a bucket in nanoseconds; `None` for the last, which has none.
+    pub const fn upper_bound_ns(bucket: usize) -> Option<u64> {
+        if bucket + 1 < Self::BUCKETS {
+            Some(1000 << bucket)
+        } else {
+            None
+        }
+    }
+
+    /// The counts of all buckets, not cumulated, for a scrape.
+    pub fn counts(&self) -> [u64; Self::BUCKETS] {
+        std::array::from_fn(|bucket| self.buckets[bucket].value())
+    }
+
+    /// The sum of all recorded times in nanoseconds.
+    pub fn sum_ns(&self) -> u64 {
+        self.sum_ns.value()
+    }
+
+    fn bucket(ns: u64) -> usize {
+        // The first bucket whose bound 1000 << b is not below ns.
+        let thousands = ns.div_ceil(1000).max(1);
+        (thousands.next_power_of_two().trailing_zeros() as usize).min(Self::BUCKETS - 1)
+    }
+}
+
+/// All counters of one core.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreMetrics {
+    /// Connections open now (gauge).
+    pub connections: Counter,
+    /// Connections that have completed the SocketCluster handshake and are open now (gauge).
+    pub sessions: Counter,
+    /// Sockets accepted from the listener.
+    pub accepts: Counter,
+    /// Accepted sockets handed to a lighter core before their first byte was read.
+    pub hand_overs_sent: Counter,
+    /// Sockets taken from another core.
+    pub hand_overs_received: Counter,
+    /// Requests answered with plain HTTP.
+    pub http_answers: Counter,
+    /// Whole WebSocket messages received.
+    pub messages_received: Counter,
+    /// Bytes read from sockets.
+    pub bytes_received: Counter,
+    /// WebSocket messages queued for sending, publications included.
+    pub messages_sent: Counter,
+    /// Bytes written to sockets.
+    pub bytes_sent: Counter,
+    /// Publications this core put into the ring.
+    pub publications: Counter,
+    /// Publications queued for a subscriber of this core.
+    pub deliveries: Counter,
+    /// Publications not delivered to a subscriber whose outbox was full.
+    pub publications_skipped: Counter,
+    /// Subscriptions held now (gauge).
+    pub subscriptions: Counter,
+    /// Publications in the ring that this core has not yet taken (gauge).
+    pub ring_depth: Counter,
+    /// Publishes that found the ring full and waited.
+    pub ring_stalls: Counter,
+    /// Sleeping cores this core has woken.
+    pub wakes: Counter,
+    /// Bytes waiting in outboxes (gauge).
+    pub outbox_bytes: Counter,
+    /// Turns of the event loop.
+    pub turns: Counter,
+    /// How long turns took, without the waiting.
+    pub turn_seconds: Histogram,
+    /// From the publish to the write of the last byte handed to the system, per delivery.
+    pub publish_to_write_seconds: Histogram,
+    /// Ends of connections, by [`CloseReason::index`].
+    pub closes: [Counter; CloseReason::COUNT],
+    /// Limits hit, by [`Limit::index`].
+    pub limit_hits: [Counter; Limit::COUNT],
+}
+
+impl CoreMetrics {
+    /// Counts a limit that was hit.
+    pub fn limit_hit(&self, limit: Limit) {
+        self.limit_hits[limit.index()].add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_falls_into_the_first_bucket_that_is_not_shorter() {
+        for (ns, bucket) in [
+            (0, 0),
+            (1000, 0),
+            (1001, 1),
+            (2000, 1),
+            (2001, 2),
+            (u64::MAX, Histogram::BUCKETS - 1),
+        ] {
+            assert_eq!(Histogram::bucket(ns), bucket, "{ns} ns");
+            assert!(Histogram::upper_bound_ns(bucket).is_none_or(|bound| ns <= bound));
+        }
+    }
+
+    #[test]
+    fn blocks_of_two_cores_share_no_cache_line() {
+        assert_eq!(align_of::<CoreMetrics>() % 128, 0);
+    }
+}

@@ -1,0 +1,3 @@
+//! Counters and their exposition.
+
+pub mod block;
