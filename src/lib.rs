@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod config;
 pub mod decision;
+pub mod http;
 pub mod metrics;

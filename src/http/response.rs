@@ -1,0 +1,347 @@
+//! The answers that end a connection before it is a WebSocket.
+//!
+//! Who refuses names the [`Refusal`]; how it looks on the wire is decided here alone: status line and headers in the
+//! reference's order (wire reference, section 2), without its `Date`, which no client needs.
+//!
+//! Invariants
+//! 1. Nothing that came from a peer or from the application stands before the blank line; only bodies carry such text,
+//!    and `Content-Length` counts their bytes. So no answer can be split.
+
+use super::request::Request;
+
+/// Why a request is not upgraded, with all that the answer needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The head is not HTTP/1: 400 without a body, as Node's HTTP server answers.
+    Malformed,
+    /// The head is over the limit in bytes or lines: 431 without a body.
+    HeadTooLarge,
+    /// A plain request: 501, on every path.
+    NotImplemented,
+    /// A plain HEAD request: 501, the body announced but not sent.
+    NotImplementedHead,
+    /// An upgrade by another method than GET: 405.
+    Method,
+    /// An upgrade to another protocol: 400.
+    UpgradeHeader,
+    /// `Sec-WebSocket-Key` is missing or not 16 bytes in base64: 400.
+    Key,
+    /// `Sec-WebSocket-Version` is neither 13 nor 8: 400 with the versions that are.
+    Version,
+    /// Not the path of this server: 400.
+    Path,
+    /// `Sec-WebSocket-Protocol` is not a list of distinct tokens: 400.
+    Subprotocol,
+    /// The origin is not among those allowed: 403. The origin as it was received, `*` if there was none.
+    Origin(String),
+    /// The application refused the handshake.
+    Application {
+        /// 401 in the reference.
+        status: Status,
+        /// The message; if it is empty, the status's own name is sent.
+        body: String,
+    },
+}
+
+impl Refusal {
+    /// The answer to a request that is not an upgrade.
+    pub fn of_plain(request: &Request<'_>) -> Refusal {
+        if request.lacks_host() {
+            Refusal::Malformed
+        } else if request.method() == "HEAD" {
+            Refusal::NotImplementedHead
+        } else {
+            Refusal::NotImplemented
+        }
+    }
+
+    /// Appends the whole answer. The connection is closed once it has been sent.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Refusal::Malformed => write_bare(out, Status::BAD_REQUEST),
+            Refusal::HeadTooLarge => write_bare(out, Status::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Refusal::NotImplemented => {
+                write_plain_head(out);
+                out.extend_from_slice(Status::NOT_IMPLEMENTED.name().as_bytes());
+            }
+            Refusal::NotImplementedHead => write_plain_head(out),
+            Refusal::Method => write_html(out, Status::METHOD_NOT_ALLOWED, "", "Invalid HTTP method"),
+            Refusal::UpgradeHeader => write_html(out, Status::BAD_REQUEST, "", "Invalid Upgrade header"),
+            Refusal::Key => {
+                let body = "Missing or invalid Sec-WebSocket-Key header";
+                write_html(out, Status::BAD_REQUEST, "", body);
+            }
+            Refusal::Version => {
+                let body = "Missing or invalid Sec-WebSocket-Version header";
+                write_html(out, Status::BAD_REQUEST, "Sec-WebSocket-Version: 13, 8\r\n", body);
+            }
+            Refusal::Path => write_html(out, Status::BAD_REQUEST, "", Status::BAD_REQUEST.name()),
+            Refusal::Subprotocol => {
+                write_html(
+                    out,
+                    Status::BAD_REQUEST,
+                    "",
+                    "Invalid Sec-WebSocket-Protocol header",
+                );
+            }
+            Refusal::Origin(origin) => {
+                let body = format!("Failed to authorize socket handshake - Invalid origin: {origin}");
+                write_html(out, Status::FORBIDDEN, "", &body);
+            }
+            Refusal::Application { status, body } => {
+                write_html(
+                    out,
+                    *status,
+                    "",
+                    if body.is_empty() { status.name() } else { body },
+                );
+            }
+        }
+    }
+}
+
+/// A status code that may refuse a request: one of those that have a name in Node's table, 400 to 511.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(u16);
+
+impl Status {
+    /// 401, the status of a handshake that the application refuses.
+    pub const UNAUTHORIZED: Status = Status(401);
+
+    const BAD_REQUEST: Status = Status(400);
+    const FORBIDDEN: Status = Status(403);
+    const METHOD_NOT_ALLOWED: Status = Status(405);
+    const REQUEST_HEADER_FIELDS_TOO_LARGE: Status = Status(431);
+    const NOT_IMPLEMENTED: Status = Status(501);
+
+    /// The status, if the code has a name.
+    pub const fn new(code: u16) -> Option<Status> {
+        match name(code) {
+            Some(_) => Some(Status(code)),
+            None => None,
+        }
+    }
+
+    /// The three digits.
+    pub const fn code(self) -> u16 {
+        self.0
+    }
+
+    /// The words after the code, as Node writes them.
+    pub const fn name(self) -> &'static str {
+        match name(self.0) {
+            Some(name) => name,
+            None => "",
+        }
+    }
+}
+
+const fn name(code: u16) -> Option<&'static str> {
+    Some(match code {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Payload Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        418 => "I'm a Teapot",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Entity",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        509 => "Bandwidth Limit Exceeded",
+        510 => "Not Extended",
+        511 => "Network Authentication Required",
+        _ => return None,
+    })
+}
+
+/// Node's own answer to what its parser refuses.
+fn write_bare(out: &mut Vec<u8>, status: Status) {
+    write_start(out, status);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Content-Length where the reference sends chunks: fewer bytes, the same to every client.
+fn write_plain_head(out: &mut Vec<u8>) {
+    write_start(out, Status::NOT_IMPLEMENTED);
+    write_length(out, Status::NOT_IMPLEMENTED.name());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_html(out: &mut Vec<u8>, status: Status, header_lines: &'static str, body: &str) {
+    write_start(out, status);
+    out.extend_from_slice(b"Content-Type: text/html\r\n");
+    write_length(out, body);
+    out.extend_from_slice(header_lines.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body.as_bytes());
+}
+
+fn write_start(out: &mut Vec<u8>, status: Status) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status.code()).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.name().as_bytes());
+    out.extend_from_slice(b"\r\nConnection: close\r\n");
+}
+
+fn write_length(out: &mut Vec<u8>, body: &str) {
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(refusal: &Refusal) -> String {
+        let mut out = Vec::new();
+        refusal.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn html(status: &str, header_lines: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n{header_lines}\r\n{body}"
+        )
+    }
+
+    /// The answers of the recorded traffic with the reference server, and of its WebSocket engine's source.
+    #[test]
+    fn refusals_are_the_bytes_of_the_reference() {
+        for (refusal, expected) in [
+            (
+                Refusal::Malformed,
+                "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_owned(),
+            ),
+            (
+                Refusal::HeadTooLarge,
+                "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n".to_owned(),
+            ),
+            (
+                Refusal::Method,
+                html("405 Method Not Allowed", "", "Invalid HTTP method"),
+            ),
+            (
+                Refusal::UpgradeHeader,
+                html("400 Bad Request", "", "Invalid Upgrade header"),
+            ),
+            (
+                Refusal::Key,
+                html(
+                    "400 Bad Request",
+                    "",
+                    "Missing or invalid Sec-WebSocket-Key header",
+                ),
+            ),
+            (
+                Refusal::Version,
+                html(
+                    "400 Bad Request",
+                    "Sec-WebSocket-Version: 13, 8\r\n",
+                    "Missing or invalid Sec-WebSocket-Version header",
+                ),
+            ),
+            (Refusal::Path, html("400 Bad Request", "", "Bad Request")),
+            (
+                Refusal::Subprotocol,
+                html("400 Bad Request", "", "Invalid Sec-WebSocket-Protocol header"),
+            ),
+            (
+                Refusal::Origin("http://evil.example".to_owned()),
+                html(
+                    "403 Forbidden",
+                    "",
+                    "Failed to authorize socket handshake - Invalid origin: http://evil.example",
+                ),
+            ),
+        ] {
+            assert_eq!(written(&refusal), expected);
+        }
+    }
+
+    #[test]
+    fn a_plain_request_is_answered_501_and_head_without_the_body() {
+        let head = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 15\r\n\r\n";
+        assert_eq!(
+            written(&Refusal::NotImplemented),
+            format!("{head}Not Implemented")
+        );
+        assert_eq!(written(&Refusal::NotImplementedHead), head);
+    }
+
+    #[test]
+    fn a_plain_request_is_classified_by_method_and_host() {
+        for (head, expected) in [
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::NotImplemented),
+            ("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::NotImplementedHead),
+            ("GET / HTTP/1.0\r\n\r\n", Refusal::NotImplemented),
+            ("GET / HTTP/1.1\r\n\r\n", Refusal::Malformed),
+        ] {
+            let (request, _) = crate::http::request::parse(head.as_bytes(), 1024)
+                .unwrap()
+                .unwrap();
+            assert_eq!(Refusal::of_plain(&request), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_counts_bytes_and_text_of_others_stays_behind_the_blank_line() {
+        let refusal = Refusal::Application {
+            status: Status::UNAUTHORIZED,
+            body: "nö\r\nSet-Cookie: a=b\r\n\r\n".to_owned(),
+        };
+        let answer = written(&refusal);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("Set-Cookie"));
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+        assert_eq!(body.len(), "no\r\nSet-Cookie: a=b\r\n\r\n".len() + 1);
+    }
+
+    #[test]
+    fn an_empty_message_becomes_the_name_of_the_status() {
+        let refusal = Refusal::Application {
+            status: Status::UNAUTHORIZED,
+            body: String::new(),
+        };
+        assert_eq!(written(&refusal), html("401 Unauthorized", "", "Unauthorized"));
+    }
+
+    #[test]
+    fn only_codes_with_a_name_can_refuse() {
+        assert_eq!(Status::new(400).map(Status::name), Some("Bad Request"));
+        for code in [0, 101, 200, 301, 399, 420, 512, 599, 1000, u16::MAX] {
+            assert_eq!(Status::new(code), None, "{code}");
+        }
+    }
+}
