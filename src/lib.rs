@@ -5,3 +5,4 @@ pub mod config;
 pub mod decision;
 pub mod http;
 pub mod metrics;
+pub mod websocket;

@@ -1,0 +1,320 @@
+//! The opening handshake: from a request to the 101 answer, or to a refusal.
+//!
+//! The checks stand in the order of the reference's engine, so that a request with two faults gets the same answer:
+//! upgrade at all, method, protocol, key, version, path, subprotocol. The origin is asked for separately, by
+//! [`Upgrade::check_origin`]: the reference lets the application judge the request first, and only then the origin.
+//!
+//! Extensions are not negotiated: offers are ignored, legal or not, as the reference does with its default options.
+//! RFC 6455 section 4.2; wire reference, section 2.
+
+use std::borrow::Cow;
+
+use tungstenite::handshake::derive_accept_key;
+
+use super::origins;
+use crate::http::{Refusal, Request};
+
+/// A request for a WebSocket that may be answered with 101.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade<'a> {
+    key: &'a [u8],
+    /// The subprotocol to speak: the first that was offered.
+    pub subprotocol: Option<&'a str>,
+    /// The origin of the page that asks.
+    pub origin: Option<Cow<'a, str>>,
+}
+
+impl Upgrade<'_> {
+    /// Judges the origin by the reference's `origins` option.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn check_origin(&self, origins: &str) -> Result<(), Refusal> {
+        let origin = self.origin.as_deref();
+        if origins::allows(origins, origin) {
+            Ok(())
+        } else {
+            Err(Refusal::Origin(origins::origin_or_star(origin).to_owned()))
+        }
+    }
+
+    /// Appends the 101 answer.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        );
+        out.extend_from_slice(b"Sec-WebSocket-Accept: ");
+        out.extend_from_slice(derive_accept_key(self.key).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if let Some(subprotocol) = self.subprotocol {
+            out.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+            out.extend_from_slice(subprotocol.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Checks a request against everything but its origin. `path` is compared as it is written.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Refusal> {
+    if !request.is_upgrade() {
+        return Err(Refusal::of_plain(request));
+    }
+    if request.method() != "GET" {
+        return Err(Refusal::Method);
+    }
+    let protocol = request.single_header("upgrade");
+    if !protocol.is_some_and(|name| name.eq_ignore_ascii_case(b"websocket")) {
+        return Err(Refusal::UpgradeHeader);
+    }
+    let key = request.single_header("sec-websocket-key");
+    let key = key.filter(|key| is_key(key)).ok_or(Refusal::Key)?;
+    let version = request.single_header("sec-websocket-version");
+    let version = version.and_then(Version::parse).ok_or(Refusal::Version)?;
+    if request.path() != path {
+        return Err(Refusal::Path);
+    }
+    Ok(Upgrade {
+        key,
+        subprotocol: first_subprotocol(request.header_values("sec-websocket-protocol"))?,
+        origin: request.joined_header(version.origin_header()),
+    })
+}
+
+/// The versions of the protocol that differ in nothing but the name of one header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// RFC 6455.
+    Rfc6455,
+    /// The drafts before it.
+    Draft8,
+}
+
+impl Version {
+    /// The reference converts the header to a number, so that `13.0` is 13 as well.
+    fn parse(value: &[u8]) -> Option<Version> {
+        let number: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+        if number == 13.0 {
+            Some(Version::Rfc6455)
+        } else if number == 8.0 {
+            Some(Version::Draft8)
+        } else {
+            None
+        }
+    }
+
+    fn origin_header(self) -> &'static str {
+        match self {
+            Version::Rfc6455 => "origin",
+            Version::Draft8 => "sec-websocket-origin",
+        }
+    }
+}
+
+/// 16 bytes in base64: 22 characters and the padding.
+fn is_key(key: &[u8]) -> bool {
+    key.strip_suffix(b"==").is_some_and(|digits| {
+        digits.len() == 22
+            && digits
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+    })
+}
+
+/// The first subprotocol offered. All of them must be tokens, and no two the same, or the request is refused: RFC 6455
+/// section 4.1, item 10. Several header lines are one list.
+fn first_subprotocol<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Refusal> {
+    // Empty, and therefore not allocated, for all clients that offer nothing.
+    let mut offered = Vec::new();
+    for item in lines.flat_map(|line| line.split(|&byte| byte == b',')) {
+        let item = item.trim_ascii();
+        if item.is_empty() || !item.iter().copied().all(is_token_byte) {
+            return Err(Refusal::Subprotocol);
+        }
+        offered.push(std::str::from_utf8(item).map_err(|_| Refusal::Subprotocol)?);
+    }
+    let first = offered.first().copied();
+    offered.sort_unstable();
+    if offered.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Refusal::Subprotocol);
+    }
+    Ok(first)
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request;
+
+    const PATH: &str = "/socketcluster/";
+    const GOOD: &str = "Host: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+    fn answer(method: &str, target: &str, headers: &str) -> Result<String, Refusal> {
+        let head = format!("{method} {target} HTTP/1.1\r\n{headers}\r\n");
+        let (request, _) = request::parse(head.as_bytes(), 16 * 1024).unwrap().unwrap();
+        let mut out = Vec::new();
+        upgrade(&request, PATH)?.write(&mut out);
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    fn with(header_lines: &str) -> Result<String, Refusal> {
+        answer("GET", PATH, &format!("{GOOD}{header_lines}"))
+    }
+
+    fn check_origin(header_lines: &str, origins: &str) -> Result<(), Refusal> {
+        let head = format!("GET {PATH} HTTP/1.1\r\n{header_lines}\r\n");
+        let (request, _) = request::parse(head.as_bytes(), 16 * 1024).unwrap().unwrap();
+        upgrade(&request, PATH).unwrap().check_origin(origins)
+    }
+
+    #[test]
+    fn the_answer_is_that_of_the_reference() {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        assert_eq!(with(""), Ok(format!("{head}\r\n")));
+        assert_eq!(
+            answer("GET", "/socketcluster/?a=1", GOOD),
+            Ok(format!("{head}\r\n"))
+        );
+        assert_eq!(with("Sec-WebSocket-Extensions:\r\n"), with(""));
+        assert_eq!(
+            with("Sec-WebSocket-Extensions: permessage-deflate; ;,=\r\n"),
+            with("")
+        );
+        for offer in ["foo, bar", "foo", "foo ,bar\r\nSec-WebSocket-Protocol: baz"] {
+            let answer = with(&format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+            assert_eq!(
+                answer,
+                Ok(format!("{head}Sec-WebSocket-Protocol: foo\r\n\r\n")),
+                "{offer}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_refusal() {
+        for (from, to, expected) in [
+            ("Connection: Upgrade\r\n", "", Refusal::NotImplemented),
+            ("Upgrade: websocket", "Upgrade: h2c", Refusal::UpgradeHeader),
+            (
+                "Upgrade: websocket",
+                "Upgrade: websocket\r\nUpgrade: websocket",
+                Refusal::UpgradeHeader,
+            ),
+            (
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                "",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQ=",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZ==",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQA==",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25j-Q==",
+                Refusal::Key,
+            ),
+            ("Sec-WebSocket-Version: 13\r\n", "", Refusal::Version),
+            ("Version: 13", "Version: 12", Refusal::Version),
+            ("Version: 13", "Version: 13, 8", Refusal::Version),
+            ("Version: 13", "Version: x", Refusal::Version),
+            ("Version: 13", "Version:", Refusal::Version),
+        ] {
+            assert!(GOOD.contains(from));
+            assert_eq!(
+                answer("GET", PATH, &GOOD.replace(from, to)),
+                Err(expected),
+                "{to:?}"
+            );
+        }
+        assert_eq!(answer("POST", PATH, GOOD), Err(Refusal::Method));
+        for target in [
+            "/socketcluster",
+            "/",
+            "/socketcluster/x",
+            "/SocketCluster/",
+            "/?/socketcluster/",
+        ] {
+            assert_eq!(answer("GET", target, GOOD), Err(Refusal::Path), "{target}");
+        }
+        for offer in [
+            "",
+            ",",
+            "foo,",
+            ",foo",
+            "foo,,bar",
+            "foo bar",
+            "foo, foo",
+            "f(o",
+            "é",
+            "a\r\nSec-WebSocket-Protocol: a",
+        ] {
+            let answer = with(&format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+            assert_eq!(answer, Err(Refusal::Subprotocol), "{offer}");
+        }
+    }
+
+    /// Mends one fault after the other: what is refused next shows the order.
+    #[test]
+    fn of_several_faults_the_reference_names_this_one() {
+        let mut method = "POST";
+        let mut target = "/other";
+        let mut headers =
+            "Host: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nSec-WebSocket-Protocol: ,\r\n".to_owned();
+        assert_eq!(answer(method, target, &headers), Err(Refusal::Method));
+        method = "GET";
+        assert_eq!(answer(method, target, &headers), Err(Refusal::UpgradeHeader));
+        headers = headers.replace("h2c", "WebSocket");
+        assert_eq!(answer(method, target, &headers), Err(Refusal::Key));
+        headers += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        assert_eq!(answer(method, target, &headers), Err(Refusal::Version));
+        headers += "Sec-WebSocket-Version: 13.0\r\n";
+        assert_eq!(answer(method, target, &headers), Err(Refusal::Path));
+        target = PATH;
+        assert_eq!(answer(method, target, &headers), Err(Refusal::Subprotocol));
+        headers = headers.replace("Protocol: ,", "Protocol: a");
+        assert!(answer(method, target, &headers).is_ok());
+    }
+
+    #[test]
+    fn the_origin_is_read_from_the_header_of_the_version() {
+        let eight = GOOD.replace("Version: 13", "Version: 8");
+        let lines = "Origin: http://a.com\r\nSec-WebSocket-Origin: http://b.com\r\n";
+        assert_eq!(check_origin(&format!("{GOOD}{lines}"), "a.com:80"), Ok(()));
+        assert_eq!(check_origin(&format!("{eight}{lines}"), "b.com:80"), Ok(()));
+        let refused = Err(Refusal::Origin("http://a.com".to_owned()));
+        assert_eq!(check_origin(&format!("{GOOD}{lines}"), "b.com:80"), refused);
+    }
+
+    #[test]
+    fn a_missing_origin_is_refused_as_a_star() {
+        let refused = Err(Refusal::Origin("*".to_owned()));
+        assert_eq!(check_origin(GOOD, "a.com:80"), refused);
+        assert_eq!(
+            check_origin(&format!("{GOOD}Origin: null\r\n"), "a.com:80"),
+            refused
+        );
+        assert_eq!(check_origin(GOOD, "*:*"), Ok(()));
+    }
+}

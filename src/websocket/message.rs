@@ -1,0 +1,372 @@
+//! From the bytes of one connection to whole messages.
+//!
+//! In: what the socket gave, in the read buffer that all connections of a core share. Out: one message at a time,
+//! borrowed from that buffer, or from the connection's own `Assembly` if it did not arrive in one piece.
+//!
+//! ```text
+//!               whole frame, no fragments: unmasked and checked where it lies
+//!   Idle ──────────────────────────────────────────────────────────────────────► message
+//!    │ part of a frame, or a fragment           last byte of the last fragment      ▲
+//!    └────────────► Payload ⇄ Between ───────────► HandedOut ───────────────────────┘
+//!                   (control frames pass)          freed by the next call
+//! ```
+//!
+//! Invariants
+//! 1. A connection without an unfinished message owns one empty pointer. The assembly goes with the call after the one
+//!    that handed its message out; whoever calls until `Incomplete` never leaves one behind.
+//! 2. What is left in the input after `Incomplete` is less than one header, or less than one control frame:
+//!    at most 6 + 125 bytes. It has not been touched.
+//! 3. The assembly's memory follows the bytes that arrived, not the length that a header announces; the total is
+//!    judged against `message_bytes_max` when a header is read, before any of its payload.
+//! 4. Where the input is cut has no influence on what is handed out, nor on the error.
+//!
+//! Text is checked as it arrives: a byte that cannot become UTF-8 ends the connection at once, in the middle of a
+//! frame. RFC 6455 sections 5.4 to 5.6 and 8.1.
+
+use std::ops::Range;
+
+use simdutf8::basic::from_utf8;
+
+use super::close::CloseFrame;
+use super::frame::{self, Expect, Header, Mask, OpCode};
+use crate::decision::CloseReason;
+
+/// What one message may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of one message, over all its fragments.
+    pub message_bytes_max: usize,
+    /// Most fragments of one message.
+    pub fragments_max: u32,
+}
+
+/// One message or control frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    /// A whole binary message.
+    Binary(&'a [u8]),
+    /// To be answered with a pong of the same payload.
+    Ping(&'a [u8]),
+    /// A sign of life.
+    Pong,
+    /// To be answered with the same; nothing follows it.
+    Close(CloseFrame<'a>),
+}
+
+/// What became of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// One message; go on with the input after `consumed`.
+    Message {
+        /// The message.
+        received: Received<'a>,
+        /// Bytes of input that are done with.
+        consumed: usize,
+    },
+    /// No more messages in this input. Keep what is after `consumed` and come back with more behind it.
+    Incomplete {
+        /// Bytes of input that are done with.
+        consumed: usize,
+    },
+}
+
+/// The receiving half of one connection.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    assembly: Option<Box<Assembly>>,
+}
+
+/// What [`Receiver::advance`] found; the borrow of it follows.
+enum Found {
+    Whole { opcode: OpCode, payload: Range<usize> },
+    Assembled,
+    Nothing,
+}
+
+impl Receiver {
+    /// The receiver of a new connection.
+    pub const fn new() -> Receiver {
+        Receiver { assembly: None }
+    }
+
+    /// Takes one message from the input, which it unmasks in place. Call it again with the rest until the answer is
+    /// `Incomplete`. An input that holds a whole frame costs neither a copy nor an allocation.
+    ///
+    /// # Errors
+    /// The reason to close for. Nothing may be received after it.
+    #[inline]
+    pub fn receive<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, CloseReason> {
+        let (found, consumed) = self.advance(input, limits)?;
+        let received = match found {
+            Found::Whole { opcode, payload } => read(opcode, &input[payload])?,
+            Found::Assembled => self
+                .assembly
+                .as_ref()
+                .expect("a message was assembled just now")
+                .message(),
+            Found::Nothing => return Ok(Step::Incomplete { consumed }),
+        };
+        Ok(Step::Message { received, consumed })
+    }
+
+    fn advance(&mut self, input: &mut [u8], limits: &Limits) -> Result<(Found, usize), CloseReason> {
+        if self
+            .assembly
+            .as_ref()
+            .is_some_and(|assembly| assembly.progress == Progress::HandedOut)
+        {
+            self.assembly = None;
+        }
+        let mut consumed = 0;
+        loop {
+            if let Some(assembly) = &mut self.assembly {
+                consumed += assembly.absorb(&mut input[consumed..])?;
+                match assembly.progress {
+                    Progress::Payload { .. } => return Ok((Found::Nothing, consumed)),
+                    Progress::HandedOut => return Ok((Found::Assembled, consumed)),
+                    Progress::Between => {}
+                }
+            }
+            let expect = match self.assembly {
+                None => Expect::Message,
+                Some(_) => Expect::Continuation,
+            };
+            let Some(header) = frame::parse_header(&input[consumed..], expect)? else {
+                return Ok((Found::Nothing, consumed));
+            };
+            let start = consumed + header.header_len;
+            let is_control = header.opcode.is_control();
+            let length = if is_control {
+                usize::try_from(header.payload_len).map_err(|_| CloseReason::ProtocolError)?
+            } else {
+                self.checked_len(&header, limits)?
+            };
+            let is_whole = length <= input.len() - start;
+            if is_control && !is_whole {
+                return Ok((Found::Nothing, consumed));
+            }
+            if is_control || (is_whole && header.fin && expect == Expect::Message) {
+                let payload = start..start + length;
+                frame::unmask(&mut input[payload.clone()], header.mask);
+                let opcode = header.opcode;
+                consumed = payload.end;
+                return Ok((Found::Whole { opcode, payload }, consumed));
+            }
+            self.assembly
+                .get_or_insert_with(|| Box::new(Assembly::new(header.opcode)))
+                .begin_frame(&header, length);
+            consumed = start;
+        }
+    }
+
+    /// The payload length of a data frame, if the message may still grow by that much and by one fragment more.
+    #[inline]
+    fn checked_len(&self, header: &Header, limits: &Limits) -> Result<usize, CloseReason> {
+        let (arrived, fragments) = match &self.assembly {
+            None => (0, 0),
+            Some(assembly) => (assembly.body.len(), assembly.fragments),
+        };
+        let length = usize::try_from(header.payload_len).map_err(|_| CloseReason::MessageTooBig)?;
+        // An empty frame is never too big, whatever has arrived; nor can it be, since that was judged before.
+        if length > limits.message_bytes_max.saturating_sub(arrived) {
+            return Err(CloseReason::MessageTooBig);
+        }
+        if fragments >= limits.fragments_max {
+            return Err(CloseReason::TooManyFragments);
+        }
+        Ok(length)
+    }
+}
+
+/// A whole frame that lay in the input.
+#[inline]
+fn read(opcode: OpCode, payload: &[u8]) -> Result<Received<'_>, CloseReason> {
+    Ok(match opcode {
+        OpCode::Text => Received::Text(from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?),
+        OpCode::Binary | OpCode::Continuation => Received::Binary(payload),
+        OpCode::Ping => Received::Ping(payload),
+        OpCode::Pong => Received::Pong,
+        OpCode::Close => Received::Close(CloseFrame::parse(payload)?),
+    })
+}
+
+/// A message that arrives in pieces.
+#[derive(Debug)]
+struct Assembly {
+    body: Body,
+    fragments: u32,
+    progress: Progress,
+}
+
+/// Where in its frames an assembly is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// In the payload of a frame.
+    Payload { remaining: usize, mask: Mask, fin: bool },
+    /// After a fragment that is not the last.
+    Between,
+    /// The message is complete and has been handed out.
+    HandedOut,
+}
+
+impl Assembly {
+    fn new(opcode: OpCode) -> Assembly {
+        let body = if opcode == OpCode::Text {
+            Body::Text {
+                checked: String::new(),
+                tail: Tail::default(),
+            }
+        } else {
+            Body::Binary(Vec::new())
+        };
+        Assembly {
+            body,
+            fragments: 0,
+            progress: Progress::Between,
+        }
+    }
+
+    fn begin_frame(&mut self, header: &Header, length: usize) {
+        self.fragments += 1;
+        self.progress = Progress::Payload {
+            remaining: length,
+            mask: header.mask,
+            fin: header.fin,
+        };
+    }
+
+    /// Takes what the input holds of the frame in progress, and says how much that was.
+    fn absorb(&mut self, input: &mut [u8]) -> Result<usize, CloseReason> {
+        let Progress::Payload { remaining, mask, fin } = self.progress else {
+            return Ok(0);
+        };
+        let taken = remaining.min(input.len());
+        let payload = &mut input[..taken];
+        frame::unmask(payload, mask);
+        self.body.append(payload)?;
+        self.progress = if taken < remaining {
+            Progress::Payload {
+                remaining: remaining - taken,
+                mask: mask.after(taken),
+                fin,
+            }
+        } else if fin {
+            self.body.finish()?;
+            Progress::HandedOut
+        } else {
+            Progress::Between
+        };
+        Ok(taken)
+    }
+
+    fn message(&self) -> Received<'_> {
+        match &self.body {
+            Body::Text { checked, .. } => Received::Text(checked),
+            Body::Binary(bytes) => Received::Binary(bytes),
+        }
+    }
+}
+
+/// The payload so far.
+#[derive(Debug)]
+enum Body {
+    /// Text up to its last whole character, and the beginning of the next.
+    Text {
+        checked: String,
+        tail: Tail,
+    },
+    Binary(Vec<u8>),
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Body::Text { checked, tail } => checked.len() + tail.len,
+            Body::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    fn append(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+        match self {
+            Body::Binary(bytes) => {
+                bytes.extend_from_slice(payload);
+                Ok(())
+            }
+            Body::Text { checked, tail } => {
+                let payload = tail.complete(payload, checked)?;
+                let (whole, rest) = payload.split_at(payload.len() - unfinished_len(payload));
+                checked.push_str(from_utf8(whole).map_err(|_| CloseReason::InvalidUtf8)?);
+                tail.begin(rest)
+            }
+        }
+    }
+
+    /// Text may not end within a character.
+    fn finish(&self) -> Result<(), CloseReason> {
+        match self {
+            Body::Text { tail, .. } if tail.len > 0 => Err(CloseReason::InvalidUtf8),
+            Body::Text { .. } | Body::Binary(_) => Ok(()),
+        }
+    }
+}
+
+/// The first bytes of a character whose last have not arrived.
+#[derive(Debug, Default)]
+struct Tail {
+    bytes: [u8; 4],
+    len: usize,
+}
+
+impl Tail {
+    /// Adds bytes of `payload` until the character is whole, moves it to `checked`, and returns the rest.
+    fn complete<'p>(&mut self, mut payload: &'p [u8], checked: &mut String) -> Result<&'p [u8], CloseReason> {
+        while self.len > 0
+            && let Some((&byte, rest)) = payload.split_first()
+        {
+            payload = rest;
+            self.bytes[self.len] = byte;
+            self.len += 1;
+            match std::str::from_utf8(&self.bytes[..self.len]) {
+                Ok(character) => {
+                    checked.push_str(character);
+                    self.len = 0;
+                }
+                Err(error) if error.error_len().is_some() => return Err(CloseReason::InvalidUtf8),
+                Err(_) => {}
+            }
+        }
+        Ok(payload)
+    }
+
+    /// Keeps the beginning of a character, unless no character begins so.
+    fn begin(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
+        if let Err(error) = std::str::from_utf8(bytes) {
+            if error.error_len().is_some() {
+                return Err(CloseReason::InvalidUtf8);
+            }
+            self.bytes[..bytes.len()].copy_from_slice(bytes);
+            self.len = bytes.len();
+        }
+        Ok(())
+    }
+}
+
+/// How many of the last bytes belong to a character that is longer than what is there of it: 0 to 3.
+fn unfinished_len(text: &[u8]) -> usize {
+    for (back, &byte) in text.iter().rev().take(3).enumerate() {
+        let character_len = match byte {
+            0x80..=0xbf => continue,
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xff => 4,
+            0x00..=0x7f => 1,
+        };
+        return if character_len > back + 1 { back + 1 } else { 0 };
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Which pages may open a connection: the reference's `origins` option.
+//!
+//! The option is one string that is searched, not a list that is parsed: `*:*` anywhere in it allows all; otherwise
+//! the origin is read as a URL and passes if the string contains `host:port`, `host:*` or `*:port`. Its oddities are
+//! kept, since a moved configuration must decide as before: `ample.com:80` is found in `example.com:80`, and a missing
+//! origin has the host `null` and port 80. Wire reference, section 2.
+//!
+//! The URL is read as Node's `url.parse` reads it, down to what it makes of no URL at all; the table in the tests was
+//! made with it. One difference: host names beyond ASCII are compared as they are, not in their `xn--` form. Browsers
+//! send that form themselves.
+
+/// Whether the `origins` option allows the origin. `None` is a request without the header.
+pub fn allows(origins: &str, origin: Option<&str>) -> bool {
+    if origins.contains("*:*") {
+        return true;
+    }
+    let Some(location) = Location::parse(origin_or_star(origin)) else {
+        return false;
+    };
+    // A JavaScript null, as it is joined to a string.
+    let host = location.host.as_deref().unwrap_or("null");
+    let port = &location.port;
+    origins.contains(&format!("{host}:{port}"))
+        || origins.contains(&format!("{host}:*"))
+        || origins.contains(&format!("*:{port}"))
+}
+
+/// What stands for the origin in checks and messages: a page without one (a file, a sandboxed frame) says `null`.
+pub fn origin_or_star(origin: Option<&str>) -> &str {
+    match origin {
+        None | Some("null") => "*",
+        Some(origin) => origin,
+    }
+}
+
+/// The part of a URL that `origins` looks at.
+struct Location {
+    host: Option<String>,
+    port: String,
+}
+
+impl Location {
+    /// `None` where `url.parse` throws.
+    fn parse(origin: &str) -> Option<Location> {
+        let url = slashes_forward(origin.trim_matches(is_space));
+        let (protocol, rest) = match protocol_len(&url) {
+            Some(length) => {
+                let (protocol, rest) = url.split_at(length);
+                (Some(protocol), rest)
+            }
+            None => (None, &url[..]),
+        };
+        let lower = protocol.map(str::to_ascii_lowercase);
+        let lower = lower.as_deref();
+        let default_port = if lower == Some("https:") { "443" } else { "80" };
+        let hostless = lower == Some("javascript:");
+        let authority = match rest.strip_prefix("//") {
+            Some(after) if protocol.is_some() || names_a_user(after) => Some(after),
+            _ => protocol.filter(|name| !is_slashed(name)).map(|_| rest),
+        };
+        let Some(authority) = authority.filter(|_| !hostless) else {
+            return Some(Location {
+                host: None,
+                port: default_port.to_owned(),
+            });
+        };
+        let (host, port) = split_port(host_and_port(authority)?.replace(['\t', '\n', '\r'], ""));
+        Some(Location {
+            host: Some(checked_host(&host)?),
+            port: port.unwrap_or_else(|| default_port.to_owned()),
+        })
+    }
+}
+
+/// White space as `url.parse` trims it: controls, space, no-break space, byte order mark.
+fn is_space(character: char) -> bool {
+    character <= ' ' || matches!(character, '\u{a0}' | '\u{feff}')
+}
+
+/// Backslashes before the query or fragment count as slashes.
+fn slashes_forward(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    url[..end].replace('\\', "/") + &url[end..]
+}
+
+/// Bytes of `scheme:` at the start, by the pattern `^[a-z0-9.+-]+:`.
+fn protocol_len(url: &str) -> Option<usize> {
+    let colon = url.find(':')?;
+    let scheme = &url.as_bytes()[..colon];
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-');
+    (!scheme.is_empty() && scheme.iter().all(legal)).then_some(colon + 1)
+}
+
+/// Without a scheme, `//` begins an authority only if `user@host` follows.
+fn names_a_user(after_slashes: &str) -> bool {
+    let authority = after_slashes.split('/').next().unwrap_or_default();
+    let before_query = authority.split(['?', '#']).next().unwrap_or_default();
+    before_query
+        .split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.starts_with('@'))
+}
+
+/// Schemes whose authority begins with two slashes or not at all. Compared with the scheme as written: `HTTP:host`
+/// has a host.
+fn is_slashed(protocol: &str) -> bool {
+    matches!(
+        protocol,
+        "http:" | "https:" | "ftp:" | "gopher:" | "file:" | "ws:" | "wss:"
+    )
+}
+
+/// What follows the last `@`, up to the first character that no host holds; `None` for credentials that cannot be
+/// decoded. Browsers send no credentials in an origin, so that any escape in them is refused.
+fn host_and_port(authority: &str) -> Option<&str> {
+    let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
+    let authority = &authority[..end];
+    let host = match authority.rsplit_once('@') {
+        Some((credentials, _)) if credentials.contains('%') => return None,
+        Some((_, host)) => host,
+        None => authority,
+    };
+    const NEVER_IN_A_HOST: [char; 13] = [' ', '"', '%', '\'', ';', '<', '>', '\\', '^', '`', '{', '|', '}'];
+    host.split(NEVER_IN_A_HOST).next()
+}
+
+/// Splits `:digits` off the end; a lone colon is no port.
+fn split_port(mut host: String) -> (String, Option<String>) {
+    let digits = host.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let start = host.len() - digits;
+    if !host[..start].ends_with(':') {
+        return (host, None);
+    }
+    let port = host.split_off(start);
+    host.pop();
+    (host, (!port.is_empty()).then_some(port))
+}
+
+/// The host in lower case, without the brackets of an IPv6 address; `None` for characters that are not allowed.
+fn checked_host(host: &str) -> Option<String> {
+    const HOST_BYTES_MAX: usize = 255;
+    let forbidden_in_ipv6 = ['\0', ' ', '#', '%', '/', '<', '>', '?', '@', '\\', '^', '|'];
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return (!address.contains(forbidden_in_ipv6)).then(|| address.to_ascii_lowercase());
+    }
+    // A colon here is part of a port that is none.
+    let host = host.split(':').next().unwrap_or_default();
+    if host.chars().count() > HOST_BYTES_MAX {
+        return Some(String::new());
+    }
+    (!host.contains(['[', ']']) && !host.contains(forbidden_in_ipv6)).then(|| host.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINS: [&str; 10] = [
+        "example.com:*",
+        "example.com:80",
+        "example.com:443",
+        "localhost:8000",
+        "*:80",
+        "*:443",
+        "*:8000",
+        "null:80",
+        "::1:8000",
+        "b.example.com:* localhost:8000",
+    ];
+
+    /// What the reference's `verifyHandshake` said on Node 20 for each of [`ORIGINS`], 1 for allowed.
+    const VERDICTS: [(Option<&str>, &str); 85] = [
+        (None, "0000101100"),
+        (Some("null"), "0000101100"),
+        (Some("*"), "0000101100"),
+        (Some(""), "0000101100"),
+        (Some("http://example.com"), "1100101001"),
+        (Some("https://example.com"), "1010010001"),
+        (Some("http://example.com:80"), "1100101001"),
+        (Some("https://example.com:443"), "1010010001"),
+        (Some("http://EXAMPLE.com:8000"), "1000001001"),
+        (Some("http://example.com:8000/"), "1000001001"),
+        (Some("http://example.com:"), "1100101001"),
+        (Some("http://example.com:08"), "1000000001"),
+        (Some("http://localhost:8000"), "0001001001"),
+        (Some("http://sub.example.com"), "0000101000"),
+        (Some("http://ample.com"), "1100101001"),
+        (Some("http://evil.com"), "0000101000"),
+        (Some("http://evil.com/example.com"), "0000101000"),
+        (Some("http://evil.com#example.com"), "0000101000"),
+        (Some("http://evil.com?@example.com"), "0000101000"),
+        (Some("http://example.com@evil.com"), "0000101000"),
+        (Some("http://evil.com@example.com"), "1100101001"),
+        (Some("http://a:b@example.com:9"), "1000000001"),
+        (Some("http://evil.com\\@example.com"), "0000101000"),
+        (Some("http://example.com\\x"), "1100101001"),
+        (Some("example.com"), "0000101100"),
+        (Some("example.com:8000"), "0000101000"),
+        (Some("//example.com"), "0000101100"),
+        (Some("//u@example.com"), "1100101001"),
+        (Some("//u@example.com:8000"), "1000001001"),
+        (Some("/example.com"), "0000101100"),
+        (Some("HTTP://example.com"), "1100101001"),
+        (Some("HTTP:example.com"), "1100101001"),
+        (Some("http:example.com"), "0000101100"),
+        (Some("https:/example.com"), "0000010000"),
+        (Some("chrome-extension://abcdef"), "0000101000"),
+        (Some("file://"), "1101101111"),
+        (Some("file:///x"), "1101101111"),
+        (Some("moz-extension://example.com"), "1100101001"),
+        (Some("javascript://example.com"), "0000101100"),
+        (Some("javascript:example.com"), "0000101100"),
+        (Some("x:example.com"), "1100101001"),
+        (Some("x:/example.com"), "1101101111"),
+        (Some("x://example.com:8000"), "1000001001"),
+        (Some("http://[::1]"), "0000101010"),
+        (Some("http://[::1]:8000"), "0000001010"),
+        (Some("http://[fe80::1%25a]:1"), "0000000000"),
+        (Some("http://[::1"), "0000000000"),
+        (Some("http://exa mple.com"), "0000101000"),
+        (Some("http://example.com x"), "1100101001"),
+        (Some("http://example.com;x"), "1100101001"),
+        (Some("http://example.com\"x"), "1100101001"),
+        (Some("http://example.com:8000:9"), "1000000001"),
+        (Some("http://example.com:8a"), "1100101001"),
+        (Some("http://:80"), "1101101111"),
+        (Some("http://:8000"), "1001001011"),
+        (Some("http://"), "1101101111"),
+        (Some("http:///"), "1101101111"),
+        (Some("http://."), "0000101000"),
+        (Some("http://example.com."), "0000101000"),
+        (Some("http://exa\tmple.com"), "1100101001"),
+        (Some("  http://example.com  "), "1100101001"),
+        (Some("http://ex<mple"), "0000101000"),
+        (Some("http://a|b"), "0000101000"),
+        (Some("http://a^b"), "0000101000"),
+        (Some("http://a%b"), "0000101000"),
+        (Some("http://example.com%00"), "1100101001"),
+        (Some("http://a%zz@example.com"), "0000000000"),
+        (Some("http://example.com, http://evil.com"), "0000101000"),
+        (Some("http://evil.com, http://example.com"), "0000101000"),
+        (Some("http://é.com:8000"), "0000001000"),
+        (Some("ws://example.com:8000"), "1000001001"),
+        (Some("wss://example.com"), "1100101001"),
+        (Some("ftp://example.com"), "1100101001"),
+        (Some("http//example.com"), "0000101100"),
+        (Some("://example.com"), "0000101100"),
+        (Some("1http://example.com"), "1100101001"),
+        (Some("data:text/html,x"), "0000101000"),
+        (Some("about:blank"), "0000101000"),
+        (Some("http://?example.com"), "1101101111"),
+        (Some("http://a]b:8000"), "0000000000"),
+        (Some("http://[a]b:8000"), "0000000000"),
+        (Some("http://a[b:8000"), "0000000000"),
+        (Some("http://[a@b]:8000"), "0000000000"),
+        (Some("HTTPS://example.com"), "1010010001"),
+        (Some("blob:http://example.com"), "0000101000"),
+    ];
+
+    #[test]
+    fn verdicts_are_those_of_the_reference() {
+        for (origin, verdicts) in VERDICTS {
+            let ours = ORIGINS.map(|origins| if allows(origins, origin) { '1' } else { '0' });
+            assert_eq!(String::from_iter(ours), verdicts, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_255_bytes_is_a_host_and_a_longer_one_is_empty() {
+        for (length, verdict) in [(255, false), (256, true)] {
+            let origin = format!("http://{}:8000", "a".repeat(length));
+            assert_eq!(allows("localhost:8000", Some(&origin)), verdict);
+        }
+    }
+
+    #[test]
+    fn the_two_stars_allow_whatever_there_is() {
+        for origin in [None, Some("null"), Some("http://a%zz@b"), Some("http://a[b")] {
+            assert!(allows("*:*", origin));
+            assert!(allows("example.com:80 *:*", origin));
+        }
+    }
+}
