@@ -1,0 +1,333 @@
+//! Properties of the codecs over generated input: where bytes are cut has no influence, garbage never panics, and an
+//! independent implementation agrees.
+
+use std::io::{Cursor, Read, Write};
+
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
+use proptest::{collection, prop_oneof, sample};
+use ringcast::decision::CloseReason;
+use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+
+const LIMITS: Limits = Limits {
+    message_bytes_max: 1000,
+    fragments_max: 10_000,
+};
+
+/// A message or control frame that was received.
+#[derive(Clone, Debug, PartialEq)]
+enum Event {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<(u16, String)>),
+}
+
+/// What the bytes of a connection came to: events, and the error if there was one.
+type Outcome = (Vec<Event>, Option<CloseReason>);
+
+fn event(received: &Received<'_>) -> Event {
+    match received {
+        Received::Text(text) => Event::Text((*text).to_owned()),
+        Received::Binary(bytes) => Event::Binary(bytes.to_vec()),
+        Received::Ping(payload) => Event::Ping(payload.to_vec()),
+        Received::Pong => Event::Pong,
+        Received::Close(CloseFrame { code, reason }) => {
+            Event::Close(code.map(|code| (code.as_u16(), (*reason).to_owned())))
+        }
+    }
+}
+
+/// Feeds the pieces as a core would: what is left over stands before the next piece.
+fn ours(pieces: &[&[u8]]) -> Outcome {
+    let mut receiver = Receiver::new();
+    let mut buffer = Vec::new();
+    let mut events = Vec::new();
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
+                Ok(Step::Message { received, consumed }) => {
+                    events.push(event(&received));
+                    if matches!(received, Received::Close(_)) {
+                        return (events, None);
+                    }
+                    consumed
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    buffer.drain(..consumed);
+                    assert!(buffer.len() < 6 + 125, "{} bytes left in the input", buffer.len());
+                    break;
+                }
+                Err(reason) => return (events, Some(reason)),
+            };
+            buffer.drain(..consumed);
+        }
+    }
+    (events, None)
+}
+
+/// A stream that ends after the given bytes and swallows what is written.
+struct Input<'a>(Cursor<&'a [u8]>);
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Input<'_> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same by tungstenite.
+fn oracle(bytes: &[u8]) -> Outcome {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(LIMITS.message_bytes_max))
+        .max_frame_size(Some(LIMITS.message_bytes_max));
+    let mut socket = WebSocket::from_raw_socket(Input(Cursor::new(bytes)), Role::Server, Some(config));
+    let mut events = Vec::new();
+    loop {
+        let event = match socket.read() {
+            Ok(tungstenite::Message::Text(text)) => Event::Text(text.as_str().to_owned()),
+            Ok(tungstenite::Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
+            Ok(tungstenite::Message::Ping(payload)) => Event::Ping(payload.to_vec()),
+            Ok(tungstenite::Message::Pong(_)) => Event::Pong,
+            Ok(tungstenite::Message::Close(frame)) => {
+                // It answers an illegal code with 1002 and hands that answer out as if it had been received.
+                if frame
+                    .as_ref()
+                    .is_some_and(|frame| frame.reason.as_str() == "Protocol violation")
+                {
+                    return (events, Some(CloseReason::ProtocolError));
+                }
+                events.push(Event::Close(
+                    frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
+                ));
+                return (events, None);
+            }
+            Ok(tungstenite::Message::Frame(_)) => unreachable!("frames are never read raw"),
+            Err(tungstenite::Error::Io(_)) => return (events, None),
+            Err(tungstenite::Error::Protocol(_)) => return (events, Some(CloseReason::ProtocolError)),
+            Err(tungstenite::Error::Utf8(_)) => return (events, Some(CloseReason::InvalidUtf8)),
+            Err(tungstenite::Error::Capacity(_)) => return (events, Some(CloseReason::MessageTooBig)),
+            Err(error) => panic!("unexpected {error}"),
+        };
+        events.push(event);
+    }
+}
+
+/// Compares with the oracle, allowing for what it does knowingly otherwise.
+fn agrees(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
+    let (events, error) = ours(&[bytes]);
+    let (mut expected_events, mut expected_error) = oracle(bytes);
+    if error.is_some() && expected_error.is_none() && events == expected_events {
+        // It judges a frame when all of it is there; we do when the fault is. So let it have the rest of the frame.
+        let padded = [bytes, &[0; 10 + 4 + 1000]].concat();
+        (expected_events, expected_error) = oracle(&padded);
+    }
+    prop_assert_eq!(&events, &expected_events);
+    let differs_knowingly = match (error, expected_error) {
+        // It looks at the length before anything else; the reference, and we, look at the first two bytes.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::MessageTooBig)) => true,
+        // It looks at the reason of a close frame before its code; the reference, and we, the other way round.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::InvalidUtf8)) => true,
+        _ => false,
+    };
+    if !differs_knowingly {
+        prop_assert_eq!(error, expected_error);
+    }
+    Ok(())
+}
+
+fn frame(first: u8, masked: bool, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let bit = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    match u16::try_from(payload.len()).expect("generated payloads are short") {
+        length @ 0..=125 => bytes.push(bit | u8::try_from(length).expect("matched")),
+        length => {
+            bytes.push(bit | 126);
+            bytes.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    if masked {
+        bytes.extend_from_slice(&mask);
+    }
+    let mask = if masked { mask } else { [0; 4] };
+    bytes.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    bytes
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => "\\PC{0,40}".prop_map(String::into_bytes),
+        2 => "\\PC{0,300}".prop_map(String::into_bytes),
+        1 => collection::vec(any::<u8>(), 0..20),
+        1 => (sample::select(&[124_usize, 125, 126, 127, 999, 1000, 1001][..])).prop_map(|length| vec![b'x'; length]),
+    ]
+}
+
+fn close_payload() -> impl Strategy<Value = Vec<u8>> {
+    let code = sample::select(
+        &[
+            1000_u16, 1001, 1003, 1007, 1011, 3000, 4000, 4999, 0, 999, 1005, 1006, 1015, 1016,
+        ][..],
+    );
+    prop_oneof![
+        1 => Just(Vec::new()),
+        1 => Just(vec![3]),
+        6 => (code, "\\PC{0,30}").prop_map(|(code, reason)| [&code.to_be_bytes(), reason.as_bytes()].concat()),
+        1 => collection::vec(any::<u8>(), 2..10).prop_map(|reason| [&[3, 232], &reason[..]].concat()),
+    ]
+}
+
+/// The frames of one legal message, control frames among them: text cut at any byte, characters included.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let cuts = collection::vec(any::<sample::Index>(), 0..4);
+    let ping = proptest::option::of(collection::vec(any::<u8>(), 0..126));
+    (payload(), cuts, ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(payload.len());
+        let mut bytes = Vec::new();
+        let mut start = 0;
+        for (index, &end) in cuts.iter().enumerate() {
+            let opcode = if index == 0 { opcode } else { 0 };
+            let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
+            bytes.extend(frame(fin | opcode, true, mask, &payload[start..end]));
+            start = end;
+            if let Some(ping) = &ping {
+                bytes.extend(frame(0x89, true, mask, ping));
+            }
+        }
+        bytes
+    })
+}
+
+/// One frame of any kind, often illegal where it stands.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let first = prop_oneof![
+        6 => sample::select(&[0x81_u8, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8a][..]),
+        1 => any::<u8>(),
+    ];
+    (first, proptest::bool::weighted(0.97), any::<[u8; 4]>(), payload())
+        .prop_map(|(first, masked, mask, payload)| frame(first, masked, mask, &payload))
+}
+
+fn close() -> impl Strategy<Value = Vec<u8>> {
+    (any::<[u8; 4]>(), close_payload()).prop_map(|(mask, payload)| frame(0x88, true, mask, &payload))
+}
+
+/// The bytes of a connection, perhaps ended early.
+fn connection() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![12 => message(), 4 => any_frame(), 1 => close()];
+    let early = proptest::option::weighted(0.3, any::<sample::Index>());
+    (collection::vec(part, 0..8), early).prop_map(|(parts, early)| {
+        let mut bytes = parts.concat();
+        if let Some(end) = early {
+            bytes.truncate(end.index(bytes.len() + 1));
+        }
+        bytes
+    })
+}
+
+/// Bytes without order, but without the two length bytes: that lengths must be minimal is checked by us alone.
+fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let byte = any::<u8>().prop_map(|byte| if byte & 0x7f >= 126 { 0x85 } else { byte });
+    let first = sample::select(&[0x81_u8, 0x82, 0x01, 0x89, 0x88, 0x00][..]);
+    (proptest::option::of(first), collection::vec(byte, 0..300)).prop_map(|(first, mut bytes)| {
+        if let (Some(first), [start, length, ..]) = (first, &mut bytes[..]) {
+            *start = first;
+            *length |= 0x80;
+            if *length >= 0x80 | 126 {
+                *length = 0x85;
+            }
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn websocket_frames_mean_what_tungstenite_reads(bytes in connection()) {
+        agrees(&bytes)?;
+    }
+
+    #[test]
+    fn websocket_garbage_is_what_tungstenite_reads(bytes in garbage()) {
+        agrees(&bytes)?;
+    }
+
+    #[test]
+    fn websocket_bytes_may_be_cut_anywhere(
+        bytes in prop_oneof![4 => connection(), 1 => collection::vec(any::<u8>(), 0..400)],
+        cuts in collection::vec(any::<sample::Index>(), 0..6),
+        size in 1..40_usize,
+    ) {
+        let whole = ours(&[&bytes]);
+        prop_assert_eq!(&ours(&bytes.chunks(size).collect::<Vec<_>>()), &whole);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut rest = &bytes[..];
+        for cut in cuts.iter().rev() {
+            let (start, piece) = rest.split_at(*cut);
+            pieces.push(piece);
+            rest = start;
+        }
+        pieces.push(rest);
+        pieces.reverse();
+        prop_assert_eq!(&ours(&pieces), &whole);
+    }
+
+    /// Each message that arrives is one that may: no longer than the limit.
+    #[test]
+    fn websocket_messages_keep_the_limit(bytes in connection()) {
+        for event in ours(&[&bytes]).0 {
+            let length = match event {
+                Event::Text(text) => text.len(),
+                Event::Binary(bytes) | Event::Ping(bytes) => bytes.len(),
+                Event::Pong | Event::Close(_) => 0,
+            };
+            prop_assert!(length <= LIMITS.message_bytes_max);
+        }
+    }
+
+    #[test]
+    fn http_heads_may_be_cut_anywhere_and_never_panic(
+        head in "(GET|POST|get) /[a-z?=]{0,5} HTTP/1.[01]\r\n([A-Za-z-]{1,8}:[ -~\t]{0,9}\r\n){0,4}\r\n",
+        tail in collection::vec(any::<u8>(), 0..20),
+        flips in collection::vec((any::<sample::Index>(), any::<u8>()), 0..2),
+    ) {
+        let mut bytes = [head.as_bytes(), &tail].concat();
+        for (index, byte) in flips {
+            let at = index.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let parse = |bytes| ringcast::http::request::parse(bytes, 16 * 1024).map(|found| found.map(|(_, length)| length));
+        let whole = parse(&bytes);
+        if let Ok(Some(length)) = whole {
+            prop_assert_eq!(parse(&bytes[..length]), whole.clone());
+        }
+        for end in 0..bytes.len() {
+            // A prefix is undecided, or decided as the whole is.
+            let part = parse(&bytes[..end]);
+            prop_assert!(part == Ok(None) || part == whole, "{:?} of {:?}", part, whole);
+        }
+    }
+}
