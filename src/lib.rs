@@ -1,5 +1,6 @@
 //! Ringcast: a thread-per-core WebSocket publish/subscribe and RPC server.
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod decision;

@@ -1,0 +1,215 @@
+//! Why a token was not accepted or not made, in the words a client of the reference reads.
+//!
+//! Wire reference, section 8: the table of checks.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::date;
+use super::json;
+use super::keys::Algorithm;
+
+/// Why a token was refused. The variants stand in the order of the checks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenError {
+    /// The token is neither a string nor `null`. Found by who has the packet, not by
+    /// [`Tokens::verify`](super::Tokens::verify).
+    NotAString,
+    /// The token is empty or `null`.
+    Missing,
+    /// Not three parts.
+    Malformed,
+    /// Characters outside of base64url, an empty part, or a header that is not JSON or counts as false.
+    Invalid,
+    /// The header says `typ: JWT` and the payload is not JSON: what Node's parser says about it, in UTF-16.
+    PayloadNotJson(Box<[u16]>),
+    /// The signature is empty.
+    SignatureRequired,
+    /// The header's `alg` is not allowed, or not there.
+    InvalidAlgorithm,
+    /// The key lies on another curve than this algorithm's.
+    WrongCurve(Algorithm),
+    /// The signature does not have the length of this ECDSA algorithm.
+    SignatureLength {
+        /// The algorithm of the header, one of ES256, ES384 and ES512.
+        algorithm: Algorithm,
+        /// The length found, in bytes.
+        bytes: usize,
+    },
+    /// The signature does not belong to this token and key.
+    InvalidSignature,
+    /// The payload is `null`.
+    PayloadNull,
+    /// `nbf` is not a number.
+    InvalidNbf,
+    /// `nbf` lies in the future.
+    NotActive {
+        /// The claim, in seconds since 1970; may have a fraction or be infinite.
+        nbf: f64,
+    },
+    /// `exp` is not a number.
+    InvalidExp,
+    /// `exp` has come.
+    Expired {
+        /// The claim, in seconds since 1970; may have a fraction or be infinite.
+        exp: f64,
+    },
+}
+
+impl TokenError {
+    /// The error's name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            TokenError::NotAString
+            | TokenError::PayloadNotJson(_)
+            | TokenError::WrongCurve(_)
+            | TokenError::SignatureLength { .. }
+            | TokenError::PayloadNull => "AuthTokenError",
+            TokenError::Missing
+            | TokenError::Malformed
+            | TokenError::Invalid
+            | TokenError::SignatureRequired
+            | TokenError::InvalidAlgorithm
+            | TokenError::InvalidSignature
+            | TokenError::InvalidNbf
+            | TokenError::InvalidExp => "AuthTokenInvalidError",
+            TokenError::NotActive { .. } => "AuthTokenNotBeforeError",
+            TokenError::Expired { .. } => "AuthTokenExpiredError",
+        }
+    }
+
+    /// The error's message on the wire; halves of surrogate pairs are replaced here, not in
+    /// [`TokenError::write_json`].
+    pub fn message(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            TokenError::NotAString => "Invalid token format - Token must be a string",
+            TokenError::Missing => "jwt must be provided",
+            TokenError::Malformed => "jwt malformed",
+            TokenError::Invalid => "invalid token",
+            TokenError::PayloadNotJson(said) => return Cow::Owned(String::from_utf16_lossy(said)),
+            TokenError::SignatureRequired => "jwt signature is required",
+            TokenError::InvalidAlgorithm => "invalid algorithm",
+            TokenError::WrongCurve(algorithm) => {
+                let curve = algorithm.curve().unwrap_or_default();
+                return Cow::Owned(format!(
+                    "\"alg\" parameter \"{algorithm}\" requires curve \"{curve}\"."
+                ));
+            }
+            TokenError::SignatureLength { algorithm, bytes } => {
+                let due = algorithm.signature_bytes().unwrap_or_default();
+                return Cow::Owned(format!(
+                    "\"{algorithm}\" signatures must be \"{due}\" bytes, saw \"{bytes}\""
+                ));
+            }
+            TokenError::InvalidSignature => "invalid signature",
+            TokenError::PayloadNull => "Cannot read properties of null (reading 'nbf')",
+            TokenError::InvalidNbf => "invalid nbf value",
+            TokenError::NotActive { .. } => "jwt not active",
+            TokenError::InvalidExp => "invalid exp value",
+            TokenError::Expired { .. } => "jwt expired",
+        })
+    }
+
+    /// Whether the client must drop the token: for all but one that is good later.
+    pub fn is_bad_token(&self) -> bool {
+        !matches!(self, TokenError::NotActive { .. })
+    }
+
+    /// Appends the error object as the reference sends it.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"message\":");
+        match self {
+            TokenError::PayloadNotJson(said) => json::write_string(said.iter().copied(), out),
+            TokenError::NotAString
+            | TokenError::Missing
+            | TokenError::Malformed
+            | TokenError::Invalid
+            | TokenError::SignatureRequired
+            | TokenError::InvalidAlgorithm
+            | TokenError::WrongCurve(_)
+            | TokenError::SignatureLength { .. }
+            | TokenError::InvalidSignature
+            | TokenError::PayloadNull
+            | TokenError::InvalidNbf
+            | TokenError::NotActive { .. }
+            | TokenError::InvalidExp
+            | TokenError::Expired { .. } => json::write_string(self.message().encode_utf16(), out),
+        }
+        out.extend_from_slice(b",\"name\":\"");
+        out.extend_from_slice(self.name().as_bytes());
+        out.push(b'"');
+        if let Some((key, seconds)) = self.moment() {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":");
+            match date::iso_string(seconds * 1000.0) {
+                Some(date) => json::write_string(date.encode_utf16(), out),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.extend_from_slice(b",\"isBadToken\":");
+        out.extend_from_slice(if self.is_bad_token() { b"true" } else { b"false" });
+        out.push(b'}');
+    }
+
+    /// The moment that the error object names, by its key, in seconds since 1970.
+    fn moment(&self) -> Option<(&'static str, f64)> {
+        match *self {
+            TokenError::NotActive { nbf } => Some(("date", nbf)),
+            TokenError::Expired { exp } => Some(("expiry", exp)),
+            TokenError::NotAString
+            | TokenError::Missing
+            | TokenError::Malformed
+            | TokenError::Invalid
+            | TokenError::PayloadNotJson(_)
+            | TokenError::SignatureRequired
+            | TokenError::InvalidAlgorithm
+            | TokenError::WrongCurve(_)
+            | TokenError::SignatureLength { .. }
+            | TokenError::InvalidSignature
+            | TokenError::PayloadNull
+            | TokenError::InvalidNbf
+            | TokenError::InvalidExp => None,
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// Why a token was not made. The reference closes the connection with 4002, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignError {
+    /// There is a public key only.
+    NoPrivateKey,
+    /// The claims are not JSON.
+    NotJson,
+    /// The claims are JSON, but not an object.
+    NotAnObject,
+    /// `iat`, `exp` or `nbf` is there and not a number.
+    NotANumber,
+    /// The claims are nested too deeply.
+    TooDeep,
+    /// The cryptographic library failed.
+    Failed,
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SignError::NoPrivateKey => "there is no private key to sign with",
+            SignError::NotJson => "the claims are not JSON",
+            SignError::NotAnObject => "the claims are not a JSON object",
+            SignError::NotANumber => "iat, exp and nbf must be numbers of seconds",
+            SignError::TooDeep => "the claims are nested too deeply",
+            SignError::Failed => "the cryptographic library could not sign",
+        })
+    }
+}
+
+impl std::error::Error for SignError {}

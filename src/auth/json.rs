@@ -1,0 +1,376 @@
+//! JSON as JavaScript reads and prints it.
+//!
+//! A text is checked once, by [`Json::parse`]; after that it is walked in place and never fails. What differs from the
+//! usual JSON libraries, and why they are not used here: of equal keys the last counts, numbers may exceed their type
+//! (`1e400` is infinite), strings may hold halves of surrogate pairs, and printing orders keys that are array indexes
+//! before all others.
+//!
+//! Invariants
+//! 1. The text of a [`Json`] is one value of RFC 8259 without white space around it. `Json::parse` keeps it by
+//!    serde_json's check, the walk by cutting at the boundaries of values.
+//!
+//! ECMA-262, "`JSON.parse`" and "`JSON.stringify`".
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+/// A value within a checked text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Json<'a>(&'a str);
+
+/// What kind of value it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind<'a> {
+    Null,
+    Bool(bool),
+    /// May be infinite: JavaScript's numbers are.
+    Number(f64),
+    /// The text between the quotes, escapes and all.
+    String(Escaped<'a>),
+    Array,
+    Object,
+}
+
+/// A string of a checked text, as it stands between its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Escaped<'a>(&'a str);
+
+/// An object's members in the order in which JavaScript lists them, each key once.
+pub(super) type Members<'a> = Vec<(Escaped<'a>, Json<'a>)>;
+
+/// The value is nested deeper than [`DEPTH_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooDeep;
+
+impl<'a> Json<'a> {
+    /// The value, if the text is one JSON value.
+    pub(super) fn parse(text: &'a str) -> Option<Json<'a>> {
+        let raw: &RawValue = serde_json::from_str(text).ok()?;
+        Some(Json(raw.get()))
+    }
+
+    pub(super) fn kind(self) -> Kind<'a> {
+        match self.0.as_bytes().first() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => Kind::String(Escaped(&self.0[1..self.0.len() - 1])),
+            Some(b't') => Kind::Bool(true),
+            Some(b'f') => Kind::Bool(false),
+            Some(b'n') => Kind::Null,
+            _ => Kind::Number(self.0.parse().unwrap_or(f64::NAN)),
+        }
+    }
+
+    /// Whether JavaScript takes the value for true.
+    pub(super) fn is_truthy(self) -> bool {
+        match self.kind() {
+            Kind::Null => false,
+            Kind::Bool(value) => value,
+            Kind::Number(value) => value != 0.0,
+            Kind::String(value) => !value.0.is_empty(),
+            Kind::Array | Kind::Object => true,
+        }
+    }
+
+    /// The member of that name; the last, if there are several. `None` for what is not an object.
+    pub(super) fn member(self, name: &str) -> Option<Json<'a>> {
+        let mut found = None;
+        self.each_member(|key, value| {
+            if key.is(name) {
+                found = Some(value);
+            }
+        });
+        found
+    }
+
+    /// All members as JavaScript keeps them: array indexes first, in their order; then the other keys in the order
+    /// of their first appearance; each with its last value.
+    pub(super) fn members(self) -> Members<'a> {
+        let mut members: Vec<(Vec<u16>, Escaped<'a>, Json<'a>)> = Vec::new();
+        let mut places = HashMap::new();
+        self.each_member(|key, value| {
+            let units = key.units();
+            match places.get(&units) {
+                Some(&place) => {
+                    let (_, _, old): &mut (_, _, Json<'a>) = &mut members[place];
+                    *old = value;
+                }
+                None => {
+                    places.insert(units.clone(), members.len());
+                    members.push((units, key, value));
+                }
+            }
+        });
+        members.sort_by_key(|(units, _, _)| array_index(units));
+        members.into_iter().map(|(_, key, value)| (key, value)).collect()
+    }
+
+    /// Appends the value as `JSON.stringify` prints it.
+    pub(super) fn write(self, out: &mut Vec<u8>) -> Result<(), TooDeep> {
+        self.write_nested(out, DEPTH_MAX)
+    }
+
+    fn write_nested(self, out: &mut Vec<u8>, depth: usize) -> Result<(), TooDeep> {
+        match self.kind() {
+            Kind::Null | Kind::Bool(_) => out.extend_from_slice(self.0.as_bytes()),
+            Kind::Number(value) => write_number(value, out),
+            Kind::String(value) => write_string(value.units(), out),
+            Kind::Array => {
+                let depth = depth.checked_sub(1).ok_or(TooDeep)?;
+                out.push(b'[');
+                let mut first = true;
+                let mut result = Ok(());
+                self.each_element(|element| {
+                    if result.is_ok() {
+                        if !std::mem::take(&mut first) {
+                            out.push(b',');
+                        }
+                        result = element.write_nested(out, depth);
+                    }
+                });
+                result?;
+                out.push(b']');
+            }
+            Kind::Object => {
+                let depth = depth.checked_sub(1).ok_or(TooDeep)?;
+                out.push(b'{');
+                for (index, (key, value)) in self.members().into_iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    write_string(key.units(), out);
+                    out.push(b':');
+                    value.write_nested(out, depth)?;
+                }
+                out.push(b'}');
+            }
+        }
+        Ok(())
+    }
+
+    fn each_member(self, mut visit: impl FnMut(Escaped<'a>, Json<'a>)) {
+        if self.kind() != Kind::Object {
+            return;
+        }
+        let mut walk = Walk::into(self.0);
+        while let Some(key) = walk.value() {
+            let Some(value) = walk.value() else { return };
+            if let Kind::String(key) = key.kind() {
+                visit(key, value);
+            }
+        }
+    }
+
+    fn each_element(self, mut visit: impl FnMut(Json<'a>)) {
+        let mut walk = Walk::into(self.0);
+        while let Some(element) = walk.value() {
+            visit(element);
+        }
+    }
+}
+
+impl Escaped<'_> {
+    /// Whether this is that string.
+    pub(super) fn is(self, text: &str) -> bool {
+        if self.0.contains('\\') {
+            self.units().into_iter().eq(text.encode_utf16())
+        } else {
+            self.0 == text
+        }
+    }
+
+    /// The string as JavaScript has it, in UTF-16.
+    pub(super) fn units(self) -> Vec<u16> {
+        let mut units = Vec::with_capacity(self.0.len());
+        let mut rest = self.0;
+        while let Some((plain, escape)) = rest.split_once('\\') {
+            units.extend(plain.encode_utf16());
+            let mut length = 1;
+            units.push(match escape.as_bytes().first() {
+                Some(b'b') => 0x08,
+                Some(b'f') => 0x0C,
+                Some(b'n') => 0x0A,
+                Some(b'r') => 0x0D,
+                Some(b't') => 0x09,
+                Some(b'u') => {
+                    length = 5;
+                    let digits = escape.get(1..5).unwrap_or_default();
+                    u16::from_str_radix(digits, 16).unwrap_or(0xFFFD)
+                }
+                Some(&other) => u16::from(other), // a quote, a slash, a backslash
+                None => 0xFFFD,
+            });
+            rest = escape.get(length..).unwrap_or_default();
+        }
+        units.extend(rest.encode_utf16());
+        units
+    }
+}
+
+/// Appends a string, given in UTF-16, as `JSON.stringify` prints it.
+pub(super) fn write_string(units: impl IntoIterator<Item = u16>, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for unit in char::decode_utf16(units) {
+        match unit {
+            Ok('"') => out.extend_from_slice(b"\\\""),
+            Ok('\\') => out.extend_from_slice(b"\\\\"),
+            Ok('\u{8}') => out.extend_from_slice(b"\\b"),
+            Ok('\u{C}') => out.extend_from_slice(b"\\f"),
+            Ok('\n') => out.extend_from_slice(b"\\n"),
+            Ok('\r') => out.extend_from_slice(b"\\r"),
+            Ok('\t') => out.extend_from_slice(b"\\t"),
+            Ok(control @ '\0'..='\u{1F}') => {
+                out.extend_from_slice(format!("\\u{:04x}", u32::from(control)).as_bytes());
+            }
+            Ok(plain) => out.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes()),
+            Err(half) => {
+                out.extend_from_slice(format!("\\u{:04x}", half.unpaired_surrogate()).as_bytes());
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+/// Appends a number as `JSON.stringify` prints it: what is not finite becomes `null`.
+pub(super) fn write_number(value: f64, out: &mut Vec<u8>) {
+    if value.is_finite() {
+        out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
+    } else {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// The key as an array index: digits without a leading zero, below 2³² − 1. `u32::MAX` is no index.
+fn array_index(units: &[u16]) -> u32 {
+    let text = String::from_utf16(units).unwrap_or_default();
+    let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
+    text.parse().ok().filter(|_| canonical).unwrap_or(u32::MAX)
+}
+
+/// Steps through the values directly inside of an array or an object, keys being values too.
+struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn into(container: &'a str) -> Walk<'a> {
+        Walk {
+            text: container,
+            at: 1,
+        }
+    }
+
+    /// The next value; `None` at the end of the container.
+    fn value(&mut self) -> Option<Json<'a>> {
+        let bytes = self.text.as_bytes();
+        while matches!(bytes.get(self.at)?, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':') {
+            self.at += 1;
+        }
+        let start = self.at;
+        let mut depth = 0_usize;
+        loop {
+            match bytes.get(self.at)? {
+                b'"' => self.at = end_of_string(bytes, self.at)?,
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    // At depth 0 this is the container's own end.
+                    depth = depth.checked_sub(1)?;
+                    self.at += 1;
+                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'+' | b'.' => {
+                    let more = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+                    self.at += bytes[self.at..].iter().take_while(|byte| more(byte)).count();
+                }
+                _ => self.at += 1, // white space and separators further in
+            }
+            if depth == 0 {
+                return self.text.get(start..self.at).map(Json);
+            }
+        }
+    }
+}
+
+/// Just after the string that begins at `start`.
+fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// Claims nested deeper than this are not signed. `JSON.stringify` would take some thousands.
+const DEPTH_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(text: &str) -> String {
+        let mut out = Vec::new();
+        Json::parse(text).unwrap().write(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_are_printed_as_node_prints_them() {
+        let table = [
+            (" { } ", "{}"),
+            ("[ ]", "[]"),
+            ("[1, [2, {\"a\" : [ ]}], \"]\" ]", "[1,[2,{\"a\":[]}],\"]\"]"),
+            ("-0", "0"),
+            ("1.0", "1"),
+            ("1e21", "1e+21"),
+            ("123456789012345678901234567890", "1.2345678901234568e+29"),
+            ("[1e400,-1e400,1e-400]", "[null,null,0]"),
+            (
+                r#""\u0041\/\"\\\b\f\n\r\t\u001F\u007f""#,
+                "\"A/\\\"\\\\\\b\\f\\n\\r\\t\\u001f\u{7f}\"",
+            ),
+            (
+                r#""\ud83d\ude00 \uD83D \ude00x""#,
+                "\"\u{1F600} \\ud83d \\ude00x\"",
+            ),
+            (
+                r#"{"b":1,"10":2,"9":3,"a":4,"b":5,"01":6,"-1":7}"#,
+                r#"{"9":3,"10":2,"b":5,"a":4,"01":6,"-1":7}"#,
+            ),
+            (
+                r#"{"4294967295":1,"4294967294":2,"x":{"\u0031":3,"0":4}}"#,
+                r#"{"4294967294":2,"4294967295":1,"x":{"0":4,"1":3}}"#,
+            ),
+            (
+                r#"{"__proto__":{"exp":1},"":0}"#,
+                r#"{"__proto__":{"exp":1},"":0}"#,
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(printed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_equal_keys_the_last_counts_however_it_is_written() {
+        let object = Json::parse(r#"{"exp":1,"inner":{"exp":9},"\u0065xp":2,"x":[{"exp":3}]}"#).unwrap();
+        assert_eq!(object.member("exp").map(Json::kind), Some(Kind::Number(2.0)));
+        assert_eq!(object.member("absent"), None);
+        assert_eq!(Json::parse(r#"["exp",1]"#).unwrap().member("exp"), None);
+    }
+
+    #[test]
+    fn nesting_is_bounded_when_printing_and_not_when_checking() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let write = |text: &str| Json::parse(text).unwrap().write(&mut Vec::new());
+        assert_eq!(write(&nested(DEPTH_MAX)), Ok(()));
+        assert_eq!(write(&nested(DEPTH_MAX + 1)), Err(TooDeep));
+        assert_eq!(write(&nested(100_000)), Err(TooDeep));
+    }
+}

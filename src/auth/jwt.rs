@@ -1,0 +1,374 @@
+//! JSON Web Tokens: what a signed text says, and making one.
+//!
+//! The checks of [`Tokens::verify`] stand in the order of jsonwebtoken's `verify.js`, since the first that fails
+//! names the error. Leniency is part of the contract: trailing bits of base64 are ignored (but in an HMAC, which is
+//! compared as text), a payload without `typ: JWT` need not be JSON, `crit` is not looked at.
+//!
+//! Limits: a token is no longer than a message (`message_bytes_max`); the work is linear in its length.
+//!
+//! Wire reference, section 8.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use serde::Deserialize;
+
+use super::error::{SignError, TokenError};
+use super::json::{self, Json, Kind, TooDeep};
+use super::json_fault;
+use super::keys::{Algorithm, KeyError, SigningKey, VerifyingKey, VerifyingKeys};
+
+/// Keys and algorithms for signing and verifying tokens. Immutable: one serves all cores.
+pub struct Tokens {
+    signs: Algorithm,
+    signing: Option<SigningKey>,
+    verifying: VerifyingKeys,
+}
+
+impl Tokens {
+    /// For a secret that all share who sign or verify. Signs HS256 and verifies HS256, HS384 and HS512, or does
+    /// both with the one algorithm given.
+    pub fn from_secret(secret: &[u8], algorithm: Option<Algorithm>) -> Result<Tokens, KeyError> {
+        let verifying = VerifyingKeys::from_secret(secret, algorithm)?;
+        let signs = verifying.preferred();
+        Ok(Tokens {
+            signs,
+            signing: Some(SigningKey::from_secret(secret, signs)?),
+            verifying,
+        })
+    }
+
+    /// For keys in PEM. Without an algorithm, an RSA key verifies all of RS and PS and signs RS256; an elliptic curve
+    /// has one algorithm. Without a private key, signing fails with [`SignError::NoPrivateKey`].
+    pub fn from_pem(
+        private_pem: Option<&str>,
+        public_pem: &str,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Tokens, KeyError> {
+        let verifying = VerifyingKeys::from_public_pem(public_pem, algorithm)?;
+        let signs = verifying.preferred();
+        let signing = match private_pem {
+            Some(text) => Some(SigningKey::from_private_pem(text, signs)?),
+            None => None,
+        };
+        let tokens = Tokens {
+            signs,
+            signing,
+            verifying,
+        };
+        if tokens.signing.is_some() {
+            let token = tokens.sign("{}", None, 0).map_err(|_| KeyError::PrivateKey)?;
+            tokens.verify(&token, 0).map_err(|_| KeyError::NotAPair)?;
+        }
+        Ok(tokens)
+    }
+
+    /// The claims of a token, if it is to be believed at `unix_ms`, in milliseconds since 1970.
+    pub fn verify(&self, token: &str, unix_ms: u64) -> Result<Claims, TokenError> {
+        let parts = Parts::split(token)?;
+        let header = decode_latin1(parts.header);
+        let header = Json::parse(&header)
+            .filter(|header| header.is_truthy())
+            .ok_or(TokenError::Invalid)?;
+        let payload = Payload::decode(header, parts.payload)?;
+        if parts.signature.is_empty() {
+            return Err(TokenError::SignatureRequired);
+        }
+        self.verify_signature(header, &parts)?;
+        payload.claims(unix_ms)
+    }
+
+    /// A token with the given claims, which must be the text of a JSON object; it is printed anew, compactly, as
+    /// JavaScript would. `iat` follows the given keys, unless it is one of them. With `expires_in` seconds and no
+    /// `exp` among the claims, `exp` comes last.
+    pub fn sign(&self, claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<String, SignError> {
+        Ok(self.issue(claims, expires_in, unix_ms)?.token)
+    }
+
+    /// As [`Tokens::sign`], and what a connection that is given this token knows about itself from then on.
+    pub fn issue(&self, claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<Issued, SignError> {
+        let key = self.signing.as_ref().ok_or(SignError::NoPrivateKey)?;
+        let claims = claims_to_sign(claims, expires_in, unix_ms)?;
+        let header = format!("{{\"alg\":\"{}\",\"typ\":\"JWT\"}}", self.signs);
+        let mut token = String::new();
+        URL_SAFE_NO_PAD.encode_string(header, &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims.json(), &mut token);
+        let signature = key.sign(token.as_bytes()).ok_or(SignError::Failed)?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(Issued { token, claims })
+    }
+
+    fn verify_signature(&self, header: Json<'_>, parts: &Parts<'_>) -> Result<(), TokenError> {
+        let Some(Kind::String(name)) = header.member("alg").map(Json::kind) else {
+            return Err(TokenError::InvalidAlgorithm);
+        };
+        let name = String::from_utf16_lossy(&name.units());
+        let (algorithm, key) = self.verifying.find(&name).ok_or(TokenError::InvalidAlgorithm)?;
+        let genuine = match key {
+            VerifyingKey::Secret(key) => {
+                // As texts, so that only the one canonical text of a tag is accepted; in constant time.
+                let tag = hmac::sign(key, parts.signed.as_bytes());
+                let tag = URL_SAFE_NO_PAD.encode(tag);
+                verify_slices_are_equal(tag.as_bytes(), parts.signature.as_bytes())
+            }
+            VerifyingKey::Public(key) => {
+                let signature = decode(parts.signature);
+                if algorithm
+                    .signature_bytes()
+                    .is_some_and(|due| due != signature.len())
+                {
+                    let bytes = signature.len();
+                    return Err(TokenError::SignatureLength { algorithm, bytes });
+                }
+                key.verify_sig(parts.signed.as_bytes(), &signature)
+            }
+            VerifyingKey::OtherCurve => return Err(TokenError::WrongCurve(algorithm)),
+        };
+        genuine.map_err(|_| TokenError::InvalidSignature)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    /// Names of algorithms, no keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signs = self.signing.as_ref().map(|_| self.signs);
+        let verifies: Vec<Algorithm> = self.verifying.algorithms().collect();
+        f.debug_struct("Tokens")
+            .field("signs", &signs)
+            .field("verifies", &verifies)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a genuine token says. `Debug` does not show it.
+#[derive(Clone, PartialEq)]
+pub struct Claims {
+    json: String,
+    expires_at: Option<f64>,
+}
+
+impl Claims {
+    /// The payload, as JSON text: as it was signed, byte for byte. Usually an object, but a signer may sign any JSON
+    /// value but `null`. What was signed without `typ: JWT` and is neither an object nor an array is a string.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. It has come when
+    /// `unix_ms > expires_at * 1000`, which is a little later than [`Tokens::verify`] has it.
+    pub fn expires_at(&self) -> Option<f64> {
+        self.expires_at
+    }
+
+    /// Whether JavaScript takes the payload for true; only then is a socket of the reference authenticated by it.
+    /// False for `0`, `false` and the empty string.
+    pub fn is_truthy(&self) -> bool {
+        Json::parse(&self.json).is_some_and(Json::is_truthy)
+    }
+
+    /// The payload as a value of a Rust type.
+    pub fn value<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.json)
+    }
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new token.
+pub struct Issued {
+    /// Its text.
+    pub token: String,
+    /// What it says, `iat` and `exp` included.
+    pub claims: Claims,
+}
+
+/// The parts of a token that has the right shape: three of base64url, the last of which may be empty.
+struct Parts<'a> {
+    /// Header and payload with the point between them.
+    signed: &'a str,
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn split(token: &'a str) -> Result<Parts<'a>, TokenError> {
+        if token.is_empty() {
+            return Err(TokenError::Missing);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        if payload.contains('.') {
+            return Err(TokenError::Malformed);
+        }
+        let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if header.is_empty() || payload.is_empty() || !token.bytes().all(in_alphabet) {
+            return Err(TokenError::Invalid);
+        }
+        Ok(Parts {
+            signed,
+            header,
+            payload,
+            signature,
+        })
+    }
+}
+
+/// A payload before its signature is known to be good.
+enum Payload {
+    Json(String),
+    /// Not JSON, or at least not declared as such.
+    Text(String),
+}
+
+impl Payload {
+    fn decode(header: Json<'_>, encoded: &str) -> Result<Payload, TokenError> {
+        let bytes = decode(encoded);
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        };
+        let is_jwt = matches!(header.member("typ").map(Json::kind), Some(Kind::String(typ)) if typ.is("JWT"));
+        match (is_jwt, Json::parse(&text).map(Json::kind)) {
+            (true, Some(_)) | (false, Some(Kind::Object | Kind::Array)) => Ok(Payload::Json(text)),
+            (true, None) => {
+                let said = json_fault::message(&text).unwrap_or_default();
+                Err(TokenError::PayloadNotJson(said.into_boxed_slice()))
+            }
+            (false, Some(Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::String(_)) | None) => {
+                Ok(Payload::Text(text))
+            }
+        }
+    }
+
+    /// The checks that follow the signature's.
+    fn claims(self, unix_ms: u64) -> Result<Claims, TokenError> {
+        let json = match self {
+            Payload::Json(json) => json,
+            Payload::Text(text) => {
+                let mut json = Vec::with_capacity(text.len() + 2);
+                json::write_string(text.encode_utf16(), &mut json);
+                String::from_utf8_lossy(&json).into_owned()
+            }
+        };
+        let value = Json::parse(&json).ok_or(TokenError::Invalid)?;
+        if value.kind() == Kind::Null {
+            return Err(TokenError::PayloadNull);
+        }
+        let now = seconds(unix_ms);
+        let number = |name, otherwise| match value.member(name).map(Json::kind) {
+            None => Ok(None),
+            Some(Kind::Number(number)) => Ok(Some(number)),
+            Some(Kind::Null | Kind::Bool(_) | Kind::String(_) | Kind::Array | Kind::Object) => Err(otherwise),
+        };
+        let not_before = number("nbf", TokenError::InvalidNbf)?;
+        if let Some(nbf) = not_before.filter(|&nbf| nbf > now) {
+            return Err(TokenError::NotActive { nbf });
+        }
+        let expires_at = number("exp", TokenError::InvalidExp)?;
+        if let Some(exp) = expires_at.filter(|&exp| now >= exp) {
+            return Err(TokenError::Expired { exp });
+        }
+        Ok(Claims { json, expires_at })
+    }
+}
+
+/// The claims of a new token: jsonwebtoken's `sign.js` as the reference's `setAuthToken` calls it.
+fn claims_to_sign(claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<Claims, SignError> {
+    let claims = Json::parse(claims).ok_or(SignError::NotJson)?;
+    if claims.kind() != Kind::Object {
+        return Err(SignError::NotAnObject);
+    }
+    let number = |name| match claims.member(name).map(Json::kind) {
+        None => Ok(None),
+        Some(Kind::Number(number)) => Ok(Some(number)),
+        Some(Kind::Null | Kind::Bool(_) | Kind::String(_) | Kind::Array | Kind::Object) => {
+            Err(SignError::NotANumber)
+        }
+    };
+    let (given_iat, given_exp) = (number("iat")?, number("exp")?);
+    number("nbf")?;
+    // A given `iat` of 0 counts as none, but keeps its place.
+    let issued_at = given_iat
+        .filter(|&iat| iat != 0.0)
+        .unwrap_or_else(|| seconds(unix_ms));
+
+    let mut payload = vec![b'{'];
+    let begin_member = |payload: &mut Vec<u8>| {
+        if payload.len() > 1 {
+            payload.push(b',');
+        }
+    };
+    for (key, value) in claims.members() {
+        begin_member(&mut payload);
+        json::write_string(key.units(), &mut payload);
+        payload.push(b':');
+        if key.is("iat") {
+            json::write_number(issued_at, &mut payload);
+        } else {
+            value.write(&mut payload).map_err(|TooDeep| SignError::TooDeep)?;
+        }
+    }
+    if given_iat.is_none() {
+        begin_member(&mut payload);
+        payload.extend_from_slice(b"\"iat\":");
+        json::write_number(issued_at, &mut payload);
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "JavaScript's numbers have that precision"
+    )]
+    let added_exp = expires_in
+        .filter(|_| given_exp.is_none())
+        .map(|expires_in| issued_at + expires_in as f64);
+    if let Some(exp) = added_exp {
+        payload.extend_from_slice(b",\"exp\":");
+        json::write_number(exp, &mut payload);
+    }
+    payload.push(b'}');
+    Ok(Claims {
+        json: String::from_utf8(payload).expect("made of what was text, at the boundaries of characters"),
+        expires_at: given_exp.or(added_exp),
+    })
+}
+
+/// Whole seconds, as JavaScript's number.
+#[expect(clippy::cast_precision_loss, reason = "times are far below 2⁵³")]
+fn seconds(unix_ms: u64) -> f64 {
+    (unix_ms / 1000) as f64
+}
+
+/// Decodes as Node's `Buffer` does what is in the alphabet already: trailing bits do not matter, and neither does a
+/// lone last character, which holds no whole byte.
+fn decode(encoded: &str) -> Vec<u8> {
+    let whole = match encoded.len() % 4 {
+        1 => &encoded[..encoded.len() - 1],
+        _ => encoded,
+    };
+    // The alphabet was checked and the length is right: this cannot fail.
+    LENIENT.decode(whole).unwrap_or_default()
+}
+
+/// Each byte one character, as Node's `binary` encoding has it.
+fn decode_latin1(encoded: &str) -> String {
+    decode(encoded).into_iter().map(char::from).collect()
+}
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+);

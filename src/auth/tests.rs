@@ -1,0 +1,452 @@
+//! Tokens against what the reference's npm packages did: `tests/data/jwt/vectors.json`, made by `generate.mjs` there.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use serde::Deserialize;
+
+use super::json::{self, Json};
+use super::{Algorithm, Claims, KeyError, SignError, TokenError, Tokens, json_fault};
+
+#[derive(Deserialize)]
+struct Vectors {
+    secret: String,
+    keys: HashMap<String, KeyTexts>,
+    encrypted: String,
+    verify: Vec<Verification>,
+    eddsa: Vec<String>,
+    sign: Vec<Signing>,
+    faults: Vec<JsonFault>,
+}
+
+/// One pair of keys, each in every form of PEM that Node can write.
+#[derive(Deserialize)]
+struct KeyTexts {
+    private: Vec<String>,
+    public: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Verification {
+    name: String,
+    key: Option<String>,
+    algorithm: Option<String>,
+    now_ms: u64,
+    /// `null` is what the reference calls an empty token.
+    token: Option<String>,
+    claims: Option<String>,
+    truthy: Option<bool>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Signing {
+    claims: String,
+    key: Option<String>,
+    algorithm: Option<String>,
+    expires_in: Option<u64>,
+    now_ms: u64,
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct JsonFault {
+    text: String,
+    said: Option<String>,
+}
+
+impl Vectors {
+    fn load() -> Vectors {
+        serde_json::from_str(include_str!("../../tests/data/jwt/vectors.json")).unwrap()
+    }
+
+    fn tokens(&self, key: Option<&str>, algorithm: Option<&str>) -> Result<Tokens, KeyError> {
+        let algorithm = algorithm.map(|name| name.parse().unwrap());
+        match key {
+            None => Tokens::from_secret(self.secret.as_bytes(), algorithm),
+            Some(key) => self.pair(key, 0, 0, algorithm),
+        }
+    }
+
+    fn pair(
+        &self,
+        key: &str,
+        private: usize,
+        public: usize,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Tokens, KeyError> {
+        let key = &self.keys[key];
+        Tokens::from_pem(Some(&key.private[private]), &key.public[public], algorithm)
+    }
+}
+
+const NOW_MS: u64 = 1_795_359_453_000;
+
+fn error_json(error: &TokenError) -> String {
+    let mut out = Vec::new();
+    error.write_json(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// As `JSON.stringify` prints it.
+fn printed(text: &str) -> String {
+    let mut out = Vec::new();
+    Json::parse(text).unwrap().write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// A token over any header and payload, signed with HS256.
+fn forged(secret: &str, header: &str, payload: &str) -> String {
+    use aws_lc_rs::hmac;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut token = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(payload)
+    );
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+        token.as_bytes(),
+    );
+    write!(token, ".{}", URL_SAFE_NO_PAD.encode(tag)).unwrap();
+    token
+}
+
+#[test]
+fn tokens_are_verified_as_the_reference_verifies_them() {
+    let vectors = Vectors::load();
+    let mut differing = Vec::new();
+    let mut known: HashMap<(Option<&str>, Option<&str>), Tokens> = HashMap::new();
+    for vector in &vectors.verify {
+        let (key, algorithm) = (vector.key.as_deref(), vector.algorithm.as_deref());
+        let tokens = known
+            .entry((key, algorithm))
+            .or_insert_with(|| vectors.tokens(key, algorithm).unwrap());
+        let token = vector.token.as_deref().unwrap_or_default();
+        let found = match tokens.verify(token, vector.now_ms) {
+            Ok(claims) => (Some(printed(claims.json())), Some(claims.is_truthy()), None),
+            Err(error) => (None, None, Some(error_json(&error))),
+        };
+        let expected = (vector.claims.clone(), vector.truthy, vector.error.clone());
+        if found != expected {
+            differing.push(format!(
+                "{}\n  expected {expected:?}\n  found    {found:?}",
+                vector.name
+            ));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn tokens_are_signed_as_the_reference_signs_them() {
+    let vectors = Vectors::load();
+    for vector in &vectors.sign {
+        let tokens = vectors
+            .tokens(vector.key.as_deref(), vector.algorithm.as_deref())
+            .unwrap();
+        let found = tokens.sign(&vector.claims, vector.expires_in, vector.now_ms);
+        assert_eq!(
+            found.ok(),
+            vector.token,
+            "{} {:?}",
+            vector.claims,
+            vector.expires_in
+        );
+    }
+}
+
+#[test]
+fn every_algorithm_verifies_what_it_signed_with_every_form_of_its_key() {
+    let vectors = Vectors::load();
+    for algorithm in Algorithm::ALL {
+        let key = match algorithm.name() {
+            "HS256" | "HS384" | "HS512" => {
+                let tokens = vectors.tokens(None, Some(algorithm.name())).unwrap();
+                let token = tokens.sign("{}", None, NOW_MS).unwrap();
+                assert_eq!(
+                    tokens.verify(&token, NOW_MS).unwrap().json(),
+                    r#"{"iat":1795359453}"#
+                );
+                continue;
+            }
+            "ES256" => "p256",
+            "ES384" => "p384",
+            "ES512" => "p521",
+            "EdDSA" => "ed25519",
+            _ => "rsa",
+        };
+        for private in 0..vectors.keys[key].private.len() {
+            for public in 0..vectors.keys[key].public.len() {
+                let tokens = vectors.pair(key, private, public, Some(algorithm)).unwrap();
+                let token = tokens.sign(r#"{"a":1}"#, Some(1), NOW_MS).unwrap();
+                let claims = tokens.verify(&token, NOW_MS + 999).unwrap();
+                assert_eq!(claims.json(), r#"{"a":1,"iat":1795359453,"exp":1795359454}"#);
+                assert_eq!(
+                    tokens.verify(&token, NOW_MS + 1000),
+                    Err(TokenError::Expired { exp: 1_795_359_454.0 })
+                );
+                let (signed, _) = token.rsplit_once('.').unwrap();
+                let other = tokens.sign("{}", None, NOW_MS).unwrap();
+                let (_, signature) = other.rsplit_once('.').unwrap();
+                assert_eq!(
+                    tokens.verify(&format!("{signed}.{signature}"), NOW_MS),
+                    Err(TokenError::InvalidSignature)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn ed25519_tokens_of_node_are_verified() {
+    let vectors = Vectors::load();
+    let tokens = vectors.tokens(Some("ed25519"), None).unwrap();
+    for token in &vectors.eddsa {
+        assert!(tokens.verify(token, NOW_MS).is_ok());
+        let cut = &token[..token.len() - 4];
+        assert_eq!(tokens.verify(cut, NOW_MS), Err(TokenError::InvalidSignature));
+    }
+}
+
+#[test]
+fn claims_are_the_text_that_was_signed() {
+    let vectors = Vectors::load();
+    let tokens = vectors.tokens(None, None).unwrap();
+    let payload = " {\"b\" : 1.0, \"1\":\"\\u0041\", \"exp\" : 1795359999.5 }\n";
+    let token = forged(&vectors.secret, r#"{"alg":"HS256","typ":"JWT"}"#, payload);
+    let claims = tokens.verify(&token, NOW_MS).unwrap();
+    assert_eq!(claims.json(), payload);
+    assert_eq!(claims.expires_at(), Some(1_795_359_999.5));
+    assert_eq!(
+        claims.value::<HashMap<String, serde_json::Value>>().unwrap()["1"],
+        "A"
+    );
+    assert!(claims.value::<Vec<u8>>().is_err());
+    let without = tokens.sign("{}", None, NOW_MS).unwrap();
+    assert_eq!(tokens.verify(&without, NOW_MS).unwrap().expires_at(), None);
+}
+
+#[test]
+fn a_token_that_is_no_string_is_refused_in_the_words_of_the_reference() {
+    assert_eq!(
+        error_json(&TokenError::NotAString),
+        r#"{"message":"Invalid token format - Token must be a string","name":"AuthTokenError","isBadToken":true}"#
+    );
+}
+
+#[test]
+fn texts_that_are_not_json_are_named_as_node_names_them() {
+    let mut differing = Vec::new();
+    for JsonFault { text, said } in Vectors::load().faults {
+        let found = json_fault::message(&text).map(|message| {
+            let mut out = Vec::new();
+            json::write_string(message, &mut out);
+            String::from_utf8(out).unwrap()
+        });
+        if found != said || Json::parse(&text).is_some() != said.is_none() {
+            differing.push(format!("{text:?}\n  expected {said:?}\n  found    {found:?}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused_at_once() {
+    let vectors = Vectors::load();
+    let public = |key: &str| vectors.keys[key].public[0].as_str();
+    let private = |key: &str| vectors.keys[key].private[0].as_str();
+    let pem = |private, public, algorithm| Tokens::from_pem(private, public, algorithm).err();
+
+    assert_eq!(Tokens::from_secret(b"", None).err(), Some(KeyError::EmptySecret));
+    assert_eq!(
+        Tokens::from_secret(public("rsa").as_bytes(), None).err(),
+        Some(KeyError::SecretIsPem)
+    );
+    assert_eq!(
+        Tokens::from_secret(b"x", Some(Algorithm::RS256)).err(),
+        Some(KeyError::Algorithm(Algorithm::RS256))
+    );
+    for (key, algorithm) in [
+        ("rsa", Algorithm::HS256),
+        ("rsa", Algorithm::ES256),
+        ("p256", Algorithm::ES384),
+        ("p521", Algorithm::EdDSA),
+        ("ed25519", Algorithm::PS256),
+    ] {
+        assert_eq!(
+            pem(None, public(key), Some(algorithm)),
+            Some(KeyError::Algorithm(algorithm))
+        );
+    }
+    for text in [
+        "",
+        "x",
+        private("rsa"),
+        public("small_rsa"),
+        public("secp256k1"),
+        &public("rsa")[..200],
+    ] {
+        assert_eq!(pem(None, text, None), Some(KeyError::PublicKey), "{text}");
+    }
+    for text in [
+        "",
+        "x",
+        public("p256"),
+        private("rsa"),
+        private("p384"),
+        private("secp256k1"),
+    ] {
+        assert_eq!(
+            pem(Some(text), public("p256"), None),
+            Some(KeyError::PrivateKey),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        pem(Some(&vectors.encrypted), public("p256"), None),
+        Some(KeyError::EncryptedPrivateKey)
+    );
+    assert_eq!(
+        pem(Some(private("other_rsa")), public("rsa"), None),
+        Some(KeyError::NotAPair)
+    );
+}
+
+#[test]
+fn pem_is_read_amid_other_text() {
+    let vectors = Vectors::load();
+    let key = &vectors.keys["p256"];
+    let private = format!(
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{}",
+        key.private[1]
+    );
+    let public = format!("of alice\n{}\n", key.public[0]).replace('\n', "\r\n");
+    assert!(Tokens::from_pem(Some(&private), &public, None).is_ok());
+}
+
+#[test]
+fn without_a_private_key_tokens_are_verified_and_not_signed() {
+    let vectors = Vectors::load();
+    let both = vectors.tokens(Some("p384"), None).unwrap();
+    let public = Tokens::from_pem(None, &vectors.keys["p384"].public[0], None).unwrap();
+    assert!(
+        public
+            .verify(&both.sign("{}", None, NOW_MS).unwrap(), NOW_MS)
+            .is_ok()
+    );
+    assert_eq!(public.sign("{}", None, NOW_MS), Err(SignError::NoPrivateKey));
+}
+
+#[test]
+fn what_is_issued_says_what_verifying_says() {
+    let tokens = Tokens::from_secret(b"x", None).unwrap();
+    for (claims, expires_in) in [
+        (r#"{"a":1}"#, None),
+        (r#"{"a":1}"#, Some(60)),
+        (r#"{"exp":1795359999.5}"#, Some(60)),
+        (r#"{"iat":1795359999,"b":"\u0041"}"#, Some(60)),
+    ] {
+        let issued = tokens.issue(claims, expires_in, NOW_MS).unwrap();
+        assert_eq!(tokens.verify(&issued.token, NOW_MS), Ok(issued.claims));
+    }
+}
+
+#[test]
+fn what_is_not_signed_says_why() {
+    let tokens = Tokens::from_secret(b"x", None).unwrap();
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(1000), "]".repeat(1000));
+    for (claims, error) in [
+        ("", SignError::NotJson),
+        ("{", SignError::NotJson),
+        ("[]", SignError::NotAnObject),
+        ("{\"exp\":null}", SignError::NotANumber),
+        (&deep, SignError::TooDeep),
+    ] {
+        assert_eq!(tokens.sign(claims, None, NOW_MS), Err(error), "{claims}");
+    }
+}
+
+#[test]
+fn debug_shows_neither_keys_nor_claims() {
+    let tokens = Tokens::from_secret(b"hunter2", Some(Algorithm::HS384)).unwrap();
+    let claims: Claims = tokens
+        .verify(
+            &tokens.sign(r#"{"username":"alice"}"#, None, NOW_MS).unwrap(),
+            NOW_MS,
+        )
+        .unwrap();
+    assert_eq!(
+        format!("{tokens:?}"),
+        "Tokens { signs: Some(HS384), verifies: [HS384], .. }"
+    );
+    assert_eq!(format!("{claims:?}"), "Claims { expires_at: None, .. }");
+}
+
+#[test]
+fn tokens_are_shared_by_all_cores() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokens>();
+}
+
+#[test]
+fn algorithms_are_known_by_their_exact_names() {
+    for algorithm in Algorithm::ALL {
+        assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+    }
+    for name in ["", "none", "hs256", "HS256 ", "EDDSA", "Ed25519"] {
+        assert!(name.parse::<Algorithm>().is_err(), "{name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_verifying_panic(token in any::<String>()) {
+        let tokens = Tokens::from_secret(b"x", None).unwrap();
+        assert!(tokens.verify(&token, NOW_MS).is_err());
+    }
+
+    #[test]
+    fn no_header_or_payload_makes_verifying_panic(header in json_like(), payload in json_like()) {
+        let tokens = Tokens::from_secret(b"x", None).unwrap();
+        for header in [header.as_str(), r#"{"alg":"HS256","typ":"JWT"}"#, r#"{"alg":"HS256"}"#] {
+            match tokens.verify(&forged("x", header, &payload), NOW_MS) {
+                Ok(claims) => assert!(Json::parse(claims.json()).is_some()),
+                Err(error) => assert!(Json::parse(&error_json(&error)).is_some()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_two_readers_of_json_accept_the_same_texts(text in json_like()) {
+        assert_eq!(Json::parse(&text).is_some(), json_fault::message(&text).is_none());
+    }
+
+    #[test]
+    fn no_claims_make_signing_panic_and_what_is_signed_verifies(claims in json_like()) {
+        let tokens = Tokens::from_secret(b"x", None).unwrap();
+        if let Ok(token) = tokens.sign(&claims, Some(60), NOW_MS) {
+            assert!(!matches!(tokens.verify(&token, NOW_MS), Err(TokenError::InvalidSignature)));
+        }
+    }
+}
+
+/// Texts made of what JSON is made of, in any order.
+fn json_like() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => prop_oneof![
+            Just("{"), Just("}"), Just("["), Just("]"), Just(","), Just(":"), Just("\""), Just("\\"), Just("\\u"),
+            Just("\\ud83d"), Just("\"exp\":"), Just("\"nbf\":"), Just("\"alg\":"), Just("\"a\":{"), Just("true"),
+            Just("null"), Just("-"), Just("0"), Just("1"), Just("."), Just("e"), Just(" "), Just("\n"), Just("é"),
+            Just("\u{1F600}"), Just("\u{0}"), Just("\"iat\":1"), Just("\"x\":[1,2]"),
+        ].prop_map(str::to_owned),
+        1 => any::<char>().prop_map(String::from),
+    ];
+    let pieces = |most| proptest::collection::vec(piece.clone(), 0..most).prop_map(|pieces| pieces.concat());
+    prop_oneof![
+        pieces(12),
+        pieces(6).prop_map(|inner| format!("{{{inner}}}")),
+        pieces(6).prop_map(|inner| format!("\"{inner}\"")),
+    ]
+}
