@@ -1,9 +1,11 @@
 //! Ringcast: a thread-per-core WebSocket publish/subscribe and RPC server.
 
 pub mod auth;
+pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod http;
 pub mod metrics;
 pub mod websocket;
+mod sync;

@@ -1,0 +1,144 @@
+//! What does a publication cost, from the publish to all cursors, without sockets?
+//!
+//! For 1 to 4 cores: core 0 publishes to all, then every core publishes to all. Each core runs as fast as it can, so
+//! with more cores than CPUs the figures hold the system's switching between threads as well. Prints nanoseconds of
+//! wall time per publication (median and spread of the rounds) and the operations on memory that other cores write,
+//! which hold on any machine: the counts of the head of `broker/ring.rs`.
+//!
+//! `cargo bench --bench ring` runs for about a second; `cargo bench --bench ring -- 5000000` publishes that many per
+//! round.
+#![allow(clippy::print_stdout)] // a bench prints
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use ringcast::broker::{CoreBroker, broker};
+use ringcast::clock::Clock;
+use ringcast::config::limits::Limits;
+
+const ROUNDS: usize = 5;
+const FRAME: [u8; 100] = [b'x'; 100];
+/// A turn's worth: what a core reads before it gives the slots back.
+const BATCH: usize = 64;
+
+fn main() {
+    let asked = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok());
+    let publications: u64 = asked.unwrap_or(20_000);
+    println!(
+        "{publications} publications of {} bytes per round, {ROUNDS} rounds",
+        FRAME.len()
+    );
+    println!(
+        "publish: 1 RMW, 1 fence, 4 stores, 2 loads, 1 load per other interested core; read: 1 load per core;"
+    );
+    println!("batch read: 1 store");
+    println!("cores  producers  interested  ns/publication (least, most)  ns/publication and core  full");
+    for cores in 1..=4 {
+        for all_produce in [false, true] {
+            for interested in [false, true] {
+                if cores > 1 || !all_produce {
+                    report(cores, all_produce, interested, publications);
+                }
+            }
+        }
+    }
+}
+
+fn report(cores: usize, all_produce: bool, interested: bool, publications: u64) {
+    let producers = if all_produce { cores } else { 1 };
+    let mut rounds: Vec<Round> = (0..ROUNDS)
+        .map(|_| round(cores, producers, interested, publications / producers as u64))
+        .collect();
+    rounds.sort_by(|one, other| one.ns.total_cmp(&other.ns));
+    let median = rounds[ROUNDS / 2].ns;
+    println!(
+        "{cores:>5}  {producers:>9}  {interested:>10}  {median:>8.0} ({:.0}, {:.0})  {:>8.0}  {}",
+        rounds[0].ns,
+        rounds[ROUNDS - 1].ns,
+        median / cores as f64,
+        rounds.iter().map(|round| round.full).sum::<u64>() / ROUNDS as u64,
+    );
+}
+
+struct Round {
+    /// Nanoseconds per publication.
+    ns: f64,
+    /// Publishes that found the ring full.
+    full: u64,
+}
+
+fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
+    let limits = Limits::default();
+    let total = each * producers as u64;
+    let start = Arc::new(Barrier::new(cores + 1));
+    let threads: Vec<_> = broker(cores, limits.ring_slots, limits.ring_bytes_max)
+        .into_iter()
+        .enumerate()
+        .map(|(index, mut core)| {
+            let start = Arc::clone(&start);
+            let hash = core.hasher.hash(b"channel");
+            if interested {
+                core.subscriptions
+                    .subscribe(0, b"channel", hash, &Limits::default());
+            }
+            thread::spawn(move || {
+                start.wait();
+                run(&mut core, if index < producers { each } else { 0 }, total)
+            })
+        })
+        .collect();
+    start.wait();
+    let clock = Clock::begin();
+    let full = threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum();
+    Round {
+        ns: clock.elapsed_ns() as f64 / total as f64,
+        full,
+    }
+}
+
+/// Publishes `publish` and reads `read` publications; says how often the ring was full.
+fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
+    let hash = core.hasher.hash(b"channel");
+    let (mut full, mut sum) = (0, 0usize);
+    while publish > 0 || read > 0 {
+        for _ in 0..BATCH {
+            if publish == 0 {
+                break;
+            }
+            match core.ring.try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0) {
+                Ok(_) => publish -= 1,
+                Err(_) => {
+                    full += 1;
+                    break;
+                }
+            }
+        }
+        let before = read;
+        for _ in 0..BATCH * 4 {
+            let Some(delivery) = core.ring.next() else { break };
+            read -= 1;
+            if !core
+                .subscriptions
+                .subscribers(delivery.hash, b"channel")
+                .is_empty()
+            {
+                // As a core does that hands the bytes on.
+                sum += delivery
+                    .publication
+                    .frame()
+                    .iter()
+                    .map(|byte| usize::from(*byte))
+                    .sum::<usize>();
+            }
+        }
+        core.ring.release();
+        core.ring.reclaim();
+        if before == read && publish == 0 {
+            thread::yield_now();
+        }
+    }
+    std::hint::black_box(sum);
+    full
+}

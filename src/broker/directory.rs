@@ -1,0 +1,146 @@
+//! Channel → the cores that have subscribers; shared, rarely written.
+//!
+//! ```text
+//!   shared   bucket = hash mod 2^16   [ bit per core ]        512 KiB for up to 64 cores, twice that above
+//!   private  bucket = hash mod 2^16   [ channels of this core ]   256 KiB of address space, touched by need
+//! ```
+//! A core sets its bit in a bucket when the first of its channels falls there and clears it with the last. Channels
+//! that share a bucket share their bits: a collision costs a needless wake-up, never a missed one, and is harmless,
+//! since the woken core looks up the exact name. With 10,000 channels on every other core 1 publication in 7 wakes a
+//! core needlessly; with far more than 65,536 every one does, and then cores hardly sleep.
+//!
+//! Invariants
+//! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer.
+//! 2. A subscription is registered before its core next calls `prepare_sleep`, and so before its acknowledgement can
+//!    be waited for. A producer that misses the bit has therefore passed its fence before that core passed the one of
+//!    `prepare_sleep`, and that core's final look finds the publication (ring.rs, "Sleeping").
+
+use std::sync::Arc;
+
+use super::core_set::{CORES_MAX, CoreSet};
+use super::hash::ChannelHash;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A power of two. More would thin out needless wake-ups above 10,000 channels, but make each producer's look a
+/// cache miss: 512 KiB is what a second-level cache may hold. Loom tracks each atomic, so it gets few.
+const BUCKETS: usize = if cfg!(ringcast_loom) { 4 } else { 1 << 16 };
+
+/// The masks of all cores.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// One or two words per bucket. Written by [`Interest`] of each core (its own bit), read by producers after the
+    /// fence that follows a publish. Relaxed: the bits guard no other memory, and invariant 2 gives the order.
+    masks: Box<[AtomicU64]>,
+    words: usize,
+}
+
+impl Directory {
+    /// An empty directory for `cores`, at most [`CORES_MAX`].
+    pub(crate) fn new(cores: usize) -> Directory {
+        assert!(cores <= CORES_MAX, "a core set has {CORES_MAX} bits");
+        let words = cores.div_ceil(64).max(1);
+        Directory {
+            masks: (0..BUCKETS * words).map(|_| AtomicU64::new(0)).collect(),
+            words,
+        }
+    }
+
+    /// The cores that have subscribers of this channel, and maybe some more.
+    pub(crate) fn interested(&self, hash: ChannelHash) -> CoreSet {
+        let first = bucket(hash) * self.words;
+        let low = self.masks[first].load(Ordering::Relaxed);
+        let high = match self.words {
+            1 => 0,
+            _ => self.masks[first + 1].load(Ordering::Relaxed),
+        };
+        CoreSet::from_words(low, high)
+    }
+
+    fn word(&self, bucket: usize, core: usize) -> &AtomicU64 {
+        &self.masks[bucket * self.words + core / 64]
+    }
+}
+
+/// One core's part of the directory: how many of its channels fall into each bucket.
+#[derive(Debug)]
+pub(crate) struct Interest {
+    directory: Arc<Directory>,
+    core: usize,
+    counts: Box<[u32]>,
+}
+
+impl Interest {
+    /// No interest of `core` yet. There is one for each core.
+    pub(crate) fn new(directory: Arc<Directory>, core: usize) -> Interest {
+        Interest {
+            directory,
+            core,
+            counts: vec![0; BUCKETS].into_boxed_slice(),
+        }
+    }
+
+    /// A channel got its first subscriber on this core.
+    pub(crate) fn add(&mut self, hash: ChannelHash) {
+        let bucket = bucket(hash);
+        self.counts[bucket] += 1;
+        if self.counts[bucket] == 1 {
+            self.directory
+                .word(bucket, self.core)
+                .fetch_or(self.bit(), Ordering::Relaxed);
+        }
+    }
+
+    /// A channel lost its last subscriber on this core.
+    pub(crate) fn remove(&mut self, hash: ChannelHash) {
+        let bucket = bucket(hash);
+        self.counts[bucket] -= 1;
+        if self.counts[bucket] == 0 {
+            self.directory
+                .word(bucket, self.core)
+                .fetch_and(!self.bit(), Ordering::Relaxed);
+        }
+    }
+
+    fn bit(&self) -> u64 {
+        1 << (self.core % 64)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "masked by a usize")]
+fn bucket(hash: ChannelHash) -> usize {
+    hash.as_u64() as usize & (BUCKETS - 1)
+}
+
+#[cfg(all(test, not(ringcast_loom)))]
+mod tests {
+    use super::*;
+
+    fn of(directory: &Directory, hash: u64) -> Vec<usize> {
+        directory
+            .interested(ChannelHash::from_u64(hash))
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn a_core_is_named_from_its_first_channel_to_its_last() {
+        for cores in [2, 64, 65, CORES_MAX] {
+            let directory = Arc::new(Directory::new(cores));
+            let mut first = Interest::new(Arc::clone(&directory), 0);
+            let mut last = Interest::new(Arc::clone(&directory), cores - 1);
+            // The second hash falls into the bucket of the first.
+            let (hash, other) = (5, 5 + BUCKETS as u64);
+            first.add(ChannelHash::from_u64(hash));
+            last.add(ChannelHash::from_u64(hash));
+            last.add(ChannelHash::from_u64(other));
+            assert_eq!(of(&directory, hash), [0, cores - 1]);
+            assert_eq!(of(&directory, hash + 1), []);
+            last.remove(ChannelHash::from_u64(hash));
+            assert_eq!(of(&directory, other), [0, cores - 1]);
+            last.remove(ChannelHash::from_u64(other));
+            assert_eq!(of(&directory, hash), [0]);
+            first.remove(ChannelHash::from_u64(hash));
+            assert_eq!(of(&directory, hash), []);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The hash of a channel's name, computed once per packet and carried from there on.
+//!
+//! Names come from users, so the hash is keyed from the system at start; all cores share the key, since the hash
+//! travels through the ring. foldhash claims no more than that its collisions are hard to find without the key: the
+//! bounds on channels per connection limit what a found one could cost.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
+
+/// The hash of a channel's name within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChannelHash(u64);
+
+impl ChannelHash {
+    /// The number.
+    pub(crate) const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn from_u64(hash: u64) -> ChannelHash {
+        ChannelHash(hash)
+    }
+}
+
+/// Hashes the names of channels. Clones agree with each other.
+#[derive(Clone, Debug)]
+pub struct ChannelHasher {
+    seed: u64,
+    shared: SharedSeed,
+}
+
+impl ChannelHasher {
+    /// A hasher with a fresh key.
+    pub(crate) fn new() -> ChannelHasher {
+        if cfg!(ringcast_loom) {
+            // Loom replays a run many times: each must hash alike.
+            return ChannelHasher {
+                seed: 0,
+                shared: SharedSeed::from_u64(0),
+            };
+        }
+        // std keys its own tables from the system.
+        let system = RandomState::new();
+        ChannelHasher {
+            seed: system.hash_one(0),
+            shared: SharedSeed::from_u64(system.hash_one(1)),
+        }
+    }
+
+    /// The hash of a name.
+    pub fn hash(&self, channel: &[u8]) -> ChannelHash {
+        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
+        hasher.write(channel);
+        ChannelHash(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_agree_and_others_do_not() {
+        let hasher = ChannelHasher::new();
+        assert_eq!(hasher.clone().hash(b"news"), hasher.hash(b"news"));
+        assert_ne!(hasher.hash(b"news"), hasher.hash(b"new"));
+        assert_ne!(hasher.hash(b"news"), ChannelHasher::new().hash(b"news"));
+    }
+}

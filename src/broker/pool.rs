@@ -1,0 +1,165 @@
+//! The buffers of one core's publications: taken for a publish, put back when every core has read them.
+//!
+//! Buffers come in classes of powers of two, so that a small publication never sits in the buffer of a large one and
+//! what is accounted is what is really held. In the steady state nothing is allocated.
+//!
+//! Invariants
+//! 1. Lent and kept buffers together take at most `bytes_max`, but that a single buffer may be lent while nothing
+//!    else is, whatever its size. [`Pool::take`] keeps it.
+//! 2. A kept buffer is empty and its capacity is at least that of its class.
+
+/// The smallest buffer.
+const CLASS_BYTES_MIN: usize = 128;
+/// How many classes are kept: up to 64 KiB. The allocation of a larger buffer costs little beside filling it.
+const CLASSES: usize = 10;
+
+/// The buffers of one core.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    kept: [Vec<Vec<u8>>; CLASSES],
+    kept_bytes: usize,
+    lent_bytes: usize,
+    bytes_max: usize,
+}
+
+impl Pool {
+    /// A pool that holds and lends at most `bytes_max` bytes.
+    pub(crate) fn new(bytes_max: usize) -> Pool {
+        Pool {
+            kept: std::array::from_fn(|_| Vec::new()),
+            kept_bytes: 0,
+            lent_bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Whether a buffer for `bytes` could be taken now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.lent_bytes == 0 || self.lent_bytes.saturating_add(class_bytes(bytes)) <= self.bytes_max
+    }
+
+    /// An empty buffer for `bytes`; [`Pool::has_room`] has said that there is room.
+    pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
+        debug_assert!(self.has_room(bytes), "asked before");
+        let held = class_bytes(bytes);
+        let kept = self.kept.get_mut(class(bytes)).and_then(Vec::pop);
+        self.lent_bytes += held;
+        if let Some(buffer) = kept {
+            self.kept_bytes -= held;
+            return buffer;
+        }
+        self.make_room();
+        Vec::with_capacity(held)
+    }
+
+    /// Takes a buffer back that was taken for as many bytes as it now holds.
+    pub(crate) fn put_back(&mut self, mut buffer: Vec<u8>) {
+        let held = class_bytes(buffer.len());
+        self.lent_bytes -= held;
+        if let Some(kept) = self.kept.get_mut(class(buffer.len())) {
+            buffer.clear();
+            kept.push(buffer);
+            self.kept_bytes += held;
+        }
+    }
+
+    /// Bytes of buffers that are out.
+    pub(crate) fn lent_bytes(&self) -> usize {
+        self.lent_bytes
+    }
+
+    /// Most bytes of buffers that may be out.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Frees kept buffers, the largest first, until invariant 1 holds.
+    fn make_room(&mut self) {
+        for class in (0..CLASSES).rev() {
+            while self.kept_bytes + self.lent_bytes > self.bytes_max {
+                if self.kept[class].pop().is_none() {
+                    break;
+                }
+                self.kept_bytes -= CLASS_BYTES_MIN << class;
+            }
+        }
+    }
+}
+
+/// The class of a buffer for `bytes`; [`CLASSES`] or more for one that is not kept.
+fn class(bytes: usize) -> usize {
+    (bytes.max(CLASS_BYTES_MIN) - 1).ilog2() as usize + 1 - CLASS_BYTES_MIN.ilog2() as usize
+}
+
+/// What a buffer for `bytes` takes.
+fn class_bytes(bytes: usize) -> usize {
+    let class = class(bytes);
+    if class < CLASSES {
+        CLASS_BYTES_MIN << class
+    } else {
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGEST: usize = CLASS_BYTES_MIN << (CLASSES - 1);
+
+    fn filled(pool: &mut Pool, bytes: usize) -> Vec<u8> {
+        let mut buffer = pool.take(bytes);
+        buffer.resize(bytes, 1);
+        buffer
+    }
+
+    #[test]
+    fn a_class_holds_its_bytes_and_wastes_less_than_half() {
+        for bytes in [0, 1, 127, 128] {
+            assert_eq!((class(bytes), class_bytes(bytes)), (0, 128));
+        }
+        for bytes in [129, 255, 256] {
+            assert_eq!((class(bytes), class_bytes(bytes)), (1, 256));
+        }
+        assert_eq!(class_bytes(LARGEST), LARGEST);
+        assert_eq!(class_bytes(LARGEST + 1), LARGEST + 1);
+        assert_eq!(class(LARGEST + 1), CLASSES);
+    }
+
+    #[test]
+    fn a_buffer_put_back_is_taken_again() {
+        let mut pool = Pool::new(1024);
+        let buffer = filled(&mut pool, 100);
+        let address = buffer.as_ptr();
+        pool.put_back(buffer);
+        let again = pool.take(120);
+        assert!(again.is_empty());
+        assert_eq!(again.as_ptr(), address);
+    }
+
+    #[test]
+    fn lent_and_kept_bytes_stay_within_the_bound() {
+        let mut pool = Pool::new(1024);
+        let small: Vec<_> = (0..8).map(|_| filled(&mut pool, 128)).collect();
+        assert!(!pool.has_room(1));
+        small.into_iter().for_each(|buffer| pool.put_back(buffer));
+        let larger = filled(&mut pool, 512);
+        assert!(pool.kept_bytes + pool.lent_bytes <= 1024);
+        assert!(pool.has_room(512) && !pool.has_room(513));
+        pool.put_back(larger);
+        assert_eq!(pool.lent_bytes(), 0);
+    }
+
+    #[test]
+    fn one_buffer_over_the_bound_is_lent_alone_and_freed_after() {
+        let mut pool = Pool::new(1024);
+        let huge = filled(&mut pool, LARGEST + 1);
+        assert!(!pool.has_room(0));
+        pool.put_back(huge);
+        assert_eq!((pool.lent_bytes, pool.kept_bytes), (0, 0));
+        let within_a_class = filled(&mut pool, LARGEST);
+        pool.put_back(within_a_class);
+        let _other = filled(&mut pool, 1024);
+        assert_eq!(pool.kept_bytes, 0);
+    }
+}

@@ -1,0 +1,233 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::broker::directory::Interest;
+
+const ROOMY: u64 = 1 << 20;
+
+struct Fixture {
+    rings: Vec<Ring>,
+    interests: Vec<Interest>,
+}
+
+impl Fixture {
+    fn new(cores: usize, slots: u32, bytes_max: u64) -> Fixture {
+        let directory = Arc::new(Directory::new(cores));
+        Fixture {
+            rings: rings(cores, slots, bytes_max, &directory),
+            interests: (0..cores)
+                .map(|core| Interest::new(Arc::clone(&directory), core))
+                .collect(),
+        }
+    }
+
+    fn publish(&mut self, core: usize, number: u8) -> Result<Published, RingFull> {
+        self.rings[core].try_publish(b"c", hash(u64::from(number)), &[&[number], b"!"], 9)
+    }
+
+    fn drain(&mut self, core: usize) -> Vec<u8> {
+        let mut numbers = Vec::new();
+        while let Some(delivery) = self.rings[core].next() {
+            assert_eq!(delivery.publication.channel(), b"c");
+            assert_eq!(delivery.publication.at_ns(), 9);
+            let [number, b'!'] = *delivery.publication.frame() else {
+                panic!("a frame as it was published");
+            };
+            assert_eq!(delivery.hash, hash(u64::from(number)));
+            numbers.push(number);
+        }
+        self.rings[core].release();
+        numbers
+    }
+}
+
+fn hash(number: u64) -> ChannelHash {
+    ChannelHash::from_u64(number)
+}
+
+#[test]
+fn all_cores_read_all_publications_in_one_order() {
+    let mut fixture = Fixture::new(3, 8, ROOMY);
+    for round in 0..10 {
+        let mut expected = Vec::new();
+        for number in 0..6 {
+            let published = fixture.publish(usize::from(number % 3), number).unwrap();
+            assert_eq!(published.sequence, Sequence(round * 6 + u64::from(number) + 1));
+            expected.push(number);
+        }
+        for core in 0..3 {
+            assert_eq!(fixture.rings[core].depth(), 6);
+            assert_eq!(fixture.drain(core), expected);
+            assert_eq!(fixture.rings[core].depth(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_ring_is_full_until_the_slowest_core_has_released() {
+    let mut fixture = Fixture::new(2, 4, ROOMY);
+    for number in 0..4 {
+        assert!(fixture.publish(0, number).is_ok());
+    }
+    assert!(fixture.publish(0, 4).is_err());
+    assert!(fixture.publish(1, 4).is_err());
+    assert_eq!(fixture.drain(0), [0, 1, 2, 3]);
+    assert!(fixture.publish(0, 4).is_err());
+    assert!(fixture.rings[1].next().is_some());
+    assert!(fixture.publish(0, 4).is_err());
+    fixture.rings[1].release();
+    assert!(fixture.publish(0, 4).is_ok());
+    assert!(fixture.publish(0, 5).is_err());
+    assert_eq!(fixture.drain(1), [1, 2, 3, 4]);
+}
+
+#[test]
+fn each_core_may_fill_its_share_of_the_bytes() {
+    // A small publication takes a buffer of 128 bytes: two for each core.
+    let mut fixture = Fixture::new(2, 64, 512);
+    assert!(fixture.publish(0, 0).is_ok() && fixture.publish(0, 1).is_ok());
+    assert!(fixture.publish(0, 2).is_err());
+    assert!(fixture.publish(1, 2).is_ok());
+    assert_eq!(
+        (fixture.drain(0), fixture.drain(1)),
+        (vec![0, 1, 2], vec![0, 1, 2])
+    );
+    assert!(fixture.publish(0, 3).is_ok());
+}
+
+#[test]
+fn a_publication_over_the_share_passes_alone() {
+    let mut fixture = Fixture::new(2, 64, 512);
+    let large = [7; 10_000];
+    assert!(fixture.publish(0, 0).is_ok());
+    assert!(fixture.rings[0].try_publish(b"c", hash(0), &[&large], 0).is_err());
+    fixture.drain(0);
+    fixture.drain(1);
+    assert!(fixture.rings[0].try_publish(b"c", hash(0), &[&large], 0).is_ok());
+    assert!(fixture.publish(0, 0).is_err());
+    let delivery = fixture.rings[1].next().unwrap();
+    assert_eq!(delivery.publication.frame(), large);
+}
+
+#[test]
+fn a_full_ring_changes_nothing() {
+    let mut fixture = Fixture::new(1, 1, ROOMY);
+    assert!(fixture.publish(0, 0).is_ok());
+    let claimed = fixture.rings[0].claimed();
+    assert!(fixture.publish(0, 1).is_err());
+    assert_eq!(fixture.rings[0].claimed(), claimed);
+    assert_eq!(fixture.rings[0].outstanding(), 1);
+    assert_eq!(fixture.drain(0), [0]);
+}
+
+#[test]
+fn the_steady_state_uses_the_same_buffers_again() {
+    let mut fixture = Fixture::new(2, 8, ROOMY);
+    let mut addresses = BTreeSet::new();
+    for round in 0..50 {
+        for number in 0..4 {
+            fixture.publish(0, number).unwrap();
+        }
+        while let Some(delivery) = fixture.rings[1].next() {
+            let address = delivery.publication.frame().as_ptr().addr();
+            assert!(
+                !addresses.insert(address) || round == 0,
+                "a buffer that was not there before"
+            );
+        }
+        fixture.rings[1].release();
+        fixture.drain(0);
+        fixture.rings[0].reclaim();
+        assert_eq!(fixture.rings[0].outstanding(), 0);
+        assert_eq!(fixture.rings[0].pool.lent_bytes(), 0);
+    }
+    assert_eq!(addresses.len(), 4);
+}
+
+#[test]
+fn next_until_stops_at_its_target() {
+    let mut fixture = Fixture::new(2, 8, ROOMY);
+    fixture.publish(0, 0).unwrap();
+    let target = fixture.rings[1].claimed();
+    fixture.publish(0, 1).unwrap();
+    assert!(fixture.rings[1].next_until(target).is_some());
+    assert!(fixture.rings[1].next_until(target).is_none());
+    assert_eq!(fixture.drain(1), [1]);
+    assert!(fixture.rings[1].next_until(target).is_none());
+}
+
+#[test]
+fn a_publish_wakes_the_interested_that_sleep_once() {
+    let mut fixture = Fixture::new(4, 8, ROOMY);
+    // Core 1 sleeps and is interested, core 2 is interested, core 3 sleeps.
+    fixture.interests[1].add(hash(5));
+    fixture.interests[2].add(hash(5));
+    assert!(fixture.rings[1].prepare_sleep() && fixture.rings[3].prepare_sleep());
+    let wake = fixture.publish(0, 5).unwrap().wake;
+    assert_eq!(wake.into_iter().collect::<Vec<_>>(), [1]);
+    assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
+    assert_eq!(fixture.drain(1), [5, 5]);
+    assert!(fixture.rings[1].prepare_sleep());
+    fixture.rings[1].awake();
+    assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
+}
+
+#[test]
+fn a_core_with_something_to_read_may_not_sleep() {
+    let mut fixture = Fixture::new(2, 8, ROOMY);
+    fixture.publish(0, 5).unwrap();
+    assert!(!fixture.rings[1].prepare_sleep());
+    fixture.interests[1].add(hash(5));
+    assert!(fixture.publish(0, 5).unwrap().wake.is_empty(), "it is awake");
+    fixture.drain(1);
+    assert!(fixture.rings[1].prepare_sleep());
+}
+
+#[test]
+fn cores_that_sleep_and_lag_are_woken_when_half_is_used() {
+    const SLOTS: u8 = 128;
+    let mut fixture = Fixture::new(3, SLOTS.into(), ROOMY);
+    assert!(fixture.rings[1].prepare_sleep());
+    let mut woken_after = None;
+    for number in 0..SLOTS {
+        let wake = fixture.publish(0, number).unwrap().wake;
+        if wake.contains(1) {
+            assert_eq!((wake.len(), woken_after), (1, None));
+            woken_after = Some(number + 1);
+        }
+    }
+    let every = u8::try_from(PRESSURE_CHECK_EVERY).unwrap();
+    assert_eq!(woken_after, Some(SLOTS / 2 + every));
+}
+
+#[test]
+fn a_full_ring_wakes_who_keeps_it_full() {
+    for (slots, bytes_max) in [(2, ROOMY), (64, 2 * 128 * 2)] {
+        let mut fixture = Fixture::new(2, slots, bytes_max);
+        assert!(fixture.rings[1].prepare_sleep());
+        assert!(fixture.publish(0, 0).unwrap().wake.is_empty());
+        assert!(fixture.publish(0, 1).unwrap().wake.is_empty());
+        fixture.drain(0);
+        let full = fixture.publish(0, 2).unwrap_err();
+        assert_eq!(full.wake.into_iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(fixture.drain(1), [0, 1]);
+        assert!(fixture.publish(0, 2).is_ok());
+    }
+}
+
+#[test]
+fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
+    let mut fixture = Fixture::new(3, 2, ROOMY);
+    fixture.publish(0, 1).unwrap();
+    fixture.rings.remove(0);
+    let mut fixture = Fixture {
+        rings: fixture.rings,
+        interests: Vec::new(),
+    };
+    // What were cores 1 and 2.
+    fixture.publish(0, 2).unwrap();
+    assert!(fixture.publish(0, 3).is_err());
+    assert_eq!(fixture.drain(0), [1, 2]);
+    assert_eq!(fixture.drain(1), [1, 2]);
+    assert!(fixture.publish(0, 3).is_ok());
+}

@@ -1,0 +1,377 @@
+//! Channel → connections of this core, and back.
+//!
+//! ```text
+//!   table  hash, name → id         channels[id]                  connections[index]
+//!                                  name, hash                    entries, by channel id
+//!                                  subscribers [ c7 c3 c9 ] ◄──►  { channel id, position, order }
+//! ```
+//! A channel's subscribers lie side by side, since each publication walks them. Each subscription knows its position
+//! there, so it leaves by a swap with the last, whose own position is then put right.
+//!
+//! Memory, beside the name itself: 16 bytes for a connection with one subscription and 4 in its channel; about 56 for a
+//! channel with one subscriber, and nothing allocated for either list. Memory of lists that have shrunk goes back.
+//!
+//! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
+//! 1. `channels[e.channel].subscribers[e.position]` is the connection that has the entry `e`, and each subscriber has
+//!    such an entry.
+//! 2. The entries of a connection are in ascending order of their channel ids, each once.
+//! 3. A channel exists while it has subscribers, and is in the table and counted by the directory while it exists.
+//!
+//! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::directory::Interest;
+use super::hash::ChannelHash;
+use crate::config::limits::Limits;
+use crate::decision::{SubscribeOutcome, UnsubscribeOutcome};
+
+/// The subscriptions of one core. Connections are named by their index in the core.
+#[derive(Debug)]
+pub struct Subscriptions {
+    table: HashTable<u32>,
+    channels: Slab<Channel>,
+    connections: Vec<Held>,
+    interest: Interest,
+    len: u64,
+}
+
+impl Subscriptions {
+    /// No subscriptions; `interest` is told of each channel's first and last subscriber.
+    pub(crate) fn new(interest: Interest) -> Subscriptions {
+        Subscriptions {
+            table: HashTable::new(),
+            channels: Slab::new(),
+            connections: Vec::new(),
+            interest,
+            len: 0,
+        }
+    }
+
+    /// Subscribes a connection. At the limit a repeated subscribe is refused too, as the reference does.
+    ///
+    /// The caller first drains the ring up to [`Ring::claimed`](super::Ring::claimed).
+    pub fn subscribe(
+        &mut self,
+        connection: u32,
+        name: &[u8],
+        hash: ChannelHash,
+        limits: &Limits,
+    ) -> SubscribeOutcome {
+        let held = self.entries(connection);
+        if held.len() >= limits.channels_per_connection_max as usize {
+            let limit = limits.channels_per_connection_max;
+            return SubscribeOutcome::TooMany { limit };
+        }
+        let known = self.find(hash, name);
+        if known.is_some_and(|channel| place(held, channel).is_ok()) {
+            return SubscribeOutcome::Subscribed;
+        }
+        if self.names_bytes(connection) + name.len() > limits.channel_names_bytes_max as usize {
+            let limit = limits.channel_names_bytes_max;
+            return SubscribeOutcome::TooLong { limit };
+        }
+        let channel = match known {
+            Some(channel) => channel,
+            None => self.create(hash, name),
+        };
+        self.join(connection, channel);
+        SubscribeOutcome::Subscribed
+    }
+
+    /// Unsubscribes a connection. The caller first drains the ring, as for [`Subscriptions::subscribe`].
+    pub fn unsubscribe(&mut self, connection: u32, name: &[u8], hash: ChannelHash) -> UnsubscribeOutcome {
+        let Some(channel) = self.find(hash, name) else {
+            return UnsubscribeOutcome::NotSubscribed;
+        };
+        let name_bytes = self.channel(channel).name.len();
+        let Some(held) = self.connections.get_mut(connection as usize) else {
+            return UnsubscribeOutcome::NotSubscribed;
+        };
+        let Some(entry) = held.remove(channel, name_bytes) else {
+            return UnsubscribeOutcome::NotSubscribed;
+        };
+        self.leave(entry);
+        UnsubscribeOutcome::Unsubscribed
+    }
+
+    /// Unsubscribes a connection from all of its channels.
+    pub fn unsubscribe_all(&mut self, connection: u32) {
+        let Some(held) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
+        for &entry in std::mem::take(held).as_slice() {
+            self.leave(entry);
+        }
+    }
+
+    /// The connections that are subscribed to a channel, in no particular order.
+    pub fn subscribers(&self, hash: ChannelHash, name: &[u8]) -> &[u32] {
+        match self.find(hash, name) {
+            Some(channel) => self.channel(channel).subscribers.as_slice(),
+            None => &[],
+        }
+    }
+
+    /// The names of a connection's channels, in the order in which it subscribed. Allocates, to sort them.
+    pub fn channels_of(&self, connection: u32) -> impl Iterator<Item = &[u8]> {
+        let mut entries = self.entries(connection).to_vec();
+        entries.sort_unstable_by_key(|entry| entry.order);
+        entries
+            .into_iter()
+            .map(|entry| &*self.channel(entry.channel).name)
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn find(&self, hash: ChannelHash, name: &[u8]) -> Option<u32> {
+        let same = |&channel: &u32| {
+            let channel = self.channel(channel);
+            channel.hash == hash && *channel.name == *name
+        };
+        self.table.find(hash.as_u64(), same).copied()
+    }
+
+    fn channel(&self, channel: u32) -> &Channel {
+        &self.channels[channel as usize]
+    }
+
+    fn entries(&self, connection: u32) -> &[Entry] {
+        self.connections
+            .get(connection as usize)
+            .map_or(&[], Held::as_slice)
+    }
+
+    fn names_bytes(&self, connection: u32) -> usize {
+        match self.connections.get(connection as usize) {
+            None | Some(Held::Nothing) => 0,
+            Some(Held::One(entry)) => self.channel(entry.channel).name.len(),
+            Some(Held::Many(many)) => many.names_bytes,
+        }
+    }
+
+    fn create(&mut self, hash: ChannelHash, name: &[u8]) -> u32 {
+        let channel = self.channels.insert(Channel {
+            hash,
+            name: name.into(),
+            subscribers: Subscribers::Many(Vec::new()),
+        });
+        let channel = u32::try_from(channel).expect("4 billion channels do not fit into memory");
+        let channels = &self.channels;
+        self.table.insert_unique(hash.as_u64(), channel, |&other| {
+            channels[other as usize].hash.as_u64()
+        });
+        self.interest.add(hash);
+        channel
+    }
+
+    fn join(&mut self, connection: u32, channel: u32) {
+        let names_bytes = self.names_bytes(connection);
+        let joined = &mut self.channels[channel as usize];
+        let position = joined.subscribers.push(connection);
+        let index = connection as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, Held::default);
+        }
+        self.connections[index].insert(channel, position, names_bytes + joined.name.len());
+        self.len += 1;
+    }
+
+    /// Ends a subscription whose entry has been taken from its connection.
+    fn leave(&mut self, entry: Entry) {
+        self.len -= 1;
+        let channel = &mut self.channels[entry.channel as usize];
+        channel.subscribers.swap_remove(entry.position);
+        let subscribers = channel.subscribers.as_slice();
+        if subscribers.is_empty() {
+            self.remove(entry.channel);
+        } else if let Some(&moved) = subscribers.get(entry.position as usize) {
+            self.connections[moved as usize].moved(entry);
+        }
+    }
+
+    fn remove(&mut self, channel: u32) {
+        let removed = self.channels.remove(channel as usize);
+        self.interest.remove(removed.hash);
+        let entry = self
+            .table
+            .find_entry(removed.hash.as_u64(), |&other| other == channel);
+        entry.expect("invariant 3").remove();
+        if self.table.len() < self.table.capacity() / 8 {
+            let channels = &self.channels;
+            let room = self.table.len() * 2;
+            self.table
+                .shrink_to(room, |&other| channels[other as usize].hash.as_u64());
+        }
+    }
+}
+
+/// A channel with its subscribers on this core.
+#[derive(Debug)]
+struct Channel {
+    hash: ChannelHash,
+    name: Box<[u8]>,
+    subscribers: Subscribers,
+}
+
+/// The connections subscribed to one channel; one needs no allocation.
+#[derive(Debug)]
+enum Subscribers {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Subscribers {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Subscribers::One(connection) => std::slice::from_ref(connection),
+            Subscribers::Many(connections) => connections,
+        }
+    }
+
+    /// Appends a connection and says where.
+    fn push(&mut self, connection: u32) -> u32 {
+        let position = u32::try_from(self.as_slice().len()).expect("connections have 32-bit indexes");
+        match self {
+            Subscribers::One(first) => *self = Subscribers::Many(vec![*first, connection]),
+            Subscribers::Many(none) if none.capacity() == 0 => *self = Subscribers::One(connection),
+            Subscribers::Many(connections) => connections.push(connection),
+        }
+        position
+    }
+
+    fn swap_remove(&mut self, position: u32) {
+        match self {
+            Subscribers::One(_) => *self = Subscribers::Many(Vec::new()),
+            Subscribers::Many(connections) => {
+                connections.swap_remove(position as usize);
+                shrink(connections);
+            }
+        }
+    }
+}
+
+/// One subscription, as its connection sees it.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    channel: u32,
+    /// The place among the channel's subscribers.
+    position: u32,
+    /// Later subscriptions of a connection have higher numbers; they wrap after 4 billion, which costs only the order
+    /// of `channels_of`.
+    order: u32,
+}
+
+/// The subscriptions of one connection; one needs no allocation.
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    One(Entry),
+    Many(Box<Many>),
+}
+
+/// Where more than one subscription goes.
+#[derive(Debug)]
+struct Many {
+    entries: Vec<Entry>,
+    names_bytes: usize,
+    next_order: u32,
+}
+
+impl Held {
+    fn as_slice(&self) -> &[Entry] {
+        match self {
+            Held::Nothing => &[],
+            Held::One(entry) => std::slice::from_ref(entry),
+            Held::Many(many) => &many.entries,
+        }
+    }
+
+    /// Adds a channel that is not held; `names_bytes` counts its name already.
+    fn insert(&mut self, channel: u32, position: u32, names_bytes: usize) {
+        let mut entry = Entry {
+            channel,
+            position,
+            order: 0,
+        };
+        match self {
+            Held::Nothing => *self = Held::One(entry),
+            Held::One(first) => {
+                first.order = 0;
+                entry.order = 1;
+                let mut entries = vec![*first, entry];
+                entries.sort_unstable_by_key(|entry| entry.channel);
+                *self = Held::Many(Box::new(Many {
+                    entries,
+                    names_bytes,
+                    next_order: 2,
+                }));
+            }
+            Held::Many(many) => {
+                entry.order = many.next_order;
+                many.next_order = many.next_order.wrapping_add(1);
+                many.names_bytes = names_bytes;
+                let at = place(&many.entries, channel).unwrap_or_else(|at| at);
+                many.entries.insert(at, entry);
+            }
+        }
+    }
+
+    /// Takes out the entry of a channel, whose name has so many bytes.
+    fn remove(&mut self, channel: u32, name_bytes: usize) -> Option<Entry> {
+        let at = place(self.as_slice(), channel).ok()?;
+        let entry = self.as_slice()[at];
+        match self {
+            Held::Many(many) if many.entries.len() > 1 => {
+                many.entries.remove(at);
+                many.names_bytes -= name_bytes;
+                shrink(&mut many.entries);
+            }
+            Held::Nothing | Held::One(_) | Held::Many(_) => *self = Held::Nothing,
+        }
+        Some(entry)
+    }
+
+    /// Notes that this connection took the position of the subscription that left.
+    fn moved(&mut self, left: Entry) {
+        match self {
+            Held::Nothing => unreachable!("invariant 1"),
+            Held::One(entry) => entry.position = left.position,
+            Held::Many(many) => {
+                let at = place(&many.entries, left.channel).expect("invariant 1");
+                many.entries[at].position = left.position;
+            }
+        }
+    }
+}
+
+/// Where the entry of a channel is, or would be.
+fn place(entries: &[Entry], channel: u32) -> Result<usize, usize> {
+    // Most subscribe in the order in which ids are given out.
+    match entries.last() {
+        Some(last) if last.channel < channel => Err(entries.len()),
+        _ => entries.binary_search_by_key(&channel, |entry| entry.channel),
+    }
+}
+
+/// Gives memory back once three quarters are unused; leaves room, so that the work stays constant per removal.
+fn shrink<T>(list: &mut Vec<T>) {
+    if list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
+    }
+}
+
+const _: () = assert!(size_of::<Held>() == 16 && size_of::<Channel>() == 48);
+
+#[cfg(all(test, not(ringcast_loom)))]
+mod tests;

@@ -1,0 +1,246 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_oneof};
+use proptest::{prop_assert_eq, proptest};
+
+use super::*;
+use crate::broker::core_set::CoreSet;
+use crate::broker::directory::Directory;
+
+struct Fixture {
+    directory: Arc<Directory>,
+    subscriptions: Subscriptions,
+    limits: Limits,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let directory = Arc::new(Directory::new(2));
+        let interest = Interest::new(Arc::clone(&directory), 1);
+        Fixture {
+            directory,
+            subscriptions: Subscriptions::new(interest),
+            limits: Limits::default(),
+        }
+    }
+
+    fn subscribe(&mut self, connection: u32, name: &str) -> SubscribeOutcome {
+        self.subscriptions
+            .subscribe(connection, name.as_bytes(), hash(name), &self.limits)
+    }
+
+    fn unsubscribe(&mut self, connection: u32, name: &str) -> UnsubscribeOutcome {
+        self.subscriptions
+            .unsubscribe(connection, name.as_bytes(), hash(name))
+    }
+
+    fn subscribers(&self, name: &str) -> BTreeSet<u32> {
+        self.subscriptions
+            .subscribers(hash(name), name.as_bytes())
+            .iter()
+            .copied()
+            .collect()
+    }
+
+    fn channels_of(&self, connection: u32) -> Vec<&[u8]> {
+        self.subscriptions.channels_of(connection).collect()
+    }
+
+    fn is_interested(&self, name: &str) -> bool {
+        self.directory.interested(hash(name)) != CoreSet::EMPTY
+    }
+
+    /// Invariants 1 to 3.
+    fn check(&self) {
+        let Subscriptions {
+            table,
+            channels,
+            connections,
+            len,
+            ..
+        } = &self.subscriptions;
+        for (index, held) in connections.iter().enumerate() {
+            assert!(
+                held.as_slice()
+                    .is_sorted_by(|one, next| one.channel < next.channel)
+            );
+            for entry in held.as_slice() {
+                let subscribers = channels[entry.channel as usize].subscribers.as_slice();
+                assert_eq!(subscribers[entry.position as usize] as usize, index);
+            }
+        }
+        let subscribers = channels
+            .iter()
+            .map(|(_, channel)| channel.subscribers.as_slice().len());
+        let entries = connections.iter().map(|held| held.as_slice().len());
+        assert_eq!(subscribers.clone().sum::<usize>() as u64, *len);
+        assert_eq!(entries.sum::<usize>() as u64, *len);
+        assert!(subscribers.clone().all(|count| count > 0));
+        assert_eq!(table.len(), channels.len());
+    }
+}
+
+/// Few values, so that channels share hashes and buckets.
+fn hash(name: &str) -> ChannelHash {
+    ChannelHash::from_u64(name.len() as u64 % 2)
+}
+
+#[test]
+fn at_the_limit_even_a_repeated_subscribe_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.limits.channels_per_connection_max = 2;
+    assert_eq!(fixture.subscribe(0, "a"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "a"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "b"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "b"), SubscribeOutcome::TooMany { limit: 2 });
+    assert_eq!(fixture.subscribe(0, "c"), SubscribeOutcome::TooMany { limit: 2 });
+    assert_eq!(fixture.subscribe(1, "c"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.unsubscribe(0, "a"), UnsubscribeOutcome::Unsubscribed);
+    assert_eq!(fixture.subscribe(0, "c"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscriptions.len(), 3);
+}
+
+#[test]
+fn names_may_take_as_many_bytes_as_the_limit_says() {
+    let mut fixture = Fixture::new();
+    fixture.limits.channel_names_bytes_max = 6;
+    let too_long = SubscribeOutcome::TooLong { limit: 6 };
+    assert_eq!(fixture.subscribe(0, "1234567"), too_long);
+    assert_eq!(fixture.subscribe(0, "123456"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "1"), too_long);
+    assert_eq!(fixture.subscribe(0, ""), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "123456"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.unsubscribe(0, "123456"), UnsubscribeOutcome::Unsubscribed);
+    assert_eq!(fixture.subscribe(0, "123"), SubscribeOutcome::Subscribed);
+    assert_eq!(fixture.subscribe(0, "1234"), too_long);
+    assert_eq!(fixture.subscribe(0, "124"), SubscribeOutcome::Subscribed);
+    assert!(!fixture.is_interested("1234567") || fixture.subscribers("1234567").is_empty());
+}
+
+#[test]
+fn channels_come_in_the_order_of_subscribing() {
+    let mut fixture = Fixture::new();
+    // A freed id is given out again, so that ids do not ascend.
+    for name in ["x", "y", "z"] {
+        fixture.subscribe(1, name);
+    }
+    fixture.subscribe(0, "z");
+    fixture.unsubscribe(1, "x");
+    for name in ["late", "y", "later"] {
+        fixture.subscribe(0, name);
+    }
+    assert_eq!(fixture.channels_of(0), [&b"z"[..], b"late", b"y", b"later"]);
+    fixture.unsubscribe(0, "z");
+    fixture.subscribe(0, "z");
+    assert_eq!(fixture.channels_of(0), [&b"late"[..], b"y", b"later", b"z"]);
+    fixture.check();
+}
+
+#[test]
+fn a_channel_that_has_lost_its_subscribers_is_gone() {
+    let mut fixture = Fixture::new();
+    for connection in 0..1000 {
+        fixture.subscribe(connection, "all");
+        fixture.subscribe(connection, &format!("own {connection:04}"));
+    }
+    assert!(fixture.is_interested("all"));
+    for connection in (0..1000).rev() {
+        fixture.subscriptions.unsubscribe_all(connection);
+    }
+    fixture.subscriptions.unsubscribe_all(5000);
+    fixture.check();
+    let subscriptions = &fixture.subscriptions;
+    assert!(subscriptions.is_empty() && subscriptions.channels.is_empty());
+    assert!(subscriptions.table.capacity() < 100);
+    assert!(!fixture.is_interested("all"));
+}
+
+#[test]
+fn a_list_that_has_shrunk_gives_its_memory_back() {
+    let mut fixture = Fixture::new();
+    for connection in 0..1000 {
+        fixture.subscribe(connection, "all");
+    }
+    for connection in 1..1000 {
+        fixture.unsubscribe(connection, "all");
+    }
+    assert_eq!(fixture.subscribers("all"), BTreeSet::from([0]));
+    match &fixture.subscriptions.channels[0].subscribers {
+        Subscribers::Many(connections) => assert!(connections.capacity() < 16),
+        Subscribers::One(_) => panic!("a list that has grown stays one until its channel goes"),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Subscribe(u32, String),
+    Unsubscribe(u32, String),
+    UnsubscribeAll(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = || "[abc]{0,2}";
+    prop_oneof![
+        6 => (0..6u32, name()).prop_map(|(connection, name)| Step::Subscribe(connection, name)),
+        3 => (0..7u32, name()).prop_map(|(connection, name)| Step::Unsubscribe(connection, name)),
+        1 => (0..7u32).prop_map(Step::UnsubscribeAll),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn subscriptions_behave_as_a_plain_set_of_pairs(steps in vec(step(), 0..200), few in any::<bool>()) {
+        let mut fixture = Fixture::new();
+        fixture.limits.channels_per_connection_max = if few { 3 } else { 100 };
+        fixture.limits.channel_names_bytes_max = if few { 4 } else { 1000 };
+        let mut model: Vec<(u32, String)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Subscribe(connection, name) => {
+                    let held = || model.iter().filter(|(other, _)| *other == connection);
+                    let bytes: usize = held().map(|(_, name)| name.len()).sum();
+                    let limits = &fixture.limits;
+                    let expected = if held().count() >= limits.channels_per_connection_max as usize {
+                        SubscribeOutcome::TooMany { limit: limits.channels_per_connection_max }
+                    } else if held().any(|(_, other)| *other == name) {
+                        SubscribeOutcome::Subscribed
+                    } else if bytes + name.len() > limits.channel_names_bytes_max as usize {
+                        SubscribeOutcome::TooLong { limit: limits.channel_names_bytes_max }
+                    } else {
+                        model.push((connection, name.clone()));
+                        SubscribeOutcome::Subscribed
+                    };
+                    prop_assert_eq!(fixture.subscribe(connection, &name), expected);
+                }
+                Step::Unsubscribe(connection, name) => {
+                    let before = model.len();
+                    model.retain(|pair| *pair != (connection, name.clone()));
+                    let expected = if model.len() < before {
+                        UnsubscribeOutcome::Unsubscribed
+                    } else {
+                        UnsubscribeOutcome::NotSubscribed
+                    };
+                    prop_assert_eq!(fixture.unsubscribe(connection, &name), expected);
+                }
+                Step::UnsubscribeAll(connection) => {
+                    model.retain(|(other, _)| *other != connection);
+                    fixture.subscriptions.unsubscribe_all(connection);
+                }
+            }
+            fixture.check();
+            for (_, name) in &model {
+                let expected = model.iter().filter(|(_, other)| other == name);
+                let expected: BTreeSet<u32> = expected.map(|(connection, _)| *connection).collect();
+                prop_assert_eq!(fixture.subscribers(name), expected);
+                assert!(fixture.is_interested(name));
+            }
+            for connection in 0..7 {
+                let expected = model.iter().filter(|(other, _)| *other == connection);
+                let expected: Vec<&[u8]> = expected.map(|(_, name)| name.as_bytes()).collect();
+                prop_assert_eq!(fixture.channels_of(connection), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The atomics and cells that the ring uses: std, or loom's under `--cfg ringcast_loom`.
+//!
+//! Our own cfg, because the common `loom` would change dependencies such as tokio too. Nothing outside the broker's
+//! shared memory goes through here: loom has to visit every order of these operations.
+
+#[cfg(not(ringcast_loom))]
+pub(crate) use std::{
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+
+#[cfg(ringcast_loom)]
+pub(crate) use loom::{
+    cell::UnsafeCell,
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+
+/// A cell with loom's interface: loom checks each access against all others, so an access has a beginning and an end.
+#[cfg(not(ringcast_loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(ringcast_loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Hands out a pointer for reading.
+    pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
+        read(self.0.get())
+    }
+
+    /// Hands out a pointer for writing.
+    pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+        write(self.0.get())
+    }
+}

@@ -1,0 +1,170 @@
+//! Every interleaving of a small ring, up to a bound on preemptions.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg ringcast_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test ring_loom
+//! ```
+//! Buffers are compared after a pause of the reader, so one that is reused too early is seen as a wrong frame; slots
+//! are loom's cells, so any access without an order is reported. A lost wake-up is a deadlock, which loom reports too.
+#![cfg(ringcast_loom)]
+
+use loom::sync::{Arc, Notify};
+use loom::thread;
+use ringcast::broker::{CoreBroker, broker};
+
+const ROOMY: u64 = 1 << 20;
+
+fn check(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(body);
+}
+
+fn cores<const N: usize>(slots: u32) -> [CoreBroker; N] {
+    broker(N, slots, ROOMY).try_into().expect("as many as asked for")
+}
+
+/// Publishes, trying again while the ring is full; reads what is there meanwhile, and returns it.
+fn publish(core: &mut CoreBroker, numbers: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    for &number in numbers {
+        let hash = core.hasher.hash(b"c");
+        while core
+            .ring
+            .try_publish(b"c", hash, &[&[number], &[number]], 0)
+            .is_err()
+        {
+            read_some(core, &mut read);
+            thread::yield_now();
+        }
+    }
+    read
+}
+
+fn read_some(core: &mut CoreBroker, read: &mut Vec<u8>) {
+    while let Some(delivery) = core.ring.next() {
+        read.push(frame_of(delivery.publication.frame()));
+    }
+    core.ring.release();
+}
+
+fn read_to(core: &mut CoreBroker, count: usize, read: &mut Vec<u8>) {
+    while read.len() < count {
+        read_some(core, read);
+        if read.len() < count {
+            thread::yield_now();
+        }
+    }
+}
+
+fn frame_of(frame: &[u8]) -> u8 {
+    let before = frame[0];
+    // Lets a producer that should not reuse the buffer do it.
+    thread::yield_now();
+    assert_eq!(frame, [before, before]);
+    before
+}
+
+#[test]
+fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
+    check(2, || {
+        let [mut one, mut two, mut reader] = cores::<3>(2);
+        let other = thread::spawn(move || {
+            let mut read = publish(&mut two, &[20]);
+            read_to(&mut two, 3, &mut read);
+            read
+        });
+        let reading = thread::spawn(move || {
+            let mut read = Vec::new();
+            read_to(&mut reader, 3, &mut read);
+            read
+        });
+        let mut read = publish(&mut one, &[10, 11]);
+        read_to(&mut one, 3, &mut read);
+        assert_eq!(read, other.join().unwrap());
+        assert_eq!(read, reading.join().unwrap());
+        let own = read.iter().filter(|number| **number < 20);
+        assert_eq!(own.collect::<Vec<_>>(), [&10, &11]);
+        one.ring.reclaim();
+        assert_eq!(one.ring.outstanding(), 0);
+    });
+}
+
+#[test]
+fn a_producer_uses_slots_and_buffers_again_only_after_the_reader() {
+    check(3, || {
+        let [mut one, mut reader] = cores::<2>(2);
+        let reading = thread::spawn(move || {
+            let mut read = Vec::new();
+            read_to(&mut reader, 5, &mut read);
+            read
+        });
+        let mut read = publish(&mut one, &[1, 2, 3, 4, 5]);
+        read_to(&mut one, 5, &mut read);
+        assert_eq!(reading.join().unwrap(), [1, 2, 3, 4, 5]);
+    });
+}
+
+#[test]
+fn draining_to_what_is_claimed_leaves_out_nothing_that_was_before() {
+    check(3, || {
+        let [mut one, mut reader] = cores::<2>(4);
+        let publishing = thread::spawn(move || publish(&mut one, &[1, 2]));
+        let target = reader.ring.claimed();
+        let mut read = Vec::new();
+        while let Some(delivery) = reader.ring.next_until(target) {
+            assert!(delivery.publication.sequence() < target);
+            read.push(frame_of(delivery.publication.frame()));
+        }
+        assert_eq!(read.len() as u64 + 1, target.as_u64());
+        reader.ring.release();
+        publishing.join().unwrap();
+        read_to(&mut reader, 2, &mut read);
+        assert_eq!(read, [1, 2]);
+    });
+}
+
+/// Two producers, of whom one publishes what does not interest the sleeper: the sleeper must still be woken for the
+/// other, though an earlier slot may not be published yet when it looks.
+#[test]
+fn no_wake_up_is_lost() {
+    check(3, || {
+        let [mut one, mut two, mut sleeper] = cores::<3>(2);
+        let hash = sleeper.hasher.hash(b"wanted");
+        let limits = ringcast::config::limits::Limits::default();
+        sleeper.subscriptions.subscribe(0, b"wanted", hash, &limits);
+        let bell = Arc::new(Notify::new());
+        let ringer = Arc::clone(&bell);
+        let wanted = thread::spawn(move || {
+            let published = two
+                .ring
+                .try_publish(b"wanted", hash, &[b"w"], 0)
+                .expect("room for two");
+            if published.wake.contains(2) {
+                ringer.notify();
+            }
+        });
+        let sleeping = thread::spawn(move || {
+            loop {
+                while let Some(delivery) = sleeper.ring.next() {
+                    if delivery.publication.channel() == b"wanted" {
+                        return;
+                    }
+                }
+                if sleeper.ring.prepare_sleep() {
+                    bell.wait();
+                    sleeper.ring.awake();
+                } else {
+                    thread::yield_now();
+                }
+            }
+        });
+        let other = one.hasher.hash(b"other");
+        let published = one
+            .ring
+            .try_publish(b"other", other, &[b"o"], 0)
+            .expect("room for two");
+        assert!(published.wake.is_empty(), "names whose buckets differ");
+        wanted.join().unwrap();
+        sleeping.join().unwrap();
+    });
+}
