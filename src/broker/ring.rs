@@ -291,7 +291,7 @@ impl Ring {
     }
 
     #[cold]
-    fn full(&mut self) -> RingFull {
+    fn full(&self) -> RingFull {
         RingFull {
             wake: self.rouse_laggards(),
         }
