@@ -1,3 +1,5 @@
 //! Counters and their exposition.
 
 pub mod block;
+pub mod process;
+pub mod text;

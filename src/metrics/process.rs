@@ -1,0 +1,63 @@
+//! What the system knows of this process, read at each scrape.
+//!
+//! A value that the system does not give is left out rather than guessed.
+//!
+//! Descriptors: cores have tables of their own, so that this counts those of the main thread alone, which the control
+//! plane shares; `/proc/PID/task/TID/fd` has those of a core.
+
+use std::fs;
+
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::time::TimeValLike;
+
+/// One reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessStatus {
+    /// Memory in use, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Descriptors open in the main table.
+    pub open_fds: Option<u64>,
+    /// Descriptors that each table may hold.
+    pub max_fds: Option<u64>,
+    /// Time on CPUs, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+}
+
+impl ProcessStatus {
+    /// Asks the system.
+    pub fn read() -> ProcessStatus {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        ProcessStatus {
+            resident_bytes: resident_bytes(),
+            // Since Linux 6.2 the size of this folder is the count of its entries; before, it is 0.
+            open_fds: fs::metadata("/proc/self/fd")
+                .ok()
+                .map(|folder| folder.len())
+                .filter(|count| *count > 0),
+            max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
+            cpu_ns: usage
+                .map(|usage| usage.user_time().num_nanoseconds() + usage.system_time().num_nanoseconds())
+                .and_then(|ns| u64::try_from(ns).ok()),
+        }
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_knows_this_process() {
+        let status = ProcessStatus::read();
+        assert!(status.resident_bytes.is_some_and(|bytes| bytes > 100_000));
+        assert!(status.max_fds.is_some_and(|count| count > 3));
+        assert!(status.cpu_ns.is_some());
+    }
+}

@@ -1,0 +1,574 @@
+//! Counters as Prometheus reads them: text format 0.0.4.
+//!
+//! [`METRICS`] names each field of [`CoreMetrics`] once; `/metrics`, `/stats` and the README's table come from it. All
+//! is appended to one `String`, which the caller may keep.
+//!
+//! Invariants
+//! 1. `HELP` and `TYPE` stand once per metric, before its samples, which stand together.
+//! 2. A series is a name and labels, and occurs once. Labels come from enums and indexes, never from input.
+//! 3. Buckets are cumulated, and the last equals the count.
+
+use std::fmt::Write;
+
+use super::block::{CoreMetrics, Counter, Histogram};
+use super::process::ProcessStatus;
+use crate::config::limits::Limit;
+use crate::decision::CloseReason;
+
+/// One metric of a core.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name, with prefix, unit and `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Where its values are.
+    pub values: Values,
+}
+
+/// Where the values of a metric are in a core's block.
+#[derive(Debug)]
+pub enum Values {
+    /// Goes up only.
+    Counter(fn(&CoreMetrics) -> &Counter),
+    /// Goes up and down.
+    Gauge(fn(&CoreMetrics) -> &Counter),
+    /// Goes up only; one for each value of a label.
+    Labelled {
+        /// The label.
+        label: &'static str,
+        /// Its values.
+        labels: &'static [&'static str],
+        /// Their counters, in the same order.
+        counters: fn(&CoreMetrics) -> &[Counter],
+    },
+    /// Times.
+    Histogram(fn(&CoreMetrics) -> &Histogram),
+}
+
+/// What is exposed of the process besides its cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// When it began, in milliseconds since 1970.
+    pub start_unix_ms: u64,
+    /// Whether it is about to end.
+    pub draining: bool,
+    /// What the system knows.
+    pub status: ProcessStatus,
+}
+
+/// The type of what [`expose`] writes, for HTTP.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Appends everything to `out`.
+pub fn expose(cores: &[&CoreMetrics], process: Process, out: &mut String) {
+    expose_process(cores.len(), process, out);
+    for metric in METRICS {
+        head(out, metric.name, metric.kind(), metric.help);
+        for (core, block) in cores.iter().enumerate() {
+            metric.samples(core, block, out);
+        }
+    }
+}
+
+/// The table of metrics in Markdown, as the README has it.
+pub fn markdown() -> String {
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for Solo {
+        name,
+        kind,
+        labels,
+        help,
+        ..
+    } in SOLOS
+    {
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    for metric in METRICS {
+        let labels = match metric.values {
+            Values::Labelled { label, .. } => format!("`core`, `{label}`"),
+            Values::Counter(_) | Values::Gauge(_) | Values::Histogram(_) => "`core`".to_owned(),
+        };
+        table.push_str(&format!(
+            "| `{}` | {} | {labels} | {} |\n",
+            metric.name,
+            metric.kind(),
+            metric.help
+        ));
+    }
+    table
+}
+
+impl Metric {
+    /// The type in the sense of the format.
+    pub fn kind(&self) -> &'static str {
+        match self.values {
+            Values::Counter(_) | Values::Labelled { .. } => "counter",
+            Values::Gauge(_) => "gauge",
+            Values::Histogram(_) => "histogram",
+        }
+    }
+
+    fn samples(&self, core: usize, block: &CoreMetrics, out: &mut String) {
+        let name = self.name;
+        match self.values {
+            Values::Counter(counter) | Values::Gauge(counter) => {
+                line(
+                    out,
+                    format_args!("{name}{{core=\"{core}\"}} {}", counter(block).value()),
+                );
+            }
+            Values::Labelled {
+                label,
+                labels,
+                counters,
+            } => {
+                for (value, counter) in labels.iter().zip(counters(block)) {
+                    line(
+                        out,
+                        format_args!(
+                            "{name}{{core=\"{core}\",{label}=\"{value}\"}} {}",
+                            counter.value()
+                        ),
+                    );
+                }
+            }
+            Values::Histogram(histogram) => histogram_samples(name, core, histogram(block), out),
+        }
+    }
+}
+
+fn histogram_samples(name: &str, core: usize, histogram: &Histogram, out: &mut String) {
+    let mut count: u64 = 0;
+    for (bucket, added) in histogram.counts().into_iter().enumerate() {
+        count = count.wrapping_add(added);
+        match Histogram::upper_bound_ns(bucket).map(Seconds) {
+            Some(bound) => line(
+                out,
+                format_args!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {count}"),
+            ),
+            None => line(
+                out,
+                format_args!("{name}_bucket{{core=\"{core}\",le=\"+Inf\"}} {count}"),
+            ),
+        }
+    }
+    line(
+        out,
+        format_args!("{name}_sum{{core=\"{core}\"}} {}", Seconds(histogram.sum_ns())),
+    );
+    line(out, format_args!("{name}_count{{core=\"{core}\"}} {count}"));
+}
+
+/// Nanoseconds, written as seconds without rounding.
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (whole, mut rest) = (self.0 / NS_PER_SECOND, self.0 % NS_PER_SECOND);
+        write!(formatter, "{whole}")?;
+        if rest == 0 {
+            return Ok(());
+        }
+        let mut digits = 9;
+        while rest % 10 == 0 {
+            rest /= 10;
+            digits -= 1;
+        }
+        write!(formatter, ".{rest:0digits$}")
+    }
+}
+
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// A metric of the whole process.
+struct Solo {
+    name: &'static str,
+    kind: &'static str,
+    labels: &'static str,
+    help: &'static str,
+    /// Writes what stands after the name; nothing if the system does not say.
+    sample: fn(usize, &Process) -> Option<String>,
+}
+
+fn expose_process(core_count: usize, process: Process, out: &mut String) {
+    for solo in SOLOS {
+        if let Some(sample) = (solo.sample)(core_count, &process) {
+            head(out, solo.name, solo.kind, solo.help);
+            line(out, format_args!("{}{sample}", solo.name));
+        }
+    }
+}
+
+const SOLOS: &[Solo] = &[
+    Solo {
+        name: "ringcast_info",
+        kind: "gauge",
+        labels: "`version`",
+        help: "Always 1; the label has the version.",
+        sample: |_, _| Some(format!("{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))),
+    },
+    Solo {
+        name: "ringcast_cores",
+        kind: "gauge",
+        labels: "",
+        help: "Event loops.",
+        sample: |core_count, _| Some(format!(" {core_count}")),
+    },
+    Solo {
+        name: "ringcast_draining",
+        kind: "gauge",
+        labels: "",
+        help: "1 while the server stops and closes its connections, else 0.",
+        sample: |_, process| Some(format!(" {}", u8::from(process.draining))),
+    },
+    Solo {
+        name: "process_start_time_seconds",
+        kind: "gauge",
+        labels: "",
+        help: "Start of the process, in seconds since 1970.",
+        sample: |_, process| {
+            let ns = process.start_unix_ms.saturating_mul(1_000_000);
+            Some(format!(" {}", Seconds(ns)))
+        },
+    },
+    Solo {
+        name: "process_cpu_seconds_total",
+        kind: "counter",
+        labels: "",
+        help: "Time that all threads spent on CPUs, in seconds.",
+        sample: |_, process| process.status.cpu_ns.map(|ns| format!(" {}", Seconds(ns))),
+    },
+    Solo {
+        name: "process_resident_memory_bytes",
+        kind: "gauge",
+        labels: "",
+        help: "Memory in use, in bytes; socket buffers are the system's and not in it.",
+        sample: |_, process| process.status.resident_bytes.map(|bytes| format!(" {bytes}")),
+    },
+    Solo {
+        name: "process_open_fds",
+        kind: "gauge",
+        labels: "",
+        help: "Descriptors open in the main thread's table; cores have their own unless fd_tables is shared.",
+        sample: |_, process| process.status.open_fds.map(|count| format!(" {count}")),
+    },
+    Solo {
+        name: "process_max_fds",
+        kind: "gauge",
+        labels: "",
+        help: "Descriptors that each table may hold.",
+        sample: |_, process| process.status.max_fds.map(|count| format!(" {count}")),
+    },
+];
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, line: std::fmt::Arguments<'_>) {
+    out.write_fmt(line).expect("a String takes any text");
+    out.push('\n');
+}
+
+/// All metrics of a core, in the order in which they are exposed.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "ringcast_connections",
+        help: "Connections open now.",
+        values: Values::Gauge(|block| &block.connections),
+    },
+    Metric {
+        name: "ringcast_sessions",
+        help: "Connections open now that have completed the SocketCluster handshake.",
+        values: Values::Gauge(|block| &block.sessions),
+    },
+    Metric {
+        name: "ringcast_accepts_total",
+        help: "Sockets accepted from the listener.",
+        values: Values::Counter(|block| &block.accepts),
+    },
+    Metric {
+        name: "ringcast_hand_overs_sent_total",
+        help: "Accepted sockets handed to a lighter core before their first byte was read.",
+        values: Values::Counter(|block| &block.hand_overs_sent),
+    },
+    Metric {
+        name: "ringcast_hand_overs_received_total",
+        help: "Sockets taken from another core.",
+        values: Values::Counter(|block| &block.hand_overs_received),
+    },
+    Metric {
+        name: "ringcast_http_answers_total",
+        help: "Requests on the client port answered with plain HTTP.",
+        values: Values::Counter(|block| &block.http_answers),
+    },
+    Metric {
+        name: "ringcast_messages_received_total",
+        help: "Whole WebSocket messages received.",
+        values: Values::Counter(|block| &block.messages_received),
+    },
+    Metric {
+        name: "ringcast_received_bytes_total",
+        help: "Bytes read from sockets.",
+        values: Values::Counter(|block| &block.bytes_received),
+    },
+    Metric {
+        name: "ringcast_messages_sent_total",
+        help: "WebSocket messages queued for sending, publications included.",
+        values: Values::Counter(|block| &block.messages_sent),
+    },
+    Metric {
+        name: "ringcast_sent_bytes_total",
+        help: "Bytes written to sockets.",
+        values: Values::Counter(|block| &block.bytes_sent),
+    },
+    Metric {
+        name: "ringcast_publications_total",
+        help: "Publications put into the ring.",
+        values: Values::Counter(|block| &block.publications),
+    },
+    Metric {
+        name: "ringcast_deliveries_total",
+        help: "Publications queued for a subscriber.",
+        values: Values::Counter(|block| &block.deliveries),
+    },
+    Metric {
+        name: "ringcast_publications_skipped_total",
+        help: "Publications not delivered to a subscriber whose outbox was full.",
+        values: Values::Counter(|block| &block.publications_skipped),
+    },
+    Metric {
+        name: "ringcast_subscriptions",
+        help: "Subscriptions held now.",
+        values: Values::Gauge(|block| &block.subscriptions),
+    },
+    Metric {
+        name: "ringcast_ring_depth",
+        help: "Publications in the ring that the core has not yet taken.",
+        values: Values::Gauge(|block| &block.ring_depth),
+    },
+    Metric {
+        name: "ringcast_ring_stalls_total",
+        help: "Publishes that found the ring full and waited.",
+        values: Values::Counter(|block| &block.ring_stalls),
+    },
+    Metric {
+        name: "ringcast_wakes_total",
+        help: "Sleeping cores woken by this one.",
+        values: Values::Counter(|block| &block.wakes),
+    },
+    Metric {
+        name: "ringcast_outbox_bytes",
+        help: "Bytes waiting in outboxes.",
+        values: Values::Gauge(|block| &block.outbox_bytes),
+    },
+    Metric {
+        name: "ringcast_turns_total",
+        help: "Turns of the event loop.",
+        values: Values::Counter(|block| &block.turns),
+    },
+    Metric {
+        name: "ringcast_turn_seconds",
+        help: "How long turns took, without the waiting.",
+        values: Values::Histogram(|block| &block.turn_seconds),
+    },
+    Metric {
+        name: "ringcast_publish_to_write_seconds",
+        help: "From the publish to the write of the last byte handed to the system, per delivery.",
+        values: Values::Histogram(|block| &block.publish_to_write_seconds),
+    },
+    Metric {
+        name: "ringcast_closes_total",
+        help: "Ends of connections, by reason.",
+        values: Values::Labelled {
+            label: "reason",
+            labels: &CloseReason::LABELS,
+            counters: |block| &block.closes,
+        },
+    },
+    Metric {
+        name: "ringcast_limit_hits_total",
+        help: "Limits hit, by limit.",
+        values: Values::Labelled {
+            label: "limit",
+            labels: &Limit::LABELS,
+            counters: |block| &block.limit_hits,
+        },
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    fn process() -> Process {
+        Process {
+            start_unix_ms: 1_700_000_000_250,
+            draining: true,
+            status: ProcessStatus::read(),
+        }
+    }
+
+    fn text(cores: &[&CoreMetrics]) -> String {
+        let mut out = String::new();
+        expose(cores, process(), &mut out);
+        out
+    }
+
+    /// Gives each counter a number of its own. The pattern names every field, so a new one does not compile here
+    /// until it is counted too.
+    fn numbered(block: &CoreMetrics) -> u64 {
+        let CoreMetrics {
+            connections,
+            sessions,
+            accepts,
+            hand_overs_sent,
+            hand_overs_received,
+            http_answers,
+            messages_received,
+            bytes_received,
+            messages_sent,
+            bytes_sent,
+            publications,
+            deliveries,
+            publications_skipped,
+            subscriptions,
+            ring_depth,
+            ring_stalls,
+            wakes,
+            outbox_bytes,
+            turns,
+            turn_seconds,
+            publish_to_write_seconds,
+            closes,
+            limit_hits,
+        } = block;
+        let single = [
+            connections,
+            sessions,
+            accepts,
+            hand_overs_sent,
+            hand_overs_received,
+            http_answers,
+            messages_received,
+            bytes_received,
+            messages_sent,
+            bytes_sent,
+            publications,
+            deliveries,
+            publications_skipped,
+            subscriptions,
+            ring_depth,
+            ring_stalls,
+            wakes,
+            outbox_bytes,
+            turns,
+        ];
+        let mut next = FIRST;
+        for counter in single.into_iter().chain(closes).chain(limit_hits) {
+            counter.set(next);
+            next += 1;
+        }
+        for histogram in [turn_seconds, publish_to_write_seconds] {
+            histogram.record_many_ns(3000, next);
+            next += 1;
+        }
+        next
+    }
+
+    const FIRST: u64 = 7_000_001;
+
+    #[test]
+    fn every_field_is_exposed_once() {
+        let block = CoreMetrics::default();
+        let end = numbered(&block);
+        let text = text(&[&block]);
+        let counts: Vec<u64> = text
+            .lines()
+            .filter(|line| !line.contains("_bucket"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .filter(|value| (FIRST..end).contains(value))
+            .collect();
+        let mut sorted = counts.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (FIRST..end).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn heads_stand_once_and_series_do_not_repeat() {
+        let (one, two) = (CoreMetrics::default(), CoreMetrics::default());
+        let text = text(&[&one, &two]);
+        let mut kinds = HashMap::new();
+        let mut series = HashSet::new();
+        let mut current = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                current = rest.split(' ').next().unwrap();
+                assert!(!kinds.contains_key(current), "{line}");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(name, current);
+                kinds.insert(name, kind);
+            } else {
+                let (name_and_labels, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(series.insert(name_and_labels), "{line}");
+                let name = name_and_labels.split('{').next().unwrap();
+                let family = match kinds[current] {
+                    "histogram" => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|end| name.strip_suffix(end))
+                        .unwrap(),
+                    _ => name,
+                };
+                assert_eq!(family, current, "{line}");
+                assert_eq!(name.ends_with("_total"), kinds[current] == "counter", "{line}");
+            }
+        }
+        assert!(text.ends_with('\n'));
+        assert!(series.contains("ringcast_connections{core=\"1\"}"));
+        assert!(series.contains("ringcast_closes_total{core=\"0\",reason=\"slow_consumer\"}"));
+        assert!(text.contains("process_start_time_seconds 1700000000.25\n"));
+        assert!(text.contains("ringcast_draining 1\n"));
+    }
+
+    #[test]
+    fn buckets_are_cumulated_and_end_at_the_count() {
+        let block = CoreMetrics::default();
+        for ns in [500, 1000, 1001, 9_000_000_000] {
+            block.turn_seconds.record_ns(ns);
+        }
+        let text = text(&[&block]);
+        let buckets: Vec<(&str, u64)> = text
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("ringcast_turn_seconds_bucket{core=\"0\",le=\"")?
+                    .split_once("\"} ")
+            })
+            .map(|(bound, count)| (bound, count.parse().unwrap()))
+            .collect();
+        assert_eq!(buckets.len(), Histogram::BUCKETS);
+        assert_eq!(buckets[..2], [("0.000001", 2), ("0.000002", 3)]);
+        assert_eq!(buckets[Histogram::BUCKETS - 2..], [("8.388608", 3), ("+Inf", 4)]);
+        assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+        assert!(text.contains("ringcast_turn_seconds_count{core=\"0\"} 4\n"));
+        assert!(text.contains("ringcast_turn_seconds_sum{core=\"0\"} 9.000002501\n"));
+    }
+
+    #[test]
+    fn seconds_are_written_without_rounding() {
+        for (ns, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1000, "0.000001"),
+            (1_500_000_000, "1.5"),
+            (2_000_000_000, "2"),
+            (u64::MAX, "18446744073.709551615"),
+        ] {
+            assert_eq!(Seconds(ns).to_string(), text);
+        }
+    }
+}
