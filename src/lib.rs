@@ -6,6 +6,8 @@ pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod http;
+pub mod keys;
+pub mod log;
 pub mod metrics;
 pub mod websocket;
 mod sync;

@@ -1,3 +1,495 @@
-//! What an operator can set.
+//! What an operator can set: the typed tree, complete with defaults, so that the library runs without any file.
+//!
+//! [`options`] names each setting once, [`load`] reads them from flags, environment and file. After the start no code
+//! reads the environment: these values are final.
 
 pub mod limits;
+pub mod load;
+pub mod options;
+pub mod secret;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use limits::{Limits, SlowConsumer};
+use secret::Secret;
+
+/// All settings of a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many event loops there are, and on which CPUs.
+    pub cores: Cores,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Which SocketCluster protocol is spoken.
+    pub protocol: Protocol,
+    /// Path of the WebSocket endpoint; begins with `/`.
+    pub path: String,
+    /// Origins that may connect, in the reference's syntax: `*:*`, or a list of `host:port`, `host:*`, `*:port`.
+    pub origins: String,
+    /// Where the control plane listens; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// What requests to the control plane must bear; required on an address that is not loopback.
+    pub admin_key: Option<Secret>,
+    /// The key that signs and checks tokens; a random one without it and without key files.
+    pub auth_key: Option<Secret>,
+    /// The algorithm of tokens, one of [`AUTH_ALGORITHMS`]; by the key's kind if `None`.
+    pub auth_algorithm: Option<String>,
+    /// A PEM file with the private key that signs tokens.
+    pub auth_private_key_file: Option<PathBuf>,
+    /// A PEM file with the public key that checks tokens.
+    pub auth_public_key_file: Option<PathBuf>,
+    /// How long a token is valid that the application signs without saying so; whole seconds.
+    pub auth_default_expiry: Duration,
+    /// Whether connections are pinged and must answer; clients need the same setting.
+    pub pings: bool,
+    /// Time between two pings to a connection; whole milliseconds.
+    pub ping_interval: Duration,
+    /// How long a connection may be silent; whole milliseconds, at most 2147483647.
+    pub ping_timeout: Duration,
+    /// Whether clients may publish.
+    pub allow_client_publish: bool,
+    /// What happens to a subscriber that does not keep up.
+    pub slow_consumer: SlowConsumer,
+    /// Over how long a drain spreads the ends of its connections; whole seconds.
+    pub drain: Duration,
+    /// Whether each core has its own descriptor table.
+    pub fd_tables: FdTables,
+    /// Connections that may wait to be accepted, per core; the system may allow fewer.
+    pub tcp_backlog: i32,
+    /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            cores: Cores::Auto,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            protocol: Protocol::Auto,
+            path: "/socketcluster/".to_owned(),
+            origins: "*:*".to_owned(),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            admin_key: None,
+            auth_key: None,
+            auth_algorithm: None,
+            auth_private_key_file: None,
+            auth_public_key_file: None,
+            auth_default_expiry: Duration::from_secs(86_400),
+            pings: true,
+            ping_interval: Duration::from_millis(8000),
+            ping_timeout: Duration::from_millis(30_000),
+            allow_client_publish: true,
+            slow_consumer: SlowConsumer::Close,
+            drain: Duration::from_secs(10),
+            fd_tables: FdTables::Auto,
+            tcp_backlog: 4096,
+            log: "info".to_owned(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether the settings go together; those that cannot are refused before anything starts.
+    pub fn check(&self) -> Result<(), Conflict> {
+        if let Some(admin) = self.admin {
+            if !admin.ip().is_loopback() && self.admin_key.is_none() {
+                return Err(Conflict::AdminWithoutKey(admin));
+            }
+            if admin == self.listen && admin.port() != 0 {
+                return Err(Conflict::SameAddress(admin));
+            }
+        }
+        if self.auth_private_key_file.is_some() && self.auth_public_key_file.is_none() {
+            return Err(Conflict::PrivateKeyAlone);
+        }
+        if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
+            return Err(Conflict::TwoKeys);
+        }
+        Ok(())
+    }
+
+    /// What is legal but hardly meant. `cpus` are those this process may run on.
+    pub fn doubts(&self, cpus: &[usize]) -> Vec<Doubt> {
+        let mut doubts = Vec::new();
+        let core_count = self.cores.placement(cpus).len();
+        if core_count > cpus.len() {
+            doubts.push(Doubt::MoreCoresThanCpus {
+                cores: core_count,
+                cpus: cpus.len(),
+            });
+        }
+        if self.pings && self.ping_interval >= self.ping_timeout {
+            doubts.push(Doubt::PingsTooRare);
+        } else if self.pings && self.protocol != Protocol::V2 && self.ping_interval * 2 >= self.ping_timeout {
+            doubts.push(Doubt::PingsTooRareForVersion1);
+        }
+        let share = self.limits.ring_bytes_max / u64::try_from(core_count.max(1)).unwrap_or(u64::MAX);
+        if share < u64::from(self.limits.message_bytes_max) {
+            doubts.push(Doubt::RingShareBelowMessage { share });
+        }
+        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
+            doubts.push(Doubt::RandomKey);
+        } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
+            doubts.push(Doubt::ShortKey);
+        }
+        doubts
+    }
+}
+
+/// Settings that cannot go together, each with what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Anybody could read the control plane.
+    AdminWithoutKey(SocketAddr),
+    /// Clients and operators cannot share a port.
+    SameAddress(SocketAddr),
+    /// A private key file without the public one.
+    PrivateKeyAlone,
+    /// A shared key and key files.
+    TwoKeys,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Conflict::AdminWithoutKey(address) => write!(
+                formatter,
+                "admin: {address} can be reached from other machines: set admin_key, or use a loopback address"
+            ),
+            Conflict::SameAddress(address) => {
+                write!(
+                    formatter,
+                    "admin and listen are both {address}: give each its own port"
+                )
+            }
+            Conflict::PrivateKeyAlone => formatter
+                .write_str("auth_private_key_file is set without auth_public_key_file: set both, or neither"),
+            Conflict::TwoKeys => {
+                formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
+            }
+        }
+    }
+}
+
+/// Settings that work but are hardly meant. Each is a warning at the start and in `ringcast check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Cores share CPUs.
+    MoreCoresThanCpus {
+        /// How many cores.
+        cores: usize,
+        /// How many CPUs.
+        cpus: usize,
+    },
+    /// Every connection times out.
+    PingsTooRare,
+    /// A version-1 client answers the ping of the second interval first.
+    PingsTooRareForVersion1,
+    /// The largest message does not fit a core's share of the ring.
+    RingShareBelowMessage {
+        /// The share in bytes.
+        share: u64,
+    },
+    /// Tokens end with the process.
+    RandomKey,
+    /// RFC 7518 section 3.2 asks for a key as long as the hash.
+    ShortKey,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::MoreCoresThanCpus { cores, cpus } => {
+                write!(formatter, "cores: {cores} event loops share {cpus} CPUs")
+            }
+            Doubt::PingsTooRare => formatter.write_str(
+                "ping_interval_ms is not below ping_timeout_ms: idle connections will time out before a ping",
+            ),
+            Doubt::PingsTooRareForVersion1 => formatter.write_str(
+                "twice ping_interval_ms is not below ping_timeout_ms: a protocol-1 client's first answer comes after two intervals, too late",
+            ),
+            Doubt::RingShareBelowMessage { share } => write!(
+                formatter,
+                "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
+            ),
+            Doubt::RandomKey => formatter
+                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
+        }
+    }
+}
+
+/// How many event loops there are, and on which CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cores {
+    /// One for each CPU that this process may run on.
+    #[default]
+    Auto,
+    /// So many, on the CPUs that this process may run on, in turn.
+    Count(u16),
+    /// One for each of these CPUs.
+    Cpus(Vec<usize>),
+}
+
+impl Cores {
+    /// Most cores of a process, and one more than the largest CPU number.
+    pub const MAX: u16 = 1024;
+
+    /// The CPU of each core, given those that this process may run on, which must not be empty.
+    pub fn placement(&self, cpus: &[usize]) -> Vec<usize> {
+        match self {
+            Cores::Auto => cpus.to_vec(),
+            Cores::Count(count) => cpus.iter().copied().cycle().take(usize::from(*count)).collect(),
+            Cores::Cpus(list) => list.clone(),
+        }
+    }
+}
+
+impl FromStr for Cores {
+    type Err = NotCores;
+
+    fn from_str(text: &str) -> Result<Cores, NotCores> {
+        if text == "auto" {
+            return Ok(Cores::Auto);
+        }
+        if let Ok(count) = text.parse() {
+            return if (1..=Cores::MAX).contains(&count) {
+                Ok(Cores::Count(count))
+            } else {
+                Err(NotCores)
+            };
+        }
+        let mut cpus = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last): (u16, u16) = (
+                first.trim().parse().map_err(|_| NotCores)?,
+                last.trim().parse().map_err(|_| NotCores)?,
+            );
+            if first > last || last >= Cores::MAX {
+                return Err(NotCores);
+            }
+            for cpu in first..=last {
+                // A CPU named twice is a slip: two loops on one CPU are asked for by a number.
+                if !cpus.insert(usize::from(cpu)) {
+                    return Err(NotCores);
+                }
+            }
+        }
+        Ok(Cores::Cpus(cpus.into_iter().collect()))
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cores::Auto => formatter.write_str("auto"),
+            Cores::Count(count) => write!(formatter, "{count}"),
+            // A lone CPU is written as a range, since a lone number is a count.
+            Cores::Cpus(cpus) if cpus.len() == 1 => write!(formatter, "{0}-{0}", cpus[0]),
+            Cores::Cpus(cpus) => {
+                for (index, cpu) in cpus.iter().enumerate() {
+                    write!(formatter, "{}{cpu}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The text is neither `auto`, nor a count, nor a list of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCores;
+
+/// Which SocketCluster protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Found out for each connection.
+    #[default]
+    Auto,
+    /// Version 1: `#1` and `#2` as ping and pong.
+    V1,
+    /// Version 2: empty messages as ping and pong.
+    V2,
+}
+
+/// Whether each core has its own descriptor table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FdTables {
+    /// Its own where the system permits it.
+    #[default]
+    Auto,
+    /// One for the process, which tools that read `/proc/PID/fd` understand.
+    Shared,
+}
+
+/// The names of the algorithms of tokens (RFC 7518 section 3.1, RFC 8037).
+pub const AUTH_ALGORITHMS: &[&str] = &[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+    "ES512", "EdDSA",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_auto_a_count_or_cpus() {
+        for (text, cores) in [
+            ("auto", Cores::Auto),
+            ("1", Cores::Count(1)),
+            ("1024", Cores::Count(1024)),
+            ("0-3,6", Cores::Cpus(vec![0, 1, 2, 3, 6])),
+            ("6-6", Cores::Cpus(vec![6])),
+            ("6, 2", Cores::Cpus(vec![2, 6])),
+            ("1023-1023", Cores::Cpus(vec![1023])),
+        ] {
+            assert_eq!(text.parse(), Ok(cores), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "1025",
+            "-1",
+            "many",
+            "3-1",
+            "0,0",
+            "0-2,1",
+            "1,",
+            "1024-1024",
+            "0-65536",
+            "AUTO",
+        ] {
+            assert_eq!(text.parse::<Cores>(), Err(NotCores), "{text}");
+        }
+    }
+
+    #[test]
+    fn cores_read_back_as_they_are_shown() {
+        for cores in [
+            Cores::Auto,
+            Cores::Count(7),
+            Cores::Cpus(vec![6]),
+            Cores::Cpus(vec![0, 1, 5]),
+        ] {
+            assert_eq!(cores.to_string().parse(), Ok(cores));
+        }
+    }
+
+    #[test]
+    fn more_cores_than_cpus_wrap_round() {
+        assert_eq!(Cores::Auto.placement(&[2, 3]), [2, 3]);
+        assert_eq!(Cores::Count(1).placement(&[2, 3]), [2]);
+        assert_eq!(Cores::Count(5).placement(&[2, 3]), [2, 3, 2, 3, 2]);
+        assert_eq!(Cores::Cpus(vec![7]).placement(&[2, 3]), [7]);
+    }
+
+    #[test]
+    fn a_control_plane_beyond_loopback_needs_a_key() {
+        let mut config = Config::default();
+        for (admin, needs_key) in [
+            ("127.0.0.2:1", false),
+            ("[::1]:1", false),
+            ("0.0.0.0:1", true),
+            ("10.0.0.1:1", true),
+        ] {
+            config.admin = Some(admin.parse().unwrap());
+            config.admin_key = None;
+            assert_eq!(config.check().is_err(), needs_key, "{admin}");
+            config.admin_key = Some(Secret::new("key"));
+            assert_eq!(config.check(), Ok(()), "{admin}");
+        }
+    }
+
+    #[test]
+    fn clients_and_operators_need_two_addresses() {
+        let mut config = Config {
+            admin: Some(Config::default().listen),
+            ..Config::default()
+        };
+        assert!(matches!(config.check(), Err(Conflict::SameAddress(_))));
+        config.listen.set_port(0);
+        config.admin = Some(config.listen);
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn keys_come_from_one_place() {
+        let mut config = Config {
+            auth_private_key_file: Some("private.pem".into()),
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Err(Conflict::PrivateKeyAlone));
+        config.auth_public_key_file = Some("public.pem".into());
+        assert_eq!(config.check(), Ok(()));
+        config.auth_key = Some(Secret::new("key"));
+        assert_eq!(config.check(), Err(Conflict::TwoKeys));
+    }
+
+    #[test]
+    fn a_doubt_begins_where_clients_would_suffer() {
+        let quiet = Config {
+            auth_key: Some(Secret::new([1; 32])),
+            ..Config::default()
+        };
+        assert_eq!(quiet.doubts(&[0, 1]), []);
+
+        let milliseconds = |interval, timeout, protocol| Config {
+            ping_interval: Duration::from_millis(interval),
+            ping_timeout: Duration::from_millis(timeout),
+            protocol,
+            ..quiet.clone()
+        };
+        for (interval, timeout, protocol, doubts) in [
+            (4999, 10_000, Protocol::Auto, vec![]),
+            (5000, 10_000, Protocol::Auto, vec![Doubt::PingsTooRareForVersion1]),
+            (5000, 10_000, Protocol::V1, vec![Doubt::PingsTooRareForVersion1]),
+            (5000, 10_000, Protocol::V2, vec![]),
+            (9999, 10_000, Protocol::V2, vec![]),
+            (10_000, 10_000, Protocol::V2, vec![Doubt::PingsTooRare]),
+        ] {
+            assert_eq!(
+                milliseconds(interval, timeout, protocol).doubts(&[0]),
+                doubts,
+                "{interval} {timeout}"
+            );
+        }
+
+        let crowded = Config {
+            cores: Cores::Count(3),
+            ..quiet.clone()
+        };
+        assert_eq!(
+            crowded.doubts(&[0, 1]),
+            [Doubt::MoreCoresThanCpus { cores: 3, cpus: 2 }]
+        );
+        assert_eq!(crowded.doubts(&[0, 1, 2]), []);
+
+        let mut tight = Config {
+            cores: Cores::Count(2),
+            ..quiet.clone()
+        };
+        tight.limits.ring_bytes_max = 2 * u64::from(tight.limits.message_bytes_max);
+        assert_eq!(tight.doubts(&[0, 1]), []);
+        tight.limits.ring_bytes_max -= 1;
+        assert!(matches!(
+            tight.doubts(&[0, 1])[..],
+            [Doubt::RingShareBelowMessage { .. }]
+        ));
+
+        assert_eq!(Config::default().doubts(&[0]), [Doubt::RandomKey]);
+        let short = Config {
+            auth_key: Some(Secret::new([1; 31])),
+            ..Config::default()
+        };
+        assert_eq!(short.doubts(&[0]), [Doubt::ShortKey]);
+    }
+}

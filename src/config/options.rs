@@ -1,0 +1,675 @@
+//! Every setting once: its name, documentation, check, and place in [`Config`].
+//!
+//! A setting's file key is its name, its flag `--name-with-hyphens`, its variable `RINGCAST_NAME`. The help, the
+//! loader, `ringcast check`, `/stats` and the table in the README all come from [`SETTINGS`]; the default is what
+//! [`Config::default`] holds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::limits::SlowConsumer;
+use super::secret::Secret;
+use super::{AUTH_ALGORITHMS, Config, FdTables, Protocol};
+
+/// One setting.
+pub struct Setting {
+    /// Its name: the file key, and what flag and variable are made of.
+    pub name: &'static str,
+    /// The table of the file in which the key stands, if not at the top.
+    pub table: Option<&'static str>,
+    /// What the file may hold.
+    pub kind: Kind,
+    /// The values it takes, in words that follow "expected".
+    pub expects: &'static str,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+    /// Checks and stores a value; `None` leaves the configuration as it was.
+    store: fn(&mut Config, &str) -> Option<()>,
+    /// The value as it would be written, secrets too, hence private; empty if there is none.
+    text: fn(&Config) -> String,
+}
+
+/// What a file may hold for a setting. Flags and variables are text always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A string that is never shown.
+    Secret,
+    /// An integer.
+    Number,
+    /// A string or an integer.
+    TextOrNumber,
+    /// A boolean, or the string `on` or `off`.
+    Switch,
+}
+
+impl Setting {
+    /// The command line's word for it.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace('_', "-"))
+    }
+
+    /// The environment's word for it.
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The file's word for it, with its table.
+    pub fn key(&self) -> String {
+        match self.table {
+            Some(table) => format!("{table}.{}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+
+    /// Whether the values differ; those of secrets are compared too.
+    pub fn changed(&self, before: &Config, after: &Config) -> bool {
+        (self.text)(before) != (self.text)(after)
+    }
+
+    /// Stores a value, or changes nothing and says that it is not one of those expected.
+    pub fn store(&self, config: &mut Config, text: &str) -> Result<(), Unexpected> {
+        (self.store)(config, text).ok_or(Unexpected)
+    }
+
+    /// The value in `config`, as it would be written; `None` if unset. Secrets are hidden.
+    pub fn show(&self, config: &Config) -> Option<String> {
+        let text = (self.text)(config);
+        match self.kind {
+            _ if text.is_empty() => None,
+            Kind::Secret => Some(Secret::HIDDEN.to_owned()),
+            Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => Some(text),
+        }
+    }
+}
+
+/// The value is not one that the setting takes; [`Setting::expects`] says which are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unexpected;
+
+/// What all variables begin with.
+pub const PREFIX: &str = "RINGCAST_";
+
+/// The table of settings in Markdown, as the README has it.
+pub fn markdown() -> String {
+    let defaults = Config::default();
+    let mut table = "| variable | file key | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for setting in SETTINGS {
+        let default = setting
+            .show(&defaults)
+            .map_or_else(String::new, |text| format!("`{text}`"));
+        table.push_str(&format!(
+            "| `{}` | `{}` | {default} | {} |\n",
+            setting.variable(),
+            setting.key(),
+            setting.doc.replace('|', "\\|")
+        ));
+    }
+    table
+}
+
+fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Option<T> {
+    let value = text.parse().ok().filter(|value| (min..=max).contains(value))?;
+    T::try_from(value).ok()
+}
+
+fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
+    words
+        .iter()
+        .find(|(word, _)| *word == text)
+        .map(|(_, value)| *value)
+}
+
+fn shown<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
+    words
+        .iter()
+        .find(|(_, known)| known == value)
+        .map_or_else(String::new, |(word, _)| (*word).to_owned())
+}
+
+fn some_text(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+fn path(text: &str) -> Option<String> {
+    let legal = text.starts_with('/')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+    legal.then(|| text.to_owned())
+}
+
+fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
+    if text == "off" {
+        return Some(None);
+    }
+    text.parse().ok().map(Some)
+}
+
+/// A secret may not end in a line break: it came from `$(cat file)` gone wrong, and no client could know.
+fn secret(text: &str) -> Option<Secret> {
+    let legal = !text.is_empty() && !text.contains(['\r', '\n']);
+    legal.then(|| Secret::new(text))
+}
+
+fn revealed(secret: Option<&Secret>) -> String {
+    secret.map_or_else(String::new, |secret| {
+        String::from_utf8_lossy(secret.expose()).into_owned()
+    })
+}
+
+fn file_shown(file: Option<&PathBuf>) -> String {
+    file.map_or_else(String::new, |file| file.display().to_string())
+}
+
+const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
+const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
+    &[("close", SlowConsumer::Close), ("skip", SlowConsumer::Skip)];
+const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
+
+const fn first(names: &[&'static str]) -> Option<&'static str> {
+    match names {
+        [name, ..] => Some(name),
+        [] => None,
+    }
+}
+
+macro_rules! setting {
+    ($name:literal, $kind:ident, $expects:expr, $doc:literal, $store:expr, $show:expr $(,)?) => {
+        Setting {
+            name: $name,
+            table: None,
+            kind: Kind::$kind,
+            expects: $expects,
+            doc: $doc,
+            store: $store,
+            text: $show,
+        }
+    };
+}
+
+macro_rules! word {
+    ($name:literal, $field:ident, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
+        setting!(
+            $name,
+            $kind,
+            $expects,
+            $doc,
+            |config, text| {
+                config.$field = word(text, $words)?;
+                Some(())
+            },
+            |config| shown(&config.$field, $words),
+        )
+    };
+}
+
+macro_rules! file {
+    ($name:literal, $field:ident, $doc:literal $(,)?) => {
+        setting!(
+            $name,
+            Text,
+            "the name of a PEM file",
+            $doc,
+            |config, text| {
+                config.$field = Some(some_text(text)?.into());
+                Some(())
+            },
+            |config| file_shown(config.$field.as_ref()),
+        )
+    };
+}
+
+macro_rules! secret {
+    ($name:literal, $field:ident, $doc:literal $(,)?) => {
+        setting!(
+            $name,
+            Secret,
+            "a key of one line that is not empty",
+            $doc,
+            |config, text| {
+                config.$field = Some(secret(text)?);
+                Some(())
+            },
+            |config| revealed(config.$field.as_ref()),
+        )
+    };
+}
+
+/// A whole number, or a duration counted in whole units, within bounds.
+macro_rules! number {
+    ($name:literal, $($table:literal,)? [$($field:ident).+], $min:literal to $max:literal, $doc:literal $(,)?) => {
+        number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
+            |value| value, |config: &Config| config.$($field).+.to_string())
+    };
+    ($name:literal, $($table:literal,)? [$($field:ident).+] in milliseconds, $min:literal to $max:literal, $doc:literal $(,)?) => {
+        number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
+            Duration::from_millis, |config: &Config| config.$($field).+.as_millis().to_string())
+    };
+    ($name:literal, $($table:literal,)? [$($field:ident).+] in seconds, $min:literal to $max:literal, $doc:literal $(,)?) => {
+        number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
+            Duration::from_secs, |config: &Config| config.$($field).+.as_secs().to_string())
+    };
+    (@ $name:literal, $($table:literal,)? [$($field:ident).+], $min:literal to $max:literal, $doc:literal,
+        $from:expr, $show:expr) => {
+        Setting {
+            name: $name,
+            table: first(&[$($table)?]),
+            kind: Kind::Number,
+            expects: concat!("a whole number from ", $min, " to ", $max),
+            doc: $doc,
+            store: |config, text| {
+                config.$($field).+ = ($from)(number(text, $min, $max)?);
+                Some(())
+            },
+            text: $show,
+        }
+    };
+}
+
+/// All settings, in the order in which they are shown.
+pub const SETTINGS: &[Setting] = &[
+    setting!(
+        "cores",
+        TextOrNumber,
+        "auto, a number from 1 to 1024, or CPUs such as 0-3,6 (6-6 for one CPU)",
+        "Event loops: `auto` (one for each CPU this process may run on), how many, or a list of CPUs such as `0-3,6`",
+        |config, text| {
+            config.cores = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.cores.to_string(),
+    ),
+    setting!(
+        "listen",
+        Text,
+        "an address with a port, such as 127.0.0.1:8000 or [::]:8000",
+        "Address for clients",
+        |config, text| {
+            config.listen = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.listen.to_string(),
+    ),
+    word!(
+        "protocol",
+        protocol,
+        TextOrNumber,
+        PROTOCOLS,
+        "auto, 1 or 2",
+        "SocketCluster protocol: `1`, `2`, or `auto` to find out for each connection",
+    ),
+    setting!(
+        "path",
+        Text,
+        "a path that begins with / and has no query",
+        "Path of the WebSocket endpoint",
+        |config, text| {
+            config.path = path(text)?;
+            Some(())
+        },
+        |config| config.path.clone(),
+    ),
+    setting!(
+        "origins",
+        Text,
+        "*:*, or origins such as example.com:443 example.org:*",
+        "Origins that may connect: `*:*` for all, else any of `host:port`, `host:*` and `*:port`, separated by spaces",
+        |config, text| {
+            config.origins = some_text(text)?;
+            Some(())
+        },
+        |config| config.origins.clone(),
+    ),
+    setting!(
+        "admin",
+        Text,
+        "off, or an address with a port, such as 127.0.0.1:9464",
+        "Address of the control plane (metrics, health), or `off`; beyond loopback it needs `admin_key`",
+        |config, text| {
+            config.admin = address_or_off(text)?;
+            Some(())
+        },
+        |config| config
+            .admin
+            .map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    ),
+    secret!(
+        "admin_key",
+        admin_key,
+        "Key that requests to the control plane must bear, as `Authorization: Bearer KEY`",
+    ),
+    secret!(
+        "auth_key",
+        auth_key,
+        "Shared key that signs and checks tokens; without it and without key files, a random one for this run",
+    ),
+    setting!(
+        "auth_algorithm",
+        Text,
+        "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
+        "Algorithm of tokens, such as `HS256`; by default any that suits the key is accepted",
+        |config, text| {
+            config.auth_algorithm = Some((*AUTH_ALGORITHMS.iter().find(|name| **name == text)?).to_owned());
+            Some(())
+        },
+        |config| config.auth_algorithm.clone().unwrap_or_default(),
+    ),
+    file!(
+        "auth_private_key_file",
+        auth_private_key_file,
+        "PEM file of the private key that signs tokens",
+    ),
+    file!(
+        "auth_public_key_file",
+        auth_public_key_file,
+        "PEM file of the public key that checks tokens",
+    ),
+    number!(
+        "auth_default_expiry",
+        [auth_default_expiry] in seconds,
+        1 to 4294967295,
+        "Seconds for which a token is valid if its signer does not say otherwise",
+    ),
+    word!(
+        "pings",
+        pings,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether connections are pinged and must answer; clients need the same setting (`pingTimeoutDisabled`)",
+    ),
+    number!(
+        "ping_interval_ms",
+        [ping_interval] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds between two pings to a connection",
+    ),
+    number!(
+        "ping_timeout_ms",
+        [ping_timeout] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds of silence after which a connection is closed, also by clients, who are told",
+    ),
+    word!(
+        "allow_client_publish",
+        allow_client_publish,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether clients may publish",
+    ),
+    word!(
+        "slow_consumer",
+        slow_consumer,
+        Text,
+        SLOW_CONSUMERS,
+        "close or skip",
+        "What happens to a subscriber whose outbox is full: `close` it, or `skip` publications for it",
+    ),
+    number!(
+        "drain_seconds",
+        [drain] in seconds,
+        0 to 86400,
+        "Seconds over which a stopping server spreads the closing of its connections",
+    ),
+    word!(
+        "fd_tables",
+        fd_tables,
+        Text,
+        FD_TABLES,
+        "auto or shared",
+        "Descriptor tables: one for each core where permitted (`auto`), or one `shared` by all",
+    ),
+    number!(
+        "tcp_backlog",
+        [tcp_backlog],
+        1 to 65535,
+        "Connections that may wait to be accepted, for each core; `net.core.somaxconn` may allow fewer",
+    ),
+    setting!(
+        "log",
+        Text,
+        "a log filter, such as info or ringcast=debug",
+        "Log filter: a level (`error`, `warn`, `info`, `debug`), or levels by module such as `ringcast=debug`",
+        |config, text| {
+            config.log = some_text(text).filter(|text| crate::log::is_filter(text))?;
+            Some(())
+        },
+        |config| config.log.clone(),
+    ),
+    number!(
+        "message_bytes_max",
+        "limits",
+        [limits.message_bytes_max],
+        1 to 1073741824,
+        "Largest WebSocket message in bytes; a larger one closes its connection with 1009",
+    ),
+    number!(
+        "fragments_max",
+        "limits",
+        [limits.fragments_max],
+        1 to 4294967295,
+        "Most fragments of one message; more close the connection with 1008",
+    ),
+    number!(
+        "request_head_bytes_max",
+        "limits",
+        [limits.request_head_bytes_max],
+        256 to 1048576,
+        "Largest HTTP request head in bytes; a larger one is answered 431",
+    ),
+    number!(
+        "request_timeout_ms",
+        "limits",
+        [limits.request_timeout] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds from the accept to a complete request head; then the TCP connection is closed",
+    ),
+    number!(
+        "handshake_timeout_ms",
+        "limits",
+        [limits.handshake_timeout] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005",
+    ),
+    number!(
+        "close_timeout_ms",
+        "limits",
+        [limits.close_timeout] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds for a client to answer a close frame; then the TCP connection is closed",
+    ),
+    number!(
+        "connections_per_core_max",
+        "limits",
+        [limits.connections_per_core_max],
+        0 to 4294967295,
+        "Most connections of one core; the rest wait to be accepted. 0 takes what the limit on open files allows",
+    ),
+    number!(
+        "channels_per_connection_max",
+        "limits",
+        [limits.channels_per_connection_max],
+        0 to 4294967295,
+        "Most channels of one connection; a further subscribe is answered with a `BrokerError`",
+    ),
+    number!(
+        "channel_names_bytes_max",
+        "limits",
+        [limits.channel_names_bytes_max],
+        1 to 4294967295,
+        "Most bytes of the names of one connection's channels; a further subscribe is answered with a `BrokerError`",
+    ),
+    number!(
+        "outbox_bytes_max",
+        "limits",
+        [limits.outbox_bytes_max],
+        1 to 4294967295,
+        "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
+    ),
+    number!(
+        "ring_slots",
+        "limits",
+        [limits.ring_slots],
+        2 to 16777216,
+        "Publications that the ring holds, rounded up to a power of two; a full ring makes publishers wait",
+    ),
+    number!(
+        "ring_bytes_max",
+        "limits",
+        [limits.ring_bytes_max],
+        65536 to 1099511627776,
+        "Most bytes of publications in the ring, in equal shares for each core; a full share makes publishers wait",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str) -> &'static Setting {
+        SETTINGS.iter().find(|setting| setting.name == name).unwrap()
+    }
+
+    #[test]
+    fn every_default_reads_back_as_itself() {
+        let defaults = Config::default();
+        for setting in SETTINGS {
+            let Some(text) = setting.show(&defaults) else {
+                continue;
+            };
+            let mut config = Config::default();
+            assert_eq!(setting.store(&mut config, &text), Ok(()), "{}", setting.name);
+            assert_eq!(format!("{config:?}"), format!("{defaults:?}"), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_setting_changes_only_what_it_shows() {
+        let defaults = Config::default();
+        for setting in SETTINGS {
+            let other = [
+                "2",
+                "other",
+                "/other",
+                "10.0.0.1:1",
+                "off",
+                "skip",
+                "shared",
+                "HS512",
+                "debug",
+            ]
+            .into_iter()
+            .chain((setting.kind == Kind::Number).then_some("70000"))
+            .chain((setting.kind == Kind::Number).then_some("3000"))
+            .find(|text| {
+                let mut config = Config::default();
+                setting.store(&mut config, text).is_ok() && setting.show(&config) != setting.show(&defaults)
+            })
+            .unwrap_or_else(|| panic!("no other value of {} is known here", setting.name));
+            let mut config = Config::default();
+            setting.store(&mut config, other).unwrap();
+            for neighbour in SETTINGS {
+                let same = neighbour.show(&config) == neighbour.show(&defaults);
+                assert_eq!(
+                    same,
+                    neighbour.name != setting.name,
+                    "{} changed {}",
+                    setting.name,
+                    neighbour.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_by_flag_variable_and_key() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            assert!(
+                SETTINGS[..index].iter().all(|other| other.name != setting.name),
+                "{}",
+                setting.name
+            );
+            assert!(
+                setting
+                    .name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            );
+        }
+        let setting = setting("handshake_timeout_ms");
+        assert_eq!(setting.flag(), "--handshake-timeout-ms");
+        assert_eq!(setting.variable(), "RINGCAST_HANDSHAKE_TIMEOUT_MS");
+        assert_eq!(setting.key(), "limits.handshake_timeout_ms");
+    }
+
+    #[test]
+    fn values_end_at_their_bounds() {
+        for (name, legal, illegal) in [
+            (
+                "ping_timeout_ms",
+                &["1", "2147483647"][..],
+                &["0", "2147483648", "-1", "1.5", "1s", ""][..],
+            ),
+            ("drain_seconds", &["0", "86400"], &["86401", "x"]),
+            ("fragments_max", &["4294967295"], &["4294967296", "0"]),
+            (
+                "listen",
+                &["0.0.0.0:0", "[::1]:8000"],
+                &["8000", "localhost:8000", "127.0.0.1", "127.0.0.1:65536"],
+            ),
+            ("admin", &["off", "127.0.0.1:1"], &["on", ""]),
+            (
+                "path",
+                &["/", "/socketcluster/"],
+                &["", "socketcluster", "/a b", "/a?b", "/a#b"],
+            ),
+            ("pings", &["on", "off", "true", "false"], &["", "1", "yes", "ON"]),
+            ("protocol", &["auto", "1", "2"], &["0", "3", "v1"]),
+            ("auth_algorithm", &["HS256", "EdDSA"], &["none", "hs256", ""]),
+            ("auth_key", &["k"], &["", "key\n"]),
+            (
+                "log",
+                &["info", "ringcast=debug,warn", "off"],
+                &["", "loud=very", "=info="],
+            ),
+            ("origins", &["*:*", "example.com:*"], &[""]),
+            ("cores", &["auto", "0-1"], &["0"]),
+        ] {
+            for text in legal {
+                assert_eq!(
+                    setting(name).store(&mut Config::default(), text),
+                    Ok(()),
+                    "{name} {text}"
+                );
+            }
+            for text in illegal {
+                assert_eq!(
+                    setting(name).store(&mut Config::default(), text),
+                    Err(Unexpected),
+                    "{name} {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_shown_nowhere() {
+        for setting in SETTINGS.iter().filter(|setting| setting.kind == Kind::Secret) {
+            let mut config = Config::default();
+            setting.store(&mut config, "topsecret").unwrap();
+            assert_eq!(setting.show(&config).as_deref(), Some("…"));
+            assert!(!format!("{config:?}").contains("topsecret"));
+        }
+    }
+
+    #[test]
+    fn the_algorithms_expected_are_those_known() {
+        let words = setting("auth_algorithm").expects.replace(" or ", ", ");
+        assert_eq!(words.split(", ").collect::<Vec<_>>(), AUTH_ALGORITHMS);
+    }
+}
