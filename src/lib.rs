@@ -4,6 +4,7 @@ pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod decision;
 pub mod http;
 pub mod keys;

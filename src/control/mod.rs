@@ -1,0 +1,310 @@
+//! The control plane: one ordinary thread for operators, signals, and the drain.
+//!
+//! [`Control::run`] takes the thread that calls it, the main one in the binary, and returns when the server has ended.
+//! It reaches a core by its [`CoreHandle`] alone; nothing on a core waits for it.
+//!
+//! ```text
+//!   Serving ──first SIGTERM or SIGINT, or ControlHandle::drain──► Draining ──all cores stopped──► Exit::Drained
+//!      │                                                             ├──second signal──────────► Exit::CutShort
+//!      └──a core ends by itself──► Exit::CoreLost                    └──time over──────────────► Exit::Overdue
+//! ```
+//!
+//! Invariants
+//! 1. Readiness is off before any core is told to drain (`Shared::draining`, set by `drain` alone).
+//! 2. The operators' listener answers until the end, so that a drain can be watched.
+//!
+//! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
+
+mod health;
+pub mod reload;
+mod routes;
+mod signals;
+mod stats;
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
+use reload::Reload;
+use signals::{Signal, Signals};
+
+/// What the control plane works with.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration, shown without its secrets, and the times of the drain.
+    pub config: Config,
+    /// Where operators connect, bound already; `None` for nowhere.
+    pub listener: Option<TcpListener>,
+    /// Who handles signals.
+    pub signals: SignalsFrom,
+    /// What SIGHUP reloads; without it SIGHUP is only logged.
+    pub reload: Option<Reload>,
+    /// The clock of the process.
+    pub clock: Clock,
+}
+
+/// Who handles the signals of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalsFrom {
+    /// The control plane, which unblocks them on its thread: right for a process that is only this server.
+    Here,
+    /// Whoever embeds the server.
+    Elsewhere,
+}
+
+/// The control plane before it runs.
+#[derive(Debug)]
+pub struct Control {
+    settings: Settings,
+    shared: Arc<Shared>,
+    wishes: watch::Receiver<Wish>,
+}
+
+/// Starts a drain from another thread. All copies act on the same server.
+#[derive(Clone, Debug)]
+pub struct ControlHandle(Arc<watch::Sender<Wish>>);
+
+/// What handlers of requests see.
+#[derive(Debug)]
+struct Shared {
+    cores: Vec<CoreHandle>,
+    config: Config,
+    clock: Clock,
+    start_unix_ms: u64,
+    /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
+    draining: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Serve,
+    Drain,
+}
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All cores have closed their connections and stopped.
+    Drained,
+    /// The time of the drain was over before that; the rest was cut off.
+    Overdue,
+    /// A second signal cut the drain short.
+    CutShort {
+        /// Its number.
+        signal: u8,
+    },
+    /// A core ended without being told to, which is a bug.
+    CoreLost,
+}
+
+impl Exit {
+    /// The exit code of the process: 0 after a drain, 128 and the signal's number after a second one (130, 143), 70
+    /// (`EX_SOFTWARE`) after a bug.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Drained | Exit::Overdue => 0,
+            Exit::CutShort { signal } => signal.saturating_add(128),
+            Exit::CoreLost => 70,
+        }
+    }
+}
+
+/// Why the control plane cannot run.
+#[derive(Debug)]
+pub enum ControlError {
+    /// The system refuses what its event loop needs.
+    Runtime(io::Error),
+    /// The listener cannot be used.
+    Listener(io::Error),
+    /// Signals cannot be handled.
+    Signals(io::Error),
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ControlError::Runtime(error) => write!(formatter, "the control plane cannot start: {error}"),
+            ControlError::Listener(error) => write!(formatter, "the control plane cannot listen: {error}"),
+            ControlError::Signals(error) => write!(formatter, "signals cannot be handled: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+impl ControlHandle {
+    /// Starts the drain, if none has begun.
+    pub fn drain(&self) {
+        self.0.send_replace(Wish::Drain);
+    }
+}
+
+impl Control {
+    /// A control plane for these cores, and the handle that drains them.
+    pub fn new(settings: Settings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
+        let (wish, wishes) = watch::channel(Wish::Serve);
+        let shared = Arc::new(Shared {
+            cores,
+            config: settings.config.clone(),
+            clock: settings.clock,
+            start_unix_ms: settings.clock.now().unix_ms,
+            draining: AtomicBool::new(false),
+        });
+        (
+            Control {
+                settings,
+                shared,
+                wishes,
+            },
+            ControlHandle(Arc::new(wish)),
+        )
+    }
+
+    /// Serves operators and waits for the end.
+    pub fn run(self) -> Result<Exit, ControlError> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ControlError::Runtime)?
+            .block_on(self.serve())
+    }
+
+    async fn serve(mut self) -> Result<Exit, ControlError> {
+        let mut signals = match self.settings.signals {
+            SignalsFrom::Here => Signals::take().map_err(ControlError::Signals)?,
+            SignalsFrom::Elsewhere => Signals::none(),
+        };
+        if let Some(listener) = self.settings.listener.take() {
+            listener.set_nonblocking(true).map_err(ControlError::Listener)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)?;
+            // Ends with the runtime.
+            tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
+        }
+        if let Some(exit) = self.until_drain(&mut signals).await {
+            return Ok(exit);
+        }
+        Ok(self.drain(&mut signals).await)
+    }
+
+    /// Returns at the wish for a drain, or with the end if it is worse.
+    async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::End { name, .. } => {
+                        info!("{name}: draining; a second one ends at once");
+                        return None;
+                    }
+                    Signal::Reload => self.reload(),
+                },
+                () = wished(&mut self.wishes) => {
+                    info!("draining, as asked by the process itself");
+                    return None;
+                }
+                // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
+                _ = look.tick() => if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
+                    error!("a core has ended by itself: this is a bug; ending");
+                    self.shared.order(Order::Stop);
+                    return Some(Exit::CoreLost);
+                },
+            }
+        }
+    }
+
+    async fn drain(&self, signals: &mut Signals) -> Exit {
+        let begin = self.shared.clock.now().uptime;
+        let deadline_in = self.shared.config.drain;
+        let connections = self.shared.connections();
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.order(Order::Drain { deadline_in });
+        let overdue = sleep(deadline_in + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
+        tokio::pin!(overdue);
+        let mut look = interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::End { name, number } => {
+                        warn!("{name} again: ending at once with {} connections", self.shared.connections());
+                        self.shared.order(Order::Stop);
+                        return Exit::CutShort { signal: number };
+                    }
+                    Signal::Reload => info!("SIGHUP: nothing is reloaded while draining"),
+                },
+                _ = look.tick() => if self.shared.all_cores_stopped() {
+                    let took = self.shared.clock.now().uptime.since(begin);
+                    info!("drained {connections} connections in {:.1} s", took.as_secs_f64());
+                    return Exit::Drained;
+                },
+                () = &mut overdue => {
+                    let rest = self.shared.connections();
+                    warn!("the drain is over: {rest} of {connections} connections are cut off");
+                    self.shared.order(Order::Stop);
+                    return Exit::Overdue;
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        match &mut self.settings.reload {
+            Some(reload) => reload.run(),
+            None => info!("SIGHUP: there is nothing to reload in this process"),
+        }
+    }
+}
+
+impl Shared {
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn some_core_stopped(&self) -> bool {
+        self.cores.iter().any(|core| core.status() == CoreStatus::Stopped)
+    }
+
+    fn all_cores_stopped(&self) -> bool {
+        self.cores.iter().all(|core| core.status() == CoreStatus::Stopped)
+    }
+
+    fn connections(&self) -> u64 {
+        self.cores
+            .iter()
+            .map(|core| core.metrics().connections.value())
+            .sum()
+    }
+
+    fn order(&self, order: Order) {
+        for core in &self.cores {
+            // A core that takes no orders has stopped, which its status says.
+            let _ = core.send(order);
+        }
+    }
+}
+
+/// Returns once a drain is wished for; never, if nobody is left who could.
+async fn wished(wishes: &mut watch::Receiver<Wish>) {
+    if wishes.wait_for(|wish| *wish == Wish::Drain).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How often the cores' states are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// After the drain's own time cores get this much, at most, for close frames to be answered.
+const DRAIN_GRACE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

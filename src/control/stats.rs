@@ -1,0 +1,77 @@
+//! Counters and settings as JSON, for people and scripts; Prometheus reads `/metrics`.
+//!
+//! Names of counters are those of the metrics without `ringcast_` and `_total`.
+
+use serde_json::{Map, Value, json};
+
+use super::Shared;
+use crate::config::options::SETTINGS;
+use crate::cores::mailbox::{CoreHandle, CoreStatus};
+use crate::metrics::block::Counter;
+use crate::metrics::text::{METRICS, Values};
+
+/// Everything that `/stats` shows.
+pub(super) fn collect(shared: &Shared) -> Value {
+    let now = shared.clock.now();
+    let cores: Vec<Value> = shared
+        .cores
+        .iter()
+        .enumerate()
+        .map(|(index, core)| core_stats(index, core))
+        .collect();
+    let settings: Map<String, Value> = SETTINGS
+        .iter()
+        .map(|setting| (setting.key(), json!(setting.show(&shared.config))))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": now.unix_ms.saturating_sub(shared.start_unix_ms) / 1000,
+        "draining": shared.draining(),
+        "connections": shared.connections(),
+        "cores": cores,
+        "settings": settings,
+    })
+}
+
+fn core_stats(index: usize, core: &CoreHandle) -> Value {
+    let block = core.metrics();
+    let mut stats = Map::new();
+    stats.insert("core".to_owned(), json!(index));
+    stats.insert("status".to_owned(), json!(status_name(core.status())));
+    for metric in METRICS {
+        let name = metric
+            .name
+            .trim_start_matches("ringcast_")
+            .trim_end_matches("_total");
+        let value = match metric.values {
+            Values::Counter(counter) | Values::Gauge(counter) => json!(counter(block).value()),
+            Values::Labelled { labels, counters, .. } => labelled(labels, counters(block)),
+            Values::Histogram(histogram) => {
+                let histogram = histogram(block);
+                json!({
+                    "count": histogram.counts().iter().sum::<u64>(),
+                    "sum_ns": histogram.sum_ns(),
+                })
+            }
+        };
+        stats.insert(name.to_owned(), value);
+    }
+    Value::Object(stats)
+}
+
+fn labelled(labels: &[&str], counters: &[Counter]) -> Value {
+    let pairs = labels
+        .iter()
+        .zip(counters)
+        .map(|(label, counter)| ((*label).to_owned(), json!(counter.value())));
+    Value::Object(pairs.collect())
+}
+
+fn status_name(status: CoreStatus) -> &'static str {
+    match status {
+        CoreStatus::Starting => "starting",
+        CoreStatus::Serving => "serving",
+        CoreStatus::Draining => "draining",
+        CoreStatus::Stopped => "stopped",
+    }
+}

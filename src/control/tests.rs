@@ -1,0 +1,219 @@
+//! The control plane with cores that only have a status, over real loopback connections.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicU8;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::*;
+use crate::config::secret::Secret;
+use crate::metrics::block::CoreMetrics;
+
+/// A core's side of its handle.
+struct FakeCore {
+    orders: Receiver<Order>,
+    status: Arc<AtomicU8>,
+}
+
+impl FakeCore {
+    fn new() -> (CoreHandle, FakeCore) {
+        let (sender, orders) = bounded(8);
+        let status = Arc::new(AtomicU8::new(SERVING));
+        let handle = CoreHandle {
+            orders: sender,
+            metrics: Arc::new(CoreMetrics::default()),
+            status: Arc::clone(&status),
+        };
+        (handle, FakeCore { orders, status })
+    }
+
+    fn becomes(&self, status: u8) {
+        self.status.store(status, Ordering::Release);
+    }
+
+    fn next_order(&self) -> Order {
+        self.orders.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const STOPPED: u8 = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    admin: SocketAddr,
+    core: FakeCore,
+    handle: ControlHandle,
+    thread: JoinHandle<Result<Exit, ControlError>>,
+}
+
+fn run(config: Config) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = listener.local_addr().unwrap();
+    let (core_handle, core) = FakeCore::new();
+    let settings = Settings {
+        config,
+        listener: Some(listener),
+        signals: SignalsFrom::Elsewhere,
+        reload: None,
+        clock: Clock::begin(),
+    };
+    let (control, handle) = Control::new(settings, vec![core_handle]);
+    let thread = std::thread::spawn(|| control.run());
+    Running {
+        admin,
+        core,
+        handle,
+        thread,
+    }
+}
+
+impl Running {
+    fn request(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "{head}\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn status(&self, head: &str) -> u16 {
+        self.request(head)[9..12].parse().unwrap()
+    }
+
+    fn end(self) -> Exit {
+        self.handle.drain();
+        self.core.becomes(STOPPED);
+        self.thread.join().unwrap().unwrap()
+    }
+}
+
+#[test]
+fn operators_find_what_there_is() {
+    let running = run(Config::default());
+    let metrics = running.request("GET /metrics HTTP/1.1");
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("\nringcast_connections{core=\"0\"} 0\n"));
+    let index = running.request("GET / HTTP/1.1");
+    for path in ["/metrics", "/healthz", "/readyz", "/stats"] {
+        assert!(index.contains(path));
+        assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 200, "{path}");
+        assert_eq!(running.status(&format!("HEAD {path} HTTP/1.1")), 200, "{path}");
+        assert_eq!(running.status(&format!("POST {path} HTTP/1.1")), 405, "{path}");
+    }
+    assert!(
+        running
+            .request("POST /stats HTTP/1.1")
+            .contains("allow: GET,HEAD")
+    );
+    assert_eq!(running.status("GET /nothing HTTP/1.1"), 404);
+    assert_eq!(running.end(), Exit::Drained);
+}
+
+#[test]
+fn a_key_is_asked_for_everywhere() {
+    let running = run(Config {
+        admin_key: Some(Secret::new("open sesame")),
+        ..Config::default()
+    });
+    for path in ["/", "/metrics", "/healthz", "/stats", "/nothing"] {
+        assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 401, "{path}");
+    }
+    for (authorization, status) in [
+        ("Bearer open sesame", 200),
+        ("bearer open sesame", 200),
+        ("Bearer open sesam", 401),
+        ("Bearer ", 401),
+        ("Basic open sesame", 401),
+        ("open sesame", 401),
+    ] {
+        let head = format!("GET /metrics HTTP/1.1\r\nAuthorization: {authorization}");
+        assert_eq!(running.status(&head), status, "{authorization}");
+    }
+    running.end();
+}
+
+#[test]
+fn stats_show_settings_without_secrets() {
+    let running = run(Config {
+        auth_key: Some(Secret::new("topsecret")),
+        ..Config::default()
+    });
+    let answer = running.request("GET /stats HTTP/1.1");
+    let stats: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(stats["settings"]["auth_key"], "…");
+    assert_eq!(stats["settings"]["admin_key"], serde_json::Value::Null);
+    assert_eq!(stats["settings"]["limits.ring_slots"], "65536");
+    assert_eq!(stats["cores"][0]["status"], "serving");
+    assert_eq!(stats["cores"][0]["closes"]["slow_consumer"], 0);
+    assert_eq!(stats["cores"][0]["turn_seconds"]["count"], 0);
+    assert!(!answer.contains("topsecret"));
+    running.end();
+}
+
+#[test]
+fn readiness_follows_the_cores_and_ends_with_the_drain() {
+    let running = run(Config::default());
+    assert_eq!(running.status("GET /readyz HTTP/1.1"), 200);
+    running.core.becomes(STARTING);
+    assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
+    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
+    running.core.becomes(SERVING);
+    running.handle.drain();
+    assert_eq!(
+        running.core.next_order(),
+        Order::Drain {
+            deadline_in: Config::default().drain
+        }
+    );
+    assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
+    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
+    assert!(
+        running
+            .request("GET /metrics HTTP/1.1")
+            .contains("\nringcast_draining 1\n")
+    );
+    assert_eq!(running.end(), Exit::Drained);
+}
+
+#[test]
+fn a_drain_that_does_not_end_is_cut_off() {
+    let mut config = Config {
+        drain: Duration::ZERO,
+        ..Config::default()
+    };
+    config.limits.close_timeout = Duration::from_millis(1);
+    let running = run(config);
+    running.handle.drain();
+    assert_eq!(
+        running.core.next_order(),
+        Order::Drain {
+            deadline_in: Duration::ZERO
+        }
+    );
+    assert_eq!(running.core.next_order(), Order::Stop);
+    assert_eq!(running.thread.join().unwrap().unwrap(), Exit::Overdue);
+}
+
+#[test]
+fn a_core_that_ends_by_itself_ends_the_process() {
+    let running = run(Config::default());
+    running.core.becomes(STOPPED);
+    assert_eq!(running.thread.join().unwrap().unwrap(), Exit::CoreLost);
+}
+
+#[test]
+fn exit_codes_tell_a_drain_from_what_went_wrong() {
+    assert_eq!(Exit::Drained.code(), 0);
+    assert_eq!(Exit::Overdue.code(), 0);
+    assert_eq!(Exit::CutShort { signal: 2 }.code(), 130);
+    assert_eq!(Exit::CutShort { signal: 15 }.code(), 143);
+    assert_eq!(Exit::CoreLost.code(), 70);
+}
