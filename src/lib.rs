@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -12,3 +13,4 @@ pub mod log;
 pub mod metrics;
 pub mod websocket;
 mod sync;
+pub mod server;

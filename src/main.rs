@@ -1,3 +1,13 @@
 //! Arguments to `cli`, its answer to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    ExitCode::from(ringcast::cli::run(
+        std::env::args_os().skip(1),
+        std::env::vars_os(),
+    ))
+}

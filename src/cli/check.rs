@@ -1,0 +1,133 @@
+//! `ringcast check`: everything that can be wrong with the settings, without starting.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+
+use super::CliError;
+use crate::config::Cores;
+use crate::config::load::Sources;
+use crate::keys;
+
+/// Checks the settings, key files, CPUs and addresses; writes the settings as they would be used, and what is
+/// doubtful.
+pub(super) fn check(sources: &Sources, cpus: &[usize], out: &mut impl Write) -> Result<(), CliError> {
+    let loaded = sources.load()?;
+    let config = &loaded.config;
+    keys::tokens(config)?;
+    cores_exist(&config.cores, cpus)?;
+    address_is_ours("listen", config.listen)?;
+    if let Some(admin) = config.admin {
+        address_is_ours("admin", admin)?;
+    }
+    if let Some(file) = &loaded.file {
+        writeln!(out, "file: {}", file.display())?;
+    }
+    for (setting, value, source) in loaded.settings() {
+        let value = value.as_deref().unwrap_or("not set");
+        writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
+    }
+    for doubt in config.doubts(cpus) {
+        writeln!(out, "warning: {doubt}")?;
+    }
+    writeln!(out, "the settings are right")?;
+    Ok(())
+}
+
+/// The CPUs that this process may run on, as many as it may use. Asked before any thread is pinned: a pinned thread
+/// sees its own CPU alone.
+pub(super) fn allowed_cpus() -> Vec<usize> {
+    let listed = core_affinity::get_core_ids().unwrap_or_default();
+    let mut cpus: Vec<usize> = listed.into_iter().map(|cpu| cpu.id).collect();
+    // A quota of the container counts too, and only this call knows it.
+    let usable = std::thread::available_parallelism().map_or(1, usize::from);
+    if cpus.is_empty() {
+        cpus = (0..usable).collect();
+    }
+    cpus.truncate(usable);
+    cpus
+}
+
+fn cores_exist(cores: &Cores, cpus: &[usize]) -> Result<(), CliError> {
+    let Cores::Cpus(wanted) = cores else { return Ok(()) };
+    match wanted.iter().find(|cpu| !cpus.contains(cpu)) {
+        Some(cpu) => Err(CliError::Unfit(format!(
+            "cores: this process may not run on CPU {cpu}; it may on {}",
+            Cores::Cpus(cpus.to_vec())
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether this machine has the address. The port may be taken, by the very server whose settings are checked: any
+/// free port shows as much.
+fn address_is_ours(name: &str, address: SocketAddr) -> Result<(), CliError> {
+    match TcpListener::bind(SocketAddr::new(address.ip(), 0)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CliError::Unfit(format!(
+            "{name}: {} is not an address of this machine: {error}",
+            address.ip()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::tests::answer;
+
+    #[test]
+    fn settings_are_shown_with_their_source_and_without_secrets() {
+        let (code, text) = answer(
+            &["check", "--tcp-backlog", "5"],
+            &[
+                ("RINGCAST_AUTH_KEY", "topsecret"),
+                ("RINGCAST_RING_SLOTS", "1024"),
+            ],
+        );
+        assert_eq!(code, 0, "{text}");
+        for line in [
+            "flag      tcp_backlog = 5",
+            "variable  auth_key = …",
+            "variable  limits.ring_slots = 1024",
+            "default   listen = 127.0.0.1:8000",
+            "default   admin_key = not set",
+            "the settings are right",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(!text.contains("topsecret"));
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_refused() {
+        for (words, part) in [
+            (
+                ["--cores", "1-2"],
+                "cores: this process may not run on CPU 2; it may on 0,1",
+            ),
+            (
+                ["--listen", "192.0.2.1:8000"],
+                "listen: 192.0.2.1 is not an address of this machine",
+            ),
+            (
+                ["--auth-public-key-file", "/nowhere.pem"],
+                "/nowhere.pem: cannot be read",
+            ),
+            (["--admin", "0.0.0.0:9464"], "set admin_key"),
+        ] {
+            let (code, text) = answer(&["check", words[0], words[1]], &[]);
+            assert_eq!(code, 78, "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn doubts_are_warnings() {
+        let (code, text) = answer(&["check", "--cores", "3"], &[]);
+        assert_eq!(code, 0);
+        assert!(
+            text.contains("warning: cores: 3 event loops share 2 CPUs\n"),
+            "{text}"
+        );
+        assert!(text.contains("warning: auth_key is not set"), "{text}");
+    }
+}

@@ -1,0 +1,309 @@
+//! The command line: words to a command, its outcome to an exit code.
+//!
+//! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
+//! right, with the cause in one line; 70 (`EX_SOFTWARE`) for a bug; 130 and 143 for a drain cut short by a second
+//! SIGINT or SIGTERM.
+
+mod check;
+mod serve;
+mod token;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+
+use lexopt::Arg;
+
+use crate::config::Config;
+use crate::config::load::{self, ConfigError, Sources};
+use crate::config::options::SETTINGS;
+use crate::control::Exit;
+use crate::keys::KeysError;
+
+/// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
+pub fn run(
+    words: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> u8 {
+    match command(words, environment).and_then(|command| execute(command, &mut io::stdout())) {
+        Ok(code) => code,
+        Err(error) => {
+            // Without standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "ringcast: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// What the words ask for.
+#[derive(Debug)]
+enum Command {
+    Help,
+    Version,
+    Serve(Sources),
+    Check(Sources),
+    Token(Sources, token::Wanted),
+}
+
+fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
+    match command {
+        Command::Help => help(out)?,
+        Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
+        Command::Check(sources) => check::check(&sources, &check::allowed_cpus(), out)?,
+        Command::Token(sources, wanted) => token::token(&sources, &wanted, out)?,
+    }
+    Ok(0)
+}
+
+fn command(
+    words: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, CliError> {
+    let mut parser = lexopt::Parser::from_args(words);
+    let mut name = None;
+    let mut flags = Vec::new();
+    let mut wanted = token::Wanted::default();
+    while let Some(word) = parser.next()? {
+        match word {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Long("claims") if name == Some(Name::Token) => wanted.claims = text(&mut parser)?,
+            Arg::Long("expires") if name == Some(Name::Token) => {
+                wanted.expires = text(&mut parser)?.parse()?
+            }
+            Arg::Long(flag) => {
+                let flag = flag.to_owned();
+                let Some(expects) = load::flag_expects(&flag) else {
+                    return Err(load::unknown_flag(&flag).into());
+                };
+                let value = text(&mut parser).map_err(|_| ConfigError::NoValue {
+                    flag: format!("--{flag}"),
+                    expects,
+                })?;
+                flags.push((flag, value));
+            }
+            Arg::Value(word) if name.is_none() => name = Some(Name::of(&word)?),
+            Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
+        }
+    }
+    let sources = Sources::new(flags, environment);
+    Ok(match name {
+        None | Some(Name::Serve) => Command::Serve(sources),
+        Some(Name::Check) => Command::Check(sources),
+        Some(Name::Token) => Command::Token(sources, wanted),
+    })
+}
+
+fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
+    let word = parser.value()?;
+    word.into_string()
+        .map_err(|word| CliError::Usage(format!("{} is not UTF-8", word.display())))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Serve,
+    Check,
+    Token,
+}
+
+impl Name {
+    fn of(word: &OsString) -> Result<Name, CliError> {
+        match word.to_str() {
+            Some("serve") => Ok(Name::Serve),
+            Some("check") => Ok(Name::Check),
+            Some("token") => Ok(Name::Token),
+            _ => Err(CliError::Usage(format!(
+                "{} is not a command; commands are serve, check and token",
+                word.display()
+            ))),
+        }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug)]
+enum CliError {
+    /// The words are no command.
+    Usage(String),
+    /// The settings are not right.
+    Config(ConfigError),
+    /// The keys of tokens are not right.
+    Keys(KeysError),
+    /// Right by themselves, but not on this machine or for this command.
+    Unfit(String),
+    /// Standard output is gone.
+    Output(io::Error),
+    /// The server ended with an error of the system.
+    Server(String),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => EX_USAGE,
+            CliError::Config(_) | CliError::Keys(_) | CliError::Unfit(_) => EX_CONFIG,
+            CliError::Output(_) | CliError::Server(_) => 1,
+        }
+    }
+}
+
+/// The command was used wrongly (`sysexits.h`).
+const EX_USAGE: u8 = 64;
+/// Something is configured wrongly (`sysexits.h`).
+const EX_CONFIG: u8 = 78;
+
+impl fmt::Display for CliError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Usage(text) => write!(formatter, "{text} (see ringcast --help)"),
+            CliError::Config(error) => error.fmt(formatter),
+            CliError::Keys(error) => error.fmt(formatter),
+            CliError::Unfit(text) | CliError::Server(text) => formatter.write_str(text),
+            CliError::Output(error) => write!(formatter, "cannot write the answer: {error}"),
+        }
+    }
+}
+
+impl From<lexopt::Error> for CliError {
+    fn from(error: lexopt::Error) -> CliError {
+        CliError::Usage(error.to_string())
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> CliError {
+        CliError::Config(error)
+    }
+}
+
+impl From<KeysError> for CliError {
+    fn from(error: KeysError) -> CliError {
+        CliError::Keys(error)
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> CliError {
+        CliError::Output(error)
+    }
+}
+
+fn help(out: &mut impl Write) -> io::Result<()> {
+    out.write_all(HELP_HEAD.as_bytes())?;
+    let defaults = Config::default();
+    for setting in SETTINGS {
+        let default = setting
+            .show(&defaults)
+            .map_or_else(String::new, |text| format!(" [{text}]"));
+        writeln!(out, "  {}{default}\n      {}", setting.flag(), setting.doc)?;
+    }
+    Ok(())
+}
+
+const HELP_HEAD: &str = "\
+Ringcast: a realtime server for SocketCluster clients.
+
+Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
+       ringcast check                   check the settings and show where each is from
+       ringcast token --claims JSON [--expires 1h]
+                                        sign a token with the configured key (s, m, h, d)
+       ringcast --help | --version
+
+Each setting is a flag (--ping-timeout-ms 30000), else a variable (RINGCAST_PING_TIMEOUT_MS), else a key of a
+TOML file (ping_timeout_ms; bounds are in its table [limits]), else its default, shown in brackets. Secrets are
+better kept in a variable or the file: other users can see flags.
+
+  --config FILE
+      The TOML file (RINGCAST_CONFIG)
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exit code and what was written, to either place.
+    pub(super) fn answer(words: &[&str], variables: &[(&str, &str)]) -> (u8, String) {
+        let environment = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        let mut out = Vec::new();
+        let outcome = command(words.iter().map(Into::into), environment).and_then(|command| match command {
+            Command::Serve(_) => panic!("no test serves"),
+            Command::Check(sources) => check::check(&sources, &[0, 1], &mut out).map(|()| 0),
+            command @ (Command::Help | Command::Version | Command::Token(..)) => execute(command, &mut out),
+        });
+        match outcome {
+            Ok(code) => (code, String::from_utf8(out).unwrap()),
+            Err(error) => (error.exit_code(), error.to_string()),
+        }
+    }
+
+    #[test]
+    fn help_names_every_setting_and_its_default() {
+        let (code, text) = answer(&["--help"], &[]);
+        assert_eq!(code, 0);
+        for setting in SETTINGS {
+            assert!(
+                text.contains(&setting.flag()) && text.contains(setting.doc),
+                "{}",
+                setting.name
+            );
+        }
+        assert!(text.contains("--ping-timeout-ms [30000]"));
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_package() {
+        assert_eq!(
+            answer(&["--version"], &[]),
+            (0, format!("ringcast {}\n", env!("CARGO_PKG_VERSION")))
+        );
+    }
+
+    #[test]
+    fn without_a_command_the_server_serves() {
+        for words in [&[][..], &["serve"], &["--cores", "1"], &["serve", "--cores=1"]] {
+            let command = command(words.iter().map(Into::into), []).unwrap();
+            assert!(matches!(command, Command::Serve(_)), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_command_with_or_without_equals_sign() {
+        for words in [
+            ["check", "--cores", "2", "--admin=off"],
+            ["--cores", "2", "check", "--admin=off"],
+            ["--admin=off", "--cores", "2", "check"],
+        ] {
+            let (code, text) = answer(&words, &[]);
+            assert_eq!(code, 0, "{text}");
+            assert!(text.contains("flag"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_setting_exits_78_and_a_wrong_command_64() {
+        for (words, code, part) in [
+            (&["check", "--portt", "1"][..], 78, "--portt is not known"),
+            (
+                &["check", "--cores", "0"],
+                78,
+                "--cores: found \"0\", expected auto, a number",
+            ),
+            (
+                &["check", "--cores"],
+                78,
+                "--cores has no value: expected auto, a number",
+            ),
+            (&["check", "--claims", "{}"], 78, "--claims is not known"),
+            (&["chek"], 64, "chek is not a command"),
+            (&["check", "more"], 64, "more"),
+            (&["check", "-x"], 64, "-x"),
+        ] {
+            let (found, text) = answer(words, &[]);
+            assert_eq!(found, code, "{text}");
+            assert!(text.contains(part) && !text.contains('\n'), "{text}");
+        }
+        assert_eq!(answer(&["check"], &[("RINGCAST_POTR", "1")]).0, 78);
+    }
+}

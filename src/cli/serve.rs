@@ -1,0 +1,30 @@
+//! `ringcast serve`: the server, until it has drained.
+
+use tracing::warn;
+
+use super::CliError;
+use super::check::allowed_cpus;
+use crate::config::load::Sources;
+use crate::control::Exit;
+use crate::control::reload::Reload;
+use crate::{log, server};
+
+/// Starts the log, says what is doubtful, and serves.
+pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
+    let loaded = sources.load()?;
+    let filter = log::start(&loaded.config.log).map_err(|error| CliError::Server(format!("log: {error}")))?;
+    // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
+    for doubt in loaded.config.doubts(&allowed_cpus()) {
+        warn!("{doubt}");
+    }
+    let config = loaded.config.clone();
+    server::run(
+        config,
+        Reload {
+            sources,
+            loaded,
+            filter,
+        },
+    )
+    .map_err(|error| CliError::Server(error.to_string()))
+}

@@ -1,0 +1,164 @@
+//! `ringcast token`: a signed token, for trying things out and for services that have no library to sign with.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use super::CliError;
+use crate::clock::Clock;
+use crate::config::load::Sources;
+use crate::keys::{self, KeySource};
+
+/// The token that is wanted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// A JSON object.
+    pub(super) claims: String,
+    pub(super) expires: Expiry,
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted {
+            claims: "{}".to_owned(),
+            expires: Expiry(None),
+        }
+    }
+}
+
+/// In how many seconds the token expires; by `auth_default_expiry` if nothing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expiry(Option<u64>);
+
+impl FromStr for Expiry {
+    type Err = CliError;
+
+    /// A whole number with a unit: `90s`, `15m`, `1h`, `30d`.
+    fn from_str(text: &str) -> Result<Expiry, CliError> {
+        let parsed = UNITS.iter().find_map(|(unit, seconds)| {
+            let count: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+            count
+                .checked_mul(*seconds)
+                .filter(|total| (1..=SECONDS_MAX).contains(total))
+        });
+        match parsed {
+            Some(seconds) => Ok(Expiry(Some(seconds))),
+            None => Err(CliError::Usage(format!(
+                "--expires: found {text:?}, expected such as 90s, 15m, 1h or 30d"
+            ))),
+        }
+    }
+}
+
+const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+
+/// A hundred years: a longer life is a slip.
+const SECONDS_MAX: u64 = 36_525 * 86_400;
+
+/// Writes the token in a line of its own.
+pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
+    let config = sources.load()?.config;
+    let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
+        .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
+    let (tokens, source) = keys::tokens(&config)?;
+    match source {
+        KeySource::Shared | KeySource::Files => {}
+        KeySource::Random => {
+            return Err(CliError::Unfit(
+                "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
+                 or auth_private_key_file and auth_public_key_file, to those of the server"
+                    .to_owned(),
+            ));
+        }
+        KeySource::PublicFile => {
+            return Err(CliError::Unfit(
+                "auth_public_key_file can only check tokens: set auth_private_key_file to sign one"
+                    .to_owned(),
+            ));
+        }
+    }
+    // Claims that bring their own `exp` keep it.
+    let expires = match wanted.expires.0 {
+        None if claims.contains_key("exp") => None,
+        None => Some(config.auth_default_expiry.as_secs()),
+        Some(_) if claims.contains_key("exp") => {
+            return Err(CliError::Usage(
+                "--claims has exp already: leave out --expires".to_owned(),
+            ));
+        }
+        Some(seconds) => Some(seconds),
+    };
+    let token = tokens
+        .sign(&wanted.claims, expires, Clock::begin().now().unix_ms)
+        .map_err(|error| CliError::Unfit(format!("the token cannot be signed: {error}")))?;
+    writeln!(out, "{token}")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::answer;
+
+    const KEY: &[(&str, &str)] = &[("RINGCAST_AUTH_KEY", "an example of a key, 32 bytes long")];
+
+    #[test]
+    fn a_token_is_one_line_of_three_parts() {
+        for words in [
+            &["token", "--claims", r#"{"user":"ann"}"#, "--expires", "1h"][..],
+            &["token", "--claims", r#"{"user":"ann"}"#],
+            &["token", "--claims", r#"{"exp":4102444800}"#],
+            &["token"],
+        ] {
+            let (code, text) = answer(words, KEY);
+            assert_eq!(code, 0, "{text}");
+            let token = text.strip_suffix('\n').unwrap();
+            assert_eq!(token.split('.').count(), 3, "{token}");
+            assert!(!token.contains(['\n', ' ']), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_random_key_signs_nothing() {
+        let (code, text) = answer(&["token"], &[]);
+        assert_eq!(code, 78);
+        assert!(text.contains("no key is configured"), "{text}");
+    }
+
+    #[test]
+    fn claims_are_an_object_and_expire_once() {
+        for claims in ["[]", "1", "{", "null", ""] {
+            assert_eq!(answer(&["token", "--claims", claims], KEY).0, 64, "{claims}");
+        }
+        let words = ["token", "--claims", r#"{"exp":4102444800}"#, "--expires", "1h"];
+        assert_eq!(answer(&words, KEY).0, 64);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in [
+            ("1s", 1),
+            ("90s", 90),
+            ("15m", 900),
+            ("1h", 3600),
+            ("30d", 2_592_000),
+            ("36525d", SECONDS_MAX),
+        ] {
+            assert_eq!(text.parse::<Expiry>().unwrap(), Expiry(Some(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "h",
+            "0s",
+            "-1s",
+            "1.5h",
+            "1w",
+            "36526d",
+            "18446744073709551615d",
+        ] {
+            assert!(text.parse::<Expiry>().is_err(), "{text}");
+        }
+    }
+}
