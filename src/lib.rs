@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod broker;
 pub mod cli;
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -1,0 +1,48 @@
+//! The application of the `ringcast` binary.
+//!
+//! It knows one event, `ping`: transmitted, it is answered with a `pong` event; called, with a reply. Both hold the
+//! number of pings that this core has received so far, this one included. Nothing is allocated for either.
+
+use serde::Serialize;
+
+use super::{Answer, App, Call, Peer};
+
+/// The application of the `ringcast` binary, on one core.
+#[derive(Debug, Default)]
+pub struct Builtin {
+    pings: u64,
+}
+
+#[derive(Serialize)]
+struct Pong {
+    count: u64,
+}
+
+impl Builtin {
+    /// An application that has received no pings.
+    pub fn new() -> Builtin {
+        Builtin::default()
+    }
+
+    /// Counts `call` if it is a ping.
+    fn count(&mut self, call: &Call<'_>) -> Option<Pong> {
+        if call.event != *"ping" {
+            return None;
+        }
+        self.pings += 1;
+        Some(Pong { count: self.pings })
+    }
+}
+
+impl App for Builtin {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        self.count(call)
+            .map_or_else(Answer::silent, |pong| peer.reply(&pong))
+    }
+
+    fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
+        if let Some(pong) = self.count(call) {
+            peer.transmit("pong", &pong);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The client that an application is being asked about, and the answers it may give.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::error::{AppError, Refused, write_silent};
+use super::scratch::{Order, Piece, Scratch};
+use super::session_id::SessionId;
+use crate::auth::Claims;
+use crate::decision::CloseCode;
+
+/// The client that sent what is being handled.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    id: SessionId,
+    claims: Option<&'a Claims>,
+    token_expired: Option<f64>,
+    scratch: &'a mut Scratch,
+}
+
+impl<'a> Peer<'a> {
+    pub(crate) fn new(
+        id: SessionId,
+        claims: Option<&'a Claims>,
+        token_expired: Option<f64>,
+        scratch: &'a mut Scratch,
+    ) -> Peer<'a> {
+        Peer {
+            id,
+            claims,
+            token_expired,
+            scratch,
+        }
+    }
+
+    /// Its id, as it was told in the handshake.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What its token says; `None` if it is not authenticated.
+    pub fn claims(&self) -> Option<&'a Claims> {
+        self.claims
+    }
+
+    /// The `exp` of its token, if this packet is the one at which the token was found to have expired. The packet is
+    /// not refused by itself: whoever wants that refuses it.
+    pub fn token_expired(&self) -> Option<f64> {
+        self.token_expired
+    }
+
+    /// Answers a call with `value`. A value without a JSON form is not answered, as in the reference.
+    pub fn reply(&mut self, value: &(impl Serialize + ?Sized)) -> Answer {
+        Answer(
+            self.scratch
+                .write_json(value)
+                .map_or(AnswerKind::Silent, AnswerKind::Reply),
+        )
+    }
+
+    /// Answers a call without data.
+    pub fn reply_empty(&mut self) -> Answer {
+        Answer(AnswerKind::Empty)
+    }
+
+    /// Answers a call with an error.
+    pub fn refuse(&mut self, error: &AppError) -> Answer {
+        Answer(AnswerKind::Refuse(
+            self.scratch.write(|out| error.write_json(out)),
+        ))
+    }
+
+    /// Answers a call with the error of middleware that blocks without one.
+    pub fn block(&mut self) -> Answer {
+        Answer(AnswerKind::Refuse(
+            self.scratch.write(|out| write_silent(Refused::Invoke, out)),
+        ))
+    }
+
+    /// Lets a publish pass with other data. Data without a JSON form is left out.
+    pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> Publication {
+        Publication(PublicationKind::Rewritten(self.scratch.write_json(data)))
+    }
+
+    /// Sends it an event.
+    pub fn transmit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) {
+        if let Some(data) = self.scratch.write_json(data) {
+            let event = self.name(event);
+            self.order(Order::Transmit {
+                event,
+                data: Some(data),
+            });
+        }
+    }
+
+    /// Sends it an event without data.
+    pub fn transmit_empty(&mut self, event: &str) {
+        let event = self.name(event);
+        self.order(Order::Transmit { event, data: None });
+    }
+
+    /// Publishes to all subscribers of a channel, itself included if it is one.
+    pub fn publish(&mut self, channel: &str, data: &(impl Serialize + ?Sized)) {
+        if let Some(data) = self.scratch.write_json(data) {
+            let channel = self.name(channel);
+            self.order(Order::Publish {
+                channel,
+                data: Some(data),
+            });
+        }
+    }
+
+    /// Signs a token with these claims and gives it to the client, which is authenticated from then on. `expires_in`
+    /// is in seconds; without it, the configured time. An `exp` among the claims is kept instead.
+    pub fn set_auth_token(&mut self, claims: &(impl Serialize + ?Sized), expires_in: Option<u64>) {
+        if let Some(claims) = self.scratch.write_json(claims) {
+            self.order(Order::SetAuthToken { claims, expires_in });
+        }
+    }
+
+    /// Takes its token away. Its subscriptions stay.
+    pub fn deauthenticate(&mut self) {
+        self.order(Order::Deauthenticate);
+    }
+
+    /// Ends its subscription to a channel, or to all, and tells it why.
+    pub fn kick_out(&mut self, channel: Option<&str>, message: Option<&str>) {
+        let channel = channel.map(|channel| self.name(channel));
+        let message = message.and_then(|message| self.scratch.write_json(message));
+        self.order(Order::KickOut { channel, message });
+    }
+
+    /// Closes the connection once the packet has been answered. What it was to be sent besides is dropped, as in the
+    /// reference; publications are not.
+    pub fn disconnect(&mut self, code: CloseCode) {
+        self.order(Order::Disconnect(code));
+    }
+
+    fn name(&mut self, name: &str) -> Piece {
+        self.scratch.keep(name)
+    }
+
+    fn order(&mut self, order: Order) {
+        self.scratch.orders.push(order);
+    }
+}
+
+/// The answer to a call.
+#[derive(Debug)]
+#[must_use = "an answer that is not returned is not sent"]
+pub struct Answer(AnswerKind);
+
+impl Answer {
+    /// No answer at all: the client's call will time out.
+    pub fn silent() -> Answer {
+        Answer(AnswerKind::Silent)
+    }
+
+    pub(crate) fn kind(&self) -> AnswerKind {
+        self.0
+    }
+}
+
+/// The kinds of answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AnswerKind {
+    Silent,
+    Empty,
+    Reply(Piece),
+    Refuse(Piece),
+}
+
+/// What is published when a client may publish.
+#[derive(Debug)]
+#[must_use = "a publication that is not returned is not published"]
+pub struct Publication(PublicationKind);
+
+impl Publication {
+    /// What the client sent.
+    pub fn as_sent() -> Publication {
+        Publication(PublicationKind::AsSent)
+    }
+
+    pub(crate) fn kind(&self) -> PublicationKind {
+        self.0
+    }
+}
+
+/// The kinds of publications.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PublicationKind {
+    AsSent,
+    Rewritten(Option<Piece>),
+}
+
+/// The name of a channel or an event: UTF-8, but for halves of surrogate pairs, which JavaScript strings may hold
+/// (WTF-8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a>(&'a [u8]);
+
+impl<'a> Name<'a> {
+    /// The name whose WTF-8 is `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Name<'a> {
+        Name(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Its text; `None` if it holds half a pair.
+    pub fn as_str(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
+    }
+}
+
+impl PartialEq<str> for Name<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+/// Data of a client: valid JSON, not yet parsed, the client's own bytes but for what the reference changes in passing
+/// (numbers beyond doubles are `null`, `-0` is `0`, Node buffers are base64).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawJson<'a>(&'a str);
+
+impl<'a> RawJson<'a> {
+    pub(crate) fn new(json: &'a str) -> RawJson<'a> {
+        RawJson(json)
+    }
+
+    /// The JSON.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// Reads it. simd-json goes first; what it refuses although the grammar allows it (long integers, halves of
+    /// surrogate pairs) goes to `serde_json`, whose error is returned.
+    pub fn parse<T: DeserializeOwned>(self, peer: &mut Peer<'_>) -> Result<T, serde_json::Error> {
+        let Scratch { input, json, .. } = &mut *peer.scratch;
+        input.clear();
+        input.extend_from_slice(self.0.as_bytes());
+        simd_json::serde::from_slice_with_buffers(input, json).or_else(|_| serde_json::from_str(self.0))
+    }
+}
+
+impl Serialize for RawJson<'_> {
+    /// Written as it is; cheap with `serde_json` alone.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::from_str::<&RawValue>(self.0)
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_peer<T>(ask: impl FnOnce(&mut Peer<'_>) -> T) -> (T, Scratch) {
+        let mut scratch = Scratch::new();
+        let id = super::super::SessionIds::new()
+            .expect("the system gives random bytes")
+            .next_id();
+        let answer = ask(&mut Peer::new(id, None, None, &mut scratch));
+        (answer, scratch)
+    }
+
+    #[test]
+    fn a_value_without_a_json_form_is_not_answered() {
+        let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
+        let (answer, _) = with_peer(|peer| peer.reply(&unwritable));
+        assert!(matches!(answer.kind(), AnswerKind::Silent));
+        let (answer, scratch) = with_peer(|peer| peer.reply("x"));
+        assert!(matches!(answer.kind(), AnswerKind::Reply(piece) if scratch.piece(piece) == "\"x\""));
+    }
+
+    #[test]
+    fn data_is_parsed_even_where_simd_json_gives_up() {
+        let parse = |text: &str| with_peer(|peer| RawJson::new(text).parse::<f64>(peer).ok()).0;
+        assert_eq!(parse("1.5"), Some(1.5));
+        assert_eq!(
+            parse("123456789012345678901234567890"),
+            Some(1.2345678901234568e29)
+        );
+        assert_eq!(parse("\"x\""), None);
+    }
+
+    #[test]
+    fn data_is_passed_on_as_it_came() {
+        assert_eq!(
+            serde_json::to_string(&[RawJson::new("{ \"a\" : 1.0 }")]).unwrap(),
+            "[{ \"a\" : 1.0 }]"
+        );
+    }
+}
