@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod websocket;
 mod sync;
 pub mod server;
+pub mod socketcluster;

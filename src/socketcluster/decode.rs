@@ -1,0 +1,363 @@
+//! From a message to its packets, by the rules of the reference's default codec (wire reference, section 3).
+//!
+//! What is not JSON, or not an object or array, is not an error: it is raw. A message is judged whole: nothing of an
+//! array is handled if its end does not parse. Arrays are therefore scanned twice, single packets once.
+
+use super::json::{Fault, Scanner};
+use super::number::Number;
+use super::packet::{Event, Members, Packet, Response, Value};
+use super::string::StringSlice;
+
+/// A decoded message.
+#[derive(Clone, Debug)]
+pub enum Decoded<'a> {
+    /// One packet.
+    One(Packet<'a>),
+    /// The packets of an array, in order.
+    Many(Packets<'a>),
+    /// Raw because it is nested too deeply for the scanner; counted, else as `One(Packet::Raw)`.
+    TooDeep,
+}
+
+/// Decodes a message that is not a pong.
+pub fn decode(text: &str) -> Decoded<'_> {
+    let mut scanner = Scanner::new(text);
+    scanner.skip_space();
+    let result = match scanner.peek() {
+        Some(b'{') => object(&mut scanner).map(Decoded::One),
+        Some(b'[') => {
+            let mut elements = scanner.clone();
+            scanner.value().map(|()| {
+                elements.pass(b'[');
+                Decoded::Many(Packets { scanner: elements })
+            })
+        }
+        Some(_) | None => return Decoded::One(Packet::Raw),
+    };
+    match result.and_then(|decoded| scanner.finish().map(|()| decoded)) {
+        Ok(decoded) => decoded,
+        Err(Fault::Malformed) => Decoded::One(Packet::Raw),
+        Err(Fault::TooDeep) => Decoded::TooDeep,
+    }
+}
+
+/// The packets of an array that has been scanned whole.
+#[derive(Clone, Debug)]
+pub struct Packets<'a> {
+    scanner: Scanner<'a>,
+}
+
+impl<'a> Iterator for Packets<'a> {
+    type Item = Packet<'a>;
+
+    fn next(&mut self) -> Option<Packet<'a>> {
+        self.scanner.skip_space();
+        let packet = match self.scanner.peek() {
+            None | Some(b']') => return None,
+            Some(b'{') => object(&mut self.scanner),
+            // Nested arrays and scalars.
+            Some(_) => self.scanner.value().map(|()| Packet::Raw),
+        };
+        self.scanner.skip_space();
+        self.scanner.pass(b',');
+        // Errors cannot be: the array was scanned before.
+        packet.ok()
+    }
+}
+
+/// Passes an object and says which packet it is.
+fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
+    let (mut name, mut data, mut cid, mut rid) = (None, None, None, None);
+    members(scanner, |key, scanner| {
+        if key.is("event") {
+            name = string_value(scanner)?;
+        } else if key.is("data") {
+            data = Some(data_value(scanner)?);
+        } else if key.is("cid") {
+            cid = Number::in_value(text_of_value(scanner)?);
+        } else if key.is("rid") {
+            rid = Number::in_value(text_of_value(scanner)?);
+        } else {
+            scanner.value()?;
+        }
+        Ok(())
+    })?;
+    Ok(match (name, rid) {
+        (Some(name), _) => Packet::Event(Event { name, data, cid }),
+        (None, Some(rid)) => Packet::Response(Response { rid }),
+        (None, None) => Packet::Raw,
+    })
+}
+
+/// Passes a packet's data, taking note of the members that reserved events read.
+fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
+    scanner.take_rare();
+    let start = scanner.position();
+    let mut noted = Members::default();
+    if scanner.peek() == Some(b'{') {
+        members(scanner, |key, scanner| {
+            if key.is("channel") {
+                noted.channel = string_value(scanner)?;
+            } else if key.is("data") {
+                noted.data = Some(text_of_value(scanner)?);
+            } else if key.is("authToken") {
+                noted.auth_token = Some(text_of_value(scanner)?);
+            } else {
+                scanner.value()?;
+            }
+            Ok(())
+        })?;
+    } else {
+        scanner.value()?;
+    }
+    Ok(Value {
+        json: scanner.since(start),
+        rare: scanner.take_rare(),
+        members: noted,
+    })
+}
+
+/// Passes an object. `member` is called at each value, with its key, and must pass it.
+fn members<'a>(
+    scanner: &mut Scanner<'a>,
+    mut member: impl FnMut(StringSlice<'a>, &mut Scanner<'a>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    scanner.expect(b'{')?;
+    scanner.skip_space();
+    if scanner.pass(b'}') {
+        return Ok(());
+    }
+    loop {
+        scanner.skip_space();
+        let key = scanner.string()?;
+        scanner.skip_space();
+        scanner.expect(b':')?;
+        scanner.skip_space();
+        member(key, scanner)?;
+        scanner.skip_space();
+        if !scanner.pass(b',') {
+            return scanner.expect(b'}');
+        }
+    }
+}
+
+/// Passes a value; returns it if it is a string.
+fn string_value<'a>(scanner: &mut Scanner<'a>) -> Result<Option<StringSlice<'a>>, Fault> {
+    if scanner.peek() == Some(b'"') {
+        return scanner.noted_string().map(Some);
+    }
+    scanner.value()?;
+    Ok(None)
+}
+
+/// Passes a value; returns its text.
+fn text_of_value<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Fault> {
+    let start = scanner.position();
+    scanner.value()?;
+    Ok(scanner.since(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+    use proptest::{option, prop_assert, prop_assert_eq};
+
+    use super::super::encode;
+    use super::super::json::DEPTH_MAX;
+    use super::*;
+
+    fn one(text: &str) -> Packet<'_> {
+        match decode(text) {
+            Decoded::One(packet) => packet,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn event(text: &str) -> Event<'_> {
+        match one(text) {
+            Packet::Event(event) => event,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn cid(text: &str) -> Option<String> {
+        event(text)
+            .cid
+            .map(|cid| String::from_utf8(cid.text().as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn an_event_is_taken_apart_and_its_data_is_not_touched() {
+        let event = event(" \n\t{ \"event\" : \"echo\" , \"data\" : { \"a\" : [ 1.0 ] } , \"cid\" : 5 } \r");
+        assert!(event.name.is("echo"));
+        assert_eq!(event.data.map(|data| data.json), Some("{ \"a\" : [ 1.0 ] }"));
+        assert!(event.cid.is_some());
+    }
+
+    #[test]
+    fn absent_data_and_null_are_different() {
+        assert_eq!(event(r#"{"event":"a"}"#).data, None);
+        assert_eq!(event(r#"{"event":"a","data":null}"#).data.unwrap().json, "null");
+    }
+
+    #[test]
+    fn what_is_not_a_packet_is_raw() {
+        for text in [
+            "",
+            " ",
+            "null",
+            "true",
+            "5",
+            "\"x\"",
+            "hello",
+            "#1",
+            "#2",
+            "{}",
+            "{\"event\":",
+            "{\"data\":1,\"cid\":9}",
+            "{\"event\":5,\"cid\":2}",
+            "{\"event\":{},\"cid\":2}",
+            "{\"event\":null}",
+            "{\"rid\":\"x\"}",
+            "{\"rid\":null}",
+            "\u{feff}{\"event\":\"a\"}",
+            "\u{b}{\"event\":\"a\"}",
+            "{\"event\":\"a\"}x",
+            "{\"event\":\"a\"}{}",
+            "[{\"event\":\"a\"},",
+            "[{\"event\":\"a\"}]]",
+            "{\"event\":\"a\",}",
+        ] {
+            assert_eq!(one(text), Packet::Raw, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_wins_over_a_response() {
+        assert!(matches!(
+            one(r#"{"rid":5,"event":"a","foo":1}"#),
+            Packet::Event(_)
+        ));
+        assert!(matches!(one(r#"{"rid":5,"event":null}"#), Packet::Response(_)));
+        assert!(matches!(one(r#"{"rid":99,"data":1}"#), Packet::Response(_)));
+    }
+
+    #[test]
+    fn only_numbers_are_call_ids() {
+        assert_eq!(cid(r#"{"event":"a","cid":-1.5}"#).as_deref(), Some("-1.5"));
+        for text in ["\"5\"", "true", "null", "[1]", "{\"a\":1}"] {
+            assert_eq!(cid(&format!("{{\"event\":\"a\",\"cid\":{text}}}")), None);
+        }
+    }
+
+    #[test]
+    fn the_last_of_duplicate_keys_wins_even_if_it_is_of_the_wrong_kind() {
+        let last = event(r#"{"event":"a","cid":1,"data":{"channel":"x"},"event":"b","cid":2,"data":7}"#);
+        assert!(last.name.is("b"));
+        assert_eq!(last.data.unwrap().json, "7");
+        assert_eq!(last.data.unwrap().members, Members::default());
+        assert_eq!(cid(r#"{"event":"a","cid":1,"cid":"x"}"#), None);
+        assert_eq!(one(r#"{"event":"a","event":5}"#), Packet::Raw);
+        let channel = event(r#"{"event":"a","data":{"channel":"x","channel":5}}"#);
+        assert_eq!(channel.data.unwrap().members.channel, None);
+    }
+
+    #[test]
+    fn keys_may_be_escaped() {
+        let event = event(r#"{"\u0065vent":"a","d\u0061ta":{"ch\u0061nnel":"c"},"c\u0069d":3}"#);
+        assert!(event.name.is("a") && event.cid.is_some());
+        assert!(event.data.unwrap().members.channel.unwrap().is("c"));
+    }
+
+    #[test]
+    fn members_are_noted_in_any_order_and_only_in_objects() {
+        let data = event(r##"{"event":"#publish","data":{"data":[1],"x":{"channel":"no"},"channel":"c"}}"##)
+            .data
+            .unwrap();
+        assert!(data.members.channel.unwrap().is("c"));
+        assert_eq!(data.members.data, Some("[1]"));
+        let array = event(r##"{"event":"#publish","data":[{"channel":"c"}]}"##)
+            .data
+            .unwrap();
+        assert_eq!(array.members, Members::default());
+    }
+
+    #[test]
+    fn the_elements_of_an_array_come_in_order() {
+        let Decoded::Many(packets) =
+            decode(r#" [ [{"event":"n"}] , {"event":"a"},null,5,"x",{} , {"rid":1} ] "#)
+        else {
+            panic!("an array");
+        };
+        let kinds: Vec<_> = packets
+            .map(|packet| match packet {
+                Packet::Event(event) => event.name.plain().unwrap(),
+                Packet::Response(_) => "response",
+                Packet::Raw => "raw",
+            })
+            .collect();
+        assert_eq!(kinds, ["raw", "a", "raw", "raw", "raw", "raw", "response"]);
+        assert!(matches!(decode("[]"), Decoded::Many(packets) if packets.clone().next().is_none()));
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_told_apart() {
+        let nested = |depth: usize| {
+            format!(
+                "{{\"event\":\"a\",\"data\":{}{}}}",
+                "[".repeat(depth),
+                "]".repeat(depth)
+            )
+        };
+        assert!(matches!(
+            decode(&nested(DEPTH_MAX)),
+            Decoded::One(Packet::Event(_))
+        ));
+        assert!(matches!(decode(&nested(DEPTH_MAX + 2)), Decoded::TooDeep));
+        assert!(matches!(decode(&"[".repeat(100_000)), Decoded::TooDeep));
+        assert!(matches!(decode(&"{\"a\":".repeat(100_000)), Decoded::TooDeep));
+    }
+
+    #[test]
+    fn rare_values_are_noted_where_they_are() {
+        assert!(event(r#"{"event":"a","data":{"data":-0}}"#).data.unwrap().rare);
+        assert!(
+            event(r#"{"event":"a","data":{"channel":"Buffer"}}"#)
+                .data
+                .unwrap()
+                .rare
+        );
+        assert!(event(r#"{"event":"a","data":"Buffer"}"#).data.unwrap().rare);
+        assert!(
+            !event(r#"{"event":"a","cid":1e5,"data":{"data":0}}"#)
+                .data
+                .unwrap()
+                .rare
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(name: String, number in option::of(any::<i32>()), call in option::of(0u32..)) {
+            let data = number.map(|number| number.to_string());
+            let mut out = Vec::new();
+            encode::event(name.as_bytes(), data.as_deref(), &mut out);
+            if let Some(call) = call {
+                out.pop();
+                out.extend_from_slice(format!(",\"cid\":{call}}}").as_bytes());
+            }
+            let text = String::from_utf8(out).unwrap();
+            let event = event(&text);
+            prop_assert!(event.name.is(&name));
+            prop_assert_eq!(event.data.map(|data| data.json), data.as_deref());
+            prop_assert_eq!(cid(&text), call.map(|call| call.to_string()));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text: String) {
+            if let Decoded::Many(packets) = decode(&text) {
+                packets.for_each(drop);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the server sends, byte for byte as the reference: compact JSON, keys in its order (wire reference, section 3).
+//!
+//! Nothing here allocates but for strings that came in with escapes. Names of channels and events are WTF-8.
+
+use super::string::write_json;
+
+/// `{"event":E}` or `{"event":E,"data":D}`; `data` is JSON.
+pub fn event(name: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":");
+    write_json(name, out);
+    member(b",\"data\":", data, out);
+    out.push(b'}');
+}
+
+/// `{"event":"#publish","data":{"channel":C}}`, with `"data":D` if there is any. `channel` writes a JSON string.
+pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
+    channel(out);
+    member(b",\"data\":", data, out);
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"event":"#kickOut","data":{"channel":C}}`, with `"message":M` if there is any.
+pub fn kick_out(channel: &[u8], message: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"#kickOut\",\"data\":{\"channel\":");
+    write_json(channel, out);
+    member(b",\"message\":", message, out);
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"event":"#setAuthToken","data":{"token":T}}`
+pub fn set_auth_token(token: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"#setAuthToken\",\"data\":{\"token\":");
+    write_json(token.as_bytes(), out);
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"event":"#removeAuthToken"}`
+pub const REMOVE_AUTH_TOKEN: &[u8] = b"{\"event\":\"#removeAuthToken\"}";
+
+/// `{"rid":N}` or `{"rid":N,"data":D}`; `cid` is the call id as it is to be printed, `data` JSON.
+pub fn response(cid: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
+    rid(cid, out);
+    member(b",\"data\":", data, out);
+    out.push(b'}');
+}
+
+/// `{"rid":N,"error":E}`; `error` writes JSON.
+pub fn error(cid: &[u8], error: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"error\":");
+    error(out);
+    out.push(b'}');
+}
+
+/// `{"rid":N,"error":E,"data":{"code":C}}`: a refused handshake. Clients up to 14 read the code from the data, later
+/// ones from the error.
+pub fn handshake_refused(cid: &[u8], write_error: impl FnOnce(&mut Vec<u8>), code: u16, out: &mut Vec<u8>) {
+    error(cid, write_error, out);
+    out.pop();
+    out.extend_from_slice(b",\"data\":{\"code\":");
+    out.extend_from_slice(itoa::Buffer::new().format(code).as_bytes());
+    out.extend_from_slice(b"}}");
+}
+
+/// The answer to `#handshake`; `auth_error` writes JSON.
+pub fn handshake_response(
+    cid: &[u8],
+    id: &str,
+    ping_timeout_ms: u64,
+    auth_error: Option<impl FnOnce(&mut Vec<u8>)>,
+    is_authenticated: bool,
+    out: &mut Vec<u8>,
+) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"data\":{\"id\":");
+    write_json(id.as_bytes(), out);
+    out.extend_from_slice(b",\"pingTimeout\":");
+    out.extend_from_slice(itoa::Buffer::new().format(ping_timeout_ms).as_bytes());
+    if let Some(auth_error) = auth_error {
+        out.extend_from_slice(b",\"authError\":");
+        auth_error(out);
+    }
+    out.extend_from_slice(b",\"isAuthenticated\":");
+    write_bool(is_authenticated, out);
+    out.extend_from_slice(b"}}");
+}
+
+/// The answer to `#authenticate` unless the token is bad; `auth_error` writes JSON.
+pub fn authenticate_response(
+    cid: &[u8],
+    is_authenticated: bool,
+    auth_error: Option<impl FnOnce(&mut Vec<u8>)>,
+    out: &mut Vec<u8>,
+) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"data\":{\"isAuthenticated\":");
+    write_bool(is_authenticated, out);
+    out.extend_from_slice(b",\"authError\":");
+    match auth_error {
+        Some(auth_error) => auth_error(out),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"message":M,"name":N}`; both texts are WTF-8.
+pub fn named_error(name: &str, message: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"message\":");
+    write_json(message, out);
+    out.extend_from_slice(b",\"name\":");
+    write_json(name.as_bytes(), out);
+    out.push(b'}');
+}
+
+fn rid(cid: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"rid\":");
+    out.extend_from_slice(cid);
+}
+
+fn member(key: &[u8], json: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(json) = json {
+        out.extend_from_slice(key);
+        out.extend_from_slice(json.as_bytes());
+    }
+}
+
+fn write_bool(value: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn packets_have_the_keys_of_the_recordings_in_their_order() {
+        let none = None::<fn(&mut Vec<u8>)>;
+        let error_body = |out: &mut Vec<u8>| named_error("N", b"m", out);
+        for (packet, expected) in [
+            (written(|out| event(b"a\"", None, out)), r#"{"event":"a\""}"#),
+            (
+                written(|out| event(b"a", Some("[1]"), out)),
+                r#"{"event":"a","data":[1]}"#,
+            ),
+            (
+                written(|out| publish(|out| out.extend_from_slice(b"\"c\""), Some("1"), out)),
+                r##"{"event":"#publish","data":{"channel":"c","data":1}}"##,
+            ),
+            (
+                written(|out| publish(|out| out.extend_from_slice(b"\"c\""), None, out)),
+                r##"{"event":"#publish","data":{"channel":"c"}}"##,
+            ),
+            (
+                written(|out| kick_out(b"c", Some("\"m\""), out)),
+                r##"{"event":"#kickOut","data":{"channel":"c","message":"m"}}"##,
+            ),
+            (
+                written(|out| kick_out(b"c", None, out)),
+                r##"{"event":"#kickOut","data":{"channel":"c"}}"##,
+            ),
+            (written(|out| response(b"1", None, out)), r#"{"rid":1}"#),
+            (
+                written(|out| response(b"1", Some("null"), out)),
+                r#"{"rid":1,"data":null}"#,
+            ),
+            (
+                written(|out| error(b"1", error_body, out)),
+                r#"{"rid":1,"error":{"message":"m","name":"N"}}"#,
+            ),
+            (
+                written(|out| handshake_refused(b"1", error_body, 4501, out)),
+                r#"{"rid":1,"error":{"message":"m","name":"N"},"data":{"code":4501}}"#,
+            ),
+            (
+                written(|out| handshake_response(b"1", "ID", 30000, none, false, out)),
+                r#"{"rid":1,"data":{"id":"ID","pingTimeout":30000,"isAuthenticated":false}}"#,
+            ),
+            (
+                written(|out| authenticate_response(b"2", true, none, out)),
+                r#"{"rid":2,"data":{"isAuthenticated":true,"authError":null}}"#,
+            ),
+            (
+                written(|out| authenticate_response(b"2", false, Some(error_body), out)),
+                r#"{"rid":2,"data":{"isAuthenticated":false,"authError":{"message":"m","name":"N"}}}"#,
+            ),
+            (
+                written(|out| set_auth_token("T", out)),
+                r##"{"event":"#setAuthToken","data":{"token":"T"}}"##,
+            ),
+        ] {
+            assert_eq!(packet, expected);
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! A strict scanner for JSON text: RFC 8259's grammar and nothing else, one pass, no allocation, no recursion.
+//!
+//! It says where values begin and end, and never what they mean. The one thing it notes in passing is whether a value
+//! may be one of the few that the reference changes on their way through (`rewrite`).
+//!
+//! Invariants
+//! 1. The text is UTF-8, so every position the scanner stops at, which is beside an ASCII byte, is a boundary.
+//! 2. What is accepted is what `JSON.parse` accepts, up to [`DEPTH_MAX`].
+//!
+//! Limits: nesting deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`], which callers treat as unparsable and count.
+
+use super::string::StringSlice;
+
+/// Deepest nesting within one member of a packet.
+pub const DEPTH_MAX: usize = 64 * DEEP_WORDS;
+
+const DEEP_WORDS: usize = 64;
+
+/// Why a text is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not JSON.
+    Malformed,
+    /// Nested deeper than [`DEPTH_MAX`].
+    TooDeep,
+}
+
+/// A place in a text.
+#[derive(Clone, Debug)]
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    /// Whether a value that `rewrite` may change was passed.
+    rare: bool,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the beginning of `text`.
+    pub fn new(text: &'a str) -> Scanner<'a> {
+        Scanner {
+            text,
+            at: 0,
+            rare: false,
+        }
+    }
+
+    /// Where the scanner stands.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on at `position`, which must not be within a character.
+    pub(super) fn skip_to(&mut self, position: usize) {
+        self.at = position;
+    }
+
+    /// The text from `start` to where the scanner stands.
+    pub fn since(&self, start: usize) -> &'a str {
+        &self.text[start..self.at]
+    }
+
+    /// Whether a value that `rewrite` may change was passed since the last call.
+    pub fn take_rare(&mut self) -> bool {
+        std::mem::take(&mut self.rare)
+    }
+
+    /// The next byte, not consumed.
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes().get(self.at).copied()
+    }
+
+    /// Passes `byte`, if it is next.
+    pub fn pass(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// Passes `byte` or fails.
+    pub fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.pass(byte) {
+            Ok(())
+        } else {
+            Err(Fault::Malformed)
+        }
+    }
+
+    /// Passes white space.
+    pub fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Fails unless only white space is left.
+    pub fn finish(&mut self) -> Result<(), Fault> {
+        self.skip_space();
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            Err(Fault::Malformed)
+        }
+    }
+
+    /// Passes a string, quotes included.
+    pub fn string(&mut self) -> Result<StringSlice<'a>, Fault> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.skip_plain();
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) | None => return Err(Fault::Malformed),
+            }
+        }
+        let string = StringSlice::new(self.since(start), escaped);
+        self.at += 1;
+        Ok(string)
+    }
+
+    /// Passes a string that is a value, noting whether `rewrite` may be about it.
+    pub fn noted_string(&mut self) -> Result<StringSlice<'a>, Fault> {
+        let string = self.string()?;
+        self.rare |= string.is("Buffer");
+        Ok(string)
+    }
+
+    /// Passes any value and the white space before it, but not after it.
+    pub fn value(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        match self.value_within::<1>() {
+            Err(Fault::TooDeep) => {
+                self.at = start;
+                self.deep_value()
+            }
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn deep_value(&mut self) -> Result<(), Fault> {
+        self.value_within::<DEEP_WORDS>()
+    }
+
+    /// Passes a value that nests at most `64 * WORDS` deep. The kinds of the open containers are the bits of a stack.
+    fn value_within<const WORDS: usize>(&mut self) -> Result<(), Fault> {
+        let mut objects = [0u64; WORDS];
+        let mut depth = 0;
+        loop {
+            // A value begins here.
+            self.skip_space();
+            match self.peek() {
+                Some(b'"') => {
+                    self.noted_string()?;
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(open @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    self.skip_space();
+                    let is_object = open == b'{';
+                    if !self.pass(if is_object { b'}' } else { b']' }) {
+                        if depth == 64 * WORDS {
+                            return Err(Fault::TooDeep);
+                        }
+                        let (word, bit) = (depth / 64, 1 << (depth % 64));
+                        objects[word] = if is_object {
+                            objects[word] | bit
+                        } else {
+                            objects[word] & !bit
+                        };
+                        depth += 1;
+                        if is_object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                Some(_) | None => return Err(Fault::Malformed),
+            }
+            // A value has ended here: close what closes, until another must begin.
+            loop {
+                if depth == 0 {
+                    return Ok(());
+                }
+                let in_object = objects[(depth - 1) / 64] >> ((depth - 1) % 64) & 1 == 1;
+                self.skip_space();
+                if self.pass(b',') {
+                    if in_object {
+                        self.skip_space();
+                        self.key()?;
+                    }
+                    break;
+                }
+                self.expect(if in_object { b'}' } else { b']' })?;
+                depth -= 1;
+            }
+        }
+    }
+
+    /// Passes a key and its colon.
+    fn key(&mut self) -> Result<(), Fault> {
+        self.string()?;
+        self.skip_space();
+        self.expect(b':')
+    }
+
+    fn number(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        let minus = self.pass(b'-');
+        if self.pass(b'0') {
+            self.rare |= minus;
+        } else {
+            self.digits()?;
+        }
+        if self.pass(b'.') {
+            self.digits()?;
+        }
+        if self.pass(b'e') || self.pass(b'E') {
+            if !self.pass(b'+') {
+                self.pass(b'-');
+            }
+            self.digits()?;
+            self.rare = true;
+        }
+        // 10^308 is the last power of ten that a double holds.
+        self.rare |= self.at - start > 300;
+        Ok(())
+    }
+
+    /// Passes one digit or more.
+    fn digits(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at > start {
+            Ok(())
+        } else {
+            Err(Fault::Malformed)
+        }
+    }
+
+    fn literal(&mut self, literal: &[u8]) -> Result<(), Fault> {
+        if !self.bytes()[self.at..].starts_with(literal) {
+            return Err(Fault::Malformed);
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    /// Passes the bytes of a string up to a quote, a backslash, a control character or the end; eight at a time.
+    fn skip_plain(&mut self) {
+        const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+        const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+        let bytes = self.bytes();
+        while let Some(chunk) = bytes[self.at..].first_chunk::<8>() {
+            let word = u64::from_le_bytes(*chunk);
+            let quote = word ^ (ONES * b'"' as u64);
+            let backslash = word ^ (ONES * b'\\' as u64);
+            // A byte's high bit is set where the byte is below 0x20, or zero after the exclusive or. A borrow can
+            // only set bits above a true one, and the lowest is all that is used.
+            let control = word.wrapping_sub(ONES * 0x20) & !word;
+            let quote = quote.wrapping_sub(ONES) & !quote;
+            let backslash = backslash.wrapping_sub(ONES) & !backslash;
+            let stops = (control | quote | backslash) & HIGHS;
+            if stops != 0 {
+                self.at += stops.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
+        while self
+            .peek()
+            .is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+        {
+            self.at += 1;
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Fault> {
+        self.at += 1;
+        let kind = self.peek().ok_or(Fault::Malformed)?;
+        self.at += 1;
+        match kind {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
+            b'u' => {
+                let digits = self.bytes().get(self.at..self.at + 4).ok_or(Fault::Malformed)?;
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(Fault::Malformed);
+                }
+                self.at += 4;
+                Ok(())
+            }
+            _ => Err(Fault::Malformed),
+        }
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// Passes a whole text, as `JSON.parse` would.
+pub fn check(text: &str) -> Result<(), Fault> {
+    let mut scanner = Scanner::new(text);
+    scanner.value()?;
+    scanner.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+    use proptest::{collection, prop_assert, prop_assert_eq};
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[test]
+    fn what_the_grammar_allows_is_accepted() {
+        for text in [
+            "0",
+            "-0",
+            "10",
+            "1.5",
+            "1e5",
+            "1E+5",
+            "1e-5",
+            "-1.25e10",
+            "1e400",
+            r#""""#,
+            r#""a\"\\\/\b\f\n\r\t\u00e9""#,
+            r#""\ud800""#,
+            "true",
+            "false",
+            "null",
+            "[]",
+            "{}",
+            "[ ]",
+            "{ }",
+            "[1,2,[3]]",
+            r#"{"a":{"b":[]}}"#,
+            " \n\r\t[ 1 , 2 ] ",
+            r#"{ "a" : 1 , "b" : 2 }"#,
+            "\"\u{7f}\u{2028}é😀\"",
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_grammar_forbids_is_refused() {
+        for text in [
+            "",
+            " ",
+            "01",
+            "-",
+            "+1",
+            ".5",
+            "1.",
+            "1.e5",
+            "1e",
+            "1e+",
+            "0x10",
+            "NaN",
+            "Infinity",
+            "nul",
+            "truee",
+            "tru",
+            "\"",
+            "\"\\\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12",
+            "\"\t\"",
+            "\"\n\"",
+            "\"\u{1f}\"",
+            "'a'",
+            "[",
+            "]",
+            "{",
+            "}",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\" 1}",
+            "[1}",
+            "{\"a\":1]",
+            "1 2",
+            "[]]",
+            "\u{feff}[]",
+            "\u{b}[]",
+            "[1]\u{a0}",
+            "// x",
+            "{\"a\":1}x",
+        ] {
+            assert_eq!(check(text), Err(Fault::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_end_at_the_same_byte_wherever_it_lies_in_a_word() {
+        for before in 0..20 {
+            for after in 0..20 {
+                let (plain, rest) = ("é".repeat(before), "\u{80}".repeat(after));
+                let string = format!("\"{plain}\"{rest}");
+                let mut scanner = Scanner::new(&string);
+                assert_eq!(
+                    scanner.string().map(|string| string.plain()),
+                    Ok(Some(plain.as_str()))
+                );
+                let escaped = format!("\"{plain}\\n{rest}\"");
+                assert_eq!(check(&escaped), Ok(()));
+                for control in 0..0x20u8 {
+                    let broken = format!("\"{plain}{}{rest}\"", char::from(control));
+                    assert_eq!(check(&broken), Err(Fault::Malformed));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn depth_is_limited_and_the_limit_is_exact() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested = |depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for depth in [1, 63, 64, 65, 128, DEPTH_MAX - 1, DEPTH_MAX] {
+                assert_eq!(check(&nested(depth)), Ok(()), "{depth}");
+            }
+            assert_eq!(check(&nested(DEPTH_MAX + 1)), Err(Fault::TooDeep));
+        }
+        assert_eq!(check(&"[".repeat(1_000_000)), Err(Fault::TooDeep));
+    }
+
+    #[test]
+    fn each_kind_of_container_closes_with_its_own_bracket_at_any_depth() {
+        for depth in [1, 63, 64, 65, 200] {
+            let open: String = (0..depth)
+                .map(|at| if at % 3 == 0 { "{\"a\":" } else { "[" })
+                .collect();
+            let close: String = (0..depth)
+                .rev()
+                .map(|at| if at % 3 == 0 { "}" } else { "]" })
+                .collect();
+            assert_eq!(check(&format!("{open}1{close}")), Ok(()));
+            let wrong: String = (0..depth)
+                .rev()
+                .map(|at| if at % 3 == 0 { "]" } else { "}" })
+                .collect();
+            assert_eq!(check(&format!("{open}1{wrong}")), Err(Fault::Malformed));
+        }
+    }
+
+    #[test]
+    fn values_that_may_be_rewritten_are_noted_and_others_are_not() {
+        let rare = |text: &str| {
+            let mut scanner = Scanner::new(text);
+            scanner.value().expect("valid");
+            scanner.take_rare()
+        };
+        let long = "1".repeat(301);
+        for text in [
+            "1e5",
+            "[1,-0]",
+            "-0.5",
+            "{\"a\":{\"type\":\"Buffer\"}}",
+            "\"\\u0042uffer\"",
+            long.as_str(),
+        ] {
+            assert!(rare(text), "{text}");
+        }
+        for text in [
+            "15",
+            "-1",
+            "[0,0.5]",
+            "\"e5\"",
+            "{\"Buffer\":1}",
+            "\"Buffers\"",
+            &long[..300],
+        ] {
+            assert!(!rare(text), "{text}");
+        }
+    }
+
+    /// JSON, nearly JSON, and text made of JSON's characters.
+    fn texts() -> impl Strategy<Value = String> {
+        let tokens = prop_oneof![
+            Just("{"),
+            Just("}"),
+            Just("["),
+            Just("]"),
+            Just(","),
+            Just(":"),
+            Just("\"a\""),
+            Just("\"data\""),
+            Just("1"),
+            Just("-0"),
+            Just("1e9"),
+            Just("0.5"),
+            Just("true"),
+            Just("null"),
+            Just(" "),
+            Just("\""),
+            Just("\\"),
+            Just("\\u0041"),
+            Just("é"),
+        ];
+        let soup = collection::vec(tokens, 0..12).prop_map(|tokens| tokens.concat());
+        prop_oneof![
+            soup,
+            documents().prop_map(|value| value.to_string()),
+            any::<String>()
+        ]
+    }
+
+    fn documents() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_map(serde_json::Value::from),
+            any::<String>().prop_map(serde_json::Value::from),
+        ];
+        leaf.prop_recursive(6, 40, 6, |inner| {
+            prop_oneof![
+                collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+                collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_serde_json_takes_is_what_is_taken(text in texts()) {
+            let theirs = serde_json::from_str::<&RawValue>(&text).is_ok();
+            prop_assert_eq!(check(&text).is_ok(), theirs, "{:?}", text);
+        }
+
+        #[test]
+        fn what_simd_json_takes_is_taken(text in texts()) {
+            let mut bytes = text.clone().into_bytes();
+            if simd_json::to_tape(&mut bytes).is_ok() {
+                prop_assert!(check(&text).is_ok(), "{:?}", text);
+            }
+        }
+
+        #[test]
+        fn a_value_ends_where_its_text_ends(value in documents()) {
+            let text = format!("{value},1");
+            let mut scanner = Scanner::new(&text);
+            scanner.value().expect("a document");
+            prop_assert_eq!(scanner.position(), text.len() - 2);
+        }
+
+        #[test]
+        fn a_document_cut_anywhere_is_refused(value in documents(), cut in any::<proptest::sample::Index>()) {
+            let text = serde_json::Value::from(vec![value]).to_string();
+            let at = (0..text.len()).filter(|&at| text.is_char_boundary(at)).collect::<Vec<_>>();
+            prop_assert!(check(&text[..*cut.get(&at)]).is_err());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Strings as they stand in JSON, and as the bytes that name a channel or an event.
+//!
+//! JavaScript strings may hold halves of surrogate pairs. Decoded strings are therefore WTF-8: UTF-8, but for such
+//! halves, which take three bytes each (ED A0..BF 80..BF). Encoding writes what `JSON.stringify` writes.
+
+/// The inside of a JSON string, without its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StringSlice<'a> {
+    raw: &'a str,
+    escaped: bool,
+}
+
+impl<'a> StringSlice<'a> {
+    /// A string whose text was scanned; `escaped` says whether it holds a backslash.
+    pub(super) fn new(raw: &'a str, escaped: bool) -> StringSlice<'a> {
+        StringSlice { raw, escaped }
+    }
+
+    /// The string itself, if it stands there without escapes.
+    pub fn plain(&self) -> Option<&'a str> {
+        (!self.escaped).then_some(self.raw)
+    }
+
+    /// Whether it says `text`.
+    pub fn is(&self, text: &str) -> bool {
+        if self.escaped {
+            self.is_decoded(text)
+        } else {
+            self.raw == text
+        }
+    }
+
+    /// Whether it is empty; an escape stands for something.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// Appends what it says, in WTF-8.
+    pub fn write_decoded(&self, out: &mut Vec<u8>) {
+        if self.escaped {
+            decode(self.raw, out);
+        } else {
+            out.extend_from_slice(self.raw.as_bytes());
+        }
+    }
+
+    /// Appends it as `JSON.stringify` writes it, quotes included.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        if self.escaped {
+            let mut decoded = Vec::with_capacity(self.raw.len());
+            decode(self.raw, &mut decoded);
+            write_json(&decoded, out);
+        } else {
+            out.push(b'"');
+            out.extend_from_slice(self.raw.as_bytes());
+            out.push(b'"');
+        }
+    }
+
+    #[cold]
+    fn is_decoded(&self, text: &str) -> bool {
+        // Each byte of `text` takes at most six bytes of escapes; most strings differ in the first.
+        let first = self.raw.as_bytes().first();
+        if self.raw.len() > 6 * text.len() || (first != Some(&b'\\') && first != text.as_bytes().first()) {
+            return false;
+        }
+        let mut decoded = Vec::with_capacity(self.raw.len());
+        decode(self.raw, &mut decoded);
+        decoded == text.as_bytes()
+    }
+}
+
+/// Appends what the inside of a valid JSON string says.
+fn decode(raw: &str, out: &mut Vec<u8>) {
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = decode_escape(&rest[at + 1..], out);
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// Appends what the escape says whose text after the backslash begins `rest`; returns what follows it.
+fn decode_escape<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
+    let byte = match rest.as_bytes().first() {
+        Some(b'u') => return decode_units(rest, out),
+        Some(b'b') => 8,
+        Some(b't') => b'\t',
+        Some(b'n') => b'\n',
+        Some(b'f') => 12,
+        Some(b'r') => b'\r',
+        Some(&other) => other,
+        None => return rest,
+    };
+    out.push(byte);
+    &rest[1..]
+}
+
+/// The same for `uXXXX`, and for the second half of a pair that follows it.
+fn decode_units<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
+    let unit = |text: &str| {
+        text.get(..4)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+    };
+    let first = unit(&rest[1..]).expect("the scanner has seen four digits");
+    let rest = &rest[5..];
+    if (0xd800..0xdc00).contains(&first)
+        && let Some(second) = rest.strip_prefix("\\u").and_then(unit)
+        && (0xdc00..0xe000).contains(&second)
+    {
+        write_code_point(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00), out);
+        return &rest[6..];
+    }
+    write_code_point(first, out);
+    rest
+}
+
+/// Appends a code point, surrogates included, by UTF-8's scheme.
+fn write_code_point(point: u32, out: &mut Vec<u8>) {
+    if let Some(character) = char::from_u32(point) {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    } else {
+        let low_six = |bits: u32| 0x80 | (bits & 0x3f) as u8;
+        out.extend_from_slice(&[
+            0xe0 | (point >> 12 & 0xf) as u8,
+            low_six(point >> 6),
+            low_six(point),
+        ]);
+    }
+}
+
+/// Appends WTF-8 bytes as a JSON string, quotes included, as `JSON.stringify` does.
+pub fn write_json(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut written = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let half = byte == 0xed && bytes.get(at + 1).is_some_and(|&next| next >= 0xa0);
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' && !half {
+            continue;
+        }
+        out.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            8 => out.extend_from_slice(b"\\b"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            12 => out.extend_from_slice(b"\\f"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            _ if half => {
+                let low_six = |at: usize| u32::from(bytes.get(at).copied().unwrap_or(0) & 0x3f);
+                write_unit(0xd000 | low_six(at + 1) << 6 | low_six(at + 2), out);
+                written = (at + 3).min(bytes.len());
+            }
+            _ => write_unit(u32::from(byte), out),
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+    out.push(b'"');
+}
+
+/// Appends `\uXXXX`.
+fn write_unit(unit: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(b"0123456789abcdef"[(unit >> shift & 0xf) as usize]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+    use proptest::{collection, prop_assert_eq};
+
+    use super::super::json::Scanner;
+    use super::*;
+
+    fn scan(json: &str) -> StringSlice<'_> {
+        Scanner::new(json).string().expect("a string")
+    }
+
+    fn decoded(json: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        scan(json).write_decoded(&mut out);
+        out
+    }
+
+    fn rewritten(json: &str) -> String {
+        let mut out = Vec::new();
+        scan(json).write_json(&mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn a_string_is_compared_by_what_it_says() {
+        assert!(scan(r##""#publish""##).is("#publish"));
+        assert!(scan(r##""\u0023publis\u0068""##).is("#publish"));
+        assert!(!scan(r##""\u0023publis\u0067""##).is("#publish"));
+        assert!(!scan(r#""data ""#).is("data"));
+        assert!(scan(r#""""#).is_empty() && !scan(r#""\u0000""#).is_empty());
+    }
+
+    #[test]
+    fn escapes_are_decoded_and_halves_of_pairs_are_kept() {
+        assert_eq!(decoded(r#""a\"\\\/\b\f\n\r\tz""#), b"a\"\\/\x08\x0c\n\r\tz");
+        assert_eq!(decoded(r#""\u00e9\ud83d\ude00""#), "é😀".as_bytes());
+        assert_eq!(decoded(r#""\ud83d""#), [0xed, 0xa0, 0xbd]);
+        assert_eq!(decoded(r#""\ude00\ud83d""#), [0xed, 0xb8, 0x80, 0xed, 0xa0, 0xbd]);
+        assert_eq!(decoded(r#""\ud83d\u0041""#), [0xed, 0xa0, 0xbd, b'A']);
+    }
+
+    #[test]
+    fn strings_are_written_as_javascript_writes_them() {
+        // Checked against JSON.stringify(JSON.parse(text)) of Node 20.
+        for (text, expected) in [
+            (r#""\/\u0041\u00e9""#, r#""/Aé""#),
+            (
+                r#""\u0000\u0008\u0009\u000a\u000b\u000c\u000d\u001f""#,
+                r#""\u0000\b\t\n\u000b\f\r\u001f""#,
+            ),
+            (r#""\u007f\u2028\"\\""#, "\"\u{7f}\u{2028}\\\"\\\\\""),
+            (r#""\uD83D\uDE00 \uD83d \uDE00""#, r#""😀 \ud83d \ude00""#),
+            (r#""\ud7ff\ue000\u0041""#, "\"\u{d7ff}\u{e000}A\""),
+        ] {
+            assert_eq!(rewritten(text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(units in collection::vec(any::<u16>(), 0..8)) {
+            let escaped: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let bytes = decoded(&format!("\"{escaped}\""));
+            let mut json = Vec::new();
+            write_json(&bytes, &mut json);
+            prop_assert_eq!(decoded(std::str::from_utf8(&json).unwrap()), bytes);
+        }
+
+        #[test]
+        fn plain_text_is_written_as_serde_json_writes_it(text in any::<String>()) {
+            let mut json = Vec::new();
+            write_json(text.as_bytes(), &mut json);
+            prop_assert_eq!(json, serde_json::to_vec(&text).unwrap());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! All that protocol versions 1 and 2 do differently: the texts of ping and pong.
+//!
+//! Nothing a client sends at first tells its version. A ping of the wrong one is harmless to every client, and is not
+//! answered; so where the version is to be found out, pings alternate, version 2's first, until one is answered
+//! (wire reference, section 4).
+
+/// Which version to speak, as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Find out per connection.
+    #[default]
+    Auto,
+    /// Version 1: clients up to 14.
+    V1,
+    /// Version 2: clients from 15 on.
+    V2,
+}
+
+/// What is known of one client's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Version 1.
+    V1,
+    /// Version 2.
+    V2,
+    /// Not known; the next ping is version 1's.
+    UnknownNextV1,
+    /// Not known; the next ping is version 2's.
+    UnknownNextV2,
+}
+
+impl Version {
+    pub(super) fn new(protocol: Protocol) -> Version {
+        match protocol {
+            Protocol::Auto => Version::UnknownNextV2,
+            Protocol::V1 => Version::V1,
+            Protocol::V2 => Version::V2,
+        }
+    }
+
+    /// The text of the next ping.
+    pub(super) fn ping(&mut self) -> &'static str {
+        match self {
+            Version::V1 => "#1",
+            Version::V2 => "",
+            Version::UnknownNextV1 => {
+                *self = Version::UnknownNextV2;
+                "#1"
+            }
+            Version::UnknownNextV2 => {
+                *self = Version::UnknownNextV1;
+                ""
+            }
+        }
+    }
+
+    /// Whether a text message is a pong. A pong settles the version.
+    pub(super) fn receive_pong(&mut self, text: &str) -> bool {
+        match self {
+            Version::V1 => text == "#2",
+            Version::V2 => text.is_empty(),
+            Version::UnknownNextV1 | Version::UnknownNextV2 => {
+                *self = match text {
+                    "" => Version::V2,
+                    "#2" => Version::V1,
+                    _ => return false,
+                };
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_version_has_its_own_ping_and_pong() {
+        let mut one = Version::new(Protocol::V1);
+        assert_eq!((one.ping(), one.ping()), ("#1", "#1"));
+        assert!(one.receive_pong("#2") && !one.receive_pong("") && !one.receive_pong("#1"));
+        let mut two = Version::new(Protocol::V2);
+        assert_eq!((two.ping(), two.ping()), ("", ""));
+        assert!(two.receive_pong("") && !two.receive_pong("#2"));
+    }
+
+    #[test]
+    fn an_unknown_version_is_pinged_in_turn_until_it_answers() {
+        for (pong, ping) in [("", ""), ("#2", "#1")] {
+            let mut version = Version::new(Protocol::Auto);
+            assert_eq!((version.ping(), version.ping(), version.ping()), ("", "#1", ""));
+            assert!(!version.receive_pong("#1") && !version.receive_pong("x"));
+            assert!(version.receive_pong(pong));
+            assert_eq!((version.ping(), version.ping()), (ping, ping));
+            assert!(version.receive_pong(pong));
+        }
+    }
+}
