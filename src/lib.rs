@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod websocket;
 mod sync;
 pub mod server;
+pub mod session;
 pub mod socketcluster;

@@ -12,5 +12,6 @@ pub mod json;
 pub mod number;
 pub mod packet;
 pub mod rewrite;
+pub mod session;
 pub mod string;
 pub mod version;

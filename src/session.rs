@@ -1,0 +1,182 @@
+//! The session of a connection, whatever its protocol.
+//!
+//! A connection is given one when its upgrade has been answered. Each protocol is a variant: a core calls the same
+//! methods on all of them, and knows none.
+
+use crate::app::App;
+use crate::clock::{Now, Uptime};
+use crate::decision::{
+    CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
+};
+use crate::socketcluster;
+use crate::socketcluster::session::{Environment, SessionIds, Settings};
+
+/// What kind of session connections get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// SocketCluster.
+    #[default]
+    SocketCluster,
+    /// Every message comes back. For conformance suites and benches, which drive the same event loop by it; only a
+    /// program that embeds the library can choose it.
+    Echo,
+}
+
+impl Kind {
+    /// A session of this kind, for a connection that was just upgraded.
+    pub fn begin(self, ids: &mut SessionIds, settings: &Settings, now: Now) -> Session {
+        match self {
+            Kind::SocketCluster => {
+                Session::SocketCluster(socketcluster::session::Session::new(ids.next_id(), settings, now))
+            }
+            Kind::Echo => Session::Echo(Echo(())),
+        }
+    }
+}
+
+/// The session of one connection.
+#[derive(Debug)]
+pub enum Session {
+    /// A SocketCluster client's.
+    SocketCluster(socketcluster::session::Session),
+    /// Every message comes back.
+    Echo(Echo),
+}
+
+/// Every message comes back.
+#[derive(Debug)]
+pub struct Echo(());
+
+// Ten thousand idle connections hold one each.
+const _: () = assert!(size_of::<Session>() <= 64);
+
+impl Session {
+    /// Takes a whole message.
+    ///
+    /// # Errors
+    /// The connection is to be closed, after the decisions so far have been carried out.
+    pub fn receive<A: App>(
+        &mut self,
+        message: Message<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.receive(message, env, decisions),
+            Session::Echo(_) => {
+                echo(message, decisions);
+                Ok(())
+            }
+        }
+    }
+
+    /// When [`Session::timed_out`] is to be called.
+    pub fn next_deadline(&self, settings: &Settings) -> Uptime {
+        match self {
+            Session::SocketCluster(session) => session.next_deadline(settings),
+            Session::Echo(_) => Uptime::NEVER,
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn timed_out<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.timed_out(env, decisions),
+            Session::Echo(_) => Ok(()),
+        }
+    }
+
+    /// The answer to a [`Decision::Subscribe`] that has been carried out; `None` for silence.
+    pub fn subscribed(
+        &mut self,
+        channel: Span,
+        cid: Option<Span>,
+        outcome: SubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.subscribed(channel, cid, outcome, decisions),
+            Session::Echo(_) => None,
+        }
+    }
+
+    /// The answer to a [`Decision::Unsubscribe`] that has been carried out; `None` for silence.
+    pub fn unsubscribed(
+        &mut self,
+        channel: Span,
+        cid: Option<Span>,
+        outcome: UnsubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.unsubscribed(channel, cid, outcome, decisions),
+            Session::Echo(_) => None,
+        }
+    }
+
+    /// The message for one channel of a [`Decision::KickOutAll`].
+    pub fn kicked_out(&mut self, channel: &[u8], reason: Option<Span>, decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
+            Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// Whether the client has introduced itself and the end has not come.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.is_open(),
+            Session::Echo(_) => true,
+        }
+    }
+
+    /// The connection has ended, whatever the cause.
+    pub fn ended<A: App>(&mut self, env: &mut Environment<'_, A>, reason: CloseReason) {
+        match self {
+            Session::SocketCluster(session) => session.ended(env, reason),
+            Session::Echo(_) => {}
+        }
+    }
+}
+
+fn echo(message: Message<'_>, decisions: &mut Decisions) {
+    let decision = match message {
+        Message::Text(text) => Decision::Send {
+            message: decisions.write(|out| out.extend_from_slice(text.as_bytes())),
+        },
+        Message::Binary(bytes) => Decision::SendBinary {
+            message: decisions.write(|out| out.extend_from_slice(bytes)),
+        },
+    };
+    decisions.push(decision);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_keeps_the_kind_and_the_bytes_of_a_message() {
+        let mut decisions = Decisions::new();
+        echo(Message::Text("é"), &mut decisions);
+        echo(Message::Binary(&[0, 255]), &mut decisions);
+        let &[
+            Decision::Send { message: text },
+            Decision::SendBinary { message: binary },
+        ] = decisions.list()
+        else {
+            panic!("{:?}", decisions.list());
+        };
+        assert_eq!(
+            (decisions.bytes(text), decisions.bytes(binary)),
+            ("é".as_bytes(), &[0, 255][..])
+        );
+    }
+}

@@ -1,0 +1,1204 @@
+use super::super::json::DEPTH_MAX;
+use super::*;
+use crate::app::builtin::Builtin;
+use crate::app::{Answer, AppError, Publication};
+use crate::decision::CloseCode;
+
+/// A session with all that a core would lend it, and a clock to move.
+struct Client<A: App> {
+    session: Session,
+    settings: Settings,
+    tokens: Tokens,
+    app: A,
+    scratch: Scratch,
+    now: Now,
+}
+
+/// What came of one input, as text: one line per decision, and the end if it is one.
+#[derive(Debug, PartialEq)]
+struct Outcome(Vec<String>);
+
+impl<A: App> Client<A> {
+    fn new(app: A) -> Client<A> {
+        Client::with_settings(
+            app,
+            Settings {
+                protocol: Protocol::V2,
+                ..Settings::default()
+            },
+        )
+    }
+
+    fn with_settings(app: A, settings: Settings) -> Client<A> {
+        let now = Now {
+            uptime: Uptime::from_ms(5_000),
+            unix_ms: 1_000_000_000,
+        };
+        Client {
+            session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now),
+            settings,
+            tokens: tokens(),
+            app,
+            scratch: Scratch::new(),
+            now,
+        }
+    }
+
+    /// A client whose handshake is done.
+    fn open(app: A) -> Client<A> {
+        let mut client = Client::new(app);
+        client.shake_hands();
+        client
+    }
+
+    fn shake_hands(&mut self) {
+        let expected = self.handshake_response("1", "");
+        assert_eq!(
+            self.text(r##"{"event":"#handshake","data":{"authToken":null},"cid":1}"##),
+            [expected]
+        );
+    }
+
+    fn handshake_response(&self, cid: &str, auth_error: &str) -> String {
+        format!(
+            "{{\"rid\":{cid},\"data\":{{\"id\":\"{}\",\"pingTimeout\":30000,{auth_error}\"isAuthenticated\":false}}}}",
+            self.session.id
+        )
+    }
+
+    fn text(&mut self, text: &str) -> Outcome {
+        self.run(|session, env, decisions| session.receive(Message::Text(text), env, decisions))
+    }
+
+    fn binary(&mut self, bytes: &[u8]) -> Outcome {
+        self.run(|session, env, decisions| session.receive(Message::Binary(bytes), env, decisions))
+    }
+
+    fn tick(&mut self) -> Outcome {
+        self.run(|session, env, decisions| session.timed_out(env, decisions))
+    }
+
+    fn wait_ms(&mut self, ms: u64) -> &mut Client<A> {
+        self.now.uptime = self.now.uptime + Duration::from_millis(ms);
+        self.now.unix_ms += ms;
+        self
+    }
+
+    fn deadline_ms(&self) -> u64 {
+        self.session.next_deadline(&self.settings).as_ms()
+    }
+
+    fn run(
+        &mut self,
+        act: impl FnOnce(&mut Session, &mut Environment<'_, A>, &mut Decisions) -> Result<(), CloseReason>,
+    ) -> Outcome {
+        let mut decisions = Decisions::new();
+        let mut env = Environment {
+            now: self.now,
+            settings: &self.settings,
+            tokens: &self.tokens,
+            app: &mut self.app,
+            scratch: &mut self.scratch,
+        };
+        let result = act(&mut self.session, &mut env, &mut decisions);
+        let text = |span: Span| String::from_utf8_lossy(decisions.bytes(span)).into_owned();
+        let mut lines: Vec<String> = decisions
+            .list()
+            .iter()
+            .map(|decision| match *decision {
+                Decision::Send { message } => text(message),
+                Decision::Subscribe { channel, cid } => {
+                    format!(
+                        "subscribe {} {}",
+                        text(channel),
+                        cid.map_or_else(|| "-".into(), text)
+                    )
+                }
+                Decision::Unsubscribe { channel, cid } => {
+                    format!(
+                        "unsubscribe {} {}",
+                        text(channel),
+                        cid.map_or_else(|| "-".into(), text)
+                    )
+                }
+                Decision::Publish { channel, message } => {
+                    format!("publish {} {}", text(channel), text(message))
+                }
+                Decision::KickOut { channel, message } => format!("kick {} {}", text(channel), text(message)),
+                Decision::KickOutAll { reason } => {
+                    format!("kick all {}", reason.map_or_else(|| "-".into(), text))
+                }
+                Decision::SendBinary { .. } | Decision::Close(_) => {
+                    panic!("never decided here: {decision:?}")
+                }
+            })
+            .collect();
+        if let Err(reason) = result {
+            lines.push(format!("close {}", reason.code().map_or(0, CloseCode::as_u16)));
+        }
+        Outcome(lines)
+    }
+}
+
+impl<const COUNT: usize, T: AsRef<str>> PartialEq<[T; COUNT]> for Outcome {
+    fn eq(&self, other: &[T; COUNT]) -> bool {
+        self.0
+            .iter()
+            .map(String::as_str)
+            .eq(other.iter().map(AsRef::as_ref))
+    }
+}
+
+const NOTHING: [&str; 0] = [];
+
+/// An application that answers and refuses by the names it is given.
+#[derive(Default)]
+struct Probe {
+    connected: u32,
+    disconnected: u32,
+    refuse_handshake: Option<Refusal>,
+    refuse_token: Option<Refusal>,
+}
+
+impl App for Probe {
+    fn handshake(&mut self, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.refuse_handshake.clone().map_or(Ok(()), Err)
+    }
+
+    fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.refuse_token.clone().map_or(Ok(()), Err)
+    }
+
+    fn subscribe(
+        &mut self,
+        channel: Name<'_>,
+        data: Option<RawJson<'_>>,
+        peer: &mut Peer<'_>,
+    ) -> Result<(), Refusal> {
+        if channel == *"denied" {
+            return Err(AppError::new("no")
+                .named("Denied")
+                .with("data", data.map_or("-", RawJson::as_str))
+                .into());
+        }
+        if channel == *"told" {
+            peer.transmit("told", "after");
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        channel: Name<'_>,
+        data: Option<RawJson<'_>>,
+        peer: &mut Peer<'_>,
+    ) -> Result<Publication, Refusal> {
+        match channel.as_str() {
+            Some("denied") => Err(AppError::new("no").into()),
+            Some("silent") => Err(Refusal::silent()),
+            Some("changed") => Ok(peer.rewrite(&[data])),
+            _ => Ok(Publication::as_sent()),
+        }
+    }
+
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("echo") => match call.data {
+                Some(data) => peer.reply(&data),
+                None => peer.reply_empty(),
+            },
+            Some("null") => peer.reply(&()),
+            Some("empty" | "") => peer.reply_empty(),
+            Some("fail") => peer.refuse(&AppError::text("just a string")),
+            Some("block") => peer.block(),
+            Some("sum") => match call.data.map(|data| data.parse::<Vec<f64>>(peer)) {
+                Some(Ok(numbers)) => peer.reply(&numbers.iter().sum::<f64>()),
+                Some(Err(_)) | None => peer.refuse(&AppError::new("numbers wanted")),
+            },
+            Some("who") => match peer.claims() {
+                Some(claims) => peer.reply(&RawJson::new(claims.json())),
+                None => peer.reply_empty(),
+            },
+            Some("expired") => peer.reply(&peer.token_expired()),
+            Some("order") => {
+                peer.transmit("t1", &1);
+                peer.publish("p", &2);
+                peer.transmit_empty("t2");
+                peer.reply("reply")
+            }
+            Some("login") => {
+                peer.set_auth_token(&serde_json::json!({ "user": "alice" }), None);
+                peer.reply_empty()
+            }
+            Some("badLogin") => {
+                peer.set_auth_token("a string", None);
+                peer.reply_empty()
+            }
+            Some("oldLogin") => {
+                peer.set_auth_token(&serde_json::json!({ "exp": 5 }), None);
+                peer.reply_empty()
+            }
+            Some("logout") => {
+                peer.deauthenticate();
+                peer.reply_empty()
+            }
+            Some("kick") => {
+                peer.kick_out(Some("a"), Some("m"));
+                peer.kick_out(None, None);
+                peer.reply_empty()
+            }
+            Some("leave") => {
+                peer.transmit("lost", &1);
+                peer.publish("kept", &1);
+                peer.disconnect(CloseCode::new(4321).unwrap());
+                peer.reply("bye")
+            }
+            _ => Answer::silent(),
+        }
+    }
+
+    fn connected(&mut self, peer: &mut Peer<'_>) {
+        self.connected += 1;
+        if peer.claims().is_some() {
+            peer.transmit("welcome", &());
+        }
+    }
+
+    fn disconnected(&mut self, _id: SessionId, _reason: CloseReason) {
+        self.disconnected += 1;
+    }
+}
+
+// --- The handshake: wire reference, section 5
+
+#[test]
+fn what_comes_before_the_handshake_closes_with_4009() {
+    for text in [
+        r#"{"event":"echo","data":1,"cid":1}"#,
+        "hello",
+        r#"{"event":"#,
+        "",
+        "#1",
+        "#2",
+        "null",
+        "5",
+        "true",
+        "{}",
+        r#"{"rid":1}"#,
+        r##"{"event":"#authenticate","data":"x","cid":1}"##,
+        r##"{"event":"#authenticate"}"##,
+        r##"[{"event":"echo","cid":2},{"event":"#handshake","data":{},"cid":1}]"##,
+        "[null]",
+    ] {
+        assert_eq!(Client::new(Probe::default()).text(text), ["close 4009"], "{text}");
+    }
+    assert_eq!(Client::new(Probe::default()).binary(b""), ["close 4009"]);
+    assert_eq!(Client::new(Probe::default()).binary(b"\0\xff"), ["close 4009"]);
+}
+
+#[test]
+fn an_empty_array_is_nothing_and_an_array_may_begin_with_the_handshake() {
+    let mut client = Client::new(Probe::default());
+    assert_eq!(client.text("[]"), NOTHING);
+    assert!(!client.session.is_open());
+    let response = client.handshake_response("1", "");
+    assert_eq!(
+        client.text(r##"[{"event":"#handshake","data":{},"cid":1},{"event":"empty","cid":2}]"##),
+        [response.as_str(), r#"{"rid":2}"#]
+    );
+    assert!(client.session.is_open());
+}
+
+#[test]
+fn a_handshake_needs_a_number_as_its_call_id() {
+    for text in [
+        r##"{"event":"#handshake","data":{}}"##,
+        r##"{"event":"#handshake","data":{},"cid":"1"}"##,
+        r##"{"event":"#handshake","cid":null}"##,
+        r##"{"event":"#handshake","cid":true}"##,
+    ] {
+        assert_eq!(Client::new(Probe::default()).text(text), ["close 4008"], "{text}");
+    }
+    for (cid, rid) in [
+        ("0", "0"),
+        ("-1.5", "-1.5"),
+        ("1e21", "1e+21"),
+        ("12345678901234567890", "12345678901234567000"),
+        ("1e400", "null"),
+    ] {
+        let mut client = Client::new(Probe::default());
+        let expected = client.handshake_response(rid, "");
+        assert_eq!(
+            client.text(&format!(r##"{{"event":"#handshake","cid":{cid}}}"##)),
+            [expected]
+        );
+    }
+}
+
+#[test]
+fn what_is_false_in_javascript_is_no_token() {
+    for data in [
+        "null",
+        "\"str\"",
+        "5",
+        "[]",
+        "{}",
+        r#"{"authToken":null}"#,
+        r#"{"authToken":""}"#,
+        r#"{"authToken":false}"#,
+        r#"{"authToken":0}"#,
+        r#"{"authToken":-0}"#,
+        r#"{"authToken":1e-400}"#,
+    ] {
+        let mut client = Client::new(Probe::default());
+        let expected = client.handshake_response("1", "");
+        let text = format!(r##"{{"event":"#handshake","data":{data},"cid":1}}"##);
+        assert_eq!(client.text(&text), [expected], "{data}");
+    }
+}
+
+#[test]
+fn a_bad_token_does_not_fail_the_handshake_and_is_taken_away_after_the_response() {
+    let not_a_string = concat!(
+        r#""authError":{"message":"Invalid token format - Token must be a string","name":"AuthTokenError","#,
+        r#""isBadToken":true},"#
+    );
+    let invalid =
+        r#""authError":{"message":"jwt malformed","name":"AuthTokenInvalidError","isBadToken":true},"#;
+    for (token, error) in [
+        ("{}", not_a_string),
+        ("12345", not_a_string),
+        ("true", not_a_string),
+        ("[]", not_a_string),
+        ("\"garbage\"", invalid),
+        ("\"\\ud800\"", invalid),
+    ] {
+        let mut client = Client::new(Probe::default());
+        let response = client.handshake_response("1", error);
+        let text = format!(r##"{{"event":"#handshake","data":{{"authToken":{token}}},"cid":1}}"##);
+        assert_eq!(
+            client.text(&text),
+            [response.as_str(), r##"{"event":"#removeAuthToken"}"##],
+            "{token}"
+        );
+        assert!(client.session.is_open());
+    }
+}
+
+fn tokens() -> Tokens {
+    Tokens::from_secret(b"secret", None).expect("a secret of any length will do")
+}
+
+fn token(claims: &str) -> String {
+    tokens().sign(claims, None, 1_000_000_000).expect("an object")
+}
+
+/// A handshake with a token that is good for ten seconds.
+fn good() -> String {
+    let token = token(r#"{"user":"bob","exp":1000010}"#);
+    format!(r##"{{"event":"#handshake","data":{{"authToken":"{token}"}},"cid":1}}"##)
+}
+
+fn authenticate(claims: &str) -> String {
+    format!(
+        r##"{{"event":"#authenticate","data":"{}","cid":2}}"##,
+        token(claims)
+    )
+}
+
+#[test]
+fn a_good_token_authenticates_from_the_start() {
+    let mut client = Client::new(Probe::default());
+    let outcome = client.text(&good());
+    assert!(outcome.0[0].ends_with(r#""isAuthenticated":true}}"#));
+    assert_eq!(&outcome.0[1..], [r#"{"event":"welcome","data":null}"#]);
+    assert_eq!(
+        client.text(r#"{"event":"who","cid":2}"#),
+        [r#"{"rid":2,"data":{"user":"bob","exp":1000010,"iat":1000000}}"#]
+    );
+}
+
+#[test]
+fn a_soft_refusal_of_a_token_takes_nothing_away() {
+    let mut client = Client::new(Probe {
+        refuse_token: Some(AppError::new("softly").named("Blocked").into()),
+        ..Probe::default()
+    });
+    let response = client.handshake_response("1", r#""authError":{"message":"softly","name":"Blocked"},"#);
+    assert_eq!(client.text(&good()), [response]);
+    client.app.refuse_token = Some(AppError::new("hard").bad_token().into());
+    let mut client = Client::new(client.app);
+    let response = client.handshake_response("1", r#""authError":{"message":"hard","isBadToken":true},"#);
+    assert_eq!(
+        client.text(&good()),
+        [response.as_str(), r##"{"event":"#removeAuthToken"}"##]
+    );
+}
+
+#[test]
+fn a_second_handshake_is_answered_and_counts_for_nothing() {
+    let mut client = Client::open(Probe::default());
+    let again = client.handshake_response("2", "");
+    assert_eq!(
+        client.text(r##"{"event":"#handshake","data":{},"cid":2}"##),
+        [again]
+    );
+    assert_eq!(client.app.connected, 1);
+    client.run(|session, env, _| {
+        session.ended(env, CloseReason::PeerClosed);
+        session.ended(env, CloseReason::PeerClosed);
+        Ok(())
+    });
+    assert_eq!(client.app.disconnected, 1);
+    assert!(!client.session.is_open());
+}
+
+#[test]
+fn an_end_before_the_handshake_is_not_told() {
+    let mut client = Client::new(Probe::default());
+    client.run(|session, env, _| {
+        session.ended(env, CloseReason::PeerVanished);
+        Ok(())
+    });
+    assert_eq!((client.app.connected, client.app.disconnected), (0, 0));
+}
+
+#[test]
+fn a_refused_handshake_tells_its_code_in_both_places_and_closes() {
+    let handshake = r##"{"event":"#handshake","data":{},"cid":1}"##;
+    for (refusal, error, code) in [
+        (
+            Refusal::from(AppError::new("denied").named("SCDenied")),
+            r#"{"message":"denied","name":"SCDenied","statusCode":4008}"#,
+            4008,
+        ),
+        (
+            Refusal::from(AppError::new("denied")).with_code(CloseCode::new(4501).unwrap()),
+            r#"{"message":"denied","statusCode":4501}"#,
+            4501,
+        ),
+        (
+            Refusal::silent(),
+            concat!(
+                r#"{"message":"The handshakeSC AGAction was blocked by handshake middleware","#,
+                r#""name":"SilentMiddlewareBlockedError","type":"handshake","statusCode":4008}"#
+            ),
+            4008,
+        ),
+    ] {
+        let mut client = Client::new(Probe {
+            refuse_handshake: Some(refusal),
+            ..Probe::default()
+        });
+        let answer = format!(r#"{{"rid":1,"error":{error},"data":{{"code":{code}}}}}"#);
+        assert_eq!(client.text(handshake), [answer, format!("close {code}")]);
+        assert!(!client.session.is_open());
+        assert_eq!(client.app.connected, 0);
+    }
+}
+
+// --- Timers: wire reference, section 4
+
+#[test]
+fn without_a_handshake_the_connection_closes_at_the_timeout_and_not_before() {
+    let mut client = Client::new(Probe::default());
+    assert_eq!(client.deadline_ms(), 15_000);
+    assert_eq!(client.wait_ms(9_999).tick(), NOTHING);
+    assert_eq!(client.wait_ms(1).tick(), ["close 4005"]);
+}
+
+#[test]
+fn pings_keep_the_rhythm_that_began_with_the_connection() {
+    let mut client = Client::new(Probe::default());
+    client.wait_ms(7_999).shake_hands();
+    assert_eq!(client.deadline_ms(), 13_000);
+    assert_eq!(client.tick(), NOTHING);
+    assert_eq!(client.wait_ms(1).tick(), [""]);
+    assert_eq!(client.deadline_ms(), 21_000);
+    assert_eq!(client.wait_ms(100).tick(), NOTHING);
+    // A turn that comes late sends one ping, and the next is on time.
+    assert_eq!(client.wait_ms(17_000).tick(), [""]);
+    assert_eq!(client.deadline_ms(), 37_000);
+}
+
+#[test]
+fn a_handshake_after_a_ping_was_due_waits_for_the_next() {
+    let mut client = Client::new(Probe::default());
+    assert_eq!(client.wait_ms(8_000).tick(), NOTHING);
+    client.shake_hands();
+    assert_eq!(client.deadline_ms(), 21_000);
+}
+
+#[test]
+fn silence_closes_at_the_ping_timeout_and_pongs_prevent_it() {
+    let mut client = Client::open(Probe::default());
+    client.wait_ms(29_999);
+    assert_eq!(client.tick(), [""]);
+    assert_eq!(client.text(""), NOTHING);
+    assert_eq!(client.wait_ms(29_999).tick(), [""]);
+    assert_eq!(client.wait_ms(1).tick(), ["close 4001"]);
+}
+
+#[test]
+fn other_messages_reset_the_pong_timer_after_a_quarter_of_it() {
+    let late = |wait_ms: u64| {
+        let mut client = Client::open(Probe::default());
+        client.wait_ms(wait_ms).text("anything");
+        client.wait_ms(30_000 - wait_ms).tick()
+    };
+    assert_eq!(late(7_500), ["close 4001"]);
+    assert_eq!(late(7_501), [""]);
+}
+
+#[test]
+fn without_pings_there_is_no_pong_timer() {
+    let settings = Settings {
+        ping_interval: None,
+        protocol: Protocol::V2,
+        ..Settings::default()
+    };
+    let mut client = Client::with_settings(Probe::default(), settings);
+    client.shake_hands();
+    assert_eq!(client.session.next_deadline(&client.settings), Uptime::NEVER);
+    assert_eq!(client.wait_ms(1_000_000).tick(), NOTHING);
+}
+
+#[test]
+fn an_unknown_version_is_found_out_by_its_pong() {
+    for (pong, ping) in [("", ""), ("#2", "#1")] {
+        let mut client = Client::with_settings(Probe::default(), Settings::default());
+        client.shake_hands();
+        assert_eq!(client.wait_ms(8_000).tick(), [""]);
+        assert_eq!(client.wait_ms(8_000).tick(), ["#1"]);
+        assert_eq!(client.text(pong), NOTHING);
+        assert_eq!(client.wait_ms(8_000).tick(), [ping]);
+        assert_eq!(client.wait_ms(8_000).tick(), [ping]);
+    }
+}
+
+// --- Reserved events and bad input: wire reference, sections 7 and 11
+
+fn error(cid: &str, message: &str) -> String {
+    format!(r#"{{"rid":{cid},"error":{{"message":"{message}","name":"InvalidActionError"}}}}"#)
+}
+
+#[test]
+fn subscribes_of_the_wrong_shape_are_refused_if_they_are_calls() {
+    let mut client = Client::open(Probe::default());
+    for data in [
+        "null",
+        "\"foo\"",
+        "{}",
+        r#"{"channel":5}"#,
+        r#"{"channel":null}"#,
+        r#"[{"channel":"a"}]"#,
+        "5",
+    ] {
+        let text = format!(r##"{{"event":"#subscribe","data":{data},"cid":2}}"##);
+        assert_eq!(
+            client.text(&text),
+            [error("2", "Subscribe channel name was malformatted")]
+        );
+        assert_eq!(client.text(&text.replace(",\"cid\":2", "")), NOTHING);
+    }
+    let absent = client.text(r##"{"event":"#subscribe","cid":2}"##);
+    assert_eq!(absent, [error("2", "Subscribe channel name was malformatted")]);
+}
+
+#[test]
+fn subscribes_are_decided_with_the_decoded_name() {
+    let mut client = Client::open(Probe::default());
+    let mut subscribe = |channel: &str| {
+        client.text(&format!(
+            r##"{{"event":"#subscribe","data":{{"channel":{channel},"waitForAuth":true}},"cid":2}}"##
+        ))
+    };
+    assert_eq!(subscribe("\"\""), ["subscribe  2"]);
+    assert_eq!(subscribe("\"__proto__\""), ["subscribe __proto__ 2"]);
+    assert_eq!(subscribe("\"\\u0061 b/ü\""), ["subscribe a b/ü 2"]);
+    assert_eq!(
+        subscribe("\"told\""),
+        ["subscribe told 2", r#"{"event":"told","data":"after"}"#]
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#subscribe","data":{"channel":"a"}}"##),
+        NOTHING
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#subscribe","data":{"channel":"a"},"cid":"2"}"##),
+        NOTHING
+    );
+}
+
+#[test]
+fn a_refused_subscribe_is_answered_if_it_is_a_call() {
+    let mut client = Client::open(Probe::default());
+    let text = r##"{"event":"#subscribe","data":{"channel":"denied","data":{"a":1}},"cid":2}"##;
+    assert_eq!(
+        client.text(text),
+        [r#"{"rid":2,"error":{"message":"no","name":"Denied","data":"{\"a\":1}"}}"#]
+    );
+    assert_eq!(client.text(&text.replace(",\"cid\":2", "")), NOTHING);
+}
+
+#[test]
+fn outcomes_of_subscribes_and_unsubscribes_are_worded_as_by_the_reference() {
+    let client = Client::open(Probe::default());
+    let id = client.session.id;
+    let mut decisions = Decisions::new();
+    let channel = decisions.write(|out| out.extend_from_slice(b"a\"b"));
+    let cid = Some(decisions.write(|out| out.extend_from_slice(b"1.5")));
+    let mut answers = Vec::new();
+    for outcome in [
+        SubscribeOutcome::Subscribed,
+        SubscribeOutcome::TooMany { limit: 3 },
+    ] {
+        answers.push(client.session.subscribed(channel, cid, outcome, &mut decisions));
+        assert_eq!(
+            client.session.subscribed(channel, None, outcome, &mut decisions),
+            None
+        );
+    }
+    for outcome in [
+        UnsubscribeOutcome::Unsubscribed,
+        UnsubscribeOutcome::NotSubscribed,
+    ] {
+        answers.push(client.session.unsubscribed(channel, cid, outcome, &mut decisions));
+        assert_eq!(
+            client
+                .session
+                .unsubscribed(channel, None, outcome, &mut decisions),
+            None
+        );
+    }
+    let answers: Vec<_> = answers
+        .into_iter()
+        .map(|span| String::from_utf8_lossy(decisions.bytes(span.unwrap())).into_owned())
+        .collect();
+    let broker_error =
+        |message: &str| format!(r#"{{"rid":1.5,"error":{{"message":"{message}","name":"BrokerError"}}}}"#);
+    assert_eq!(
+        answers,
+        [
+            r#"{"rid":1.5}"#.to_owned(),
+            broker_error(&format!(
+                "Failed to subscribe socket to the a\\\"b channel - InvalidActionError: \
+                 Socket {id} tried to exceed the channel subscription limit of 3"
+            )),
+            r#"{"rid":1.5}"#.to_owned(),
+            broker_error(&format!(
+                "Failed to unsubscribe socket from the a\\\"b channel - InvalidActionError: \
+                 Socket {id} tried to unsubscribe from a channel which it is not subscribed to"
+            )),
+        ]
+    );
+}
+
+#[test]
+fn unsubscribes_carry_a_bare_string() {
+    let mut client = Client::open(Probe::default());
+    for data in ["5", "null", r#"{"channel":"a"}"#, "[\"a\"]"] {
+        let text = format!(r##"{{"event":"#unsubscribe","data":{data},"cid":3}}"##);
+        assert_eq!(
+            client.text(&text),
+            [error("3", "Unsubscribe channel name was malformatted")]
+        );
+        assert_eq!(client.text(&text.replace(",\"cid\":3", "")), NOTHING);
+    }
+    assert_eq!(
+        client.text(r##"{"event":"#unsubscribe","cid":2}"##),
+        [error("2", "Unsubscribe channel name was malformatted")]
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#unsubscribe","data":"u","cid":7}"##),
+        ["unsubscribe u 7"]
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#unsubscribe","data":"u"}"##),
+        ["unsubscribe u -"]
+    );
+}
+
+#[test]
+fn publishes_of_the_wrong_shape_are_refused_if_they_are_calls() {
+    let mut client = Client::open(Probe::default());
+    for data in [
+        "null",
+        "{}",
+        r#"{"channel":5,"data":1}"#,
+        "\"x\"",
+        r#"{"channel":null}"#,
+    ] {
+        let text = format!(r##"{{"event":"#publish","data":{data},"cid":4}}"##);
+        assert_eq!(
+            client.text(&text),
+            [error("4", "Publish channel name was malformatted")]
+        );
+        assert_eq!(client.text(&text.replace(",\"cid\":4", "")), NOTHING);
+    }
+}
+
+#[test]
+fn publishes_go_on_as_they_came_and_are_acknowledged_after() {
+    let mut client = Client::open(Probe::default());
+    for (data, channel, passed_on) in [
+        (
+            r#"{"data":{ "a" : 1.0 },"channel":"x","extra":9}"#,
+            "x",
+            r#"{"channel":"x","data":{ "a" : 1.0 }}"#,
+        ),
+        (r#"{"channel":""}"#, "", r#"{"channel":""}"#),
+        (
+            r#"{"channel":"x","data":null}"#,
+            "x",
+            r#"{"channel":"x","data":null}"#,
+        ),
+        (
+            r#"{"channel":"\u0061\/\n","data":1}"#,
+            "a/\n",
+            r#"{"channel":"a/\n","data":1}"#,
+        ),
+        (
+            r#"{"channel":"x","data":[1e400,-0,1]}"#,
+            "x",
+            r#"{"channel":"x","data":[null,0,1]}"#,
+        ),
+        (
+            r#"{"channel":"x","data":{"type":"Buffer","data":[104,105]}}"#,
+            "x",
+            r#"{"channel":"x","data":{"base64":true,"data":"aGk="}}"#,
+        ),
+        (
+            r#"{"channel":"changed","data":7}"#,
+            "changed",
+            r#"{"channel":"changed","data":[7]}"#,
+        ),
+    ] {
+        let text = format!(r##"{{"event":"#publish","data":{data},"cid":5}}"##);
+        let published = format!(r##"publish {channel} {{"event":"#publish","data":{passed_on}}}"##);
+        assert_eq!(client.text(&text), [published.as_str(), r#"{"rid":5}"#]);
+        assert_eq!(client.text(&text.replace(",\"cid\":5", "")), [published]);
+    }
+}
+
+#[test]
+fn refused_publishes_are_not_published() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r##"{"event":"#publish","data":{"channel":"denied"},"cid":1}"##),
+        [r#"{"rid":1,"error":{"message":"no"}}"#]
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#publish","data":{"channel":"denied"}}"##),
+        NOTHING
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#publish","data":{"channel":"silent"},"cid":1}"##),
+        [concat!(
+            r#"{"rid":1,"error":{"message":"The publishIn AGAction was blocked by inbound middleware","#,
+            r#""name":"SilentMiddlewareBlockedError","type":"inbound"}}"#
+        )]
+    );
+    client.settings.allow_client_publish = false;
+    // Checked before the shape.
+    assert_eq!(
+        client.text(r##"{"event":"#publish","data":5,"cid":2}"##),
+        [error("2", "Client publish feature is disabled")]
+    );
+    assert_eq!(
+        client.text(r##"{"event":"#publish","data":{"channel":"a","data":1}}"##),
+        NOTHING
+    );
+}
+
+#[test]
+fn malformed_input_is_ignored_after_the_handshake() {
+    let mut client = Client::open(Probe::default());
+    for text in [
+        "{\"event\":",
+        "hello",
+        "null",
+        "true",
+        "5",
+        "\"str\"",
+        "NaN",
+        "{}",
+        r#"{"data":1,"cid":9}"#,
+        "#1",
+        "#2",
+        r#"{"event":5,"cid":2}"#,
+        r#"{"event":{},"cid":3}"#,
+        r#"{"event":null,"cid":4}"#,
+        r#"{"rid":99,"data":1}"#,
+        r#"{"rid":"x"}"#,
+        r#"{"rid":1,"error":{"message":"x"}}"#,
+        "",
+        "[[[]]]",
+    ] {
+        assert_eq!(client.text(text), NOTHING, "{text}");
+    }
+    assert_eq!(client.binary(b""), NOTHING);
+    assert_eq!(client.binary(&[0, 1, 2, 0xff, 0xfe]), NOTHING);
+    assert_eq!(
+        client.text(r#"[[{"event":"empty","cid":2}],{"event":"empty","cid":3},null,5,"x"]"#),
+        [r#"{"rid":3}"#]
+    );
+}
+
+#[test]
+fn binary_messages_are_read_as_text() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.binary(br#"{"event":"echo","data":"bin","cid":2}"#),
+        [r#"{"rid":2,"data":"bin"}"#]
+    );
+    assert_eq!(
+        client.binary(b"{\"event\":\"echo\",\"data\":\"\xff\xc3\",\"cid\":2}"),
+        ["{\"rid\":2,\"data\":\"\u{fffd}\u{fffd}\"}"]
+    );
+}
+
+#[test]
+fn what_is_nested_too_deeply_is_raw_and_counted() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(client.text(&"[".repeat(100_000)), NOTHING);
+    assert_eq!(
+        (
+            client.scratch.take_json_depth_hits(),
+            client.scratch.take_json_depth_hits()
+        ),
+        (1, 0)
+    );
+}
+
+#[test]
+fn data_as_deep_as_the_scanner_takes_it_goes_through_all_that_may_read_it() {
+    let mut client = Client::open(Probe::default());
+    let deep = format!("{}1{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
+    for data in [
+        format!(r#"{{"a":{deep}}}"#),
+        format!(r#"{{"a":{deep},"b":-0.5}}"#),
+    ] {
+        let answer = client.text(&format!(r#"{{"event":"echo","data":{data},"cid":2}}"#));
+        assert_eq!(answer, [format!(r#"{{"rid":2,"data":{data}}}"#)]);
+    }
+    // A buffer of one octet, which is no number.
+    assert_eq!(
+        client.text(&format!(
+            r#"{{"event":"echo","data":{{"type":"Buffer","data":{deep}}},"cid":2}}"#
+        )),
+        [r#"{"rid":2,"data":{"base64":true,"data":"AA=="}}"#]
+    );
+    assert_eq!(
+        client.text(&format!(r#"{{"event":"sum","data":{deep},"cid":2}}"#)),
+        [r#"{"rid":2,"error":{"message":"numbers wanted"}}"#]
+    );
+}
+
+#[test]
+fn call_ids_are_echoed_as_javascript_prints_them() {
+    let mut client = Client::open(Probe::default());
+    for (cid, rid) in [
+        ("0", "0"),
+        ("-1", "-1"),
+        ("1.5", "1.5"),
+        ("9007199254740993", "9007199254740992"),
+        ("1e400", "null"),
+        ("1e21", "1e+21"),
+        ("1e-7", "1e-7"),
+        ("-0", "0"),
+        ("100000000000000000000", "100000000000000000000"),
+    ] {
+        let answer = client.text(&format!(r#"{{"event":"echo","data":1,"cid":{cid}}}"#));
+        assert_eq!(answer, [format!(r#"{{"rid":{rid},"data":1}}"#)]);
+    }
+    for cid in ["\"5\"", "null", "true"] {
+        assert_eq!(
+            client.text(&format!(r#"{{"event":"echo","data":1,"cid":{cid}}}"#)),
+            NOTHING
+        );
+    }
+}
+
+#[test]
+fn calls_are_answered_by_the_application_or_not_at_all() {
+    let mut client = Client::open(Probe::default());
+    for (text, answer) in [
+        (
+            r#"{"event":"echo","data":{"__proto__":{"x":1}},"cid":2}"#,
+            r#"{"rid":2,"data":{"__proto__":{"x":1}}}"#,
+        ),
+        (
+            r#"{"event":"echo","data":[-0,1e400],"cid":2}"#,
+            r#"{"rid":2,"data":[0,null]}"#,
+        ),
+        (r#"{"event":"null","cid":2}"#, r#"{"rid":2,"data":null}"#),
+        (r#"{"event":"","cid":2}"#, r#"{"rid":2}"#),
+        (r#"{"event":"\u0065mpty","cid":2}"#, r#"{"rid":2}"#),
+        (
+            r#"{"event":"fail","cid":2}"#,
+            r#"{"rid":2,"error":"just a string"}"#,
+        ),
+        (
+            r#"{"event":"sum","data":[1,2.5],"cid":2}"#,
+            r#"{"rid":2,"data":3.5}"#,
+        ),
+        (
+            r#"{"event":"sum","data":"x","cid":2}"#,
+            r#"{"rid":2,"error":{"message":"numbers wanted"}}"#,
+        ),
+        (
+            r#"{"event":"block","cid":2}"#,
+            concat!(
+                r#"{"rid":2,"error":{"message":"The invoke AGAction was blocked by inbound middleware","#,
+                r#""name":"SilentMiddlewareBlockedError","type":"inbound"}}"#
+            ),
+        ),
+    ] {
+        assert_eq!(client.text(text), [answer]);
+    }
+    for event in [
+        "nosuch",
+        "#nosuch",
+        "#ping",
+        "#disconnect",
+        "#setAuthToken",
+        "#kickOut",
+        "__proto__",
+        "constructor",
+        "toString",
+    ] {
+        assert_eq!(client.text(&format!(r#"{{"event":"{event}","cid":2}}"#)), NOTHING);
+    }
+}
+
+// --- Order: wire reference, section 12
+
+#[test]
+fn an_answer_overtakes_what_was_asked_for_before_it() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"{"event":"order","cid":2}"#),
+        [
+            r#"{"rid":2,"data":"reply"}"#,
+            r#"{"event":"t1","data":1}"#,
+            r##"publish p {"event":"#publish","data":{"channel":"p","data":2}}"##,
+            r#"{"event":"t2"}"#,
+        ]
+    );
+}
+
+#[test]
+fn a_disconnect_lets_the_answer_and_publications_through_and_nothing_else() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"[{"event":"leave","cid":2},{"event":"empty","cid":3}]"#),
+        [
+            r#"{"rid":2,"data":"bye"}"#,
+            r##"publish kept {"event":"#publish","data":{"channel":"kept","data":1}}"##,
+            "close 4321",
+        ]
+    );
+}
+
+#[test]
+fn kick_outs_name_their_channel_and_reason() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"{"event":"kick","cid":2}"#),
+        [
+            r#"{"rid":2}"#,
+            r##"kick a {"event":"#kickOut","data":{"channel":"a","message":"m"}}"##,
+            "kick all -",
+        ]
+    );
+    let mut decisions = Decisions::new();
+    let reason = Some(decisions.write(|out| out.extend_from_slice(b"\"m\"")));
+    for (reason, expected) in [
+        (
+            reason,
+            r##"{"event":"#kickOut","data":{"channel":"c","message":"m"}}"##,
+        ),
+        (None, r##"{"event":"#kickOut","data":{"channel":"c"}}"##),
+    ] {
+        let message = client.session.kicked_out(b"c", reason, &mut decisions);
+        assert_eq!(decisions.bytes(message), expected.as_bytes());
+    }
+}
+
+// --- Authentication: wire reference, section 8
+
+const REMOVE: &str = r##"{"event":"#removeAuthToken"}"##;
+
+#[test]
+fn a_token_can_be_shown_after_the_handshake() {
+    let mut client = Client::open(Probe::default());
+    let good = authenticate(r#"{"user":"bob"}"#);
+    assert_eq!(
+        client.text(&good),
+        [r#"{"rid":2,"data":{"isAuthenticated":true,"authError":null}}"#]
+    );
+    assert_eq!(
+        client.text(r#"{"event":"who","cid":3}"#),
+        [r#"{"rid":3,"data":{"user":"bob","iat":1000000}}"#]
+    );
+    assert_eq!(client.text(&good.replace(",\"cid\":2", "")), ["close 4008"]);
+    assert_eq!(
+        client.text(&good.replace("\"cid\":2", "\"cid\":\"2\"")),
+        ["close 4008"]
+    );
+}
+
+#[test]
+fn a_bad_token_is_an_error_and_ends_the_former_authentication() {
+    let missing = r#"{"message":"jwt must be provided","name":"AuthTokenInvalidError","isBadToken":true}"#;
+    let no_string = r#"{"message":"Invalid token format - Token must be a string","name":"AuthTokenError","isBadToken":true}"#;
+    for (data, error) in [
+        ("", missing),
+        (r#""data":null,"#, missing),
+        (r#""data":"","#, missing),
+        (r#""data":5,"#, no_string),
+        (r#""data":false,"#, no_string),
+        (r#""data":0,"#, no_string),
+        (r#""data":{},"#, no_string),
+    ] {
+        let mut client = Client::new(Probe::default());
+        client.text(&good());
+        assert_eq!(
+            client.text(&format!(r##"{{"event":"#authenticate",{data}"cid":2}}"##)),
+            [format!(r#"{{"rid":2,"error":{error}}}"#), REMOVE.to_owned()]
+        );
+        assert_eq!(client.text(r#"{"event":"who","cid":3}"#), [r#"{"rid":3}"#]);
+    }
+}
+
+#[test]
+fn a_soft_refusal_is_an_answer_and_ends_the_former_authentication() {
+    let mut client = Client::new(Probe::default());
+    client.text(&good());
+    let inactive = authenticate(r#"{"nbf":2000000}"#);
+    assert_eq!(
+        client.text(&inactive),
+        [concat!(
+            r#"{"rid":2,"data":{"isAuthenticated":false,"authError":{"message":"jwt not active","#,
+            r#""name":"AuthTokenNotBeforeError","date":"1970-01-24T03:33:20.000Z","isBadToken":false}}}"#
+        )]
+    );
+    assert_eq!(client.text(r#"{"event":"who","cid":3}"#), [r#"{"rid":3}"#]);
+    client.app.refuse_token = Some(AppError::new("softly").into());
+    let good = authenticate(r#"{"user":"bob"}"#);
+    assert_eq!(
+        client.text(&good),
+        [r#"{"rid":2,"data":{"isAuthenticated":false,"authError":{"message":"softly"}}}"#]
+    );
+    client.app.refuse_token = Some(AppError::new("hard").bad_token().into());
+    assert_eq!(
+        client.text(&good),
+        [
+            r#"{"rid":2,"error":{"message":"hard","isBadToken":true}}"#,
+            REMOVE
+        ]
+    );
+}
+
+#[test]
+fn a_client_that_logs_itself_out_is_not_answered() {
+    let mut client = Client::new(Probe::default());
+    client.text(&good());
+    assert_eq!(client.text(r##"{"event":"#removeAuthToken","cid":2}"##), NOTHING);
+    assert_eq!(client.text(r#"{"event":"who","cid":3}"#), [r#"{"rid":3}"#]);
+}
+
+#[test]
+fn a_token_from_the_server_follows_the_answer_of_the_login() {
+    let mut client = Client::open(Probe::default());
+    let outcome = client.text(r#"{"event":"login","cid":2}"#);
+    assert_eq!(outcome.0[0], r#"{"rid":2}"#);
+    assert!(
+        outcome.0[1].starts_with(r##"{"event":"#setAuthToken","data":{"token":""##),
+        "{outcome:?}"
+    );
+    assert!(client.text(r#"{"event":"who","cid":3}"#).0[0].contains(r#""user":"alice""#));
+    assert_eq!(
+        client.text(r#"{"event":"logout","cid":4}"#),
+        [r#"{"rid":4}"#, REMOVE]
+    );
+    assert_eq!(client.text(r#"{"event":"who","cid":3}"#), [r#"{"rid":3}"#]);
+}
+
+#[test]
+fn a_token_that_cannot_be_signed_closes_without_an_answer() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(client.text(r#"{"event":"badLogin","cid":2}"#), ["close 4002"]);
+}
+
+#[test]
+fn a_token_that_was_old_when_it_was_signed_goes_with_the_next_packet() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(client.text(r#"{"event":"oldLogin","cid":2}"#).0.len(), 2);
+    assert_eq!(
+        client.text(r#"{"event":"empty","cid":3}"#),
+        [REMOVE, r#"{"rid":3}"#]
+    );
+}
+
+#[test]
+fn an_expired_token_is_taken_away_once_before_the_answer_and_the_packet_is_carried_out() {
+    for (packet, after) in [
+        (r#"{"event":"expired","cid":2}"#, r#"{"rid":2,"data":1000010.0}"#),
+        (
+            r##"{"event":"#subscribe","data":{"channel":"a"},"cid":2}"##,
+            "subscribe a 2",
+        ),
+        (
+            r##"{"event":"#unsubscribe","data":"a","cid":2}"##,
+            "unsubscribe a 2",
+        ),
+        (
+            r##"{"event":"#publish","data":{"channel":"a"}}"##,
+            r##"publish a {"event":"#publish","data":{"channel":"a"}}"##,
+        ),
+    ] {
+        let mut client = Client::new(Probe::default());
+        client.text(&good());
+        // Exactly at `exp` it is still good: the test is "greater".
+        client.wait_ms(10_000);
+        assert!(client.text(r#"{"event":"who","cid":9}"#).0[0].contains("bob"));
+        client.wait_ms(1);
+        assert_eq!(client.text(packet), [REMOVE, after]);
+        assert_eq!(client.text(r#"{"event":"empty","cid":3}"#), [r#"{"rid":3}"#]);
+    }
+}
+
+#[test]
+fn a_pong_finds_an_expired_token_and_other_input_does_not() {
+    let mut client = Client::new(Probe::default());
+    client.text(&good());
+    client.wait_ms(10_001);
+    for text in ["garbage", r#"{"rid":1}"#] {
+        assert_eq!(client.text(text), NOTHING);
+    }
+    assert_eq!(client.text(""), [REMOVE]);
+    assert_eq!(client.text(""), NOTHING);
+}
+
+// --- The built-in application
+
+#[test]
+fn pings_are_counted_over_all_clients_of_a_core() {
+    let mut client = Client::open(Builtin::new());
+    assert_eq!(
+        client.text(r#"{"event":"ping"}"#),
+        [r#"{"event":"pong","data":{"count":1}}"#]
+    );
+    assert_eq!(
+        client.text(r#"{"event":"ping","data":{"count":1},"cid":5}"#),
+        [r#"{"rid":5,"data":{"count":2}}"#]
+    );
+    assert_eq!(client.text(r#"{"event":"pong","cid":6}"#), NOTHING);
+    let mut other = Client::open(client.app);
+    assert_eq!(
+        other.text(r#"{"event":"ping","cid":1}"#),
+        [r#"{"rid":1,"data":{"count":3}}"#]
+    );
+}
