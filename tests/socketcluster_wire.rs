@@ -1,0 +1,450 @@
+//! Recorded traffic replayed: what real clients once sent to the reference server is sent to the built binary, and what
+//! comes back must be what came back then. The scenarios and what was left out: `data/traces/README.md`.
+//!
+//! Socket ids, ping counts and the dates inside token errors differ by nature and are taken out on both sides. Each
+//! connection's messages are compared in order; the order of a publication or event and the answers around it is
+//! unspecified (wire reference, section 12), so those two may interleave differently.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+/// The throw-away key that the recorded tokens are signed with.
+const AUTH_KEY: &str = "test-secret";
+/// How long a message may take before the replay fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Scenarios replayed at the same time.
+const PARALLEL: usize = 16;
+
+#[test]
+fn recorded_scenarios_are_answered_as_the_reference_answered_them() {
+    let mut by_environment: BTreeMap<String, Vec<Scenario>> = BTreeMap::new();
+    for scenario in scenarios() {
+        by_environment
+            .entry(scenario.environment.to_string())
+            .or_default()
+            .push(scenario);
+    }
+    let count: usize = by_environment.values().map(Vec::len).sum();
+    assert!(count > 200, "only {count} scenarios were found");
+
+    let failures: Vec<String> = by_environment
+        .values()
+        .flat_map(|scenarios| {
+            let server = Server::start(&scenarios[0].environment);
+            scenarios
+                .chunks(PARALLEL)
+                .flat_map(|some| replay_together(some, server.port))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} of {count} differ:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+fn replay_together(scenarios: &[Scenario], port: u16) -> Vec<String> {
+    thread::scope(|scope| {
+        let replays: Vec<_> = scenarios
+            .iter()
+            .map(|scenario| (scenario, scope.spawn(move || replay(scenario, port))))
+            .collect();
+        replays
+            .into_iter()
+            .filter_map(|(scenario, replay)| {
+                let difference = replay
+                    .join()
+                    .expect("a replay reports, it does not panic")
+                    .err()?;
+                Some(format!("{}: {difference}", scenario.name))
+            })
+            .collect()
+    })
+}
+
+/// One recorded scenario: connections of one client or several, in the order of the recording.
+struct Scenario {
+    name: String,
+    environment: Value,
+    entries: Vec<Value>,
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/traces");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the traces are part of the repository")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    files.sort();
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for path in files {
+        let file = path.file_stem().expect("a file").to_string_lossy().into_owned();
+        for line in std::fs::read_to_string(&path).expect("a readable file").lines() {
+            let entry: Value = serde_json::from_str(line).expect("one JSON object a line");
+            match entry["scenario"].as_str() {
+                Some(name) => scenarios.push(Scenario {
+                    name: format!("{file}: {name}"),
+                    environment: entry["environment"].clone(),
+                    entries: Vec::new(),
+                }),
+                None => scenarios
+                    .last_mut()
+                    .expect("a scenario begins each file")
+                    .entries
+                    .push(entry),
+            }
+        }
+    }
+    scenarios
+}
+
+/// Sends the recorded client's messages, each when all that the server had sent before it has come.
+fn replay(scenario: &Scenario, port: u16) -> Result<(), String> {
+    let mut connections: BTreeMap<u64, Connection> = BTreeMap::new();
+    for entry in &scenario.entries {
+        let number = entry["conn"].as_u64().ok_or("an entry without its connection")?;
+        let connection = match connections.entry(number) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(Connection::open(port)?),
+        };
+        if entry["dir"] == "s2c" {
+            connection.expect(entry);
+        } else {
+            connection.receive_expected()?;
+            connection.send(entry)?;
+        }
+    }
+    connections.values_mut().try_for_each(Connection::finish)
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Bytes that came and are not yet a whole frame.
+    unread: Vec<u8>,
+    received: Vec<String>,
+    expected: Vec<String>,
+    /// The recording shows the end of the connection after a close frame or a refusal.
+    expects_end: bool,
+    upgraded: bool,
+    ended: bool,
+}
+
+impl Connection {
+    fn open(port: u16) -> Result<Connection, String> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Ok(Connection {
+            stream,
+            unread: Vec::new(),
+            received: Vec::new(),
+            expected: Vec::new(),
+            expects_end: false,
+            upgraded: false,
+            ended: false,
+        })
+    }
+
+    fn expect(&mut self, entry: &Value) {
+        let kind = entry["kind"].as_str().unwrap_or_default();
+        match kind {
+            "tcp_end" | "tcp_error" => self.expects_end = true,
+            "close" => self
+                .expected
+                .push(format!("close {}", hex(&close_payload(&entry["data"])))),
+            _ => self
+                .expected
+                .push(format!("{kind} {}", entry["data"].as_str().unwrap_or_default())),
+        }
+    }
+
+    fn send(&mut self, entry: &Value) -> Result<(), String> {
+        if let Some(wait) = entry["wait_ms"].as_u64() {
+            thread::sleep(Duration::from_millis(wait)); // the recorded client waited, for a timer of the server
+        }
+        let data = entry["data"].as_str().unwrap_or_default();
+        let bytes = match entry["kind"].as_str().unwrap_or_default() {
+            "http" => format!("{data}\r\n\r\n").into_bytes(),
+            "text" => frame(0x1, with_tokens(data, entry).as_bytes()),
+            "binary" => frame(0x2, &unhex(data)),
+            "close" => frame(0x8, &close_payload(&entry["data"])),
+            "ping" => frame(0x9, &unhex(data)),
+            "pong" => frame(0xa, &unhex(data)),
+            "tcp_end" => {
+                self.expects_end = true;
+                let _ = self.stream.shutdown(Shutdown::Write); // fails if the server ended first
+                return Ok(());
+            }
+            other => return Err(format!("the recording has an unknown kind {other}")),
+        };
+        // A write fails where the recorded client's close crossed the server's: what came back decides.
+        let _ = self.stream.write_all(&bytes);
+        Ok(())
+    }
+
+    /// Reads until as much has come as the recording shows up to here.
+    fn receive_expected(&mut self) -> Result<(), String> {
+        while self.received.len() < self.expected.len() && !self.ended {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.receive_expected()?;
+        while self.expects_end && !self.ended {
+            self.read()?;
+        }
+        let (expected, received) = (normalised(&self.expected), normalised(&self.received));
+        let split = |lines: &[String]| -> (Vec<String>, Vec<String>) {
+            lines
+                .iter()
+                .cloned()
+                .partition(|line| line.starts_with("text {\"event\":"))
+        };
+        if split(&expected) == split(&received) {
+            return Ok(());
+        }
+        Err(format!("\n  recorded {expected:#?}\n  now      {received:#?}"))
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        let mut bytes = [0; 65_536];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.unread.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => self.ended = true,
+            Err(error) => {
+                return Err(format!(
+                    "{error} while waiting\n  recorded {:#?}\n  now      {:#?}",
+                    self.expected, self.received
+                ));
+            }
+        }
+        if !self.upgraded {
+            self.take_head();
+        }
+        while self.upgraded && self.take_frame() {}
+        Ok(())
+    }
+
+    /// A 101 ends at its empty line; a refusal with the connection.
+    fn take_head(&mut self) {
+        let text = String::from_utf8_lossy(&self.unread).into_owned();
+        let Some(end) = text.find("\r\n\r\n") else { return };
+        if text.starts_with("HTTP/1.1 101 ") {
+            self.received.push(format!("http {}", &text[..end]));
+            self.unread.drain(..end + 4);
+            self.upgraded = true;
+        } else if self.ended {
+            self.received.push(format!("http {text}"));
+            self.unread.clear();
+        }
+    }
+
+    fn take_frame(&mut self) -> bool {
+        let bytes = &self.unread;
+        let [first, second, ..] = bytes[..] else {
+            return false;
+        };
+        let (head, size) = match second & 0x7f {
+            126 if bytes.len() >= 4 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
+            short @ 0..126 => (2, usize::from(short)),
+            _ => return false, // no recorded message is that long
+        };
+        if bytes.len() < head + size {
+            return false;
+        }
+        let payload = &bytes[head..head + size];
+        let kind = match first {
+            0x81 => format!("text {}", String::from_utf8_lossy(payload)),
+            0x82 => format!("binary {}", hex(payload)),
+            0x88 => format!("close {}", hex(payload)),
+            0x89 => format!("ping {}", hex(payload)),
+            0x8a => format!("pong {}", hex(payload)),
+            other => format!("frame beginning with {other:#x}"),
+        };
+        // The server's pings come by its clock; the recordings are kept without them.
+        if !matches!(kind.as_str(), "text " | "text #1") {
+            self.received.push(kind);
+        }
+        self.unread.drain(..head + size);
+        true
+    }
+}
+
+/// The built binary in one configuration, ended with the test.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(environment: &Value) -> Server {
+        // The port is free for a moment only; another process may take it first.
+        (0..5)
+            .find_map(|_| Server::try_start(environment))
+            .expect("the binary listens on one of five free ports")
+    }
+
+    fn try_start(environment: &Value) -> Option<Server> {
+        let port = TcpListener::bind(("127.0.0.1", 0))
+            .ok()?
+            .local_addr()
+            .ok()?
+            .port();
+        let variables = environment.as_object()?.iter();
+        let process = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+            .env("RINGCAST_LISTEN", format!("127.0.0.1:{port}"))
+            .env("RINGCAST_ADMIN", "off")
+            .env("RINGCAST_AUTH_KEY", AUTH_KEY)
+            .env("RINGCAST_CORES", "2")
+            .env("RINGCAST_LOG", "warn")
+            .envs(variables.filter_map(|(name, value)| Some((name, value.as_str()?))))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the binary was built");
+        let mut server = Server { process, port };
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(server);
+            }
+            if server.process.try_wait().ok()?.is_some() {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it may have ended by itself
+        let _ = self.process.wait();
+    }
+}
+
+/// A whole client frame.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut bytes = vec![0x80 | opcode];
+    match u8::try_from(payload.len()) {
+        Ok(size @ 0..126) => bytes.push(0x80 | size),
+        Ok(_) | Err(_) => {
+            bytes.push(0x80 | 126);
+            let size = u16::try_from(payload.len()).expect("recorded messages are short");
+            bytes.extend_from_slice(&size.to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&MASK);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    bytes
+}
+
+fn close_payload(data: &Value) -> Vec<u8> {
+    let Some(code) = data["code"].as_u64() else {
+        return Vec::new();
+    };
+    let code = u16::try_from(code).expect("a close code has two bytes");
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(data["reason"].as_str().unwrap_or_default().as_bytes());
+    payload
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex in the recording"))
+        .collect()
+}
+
+/// The recorded tokens have expired: each is signed again, its times as far from now as they were then.
+fn with_tokens(data: &str, entry: &Value) -> String {
+    let tokens = entry["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let numbered = tokens.iter().enumerate();
+    numbered.fold(data.to_owned(), |text, (at, token)| {
+        text.replace(&format!("$TOKEN{at}"), &signed(token))
+    })
+}
+
+fn signed(token: &Value) -> String {
+    let algorithm = token["algorithm"].as_str().unwrap_or_default();
+    let hash = match algorithm {
+        "HS256" => hmac::HMAC_SHA256,
+        "HS384" => hmac::HMAC_SHA384,
+        "HS512" => hmac::HMAC_SHA512,
+        other => panic!("a recorded token is signed with {other}"),
+    };
+    let mut claims = token["claims"].clone();
+    for (name, seconds) in token["relative"].as_object().into_iter().flatten() {
+        claims[name] = Value::from(unix_seconds() + seconds.as_i64().unwrap_or_default());
+    }
+    let header = format!(r#"{{"alg":"{algorithm}","typ":"JWT"}}"#);
+    let text = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
+    let signature = hmac::sign(&hmac::Key::new(hash, AUTH_KEY.as_bytes()), text.as_bytes());
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that signs tokens needs the time of day"
+)]
+fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    i64::try_from(since.as_secs()).expect("before the end of time")
+}
+
+/// Socket ids, counts and dates taken out.
+fn normalised(lines: &[String]) -> Vec<String> {
+    let id = lines
+        .iter()
+        .find_map(|line| between(line, "\"data\":{\"id\":\"", '"'));
+    lines
+        .iter()
+        .map(|line| {
+            let mut text = id.map_or_else(|| line.clone(), |id| line.replace(id, "ID"));
+            for (start, end) in [("\"count\":", '}'), ("\"expiry\":\"", '"'), ("\"date\":\"", '"')] {
+                if let Some(value) = between(&text, start, end).map(str::to_owned) {
+                    text = text.replace(&format!("{start}{value}"), &format!("{start}X"));
+                }
+            }
+            text
+        })
+        .collect()
+}
+
+fn between<'a>(text: &'a str, start: &str, end: char) -> Option<&'a str> {
+    let from = text.find(start)? + start.len();
+    let value = &text[from..];
+    Some(&value[..value.find(end)?])
+}
