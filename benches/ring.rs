@@ -121,7 +121,7 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
             read -= 1;
             if !core
                 .subscriptions
-                .subscribers(delivery.hash, b"channel")
+                .subscribers(delivery.hash, || b"channel")
                 .is_empty()
             {
                 // As a core does that hands the bytes on.

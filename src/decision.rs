@@ -12,6 +12,8 @@
 
 use std::ops::Range;
 
+use crate::config::limits::Limit;
+
 /// A whole WebSocket message as a session receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -321,6 +323,31 @@ impl CloseReason {
             CloseReason::Draining => 16,
             CloseReason::Application(_) => 17,
             CloseReason::Internal => 18,
+        }
+    }
+
+    /// The limit that was hit, if one was.
+    pub const fn limit(self) -> Option<Limit> {
+        match self {
+            CloseReason::RequestTimeout => Some(Limit::RequestTime),
+            CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::TooManyFragments => Some(Limit::Fragments),
+            CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
+            CloseReason::PongTimeout => Some(Limit::PongTime),
+            // Counted where they are met, since more can come of them than a close.
+            CloseReason::SlowConsumer | CloseReason::CloseTimeout => None,
+            CloseReason::PeerClosed
+            | CloseReason::PeerVanished
+            | CloseReason::HttpAnswered
+            | CloseReason::ProtocolError
+            | CloseReason::InvalidUtf8
+            | CloseReason::MessageBeforeHandshake
+            | CloseReason::CallIdMissing
+            | CloseReason::HandshakeRefused(_)
+            | CloseReason::SigningFailed
+            | CloseReason::Draining
+            | CloseReason::Application(_)
+            | CloseReason::Internal => None,
         }
     }
 

@@ -64,7 +64,7 @@ impl Subscriptions {
             let limit = limits.channels_per_connection_max;
             return SubscribeOutcome::TooMany { limit };
         }
-        let known = self.find(hash, name);
+        let known = self.find(hash, || name);
         if known.is_some_and(|channel| place(held, channel).is_ok()) {
             return SubscribeOutcome::Subscribed;
         }
@@ -82,7 +82,7 @@ impl Subscriptions {
 
     /// Unsubscribes a connection. The caller first drains the ring, as for [`Subscriptions::subscribe`].
     pub fn unsubscribe(&mut self, connection: u32, name: &[u8], hash: ChannelHash) -> UnsubscribeOutcome {
-        let Some(channel) = self.find(hash, name) else {
+        let Some(channel) = self.find(hash, || name) else {
             return UnsubscribeOutcome::NotSubscribed;
         };
         let name_bytes = self.channel(channel).name.len();
@@ -106,8 +106,9 @@ impl Subscriptions {
         }
     }
 
-    /// The connections that are subscribed to a channel, in no particular order.
-    pub fn subscribers(&self, hash: ChannelHash, name: &[u8]) -> &[u32] {
+    /// The connections that are subscribed to a channel, in no particular order. `name` is asked only when a channel
+    /// with this hash is known: for most publications of others, their memory is then not touched.
+    pub fn subscribers<'n>(&self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) -> &[u32] {
         match self.find(hash, name) {
             Some(channel) => self.channel(channel).subscribers.as_slice(),
             None => &[],
@@ -133,10 +134,10 @@ impl Subscriptions {
         self.len == 0
     }
 
-    fn find(&self, hash: ChannelHash, name: &[u8]) -> Option<u32> {
+    fn find<'n>(&self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) -> Option<u32> {
         let same = |&channel: &u32| {
             let channel = self.channel(channel);
-            channel.hash == hash && *channel.name == *name
+            channel.hash == hash && *channel.name == *name()
         };
         self.table.find(hash.as_u64(), same).copied()
     }

@@ -38,7 +38,7 @@ impl Fixture {
 
     fn subscribers(&self, name: &str) -> BTreeSet<u32> {
         self.subscriptions
-            .subscribers(hash(name), name.as_bytes())
+            .subscribers(hash(name), || name.as_bytes())
             .iter()
             .copied()
             .collect()
