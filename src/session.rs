@@ -4,12 +4,14 @@
 //! methods on all of them, and knows none.
 
 use crate::app::App;
+pub use crate::app::Scratch;
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
-use crate::socketcluster::session::{Environment, SessionIds, Settings};
+pub use crate::socketcluster::session::{Environment, SessionIds, Settings};
+pub use crate::socketcluster::version::Protocol;
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,6 +128,14 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
             Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// Counts silence up to now as this server's doing: it has not read the connection.
+    pub fn excuse(&mut self, now: Now) {
+        match self {
+            Session::SocketCluster(session) => session.excuse(now),
+            Session::Echo(_) => {}
         }
     }
 

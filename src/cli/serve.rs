@@ -19,7 +19,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     }
     let config = loaded.config.clone();
     server::run(
-        config,
+        &config,
         Reload {
             sources,
             loaded,

@@ -225,11 +225,11 @@ impl Control {
 
     async fn drain(&self, signals: &mut Signals) -> Exit {
         let begin = self.shared.clock.now().uptime;
-        let deadline_in = self.shared.config.drain;
+        let within = self.shared.config.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
-        self.shared.order(Order::Drain { deadline_in });
-        let overdue = sleep(deadline_in + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
+        self.shared.order(Order::Drain { within });
+        let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
         let mut look = interval(LOOK_EVERY);
         loop {

@@ -2,45 +2,43 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
-
-use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
 use crate::config::secret::Secret;
-use crate::metrics::block::CoreMetrics;
+use crate::cores::mailbox::{Mailbox, mailbox};
 
-/// A core's side of its handle.
+/// A core that only has a mailbox.
 struct FakeCore {
-    orders: Receiver<Order>,
-    status: Arc<AtomicU8>,
+    mailbox: Mailbox,
+    poll: mio::Poll,
 }
 
 impl FakeCore {
     fn new() -> (CoreHandle, FakeCore) {
-        let (sender, orders) = bounded(8);
-        let status = Arc::new(AtomicU8::new(SERVING));
-        let handle = CoreHandle {
-            orders: sender,
-            metrics: Arc::new(CoreMetrics::default()),
-            status: Arc::clone(&status),
-        };
-        (handle, FakeCore { orders, status })
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let (handle, mailbox) = mailbox(Arc::new(waker));
+        mailbox.set_status(CoreStatus::Serving);
+        (handle, FakeCore { mailbox, poll })
     }
 
-    fn becomes(&self, status: u8) {
-        self.status.store(status, Ordering::Release);
+    fn becomes(&self, status: CoreStatus) {
+        self.mailbox.set_status(status);
     }
 
-    fn next_order(&self) -> Order {
-        self.orders.recv_timeout(PATIENCE).unwrap()
+    fn next_order(&mut self) -> Order {
+        loop {
+            if let Some(order) = self.mailbox.try_receive() {
+                return order;
+            }
+            self.poll
+                .poll(&mut mio::Events::with_capacity(1), Some(PATIENCE))
+                .unwrap();
+        }
     }
 }
 
-const STARTING: u8 = 0;
-const SERVING: u8 = 1;
-const STOPPED: u8 = 3;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -87,7 +85,7 @@ impl Running {
 
     fn end(self) -> Exit {
         self.handle.drain();
-        self.core.becomes(STOPPED);
+        self.core.becomes(CoreStatus::Stopped);
         self.thread.join().unwrap().unwrap()
     }
 }
@@ -160,17 +158,17 @@ fn stats_show_settings_without_secrets() {
 
 #[test]
 fn readiness_follows_the_cores_and_ends_with_the_drain() {
-    let running = run(Config::default());
+    let mut running = run(Config::default());
     assert_eq!(running.status("GET /readyz HTTP/1.1"), 200);
-    running.core.becomes(STARTING);
+    running.core.becomes(CoreStatus::Starting);
     assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
     assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
-    running.core.becomes(SERVING);
+    running.core.becomes(CoreStatus::Serving);
     running.handle.drain();
     assert_eq!(
         running.core.next_order(),
         Order::Drain {
-            deadline_in: Config::default().drain
+            within: Config::default().drain
         }
     );
     assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
@@ -190,12 +188,12 @@ fn a_drain_that_does_not_end_is_cut_off() {
         ..Config::default()
     };
     config.limits.close_timeout = Duration::from_millis(1);
-    let running = run(config);
+    let mut running = run(config);
     running.handle.drain();
     assert_eq!(
         running.core.next_order(),
         Order::Drain {
-            deadline_in: Duration::ZERO
+            within: Duration::ZERO
         }
     );
     assert_eq!(running.core.next_order(), Order::Stop);
@@ -205,7 +203,7 @@ fn a_drain_that_does_not_end_is_cut_off() {
 #[test]
 fn a_core_that_ends_by_itself_ends_the_process() {
     let running = run(Config::default());
-    running.core.becomes(STOPPED);
+    running.core.becomes(CoreStatus::Stopped);
     assert_eq!(running.thread.join().unwrap().unwrap(), Exit::CoreLost);
 }
 

@@ -118,6 +118,11 @@ impl Session {
         }
     }
 
+    /// Counts silence up to now as this server's doing: it has not read the connection.
+    pub fn excuse(&mut self, now: Now) {
+        self.heard = now.uptime;
+    }
+
     /// Whether the handshake is done and the end has not come.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })

@@ -1,0 +1,94 @@
+//! Bad-luck correction: which core an accepted socket belongs to.
+//!
+//! `SO_REUSEPORT` spreads connections by a hash, so some cores get more than their share. Each core's load is the
+//! number of connections it has or has been sent; a core that accepts while another is lighter hands the socket on.
+//! The acceptor raises the load of the core it chose at once, so that sockets still on their way count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The loads of all cores, and whose copy this is.
+#[derive(Clone, Debug)]
+pub(crate) struct Loads {
+    own: usize,
+    all: Arc<[Load]>,
+}
+
+/// Written by every core that accepts and by the core that closes; read when accepting. Relaxed: a count that is a
+/// moment old costs one connection of balance, nothing else.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Load(AtomicU32);
+
+impl Loads {
+    /// One for each core.
+    pub(crate) fn new(cores: usize) -> Vec<Loads> {
+        let all: Arc<[Load]> = (0..cores).map(|_| Load::default()).collect();
+        (0..cores)
+            .map(|own| Loads {
+                own,
+                all: Arc::clone(&all),
+            })
+            .collect()
+    }
+
+    /// Chooses the core for one more connection and counts it there: this core, unless another has fewer.
+    pub(super) fn assign(&self) -> usize {
+        let mut chosen = self.own;
+        let mut least = self.load(self.own);
+        // Start behind the own place, so that cores that accept at the same moment choose different equals.
+        for step in 1..self.all.len() {
+            let other = (self.own + step) % self.all.len();
+            if self.load(other) < least {
+                (chosen, least) = (other, self.load(other));
+            }
+        }
+        self.all[chosen].0.fetch_add(1, Ordering::Relaxed);
+        chosen
+    }
+
+    /// Moves a connection that was assigned to `core` but could not be sent there to this core.
+    pub(super) fn keep(&self, core: usize) {
+        self.all[self.own].0.fetch_add(1, Ordering::Relaxed);
+        self.all[core].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a connection of this core.
+    pub(super) fn end(&self) {
+        self.all[self.own].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The least load of any core.
+    pub(super) fn least(&self) -> u32 {
+        (0..self.all.len()).map(|core| self.load(core)).min().unwrap_or(0)
+    }
+
+    fn load(&self, core: usize) -> u32 {
+        self.all[core].0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whichever_core_accepts_the_loads_stay_equal() {
+        let cores = Loads::new(4);
+        // All luck on one core.
+        let chosen: Vec<usize> = (0..100).map(|_| cores[2].assign()).collect();
+        for core in 0..4 {
+            assert_eq!(chosen.iter().filter(|&&c| c == core).count(), 25);
+        }
+        cores[1].end();
+        assert_eq!(cores[3].assign(), 1, "the place that was freed is filled first");
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_sent_counts_where_it_stays() {
+        let cores = Loads::new(2);
+        assert_eq!((cores[0].assign(), cores[0].assign()), (0, 1));
+        cores[0].keep(1);
+        assert_eq!(cores[0].assign(), 1);
+    }
+}

@@ -1,0 +1,147 @@
+//! One socket: its transport, its WebSocket state, its session, and where it is in its life.
+//!
+//! ```text
+//!            head complete            our close frame          the peer's close frame
+//!  Request ───────────────► Open ─────────────────► Closing ──────────────┐
+//!     │ answered with HTTP    │ the peer's close frame, answered           ▼
+//!     │                       │ or a broken frame, answered            Finishing ──► dropped
+//!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
+//! ```
+//!
+//! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
+//!
+//! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
+
+use std::net::SocketAddr;
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use crate::clock::Uptime;
+use crate::config::limits::Limits;
+use crate::decision::{CloseReason, Decisions};
+use crate::session::{self, Session};
+use crate::websocket::message::Receiver;
+
+use super::outbox::Outbox;
+
+/// Names one connection of a core, also after its place has been given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+/// One socket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) id: ConnectionId,
+    /// The visit of the wheel that counts; others are stale.
+    pub(super) armed: Uptime,
+    /// Whether it is in the list of outboxes to flush.
+    pub(super) dirty: bool,
+    /// Whether the socket may hold input that no event will tell about.
+    pub(super) unread: bool,
+    /// Whether it is not read because its outbox is full of replies.
+    pub(super) held_back: bool,
+    pub(super) outbox: Outbox,
+    /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
+    pub(super) leftover: Box<[u8]>,
+    pub(super) stalled: Option<Box<Stalled>>,
+    pub(super) phase: Phase,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The request head is not complete.
+    Request {
+        deadline: Uptime,
+        peer: Option<SocketAddr>,
+    },
+    Open(Open),
+    /// Our close frame is on its way; input is discarded up to the peer's.
+    Closing {
+        receiver: Receiver,
+        deadline: Uptime,
+    },
+    /// After the outbox our FIN follows; input is discarded up to the peer's.
+    Finishing {
+        deadline: Uptime,
+        fin_sent: bool,
+    },
+}
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) receiver: Receiver,
+    pub(super) session: Session,
+}
+
+/// What is left to do of a message whose publication found the ring full.
+#[derive(Debug)]
+pub(super) struct Stalled {
+    pub(super) decisions: Decisions,
+    /// The decision that did not succeed.
+    pub(super) at: usize,
+    /// How the connection ends afterwards, if it does.
+    pub(super) then: Option<CloseReason>,
+}
+
+impl ConnectionId {
+    pub(super) const fn new(index: u32, generation: u32) -> ConnectionId {
+        ConnectionId { index, generation }
+    }
+
+    pub(super) const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// As the poll knows it. An event may still be on its way when the connection has ended and its place is taken:
+    /// the generation tells.
+    pub(super) const fn token(self) -> Token {
+        Token(self.index as usize | (self.generation as usize) << 32)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of what `token` put together"
+    )]
+    pub(super) const fn from_token(token: Token) -> ConnectionId {
+        ConnectionId {
+            index: token.0 as u32,
+            generation: (token.0 >> 32) as u32,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it must not be read now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.held_back || self.stalled.is_some()
+    }
+
+    /// When it wants to be looked at.
+    pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
+        match &self.phase {
+            Phase::Request { deadline, .. }
+            | Phase::Closing { deadline, .. }
+            | Phase::Finishing { deadline, .. } => *deadline,
+            Phase::Open(open) => open.session.next_deadline(settings),
+        }
+    }
+}
+
+impl Phase {
+    /// The phase of a socket that has just come.
+    pub(super) fn begin(now: Uptime, peer: Option<SocketAddr>, limits: &Limits) -> Phase {
+        Phase::Request {
+            deadline: now + limits.request_timeout,
+            peer,
+        }
+    }
+}
+
+const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

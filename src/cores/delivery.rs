@@ -1,0 +1,132 @@
+//! From this core into the ring, and from the ring into the outboxes of this core's subscribers.
+//!
+//! Delivery follows each publish at once, so that a publisher that is subscribed gets its own copy before the
+//! acknowledgement, as from the reference. Subscribing and unsubscribing deliver first all that has been claimed, so
+//! that a subscription begins and ends at an exact place in the one order of publications.
+//!
+//! Waits: a claimed place that is not published yet belongs to a core between two instructions; it waits for nobody
+//! (`broker/ring.rs`), so these waits form no cycle.
+
+use crate::app::App;
+use crate::broker::{CoreSet, Delivery, RingFull, Subscriptions};
+use crate::config::limits::Limit;
+use crate::websocket::frame::{self, OpCode};
+
+use super::Core;
+use super::connections::Connections;
+
+/// What a turn has delivered, for the measure of its latency.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivered {
+    at_ns: u64,
+    subscribers: u64,
+}
+
+impl<A: App> Core<A> {
+    /// Publishes a message to all subscribers of a channel, on all cores.
+    pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) -> Result<(), RingFull> {
+        self.frame_head.clear();
+        frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
+        let hash = self.broker.hasher.hash(channel);
+        let parts = [&self.frame_head[..], message];
+        let mut published = self
+            .broker
+            .ring
+            .try_publish(channel, hash, &parts, self.turn_began_ns);
+        if published.is_err() {
+            // Make what room this core can make by itself, then try once more.
+            self.deliver();
+            let parts = [&self.frame_head[..], message];
+            published = self
+                .broker
+                .ring
+                .try_publish(channel, hash, &parts, self.turn_began_ns);
+        }
+        match published {
+            Ok(published) => {
+                self.metrics.publications.add(1);
+                self.wake(published.wake);
+                self.deliver();
+                Ok(())
+            }
+            Err(full) => {
+                self.metrics.ring_stalls.add(1);
+                self.metrics.limit_hit(Limit::Ring);
+                self.wake(full.wake);
+                Err(full)
+            }
+        }
+    }
+
+    /// Delivers what is published.
+    pub(super) fn deliver(&mut self) {
+        while let Some(delivery) = self.broker.ring.next() {
+            fan_out(
+                &delivery,
+                &self.broker.subscriptions,
+                &mut self.connections,
+                &mut self.delivered,
+            );
+        }
+        self.after_delivery();
+    }
+
+    /// Delivers all that any core has begun to publish before this call.
+    pub(super) fn deliver_all_claimed(&mut self) {
+        let target = self.broker.ring.claimed();
+        while let Some(delivery) = self.broker.ring.next_until(target) {
+            fan_out(
+                &delivery,
+                &self.broker.subscriptions,
+                &mut self.connections,
+                &mut self.delivered,
+            );
+        }
+        self.after_delivery();
+    }
+
+    fn after_delivery(&mut self) {
+        self.broker.ring.release();
+        self.broker.ring.reclaim();
+        self.end_those_found();
+    }
+
+    fn wake(&self, cores: CoreSet) {
+        for core in cores {
+            self.metrics.wakes.add(1);
+            // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+            let _ = self.wakers[core].wake();
+        }
+    }
+
+    /// Records how long the publications of this turn took from the publish to the write.
+    pub(super) fn record_latencies(&mut self) {
+        if self.delivered.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.elapsed_ns();
+        for Delivered { at_ns, subscribers } in self.delivered.drain(..) {
+            self.metrics
+                .publish_to_write_seconds
+                .record_many_ns(now_ns.saturating_sub(at_ns), subscribers);
+        }
+    }
+}
+
+/// Queues a publication for those of this core's connections that are subscribed to its channel.
+fn fan_out(
+    delivery: &Delivery<'_>,
+    subscriptions: &Subscriptions,
+    connections: &mut Connections,
+    delivered: &mut Vec<Delivered>,
+) {
+    let publication = &delivery.publication;
+    let subscribers = subscriptions.subscribers(delivery.hash, || publication.channel());
+    if !subscribers.is_empty() {
+        let taken = connections.deliver(subscribers, publication.frame());
+        delivered.push(Delivered {
+            at_ns: publication.at_ns(),
+            subscribers: taken,
+        });
+    }
+}

@@ -1,0 +1,252 @@
+//! How connections end, one by one and all together.
+//!
+//! [`Core::close`] is the one way out, whatever the cause: there a connection is unsubscribed, its session and the
+//! application are told, and its end is counted, once. What follows (close frame, answer, FIN) is only manners.
+
+use std::time::Duration;
+
+use tracing::{debug, error};
+
+use crate::app::App;
+use crate::clock::Uptime;
+use crate::decision::{Blame, CloseReason};
+use crate::websocket::close::CloseFrame;
+use crate::websocket::message::Receiver;
+
+use super::Core;
+use super::connection::{ConnectionId, Open, Phase};
+
+/// Clients being closed one after the other.
+#[derive(Debug)]
+pub(super) struct Draining {
+    ids: Vec<ConnectionId>,
+    closed: usize,
+    began: Uptime,
+    within: Duration,
+}
+
+/// How a connection is taken leave of.
+enum Leave {
+    /// There is nobody to say anything to.
+    Drop,
+    /// What is queued, then FIN.
+    Fin,
+    /// A close frame, then the peer's, then FIN.
+    CloseFrame,
+}
+
+impl<A: App> Core<A> {
+    /// Ends a connection.
+    pub(super) fn close(&mut self, id: ConnectionId, reason: CloseReason) {
+        self.close_saying(id, reason, "");
+    }
+
+    /// Ends a connection, with a text in the close frame, cut to what fits.
+    pub(super) fn close_saying(&mut self, id: ConnectionId, reason: CloseReason, text: &str) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let deadline = self.now.uptime + self.limits.close_timeout;
+        let finishing = Phase::Finishing {
+            deadline,
+            fin_sent: false,
+        };
+        let receiver = match std::mem::replace(&mut connection.phase, finishing) {
+            Phase::Request { .. } => None,
+            Phase::Open(open) => {
+                connection.stalled = None;
+                Some(self.leave(id, open, reason))
+            }
+            // All that is left is the socket.
+            before @ (Phase::Closing { .. } | Phase::Finishing { .. }) => {
+                connection.phase = before;
+                if matches!(leave(reason), Leave::Drop) {
+                    self.drop_socket(id);
+                }
+                return;
+            }
+        };
+        self.count_end(id, reason);
+        match (leave(reason), receiver) {
+            (Leave::Drop, _) | (Leave::CloseFrame, None) => {
+                self.drop_socket(id);
+                return;
+            }
+            (Leave::Fin, _) => {}
+            (Leave::CloseFrame, Some(receiver)) => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.phase = Phase::Closing { receiver, deadline };
+                }
+            }
+        }
+        if reason == CloseReason::SlowConsumer {
+            self.connections.discard_unsent(id);
+        }
+        if let Some(code) = reason.code() {
+            self.connections.send_close(
+                id,
+                &CloseFrame {
+                    code: Some(code),
+                    reason: text,
+                },
+            );
+        } else {
+            // Nothing may be queued: then the FIN is due at once.
+            self.connections.finish(id);
+        }
+        self.arm(id);
+    }
+
+    /// An open connection takes leave of its channels, its session and the application.
+    fn leave(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Receiver {
+        self.broker.subscriptions.unsubscribe_all(id.index());
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+        if open.session.is_open() {
+            self.sessions_open -= 1;
+            self.metrics.sessions.set(self.sessions_open);
+        }
+        open.session.ended(&mut self.lent.environment(self.now), reason);
+        open.receiver
+    }
+
+    fn count_end(&self, id: ConnectionId, reason: CloseReason) {
+        self.metrics.closes[reason.index()].add(1);
+        if let Some(limit) = reason.limit() {
+            self.metrics.limit_hit(limit);
+        }
+        let (core, connection) = (self.id.index(), id.index());
+        match reason.blame() {
+            Blame::Bug => error!(
+                core,
+                connection,
+                reason = reason.label(),
+                "connection closed by a fault of this server"
+            ),
+            Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App => {
+                debug!(core, connection, reason = reason.label(), "connection closed");
+            }
+        }
+    }
+
+    /// Gives the socket and the place back.
+    pub(super) fn drop_socket(&mut self, id: ConnectionId) {
+        if self.connections.get(id).is_none() {
+            return;
+        }
+        // A peer that ended only its own direction still reads.
+        self.connections.flush_last(id);
+        self.connections.remove(id);
+        self.loads.end();
+        self.metrics.connections.set(self.connections.len() as u64);
+    }
+
+    /// Ends those that were found to have ended while a list was being walked.
+    pub(super) fn end_those_found(&mut self) {
+        while let Some((id, reason)) = self.connections.ending.pop() {
+            self.close(id, reason);
+        }
+    }
+
+    /// Begins to close all clients.
+    pub(super) fn drain(&mut self, within: Duration) {
+        if self.draining.is_none() {
+            // What the kernel has completed for this listener is ours; nobody else could serve it.
+            self.accept_the_last();
+            self.listener = None;
+            let ids = self.connections.ids().collect();
+            self.draining = Some(Draining {
+                ids,
+                closed: 0,
+                began: self.now.uptime,
+                within,
+            });
+        }
+    }
+
+    /// Closes the clients whose moment has come. True when none is left.
+    pub(super) fn drain_some(&mut self) -> bool {
+        let Some(mut draining) = self.draining.take() else {
+            return false;
+        };
+        for _ in draining.closed..draining.due(self.now.uptime) {
+            self.close(draining.ids[draining.closed], CloseReason::Draining);
+            draining.closed += 1;
+        }
+        self.draining = Some(draining);
+        self.connections.len() == 0
+    }
+}
+
+impl Draining {
+    /// One more, that came while draining.
+    pub(super) fn add(&mut self, id: ConnectionId) {
+        self.ids.push(id);
+    }
+
+    /// How many should be closed by now: an even share of the time for each, the first at once.
+    fn due(&self, now: Uptime) -> usize {
+        let elapsed = now.since(self.began).as_millis();
+        let within = self.within.as_millis();
+        if elapsed >= within {
+            return self.ids.len();
+        }
+        let share = self.ids.len() as u128 * elapsed / within + 1;
+        usize::try_from(share).unwrap_or(usize::MAX).min(self.ids.len())
+    }
+}
+
+fn leave(reason: CloseReason) -> Leave {
+    match reason {
+        CloseReason::PeerVanished | CloseReason::RequestTimeout | CloseReason::CloseTimeout => Leave::Drop,
+        // The answer has been queued: HTTP, or the echo of the peer's close frame.
+        CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
+        // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
+        CloseReason::ProtocolError
+        | CloseReason::InvalidUtf8
+        | CloseReason::MessageTooBig
+        | CloseReason::TooManyFragments => Leave::Fin,
+        CloseReason::HandshakeTimeout
+        | CloseReason::MessageBeforeHandshake
+        | CloseReason::CallIdMissing
+        | CloseReason::HandshakeRefused(_)
+        | CloseReason::PongTimeout
+        | CloseReason::SigningFailed
+        | CloseReason::SlowConsumer
+        | CloseReason::Draining
+        | CloseReason::Application(_)
+        | CloseReason::Internal => Leave::CloseFrame,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_spreads_the_closes_over_its_time() {
+        let ids = (0..100).map(|index| ConnectionId::new(index, 0)).collect();
+        let drain = Draining {
+            ids,
+            closed: 0,
+            began: Uptime::from_ms(1000),
+            within: Duration::from_secs(10),
+        };
+        let due = |ms| drain.due(Uptime::from_ms(ms));
+        assert_eq!(
+            [due(1000), due(1100), due(6000), due(10_999), due(11_000)],
+            [1, 2, 51, 100, 100]
+        );
+    }
+
+    #[test]
+    fn a_drain_without_time_closes_all_at_once() {
+        let ids = (0..3).map(|index| ConnectionId::new(index, 0)).collect();
+        let drain = Draining {
+            ids,
+            closed: 0,
+            began: Uptime::from_ms(0),
+            within: Duration::ZERO,
+        };
+        assert_eq!(drain.due(Uptime::from_ms(0)), 3);
+    }
+}

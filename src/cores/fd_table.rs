@@ -1,0 +1,46 @@
+//! A descriptor table of a core's own.
+//!
+//! `unshare(CLONE_FILES)` gives the calling thread a copy of the process's table: no lock or reference count on
+//! descriptors is shared between cores from then on, and the limit on open files counts per core. Whatever all cores
+//! need (polls, wakers, the ends of `transport/hand_over.rs`) is opened before.
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Splits the calling thread's descriptor table off. Fails where a container profile forbids the call; the table then
+/// stays shared, and the server works with one limit for all cores.
+pub(super) fn unshare_descriptors() -> Result<(), nix::errno::Errno> {
+    unshare(CloneFlags::CLONE_FILES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn what_a_core_opens_after_the_split_is_in_its_own_table_only() {
+        let main = std::process::id();
+        let (tell, told) = crossbeam_channel::bounded(0);
+        let (done, wait) = crossbeam_channel::bounded::<()>(0);
+        let core = std::thread::spawn(move || {
+            unshare_descriptors().expect("this machine permits the call");
+            // A name that no other test opens.
+            let file = std::fs::File::open("/proc/self/timerslack_ns").expect("every process has it");
+            tell.send((nix::unistd::gettid(), file.as_raw_fd())).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let (tid, number) = told.recv().unwrap();
+        let link = |table: String| {
+            std::fs::read_link(table)
+                .ok()
+                .map(|path| path.display().to_string())
+        };
+        let in_core = link(format!("/proc/{main}/task/{tid}/fd/{number}"));
+        let in_main = link(format!("/proc/{main}/fd/{number}"));
+        assert!(in_core.is_some_and(|path| path.ends_with("timerslack_ns")));
+        assert!(in_main.is_none_or(|path| !path.ends_with("timerslack_ns")));
+        drop(done);
+        core.join().unwrap();
+    }
+}

@@ -1,0 +1,308 @@
+//! The hot room: event loops, one pinned thread for each core.
+//!
+//! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core and one
+//! handle of the broker ring. It shares the ring, the channel directory, the loads and its counters with the other
+//! cores, and nothing else; nothing on it waits for a lock.
+//!
+//! ```text
+//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
+//!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
+//!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  wheel.rs     when to look again             mailbox.rs   orders from the control plane
+//! ```
+
+mod accept;
+pub(crate) mod balance;
+mod connection;
+mod connections;
+mod delivery;
+mod ending;
+mod fd_table;
+pub(crate) mod mailbox;
+mod outbox;
+mod receive;
+mod turn;
+mod wheel;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Waker};
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::app::{App, Upgrade};
+use crate::auth::Tokens;
+use crate::broker::CoreBroker;
+use crate::clock::{Clock, Now};
+use crate::config::limits::{Limits, SlowConsumer};
+use crate::decision::Decisions;
+use crate::http::{Refusal, Request, Status};
+use crate::metrics::block::CoreMetrics;
+use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
+use crate::transport::hand_over::HandOver;
+use crate::transport::listener;
+use crate::websocket::message;
+
+pub(crate) use accept::WAKER;
+use accept::{Accepting, HAND_OVERS, LISTENER};
+use balance::Loads;
+use connection::ConnectionId;
+use connections::Connections;
+use delivery::Delivered;
+use ending::Draining;
+use mailbox::{CoreStatus, Mailbox};
+use wheel::{Visit, Wheel};
+
+/// Which core of this process; they are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreId(usize);
+
+impl CoreId {
+    pub(crate) const fn new(index: usize) -> CoreId {
+        CoreId(index)
+    }
+
+    /// The number, from 0.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// What all cores are told alike.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreSettings {
+    pub(crate) address: SocketAddr,
+    pub(crate) backlog: i32,
+    pub(crate) path: String,
+    pub(crate) origins: String,
+    pub(crate) limits: Limits,
+    pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) own_fd_table: bool,
+    pub(crate) kind: Kind,
+    pub(crate) session: Settings,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) clock: Clock,
+}
+
+/// What one core is made of before its thread begins: all that other threads must know, too.
+#[derive(Debug)]
+pub(crate) struct CoreParts<A> {
+    pub(crate) id: CoreId,
+    /// The CPU to run on; `None` leaves the choice to the system.
+    pub(crate) cpu: Option<core_affinity::CoreId>,
+    pub(crate) poll: Poll,
+    pub(crate) wakers: Arc<[Arc<Waker>]>,
+    pub(crate) hand_over: HandOver,
+    pub(crate) loads: Loads,
+    pub(crate) broker: CoreBroker,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) app: A,
+}
+
+/// What a core found when it started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started {
+    pub(crate) pinned: bool,
+    pub(crate) own_fd_table: bool,
+    pub(crate) connections_max: u32,
+}
+
+/// One event loop.
+#[derive(Debug)]
+pub(crate) struct Core<A: App> {
+    id: CoreId,
+    clock: Clock,
+    now: Now,
+    turn_began_ns: u64,
+    poll: Poll,
+    listener: Option<TcpListener>,
+    accepting: Accepting,
+    hand_over: HandOver,
+    hand_overs_waiting: bool,
+    loads: Loads,
+    connections_max: u32,
+    connections: Connections,
+    sessions_open: u64,
+    wheel: Wheel,
+    /// Visits that are due and not made yet.
+    due: VecDeque<Visit>,
+    /// Connections to read without waiting for an event.
+    unfinished: VecDeque<ConnectionId>,
+    /// Connections whose publication found the ring full.
+    stalled: VecDeque<ConnectionId>,
+    draining: Option<Draining>,
+    stopping: bool,
+    broker: CoreBroker,
+    wakers: Arc<[Arc<Waker>]>,
+    /// The publications of this turn.
+    delivered: Vec<Delivered>,
+    read_buffer: Box<[u8]>,
+    decisions: Decisions,
+    frame_head: Vec<u8>,
+    limits: Limits,
+    message_limits: message::Limits,
+    path: String,
+    origins: String,
+    lent: Lent<A>,
+    mailbox: Mailbox,
+    metrics: Arc<CoreMetrics>,
+}
+
+/// What a core lends its sessions.
+#[derive(Debug)]
+struct Lent<A> {
+    kind: Kind,
+    settings: Settings,
+    tokens: Arc<Tokens>,
+    app: A,
+    scratch: Scratch,
+    ids: SessionIds,
+}
+
+/// Runs a core on the calling thread until it is told to stop. `started` learns whether it could begin.
+pub(crate) fn run<A: App>(
+    parts: CoreParts<A>,
+    settings: CoreSettings,
+    started: impl FnOnce(io::Result<Started>),
+) -> io::Result<()> {
+    let pinned = parts.cpu.is_some_and(core_affinity::set_for_current);
+    let own_fd_table = settings.own_fd_table && fd_table::unshare_descriptors().is_ok();
+    match Core::new(parts, settings, own_fd_table) {
+        Ok(core) => {
+            core.mailbox.set_status(CoreStatus::Serving);
+            started(Ok(Started {
+                pinned,
+                own_fd_table,
+                connections_max: core.connections_max,
+            }));
+            core.run()
+        }
+        Err(error) => {
+            started(Err(error));
+            Ok(())
+        }
+    }
+}
+
+impl<A: App> Core<A> {
+    fn new(parts: CoreParts<A>, settings: CoreSettings, own_fd_table: bool) -> io::Result<Core<A>> {
+        let limits = settings.limits;
+        let mut listener = listener::listen(settings.address, settings.backlog)?;
+        parts
+            .poll
+            .registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let inbox = parts.hand_over.as_fd().as_raw_fd();
+        parts
+            .poll
+            .registry()
+            .register(&mut SourceFd(&inbox), HAND_OVERS, Interest::READABLE)?;
+        let metrics = parts.mailbox.metrics();
+        let now = settings.clock.now();
+        let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
+        Ok(Core {
+            id: parts.id,
+            clock: settings.clock,
+            now,
+            turn_began_ns: 0,
+            poll: parts.poll,
+            listener: Some(listener),
+            accepting: Accepting::Waiting,
+            hand_over: parts.hand_over,
+            hand_overs_waiting: false,
+            loads: parts.loads,
+            connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
+            connections: Connections::new(
+                limits.outbox_bytes_max,
+                settings.slow_consumer,
+                Arc::clone(&metrics),
+            ),
+            sessions_open: 0,
+            wheel: Wheel::new(now.uptime),
+            due: VecDeque::new(),
+            unfinished: VecDeque::new(),
+            stalled: VecDeque::new(),
+            draining: None,
+            stopping: false,
+            broker: parts.broker,
+            wakers: parts.wakers,
+            delivered: Vec::new(),
+            read_buffer: vec![0; READ_BUFFER_BYTES].into(),
+            decisions: Decisions::new(),
+            frame_head: Vec::new(),
+            message_limits: message::Limits {
+                message_bytes_max: limits.message_bytes_max as usize,
+                fragments_max: limits.fragments_max,
+            },
+            limits,
+            path: settings.path,
+            origins: settings.origins,
+            lent: Lent {
+                kind: settings.kind,
+                settings: settings.session,
+                tokens: settings.tokens,
+                app: parts.app,
+                scratch: Scratch::default(),
+                ids: SessionIds::new()?,
+            },
+            mailbox: parts.mailbox,
+            metrics,
+        })
+    }
+}
+
+impl<A: App> Lent<A> {
+    fn environment(&mut self, now: Now) -> Environment<'_, A> {
+        Environment {
+            now,
+            settings: &self.settings,
+            tokens: &self.tokens,
+            app: &mut self.app,
+            scratch: &mut self.scratch,
+        }
+    }
+
+    fn new_session(&mut self, now: Now) -> Session {
+        self.kind.begin(&mut self.ids, &self.settings, now)
+    }
+
+    /// Asks the application about an upgrade.
+    fn allow_upgrade(&mut self, request: &Request<'_>, peer: Option<SocketAddr>) -> Result<(), Refusal> {
+        let headers: Vec<_> = request.headers().collect();
+        let upgrade = Upgrade {
+            path: request.path(),
+            query: request.query().unwrap_or(""),
+            headers: &headers,
+            peer,
+        };
+        self.app
+            .upgrade(&upgrade)
+            .map_err(|refused| Refusal::Application {
+                status: Status::UNAUTHORIZED,
+                body: refused.message,
+            })
+    }
+}
+
+/// How many connections a core takes: as configured, or as many as its descriptor table holds.
+fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
+    if configured > 0 {
+        return Ok(configured);
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let share = if own_fd_table { soft } else { soft / cores };
+    let spare = DESCRIPTORS_SPARED + cores * DESCRIPTORS_PER_CORE;
+    Ok(u32::try_from(share.saturating_sub(spare).max(1)).unwrap_or(u32::MAX))
+}
+
+/// One shared read buffer per core. A read that fills it is followed by another.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Descriptors of a table that are not connections: standard streams, libraries, the control plane's.
+const DESCRIPTORS_SPARED: u64 = 64;
+/// Poll, waker and both ends of hand-over of every core.
+const DESCRIPTORS_PER_CORE: u64 = 4;

@@ -1,0 +1,293 @@
+//! The bytes a connection still has to send.
+//!
+//! Filled by replies and by ring delivery, emptied by `flush`, once per turn. The bytes of a turn lie behind one another
+//! in one buffer and leave with one system call. The buffer comes from the core's pool with the first byte and goes
+//! back with the last, so an idle connection owns none.
+//!
+//! Invariants
+//! 1. Bytes leave in the order they were queued; a frame is never split by another.
+//! 2. After a write that the socket took only in part the outbox is `blocked`: the poll is edge-triggered and tells
+//!    once when there is room again ([`Outbox::unblock`]).
+//! 3. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
+//!    whatever lies behind them can be discarded without breaking the stream.
+//!
+//! Copying was chosen over a gathered write of slices in the ring: a small frame costs less to copy (4 ns) than an
+//! `iovec` costs the kernel, and a slow subscriber then pins nothing but its own bytes.
+//!
+//! Not here: which subscriber is skipped or closed when its outbox is full. That is `connections.rs`'s decision.
+
+use std::io::{self, Write};
+
+use crate::websocket::frame;
+
+/// Empty, or a buffer of the pool.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queued: Option<Box<Queued>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queued {
+    bytes: Vec<u8>,
+    /// How many of `bytes` have been sent.
+    sent: usize,
+    begun: usize,
+    blocked: bool,
+}
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// All is sent.
+    Empty,
+    /// The socket took no more; the poll will tell when it does.
+    Blocked,
+}
+
+/// Buffers of one core, waiting for their next use.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "the box itself is what is lent: an outbox is one pointer"
+)]
+pub(super) struct Pool {
+    free: Vec<Box<Queued>>,
+}
+
+impl Outbox {
+    /// Bytes not yet sent.
+    pub(super) fn len(&self) -> usize {
+        self.queued
+            .as_ref()
+            .map_or(0, |queued| queued.bytes.len() - queued.sent)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.is_none()
+    }
+
+    /// Whether the socket is known to take no more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.blocked)
+    }
+
+    /// Queues one whole frame, written by `write`.
+    pub(super) fn push(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.queued.get_or_insert_with(|| pool.take()).bytes);
+    }
+
+    /// Queues bytes that are no frame, before all frames: the response head.
+    pub(super) fn push_head(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        let queued = self.queued.get_or_insert_with(|| pool.take());
+        write(&mut queued.bytes);
+        queued.begun = queued.bytes.len() - queued.sent;
+    }
+
+    /// Writes as much as the socket takes, with one call.
+    pub(super) fn flush(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<(usize, Flush)> {
+        let Some(queued) = &mut self.queued else {
+            return Ok((0, Flush::Empty));
+        };
+        let written = loop {
+            match socket.write(&queued.bytes[queued.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => break written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        if queued.sent + written == queued.bytes.len() {
+            self.release(pool);
+            return Ok((written, Flush::Empty));
+        }
+        queued.advance(written);
+        queued.blocked = true;
+        Ok((written, Flush::Blocked))
+    }
+
+    /// The poll says that the socket takes more.
+    pub(super) fn unblock(&mut self) {
+        if let Some(queued) = &mut self.queued {
+            queued.blocked = false;
+        }
+    }
+
+    /// Forgets all frames that have not begun to leave.
+    pub(super) fn discard_unsent_frames(&mut self, pool: &mut Pool) {
+        if let Some(queued) = &mut self.queued {
+            queued.bytes.truncate(queued.sent + queued.begun);
+            if queued.begun == 0 {
+                self.release(pool);
+            }
+        }
+    }
+
+    /// Gives the buffer back, sent or not.
+    pub(super) fn release(&mut self, pool: &mut Pool) {
+        if let Some(queued) = self.queued.take() {
+            pool.give(queued);
+        }
+    }
+}
+
+impl Queued {
+    /// Counts `written` bytes as sent, and finds out how much of a frame has been begun.
+    fn advance(&mut self, written: usize) {
+        let end = self.sent + written;
+        let mut boundary = self.sent + self.begun;
+        while boundary < end {
+            let length =
+                frame::next_frame_len(&self.bytes[boundary..]).expect("only whole frames are queued");
+            boundary += length;
+        }
+        self.sent = end;
+        self.begun = boundary - end;
+        if self.sent >= COMPACT_AT {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+impl Pool {
+    fn take(&mut self) -> Box<Queued> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut queued: Box<Queued>) {
+        if self.free.len() < POOLED_BUFFERS_MAX && queued.bytes.capacity() <= POOLED_BYTES_MAX {
+            queued.bytes.clear();
+            (queued.sent, queued.begun, queued.blocked) = (0, 0, false);
+            self.free.push(queued);
+        }
+    }
+}
+
+/// Sent bytes at the front are cut off when they are this many.
+const COMPACT_AT: usize = 64 * 1024;
+/// As many buffers as a core keeps for the next turn: as many as it may fill before it flushes.
+pub(super) const POOLED_BUFFERS_MAX: usize = 8192;
+/// A buffer that grew past this is freed rather than kept.
+const POOLED_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes `room` bytes, then blocks.
+    struct Socket {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = bytes.len().min(self.room);
+            if written == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= written;
+            self.taken.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// An unmasked text frame with a short payload.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x81, u8::try_from(payload.len()).unwrap()];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    #[test]
+    fn bytes_leave_in_order_however_little_the_socket_takes() {
+        for step in 1..20 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let mut wanted = Vec::new();
+            let mut socket = Socket {
+                taken: Vec::new(),
+                room: 0,
+            };
+            for payload in [&b"one"[..], b"", b"three"] {
+                wanted.extend(frame(payload));
+                outbox.push(&mut pool, |bytes| bytes.extend(frame(payload)));
+                socket.room = step;
+                outbox.flush(&mut socket, &mut pool).unwrap();
+            }
+            while !outbox.is_empty() {
+                assert!(outbox.is_blocked());
+                outbox.unblock();
+                socket.room = step;
+                outbox.flush(&mut socket, &mut pool).unwrap();
+            }
+            assert_eq!(socket.taken, wanted);
+        }
+    }
+
+    #[test]
+    fn discarding_keeps_the_rest_of_a_frame_that_has_begun_to_leave() {
+        for sent in 0..12 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"def")));
+            let mut socket = Socket {
+                taken: Vec::new(),
+                room: sent,
+            };
+            let all = outbox.flush(&mut socket, &mut pool).unwrap().1 == Flush::Empty;
+            assert_eq!(all, sent >= 10);
+            outbox.discard_unsent_frames(&mut pool);
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"end")));
+            socket.room = usize::MAX;
+            outbox.flush(&mut socket, &mut pool).unwrap();
+            let whole = |count| [frame(b"abc"), frame(b"def")].concat()[..count].to_vec();
+            let begun = if sent == 0 {
+                0
+            } else if sent <= 5 {
+                5
+            } else {
+                10
+            };
+            assert_eq!(
+                socket.taken,
+                [whole(begun), frame(b"end")].concat(),
+                "{sent} bytes sent"
+            );
+        }
+    }
+
+    #[test]
+    fn a_response_head_is_never_discarded_in_part() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.push_head(&mut pool, |bytes| bytes.extend(b"HTTP/1.1 101\r\n\r\n"));
+        outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 4,
+        };
+        outbox.flush(&mut socket, &mut pool).unwrap();
+        outbox.discard_unsent_frames(&mut pool);
+        socket.room = 100;
+        outbox.flush(&mut socket, &mut pool).unwrap();
+        assert_eq!(socket.taken, b"HTTP/1.1 101\r\n\r\n");
+    }
+
+    #[test]
+    fn an_empty_outbox_owns_no_buffer_and_the_pool_lends_it_again() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 100,
+        };
+        assert_eq!(outbox.flush(&mut socket, &mut pool).unwrap(), (5, Flush::Empty));
+        assert!(outbox.is_empty());
+        assert_eq!((size_of::<Outbox>(), pool.free.len()), (8, 1));
+    }
+}

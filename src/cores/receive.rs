@@ -1,0 +1,406 @@
+//! Input: from bytes in the core's read buffer to decisions carried out.
+//!
+//! A whole frame is parsed where it lies; only what cannot be consumed yet is copied to the connection. When a
+//! publication finds the ring full, the rest of its message and of the input is kept and the connection is not read
+//! until the ring has room: its peer's TCP window then pushes back.
+//!
+//! Limits: `READ_BYTES_PER_TURN_MAX` for one connection; what is left over is first in the next turn.
+
+use std::io::{self, Read};
+
+use crate::app::App;
+use crate::broker::RingFull;
+use crate::config::limits::Limit;
+use crate::decision::{
+    CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
+};
+use crate::http::{Refusal, Request, request};
+use crate::session::Session;
+use crate::websocket::close::CloseFrame;
+use crate::websocket::frame::{CONTROL_PAYLOAD_BYTES_MAX, OpCode};
+use crate::websocket::message::{Received, Receiver, Step};
+use crate::websocket::{handshake, message};
+
+use super::Core;
+use super::connection::{ConnectionId, Open, Phase, Stalled};
+
+impl<A: App> Core<A> {
+    /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
+    /// that it is empty, since the peer's FIN may follow and no event will tell.
+    pub(super) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let mut budget = READ_BYTES_PER_TURN_MAX;
+        while let Some(connection) = self.connections.get_mut(id) {
+            connection.unread = true;
+            if connection.is_paused() {
+                break;
+            }
+            match connection.stream.read(&mut buffer) {
+                Ok(0) => {
+                    self.close(id, CloseReason::PeerVanished);
+                    break;
+                }
+                Ok(count) => {
+                    connection.unread = count == buffer.len() || to_the_end;
+                    let drained = !connection.unread;
+                    self.metrics.bytes_received.add(count as u64);
+                    self.take_in(id, &mut buffer[..count]);
+                    budget = budget.saturating_sub(count);
+                    if drained {
+                        break;
+                    }
+                    if budget == 0 {
+                        self.unfinished.push_back(id);
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.unread = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.close(id, CloseReason::PeerVanished);
+                    break;
+                }
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Takes in new bytes behind those that were left over.
+    pub(super) fn take_in(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let leftover = std::mem::take(&mut connection.leftover);
+        if leftover.is_empty() {
+            let consumed = self.process(id, bytes);
+            self.keep_leftover(id, &bytes[consumed..]);
+        } else {
+            let mut joined = leftover.into_vec();
+            joined.extend_from_slice(bytes);
+            let consumed = self.process(id, &mut joined);
+            self.keep_leftover(id, &joined[consumed..]);
+        }
+    }
+
+    fn keep_leftover(&mut self, id: ConnectionId, rest: &[u8]) {
+        if !rest.is_empty()
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            connection.leftover = rest.into();
+        }
+    }
+
+    /// Consumes what can be consumed; returns how much that was. Goes on until nothing more can be, so that a message
+    /// put together from fragments gives its memory back.
+    fn process(&mut self, id: ConnectionId, bytes: &mut [u8]) -> usize {
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(id)
+            && connection.stalled.is_none()
+        {
+            let input = &mut bytes[at..];
+            let step = match &mut connection.phase {
+                Phase::Request { .. } => self.receive_request(id, input),
+                Phase::Open(_) => self.receive_message(id, input),
+                Phase::Closing { receiver, .. } => {
+                    let step = await_close(receiver, input, &self.message_limits);
+                    if matches!(step, AwaitClose::Closed) {
+                        let deadline = self.now.uptime + self.limits.close_timeout;
+                        connection.phase = Phase::Finishing {
+                            deadline,
+                            fin_sent: false,
+                        };
+                        self.connections.finish(id);
+                    }
+                    match step {
+                        AwaitClose::Consumed(count) => Input::Consumed(count),
+                        AwaitClose::Incomplete(count) => Input::Incomplete(count),
+                        AwaitClose::Closed => Input::Consumed(input.len()),
+                    }
+                }
+                Phase::Finishing { .. } => return bytes.len(),
+            };
+            match step {
+                Input::Consumed(count) => at += count,
+                Input::Incomplete(count) => return at + count,
+            }
+        }
+        if self.connections.get(id).is_some() {
+            at
+        } else {
+            bytes.len()
+        }
+    }
+
+    /// The request head: upgrade, or an answer in plain HTTP.
+    fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
+        let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
+            Ok(None) => return Input::Incomplete(0),
+            Ok(Some((request, consumed))) => self.upgrade(id, &request).map(|()| consumed),
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
+            Ok(consumed) => Input::Consumed(consumed),
+            Err(refusal) => {
+                self.metrics.http_answers.add(1);
+                if let Some(limit) = limit_of(&refusal) {
+                    self.metrics.limit_hit(limit);
+                }
+                self.connections.send_head(id, |bytes| refusal.write(bytes));
+                self.close(id, CloseReason::HttpAnswered);
+                Input::Consumed(input.len())
+            }
+        }
+    }
+
+    fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
+        let accepted = handshake::upgrade(request, &self.path)?;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        let Phase::Request { peer, .. } = connection.phase else {
+            return Ok(());
+        };
+        self.lent.allow_upgrade(request, peer)?;
+        accepted.check_origin(&self.origins)?;
+        let session = self.lent.new_session(self.now);
+        connection.phase = Phase::Open(Open {
+            receiver: Receiver::default(),
+            session,
+        });
+        self.connections.send_head(id, |bytes| accepted.write(bytes));
+        Ok(())
+    }
+
+    /// One WebSocket message.
+    fn receive_message(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Input::Consumed(input.len());
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return Input::Consumed(0);
+        };
+        let whole = input.len();
+        let (received, consumed) = match open.receiver.receive(input, &self.message_limits) {
+            Ok(Step::Message { received, consumed }) => (received, consumed),
+            Ok(Step::Incomplete { consumed }) => return Input::Incomplete(consumed),
+            Err(reason) => {
+                self.close(id, reason);
+                return Input::Consumed(whole);
+            }
+        };
+        let message = match received {
+            Received::Text(text) => Message::Text(text),
+            Received::Binary(bytes) => Message::Binary(bytes),
+            Received::Ping(payload) => {
+                let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
+                let payload = copy(payload, &mut room);
+                self.connections.send(id, OpCode::Pong, payload);
+                return Input::Consumed(consumed);
+            }
+            Received::Pong => return Input::Consumed(consumed),
+            Received::Close(received) => {
+                let (code, mut room) = (received.code, [0; CONTROL_PAYLOAD_BYTES_MAX]);
+                let reason = copy(received.reason.as_bytes(), &mut room);
+                let reason = str::from_utf8(reason).expect("it was text before it was copied");
+                self.connections.send_close(id, &CloseFrame { code, reason });
+                self.close(id, CloseReason::PeerClosed);
+                return Input::Consumed(whole);
+            }
+        };
+        self.metrics.messages_received.add(1);
+        let mut decisions = std::mem::take(&mut self.decisions);
+        decisions.clear();
+        let was_open = open.session.is_open();
+        let result = open
+            .session
+            .receive(message, &mut self.lent.environment(self.now), &mut decisions);
+        if open.session.is_open() != was_open {
+            self.sessions_open += 1;
+            self.metrics.sessions.set(self.sessions_open);
+        }
+        let too_deep = self.lent.scratch.take_json_depth_hits();
+        self.metrics.limit_hits[Limit::JsonDepth.index()].add(too_deep);
+        let sooner = open.session.next_deadline(&self.lent.settings) < connection.armed;
+        self.carry_out(
+            id,
+            Stalled {
+                decisions,
+                at: 0,
+                then: result.err(),
+            },
+        );
+        if sooner {
+            self.arm(id);
+        }
+        Input::Consumed(consumed)
+    }
+
+    /// Carries decisions out in order. If the ring is full, the connection keeps those that are left.
+    pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
+        while let Some(decision) = work.decisions.decision(work.at) {
+            match self.carry_out_one(id, decision, &mut work.decisions) {
+                Ok(Outcome::Next) => work.at += 1,
+                Ok(Outcome::Closed) => break,
+                Err(RingFull { .. }) => {
+                    if let Some(connection) = self.connections.get_mut(id) {
+                        connection.stalled = Some(Box::new(work));
+                        self.stalled.push_back(id);
+                    }
+                    return;
+                }
+            }
+        }
+        if let Some(reason) = work.then {
+            self.close(id, reason);
+        }
+        self.decisions = work.decisions;
+    }
+
+    fn carry_out_one(
+        &mut self,
+        id: ConnectionId,
+        decision: Decision,
+        decisions: &mut Decisions,
+    ) -> Result<Outcome, RingFull> {
+        match decision {
+            Decision::Send { message } => self.send(id, OpCode::Text, decisions.bytes(message)),
+            Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
+            Decision::Subscribe { channel, cid } => self.subscribe(id, channel, cid, decisions),
+            Decision::Unsubscribe { channel, cid } => self.unsubscribe(id, channel, cid, decisions),
+            Decision::KickOut { channel, message } => {
+                self.remove_subscription(id, decisions.bytes(channel));
+                self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+            Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
+            Decision::Publish { channel, message } => {
+                self.publish(decisions.bytes(channel), decisions.bytes(message))?;
+            }
+            Decision::Close(reason) => {
+                self.close(id, reason);
+                return Ok(Outcome::Closed);
+            }
+        }
+        Ok(Outcome::Next)
+    }
+
+    fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
+        self.connections.send(id, opcode, message);
+    }
+
+    /// A subscription sees exactly the publications after it: those before are delivered first.
+    fn subscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+        self.deliver_all_claimed();
+        if self.session(id).is_none() {
+            return;
+        }
+        let name = decisions.bytes(channel);
+        let hash = self.broker.hasher.hash(name);
+        let outcome = self
+            .broker
+            .subscriptions
+            .subscribe(id.index(), name, hash, &self.limits);
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+        match outcome {
+            SubscribeOutcome::Subscribed => {}
+            SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
+            SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
+        }
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.subscribed(channel, cid, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    fn unsubscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+        let outcome = self.remove_subscription(id, decisions.bytes(channel));
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.unsubscribed(channel, cid, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
+        self.deliver_all_claimed();
+        if self.session(id).is_none() {
+            return UnsubscribeOutcome::NotSubscribed;
+        }
+        let hash = self.broker.hasher.hash(name);
+        let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+        outcome
+    }
+
+    fn kick_out_all(&mut self, id: ConnectionId, reason: Option<Span>, decisions: &mut Decisions) {
+        let names: Vec<Box<[u8]>> = self
+            .broker
+            .subscriptions
+            .channels_of(id.index())
+            .map(Box::from)
+            .collect();
+        for name in names {
+            self.remove_subscription(id, &name);
+            if let Some(session) = self.session(id) {
+                let message = session.kicked_out(&name, reason, decisions);
+                self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+        }
+    }
+
+    /// The session of an open connection.
+    fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        match &mut self.connections.get_mut(id)?.phase {
+            Phase::Open(open) => Some(&mut open.session),
+            Phase::Request { .. } | Phase::Closing { .. } | Phase::Finishing { .. } => None,
+        }
+    }
+}
+
+fn limit_of(refusal: &Refusal) -> Option<Limit> {
+    matches!(refusal, Refusal::HeadTooLarge).then_some(Limit::RequestHeadBytes)
+}
+
+/// What a control frame carries, out of the read buffer, which the answer must not borrow.
+fn copy<'r>(payload: &[u8], room: &'r mut [u8; CONTROL_PAYLOAD_BYTES_MAX]) -> &'r [u8] {
+    let copied = &mut room[..payload.len()];
+    copied.copy_from_slice(payload);
+    copied
+}
+
+/// What became of a part of the input.
+enum Input {
+    Consumed(usize),
+    /// So much was consumed; more must come before anything else can be.
+    Incomplete(usize),
+}
+
+enum Outcome {
+    Next,
+    Closed,
+}
+
+enum AwaitClose {
+    Consumed(usize),
+    Incomplete(usize),
+    Closed,
+}
+
+/// Steps over input up to the peer's close frame; a frame that cannot be read ends the waiting as well.
+fn await_close(receiver: &mut Receiver, input: &mut [u8], limits: &message::Limits) -> AwaitClose {
+    match receiver.receive(input, limits) {
+        Ok(Step::Message {
+            received: Received::Close(_),
+            ..
+        })
+        | Err(_) => AwaitClose::Closed,
+        Ok(Step::Message { consumed, .. }) => AwaitClose::Consumed(consumed),
+        Ok(Step::Incomplete { consumed }) => AwaitClose::Incomplete(consumed),
+    }
+}
+
+/// What one connection may have read in one turn, so that a loud one does not starve the others.
+const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;

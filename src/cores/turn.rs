@@ -1,0 +1,245 @@
+//! One turn of the loop.
+//!
+//! wait → accept a bounded batch → read ready sockets → drain the ring → due visits → flush every dirty outbox with
+//! one system call each.
+
+use std::io;
+use std::time::Duration;
+
+use mio::Events;
+use mio::event::Event;
+
+use crate::app::App;
+use crate::clock::Uptime;
+use crate::config::limits::Limit;
+use crate::decision::CloseReason;
+
+use super::Core;
+use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
+use super::connection::{ConnectionId, Phase, Stalled};
+use super::mailbox::{CoreStatus, Order};
+
+impl<A: App> Core<A> {
+    /// Turns until told to stop.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
+        while !self.stopping {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Err(_) => events.clear(),
+                Ok(()) => {}
+            }
+            self.broker.ring.awake();
+            self.now = self.clock.now();
+            self.turn_began_ns = self.clock.elapsed_ns();
+            self.turn(&events);
+            self.metrics.turns.add(1);
+            self.metrics
+                .turn_seconds
+                .record_ns(self.clock.elapsed_ns() - self.turn_began_ns);
+        }
+        self.mailbox.set_status(CoreStatus::Stopped);
+        Ok(())
+    }
+
+    fn turn(&mut self, events: &Events) {
+        // What an earlier turn left over comes first.
+        for _ in 0..self.unfinished.len() {
+            if let Some(id) = self.unfinished.pop_front() {
+                self.read(id, true);
+            }
+        }
+        for event in events {
+            self.take(event);
+        }
+        self.accept_batch();
+        if self.hand_overs_waiting {
+            self.receive_hand_overs();
+        }
+        self.metrics.ring_depth.set(self.broker.ring.depth());
+        self.deliver();
+        self.resume_stalled();
+        self.visit_due();
+        if self.drain_some() {
+            self.stopping = true;
+        }
+        self.flush();
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event.token() {
+            LISTENER => {
+                if self.accepting == Accepting::Waiting {
+                    self.accepting = Accepting::Ready;
+                }
+            }
+            WAKER => self.take_orders(),
+            HAND_OVERS => self.hand_overs_waiting = true,
+            token => {
+                let id = ConnectionId::from_token(token);
+                if event.is_writable() {
+                    self.connections.writable(id);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(id, event.is_read_closed() || event.is_error());
+                }
+            }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        while let Some(order) = self.mailbox.try_receive() {
+            match order {
+                Order::Drain { within } => {
+                    self.mailbox.set_status(CoreStatus::Draining);
+                    self.drain(within);
+                }
+                Order::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    /// Goes on with messages whose publication found the ring full, in the order in which they came.
+    fn resume_stalled(&mut self) {
+        for _ in 0..self.stalled.len() {
+            let Some(id) = self.stalled.pop_front() else {
+                return;
+            };
+            let Some(stalled) = self
+                .connections
+                .get_mut(id)
+                .and_then(|connection| connection.stalled.take())
+            else {
+                continue;
+            };
+            self.carry_out(id, *stalled);
+            match self.connections.get(id) {
+                // Still no room: those behind it have to wait as well.
+                Some(connection) if connection.stalled.is_some() => {
+                    self.stalled.rotate_right(1);
+                    return;
+                }
+                Some(_) => {
+                    self.take_in(id, &mut []);
+                    self.read_again(id);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Visits the connections whose deadline may have come.
+    fn visit_due(&mut self) {
+        self.wheel.advance(self.now.uptime, &mut self.due);
+        for _ in 0..VISITS_PER_TURN_MAX {
+            let Some(visit) = self.due.pop_front() else { return };
+            if self
+                .connections
+                .get(visit.id)
+                .is_some_and(|connection| connection.armed == visit.at)
+            {
+                self.visit(visit.id);
+                self.arm(visit.id);
+            }
+        }
+    }
+
+    fn visit(&mut self, id: ConnectionId) {
+        let now = self.now.uptime;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.deadline(&self.lent.settings) > now {
+            return;
+        }
+        match &mut connection.phase {
+            Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Closing { .. } | Phase::Finishing { .. } => {
+                self.metrics.limit_hit(Limit::CloseTime);
+                self.close(id, CloseReason::CloseTimeout);
+            }
+            Phase::Open(open) => {
+                let mut decisions = std::mem::take(&mut self.decisions);
+                decisions.clear();
+                // A peer that is not read because of the ring is not silent by its own fault.
+                if connection.stalled.is_some() {
+                    open.session.excuse(self.now);
+                }
+                let result = open
+                    .session
+                    .timed_out(&mut self.lent.environment(self.now), &mut decisions);
+                self.carry_out(
+                    id,
+                    Stalled {
+                        decisions,
+                        at: 0,
+                        then: result.err(),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Asks for a visit at the connection's deadline.
+    pub(super) fn arm(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            let deadline = connection.deadline(&self.lent.settings);
+            connection.armed = self.wheel.arm(id, deadline);
+        }
+    }
+
+    /// Sends what waits. Sending may end connections and make others readable again.
+    fn flush(&mut self) {
+        self.connections.flush();
+        self.end_those_found();
+        while let Some(id) = self.connections.resumed.pop() {
+            self.read_again(id);
+        }
+        self.record_latencies();
+    }
+
+    /// Puts a connection that was not read for a while first in the next turn.
+    fn read_again(&mut self, id: ConnectionId) {
+        if self
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.unread && !connection.is_paused())
+        {
+            self.unfinished.push_back(id);
+        }
+    }
+
+    /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
+    /// to the other cores, and looks at the ring a last time after that.
+    fn timeout(&mut self) -> Option<Duration> {
+        let work_is_left = !self.unfinished.is_empty()
+            || !self.due.is_empty()
+            || self.hand_overs_waiting
+            || self.accepting == Accepting::Ready
+            || self.connections.has_unflushed();
+        if work_is_left || !self.broker.ring.prepare_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
+        if let Accepting::Paused(pause) = self.accepting {
+            until = until.min(pause);
+        }
+        if !self.stalled.is_empty() {
+            until = until.min(self.now.uptime + RING_RETRY);
+        }
+        if self.draining.is_some() {
+            until = until.min(self.now.uptime + DRAIN_STEP);
+        }
+        (until != Uptime::NEVER).then(|| until.since(self.clock.now().uptime))
+    }
+}
+
+/// Events of one wait.
+const EVENTS_PER_TURN_MAX: usize = 1024;
+/// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
+const VISITS_PER_TURN_MAX: usize = 4096;
+/// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
+const RING_RETRY: Duration = Duration::from_millis(1);
+/// How often a draining core closes the next few.
+const DRAIN_STEP: Duration = Duration::from_millis(10);

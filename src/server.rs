@@ -1,0 +1,381 @@
+//! A server: its parts, the order in which they start, and the order in which they end.
+//!
+//! Start: reserve the address → polls, wakers, hand-over sockets and the ring, which every thread must hold → one
+//! thread per core, each with its own descriptor table and listener → the control plane. Nothing is opened between the
+//! first and the last core that a core should not hold.
+//! End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::bounded;
+use mio::{Poll, Waker};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use tracing::{error, info, warn};
+
+use crate::app::App;
+use crate::app::builtin::Builtin;
+use crate::auth::Tokens;
+use crate::broker::broker;
+use crate::clock::Clock;
+use crate::config::{self, Config, FdTables};
+use crate::control::reload::Reload;
+use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
+use crate::cores::balance::Loads;
+use crate::cores::mailbox::{CoreHandle, mailbox};
+use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
+use crate::keys::{self, KeysError};
+use crate::log;
+use crate::session::{self, Kind, Protocol};
+use crate::transport::hand_over::HandOver;
+use crate::transport::listener::Reservation;
+
+/// A server that is accepting connections.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    cores: Vec<CoreHandle>,
+    threads: Vec<JoinHandle<()>>,
+    control: JoinHandle<Result<Exit, ControlError>>,
+    drain: ControlHandle,
+}
+
+/// What a program that embeds the library chooses beyond the configuration.
+#[derive(Debug)]
+pub struct Embedding {
+    /// What the server speaks.
+    pub kind: Kind,
+    /// Who handles SIGTERM, SIGINT and SIGHUP.
+    pub signals: SignalsFrom,
+    /// What SIGHUP reloads.
+    pub reload: Option<Reload>,
+}
+
+impl Default for Embedding {
+    /// SocketCluster, in a process that keeps its signals to itself.
+    fn default() -> Embedding {
+        Embedding {
+            kind: Kind::SocketCluster,
+            signals: SignalsFrom::Elsewhere,
+            reload: None,
+        }
+    }
+}
+
+/// Runs the binary's server, with the built-in application, until it has drained.
+pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
+    let embedding = Embedding {
+        signals: SignalsFrom::Here,
+        reload: Some(reload),
+        ..Embedding::default()
+    };
+    Server::start(config, embedding, |_| Builtin::default())?
+        .wait()
+        .map_err(StartError::Control)
+}
+
+impl Server {
+    /// Starts a server with one application value per core, made by `app` on the calling thread. Returns when every
+    /// core accepts connections.
+    pub fn start<A: App + Send + 'static>(
+        config: &Config,
+        embedding: Embedding,
+        mut app: impl FnMut(CoreId) -> A,
+    ) -> Result<Server, StartError> {
+        raise_open_files_limit();
+        let (tokens, key_source) = keys::tokens(config).map_err(StartError::Keys)?;
+        let cpus = core_affinity::get_core_ids().unwrap_or_default();
+        let placement = config
+            .cores
+            .placement(&cpus.iter().map(|cpu| cpu.id).collect::<Vec<_>>());
+        let reservation = Reservation::bind(config.listen).map_err(|cause| StartError::Listen {
+            address: config.listen,
+            cause,
+        })?;
+        let admin = config
+            .admin
+            .map(|address| TcpListener::bind(address).map_err(|cause| StartError::Admin { address, cause }))
+            .transpose()?;
+        let clock = Clock::begin();
+        let settings = core_settings(
+            config,
+            embedding.kind,
+            Arc::new(tokens),
+            reservation.address(),
+            clock,
+        );
+
+        // All that every thread must hold, before the first of them splits its descriptor table off.
+        let count = placement.len();
+        let polls = (0..count)
+            .map(|_| Poll::new())
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::System)?;
+        let wakers = polls
+            .iter()
+            .map(|poll| Waker::new(poll.registry(), WAKER).map(Arc::new))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::System)?;
+        let hand_overs = HandOver::new(count).map_err(StartError::System)?;
+        let brokers = broker(count, config.limits.ring_slots, config.limits.ring_bytes_max);
+        let (handles, mailboxes): (Vec<_>, Vec<_>) =
+            wakers.iter().map(|waker| mailbox(Arc::clone(waker))).unzip();
+        let wakers: Arc<[Arc<Waker>]> = wakers.into();
+
+        let parts = polls
+            .into_iter()
+            .zip(hand_overs)
+            .zip(Loads::new(count))
+            .zip(brokers)
+            .zip(mailboxes);
+        let parts =
+            parts.enumerate().map(
+                |(index, ((((poll, hand_over), loads), broker), mailbox))| CoreParts {
+                    id: CoreId::new(index),
+                    cpu: cpus.iter().copied().find(|cpu| cpu.id == placement[index]),
+                    poll,
+                    wakers: Arc::clone(&wakers),
+                    hand_over,
+                    loads,
+                    broker,
+                    mailbox,
+                    app: app(CoreId::new(index)),
+                },
+            );
+        let (threads, started) = spawn_cores(parts.collect(), &settings)?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        log::announce(
+            config,
+            reservation.address(),
+            admin_address,
+            &placement,
+            key_source,
+        );
+        report(config, &started);
+
+        let (control, drain) = Control::new(
+            control::Settings {
+                config: config.clone(),
+                listener: admin,
+                signals: embedding.signals,
+                reload: embedding.reload,
+                clock,
+            },
+            handles.clone(),
+        );
+        // Not a core: it takes signals, and what it opens is in the table of the process.
+        let control = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || control.run())
+            .map_err(StartError::System)?;
+        Ok(Server {
+            address: reservation.address(),
+            admin_address,
+            cores: handles,
+            threads,
+            control,
+            drain,
+        })
+    }
+
+    /// The address for clients; its port is never 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of the control plane.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The cores, for their counters.
+    pub fn cores(&self) -> &[CoreHandle] {
+        &self.cores
+    }
+
+    /// Begins to drain, as SIGTERM does.
+    pub fn drain(&self) {
+        self.drain.drain();
+    }
+
+    /// Waits until the server has ended.
+    pub fn wait(self) -> Result<Exit, ControlError> {
+        let exit = self.control.join().unwrap_or(Ok(Exit::CoreLost))?;
+        if exit != Exit::CoreLost {
+            for thread in self.threads {
+                // A core that panicked has said so, and has ended the process.
+                let _ = thread.join();
+            }
+        }
+        Ok(exit)
+    }
+}
+
+/// Why a server did not start: what to do about it is in the text.
+#[derive(Debug)]
+pub enum StartError {
+    /// The keys of tokens cannot be had.
+    Keys(KeysError),
+    /// The address for clients cannot be had.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The address of the control plane cannot be had.
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The control plane cannot run.
+    Control(ControlError),
+    /// The system refused something else: descriptors, memory or threads.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Keys(error) => error.fmt(f),
+            StartError::Listen { address, cause } => {
+                write!(
+                    f,
+                    "cannot listen on {address}: {cause}; set RINGCAST_LISTEN to a free address of this machine"
+                )
+            }
+            StartError::Admin { address, cause } => {
+                write!(
+                    f,
+                    "cannot open the control plane on {address}: {cause}; set RINGCAST_ADMIN to a free address, or to off"
+                )
+            }
+            StartError::Control(error) => error.fmt(f),
+            StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts the threads of all cores and waits until each accepts connections, or tells why it cannot.
+fn spawn_cores<A: App + Send + 'static>(
+    parts: Vec<CoreParts<A>>,
+    settings: &CoreSettings,
+) -> Result<(Vec<JoinHandle<()>>, Vec<Started>), StartError> {
+    let (tell, told) = bounded(parts.len());
+    // A signal handler writes to a descriptor by its number. On a core that number may be a client's socket, so no
+    // core may ever run one: cores inherit this mask.
+    let mut mask_before = SigSet::empty();
+    pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut mask_before),
+    )
+    .map_err(|errno| StartError::System(errno.into()))?;
+    let threads = parts
+        .into_iter()
+        .map(|parts| {
+            let (settings, tell) = (settings.clone(), tell.clone());
+            let name = format!("core {}", parts.id.index());
+            thread::Builder::new().name(name.clone()).spawn(move || {
+                let started = |result| {
+                    // Nobody waits any more if another core has failed to start.
+                    let _ = tell.send(result);
+                };
+                match catch_unwind(AssertUnwindSafe(|| cores::run(parts, settings, started))) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(cause)) => abandon(&name, &cause.to_string()),
+                    Err(_) => abandon(&name, "it panicked, see above"),
+                }
+            })
+        })
+        .collect::<io::Result<Vec<_>>>();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask_before), None)
+        .map_err(|errno| StartError::System(errno.into()))?;
+    let threads = threads.map_err(StartError::System)?;
+    drop(tell);
+    let started = told
+        .iter()
+        .take(threads.len())
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(StartError::System)?;
+    Ok((threads, started))
+}
+
+/// A core that cannot go on takes its connections with it, and the order of the channels: the process ends, and
+/// whatever supervises it starts a whole one.
+fn abandon(core: &str, cause: &str) {
+    error!("{core} cannot go on: {cause}; the process ends");
+    std::process::exit(EXIT_CORE_FAILED);
+}
+
+fn core_settings(
+    config: &Config,
+    kind: Kind,
+    tokens: Arc<Tokens>,
+    address: SocketAddr,
+    clock: Clock,
+) -> CoreSettings {
+    CoreSettings {
+        address,
+        backlog: config.tcp_backlog,
+        path: config.path.clone(),
+        origins: config.origins.clone(),
+        limits: config.limits.clone(),
+        slow_consumer: config.slow_consumer,
+        own_fd_table: config.fd_tables == FdTables::Auto,
+        kind,
+        session: session::Settings {
+            protocol: match config.protocol {
+                config::Protocol::Auto => Protocol::Auto,
+                config::Protocol::V1 => Protocol::V1,
+                config::Protocol::V2 => Protocol::V2,
+            },
+            ping_interval: config.pings.then_some(config.ping_interval),
+            ping_timeout: config.ping_timeout,
+            handshake_timeout: config.limits.handshake_timeout,
+            allow_client_publish: config.allow_client_publish,
+            auth_default_expiry: config.auth_default_expiry,
+        },
+        tokens,
+        clock,
+    }
+}
+
+/// Takes as many descriptors as the system allows: one is needed for each connection.
+fn raise_open_files_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(errno) = raised {
+        warn!("the limit on open files stays as it is: {errno}");
+    }
+}
+
+/// Says what differs from what was asked for.
+fn report(config: &Config, started: &[Started]) {
+    let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
+    info!("up to {connections_max} connections");
+    if started.iter().any(|core| !core.pinned) {
+        warn!("not every core could be pinned to its CPU");
+    }
+    if config.fd_tables == FdTables::Auto && started.iter().any(|core| !core.own_fd_table) {
+        warn!("descriptor tables cannot be split here: the limit on open files holds for all cores together");
+    }
+}
+
+/// EX_SOFTWARE of sysexits.h.
+const EXIT_CORE_FAILED: i32 = 70;

@@ -1,0 +1,89 @@
+//! Listening sockets: one per core on the same address, with `SO_REUSEPORT`.
+//!
+//! A [`Reservation`] is bound before the cores start and never listens: it fixes the port when 0 was asked for, tells
+//! early when the address cannot be had, and receives no connection. Each core then opens its own listener in its own
+//! descriptor table, so that closing it really stops the kernel from giving that core connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+/// Holds an address for the listeners of all cores.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    address: SocketAddr,
+    _socket: Socket,
+}
+
+impl Reservation {
+    /// Binds `address` without listening.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Reservation> {
+        let socket = bound(address)?;
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Reservation {
+            address,
+            _socket: socket,
+        })
+    }
+
+    /// The address, its port never 0.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Opens one core's listener. The options set here are inherited by the sockets it accepts, which saves a system call
+/// for each per connection.
+pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = bound(address)?;
+    socket.set_tcp_nodelay(true)?;
+    // Half-open connections are found by the protocol's pings; these two find them where pings are off.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Idle time after which the system asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+/// How long sent bytes may stay unacknowledged before the system gives the connection up.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_listeners_share_a_reserved_port_and_the_reservation_takes_no_connection() {
+        let reservation = Reservation::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = reservation.address();
+        assert_ne!(address.port(), 0);
+        let listeners = [listen(address, 16).unwrap(), listen(address, 16).unwrap()];
+        let clients: Vec<_> = (0..16)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let accepted = listeners
+            .iter()
+            .map(|l| std::iter::from_fn(|| l.accept().ok()).count())
+            .sum::<usize>();
+        assert_eq!(accepted, clients.len());
+    }
+}

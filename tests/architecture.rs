@@ -1,0 +1,252 @@
+//! Who may know whom, and where `unsafe` may stand: read from the sources.
+//!
+//! The layers, lowest first; a module may import from its own layer's row and from the rows below it, and groups of
+//! one row that are separated by a bar do not know each other:
+//!
+//! ```text
+//!   cli · main
+//!   server
+//!   control
+//!   cores
+//!   broker | transport | websocket http | socketcluster session
+//!   auth decision app
+//!   config metrics log clock sync keys
+//! ```
+
+#![allow(clippy::unwrap_used)] // a test
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// For each module at the top of `src`: the modules it may import besides itself.
+fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
+    const BASE: &[&str] = &["config", "decision", "clock", "log"];
+    BTreeMap::from([
+        ("clock", &[][..]),
+        ("sync", &[][..]),
+        ("log", &["config"][..]),
+        // The table of limits and the table of close reasons name each other's entries.
+        ("config", &[][..]),
+        ("decision", &["config"][..]),
+        ("metrics", &["config", "decision"][..]),
+        ("auth", &["clock"][..]),
+        ("keys", &["auth", "config"][..]),
+        ("app", &["auth", "clock", "decision"][..]),
+        ("http", &["config", "decision"][..]),
+        ("websocket", &["http", "config", "decision"][..]),
+        ("socketcluster", &["app", "auth", "clock", "decision"][..]),
+        (
+            "session",
+            &["app", "auth", "clock", "decision", "socketcluster"][..],
+        ),
+        ("broker", &["config", "decision", "sync", "clock"][..]),
+        ("transport", &[][..]),
+        (
+            "cores",
+            &[
+                "app",
+                "auth",
+                "broker",
+                "clock",
+                "config",
+                "decision",
+                "http",
+                "metrics",
+                "session",
+                "transport",
+                "websocket",
+            ][..],
+        ),
+        (
+            "control",
+            &["config", "metrics", "clock", "log", "cores", "keys"][..],
+        ),
+        (
+            "server",
+            &[
+                "app",
+                "auth",
+                "broker",
+                "clock",
+                "config",
+                "control",
+                "cores",
+                "keys",
+                "log",
+                "session",
+                "transport",
+            ][..],
+        ),
+        (
+            "cli",
+            &[
+                "app", "auth", "clock", "config", "control", "keys", "log", "server",
+            ][..],
+        ),
+        ("main", &["cli"][..]),
+        ("lib", BASE),
+    ])
+}
+
+/// Modules that take bytes, values and the time, and return decisions.
+const PURE: &[&str] = &[
+    "websocket",
+    "http",
+    "socketcluster",
+    "auth",
+    "app",
+    "decision",
+    "session",
+];
+
+/// What a pure module must not touch.
+const IMPURE: &[&str] = &[
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::thread",
+    "std::fs",
+    "std::io::Read",
+    "Instant::now",
+    "SystemTime::now",
+    "mio::",
+    "tokio::",
+    "socket2::",
+    "nix::",
+    "crossbeam_channel::",
+];
+
+/// The files that may hold `unsafe`, each with its argument at its head.
+const UNSAFE: &[&str] = &["src/broker/ring.rs", "src/transport/hand_over.rs"];
+
+#[test]
+fn imports_never_turn_round() {
+    let allowed = allowed();
+    for (module, path, text) in sources() {
+        let Some(may) = allowed.get(module.as_str()) else {
+            panic!("{path:?}: module `{module}` has no place in the layers; give it one in this test");
+        };
+        if module == "lib" {
+            continue;
+        }
+        for (line, imported) in imports(&text) {
+            assert!(
+                imported == module || may.contains(&imported.as_str()),
+                "{path:?}:{line}: `{module}` imports `{imported}`, which lies beside or above it \
+                 (layers: head of this test)"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_modules_touch_no_socket_clock_thread_or_file() {
+    for (module, path, text) in sources() {
+        if !PURE.contains(&module.as_str()) {
+            continue;
+        }
+        for (number, line) in code_lines(&text) {
+            for word in IMPURE {
+                assert!(
+                    !line.contains(word),
+                    "{path:?}:{number}: `{module}` is pure and must not use `{word}`"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_only_where_it_is_argued_for() {
+    for (_, path, text) in sources() {
+        if UNSAFE.iter().any(|allowed| path.ends_with(allowed)) {
+            continue;
+        }
+        for (number, line) in code_lines(&text) {
+            let found =
+                line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
+            assert!(!found, "{path:?}:{number}: `unsafe` outside {UNSAFE:?}");
+        }
+    }
+}
+
+#[test]
+fn only_the_hot_room_owns_a_poll_and_only_the_control_room_a_runtime() {
+    for (module, path, text) in sources() {
+        for (number, line) in code_lines(&text) {
+            // mimalloc has the word in its path; the allocator is the binary's choice.
+            if line.replace("mimalloc::", "").contains("mio::") {
+                let owner = ["cores", "transport", "server"].contains(&module.as_str());
+                assert!(owner, "{path:?}:{number}: `{module}` must not know mio");
+            }
+            if line.contains("tokio::") || line.contains("axum::") {
+                assert!(
+                    module == "control",
+                    "{path:?}:{number}: `{module}` must not know tokio"
+                );
+            }
+        }
+    }
+}
+
+/// All sources but the files of unit tests: top-level module, path, text.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                let relative = path.strip_prefix(&root).unwrap();
+                let first = relative
+                    .components()
+                    .next()
+                    .unwrap()
+                    .as_os_str()
+                    .to_str()
+                    .unwrap();
+                let module = first.trim_end_matches(".rs").to_owned();
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((module, path, text));
+            }
+        }
+    }
+    assert!(found.len() > 30, "the sources are where this test looks for them");
+    found
+}
+
+/// Lines that are neither comments nor behind the file's own tests.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
+}
+
+/// The top-level modules of this crate that a file names by `crate::`.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in code_lines(text) {
+        for after in line.split("crate::").skip(1) {
+            let names: Vec<&str> = match after.strip_prefix('{') {
+                Some(group) => group.split([',', '}']).map(str::trim).collect(),
+                None => vec![after],
+            };
+            for name in names {
+                let module: String = name
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                    .collect();
+                if !module.is_empty() {
+                    found.push((number, module));
+                }
+            }
+        }
+    }
+    found
+}
