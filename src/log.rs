@@ -1,17 +1,12 @@
-//! Log lines: levels, filters, and what is said at the start.
+//! Log lines: levels and filters.
 //!
 //! Lines go to standard error. `info` is a handful of lines a day; connections are at `debug`.
 
 use std::fmt;
-use std::net::SocketAddr;
 
-use tracing::info;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
-
-use crate::config::{Config, FdTables};
-use crate::keys::KeySource;
 
 /// The filter of this process's log, replaceable while it runs.
 #[derive(Clone)]
@@ -70,49 +65,4 @@ pub fn start(filter: &str) -> Result<Filter, FilterError> {
 /// Whether the text is a log filter.
 pub fn is_filter(text: &str) -> bool {
     EnvFilter::try_new(text).is_ok()
-}
-
-/// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-pub fn announce(
-    config: &Config,
-    listen: SocketAddr,
-    admin: Option<SocketAddr>,
-    placement: &[usize],
-    keys: KeySource,
-) {
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        "ringcast serves ws://{listen}{}, protocol {:?}", config.path, config.protocol
-    );
-    match admin {
-        Some(admin) => info!("control plane on http://{admin}/"),
-        None => info!("control plane off"),
-    }
-    match config.fd_tables {
-        FdTables::Auto => info!("{} cores on CPUs {placement:?}", placement.len()),
-        FdTables::Shared => info!(
-            "{} cores on CPUs {placement:?}, one descriptor table",
-            placement.len()
-        ),
-    }
-    match keys {
-        KeySource::Random => {
-            info!("tokens: a random key, so they end with this process")
-        }
-        KeySource::Shared => info!("tokens: the key auth_key"),
-        KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
-        KeySource::PublicFile => {
-            info!("tokens: the key of auth_public_key_file, which can check but not sign")
-        }
-    }
-    let limits = &config.limits;
-    info!(
-        message_bytes_max = limits.message_bytes_max,
-        outbox_bytes_max = limits.outbox_bytes_max,
-        channels_per_connection_max = limits.channels_per_connection_max,
-        connections_per_core_max = limits.connections_per_core_max,
-        ring_slots = limits.ring_slots,
-        ring_bytes_max = limits.ring_bytes_max,
-        "limits",
-    );
 }

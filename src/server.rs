@@ -29,8 +29,7 @@ use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFr
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
-use crate::keys::{self, KeysError};
-use crate::log;
+use crate::keys::{self, KeySource, KeysError};
 use crate::session::{self, Kind, Protocol};
 use crate::transport::hand_over::HandOver;
 use crate::transport::listener::Reservation;
@@ -150,7 +149,7 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings)?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        log::announce(
+        announce(
             config,
             reservation.address(),
             admin_address,
@@ -363,6 +362,51 @@ fn raise_open_files_limit() {
     if let Err(errno) = raised {
         warn!("the limit on open files stays as it is: {errno}");
     }
+}
+
+/// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
+fn announce(
+    config: &Config,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+    placement: &[usize],
+    keys: KeySource,
+) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "ringcast serves ws://{listen}{}, protocol {:?}", config.path, config.protocol
+    );
+    match admin {
+        Some(admin) => info!("control plane on http://{admin}/"),
+        None => info!("control plane off"),
+    }
+    match config.fd_tables {
+        FdTables::Auto => info!("{} cores on CPUs {placement:?}", placement.len()),
+        FdTables::Shared => info!(
+            "{} cores on CPUs {placement:?}, one descriptor table",
+            placement.len()
+        ),
+    }
+    match keys {
+        KeySource::Random => {
+            warn!("tokens: a random key, so they end with this process")
+        }
+        KeySource::Shared => info!("tokens: the key auth_key"),
+        KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
+        KeySource::PublicFile => {
+            info!("tokens: the key of auth_public_key_file, which can check but not sign")
+        }
+    }
+    let limits = &config.limits;
+    info!(
+        message_bytes_max = limits.message_bytes_max,
+        outbox_bytes_max = limits.outbox_bytes_max,
+        channels_per_connection_max = limits.channels_per_connection_max,
+        connections_per_core_max = limits.connections_per_core_max,
+        ring_slots = limits.ring_slots,
+        ring_bytes_max = limits.ring_bytes_max,
+        "limits",
+    );
 }
 
 /// Says what differs from what was asked for.
