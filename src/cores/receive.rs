@@ -37,7 +37,7 @@ impl<A: App> Core<A> {
             }
             match connection.stream.read(&mut buffer) {
                 Ok(0) => {
-                    self.close(id, CloseReason::PeerVanished);
+                    self.end_of_input(id);
                     break;
                 }
                 Ok(count) => {
@@ -66,6 +66,20 @@ impl<A: App> Core<A> {
             }
         }
         self.read_buffer = buffer;
+    }
+
+    /// The peer has sent its FIN.
+    fn end_of_input(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Request { .. }) && !connection.leftover.is_empty() {
+            // It may still read why half a head is no request.
+            self.metrics.http_answers.add(1);
+            self.connections
+                .send_head(id, |bytes| Refusal::Malformed.write(bytes));
+        }
+        self.close(id, CloseReason::PeerVanished);
     }
 
     /// Takes in new bytes behind those that were left over.
@@ -166,11 +180,15 @@ impl<A: App> Core<A> {
         self.lent.allow_upgrade(request, peer)?;
         accepted.check_origin(&self.origins)?;
         let session = self.lent.new_session(self.now);
+        let sooner = session.next_deadline(&self.lent.settings) < connection.armed;
         connection.phase = Phase::Open(Open {
             receiver: Receiver::default(),
             session,
         });
         self.connections.send_head(id, |bytes| accepted.write(bytes));
+        if sooner {
+            self.arm(id);
+        }
         Ok(())
     }
 

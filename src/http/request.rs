@@ -134,6 +134,17 @@ impl<'a> Request<'a> {
                 .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     }
 
+    /// Whether nobody could disagree about where the body ends: one legal `Content-Length` at most, and none beside a
+    /// `Transfer-Encoding` (RFC 9112 section 6.3, as strict as Node).
+    fn body_length_is_clear(&self) -> bool {
+        let mut lengths = self.header_values("content-length");
+        let Some(length) = lengths.next() else {
+            return true;
+        };
+        let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        digits && lengths.next().is_none() && self.header_values("transfer-encoding").next().is_none()
+    }
+
     /// Whether the request lacks the `Host` header that HTTP/1.1 demands (RFC 9112 section 3.2).
     pub(super) fn lacks_host(&self) -> bool {
         self.minor_version == 1 && self.header_values("host").next().is_none()
@@ -202,6 +213,9 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
         minor_version,
         headers,
     };
+    if !request.body_length_is_clear() {
+        return Err(Refusal::Malformed);
+    }
     Ok(Some((request, head_bytes)))
 }
 
@@ -244,6 +258,31 @@ mod tests {
 
     fn upgrades(headers: &str) -> bool {
         request(&format!("GET / HTTP/1.1\r\n{headers}\r\n")).is_upgrade()
+    }
+
+    #[test]
+    fn a_request_whose_body_could_end_in_two_places_is_malformed() {
+        let verdict = |headers: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            parse(head.as_bytes(), LIMIT).map(|found| found.is_some())
+        };
+        for clear in [
+            "",
+            "Content-Length: 0\r\n",
+            "Content-Length: 12\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ] {
+            assert_eq!(verdict(clear), Ok(true), "{clear}");
+        }
+        for unclear in [
+            "Content-Length: \r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: 1\r\ncontent-length: 1\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            assert_eq!(verdict(unclear), Err(Refusal::Malformed), "{unclear}");
+        }
     }
 
     #[test]

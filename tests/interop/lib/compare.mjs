@@ -10,6 +10,31 @@ export const INTENDED = {
   plain: 'headers of plain HTTP answers (date, framing of the body) are the engine\'s own: status and body are compared',
 };
 
+/**
+ * Scripts whose outcome is meant to differ, each with what must come from the target instead (searched for in its lines)
+ * and the reason. A script that begins to agree with the reference is no failure.
+ */
+const DEPARTURES = [
+  {script: /^frames: (16|64)-bit form of a small length$/, target: /close 1002 ""/,
+    reason: 'RFC 6455 section 5.2 demands the shortest form of a length; the reference takes any'},
+  {script: /^frames: continuation after the final fragment$/, target: /"rid":\d+,"data":\{"count":.*close 1002 ""/s,
+    reason: 'the answer to a call that came before a broken frame is sent; the reference loses it'},
+  {script: /^json: channel "\\"(constructor|__proto__|\\\\u005f_proto__)\\""$/, target: /"rid":5,"error":\{"message":"Failed to unsubscribe .* which it is not subscribed to","name":"BrokerError"\}/,
+    reason: 'these names are plain channels: the reference acknowledges to unsubscribe what was never subscribed'},
+  {script: /^auth: expiry, noticed at publish\?$/, target: /"#removeAuthToken".*"#publish".*"rid":3\}/s,
+    reason: 'a publisher\'s own copy comes before the acknowledgement, always: unspecified (section 12)'},
+  {script: /^http: (Upgrade: |Connection: (undefined|$|keep-alive|close|upgraded|x-upgrade)|plain |two pipelined plain requests|many spaces and tabs)/, target: /HTTP\/1\.1 (501 Not Implemented|400 Bad Request)\r\nConnection: close|101 Switching/,
+    reason: 'a plain request is answered once, in few bytes, and the connection closed: the client port is for WebSockets'},
+  {script: /^http: plain request, then an upgrade/, target: /HTTP\/1\.1 501 Not Implemented\r\nConnection: close/,
+    reason: 'a plain request is answered once, and the connection closed'},
+  {script: /^http: upgrade with method "CONNECT"$/, target: /405 Method Not Allowed/,
+    reason: 'CONNECT is refused like every other method; Node drops it without a word'},
+  {script: /^http: version "HTTP\/(0\.9|2\.0)"$/, target: /400 Bad Request/,
+    reason: 'only HTTP/1.0 and 1.1 can ask for an upgrade; Node takes whatever has the form of a version'},
+  {script: /^http: version header 0[xbo]/, target: /400 Bad Request.*Missing or invalid Sec-WebSocket-Version/s,
+    reason: 'the version is decimal; the reference lets JavaScript convert it'},
+];
+
 /** JSON values equal to a client print equally here: keys sorted, -0 as 0, infinities as null. */
 function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
@@ -43,6 +68,13 @@ function essence(line) {
 }
 
 export function compare(script, want, got) {
+  const result = same(script, want, got);
+  if (result.difference === null) return result;
+  const departure = DEPARTURES.find((one) => one.script.test(script.name) && one.target.test(got.flat().join('\n')));
+  return departure ? {difference: null, allowed: new Set([departure.reason])} : result;
+}
+
+function same(script, want, got) {
   const allowed = new Set();
   if (want.length !== got.length) return {difference: 'number of connections', allowed};
   const prepare = (log) => {

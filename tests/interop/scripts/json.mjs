@@ -32,7 +32,7 @@ const alone = (...script) => { add(...script); scripts.at(-1).alone = true; };
 
 for (const doc of [...valid, ...invalid, ...spaced]) {
   add(`packet ${short(doc)}`, ...ready(), text(doc), sync());
-  add(`first packet ${short(doc)}`, open(), text(doc), /^[ \n\r\t]*\[[ \n\r\t]*\][ \n\r\t]*$/.test(doc) ? handshake(null) : {do: 'closed'});
+  add(`first packet ${short(doc)}`, open(), text(doc), ...(/^[ \n\r\t]*\[[ \n\r\t]*\][ \n\r\t]*$/.test(doc) ? [handshake(null), frames(1)] : [{do: 'closed'}]));
 }
 for (const doc of [...valid, ...invalid]) {
   add(`published data ${short(doc)}`, ...ready(), subscribe('$C'), frames(2), text(`{"event":"#publish","data":{"channel":"$C","data":${doc}},"cid":3}`), sync());

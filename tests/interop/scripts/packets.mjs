@@ -164,7 +164,7 @@ const old = (name, ...steps) => add(`protocol 1: ${name}`, steps, {config: 'prot
 old('handshake and call', ...ready(), text('{"event":"ping","cid":2}'), sync());
 for (const packet of ['#2', '#1', '', '#3', 'hello', '[]', 'null']) {
   old(`${JSON.stringify(packet)} after the handshake`, ...ready(), text(packet), sync());
-  old(`${JSON.stringify(packet)} first`, open(), text(packet), packet === '[]' ? handshake(null) : closed);
+  old(`${JSON.stringify(packet)} first`, open(), text(packet), ...(packet === '[]' ? [handshake(null), frames(1)] : [closed]));
   old(`binary ${JSON.stringify(packet)} after the handshake`, ...ready(), binary(packet), sync());
 }
 old('subscribe and publish', ...ready(), subscribe('$C', 2), publish('$C', 1, 3), frames(4));
