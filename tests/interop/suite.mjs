@@ -293,7 +293,7 @@ async function suite(major) {
     await sleep(3300);
     const during = c.socket.authState;
     const {count} = await c.invoke('ping');
-    await until(() => c.stored.token === null);
+    await until(() => c.stored.token === null && c.deauthentications);
     return [[before, during, count > 0, c.socket.authState, c.stored.token, c.deauthentications], ['authenticated', 'authenticated', true, 'unauthenticated', null, 1]];
   });
   beside('an expiry is noticed at the next pong', async () => {

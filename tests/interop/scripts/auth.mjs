@@ -2,7 +2,7 @@
 import {createHmac} from 'node:crypto';
 import {createRequire} from 'node:module';
 import {AUTH_KEY} from '../lib/servers.mjs';
-import {frames, handshake, idle, open, publish, ready, subscribe, sync, text} from './build.mjs';
+import {close, frames, handshake, idle, open, publish, ready, subscribe, sync, text} from './build.mjs';
 
 const jwt = createRequire(import.meta.url)('jsonwebtoken');
 const now = Math.floor(Date.now() / 1000);
@@ -77,12 +77,12 @@ for (const [name, packet] of [['call', '{"event":"ping","cid":3}'], ['unknown ca
   ['publish of a bad shape', '{"event":"#publish","data":{},"cid":3}'], ['subscribe', '{"event":"#subscribe","data":{"channel":"$C2"},"cid":3}'], ['subscribe without cid', '{"event":"#subscribe","data":{"channel":"$C2"}}'], ['unsubscribe', '{"event":"#unsubscribe","data":"$C","cid":3}'], ['unsubscribe without cid', '{"event":"#unsubscribe","data":"$C"}'],
   ['pong', ''], ['wrong pong', '#2'], ['raw text', 'x'], ['response', '{"rid":5}'], ['authenticate with a bad token', '{"event":"#authenticate","data":"x","cid":3}'], ['authenticate with the expired token', `{"event":"#authenticate","data":"${token}","cid":3}`], ['removeAuthToken', '{"event":"#removeAuthToken"}'],
   ['an array of calls', '[{"event":"ping","cid":3},{"event":"ping","cid":4}]'], ['an empty array', '[]'], ['an event without cid in an array', '[{"event":"nothing"},{"event":"ping","cid":3}]']]) {
-  expiring(`noticed at ${name}?`, 'base', ...lives, text(packet), {do: 'idle', ms: 100}, sync());
+  expiring(`noticed at ${name}?`, 'base', ...lives, text(packet), idle(200), close());
 }
 expiring('noticed once', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), text('{"event":"ping","cid":4}'), frames(5), sync());
-expiring('not noticed by itself', 'base', ...lives);
+expiring('not noticed by itself', 'base', ...lives, close());
 expiring('second handshake with the expired token', 'base', ...lives, text(`{"event":"#handshake","data":{"authToken":"${token}"},"cid":3}`), frames(4), sync());
 expiring('good token again afterwards', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), text({event: '#authenticate', data: good, cid: 4}), frames(5), sync());
-expiring('protocol 1, at a pong', 'protocol 1', ...lives, text('#2'), idle(100), sync());
-expiring('protocol 1, not at the other pong', 'protocol 1', ...lives, text(''), idle(100), sync());
+expiring('protocol 1, at a pong', 'protocol 1', ...lives, text('#2'), idle(200), close());
+expiring('protocol 1, not at the other pong', 'protocol 1', ...lives, text(''), idle(200), close());
 expiring('subscriptions outlive it', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), publish('$C', 1, 4), frames(6), sync());
