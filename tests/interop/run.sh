@@ -28,14 +28,15 @@ count() {
 
 for cores in 1 2 8; do
   port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
-  RINGCAST_LISTEN=127.0.0.1:$port RINGCAST_ADMIN=off RINGCAST_AUTH_KEY=interop-key RINGCAST_CORES=$cores RINGCAST_PROTOCOL=auto RINGCAST_LOG=warn "$binary" &
+  RINGCAST_LISTEN=127.0.0.1:$port RINGCAST_ADMIN=off RINGCAST_AUTH_KEY=interop-key-of-thirty-two-bytes-and-more RINGCAST_CORES=$cores RINGCAST_PROTOCOL=auto RINGCAST_LOG=warn \
+    RINGCAST_PING_INTERVAL_MS=5000 "$binary" &
   server=$!
   for _ in $(seq 200); do
     (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
     kill -0 "$server" 2>/dev/null || break
     sleep 0.05
   done
-  count "clients, $cores cores" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key interop-key
+  count "clients, $cores cores" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key interop-key-of-thirty-two-bytes-and-more
   kill -TERM "$server" 2>/dev/null
   for _ in $(seq 100); do kill -0 "$server" 2>/dev/null || break; sleep 0.05; done
   kill -KILL "$server" 2>/dev/null

@@ -1,0 +1,52 @@
+//! A WebSocket server that sends every message back: for conformance suites such as Autobahn, which want an echo, and
+//! for benches. It drives the same event loops, frames and outboxes as the product; only the session differs.
+//!
+//! ```text
+//! cargo run --release --example echo -- 127.0.0.1:9001
+//! ```
+//! The path is `/`. Limits are raised to what Autobahn's group 9 sends: messages of 16 MiB, 65,536 fragments.
+
+use std::process::ExitCode;
+
+use ringcast::app::builtin::Builtin;
+use ringcast::config::Config;
+use ringcast::control::SignalsFrom;
+use ringcast::server::{Embedding, Server};
+use ringcast::session::Kind;
+
+fn main() -> ExitCode {
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:9001".to_owned());
+    let Ok(listen) = address.parse() else {
+        return fail(&format!("`{address}` is not an address such as 127.0.0.1:9001"));
+    };
+    let mut config = Config {
+        listen,
+        admin: None,
+        path: "/".to_owned(),
+        ..Config::default()
+    };
+    config.limits.message_bytes_max = 16 * 1024 * 1024 + 16;
+    config.limits.outbox_bytes_max = 64 * 1024 * 1024;
+    config.limits.fragments_max = 65_536 + 1;
+    let embedding = Embedding {
+        kind: Kind::Echo,
+        signals: SignalsFrom::Here,
+        ..Embedding::default()
+    };
+    let server = match Server::start(&config, embedding, |_| Builtin::new()) {
+        Ok(server) => server,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match server.wait() {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program's last words")]
+fn fail(error: &str) -> ExitCode {
+    eprintln!("echo: {error}");
+    ExitCode::FAILURE
+}
