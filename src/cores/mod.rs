@@ -289,15 +289,17 @@ impl<A: App> Lent<A> {
     }
 }
 
-/// How many connections a core takes: as configured, or as many as its descriptor table holds.
+/// How many connections a core takes: as many as its descriptor table holds, or fewer if so configured. Never more: a
+/// core without a descriptor to spare loses the sockets that others hand to it.
 fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
-    if configured > 0 {
-        return Ok(configured);
-    }
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let share = if own_fd_table { soft } else { soft / cores };
     let spare = DESCRIPTORS_SPARED + cores * DESCRIPTORS_PER_CORE;
-    Ok(u32::try_from(share.saturating_sub(spare).max(1)).unwrap_or(u32::MAX))
+    let room = u32::try_from(share.saturating_sub(spare).max(1)).unwrap_or(u32::MAX);
+    Ok(match configured {
+        0 => room,
+        fewer => fewer.min(room),
+    })
 }
 
 /// One shared read buffer per core. A read that fills it is followed by another.
