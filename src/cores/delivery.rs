@@ -67,6 +67,7 @@ impl<A: App> Core<A> {
                 &mut self.connections,
                 &mut self.delivered,
             );
+            self.end_those_found();
         }
         self.after_delivery();
     }
@@ -81,6 +82,7 @@ impl<A: App> Core<A> {
                 &mut self.connections,
                 &mut self.delivered,
             );
+            self.end_those_found();
         }
         self.after_delivery();
     }
@@ -88,7 +90,6 @@ impl<A: App> Core<A> {
     fn after_delivery(&mut self) {
         self.broker.ring.release();
         self.broker.ring.reclaim();
-        self.end_those_found();
     }
 
     fn wake(&self, cores: CoreSet) {
