@@ -3,6 +3,9 @@
 //! `SO_REUSEPORT` spreads connections by a hash, so some cores get more than their share. Each core's load is the
 //! number of connections it has or has been sent; a core that accepts while another is lighter hands the socket on.
 //! The acceptor raises the load of the core it chose at once, so that sockets still on their way count.
+//!
+//! A core that drains closes its load: nobody chooses it any more, and while sockets are on their way to it, it is not
+//! empty. Closing and choosing are both one addition to the same atomic, so that one of the two sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,7 +46,12 @@ impl Loads {
                 (chosen, least) = (other, self.load(other));
             }
         }
-        self.all[chosen].0.fetch_add(1, Ordering::Relaxed);
+        let before = self.all[chosen].0.fetch_add(1, Ordering::Relaxed);
+        if before >= CLOSED && chosen != self.own {
+            // It has begun to drain since we looked, and may not wait for this socket.
+            self.keep(chosen);
+            return self.own;
+        }
         chosen
     }
 
@@ -58,6 +66,16 @@ impl Loads {
         self.all[self.own].0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Has no core choose this one any more.
+    pub(super) fn close(&self) {
+        self.all[self.own].0.fetch_add(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Whether this core is closed, has no connection, and none is on its way to it.
+    pub(super) fn is_closed_and_empty(&self) -> bool {
+        self.load(self.own) == CLOSED
+    }
+
     /// The least load of any core.
     pub(super) fn least(&self) -> u32 {
         (0..self.all.len()).map(|core| self.load(core)).min().unwrap_or(0)
@@ -68,9 +86,24 @@ impl Loads {
     }
 }
 
+/// Added to the load of a core that drains; more than any core has connections.
+const CLOSED: u32 = 1 << 31;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_core_is_chosen_by_nobody_and_waits_for_what_was_on_its_way() {
+        let cores = Loads::new(2);
+        assert_eq!((cores[0].assign(), cores[0].assign()), (0, 1));
+        cores[1].close();
+        assert!(!cores[1].is_closed_and_empty(), "one is on its way");
+        assert_eq!([cores[0].assign(), cores[0].assign()], [0, 0]);
+        cores[1].end();
+        assert!(cores[1].is_closed_and_empty());
+        assert!(!cores[0].is_closed_and_empty(), "it is not closed");
+    }
 
     #[test]
     fn whichever_core_accepts_the_loads_stay_equal() {

@@ -163,7 +163,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Closes the clients whose moment has come. True when none is left.
+    /// Closes the clients whose moment has come. True when none is left, nor on its way from another core.
     pub(super) fn drain_some(&mut self) -> bool {
         let Some(mut draining) = self.draining.take() else {
             return false;
@@ -173,7 +173,8 @@ impl<A: App> Core<A> {
             draining.closed += 1;
         }
         self.draining = Some(draining);
-        self.connections.len() == 0
+        self.loads.is_closed_and_empty()
+            self.loads.close();
     }
 }
 
