@@ -44,6 +44,8 @@ pub(super) struct Connection {
     /// Whether the socket may hold input that no event will tell about.
     pub(super) unread: bool,
     /// Whether it is not read because its outbox is full of replies.
+    /// Whether it is in the list of those to read first in the next turn.
+    pub(super) unfinished: bool,
     pub(super) held_back: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.

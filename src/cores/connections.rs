@@ -89,6 +89,7 @@ impl Connections {
             armed: Uptime::NEVER,
             dirty: false,
             unread: false,
+            unfinished: false,
             held_back: false,
             outbox: Outbox::default(),
             leftover: Box::default(),

@@ -50,7 +50,7 @@ impl<A: App> Core<A> {
                         break;
                     }
                     if budget == 0 {
-                        self.unfinished.push_back(id);
+                        self.read_next_turn(id);
                         break;
                     }
                 }
@@ -80,6 +80,16 @@ impl<A: App> Core<A> {
                 .send_head(id, |bytes| Refusal::Malformed.write(bytes));
         }
         self.close(id, CloseReason::PeerVanished);
+    }
+
+    /// Puts a connection on the list of those to read first in the next turn, once.
+    pub(super) fn read_next_turn(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.unfinished
+        {
+            connection.unfinished = true;
+            self.unfinished.push_back(id);
+        }
     }
 
     /// Takes in new bytes behind those that were left over.

@@ -47,6 +47,9 @@ impl<A: App> Core<A> {
         // What an earlier turn left over comes first.
         for _ in 0..self.unfinished.len() {
             if let Some(id) = self.unfinished.pop_front() {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.unfinished = false;
+                }
                 self.read(id, true);
             }
         }
@@ -81,7 +84,12 @@ impl<A: App> Core<A> {
                 if event.is_writable() {
                     self.connections.writable(id);
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                // One that has used up its share of this turn is read in the next, whatever the poll has to say.
+                let is_unfinished = self
+                    .connections
+                    .get(id)
+                    .is_some_and(|connection| connection.unfinished);
+                if !is_unfinished && (event.is_readable() || event.is_read_closed() || event.is_error()) {
                     self.read(id, event.is_read_closed() || event.is_error());
                 }
             }
@@ -206,7 +214,7 @@ impl<A: App> Core<A> {
             .get(id)
             .is_some_and(|connection| connection.unread && !connection.is_paused())
         {
-            self.unfinished.push_back(id);
+            self.read_next_turn(id);
         }
     }
 
