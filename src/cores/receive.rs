@@ -314,8 +314,12 @@ impl<A: App> Core<A> {
         Ok(Outcome::Next)
     }
 
+    /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
+    /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
     fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
-        self.connections.send(id, opcode, message);
+        if self.session(id).is_some() {
+            self.connections.send(id, opcode, message);
+        }
     }
 
     /// A subscription sees exactly the publications after it: those before are delivered first.
