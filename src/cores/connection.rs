@@ -7,6 +7,7 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
+//! A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
 //!
 //! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
 //!
@@ -43,9 +44,9 @@ pub(super) struct Connection {
     pub(super) dirty: bool,
     /// Whether the socket may hold input that no event will tell about.
     pub(super) unread: bool,
-    /// Whether it is not read because its outbox is full of replies.
     /// Whether it is in the list of those to read first in the next turn.
     pub(super) unfinished: bool,
+    /// Whether it is not read because its outbox is full of replies.
     pub(super) held_back: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
@@ -72,6 +73,10 @@ pub(super) enum Phase {
     Finishing {
         deadline: Uptime,
         fin_sent: bool,
+    },
+    /// The peer has ended its direction but may still read: once the outbox is empty the socket is dropped.
+    Emptying {
+        deadline: Uptime,
     },
 }
 
@@ -122,7 +127,7 @@ impl ConnectionId {
 impl Connection {
     /// Whether it must not be read now.
     pub(super) fn is_paused(&self) -> bool {
-        self.held_back || self.stalled.is_some()
+        self.held_back || self.stalled.is_some() || matches!(self.phase, Phase::Emptying { .. })
     }
 
     /// When it wants to be looked at.
@@ -130,7 +135,8 @@ impl Connection {
         match &self.phase {
             Phase::Request { deadline, .. }
             | Phase::Closing { deadline, .. }
-            | Phase::Finishing { deadline, .. } => *deadline,
+            | Phase::Finishing { deadline, .. }
+            | Phase::Emptying { deadline } => *deadline,
             Phase::Open(open) => open.session.next_deadline(settings),
         }
     }

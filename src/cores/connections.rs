@@ -255,11 +255,12 @@ impl Connections {
         self.metrics.outbox_bytes.set(self.queued_bytes as u64);
     }
 
-    /// Sends what waits for one connection, before it is dropped.
-    pub(super) fn flush_last(&mut self, id: ConnectionId) {
+    /// Sends what waits for one connection, before it is dropped. True if nothing is left.
+    pub(super) fn flush_last(&mut self, id: ConnectionId) -> bool {
         if self.get(id).is_some() {
             self.flush_one(id.index());
         }
+        self.get(id).is_none_or(|connection| connection.outbox.is_empty())
     }
 
     fn flush_one(&mut self, index: u32) {
@@ -279,15 +280,24 @@ impl Connections {
                     connection.held_back = false;
                     self.resumed.push(connection.id);
                 }
-                if flush == Flush::Empty
-                    && let Phase::Finishing {
-                        fin_sent: fin_sent @ false,
-                        ..
-                    } = &mut connection.phase
-                {
-                    *fin_sent = true;
-                    // The peer may have gone already; then its end is what the next read tells.
-                    let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+                if flush == Flush::Empty {
+                    match &mut connection.phase {
+                        Phase::Finishing {
+                            fin_sent: fin_sent @ false,
+                            ..
+                        } => {
+                            *fin_sent = true;
+                            // The peer may have gone already; then its end is what the next read tells.
+                            let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+                        }
+                        Phase::Emptying { .. } => {
+                            self.ending.push((connection.id, CloseReason::PeerVanished));
+                        }
+                        Phase::Request { .. }
+                        | Phase::Open(_)
+                        | Phase::Closing { .. }
+                        | Phase::Finishing { .. } => {}
+                    }
                 }
             }
             Err(_) => {

@@ -27,8 +27,10 @@ pub(super) struct Draining {
 
 /// How a connection is taken leave of.
 enum Leave {
-    /// There is nobody to say anything to.
+    /// At once: there is nobody to say anything to.
     Drop,
+    /// The peer has ended its direction, or both: what is queued, if it still reads.
+    Empty,
     /// What is queued, then FIN.
     Fin,
     /// A close frame, then the peer's, then FIN.
@@ -58,10 +60,12 @@ impl<A: App> Core<A> {
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.
-            before @ (Phase::Closing { .. } | Phase::Finishing { .. }) => {
+            before @ (Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. }) => {
                 connection.phase = before;
-                if matches!(leave(reason), Leave::Drop) {
-                    self.drop_socket(id);
+                match leave(reason) {
+                    Leave::Drop => self.drop_socket(id),
+                    Leave::Empty => self.empty(id),
+                    Leave::Fin | Leave::CloseFrame => {}
                 }
                 return;
             }
@@ -70,6 +74,10 @@ impl<A: App> Core<A> {
         match (leave(reason), receiver) {
             (Leave::Drop, _) | (Leave::CloseFrame, None) => {
                 self.drop_socket(id);
+                return;
+            }
+            (Leave::Empty, _) => {
+                self.empty(id);
                 return;
             }
             (Leave::Fin, _) => {}
@@ -128,13 +136,26 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Drops the socket as soon as its outbox is empty: a peer that ended only its own direction still reads. One that
+    /// has gone altogether makes the flush fail, which empties the outbox as well.
+    fn empty(&mut self, id: ConnectionId) {
+        let deadline = self.now.uptime + self.limits.close_timeout;
+        if let Some(connection) = self.connections.get_mut(id)
+            && !matches!(connection.phase, Phase::Emptying { .. })
+        {
+            connection.phase = Phase::Emptying { deadline };
+            self.arm(id);
+        }
+        if self.connections.flush_last(id) {
+            self.drop_socket(id);
+        }
+    }
+
     /// Gives the socket and the place back.
     pub(super) fn drop_socket(&mut self, id: ConnectionId) {
         if self.connections.get(id).is_none() {
             return;
         }
-        // A peer that ended only its own direction still reads.
-        self.connections.flush_last(id);
         self.connections.remove(id);
         self.loads.end();
         self.metrics.connections.set(self.connections.len() as u64);
@@ -153,6 +174,7 @@ impl<A: App> Core<A> {
             // What the kernel has completed for this listener is ours; nobody else could serve it.
             self.accept_the_last();
             self.listener = None;
+            self.loads.close();
             let ids = self.connections.ids().collect();
             self.draining = Some(Draining {
                 ids,
@@ -174,7 +196,6 @@ impl<A: App> Core<A> {
         }
         self.draining = Some(draining);
         self.loads.is_closed_and_empty()
-            self.loads.close();
     }
 }
 
@@ -198,7 +219,8 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::PeerVanished | CloseReason::RequestTimeout | CloseReason::CloseTimeout => Leave::Drop,
+        CloseReason::RequestTimeout | CloseReason::CloseTimeout => Leave::Drop,
+        CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
         // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.

@@ -144,7 +144,7 @@ impl<A: App> Core<A> {
                         AwaitClose::Closed => Input::Consumed(input.len()),
                     }
                 }
-                Phase::Finishing { .. } => return bytes.len(),
+                Phase::Finishing { .. } | Phase::Emptying { .. } => return bytes.len(),
             };
             match step {
                 Input::Consumed(count) => at += count,
@@ -387,7 +387,10 @@ impl<A: App> Core<A> {
     fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
-            Phase::Request { .. } | Phase::Closing { .. } | Phase::Finishing { .. } => None,
+            Phase::Request { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
         }
     }
 }

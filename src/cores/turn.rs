@@ -163,7 +163,7 @@ impl<A: App> Core<A> {
         }
         match &mut connection.phase {
             Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
-            Phase::Closing { .. } | Phase::Finishing { .. } => {
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.close(id, CloseReason::CloseTimeout);
             }

@@ -1,0 +1,436 @@
+//! What the tests over TCP share: a server in this process on a free port, a client of raw frames with the few
+//! SocketCluster words on top, and a way to wait.
+//!
+//! Every wait ends after [`PATIENCE`], with a panic that says what was waited for.
+//!
+//! Servers here share the descriptor table of the process, unless a test asks for tables of their own: a core's own
+//! table is a copy, and would keep alive the sockets that other tests of the process have open at that moment.
+#![allow(dead_code)] // each test file is a crate that uses a part of this
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use ringcast::app::App;
+use ringcast::app::builtin::Builtin;
+use ringcast::config::limits::Limit;
+use ringcast::config::{Config, Cores, FdTables};
+use ringcast::control::Exit;
+use ringcast::cores::CoreId;
+use ringcast::decision::CloseReason;
+use ringcast::metrics::block::{CoreMetrics, Counter};
+use ringcast::server::{self, Embedding};
+
+/// How long any one thing may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time.
+#[expect(clippy::disallowed_methods, reason = "tests wait with a deadline")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = now() + PATIENCE;
+    while !condition() {
+        assert!(now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A running server; it ends with the value.
+pub(crate) struct Server {
+    running: Option<server::Server>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// With the built-in application on two cores, after `change` to the configuration.
+    pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Server {
+        Server::start_with(change, |_| Builtin::new())
+    }
+
+    /// With an application of the test's own.
+    pub(crate) fn start_with<A: App + Send + 'static>(
+        change: impl FnOnce(&mut Config),
+        app: impl FnMut(CoreId) -> A,
+    ) -> Server {
+        let mut config = Config {
+            cores: Cores::Count(2),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: None,
+            drain: Duration::ZERO,
+            fd_tables: FdTables::Shared,
+            ..Config::default()
+        };
+        config.limits.close_timeout = Duration::from_secs(1);
+        change(&mut config);
+        let running = server::Server::start(&config, Embedding::default(), app).unwrap();
+        Server {
+            address: running.address(),
+            running: Some(running),
+        }
+    }
+
+    pub(crate) fn running(&self) -> &server::Server {
+        self.running.as_ref().unwrap()
+    }
+
+    /// Waits for the end; somebody has asked for it.
+    pub(crate) fn wait(mut self) -> Exit {
+        self.running.take().unwrap().wait().unwrap()
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A client that has completed both handshakes.
+    pub(crate) fn client(&self) -> Client {
+        let mut client = self.connect();
+        client.upgrade();
+        client.handshake();
+        client
+    }
+
+    /// One counter of each core.
+    pub(crate) fn each(&self, counter: impl Fn(&CoreMetrics) -> &Counter) -> Vec<u64> {
+        let cores = self.running().cores().iter();
+        cores.map(|core| counter(core.metrics()).value()).collect()
+    }
+
+    /// One counter, over all cores.
+    pub(crate) fn total(&self, counter: impl Fn(&CoreMetrics) -> &Counter) -> u64 {
+        self.each(counter).iter().sum()
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.total(|core| &core.connections)
+    }
+
+    /// How many connections have ended for this reason.
+    pub(crate) fn closes(&self, reason: CloseReason) -> u64 {
+        self.total(|core| &core.closes[reason.index()])
+    }
+
+    pub(crate) fn limit_hits(&self, limit: Limit) -> u64 {
+        self.total(|core| &core.limit_hits[limit.index()])
+    }
+
+    /// Waits until there are exactly so many connections and subscriptions, and nothing waits to be sent.
+    #[track_caller]
+    pub(crate) fn settles_at(&self, connections: u64, subscriptions: u64) {
+        eventually("everything is released", || {
+            self.connections() == connections
+                && self.total(|core| &core.subscriptions) == subscriptions
+                && self.total(|core| &core.outbox_bytes) == 0
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.drain();
+            let ended = running.wait();
+            if !std::thread::panicking() {
+                ended.unwrap();
+            }
+        }
+    }
+}
+
+/// What a server sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+    /// The connection has ended, by FIN or reset.
+    End,
+}
+
+/// One raw connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    unread: Vec<u8>,
+    consumed: usize,
+    calls: u64,
+    /// The socket id of the handshake's answer.
+    pub(crate) id: String,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// Takes in so little at a time that the server's writes soon find no room.
+    pub(crate) fn connect_narrow(address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Client::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Client {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client {
+            stream,
+            unread: Vec::new(),
+            consumed: 0,
+            calls: 0,
+            id: String::new(),
+        }
+    }
+
+    /// Asks for a WebSocket and reads the 101.
+    pub(crate) fn upgrade(&mut self) {
+        self.send_bytes(UPGRADE.as_bytes());
+        assert!(self.read_head().starts_with("HTTP/1.1 101 "));
+    }
+
+    /// Completes the SocketCluster handshake.
+    pub(crate) fn handshake(&mut self) {
+        self.calls += 1;
+        let cid = self.calls;
+        self.send_text(&format!(
+            r##"{{"event":"#handshake","data":{{"authToken":null}},"cid":{cid}}}"##
+        ));
+        let answer = self.message();
+        let start = format!(r#"{{"rid":{cid},"data":{{"id":""#);
+        assert!(answer.starts_with(&start), "{answer}");
+        self.id = answer[start.len()..].split('"').next().unwrap().to_owned();
+    }
+
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.send_bytes(&frame(TEXT, text.as_bytes()));
+    }
+
+    /// Makes a call without waiting for the answer; returns its call id.
+    pub(crate) fn begin_call(&mut self, event: &str, data: &str) -> u64 {
+        self.calls += 1;
+        let cid = self.calls;
+        self.send_text(&format!(r#"{{"event":"{event}","data":{data},"cid":{cid}}}"#));
+        cid
+    }
+
+    /// Makes a call and returns the next message, which should be the answer.
+    pub(crate) fn call(&mut self, event: &str, data: &str) -> String {
+        self.begin_call(event, data);
+        self.message()
+    }
+
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, channel: &str) {
+        let answer = self.call("#subscribe", &format!(r#"{{"channel":"{channel}"}}"#));
+        assert_eq!(answer, format!(r#"{{"rid":{}}}"#, self.calls));
+    }
+
+    /// One-way.
+    pub(crate) fn publish(&mut self, channel: &str, data: &str) {
+        self.send_text(&format!(
+            r##"{{"event":"#publish","data":{{"channel":"{channel}","data":{data}}}}}"##
+        ));
+    }
+
+    /// Calls the built-in `ping` procedure and waits for its answer.
+    #[track_caller]
+    pub(crate) fn ping(&mut self) {
+        let answer = self.call("ping", "null");
+        let start = format!(r#"{{"rid":{},"data":{{"count":"#, self.calls);
+        assert!(answer.starts_with(&start), "{answer}");
+    }
+
+    /// The next text that is no heartbeat; heartbeats are answered.
+    #[track_caller]
+    pub(crate) fn message(&mut self) -> String {
+        match self.event() {
+            Received::Text(text) => text,
+            other => panic!("instead of a message came {other:?}"),
+        }
+    }
+
+    /// The next thing that is no heartbeat; heartbeats are answered.
+    pub(crate) fn event(&mut self) -> Received {
+        loop {
+            match self.next() {
+                // Both versions are asked at first; this client is of version 2.
+                Received::Text(text) if text == "#1" => {}
+                // The server may have gone since.
+                Received::Text(text) if text.is_empty() => drop(self.stream.write_all(&frame(TEXT, b""))),
+                received => return received,
+            }
+        }
+    }
+
+    /// The next publication to this client on `channel`: its data as it came.
+    #[track_caller]
+    pub(crate) fn publication(&mut self, channel: &str) -> String {
+        let message = self.message();
+        publication(&message, channel)
+            .unwrap_or_else(|| panic!("instead of a publication on {channel} came {message}"))
+            .to_owned()
+    }
+
+    /// Reads on to the server's close frame, past messages: its code and reason.
+    #[track_caller]
+    pub(crate) fn close_frame(&mut self) -> (Option<u16>, String) {
+        loop {
+            match self.event() {
+                Received::Close(code, reason) => return (code, reason),
+                Received::End => panic!("the connection ended without a close frame"),
+                Received::Text(_) | Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => {}
+            }
+        }
+    }
+
+    /// The next frame, or the end.
+    pub(crate) fn next(&mut self) -> Received {
+        loop {
+            if let Some(received) = self.take_frame() {
+                return received;
+            }
+            if !self.fill() {
+                assert_eq!(
+                    self.unread.len(),
+                    self.consumed,
+                    "the end in the middle of a frame"
+                );
+                return Received::End;
+            }
+        }
+    }
+
+    /// Reads up to the end of the connection: all bytes that were not taken before.
+    pub(crate) fn rest(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8_lossy(&self.unread[self.consumed..]).into_owned()
+    }
+
+    /// Reads the head of an HTTP answer.
+    pub(crate) fn read_head(&mut self) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.unread[self.consumed..]).into_owned();
+            if let Some(end) = text.find("\r\n\r\n") {
+                self.consumed += end + 4;
+                return text[..end + 4].to_owned();
+            }
+            assert!(self.fill(), "the end in the middle of a head: {text}");
+        }
+    }
+
+    /// Ends this client's direction.
+    pub(crate) fn send_fin(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    fn fill(&mut self) -> bool {
+        self.unread.drain(..self.consumed);
+        self.consumed = 0;
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                count > 0
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("nothing came from the server: {error}"),
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<Received> {
+        let bytes = &self.unread[self.consumed..];
+        let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+        let (start, length) = match second {
+            126 => (
+                4,
+                u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())),
+            ),
+            127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap())),
+            short => (2, u64::from(short)),
+        };
+        let end = start + usize::try_from(length).unwrap();
+        let payload = bytes.get(start..end)?;
+        let received = match first {
+            TEXT => Received::Text(str::from_utf8(payload).unwrap().to_owned()),
+            BINARY => Received::Binary(payload.to_vec()),
+            PING => Received::Ping(payload.to_vec()),
+            PONG => Received::Pong(payload.to_vec()),
+            CLOSE => {
+                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                let reason = str::from_utf8(payload.get(2..).unwrap_or_default()).unwrap();
+                Received::Close(code, reason.to_owned())
+            }
+            other => panic!("the server sent a frame that begins with {other:#x}"),
+        };
+        self.consumed += end;
+        Some(received)
+    }
+}
+
+/// The data of a publication on `channel`, if this message is one.
+pub(crate) fn publication<'a>(message: &'a str, channel: &str) -> Option<&'a str> {
+    message
+        .strip_prefix(&format!(
+            r##"{{"event":"#publish","data":{{"channel":"{channel}","data":"##
+        ))?
+        .strip_suffix("}}")
+}
+
+/// A masked frame that begins with `first`: FIN and opcode.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        short @ 0..126 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        middle @ 126..=0xffff => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&u16::try_from(middle).unwrap().to_be_bytes());
+        }
+        long => {
+            bytes.push(0x80 | 127);
+            bytes.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&MASK);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    bytes
+}
+
+/// A close frame from the client.
+pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
+const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+
+/// A request that is answered with 101.
+pub(crate) const UPGRADE: &str = "GET /socketcluster/ HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
