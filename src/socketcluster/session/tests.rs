@@ -2,7 +2,7 @@ use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
 use crate::app::{Answer, AppError, Publication};
-use crate::decision::CloseCode;
+use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
 struct Client<A: App> {

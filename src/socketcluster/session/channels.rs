@@ -1,0 +1,181 @@
+//! What a client does with channels: publishing, subscribing and unsubscribing, and the wording of their answers.
+//!
+//! Subscriptions themselves are the core's: a session decides, the core carries out and asks back for the answer.
+//! Wire reference, sections 7 and 10.
+
+use super::{Environment, Session, invalid_action, passed_on, refuse, send};
+use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refused};
+use crate::clock::Now;
+use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::socketcluster::encode;
+use crate::socketcluster::json::Scanner;
+use crate::socketcluster::number::{Number, NumberText};
+use crate::socketcluster::packet::Event;
+
+impl Session {
+    /// The answer to a [`Decision::Subscribe`] that has been carried out; `None` for silence.
+    pub fn subscribed(
+        &self,
+        channel: Span,
+        cid: Option<Span>,
+        outcome: SubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        let reason = match outcome {
+            SubscribeOutcome::Subscribed => {
+                let cid = NumberText::copied(decisions.bytes(cid?));
+                return Some(decisions.write(|out| encode::response(cid.as_bytes(), None, out)));
+            }
+            SubscribeOutcome::TooMany { limit } => {
+                format!("tried to exceed the channel subscription limit of {limit}")
+            }
+            SubscribeOutcome::TooLong { limit } => {
+                format!("tried to exceed the limit of {limit} bytes for the names of its channels")
+            }
+        };
+        self.broker_error("subscribe socket to", channel, cid?, &reason, decisions)
+    }
+
+    /// The answer to a [`Decision::Unsubscribe`] that has been carried out; `None` for silence.
+    pub fn unsubscribed(
+        &self,
+        channel: Span,
+        cid: Option<Span>,
+        outcome: UnsubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match outcome {
+            UnsubscribeOutcome::Unsubscribed => {
+                let cid = NumberText::copied(decisions.bytes(cid?));
+                Some(decisions.write(|out| encode::response(cid.as_bytes(), None, out)))
+            }
+            UnsubscribeOutcome::NotSubscribed => self.broker_error(
+                "unsubscribe socket from",
+                channel,
+                cid?,
+                "tried to unsubscribe from a channel which it is not subscribed to",
+                decisions,
+            ),
+        }
+    }
+
+    /// The message for one channel of a [`Decision::KickOutAll`].
+    pub fn kicked_out(&self, channel: &[u8], reason: Option<Span>, decisions: &mut Decisions) -> Span {
+        let reason = reason.map(|reason| String::from_utf8_lossy(decisions.bytes(reason)).into_owned());
+        decisions.write(|out| encode::kick_out(channel, reason.as_deref(), out))
+    }
+
+    pub(super) fn publish<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let expired = self.expire(env.now, decisions);
+        let cid = event.cid.map(Number::text);
+        if !env.settings.allow_client_publish {
+            invalid_action(cid, "Client publish feature is disabled", decisions);
+            return Ok(());
+        }
+        let Some((value, name)) = event.data.and_then(|value| Some((value, value.members.channel?))) else {
+            invalid_action(cid, "Publish channel name was malformatted", decisions);
+            return Ok(());
+        };
+        let channel = decisions.write(|out| name.write_decoded(out));
+        let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
+        let data = value
+            .members
+            .data
+            .map(|json| passed_on(json, value.rare, &mut rewritten));
+        let result = env.app.publish(
+            Name::new(decisions.bytes(channel)),
+            data.map(RawJson::new),
+            &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
+        );
+        self.settle_claims(env)?;
+        match result {
+            Ok(publication) => {
+                let data = match publication.kind() {
+                    PublicationKind::AsSent => data,
+                    PublicationKind::Rewritten(piece) => piece.map(|piece| env.scratch.piece(piece)),
+                };
+                let message = decisions.write(|out| encode::publish(|out| name.write_json(out), data, out));
+                decisions.push(Decision::Publish { channel, message });
+                if let Some(cid) = cid {
+                    send(decisions, |out| encode::response(cid.as_bytes(), None, out));
+                }
+            }
+            Err(refusal) => refuse(cid, &refusal, Refused::Publish, decisions),
+        }
+        env.scratch.rewritten = rewritten;
+        self.carry_out_orders(env, decisions)
+    }
+
+    pub(super) fn subscribe<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let expired = self.expire(env.now, decisions);
+        let cid = event.cid.map(Number::text);
+        let Some((value, name)) = event.data.and_then(|value| Some((value, value.members.channel?))) else {
+            invalid_action(cid, "Subscribe channel name was malformatted", decisions);
+            return Ok(());
+        };
+        let channel = decisions.write(|out| name.write_decoded(out));
+        let result = env.app.subscribe(
+            Name::new(decisions.bytes(channel)),
+            value.members.data.map(RawJson::new),
+            &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
+        );
+        self.settle_claims(env)?;
+        match (result, cid) {
+            (Ok(()), Some(cid)) => {
+                let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
+                decisions.push(Decision::Subscribe {
+                    channel,
+                    cid: Some(cid),
+                });
+            }
+            // The reference asks its middleware and does not subscribe.
+            (Ok(()), None) => {}
+            (Err(refusal), cid) => refuse(cid, &refusal, Refused::Subscribe, decisions),
+        }
+        self.carry_out_orders(env, decisions)
+    }
+
+    pub(super) fn unsubscribe(&mut self, event: &Event<'_>, now: Now, decisions: &mut Decisions) {
+        self.expire(now, decisions);
+        let cid = event.cid.map(Number::text);
+        let Some(name) = event
+            .data
+            .and_then(|value| Scanner::new(value.json).string().ok())
+        else {
+            invalid_action(cid, "Unsubscribe channel name was malformatted", decisions);
+            return;
+        };
+        let channel = decisions.write(|out| name.write_decoded(out));
+        let cid = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
+        decisions.push(Decision::Unsubscribe { channel, cid });
+    }
+
+    /// `{"rid":N,"error":{...}}` with a `BrokerError` about a channel.
+    fn broker_error(
+        &self,
+        failed_to: &str,
+        channel: Span,
+        cid: Span,
+        reason: &str,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        let cid = NumberText::copied(decisions.bytes(cid));
+        let mut message = format!("Failed to {failed_to} the ").into_bytes();
+        message.extend_from_slice(decisions.bytes(channel));
+        message.extend_from_slice(
+            format!(" channel - InvalidActionError: Socket {} {reason}", self.id).as_bytes(),
+        );
+        let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
+        Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
+    }
+}

@@ -1,0 +1,75 @@
+//! The handshake: who may come in, and what it is told (wire reference, section 5).
+
+use super::timers::next_tick;
+use super::tokens::handshake_token;
+use super::{Environment, Session, State, send};
+use crate::app::{App, Peer, SessionId};
+use crate::decision::{CloseReason, Decisions};
+use crate::socketcluster::encode;
+use crate::socketcluster::number::NumberText;
+use crate::socketcluster::packet::Value;
+
+impl Session {
+    pub(super) fn handshake<A: App>(
+        &mut self,
+        cid: &NumberText,
+        data: Option<&Value<'_>>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let first = match self.state {
+            State::AwaitingHandshake { created } => Some(created),
+            State::Open { .. } | State::Ended => None,
+        };
+        // No token is no error here.
+        let verified = handshake_token(data).map(|token| token.verify(env));
+        if first.is_some() {
+            let claims = verified.as_ref().and_then(|result| result.as_ref().ok());
+            let mut peer = Peer::new(self.id, claims, None, env.scratch);
+            if let Err(refusal) = env.app.handshake(&mut peer) {
+                let code = refusal.handshake_code();
+                send(decisions, |out| {
+                    let error = |out: &mut Vec<u8>| refusal.write_handshake_json(out);
+                    encode::handshake_refused(cid.as_bytes(), error, code.as_u16(), out);
+                });
+                return Err(CloseReason::HandshakeRefused(code));
+            }
+        }
+        let failure = match verified {
+            Some(result) => self.accept(result, env).err(),
+            None => {
+                self.claims = None;
+                None
+            }
+        };
+        if let Some(created) = first {
+            let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
+            self.state = State::Open { next_ping };
+        }
+        self.settle_claims(env)?;
+        send(decisions, |out| {
+            encode::handshake_response(
+                cid.as_bytes(),
+                self.id.write(&mut [0; SessionId::TEXT_BYTES]),
+                u64::try_from(env.settings.ping_timeout.as_millis()).unwrap_or(u64::MAX),
+                failure
+                    .as_ref()
+                    .map(|failure| |out: &mut Vec<u8>| failure.write_json(out)),
+                self.claims.is_some(),
+                out,
+            );
+        });
+        if failure.is_some_and(|failure| failure.is_bad_token()) {
+            send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
+        }
+        self.carry_out_orders(env, decisions)?;
+        if first.is_none() {
+            return Ok(());
+        }
+        env.scratch.clear();
+        env.app
+            .connected(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
+        self.settle_claims(env)?;
+        self.carry_out_orders(env, decisions)
+    }
+}

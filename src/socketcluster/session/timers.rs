@@ -1,0 +1,87 @@
+//! When a session wants to be looked at again, and what is due then: pings and silence.
+//!
+//! Pings keep the rhythm that began with the connection, whatever the traffic; nobody is pinged before the handshake
+//! (wire reference, section 4).
+
+use std::time::Duration;
+
+use super::{Environment, Session, Settings, State, send};
+use crate::app::App;
+use crate::clock::{Now, Uptime};
+use crate::decision::{CloseReason, Decisions};
+
+impl Session {
+    /// Counts silence up to now as this server's doing: it has not read the connection.
+    pub fn excuse(&mut self, now: Now) {
+        self.heard = now.uptime;
+    }
+
+    /// When [`Session::timed_out`] is to be called.
+    pub fn next_deadline(&self, settings: &Settings) -> Uptime {
+        match self.state {
+            State::AwaitingHandshake { created } => {
+                (created + settings.handshake_timeout).min(self.pong_deadline(settings))
+            }
+            State::Open { next_ping } => next_ping.min(self.pong_deadline(settings)),
+            State::Ended => Uptime::NEVER,
+        }
+    }
+
+    /// Does what is due: sends a ping, or ends a connection that is silent.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn timed_out<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let now = env.now.uptime;
+        let pong_deadline = self.pong_deadline(env.settings);
+        match &mut self.state {
+            State::AwaitingHandshake { created } => {
+                let deadline = *created + env.settings.handshake_timeout;
+                if deadline <= now && deadline <= pong_deadline {
+                    return Err(CloseReason::HandshakeTimeout);
+                }
+            }
+            State::Open { next_ping } => {
+                if *next_ping <= now && now < pong_deadline {
+                    *next_ping = next_tick(*next_ping, env.settings.ping_interval, now);
+                    let ping = self.version.ping();
+                    send(decisions, |out| out.extend_from_slice(ping.as_bytes()));
+                }
+            }
+            State::Ended => {}
+        }
+        if pong_deadline <= now {
+            Err(CloseReason::PongTimeout)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn pong_deadline(&self, settings: &Settings) -> Uptime {
+        match settings.ping_interval {
+            Some(_) => self.heard + settings.ping_timeout,
+            None => Uptime::NEVER,
+        }
+    }
+
+    pub(super) fn receive_pong(&mut self, now: Now, decisions: &mut Decisions) -> Result<(), CloseReason> {
+        self.heard = now.uptime;
+        self.require_open()?;
+        self.expire(now, decisions);
+        Ok(())
+    }
+}
+
+/// The first time after `now` in a rhythm that began at `from`; never, without an interval.
+pub(super) fn next_tick(from: Uptime, interval: Option<Duration>, now: Uptime) -> Uptime {
+    let Some(interval) = interval else {
+        return Uptime::NEVER;
+    };
+    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let passed = now.as_ms().saturating_sub(from.as_ms()) / interval;
+    Uptime::from_ms(from.as_ms().saturating_add((passed + 1).saturating_mul(interval)))
+}

@@ -1,0 +1,158 @@
+//! The client's token: offered, checked, signed, expired (wire reference, section 8).
+//!
+//! No timer watches a token: that it has expired is noticed when a pong or an application's packet arrives.
+
+use std::borrow::Cow;
+
+use super::{Environment, Session, send};
+use crate::app::{App, Peer, Piece, Refusal, Refused};
+use crate::auth::{Claims, TokenError};
+use crate::clock::Now;
+use crate::decision::{CloseReason, Decisions};
+use crate::socketcluster::encode;
+use crate::socketcluster::json::Scanner;
+use crate::socketcluster::number::{Number, NumberText};
+use crate::socketcluster::packet::Value;
+
+impl Session {
+    pub(super) fn authenticate<A: App>(
+        &mut self,
+        cid: &NumberText,
+        data: Option<&Value<'_>>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let verified = authenticate_token(data).verify(env);
+        let failure = self.accept(verified, env).err();
+        self.settle_claims(env)?;
+        match failure {
+            Some(failure) if failure.is_bad_token() => {
+                send(decisions, |out| {
+                    encode::error(cid.as_bytes(), |out| failure.write_json(out), out);
+                });
+                send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
+            }
+            failure => send(decisions, |out| {
+                let error = failure
+                    .as_ref()
+                    .map(|failure| |out: &mut Vec<u8>| failure.write_json(out));
+                encode::authenticate_response(cid.as_bytes(), self.claims.is_some(), error, out);
+            }),
+        }
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// Authenticates the client by a checked token, or takes its former authentication away.
+    pub(super) fn accept<A: App>(
+        &mut self,
+        verified: Result<Claims, TokenError>,
+        env: &mut Environment<'_, A>,
+    ) -> Result<(), AuthFailure> {
+        self.claims = None;
+        let claims = verified.map_err(AuthFailure::Token)?;
+        let mut peer = Peer::new(self.id, Some(&claims), None, env.scratch);
+        env.app
+            .authenticate(&claims, &mut peer)
+            .map_err(AuthFailure::Refused)?;
+        // A payload such as `0` is a good token that authenticates nobody.
+        self.claims = claims.is_truthy().then(|| Box::new(claims));
+        Ok(())
+    }
+
+    /// A token with these claims, which are the client's from now on.
+    pub(super) fn sign<A: App>(
+        &mut self,
+        claims: Piece,
+        expires_in: Option<u64>,
+        env: &Environment<'_, A>,
+    ) -> Result<String, CloseReason> {
+        let expires_in = expires_in.unwrap_or(env.settings.auth_default_expiry.as_secs());
+        let issued = env
+            .tokens
+            .issue(env.scratch.piece(claims), Some(expires_in), env.now.unix_ms)
+            .map_err(|_| CloseReason::SigningFailed)?;
+        self.claims = Some(Box::new(issued.claims));
+        Ok(issued.token)
+    }
+
+    /// Takes the client's token away if it has expired; returns when that was.
+    pub(super) fn expire(&mut self, now: Now, decisions: &mut Decisions) -> Option<f64> {
+        let expires_at = self.claims.as_ref()?.expires_at()?;
+        if now.unix_ms as f64 <= expires_at * 1000.0 {
+            return None;
+        }
+        self.claims = None;
+        send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
+        Some(expires_at)
+    }
+}
+
+/// Why a client is not authenticated.
+pub(super) enum AuthFailure {
+    Token(TokenError),
+    Refused(Refusal),
+}
+
+impl AuthFailure {
+    pub(super) fn is_bad_token(&self) -> bool {
+        match self {
+            AuthFailure::Token(error) => error.is_bad_token(),
+            AuthFailure::Refused(refusal) => refusal.is_bad_token(),
+        }
+    }
+
+    pub(super) fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            AuthFailure::Token(error) => error.write_json(out),
+            AuthFailure::Refused(refusal) => refusal.write_json(Refused::Authenticate, out),
+        }
+    }
+}
+
+/// What a client offers as its token.
+pub(super) enum OfferedToken<'a> {
+    Text(Cow<'a, str>),
+    NotAString,
+}
+
+impl<'a> OfferedToken<'a> {
+    pub(super) fn verify<A: App>(&self, env: &Environment<'_, A>) -> Result<Claims, TokenError> {
+        match self {
+            OfferedToken::Text(token) => env.tokens.verify(token, env.now.unix_ms),
+            OfferedToken::NotAString => Err(TokenError::NotAString),
+        }
+    }
+
+    fn in_value(json: &'a str) -> OfferedToken<'a> {
+        let Ok(string) = Scanner::new(json).string() else {
+            return OfferedToken::NotAString;
+        };
+        OfferedToken::Text(string.plain().map_or_else(
+            || {
+                let mut decoded = Vec::new();
+                string.write_decoded(&mut decoded);
+                // Half a surrogate pair is in no good token, and neither is what stands for it here.
+                Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+            },
+            Cow::Borrowed,
+        ))
+    }
+}
+
+/// The token in a handshake. What is false in JavaScript counts as none.
+pub(super) fn handshake_token<'a>(data: Option<&Value<'a>>) -> Option<OfferedToken<'a>> {
+    let json = data?.members.auth_token?;
+    let is_zero = Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0);
+    if is_zero || matches!(json, "null" | "false" | "\"\"") {
+        return None;
+    }
+    Some(OfferedToken::in_value(json))
+}
+
+/// The token in an `#authenticate`. None is as bad as an empty one.
+pub(super) fn authenticate_token<'a>(data: Option<&Value<'a>>) -> OfferedToken<'a> {
+    match data.map(|value| value.json) {
+        None | Some("null") => OfferedToken::Text(Cow::Borrowed("")),
+        Some(json) => OfferedToken::in_value(json),
+    }
+}
