@@ -388,9 +388,7 @@ fn announce(
         ),
     }
     match keys {
-        KeySource::Random => {
-            warn!("tokens: a random key, so they end with this process")
-        }
+        KeySource::Random => info!("tokens: a random key"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {

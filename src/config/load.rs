@@ -633,7 +633,7 @@ mod tests {
     fn an_empty_variable_is_an_error_rather_than_unset() {
         assert_eq!(
             message(&[], &[("RINGCAST_CORES", "")], None),
-            "RINGCAST_CORES: found \"\", expected auto, a number from 1 to 1024, or CPUs such as 0-3,6 (6-6 for one CPU)"
+            "RINGCAST_CORES: found \"\", expected auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)"
         );
     }
 }

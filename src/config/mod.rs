@@ -240,13 +240,15 @@ pub enum Cores {
 }
 
 impl Cores {
-    /// Most cores of a process, and one more than the largest CPU number.
-    pub const MAX: u16 = 1024;
+    /// Most event loops of a process: what a set of cores in the broker holds.
+    pub const COUNT_MAX: u16 = 128;
+    /// One more than the largest CPU number that a thread can be pinned to.
+    const CPU_NUMBERS: u16 = 1024;
 
     /// The CPU of each core, given those that this process may run on, which must not be empty.
     pub fn placement(&self, cpus: &[usize]) -> Vec<usize> {
         match self {
-            Cores::Auto => cpus.to_vec(),
+            Cores::Auto => cpus.iter().copied().take(usize::from(Cores::COUNT_MAX)).collect(),
             Cores::Count(count) => cpus.iter().copied().cycle().take(usize::from(*count)).collect(),
             Cores::Cpus(list) => list.clone(),
         }
@@ -261,7 +263,7 @@ impl FromStr for Cores {
             return Ok(Cores::Auto);
         }
         if let Ok(count) = text.parse() {
-            return if (1..=Cores::MAX).contains(&count) {
+            return if (1..=Cores::COUNT_MAX).contains(&count) {
                 Ok(Cores::Count(count))
             } else {
                 Err(NotCores)
@@ -274,7 +276,7 @@ impl FromStr for Cores {
                 first.trim().parse().map_err(|_| NotCores)?,
                 last.trim().parse().map_err(|_| NotCores)?,
             );
-            if first > last || last >= Cores::MAX {
+            if first > last || last >= Cores::CPU_NUMBERS {
                 return Err(NotCores);
             }
             for cpu in first..=last {
@@ -283,6 +285,9 @@ impl FromStr for Cores {
                     return Err(NotCores);
                 }
             }
+        }
+        if cpus.len() > usize::from(Cores::COUNT_MAX) {
+            return Err(NotCores);
         }
         Ok(Cores::Cpus(cpus.into_iter().collect()))
     }
@@ -346,7 +351,7 @@ mod tests {
         for (text, cores) in [
             ("auto", Cores::Auto),
             ("1", Cores::Count(1)),
-            ("1024", Cores::Count(1024)),
+            ("128", Cores::Count(128)),
             ("0-3,6", Cores::Cpus(vec![0, 1, 2, 3, 6])),
             ("6-6", Cores::Cpus(vec![6])),
             ("6, 2", Cores::Cpus(vec![2, 6])),

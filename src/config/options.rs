@@ -275,7 +275,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         "cores",
         TextOrNumber,
-        "auto, a number from 1 to 1024, or CPUs such as 0-3,6 (6-6 for one CPU)",
+        "auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)",
         "Event loops: `auto` (one for each CPU this process may run on), how many, or a list of CPUs such as `0-3,6`",
         |config, text| {
             config.cores = text.parse().ok()?;
