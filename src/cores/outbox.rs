@@ -26,7 +26,7 @@ pub(super) struct Outbox {
     queued: Option<Box<Queued>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queued {
     bytes: Vec<u8>,
     /// How many of `bytes` have been sent.
@@ -153,7 +153,14 @@ impl Queued {
 
 impl Pool {
     fn take(&mut self) -> Box<Queued> {
-        self.free.pop().unwrap_or_default()
+        self.free.pop().unwrap_or_else(|| {
+            Box::new(Queued {
+                bytes: Vec::with_capacity(BUFFER_BYTES),
+                sent: 0,
+                begun: 0,
+                blocked: false,
+            })
+        })
     }
 
     fn give(&mut self, mut queued: Box<Queued>) {
@@ -167,6 +174,8 @@ impl Pool {
 
 /// Sent bytes at the front are cut off when they are this many.
 const COMPACT_AT: usize = 64 * 1024;
+/// What a buffer begins with: a turn's small replies to one connection, without growing.
+const BUFFER_BYTES: usize = 512;
 /// As many buffers as a core keeps for the next turn: as many as it may fill before it flushes.
 pub(super) const POOLED_BUFFERS_MAX: usize = 8192;
 /// A buffer that grew past this is freed rather than kept.
