@@ -25,6 +25,8 @@ use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 #[derive(Debug)]
 pub(super) struct Connections {
     slab: Slab<Connection>,
+    /// With no more connections than this, the table gives memory back.
+    shrink_at: usize,
     generation: u32,
     pool: Pool,
     dirty: Vec<u32>,
@@ -48,6 +50,7 @@ impl Connections {
     ) -> Connections {
         Connections {
             slab: Slab::new(),
+            shrink_at: 0,
             generation: 0,
             pool: Pool::default(),
             dirty: Vec::new(),
@@ -96,6 +99,7 @@ impl Connections {
             stalled: None,
             phase,
         });
+        self.shrink_at = self.shrink_at.max(self.slab.len() / 4);
         Ok(id)
     }
 
@@ -105,6 +109,11 @@ impl Connections {
             let mut connection = self.slab.remove(id.index() as usize);
             self.queued_bytes -= connection.outbox.len();
             connection.outbox.release(&mut self.pool);
+            if self.slab.len() <= self.shrink_at {
+                // Walks the table, so next when half of these are gone as well.
+                self.slab.shrink_to_fit();
+                self.shrink_at = self.slab.len() / 2;
+            }
         }
     }
 
