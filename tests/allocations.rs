@@ -1,0 +1,93 @@
+//! In the steady state a core allocates nothing: not for a ping, not for a publication however many get it, not for a
+//! subscription to a channel that it knows. Real connections; only what cores allocate is counted.
+
+mod support {
+    pub(crate) mod client;
+    pub(crate) mod counting;
+}
+
+use std::net::Ipv4Addr;
+
+use support::client::Client;
+use support::counting::{asked, start};
+
+/// Rounds counted. One allocation in all of them is too many.
+const ROUNDS: usize = 500;
+/// Rounds sent at once before: no counted round can need more buffers at a time than they did.
+const BURST: usize = 100;
+
+#[test]
+fn in_the_steady_state_cores_allocate_nothing() {
+    // Heartbeats come by the clock, and would fall into one round or another.
+    let server = start(2, |config| config.pings = false);
+    let mut clients: Vec<_> = (0..10)
+        .map(|_| Client::connect(Ipv4Addr::LOCALHOST, server.address()))
+        .collect();
+    let cores = server.cores().iter();
+    let connections: Vec<_> = cores.map(|core| core.metrics().connections.value()).collect();
+    assert_eq!(connections, [5, 5], "both cores take part");
+
+    let subscribe = r##"{"event":"#subscribe","data":{"channel":"news"},"cid":3}"##;
+    let unsubscribe = r##"{"event":"#unsubscribe","data":"news","cid":4}"##;
+    for client in &mut clients {
+        client.call(subscribe);
+    }
+    // First, since it lends a buffer to every connection of a core at once.
+    let publish = r##"{"event":"#publish","data":{"channel":"news","data":{"text":"hello"}}}"##;
+    assert_nothing_is_allocated(
+        "a publication to ten clients on two cores",
+        &mut clients,
+        &[publish],
+        Senders::First,
+    );
+
+    let ping = r#"{"event":"ping","data":{"param":"hello"},"cid":2}"#;
+    assert_nothing_is_allocated("a ping that is called", &mut clients, &[ping], Senders::All);
+    let ping = r#"{"event":"ping","data":{"param":"hello"}}"#;
+    assert_nothing_is_allocated("a ping that is transmitted", &mut clients, &[ping], Senders::All);
+
+    // Six stay, so that both cores know the channel while others come and go.
+    assert_nothing_is_allocated(
+        "an unsubscribe and a subscribe",
+        &mut clients[6..],
+        &[unsubscribe, subscribe],
+        Senders::All,
+    );
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Senders {
+    All,
+    First,
+}
+
+/// Sends the messages again and again; each of the clients gets as many for them as one of them sends.
+fn assert_nothing_is_allocated(what: &str, clients: &mut [Client], messages: &[&str], senders: Senders) {
+    exchange(clients, messages, senders, BURST);
+    let before = asked();
+    for _ in 0..ROUNDS {
+        exchange(clients, messages, senders, 1);
+    }
+    assert_eq!(
+        asked(),
+        before,
+        "{ROUNDS} times {what}, by {} clients",
+        clients.len()
+    );
+}
+
+fn exchange(clients: &mut [Client], messages: &[&str], senders: Senders, times: usize) {
+    let count = match senders {
+        Senders::All => clients.len(),
+        Senders::First => 1,
+    };
+    let messages = messages.repeat(times);
+    for client in &mut clients[..count] {
+        client.send(&messages);
+    }
+    for client in clients {
+        for _ in &messages {
+            client.receive();
+        }
+    }
+}

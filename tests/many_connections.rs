@@ -1,0 +1,86 @@
+//! More connections than one descriptor table holds: each core has a table of its own.
+
+mod support {
+    pub(crate) mod client;
+}
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Barrier;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringcast::app::builtin::Builtin;
+use ringcast::config::{Config, Cores};
+use ringcast::server::{Embedding, Server};
+use support::client::Client;
+
+const CONNECTIONS: usize = 20_000;
+/// Threads of clients, each with a descriptor table and an address of its own; and as many cores.
+const THREADS: u8 = 4;
+/// Well below what one table would need, well above a quarter of it.
+const DESCRIPTORS_MAX: u64 = 8_000;
+
+#[test]
+fn one_publication_reaches_each_of_20_000_connections_once() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let limit = hard.min(DESCRIPTORS_MAX);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
+    let config = Config {
+        cores: Cores::Count(THREADS.into()),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        admin: None,
+        // Clients here answer only while they wait for a message.
+        pings: false,
+        ..Config::default()
+    };
+    let server = Server::start(&config, Embedding::default(), |_| Builtin::new()).unwrap();
+    let address = server.address();
+
+    let all_subscribed = Barrier::new(usize::from(THREADS) + 1);
+    thread::scope(|scope| {
+        let crowds: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let all_subscribed = &all_subscribed;
+                scope.spawn(move || {
+                    unshare(CloneFlags::CLONE_FILES).expect("this machine permits the call");
+                    let from = Ipv4Addr::new(127, 0, 0, 2 + thread);
+                    let mut crowd: Vec<_> = (0..CONNECTIONS / usize::from(THREADS))
+                        .map(|_| subscriber(from, address))
+                        .collect();
+                    all_subscribed.wait();
+                    // Had the first come twice, the second would not be what follows it.
+                    crowd
+                        .iter_mut()
+                        .map(|client| [client.receive(), client.receive()])
+                        .filter(|received| *received == [published(1), published(2)])
+                        .count()
+                })
+            })
+            .collect();
+        all_subscribed.wait();
+        let mut publisher = Client::connect(Ipv4Addr::LOCALHOST, address);
+        for number in [1, 2] {
+            publisher.call(&format!(
+                r##"{{"event":"#publish","data":{{"channel":"all","data":{number}}},"cid":2}}"##
+            ));
+        }
+        let reached: usize = crowds.into_iter().map(|crowd| crowd.join().unwrap()).sum();
+        assert_eq!(reached, CONNECTIONS);
+    });
+    let deliveries = server
+        .cores()
+        .iter()
+        .map(|core| core.metrics().deliveries.value());
+    assert_eq!(deliveries.sum::<u64>(), 2 * CONNECTIONS as u64);
+}
+
+fn subscriber(from: Ipv4Addr, address: SocketAddr) -> Client {
+    let mut client = Client::connect(from, address);
+    client.call(r##"{"event":"#subscribe","data":{"channel":"all"},"cid":2}"##);
+    client
+}
+
+fn published(number: u32) -> String {
+    format!(r##"{{"event":"#publish","data":{{"channel":"all","data":{number}}}}}"##)
+}

@@ -1,0 +1,71 @@
+//! What a connection costs in user space, and that its end gives it back. Bytes as asked from the allocator, by the
+//! cores alone: they are the same on every machine.
+
+mod support {
+    pub(crate) mod client;
+    pub(crate) mod counting;
+}
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+use ringcast::server::Server;
+use support::client::Client;
+use support::counting::{Asked, asked, start};
+
+/// Not a power of two: tables have room that is not used, as they mostly do.
+const CONNECTIONS: u32 = 10_000;
+const BYTES_PER_CONNECTION_MAX: i64 = 300;
+const BYTES_PER_SUBSCRIPTION_MAX: i64 = 40;
+/// What may stay behind of each: its deadline until that has come, and its place in the list of subscriptions.
+const BYTES_LEFT_MAX: i64 = 50;
+
+#[test]
+fn a_connection_takes_little_memory_and_gives_it_back() {
+    let server = start(1, |config| config.pings = false);
+    let connect = || Client::connect(Ipv4Addr::LOCALHOST, server.address());
+    // The first makes the core one that is counted, and all that is made once.
+    let mut first = connect();
+    first.call(SUBSCRIBE);
+    let before = asked();
+
+    let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
+    let idle = cost("an idle connection", before);
+    assert!(idle <= BYTES_PER_CONNECTION_MAX, "{idle} bytes");
+
+    let unsubscribed = asked();
+    for client in &mut clients {
+        client.call(SUBSCRIBE);
+    }
+    let subscription = cost("a subscription", unsubscribed);
+    assert!(subscription <= BYTES_PER_SUBSCRIPTION_MAX, "{subscription} bytes");
+
+    drop(clients);
+    wait_for_one_connection(&server);
+    first.call(SUBSCRIBE); // answered in a later turn: the one with the last close is over
+    let left = cost("a closed connection", before);
+    assert!(left <= BYTES_LEFT_MAX, "{left} bytes");
+}
+
+/// The difference to `before` for each connection.
+fn cost(what: &str, before: Asked) -> i64 {
+    let now = asked();
+    let bytes = (now.live_bytes - before.live_bytes) / i64::from(CONNECTIONS);
+    let allocations = (now.allocations - before.allocations) as f64 / f64::from(CONNECTIONS);
+    println!("{what}: {bytes} bytes, {allocations:.2} allocations");
+    bytes
+}
+
+fn wait_for_one_connection(server: &Server) {
+    let connections = || server.cores()[0].metrics().connections.value();
+    for _ in 0..2000 {
+        if connections() == 1 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} connections are left", connections());
+}
+
+const SUBSCRIBE: &str = r##"{"event":"#subscribe","data":{"channel":"news"},"cid":2}"##;
