@@ -1,0 +1,219 @@
+//! Clients that do not read: what becomes of them, and that nobody else notices.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use ringcast::config::limits::{Limit, SlowConsumer};
+use ringcast::decision::CloseReason;
+use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
+
+const OUTBOX_BYTES_MAX: usize = 64 * 1024;
+
+/// The data of publication `index`: its number, and 4 KiB so that sockets fill up soon.
+fn data(index: usize) -> String {
+    format!(r#"["{index}","{}"]"#, "x".repeat(4096))
+}
+
+fn index_of(data: &str) -> usize {
+    data.split('"').nth(1).unwrap().parse().unwrap()
+}
+
+/// A subscriber to `news` whose sockets hold little.
+fn narrow_subscriber(server: &Server) -> Client {
+    let mut client = Client::connect_narrow(server.address);
+    client.upgrade();
+    client.handshake();
+    client.subscribe("news");
+    client
+}
+
+#[test]
+fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.close_timeout = PATIENCE;
+    });
+    let mut slow = narrow_subscriber(&server);
+    let mut fast: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for client in &mut fast {
+        client.subscribe("news");
+    }
+    let mut publisher = server.client();
+    let mut published = 0;
+    let deadline = now() + PATIENCE;
+    // The others keep up publication by publication, before, while and after the slow one is closed.
+    let mut after = 0;
+    while after < 50 {
+        publisher.publish("news", &data(published));
+        for client in &mut fast {
+            assert_eq!(client.publication("news"), data(published));
+        }
+        published += 1;
+        // A moment of the gauge, over both cores: the slow one's share and one publication for each of the others.
+        let queued = server.total(|core| &core.outbox_bytes);
+        assert!(
+            queued <= (OUTBOX_BYTES_MAX + fast.len() * 5000) as u64,
+            "{queued}"
+        );
+        after += usize::from(server.closes(CloseReason::SlowConsumer) == 1);
+        assert!(now() < deadline, "the slow subscriber is never closed");
+    }
+    assert_eq!(server.limit_hits(Limit::OutboxBytes), 1);
+    assert_eq!(server.total(|core| &core.subscriptions), 3);
+    // What it finds when it wakes up: the beginning without a gap, then the reason.
+    let mut read = 0;
+    loop {
+        match slow.event() {
+            Received::Text(message) => {
+                assert_eq!(publication(&message, "news"), Some(&*data(read)));
+                read += 1;
+            }
+            end => {
+                assert_eq!(end, Received::Close(Some(4010), String::new()));
+                break;
+            }
+        }
+    }
+    assert!(read < published);
+    slow.send_bytes(&support::close_frame(4010, ""));
+    assert_eq!(slow.next(), Received::End);
+    drop(slow);
+    server.settles_at(4, 3);
+}
+
+#[test]
+fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_not() {
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.slow_consumer = SlowConsumer::Skip;
+    });
+    let mut slow = narrow_subscriber(&server);
+    let mut publisher = server.client();
+    publisher.subscribe("news");
+    let skipped = || server.total(|core| &core.publications_skipped);
+    let mut published = 0;
+    let deadline = now() + PATIENCE;
+    while skipped() < 20 {
+        publisher.publish("news", &data(published));
+        assert_eq!(publisher.publication("news"), data(published));
+        published += 1;
+        assert!(now() < deadline, "nothing is skipped");
+    }
+    // Its outbox is full, and its calls are answered all the same.
+    for cid in 101..=103 {
+        slow.send_text(&format!(r#"{{"event":"ping","cid":{cid}}}"#));
+    }
+    let skipped = skipped();
+    let (mut got, mut answers) = (Vec::new(), Vec::new());
+    while got.len() + (skipped as usize) < published || answers.len() < 3 {
+        let message = slow.message();
+        match publication(&message, "news") {
+            Some(data) => got.push(index_of(data)),
+            None => answers.push(message),
+        }
+    }
+    let numbered: Vec<_> = (1..=3)
+        .map(|n| format!(r#"{{"rid":{},"data":{{"count":{n}}}}}"#, 100 + n))
+        .collect();
+    assert_eq!(answers, numbered);
+    assert!(got.is_sorted(), "what is left keeps its order");
+    assert_eq!(got.len() + skipped as usize, published);
+    // It has caught up, and gets all that comes.
+    for index in published..published + 10 {
+        publisher.publish("news", &data(index));
+        assert_eq!(slow.publication("news"), data(index));
+    }
+    assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
+}
+
+#[test]
+fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() {
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.close_timeout = Duration::from_millis(50);
+        config.ping_interval = Duration::from_millis(200);
+        config.ping_timeout = Duration::from_secs(3);
+    });
+    let mut healthy = server.client();
+    let mut flood = Client::connect_narrow(server.address);
+    flood.upgrade();
+    flood.handshake();
+    flood.stream.set_nonblocking(true).unwrap();
+    let calls = frame(TEXT, br#"{"event":"ping","cid":2}"#).repeat(1000);
+    // It pushes as hard as it can until it is given up.
+    let mut rest: &[u8] = &[];
+    let deadline = now() + PATIENCE;
+    while server.closes(CloseReason::PongTimeout) == 0 {
+        for _ in 0..100 {
+            if rest.is_empty() {
+                rest = &calls;
+            }
+            match flood.stream.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        healthy.ping();
+        // The limit, and the answers to one read buffer full of calls.
+        let queued = server.total(|core| &core.outbox_bytes);
+        assert!(queued <= (OUTBOX_BYTES_MAX + 128 * 1024) as u64, "{queued}");
+        assert!(now() < deadline, "it is never given up");
+    }
+    assert!(server.limit_hits(Limit::OutboxReplies) >= 1);
+    assert_eq!(server.limit_hits(Limit::PongTime), 1);
+    server.settles_at(1, 0);
+    healthy.ping();
+}
+
+#[test]
+fn a_burst_over_the_limit_does_not_close_a_subscriber_that_reads() {
+    let server = Server::start(|config| config.limits.outbox_bytes_max = 16 * 1024);
+    let mut subscriber = server.client();
+    subscriber.subscribe("news");
+    let mut publisher = server.client();
+    // One message, and so one turn of the publisher's core: 100 publications of 4 KiB.
+    let publishes: Vec<String> = (0..100)
+        .map(|index| {
+            format!(
+                r##"{{"event":"#publish","data":{{"channel":"news","data":{}}}}}"##,
+                data(index)
+            )
+        })
+        .collect();
+    publisher.send_text(&format!("[{}]", publishes.join(",")));
+    for index in 0..100 {
+        assert_eq!(subscriber.publication("news"), data(index));
+    }
+    assert_eq!(server.limit_hits(Limit::OutboxBytes), 0);
+}
+
+#[test]
+fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself() {
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.close_timeout = PATIENCE;
+    });
+    let mut client = narrow_subscriber(&server);
+    let deadline = now() + PATIENCE;
+    let mut sent = 0;
+    while server.closes(CloseReason::SlowConsumer) == 0 {
+        client.begin_call(
+            "#publish",
+            &format!(r#"{{"channel":"news","data":{}}}"#, data(sent)),
+        );
+        sent += 1;
+        let taken_in = || server.total(|core| &core.messages_received) >= sent as u64 + 2;
+        eventually("it is read", || {
+            taken_in() || server.closes(CloseReason::SlowConsumer) == 1
+        });
+        assert!(now() < deadline, "it is never closed");
+    }
+    assert_eq!(client.close_frame().0, Some(4010));
+    client.send_bytes(&support::close_frame(4010, ""));
+    assert_eq!(client.next(), Received::End, "the close frame is the last");
+}
