@@ -1,7 +1,7 @@
 //! What a session may ask for, and how a connection ends.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
-//! `cores/connection.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
+//! `cores/receive.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
 //! by [`Span`], so that in the steady state nothing is allocated.
 //!
 //! Invariants
@@ -212,8 +212,6 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
-    /// The peer did not answer our close frame in time.
-    CloseTimeout,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -246,7 +244,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 18;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -254,8 +252,7 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout
-            | CloseReason::CloseTimeout => return None,
+            | CloseReason::RequestTimeout => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -284,7 +281,6 @@ impl CloseReason {
         "peer_vanished",
         "http_answered",
         "request_timeout",
-        "close_timeout",
         "protocol_error",
         "invalid_utf8",
         "message_too_big",
@@ -308,21 +304,20 @@ impl CloseReason {
             CloseReason::PeerVanished => 1,
             CloseReason::HttpAnswered => 2,
             CloseReason::RequestTimeout => 3,
-            CloseReason::CloseTimeout => 4,
-            CloseReason::ProtocolError => 5,
-            CloseReason::InvalidUtf8 => 6,
-            CloseReason::MessageTooBig => 7,
-            CloseReason::TooManyFragments => 8,
-            CloseReason::HandshakeTimeout => 9,
-            CloseReason::MessageBeforeHandshake => 10,
-            CloseReason::CallIdMissing => 11,
-            CloseReason::HandshakeRefused(_) => 12,
-            CloseReason::PongTimeout => 13,
-            CloseReason::SigningFailed => 14,
-            CloseReason::SlowConsumer => 15,
-            CloseReason::Draining => 16,
-            CloseReason::Application(_) => 17,
-            CloseReason::Internal => 18,
+            CloseReason::ProtocolError => 4,
+            CloseReason::InvalidUtf8 => 5,
+            CloseReason::MessageTooBig => 6,
+            CloseReason::TooManyFragments => 7,
+            CloseReason::HandshakeTimeout => 8,
+            CloseReason::MessageBeforeHandshake => 9,
+            CloseReason::CallIdMissing => 10,
+            CloseReason::HandshakeRefused(_) => 11,
+            CloseReason::PongTimeout => 12,
+            CloseReason::SigningFailed => 13,
+            CloseReason::SlowConsumer => 14,
+            CloseReason::Draining => 15,
+            CloseReason::Application(_) => 16,
+            CloseReason::Internal => 17,
         }
     }
 
@@ -335,7 +330,7 @@ impl CloseReason {
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
             // Counted where they are met, since more can come of them than a close.
-            CloseReason::SlowConsumer | CloseReason::CloseTimeout => None,
+            CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
@@ -356,7 +351,6 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
-            | CloseReason::CloseTimeout
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout

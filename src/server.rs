@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -27,12 +27,12 @@ use crate::config::{self, Config, FdTables};
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
 use crate::cores::balance::Loads;
-use crate::cores::mailbox::{CoreHandle, mailbox};
+use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
 use crate::keys::{self, KeySource, KeysError};
 use crate::session::{self, Kind, Protocol};
 use crate::transport::hand_over::HandOver;
-use crate::transport::listener::Reservation;
+use crate::transport::listener::{self, Reservation};
 
 /// A server that is accepting connections.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Server {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<CoreThread>,
     control: JoinHandle<Result<Exit, ControlError>>,
     drain: ControlHandle,
 }
@@ -99,7 +99,9 @@ impl Server {
         })?;
         let admin = config
             .admin
-            .map(|address| TcpListener::bind(address).map_err(|cause| StartError::Admin { address, cause }))
+            .map(|address| {
+                listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
+            })
             .transpose()?;
         let clock = Clock::begin();
         let settings = core_settings(
@@ -147,7 +149,7 @@ impl Server {
                     app: app(CoreId::new(index)),
                 },
             );
-        let (threads, started) = spawn_cores(parts.collect(), &settings)?;
+        let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         announce(
             config,
@@ -172,7 +174,8 @@ impl Server {
         let control = thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || control.run())
-            .map_err(StartError::System)?;
+            .map_err(StartError::System)
+            .inspect_err(|_| stop(&handles))?;
         Ok(Server {
             address: reservation.address(),
             admin_address,
@@ -205,14 +208,29 @@ impl Server {
 
     /// Waits until the server has ended.
     pub fn wait(self) -> Result<Exit, ControlError> {
-        let exit = self.control.join().unwrap_or(Ok(Exit::CoreLost))?;
-        if exit != Exit::CoreLost {
-            for thread in self.threads {
-                // A core that panicked has said so, and has ended the process.
-                let _ = thread.join();
+        let exit = self.control.join().unwrap_or(Ok(Exit::CoreLost));
+        match exit {
+            Ok(Exit::Drained) => {
+                for thread in self.threads {
+                    // A core that panicked has said so, and has ended the process.
+                    let _ = thread.join();
+                }
             }
+            // Who cuts a drain short does not wait for a core that does not listen.
+            Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost) | Err(_) => stop(&self.cores),
         }
-        Ok(exit)
+        exit
+    }
+}
+
+/// The thread of a core, and what is to be dropped when it has ended.
+type CoreThread = JoinHandle<Option<cores::Shared>>;
+
+/// Tells cores to end without ceremony.
+fn stop(cores: &[CoreHandle]) {
+    for core in cores {
+        // A core that takes no orders has ended.
+        let _ = core.send(Order::Stop);
     }
 }
 
@@ -269,7 +287,7 @@ impl std::error::Error for StartError {}
 fn spawn_cores<A: App + Send + 'static>(
     parts: Vec<CoreParts<A>>,
     settings: &CoreSettings,
-) -> Result<(Vec<JoinHandle<()>>, Vec<Started>), StartError> {
+) -> Result<(Vec<CoreThread>, Vec<Started>), StartError> {
     let (tell, told) = bounded(parts.len());
     // A signal handler writes to a descriptor by its number. On a core that number may be a client's socket, so no
     // core may ever run one: cores inherit this mask.
@@ -291,7 +309,7 @@ fn spawn_cores<A: App + Send + 'static>(
                     let _ = tell.send(result);
                 };
                 match catch_unwind(AssertUnwindSafe(|| cores::run(parts, settings, started))) {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(shared)) => shared,
                     Ok(Err(cause)) => abandon(&name, &cause.to_string()),
                     Err(_) => abandon(&name, "it panicked, see above"),
                 }
@@ -312,7 +330,7 @@ fn spawn_cores<A: App + Send + 'static>(
 
 /// A core that cannot go on takes its connections with it, and the order of the channels: the process ends, and
 /// whatever supervises it starts a whole one.
-fn abandon(core: &str, cause: &str) {
+fn abandon(core: &str, cause: &str) -> ! {
     error!("{core} cannot go on: {cause}; the process ends");
     std::process::exit(EXIT_CORE_FAILED);
 }

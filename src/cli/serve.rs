@@ -7,7 +7,8 @@ use super::check::allowed_cpus;
 use crate::config::load::Sources;
 use crate::control::Exit;
 use crate::control::reload::Reload;
-use crate::{log, server};
+use crate::log;
+use crate::server::{self, StartError};
 
 /// Starts the log, says what is doubtful, and serves.
 pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
@@ -26,5 +27,11 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
             filter,
         },
     )
-    .map_err(|error| CliError::Server(error.to_string()))
+    .map_err(|error| match error {
+        StartError::Keys(keys) => CliError::Keys(keys),
+        StartError::Listen { .. }
+        | StartError::Admin { .. }
+        | StartError::Control(_)
+        | StartError::System(_) => CliError::Server(error.to_string()),
+    })
 }

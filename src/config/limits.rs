@@ -11,9 +11,9 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Most fragments of one message, as in the reference.
     pub fragments_max: u32,
-    /// Largest HTTP request head, in bytes.
+    /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
     pub request_head_bytes_max: u32,
-    /// Time from the accept to a complete request head.
+    /// Time from the accept to a complete request head, as Node allows.
     pub request_timeout: Duration,
     /// Time from the upgrade to the SocketCluster handshake.
     pub handshake_timeout: Duration,
@@ -25,7 +25,8 @@ pub struct Limits {
     pub channels_per_connection_max: u32,
     /// Most bytes that the names of one connection's channels may take together.
     pub channel_names_bytes_max: u32,
-    /// Most bytes waiting for one connection. An empty outbox takes any one message.
+    /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
+    /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
@@ -38,14 +39,14 @@ impl Default for Limits {
         Limits {
             message_bytes_max: 1024 * 1024,
             fragments_max: 16_384,
-            request_head_bytes_max: 16 * 1024,
-            request_timeout: Duration::from_secs(10),
+            request_head_bytes_max: 16 * 1024 + 256,
+            request_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(30),
             connections_per_core_max: 0,
             channels_per_connection_max: 10_000,
             channel_names_bytes_max: 1024 * 1024,
-            outbox_bytes_max: 1024 * 1024,
+            outbox_bytes_max: 16 * 1024 * 1024,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }
@@ -69,9 +70,9 @@ pub enum Limit {
     CloseTime,
     /// Nothing from the client within `ping_timeout`: closed with 4001.
     PongTime,
-    /// `connections_per_core_max`: the core stops accepting until one ends; the rest wait in the backlog.
+    /// `connections_per_core_max`: the core stops accepting until there is room; the rest wait in the backlog.
     ConnectionsPerCore,
-    /// The system refused a descriptor: the core stops accepting for a moment, the rest wait in the backlog.
+    /// The system refused a descriptor or a socket: the core stops accepting for a moment, the rest wait in the backlog.
     Descriptors,
     /// `channels_per_connection_max`: the subscribe is answered with a `BrokerError`.
     ChannelsPerConnection,

@@ -72,8 +72,20 @@ impl<A: App> Core<A> {
                 Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                     self.pause_accepting(Limit::Descriptors);
                 }
-                // The client has gone before it was accepted, or a signal came: the next one, please.
-                _ => {}
+                // The client has gone before it was accepted: the next one, please (accept(2), "Error handling").
+                Some(
+                    Errno::ECONNABORTED
+                    | Errno::EINTR
+                    | Errno::EPROTO
+                    | Errno::ENETDOWN
+                    | Errno::ENOPROTOOPT
+                    | Errno::EHOSTDOWN
+                    | Errno::EHOSTUNREACH
+                    | Errno::ENETUNREACH
+                    | Errno::ETIMEDOUT,
+                ) => {}
+                // Something that the next attempt would meet again.
+                _ => self.pause_accepting(Limit::Descriptors),
             },
         }
     }

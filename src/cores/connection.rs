@@ -87,7 +87,7 @@ pub(super) struct Open {
     pub(super) session: Session,
 }
 
-/// What is left to do of a message whose publication found the ring full.
+/// What is left to do of a message.
 #[derive(Debug)]
 pub(super) struct Stalled {
     pub(super) decisions: Decisions,
@@ -95,6 +95,8 @@ pub(super) struct Stalled {
     pub(super) at: usize,
     /// How the connection ends afterwards, if it does.
     pub(super) then: Option<CloseReason>,
+    /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
+    pub(super) waited: bool,
 }
 
 impl ConnectionId {
@@ -120,6 +122,18 @@ impl ConnectionId {
         ConnectionId {
             index: token.0 as u32,
             generation: (token.0 >> 32) as u32,
+        }
+    }
+}
+
+impl Stalled {
+    /// All that a session has decided about a message.
+    pub(super) fn new(decisions: Decisions, result: Result<(), CloseReason>) -> Stalled {
+        Stalled {
+            decisions,
+            at: 0,
+            then: result.err(),
+            waited: false,
         }
     }
 }

@@ -9,7 +9,6 @@
 
 use crate::app::App;
 use crate::broker::{CoreSet, Delivery, RingFull, Subscriptions};
-use crate::config::limits::Limit;
 use crate::websocket::frame::{self, OpCode};
 
 use super::Core;
@@ -33,8 +32,9 @@ impl<A: App> Core<A> {
             .broker
             .ring
             .try_publish(channel, hash, &parts, self.turn_began_ns);
-        if published.is_err() {
-            // Make what room this core can make by itself, then try once more.
+        if let Err(RingFull { wake }) = published {
+            // Those that lag and sleep make room; so does this core. Then once more.
+            self.wake(wake);
             self.deliver();
             let parts = [&self.frame_head[..], message];
             published = self
@@ -50,24 +50,25 @@ impl<A: App> Core<A> {
                 Ok(())
             }
             Err(full) => {
-                self.metrics.ring_stalls.add(1);
-                self.metrics.limit_hit(Limit::Ring);
                 self.wake(full.wake);
                 Err(full)
             }
         }
     }
 
-    /// Delivers what is published.
+    /// Delivers what is published, up to a bounded batch; the rest keeps the core from sleeping.
     pub(super) fn deliver(&mut self) {
-        while let Some(delivery) = self.broker.ring.next() {
+        for count in 1..=DELIVERIES_AT_ONCE_MAX {
+            let Some(delivery) = self.broker.ring.next() else {
+                break;
+            };
             fan_out(
                 &delivery,
                 &self.broker.subscriptions,
                 &mut self.connections,
                 &mut self.delivered,
             );
-            self.end_those_found();
+            self.after_one(count);
         }
         self.after_delivery();
     }
@@ -75,6 +76,7 @@ impl<A: App> Core<A> {
     /// Delivers all that any core has begun to publish before this call.
     pub(super) fn deliver_all_claimed(&mut self) {
         let target = self.broker.ring.claimed();
+        let mut count = 0;
         while let Some(delivery) = self.broker.ring.next_until(target) {
             fan_out(
                 &delivery,
@@ -82,9 +84,17 @@ impl<A: App> Core<A> {
                 &mut self.connections,
                 &mut self.delivered,
             );
-            self.end_those_found();
+            count += 1;
+            self.after_one(count);
         }
         self.after_delivery();
+    }
+
+    fn after_one(&mut self, count: usize) {
+        self.end_those_found();
+        if count.is_multiple_of(RELEASE_EVERY) {
+            self.broker.ring.release();
+        }
     }
 
     fn after_delivery(&mut self) {
@@ -131,3 +141,8 @@ fn fan_out(
         });
     }
 }
+
+/// Publications that are delivered before the core turns to its sockets again.
+const DELIVERIES_AT_ONCE_MAX: usize = 4096;
+/// A core that has fallen behind gives places back in steps, so that publishers need not wait for all of its backlog.
+const RELEASE_EVERY: usize = 256;

@@ -56,7 +56,9 @@ impl<A: App> Core<A> {
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::Request { .. } => None,
             Phase::Open(open) => {
+                // What it sends now is only looked through for its close frame.
                 connection.stalled = None;
+                connection.held_back = false;
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.
@@ -219,7 +221,7 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::RequestTimeout | CloseReason::CloseTimeout => Leave::Drop,
+        CloseReason::RequestTimeout => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,

@@ -164,12 +164,21 @@ struct Lent<A> {
     ids: SessionIds,
 }
 
-/// Runs a core on the calling thread until it is told to stop. `started` learns whether it could begin.
+/// What a core holds descriptors of that were opened before the tables were split. Whoever joins its thread drops it,
+/// so that the copies in the process's own table are closed as well.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    _poll: Poll,
+    _hand_over: HandOver,
+}
+
+/// Runs a core on the calling thread until it is told to stop. `started` learns whether it could begin; `None` if it
+/// could not.
 pub(crate) fn run<A: App>(
     parts: CoreParts<A>,
     settings: CoreSettings,
     started: impl FnOnce(io::Result<Started>),
-) -> io::Result<()> {
+) -> io::Result<Option<Shared>> {
     let pinned = parts.cpu.is_some_and(core_affinity::set_for_current);
     let own_fd_table = settings.own_fd_table && fd_table::unshare_descriptors().is_ok();
     match Core::new(parts, settings, own_fd_table) {
@@ -180,11 +189,11 @@ pub(crate) fn run<A: App>(
                 own_fd_table,
                 connections_max: core.connections_max,
             }));
-            core.run()
+            core.run().map(Some)
         }
         Err(error) => {
             started(Err(error));
-            Ok(())
+            Ok(None)
         }
     }
 }

@@ -118,6 +118,7 @@ impl Outbox {
     pub(super) fn discard_unsent_frames(&mut self, pool: &mut Pool) {
         if let Some(queued) = &mut self.queued {
             queued.bytes.truncate(queued.sent + queued.begun);
+            queued.bytes.shrink_to_fit();
             if queued.begun == 0 {
                 self.release(pool);
             }

@@ -9,7 +9,7 @@
 use std::io::{self, Read};
 
 use crate::app::App;
-use crate::broker::RingFull;
+use crate::broker::{CoreSet, RingFull};
 use crate::config::limits::Limit;
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -23,6 +23,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase, Stalled};
+use super::wheel;
 
 impl<A: App> Core<A> {
     /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
@@ -122,7 +123,7 @@ impl<A: App> Core<A> {
     fn process(&mut self, id: ConnectionId, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(id)
-            && connection.stalled.is_none()
+            && !connection.is_paused()
         {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
@@ -190,7 +191,11 @@ impl<A: App> Core<A> {
         self.lent.allow_upgrade(request, peer)?;
         accepted.check_origin(&self.origins)?;
         let session = self.lent.new_session(self.now);
-        let sooner = session.next_deadline(&self.lent.settings) < connection.armed;
+        let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
+        if session.is_open() {
+            self.sessions_open += 1;
+            self.metrics.sessions.set(self.sessions_open);
+        }
         connection.phase = Phase::Open(Open {
             receiver: Receiver::default(),
             session,
@@ -251,15 +256,8 @@ impl<A: App> Core<A> {
         }
         let too_deep = self.lent.scratch.take_json_depth_hits();
         self.metrics.limit_hits[Limit::JsonDepth.index()].add(too_deep);
-        let sooner = open.session.next_deadline(&self.lent.settings) < connection.armed;
-        self.carry_out(
-            id,
-            Stalled {
-                decisions,
-                at: 0,
-                then: result.err(),
-            },
-        );
+        let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+        self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
         }
@@ -269,15 +267,24 @@ impl<A: App> Core<A> {
     /// Carries decisions out in order. If the ring is full, the connection keeps those that are left.
     pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
         while let Some(decision) = work.decisions.decision(work.at) {
-            match self.carry_out_one(id, decision, &mut work.decisions) {
+            match self.carry_out_one(id, decision, &mut work) {
                 Ok(Outcome::Next) => work.at += 1,
                 Ok(Outcome::Closed) => break,
                 Err(RingFull { .. }) => {
-                    if let Some(connection) = self.connections.get_mut(id) {
+                    if !work.waited {
+                        work.waited = true;
+                        self.metrics.ring_stalls.add(1);
+                        self.metrics.limit_hit(Limit::Ring);
+                    }
+                    if let Some(connection) = self.connections.get_mut(id)
+                        && matches!(connection.phase, Phase::Open(_))
+                    {
                         connection.stalled = Some(Box::new(work));
                         self.stalled.push_back(id);
+                        return;
                     }
-                    return;
+                    // It has ended in the middle of its decisions, and nobody would carry out the rest.
+                    break;
                 }
             }
         }
@@ -291,8 +298,9 @@ impl<A: App> Core<A> {
         &mut self,
         id: ConnectionId,
         decision: Decision,
-        decisions: &mut Decisions,
+        work: &mut Stalled,
     ) -> Result<Outcome, RingFull> {
+        let decisions = &mut work.decisions;
         match decision {
             Decision::Send { message } => self.send(id, OpCode::Text, decisions.bytes(message)),
             Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
@@ -304,6 +312,10 @@ impl<A: App> Core<A> {
             }
             Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
             Decision::Publish { channel, message } => {
+                if !work.waited && !self.stalled.is_empty() {
+                    // Room is for those that have waited for it.
+                    return Err(RingFull { wake: CoreSet::EMPTY });
+                }
                 self.publish(decisions.bytes(channel), decisions.bytes(message))?;
             }
             Decision::Close(reason) => {

@@ -3,6 +3,7 @@
 //! wait → accept a bounded batch → read ready sockets → drain the ring → due visits → flush every dirty outbox with
 //! one system call each.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
-use super::Core;
 use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
 use super::connection::{ConnectionId, Phase, Stalled};
 use super::mailbox::{CoreStatus, Order};
+use super::{Core, Shared};
 
 impl<A: App> Core<A> {
     /// Turns until told to stop.
-    pub(super) fn run(mut self) -> io::Result<()> {
+    pub(super) fn run(mut self) -> io::Result<Shared> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
             let timeout = self.timeout();
@@ -40,7 +41,10 @@ impl<A: App> Core<A> {
                 .record_ns(self.clock.elapsed_ns() - self.turn_began_ns);
         }
         self.mailbox.set_status(CoreStatus::Stopped);
-        Ok(())
+        Ok(Shared {
+            _poll: self.poll,
+            _hand_over: self.hand_over,
+        })
     }
 
     fn turn(&mut self, events: &Events) {
@@ -141,7 +145,12 @@ impl<A: App> Core<A> {
     fn visit_due(&mut self) {
         self.wheel.advance(self.now.uptime, &mut self.due);
         for _ in 0..VISITS_PER_TURN_MAX {
-            let Some(visit) = self.due.pop_front() else { return };
+            let Some(visit) = self.due.pop_front() else {
+                if self.due.capacity() > DUE_KEPT_MAX {
+                    self.due = VecDeque::new();
+                }
+                return;
+            };
             if self
                 .connections
                 .get(visit.id)
@@ -165,7 +174,7 @@ impl<A: App> Core<A> {
             Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
-                self.close(id, CloseReason::CloseTimeout);
+                self.drop_socket(id);
             }
             Phase::Open(open) => {
                 let mut decisions = std::mem::take(&mut self.decisions);
@@ -177,14 +186,7 @@ impl<A: App> Core<A> {
                 let result = open
                     .session
                     .timed_out(&mut self.lent.environment(self.now), &mut decisions);
-                self.carry_out(
-                    id,
-                    Stalled {
-                        decisions,
-                        at: 0,
-                        then: result.err(),
-                    },
-                );
+                self.carry_out(id, Stalled::new(decisions, result));
             }
         }
     }
@@ -202,6 +204,7 @@ impl<A: App> Core<A> {
         self.connections.flush();
         self.end_those_found();
         while let Some(id) = self.connections.resumed.pop() {
+            self.take_in(id, &mut []);
             self.read_again(id);
         }
         self.record_latencies();
@@ -229,6 +232,7 @@ impl<A: App> Core<A> {
         if work_is_left || !self.broker.ring.prepare_sleep() {
             return Some(Duration::ZERO);
         }
+        self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
@@ -247,6 +251,8 @@ impl<A: App> Core<A> {
 const EVENTS_PER_TURN_MAX: usize = 1024;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
+/// A list of due visits that grew past this gives its memory back.
+const DUE_KEPT_MAX: usize = 1024;
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes the next few.

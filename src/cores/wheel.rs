@@ -50,7 +50,7 @@ impl Wheel {
     /// Asks for a visit of `id` at `deadline`, or as far ahead as the wheel reaches; answers when it will be.
     pub(super) fn arm(&mut self, id: ConnectionId, deadline: Uptime) -> Uptime {
         // Round up: a visit before its deadline would be for nothing.
-        let wanted = deadline.as_ms().div_ceil(TICK_MS);
+        let wanted = tick_of(deadline);
         let tick = wanted.clamp(self.cursor, self.cursor + SLOTS as u64 - 1);
         let slot = slot_of(tick);
         self.slots[slot].push(id);
@@ -101,6 +101,16 @@ impl Wheel {
     }
 }
 
+/// Whether a deadline wants a visit before the one that is armed.
+pub(super) fn is_sooner(deadline: Uptime, armed: Uptime) -> bool {
+    tick_of(deadline) < tick_of(armed)
+}
+
+/// The first tick that is not before the deadline.
+fn tick_of(deadline: Uptime) -> u64 {
+    deadline.as_ms().div_ceil(TICK_MS)
+}
+
 fn tick_at(now: Uptime) -> u64 {
     now.as_ms() / TICK_MS
 }
@@ -111,7 +121,7 @@ fn slot_of(tick: u64) -> usize {
 }
 
 /// Milliseconds of one tick: deadlines are met to this precision, on the late side.
-pub(super) const TICK_MS: u64 = 4;
+const TICK_MS: u64 = 4;
 /// How far the wheel reaches: 16 s, twice the default ping interval.
 const SLOTS: usize = 4096;
 /// A slot that grew past this many visits gives its memory back.
@@ -142,6 +152,21 @@ mod tests {
         wheel.advance(Uptime::from_ms(1500), &mut due);
         assert_eq!(due.pop_front(), Some(Visit { id: id(1), at }));
         assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn a_deadline_that_is_armed_already_is_not_sooner() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        for ms in 1..40 {
+            let deadline = Uptime::from_ms(ms);
+            let armed = wheel.arm(id(1), deadline);
+            assert!(
+                !is_sooner(deadline, armed),
+                "{ms} ms would be armed again with each message"
+            );
+            assert!(is_sooner(Uptime::from_ms(ms.saturating_sub(5)), armed) || ms <= 4);
+        }
+        assert!(!is_sooner(Uptime::NEVER, Uptime::from_ms(8)));
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub struct CoreMetrics {
     pub turns: Counter,
     /// How long turns took, without the waiting.
     pub turn_seconds: Histogram,
-    /// From the publish to the write of the last byte handed to the system, per delivery.
+    /// From the publish to the end of the turn that wrote it or found its socket full, per delivery.
     pub publish_to_write_seconds: Histogram,
     /// Ends of connections, by [`CloseReason::index`].
     pub closes: [Counter; CloseReason::COUNT],

@@ -376,7 +376,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_publish_to_write_seconds",
-        help: "From the publish to the write of the last byte handed to the system, per delivery.",
+        help: "From the publish to the end of the turn that wrote it or found its socket full, per delivery.",
         values: Values::Histogram(|block| &block.publish_to_write_seconds),
     },
     Metric {

@@ -50,6 +50,14 @@ pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListene
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// Opens the control plane's listener. It shares its address like the others, so that a new process can start while an
+/// old one of the same user drains; until that has ended, either may answer.
+pub(crate) fn listen_for_operators(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address)?;
+    socket.listen(OPERATORS_WAITING_MAX)?;
+    Ok(socket.into())
+}
+
 fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -62,6 +70,8 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Operators and scrapers that may wait to be accepted.
+const OPERATORS_WAITING_MAX: i32 = 128;
 /// Idle time after which the system asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 /// How long sent bytes may stay unacknowledged before the system gives the connection up.
