@@ -84,7 +84,53 @@ pub enum Decision {
         message: Span,
     },
     /// Close after all that went before has been sent.
-    Close(CloseReason),
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// What the close frame says besides the code; cut to what fits.
+        text: Span,
+    },
+}
+
+impl Decision {
+    /// The same, with its bytes `by` further on.
+    fn shifted(self, by: u32) -> Decision {
+        let span = |span: Span| Span {
+            start: span.start + by,
+            end: span.end + by,
+        };
+        match self {
+            Decision::Send { message } => Decision::Send {
+                message: span(message),
+            },
+            Decision::SendBinary { message } => Decision::SendBinary {
+                message: span(message),
+            },
+            Decision::Subscribe { channel, cid } => Decision::Subscribe {
+                channel: span(channel),
+                cid: cid.map(span),
+            },
+            Decision::Unsubscribe { channel, cid } => Decision::Unsubscribe {
+                channel: span(channel),
+                cid: cid.map(span),
+            },
+            Decision::KickOut { channel, message } => Decision::KickOut {
+                channel: span(channel),
+                message: span(message),
+            },
+            Decision::KickOutAll { reason } => Decision::KickOutAll {
+                reason: reason.map(span),
+            },
+            Decision::Publish { channel, message } => Decision::Publish {
+                channel: span(channel),
+                message: span(message),
+            },
+            Decision::Close { reason, text } => Decision::Close {
+                reason,
+                text: span(text),
+            },
+        }
+    }
 }
 
 /// The decisions of one received message, and the bytes they name.
@@ -120,6 +166,14 @@ impl Decisions {
             start: position(start),
             end: position(self.bytes.len()),
         }
+    }
+
+    /// Appends what was decided later, on its own.
+    pub fn append(&mut self, later: &Decisions) {
+        let by = u32::try_from(self.bytes.len()).expect("messages are bounded far below 4 GiB");
+        self.bytes.extend_from_slice(&later.bytes);
+        self.list
+            .extend(later.list.iter().map(|decision| decision.shifted(by)));
     }
 
     /// The bytes of a span.
@@ -379,6 +433,27 @@ mod tests {
         for illegal in [0, 401, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
             assert_eq!(CloseCode::new(illegal), None);
         }
+    }
+
+    #[test]
+    fn what_is_appended_still_names_its_own_bytes() {
+        let decided = |text: &str| {
+            let mut decisions = Decisions::new();
+            let message = decisions.write(|bytes| bytes.extend_from_slice(text.as_bytes()));
+            decisions.push(Decision::Send { message });
+            decisions
+        };
+        let mut decisions = decided("first");
+        decisions.append(&decided("later"));
+        let texts: Vec<_> = decisions
+            .list()
+            .iter()
+            .map(|decision| match decision {
+                Decision::Send { message } => decisions.bytes(*message),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(texts, [&b"first"[..], b"later"]);
     }
 
     #[test]

@@ -360,6 +360,8 @@ fn core_settings(
             ping_interval: config.pings.then_some(config.ping_interval),
             ping_timeout: config.ping_timeout,
             handshake_timeout: config.limits.handshake_timeout,
+            ack_timeout: config.ack_timeout,
+            calls_max: config.limits.calls_per_connection_max,
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
         },

@@ -3,8 +3,8 @@
 //! A connection is given one when its upgrade has been answered. Each protocol is a variant: a core calls the same
 //! methods on all of them, and knows none.
 
-use crate::app::App;
-pub use crate::app::Scratch;
+use crate::app::{App, LateAnswer};
+pub use crate::app::{Hits, Scratch};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -128,6 +128,23 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
             Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// Gives an answer that was deferred.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn answer_late<A: App>(
+        &mut self,
+        late: LateAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.answer_late(late, env, decisions),
+            // It has no application, and so has deferred nothing.
+            Session::Echo(_) => Ok(()),
         }
     }
 

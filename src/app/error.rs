@@ -29,6 +29,26 @@ impl AppError {
         })
     }
 
+    /// The error in what a client sent: an object or a string as they are, anything else as the reference reads it.
+    pub(super) fn received(json: &str) -> AppError {
+        const MALFORMED: &str = "Invalid error message format";
+        match serde_json::from_str(json) {
+            Ok(Value::String(text)) => AppError::text(text),
+            Ok(Value::Object(fields)) => {
+                let text = |key| fields.get(key).and_then(Value::as_str);
+                let mut error = AppError::new(text("message").unwrap_or(MALFORMED));
+                if let Some(name) = text("name") {
+                    error = error.named(name);
+                }
+                let rest = fields
+                    .iter()
+                    .filter(|(key, _)| !matches!(key.as_str(), "message" | "name"));
+                rest.fold(error, |error, (key, value)| error.with(key, value.clone()))
+            }
+            Ok(_) | Err(_) => AppError::text(json),
+        }
+    }
+
     /// An error that is just a string.
     pub fn text(text: impl Into<String>) -> AppError {
         AppError(Body::Text(text.into()))
@@ -56,6 +76,14 @@ impl AppError {
     #[must_use]
     pub fn bad_token(self) -> AppError {
         self.with("isBadToken", true)
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        match &self.0 {
+            Body::Text(text) => text,
+            Body::Object { message, .. } => message,
+        }
     }
 
     fn field(&self, wanted: &str) -> Option<&Value> {

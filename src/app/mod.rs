@@ -5,9 +5,12 @@
 //! middleware lines (wire reference, section 14).
 //!
 //! What a method asks of its [`Peer`] is done after the packet's own answer, in the order asked, as in the reference,
-//! where answers overtake transmits (wire reference, section 12).
+//! where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. What
+//! takes longer than a core may wait is answered later: [`Peer::defer`].
 
 pub mod builtin;
+mod calls;
+mod deferred;
 mod error;
 mod peer;
 mod scratch;
@@ -15,10 +18,14 @@ mod session_id;
 
 use std::net::SocketAddr;
 
+pub use self::calls::{AnswerError, AnswerFailure, CallId, CallRefused};
+pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
+pub use self::deferred::{Deferred, Undelivered, Unsent};
+pub(crate) use self::deferred::{LateAnswer, Post, Returned};
 pub use self::error::{AppError, Refusal, Refused};
 pub use self::peer::{Answer, Name, Peer, Publication, RawJson};
 pub(crate) use self::peer::{AnswerKind, PublicationKind};
-pub use self::scratch::Scratch;
+pub use self::scratch::{Hits, Scratch};
 pub(crate) use self::scratch::{Order, Piece};
 pub use self::session_id::{SessionId, SessionIds};
 use crate::auth::Claims;
@@ -70,6 +77,16 @@ pub trait App {
 
     /// Takes a one-way event (TRANSMIT).
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
+
+    /// A call that this server has made was answered, or will not be. The data is absent if the client sent none. If the
+    /// connection has ended, nothing that is asked of the peer is done any more.
+    fn answered(
+        &mut self,
+        _call: CallId,
+        _answer: Result<Option<RawJson<'_>>, AnswerError<'_>>,
+        _peer: &mut Peer<'_>,
+    ) {
+    }
 
     /// A client has completed its handshake, and has been told so.
     fn connected(&mut self, _peer: &mut Peer<'_>) {}

@@ -4,6 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::calls::{CallId, CallRefused};
+use super::deferred::Deferred;
 use super::error::{AppError, Refused, write_silent};
 use super::scratch::{Order, Piece, Scratch};
 use super::session_id::SessionId;
@@ -59,6 +61,17 @@ impl<'a> Peer<'a> {
         )
     }
 
+    /// Answers a call with JSON that has been written elsewhere.
+    pub(super) fn reply_json(&mut self, json: &str) -> Answer {
+        Answer(AnswerKind::Reply(self.scratch.keep(json)))
+    }
+
+    /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what a late
+    /// answer asks of its peer is done all the same.
+    pub fn defer(&mut self) -> (Answer, Deferred) {
+        (Answer::silent(), self.scratch.defer())
+    }
+
     /// Answers a call without data.
     pub fn reply_empty(&mut self) -> Answer {
         Answer(AnswerKind::Empty)
@@ -100,6 +113,29 @@ impl<'a> Peer<'a> {
         self.order(Order::Transmit { event, data: None });
     }
 
+    /// Calls it. The answer, or the reason why there is none, comes to [`App::answered`](super::App::answered).
+    ///
+    /// # Errors
+    /// The call is not made, and nothing will come.
+    pub fn invoke(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<CallId, CallRefused> {
+        let data = self.scratch.write_json(data).ok_or(CallRefused::NoJson)?;
+        self.call(event, Some(data))
+    }
+
+    /// Calls it without data.
+    ///
+    /// # Errors
+    /// The call is not made, and nothing will come.
+    pub fn invoke_empty(&mut self, event: &str) -> Result<CallId, CallRefused> {
+        self.call(event, None)
+    }
+
+    /// Sends all that this packet makes the server send to this client as one array: what is asked of the peer, in the
+    /// order asked, then the answer. Publications and kick outs go on their own, behind it.
+    pub fn batch(&mut self) {
+        self.scratch.in_batch = true;
+    }
+
     /// Publishes to all subscribers of a channel, itself included if it is one.
     pub fn publish(&mut self, channel: &str, data: &(impl Serialize + ?Sized)) {
         if let Some(data) = self.scratch.write_json(data) {
@@ -115,13 +151,47 @@ impl<'a> Peer<'a> {
     /// is in seconds; without it, the configured time. An `exp` among the claims is kept instead.
     pub fn set_auth_token(&mut self, claims: &(impl Serialize + ?Sized), expires_in: Option<u64>) {
         if let Some(claims) = self.scratch.write_json(claims) {
-            self.order(Order::SetAuthToken { claims, expires_in });
+            self.order(Order::SetAuthToken {
+                claims,
+                expires_in,
+                call: None,
+            });
         }
+    }
+
+    /// The same by a call: whether the token has arrived is told to [`App::answered`](super::App::answered). The client
+    /// is authenticated at once, as in the reference (`rejectOnFailedDelivery`).
+    ///
+    /// # Errors
+    /// No token is given.
+    pub fn set_auth_token_confirmed(
+        &mut self,
+        claims: &(impl Serialize + ?Sized),
+        expires_in: Option<u64>,
+    ) -> Result<CallId, CallRefused> {
+        let claims = self.scratch.write_json(claims).ok_or(CallRefused::NoJson)?;
+        let call = self.scratch.next_call()?;
+        self.order(Order::SetAuthToken {
+            claims,
+            expires_in,
+            call: Some(call),
+        });
+        Ok(call)
     }
 
     /// Takes its token away. Its subscriptions stay.
     pub fn deauthenticate(&mut self) {
-        self.order(Order::Deauthenticate);
+        self.order(Order::Deauthenticate { call: None });
+    }
+
+    /// The same by a call: whether the client has dropped its token is told to [`App::answered`](super::App::answered).
+    ///
+    /// # Errors
+    /// No token is taken away.
+    pub fn deauthenticate_confirmed(&mut self) -> Result<CallId, CallRefused> {
+        let call = self.scratch.next_call()?;
+        self.order(Order::Deauthenticate { call: Some(call) });
+        Ok(call)
     }
 
     /// Ends its subscription to a channel, or to all, and tells it why.
@@ -132,9 +202,17 @@ impl<'a> Peer<'a> {
     }
 
     /// Closes the connection once the packet has been answered. What it was to be sent besides is dropped, as in the
-    /// reference; publications are not.
-    pub fn disconnect(&mut self, code: CloseCode) {
-        self.order(Order::Disconnect(code));
+    /// reference; publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
+    pub fn disconnect(&mut self, code: CloseCode, reason: &str) {
+        let reason = self.name(reason);
+        self.order(Order::Disconnect { code, reason });
+    }
+
+    fn call(&mut self, event: &str, data: Option<Piece>) -> Result<CallId, CallRefused> {
+        let call = self.scratch.next_call()?;
+        let event = self.name(event);
+        self.order(Order::Invoke { call, event, data });
+        Ok(call)
     }
 
     fn name(&mut self, name: &str) -> Piece {

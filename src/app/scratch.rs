@@ -1,8 +1,12 @@
 //! Buffers that a core lends to the session it is running: filled and emptied within one packet, never freed.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use simd_json::Buffers;
 
+use super::calls::{CallId, CallRefused};
+use super::deferred::{Deferred, Post};
 use crate::decision::CloseCode;
 
 /// The buffers of one core.
@@ -17,7 +21,39 @@ pub struct Scratch {
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
-    json_depth_hits: u64,
+    /// Whether what is sent to the client goes out as one array.
+    pub(crate) in_batch: bool,
+    /// The call id of the call that is being answered; empty if none is.
+    cid: Vec<u8>,
+    /// Where the core finds the session that is running.
+    address: usize,
+    /// The way of late answers to this core.
+    post: Option<Arc<dyn Post>>,
+    calls: CallsLeft,
+    hits: Hits,
+}
+
+/// Which calls the session that is running may still make.
+#[derive(Clone, Copy, Default)]
+enum CallsLeft {
+    /// The connection has ended.
+    #[default]
+    None,
+    Some {
+        last: u64,
+        count: u32,
+    },
+}
+
+/// Limits met while sessions ran, for their counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// Messages too deeply nested: `Limit::JsonDepth`.
+    pub json_depth: u64,
+    /// Calls refused: `Limit::CallsPerConnection`.
+    pub calls: u64,
+    /// Calls not answered in time: `Limit::AckTime`.
+    pub ack_time: u64,
 }
 
 impl Scratch {
@@ -26,19 +62,70 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// How many messages were too deeply nested since the last call, for the counter of `Limit::JsonDepth`.
-    pub fn take_json_depth_hits(&mut self) -> u64 {
-        std::mem::take(&mut self.json_depth_hits)
+    /// Empty buffers of a core that takes late answers by `post`.
+    pub(crate) fn with_post(post: Arc<dyn Post>) -> Scratch {
+        Scratch {
+            post: Some(post),
+            ..Scratch::default()
+        }
+    }
+
+    /// The limits met since the last call.
+    pub fn take_hits(&mut self) -> Hits {
+        std::mem::take(&mut self.hits)
     }
 
     pub(crate) fn count_json_depth_hit(&mut self) {
-        self.json_depth_hits += 1;
+        self.hits.json_depth += 1;
     }
 
-    /// Forgets all pieces and orders, before the application is called.
+    pub(crate) fn count_ack_time_hit(&mut self) {
+        self.hits.ack_time += 1;
+    }
+
+    /// Forgets all pieces and orders, before the application is called, which may make no calls.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.orders.clear();
+        self.cid.clear();
+        self.in_batch = false;
+        self.calls = CallsLeft::None;
+    }
+
+    /// The same for the session at `address`, which has made `last_call` calls and may make `calls_left` more.
+    pub(crate) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
+        self.clear();
+        self.address = address;
+        self.calls = CallsLeft::Some {
+            last: last_call,
+            count: calls_left,
+        };
+    }
+
+    /// Says which call is being answered.
+    pub(crate) fn answering(&mut self, cid: &[u8]) {
+        self.cid.extend_from_slice(cid);
+    }
+
+    /// The id of another call.
+    pub(super) fn next_call(&mut self) -> Result<CallId, CallRefused> {
+        match &mut self.calls {
+            CallsLeft::None => Err(CallRefused::Ended),
+            CallsLeft::Some { count: 0, .. } => {
+                self.hits.calls += 1;
+                Err(CallRefused::TooMany)
+            }
+            CallsLeft::Some { last, count } => {
+                *last += 1;
+                *count -= 1;
+                Ok(CallId::new(*last))
+            }
+        }
+    }
+
+    /// The right to answer later what is being answered.
+    pub(super) fn defer(&self) -> Deferred {
+        Deferred::new(self.address, &self.cid, self.post.clone())
     }
 
     /// The text of a piece.
@@ -97,19 +184,29 @@ pub(crate) struct Piece {
 pub(crate) enum Order {
     /// Send an event.
     Transmit { event: Piece, data: Option<Piece> },
+    /// Call it.
+    Invoke {
+        call: CallId,
+        event: Piece,
+        data: Option<Piece>,
+    },
     /// Publish to a channel.
     Publish { channel: Piece, data: Option<Piece> },
-    /// Sign a token and give it to the client.
-    SetAuthToken { claims: Piece, expires_in: Option<u64> },
+    /// Sign a token and give it to the client, by a call if there is one.
+    SetAuthToken {
+        claims: Piece,
+        expires_in: Option<u64>,
+        call: Option<CallId>,
+    },
     /// Give the client a token: what `SetAuthToken` becomes once it is signed.
-    GiveToken { token: Piece },
-    /// Take the client's token away.
-    Deauthenticate,
+    GiveToken { token: Piece, call: Option<CallId> },
+    /// Take the client's token away, by a call if there is one.
+    Deauthenticate { call: Option<CallId> },
     /// End one subscription, or all.
     KickOut {
         channel: Option<Piece>,
         message: Option<Piece>,
     },
     /// Close the connection.
-    Disconnect(CloseCode),
+    Disconnect { code: CloseCode, reason: Piece },
 }

@@ -25,6 +25,8 @@ pub struct Limits {
     pub channels_per_connection_max: u32,
     /// Most bytes that the names of one connection's channels may take together.
     pub channel_names_bytes_max: u32,
+    /// Most calls of the server's that one connection may leave unanswered.
+    pub calls_per_connection_max: u32,
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
@@ -46,6 +48,7 @@ impl Default for Limits {
             connections_per_core_max: 0,
             channels_per_connection_max: 10_000,
             channel_names_bytes_max: 1024 * 1024,
+            calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
@@ -84,13 +87,19 @@ pub enum Limit {
     OutboxReplies,
     /// `ring_slots` or `ring_bytes_max`: the publishing connections are not read until there is room.
     Ring,
+    /// `calls_per_connection_max`: the application's call is refused.
+    CallsPerConnection,
+    /// No answer to a call of the server's within `ack_timeout`: the application is told.
+    AckTime,
+    /// More answers for a core than it has taken yet: the thread that sent one keeps it.
+    LateAnswers,
     /// JSON nested deeper than the scanner's limit: the packet is ignored, as unparsable text is.
     JsonDepth,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 18;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -108,6 +117,9 @@ impl Limit {
         "outbox_bytes",
         "outbox_replies",
         "ring",
+        "calls_per_connection",
+        "ack_time",
+        "late_answers",
         "json_depth",
     ];
 

@@ -51,6 +51,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a connection may be silent; whole milliseconds, at most 2147483647.
     pub ping_timeout: Duration,
+    /// How long a client may take to answer a call of the server's; whole milliseconds.
+    pub ack_timeout: Duration,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
     /// What happens to a subscriber that does not keep up.
@@ -85,6 +87,7 @@ impl Default for Config {
             pings: true,
             ping_interval: Duration::from_millis(8000),
             ping_timeout: Duration::from_millis(30_000),
+            ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
             slow_consumer: SlowConsumer::Close,
             drain: Duration::from_secs(10),

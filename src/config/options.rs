@@ -394,6 +394,12 @@ pub const SETTINGS: &[Setting] = &[
         1 to 2147483647,
         "Milliseconds of silence after which a connection is closed, also by clients, who are told",
     ),
+    number!(
+        "ack_timeout_ms",
+        [ack_timeout] in milliseconds,
+        1 to 2147483647,
+        "Milliseconds for a client to answer a call of the server's; then the call has failed",
+    ),
     word!(
         "allow_client_publish",
         allow_client_publish,
@@ -503,6 +509,13 @@ pub const SETTINGS: &[Setting] = &[
         [limits.channel_names_bytes_max],
         1 to 4294967295,
         "Most bytes of the names of one connection's channels; a further subscribe is answered with a `BrokerError`",
+    ),
+    number!(
+        "calls_per_connection_max",
+        "limits",
+        [limits.calls_per_connection_max],
+        0 to 4294967295,
+        "Most calls of the server's that one connection may leave unanswered; a further one is refused",
     ),
     number!(
         "outbox_bytes_max",

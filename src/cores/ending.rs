@@ -115,7 +115,8 @@ impl<A: App> Core<A> {
             self.sessions_open -= 1;
             self.metrics.sessions.set(self.sessions_open);
         }
-        open.session.ended(&mut self.lent.environment(self.now), reason);
+        open.session
+            .ended(&mut self.lent.environment(self.now, id), reason);
         open.receiver
     }
 

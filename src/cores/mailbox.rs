@@ -1,15 +1,18 @@
-//! Orders from the control plane to a core, and what the core lets others know.
+//! Orders from the control plane to a core, answers that an application gives from other threads, and what the core
+//! lets others know.
 //!
-//! Rare by nature: a bounded crossbeam channel, and the core's waker after each order.
+//! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
+//! each. Nobody waits here: what finds its channel full goes back to its sender.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::Waker;
 
+use crate::app::{LateAnswer, Post, Returned};
 use crate::metrics::block::CoreMetrics;
 
 /// What a core may be told to do.
@@ -51,8 +54,20 @@ pub struct CoreHandle {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     orders: Receiver<Order>,
+    late_answers: Receiver<LateAnswer>,
+    post: Arc<PostBox>,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
+}
+
+/// Where late answers for a core are put.
+#[derive(Debug)]
+struct PostBox {
+    late_answers: Sender<LateAnswer>,
+    waker: Arc<Waker>,
+    /// Answers given back since the core last counted them. Written by all who send and by the core, relaxed: it orders
+    /// nothing.
+    returned: AtomicU64,
 }
 
 /// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
@@ -62,6 +77,12 @@ struct Status(AtomicU8);
 /// A mailbox and its far end; `waker` belongs to the poll of the core.
 pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
+    let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
+    let post = Arc::new(PostBox {
+        late_answers: late_sender,
+        waker: Arc::clone(&waker),
+        returned: AtomicU64::new(0),
+    });
     let metrics = Arc::new(CoreMetrics::default());
     let status = Arc::new(Status(AtomicU8::new(CoreStatus::Starting as u8)));
     let handle = CoreHandle {
@@ -74,6 +95,8 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
         handle,
         Mailbox {
             orders,
+            late_answers,
+            post,
             metrics,
             status,
         },
@@ -112,6 +135,21 @@ impl Mailbox {
         self.orders.try_recv().ok()
     }
 
+    /// The next late answer, if there is one.
+    pub(super) fn try_receive_late(&self) -> Option<LateAnswer> {
+        self.late_answers.try_recv().ok()
+    }
+
+    /// How many late answers were given back since the last call.
+    pub(super) fn take_returned(&self) -> u64 {
+        self.post.returned.swap(0, Ordering::Relaxed)
+    }
+
+    /// The way of late answers to this core.
+    pub(super) fn post(&self) -> Arc<dyn Post> {
+        Arc::clone(&self.post) as Arc<dyn Post>
+    }
+
     /// The block this core writes.
     pub(super) fn metrics(&self) -> Arc<CoreMetrics> {
         Arc::clone(&self.metrics)
@@ -123,5 +161,60 @@ impl Mailbox {
     }
 }
 
+impl Post for PostBox {
+    fn post(&self, answer: LateAnswer) -> Result<(), Returned> {
+        self.late_answers.try_send(answer).map_err(|error| match error {
+            TrySendError::Full(answer) => {
+                self.returned.fetch_add(1, Ordering::Relaxed);
+                Returned::Full(answer)
+            }
+            TrySendError::Disconnected(_) => Returned::Gone,
+        })?;
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+}
+
+/// Late answers that may wait for a core, which takes them all in one turn.
+pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+    use crate::app::Answer;
+
+    fn late(address: usize) -> LateAnswer {
+        LateAnswer {
+            address,
+            cid: Box::default(),
+            answer: Box::new(|_| Answer::silent()),
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_answers_back_and_takes_orders_all_the_same() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (handle, mailbox) = mailbox(waker);
+        let post = mailbox.post();
+        for address in 0..LATE_ANSWERS_WAITING_MAX {
+            assert!(post.post(late(address)).is_ok());
+        }
+        assert_eq!(mailbox.take_returned(), 0);
+        let Err(Returned::Full(returned)) = post.post(late(77)) else {
+            panic!("the mailbox is full");
+        };
+        assert_eq!((returned.address, mailbox.take_returned()), (77, 1));
+        assert!(handle.send(Order::Stop).is_ok());
+
+        assert_eq!(mailbox.try_receive_late().map(|first| first.address), Some(0));
+        assert!(post.post(returned).is_ok());
+        drop(mailbox);
+        assert!(matches!(post.post(late(78)), Err(Returned::Gone)));
+    }
+}

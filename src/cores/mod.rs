@@ -8,7 +8,7 @@
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
-//!  wheel.rs     when to look again             mailbox.rs   orders from the control plane
+//!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //! ```
 
 mod accept;
@@ -124,6 +124,7 @@ pub(crate) struct Core<A: App> {
     accepting: Accepting,
     hand_over: HandOver,
     hand_overs_waiting: bool,
+    late_answers_waiting: bool,
     loads: Loads,
     connections_max: u32,
     connections: Connections,
@@ -224,6 +225,7 @@ impl<A: App> Core<A> {
             accepting: Accepting::Waiting,
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
+            late_answers_waiting: false,
             loads: parts.loads,
             connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
             connections: Connections::new(
@@ -256,7 +258,7 @@ impl<A: App> Core<A> {
                 settings: settings.session,
                 tokens: settings.tokens,
                 app: parts.app,
-                scratch: Scratch::default(),
+                scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
             },
             mailbox: parts.mailbox,
@@ -266,9 +268,10 @@ impl<A: App> Core<A> {
 }
 
 impl<A: App> Lent<A> {
-    fn environment(&mut self, now: Now) -> Environment<'_, A> {
+    fn environment(&mut self, now: Now, id: ConnectionId) -> Environment<'_, A> {
         Environment {
             now,
+            address: id.token().0,
             settings: &self.settings,
             tokens: &self.tokens,
             app: &mut self.app,

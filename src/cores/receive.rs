@@ -15,7 +15,7 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::http::{Refusal, Request, request};
-use crate::session::Session;
+use crate::session::{Hits, Session};
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
@@ -249,14 +249,13 @@ impl<A: App> Core<A> {
         let was_open = open.session.is_open();
         let result = open
             .session
-            .receive(message, &mut self.lent.environment(self.now), &mut decisions);
+            .receive(message, &mut self.lent.environment(self.now, id), &mut decisions);
         if open.session.is_open() != was_open {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
-        let too_deep = self.lent.scratch.take_json_depth_hits();
-        self.metrics.limit_hits[Limit::JsonDepth.index()].add(too_deep);
         let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+        self.count_hits();
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
@@ -264,12 +263,34 @@ impl<A: App> Core<A> {
         Input::Consumed(consumed)
     }
 
-    /// Carries decisions out in order. If the ring is full, the connection keeps those that are left.
+    /// Counts the limits that sessions have met.
+    pub(super) fn count_hits(&mut self) {
+        let hits = self.lent.scratch.take_hits();
+        if hits != Hits::default() {
+            self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
+            self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
+            self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
+        }
+    }
+
+    /// Carries decisions out in order. If the ring is full, the connection keeps those that are left, and what is decided
+    /// meanwhile (by a timer, by a late answer) queues behind them.
     pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(before) = &mut connection.stalled
+        {
+            before.decisions.append(&work.decisions);
+            before.then = before.then.or(work.then);
+            self.decisions = work.decisions;
+            return;
+        }
         while let Some(decision) = work.decisions.decision(work.at) {
             match self.carry_out_one(id, decision, &mut work) {
                 Ok(Outcome::Next) => work.at += 1,
-                Ok(Outcome::Closed) => break,
+                Ok(Outcome::Closed) => {
+                    work.then = None;
+                    break;
+                }
                 Err(RingFull { .. }) => {
                     if !work.waited {
                         work.waited = true;
@@ -318,8 +339,9 @@ impl<A: App> Core<A> {
                 }
                 self.publish(decisions.bytes(channel), decisions.bytes(message))?;
             }
-            Decision::Close(reason) => {
-                self.close(id, reason);
+            Decision::Close { reason, text } => {
+                let text = String::from_utf8_lossy(decisions.bytes(text));
+                self.close_saying(id, reason, &text);
                 return Ok(Outcome::Closed);
             }
         }

@@ -7,18 +7,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use mio::Events;
 use mio::event::Event;
+use mio::{Events, Token};
 
-use crate::app::App;
+use crate::app::{App, LateAnswer};
 use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
 use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
 use super::connection::{ConnectionId, Phase, Stalled};
-use super::mailbox::{CoreStatus, Order};
-use super::{Core, Shared};
+use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
+use super::{Core, Shared, wheel};
 
 impl<A: App> Core<A> {
     /// Turns until told to stop.
@@ -60,6 +60,9 @@ impl<A: App> Core<A> {
         for event in events {
             self.take(event);
         }
+        if self.late_answers_waiting {
+            self.take_late_answers();
+        }
         self.accept_batch();
         if self.hand_overs_waiting {
             self.receive_hand_overs();
@@ -81,7 +84,10 @@ impl<A: App> Core<A> {
                     self.accepting = Accepting::Ready;
                 }
             }
-            WAKER => self.take_orders(),
+            WAKER => {
+                self.late_answers_waiting = true;
+                self.take_orders();
+            }
             HAND_OVERS => self.hand_overs_waiting = true,
             token => {
                 let id = ConnectionId::from_token(token);
@@ -109,6 +115,40 @@ impl<A: App> Core<A> {
                 }
                 Order::Stop => self.stopping = true,
             }
+        }
+    }
+
+    /// Takes as many answers as may wait; those that come meanwhile are first in the next turn.
+    fn take_late_answers(&mut self) {
+        self.metrics.limit_hits[Limit::LateAnswers.index()].add(self.mailbox.take_returned());
+        for _ in 0..LATE_ANSWERS_WAITING_MAX {
+            let Some(answer) = self.mailbox.try_receive_late() else {
+                self.late_answers_waiting = false;
+                return;
+            };
+            self.answer_late(answer);
+        }
+    }
+
+    fn answer_late(&mut self, answer: LateAnswer) {
+        let id = ConnectionId::from_token(Token(answer.address));
+        // The client may have gone, or be going.
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        let mut decisions = std::mem::take(&mut self.decisions);
+        decisions.clear();
+        let result =
+            open.session
+                .answer_late(answer, &mut self.lent.environment(self.now, id), &mut decisions);
+        let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+        self.count_hits();
+        self.carry_out(id, Stalled::new(decisions, result));
+        if sooner {
+            self.arm(id);
         }
     }
 
@@ -185,7 +225,8 @@ impl<A: App> Core<A> {
                 }
                 let result = open
                     .session
-                    .timed_out(&mut self.lent.environment(self.now), &mut decisions);
+                    .timed_out(&mut self.lent.environment(self.now, id), &mut decisions);
+                self.count_hits();
                 self.carry_out(id, Stalled::new(decisions, result));
             }
         }
@@ -227,6 +268,7 @@ impl<A: App> Core<A> {
         let work_is_left = !self.unfinished.is_empty()
             || !self.due.is_empty()
             || self.hand_overs_waiting
+            || self.late_answers_waiting
             || self.accepting == Accepting::Ready
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {

@@ -67,7 +67,8 @@ impl<'a> Iterator for Packets<'a> {
 
 /// Passes an object and says which packet it is.
 fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
-    let (mut name, mut data, mut cid, mut rid) = (None, None, None, None);
+    let (mut name, mut data, mut cid) = (None, None, None);
+    let (mut rid, mut error) = (None, None);
     members(scanner, |key, scanner| {
         if key.is("event") {
             name = string_value(scanner)?;
@@ -77,6 +78,8 @@ fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
             cid = Number::in_value(text_of_value(scanner)?);
         } else if key.is("rid") {
             rid = Number::in_value(text_of_value(scanner)?);
+        } else if key.is("error") {
+            error = Some(text_of_value(scanner)?);
         } else {
             scanner.value()?;
         }
@@ -84,7 +87,7 @@ fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
     })?;
     Ok(match (name, rid) {
         (Some(name), _) => Packet::Event(Event { name, data, cid }),
-        (None, Some(rid)) => Packet::Response(Response { rid }),
+        (None, Some(rid)) => Packet::Response(Response { rid, data, error }),
         (None, None) => Packet::Raw,
     })
 }
@@ -260,6 +263,20 @@ mod tests {
         assert_eq!(one(r#"{"event":"a","event":5}"#), Packet::Raw);
         let channel = event(r#"{"event":"a","data":{"channel":"x","channel":5}}"#);
         assert_eq!(channel.data.unwrap().members.channel, None);
+    }
+
+    #[test]
+    fn a_response_has_data_or_an_error_or_neither() {
+        let response = |text: &'static str| match one(text) {
+            Packet::Response(response) => (response.data.map(|data| data.json), response.error),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(response(r#"{"rid":1}"#), (None, None));
+        assert_eq!(response(r#"{"rid":1,"data":null}"#), (Some("null"), None));
+        assert_eq!(
+            response(r#"{"error":{"message":"m"},"rid":1,"data":[1]}"#),
+            (Some("[1]"), Some(r#"{"message":"m"}"#))
+        );
     }
 
     #[test]

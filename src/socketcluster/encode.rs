@@ -12,6 +12,16 @@ pub fn event(name: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// `{"event":E,"cid":N}` or `{"event":E,"cid":N,"data":D}`: a call of the server's.
+pub fn call(name: &[u8], cid: u64, data: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":");
+    write_json(name, out);
+    out.extend_from_slice(b",\"cid\":");
+    out.extend_from_slice(itoa::Buffer::new().format(cid).as_bytes());
+    member(b",\"data\":", data, out);
+    out.push(b'}');
+}
+
 /// `{"event":"#publish","data":{"channel":C}}`, with `"data":D` if there is any. `channel` writes a JSON string.
 pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
@@ -28,9 +38,14 @@ pub fn kick_out(channel: &[u8], message: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-/// `{"event":"#setAuthToken","data":{"token":T}}`
-pub fn set_auth_token(token: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"event\":\"#setAuthToken\",\"data\":{\"token\":");
+/// `{"event":"#setAuthToken","data":{"token":T}}`, with `"cid":N` before the data if it is a call.
+pub fn set_auth_token(token: &str, cid: Option<u64>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"#setAuthToken\"");
+    if let Some(cid) = cid {
+        out.extend_from_slice(b",\"cid\":");
+        out.extend_from_slice(itoa::Buffer::new().format(cid).as_bytes());
+    }
+    out.extend_from_slice(b",\"data\":{\"token\":");
     write_json(token.as_bytes(), out);
     out.extend_from_slice(b"}}");
 }
@@ -191,8 +206,20 @@ mod tests {
                 r#"{"rid":2,"data":{"isAuthenticated":false,"authError":{"message":"m","name":"N"}}}"#,
             ),
             (
-                written(|out| set_auth_token("T", out)),
+                written(|out| set_auth_token("T", None, out)),
                 r##"{"event":"#setAuthToken","data":{"token":"T"}}"##,
+            ),
+            (
+                written(|out| set_auth_token("T", Some(1), out)),
+                r##"{"event":"#setAuthToken","cid":1,"data":{"token":"T"}}"##,
+            ),
+            (
+                written(|out| call(b"a", 7, Some("[1]"), out)),
+                r#"{"event":"a","cid":7,"data":[1]}"#,
+            ),
+            (
+                written(|out| call(b"a", 7, None, out)),
+                r#"{"event":"a","cid":7}"#,
             ),
         ] {
             assert_eq!(packet, expected);

@@ -32,6 +32,10 @@ pub struct Event<'a> {
 pub struct Response<'a> {
     /// The id of the call that is answered.
     pub rid: Number<'a>,
+    /// The data, unless absent.
+    pub data: Option<Value<'a>>,
+    /// The error's text, unless absent.
+    pub error: Option<&'a str>,
 }
 
 /// Scanned data.
@@ -54,6 +58,12 @@ pub struct Members<'a> {
     pub data: Option<&'a str>,
     /// `authToken`.
     pub auth_token: Option<&'a str>,
+}
+
+/// Whether scanned JSON is what JavaScript takes for false.
+pub(super) fn is_falsy(json: &str) -> bool {
+    matches!(json, "null" | "false" | "\"\"")
+        || Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0)
 }
 
 /// The events that the server itself understands. Any other name, `#...` included, is the application's.

@@ -10,17 +10,19 @@
 //! 1. No ping is sent, and nothing but `#handshake` is taken, before the handshake.
 //! 2. Answers come first, then what the application asked for in the same packet. A token that has expired is taken away
 //!    before the answer, a bad one after it.
-//! 3. The application hears of an end once, and only of sessions whose handshake was completed.
+//! 3. The application hears of an end once, and only of sessions whose handshake was completed. Before that it has heard
+//!    of the end of every call that it made.
 //!
 //! ```text
 //!  handshake.rs  coming in          tokens.rs   offered, signed, expired
 //!  channels.rs   publish, subscribe  timers.rs   pings, silence
-//!  orders.rs     what the application asks for besides answering
+//!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
 //! and 12. Unlike it, a repeated handshake counts for nothing.
 
+mod calls;
 mod channels;
 mod handshake;
 mod orders;
@@ -31,11 +33,11 @@ use std::time::Duration;
 
 use super::decode::{Decoded, decode};
 use super::encode;
-use super::number::NumberText;
+use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
 use super::rewrite;
 use super::version::{Protocol, Version};
-use crate::app::{AnswerKind, App, Call, Name, Peer, RawJson, Refusal, Refused, Scratch};
+use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
 pub use crate::app::{SessionId, SessionIds};
 use crate::auth::{Claims, Tokens};
 use crate::clock::{Now, Uptime};
@@ -52,6 +54,10 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// Time from the upgrade to the handshake.
     pub handshake_timeout: Duration,
+    /// Time for a client to answer a call of the server's.
+    pub ack_timeout: Duration,
+    /// Most calls of the server's that one client may leave unanswered.
+    pub calls_max: u32,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
     /// How long tokens live for which the application says nothing else.
@@ -66,6 +72,8 @@ impl Default for Settings {
             ping_interval: Some(Duration::from_secs(8)),
             ping_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(10),
+            calls_max: 1000,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
         }
@@ -77,6 +85,8 @@ impl Default for Settings {
 pub struct Environment<'a, A: App> {
     /// The time of this turn.
     pub now: Now,
+    /// Where the core finds this session, for what is answered later.
+    pub address: usize,
     /// What an operator can set.
     pub settings: &'a Settings,
     /// Signs and checks tokens.
@@ -97,6 +107,8 @@ pub struct Session {
     heard: Uptime,
     /// What the client's token says, while it is authenticated.
     claims: Option<Box<Claims>>,
+    /// Calls of the server's; `None` before the first.
+    calls: Option<Box<calls::Calls>>,
 }
 
 #[derive(Debug)]
@@ -121,6 +133,7 @@ impl Session {
             state: State::AwaitingHandshake { created: now.uptime },
             heard: now.uptime,
             claims: None,
+            calls: None,
         }
     }
 
@@ -147,9 +160,32 @@ impl Session {
         }
     }
 
+    /// Gives an answer that was deferred.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn answer_late<A: App>(
+        &mut self,
+        late: LateAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        self.begin(env);
+        env.scratch.answering(&late.cid);
+        let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
+        self.settle(env)?;
+        let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
+        self.carry_out_orders(cid.as_ref().map(|cid| (cid, answer.kind())), env, decisions)
+    }
+
     /// The connection has ended; tells the application if it had heard of it.
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, A>, reason: CloseReason) {
-        match std::mem::replace(&mut self.state, State::Ended) {
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        self.abandon_calls(env);
+        match state {
             State::Open { .. } => env.app.disconnected(self.id, reason),
             State::AwaitingHandshake { .. } | State::Ended => {}
         }
@@ -185,8 +221,8 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match packet {
             Packet::Event(event) => self.receive_event(event, env, decisions),
-            // This server makes no calls, so that every response is unknown.
-            Packet::Response(_) | Packet::Raw => self.require_open(),
+            Packet::Response(response) => self.receive_response(response, env, decisions),
+            Packet::Raw => self.require_open(),
         }
     }
 
@@ -200,7 +236,7 @@ impl Session {
         if reserved != Some(Reserved::Handshake) {
             self.require_open()?;
         }
-        env.scratch.clear();
+        self.begin(env);
         match reserved {
             Some(Reserved::Handshake) => {
                 let cid = event.cid.ok_or(CloseReason::CallIdMissing)?.text();
@@ -247,34 +283,21 @@ impl Session {
                 .data
                 .map(|value| RawJson::new(passed_on(value.json, value.rare, &mut rewritten))),
         };
+        let cid = event.cid.map(Number::text);
+        if let Some(cid) = &cid {
+            env.scratch.answering(cid.as_bytes());
+        }
         let mut peer = Peer::new(self.id, self.claims.as_deref(), expired, env.scratch);
-        let answer = match event.cid {
-            Some(cid) => Some((env.app.invoke(&call, &mut peer), cid.text())),
+        let answer = match &cid {
+            Some(cid) => Some((cid, env.app.invoke(&call, &mut peer).kind())),
             None => {
                 env.app.transmit(&call, &mut peer);
                 None
             }
         };
         env.scratch.rewritten = rewritten;
-        self.settle_claims(env)?;
-        if let Some((answer, cid)) = answer {
-            let cid = cid.as_bytes();
-            match answer.kind() {
-                AnswerKind::Silent => {}
-                AnswerKind::Empty => send(decisions, |out| encode::response(cid, None, out)),
-                AnswerKind::Reply(piece) => {
-                    let data = env.scratch.piece(piece);
-                    send(decisions, |out| encode::response(cid, Some(data), out));
-                }
-                AnswerKind::Refuse(piece) => {
-                    let error = env.scratch.piece(piece).as_bytes();
-                    send(decisions, |out| {
-                        encode::error(cid, |out| out.extend_from_slice(error), out)
-                    });
-                }
-            }
-        }
-        self.carry_out_orders(env, decisions)
+        self.settle(env)?;
+        self.carry_out_orders(answer, env, decisions)
     }
 
     fn require_open(&self) -> Result<(), CloseReason> {

@@ -92,7 +92,7 @@ impl Session {
             data.map(RawJson::new),
             &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
         );
-        self.settle_claims(env)?;
+        self.settle(env)?;
         match result {
             Ok(publication) => {
                 let data = match publication.kind() {
@@ -108,7 +108,7 @@ impl Session {
             Err(refusal) => refuse(cid, &refusal, Refused::Publish, decisions),
         }
         env.scratch.rewritten = rewritten;
-        self.carry_out_orders(env, decisions)
+        self.carry_out_orders(None, env, decisions)
     }
 
     pub(super) fn subscribe<A: App>(
@@ -129,7 +129,7 @@ impl Session {
             value.members.data.map(RawJson::new),
             &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
         );
-        self.settle_claims(env)?;
+        self.settle(env)?;
         match (result, cid) {
             (Ok(()), Some(cid)) => {
                 let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
@@ -142,7 +142,7 @@ impl Session {
             (Ok(()), None) => {}
             (Err(refusal), cid) => refuse(cid, &refusal, Refused::Subscribe, decisions),
         }
-        self.carry_out_orders(env, decisions)
+        self.carry_out_orders(None, env, decisions)
     }
 
     pub(super) fn unsubscribe(&mut self, event: &Event<'_>, now: Now, decisions: &mut Decisions) {

@@ -27,6 +27,7 @@ impl Session {
             let claims = verified.as_ref().and_then(|result| result.as_ref().ok());
             let mut peer = Peer::new(self.id, claims, None, env.scratch);
             if let Err(refusal) = env.app.handshake(&mut peer) {
+                self.await_answers(env);
                 let code = refusal.handshake_code();
                 send(decisions, |out| {
                     let error = |out: &mut Vec<u8>| refusal.write_handshake_json(out);
@@ -46,7 +47,7 @@ impl Session {
             let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
             self.state = State::Open { next_ping };
         }
-        self.settle_claims(env)?;
+        self.settle(env)?;
         send(decisions, |out| {
             encode::handshake_response(
                 cid.as_bytes(),
@@ -62,14 +63,14 @@ impl Session {
         if failure.is_some_and(|failure| failure.is_bad_token()) {
             send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
         }
-        self.carry_out_orders(env, decisions)?;
+        self.carry_out_orders(None, env, decisions)?;
         if first.is_none() {
             return Ok(());
         }
-        env.scratch.clear();
+        self.begin(env);
         env.app
             .connected(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
-        self.settle_claims(env)?;
-        self.carry_out_orders(env, decisions)
+        self.settle(env)?;
+        self.carry_out_orders(None, env, decisions)
     }
 }

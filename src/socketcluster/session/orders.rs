@@ -1,53 +1,67 @@
-//! What an application asks of its peer besides answering: settled before the answer, carried out after it.
+//! What an application asks of its peer besides answering: settled before the answer, carried out after it, or with it
+//! as one array.
 
-use super::{Environment, Session, send};
-use crate::app::{App, Order};
+use super::{Environment, Session};
+use crate::app::{AnswerKind, App, Order, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
 
 impl Session {
-    /// Signs the tokens and does the deauthentications that the application has ordered. This comes before the answer:
-    /// if signing fails there is none, as in the reference.
-    pub(super) fn settle_claims<A: App>(&mut self, env: &mut Environment<'_, A>) -> Result<(), CloseReason> {
+    /// Awaits the answers to the calls that the application has ordered, signs the tokens and does the
+    /// deauthentications. This comes before the answer: if signing fails there is none, as in the reference.
+    pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, A>) -> Result<(), CloseReason> {
+        self.await_answers(env);
         for at in 0..env.scratch.orders.len() {
             match env.scratch.orders[at] {
-                Order::SetAuthToken { claims, expires_in } => {
+                Order::SetAuthToken {
+                    claims,
+                    expires_in,
+                    call,
+                } => {
                     let token = self.sign(claims, expires_in, env)?;
                     let token = env.scratch.keep(&token);
-                    env.scratch.orders[at] = Order::GiveToken { token };
+                    env.scratch.orders[at] = Order::GiveToken { token, call };
                 }
-                Order::Deauthenticate => self.claims = None,
+                Order::Deauthenticate { .. } => self.claims = None,
                 Order::Transmit { .. }
+                | Order::Invoke { .. }
                 | Order::Publish { .. }
                 | Order::GiveToken { .. }
                 | Order::KickOut { .. }
-                | Order::Disconnect(_) => {}
+                | Order::Disconnect { .. } => {}
             }
         }
         Ok(())
     }
 
-    /// Does what the application has asked for besides answering.
+    /// Answers a call, and does what the application has asked for besides.
     pub(super) fn carry_out_orders<A: App>(
         &self,
+        answer: Option<(&NumberText, AnswerKind)>,
         env: &Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let scratch = &*env.scratch;
-        let disconnect = scratch.orders.iter().find_map(|order| match order {
-            Order::Disconnect(code) => Some(*code),
+        let disconnect = scratch.orders.iter().find_map(|order| match *order {
+            Order::Disconnect { code, reason } => Some((code, scratch.piece(reason))),
             Order::Transmit { .. }
+            | Order::Invoke { .. }
             | Order::Publish { .. }
             | Order::SetAuthToken { .. }
             | Order::GiveToken { .. }
-            | Order::Deauthenticate
+            | Order::Deauthenticate { .. }
             | Order::KickOut { .. } => None,
         });
-        for &order in &scratch.orders {
-            // A client that is being disconnected is sent nothing more: wire reference, section 12.
-            if disconnect.is_some() && !matches!(order, Order::Publish { .. }) {
-                continue;
-            }
+        // A client that is being disconnected is sent nothing more than the answer: wire reference, section 12.
+        let is_sent = |order: &Order| disconnect.is_none() || matches!(order, Order::Publish { .. });
+        if scratch.in_batch {
+            let orders = scratch.orders.iter().copied().filter(is_sent);
+            send_array(orders, answer, scratch, decisions);
+        } else if let Some((cid, kind)) = answer {
+            send_if_any(decisions, |out| write_answer(cid, kind, scratch, out));
+        }
+        for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
                 Order::Publish { channel, data } => {
                     let name = scratch.piece(channel).as_bytes();
@@ -57,18 +71,6 @@ impl Session {
                         .write(|out| encode::publish(|out| string::write_json(name, out), data, out));
                     decisions.push(Decision::Publish { channel, message });
                 }
-                Order::Transmit { event, data } => {
-                    let data = data.map(|data| scratch.piece(data));
-                    send(decisions, |out| {
-                        encode::event(scratch.piece(event).as_bytes(), data, out)
-                    });
-                }
-                Order::GiveToken { token } => {
-                    send(decisions, |out| encode::set_auth_token(scratch.piece(token), out));
-                }
-                Order::Deauthenticate => {
-                    send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
-                }
                 Order::KickOut { channel, message } => {
                     kick_out(
                         channel.map(|channel| scratch.piece(channel)),
@@ -76,11 +78,107 @@ impl Session {
                         decisions,
                     );
                 }
+                Order::Transmit { .. }
+                | Order::Invoke { .. }
+                | Order::GiveToken { .. }
+                | Order::Deauthenticate { .. } => {
+                    if !scratch.in_batch {
+                        send_if_any(decisions, |out| write_packet(order, scratch, out));
+                    }
+                }
                 // Signed before, and done below.
-                Order::SetAuthToken { .. } | Order::Disconnect(_) => {}
+                Order::SetAuthToken { .. } | Order::Disconnect { .. } => {}
             }
         }
-        disconnect.map_or(Ok(()), |code| Err(CloseReason::Application(code)))
+        let Some((code, text)) = disconnect else {
+            return Ok(());
+        };
+        let reason = CloseReason::Application(code);
+        if !text.is_empty() {
+            let text = decisions.write(|out| out.extend_from_slice(text.as_bytes()));
+            decisions.push(Decision::Close { reason, text });
+        }
+        Err(reason)
+    }
+}
+
+/// Sends the packets of orders and an answer as one array; an empty one is not sent.
+fn send_array(
+    orders: impl Iterator<Item = Order>,
+    answer: Option<(&NumberText, AnswerKind)>,
+    scratch: &Scratch,
+    decisions: &mut Decisions,
+) {
+    send_if_any(decisions, |out| {
+        let begin = out.len();
+        for order in orders {
+            out.push(b',');
+            if !write_packet(order, scratch, out) {
+                out.pop();
+            }
+        }
+        if let Some((cid, kind)) = answer {
+            out.push(b',');
+            if !write_answer(cid, kind, scratch, out) {
+                out.pop();
+            }
+        }
+        let Some(first) = out.get_mut(begin) else {
+            return false;
+        };
+        *first = b'[';
+        out.push(b']');
+        true
+    });
+}
+
+/// Writes what an order sends to the client itself; false if that is nothing.
+fn write_packet(order: Order, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
+    match order {
+        Order::Transmit { event, data } => {
+            let data = data.map(|data| scratch.piece(data));
+            encode::event(scratch.piece(event).as_bytes(), data, out);
+        }
+        Order::Invoke { call, event, data } => {
+            let data = data.map(|data| scratch.piece(data));
+            encode::call(scratch.piece(event).as_bytes(), call.as_u64(), data, out);
+        }
+        Order::GiveToken { token, call } => {
+            encode::set_auth_token(scratch.piece(token), call.map(|call| call.as_u64()), out);
+        }
+        Order::Deauthenticate { call: None } => out.extend_from_slice(encode::REMOVE_AUTH_TOKEN),
+        Order::Deauthenticate { call: Some(call) } => {
+            encode::call(REMOVE_AUTH_TOKEN.as_bytes(), call.as_u64(), None, out);
+        }
+        Order::Publish { .. }
+        | Order::KickOut { .. }
+        | Order::SetAuthToken { .. }
+        | Order::Disconnect { .. } => return false,
+    }
+    true
+}
+
+/// Writes the answer to a call; false if there is none.
+fn write_answer(cid: &NumberText, kind: AnswerKind, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
+    let cid = cid.as_bytes();
+    match kind {
+        AnswerKind::Silent => return false,
+        AnswerKind::Empty => encode::response(cid, None, out),
+        AnswerKind::Reply(piece) => encode::response(cid, Some(scratch.piece(piece)), out),
+        AnswerKind::Refuse(piece) => {
+            let error = scratch.piece(piece).as_bytes();
+            encode::error(cid, |out| out.extend_from_slice(error), out);
+        }
+    }
+    true
+}
+
+/// Decides to send what `write` writes, unless it says that it is nothing.
+fn send_if_any(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    let mut is_any = false;
+    let message = decisions.write(|out| is_any = write(out));
+    if is_any {
+        decisions.push(Decision::Send { message });
     }
 }
 

@@ -1,7 +1,7 @@
 use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
-use crate::app::{Answer, AppError, Publication};
+use crate::app::{Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Publication};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
@@ -95,6 +95,7 @@ impl<A: App> Client<A> {
         let mut decisions = Decisions::new();
         let mut env = Environment {
             now: self.now,
+            address: 0,
             settings: &self.settings,
             tokens: &self.tokens,
             app: &mut self.app,
@@ -128,12 +129,22 @@ impl<A: App> Client<A> {
                 Decision::KickOutAll { reason } => {
                     format!("kick all {}", reason.map_or_else(|| "-".into(), text))
                 }
-                Decision::SendBinary { .. } | Decision::Close(_) => {
+                Decision::Close { reason, text: said } => {
+                    format!(
+                        "close {} {}",
+                        reason.code().map_or(0, CloseCode::as_u16),
+                        text(said)
+                    )
+                }
+                Decision::SendBinary { .. } => {
                     panic!("never decided here: {decision:?}")
                 }
             })
             .collect();
-        if let Err(reason) = result {
+        let says_why = lines.last().is_some_and(|line| line.starts_with("close "));
+        if let Err(reason) = result
+            && !says_why
+        {
             lines.push(format!("close {}", reason.code().map_or(0, CloseCode::as_u16)));
         }
         Outcome(lines)
@@ -158,6 +169,8 @@ struct Probe {
     disconnected: u32,
     refuse_handshake: Option<Refusal>,
     refuse_token: Option<Refusal>,
+    /// What became of the calls that were made, in order.
+    answered: Vec<String>,
 }
 
 impl App for Probe {
@@ -250,10 +263,72 @@ impl App for Probe {
             Some("leave") => {
                 peer.transmit("lost", &1);
                 peer.publish("kept", &1);
-                peer.disconnect(CloseCode::new(4321).unwrap());
+                peer.disconnect(CloseCode::new(4321).unwrap(), "");
                 peer.reply("bye")
             }
+            Some("leaveSaying") => {
+                peer.disconnect(CloseCode::new(4321).unwrap(), "why not");
+                peer.reply_empty()
+            }
+            Some("call") => {
+                let call = peer.invoke("q", &[1]);
+                peer.reply(&call.map_or(0, CallId::as_u64))
+            }
+            Some("callAndLeave") => {
+                let _ = peer.invoke_empty("q");
+                peer.disconnect(CloseCode::new(4321).unwrap(), "");
+                Answer::silent()
+            }
+            Some("confirmLogin") => {
+                let call = peer.set_auth_token_confirmed(&serde_json::json!({ "user": "alice" }), None);
+                peer.reply(&call.map_or(0, CallId::as_u64))
+            }
+            Some("confirmLogout") => {
+                let call = peer.deauthenticate_confirmed();
+                peer.reply(&call.map_or(0, CallId::as_u64))
+            }
+            Some("batchMe") => {
+                peer.batch();
+                peer.transmit("a", &1);
+                peer.publish("p", &3);
+                peer.transmit("b", &2);
+                peer.reply("in batch")
+            }
+            Some("batchCall") => {
+                peer.batch();
+                let _ = peer.invoke_empty("q");
+                peer.set_auth_token(&serde_json::json!({ "exp": 5 }), None);
+                peer.deauthenticate();
+                Answer::silent()
+            }
+            Some("batchNothing") => {
+                peer.batch();
+                Answer::silent()
+            }
+            Some("later") => peer.defer().0,
             _ => Answer::silent(),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        call: CallId,
+        answer: Result<Option<RawJson<'_>>, AnswerError<'_>>,
+        peer: &mut Peer<'_>,
+    ) {
+        self.answered.push(match answer {
+            Ok(data) => format!("{call} {}", data.map_or("-", RawJson::as_str)),
+            Err(error) => {
+                let mut text = Vec::new();
+                error.to_error().write_json(&mut text);
+                if error.cause() == AnswerFailure::ConnectionEnded {
+                    assert_eq!(peer.invoke_empty("too late"), Err(CallRefused::Ended));
+                }
+                format!("{call} {}", String::from_utf8(text).unwrap())
+            }
+        });
+        if answer.is_ok_and(|data| data.is_some()) {
+            peer.transmit_empty("thanks");
         }
     }
 
@@ -864,8 +939,8 @@ fn what_is_nested_too_deeply_is_raw_and_counted() {
     assert_eq!(client.text(&"[".repeat(100_000)), NOTHING);
     assert_eq!(
         (
-            client.scratch.take_json_depth_hits(),
-            client.scratch.take_json_depth_hits()
+            client.scratch.take_hits().json_depth,
+            client.scratch.take_hits().json_depth
         ),
         (1, 0)
     );
@@ -1201,4 +1276,342 @@ fn pings_are_counted_over_all_clients_of_a_core() {
         other.text(r#"{"event":"ping","cid":1}"#),
         [r#"{"rid":1,"data":{"count":3}}"#]
     );
+}
+
+// --- Calls of the server's: wire reference, sections 1, 6 and 8
+
+fn end<A: App>(client: &mut Client<A>) {
+    client.run(|session, env, _| {
+        session.ended(env, CloseReason::PeerVanished);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_call_of_the_server_is_answered_once_by_its_number() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"{"event":"call","cid":9}"#),
+        [r#"{"rid":9,"data":1}"#, r#"{"event":"q","cid":1,"data":[1]}"#]
+    );
+    for ignored in [
+        r#"{"rid":2,"data":"no such call"}"#,
+        r#"{"rid":0}"#,
+        r#"{"rid":1.5}"#,
+        r#"{"rid":-1}"#,
+        r#"{"rid":1e400}"#,
+        r#"{"rid":"1","data":"text"}"#,
+        r#"{"rid":null}"#,
+    ] {
+        assert_eq!(client.text(ignored), NOTHING, "{ignored}");
+        assert!(client.app.answered.is_empty(), "{ignored}");
+    }
+    assert_eq!(
+        client.text(r#"{"rid":1.0,"data":{"a":-0}}"#),
+        [r#"{"event":"thanks"}"#]
+    );
+    assert_eq!(client.text(r#"{"rid":1,"data":"again"}"#), NOTHING);
+    assert_eq!(client.app.answered, [r#"1 {"a":0}"#]);
+}
+
+#[test]
+fn answers_come_in_any_order_and_errors_are_told_as_they_came() {
+    let mut client = Client::open(Probe::default());
+    for _ in 0..4 {
+        client.text(r#"{"event":"call","cid":1}"#);
+    }
+    client.text(r#"{"rid":3,"error":{"name":"N","message":"m"}}"#);
+    client.text(r#"[{"rid":1},{"rid":2,"error":null,"data":null}]"#);
+    client.text(r#"{"rid":4,"error":"just a string","data":1}"#);
+    assert_eq!(
+        client.app.answered,
+        [
+            r#"3 {"message":"m","name":"N"}"#,
+            "1 -",
+            "2 null",
+            r#"4 "just a string""#
+        ]
+    );
+}
+
+#[test]
+fn a_call_fails_at_the_ack_timeout_and_not_before() {
+    let settings = Settings {
+        ping_interval: None,
+        ..Settings::default()
+    };
+    let mut client = Client::with_settings(Probe::default(), settings);
+    client.shake_hands();
+    assert_eq!(client.deadline_ms(), u64::MAX);
+    client.text("{\"event\":\"call\",\"cid\":1}");
+    client.wait_ms(1000).text("{\"event\":\"call\",\"cid\":1}");
+    let first = client.now.uptime.as_ms() + 9000;
+    assert_eq!(client.deadline_ms(), first);
+    client.wait_ms(8999).tick();
+    assert!(client.app.answered.is_empty());
+    client.wait_ms(1).tick();
+    assert_eq!(
+        client.app.answered,
+        [r#"1 {"message":"Event response for q event timed out","name":"TimeoutError"}"#]
+    );
+    assert_eq!(client.deadline_ms(), first + 1000);
+    assert_eq!(client.scratch.take_hits().ack_time, 1);
+    assert_eq!(client.text(r#"{"rid":1,"data":"late"}"#), NOTHING);
+    assert_eq!(
+        client.text(r#"{"rid":2,"data":"in time"}"#),
+        [r#"{"event":"thanks"}"#]
+    );
+}
+
+#[test]
+fn calls_that_wait_fail_with_their_connection_before_the_application_hears_of_its_end() {
+    let mut client = Client::open(Probe::default());
+    client.text(r#"{"event":"call","cid":1}"#);
+    assert_eq!(client.text(r#"{"event":"callAndLeave","cid":2}"#), ["close 4321"]);
+    end(&mut client);
+    end(&mut client);
+    let failed = |call| {
+        format!(
+            "{call} {{\"message\":\"Event q was aborted due to a bad connection\",\"name\":\"BadConnectionError\"}}"
+        )
+    };
+    assert_eq!(client.app.answered, [failed(1), failed(2)]);
+    assert_eq!(client.app.disconnected, 1);
+}
+
+#[test]
+fn one_client_leaves_no_more_calls_unanswered_than_it_may() {
+    let mut client = Client::open(Probe::default());
+    client.settings.calls_max = 2;
+    let refused = [r#"{"rid":1,"data":0}"#];
+    client.text(r#"{"event":"call","cid":1}"#);
+    assert_ne!(client.text(r#"{"event":"call","cid":1}"#), refused);
+    assert_eq!(client.text(r#"{"event":"call","cid":1}"#), refused);
+    assert_eq!(client.scratch.take_hits().calls, 1);
+    client.text(r#"{"rid":1}"#);
+    assert_eq!(
+        client.text(r#"{"event":"call","cid":1}"#),
+        [r#"{"rid":1,"data":3}"#, r#"{"event":"q","cid":3,"data":[1]}"#]
+    );
+    client.settings.calls_max = 0;
+    assert_eq!(client.text(r#"{"event":"call","cid":1}"#), refused);
+}
+
+#[test]
+fn a_token_may_be_given_and_taken_by_calls() {
+    let mut client = Client::open(Probe::default());
+    let Outcome(lines) = client.text(r#"{"event":"confirmLogin","cid":1}"#);
+    assert_eq!(lines[0], r#"{"rid":1,"data":1}"#);
+    assert!(
+        lines[1].starts_with(r##"{"event":"#setAuthToken","cid":1,"data":{"token":""##),
+        "{lines:?}"
+    );
+    assert!(client.session.claims.is_some());
+    client.text(r#"{"rid":1,"error":{"message":"no room"}}"#);
+    assert_eq!(
+        client.text(r#"{"event":"confirmLogout","cid":2}"#),
+        [
+            r#"{"rid":2,"data":2}"#,
+            r##"{"event":"#removeAuthToken","cid":2}"##
+        ]
+    );
+    assert!(client.session.claims.is_none());
+    client.text(r#"{"rid":2}"#);
+    assert_eq!(
+        client.app.answered,
+        [
+            r#"1 {"message":"Failed to deliver auth token to client - no room","name":"AuthError"}"#,
+            "2 -"
+        ]
+    );
+}
+
+#[test]
+fn an_idle_session_holds_no_calls() {
+    let mut client = Client::open(Probe::default());
+    client.text(r#"{"event":"echo","cid":1}"#);
+    assert!(client.session.calls.is_none());
+}
+
+// --- Batches, late answers and the last word
+
+#[test]
+fn a_batch_is_one_array_in_the_order_asked_with_the_answer_last() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"{"event":"batchMe","cid":12}"#),
+        [
+            r#"[{"event":"a","data":1},{"event":"b","data":2},{"rid":12,"data":"in batch"}]"#,
+            r##"publish p {"event":"#publish","data":{"channel":"p","data":3}}"##,
+        ]
+    );
+    assert_eq!(client.text(r#"{"event":"batchNothing","cid":1}"#), NOTHING);
+    let Outcome(lines) = client.text(r#"{"event":"batchCall","cid":1}"#);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let packets: Vec<serde_json::Value> = serde_json::from_str(line).unwrap();
+    let events: Vec<_> = packets
+        .iter()
+        .map(|packet| packet["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(events, ["q", "#setAuthToken", "#removeAuthToken"]);
+    // A batch is over with its packet.
+    assert_eq!(
+        client.text(r#"{"event":"order","cid":1}"#).0[0],
+        r#"{"rid":1,"data":"reply"}"#
+    );
+}
+
+#[test]
+fn the_close_frame_may_say_why() {
+    let mut client = Client::open(Probe::default());
+    assert_eq!(
+        client.text(r#"[{"event":"leaveSaying","cid":1},{"event":"empty","cid":2}]"#),
+        [r#"{"rid":1}"#, "close 4321 why not"]
+    );
+}
+
+#[test]
+fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
+    let late = |cid: &[u8]| LateAnswer {
+        address: 0,
+        cid: cid.into(),
+        answer: Box::new(|peer| {
+            peer.transmit("t", &1);
+            peer.reply("late")
+        }),
+    };
+    let mut client = Client::open(Probe::default());
+    assert_eq!(client.text(r#"{"event":"later","cid":7}"#), NOTHING);
+    assert_eq!(
+        client.run(|session, env, decisions| session.answer_late(late(b"7"), env, decisions)),
+        [r#"{"rid":7,"data":"late"}"#, r#"{"event":"t","data":1}"#]
+    );
+    assert_eq!(
+        client.run(|session, env, decisions| session.answer_late(late(b""), env, decisions)),
+        [r#"{"event":"t","data":1}"#]
+    );
+    end(&mut client);
+    assert_eq!(
+        client.run(|session, env, decisions| session.answer_late(late(b"7"), env, decisions)),
+        NOTHING
+    );
+}
+
+// --- Whatever comes
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            any::<f64>()
+                .prop_filter("finite", |number| number.is_finite())
+                .prop_map(|number| number.to_string()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+            prop::sample::select(vec![
+                "null",
+                "true",
+                "false",
+                "-0",
+                "1e400",
+                "-1E-400",
+                "\"\"",
+                "\"\\ud800\"",
+                "\"Buffer\"",
+                "[]",
+                "{}",
+                "{\"type\":\"Buffer\",\"data\":[1,255]}",
+                "{\"__proto__\":1}",
+                "[1,",
+                "{\"a\"",
+                "\"",
+                "\\",
+                "NaN",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(|all| format!("[{}]", all.join(","))),
+                (name(), inner).prop_map(|(key, value)| format!("{{{key}:{value}}}")),
+            ]
+        })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            3 => prop::sample::select(vec![
+                "#handshake", "#authenticate", "#removeAuthToken", "#publish", "#subscribe", "#unsubscribe", "echo",
+                "order", "login", "oldLogin", "logout", "kick", "sum", "who", "expired", "call", "confirmLogin", "confirmLogout",
+                "batchMe", "batchCall", "later", "fail", "block", "denied", "changed", "silent", "told", "channel", "data",
+                "authToken", "__proto__",
+            ])
+            .prop_map(|name| format!("\"{name}\"")),
+            1 => any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+            1 => Just("\"\\ud800\"".to_owned()),
+        ]
+    }
+
+    fn packet() -> impl Strategy<Value = String> {
+        let channel =
+            (name(), json()).prop_map(|(channel, data)| format!("{{\"channel\":{channel},\"data\":{data}}}"));
+        prop_oneof![
+            4 => (name(), prop_oneof![json(), channel], json())
+                .prop_map(|(event, data, cid)| format!("{{\"event\":{event},\"data\":{data},\"cid\":{cid}}}")),
+            2 => (name(), json(), 0u32..5)
+                .prop_map(|(event, data, cid)| format!("{{\"event\":{event},\"data\":{data},\"cid\":{cid}}}")),
+            2 => (0u32..6, json(), json())
+                .prop_map(|(rid, data, error)| format!("{{\"rid\":{rid},\"data\":{data},\"error\":{error}}}")),
+            1 => json(),
+            1 => any::<String>(),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = String> {
+        prop_oneof![
+            3 => packet(),
+            1 => prop::collection::vec(packet(), 0..4).prop_map(|all| format!("[{}]", all.join(","))),
+        ]
+    }
+
+    /// Every message that is sent is JSON, or a ping.
+    fn check(outcome: &Outcome) {
+        for line in &outcome.0 {
+            let text = match line.split_once(' ') {
+                Some(("subscribe" | "unsubscribe" | "close", _)) => continue,
+                // Their channel's name comes first, which may hold anything.
+                Some(("publish" | "kick", rest)) => match rest.find(" {\"event\":") {
+                    Some(at) => &rest[at + 1..],
+                    None => continue,
+                },
+                _ => line,
+            };
+            assert!(
+                matches!(text, "" | "#1") || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(),
+                "{line}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_client_sends_panics_or_makes_the_server_send_what_is_no_json(
+            messages in prop::collection::vec((message(), 0u64..6000), 0..12),
+            shakes_hands: bool,
+        ) {
+            let mut client = Client::new(Probe::default());
+            if shakes_hands {
+                client.shake_hands();
+            }
+            for (message, wait) in &messages {
+                check(&client.text(message));
+                check(&client.binary(message.as_bytes()));
+                check(&client.wait_ms(*wait).tick());
+            }
+            end(&mut client);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! When a session wants to be looked at again, and what is due then: pings and silence.
+//! When a session wants to be looked at again, and what is due then: pings, silence, and calls without an answer.
 //!
 //! Pings keep the rhythm that began with the connection, whatever the traffic; nobody is pinged before the handshake
 //! (wire reference, section 4).
@@ -22,12 +22,14 @@ impl Session {
             State::AwaitingHandshake { created } => {
                 (created + settings.handshake_timeout).min(self.pong_deadline(settings))
             }
-            State::Open { next_ping } => next_ping.min(self.pong_deadline(settings)),
+            State::Open { next_ping } => next_ping
+                .min(self.pong_deadline(settings))
+                .min(self.ack_deadline()),
             State::Ended => Uptime::NEVER,
         }
     }
 
-    /// Does what is due: sends a ping, or ends a connection that is silent.
+    /// Does what is due: sends a ping, gives up calls, or ends a connection that is silent.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -57,7 +59,7 @@ impl Session {
         if pong_deadline <= now {
             Err(CloseReason::PongTimeout)
         } else {
-            Ok(())
+            self.expire_calls(env, decisions)
         }
     }
 

@@ -11,8 +11,8 @@ use crate::clock::Now;
 use crate::decision::{CloseReason, Decisions};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
-use crate::socketcluster::number::{Number, NumberText};
-use crate::socketcluster::packet::Value;
+use crate::socketcluster::number::NumberText;
+use crate::socketcluster::packet::{Value, is_falsy};
 
 impl Session {
     pub(super) fn authenticate<A: App>(
@@ -24,7 +24,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         let verified = authenticate_token(data).verify(env);
         let failure = self.accept(verified, env).err();
-        self.settle_claims(env)?;
+        self.settle(env)?;
         match failure {
             Some(failure) if failure.is_bad_token() => {
                 send(decisions, |out| {
@@ -39,7 +39,7 @@ impl Session {
                 encode::authenticate_response(cid.as_bytes(), self.claims.is_some(), error, out);
             }),
         }
-        self.carry_out_orders(env, decisions)
+        self.carry_out_orders(None, env, decisions)
     }
 
     /// Authenticates the client by a checked token, or takes its former authentication away.
@@ -142,11 +142,7 @@ impl<'a> OfferedToken<'a> {
 /// The token in a handshake. What is false in JavaScript counts as none.
 pub(super) fn handshake_token<'a>(data: Option<&Value<'a>>) -> Option<OfferedToken<'a>> {
     let json = data?.members.auth_token?;
-    let is_zero = Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0);
-    if is_zero || matches!(json, "null" | "false" | "\"\"") {
-        return None;
-    }
-    Some(OfferedToken::in_value(json))
+    (!is_falsy(json)).then(|| OfferedToken::in_value(json))
 }
 
 /// The token in an `#authenticate`. None is as bad as an empty one.

@@ -1,0 +1,136 @@
+//! Answers that come later, from any thread.
+//!
+//! An application may not wait on its core. It takes a [`Deferred`] instead, hands it to whoever knows the answer, and
+//! returns. The answer is a closure: it travels to the core and is run there, with the client as its [`Peer`], so that
+//! a late answer can do all that a prompt one can. Sending never waits.
+//!
+//! Not here: how many answers an application owes. It knows what it has deferred, and may refuse further calls.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::error::AppError;
+use super::peer::{Answer, Peer};
+
+/// The right to answer one call later. Dropped unused, the call is not answered.
+pub struct Deferred {
+    address: usize,
+    cid: Box<[u8]>,
+    /// `None` for a session without a core.
+    post: Option<Arc<dyn Post>>,
+}
+
+/// An answer on its way to the core of its session.
+pub(crate) struct LateAnswer {
+    /// Where the core finds the session.
+    pub(crate) address: usize,
+    /// The call id to answer, as it stands on the wire; empty if what was deferred is no call.
+    pub(crate) cid: Box<[u8]>,
+    pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> Answer + Send>,
+}
+
+/// Takes late answers to one core.
+pub(crate) trait Post: Send + Sync {
+    /// Gives an answer, or gives it back.
+    fn post(&self, answer: LateAnswer) -> Result<(), Returned>;
+}
+
+/// An answer that could not be taken.
+pub(crate) enum Returned {
+    Full(LateAnswer),
+    Gone,
+}
+
+/// An answer that was not sent.
+pub enum Undelivered {
+    /// As many answers wait for the core as may: try again later, or give up.
+    Full(Unsent),
+    /// The core has ended, and its clients with it.
+    Gone,
+}
+
+/// What is needed to try again.
+pub struct Unsent {
+    answer: LateAnswer,
+    post: Arc<dyn Post>,
+}
+
+impl Deferred {
+    pub(super) fn new(address: usize, cid: &[u8], post: Option<Arc<dyn Post>>) -> Deferred {
+        Deferred {
+            address,
+            cid: cid.into(),
+            post,
+        }
+    }
+
+    /// Answers with what `answer` returns. It runs on the core of the client, which waits for it; if the client has
+    /// gone it is dropped.
+    ///
+    /// # Errors
+    /// The answer was not sent.
+    pub fn answer(
+        self,
+        answer: impl FnOnce(&mut Peer<'_>) -> Answer + Send + 'static,
+    ) -> Result<(), Undelivered> {
+        let late = LateAnswer {
+            address: self.address,
+            cid: self.cid,
+            answer: Box::new(answer),
+        };
+        send(late, self.post.ok_or(Undelivered::Gone)?)
+    }
+
+    /// Answers with `value`, which is written here. A value without a JSON form is not answered.
+    ///
+    /// # Errors
+    /// The answer was not sent.
+    pub fn reply(self, value: &(impl Serialize + ?Sized)) -> Result<(), Undelivered> {
+        match serde_json::to_string(value) {
+            Ok(json) => self.answer(move |peer| peer.reply_json(&json)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Answers with an error.
+    ///
+    /// # Errors
+    /// The answer was not sent.
+    pub fn refuse(self, error: AppError) -> Result<(), Undelivered> {
+        self.answer(move |peer| peer.refuse(&error))
+    }
+}
+
+impl Unsent {
+    /// Tries again.
+    ///
+    /// # Errors
+    /// The answer was not sent.
+    pub fn retry(self) -> Result<(), Undelivered> {
+        send(self.answer, self.post)
+    }
+}
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Deferred").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Undelivered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Undelivered::Full(_) => "Full",
+            Undelivered::Gone => "Gone",
+        })
+    }
+}
+
+fn send(answer: LateAnswer, post: Arc<dyn Post>) -> Result<(), Undelivered> {
+    post.post(answer).map_err(|returned| match returned {
+        Returned::Full(answer) => Undelivered::Full(Unsent { answer, post }),
+        Returned::Gone => Undelivered::Gone,
+    })
+}

@@ -1,0 +1,169 @@
+//! Calls of the server's that wait for their answers (wire reference, sections 1 and 6).
+//!
+//! Invariants
+//! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
+//! 2. Each call leaves `waiting` once: answered, timed out, or with its connection; the application is told each time.
+//!
+//! Limits: `calls_per_connection_max`, kept by [`Scratch`](crate::app::Scratch), which gives the ids out; `ack_timeout`.
+
+use std::collections::VecDeque;
+
+use super::{Environment, Session, passed_on};
+use crate::app::{
+    AnswerError, AnswerFailure, App, CallId, Order, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
+};
+use crate::clock::Uptime;
+use crate::decision::{CloseReason, Decisions};
+use crate::socketcluster::number::Number;
+use crate::socketcluster::packet::{Response, is_falsy};
+
+/// The calls of one session; made with the first.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    last: u64,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A call without its answer.
+#[derive(Debug)]
+struct Waiting {
+    call: CallId,
+    deadline: Uptime,
+    event: Box<str>,
+}
+
+impl Calls {
+    fn take_answered(&mut self, rid: Number<'_>) -> Option<Waiting> {
+        let rid = rid.as_f64();
+        let position = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.call.as_u64() as f64 == rid)?;
+        self.waiting.remove(position)
+    }
+
+    fn take_due(&mut self, now: Uptime) -> Option<Waiting> {
+        self.waiting.pop_front_if(|waiting| waiting.deadline <= now)
+    }
+}
+
+impl Session {
+    /// Makes the buffers ready for the application to be asked.
+    pub(super) fn begin<A: App>(&self, env: &mut Environment<'_, A>) {
+        let (last, waiting) = self
+            .calls
+            .as_ref()
+            .map_or((0, 0), |calls| (calls.last, calls.waiting.len()));
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        env.scratch
+            .begin(env.address, last, env.settings.calls_max.saturating_sub(waiting));
+    }
+
+    /// When the first call fails for want of an answer.
+    pub(super) fn ack_deadline(&self) -> Uptime {
+        self.calls
+            .as_ref()
+            .and_then(|calls| calls.waiting.front())
+            .map_or(Uptime::NEVER, |waiting| waiting.deadline)
+    }
+
+    /// Waits for the answers of the calls that have been ordered, whether they will be sent or not.
+    pub(super) fn await_answers<A: App>(&mut self, env: &Environment<'_, A>) {
+        for order in &env.scratch.orders {
+            let (call, event) = match *order {
+                Order::Invoke { call, event, .. } => (call, env.scratch.piece(event)),
+                Order::SetAuthToken { call: Some(call), .. } => (call, SET_AUTH_TOKEN),
+                Order::Deauthenticate { call: Some(call) } => (call, REMOVE_AUTH_TOKEN),
+                Order::Transmit { .. }
+                | Order::Publish { .. }
+                | Order::SetAuthToken { call: None, .. }
+                | Order::GiveToken { .. }
+                | Order::Deauthenticate { call: None }
+                | Order::KickOut { .. }
+                | Order::Disconnect { .. } => continue,
+            };
+            let calls = self.calls.get_or_insert_default();
+            calls.last = call.as_u64();
+            calls.waiting.push_back(Waiting {
+                call,
+                deadline: env.now.uptime + env.settings.ack_timeout,
+                event: event.into(),
+            });
+        }
+    }
+
+    /// An answer. One to no call, or to one that was answered before, is ignored.
+    pub(super) fn receive_response<A: App>(
+        &mut self,
+        response: &Response<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        self.require_open()?;
+        let Some(answered) = self
+            .calls
+            .as_mut()
+            .and_then(|calls| calls.take_answered(response.rid))
+        else {
+            return Ok(());
+        };
+        let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
+        let answer = match response.error {
+            Some(error) if !is_falsy(error) => {
+                let error = RawJson::new(passed_on(error, true, &mut rewritten));
+                Err(AnswerFailure::Refused(error))
+            }
+            Some(_) | None => Ok(response
+                .data
+                .map(|value| RawJson::new(passed_on(value.json, value.rare, &mut rewritten)))),
+        };
+        let result = self.tell(&answered, answer, env, decisions);
+        env.scratch.rewritten = rewritten;
+        result
+    }
+
+    /// Gives up the calls whose time is over.
+    pub(super) fn expire_calls<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        while let Some(late) = self
+            .calls
+            .as_mut()
+            .and_then(|calls| calls.take_due(env.now.uptime))
+        {
+            env.scratch.count_ack_time_hit();
+            self.tell(&late, Err(AnswerFailure::TimedOut), env, decisions)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up all calls: the connection has ended.
+    pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, A>) {
+        let Some(calls) = self.calls.take() else { return };
+        for waiting in calls.waiting {
+            env.scratch.clear();
+            let mut peer = Peer::new(self.id, self.claims.as_deref(), None, env.scratch);
+            let error = AnswerError::new(&waiting.event, AnswerFailure::ConnectionEnded);
+            env.app.answered(waiting.call, Err(error), &mut peer);
+        }
+    }
+
+    fn tell<A: App>(
+        &mut self,
+        waiting: &Waiting,
+        answer: Result<Option<RawJson<'_>>, AnswerFailure<'_>>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        self.begin(env);
+        env.app.answered(
+            waiting.call,
+            answer.map_err(|cause| AnswerError::new(&waiting.event, cause)),
+            &mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch),
+        );
+        self.settle(env)?;
+        self.carry_out_orders(None, env, decisions)
+    }
+}
