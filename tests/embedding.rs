@@ -1,0 +1,215 @@
+//! The library with an application of its own: the chat of `examples/chat`, driven over real connections.
+
+#![allow(clippy::unwrap_used)] // a test
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ringcast::config::{Config, Cores};
+use ringcast::server::{Embedding, Server};
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+#[path = "../examples/chat/app.rs"]
+mod app;
+
+/// How long a message may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Client {
+    socket: WebSocket<TcpStream>,
+    last_cid: u64,
+}
+
+impl Client {
+    /// A client whose handshake is done.
+    fn connect(server: &Server) -> Client {
+        let stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let url = format!("ws://{}/socketcluster/", server.address());
+        let (socket, _) = tungstenite::client(url, stream).unwrap();
+        let mut client = Client { socket, last_cid: 0 };
+        let answer = client.call("#handshake", &json!({}));
+        assert_eq!(answer["data"]["isAuthenticated"], json!(false));
+        client
+    }
+
+    fn logged_in(server: &Server, name: &str) -> Client {
+        let mut client = Client::connect(server);
+        assert_eq!(client.call("login", &json!({ "name": name })).get("error"), None);
+        assert_eq!(client.packet()["event"], "#setAuthToken");
+        client
+    }
+
+    fn send(&mut self, packet: &Value) {
+        self.socket.send(Message::text(packet.to_string())).unwrap();
+    }
+
+    /// Sends a call; the next packet must be its answer.
+    fn call(&mut self, event: &str, data: &Value) -> Value {
+        let cid = self.begin(event, data);
+        let answer = self.packet();
+        assert_eq!(answer["rid"], json!(cid), "{answer}");
+        answer
+    }
+
+    fn begin(&mut self, event: &str, data: &Value) -> u64 {
+        self.last_cid += 1;
+        let cid = self.last_cid;
+        self.send(&json!({ "event": event, "data": data, "cid": cid }));
+        cid
+    }
+
+    /// The next message that is no ping.
+    fn packet(&mut self) -> Value {
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Text(text) if matches!(text.as_str(), "" | "#1") => {}
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Ends the server with the test.
+struct Running(Option<Server>);
+
+impl Running {
+    fn start(configure: impl FnOnce(&mut Config)) -> Running {
+        let mut config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            admin: None,
+            cores: Cores::Count(2),
+            drain: Duration::ZERO,
+            ..Config::default()
+        };
+        configure(&mut config);
+        let archive = app::archive();
+        let server = Server::start(&config, Embedding::default(), |_| app::Chat::new(archive.clone()));
+        Running(Some(server.unwrap()))
+    }
+
+    fn server(&self) -> &Server {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(server) = self.0.take() {
+            server.drain();
+            let _ = server.wait(); // what matters has been asserted
+        }
+    }
+}
+
+#[test]
+fn rooms_are_for_those_who_have_logged_in_and_say_who_speaks() {
+    let running = Running::start(|_| {});
+    let mut stranger = Client::connect(running.server());
+    let refused = stranger.call("#subscribe", &json!({ "channel": "room/1" }));
+    assert_eq!(refused["error"]["name"], "NotLoggedInError");
+    let refused = stranger.call("#publish", &json!({ "channel": "room/1", "data": "hi" }));
+    assert_eq!(refused["error"]["name"], "NotLoggedInError");
+
+    let mut alice = Client::logged_in(running.server(), "alice");
+    let mut bob = Client::logged_in(running.server(), "bob");
+    assert_eq!(
+        bob.call("#subscribe", &json!({ "channel": "room/1" }))
+            .get("error"),
+        None
+    );
+    assert_eq!(
+        alice
+            .call("#publish", &json!({ "channel": "room/1", "data": "hi" }))
+            .get("error"),
+        None
+    );
+    assert_eq!(
+        bob.packet(),
+        json!({ "event": "#publish", "data": { "channel": "room/1", "data": { "from": "alice", "text": "hi" } } })
+    );
+}
+
+#[test]
+fn another_thread_answers_while_the_core_goes_on() {
+    let running = Running::start(|_| {});
+    let mut alice = Client::logged_in(running.server(), "alice");
+    for text in ["one", "two"] {
+        alice.call("#publish", &json!({ "channel": "room/1", "data": text }));
+    }
+    let answer = alice.call("history", &json!({ "room": "room/1" }));
+    assert_eq!(answer["data"], json!(["alice: one", "alice: two"]));
+    // Many at once, and a client that does not wait for its answer.
+    let cids: Vec<u64> = (0..200)
+        .map(|_| alice.begin("history", &json!({ "room": "empty" })))
+        .collect();
+    let answers: Vec<u64> = cids
+        .iter()
+        .map(|_| alice.packet()["rid"].as_u64().unwrap())
+        .collect();
+    assert_eq!(answers, cids);
+    let mut gone = Client::logged_in(running.server(), "gone");
+    gone.begin("history", &json!({ "room": "room/1" }));
+    drop(gone);
+    assert_eq!(
+        alice.call("history", &json!({ "room": "none" }))["data"],
+        json!([])
+    );
+}
+
+#[test]
+fn a_batch_arrives_as_one_array() {
+    let running = Running::start(|_| {});
+    let mut client = Client::connect(running.server());
+    let cid = client.begin("roll", &json!({ "dice": 2 }));
+    assert_eq!(
+        client.packet(),
+        json!([{ "event": "rolling", "data": 2 }, { "rid": cid, "data": 12 }])
+    );
+    let refused = client.call("roll", &json!({ "dice": 0 }));
+    assert_eq!(refused["error"]["message"], "from 1 to 100 dice are wanted");
+}
+
+#[test]
+fn the_server_calls_its_client_and_hears_the_answer_or_that_there_is_none() {
+    let running = Running::start(|config| {
+        config.ack_timeout = Duration::from_millis(50);
+        config.limits.calls_per_connection_max = 1;
+    });
+    let mut client = Client::connect(running.server());
+    client.call("#subscribe", &json!({ "channel": "polls" }));
+    assert_eq!(client.call("poll", &json!("tea?")).get("error"), None);
+    assert_eq!(
+        client.packet(),
+        json!({ "event": "question", "cid": 1, "data": "\"tea?\"" })
+    );
+    // One unanswered call is all that this server allows; it is given up after its time, and another may be made.
+    let mut cid = 2;
+    while client.call("poll", &json!("coffee?")).get("error").is_some() {
+        assert!(cid < 1_000_000);
+        cid += 1;
+    }
+    assert_eq!(client.packet()["cid"], 2);
+    client.send(&json!({ "rid": 1, "data": "too late" }));
+    client.send(&json!({ "rid": 2, "data": "yes" }));
+    assert_eq!(
+        client.packet()["data"],
+        json!({ "channel": "polls", "data": ["\"coffee?\"", "yes"] })
+    );
+}
+
+#[test]
+fn the_close_frame_says_why() {
+    let running = Running::start(|_| {});
+    let mut client = Client::connect(running.server());
+    client.call("leave", &json!(null));
+    let Message::Close(Some(frame)) = client.socket.read().unwrap() else {
+        panic!("a close frame follows the answer");
+    };
+    assert_eq!(
+        (u16::from(frame.code), frame.reason.as_str()),
+        (4100, "until soon")
+    );
+}
