@@ -73,7 +73,7 @@ impl Chat {
     }
 
     /// Gives the client a token, so that it is known from now on, and when it comes back.
-    fn login(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn login(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         match data.map(|data| data.parse::<Login>(peer)) {
             Some(Ok(login)) if !login.name.is_empty() => {
                 peer.set_auth_token(&Identity { name: login.name }, None);
@@ -84,7 +84,7 @@ impl Chat {
     }
 
     /// The archive may take its time: this core goes on meanwhile.
-    fn history(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn history(&self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         let Some(Ok(History { room })) = data.map(|data| data.parse(peer)) else {
             return peer.refuse(&AppError::new("a room is wanted"));
         };
@@ -96,7 +96,7 @@ impl Chat {
     }
 
     /// The client gets the event and the answer in one message.
-    fn roll(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn roll(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         match data.map(|data| data.parse::<Roll>(peer)) {
             Some(Ok(Roll { dice: dice @ 1..=100 })) => {
                 peer.batch();
@@ -161,9 +161,9 @@ impl App for Chat {
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
         match call.event.as_str() {
-            Some("login") => self.login(call.data, peer),
+            Some("login") => Chat::login(call.data, peer),
             Some("history") => self.history(call.data, peer),
-            Some("roll") => self.roll(call.data, peer),
+            Some("roll") => Chat::roll(call.data, peer),
             Some("poll") => self.poll(call.data, peer),
             Some("leave") => {
                 if let Some(code) = CloseCode::new(4100) {

@@ -40,6 +40,18 @@ pub enum CallRefused {
     Ended,
 }
 
+impl fmt::Display for CallRefused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            CallRefused::TooMany => "too many calls wait for the client's answers",
+            CallRefused::NoJson => "the data has no JSON form",
+            CallRefused::Ended => "the connection has ended",
+        })
+    }
+}
+
+impl std::error::Error for CallRefused {}
+
 /// Why a call was not answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AnswerError<'a> {

@@ -15,11 +15,14 @@ use super::error::AppError;
 use super::peer::{Answer, Peer};
 
 /// The right to answer one call later. Dropped unused, the call is not answered.
-pub struct Deferred {
+pub struct Deferred(Option<Return>);
+
+/// The way back to a session.
+struct Return {
     address: usize,
+    /// As in [`LateAnswer`].
     cid: Box<[u8]>,
-    /// `None` for a session without a core.
-    post: Option<Arc<dyn Post>>,
+    post: Arc<dyn Post>,
 }
 
 /// An answer on its way to the core of its session.
@@ -47,7 +50,7 @@ pub(crate) enum Returned {
 pub enum Undelivered {
     /// As many answers wait for the core as may: try again later, or give up.
     Full(Unsent),
-    /// The core has ended, and its clients with it.
+    /// The client has gone, or the core with all its clients.
     Gone,
 }
 
@@ -58,12 +61,17 @@ pub struct Unsent {
 }
 
 impl Deferred {
-    pub(super) fn new(address: usize, cid: &[u8], post: Option<Arc<dyn Post>>) -> Deferred {
-        Deferred {
+    pub(super) fn new(address: usize, cid: &[u8], post: Arc<dyn Post>) -> Deferred {
+        Deferred(Some(Return {
             address,
             cid: cid.into(),
             post,
-        }
+        }))
+    }
+
+    /// For a session whose connection has ended, or that has no core.
+    pub(super) fn to_nobody() -> Deferred {
+        Deferred(None)
     }
 
     /// Answers with what `answer` returns. It runs on the core of the client, which waits for it; if the client has
@@ -75,12 +83,9 @@ impl Deferred {
         self,
         answer: impl FnOnce(&mut Peer<'_>) -> Answer + Send + 'static,
     ) -> Result<(), Undelivered> {
-        let late = LateAnswer {
-            address: self.address,
-            cid: self.cid,
-            answer: Box::new(answer),
-        };
-        send(late, self.post.ok_or(Undelivered::Gone)?)
+        let Return { address, cid, post } = self.0.ok_or(Undelivered::Gone)?;
+        let answer = Box::new(answer);
+        send(LateAnswer { address, cid, answer }, post)
     }
 
     /// Answers with `value`, which is written here. A value without a JSON form is not answered.
@@ -118,6 +123,17 @@ impl fmt::Debug for Deferred {
         formatter.debug_struct("Deferred").finish_non_exhaustive()
     }
 }
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Undelivered::Full(_) => "too many answers wait for the client's core",
+            Undelivered::Gone => "the client has gone",
+        })
+    }
+}
+
+impl std::error::Error for Undelivered {}
 
 impl fmt::Debug for Undelivered {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,8 +25,8 @@ pub struct Scratch {
     pub(crate) in_batch: bool,
     /// The call id of the call that is being answered; empty if none is.
     cid: Vec<u8>,
-    /// Where the core finds the session that is running.
-    address: usize,
+    /// Where the core finds the session that is running; `None` once its connection has ended.
+    address: Option<usize>,
     /// The way of late answers to this core.
     post: Option<Arc<dyn Post>>,
     calls: CallsLeft,
@@ -83,19 +83,20 @@ impl Scratch {
         self.hits.ack_time += 1;
     }
 
-    /// Forgets all pieces and orders, before the application is called, which may make no calls.
+    /// Forgets all pieces and orders, before the application is called, which may make no calls and defer nothing.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.orders.clear();
         self.cid.clear();
         self.in_batch = false;
+        self.address = None;
         self.calls = CallsLeft::None;
     }
 
     /// The same for the session at `address`, which has made `last_call` calls and may make `calls_left` more.
     pub(crate) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
         self.clear();
-        self.address = address;
+        self.address = Some(address);
         self.calls = CallsLeft::Some {
             last: last_call,
             count: calls_left,
@@ -125,7 +126,10 @@ impl Scratch {
 
     /// The right to answer later what is being answered.
     pub(super) fn defer(&self) -> Deferred {
-        Deferred::new(self.address, &self.cid, self.post.clone())
+        match (self.address, &self.post) {
+            (Some(address), Some(post)) => Deferred::new(address, &self.cid, Arc::clone(post)),
+            (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
+        }
     }
 
     /// The text of a piece.

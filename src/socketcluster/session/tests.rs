@@ -1,7 +1,12 @@
+use std::sync::Arc;
+
 use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
-use crate::app::{Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Publication};
+use crate::app::{
+    Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Post, Publication, Returned,
+    Undelivered,
+};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
@@ -12,6 +17,15 @@ struct Client<A: App> {
     app: A,
     scratch: Scratch,
     now: Now,
+}
+
+/// A core that takes no late answers.
+struct Full;
+
+impl Post for Full {
+    fn post(&self, answer: LateAnswer) -> Result<(), Returned> {
+        Err(Returned::Full(answer))
+    }
 }
 
 /// What came of one input, as text: one line per decision, and the end if it is one.
@@ -39,7 +53,7 @@ impl<A: App> Client<A> {
             settings,
             tokens: tokens(),
             app,
-            scratch: Scratch::new(),
+            scratch: Scratch::with_post(Arc::new(Full)),
             now,
         }
     }
@@ -305,7 +319,11 @@ impl App for Probe {
                 peer.batch();
                 Answer::silent()
             }
-            Some("later") => peer.defer().0,
+            Some("later") => {
+                let (answer, deferred) = peer.defer();
+                assert!(matches!(deferred.reply("kept"), Err(Undelivered::Full(_))));
+                answer
+            }
             _ => Answer::silent(),
         }
     }
@@ -323,6 +341,7 @@ impl App for Probe {
                 error.to_error().write_json(&mut text);
                 if error.cause() == AnswerFailure::ConnectionEnded {
                     assert_eq!(peer.invoke_empty("too late"), Err(CallRefused::Ended));
+                    assert!(matches!(peer.defer().1.reply("too late"), Err(Undelivered::Gone)));
                 }
                 format!("{call} {}", String::from_utf8(text).unwrap())
             }
