@@ -1,7 +1,7 @@
 //! The control plane: one ordinary thread for operators, signals, and the drain.
 //!
 //! [`Control::run`] takes the thread that calls it, the main one in the binary, and returns when the server has ended.
-//! It reaches a core by its [`CoreHandle`] alone; nothing on a core waits for it.
+//! It reaches a core by its `CoreHandle` alone; nothing on a core waits for it.
 //!
 //! ```text
 //!   Serving ──first SIGTERM or SIGINT, or ControlHandle::drain──► Draining ──all cores stopped──► Exit::Drained
