@@ -7,6 +7,7 @@ mod support {
 }
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use support::client::Client;
 use support::counting::{asked, start};
@@ -18,8 +19,11 @@ const BURST: usize = 100;
 
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
-    // Heartbeats come by the clock, and would fall into one round or another.
-    let server = start(2, |config| config.pings = false);
+    // The first deadlines of connections, which messages must not touch, come when all is over.
+    let server = start(2, |config| {
+        config.ping_interval = Duration::from_secs(14);
+        config.limits.request_timeout = Duration::from_secs(15);
+    });
     let mut clients: Vec<_> = (0..10)
         .map(|_| Client::connect(Ipv4Addr::LOCALHOST, server.address()))
         .collect();
