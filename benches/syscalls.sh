@@ -21,6 +21,7 @@ until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
 # measure WHAT CLIENTS IN_FLIGHT ROUNDS: attaches strace when the clients are connected, detaches when they have had their answers.
 measure() {
   coproc clients { "$load" drive "127.0.0.1:$port" "$@"; }
+  local client=$clients_PID
   read -r _ <&"${clients[0]}"
   strace -c -f -p $server -o "$scratch/calls" 2>"$scratch/strace" &
   local tracer=$!
@@ -29,6 +30,7 @@ measure() {
   read -r messages <&"${clients[0]}"
   kill -INT $tracer
   wait $tracer || true
+  wait "$client"
   echo "$1, $2 clients, $3 in flight: calls per message, of $messages messages"
   awk -v messages="$messages" '
     $4 ~ /^[0-9]+$/ && $NF != "total" { printf "  %-14s %.3f\n", $NF, $4 / messages; all += $4 }

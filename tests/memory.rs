@@ -49,6 +49,7 @@ fn a_connection_takes_little_memory_and_gives_it_back() {
 }
 
 /// The difference to `before` for each connection.
+#[expect(clippy::print_stdout, reason = "the figures are for readers as well")]
 fn cost(what: &str, before: Asked) -> i64 {
     let now = asked();
     let bytes = (now.live_bytes - before.live_bytes) / i64::from(CONNECTIONS);
