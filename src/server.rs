@@ -87,6 +87,9 @@ impl Server {
         embedding: Embedding,
         mut app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
+        if embedding.signals == SignalsFrom::Here {
+            control::hold_back().map_err(StartError::System)?;
+        }
         raise_open_files_limit();
         let (tokens, key_source) = keys::tokens(config).map_err(StartError::Keys)?;
         let cpus = core_affinity::get_core_ids().unwrap_or_default();

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
 use reload::Reload;
+pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
 
 /// What the control plane works with.

@@ -9,6 +9,16 @@ use std::io;
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
+/// Makes these signals wait, on this thread and those it starts, until [`Signals::take`] has handlers for them: one
+/// that comes while the server starts is a drain as well, and not the end of a half-started process.
+pub(crate) fn hold_back() -> io::Result<()> {
+    Ok(handled().thread_block()?)
+}
+
+fn handled() -> SigSet {
+    SigSet::from_iter([Number::SIGTERM, Number::SIGINT, Number::SIGHUP])
+}
+
 /// The signals that this process gets from now on.
 #[derive(Debug)]
 pub(super) enum Signals {
@@ -43,7 +53,7 @@ impl Signals {
             hang_up: signal(SignalKind::hangup())?,
         };
         // After the handlers stand: a signal that waited while it was blocked must find one.
-        SigSet::from_iter([Number::SIGTERM, Number::SIGINT, Number::SIGHUP]).thread_unblock()?;
+        handled().thread_unblock()?;
         Ok(signals)
     }
 

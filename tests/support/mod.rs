@@ -7,6 +7,8 @@
 //! table is a copy, and would keep alive the sockets that other tests of the process have open at that moment.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
+pub(crate) mod process;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -177,7 +179,7 @@ impl Client {
         Client::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> Client {
+    pub(crate) fn over(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

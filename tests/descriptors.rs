@@ -1,0 +1,103 @@
+//! More clients than descriptors: the others are served, those in excess wait, and waiting costs next to nothing.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use ringcast::config::limits::Limit;
+use support::process::{Admin, Process};
+use support::{Client, UPGRADE, eventually};
+
+fn hits(limit: Limit) -> String {
+    format!(
+        "ringcast_limit_hits_total{{limit=\"{}\"}}",
+        Limit::LABELS[limit.index()]
+    )
+}
+
+/// Connects clients that ask for their upgrade at once, and waits until some of them are left without an answer and
+/// the limit says why.
+fn crowd(process: &Process, admin: &mut Admin, limit: Limit) -> Vec<Client> {
+    let clients: Vec<Client> = (0..100)
+        .map(|_| {
+            let mut client = Client::connect(process.address);
+            client.send_bytes(UPGRADE.as_bytes());
+            client
+        })
+        .collect();
+    eventually("the limit is met", || admin.metric(&hits(limit)) > 0);
+    clients
+}
+
+/// While a core waits for room it looks again now and then, and does nothing else: turns grow as slowly as the counter
+/// of the limit, which each look raises.
+fn assert_no_busy_loop(admin: &mut Admin, limit: Limit) {
+    let looks_before = admin.metric(&hits(limit));
+    let turns_before = admin.metric("ringcast_turns_total");
+    eventually("it looks again", || {
+        admin.metric(&hits(limit)) >= looks_before + 10
+    });
+    let turns = admin.metric("ringcast_turns_total") - turns_before;
+    let looks = admin.metric(&hits(limit)) - looks_before;
+    assert!(turns < 10 * looks + 200, "{turns} turns for {looks} looks");
+}
+
+/// Every client is answered in the end, those that wait as others make room.
+fn assert_all_are_answered(mut clients: Vec<Client>) {
+    while !clients.is_empty() {
+        eventually("another is answered", || {
+            let before = clients.len();
+            clients.retain(|client| {
+                client.stream.set_nonblocking(true).unwrap();
+                let mut start = [0; 12];
+                let answer = client.stream.peek(&mut start);
+                client.stream.set_nonblocking(false).unwrap();
+                match &answer {
+                    Ok(count) => assert_eq!(&start[..*count], b"HTTP/1.1 101", "it was turned away"),
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "it was turned away")
+                    }
+                }
+                answer.is_err()
+            });
+            clients.len() < before
+        });
+    }
+}
+
+#[test]
+fn more_clients_than_the_tables_of_the_cores_hold_wait_for_room() {
+    // Whatever is configured beyond it.
+    for configured in ["0", "1000000"] {
+        let process =
+            Process::start_with_descriptors(100, &[("RINGCAST_CONNECTIONS_PER_CORE_MAX", configured)]);
+        let mut admin = process.admin();
+        let clients = crowd(&process, &mut admin, Limit::ConnectionsPerCore);
+        assert_no_busy_loop(&mut admin, Limit::ConnectionsPerCore);
+        assert_all_are_answered(clients);
+        eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+        assert_eq!(admin.metric(&hits(Limit::Descriptors)), 0);
+        process.client().ping();
+    }
+}
+
+#[test]
+fn a_system_that_refuses_descriptors_is_asked_again_until_it_has_some() {
+    // One table for all, filled up by others than clients.
+    let process =
+        Process::start_with_descriptors(120, &[("RINGCAST_FD_TABLES", "shared"), ("RINGCAST_CORES", "1")]);
+    let mut admin = process.admin();
+    let others: Vec<Admin> = (0..60)
+        .map(|_| {
+            let mut other = process.admin();
+            assert_eq!(other.get("/healthz").0, 200);
+            other
+        })
+        .collect();
+    let clients = crowd(&process, &mut admin, Limit::Descriptors);
+    assert_no_busy_loop(&mut admin, Limit::Descriptors);
+    drop(others);
+    assert_all_are_answered(clients);
+    eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+    process.client().ping();
+}

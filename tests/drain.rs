@@ -1,0 +1,176 @@
+//! How a server ends: by signals to the real process, and by the program that embeds it.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use ringcast::config::Cores;
+use ringcast::control::Exit;
+use ringcast::decision::CloseReason;
+use ringcast::metrics::block::Counter;
+use support::process::Process;
+use support::{Client, PATIENCE, Received, Server, UPGRADE, close_frame, eventually};
+
+/// Waits until the control plane says that this server wants no more clients.
+fn until_not_ready(process: &Process) {
+    let mut admin = process.admin();
+    eventually("readiness is off", || {
+        admin.get("/readyz") == (503, "draining\n".to_owned())
+    });
+    assert_eq!(admin.get("/healthz").0, 200, "a drain is no illness");
+}
+
+#[test]
+fn a_signal_closes_every_client_over_the_time_of_the_drain_and_the_process_exits_with_0() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "2")]);
+        assert_eq!(process.admin().get("/readyz").0, 200);
+        let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+        let (mut silent, mut half, mut waiting) = (
+            Client::connect(process.address),
+            Client::connect(process.address),
+            Client::connect(process.address),
+        );
+        half.send_bytes(&UPGRADE.as_bytes()[..30]);
+        waiting.upgrade();
+        process.signal(signal);
+        until_not_ready(&process);
+        eventually("no connection is accepted", || {
+            TcpStream::connect(process.address).is_err()
+        });
+        // Two cores close one each at once; the others are still served.
+        eventually("the first are closed", || clients.iter().any(has_input));
+        let still_open = clients.iter_mut().filter(|client| !has_input(client)).last();
+        still_open.expect("they are not all closed at once").ping();
+        for client in &mut clients {
+            assert_eq!(client.event(), Received::Close(Some(1001), String::new()));
+            client.send_bytes(&close_frame(1001, ""));
+            assert_eq!(client.next(), Received::End);
+        }
+        assert_eq!(waiting.event(), Received::Close(Some(1001), String::new()));
+        waiting.send_bytes(&close_frame(1001, ""));
+        assert_eq!([silent.next(), half.next()], [Received::End, Received::End]);
+        assert_eq!(process.exit_code(), Some(0));
+    }
+}
+
+/// Whether something has come that was not read yet.
+fn has_input(client: &Client) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let has_input = client.stream.peek(&mut [0]).is_ok();
+    client.stream.set_nonblocking(false).unwrap();
+    has_input
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (first, second, code) in [
+        (Signal::SIGTERM, Signal::SIGTERM, 143),
+        (Signal::SIGINT, Signal::SIGINT, 130),
+        (Signal::SIGTERM, Signal::SIGINT, 130),
+    ] {
+        let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "3600")]);
+        let mut clients: Vec<Client> = (0..10).map(|_| process.client()).collect();
+        process.signal(first);
+        until_not_ready(&process);
+        process.signal(second);
+        assert_eq!(process.exit_code(), Some(code));
+        for client in &mut clients {
+            while client.next() != Received::End {}
+        }
+    }
+}
+
+#[test]
+fn a_drain_without_clients_is_over_at_once() {
+    let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "3600")]);
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn publications_that_were_acknowledged_arrive_before_the_end() {
+    let server = Server::start(|config| config.limits.outbox_bytes_max = 64 * 1024 * 1024);
+    let mut subscribers: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("news");
+    }
+    let mut publisher = server.client();
+    for index in 0..1000 {
+        publisher.publish("news", &index.to_string());
+    }
+    publisher.ping();
+    server.running().drain();
+    for subscriber in &mut subscribers {
+        for index in 0..1000 {
+            assert_eq!(subscriber.publication("news"), index.to_string());
+        }
+        assert_eq!(subscriber.event(), Received::Close(Some(1001), String::new()));
+        subscriber.send_bytes(&close_frame(1001, ""));
+    }
+    assert_eq!(publisher.close_frame().0, Some(1001));
+    publisher.send_bytes(&close_frame(1001, ""));
+    drop((subscribers, publisher));
+    assert_eq!(server.wait(), Exit::Drained);
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_close_holds_nobody_up_for_longer_than_the_close_timeout() {
+    let server = Server::start(|config| config.limits.close_timeout = Duration::from_millis(200));
+    let mut client = server.client();
+    server.running().drain();
+    assert_eq!(client.close_frame().0, Some(1001));
+    let handles = server.running().cores().to_vec();
+    let exit = server.wait();
+    // The core's own timeout and the end of the control plane's patience are the same moment.
+    assert!(matches!(exit, Exit::Drained | Exit::Overdue), "{exit:?}");
+    let closes = handles
+        .iter()
+        .map(|core| core.metrics().closes[CloseReason::Draining.index()].value());
+    assert_eq!(closes.sum::<u64>(), 1);
+    assert_eq!(client.next(), Received::End);
+}
+
+#[test]
+fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_hear_of_the_drain() {
+    for round in 0..10 {
+        let server = Server::start(|config| {
+            config.cores = Cores::Count(4);
+            config.limits.close_timeout = PATIENCE;
+        });
+        let address = server.address;
+        // Each says what there is to say at once, and hears an answer or at least the end, until nobody listens.
+        let connecting: Vec<_> = (0..3)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    while let Ok(stream) = TcpStream::connect(address) {
+                        let mut client = Client::over(stream);
+                        // It has been reset already if it came too late for the listener.
+                        if client
+                            .stream
+                            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+                            .is_ok()
+                        {
+                            client.rest();
+                        }
+                    }
+                })
+            })
+            .collect();
+        eventually("some have come", || {
+            server.total(|core| &core.accepts) > 10 * round
+        });
+        let cores = server.running().cores().to_vec();
+        server.running().drain();
+        assert_eq!(server.wait(), Exit::Drained);
+        connecting.into_iter().for_each(|thread| thread.join().unwrap());
+        let accepts: u64 = cores.iter().map(|core| core.metrics().accepts.value()).sum();
+        let closes = cores.iter().flat_map(|core| &core.metrics().closes);
+        assert_eq!(closes.map(Counter::value).sum::<u64>(), accepts);
+    }
+}

@@ -1,0 +1,139 @@
+//! The built binary, for what only a process of its own can show: signals, exit codes, limits of the system.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Client, PATIENCE, eventually};
+
+/// A running `ringcast`, killed with the value.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Process {
+    /// On free ports, with these settings on top.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Process {
+        Process::spawn(Command::new(env!("CARGO_BIN_EXE_ringcast")), settings)
+    }
+
+    /// With so many descriptors at most.
+    pub(crate) fn start_with_descriptors(count: u32, settings: &[(&str, &str)]) -> Process {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {count} && exec \"$0\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_ringcast")]);
+        Process::spawn(command, settings)
+    }
+
+    fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Process {
+        let mut child = command
+            .env("RINGCAST_LISTEN", "127.0.0.1:0")
+            .env("RINGCAST_ADMIN", "127.0.0.1:0")
+            .env("RINGCAST_CORES", "2")
+            .env("RINGCAST_LOG", "info")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        // The log is where a port that the system chose is told.
+        let mut address_after = |start: &str| loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the server did not start");
+            if let Some((_, rest)) = line.split_once(start) {
+                break rest.split('/').next().unwrap().parse().unwrap();
+            }
+        };
+        let address = address_after("ws://");
+        let admin = address_after("http://");
+        // Nobody reads the rest, but a full pipe would make the server wait.
+        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Process {
+            child,
+            address,
+            admin,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let mut client = Client::connect(self.address);
+        client.upgrade();
+        client.handshake();
+        client
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for the end; the exit code.
+    #[track_caller]
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        let stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Admin(stream)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection to the control plane, kept for many requests.
+pub(crate) struct Admin(TcpStream);
+
+impl Admin {
+    /// The status and the body.
+    pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
+        self.0
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.split_once("content-length: ").unwrap().1;
+        let length = length.split('\r').next().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
+    }
+
+    /// A counter or gauge of `/metrics` whose name and labels begin so, summed over what differs.
+    pub(crate) fn metric(&mut self, name: &str) -> u64 {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let values = text.lines().filter(|line| !line.starts_with('#'));
+        let values = values.filter(|line| line.split(['{', ' ']).next() == name.split('{').next());
+        let wanted = name
+            .split_once('{')
+            .map_or("", |(_, label)| label.trim_end_matches('}'));
+        values
+            .filter(|line| line.contains(wanted))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+}
