@@ -138,6 +138,7 @@ impl Decision {
 pub struct Decisions {
     bytes: Vec<u8>,
     list: Vec<Decision>,
+    held: Vec<Decision>,
 }
 
 impl Decisions {
@@ -150,6 +151,7 @@ impl Decisions {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
+        self.held.clear();
     }
 
     /// Appends a decision.
@@ -166,6 +168,23 @@ impl Decisions {
             start: position(start),
             end: position(self.bytes.len()),
         }
+    }
+
+    /// Keeps a decision for the end of the message, behind all that is pushed until then.
+    pub fn hold(&mut self, decision: Decision) {
+        self.held.push(decision);
+    }
+
+    /// Appends the decisions that were held, in order.
+    pub fn push_held(&mut self) {
+        self.list.append(&mut self.held);
+    }
+
+    /// The connection is to be closed: appends only what of the held decisions concerns others, and forgets the rest.
+    pub fn push_held_publications(&mut self) {
+        self.held
+            .retain(|decision| matches!(decision, Decision::Publish { .. }));
+        self.push_held();
     }
 
     /// Appends what was decided later, on its own.

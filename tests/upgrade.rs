@@ -172,12 +172,15 @@ fn a_head_that_does_not_end_in_time_ends_the_connection() {
 }
 
 #[test]
-fn half_a_head_and_a_fin_end_the_connection() {
+fn half_a_head_and_a_fin_are_answered_as_no_request() {
     let server = Server::start(|_| {});
     let mut client = server.connect();
     client.send_bytes(&UPGRADE.as_bytes()[..40]);
     client.send_fin();
-    assert_eq!(client.next(), Received::End);
+    assert_eq!(
+        client.rest(),
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+    );
     assert_eq!(server.closes(CloseReason::PeerVanished), 1);
     server.settles_at(0, 0);
 }

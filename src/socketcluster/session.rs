@@ -8,7 +8,7 @@
 //!
 //! Invariants
 //! 1. No ping is sent, and nothing but `#handshake` is taken, before the handshake.
-//! 2. Answers come first, then what the application asked for in the same packet. A token that has expired is taken away
+//! 2. Answers come first, then what the application sent besides while it handled the same message. A token that has expired is taken away
 //!    before the answer, a bad one after it.
 //! 3. The application hears of an end once, and only of sessions whose handshake was completed. Before that it has heard
 //!    of the end of every call that it made.
@@ -152,12 +152,13 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        match message {
+        let result = match message {
             Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env.now, decisions),
             Message::Text(text) => self.receive_text(text, env, decisions),
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
-        }
+        };
+        end_message(result, decisions)
     }
 
     /// Gives an answer that was deferred.
@@ -178,7 +179,8 @@ impl Session {
         let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
         self.settle(env)?;
         let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
-        self.carry_out_orders(cid.as_ref().map(|cid| (cid, answer.kind())), env, decisions)
+        let result = self.carry_out_orders(cid.as_ref().map(|cid| (cid, answer.kind())), env, decisions);
+        end_message(result, decisions)
     }
 
     /// The connection has ended; tells the application if it had heard of it.
@@ -307,6 +309,15 @@ impl Session {
             Err(CloseReason::MessageBeforeHandshake)
         }
     }
+}
+
+/// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
+fn end_message(result: Result<(), CloseReason>, decisions: &mut Decisions) -> Result<(), CloseReason> {
+    match result {
+        Ok(()) => decisions.push_held(),
+        Err(_) => decisions.push_held_publications(),
+    }
+    result
 }
 
 /// Data as it goes on: as it came, unless the reference would change it.

@@ -23,16 +23,20 @@ pub(super) enum Version {
     V1,
     /// Version 2.
     V2,
-    /// Not known; the next ping is version 1's.
-    UnknownNextV1,
-    /// Not known; the next ping is version 2's.
-    UnknownNextV2,
+    /// Not known; nothing has been asked. The first ping is version 2's.
+    Unasked,
+    /// Not known; version 2's ping has not been answered yet. The next is version 1's.
+    AskedV2,
+    /// Not known; both pings have been sent, version 1's last.
+    AskedV1Last,
+    /// Not known; both pings have been sent, version 2's last.
+    AskedV2Last,
 }
 
 impl Version {
     pub(super) fn new(protocol: Protocol) -> Version {
         match protocol {
-            Protocol::Auto => Version::UnknownNextV2,
+            Protocol::Auto => Version::Unasked,
             Protocol::V1 => Version::V1,
             Protocol::V2 => Version::V2,
         }
@@ -43,12 +47,16 @@ impl Version {
         match self {
             Version::V1 => "#1",
             Version::V2 => "",
-            Version::UnknownNextV1 => {
-                *self = Version::UnknownNextV2;
+            Version::Unasked => {
+                *self = Version::AskedV2;
+                ""
+            }
+            Version::AskedV2 | Version::AskedV2Last => {
+                *self = Version::AskedV1Last;
                 "#1"
             }
-            Version::UnknownNextV2 => {
-                *self = Version::UnknownNextV1;
+            Version::AskedV1Last => {
+                *self = Version::AskedV2Last;
                 ""
             }
         }
@@ -59,15 +67,18 @@ impl Version {
         match self {
             Version::V1 => text == "#2",
             Version::V2 => text.is_empty(),
-            Version::UnknownNextV1 | Version::UnknownNextV2 => {
-                *self = match text {
-                    "" => Version::V2,
-                    "#2" => Version::V1,
-                    _ => return false,
-                };
-                true
+            Version::Unasked | Version::AskedV2 => self.settle(text.is_empty(), Version::V2),
+            Version::AskedV1Last | Version::AskedV2Last => {
+                self.settle(text.is_empty(), Version::V2) || self.settle(text == "#2", Version::V1)
             }
         }
+    }
+
+    fn settle(&mut self, is_answer: bool, version: Version) -> bool {
+        if is_answer {
+            *self = version;
+        }
+        is_answer
     }
 }
 
@@ -95,5 +106,16 @@ mod tests {
             assert_eq!((version.ping(), version.ping()), (ping, ping));
             assert!(version.receive_pong(pong));
         }
+    }
+
+    #[test]
+    fn version_1_is_not_known_by_an_answer_to_a_ping_that_was_not_sent() {
+        let mut version = Version::new(Protocol::Auto);
+        assert!(!version.receive_pong("#2"));
+        assert_eq!(version.ping(), "");
+        assert!(!version.receive_pong("#2"));
+        assert_eq!((version.ping(), version.ping()), ("#1", ""));
+        assert!(version.receive_pong("#2"), "late, but an answer");
+        assert_eq!(version.ping(), "#1");
     }
 }

@@ -3,6 +3,7 @@
 //! Subscriptions themselves are the core's: a session decides, the core carries out and asks back for the answer.
 //! Wire reference, sections 7 and 10.
 
+use super::tokens::tell_expired;
 use super::{Environment, Session, invalid_action, passed_on, refuse, send};
 use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refused};
 use crate::clock::Now;
@@ -71,16 +72,20 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let expired = self.expire(env.now, decisions);
+        let expired = self.forget_expired(env.now);
         let cid = event.cid.map(Number::text);
         if !env.settings.allow_client_publish {
+            // What is refused at sight overtakes the news about the token.
             invalid_action(cid, "Client publish feature is disabled", decisions);
+            tell_expired(expired, decisions);
             return Ok(());
         }
         let Some((value, name)) = event.data.and_then(|value| Some((value, value.members.channel?))) else {
             invalid_action(cid, "Publish channel name was malformatted", decisions);
+            tell_expired(expired, decisions);
             return Ok(());
         };
+        tell_expired(expired, decisions);
         let channel = decisions.write(|out| name.write_decoded(out));
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let data = value
@@ -146,18 +151,21 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, event: &Event<'_>, now: Now, decisions: &mut Decisions) {
-        self.expire(now, decisions);
+        let expired = self.forget_expired(now);
         let cid = event.cid.map(Number::text);
-        let Some(name) = event
+        match event
             .data
             .and_then(|value| Scanner::new(value.json).string().ok())
-        else {
-            invalid_action(cid, "Unsubscribe channel name was malformatted", decisions);
-            return;
-        };
-        let channel = decisions.write(|out| name.write_decoded(out));
-        let cid = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
-        decisions.push(Decision::Unsubscribe { channel, cid });
+        {
+            Some(name) => {
+                let channel = decisions.write(|out| name.write_decoded(out));
+                let cid = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
+                decisions.push(Decision::Unsubscribe { channel, cid });
+            }
+            None => invalid_action(cid, "Unsubscribe channel name was malformatted", decisions),
+        }
+        // The answer overtakes the news about the token.
+        tell_expired(expired, decisions);
     }
 
     /// `{"rid":N,"error":{...}}` with a `BrokerError` about a channel.

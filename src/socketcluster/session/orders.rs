@@ -61,6 +61,7 @@ impl Session {
         } else if let Some((cid, kind)) = answer {
             send_if_any(decisions, |out| write_answer(cid, kind, scratch, out));
         }
+        // In the reference these leave by a queue, which every answer of the same message overtakes.
         for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
                 Order::Publish { channel, data } => {
@@ -69,7 +70,7 @@ impl Session {
                     let channel = decisions.write(|out| out.extend_from_slice(name));
                     let message = decisions
                         .write(|out| encode::publish(|out| string::write_json(name, out), data, out));
-                    decisions.push(Decision::Publish { channel, message });
+                    decisions.hold(Decision::Publish { channel, message });
                 }
                 Order::KickOut { channel, message } => {
                     kick_out(
@@ -82,8 +83,10 @@ impl Session {
                 | Order::Invoke { .. }
                 | Order::GiveToken { .. }
                 | Order::Deauthenticate { .. } => {
-                    if !scratch.in_batch {
-                        send_if_any(decisions, |out| write_packet(order, scratch, out));
+                    if !scratch.in_batch
+                        && let Some(packet) = written(decisions, |out| write_packet(order, scratch, out))
+                    {
+                        decisions.hold(packet);
                     }
                 }
                 // Signed before, and done below.
@@ -175,20 +178,25 @@ fn write_answer(cid: &NumberText, kind: AnswerKind, scratch: &Scratch, out: &mut
 
 /// Decides to send what `write` writes, unless it says that it is nothing.
 fn send_if_any(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    if let Some(send) = written(decisions, write) {
+        decisions.push(send);
+    }
+}
+
+/// The decision to send what `write` writes, unless it says that it is nothing.
+fn written(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Decision> {
     let mut is_any = false;
     let message = decisions.write(|out| is_any = write(out));
-    if is_any {
-        decisions.push(Decision::Send { message });
-    }
+    is_any.then_some(Decision::Send { message })
 }
 
 fn kick_out(channel: Option<&str>, message: Option<&str>, decisions: &mut Decisions) {
     let Some(channel) = channel.map(str::as_bytes) else {
         let reason = message.map(|message| decisions.write(|out| out.extend_from_slice(message.as_bytes())));
-        decisions.push(Decision::KickOutAll { reason });
+        decisions.hold(Decision::KickOutAll { reason });
         return;
     };
     let message = decisions.write(|out| encode::kick_out(channel, message, out));
     let channel = decisions.write(|out| out.extend_from_slice(channel));
-    decisions.push(Decision::KickOut { channel, message });
+    decisions.hold(Decision::KickOut { channel, message });
 }

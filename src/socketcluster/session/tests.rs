@@ -1245,10 +1245,6 @@ fn an_expired_token_is_taken_away_once_before_the_answer_and_the_packet_is_carri
             "subscribe a 2",
         ),
         (
-            r##"{"event":"#unsubscribe","data":"a","cid":2}"##,
-            "unsubscribe a 2",
-        ),
-        (
             r##"{"event":"#publish","data":{"channel":"a"}}"##,
             r##"publish a {"event":"#publish","data":{"channel":"a"}}"##,
         ),
@@ -1262,6 +1258,37 @@ fn an_expired_token_is_taken_away_once_before_the_answer_and_the_packet_is_carri
         assert_eq!(client.text(packet), [REMOVE, after]);
         assert_eq!(client.text(r#"{"event":"empty","cid":3}"#), [r#"{"rid":3}"#]);
     }
+}
+
+#[test]
+fn what_is_answered_at_sight_overtakes_the_news_that_a_token_has_expired() {
+    for (packet, answer) in [
+        (
+            r##"{"event":"#unsubscribe","data":"a","cid":2}"##,
+            "unsubscribe a 2",
+        ),
+        (
+            r##"{"event":"#publish","data":{},"cid":2}"##,
+            r#"{"rid":2,"error":{"message":"Publish channel name was malformatted","name":"InvalidActionError"}}"#,
+        ),
+    ] {
+        let mut client = Client::new(Probe::default());
+        client.text(&good());
+        client.wait_ms(10_001);
+        assert_eq!(client.text(packet), [answer, REMOVE]);
+    }
+}
+
+#[test]
+fn what_the_application_sends_follows_all_answers_of_an_array() {
+    let mut client = Client::open(Probe::default());
+    let sent = client.text(r#"[{"event":"order","cid":2},{"event":"empty","cid":3}]"#);
+    let empty = sent.0.iter().position(|text| text == r#"{"rid":3}"#);
+    let event = sent
+        .0
+        .iter()
+        .position(|text| text == r#"{"event":"t1","data":1}"#);
+    assert!(empty.is_some() && event > empty, "{sent:?}");
 }
 
 #[test]

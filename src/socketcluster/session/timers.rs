@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Environment, Session, Settings, State, send};
+use super::{Environment, Session, Settings, State, end_message, send};
 use crate::app::App;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions};
@@ -59,7 +59,8 @@ impl Session {
         if pong_deadline <= now {
             Err(CloseReason::PongTimeout)
         } else {
-            self.expire_calls(env, decisions)
+            let result = self.expire_calls(env, decisions);
+            end_message(result, decisions)
         }
     }
 

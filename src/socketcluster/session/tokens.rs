@@ -75,15 +75,28 @@ impl Session {
         Ok(issued.token)
     }
 
-    /// Takes the client's token away if it has expired; returns when that was.
+    /// Takes the client's token away if it has expired, and tells it; returns when that was.
     pub(super) fn expire(&mut self, now: Now, decisions: &mut Decisions) -> Option<f64> {
+        let expired = self.forget_expired(now);
+        tell_expired(expired, decisions);
+        expired
+    }
+
+    /// Takes the client's token away if it has expired; returns when that was. The caller tells the client.
+    pub(super) fn forget_expired(&mut self, now: Now) -> Option<f64> {
         let expires_at = self.claims.as_ref()?.expires_at()?;
         if now.unix_ms as f64 <= expires_at * 1000.0 {
             return None;
         }
         self.claims = None;
-        send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
         Some(expires_at)
+    }
+}
+
+/// Tells a client that its token was taken away, if it was.
+pub(super) fn tell_expired(expired: Option<f64>, decisions: &mut Decisions) {
+    if expired.is_some() {
+        send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
     }
 }
 
