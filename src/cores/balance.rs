@@ -76,7 +76,8 @@ impl Loads {
         self.load(self.own) == CLOSED
     }
 
-    /// The least load of any core.
+    /// The least load of any core. Cores that accept at the same moment may find the same last place below a limit, which
+    /// then is exceeded by one connection for each of them; descriptor tables have more to spare than that.
     pub(super) fn least(&self) -> u32 {
         (0..self.all.len()).map(|core| self.load(core)).min().unwrap_or(0)
     }

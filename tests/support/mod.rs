@@ -264,8 +264,11 @@ impl Client {
     }
 
     /// The next thing that is no heartbeat; heartbeats are answered.
+    #[track_caller]
     pub(crate) fn event(&mut self) -> Received {
+        let deadline = now() + PATIENCE;
         loop {
+            assert!(now() < deadline, "nothing but heartbeats within {PATIENCE:?}");
             match self.next() {
                 // Both versions are asked at first; this client is of version 2.
                 Received::Text(text) if text == "#1" => {}
