@@ -11,7 +11,7 @@ use ringcast::config::limits::{Limit, SlowConsumer};
 use ringcast::decision::CloseReason;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
-const OUTBOX_BYTES_MAX: usize = 64 * 1024;
+const OUTBOX_BYTES_MAX: u32 = 64 * 1024;
 
 /// The data of publication `index`: its number, and 4 KiB so that sockets fill up soon.
 fn data(index: usize) -> String {
@@ -34,7 +34,7 @@ fn narrow_subscriber(server: &Server) -> Client {
 #[test]
 fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
     let server = Server::start(|config| {
-        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = PATIENCE;
     });
     let mut slow = narrow_subscriber(&server);
@@ -56,7 +56,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
         // A moment of the gauge, over both cores: the slow one's share and one publication for each of the others.
         let queued = server.total(|core| &core.outbox_bytes);
         assert!(
-            queued <= (OUTBOX_BYTES_MAX + fast.len() * 5000) as u64,
+            queued <= u64::from(OUTBOX_BYTES_MAX) + fast.len() as u64 * 5000,
             "{queued}"
         );
         after += usize::from(server.closes(CloseReason::SlowConsumer) == 1);
@@ -88,7 +88,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
 #[test]
 fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_not() {
     let server = Server::start(|config| {
-        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.slow_consumer = SlowConsumer::Skip;
     });
     let mut slow = narrow_subscriber(&server);
@@ -113,7 +113,7 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
     }
     let skipped = skipped();
     let (mut got, mut answers) = (Vec::new(), Vec::new());
-    while got.len() + (skipped as usize) < published || answers.len() < 3 {
+    while got.len() as u64 + skipped < published as u64 || answers.len() < 3 {
         let message = slow.message();
         match publication(&message, "news") {
             Some(data) => got.push(index_of(data)),
@@ -125,7 +125,7 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
         .collect();
     assert_eq!(answers, numbered);
     assert!(got.is_sorted(), "what is left keeps its order");
-    assert_eq!(got.len() + skipped as usize, published);
+    assert_eq!(got.len() as u64 + skipped, published as u64);
     // It has caught up, and gets all that comes.
     for index in published..published + 10 {
         publisher.publish("news", &data(index));
@@ -137,7 +137,7 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
 #[test]
 fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() {
     let server = Server::start(|config| {
-        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = Duration::from_millis(50);
         config.ping_interval = Duration::from_millis(200);
         config.ping_timeout = Duration::from_secs(3);
@@ -165,7 +165,7 @@ fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() 
         healthy.ping();
         // The limit, and the answers to one read buffer full of calls.
         let queued = server.total(|core| &core.outbox_bytes);
-        assert!(queued <= (OUTBOX_BYTES_MAX + 128 * 1024) as u64, "{queued}");
+        assert!(queued <= u64::from(OUTBOX_BYTES_MAX + 128 * 1024), "{queued}");
         assert!(now() < deadline, "it is never given up");
     }
     assert!(server.limit_hits(Limit::OutboxReplies) >= 1);
@@ -199,7 +199,7 @@ fn a_burst_over_the_limit_does_not_close_a_subscriber_that_reads() {
 #[test]
 fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself() {
     let server = Server::start(|config| {
-        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = PATIENCE;
     });
     let mut client = narrow_subscriber(&server);
