@@ -20,7 +20,7 @@ use httparse::{Error, Header, ParserConfig, Status};
 use super::response::Refusal;
 
 /// Most header lines of one request; they are parsed on the stack.
-const HEADERS_MAX: usize = 128;
+const HEADERS_MAX: usize = 2000;
 
 /// The methods that Node's parser knows; another one is a malformed request.
 const METHODS: [&str; 35] = [
