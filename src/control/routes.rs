@@ -1,8 +1,8 @@
 //! Who answers which request of an operator.
 
 use std::convert::Infallible;
-use std::future::IntoFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -10,19 +10,50 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tracing::error;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use super::{Shared, health, stats};
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, Process};
 
-/// Answers requests until the runtime ends.
+/// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
+/// port may be open to a network, and its descriptors are those of the process.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    if let Err(error) = axum::serve(listener, router(shared)).into_future().await {
-        error!("the control plane no longer listens: {error}");
+    let service = TowerToHyperService::new(router(shared));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The rest wait in the backlog.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            // An operator that leaves in the middle of an answer is no news.
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(SILENCE_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(place);
+        });
     }
 }
+
+/// Connections of operators at a time.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may be without a complete request head, also between two requests: scrapes are 15 s apart.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long the control plane waits when it cannot accept, for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()

@@ -25,7 +25,7 @@ pub(super) fn collect(shared: &Shared) -> Value {
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": now.unix_ms.saturating_sub(shared.start_unix_ms) / 1000,
+        "uptime_seconds": now.uptime.as_ms() / 1000,
         "draining": shared.draining(),
         "connections": shared.connections(),
         "cores": cores,

@@ -215,3 +215,32 @@ fn exit_codes_tell_a_drain_from_what_went_wrong() {
     assert_eq!(Exit::CutShort { signal: 15 }.code(), 143);
     assert_eq!(Exit::CoreLost.code(), 70);
 }
+
+#[test]
+fn connections_over_the_bound_wait_until_one_ends() {
+    let running = run(Config::default());
+    let connect = || {
+        let stream = TcpStream::connect(running.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let ask = |stream: &mut TcpStream| write!(stream, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut admitted: Vec<_> = (0..routes::CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut over = connect();
+    ask(&mut over);
+    let mut room = [0; 1024];
+    // Whoever answers these twenty has had the time to answer the one that waits.
+    for _ in 0..20 {
+        ask(&mut admitted[0]);
+        assert!(admitted[0].read(&mut room).unwrap() > 0);
+    }
+    over.set_nonblocking(true).unwrap();
+    assert_eq!(
+        over.read(&mut room).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
+    );
+    over.set_nonblocking(false).unwrap();
+    drop(admitted.pop());
+    assert!(over.read(&mut room).unwrap() > 0);
+    assert_eq!(running.end(), Exit::Drained);
+}
