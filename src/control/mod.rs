@@ -232,7 +232,7 @@ impl Control {
         self.shared.order(Order::Drain { within });
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
-        let mut look = interval(LOOK_EVERY);
+        let mut look = interval(LOOK_EVERY_IN_DRAIN);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -301,8 +301,10 @@ async fn wished(wishes: &mut watch::Receiver<Wish>) {
     }
 }
 
-/// How often the cores' states are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the cores' states are looked at while all is well: rarely, since each look wakes an idle machine.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often while the end is awaited.
+const LOOK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 
 /// After the drain's own time cores get this much, at most, for close frames to be answered.
 const DRAIN_GRACE_MAX: Duration = Duration::from_secs(5);
