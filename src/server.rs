@@ -23,14 +23,14 @@ use crate::app::builtin::Builtin;
 use crate::auth::Tokens;
 use crate::broker::broker;
 use crate::clock::Clock;
-use crate::config::{self, Config, FdTables};
+use crate::config::{Config, FdTables};
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
 use crate::keys::{self, KeySource, KeysError};
-use crate::session::{self, Kind, Protocol};
+use crate::session::{self, Kind};
 use crate::transport::hand_over::HandOver;
 use crate::transport::listener::{self, Reservation};
 
@@ -355,11 +355,7 @@ fn core_settings(
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,
         session: session::Settings {
-            protocol: match config.protocol {
-                config::Protocol::Auto => Protocol::Auto,
-                config::Protocol::V1 => Protocol::V1,
-                config::Protocol::V2 => Protocol::V2,
-            },
+            protocol: config.protocol,
             ping_interval: config.pings.then_some(config.ping_interval),
             ping_timeout: config.ping_timeout,
             handshake_timeout: config.limits.handshake_timeout,

@@ -11,7 +11,6 @@ use crate::decision::{
 };
 use crate::socketcluster;
 pub use crate::socketcluster::session::{Environment, SessionIds, Settings};
-pub use crate::socketcluster::version::Protocol;
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

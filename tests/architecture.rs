@@ -33,7 +33,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("app", &["auth", "clock", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
-        ("socketcluster", &["app", "auth", "clock", "decision"][..]),
+        (
+            "socketcluster",
+            &["app", "auth", "clock", "config", "decision"][..],
+        ),
         (
             "session",
             &["app", "auth", "clock", "decision", "socketcluster"][..],

@@ -36,11 +36,12 @@ use super::encode;
 use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
 use super::rewrite;
-use super::version::{Protocol, Version};
+use super::version::Version;
 use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
 pub use crate::app::{SessionId, SessionIds};
 use crate::auth::{Claims, Tokens};
 use crate::clock::{Now, Uptime};
+use crate::config::Protocol;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
 
 /// What an operator can set.

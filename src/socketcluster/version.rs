@@ -4,17 +4,7 @@
 //! answered; so where the version is to be found out, pings alternate, version 2's first, until one is answered
 //! (wire reference, section 4).
 
-/// Which version to speak, as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// Find out per connection.
-    #[default]
-    Auto,
-    /// Version 1: clients up to 14.
-    V1,
-    /// Version 2: clients from 15 on.
-    V2,
-}
+use crate::config::Protocol;
 
 /// What is known of one client's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
