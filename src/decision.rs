@@ -149,6 +149,9 @@ impl Decisions {
 
     /// Forgets all decisions; keeps the memory.
     pub fn clear(&mut self) {
+        if self.bytes.capacity() > BYTES_KEPT_MAX {
+            *self = Decisions::default();
+        }
         self.bytes.clear();
         self.list.clear();
         self.held.clear();
@@ -195,6 +198,11 @@ impl Decisions {
             .extend(later.list.iter().map(|decision| decision.shifted(by)));
     }
 
+    /// How many bytes the decisions name.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The bytes of a span.
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
@@ -210,6 +218,9 @@ impl Decisions {
         &self.list
     }
 }
+
+/// A list that grew past this gives its memory back.
+const BYTES_KEPT_MAX: usize = 1024 * 1024;
 
 /// What became of a [`Decision::Subscribe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,7 +300,7 @@ pub enum CloseReason {
     ProtocolError,
     /// Text that is not UTF-8.
     InvalidUtf8,
-    /// A message over `message_bytes_max`.
+    /// A message over `message_bytes_max`, or one whose answers together are over 64 MiB.
     MessageTooBig,
     /// A message in more than `fragments_max` fragments.
     TooManyFragments,
@@ -311,13 +322,11 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
-    /// An internal error.
-    Internal,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 17;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -337,7 +346,6 @@ impl CloseReason {
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
             CloseReason::Draining => 1001,
-            CloseReason::Internal => 1011,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -367,7 +375,6 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
-        "internal",
     ];
 
     /// The place of this reason in tables of counters.
@@ -390,7 +397,6 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
-            CloseReason::Internal => 17,
         }
     }
 
@@ -414,8 +420,7 @@ impl CloseReason {
             | CloseReason::HandshakeRefused(_)
             | CloseReason::SigningFailed
             | CloseReason::Draining
-            | CloseReason::Application(_)
-            | CloseReason::Internal => None,
+            | CloseReason::Application(_) => None,
         }
     }
 
@@ -435,7 +440,7 @@ impl CloseReason {
             }
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
-            CloseReason::SigningFailed | CloseReason::Internal => Blame::Bug,
+            CloseReason::SigningFailed => Blame::Bug,
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Lines go to standard error. `info` is a handful of lines a day; connections are at `debug`.
 
 use std::fmt;
+use std::str::FromStr;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
@@ -64,5 +66,10 @@ pub fn start(filter: &str) -> Result<Filter, FilterError> {
 
 /// Whether the text is a log filter.
 pub fn is_filter(text: &str) -> bool {
-    EnvFilter::try_new(text).is_ok()
+    let mut words = text.split(',').map(str::trim);
+    // A bare word that is no level is taken for a module, and shows nothing: a slip such as `inof` would go unseen.
+    let is_meant = |word: &str| {
+        word.contains(['=', '[', ':']) || word.starts_with("ringcast") || LevelFilter::from_str(word).is_ok()
+    };
+    words.all(is_meant) && EnvFilter::try_new(text).is_ok()
 }

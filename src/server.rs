@@ -96,6 +96,13 @@ impl Server {
         let placement = config
             .cores
             .placement(&cpus.iter().map(|cpu| cpu.id).collect::<Vec<_>>());
+        for address in [Some(config.listen), config.admin].into_iter().flatten() {
+            if listener::is_served(address) {
+                warn!(
+                    "another process serves {address}, too: until it ends, clients are divided between the two"
+                );
+            }
+        }
         let reservation = Reservation::bind(config.listen).map_err(|cause| StartError::Listen {
             address: config.listen,
             cause,

@@ -148,9 +148,9 @@ impl Session {
     }
 
     /// Counts silence up to now as this server's doing: it has not read the connection.
-    pub fn excuse(&mut self, now: Now) {
+    pub fn excuse(&mut self, now: Now, settings: &Settings) {
         match self {
-            Session::SocketCluster(session) => session.excuse(now),
+            Session::SocketCluster(session) => session.excuse(now, settings),
             Session::Echo(_) => {}
         }
     }

@@ -170,7 +170,7 @@ fn floods_of_small_frames_are_taken_in_turns() {
         },
     );
     assert_eq!(server.closes(CloseReason::ProtocolError), 0);
-    assert_eq!(server.closes(CloseReason::Internal), 0);
+    assert_eq!(server.closes(CloseReason::SigningFailed), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! | calls `roll` with `{"dice":N}` | tells the room's text and answers, both in one message |
 //! | calls `poll` with a question | calls `question` on the same client, and publishes what it answers |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
@@ -199,20 +199,32 @@ impl App for Chat {
 pub(crate) fn archive() -> SyncSender<Request> {
     let (sender, requests) = mpsc::sync_channel::<Request>(1024);
     thread::spawn(move || {
-        let mut rooms: HashMap<String, Vec<String>> = HashMap::new();
+        let mut rooms: HashMap<String, VecDeque<String>> = HashMap::new();
         for request in requests {
             match request {
-                Request::Keep { room, line } => rooms.entry(room).or_default().push(line),
+                // Clients name the rooms: what they may make us keep has an end.
+                Request::Keep { room, line } if rooms.len() < ROOMS_MAX || rooms.contains_key(&room) => {
+                    let lines = rooms.entry(room).or_default();
+                    lines.push_back(line);
+                    if lines.len() > LINES_MAX {
+                        lines.pop_front();
+                    }
+                }
+                Request::Keep { .. } => {}
                 Request::Tell { room, to } => {
-                    let lines = rooms.get(&room).map_or(&[][..], Vec::as_slice);
+                    let none = VecDeque::new();
                     // A core that has more answers waiting than it takes lets this client's call time out.
-                    let _ = to.reply(lines);
+                    let _ = to.reply(rooms.get(&room).unwrap_or(&none));
                 }
             }
         }
     });
     sender
 }
+
+/// Rooms whose talk is kept, and lines of each.
+const ROOMS_MAX: usize = 1000;
+const LINES_MAX: usize = 100;
 
 fn is_room(channel: Name<'_>) -> bool {
     channel.as_bytes().starts_with(b"room/")

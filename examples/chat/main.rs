@@ -11,6 +11,7 @@
 mod app;
 
 use ringcast::config::Config;
+use ringcast::control::SignalsFrom;
 use ringcast::server::{Embedding, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,9 +20,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.listen = address.parse()?;
     }
     let archive = app::archive();
-    let server = Server::start(&config, Embedding::default(), |_core| {
-        app::Chat::new(archive.clone())
-    })?;
+    let embedding = Embedding {
+        signals: SignalsFrom::Here,
+        ..Embedding::default()
+    };
+    let server = Server::start(&config, embedding, |_core| app::Chat::new(archive.clone()))?;
+    announce(&server, &config.path);
     server.wait().map_err(|error| error.to_string())?;
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a program says where it is")]
+fn announce(server: &Server, path: &str) {
+    println!("chat on ws://{}{path}", server.address());
+    if let Some(admin) = server.admin_address() {
+        println!("metrics on http://{admin}/metrics");
+    }
 }

@@ -54,16 +54,17 @@ impl<'a> Peer<'a> {
 
     /// Answers a call with `value`. A value without a JSON form is not answered, as in the reference.
     pub fn reply(&mut self, value: &(impl Serialize + ?Sized)) -> Answer {
-        Answer(
-            self.scratch
-                .write_json(value)
-                .map_or(AnswerKind::Silent, AnswerKind::Reply),
-        )
+        let kind = self
+            .scratch
+            .write_json(value)
+            .map_or(AnswerKind::Silent, AnswerKind::Reply);
+        self.answer(kind)
     }
 
     /// Answers a call with JSON that has been written elsewhere.
     pub(super) fn reply_json(&mut self, json: &str) -> Answer {
-        Answer(AnswerKind::Reply(self.scratch.keep(json)))
+        let kind = AnswerKind::Reply(self.scratch.keep(json));
+        self.answer(kind)
     }
 
     /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what a late
@@ -72,28 +73,36 @@ impl<'a> Peer<'a> {
         (Answer::silent(), self.scratch.defer())
     }
 
+    fn answer(&self, kind: AnswerKind) -> Answer {
+        Answer {
+            kind,
+            generation: self.scratch.generation(),
+        }
+    }
+
     /// Answers a call without data.
     pub fn reply_empty(&mut self) -> Answer {
-        Answer(AnswerKind::Empty)
+        self.answer(AnswerKind::Empty)
     }
 
     /// Answers a call with an error.
     pub fn refuse(&mut self, error: &AppError) -> Answer {
-        Answer(AnswerKind::Refuse(
-            self.scratch.write(|out| error.write_json(out)),
-        ))
+        let kind = AnswerKind::Refuse(self.scratch.write(|out| error.write_json(out)));
+        self.answer(kind)
     }
 
     /// Answers a call with the error of middleware that blocks without one.
     pub fn block(&mut self) -> Answer {
-        Answer(AnswerKind::Refuse(
-            self.scratch.write(|out| write_silent(Refused::Invoke, out)),
-        ))
+        let kind = AnswerKind::Refuse(self.scratch.write(|out| write_silent(Refused::Invoke, out)));
+        self.answer(kind)
     }
 
     /// Lets a publish pass with other data. Data without a JSON form is left out.
     pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> Publication {
-        Publication(PublicationKind::Rewritten(self.scratch.write_json(data)))
+        Publication {
+            kind: PublicationKind::Rewritten(self.scratch.write_json(data)),
+            generation: self.scratch.generation(),
+        }
     }
 
     /// Sends it an event.
@@ -227,16 +236,28 @@ impl<'a> Peer<'a> {
 /// The answer to a call.
 #[derive(Debug)]
 #[must_use = "an answer that is not returned is not sent"]
-pub struct Answer(AnswerKind);
+pub struct Answer {
+    kind: AnswerKind,
+    /// The packet it was made for.
+    generation: u64,
+}
 
 impl Answer {
     /// No answer at all: the client's call will time out.
     pub fn silent() -> Answer {
-        Answer(AnswerKind::Silent)
+        Answer {
+            kind: AnswerKind::Silent,
+            generation: 0,
+        }
     }
 
-    pub(crate) fn kind(&self) -> AnswerKind {
-        self.0
+    /// What to answer. An answer that was made for another packet is none: its bytes are another client's by now.
+    pub(crate) fn kind(&self, scratch: &Scratch) -> AnswerKind {
+        if self.generation == scratch.generation() {
+            self.kind
+        } else {
+            AnswerKind::Silent
+        }
     }
 }
 
@@ -252,16 +273,29 @@ pub(crate) enum AnswerKind {
 /// What is published when a client may publish.
 #[derive(Debug)]
 #[must_use = "a publication that is not returned is not published"]
-pub struct Publication(PublicationKind);
+pub struct Publication {
+    kind: PublicationKind,
+    /// The packet it was made for.
+    generation: u64,
+}
 
 impl Publication {
     /// What the client sent.
     pub fn as_sent() -> Publication {
-        Publication(PublicationKind::AsSent)
+        Publication {
+            kind: PublicationKind::AsSent,
+            generation: 0,
+        }
     }
 
-    pub(crate) fn kind(&self) -> PublicationKind {
-        self.0
+    /// What to publish. Data that was written for another packet is not: its bytes are another client's by now.
+    pub(crate) fn kind(&self, scratch: &Scratch) -> PublicationKind {
+        match self.kind {
+            PublicationKind::Rewritten(_) if self.generation != scratch.generation() => {
+                PublicationKind::AsSent
+            }
+            kind => kind,
+        }
     }
 }
 
@@ -351,9 +385,17 @@ mod tests {
     fn a_value_without_a_json_form_is_not_answered() {
         let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
         let (answer, _) = with_peer(|peer| peer.reply(&unwritable));
-        assert!(matches!(answer.kind(), AnswerKind::Silent));
+        assert!(matches!(answer.kind, AnswerKind::Silent));
         let (answer, scratch) = with_peer(|peer| peer.reply("x"));
-        assert!(matches!(answer.kind(), AnswerKind::Reply(piece) if scratch.piece(piece) == "\"x\""));
+        assert!(matches!(answer.kind, AnswerKind::Reply(piece) if scratch.piece(piece) == "\"x\""));
+    }
+
+    #[test]
+    fn an_answer_that_was_kept_for_another_packet_is_none() {
+        let (answer, mut scratch) = with_peer(|peer| peer.reply("x"));
+        assert!(matches!(answer.kind(&scratch), AnswerKind::Reply(_)));
+        scratch.clear();
+        assert!(matches!(answer.kind(&scratch), AnswerKind::Silent));
     }
 
     #[test]

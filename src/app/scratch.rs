@@ -12,6 +12,7 @@ use crate::decision::CloseCode;
 /// The buffers of one core.
 #[derive(Default)]
 pub struct Scratch {
+    generation: u64,
     /// JSON and names that answers and orders are made of.
     pieces: Vec<u8>,
     /// What the application has asked for.
@@ -85,7 +86,11 @@ impl Scratch {
 
     /// Forgets all pieces and orders, before the application is called, which may make no calls and defer nothing.
     pub(crate) fn clear(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
         self.pieces.clear();
+        if self.pieces.capacity() > PIECES_KEPT_MAX {
+            self.pieces = Vec::new();
+        }
         self.orders.clear();
         self.cid.clear();
         self.in_batch = false;
@@ -132,6 +137,11 @@ impl Scratch {
         }
     }
 
+    /// Which packet is being handled: pieces of another are gone.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The text of a piece.
     pub(crate) fn piece(&self, piece: Piece) -> &str {
         self.pieces
@@ -175,6 +185,9 @@ impl std::fmt::Debug for Scratch {
         formatter.debug_struct("Scratch").finish_non_exhaustive()
     }
 }
+
+/// Pieces that grew past this give their memory back.
+const PIECES_KEPT_MAX: usize = 1024 * 1024;
 
 /// Where some text lies in a [`Scratch`], until it is cleared.
 #[derive(Clone, Copy, Debug)]

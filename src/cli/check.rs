@@ -26,10 +26,17 @@ pub(super) fn check(sources: &Sources, cpus: &[usize], out: &mut impl Write) -> 
         let value = value.as_deref().unwrap_or("not set");
         writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
     }
-    for doubt in config.doubts(cpus) {
+    let doubts = config.doubts(cpus);
+    for doubt in &doubts {
         writeln!(out, "warning: {doubt}")?;
     }
-    writeln!(out, "the settings are right")?;
+    match doubts.len() {
+        0 => writeln!(out, "the settings are right")?,
+        count => writeln!(
+            out,
+            "the settings are valid, with {count} to think about: see the warnings"
+        )?,
+    }
     Ok(())
 }
 
@@ -90,7 +97,7 @@ mod tests {
             "variable  limits.ring_slots = 1024",
             "default   listen = 127.0.0.1:8000",
             "default   admin_key = not set",
-            "the settings are right",
+            "the settings are valid, with",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

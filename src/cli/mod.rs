@@ -27,6 +27,8 @@ pub fn run(
 ) -> u8 {
     match command(words, environment).and_then(|command| execute(command, &mut io::stdout())) {
         Ok(code) => code,
+        // Who has read enough (`ringcast check | head`) is served.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             // Without standard error there is nobody to tell.
             let _ = writeln!(io::stderr(), "ringcast: {error}");

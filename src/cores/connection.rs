@@ -20,7 +20,7 @@ use mio::net::TcpStream;
 
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
-use crate::decision::{CloseReason, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
 use crate::websocket::message::Receiver;
 
@@ -127,6 +127,12 @@ impl ConnectionId {
 }
 
 impl Stalled {
+    /// Whether the connection ends when all is carried out.
+    pub(super) fn is_ending(&self) -> bool {
+        let mut list = self.decisions.list().iter();
+        self.then.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
+    }
+
     /// All that a session has decided about a message.
     pub(super) fn new(decisions: Decisions, result: Result<(), CloseReason>) -> Stalled {
         Stalled {

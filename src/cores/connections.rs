@@ -132,7 +132,7 @@ impl Connections {
     }
 
     /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
-    /// are not read any more once it is full.
+    /// are not read any more once it is full, and late answers, which end it (`turn.rs`).
     pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
         self.metrics.messages_sent.add(u64::from(!opcode.is_control()));
         self.queue(id, |outbox, pool| {

@@ -56,8 +56,10 @@ impl<A: App> Core<A> {
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::Request { .. } => None,
             Phase::Open(open) => {
-                // What it sends now is only looked through for its close frame.
-                connection.stalled = None;
+                // What it sends now is only looked through for its close frame. What it has published is published.
+                if let Some(stalled) = connection.stalled.take() {
+                    self.orphans.push_back((id, *stalled));
+                }
                 connection.held_back = false;
                 Some(self.leave(id, open, reason))
             }
@@ -198,7 +200,7 @@ impl<A: App> Core<A> {
             draining.closed += 1;
         }
         self.draining = Some(draining);
-        self.loads.is_closed_and_empty()
+        self.orphans.is_empty() && self.loads.is_closed_and_empty()
     }
 }
 
@@ -239,8 +241,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
         | CloseReason::Draining
-        | CloseReason::Application(_)
-        | CloseReason::Internal => Leave::CloseFrame,
+        | CloseReason::Application(_) => Leave::CloseFrame,
     }
 }
 

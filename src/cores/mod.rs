@@ -51,7 +51,7 @@ use crate::websocket::message;
 pub(crate) use accept::WAKER;
 use accept::{Accepting, HAND_OVERS, LISTENER};
 use balance::Loads;
-use connection::ConnectionId;
+use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Delivered;
 use ending::Draining;
@@ -136,6 +136,8 @@ pub(crate) struct Core<A: App> {
     unfinished: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
+    /// What connections have left behind that ended while they waited: only their publications are still carried out.
+    orphans: VecDeque<(ConnectionId, Stalled)>,
     draining: Option<Draining>,
     stopping: bool,
     broker: CoreBroker,
@@ -238,6 +240,7 @@ impl<A: App> Core<A> {
             due: VecDeque::new(),
             unfinished: VecDeque::new(),
             stalled: VecDeque::new(),
+            orphans: VecDeque::new(),
             draining: None,
             stopping: false,
             broker: parts.broker,

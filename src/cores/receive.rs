@@ -302,10 +302,10 @@ impl<A: App> Core<A> {
                     {
                         connection.stalled = Some(Box::new(work));
                         self.stalled.push_back(id);
-                        return;
+                    } else {
+                        self.orphans.push_back((id, work));
                     }
-                    // It has ended in the middle of its decisions, and nobody would carry out the rest.
-                    break;
+                    return;
                 }
             }
         }
@@ -333,7 +333,7 @@ impl<A: App> Core<A> {
             }
             Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
             Decision::Publish { channel, message } => {
-                if !work.waited && !self.stalled.is_empty() {
+                if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
                     // Room is for those that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
@@ -402,6 +402,9 @@ impl<A: App> Core<A> {
     }
 
     fn kick_out_all(&mut self, id: ConnectionId, reason: Option<Span>, decisions: &mut Decisions) {
+        if self.session(id).is_none() {
+            return;
+        }
         let names: Vec<Box<[u8]>> = self
             .broker
             .subscriptions

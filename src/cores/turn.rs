@@ -136,6 +136,17 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        let stalled = connection.stalled.as_deref();
+        if stalled.is_some_and(Stalled::is_ending) {
+            return;
+        }
+        // Answers to its own calls are bounded by not reading more of them; late ones are the application's to give.
+        let waiting = connection.outbox.len() + stalled.map_or(0, |work| work.decisions.bytes_len());
+        if waiting > self.limits.outbox_bytes_max as usize {
+            self.metrics.limit_hit(Limit::OutboxBytes);
+            self.close(id, CloseReason::SlowConsumer);
+            return;
+        }
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
@@ -154,6 +165,17 @@ impl<A: App> Core<A> {
 
     /// Goes on with messages whose publication found the ring full, in the order in which they came.
     fn resume_stalled(&mut self) {
+        for _ in 0..self.orphans.len() {
+            let Some((id, work)) = self.orphans.pop_front() else {
+                break;
+            };
+            let left = self.orphans.len();
+            self.carry_out(id, work);
+            if self.orphans.len() > left {
+                self.orphans.rotate_right(1);
+                return;
+            }
+        }
         for _ in 0..self.stalled.len() {
             let Some(id) = self.stalled.pop_front() else {
                 return;
@@ -217,12 +239,15 @@ impl<A: App> Core<A> {
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
+                // A peer that is not read because of the ring is not silent by its own fault.
+                if let Some(stalled) = &connection.stalled {
+                    open.session.excuse(self.now, &self.lent.settings);
+                    if stalled.is_ending() {
+                        return;
+                    }
+                }
                 let mut decisions = std::mem::take(&mut self.decisions);
                 decisions.clear();
-                // A peer that is not read because of the ring is not silent by its own fault.
-                if connection.stalled.is_some() {
-                    open.session.excuse(self.now);
-                }
                 let result = open
                     .session
                     .timed_out(&mut self.lent.environment(self.now, id), &mut decisions);
@@ -279,7 +304,7 @@ impl<A: App> Core<A> {
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
         }
-        if !self.stalled.is_empty() {
+        if !self.stalled.is_empty() || !self.orphans.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);
         }
         if self.draining.is_some() {

@@ -115,7 +115,7 @@ pub struct CoreMetrics {
     pub subscriptions: Counter,
     /// Publications in the ring that this core has not yet taken (gauge).
     pub ring_depth: Counter,
-    /// Publishes that found the ring full and waited.
+    /// Publishes that found the ring full, or others waiting for room in it, and waited.
     pub ring_stalls: Counter,
     /// Sleeping cores this core has woken.
     pub wakes: Counter,

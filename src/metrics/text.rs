@@ -351,7 +351,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_ring_stalls_total",
-        help: "Publishes that found the ring full and waited.",
+        help: "Publishes that found the ring full, or others waiting for room in it, and waited.",
         values: Values::Counter(|block| &block.ring_stalls),
     },
     Metric {

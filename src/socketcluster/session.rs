@@ -180,7 +180,11 @@ impl Session {
         let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
         self.settle(env)?;
         let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
-        let result = self.carry_out_orders(cid.as_ref().map(|cid| (cid, answer.kind())), env, decisions);
+        let result = self.carry_out_orders(
+            cid.as_ref().map(|cid| (cid, answer.kind(env.scratch))),
+            env,
+            decisions,
+        );
         end_message(result, decisions)
     }
 
@@ -206,9 +210,13 @@ impl Session {
         }
         match decode(text) {
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
-            Decoded::Many(mut packets) => {
-                packets.try_for_each(|packet| self.receive_packet(&packet, env, decisions))
-            }
+            Decoded::Many(mut packets) => packets.try_for_each(|packet| {
+                self.receive_packet(&packet, env, decisions)?;
+                if decisions.bytes_len() > ANSWERS_BYTES_MAX {
+                    return Err(CloseReason::MessageTooBig);
+                }
+                Ok(())
+            }),
             Decoded::TooDeep => {
                 env.scratch.count_json_depth_hit();
                 self.receive_packet(&Packet::Raw, env, decisions)
@@ -292,7 +300,10 @@ impl Session {
         }
         let mut peer = Peer::new(self.id, self.claims.as_deref(), expired, env.scratch);
         let answer = match &cid {
-            Some(cid) => Some((cid, env.app.invoke(&call, &mut peer).kind())),
+            Some(cid) => {
+                let answer = env.app.invoke(&call, &mut peer);
+                Some((cid, answer.kind(env.scratch)))
+            }
             None => {
                 env.app.transmit(&call, &mut peer);
                 None
@@ -320,6 +331,9 @@ fn end_message(result: Result<(), CloseReason>, decisions: &mut Decisions) -> Re
     }
     result
 }
+
+/// What one array may have answered: a small array of calls must not ask for all memory.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Data as it goes on: as it came, unless the reference would change it.
 fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a str {

@@ -50,6 +50,17 @@ pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListene
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// Whether another socket listens on this address already. It may be meant, an old process that drains; or a slip.
+pub(crate) fn is_served(address: SocketAddr) -> bool {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Connections that linger from before do not count.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    address.port() != 0 && bind().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// Opens the control plane's listener. It shares its address like the others, so that a new process can start while an
 /// old one of the same user drains; until that has ended, either may answer.
 pub(crate) fn listen_for_operators(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -95,5 +106,8 @@ mod tests {
             .map(|l| std::iter::from_fn(|| l.accept().ok()).count())
             .sum::<usize>();
         assert_eq!(accepted, clients.len());
+        assert!(is_served(address));
+        drop((listeners, reservation));
+        assert!(!is_served(address));
     }
 }

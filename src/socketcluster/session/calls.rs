@@ -122,6 +122,15 @@ impl Session {
         result
     }
 
+    /// Gives all calls that wait time until `deadline`.
+    pub(super) fn postpone_calls(&mut self, deadline: Uptime) {
+        if let Some(calls) = &mut self.calls {
+            for waiting in &mut calls.waiting {
+                waiting.deadline = deadline;
+            }
+        }
+    }
+
     /// Gives up the calls whose time is over.
     pub(super) fn expire_calls<A: App>(
         &mut self,

@@ -100,7 +100,7 @@ impl Session {
         self.settle(env)?;
         match result {
             Ok(publication) => {
-                let data = match publication.kind() {
+                let data = match publication.kind(env.scratch) {
                     PublicationKind::AsSent => data,
                     PublicationKind::Rewritten(piece) => piece.map(|piece| env.scratch.piece(piece)),
                 };

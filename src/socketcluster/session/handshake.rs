@@ -4,6 +4,7 @@ use super::timers::next_tick;
 use super::tokens::handshake_token;
 use super::{Environment, Session, State, send};
 use crate::app::{App, Peer, SessionId};
+use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions};
 use crate::socketcluster::encode;
 use crate::socketcluster::number::NumberText;
@@ -47,7 +48,9 @@ impl Session {
             let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
             self.state = State::Open { next_ping };
         }
-        self.settle(env)?;
+        if let Err(reason) = self.settle(env) {
+            return Err(self.end_before_connected(first, reason));
+        }
         send(decisions, |out| {
             encode::handshake_response(
                 cid.as_bytes(),
@@ -63,7 +66,9 @@ impl Session {
         if failure.is_some_and(|failure| failure.is_bad_token()) {
             send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
         }
-        self.carry_out_orders(None, env, decisions)?;
+        if let Err(reason) = self.carry_out_orders(None, env, decisions) {
+            return Err(self.end_before_connected(first, reason));
+        }
         if first.is_none() {
             return Ok(());
         }
@@ -72,5 +77,13 @@ impl Session {
             .connected(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
         self.settle(env)?;
         self.carry_out_orders(None, env, decisions)
+    }
+
+    /// The connection ends in its first handshake: the application is told neither that it came nor that it went.
+    fn end_before_connected(&mut self, first: Option<Uptime>, reason: CloseReason) -> CloseReason {
+        if let Some(created) = first {
+            self.state = State::AwaitingHandshake { created };
+        }
+        reason
     }
 }

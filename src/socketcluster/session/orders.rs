@@ -99,6 +99,7 @@ impl Session {
         let reason = CloseReason::Application(code);
         if !text.is_empty() {
             let text = decisions.write(|out| out.extend_from_slice(text.as_bytes()));
+            decisions.push_held_publications();
             decisions.push(Decision::Close { reason, text });
         }
         Err(reason)

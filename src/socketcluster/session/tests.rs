@@ -183,12 +183,16 @@ struct Probe {
     disconnected: u32,
     refuse_handshake: Option<Refusal>,
     refuse_token: Option<Refusal>,
+    leave_in_handshake: bool,
     /// What became of the calls that were made, in order.
     answered: Vec<String>,
 }
 
 impl App for Probe {
-    fn handshake(&mut self, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        if self.leave_in_handshake {
+            peer.disconnect(CloseCode::new(4321).unwrap(), "");
+        }
         self.refuse_handshake.clone().map_or(Ok(()), Err)
     }
 
@@ -280,7 +284,9 @@ impl App for Probe {
                 peer.disconnect(CloseCode::new(4321).unwrap(), "");
                 peer.reply("bye")
             }
+            Some("large") => peer.reply(&"x".repeat(1024 * 1024)),
             Some("leaveSaying") => {
+                peer.publish("kept", &1);
                 peer.disconnect(CloseCode::new(4321).unwrap(), "why not");
                 peer.reply_empty()
             }
@@ -545,6 +551,38 @@ fn a_second_handshake_is_answered_and_counts_for_nothing() {
     });
     assert_eq!(client.app.disconnected, 1);
     assert!(!client.session.is_open());
+}
+
+#[test]
+fn who_is_disconnected_in_the_handshake_has_neither_come_nor_gone() {
+    let mut client = Client::new(Probe {
+        leave_in_handshake: true,
+        ..Probe::default()
+    });
+    let sent = client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
+    assert_eq!(sent.0.last().map(String::as_str), Some("close 4321"));
+    client.run(|session, env, _| {
+        session.ended(env, CloseReason::PeerClosed);
+        Ok(())
+    });
+    assert_eq!((client.app.connected, client.app.disconnected), (0, 0));
+}
+
+#[test]
+fn an_array_whose_answers_grow_without_measure_ends_the_connection() {
+    let array = |calls: usize| {
+        let calls: Vec<_> = (1..=calls)
+            .map(|cid| format!(r#"{{"event":"large","cid":{cid}}}"#))
+            .collect();
+        format!("[{}]", calls.join(","))
+    };
+    let mut client = Client::open(Probe::default());
+    assert_eq!(client.text(&array(63)).0.len(), 63);
+    let sent = client.text(&array(1000));
+    assert_eq!(
+        (sent.0.len(), sent.0.last().map(String::as_str)),
+        (65, Some("close 1009"))
+    );
 }
 
 #[test]
@@ -1512,7 +1550,11 @@ fn the_close_frame_may_say_why() {
     let mut client = Client::open(Probe::default());
     assert_eq!(
         client.text(r#"[{"event":"leaveSaying","cid":1},{"event":"empty","cid":2}]"#),
-        [r#"{"rid":1}"#, "close 4321 why not"]
+        [
+            r#"{"rid":1}"#,
+            r##"publish kept {"event":"#publish","data":{"channel":"kept","data":1}}"##,
+            "close 4321 why not"
+        ]
     );
 }
 

@@ -11,9 +11,10 @@ use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions};
 
 impl Session {
-    /// Counts silence up to now as this server's doing: it has not read the connection.
-    pub fn excuse(&mut self, now: Now) {
+    /// Counts silence up to now as this server's doing: it has not read the connection, nor sent it what was decided.
+    pub fn excuse(&mut self, now: Now, settings: &Settings) {
         self.heard = now.uptime;
+        self.postpone_calls(now.uptime + settings.ack_timeout);
     }
 
     /// When [`Session::timed_out`] is to be called.
