@@ -97,7 +97,7 @@ mod tests {
             "variable  limits.ring_slots = 1024",
             "default   listen = 127.0.0.1:8000",
             "default   admin_key = not set",
-            "the settings are valid, with",
+            "the settings are valid, with 1 to think about: see the warnings",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
