@@ -6,12 +6,13 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use ringcast::app::builtin::Builtin;
-use ringcast::app::{App, Call, Peer};
+use ringcast::app::{Answer, App, Call, Peer};
 use ringcast::config::Cores;
 use ringcast::config::limits::Limit;
-use support::{Client, Server, publication};
+use support::{Client, Server, eventually, publication};
 
 /// A server of four cores.
 fn server(slots: u32, bytes_max: u64) -> Server {
@@ -246,4 +247,65 @@ fn who_is_kicked_out_or_gone_leaves_nothing_behind() {
     kicked.subscribe("news");
     publisher.publish("news", "3");
     assert_eq!(kicked.publication("news"), "3");
+}
+
+/// Tells its core, and keeps it busy while the test likes.
+struct Busy {
+    core: usize,
+    release: crossbeam_channel::Receiver<()>,
+}
+
+impl App for Busy {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("core") => peer.reply(&self.core),
+            Some("busy") => {
+                // Returns when the test drops its end.
+                let _ = self.release.recv();
+                peer.reply_empty()
+            }
+            _ => Answer::silent(),
+        }
+    }
+}
+
+#[test]
+fn what_was_published_while_the_ring_was_full_arrives_though_its_publisher_is_closed_meanwhile() {
+    const PUBLICATIONS: u64 = 50;
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let server = Server::start_with(
+        |config| {
+            config.limits.ring_slots = 4;
+            // The publisher is closed at once, the subscriber after half of this.
+            config.drain = Duration::from_secs(20);
+        },
+        |core| Busy {
+            core: core.index(),
+            release: released.clone(),
+        },
+    );
+    let mut publisher = server.client();
+    let home = publisher.call("core", "null");
+    let mut others: Vec<_> = (0..8).map(|_| server.client()).collect();
+    let is_home = |client: &mut Client| client.call("core", "null") == home;
+    let near = others.iter_mut().position(is_home).unwrap();
+    let mut subscriber = others.remove(near);
+    let far = others.iter_mut().position(|client| !is_home(client)).unwrap();
+    let mut busy = others.remove(far);
+    drop(others);
+    eventually("three are left", || server.connections() == 3);
+    subscriber.subscribe("news");
+
+    // A core that does not turn keeps its place in the ring, which then fills.
+    busy.begin_call("busy", "null");
+    let publish = |number| format!(r##"{{"event":"#publish","data":{{"channel":"news","data":{number}}}}}"##);
+    let all: Vec<_> = (0..PUBLICATIONS).map(publish).collect();
+    publisher.send_text(&format!("[{}]", all.join(",")));
+    eventually("the ring is full", || server.total(|core| &core.ring_stalls) == 1);
+    server.running().drain();
+    assert_eq!(publisher.close_frame().0, Some(1001));
+    drop(release);
+    for number in 0..PUBLICATIONS {
+        assert_eq!(subscriber.publication("news"), number.to_string());
+    }
 }
