@@ -13,6 +13,8 @@
 
 #[path = "../tests/support/client.rs"]
 mod client;
+#[path = "../tests/support/frame.rs"]
+mod frame;
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -2,6 +2,7 @@
 
 mod support {
     pub(crate) mod client;
+    pub(crate) mod frame;
 }
 
 use std::net::{Ipv4Addr, SocketAddr};

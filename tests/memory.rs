@@ -4,6 +4,7 @@
 mod support {
     pub(crate) mod client;
     pub(crate) mod counting;
+    pub(crate) mod frame;
 }
 
 use std::net::Ipv4Addr;

@@ -5,6 +5,10 @@
 //! connection's messages are compared in order; the order of a publication or event and the answers around it is
 //! unspecified (wire reference, section 12), so those two may interleave differently.
 
+mod support {
+    pub(crate) mod frame;
+}
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
+use support::frame::frame;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -195,11 +200,11 @@ impl Connection {
         let data = entry["data"].as_str().unwrap_or_default();
         let bytes = match entry["kind"].as_str().unwrap_or_default() {
             "http" => format!("{data}\r\n\r\n").into_bytes(),
-            "text" => frame(0x1, with_tokens(data, entry).as_bytes()),
-            "binary" => frame(0x2, &unhex(data)),
-            "close" => frame(0x8, &close_payload(&entry["data"])),
-            "ping" => frame(0x9, &unhex(data)),
-            "pong" => frame(0xa, &unhex(data)),
+            "text" => frame(0x81, with_tokens(data, entry).as_bytes()),
+            "binary" => frame(0x82, &unhex(data)),
+            "close" => frame(0x88, &close_payload(&entry["data"])),
+            "ping" => frame(0x89, &unhex(data)),
+            "pong" => frame(0x8a, &unhex(data)),
             "tcp_end" => {
                 self.expects_end = true;
                 let _ = self.stream.shutdown(Shutdown::Write); // fails if the server ended first
@@ -353,28 +358,6 @@ impl Drop for Server {
         let _ = self.process.kill(); // it may have ended by itself
         let _ = self.process.wait();
     }
-}
-
-/// A whole client frame.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-    let mut bytes = vec![0x80 | opcode];
-    match u8::try_from(payload.len()) {
-        Ok(size @ 0..126) => bytes.push(0x80 | size),
-        Ok(_) | Err(_) => {
-            bytes.push(0x80 | 126);
-            let size = u16::try_from(payload.len()).expect("recorded messages are short");
-            bytes.extend_from_slice(&size.to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&MASK);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
-    bytes
 }
 
 fn close_payload(data: &Value) -> Vec<u8> {

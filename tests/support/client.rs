@@ -1,5 +1,6 @@
 //! One SocketCluster client on a blocking socket, small enough to have twenty thousand of them.
 
+use super::frame::frame;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -44,20 +45,10 @@ impl Client {
 
     /// Sends text messages with one write.
     pub(crate) fn send(&mut self, messages: &[&str]) {
-        const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-        let mut frames = Vec::new();
-        for message in messages {
-            let length = u8::try_from(message.len()).expect("messages here are short");
-            assert!(length < 126, "messages here are short");
-            frames.extend([0x81, 0x80 | length]);
-            frames.extend(MASK);
-            frames.extend(
-                message
-                    .bytes()
-                    .zip(MASK.iter().cycle())
-                    .map(|(byte, mask)| byte ^ mask),
-            );
-        }
+        let frames: Vec<u8> = messages
+            .iter()
+            .flat_map(|message| frame(0x81, message.as_bytes()))
+            .collect();
         self.stream.write_all(&frames).expect("the server reads");
     }
 

@@ -7,8 +7,10 @@
 //! table is a copy, and would keep alive the sockets that other tests of the process have open at that moment.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
+pub(crate) mod frame;
 pub(crate) mod process;
 
+pub(crate) use frame::frame;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -400,30 +402,6 @@ pub(crate) fn publication<'a>(message: &'a str, channel: &str) -> Option<&'a str
         .strip_suffix("}}")
 }
 
-/// A masked frame that begins with `first`: FIN and opcode.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        short @ 0..126 => bytes.push(0x80 | u8::try_from(short).unwrap()),
-        middle @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend_from_slice(&u16::try_from(middle).unwrap().to_be_bytes());
-        }
-        long => {
-            bytes.push(0x80 | 127);
-            bytes.extend_from_slice(&(long as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&MASK);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
-    bytes
-}
-
 /// A close frame from the client.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
@@ -434,7 +412,6 @@ pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
-const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 /// A request that is answered with 101.
 pub(crate) const UPGRADE: &str = "GET /socketcluster/ HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
