@@ -7,6 +7,7 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
+use ringcast::app::{Answer, App, Call, Deferred, Peer};
 use ringcast::config::limits::{Limit, SlowConsumer};
 use ringcast::decision::CloseReason;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
@@ -220,4 +221,63 @@ fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself()
     assert_eq!(client.close_frame().0, Some(4010));
     client.send_bytes(&support::close_frame(4010, ""));
     assert_eq!(client.next(), Received::End, "the close frame is the last");
+}
+
+/// Answers all `later` calls, 10 KiB each, when `now` is called: the core takes them in one turn.
+#[derive(Default)]
+struct Procrastinator(Vec<Deferred>);
+
+impl App for Procrastinator {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("later") => {
+                let (answer, deferred) = peer.defer();
+                self.0.push(deferred);
+                answer
+            }
+            Some("now") => {
+                for deferred in self.0.drain(..) {
+                    deferred.reply(&"x".repeat(10 * 1024)).unwrap();
+                }
+                peer.reply_empty()
+            }
+            _ => Answer::silent(),
+        }
+    }
+}
+
+/// Has `count` late answers given at once.
+fn ask_for_late_answers(client: &mut Client, count: usize) {
+    for _ in 0..count {
+        client.begin_call("later", "null");
+    }
+    client.begin_call("now", "null");
+}
+
+fn procrastinating_server() -> Server {
+    Server::start_with(
+        |config| config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX,
+        |_| Procrastinator::default(),
+    )
+}
+
+#[test]
+fn a_burst_of_late_answers_over_the_limit_does_not_close_a_client_that_reads() {
+    let server = procrastinating_server();
+    let mut client = server.client();
+    ask_for_late_answers(&mut client, 100);
+    let late = (0..101).filter(|_| client.message().contains("xxx")).count();
+    assert_eq!(late, 100, "and one prompt answer");
+    assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
+}
+
+#[test]
+fn late_answers_end_a_client_that_does_not_read() {
+    let server = procrastinating_server();
+    let mut client = Client::connect_narrow(server.address);
+    client.upgrade();
+    client.handshake();
+    ask_for_late_answers(&mut client, 1000);
+    eventually("it is closed", || server.closes(CloseReason::SlowConsumer) == 1);
+    assert_eq!(server.limit_hits(Limit::OutboxBytes), 1);
 }

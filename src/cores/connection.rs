@@ -150,6 +150,11 @@ impl Connection {
         self.held_back || self.stalled.is_some() || matches!(self.phase, Phase::Emptying { .. })
     }
 
+    /// Bytes that it has been decided to send and that have not left.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outbox.len() + self.stalled.as_ref().map_or(0, |work| work.decisions.bytes_len())
+    }
+
     /// When it wants to be looked at.
     pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
         match &self.phase {

@@ -264,8 +264,8 @@ impl Connections {
         self.metrics.outbox_bytes.set(self.queued_bytes as u64);
     }
 
-    /// Sends what waits for one connection, before it is dropped. True if nothing is left.
-    pub(super) fn flush_last(&mut self, id: ConnectionId) -> bool {
+    /// Sends what waits for one connection, out of turn. True if nothing is left.
+    pub(super) fn flush_now(&mut self, id: ConnectionId) -> bool {
         if self.get(id).is_some() {
             self.flush_one(id.index());
         }

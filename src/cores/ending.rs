@@ -151,7 +151,7 @@ impl<A: App> Core<A> {
             connection.phase = Phase::Emptying { deadline };
             self.arm(id);
         }
-        if self.connections.flush_last(id) {
+        if self.connections.flush_now(id) {
             self.drop_socket(id);
         }
     }

@@ -136,13 +136,19 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        let stalled = connection.stalled.as_deref();
-        if stalled.is_some_and(Stalled::is_ending) {
+        if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
             return;
         }
         // Answers to its own calls are bounded by not reading more of them; late ones are the application's to give.
-        let waiting = connection.outbox.len() + stalled.map_or(0, |work| work.decisions.bytes_len());
-        if waiting > self.limits.outbox_bytes_max as usize {
+        // After a burst within one turn the socket has not been asked yet.
+        let bytes_max = self.limits.outbox_bytes_max as usize;
+        if connection.waiting_bytes() > bytes_max {
+            self.connections.flush_now(id);
+        }
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.waiting_bytes() > bytes_max {
             self.metrics.limit_hit(Limit::OutboxBytes);
             self.close(id, CloseReason::SlowConsumer);
             return;
