@@ -208,6 +208,20 @@ impl Decisions {
         &self.bytes[span.range()]
     }
 
+    /// The texts to send from `index` on, up to a decision of another kind.
+    pub fn texts_from(&self, index: usize) -> impl Iterator<Item = &[u8]> {
+        self.list[index..].iter().map_while(|decision| match *decision {
+            Decision::Send { message } => Some(self.bytes(message)),
+            Decision::SendBinary { .. }
+            | Decision::Subscribe { .. }
+            | Decision::Unsubscribe { .. }
+            | Decision::KickOut { .. }
+            | Decision::KickOutAll { .. }
+            | Decision::Publish { .. }
+            | Decision::Close { .. } => None,
+        })
+    }
+
     /// The decision at `index`, if there are that many.
     pub fn decision(&self, index: usize) -> Option<Decision> {
         self.list.get(index).copied()

@@ -144,10 +144,12 @@ impl Scratch {
 
     /// The text of a piece.
     pub(crate) fn piece(&self, piece: Piece) -> &str {
-        self.pieces
-            .get(piece.start..piece.end)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .expect("a piece is the text that `write` or `write_json` put here")
+        std::str::from_utf8(self.piece_bytes(piece)).expect("a piece is text: who writes it sees to that")
+    }
+
+    /// The text of a piece, as bytes to be sent.
+    pub(crate) fn piece_bytes(&self, piece: Piece) -> &[u8] {
+        &self.pieces[piece.start..piece.end]
     }
 
     /// Keeps a text.

@@ -140,6 +140,33 @@ impl Connections {
         });
     }
 
+    /// Queues text messages, unless the connection has ended in the middle of what it decided: its own publication may
+    /// have been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
+    /// Returns how many they were, queued or not.
+    pub(super) fn send_texts<'t>(
+        &mut self,
+        id: ConnectionId,
+        texts: impl Iterator<Item = &'t [u8]>,
+    ) -> usize {
+        let is_open = self
+            .get(id)
+            .is_some_and(|connection| matches!(connection.phase, Phase::Open(_)));
+        if !is_open {
+            return texts.count();
+        }
+        let mut count = 0;
+        self.queue(id, |outbox, pool| {
+            outbox.push(pool, |bytes| {
+                for text in texts {
+                    frame::write(bytes, OpCode::Text, text);
+                    count += 1;
+                }
+            });
+        });
+        self.metrics.messages_sent.add(count as u64);
+        count
+    }
+
     /// Queues a close frame.
     pub(super) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
         self.queue(id, |outbox, pool| outbox.push(pool, |bytes| close.write(bytes)));

@@ -72,7 +72,7 @@ impl Outbox {
         self.queued.as_ref().is_some_and(|queued| queued.blocked)
     }
 
-    /// Queues one whole frame, written by `write`.
+    /// Queues whole frames, written by `write`.
     pub(super) fn push(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.queued.get_or_insert_with(|| pool.take()).bytes);
     }

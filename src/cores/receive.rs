@@ -128,7 +128,7 @@ impl<A: App> Core<A> {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
                 Phase::Request { .. } => self.receive_request(id, input),
-                Phase::Open(_) => self.receive_message(id, input),
+                Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { receiver, .. } => {
                     let step = await_close(receiver, input, &self.message_limits);
                     if matches!(step, AwaitClose::Closed) {
@@ -207,60 +207,76 @@ impl<A: App> Core<A> {
         Ok(())
     }
 
-    /// One WebSocket message.
-    fn receive_message(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
+    /// WebSocket messages, up to a control frame that is to be answered or the end of the input. What they decide is
+    /// carried out together, which costs each of sixteen messages that came in one read half of what it costs one.
+    fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Consumed(input.len());
         };
-        let Phase::Open(open) = &mut connection.phase else {
+        let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
             return Input::Consumed(0);
         };
-        let whole = input.len();
-        let (received, consumed) = match open.receiver.receive(input, &self.message_limits) {
-            Ok(Step::Message { received, consumed }) => (received, consumed),
-            Ok(Step::Incomplete { consumed }) => return Input::Incomplete(consumed),
-            Err(reason) => {
-                self.close(id, reason);
-                return Input::Consumed(whole);
-            }
-        };
-        let message = match received {
-            Received::Text(text) => Message::Text(text),
-            Received::Binary(bytes) => Message::Binary(bytes),
-            Received::Ping(payload) => {
-                let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
-                let payload = copy(payload, &mut room);
-                self.connections.send(id, OpCode::Pong, payload);
-                return Input::Consumed(consumed);
-            }
-            Received::Pong => return Input::Consumed(consumed),
-            Received::Close(received) => {
-                let (code, mut room) = (received.code, [0; CONTROL_PAYLOAD_BYTES_MAX]);
-                let reason = copy(received.reason.as_bytes(), &mut room);
-                let reason = str::from_utf8(reason).expect("it was text before it was copied");
-                self.connections.send_close(id, &CloseFrame { code, reason });
-                self.close(id, CloseReason::PeerClosed);
-                return Input::Consumed(whole);
-            }
-        };
-        self.metrics.messages_received.add(1);
         let mut decisions = std::mem::take(&mut self.decisions);
         decisions.clear();
-        let was_open = open.session.is_open();
-        let result = open
-            .session
-            .receive(message, &mut self.lent.environment(self.now, id), &mut decisions);
-        if open.session.is_open() != was_open {
+        let was_open = session.is_open();
+        let mut environment = self.lent.environment(self.now, id);
+        let (mut consumed, mut messages) = (0, 0);
+        let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
+        let (result, next) = loop {
+            // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
+            if messages > 0 && input.get(consumed).is_some_and(|first| first & 0x8 != 0) {
+                break (Ok(()), Next::Consumed);
+            }
+            let received = match receiver.receive(&mut input[consumed..], &self.message_limits) {
+                Ok(Step::Message { received, consumed: by }) => {
+                    consumed += by;
+                    received
+                }
+                Ok(Step::Incomplete { consumed: by }) => break (Ok(()), Next::Incomplete(consumed + by)),
+                Err(reason) => break (Err(reason), Next::Broken),
+            };
+            let message = match received {
+                Received::Text(text) => Message::Text(text),
+                Received::Binary(bytes) => Message::Binary(bytes),
+                Received::Pong => continue,
+                Received::Ping(payload) => break (Ok(()), Next::Pong(copy(payload, &mut room))),
+                Received::Close(CloseFrame { code, reason }) => {
+                    let reason = copy(reason.as_bytes(), &mut room);
+                    let reason = str::from_utf8(reason).expect("it was text before it was copied");
+                    break (Ok(()), Next::Close(CloseFrame { code, reason }));
+                }
+            };
+            messages += 1;
+            let result = session.receive(message, &mut environment, &mut decisions);
+            if result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
+                break (result, Next::Consumed);
+            }
+        };
+        let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
+        if session.is_open() != was_open {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
-        let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+        self.metrics.messages_received.add(messages);
         self.count_hits();
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
         }
-        Input::Consumed(consumed)
+        match next {
+            Next::Consumed => Input::Consumed(consumed),
+            Next::Broken => Input::Consumed(input.len()),
+            Next::Incomplete(consumed) => Input::Incomplete(consumed),
+            Next::Pong(payload) => {
+                self.connections.send(id, OpCode::Pong, payload);
+                Input::Consumed(consumed)
+            }
+            Next::Close(answer) => {
+                self.connections.send_close(id, &answer);
+                self.close(id, CloseReason::PeerClosed);
+                Input::Consumed(input.len())
+            }
+        }
     }
 
     /// Counts the limits that sessions have met.
@@ -286,7 +302,7 @@ impl<A: App> Core<A> {
         }
         while let Some(decision) = work.decisions.decision(work.at) {
             match self.carry_out_one(id, decision, &mut work) {
-                Ok(Outcome::Next) => work.at += 1,
+                Ok(Outcome::Next { done }) => work.at += done,
                 Ok(Outcome::Closed) => {
                     work.then = None;
                     break;
@@ -323,7 +339,10 @@ impl<A: App> Core<A> {
     ) -> Result<Outcome, RingFull> {
         let decisions = &mut work.decisions;
         match decision {
-            Decision::Send { message } => self.send(id, OpCode::Text, decisions.bytes(message)),
+            Decision::Send { .. } => {
+                let done = self.connections.send_texts(id, decisions.texts_from(work.at));
+                return Ok(Outcome::Next { done });
+            }
             Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
             Decision::Subscribe { channel, cid } => self.subscribe(id, channel, cid, decisions),
             Decision::Unsubscribe { channel, cid } => self.unsubscribe(id, channel, cid, decisions),
@@ -345,7 +364,7 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::Closed);
             }
         }
-        Ok(Outcome::Next)
+        Ok(Outcome::Next { done: 1 })
     }
 
     /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
@@ -443,6 +462,20 @@ fn copy<'r>(payload: &[u8], room: &'r mut [u8; CONTROL_PAYLOAD_BYTES_MAX]) -> &'
     copied
 }
 
+/// What comes after the messages that were taken together.
+enum Next<'a> {
+    /// The input after them.
+    Consumed,
+    /// More must come; so much of the input was consumed.
+    Incomplete(usize),
+    /// Nothing: the frame behind them cannot be read.
+    Broken,
+    /// This answer to a ping.
+    Pong(&'a [u8]),
+    /// This answer to the peer's close frame.
+    Close(CloseFrame<'a>),
+}
+
 /// What became of a part of the input.
 enum Input {
     Consumed(usize),
@@ -451,7 +484,10 @@ enum Input {
 }
 
 enum Outcome {
-    Next,
+    /// So many decisions are done with.
+    Next {
+        done: usize,
+    },
     Closed,
 }
 
@@ -474,5 +510,7 @@ fn await_close(receiver: &mut Receiver, input: &mut [u8], limits: &message::Limi
     }
 }
 
+/// When so much has been decided, it is carried out before the next message is taken.
+const DECIDED_BYTES_MAX: usize = 16 * 1024;
 /// What one connection may have read in one turn, so that a loud one does not starve the others.
 const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;

@@ -20,6 +20,7 @@ pub enum Decoded<'a> {
 }
 
 /// Decodes a message that is not a pong.
+#[inline]
 pub fn decode(text: &str) -> Decoded<'_> {
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
@@ -66,22 +67,18 @@ impl<'a> Iterator for Packets<'a> {
 }
 
 /// Passes an object and says which packet it is.
+#[inline]
 fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
     let (mut name, mut data, mut cid) = (None, None, None);
     let (mut rid, mut error) = (None, None);
     members(scanner, |key, scanner| {
-        if key.is("event") {
-            name = string_value(scanner)?;
-        } else if key.is("data") {
-            data = Some(data_value(scanner)?);
-        } else if key.is("cid") {
-            cid = Number::in_value(text_of_value(scanner)?);
-        } else if key.is("rid") {
-            rid = Number::in_value(text_of_value(scanner)?);
-        } else if key.is("error") {
-            error = Some(text_of_value(scanner)?);
-        } else {
-            scanner.value()?;
+        match key {
+            Key::Event => name = string_value(scanner)?,
+            Key::Data => data = Some(data_value(scanner)?),
+            Key::Cid => cid = Number::in_value(text_of_value(scanner)?),
+            Key::Rid => rid = Number::in_value(text_of_value(scanner)?),
+            Key::Error => error = Some(text_of_value(scanner)?),
+            Key::Channel | Key::AuthToken | Key::Other => scanner.value()?,
         }
         Ok(())
     })?;
@@ -93,20 +90,18 @@ fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
 }
 
 /// Passes a packet's data, taking note of the members that reserved events read.
+#[inline]
 fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     scanner.take_rare();
     let start = scanner.position();
     let mut noted = Members::default();
     if scanner.peek() == Some(b'{') {
         members(scanner, |key, scanner| {
-            if key.is("channel") {
-                noted.channel = string_value(scanner)?;
-            } else if key.is("data") {
-                noted.data = Some(text_of_value(scanner)?);
-            } else if key.is("authToken") {
-                noted.auth_token = Some(text_of_value(scanner)?);
-            } else {
-                scanner.value()?;
+            match key {
+                Key::Channel => noted.channel = string_value(scanner)?,
+                Key::Data => noted.data = Some(text_of_value(scanner)?),
+                Key::AuthToken => noted.auth_token = Some(text_of_value(scanner)?),
+                Key::Event | Key::Cid | Key::Rid | Key::Error | Key::Other => scanner.value()?,
             }
             Ok(())
         })?;
@@ -121,9 +116,10 @@ fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
 }
 
 /// Passes an object. `member` is called at each value, with its key, and must pass it.
+#[inline]
 fn members<'a>(
     scanner: &mut Scanner<'a>,
-    mut member: impl FnMut(StringSlice<'a>, &mut Scanner<'a>) -> Result<(), Fault>,
+    mut member: impl FnMut(Key, &mut Scanner<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     scanner.expect(b'{')?;
     scanner.skip_space();
@@ -132,9 +128,7 @@ fn members<'a>(
     }
     loop {
         scanner.skip_space();
-        let key = scanner.string()?;
-        scanner.skip_space();
-        scanner.expect(b':')?;
+        let key = Key::pass(scanner)?;
         scanner.skip_space();
         member(key, scanner)?;
         scanner.skip_space();
@@ -144,7 +138,58 @@ fn members<'a>(
     }
 }
 
+/// A key that means something, in a packet or in its data.
+enum Key {
+    Event,
+    Data,
+    Cid,
+    Rid,
+    Error,
+    Channel,
+    AuthToken,
+    Other,
+}
+
+impl Key {
+    /// Passes a key and its colon. Those that nearly all packets are made of are compared whole where they lie.
+    #[inline]
+    fn pass(scanner: &mut Scanner<'_>) -> Result<Key, Fault> {
+        Ok(if scanner.pass_key(b"\"event\":") {
+            Key::Event
+        } else if scanner.pass_key(b"\"data\":") {
+            Key::Data
+        } else if scanner.pass_key(b"\"cid\":") {
+            Key::Cid
+        } else if scanner.pass_key(b"\"channel\":") {
+            Key::Channel
+        } else {
+            Key::named(scanner.key()?)
+        })
+    }
+
+    fn named(key: StringSlice<'_>) -> Key {
+        if key.is("event") {
+            Key::Event
+        } else if key.is("data") {
+            Key::Data
+        } else if key.is("cid") {
+            Key::Cid
+        } else if key.is("rid") {
+            Key::Rid
+        } else if key.is("error") {
+            Key::Error
+        } else if key.is("channel") {
+            Key::Channel
+        } else if key.is("authToken") {
+            Key::AuthToken
+        } else {
+            Key::Other
+        }
+    }
+}
+
 /// Passes a value; returns it if it is a string.
+#[inline]
 fn string_value<'a>(scanner: &mut Scanner<'a>) -> Result<Option<StringSlice<'a>>, Fault> {
     if scanner.peek() == Some(b'"') {
         return scanner.noted_string().map(Some);
@@ -154,6 +199,7 @@ fn string_value<'a>(scanner: &mut Scanner<'a>) -> Result<Option<StringSlice<'a>>
 }
 
 /// Passes a value; returns its text.
+#[inline]
 fn text_of_value<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Fault> {
     let start = scanner.position();
     scanner.value()?;
@@ -358,7 +404,7 @@ mod tests {
         fn decoding_undoes_encoding(name: String, number in option::of(any::<i32>()), call in option::of(0u32..)) {
             let data = number.map(|number| number.to_string());
             let mut out = Vec::new();
-            encode::event(name.as_bytes(), data.as_deref(), &mut out);
+            encode::event(name.as_bytes(), data.as_deref().map(str::as_bytes), &mut out);
             if let Some(call) = call {
                 out.pop();
                 out.extend_from_slice(format!(",\"cid\":{call}}}").as_bytes());

@@ -5,7 +5,7 @@
 use super::string::write_json;
 
 /// `{"event":E}` or `{"event":E,"data":D}`; `data` is JSON.
-pub fn event(name: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
+pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":");
     write_json(name, out);
     member(b",\"data\":", data, out);
@@ -13,7 +13,7 @@ pub fn event(name: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// `{"event":E,"cid":N}` or `{"event":E,"cid":N,"data":D}`: a call of the server's.
-pub fn call(name: &[u8], cid: u64, data: Option<&str>, out: &mut Vec<u8>) {
+pub fn call(name: &[u8], cid: u64, data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":");
     write_json(name, out);
     out.extend_from_slice(b",\"cid\":");
@@ -23,7 +23,7 @@ pub fn call(name: &[u8], cid: u64, data: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// `{"event":"#publish","data":{"channel":C}}`, with `"data":D` if there is any. `channel` writes a JSON string.
-pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&str>, out: &mut Vec<u8>) {
+pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
     channel(out);
     member(b",\"data\":", data, out);
@@ -31,7 +31,7 @@ pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&str>, out: &mut
 }
 
 /// `{"event":"#kickOut","data":{"channel":C}}`, with `"message":M` if there is any.
-pub fn kick_out(channel: &[u8], message: Option<&str>, out: &mut Vec<u8>) {
+pub fn kick_out(channel: &[u8], message: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#kickOut\",\"data\":{\"channel\":");
     write_json(channel, out);
     member(b",\"message\":", message, out);
@@ -54,7 +54,7 @@ pub fn set_auth_token(token: &str, cid: Option<u64>, out: &mut Vec<u8>) {
 pub const REMOVE_AUTH_TOKEN: &[u8] = b"{\"event\":\"#removeAuthToken\"}";
 
 /// `{"rid":N}` or `{"rid":N,"data":D}`; `cid` is the call id as it is to be printed, `data` JSON.
-pub fn response(cid: &[u8], data: Option<&str>, out: &mut Vec<u8>) {
+pub fn response(cid: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     rid(cid, out);
     member(b",\"data\":", data, out);
     out.push(b'}');
@@ -133,10 +133,10 @@ fn rid(cid: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(cid);
 }
 
-fn member(key: &[u8], json: Option<&str>, out: &mut Vec<u8>) {
+fn member(key: &[u8], json: Option<&[u8]>, out: &mut Vec<u8>) {
     if let Some(json) = json {
         out.extend_from_slice(key);
-        out.extend_from_slice(json.as_bytes());
+        out.extend_from_slice(json);
     }
 }
 
@@ -161,11 +161,11 @@ mod tests {
         for (packet, expected) in [
             (written(|out| event(b"a\"", None, out)), r#"{"event":"a\""}"#),
             (
-                written(|out| event(b"a", Some("[1]"), out)),
+                written(|out| event(b"a", Some(b"[1]"), out)),
                 r#"{"event":"a","data":[1]}"#,
             ),
             (
-                written(|out| publish(|out| out.extend_from_slice(b"\"c\""), Some("1"), out)),
+                written(|out| publish(|out| out.extend_from_slice(b"\"c\""), Some(b"1"), out)),
                 r##"{"event":"#publish","data":{"channel":"c","data":1}}"##,
             ),
             (
@@ -173,7 +173,7 @@ mod tests {
                 r##"{"event":"#publish","data":{"channel":"c"}}"##,
             ),
             (
-                written(|out| kick_out(b"c", Some("\"m\""), out)),
+                written(|out| kick_out(b"c", Some(b"\"m\""), out)),
                 r##"{"event":"#kickOut","data":{"channel":"c","message":"m"}}"##,
             ),
             (
@@ -182,7 +182,7 @@ mod tests {
             ),
             (written(|out| response(b"1", None, out)), r#"{"rid":1}"#),
             (
-                written(|out| response(b"1", Some("null"), out)),
+                written(|out| response(b"1", Some(b"null"), out)),
                 r#"{"rid":1,"data":null}"#,
             ),
             (
@@ -214,7 +214,7 @@ mod tests {
                 r##"{"event":"#setAuthToken","cid":1,"data":{"token":"T"}}"##,
             ),
             (
-                written(|out| call(b"a", 7, Some("[1]"), out)),
+                written(|out| call(b"a", 7, Some(b"[1]"), out)),
                 r#"{"event":"a","cid":7,"data":[1]}"#,
             ),
             (

@@ -29,6 +29,7 @@ use simdutf8::basic::from_utf8;
 
 use super::close::CloseFrame;
 use super::frame::{self, Expect, Header, Mask, OpCode};
+use super::utf8;
 use crate::decision::CloseReason;
 
 /// What one message may take.
@@ -184,7 +185,7 @@ impl Receiver {
 #[inline]
 fn read(opcode: OpCode, payload: &[u8]) -> Result<Received<'_>, CloseReason> {
     Ok(match opcode {
-        OpCode::Text => Received::Text(from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?),
+        OpCode::Text => Received::Text(utf8::text(payload).ok_or(CloseReason::InvalidUtf8)?),
         OpCode::Binary | OpCode::Continuation => Received::Binary(payload),
         OpCode::Ping => Received::Ping(payload),
         OpCode::Pong => Received::Pong,

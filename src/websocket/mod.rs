@@ -17,6 +17,7 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod origins;
+mod utf8;
 
 pub use close::CloseFrame;
 pub use frame::OpCode;

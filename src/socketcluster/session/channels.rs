@@ -62,7 +62,7 @@ impl Session {
 
     /// The message for one channel of a [`Decision::KickOutAll`].
     pub fn kicked_out(&self, channel: &[u8], reason: Option<Span>, decisions: &mut Decisions) -> Span {
-        let reason = reason.map(|reason| String::from_utf8_lossy(decisions.bytes(reason)).into_owned());
+        let reason = reason.map(|reason| decisions.bytes(reason).to_vec());
         decisions.write(|out| encode::kick_out(channel, reason.as_deref(), out))
     }
 
@@ -101,8 +101,8 @@ impl Session {
         match result {
             Ok(publication) => {
                 let data = match publication.kind(env.scratch) {
-                    PublicationKind::AsSent => data,
-                    PublicationKind::Rewritten(piece) => piece.map(|piece| env.scratch.piece(piece)),
+                    PublicationKind::AsSent => data.map(str::as_bytes),
+                    PublicationKind::Rewritten(piece) => piece.map(|piece| env.scratch.piece_bytes(piece)),
                 };
                 let message = decisions.write(|out| encode::publish(|out| name.write_json(out), data, out));
                 decisions.push(Decision::Publish { channel, message });

@@ -65,8 +65,8 @@ impl Session {
         for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
                 Order::Publish { channel, data } => {
-                    let name = scratch.piece(channel).as_bytes();
-                    let data = data.map(|data| scratch.piece(data));
+                    let name = scratch.piece_bytes(channel);
+                    let data = data.map(|data| scratch.piece_bytes(data));
                     let channel = decisions.write(|out| out.extend_from_slice(name));
                     let message = decisions
                         .write(|out| encode::publish(|out| string::write_json(name, out), data, out));
@@ -74,8 +74,8 @@ impl Session {
                 }
                 Order::KickOut { channel, message } => {
                     kick_out(
-                        channel.map(|channel| scratch.piece(channel)),
-                        message.map(|message| scratch.piece(message)),
+                        channel.map(|channel| scratch.piece_bytes(channel)),
+                        message.map(|message| scratch.piece_bytes(message)),
                         decisions,
                     );
                 }
@@ -140,12 +140,12 @@ fn send_array(
 fn write_packet(order: Order, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
     match order {
         Order::Transmit { event, data } => {
-            let data = data.map(|data| scratch.piece(data));
-            encode::event(scratch.piece(event).as_bytes(), data, out);
+            let data = data.map(|data| scratch.piece_bytes(data));
+            encode::event(scratch.piece_bytes(event), data, out);
         }
         Order::Invoke { call, event, data } => {
-            let data = data.map(|data| scratch.piece(data));
-            encode::call(scratch.piece(event).as_bytes(), call.as_u64(), data, out);
+            let data = data.map(|data| scratch.piece_bytes(data));
+            encode::call(scratch.piece_bytes(event), call.as_u64(), data, out);
         }
         Order::GiveToken { token, call } => {
             encode::set_auth_token(scratch.piece(token), call.map(|call| call.as_u64()), out);
@@ -168,9 +168,9 @@ fn write_answer(cid: &NumberText, kind: AnswerKind, scratch: &Scratch, out: &mut
     match kind {
         AnswerKind::Silent => return false,
         AnswerKind::Empty => encode::response(cid, None, out),
-        AnswerKind::Reply(piece) => encode::response(cid, Some(scratch.piece(piece)), out),
+        AnswerKind::Reply(piece) => encode::response(cid, Some(scratch.piece_bytes(piece)), out),
         AnswerKind::Refuse(piece) => {
-            let error = scratch.piece(piece).as_bytes();
+            let error = scratch.piece_bytes(piece);
             encode::error(cid, |out| out.extend_from_slice(error), out);
         }
     }
@@ -191,9 +191,9 @@ fn written(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) 
     is_any.then_some(Decision::Send { message })
 }
 
-fn kick_out(channel: Option<&str>, message: Option<&str>, decisions: &mut Decisions) {
-    let Some(channel) = channel.map(str::as_bytes) else {
-        let reason = message.map(|message| decisions.write(|out| out.extend_from_slice(message.as_bytes())));
+fn kick_out(channel: Option<&[u8]>, message: Option<&[u8]>, decisions: &mut Decisions) {
+    let Some(channel) = channel else {
+        let reason = message.map(|message| decisions.write(|out| out.extend_from_slice(message)));
         decisions.hold(Decision::KickOutAll { reason });
         return;
     };
