@@ -3,8 +3,6 @@
 //! It knows one event, `ping`: transmitted, it is answered with a `pong` event; called, with a reply. Both hold the
 //! number of pings that this core has received so far, this one included. Nothing is allocated for either.
 
-use serde::Serialize;
-
 use super::{Answer, App, Call, Peer};
 
 /// The application of the `ringcast` binary, on one core.
@@ -13,9 +11,17 @@ pub struct Builtin {
     pings: u64,
 }
 
-#[derive(Serialize)]
+/// `{"count":N}`
 struct Pong {
     count: u64,
+}
+
+impl Pong {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"count\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.count).as_bytes());
+        out.push(b'}');
+    }
 }
 
 impl Builtin {
@@ -37,12 +43,12 @@ impl Builtin {
 impl App for Builtin {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
         self.count(call)
-            .map_or_else(Answer::silent, |pong| peer.reply(&pong))
+            .map_or_else(Answer::silent, |pong| peer.reply_written(|out| pong.write(out)))
     }
 
     fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
         if let Some(pong) = self.count(call) {
-            peer.transmit("pong", &pong);
+            peer.transmit_written("pong", |out| pong.write(out));
         }
     }
 }

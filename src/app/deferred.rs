@@ -94,7 +94,9 @@ impl Deferred {
     /// The answer was not sent.
     pub fn reply(self, value: &(impl Serialize + ?Sized)) -> Result<(), Undelivered> {
         match serde_json::to_string(value) {
-            Ok(json) => self.answer(move |peer| peer.reply_json(&json)),
+            Ok(json) => {
+                self.answer(move |peer| peer.reply_written(|out| out.extend_from_slice(json.as_bytes())))
+            }
             Err(_) => Ok(()),
         }
     }

@@ -61,9 +61,9 @@ impl<'a> Peer<'a> {
         self.answer(kind)
     }
 
-    /// Answers a call with JSON that has been written elsewhere.
-    pub(super) fn reply_json(&mut self, json: &str) -> Answer {
-        let kind = AnswerKind::Reply(self.scratch.keep(json));
+    /// Answers a call with the JSON that `write` writes.
+    pub(super) fn reply_written(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Answer {
+        let kind = AnswerKind::Reply(self.scratch.write(write));
         self.answer(kind)
     }
 
@@ -114,6 +114,13 @@ impl<'a> Peer<'a> {
                 data: Some(data),
             });
         }
+    }
+
+    /// Sends it an event with the JSON that `write` writes.
+    pub(super) fn transmit_written(&mut self, event: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let data = Some(self.scratch.write(write));
+        let event = self.name(event);
+        self.order(Order::Transmit { event, data });
     }
 
     /// Sends it an event without data.

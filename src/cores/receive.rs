@@ -228,7 +228,10 @@ impl<A: App> Core<A> {
                 break (Ok(()), Next::Consumed);
             }
             let received = match receiver.receive(&mut input[consumed..], &self.message_limits) {
-                Ok(Step::Message { received, consumed: by }) => {
+                Ok(Step::Message {
+                    received,
+                    consumed: by,
+                }) => {
                     consumed += by;
                     received
                 }

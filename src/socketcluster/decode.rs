@@ -22,6 +22,40 @@ pub enum Decoded<'a> {
 /// Decodes a message that is not a pong.
 #[inline]
 pub fn decode(text: &str) -> Decoded<'_> {
+    match usual_event(text) {
+        Some(event) => Decoded::One(Packet::Event(event)),
+        None => decode_any(text),
+    }
+}
+
+/// An event as all clients print it: compact, its name first, then data, then the call id, nothing twice and nothing
+/// else. `None` says nothing about other texts. Takes a third of the instructions of `decode_any`, with the same result,
+/// but for members that nobody reads.
+#[inline]
+fn usual_event(text: &str) -> Option<Event<'_>> {
+    let mut scanner = Scanner::new(text);
+    if !scanner.pass_all(b"{\"event\":") {
+        return None;
+    }
+    let name = scanner.string().ok()?;
+    let mut data = None;
+    if scanner.pass_all(b",\"data\":") && !scanner.is_at_space() {
+        let is_reserved = name.plain().is_none_or(|name| name.starts_with('#'));
+        let value = if is_reserved {
+            data_value(&mut scanner)
+        } else {
+            opaque_value(&mut scanner)
+        };
+        data = Some(value.ok()?);
+    }
+    let mut cid = None;
+    if scanner.pass_all(b",\"cid\":") && !scanner.is_at_space() {
+        cid = Number::in_value(text_of_value(&mut scanner).ok()?);
+    }
+    (scanner.pass(b'}') && scanner.is_at_end()).then_some(Event { name, data, cid })
+}
+
+fn decode_any(text: &str) -> Decoded<'_> {
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
     let result = match scanner.peek() {
@@ -115,6 +149,19 @@ fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     })
 }
 
+/// Passes the data of an event of the application's, of which no members are read.
+#[inline]
+fn opaque_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
+    scanner.take_rare();
+    let start = scanner.position();
+    scanner.value()?;
+    Ok(Value {
+        json: scanner.since(start),
+        rare: scanner.take_rare(),
+        members: Members::default(),
+    })
+}
+
 /// Passes an object. `member` is called at each value, with its key, and must pass it.
 #[inline]
 fn members<'a>(
@@ -154,14 +201,10 @@ impl Key {
     /// Passes a key and its colon. Those that nearly all packets are made of are compared whole where they lie.
     #[inline]
     fn pass(scanner: &mut Scanner<'_>) -> Result<Key, Fault> {
-        Ok(if scanner.pass_key(b"\"event\":") {
-            Key::Event
-        } else if scanner.pass_key(b"\"data\":") {
-            Key::Data
-        } else if scanner.pass_key(b"\"cid\":") {
-            Key::Cid
-        } else if scanner.pass_key(b"\"channel\":") {
+        Ok(if scanner.pass_all(b"\"channel\":") {
             Key::Channel
+        } else if scanner.pass_all(b"\"data\":") {
+            Key::Data
         } else {
             Key::named(scanner.key()?)
         })
@@ -208,11 +251,12 @@ fn text_of_value<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, proptest};
-    use proptest::{option, prop_assert, prop_assert_eq};
+    use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+    use proptest::{collection, option, prop_assert, prop_assert_eq};
 
     use super::super::encode;
     use super::super::json::DEPTH_MAX;
+    use super::super::packet::Reserved;
     use super::*;
 
     fn one(text: &str) -> Packet<'_> {
@@ -241,6 +285,18 @@ mod tests {
         assert!(event.name.is("echo"));
         assert_eq!(event.data.map(|data| data.json), Some("{ \"a\" : [ 1.0 ] }"));
         assert!(event.cid.is_some());
+    }
+
+    #[test]
+    fn what_clients_print_takes_the_short_way() {
+        for text in [
+            r#"{"event":"a"}"#,
+            r#"{"event":"a","cid":1}"#,
+            r#"{"event":"a","data":{"b":[1,{}]},"cid":12}"#,
+            r##"{"event":"#publish","data":{"channel":"c","data":null}}"##,
+        ] {
+            assert!(usual_event(text).is_some(), "{text}");
+        }
     }
 
     #[test]
@@ -399,7 +455,62 @@ mod tests {
         );
     }
 
+    /// Texts near the usual shape, most of them broken or unusual in some way.
+    fn nearly_usual() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("{\"event\":"),
+            Just("\"ping\""),
+            Just("\"#publish\""),
+            Just("\"\\u0023publish\""),
+            Just(",\"data\":"),
+            Just("{\"channel\":\"c\",\"data\":[1e5]}"),
+            Just("{\"a\":\"Buffer\"}"),
+            Just("[]"),
+            Just(",\"cid\":"),
+            Just("7"),
+            Just("07"),
+            Just("-0"),
+            Just("\"x\""),
+            Just(" "),
+            Just("}"),
+        ];
+        let usual = vec![
+            "{\"event\":",
+            "\"#publish\"",
+            ",\"data\":",
+            "[]",
+            ",\"cid\":",
+            "7",
+            "}",
+        ];
+        (collection::vec((0..7usize, piece), 0..3), any::<bool>()).prop_map(move |(changes, insert)| {
+            let mut pieces = usual.clone();
+            for (at, piece) in changes {
+                if insert {
+                    pieces.insert(at, piece);
+                } else {
+                    pieces[at] = piece;
+                }
+            }
+            pieces.concat()
+        })
+    }
+
     proptest! {
+        #[test]
+        fn the_short_way_finds_what_the_long_way_finds(text in nearly_usual()) {
+            if let Some(mut usual) = usual_event(&text) {
+                let Decoded::One(Packet::Event(mut any)) = decode_any(&text) else {
+                    panic!("{text}");
+                };
+                if Reserved::named(&any.name).is_none() {
+                    any.data = any.data.map(|data| Value { members: Members::default(), ..data });
+                    usual.data = usual.data.map(|data| Value { members: Members::default(), ..data });
+                }
+                prop_assert_eq!(usual, any);
+            }
+        }
+
         #[test]
         fn decoding_undoes_encoding(name: String, number in option::of(any::<i32>()), call in option::of(0u32..)) {
             let data = number.map(|number| number.to_string());

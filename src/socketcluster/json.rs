@@ -92,7 +92,7 @@ impl<'a> Scanner<'a> {
     #[inline]
     pub fn skip_space(&mut self) {
         // What programs print has none: one comparison, then, instead of four.
-        if self.peek().is_some_and(|byte| byte <= b' ') {
+        if self.is_at_space() {
             self.skip_some_space();
         }
     }
@@ -106,24 +106,36 @@ impl<'a> Scanner<'a> {
     /// Fails unless only white space is left.
     pub fn finish(&mut self) -> Result<(), Fault> {
         self.skip_space();
-        if self.at == self.text.len() {
+        if self.is_at_end() {
             Ok(())
         } else {
             Err(Fault::Malformed)
         }
     }
 
-    /// Passes `key`, which holds its quotes and its colon, if it stands here just so, as programs print it.
+    /// Passes `text`, if it stands here just so, as programs print it.
     #[inline]
-    pub fn pass_key<const LENGTH: usize>(&mut self, key: &[u8; LENGTH]) -> bool {
+    pub fn pass_all<const LENGTH: usize>(&mut self, text: &[u8; LENGTH]) -> bool {
         let is_next = self
             .bytes()
             .get(self.at..)
-            .is_some_and(|rest| rest.first_chunk() == Some(key));
+            .is_some_and(|rest| rest.starts_with(text));
         if is_next {
             self.at += LENGTH;
         }
         is_next
+    }
+
+    /// Whether white space is next.
+    #[inline]
+    pub fn is_at_space(&self) -> bool {
+        self.peek().is_some_and(|byte| byte <= b' ')
+    }
+
+    /// Whether nothing is left.
+    #[inline]
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.text.len()
     }
 
     /// Passes a string, quotes included.

@@ -99,6 +99,17 @@ impl Receiver {
     /// The reason to close for. Nothing may be received after it.
     #[inline]
     pub fn receive<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, CloseReason> {
+        if self.assembly.is_none()
+            && let Some((payload, mask)) = frame::short_text(input)
+            && payload.len() <= limits.message_bytes_max
+        {
+            let consumed = payload.end;
+            let payload = &mut input[payload];
+            frame::unmask(payload, mask);
+            let text = utf8::text(payload).ok_or(CloseReason::InvalidUtf8)?;
+            let received = Received::Text(text);
+            return Ok(Step::Message { received, consumed });
+        }
         let (found, consumed) = self.advance(input, limits)?;
         let received = match found {
             Found::Whole { opcode, payload } => read(opcode, &input[payload])?,
