@@ -10,6 +10,8 @@ mod support {
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ringcast::app::builtin::Builtin;
+use ringcast::config::Config;
 use support::client::Client;
 use support::counting::{asked, start};
 
@@ -23,10 +25,11 @@ const WARM_UP_ROUNDS: usize = 50;
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
     // The first deadlines of connections, which messages must not touch, come when all is over.
-    let server = start(2, |config| {
+    let late = |config: &mut Config| {
         config.ping_interval = Duration::from_secs(14);
         config.limits.request_timeout = Duration::from_secs(15);
-    });
+    };
+    let server = start(2, late, Builtin::new);
     let mut clients: Vec<_> = (0..10)
         .map(|_| Client::connect(Ipv4Addr::LOCALHOST, server.address()))
         .collect();

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
+use ringcast::app::builtin::Builtin;
 use ringcast::server::Server;
 use support::client::Client;
 use support::counting::{Asked, asked, start};
@@ -25,7 +26,7 @@ const BYTES_LEFT_MAX: i64 = 96;
 
 #[test]
 fn a_connection_takes_little_memory_and_gives_it_back() {
-    let server = start(1, |config| config.pings = false);
+    let server = start(1, |config| config.pings = false, Builtin::new);
     let connect = || Client::connect(Ipv4Addr::LOCALHOST, server.address());
     // The first makes the core one that is counted, and all that is made once.
     let mut first = connect();

@@ -1,12 +1,12 @@
 //! A server in this process whose cores' allocations are counted, and nobody else's.
 #![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use ringcast::app::builtin::Builtin;
+use mimalloc::MiMalloc;
 use ringcast::app::{Answer, App, Call, Peer, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, Cores};
 use ringcast::server::{Embedding, Server};
@@ -29,7 +29,11 @@ pub(crate) fn asked() -> Asked {
 }
 
 /// Starts a server on a free port. A core is counted from its first connection on.
-pub(crate) fn start(cores: u16, change: impl FnOnce(&mut Config)) -> Server {
+pub(crate) fn start<A: App + Send + 'static>(
+    cores: u16,
+    change: impl FnOnce(&mut Config),
+    mut app: impl FnMut() -> A,
+) -> Server {
     let mut config = Config {
         cores: Cores::Count(cores),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -37,16 +41,15 @@ pub(crate) fn start(cores: u16, change: impl FnOnce(&mut Config)) -> Server {
         ..Config::default()
     };
     change(&mut config);
-    Server::start(&config, Embedding::default(), |_| Counted(Builtin::new()))
-        .expect("this machine can run a server")
+    Server::start(&config, Embedding::default(), |_| Counted(app())).expect("this machine can run a server")
 }
 
-/// The application of the binary, on a thread that is counted.
-struct Counted(Builtin);
+/// An application, on a thread that is counted.
+struct Counted<A>(A);
 
-impl App for Counted {
+impl<A: App> App for Counted<A> {
     fn upgrade(&mut self, _request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
-        IS_CORE.set(true);
+        count_this_thread(true);
         Ok(())
     }
 
@@ -59,6 +62,11 @@ impl App for Counted {
     }
 }
 
+/// Whether what the calling thread asks for is counted from now on.
+pub(crate) fn count_this_thread(is_counted: bool) {
+    IS_COUNTED.set(is_counted);
+}
+
 struct Counting;
 
 #[global_allocator]
@@ -69,40 +77,40 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
-    static IS_CORE: Cell<bool> = const { Cell::new(false) };
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
 fn count(allocations: u64, freed: usize, allocated: usize) {
-    if IS_CORE.get() {
+    if IS_COUNTED.get() {
         let signed = |bytes| i64::try_from(bytes).expect("a layout is below half the address space");
         ALLOCATIONS.fetch_add(allocations, Ordering::Relaxed);
         LIVE_BYTES.fetch_add(signed(allocated) - signed(freed), Ordering::Relaxed);
     }
 }
 
-// SAFETY: all is the system's allocator's doing, with the arguments as they came.
+// SAFETY: all is the doing of the binary's allocator, with the arguments as they came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, 0, layout.size());
         // SAFETY: the caller's duties are the same.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(1, 0, layout.size());
         // SAFETY: the caller's duties are the same.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(1, layout.size(), size);
         // SAFETY: the caller's duties are the same.
-        unsafe { System.realloc(block, layout, size) }
+        unsafe { MiMalloc.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(0, layout.size(), 0);
         // SAFETY: the caller's duties are the same.
-        unsafe { System.dealloc(block, layout) }
+        unsafe { MiMalloc.dealloc(block, layout) }
     }
 }

@@ -1,0 +1,225 @@
+//! Single steps on one thread: codecs, the upgrade, the ring with all its cores in one hand.
+
+use std::hint::black_box;
+use std::io;
+
+use ringcast::broker::{CoreBroker, broker};
+use ringcast::config::limits::Limits;
+use ringcast::http::request;
+use ringcast::socketcluster::{decode, encode};
+use ringcast::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
+
+use super::frame::frame;
+use super::section;
+
+pub(crate) const PING: &str = r#"{"event":"ping","data":{"param":"hello"},"cid":2}"#;
+pub(crate) const PUBLISH: &str =
+    r##"{"event":"#publish","data":{"channel":"all","data":{"text":"hello"}},"cid":12}"##;
+
+pub(crate) fn measure_all() -> io::Result<()> {
+    receive_frames()?;
+    write_frames()?;
+    decode_packets()?;
+    encode_packets()?;
+    upgrade()?;
+    for cores in [1, 2, 16] {
+        ring(cores, Interested::Nobody)?;
+    }
+    for cores in [2, 16] {
+        ring(cores, Interested::Everybody)?;
+    }
+    Ok(())
+}
+
+fn receive_frames() -> io::Result<()> {
+    let large = format!("\"{}\"", "x".repeat(16 * 1024));
+    for (name, message) in [
+        ("frame: receive a ping, 49 bytes", PING),
+        ("frame: receive 16 KiB", &large),
+    ] {
+        // One behind the other, as in a core's read buffer: a frame is unmasked where it lies, so it serves once.
+        let mut input = frame(0x81, message.as_bytes()).repeat(MESSAGES);
+        let mut receiver = Receiver::new();
+        section(name, MESSAGES as u64, || {
+            assert_eq!(receive_all(&mut receiver, &mut input), MESSAGES);
+        })?;
+    }
+    let mut input = frame(0x81, PING.as_bytes()).repeat(MESSAGES);
+    let half = input.len() / MESSAGES / 2;
+    let mut receiver = Receiver::new();
+    section("frame: receive a ping in two reads", MESSAGES as u64, || {
+        let whole = input.chunks_exact_mut(half * 2 + 1);
+        let received = whole.map(|message| {
+            let (first, second) = message.split_at_mut(half);
+            receive_all(&mut receiver, first) + receive_all(&mut receiver, second)
+        });
+        assert_eq!(received.sum::<usize>(), MESSAGES);
+    })
+}
+
+fn receive_all(receiver: &mut Receiver, mut input: &mut [u8]) -> usize {
+    let limits = websocket::Limits {
+        message_bytes_max: 1 << 20,
+        fragments_max: 16,
+    };
+    let mut count = 0;
+    loop {
+        match receiver.receive(input, &limits).expect("the frames are valid") {
+            Step::Message { received, consumed } => {
+                black_box(received);
+                count += 1;
+                input = &mut input[consumed..];
+            }
+            Step::Incomplete { .. } => return count,
+        }
+    }
+}
+
+fn write_frames() -> io::Result<()> {
+    let mut out = Vec::with_capacity(1 << 20);
+    for (name, payload) in [
+        ("frame: write a reply, 28 bytes", &[b'x'; 28][..]),
+        ("frame: write 1,000 bytes", &[b'x'; 1000]),
+    ] {
+        out.clear();
+        section(name, MESSAGES as u64, || {
+            for _ in 0..MESSAGES {
+                frames::write(&mut out, OpCode::Text, black_box(payload));
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn decode_packets() -> io::Result<()> {
+    let numbers: Vec<String> = (0..2500).map(|number| format!("{number}.5")).collect();
+    let text = "plain words, \\u00e4 and \\\"quotes\\\", ".repeat(450);
+    let list = format!(
+        r#"{{"event":"save","data":{{"numbers":[{}]}},"cid":7}}"#,
+        numbers.join(",")
+    );
+    let string = format!(r#"{{"event":"save","data":{{"text":"{text}"}},"cid":7}}"#);
+    let array = format!("[{}]", [PING; 16].join(","));
+    for (name, packet) in [
+        ("packet: decode a ping", PING),
+        ("packet: decode a #publish", PUBLISH),
+        ("packet: decode 2,500 numbers, 16 KB", &list),
+        ("packet: decode a string with escapes, 16 KB", &string),
+        ("packet: decode an array of 16 pings", &array),
+    ] {
+        section(name, MESSAGES as u64, || {
+            for _ in 0..MESSAGES {
+                match decode::decode(black_box(packet)) {
+                    decode::Decoded::Many(packets) => {
+                        black_box(packets.count());
+                    }
+                    decoded => drop(black_box(decoded)),
+                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn encode_packets() -> io::Result<()> {
+    let mut out = Vec::with_capacity(1 << 20);
+    section("packet: encode a reply", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            encode::response(black_box(b"2"), black_box(Some(r#"{"count":17}"#)), &mut out);
+        }
+    })?;
+    out.clear();
+    section("packet: encode a #publish", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            let channel = |out: &mut Vec<u8>| out.extend_from_slice(black_box(b"\"all\""));
+            encode::publish(channel, black_box(Some(r#"{"text":"hello"}"#)), &mut out);
+        }
+    })
+}
+
+fn upgrade() -> io::Result<()> {
+    let mut out = Vec::with_capacity(1 << 20);
+    section("upgrade: request to response", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            let (request, _) = request::parse(black_box(REQUEST), 16 * 1024)
+                .expect("the request is valid")
+                .expect("the request is complete");
+            let upgrade = handshake::upgrade(&request, "/socketcluster/").expect("it asks for an upgrade");
+            upgrade.write(&mut out);
+        }
+    })
+}
+
+/// Who has subscribed to the channel besides the publishing core.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interested {
+    Nobody,
+    Everybody,
+}
+
+/// Publishes and reads in batches, all cores awake; each step of a batch is counted for itself.
+fn ring(cores: usize, interested: Interested) -> io::Result<()> {
+    let limits = Limits::default();
+    let mut brokers = broker(cores, limits.ring_slots, limits.ring_bytes_max);
+    let hash = brokers[0].hasher.hash(b"channel");
+    for (core, broker) in brokers.iter_mut().enumerate() {
+        if core == 0 || interested == Interested::Everybody {
+            broker.subscriptions.subscribe(0, b"channel", hash, &limits);
+        }
+    }
+    // Every buffer there will be.
+    for _ in 0..2 {
+        publish_batch(&mut brokers[0]);
+        brokers.iter_mut().for_each(read_batch);
+        brokers[0].ring.reclaim();
+    }
+    let whose = match (cores, interested) {
+        (1, _) => "1 core".to_owned(),
+        (cores, Interested::Nobody) => format!("{cores} cores, others not interested"),
+        (cores, Interested::Everybody) => format!("{cores} cores, all interested"),
+    };
+    section(&format!("ring: publish, {whose}"), BATCH, || {
+        publish_batch(&mut brokers[0]);
+    })?;
+    // The last: the publisher of one core, a reader of another.
+    let reader = cores - 1;
+    section(&format!("ring: read, {whose}"), BATCH, || {
+        read_batch(&mut brokers[reader]);
+    })?;
+    brokers.iter_mut().for_each(read_batch);
+    section(&format!("ring: take back, {whose}"), BATCH, || {
+        brokers[0].ring.reclaim();
+    })
+}
+
+fn publish_batch(broker: &mut CoreBroker) {
+    let frame: [&[u8]; 2] = [b"\x81\x64", &[b'x'; 100]];
+    for _ in 0..BATCH {
+        let hash = broker.hasher.hash(black_box(b"channel"));
+        let published = broker.ring.try_publish(b"channel", hash, &frame, 0);
+        assert!(published.is_ok(), "a batch is a part of the ring");
+    }
+}
+
+/// Reads as a core does that looks up the subscribers and hands the frame on.
+fn read_batch(broker: &mut CoreBroker) {
+    while let Some(delivery) = broker.ring.next() {
+        let publication = delivery.publication;
+        let subscribers = broker
+            .subscriptions
+            .subscribers(delivery.hash, || publication.channel());
+        if !subscribers.is_empty() {
+            black_box((subscribers, publication.frame()));
+        }
+    }
+    broker.ring.release();
+}
+
+const MESSAGES: usize = 200;
+const BATCH: u64 = 1000;
+const REQUEST: &[u8] = b"GET /socketcluster/ HTTP/1.1\r\nHost: localhost:8000\r\nConnection: Upgrade\r\n\
+    Pragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101\r\n\
+    Upgrade: websocket\r\nOrigin: http://localhost:8000\r\nSec-WebSocket-Version: 13\r\n\
+    Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";

@@ -1,0 +1,129 @@
+//! The core of a whole server, while clients of this process use it. One client speaks at a time and waits for what it
+//! has caused, so each step is one turn of the core, whoever runs first.
+//!
+//! The core counts from one call of an event to that of another, since valgrind counts by threads: that is one call
+//! more than is reported.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use ringcast::app::builtin::Builtin;
+use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::server::Server;
+
+use super::client::Client;
+use super::parts::{PING, PUBLISH};
+use super::{Section, counted_begins, counted_ends, counting};
+
+pub(crate) fn measure_all() -> io::Result<()> {
+    // Heartbeats and deadlines come by the clock, which runs fast beside the instructions here.
+    let server = counting::start(1, |config| config.pings = false, || Marked(Builtin::new()));
+    let address = server.address();
+    let mut marker = connect(address);
+    connect_and_close(&mut marker, &server)?;
+    for in_flight in [1, 16] {
+        ping(&mut marker, address, in_flight)?;
+    }
+    for in_flight in [1, 8] {
+        fan_out(&mut marker, address, in_flight)?;
+    }
+    server.drain();
+    server.wait().map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// The application of the binary, which also tells valgrind when a section begins and ends.
+struct Marked(Builtin);
+
+impl App for Marked {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("begins") => counted_begins(),
+            Some("ends") => counted_ends(),
+            _ => return self.0.invoke(call, peer),
+        }
+        peer.reply_empty()
+    }
+
+    fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
+        self.0.transmit(call, peer);
+    }
+}
+
+/// Counts what the core does for `work`, which does something `operations` times.
+fn section(marker: &mut Client, name: &str, operations: u64, work: impl FnOnce()) -> io::Result<()> {
+    marker.call(BEGINS);
+    let before = counting::asked().allocations;
+    work();
+    let allocations = counting::asked().allocations - before;
+    marker.call(ENDS);
+    Section::report(name, operations, allocations)
+}
+
+fn connect(address: SocketAddr) -> Client {
+    Client::connect(Ipv4Addr::LOCALHOST, address)
+}
+
+fn connect_and_close(marker: &mut Client, server: &Server) -> io::Result<()> {
+    let round = || {
+        drop(connect(server.address()));
+        // The core has to see the end before the next begins.
+        while server.cores()[0].metrics().connections.value() > 1 {
+            thread::yield_now();
+        }
+    };
+    (0..WARM_UP_ROUNDS).for_each(|_| round());
+    let name = "server: connect, upgrade, handshake, close";
+    section(marker, name, CONNECTS, || (0..CONNECTS).for_each(|_| round()))
+}
+
+fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
+    let mut client = connect(address);
+    let messages = vec![PING; in_flight];
+    let mut round = || {
+        client.send(&messages);
+        for _ in 0..in_flight {
+            client.receive();
+        }
+    };
+    (0..WARM_UP_ROUNDS).for_each(|_| round());
+    let name = format!("server: ping, {in_flight} in flight");
+    section(marker, &name, (ROUNDS * in_flight) as u64, || {
+        (0..ROUNDS).for_each(|_| round());
+    })
+}
+
+/// The publisher is no subscriber: it gets its acknowledgements, the others their publications.
+fn fan_out(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
+    let mut publisher = connect(address);
+    let mut subscribers: Vec<Client> = (0..SUBSCRIBERS).map(|_| connect(address)).collect();
+    for subscriber in &mut subscribers {
+        subscriber.call(SUBSCRIBE);
+    }
+    let messages = vec![PUBLISH; in_flight];
+    let mut round = || {
+        publisher.send(&messages);
+        for client in subscribers.iter_mut().chain([&mut publisher]) {
+            for _ in 0..in_flight {
+                client.receive();
+            }
+        }
+    };
+    (0..WARM_UP_ROUNDS).for_each(|_| round());
+    let rounds = FAN_OUT_ROUNDS;
+    let deliveries = rounds * in_flight * SUBSCRIBERS;
+    let name = format!("server: delivery, 1 to {SUBSCRIBERS}, {in_flight} in flight");
+    section(marker, &name, deliveries as u64, || {
+        (0..rounds).for_each(|_| round());
+    })
+}
+
+const WARM_UP_ROUNDS: usize = 20;
+const ROUNDS: usize = 200;
+const FAN_OUT_ROUNDS: usize = 10;
+const CONNECTS: u64 = 500;
+const SUBSCRIBERS: usize = 200;
+const BEGINS: &str = r#"{"event":"begins","cid":1}"#;
+const ENDS: &str = r#"{"event":"ends","cid":1}"#;
+const SUBSCRIBE: &str = r##"{"event":"#subscribe","data":{"channel":"all"},"cid":3}"##;
