@@ -179,8 +179,11 @@ impl Decisions {
     }
 
     /// Appends the decisions that were held, in order.
+    #[inline]
     pub fn push_held(&mut self) {
-        self.list.append(&mut self.held);
+        if !self.held.is_empty() {
+            self.list.append(&mut self.held);
+        }
     }
 
     /// The connection is to be closed: appends only what of the held decisions concerns others, and forgets the rest.

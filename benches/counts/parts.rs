@@ -125,14 +125,14 @@ fn encode_packets() -> io::Result<()> {
     let mut out = Vec::with_capacity(1 << 20);
     section("packet: encode a reply", MESSAGES as u64, || {
         for _ in 0..MESSAGES {
-            encode::response(black_box(b"2"), black_box(Some(r#"{"count":17}"#)), &mut out);
+            encode::response(black_box(b"2"), black_box(Some(&br#"{"count":17}"#[..])), &mut out);
         }
     })?;
     out.clear();
     section("packet: encode a #publish", MESSAGES as u64, || {
         for _ in 0..MESSAGES {
             let channel = |out: &mut Vec<u8>| out.extend_from_slice(black_box(b"\"all\""));
-            encode::publish(channel, black_box(Some(r#"{"text":"hello"}"#)), &mut out);
+            encode::publish(channel, black_box(Some(&br#"{"text":"hello"}"#[..])), &mut out);
         }
     })
 }

@@ -143,9 +143,10 @@ impl<'a> Scanner<'a> {
     pub fn string(&mut self) -> Result<StringSlice<'a>, Fault> {
         self.expect(b'"')?;
         let start = self.at;
-        self.skip_plain();
+        let end = plain_end(self.bytes(), start);
+        self.at = end;
         if self.pass(b'"') {
-            return Ok(StringSlice::new(&self.text[start..self.at - 1], false));
+            return Ok(StringSlice::new(&self.text[start..end], false));
         }
         self.rest_of_string(start)
     }
@@ -155,7 +156,7 @@ impl<'a> Scanner<'a> {
     fn rest_of_string(&mut self, start: usize) -> Result<StringSlice<'a>, Fault> {
         while self.peek() == Some(b'\\') {
             self.escape()?;
-            self.skip_plain();
+            self.at = plain_end(self.bytes(), self.at);
         }
         let string = StringSlice::new(self.since(start), true);
         self.expect(b'"')?;
@@ -163,6 +164,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes a string that is a value, noting whether `rewrite` may be about it.
+    #[inline]
     pub fn noted_string(&mut self) -> Result<StringSlice<'a>, Fault> {
         let string = self.string()?;
         self.rare |= string.is("Buffer");
@@ -255,6 +257,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes a key and its colon.
+    #[inline]
     pub fn key(&mut self) -> Result<StringSlice<'a>, Fault> {
         let key = self.string()?;
         self.skip_space();
@@ -262,6 +265,7 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
+    #[inline]
     fn number(&mut self) -> Result<(), Fault> {
         let start = self.at;
         let minus = self.pass(b'-');
@@ -270,6 +274,16 @@ impl<'a> Scanner<'a> {
         } else {
             self.digits()?;
         }
+        if let Some(b'.' | b'e' | b'E') = self.peek() {
+            self.fraction()?;
+        }
+        // 10^308 is the last power of ten that a double holds.
+        self.rare |= self.at - start > 300;
+        Ok(())
+    }
+
+    /// Passes what makes a number more than an integer.
+    fn fraction(&mut self) -> Result<(), Fault> {
         if self.pass(b'.') {
             self.digits()?;
         }
@@ -280,12 +294,11 @@ impl<'a> Scanner<'a> {
             self.digits()?;
             self.rare = true;
         }
-        // 10^308 is the last power of ten that a double holds.
-        self.rare |= self.at - start > 300;
         Ok(())
     }
 
     /// Passes one digit or more.
+    #[inline]
     fn digits(&mut self) -> Result<(), Fault> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -304,35 +317,6 @@ impl<'a> Scanner<'a> {
         }
         self.at += literal.len();
         Ok(())
-    }
-
-    /// Passes the bytes of a string up to a quote, a backslash, a control character or the end; eight at a time.
-    fn skip_plain(&mut self) {
-        const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-        const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-        let bytes = self.bytes();
-        while let Some(chunk) = bytes[self.at..].first_chunk::<8>() {
-            let word = u64::from_le_bytes(*chunk);
-            let quote = word ^ (ONES * b'"' as u64);
-            let backslash = word ^ (ONES * b'\\' as u64);
-            // A byte's high bit is set where the byte is below 0x20, or zero after the exclusive or. A borrow can
-            // only set bits above a true one, and the lowest is all that is used.
-            let control = word.wrapping_sub(ONES * 0x20) & !word;
-            let quote = quote.wrapping_sub(ONES) & !quote;
-            let backslash = backslash.wrapping_sub(ONES) & !backslash;
-            let stops = (control | quote | backslash) & HIGHS;
-            if stops != 0 {
-                self.at += stops.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        while self
-            .peek()
-            .is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
-        {
-            self.at += 1;
-        }
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
@@ -356,6 +340,37 @@ impl<'a> Scanner<'a> {
     fn bytes(&self) -> &'a [u8] {
         self.text.as_bytes()
     }
+}
+
+/// Where the bytes of a string that begin at `at` come to a quote, a backslash, a control character or the end; eight at
+/// a time.
+#[inline]
+fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (ONES * b'"' as u64);
+        let backslash = word ^ (ONES * b'\\' as u64);
+        // A byte's high bit is set where the byte is below 0x20, or zero after the exclusive or. A borrow can only set
+        // bits above a true one, and the lowest is all that is used.
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = quote.wrapping_sub(ONES) & !quote;
+        let backslash = backslash.wrapping_sub(ONES) & !backslash;
+        let stops = (control | quote | backslash) & HIGHS;
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = bytes.get(at)
+        && byte >= 0x20
+        && byte != b'"'
+        && byte != b'\\'
+    {
+        at += 1;
+    }
+    at
 }
 
 /// Passes a whole text, as `JSON.parse` would.
