@@ -22,6 +22,7 @@
 //! | tokens | [`auth`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
+//! | what the machine allows | `machine` |
 //! | metrics, health, signals, drain | [`metrics`], [`control`] |
 //!
 //! A program that brings its own procedures implements [`app::App`] and starts a [`server::Server`]:
@@ -65,6 +66,7 @@ pub mod decision;
 pub mod http;
 pub mod keys;
 pub mod log;
+mod machine;
 pub mod metrics;
 pub mod server;
 pub mod session;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -30,6 +31,8 @@ use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
 use crate::keys::{self, KeySource, KeysError};
+use crate::machine::cpus::Cpus;
+use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind};
 use crate::transport::hand_over::HandOver;
 use crate::transport::listener::{self, Reservation};
@@ -92,10 +95,7 @@ impl Server {
         }
         raise_open_files_limit();
         let (tokens, key_source) = keys::tokens(config).map_err(StartError::Keys)?;
-        let cpus = core_affinity::get_core_ids().unwrap_or_default();
-        let placement = config
-            .cores
-            .placement(&cpus.iter().map(|cpu| cpu.id).collect::<Vec<_>>());
+        let placement = Cpus::of_this_process().placement(&config.cores);
         for address in [Some(config.listen), config.admin].into_iter().flatten() {
             if listener::is_served(address) {
                 warn!(
@@ -149,7 +149,7 @@ impl Server {
             parts.enumerate().map(
                 |(index, ((((poll, hand_over), loads), broker), mailbox))| CoreParts {
                     id: CoreId::new(index),
-                    cpu: cpus.iter().copied().find(|cpu| cpu.id == placement[index]),
+                    cpu: placement.get(index).map(|cpu| core_affinity::CoreId { id: *cpu }),
                     poll,
                     wakers: Arc::clone(&wakers),
                     hand_over,
@@ -168,7 +168,7 @@ impl Server {
             &placement,
             key_source,
         );
-        report(config, &started);
+        report(config, &started, placement);
 
         let (control, drain) = Control::new(
             control::Settings {
@@ -434,9 +434,15 @@ fn announce(
 }
 
 /// Says what differs from what was asked for.
-fn report(config: &Config, started: &[Started]) {
+fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
-    info!("up to {connections_max} connections");
+    let own_fd_tables = started.iter().all(|core| core.own_fd_table);
+    let target = Target::new(config, None, placement, own_fd_tables);
+    info!(
+        connections_max,
+        "{}",
+        machine::summary(&reading::machine(Path::new("/")), &target)
+    );
     if started.iter().any(|core| !core.pinned) {
         warn!("not every core could be pinned to its CPU");
     }

@@ -10,7 +10,7 @@
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
 //!   auth decision app
-//!   config metrics log clock sync keys
+//!   config metrics machine log clock sync keys
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -26,6 +26,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("sync", &[][..]),
         ("log", &[][..]),
         ("config", &["log"][..]),
+        ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
@@ -53,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "decision",
                 "http",
+                "machine",
                 "metrics",
                 "session",
                 "transport",
@@ -75,6 +77,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "keys",
                 "log",
+                "machine",
                 "session",
                 "transport",
             ][..],
@@ -82,7 +85,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "keys", "log", "server",
+                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "machine", "server",
             ][..],
         ),
         ("main", &["cli"][..]),

@@ -7,14 +7,15 @@ use super::CliError;
 use crate::config::Cores;
 use crate::config::load::Sources;
 use crate::keys;
+use crate::machine::cpus::Cpus;
 
 /// Checks the settings, key files, CPUs and addresses; writes the settings as they would be used, and what is
 /// doubtful.
-pub(super) fn check(sources: &Sources, cpus: &[usize], out: &mut impl Write) -> Result<(), CliError> {
+pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
     let loaded = sources.load()?;
     let config = &loaded.config;
     keys::tokens(config)?;
-    cores_exist(&config.cores, cpus)?;
+    cores_exist(&config.cores, cpus.allowed())?;
     address_is_ours("listen", config.listen)?;
     if let Some(admin) = config.admin {
         address_is_ours("admin", admin)?;
@@ -26,7 +27,7 @@ pub(super) fn check(sources: &Sources, cpus: &[usize], out: &mut impl Write) -> 
         let value = value.as_deref().unwrap_or("not set");
         writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
     }
-    let doubts = config.doubts(cpus);
+    let doubts = config.doubts(cpus.usable());
     for doubt in &doubts {
         writeln!(out, "warning: {doubt}")?;
     }
@@ -38,20 +39,6 @@ pub(super) fn check(sources: &Sources, cpus: &[usize], out: &mut impl Write) -> 
         )?,
     }
     Ok(())
-}
-
-/// The CPUs that this process may run on, as many as it may use. Asked before any thread is pinned: a pinned thread
-/// sees its own CPU alone.
-pub(super) fn allowed_cpus() -> Vec<usize> {
-    let listed = core_affinity::get_core_ids().unwrap_or_default();
-    let mut cpus: Vec<usize> = listed.into_iter().map(|cpu| cpu.id).collect();
-    // A quota of the container counts too, and only this call knows it.
-    let usable = std::thread::available_parallelism().map_or(1, usize::from);
-    if cpus.is_empty() {
-        cpus = (0..usable).collect();
-    }
-    cpus.truncate(usable);
-    cpus
 }
 
 fn cores_exist(cores: &Cores, cpus: &[usize]) -> Result<(), CliError> {

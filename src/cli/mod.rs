@@ -1,12 +1,13 @@
 //! The command line: words to a command, its outcome to an exit code.
 //!
 //! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
-//! right, with the cause in one line; 70 (`EX_SOFTWARE`) for a bug; 130 and 143 for a drain cut short by a second
+//! right, with the cause in one line; 70 (`EX_SOFTWARE`) for a bug; 1 where this machine stops the target of `tuning`; 130 and 143 for a drain cut short by a second
 //! SIGINT or SIGTERM.
 
 mod check;
 mod serve;
 mod token;
+mod tuning;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::config::load::{self, ConfigError, Sources};
 use crate::config::options::SETTINGS;
 use crate::control::Exit;
 use crate::keys::KeysError;
+use crate::machine::cpus::Cpus;
 
 /// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
 pub fn run(
@@ -45,6 +47,7 @@ enum Command {
     Serve(Sources),
     Check(Sources),
     Token(Sources, token::Wanted),
+    Tuning(Sources, tuning::Wanted),
 }
 
 fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
@@ -52,8 +55,9 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::Help => help(out)?,
         Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
-        Command::Check(sources) => check::check(&sources, &check::allowed_cpus(), out)?,
+        Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
         Command::Token(sources, wanted) => token::token(&sources, &wanted, out)?,
+        Command::Tuning(sources, wanted) => return tuning::tuning(&sources, &wanted, out),
     }
     Ok(0)
 }
@@ -65,15 +69,20 @@ fn command(
     let mut parser = lexopt::Parser::from_args(words);
     let mut name = None;
     let mut flags = Vec::new();
-    let mut wanted = token::Wanted::default();
+    let mut token = token::Wanted::default();
+    let mut tuning = tuning::Wanted::default();
     while let Some(word) = parser.next()? {
         match word {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
-            Arg::Long("claims") if name == Some(Name::Token) => wanted.claims = text(&mut parser)?,
+            Arg::Long("claims") if name == Some(Name::Token) => token.claims = text(&mut parser)?,
             Arg::Long("expires") if name == Some(Name::Token) => {
-                wanted.expires = text(&mut parser)?.parse()?
+                token.expires = text(&mut parser)?.parse()?
             }
+            Arg::Long("connections") if name == Some(Name::Tuning) => {
+                tuning.connections = Some(tuning::connections(&text(&mut parser)?)?);
+            }
+            Arg::Long("json") if name == Some(Name::Tuning) => tuning.json = true,
             Arg::Long(flag) => {
                 let flag = flag.to_owned();
                 let Some(expects) = load::flag_expects(&flag) else {
@@ -93,7 +102,8 @@ fn command(
     Ok(match name {
         None | Some(Name::Serve) => Command::Serve(sources),
         Some(Name::Check) => Command::Check(sources),
-        Some(Name::Token) => Command::Token(sources, wanted),
+        Some(Name::Token) => Command::Token(sources, token),
+        Some(Name::Tuning) => Command::Tuning(sources, tuning),
     })
 }
 
@@ -108,6 +118,7 @@ enum Name {
     Serve,
     Check,
     Token,
+    Tuning,
 }
 
 impl Name {
@@ -116,8 +127,9 @@ impl Name {
             Some("serve") => Ok(Name::Serve),
             Some("check") => Ok(Name::Check),
             Some("token") => Ok(Name::Token),
+            Some("tuning") => Ok(Name::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check and token",
+                "{} is not a command; commands are serve, check, tuning and token",
                 word.display()
             ))),
         }
@@ -209,6 +221,9 @@ Ringcast: a realtime server for SocketCluster clients.
 
 Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
        ringcast check                   check the settings and show where each is from
+       ringcast tuning [--connections N] [--json]
+                                        compare this machine with what N connections need; each finding comes with the
+                                        command that mends it; exit code 1 if something stops them
        ringcast token --claims JSON [--expires 1h]
                                         sign a token with the configured key (s, m, h, d)
        ringcast --help | --version
@@ -231,8 +246,12 @@ mod tests {
         let mut out = Vec::new();
         let outcome = command(words.iter().map(Into::into), environment).and_then(|command| match command {
             Command::Serve(_) => panic!("no test serves"),
-            Command::Check(sources) => check::check(&sources, &[0, 1], &mut out).map(|()| 0),
-            command @ (Command::Help | Command::Version | Command::Token(..)) => execute(command, &mut out),
+            Command::Check(sources) => {
+                check::check(&sources, &Cpus::new(&[0, 1], 2, &[]), &mut out).map(|()| 0)
+            }
+            command @ (Command::Help | Command::Version | Command::Token(..) | Command::Tuning(..)) => {
+                execute(command, &mut out)
+            }
         });
         match outcome {
             Ok(code) => (code, String::from_utf8(out).unwrap()),

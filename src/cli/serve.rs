@@ -3,11 +3,11 @@
 use tracing::warn;
 
 use super::CliError;
-use super::check::allowed_cpus;
 use crate::config::load::Sources;
 use crate::control::Exit;
 use crate::control::reload::Reload;
 use crate::log;
+use crate::machine::cpus::Cpus;
 use crate::server::{self, StartError};
 
 /// Starts the log, says what is doubtful, and serves.
@@ -15,7 +15,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     let loaded = sources.load()?;
     let filter = log::start(&loaded.config.log).map_err(|error| CliError::Server(format!("log: {error}")))?;
     // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
-    for doubt in loaded.config.doubts(&allowed_cpus()) {
+    for doubt in loaded.config.doubts(Cpus::of_this_process().usable()) {
         warn!("{doubt}");
     }
     let config = loaded.config.clone();

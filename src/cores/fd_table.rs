@@ -12,6 +12,13 @@ pub(super) fn unshare_descriptors() -> Result<(), nix::errno::Errno> {
     unshare(CloneFlags::CLONE_FILES)
 }
 
+/// Whether the call is permitted: tried on a thread that ends with it.
+pub(crate) fn can_be_split() -> bool {
+    std::thread::spawn(|| unshare_descriptors().is_ok())
+        .join()
+        .unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;

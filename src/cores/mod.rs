@@ -17,7 +17,7 @@ mod connection;
 mod connections;
 mod delivery;
 mod ending;
-mod fd_table;
+pub(crate) mod fd_table;
 pub(crate) mod mailbox;
 mod outbox;
 mod receive;
@@ -42,6 +42,7 @@ use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::http::{Refusal, Request, Status};
+use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
@@ -308,9 +309,8 @@ impl<A: App> Lent<A> {
 /// core without a descriptor to spare loses the sockets that others hand to it.
 fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let share = if own_fd_table { soft } else { soft / cores };
-    let spare = DESCRIPTORS_SPARED + cores * DESCRIPTORS_PER_CORE;
-    let room = u32::try_from(share.saturating_sub(spare).max(1)).unwrap_or(u32::MAX);
+    let room = descriptors::connections_per_core(soft, own_fd_table, cores);
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
     Ok(match configured {
         0 => room,
         fewer => fewer.min(room),
@@ -319,7 +319,3 @@ fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Resul
 
 /// One shared read buffer per core. A read that fills it is followed by another.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// Descriptors of a table that are not connections: standard streams, libraries, the control plane's.
-const DESCRIPTORS_SPARED: u64 = 64;
-/// Poll, waker and both ends of hand-over of every core.
-const DESCRIPTORS_PER_CORE: u64 = 4;

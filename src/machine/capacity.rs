@@ -1,0 +1,214 @@
+//! How many connections the present limits allow, and which of them binds first.
+//!
+//! The costs of a connection are measured: see `tuning/sizing.md`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Machine, Target, bytes, descriptors, grouped};
+
+/// What each limit allows by itself.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Capacity {
+    /// How many connections, all limits together; `None` if no limit could be read.
+    pub(crate) connections: Option<u64>,
+    /// The tightest first.
+    pub(crate) bounds: Vec<Bound>,
+    /// How many of them may have a message on its way at once; an idle one takes none of that room.
+    pub(crate) with_message: Option<u64>,
+}
+
+/// One limit.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Bound {
+    pub(crate) limit: &'static str,
+    pub(crate) connections: u64,
+    /// How it comes to that number.
+    pub(crate) because: String,
+}
+
+/// What so many connections take.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Needs {
+    /// Descriptors of a table.
+    pub(crate) open_files: u64,
+    /// Bytes of this process.
+    pub(crate) user_bytes: u64,
+    /// Bytes of the kernel: sockets, files, entries of pollers.
+    pub(crate) kernel_bytes: u64,
+    /// Thousandths of a CPU that heartbeats alone take.
+    pub(crate) heartbeat_cpu_millis: u64,
+}
+
+impl Capacity {
+    /// By the limits as they are, and the configuration.
+    pub(crate) fn of(machine: &Machine, target: &Target) -> Capacity {
+        let mut bounds: Vec<Bound> = [
+            configured(target),
+            open_files(machine, target),
+            all_files(machine),
+            watches(machine),
+            memory(machine, target),
+            cgroup_memory(machine, target),
+            conntrack(machine),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        bounds.sort_by_key(|bound| bound.connections);
+        Capacity {
+            connections: bounds.first().map(|bound| bound.connections),
+            bounds,
+            with_message: machine.tcp_mem.map(|[_, _, full]| full),
+        }
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.bounds.first() else {
+            return formatter.write_str("how many connections cannot be told here");
+        };
+        write!(
+            formatter,
+            "up to {} connections, bound by {}",
+            grouped(first.connections),
+            first.limit
+        )?;
+        match self.bounds.get(1) {
+            Some(next) => write!(
+                formatter,
+                ", then {} by {}",
+                grouped(next.connections),
+                next.limit
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Needs {
+    /// Of the target.
+    pub(crate) fn of(target: &Target) -> Needs {
+        Needs {
+            open_files: descriptors::needed(
+                target.connections_per_core(),
+                target.own_fd_tables,
+                target.cores(),
+            ),
+            user_bytes: target
+                .connections
+                .saturating_mul(USER_BYTES)
+                .saturating_add(process_bytes(target)),
+            kernel_bytes: target.connections.saturating_mul(KERNEL_BYTES),
+            heartbeat_cpu_millis: target.pings_per_second().saturating_mul(HEARTBEAT_CPU_US) / 1000,
+        }
+    }
+
+    /// What both take, and a part of it for messages on their way.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let held = self.user_bytes.saturating_add(self.kernel_bytes);
+        held.saturating_add(held / (MEMORY_PARTS - 1))
+    }
+}
+
+fn configured(target: &Target) -> Option<Bound> {
+    let most = u64::from(target.connections_per_core_max);
+    (most > 0).then(|| Bound {
+        limit: "connections_per_core_max",
+        connections: most * target.cores(),
+        because: format!("{} for each of {} cores", grouped(most), target.cores()),
+    })
+}
+
+fn open_files(machine: &Machine, target: &Target) -> Option<Bound> {
+    let hard = machine.open_files_hard?;
+    let per_core = descriptors::connections_per_core(hard, target.own_fd_tables, target.cores());
+    let tables = match target.own_fd_tables {
+        true => format!("in each of {} tables", target.cores()),
+        false => "in one table for all cores".to_owned(),
+    };
+    Some(Bound {
+        limit: "open files",
+        connections: per_core * target.cores(),
+        because: format!("{} descriptors {tables}", grouped(hard)),
+    })
+}
+
+fn all_files(machine: &Machine) -> Option<Bound> {
+    let (most, now) = (machine.file_max?, machine.files_open?);
+    Some(Bound {
+        limit: "fs.file-max",
+        connections: most.saturating_sub(now),
+        because: format!(
+            "{} files of the system, {} of them open",
+            grouped(most),
+            grouped(now)
+        ),
+    })
+}
+
+fn watches(machine: &Machine) -> Option<Bound> {
+    machine.epoll_watches_max.map(|most| Bound {
+        limit: "fs.epoll.max_user_watches",
+        connections: most,
+        because: "descriptors watched for one user".to_owned(),
+    })
+}
+
+fn memory(machine: &Machine, target: &Target) -> Option<Bound> {
+    machine.memory_available.map(|available| Bound {
+        limit: "memory",
+        connections: connections_in(available, target),
+        because: format!("{} available now, {}", bytes(available), per_connection()),
+    })
+}
+
+fn cgroup_memory(machine: &Machine, target: &Target) -> Option<Bound> {
+    machine.cgroup.memory_bytes_max.map(|most| Bound {
+        limit: "memory of the control group",
+        connections: connections_in(most, target),
+        because: format!("{}, {}", bytes(most), per_connection()),
+    })
+}
+
+/// Where connections are tracked at all: a loaded module without a rule that needs it counts none.
+fn conntrack(machine: &Machine) -> Option<Bound> {
+    let table = machine.conntrack.filter(|table| table.count > 0)?;
+    Some(Bound {
+        limit: "nf_conntrack_max",
+        connections: table.max.saturating_sub(table.count),
+        because: format!(
+            "{} connections tracked, {} of them now",
+            grouped(table.max),
+            grouped(table.count)
+        ),
+    })
+}
+
+/// How many connections fit, with a part left for messages on their way.
+fn connections_in(memory_bytes: u64, target: &Target) -> u64 {
+    let for_holding = memory_bytes - memory_bytes / MEMORY_PARTS;
+    for_holding.saturating_sub(process_bytes(target)) / (USER_BYTES + KERNEL_BYTES)
+}
+
+/// What the process takes without any connection: the ring full, and each core's buffers.
+fn process_bytes(target: &Target) -> u64 {
+    target.ring_bytes_max.saturating_add(target.cores() * CORE_BYTES)
+}
+
+fn per_connection() -> String {
+    format!("{USER_BYTES} + {KERNEL_BYTES} bytes each, 1/{MEMORY_PARTS} spared")
+}
+
+/// Of this process, per idle connection with one subscription: 243 + 32 asked from the allocator at most, 380 of PSS.
+const USER_BYTES: u64 = 400;
+/// Of the kernel's, per socket with its file and its entry in a poller: 4.2 to 4.6 KB.
+const KERNEL_BYTES: u64 = 4600;
+/// Of this process, per core.
+const CORE_BYTES: u64 = 1024 * 1024;
+/// One part in so many of the memory is left for messages on their way.
+const MEMORY_PARTS: u64 = 8;
+/// Of a CPU, per heartbeat: one write, and one read of the answer, with few connections ready at a time.
+const HEARTBEAT_CPU_US: u64 = 10;

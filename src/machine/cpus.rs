@@ -1,0 +1,124 @@
+//! Which CPUs the cores are pinned to.
+//!
+//! Two hyperthreads of a physical core share its arithmetic and its caches: a second event loop there gains a fraction
+//! of what one on a core of its own does. So the first siblings of all physical cores come first, and `cores = 8` on
+//! 8 physical cores of 16 hyperthreads gets all eight of them.
+
+use std::path::Path;
+
+use super::Cpu;
+use super::reading;
+use crate::config::Cores;
+
+/// The CPUs that this process may run on.
+#[derive(Clone, Debug)]
+pub(crate) struct Cpus {
+    /// First siblings first.
+    allowed: Vec<usize>,
+    /// How many of them it may use at a time: a container's quota may be less.
+    usable: usize,
+}
+
+impl Cpus {
+    /// Asks the system. To be asked before any thread is pinned: a pinned thread sees its own CPU alone.
+    pub(crate) fn of_this_process() -> Cpus {
+        let listed = core_affinity::get_core_ids().unwrap_or_default();
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut allowed: Vec<usize> = listed.into_iter().map(|cpu| cpu.id).collect();
+        if allowed.is_empty() {
+            allowed = (0..usable).collect();
+        }
+        Cpus::new(&allowed, usable, &reading::cpus(Path::new("/")))
+    }
+
+    /// Puts second siblings last.
+    pub(crate) fn new(allowed: &[usize], usable: usize, cpus: &[Cpu]) -> Cpus {
+        // The place among the siblings that may be used: a first sibling that is not allowed does not make its second
+        // one worse.
+        let rank = |number: &usize| {
+            let siblings = cpus.iter().find(|cpu| cpu.number == *number);
+            siblings.map_or(0, |cpu| {
+                let before = cpu.siblings.iter().take_while(|sibling| *sibling != number);
+                before.filter(|sibling| allowed.contains(sibling)).count()
+            })
+        };
+        let mut ordered = allowed.to_vec();
+        ordered.sort_by_key(rank);
+        Cpus {
+            allowed: ordered,
+            usable: usable.clamp(1, allowed.len().max(1)),
+        }
+    }
+
+    /// The CPU of each core.
+    pub(crate) fn placement(&self, cores: &Cores) -> Vec<usize> {
+        match cores {
+            Cores::Auto => cores.placement(self.usable()),
+            Cores::Count(_) | Cores::Cpus(_) => cores.placement(&self.allowed),
+        }
+    }
+
+    /// All of them, first siblings first.
+    pub(crate) fn allowed(&self) -> &[usize] {
+        &self.allowed
+    }
+
+    /// As many as may be used at a time.
+    pub(crate) fn usable(&self) -> &[usize] {
+        &self.allowed[..self.usable.min(self.allowed.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(numbers: &[[usize; 2]]) -> Vec<Cpu> {
+        let all = numbers.iter().flat_map(|pair| {
+            pair.iter().map(|number| Cpu {
+                number: *number,
+                siblings: pair.to_vec(),
+                node: None,
+                governor: None,
+            })
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn second_siblings_come_last_whichever_way_they_are_numbered() {
+        let halves = pairs(&[[0, 4], [1, 5], [2, 6], [3, 7]]);
+        let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &halves);
+        assert_eq!(cpus.allowed(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        let neighbours = pairs(&[[0, 1], [2, 3], [4, 5], [6, 7]]);
+        let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &neighbours);
+        assert_eq!(cpus.allowed(), [0, 2, 4, 6, 1, 3, 5, 7]);
+        assert_eq!(cpus.placement(&Cores::Count(4)), [0, 2, 4, 6]);
+        assert_eq!(cpus.placement(&Cores::Count(5)), [0, 2, 4, 6, 1]);
+        assert_eq!(cpus.placement(&Cores::Auto), [0, 2, 4, 6, 1, 3, 5, 7]);
+    }
+
+    #[test]
+    fn a_sibling_that_is_not_allowed_does_not_count() {
+        let cpus = Cpus::new(&[1, 2, 3], 3, &pairs(&[[0, 1], [2, 3]]));
+        assert_eq!(cpus.allowed(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_list_of_cpus_is_taken_as_it_is() {
+        let cpus = Cpus::new(&[0, 1, 2, 3], 4, &pairs(&[[0, 1], [2, 3]]));
+        assert_eq!(cpus.placement(&Cores::Cpus(vec![0, 1])), [0, 1]);
+    }
+
+    #[test]
+    fn auto_counts_the_quota_and_a_number_does_not() {
+        let cpus = Cpus::new(&[0, 1, 2, 3], 2, &pairs(&[[0, 1], [2, 3]]));
+        assert_eq!(cpus.placement(&Cores::Auto), [0, 2]);
+        assert_eq!(cpus.placement(&Cores::Count(3)), [0, 2, 1]);
+    }
+
+    #[test]
+    fn a_machine_that_does_not_tell_its_siblings_keeps_its_order() {
+        assert_eq!(Cpus::new(&[3, 1, 2], 3, &[]).allowed(), [3, 1, 2]);
+    }
+}

@@ -1,0 +1,212 @@
+//! This machine, as far as a server of many connections depends on it: what is read, how many connections that allows,
+//! and what stands in the way of more.
+//!
+//! [`reading`] turns files of `/proc` and `/sys` into a [`Machine`]; [`capacity`] and [`findings`] compare that with a
+//! [`Target`]. Only `reading` touches files, below a root that tests choose, and only [`cpus`] asks the system about
+//! the calling process. What cannot be read is `None`, and nothing is concluded from it.
+
+pub(crate) mod capacity;
+mod cgroup;
+pub(crate) mod cpus;
+pub(crate) mod descriptors;
+pub(crate) mod findings;
+pub(crate) mod reading;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::time::Duration;
+
+use capacity::Capacity;
+use cgroup::Cgroup;
+use findings::{Level, findings};
+
+use crate::config::{Config, FdTables};
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Machine {
+    /// Most descriptors of a table: what the server raises its limit to.
+    pub(crate) open_files_hard: Option<u64>,
+    /// Whether this process may raise the hard limit (`CAP_SYS_RESOURCE`).
+    pub(crate) may_raise_limits: bool,
+    /// Most descriptors that any table may be given (`fs.nr_open`).
+    nr_open: Option<u64>,
+    /// Most open files of the system.
+    file_max: Option<u64>,
+    /// Open files of the system now.
+    files_open: Option<u64>,
+    /// Most descriptors that the pollers of one user may watch together.
+    epoll_watches_max: Option<u64>,
+    somaxconn: Option<u64>,
+    syn_backlog: Option<u64>,
+    syncookies: Option<u64>,
+    /// Pages for the buffers of all TCP sockets: easy, under pressure, full.
+    tcp_mem: Option<[u64; 3]>,
+    /// Bytes for what one socket has received: least, at first, most.
+    tcp_rmem: Option<[u64; 3]>,
+    /// Bytes for what one socket has to send: least, at first, most.
+    tcp_wmem: Option<[u64; 3]>,
+    slow_start_after_idle: Option<u64>,
+    time_wait_max: Option<u64>,
+    /// First and last port that outgoing connections get.
+    ports: Option<[u64; 2]>,
+    conntrack: Option<Conntrack>,
+    /// Bytes that can be had without swapping.
+    memory_available: Option<u64>,
+    cgroup: Cgroup,
+    cpus: Vec<Cpu>,
+    cards: Vec<Card>,
+}
+
+/// The table of tracked connections of the firewall, where its module is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Conntrack {
+    max: u64,
+    count: u64,
+}
+
+/// One CPU as the system counts them: a hyperthread, where there are such.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cpu {
+    number: usize,
+    /// The CPUs of the same physical core, this one among them.
+    siblings: Vec<usize>,
+    node: Option<usize>,
+    governor: Option<String>,
+}
+
+/// One network card that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Card {
+    name: String,
+    node: Option<usize>,
+    receive_queues: usize,
+    /// The CPUs to which received packets are passed on in software.
+    rps_cpus: Vec<usize>,
+    /// The interrupts that have fired, or all if none has.
+    interrupts: Vec<Interrupt>,
+}
+
+/// An interrupt, and the CPUs that serve it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interrupt {
+    number: u64,
+    cpus: Vec<usize>,
+}
+
+/// What the machine is compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Connections to hold.
+    pub(crate) connections: u64,
+    /// The CPU of each core.
+    pub(crate) placement: Vec<usize>,
+    /// Whether each core has a descriptor table of its own.
+    pub(crate) own_fd_tables: bool,
+    /// Whether it should have.
+    pub(crate) fd_tables: FdTables,
+    /// Whether clients come through a network card.
+    pub(crate) remote: bool,
+    pub(crate) connections_per_core_max: u32,
+    pub(crate) tcp_backlog: u64,
+    pub(crate) ring_bytes_max: u64,
+    /// Time between two pings to a connection, if there are any.
+    pub(crate) ping_interval: Option<Duration>,
+}
+
+impl Target {
+    /// What the configuration asks for. `connections` are those wanted; without, as many as
+    /// `connections_per_core_max` allows, or 10,000 for each core.
+    pub(crate) fn new(
+        config: &Config,
+        connections: Option<u64>,
+        placement: Vec<usize>,
+        tables_can_be_split: bool,
+    ) -> Target {
+        let per_core = match config.limits.connections_per_core_max {
+            0 => CONNECTIONS_PER_CORE,
+            most => u64::from(most),
+        };
+        Target {
+            connections: connections.unwrap_or(per_core * count(&placement)),
+            placement,
+            own_fd_tables: tables_can_be_split && config.fd_tables == FdTables::Auto,
+            fd_tables: config.fd_tables,
+            remote: !config.listen.ip().is_loopback(),
+            connections_per_core_max: config.limits.connections_per_core_max,
+            tcp_backlog: u64::try_from(config.tcp_backlog).unwrap_or(0),
+            ring_bytes_max: config.limits.ring_bytes_max,
+            ping_interval: config.pings.then_some(config.ping_interval),
+        }
+    }
+
+    /// How many event loops.
+    pub(crate) fn cores(&self) -> u64 {
+        count(&self.placement)
+    }
+
+    /// How many CPUs they run on.
+    fn cpus(&self) -> u64 {
+        let mut cpus = self.placement.clone();
+        cpus.sort_unstable();
+        cpus.dedup();
+        count(&cpus)
+    }
+
+    fn connections_per_core(&self) -> u64 {
+        self.connections.div_ceil(self.cores().max(1))
+    }
+
+    fn pings_per_second(&self) -> u64 {
+        self.ping_interval.map_or(0, |interval| {
+            let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+            self.connections.saturating_mul(1000) / interval_ms
+        })
+    }
+}
+
+/// One line for the log of a start: how many connections, what binds, and what else there is to see.
+pub(crate) fn summary(machine: &Machine, target: &Target) -> String {
+    let capacity = Capacity::of(machine, target);
+    let findings = findings(machine, target);
+    let of_level = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let connections = grouped(target.connections);
+    let advice = match (of_level(Level::Stops), of_level(Level::Slows)) {
+        (0, 0) => format!("nothing in the way of {connections}"),
+        (0, slow) => format!("for {connections}, {slow} to improve: see `ringcast tuning`"),
+        (stop, slow) => {
+            format!("for {connections}, {stop} in the way and {slow} to improve: see `ringcast tuning`")
+        }
+    };
+    format!("{capacity}; {advice}")
+}
+
+/// A number with commas, for people.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in the largest unit that leaves a digit before the point.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (unit, name) = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit)
+        .unwrap_or((1, "bytes"));
+    let tenths = u128::from(bytes) * 10 / u128::from(unit);
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+fn count<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap_or(u64::MAX)
+}
+
+/// What is assumed where neither the command nor the configuration says how many are wanted.
+const CONNECTIONS_PER_CORE: u64 = 10_000;

@@ -1,0 +1,395 @@
+//! Machines of several kinds, from files: what is read, what is found, and that each command mends what it is for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::cpus::Cpus;
+use super::findings::Finding;
+use super::*;
+use crate::config::Cores;
+use crate::config::load::Sources;
+
+/// The files of a machine below a folder of their own, which goes with the value.
+pub(crate) struct Fixture(PathBuf);
+
+impl Fixture {
+    /// From `tests/data/machines`: one file a line, its path and what it holds.
+    pub(crate) fn new(name: &str) -> Fixture {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("ringcast-machine-{}-{number}", std::process::id()));
+        let fixture = Fixture(root);
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/machines");
+        let lines = fs::read_to_string(data.join(format!("{name}.txt"))).unwrap();
+        for line in lines.lines().filter(|line| !line.starts_with('#')) {
+            let (path, text) = line.split_once(" =").unwrap();
+            let text = text.trim_start().replace("\\n", "\n").replace("\\t", "\t");
+            fixture.write(path, &(text + "\n"));
+        }
+        fixture
+    }
+
+    pub(crate) fn machine(&self) -> Machine {
+        reading::machine(&self.0)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Carries a command out on these files; settings of the server are handed back.
+    fn carry_out(&self, command: &str) -> Vec<(String, String)> {
+        let mut words = command.split_whitespace();
+        match words.next().unwrap() {
+            "sysctl" => {
+                let (_, assignments) = command.split_once("-w ").unwrap();
+                match assignments.split_once("='") {
+                    Some((name, value)) => self.sysctl(name, value.trim_end_matches('\'')),
+                    None => assignments.split(' ').for_each(|assignment| {
+                        let (name, value) = assignment.split_once('=').unwrap();
+                        self.sysctl(name, value);
+                    }),
+                }
+            }
+            "ulimit" => {
+                let limit = words.nth(1).unwrap();
+                self.write(
+                    "proc/self/limits",
+                    &format!("Max open files  {limit}  {limit}  files\n"),
+                );
+            }
+            "mkdir" => {
+                let (_, limit) = command.split_once("LimitNOFILE=").unwrap();
+                let limit = limit.split('\\').next().unwrap();
+                self.write(
+                    "proc/self/limits",
+                    &format!("Max open files  {limit}  {limit}  files\n"),
+                );
+            }
+            "export" => {
+                let settings = words.filter_map(|word| word.split_once('='));
+                return settings
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect();
+            }
+            "for" | "systemctl" => {
+                let script = command.trim_start_matches("systemctl stop irqbalance; ");
+                let root = self.0.display();
+                let script = script
+                    .replace("/sys/", &format!("{root}/sys/"))
+                    .replace("/proc/", &format!("{root}/proc/"))
+                    // The kernel makes one of the other.
+                    .replace("smp_affinity_list", "effective_affinity_list");
+                assert!(
+                    Command::new("sh")
+                        .args(["-c", &script])
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+            }
+            other => panic!("{other}: what does it do?"),
+        }
+        Vec::new()
+    }
+
+    fn sysctl(&self, name: &str, value: &str) {
+        self.write(&format!("proc/sys/{}", name.replace('.', "/")), value);
+        if name == "fs.file-max" {
+            self.write("proc/sys/fs/file-nr", &format!("100\t0\t{value}\n"));
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // A folder that stays does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a server with these settings wants, open to other machines, on all CPUs.
+pub(crate) fn target(machine: &Machine, connections: u64, settings: &[(&str, &str)]) -> Target {
+    let sources = Sources::new(
+        vec![("listen".to_owned(), "0.0.0.0:8000".to_owned())],
+        settings.iter().map(|(name, value)| (name.into(), value.into())),
+    );
+    let config = sources.load().unwrap().config;
+    let allowed: Vec<usize> = machine.cpus.iter().map(|cpu| cpu.number).collect();
+    let cpus = Cpus::new(&allowed, allowed.len(), &machine.cpus);
+    Target::new(&config, Some(connections), cpus.placement(&config.cores), true)
+}
+
+fn of_level(findings: &[Finding], level: Level) -> Vec<&'static str> {
+    let found = findings.iter().filter(|finding| finding.level == level);
+    found.map(|finding| finding.subject).collect()
+}
+
+#[test]
+fn a_bare_metal_machine_is_read() {
+    let machine = Fixture::new("bare-metal").machine();
+    assert_eq!(machine.open_files_hard, Some(524_288));
+    assert!(machine.may_raise_limits);
+    assert_eq!(machine.files_open, Some(5120));
+    assert_eq!(machine.tcp_mem, Some([1_542_000, 2_056_001, 3_084_000]));
+    assert_eq!(machine.memory_available, Some(120 << 30));
+    assert_eq!(machine.cgroup, Cgroup::default());
+    assert_eq!(machine.cpus.len(), 32);
+    assert_eq!(machine.cpus[24].siblings, [8, 24]);
+    assert_eq!(machine.cpus[24].node, Some(1));
+    // eth1 is down, docker0 and lo have no device; the ninth interrupt has never fired.
+    assert_eq!(machine.cards.len(), 1);
+    let card = &machine.cards[0];
+    assert_eq!(
+        (card.name.as_str(), card.node, card.receive_queues),
+        ("eth0", Some(1), 8)
+    );
+    assert_eq!(card.interrupts.len(), 8);
+}
+
+#[test]
+fn control_groups_of_both_versions_bind() {
+    let second = Fixture::new("container-v2").machine();
+    assert_eq!(second.cgroup.memory_bytes_max, Some(512 << 20));
+    assert_eq!(second.cgroup.cpu_millis, Some(1500));
+    let first = Fixture::new("container-v1").machine();
+    assert_eq!(first.cgroup.memory_bytes_max, Some(1 << 30));
+    assert_eq!(first.cgroup.cpu_millis, Some(2000));
+}
+
+#[test]
+fn a_group_is_bound_by_those_around_it() {
+    let fixture = Fixture::new("bare-metal");
+    fixture.write("sys/fs/cgroup/user.slice/memory.max", "1073741824\n");
+    fixture.write(
+        "sys/fs/cgroup/user.slice/session-1.scope/memory.max",
+        "4294967296\n",
+    );
+    assert_eq!(fixture.machine().cgroup.memory_bytes_max, Some(1 << 30));
+}
+
+#[test]
+fn version_1_without_a_limit_has_none() {
+    let fixture = Fixture::new("container-v1");
+    fixture.write(
+        "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "9223372036854771712\n",
+    );
+    fixture.write("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+    assert_eq!(fixture.machine().cgroup, Cgroup::default());
+}
+
+#[test]
+fn nothing_is_concluded_from_files_that_are_not_there() {
+    let machine = reading::machine(Path::new("/nowhere"));
+    let mut target = target(&machine, 1_000_000, &[("RINGCAST_CORES", "128")]);
+    target.placement = (0..128).collect();
+    let capacity = Capacity::of(&machine, &target);
+    assert_eq!(capacity.connections, None);
+    assert!(summary(&machine, &target).starts_with("how many connections cannot be told here"));
+    assert_eq!(of_level(&findings(&machine, &target), Level::Stops), [""; 0]);
+}
+
+#[test]
+fn the_tightest_limit_binds_first() {
+    let fixture = Fixture::new("bare-metal");
+    let machine = fixture.machine();
+    let target = target(&machine, 1_000_000, &[]);
+    let capacity = Capacity::of(&machine, &target);
+    assert_eq!(capacity.bounds[0].limit, "nf_conntrack_max");
+    assert_eq!(capacity.connections, Some(262_144 - 1200));
+    fixture.sysctl("net.netfilter.nf_conntrack_max", "100000000");
+    let next = Capacity::of(&fixture.machine(), &target);
+    assert_eq!(next.bounds[0].limit, "fs.epoll.max_user_watches");
+    // 32 tables of 524,288, less what is spared in each.
+    let files = next
+        .bounds
+        .iter()
+        .find(|bound| bound.limit == "open files")
+        .unwrap();
+    assert_eq!(files.connections, 32 * (524_288 - 64 - 4 * 32));
+}
+
+#[test]
+fn the_configuration_and_a_shared_table_bind_as_well() {
+    let machine = Fixture::new("container-v1").machine();
+    let own = target(&machine, 1000, &[("RINGCAST_CONNECTIONS_PER_CORE_MAX", "10")]);
+    assert_eq!(Capacity::of(&machine, &own).connections, Some(40));
+    assert_eq!(
+        of_level(&findings(&machine, &own), Level::Stops),
+        ["connections_per_core_max"]
+    );
+    let shared = target(&machine, 1000, &[("RINGCAST_FD_TABLES", "shared")]);
+    assert_eq!(
+        Capacity::of(&machine, &shared).connections,
+        Some(4 * (1024 - 64 - 16))
+    );
+}
+
+#[test]
+fn a_limit_stops_one_connection_beyond_it_and_not_before() {
+    let machine = Fixture::new("container-v1").machine();
+    let room = Capacity::of(&machine, &target(&machine, 1, &[]))
+        .connections
+        .unwrap();
+    assert_eq!(room, 4 * (4096 - 64 - 16));
+    let stops = |connections| {
+        of_level(
+            &findings(&machine, &target(&machine, connections, &[])),
+            Level::Stops,
+        )
+    };
+    assert_eq!(stops(room), [""; 0]);
+    assert_eq!(stops(room + 1), ["open files"]);
+}
+
+#[test]
+fn memory_that_is_said_to_be_enough_is() {
+    let machine = Fixture::new("container-v2").machine();
+    let room = Capacity::of(&machine, &target(&machine, 1, &[]))
+        .connections
+        .unwrap();
+    let stops = |connections| {
+        of_level(
+            &findings(&machine, &target(&machine, connections, &[])),
+            Level::Stops,
+        )
+    };
+    assert_eq!(stops(room), [""; 0]);
+    assert_eq!(stops(room + 1), ["memory of the control group"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_bare_metal_machine_is_found() {
+    let machine = Fixture::new("bare-metal").machine();
+    let findings = findings(&machine, &target(&machine, 1_000_000, &[]));
+    assert_eq!(
+        of_level(&findings, Level::Stops),
+        ["net.netfilter.nf_conntrack_max"]
+    );
+    assert_eq!(
+        of_level(&findings, Level::Slows),
+        ["frequency governor", "interrupts of a network card"]
+    );
+    let notes = of_level(&findings, Level::Note);
+    assert!(
+        notes.contains(&"hyperthreads") && notes.contains(&"memory nodes"),
+        "{notes:?}"
+    );
+    // Loops on the physical cores of the card's node.
+    let near = findings
+        .iter()
+        .find(|finding| finding.subject == "memory nodes")
+        .unwrap();
+    assert_eq!(near.commands, ["export RINGCAST_CORES=8-15"]);
+}
+
+#[test]
+fn cores_by_number_take_physical_cores_first() {
+    for (name, count, placement) in [
+        ("container-v1", 2, vec![0, 2]),
+        ("container-v1", 4, vec![0, 2, 1, 3]),
+        ("bare-metal", 16, (0..16).collect()),
+    ] {
+        let machine = Fixture::new(name).machine();
+        let allowed: Vec<usize> = machine.cpus.iter().map(|cpu| cpu.number).collect();
+        let cpus = Cpus::new(&allowed, allowed.len(), &machine.cpus);
+        assert_eq!(cpus.placement(&Cores::Count(count)), placement, "{name}");
+    }
+}
+
+#[test]
+fn clients_on_this_machine_come_through_no_card() {
+    let machine = Fixture::new("bare-metal").machine();
+    let mut target = target(&machine, 1000, &[]);
+    target.remote = false;
+    let findings = findings(&machine, &target);
+    assert!(
+        findings
+            .iter()
+            .all(|finding| finding.subject != "interrupts of a network card")
+    );
+}
+
+/// Carries the first command of every finding out, on a copy of the machine, and looks again. What several commands
+/// mend in turn matters less after the first.
+#[test]
+fn the_first_command_of_a_finding_mends_it() {
+    let without = [
+        // Memory cannot be had by command; a container's is another program's to give.
+        "memory",
+        "memory of the control group",
+    ];
+    for (name, connections) in [
+        ("bare-metal", 30_000_000),
+        ("container-v1", 3_000_000),
+        // Few enough for event loops that take turns.
+        ("container-v1", 100_000),
+        ("container-v2", 3_000_000),
+    ] {
+        let before = Fixture::new(name).machine();
+        // Cores by number: hyperthreads of both nodes are in use where there are such.
+        let settings = [
+            ("RINGCAST_CORES", "24"),
+            ("RINGCAST_CONNECTIONS_PER_CORE_MAX", "1000"),
+        ];
+        let all = findings(&before, &target(&before, connections, &settings));
+        let wrong: Vec<&Finding> = all
+            .iter()
+            .filter(|finding| finding.level != Level::Fine)
+            .collect();
+        assert!(wrong.len() > 4, "{name}: {wrong:?}");
+        for finding in wrong
+            .into_iter()
+            .filter(|finding| !without.contains(&finding.subject))
+        {
+            let fixture = Fixture::new(name);
+            let mended = fixture.carry_out(&finding.commands[0]);
+            let mut settings: Vec<(&str, &str)> = settings.to_vec();
+            settings.retain(|(name, _)| mended.iter().all(|(other, _)| other != name));
+            settings.extend(mended.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            let after = fixture.machine();
+            let now = findings(&after, &target(&after, connections, &settings));
+            let same = now.iter().find(|other| other.subject == finding.subject);
+            assert!(
+                same.is_none_or(|same| same.level > finding.level),
+                "{name}: after {:?}: {same:?}",
+                finding.commands[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_start_says_in_a_line_what_binds_and_what_there_is_to_see() {
+    let machine = Fixture::new("bare-metal").machine();
+    assert_eq!(
+        summary(&machine, &target(&machine, 1_000_000, &[])),
+        "up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by fs.epoll.max_user_watches; \
+         for 1,000,000, 1 in the way and 2 to improve: see `ringcast tuning`"
+    );
+}
+
+#[test]
+fn one_queue_is_passed_on_and_one_table_is_split() {
+    let machine = Fixture::new("container-v1").machine();
+    let mut target = target(&machine, 1000, &[]);
+    target.own_fd_tables = false;
+    let findings = findings(&machine, &target);
+    let command = |subject| {
+        let finding = findings.iter().find(|finding| finding.subject == subject);
+        finding
+            .and_then(|finding| finding.commands.first())
+            .map(String::as_str)
+    };
+    assert_eq!(
+        command("interrupts of a network card"),
+        Some("for queue in /sys/class/net/eth0/queues/rx-*; do echo 0000000f > $queue/rps_cpus; done")
+    );
+    let split = command("descriptor tables").unwrap();
+    assert!(split.starts_with("docker run --security-opt seccomp="), "{split}");
+}
