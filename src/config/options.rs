@@ -276,7 +276,7 @@ pub const SETTINGS: &[Setting] = &[
         "cores",
         TextOrNumber,
         "auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)",
-        "Event loops: `auto` (one for each CPU this process may run on), how many, or a list of CPUs such as `0-3,6`",
+        "Event loops: `auto` (one for each CPU this process may run on, within its quota), how many, or a list of CPUs such as `0-3,6`",
         |config, text| {
             config.cores = text.parse().ok()?;
             Some(())

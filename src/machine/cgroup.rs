@@ -25,19 +25,19 @@ impl Cgroup {
             if controllers.is_empty() {
                 for folder in ["", "unified"].iter().flat_map(|mount| folders(mount, path)) {
                     found.limit(
-                        number(root, &folder.join("memory.max")),
+                        number(root, folder.join("memory.max")),
                         cpu_max(root, &folder.join("cpu.max")),
                     );
                 }
             } else if controllers.split(',').any(|name| name == "memory") {
                 for folder in folders(controllers, path) {
-                    let limit = number(root, &folder.join("memory.limit_in_bytes"));
+                    let limit = number(root, folder.join("memory.limit_in_bytes"));
                     found.limit(limit.filter(|bytes| *bytes < UNLIMITED), None);
                 }
             } else if controllers.split(',').any(|name| name == "cpu") {
                 for folder in ["cpu", controllers].iter().flat_map(|mount| folders(mount, path)) {
-                    let quota = number(root, &folder.join("cpu.cfs_quota_us"));
-                    let period = number(root, &folder.join("cpu.cfs_period_us"));
+                    let quota = number(root, folder.join("cpu.cfs_quota_us"));
+                    let period = number(root, folder.join("cpu.cfs_period_us"));
                     found.limit(None, quota.zip(period).and_then(millis));
                 }
             }

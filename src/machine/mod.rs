@@ -128,7 +128,7 @@ impl Target {
             most => u64::from(most),
         };
         Target {
-            connections: connections.unwrap_or(per_core * count(&placement)),
+            connections: connections.unwrap_or_else(|| per_core * count(&placement)),
             placement,
             own_fd_tables: tables_can_be_split && config.fd_tables == FdTables::Auto,
             fd_tables: config.fd_tables,

@@ -331,7 +331,8 @@ fn the_first_command_of_a_finding_mends_it() {
         ("container-v1", 100_000),
         ("container-v2", 3_000_000),
     ] {
-        let before = Fixture::new(name).machine();
+        let fixture = Fixture::new(name);
+        let before = fixture.machine();
         // Cores by number: hyperthreads of both nodes are in use where there are such.
         let settings = [
             ("RINGCAST_CORES", "24"),
@@ -347,7 +348,6 @@ fn the_first_command_of_a_finding_mends_it() {
             .into_iter()
             .filter(|finding| !without.contains(&finding.subject))
         {
-            let fixture = Fixture::new(name);
             let mended = fixture.carry_out(&finding.commands[0]);
             let mut settings: Vec<(&str, &str)> = settings.to_vec();
             settings.retain(|(name, _)| mended.iter().all(|(other, _)| other != name));
@@ -392,4 +392,49 @@ fn one_queue_is_passed_on_and_one_table_is_split() {
     );
     let split = command("descriptor tables").unwrap();
     assert!(split.starts_with("docker run --security-opt seccomp="), "{split}");
+}
+
+#[test]
+fn the_scripts_do_as_they_say() {
+    let fixture = Fixture::new("bare-metal");
+    let script = |words: &[&str]| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
+        let mut command = Command::new("sh");
+        command
+            .arg(folder.join(words[0]))
+            .args(&words[1..])
+            .env("ROOT", &fixture.0);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let read = |path: &str| fs::read_to_string(fixture.0.join(path)).unwrap();
+
+    // `show` changes nothing.
+    assert_eq!(script(&["irq.sh", "eth0", "8-11,24", "show"]).lines().count(), 9);
+    assert_eq!(read("proc/irq/121/smp_affinity_list"), "0-31\n");
+    script(&["irq.sh", "eth0", "8-11,24"]);
+    let affinities = (120..129).map(|irq| read(&format!("proc/irq/{irq}/smp_affinity_list")));
+    let affinities: String = affinities.collect();
+    assert_eq!(affinities, "8\n9\n10\n11\n24\n8\n9\n10\n11\n");
+
+    script(&["rps-xps.sh", "eth0", "0-1,31"]);
+    assert_eq!(fixture.machine().cards[0].rps_cpus, [0, 1, 31]);
+    let senders = (0..8).map(|queue| read(&format!("sys/class/net/eth0/queues/tx-{queue}/xps_cpus")));
+    let senders: Vec<_> = senders.map(|mask| reading::cpu_mask(&mask).unwrap()).collect();
+    assert_eq!(senders[..4], [vec![0], vec![1], vec![31], vec![]]);
+    script(&["rps-xps.sh", "eth0", "off"]);
+    assert_eq!(fixture.machine().cards[0].rps_cpus, [0; 0]);
+
+    for cpu in 8..16 {
+        fixture.write(&format!("sys/devices/system/node/node1/cpu{cpu}/online"), "1\n");
+        fixture.write(
+            &format!("sys/devices/system/node/node1/cpu{}/online", cpu + 16),
+            "1\n",
+        );
+    }
+    assert_eq!(
+        script(&["numa.sh", "eth0"]),
+        "node 1, CPUs 8,9,10,11,12,13,14,15\n"
+    );
 }

@@ -116,7 +116,7 @@ fn interrupts(card: &Card, target: &Target) -> Finding {
     Finding::new(
         "interrupts of a network card",
         format!(
-            "{}: {} receive queues, interrupts on CPUs {}{passed_on}: {receiving} receive",
+            "{}: receive queues: {}, interrupts on CPUs {}{passed_on}, CPUs that receive: {receiving}",
             card.name,
             card.receive_queues,
             ranges(&hard),
