@@ -4,18 +4,12 @@
 //! shared memory goes through here: loom has to visit every order of these operations.
 
 #[cfg(not(ringcast_loom))]
-pub(crate) use std::{
-    hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
-    thread::yield_now,
-};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 #[cfg(ringcast_loom)]
 pub(crate) use loom::{
     cell::UnsafeCell,
-    hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
-    thread::yield_now,
 };
 
 /// A cell with loom's interface: loom checks each access against all others, so an access has a beginning and an end.

@@ -18,6 +18,11 @@ impl Sequence {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// The place behind this one.
+    pub const fn next(self) -> Sequence {
+        Sequence(self.0 + 1)
+    }
 }
 
 /// A publication, read in place in the memory of the core that published it.

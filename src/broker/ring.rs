@@ -1,7 +1,8 @@
 //! Slots, sequences, cursors, back-pressure: the only lock-free algorithm.
 //!
 //! Every publication of every core passes through one ring of slots, and every core reads every slot. A core calls
-//! [`Ring::next`] until there is no more, then [`Ring::release`]; it publishes with [`Ring::try_publish`].
+//! [`Ring::next`] until there is no more, then [`Ring::release`]; it publishes with [`Ring::try_publish`]. A core that
+//! takes its time over a publication reads it with [`Ring::front`], as often as it likes, until [`Ring::pass`].
 //!
 //! ```text
 //!            sequence  …  41   42   43   44   45   46  …            slot of a sequence: sequence mod slots
@@ -22,12 +23,13 @@
 //! 2. From its publish until every cursor has passed it, a slot does not change. Follows from 1.
 //! 3. From its publish until every cursor has passed it, a buffer is neither written nor freed: it lies in
 //!    `outstanding`, which only [`Ring::reclaim`] and `drop` empty.
-//! 4. A cursor never passes what its core still borrows: a [`Delivery`] borrows the [`Ring`] mutably, and the cursor
-//!    is stored by [`Ring::release`] and `drop` alone.
+//! 4. A cursor never passes what its core still borrows: a [`Delivery`] borrows the [`Ring`], and the cursor is stored
+//!    by [`Ring::release`] and `drop` alone, which need it mutably. Nor what its core has not passed: the cursor is
+//!    never ahead of `next`.
 //! 5. Between claim and publish nothing waits, allocates or can fail.
 //!
-//! Waiting. [`Ring::next_until`] waits for slots that are claimed and not yet published, and by 5 their claimers wait
-//! for nobody. [`Ring::try_publish`] never waits: a core that finds the ring full reads on and tries again later, so no
+//! Waiting. Nothing here waits. A slot may be claimed and not yet published: then there is nothing to read, but its core
+//! does not sleep, and by 5 the claimer waits for nobody. [`Ring::try_publish`] does not wait either: a core that finds the ring full reads on and tries again later, so no
 //! two cores ever wait for each other. Nobody tells it that there is room, so it must not sleep without a time limit
 //! while it has something to publish; and it may be its own cursor that is in the way.
 //!
@@ -57,14 +59,10 @@ use super::directory::Directory;
 use super::hash::ChannelHash;
 use super::pool::Pool;
 use super::publication::{self, Publication, Sequence};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, fence, spin_loop, yield_now};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, fence};
 
 /// Under pressure, a producer looks for sleeping cores once per so many of its publications.
 pub const PRESSURE_CHECK_EVERY: usize = 16;
-
-/// Turns of a busy wait before the thread lets others run: a claimer is between two instructions, unless the system
-/// has taken its CPU.
-const SPINS_MAX: u32 = 128;
 
 /// One core's end of the ring.
 #[derive(Debug)]
@@ -159,49 +157,35 @@ impl Ring {
         reason = "an item borrows the ring, so this is no Iterator"
     )]
     pub fn next(&mut self) -> Option<Delivery<'_>> {
-        let slot = self.shared.slot(self.next);
-        if slot.sequence.load(Ordering::Acquire) != self.next {
-            return None;
-        }
-        let sequence = Sequence(self.next);
+        let delivery = self.shared.published(self.next)?;
         self.next += 1;
-        // SAFETY: invariant 2: it was published, as the acquire load has seen, and our cursor has not passed it.
-        let entry = slot.entry.with(|entry| unsafe { *entry });
-        // SAFETY: invariants 3 and 4: the buffer stays while our cursor has not passed it, and the cursor stays while
-        // the returned borrow of `self` lives.
-        let buffer = unsafe { &*entry.buffer };
-        Some(Delivery {
-            hash: entry.hash,
-            publication: Publication::new(sequence, buffer),
-        })
+        Some(delivery)
     }
 
-    /// The next publication before `target`; waits for one that is claimed and not yet published. `target` comes from
-    /// [`Ring::claimed`].
-    pub fn next_until(&mut self, target: Sequence) -> Option<Delivery<'_>> {
-        if self.next >= target.0 {
-            return None;
-        }
-        let mut spins = 0;
-        while self.shared.slot(self.next).sequence.load(Ordering::Acquire) != self.next {
-            if spins < SPINS_MAX {
-                spins += 1;
-                spin_loop();
-            } else {
-                yield_now();
-            }
-        }
-        self.next()
+    /// What [`Ring::next`] would return; it stays the next.
+    pub fn front(&self) -> Option<Delivery<'_>> {
+        self.shared.published(self.next)
     }
 
-    /// The end of all that has been claimed. A core that is about to change who is subscribed drains the ring up to
-    /// here first, so that a subscription gets exactly the publications that come after it.
+    /// Goes on behind what [`Ring::front`] has returned.
+    pub fn pass(&mut self) {
+        debug_assert!(self.front().is_some(), "only what was read is passed");
+        self.next += 1;
+    }
+
+    /// Whether this core has gone on behind all before `place`, such as [`Ring::claimed`] was.
+    pub fn has_passed(&self, place: Sequence) -> bool {
+        self.next >= place.0
+    }
+
+    /// The end of all that has been claimed. A core that is to change who is subscribed passes this place first, so that
+    /// a subscription gets nothing that was published before it was asked for.
     pub fn claimed(&self) -> Sequence {
         // Relaxed: what happened before this call, on any core, had raised the head before.
         Sequence(self.shared.head.0.load(Ordering::Relaxed))
     }
 
-    /// Gives back the slots of all that was taken by [`Ring::next`]. Once per batch: it costs the producers a miss.
+    /// Gives back the slots of all that was passed. Once per batch: it costs the producers a miss.
     pub fn release(&mut self) {
         if self.released != self.next {
             self.released = self.next;
@@ -389,6 +373,23 @@ impl Shared {
         self.slots.len() as u64
     }
 
+    /// What was published under a sequence that the caller's cursor has not passed, if it is there.
+    fn published(&self, sequence: u64) -> Option<Delivery<'_>> {
+        let slot = self.slot(sequence);
+        if slot.sequence.load(Ordering::Acquire) != sequence {
+            return None;
+        }
+        // SAFETY: invariant 2: it was published, as the acquire load has seen, and the caller's cursor has not passed it.
+        let entry = slot.entry.with(|entry| unsafe { *entry });
+        // SAFETY: invariants 3 and 4: the buffer stays while that cursor has not passed it, and the cursor stays while the
+        // caller's borrow of its ring lives.
+        let buffer = unsafe { &*entry.buffer };
+        Some(Delivery {
+            hash: entry.hash,
+            publication: Publication::new(Sequence(sequence), buffer),
+        })
+    }
+
     /// Fills and publishes the slot of a sequence that the caller has claimed, with a buffer that it will keep.
     fn publish(&self, sequence: u64, hash: ChannelHash, buffer: &[u8]) {
         let slot = self.slot(sequence);
@@ -427,7 +428,7 @@ impl Shared {
 #[repr(C, align(32))]
 struct Slot {
     /// The sequence that was published here last. Stored with release by its claimer, which orders the entry and the
-    /// buffer before it; loaded with acquire by every reader, in `next` and `next_until`.
+    /// buffer before it; loaded with acquire by every reader, in `published`.
     sequence: AtomicU64,
     entry: UnsafeCell<Entry>,
 }

@@ -11,11 +11,17 @@
 //! Memory, beside the name itself: 16 bytes for a connection with one subscription and 4 in its channel; about 56 for a
 //! channel with one subscriber, and nothing allocated for either list. Memory of lists that have shrunk goes back.
 //!
+//! A publication to a large channel pauses on its way, and subscribers come and go meanwhile. Its walk goes from the
+//! end of the list to the beginning: who joins stands behind it, and who leaves from before it is replaced from before
+//! it, so that it comes once to each who is subscribed throughout, and to nobody who joined after it began. One
+//! publication is under way at a time, so there is one walk.
+//!
 //! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
 //! 1. `channels[e.channel].subscribers[e.position]` is the connection that has the entry `e`, and each subscriber has
 //!    such an entry.
 //! 2. The entries of a connection are in ascending order of their channel ids, each once.
 //! 3. A channel exists while it has subscribers, and is in the table and counted by the directory while it exists.
+//! 4. The walk has yet to come to `subscribers[..walk.left]` of its channel, and to nobody else.
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
 
@@ -35,6 +41,7 @@ pub struct Subscriptions {
     connections: Vec<Held>,
     interest: Interest,
     len: u64,
+    walk: Walk,
 }
 
 impl Subscriptions {
@@ -46,12 +53,13 @@ impl Subscriptions {
             connections: Vec::new(),
             interest,
             len: 0,
+            walk: Walk::default(),
         }
     }
 
     /// Subscribes a connection. At the limit a repeated subscribe is refused too, as the reference does.
     ///
-    /// The caller first drains the ring up to [`Ring::claimed`](super::Ring::claimed).
+    /// The caller first passes [`Ring::claimed`](super::Ring::claimed).
     pub fn subscribe(
         &mut self,
         connection: u32,
@@ -80,7 +88,7 @@ impl Subscriptions {
         SubscribeOutcome::Subscribed
     }
 
-    /// Unsubscribes a connection. The caller first drains the ring, as for [`Subscriptions::subscribe`].
+    /// Unsubscribes a connection. The caller first passes the same place as for [`Subscriptions::subscribe`].
     pub fn unsubscribe(&mut self, connection: u32, name: &[u8], hash: ChannelHash) -> UnsubscribeOutcome {
         let Some(channel) = self.find(hash, || name) else {
             return UnsubscribeOutcome::NotSubscribed;
@@ -106,13 +114,31 @@ impl Subscriptions {
         }
     }
 
-    /// The connections that are subscribed to a channel, in no particular order. `name` is asked only when a channel
-    /// with this hash is known: for most publications of others, their memory is then not touched.
-    pub fn subscribers<'n>(&self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) -> &[u32] {
-        match self.find(hash, name) {
-            Some(channel) => self.channel(channel).subscribers.as_slice(),
-            None => &[],
+    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is asked only when
+    /// a channel with this hash is known: for most publications of others, their memory is then not touched.
+    pub fn begin_walk<'n>(&mut self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) {
+        self.walk = match self.find(hash, name) {
+            Some(channel) => {
+                let left = self.channel(channel).subscribers.len();
+                Walk { channel, left }
+            }
+            None => Walk::default(),
+        };
+    }
+
+    /// The next connections of the walk, at most `max`; none when it is over.
+    pub fn walk(&mut self, max: usize) -> &[u32] {
+        let Walk { channel, left: end } = self.walk;
+        if end == 0 {
+            return &[];
         }
+        self.walk.left = end.saturating_sub(u32::try_from(max).unwrap_or(u32::MAX));
+        &self.channel(channel).subscribers.as_slice()[self.walk.left as usize..end as usize]
+    }
+
+    /// Whether the walk has come to all it had to come to.
+    pub fn is_walk_over(&self) -> bool {
+        self.walk.left == 0
     }
 
     /// The names of a connection's channels, in the order in which it subscribed. Allocates, to sort them.
@@ -188,9 +214,19 @@ impl Subscriptions {
     }
 
     /// Ends a subscription whose entry has been taken from its connection.
-    fn leave(&mut self, entry: Entry) {
+    fn leave(&mut self, mut entry: Entry) {
         self.len -= 1;
         let channel = &mut self.channels[entry.channel as usize];
+        if entry.channel == self.walk.channel && entry.position < self.walk.left {
+            // What fills its place from the end may have been walked: so it changes places with the last that has not.
+            self.walk.left -= 1;
+            if entry.position < self.walk.left {
+                let subscribers = channel.subscribers.as_mut_slice();
+                subscribers.swap(entry.position as usize, self.walk.left as usize);
+                self.connections[subscribers[entry.position as usize] as usize].moved(entry);
+                entry.position = self.walk.left;
+            }
+        }
         channel.subscribers.swap_remove(entry.position);
         let subscribers = channel.subscribers.as_slice();
         if subscribers.is_empty() {
@@ -224,6 +260,14 @@ struct Channel {
     subscribers: Subscribers,
 }
 
+/// A walk along the subscribers of a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    channel: u32,
+    /// How many it has yet to come to; with none, the channel may be gone.
+    left: u32,
+}
+
 /// The connections subscribed to one channel; one needs no allocation.
 #[derive(Debug)]
 enum Subscribers {
@@ -239,9 +283,20 @@ impl Subscribers {
         }
     }
 
+    fn as_mut_slice(&mut self) -> &mut [u32] {
+        match self {
+            Subscribers::One(connection) => std::slice::from_mut(connection),
+            Subscribers::Many(connections) => connections,
+        }
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.as_slice().len()).expect("connections have 32-bit indexes")
+    }
+
     /// Appends a connection and says where.
     fn push(&mut self, connection: u32) -> u32 {
-        let position = u32::try_from(self.as_slice().len()).expect("connections have 32-bit indexes");
+        let position = self.len();
         match self {
             Subscribers::One(first) => *self = Subscribers::Many(vec![*first, connection]),
             Subscribers::Many(none) if none.capacity() == 0 => *self = Subscribers::One(connection),

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use mio::Token;
 use mio::net::TcpStream;
 
+use crate::broker::Sequence;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
@@ -40,8 +41,8 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     /// The visit of the wheel that counts; others are stale.
     pub(super) armed: Uptime,
-    /// Whether it is in the list of outboxes to flush.
-    pub(super) dirty: bool,
+    /// Which list of outboxes to flush it is in.
+    pub(super) lane: Lane,
     /// Whether the socket may hold input that no event will tell about.
     pub(super) unread: bool,
     /// Whether it is in the list of those to read first in the next turn.
@@ -53,6 +54,17 @@ pub(super) struct Connection {
     pub(super) leftover: Box<[u8]>,
     pub(super) stalled: Option<Box<Stalled>>,
     pub(super) phase: Phase,
+}
+
+/// When an outbox is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Nothing waits, or the socket takes no more.
+    Idle,
+    /// In its turn, as far as the time for that reaches.
+    Bulk,
+    /// At the end of this turn.
+    Prompt,
 }
 
 /// Where a connection is in its life.
@@ -91,12 +103,24 @@ pub(super) struct Open {
 #[derive(Debug)]
 pub(super) struct Stalled {
     pub(super) decisions: Decisions,
-    /// The decision that did not succeed.
+    /// The decision that is next.
     pub(super) at: usize,
+    pub(super) awaited: Awaited,
     /// How the connection ends afterwards, if it does.
     pub(super) then: Option<CloseReason>,
     /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
     pub(super) waited: bool,
+}
+
+/// What must be delivered before the next decision is carried out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Awaited {
+    /// That is not known yet.
+    Unknown,
+    /// All before this place, since the decision before published there: what follows comes behind the own copy.
+    Published(Sequence),
+    /// All before this place, since the decision changes what is subscribed, and so much was published when it was made.
+    Asked(Sequence),
 }
 
 impl ConnectionId {
@@ -138,6 +162,7 @@ impl Stalled {
         Stalled {
             decisions,
             at: 0,
+            awaited: Awaited::Unknown,
             then: result.err(),
             waited: false,
         }

@@ -1,11 +1,17 @@
 //! The connections of one core, and what waits to be sent to them.
 //!
+//! Replies leave at the end of the turn. Publications to many, and heartbeats, leave in the order in which they were
+//! queued, as far as the time of the turn reaches: the rest are sent in later turns, and meanwhile publications that
+//! follow join them in their outboxes, to leave with the same system call.
+//!
 //! Invariants
-//! 1. Every connection with bytes in its outbox is in `dirty`, or its outbox is blocked and the poll will tell.
-//! 2. `queued_bytes` is the sum of all outboxes.
+//! 1. Every connection with bytes in its outbox is in the list of its lane, or its outbox is blocked, its lane is
+//!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
+//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked.
 //! 3. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
 //!    list is being walked.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -18,7 +24,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, OpCode};
 
-use super::connection::{Connection, ConnectionId, Phase};
+use super::connection::{Connection, ConnectionId, Lane, Phase};
 use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 
 /// The table.
@@ -29,12 +35,16 @@ pub(super) struct Connections {
     shrink_at: usize,
     generation: u32,
     pool: Pool,
-    dirty: Vec<u32>,
+    /// The lane of what is sent now.
+    pub(super) lane: Lane,
+    prompt: Vec<u32>,
+    bulk: VecDeque<u32>,
+    /// Places that were ever taken from the front of `bulk`.
+    bulk_taken: u64,
     pub(super) ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
     pub(super) resumed: Vec<ConnectionId>,
     queued_bytes: usize,
-    /// Bytes queued since the last flush.
     unflushed_bytes: usize,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
@@ -53,7 +63,10 @@ impl Connections {
             shrink_at: 0,
             generation: 0,
             pool: Pool::default(),
-            dirty: Vec::new(),
+            lane: Lane::Prompt,
+            prompt: Vec::new(),
+            bulk: VecDeque::new(),
+            bulk_taken: 0,
             ending: Vec::new(),
             resumed: Vec::new(),
             queued_bytes: 0,
@@ -90,7 +103,7 @@ impl Connections {
             stream,
             id,
             armed: Uptime::NEVER,
-            dirty: false,
+            lane: Lane::Idle,
             unread: false,
             unfinished: false,
             held_back: false,
@@ -107,7 +120,7 @@ impl Connections {
     pub(super) fn remove(&mut self, id: ConnectionId) {
         if self.get(id).is_some() {
             let mut connection = self.slab.remove(id.index() as usize);
-            self.queued_bytes -= connection.outbox.len();
+            self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
             if self.slab.len() <= self.shrink_at {
                 // Walks the table, so next when half of these are gone as well.
@@ -189,12 +202,21 @@ impl Connections {
         push(&mut connection.outbox, &mut self.pool);
         let after = connection.outbox.len();
         self.queued_bytes += after - before;
-        self.unflushed_bytes += after - before;
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += after - before;
+        }
         if after > self.outbox_bytes_max && !connection.held_back {
             connection.held_back = true;
             self.metrics.limit_hit(Limit::OutboxReplies);
         }
-        mark_dirty(connection, &mut self.dirty);
+        self.mark(id.index(), self.lane);
+    }
+
+    /// How many more subscribers a publication may be queued for before something is flushed.
+    pub(super) fn room(&self, frame_bytes: usize) -> usize {
+        let bytes = UNFLUSHED_BYTES_MAX.saturating_sub(self.unflushed_bytes);
+        let buffers = POOLED_BUFFERS_MAX.saturating_sub(self.bulk.len());
+        buffers.min(bytes.div_ceil(frame_bytes.max(1)))
     }
 
     /// Queues a publication, already a whole frame, for each of `subscribers`; returns how many took it. Those whose
@@ -202,9 +224,6 @@ impl Connections {
     pub(super) fn deliver(&mut self, subscribers: &[u32], frame: &[u8]) -> u64 {
         let mut taken = 0;
         for &index in subscribers {
-            if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX || self.dirty.len() >= POOLED_BUFFERS_MAX {
-                self.flush();
-            }
             if self.outbox_is_full(index, frame.len()) {
                 continue;
             }
@@ -213,8 +232,10 @@ impl Connections {
                 .outbox
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
             self.queued_bytes += frame.len();
-            self.unflushed_bytes += frame.len();
-            mark_dirty(connection, &mut self.dirty);
+            if !connection.outbox.is_blocked() {
+                self.unflushed_bytes += frame.len();
+            }
+            self.mark(index, Lane::Bulk);
             taken += 1;
         }
         self.metrics.messages_sent.add(taken);
@@ -253,8 +274,13 @@ impl Connections {
             return;
         };
         let before = connection.outbox.len();
+        let blocked = connection.outbox.is_blocked();
         connection.outbox.discard_unsent_frames(&mut self.pool);
-        self.queued_bytes -= before - connection.outbox.len();
+        let discarded = before - connection.outbox.len();
+        self.queued_bytes -= discarded;
+        if !blocked {
+            self.unflushed_bytes -= discarded;
+        }
     }
 
     /// The poll says that the socket takes more.
@@ -264,31 +290,59 @@ impl Connections {
             && connection.outbox.is_blocked()
         {
             connection.outbox.unblock();
-            mark_dirty(connection, &mut self.dirty);
+            self.unflushed_bytes += connection.outbox.len();
+            self.mark(id.index(), Lane::Bulk);
         }
     }
 
     /// Whether something was queued after the last flush.
     pub(super) fn has_unflushed(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.prompt.is_empty() || !self.bulk.is_empty()
     }
 
     /// Has our FIN sent as soon as the outbox is empty, now if it is.
     pub(super) fn finish(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.slab.get_mut(id.index() as usize)
-            && connection.id == id
-        {
-            mark_dirty(connection, &mut self.dirty);
+        if self.get(id).is_some() {
+            self.mark(id.index(), Lane::Prompt);
         }
     }
 
-    /// Sends what waits, each connection's with one system call.
-    pub(super) fn flush(&mut self) {
-        while let Some(index) = self.dirty.pop() {
+    /// Sends what waits, each connection's with one system call: all that is prompt, and of the rest what comes before
+    /// `is_over`, which is asked now and then.
+    pub(super) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
+        while let Some(index) = self.prompt.pop() {
+            self.flush_from(Lane::Prompt, index);
+        }
+        while let Some(index) = self.bulk.pop_front() {
+            self.bulk_taken += 1;
+            self.flush_from(Lane::Bulk, index);
+            if self.bulk_taken.is_multiple_of(FLUSHES_BETWEEN_LOOKS) && is_over() {
+                break;
+            }
+        }
+        self.metrics.outbox_bytes.set(self.queued_bytes as u64);
+    }
+
+    /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
+    /// sent, or found its socket full, when [`Connections::has_flushed`] says so.
+    pub(super) fn end_of_bulk(&self) -> u64 {
+        self.bulk_taken + self.bulk.len() as u64
+    }
+
+    /// Whether the flush has got as far as that.
+    pub(super) fn has_flushed(&self, end_of_bulk: u64) -> bool {
+        self.bulk_taken >= end_of_bulk
+    }
+
+    /// Flushes a connection found in the list of a lane, unless its place there has been left since.
+    fn flush_from(&mut self, lane: Lane, index: u32) {
+        if self
+            .slab
+            .get(index as usize)
+            .is_some_and(|connection| connection.lane == lane)
+        {
             self.flush_one(index);
         }
-        self.unflushed_bytes = 0;
-        self.metrics.outbox_bytes.set(self.queued_bytes as u64);
     }
 
     /// Sends what waits for one connection, out of turn. True if nothing is left.
@@ -300,14 +354,14 @@ impl Connections {
     }
 
     fn flush_one(&mut self, index: u32) {
-        // A place in `dirty` may have been left by a connection that has ended since.
         let Some(connection) = self.slab.get_mut(index as usize) else {
             return;
         };
-        connection.dirty = false;
+        connection.lane = Lane::Idle;
         if connection.outbox.is_blocked() {
             return;
         }
+        self.unflushed_bytes -= connection.outbox.len();
         match connection.outbox.flush(&mut connection.stream, &mut self.pool) {
             Ok((written, flush)) => {
                 self.queued_bytes -= written;
@@ -344,15 +398,136 @@ impl Connections {
             }
         }
     }
-}
 
-fn mark_dirty(connection: &mut Connection, dirty: &mut Vec<u32>) {
-    if !connection.dirty && !connection.outbox.is_blocked() {
-        connection.dirty = true;
-        dirty.push(connection.id.index());
+    /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
+    fn mark(&mut self, index: u32, lane: Lane) {
+        let connection = &mut self.slab[index as usize];
+        if connection.outbox.is_blocked() {
+            return;
+        }
+        match (connection.lane, lane) {
+            (Lane::Idle | Lane::Bulk | Lane::Prompt, Lane::Idle)
+            | (Lane::Prompt, Lane::Bulk | Lane::Prompt)
+            | (Lane::Bulk, Lane::Bulk) => {}
+            (Lane::Idle | Lane::Bulk, Lane::Prompt) => {
+                connection.lane = lane;
+                self.prompt.push(index);
+            }
+            (Lane::Idle, Lane::Bulk) => {
+                connection.lane = lane;
+                self.bulk.push_back(index);
+            }
+        }
+    }
+
+    /// Counts what an outbox holds as gone.
+    fn forget(&mut self, outbox: &Outbox) {
+        self.queued_bytes -= outbox.len();
+        if !outbox.is_blocked() {
+            self.unflushed_bytes -= outbox.len();
+        }
     }
 }
 
-/// A fan-out writes what it has queued before it queues more than this, so that a publication to all connections of a
-/// core takes no more memory than this beyond what slow ones keep.
+/// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
+/// than this beyond what slow ones keep.
 const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A look at the clock costs as much as 1 % of one flush.
+const FLUSHES_BETWEEN_LOOKS: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as Peer};
+
+    use super::*;
+
+    /// So many connections, and their peers.
+    fn connected(count: u32) -> (Connections, Vec<Peer>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connections =
+            Connections::new(1 << 20, SlowConsumer::Close, Arc::new(CoreMetrics::default()));
+        let peers = (0..count).map(|_| {
+            let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let phase = Phase::Emptying {
+                deadline: Uptime::NEVER,
+            };
+            connections
+                .insert(TcpStream::from_std(socket), phase, |_, _| Ok(()))
+                .unwrap();
+            peer
+        });
+        let peers = peers.collect();
+        (connections, peers)
+    }
+
+    /// What has been sent to a peer.
+    fn sent(peer: &mut Peer) -> Vec<u8> {
+        let mut bytes = vec![0; 100];
+        peer.set_nonblocking(true).unwrap();
+        let count = peer.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(count);
+        bytes
+    }
+
+    #[test]
+    fn replies_leave_before_publications_and_those_that_wait_leave_together() {
+        let count = 20;
+        let (mut connections, mut peers) = connected(count);
+        let all: Vec<u32> = (0..count).collect();
+        let first = frame_of(b"one");
+        assert_eq!(connections.deliver(&all, &first), u64::from(count));
+        let end_of_first = connections.end_of_bulk();
+        let last = connections.slab[19].id;
+        connections.send(last, OpCode::Text, b"reply");
+        connections.flush(|| true);
+        let flushed: usize = FLUSHES_BETWEEN_LOOKS.try_into().unwrap();
+        for peer in &mut peers[..flushed] {
+            assert_eq!(sent(peer), first);
+        }
+        assert_eq!(sent(&mut peers[19]), [first.clone(), frame_of(b"reply")].concat());
+        for peer in &mut peers[flushed..19] {
+            assert!(sent(peer).is_empty());
+        }
+        assert!(connections.has_unflushed() && !connections.has_flushed(end_of_first));
+
+        // The second joins the first where that has not left; the place of the reply counts no more.
+        let second = frame_of(b"two");
+        connections.deliver(&all[..19], &second);
+        connections.flush(|| false);
+        for peer in &mut peers[flushed..19] {
+            assert_eq!(sent(peer), [first.clone(), second.clone()].concat());
+        }
+        assert_eq!(sent(&mut peers[0]), second);
+        assert!(sent(&mut peers[19]).is_empty());
+        assert!(!connections.has_unflushed() && connections.has_flushed(end_of_first));
+        assert_eq!((connections.queued_bytes, connections.unflushed_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_and_the_bound_leaves_room_for_one_of_any_size() {
+        let (mut connections, _peers) = connected(2);
+        let large = vec![0; UNFLUSHED_BYTES_MAX + 1];
+        assert_eq!(connections.room(large.len()), 1);
+        assert_eq!(connections.room(UNFLUSHED_BYTES_MAX / 4), 4);
+        connections.deliver(&[0], &large);
+        assert_eq!(connections.room(1), 0);
+        // What the socket does not take waits for the poll, not for a flush.
+        connections.flush(|| false);
+        assert!(connections.queued_bytes > 0);
+        assert_eq!(connections.room(large.len()), 1);
+        // It ends with its bytes.
+        connections.writable(connections.slab[0].id);
+        assert_eq!(connections.unflushed_bytes, connections.queued_bytes);
+        connections.remove(connections.slab[0].id);
+        assert_eq!((connections.queued_bytes, connections.unflushed_bytes), (0, 0));
+    }
+
+    fn frame_of(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, OpCode::Text, payload);
+        bytes
+    }
+}

@@ -1,29 +1,50 @@
 //! From this core into the ring, and from the ring into the outboxes of this core's subscribers.
 //!
 //! Delivery follows each publish at once, so that a publisher that is subscribed gets its own copy before the
-//! acknowledgement, as from the reference. Subscribing and unsubscribing deliver first all that has been claimed, so
-//! that a subscription begins and ends at an exact place in the one order of publications.
+//! acknowledgement, as from the reference. Subscribing and unsubscribing come after the delivery of all that has been
+//! claimed when they are asked for, so that a subscription begins and ends at an exact place in the one order of
+//! publications.
 //!
-//! Waits: a claimed place that is not published yet belongs to a core between two instructions; it waits for nobody
-//! (`broker/ring.rs`), so these waits form no cycle.
+//! A turn delivers no more than [`COPIES_PER_TURN_MAX`], nor more than the outboxes have room for before they are
+//! flushed: a publication to many pauses, keeps its place in the ring and at the head of those that follow, and goes
+//! on in the next turn. Connections that have to come after a delivery (see above) are held, and not read, meanwhile.
+//! That bounds what waits: one publication for each connection.
+//!
+//! Waits: a held connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
+//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring.rs`), so these waits form no
+//! cycle.
+
+use std::collections::VecDeque;
 
 use crate::app::App;
-use crate::broker::{CoreSet, Delivery, RingFull, Subscriptions};
+use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::websocket::frame::{self, OpCode};
 
 use super::Core;
-use super::connections::Connections;
+use super::connection::{Awaited, Stalled};
 
-/// What a turn has delivered, for the measure of its latency.
+/// How far this core has got with what is in the ring.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Whether the publication at the front of the ring is under way.
+    under_way: bool,
+    /// What this turn may still do.
+    copies_left: usize,
+    /// What waits to be written, for the measure of its latency.
+    delivered: VecDeque<Delivered>,
+}
+
+/// A publication in the outboxes of some subscribers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Delivered {
+struct Delivered {
     at_ns: u64,
     subscribers: u64,
+    end_of_bulk: u64,
 }
 
 impl<A: App> Core<A> {
-    /// Publishes a message to all subscribers of a channel, on all cores.
-    pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) -> Result<(), RingFull> {
+    /// Publishes a message to all subscribers of a channel, on all cores; returns the place behind it.
+    pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) -> Result<Sequence, RingFull> {
         self.frame_head.clear();
         frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
         let hash = self.broker.hasher.hash(channel);
@@ -47,7 +68,7 @@ impl<A: App> Core<A> {
                 self.metrics.publications.add(1);
                 self.wake(published.wake);
                 self.deliver();
-                Ok(())
+                Ok(published.sequence.next())
             }
             Err(full) => {
                 self.wake(full.wake);
@@ -56,50 +77,87 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Delivers what is published, up to a bounded batch; the rest keeps the core from sleeping.
+    /// Lets a new turn deliver.
+    pub(super) fn begin_delivering(&mut self) {
+        self.metrics
+            .deliveries_paused
+            .add(u64::from(self.progress.under_way));
+        self.progress.copies_left = COPIES_PER_TURN_MAX;
+    }
+
+    /// Delivers what is published, as far as this turn may; the rest keeps the core from sleeping.
     pub(super) fn deliver(&mut self) {
-        for count in 1..=DELIVERIES_AT_ONCE_MAX {
-            let Some(delivery) = self.broker.ring.next() else {
-                break;
-            };
-            fan_out(
-                &delivery,
-                &self.broker.subscriptions,
-                &mut self.connections,
-                &mut self.delivered,
-            );
-            self.after_one(count);
+        let mut passed = 0_usize;
+        while self.progress.copies_left > 0 && self.deliver_front() {
+            self.broker.ring.pass();
+            passed += 1;
+            if passed.is_multiple_of(RELEASE_EVERY) {
+                self.broker.ring.release();
+            }
         }
-        self.after_delivery();
-    }
-
-    /// Delivers all that any core has begun to publish before this call.
-    pub(super) fn deliver_all_claimed(&mut self) {
-        let target = self.broker.ring.claimed();
-        let mut count = 0;
-        while let Some(delivery) = self.broker.ring.next_until(target) {
-            fan_out(
-                &delivery,
-                &self.broker.subscriptions,
-                &mut self.connections,
-                &mut self.delivered,
-            );
-            count += 1;
-            self.after_one(count);
-        }
-        self.after_delivery();
-    }
-
-    fn after_one(&mut self, count: usize) {
-        self.end_those_found();
-        if count.is_multiple_of(RELEASE_EVERY) {
-            self.broker.ring.release();
-        }
-    }
-
-    fn after_delivery(&mut self) {
         self.broker.ring.release();
         self.broker.ring.reclaim();
+    }
+
+    /// Goes on with the publication at the front of the ring; true if all subscribers have it.
+    fn deliver_front(&mut self) -> bool {
+        let Some(delivery) = self.broker.ring.front() else {
+            return false;
+        };
+        let (publication, progress) = (delivery.publication, &mut self.progress);
+        let subscriptions = &mut self.broker.subscriptions;
+        if !progress.under_way {
+            progress.under_way = true;
+            subscriptions.begin_walk(delivery.hash, || publication.channel());
+            // One of no interest here costs something, too.
+            progress.copies_left -= 1;
+        }
+        let mut taken = 0;
+        while !subscriptions.is_walk_over() {
+            let frame = publication.frame();
+            let room = self.connections.room(frame.len()).min(progress.copies_left);
+            if room == 0 {
+                break;
+            }
+            let subscribers = subscriptions.walk(room);
+            progress.copies_left -= subscribers.len();
+            taken += self.connections.deliver(subscribers, frame);
+        }
+        let is_over = subscriptions.is_walk_over();
+        if taken > 0 {
+            progress.note(Delivered {
+                at_ns: publication.at_ns(),
+                subscribers: taken,
+                end_of_bulk: self.connections.end_of_bulk(),
+            });
+        }
+        progress.under_way = !is_over;
+        // May change who is subscribed.
+        self.end_those_found();
+        is_over
+    }
+
+    /// The place up to which has still to be delivered before work is gone on with, if there is one.
+    pub(super) fn awaits(&mut self, work: &Stalled) -> Option<Sequence> {
+        let (Awaited::Published(place) | Awaited::Asked(place)) = work.awaited else {
+            return None;
+        };
+        if !self.broker.ring.has_passed(place) {
+            self.deliver();
+        }
+        (!self.broker.ring.has_passed(place)).then_some(place)
+    }
+
+    /// Goes on with connections that had to come after a delivery.
+    pub(super) fn resume_held(&mut self) {
+        for _ in 0..self.held.len() {
+            let ring = &self.broker.ring;
+            let Some((_, id)) = self.held.pop_front_if(|(place, _)| ring.has_passed(*place)) else {
+                return;
+            };
+            self.carry_on(id);
+            self.take_in_again(id);
+        }
     }
 
     fn wake(&self, cores: CoreSet) {
@@ -110,39 +168,36 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Records how long the publications of this turn took from the publish to the write.
+    /// Records how long publications took from the publish to the write.
     pub(super) fn record_latencies(&mut self) {
-        if self.delivered.is_empty() {
+        let delivered = &mut self.progress.delivered;
+        if delivered.is_empty() {
             return;
         }
         let now_ns = self.clock.elapsed_ns();
-        for Delivered { at_ns, subscribers } in self.delivered.drain(..) {
+        while let Some(written) =
+            delivered.pop_front_if(|delivered| self.connections.has_flushed(delivered.end_of_bulk))
+        {
             self.metrics
                 .publish_to_write_seconds
-                .record_many_ns(now_ns.saturating_sub(at_ns), subscribers);
+                .record_many_ns(now_ns.saturating_sub(written.at_ns), written.subscribers);
         }
     }
 }
 
-/// Queues a publication for those of this core's connections that are subscribed to its channel.
-fn fan_out(
-    delivery: &Delivery<'_>,
-    subscriptions: &Subscriptions,
-    connections: &mut Connections,
-    delivered: &mut Vec<Delivered>,
-) {
-    let publication = &delivery.publication;
-    let subscribers = subscriptions.subscribers(delivery.hash, || publication.channel());
-    if !subscribers.is_empty() {
-        let taken = connections.deliver(subscribers, publication.frame());
-        delivered.push(Delivered {
-            at_ns: publication.at_ns(),
-            subscribers: taken,
-        });
+impl Progress {
+    fn note(&mut self, delivered: Delivered) {
+        match self.delivered.back_mut() {
+            Some(last) if (last.at_ns, last.end_of_bulk) == (delivered.at_ns, delivered.end_of_bulk) => {
+                last.subscribers += delivered.subscribers;
+            }
+            Some(_) | None => self.delivered.push_back(delivered),
+        }
     }
 }
 
-/// Publications that are delivered before the core turns to its sockets again.
-const DELIVERIES_AT_ONCE_MAX: usize = 4096;
+/// Copies of publications that one turn makes, at 20 to 100 ns each: well over what merges into one flush of some
+/// thousand connections, and soon done all the same.
+const COPIES_PER_TURN_MAX: usize = 16_384;
 /// A core that has fallen behind gives places back in steps, so that publishers need not wait for all of its backlog.
 const RELEASE_EVERY: usize = 256;

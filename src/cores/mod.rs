@@ -37,7 +37,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
 use crate::auth::Tokens;
-use crate::broker::CoreBroker;
+use crate::broker::{CoreBroker, Sequence};
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
@@ -54,7 +54,7 @@ use accept::{Accepting, HAND_OVERS, LISTENER};
 use balance::Loads;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
-use delivery::Delivered;
+use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
 use wheel::{Visit, Wheel};
@@ -143,8 +143,9 @@ pub(crate) struct Core<A: App> {
     stopping: bool,
     broker: CoreBroker,
     wakers: Arc<[Arc<Waker>]>,
-    /// The publications of this turn.
-    delivered: Vec<Delivered>,
+    /// Connections whose next decision comes after the delivery of all before a place, in the order of those places.
+    held: VecDeque<(Sequence, ConnectionId)>,
+    progress: Progress,
     read_buffer: Box<[u8]>,
     decisions: Decisions,
     frame_head: Vec<u8>,
@@ -246,7 +247,8 @@ impl<A: App> Core<A> {
             stopping: false,
             broker: parts.broker,
             wakers: parts.wakers,
-            delivered: Vec::new(),
+            held: VecDeque::new(),
+            progress: Progress::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into(),
             decisions: Decisions::new(),
             frame_head: Vec::new(),

@@ -1,7 +1,7 @@
 //! The bytes a connection still has to send.
 //!
-//! Filled by replies and by ring delivery, emptied by `flush`, once per turn. The bytes of a turn lie behind one another
-//! in one buffer and leave with one system call. The buffer comes from the core's pool with the first byte and goes
+//! Filled by replies and by ring delivery, emptied by `flush`. What has come since the last flush lies behind one another
+//! in one buffer and leaves with one system call. The buffer comes from the core's pool with the first byte and goes
 //! back with the last, so an idle connection owns none.
 //!
 //! Invariants

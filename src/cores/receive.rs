@@ -2,14 +2,15 @@
 //!
 //! A whole frame is parsed where it lies; only what cannot be consumed yet is copied to the connection. When a
 //! publication finds the ring full, the rest of its message and of the input is kept and the connection is not read
-//! until the ring has room: its peer's TCP window then pushes back.
+//! until the ring has room: its peer's TCP window then pushes back. The same holds while a delivery is under way that
+//! has to come before the rest (`delivery.rs`).
 //!
 //! Limits: `READ_BYTES_PER_TURN_MAX` for one connection; what is left over is first in the next turn.
 
 use std::io::{self, Read};
 
 use crate::app::App;
-use crate::broker::{CoreSet, RingFull};
+use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::config::limits::Limit;
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -22,7 +23,7 @@ use crate::websocket::message::{Received, Receiver, Step};
 use crate::websocket::{handshake, message};
 
 use super::Core;
-use super::connection::{ConnectionId, Open, Phase, Stalled};
+use super::connection::{Awaited, ConnectionId, Open, Phase, Stalled};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -292,8 +293,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Carries decisions out in order. If the ring is full, the connection keeps those that are left, and what is decided
-    /// meanwhile (by a timer, by a late answer) queues behind them.
+    /// Carries decisions out in order. If the ring is full, or a delivery has to come first, the connection keeps those
+    /// that are left, and what is decided meanwhile (by a timer, by a late answer) queues behind them.
     pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(before) = &mut connection.stalled
@@ -303,9 +304,29 @@ impl<A: App> Core<A> {
             self.decisions = work.decisions;
             return;
         }
-        while let Some(decision) = work.decisions.decision(work.at) {
+        loop {
+            if let Some(place) = self.awaits(&work)
+                && let Some(connection) = self.connections.get_mut(id)
+                // Who is gone sees no order.
+                && matches!(connection.phase, Phase::Open(_))
+            {
+                connection.stalled = Some(Box::new(work));
+                self.held.push_back((place, id));
+                return;
+            }
+            let Some(decision) = work.decisions.decision(work.at) else {
+                break;
+            };
             match self.carry_out_one(id, decision, &mut work) {
-                Ok(Outcome::Next { done }) => work.at += done,
+                Ok(Outcome::Next { done }) => {
+                    work.at += done;
+                    work.awaited = Awaited::Unknown;
+                }
+                Ok(Outcome::Published(place)) => {
+                    work.at += 1;
+                    work.awaited = Awaited::Published(place);
+                }
+                Ok(Outcome::Asked) => work.awaited = Awaited::Asked(self.broker.ring.claimed()),
                 Ok(Outcome::Closed) => {
                     work.then = None;
                     break;
@@ -340,6 +361,9 @@ impl<A: App> Core<A> {
         decision: Decision,
         work: &mut Stalled,
     ) -> Result<Outcome, RingFull> {
+        if changes_subscriptions(decision) && !matches!(work.awaited, Awaited::Asked(_)) {
+            return Ok(Outcome::Asked);
+        }
         let decisions = &mut work.decisions;
         match decision {
             Decision::Send { .. } => {
@@ -359,7 +383,8 @@ impl<A: App> Core<A> {
                     // Room is for those that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
-                self.publish(decisions.bytes(channel), decisions.bytes(message))?;
+                let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
+                return Ok(Outcome::Published(place));
             }
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
@@ -378,9 +403,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A subscription sees exactly the publications after it: those before are delivered first.
+    /// A subscription sees exactly the publications after it: those before have been delivered.
     fn subscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
-        self.deliver_all_claimed();
         if self.session(id).is_none() {
             return;
         }
@@ -413,7 +437,6 @@ impl<A: App> Core<A> {
     }
 
     fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
-        self.deliver_all_claimed();
         if self.session(id).is_none() {
             return UnsubscribeOutcome::NotSubscribed;
         }
@@ -486,12 +509,29 @@ enum Input {
     Incomplete(usize),
 }
 
+/// What became of a decision.
 enum Outcome {
     /// So many decisions are done with.
-    Next {
-        done: usize,
-    },
+    Next { done: usize },
+    /// What follows comes after the delivery of all before this place.
+    Published(Sequence),
+    /// It comes after the delivery of all that is published by now.
+    Asked,
     Closed,
+}
+
+/// Whether a decision has its place in the order of publications.
+fn changes_subscriptions(decision: Decision) -> bool {
+    match decision {
+        Decision::Subscribe { .. }
+        | Decision::Unsubscribe { .. }
+        | Decision::KickOut { .. }
+        | Decision::KickOutAll { .. } => true,
+        Decision::Send { .. }
+        | Decision::SendBinary { .. }
+        | Decision::Publish { .. }
+        | Decision::Close { .. } => false,
+    }
 }
 
 enum AwaitClose {

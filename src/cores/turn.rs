@@ -1,7 +1,7 @@
 //! One turn of the loop.
 //!
-//! wait → accept a bounded batch → read ready sockets → drain the ring → due visits → flush every dirty outbox with
-//! one system call each.
+//! wait → read ready sockets → accept a bounded batch → drain the ring → due visits → flush outboxes with one system
+//! call each: all that hold replies, and of those that hold only publications as many as the time allows.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +16,7 @@ use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
 use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
-use super::connection::{ConnectionId, Phase, Stalled};
+use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use super::{Core, Shared, wheel};
 
@@ -48,6 +48,7 @@ impl<A: App> Core<A> {
     }
 
     fn turn(&mut self, events: &Events) {
+        self.begin_delivering();
         // What an earlier turn left over comes first.
         for _ in 0..self.unfinished.len() {
             if let Some(id) = self.unfinished.pop_front() {
@@ -69,8 +70,11 @@ impl<A: App> Core<A> {
         }
         self.metrics.ring_depth.set(self.broker.ring.depth());
         self.deliver();
+        self.resume_held();
         self.resume_stalled();
+        self.connections.lane = Lane::Bulk;
         self.visit_due();
+        self.connections.lane = Lane::Prompt;
         if self.drain_some() {
             self.stopping = true;
         }
@@ -186,33 +190,44 @@ impl<A: App> Core<A> {
             let Some(id) = self.stalled.pop_front() else {
                 return;
             };
-            let Some(stalled) = self
-                .connections
-                .get_mut(id)
-                .and_then(|connection| connection.stalled.take())
-            else {
-                continue;
-            };
-            self.carry_out(id, *stalled);
-            match self.connections.get(id) {
+            let left = self.stalled.len();
+            self.carry_on(id);
+            if self.stalled.len() > left {
                 // Still no room: those behind it have to wait as well.
-                Some(connection) if connection.stalled.is_some() => {
-                    self.stalled.rotate_right(1);
-                    return;
-                }
-                Some(_) => {
-                    self.take_in(id, &mut []);
-                    self.read_again(id);
-                }
-                None => {}
+                self.stalled.rotate_right(1);
+                return;
             }
+            self.take_in_again(id);
+        }
+    }
+
+    /// Goes on with the decisions that a connection keeps.
+    pub(super) fn carry_on(&mut self, id: ConnectionId) {
+        let stalled = self
+            .connections
+            .get_mut(id)
+            .and_then(|connection| connection.stalled.take());
+        if let Some(stalled) = stalled {
+            self.carry_out(id, *stalled);
+        }
+    }
+
+    /// Goes on with the input of a connection that was not read for a while, unless something keeps it from that again.
+    pub(super) fn take_in_again(&mut self, id: ConnectionId) {
+        if self
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.stalled.is_none())
+        {
+            self.take_in(id, &mut []);
+            self.read_again(id);
         }
     }
 
     /// Visits the connections whose deadline may have come.
     fn visit_due(&mut self) {
         self.wheel.advance(self.now.uptime, &mut self.due);
-        for _ in 0..VISITS_PER_TURN_MAX {
+        for _ in 0..VISITS_PER_TURN_MAX.min(self.connections.room(1)) {
             let Some(visit) = self.due.pop_front() else {
                 if self.due.capacity() > DUE_KEPT_MAX {
                     self.due = VecDeque::new();
@@ -271,13 +286,16 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends what waits. Sending may end connections and make others readable again.
+    /// Sends what waits, as far as the time reaches. Sending may end connections and make others readable again.
     fn flush(&mut self) {
-        self.connections.flush();
+        let mut end_ns = None;
+        self.connections.flush(|| {
+            let now_ns = self.clock.elapsed_ns();
+            now_ns >= *end_ns.get_or_insert(now_ns + FLUSH_NS_MAX)
+        });
         self.end_those_found();
         while let Some(id) = self.connections.resumed.pop() {
-            self.take_in(id, &mut []);
-            self.read_again(id);
+            self.take_in_again(id);
         }
         self.record_latencies();
     }
@@ -298,6 +316,7 @@ impl<A: App> Core<A> {
     fn timeout(&mut self) -> Option<Duration> {
         let work_is_left = !self.unfinished.is_empty()
             || !self.due.is_empty()
+            || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
             || self.accepting == Accepting::Ready
@@ -324,6 +343,9 @@ impl<A: App> Core<A> {
 const EVENTS_PER_TURN_MAX: usize = 1024;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
+/// How long a turn sends what is not prompt: publications to many, and heartbeats. A ping that comes meanwhile waits as
+/// long.
+const FLUSH_NS_MAX: u64 = 500_000;
 /// A list of due visits that grew past this gives its memory back.
 const DUE_KEPT_MAX: usize = 1024;
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.

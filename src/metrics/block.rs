@@ -109,6 +109,8 @@ pub struct CoreMetrics {
     pub publications: Counter,
     /// Publications queued for a subscriber of this core.
     pub deliveries: Counter,
+    /// Turns that ended with a publication under way: it goes on in the next, so that other work is not held up.
+    pub deliveries_paused: Counter,
     /// Publications not delivered to a subscriber whose outbox was full.
     pub publications_skipped: Counter,
     /// Subscriptions held now (gauge).

@@ -335,6 +335,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.deliveries),
     },
     Metric {
+        name: "ringcast_deliveries_paused_total",
+        help: "Turns that ended with a publication to many under way.",
+        values: Values::Counter(|block| &block.deliveries_paused),
+    },
+    Metric {
         name: "ringcast_publications_skipped_total",
         help: "Publications not delivered to a subscriber whose outbox was full.",
         values: Values::Counter(|block| &block.publications_skipped),
@@ -434,6 +439,7 @@ mod tests {
             bytes_sent,
             publications,
             deliveries,
+            deliveries_paused,
             publications_skipped,
             subscriptions,
             ring_depth,
@@ -459,6 +465,7 @@ mod tests {
             bytes_sent,
             publications,
             deliveries,
+            deliveries_paused,
             publications_skipped,
             subscriptions,
             ring_depth,

@@ -149,15 +149,27 @@ fn the_steady_state_uses_the_same_buffers_again() {
 }
 
 #[test]
-fn next_until_stops_at_its_target() {
-    let mut fixture = Fixture::new(2, 8, ROOMY);
+fn what_is_at_the_front_keeps_its_slot_until_it_is_passed() {
+    let mut fixture = Fixture::new(2, 2, ROOMY);
     fixture.put(0, 0);
-    let target = fixture.rings[1].claimed();
     fixture.put(0, 1);
-    assert!(fixture.rings[1].next_until(target).is_some());
-    assert!(fixture.rings[1].next_until(target).is_none());
-    assert_eq!(fixture.drain(1), [1]);
-    assert!(fixture.rings[1].next_until(target).is_none());
+    let claimed = fixture.rings[1].claimed();
+    assert_eq!(fixture.drain(0), [0, 1]);
+    for _ in 0..2 {
+        let front = fixture.rings[1].front().unwrap();
+        assert_eq!(front.publication.frame(), [0, b'!']);
+        fixture.rings[1].release();
+        assert!(fixture.publish(0, 2).is_err());
+        assert!(!fixture.rings[1].prepare_sleep());
+    }
+    fixture.rings[1].pass();
+    assert!(!fixture.rings[1].has_passed(claimed));
+    fixture.rings[1].release();
+    fixture.put(0, 2);
+    fixture.rings[1].pass();
+    assert!(fixture.rings[1].has_passed(claimed));
+    assert_eq!(fixture.drain(1), [2]);
+    assert!(fixture.rings[1].front().is_none());
 }
 
 #[test]

@@ -37,11 +37,13 @@ impl Fixture {
     }
 
     fn subscribers(&self, name: &str) -> BTreeSet<u32> {
-        self.subscriptions
-            .subscribers(hash(name), || name.as_bytes())
-            .iter()
-            .copied()
-            .collect()
+        match self.subscriptions.find(hash(name), || name.as_bytes()) {
+            Some(channel) => {
+                let subscribers = self.subscriptions.channel(channel).subscribers.as_slice();
+                subscribers.iter().copied().collect()
+            }
+            None => BTreeSet::new(),
+        }
     }
 
     fn channels_of(&self, connection: u32) -> Vec<&[u8]> {
@@ -59,7 +61,8 @@ impl Fixture {
             channels,
             connections,
             len,
-            ..
+            walk,
+            interest: _,
         } = &self.subscriptions;
         for (index, held) in connections.iter().enumerate() {
             assert!(
@@ -79,6 +82,9 @@ impl Fixture {
         assert_eq!(entries.sum::<usize>() as u64, *len);
         assert!(subscribers.clone().all(|count| count > 0));
         assert_eq!(table.len(), channels.len());
+        if walk.left > 0 {
+            assert!(channels[walk.channel as usize].subscribers.len() >= walk.left);
+        }
     }
 }
 
@@ -242,5 +248,77 @@ proptest! {
                 prop_assert_eq!(fixture.channels_of(connection), expected);
             }
         }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum WalkStep {
+    Change(Step),
+    /// Begins, whether or not the walk before is over.
+    Begin(String),
+    Walk(usize),
+}
+
+fn walk_step() -> impl Strategy<Value = WalkStep> {
+    let name = || "[ab]{0,1}";
+    let change = prop_oneof![
+        4 => (0..12u32, name()).prop_map(|(connection, name)| Step::Subscribe(connection, name)),
+        3 => (0..12u32, name()).prop_map(|(connection, name)| Step::Unsubscribe(connection, name)),
+        1 => (0..12u32).prop_map(Step::UnsubscribeAll),
+    ];
+    prop_oneof![
+        6 => change.prop_map(WalkStep::Change),
+        1 => name().prop_map(WalkStep::Begin),
+        2 => (1..5usize).prop_map(WalkStep::Walk),
+    ]
+}
+
+proptest! {
+    /// The model: whom the walk has yet to come to. Who joins is not among them, who leaves no longer.
+    #[test]
+    fn a_walk_comes_once_to_each_who_is_subscribed_throughout(
+        crowd in 0..12u32,
+        steps in vec(walk_step(), 0..200),
+    ) {
+        let mut fixture = Fixture::new();
+        for connection in 0..crowd {
+            fixture.subscribe(connection, "a");
+        }
+        let (mut walked, mut left) = (String::new(), BTreeSet::new());
+        for step in steps {
+            match step {
+                WalkStep::Change(Step::Subscribe(connection, name)) => {
+                    fixture.subscribe(connection, &name);
+                }
+                WalkStep::Change(Step::Unsubscribe(connection, name)) => {
+                    fixture.unsubscribe(connection, &name);
+                    if name == walked {
+                        left.remove(&connection);
+                    }
+                }
+                WalkStep::Change(Step::UnsubscribeAll(connection)) => {
+                    fixture.subscriptions.unsubscribe_all(connection);
+                    left.remove(&connection);
+                }
+                WalkStep::Begin(name) => {
+                    fixture.subscriptions.begin_walk(hash(&name), || name.as_bytes());
+                    left = fixture.subscribers(&name);
+                    walked = name;
+                }
+                WalkStep::Walk(max) => {
+                    let reached = fixture.subscriptions.walk(max).to_vec();
+                    prop_assert_eq!(reached.len(), max.min(left.len()));
+                    for connection in reached {
+                        assert!(left.remove(&connection), "{connection} is not among {left:?}");
+                    }
+                }
+            }
+            fixture.check();
+            prop_assert_eq!(fixture.subscriptions.walk.left as usize, left.len());
+        }
+        for connection in fixture.subscriptions.walk(usize::MAX).to_vec() {
+            assert!(left.remove(&connection));
+        }
+        prop_assert_eq!(left, BTreeSet::new());
     }
 }

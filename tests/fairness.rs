@@ -1,0 +1,188 @@
+//! A publication to many does not hold up the others of its core, whatever they ask for while it is under way.
+//!
+//! The tests count rather than time: the core is kept busy until everything that matters lies in its sockets' buffers,
+//! and the publication is so large that one turn cannot queue it for all.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::config::Cores;
+use ringcast::decision::CloseReason;
+use support::{Client, Server, eventually, publication};
+
+const SUBSCRIBERS: usize = 300;
+
+/// As much as a turn queues for half of the subscribers.
+fn data(number: usize) -> String {
+    format!(r#"["{number}","{}"]"#, "x".repeat(30_000))
+}
+
+/// Keeps its core busy while the test likes, and knows how far deliveries have got.
+struct Busy {
+    entered: Sender<()>,
+    released: Receiver<()>,
+    deliveries: Arc<OnceLock<Deliveries>>,
+}
+
+/// How many there have been.
+type Deliveries = Box<dyn Fn() -> u64 + Send + Sync>;
+
+impl App for Busy {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("busy") => {
+                self.entered.send(()).unwrap();
+                self.released.recv().unwrap();
+                peer.reply_empty()
+            }
+            _ => peer.reply(&self.deliveries.get().unwrap()()),
+        }
+    }
+}
+
+/// A server of one core with subscribers to `news`, in the order in which they subscribed.
+struct Crowd {
+    server: Server,
+    subscribers: Vec<Client>,
+    busy: Client,
+    entered: Receiver<()>,
+    release: Sender<()>,
+}
+
+impl Crowd {
+    fn gather() -> Crowd {
+        let (entered, entering) = bounded(1);
+        let (release, released) = bounded(1);
+        let deliveries = Arc::new(OnceLock::<Deliveries>::new());
+        let server = Server::start_with(
+            |config| config.cores = Cores::Count(1),
+            |_| Busy {
+                entered: entered.clone(),
+                released: released.clone(),
+                deliveries: Arc::clone(&deliveries),
+            },
+        );
+        let core = server.running().cores()[0].clone();
+        let read = move || core.metrics().deliveries.value();
+        assert!(deliveries.set(Box::new(read)).is_ok());
+        let subscribers = (0..SUBSCRIBERS)
+            .map(|_| {
+                let mut client = server.client();
+                client.subscribe("news");
+                client
+            })
+            .collect();
+        Crowd {
+            busy: server.client(),
+            server,
+            subscribers,
+            entered: entering,
+            release,
+        }
+    }
+
+    /// Has `send` put into the sockets what the core then finds in one turn.
+    fn at_once(&mut self, send: impl FnOnce(&mut Vec<Client>)) {
+        self.busy.begin_call("busy", "null");
+        self.entered.recv().unwrap();
+        send(&mut self.subscribers);
+        self.release.send(()).unwrap();
+        self.busy.message();
+    }
+}
+
+fn count_of(answer: &str) -> usize {
+    let (_, count) = answer.rsplit_once(':').unwrap();
+    count.trim_end_matches('}').parse().unwrap()
+}
+
+#[test]
+fn others_are_answered_before_a_publication_to_many_is_delivered() {
+    let mut crowd = Crowd::gather();
+    let (mut publisher, mut other) = (crowd.server.client(), crowd.server.client());
+    crowd.at_once(|_| {
+        publisher.publish("news", &data(1));
+        other.begin_call("delivered", "null");
+    });
+    let delivered = count_of(&other.message());
+    assert!(delivered < SUBSCRIBERS, "{delivered}");
+    for client in &mut crowd.subscribers {
+        assert_eq!(client.publication("news"), data(1));
+    }
+    assert!(crowd.server.total(|core| &core.deliveries_paused) > 0);
+    assert_eq!(crowd.server.total(|core| &core.deliveries), SUBSCRIBERS as u64);
+}
+
+#[test]
+fn what_a_publisher_sends_next_comes_behind_its_own_copy() {
+    let mut crowd = Crowd::gather();
+    // Both ends of the list of subscribers: one of them is the last to be reached.
+    for at in [0, SUBSCRIBERS - 1] {
+        let mut cids = Vec::new();
+        crowd.at_once(|subscribers| {
+            let publish = format!(r#"{{"channel":"news","data":{}}}"#, data(at));
+            cids.push(subscribers[at].begin_call("#publish", &publish));
+            cids.push(subscribers[at].begin_call("delivered", "null"));
+        });
+        let publisher = &mut crowd.subscribers[at];
+        assert_eq!(publisher.publication("news"), data(at));
+        assert_eq!(publisher.message(), format!(r#"{{"rid":{}}}"#, cids[0]));
+        publisher.message();
+        for (number, client) in crowd.subscribers.iter_mut().enumerate() {
+            if number != at {
+                assert_eq!(client.publication("news"), data(at));
+            }
+        }
+    }
+}
+
+#[test]
+fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
+    let mut crowd = Crowd::gather();
+    let (mut publisher, mut guest) = (crowd.server.client(), crowd.server.client());
+    let leaves = |number: usize| number % 10 == 3;
+    let vanishes = |number: usize| number % 10 == 6;
+    let (mut answer_to_guest, mut answers) = (0, vec![0; SUBSCRIBERS]);
+    crowd.at_once(|subscribers| {
+        publisher.publish("news", &data(1));
+        answer_to_guest = guest.begin_call("#subscribe", r#"{"channel":"news"}"#);
+        for (number, client) in subscribers.iter_mut().enumerate() {
+            if leaves(number) {
+                answers[number] = client.begin_call("#unsubscribe", r#""news""#);
+            } else if vanishes(number) {
+                client.send_fin();
+            }
+        }
+    });
+    // Nothing of what was published before comes to who subscribes, neither before the answer nor after it.
+    assert_eq!(guest.message(), format!(r#"{{"rid":{answer_to_guest}}}"#));
+    let gone = (0..SUBSCRIBERS).filter(|&number| vanishes(number)).count() as u64;
+    eventually("who has vanished is gone", || {
+        crowd.server.closes(CloseReason::PeerVanished) == gone
+    });
+    let left = (0..SUBSCRIBERS).filter(|&number| leaves(number)).count() as u64;
+    eventually("who has left has left", || {
+        crowd.server.total(|core| &core.subscriptions) == SUBSCRIBERS as u64 + 1 - gone - left
+    });
+    publisher.publish("news", &data(2));
+    assert_eq!(guest.publication("news"), data(2));
+    for (number, client) in crowd.subscribers.iter_mut().enumerate() {
+        if vanishes(number) {
+            continue;
+        }
+        assert_eq!(client.publication("news"), data(1));
+        if leaves(number) {
+            assert_eq!(client.message(), format!(r#"{{"rid":{}}}"#, answers[number]));
+        } else {
+            assert_eq!(client.publication("news"), data(2));
+        }
+        // Nothing else comes: neither a copy too many, nor anything after the answer.
+        let last = client.call("delivered", "null");
+        assert!(publication(&last, "news").is_none());
+    }
+}
