@@ -147,6 +147,8 @@ pub(crate) struct Core<A: App> {
     held: VecDeque<(Sequence, ConnectionId)>,
     progress: Progress,
     read_buffer: Box<[u8]>,
+    /// Whole messages and control frames, since the core began.
+    frames_received: u64,
     decisions: Decisions,
     frame_head: Vec<u8>,
     limits: Limits,
@@ -250,6 +252,7 @@ impl<A: App> Core<A> {
             held: VecDeque::new(),
             progress: Progress::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into(),
+            frames_received: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
             message_limits: message::Limits {

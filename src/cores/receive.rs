@@ -5,7 +5,8 @@
 //! until the ring has room: its peer's TCP window then pushes back. The same holds while a delivery is under way that
 //! has to come before the rest (`delivery.rs`).
 //!
-//! Limits: `READ_BYTES_PER_TURN_MAX` for one connection; what is left over is first in the next turn.
+//! Limits: `READ_BYTES_PER_TURN_MAX` and, counted after each read, `FRAMES_PER_TURN_MAX` for one connection; what is left
+//! over is first in the next turn.
 
 use std::io::{self, Read};
 
@@ -32,18 +33,21 @@ impl<A: App> Core<A> {
     pub(super) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let mut budget = READ_BYTES_PER_TURN_MAX;
+        // Who sends more has this taken in before anybody knows whether it is one large message or a flood of small ones.
+        let mut room = FIRST_READ_BYTES_MAX;
+        let frames_before = self.frames_received;
         while let Some(connection) = self.connections.get_mut(id) {
             connection.unread = true;
             if connection.is_paused() {
                 break;
             }
-            match connection.stream.read(&mut buffer) {
+            match connection.stream.read(&mut buffer[..room]) {
                 Ok(0) => {
                     self.end_of_input(id);
                     break;
                 }
                 Ok(count) => {
-                    connection.unread = count == buffer.len() || to_the_end;
+                    connection.unread = count == room || to_the_end;
                     let drained = !connection.unread;
                     self.metrics.bytes_received.add(count as u64);
                     self.take_in(id, &mut buffer[..count]);
@@ -51,10 +55,11 @@ impl<A: App> Core<A> {
                     if drained {
                         break;
                     }
-                    if budget == 0 {
+                    if budget == 0 || self.frames_received - frames_before >= FRAMES_PER_TURN_MAX {
                         self.read_next_turn(id);
                         break;
                     }
+                    room = buffer.len();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     connection.unread = false;
@@ -221,7 +226,7 @@ impl<A: App> Core<A> {
         decisions.clear();
         let was_open = session.is_open();
         let mut environment = self.lent.environment(self.now, id);
-        let (mut consumed, mut messages) = (0, 0);
+        let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
@@ -239,6 +244,7 @@ impl<A: App> Core<A> {
                 Ok(Step::Incomplete { consumed: by }) => break (Ok(()), Next::Incomplete(consumed + by)),
                 Err(reason) => break (Err(reason), Next::Broken),
             };
+            frames += 1;
             let message = match received {
                 Received::Text(text) => Message::Text(text),
                 Received::Binary(bytes) => Message::Binary(bytes),
@@ -261,6 +267,7 @@ impl<A: App> Core<A> {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
+        self.frames_received += frames;
         self.metrics.messages_received.add(messages);
         self.count_hits();
         self.carry_out(id, Stalled::new(decisions, result));
@@ -557,3 +564,7 @@ fn await_close(receiver: &mut Receiver, input: &mut [u8], limits: &message::Limi
 const DECIDED_BYTES_MAX: usize = 16 * 1024;
 /// What one connection may have read in one turn, so that a loud one does not starve the others.
 const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
+/// After so many whole messages and control frames it is a flood: others wait for about 0.1 ms.
+const FRAMES_PER_TURN_MAX: u64 = 256;
+/// Some 300 short messages.
+const FIRST_READ_BYTES_MAX: usize = 16 * 1024;
