@@ -70,6 +70,7 @@ mod machine;
 pub mod metrics;
 pub mod server;
 pub mod session;
+mod slab;
 pub mod socketcluster;
 mod sync;
 mod transport;

@@ -10,7 +10,7 @@
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
 //!   auth decision app
-//!   config metrics machine log clock sync keys
+//!   config metrics machine log clock slab sync keys
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("clock", &[][..]),
+        ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
         ("config", &["log"][..]),
@@ -42,7 +43,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "session",
             &["app", "auth", "clock", "decision", "socketcluster"][..],
         ),
-        ("broker", &["config", "decision", "sync", "clock"][..]),
+        ("broker", &["config", "decision", "slab", "sync", "clock"][..]),
         ("transport", &[][..]),
         (
             "cores",
@@ -57,6 +58,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "machine",
                 "metrics",
                 "session",
+                "slab",
                 "transport",
                 "websocket",
             ][..],

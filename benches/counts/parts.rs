@@ -205,11 +205,11 @@ fn publish_batch(broker: &mut CoreBroker) {
 fn read_batch(broker: &mut CoreBroker) {
     while let Some(delivery) = broker.ring.next() {
         let publication = delivery.publication;
-        let subscribers = broker
+        broker
             .subscriptions
-            .subscribers(delivery.hash, || publication.channel());
-        if !subscribers.is_empty() {
-            black_box((subscribers, publication.frame()));
+            .begin_walk(delivery.hash, || publication.channel());
+        if !broker.subscriptions.is_walk_over() {
+            black_box((broker.subscriptions.walk(usize::MAX), publication.frame()));
         }
     }
     broker.ring.release();

@@ -26,19 +26,19 @@
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
 
 use hashbrown::HashTable;
-use slab::Slab;
 
 use super::directory::Interest;
 use super::hash::ChannelHash;
 use crate::config::limits::Limits;
 use crate::decision::{SubscribeOutcome, UnsubscribeOutcome};
+use crate::slab::Slab;
 
 /// The subscriptions of one core. Connections are named by their index in the core.
 #[derive(Debug)]
 pub struct Subscriptions {
     table: HashTable<u32>,
     channels: Slab<Channel>,
-    connections: Vec<Held>,
+    connections: Slab<Held>,
     interest: Interest,
     len: u64,
     walk: Walk,
@@ -50,7 +50,7 @@ impl Subscriptions {
         Subscriptions {
             table: HashTable::new(),
             channels: Slab::new(),
-            connections: Vec::new(),
+            connections: Slab::new(),
             interest,
             len: 0,
             walk: Walk::default(),
@@ -100,16 +100,19 @@ impl Subscriptions {
         let Some(entry) = held.remove(channel, name_bytes) else {
             return UnsubscribeOutcome::NotSubscribed;
         };
+        if held.as_slice().is_empty() {
+            self.connections.remove(connection as usize);
+        }
         self.leave(entry);
         UnsubscribeOutcome::Unsubscribed
     }
 
     /// Unsubscribes a connection from all of its channels.
     pub fn unsubscribe_all(&mut self, connection: u32) {
-        let Some(held) = self.connections.get_mut(connection as usize) else {
+        let Some(held) = self.connections.remove(connection as usize) else {
             return;
         };
-        for &entry in std::mem::take(held).as_slice() {
+        for &entry in held.as_slice() {
             self.leave(entry);
         }
     }
@@ -205,11 +208,15 @@ impl Subscriptions {
         let names_bytes = self.names_bytes(connection);
         let joined = &mut self.channels[channel as usize];
         let position = joined.subscribers.push(connection);
-        let index = connection as usize;
-        if index >= self.connections.len() {
-            self.connections.resize_with(index + 1, Held::default);
+        let names_bytes = names_bytes + joined.name.len();
+        match self.connections.get_mut(connection as usize) {
+            Some(held) => held.insert(channel, position, names_bytes),
+            None => {
+                let mut held = Held::Nothing;
+                held.insert(channel, position, names_bytes);
+                self.connections.insert_at(connection as usize, held);
+            }
         }
-        self.connections[index].insert(channel, position, names_bytes + joined.name.len());
         self.len += 1;
     }
 
@@ -237,7 +244,7 @@ impl Subscriptions {
     }
 
     fn remove(&mut self, channel: u32) {
-        let removed = self.channels.remove(channel as usize);
+        let removed = self.channels.remove(channel as usize).expect("invariant 3");
         self.interest.remove(removed.hash);
         let entry = self
             .table
@@ -328,9 +335,9 @@ struct Entry {
 }
 
 /// The subscriptions of one connection; one needs no allocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Held {
-    #[default]
+    /// Not to be found in `connections`: they are on their way there, or out.
     Nothing,
     One(Entry),
     Many(Box<Many>),
@@ -427,7 +434,7 @@ fn shrink<T>(list: &mut Vec<T>) {
     }
 }
 
-const _: () = assert!(size_of::<Held>() == 16 && size_of::<Channel>() == 48);
+const _: () = assert!(size_of::<Option<Held>>() == 16 && size_of::<Option<Channel>>() == 48);
 
 #[cfg(all(test, not(ringcast_loom)))]
 mod tests;

@@ -39,7 +39,7 @@ pub(super) struct ConnectionId {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) id: ConnectionId,
-    /// The visit of the wheel that counts; others are stale.
+    /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
     pub(super) lane: Lane,
@@ -51,7 +51,7 @@ pub(super) struct Connection {
     pub(super) held_back: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
-    pub(super) leftover: Box<[u8]>,
+    pub(super) leftover: Leftover,
     pub(super) stalled: Option<Box<Stalled>>,
     pub(super) phase: Phase,
 }
@@ -98,6 +98,11 @@ pub(super) struct Open {
     pub(super) receiver: Receiver,
     pub(super) session: Session,
 }
+
+/// Bytes that few connections have at a time: none cost one empty pointer.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
+pub(super) struct Leftover(Option<Box<Vec<u8>>>);
 
 /// What is left to do of a message.
 #[derive(Debug)]
@@ -147,6 +152,20 @@ impl ConnectionId {
             index: token.0 as u32,
             generation: (token.0 >> 32) as u32,
         }
+    }
+}
+
+impl Leftover {
+    pub(super) fn new(bytes: &[u8]) -> Leftover {
+        Leftover((!bytes.is_empty()).then(|| Box::new(bytes.to_vec())))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<u8> {
+        self.0.map_or_else(Vec::new, |bytes| *bytes)
     }
 }
 
@@ -202,4 +221,7 @@ impl Phase {
     }
 }
 
+// As many as there are clients; and with this size a chunk of them (`slab.rs`) wastes nothing of the allocator's. A
+// build with debug assertions has 16 bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 128 } else { 112 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

@@ -15,24 +15,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use slab::Slab;
 
 use crate::clock::Uptime;
 use crate::config::limits::{Limit, SlowConsumer};
 use crate::decision::CloseReason;
 use crate::metrics::block::CoreMetrics;
+use crate::slab::Slab;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, OpCode};
 
-use super::connection::{Connection, ConnectionId, Lane, Phase};
+use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Connections {
     slab: Slab<Connection>,
-    /// With no more connections than this, the table gives memory back.
-    shrink_at: usize,
     generation: u32,
     pool: Pool,
     /// The lane of what is sent now.
@@ -60,7 +58,6 @@ impl Connections {
     ) -> Connections {
         Connections {
             slab: Slab::new(),
-            shrink_at: 0,
             generation: 0,
             pool: Pool::default(),
             lane: Lane::Prompt,
@@ -94,12 +91,11 @@ impl Connections {
         phase: Phase,
         register: impl FnOnce(&mut TcpStream, ConnectionId) -> std::io::Result<()>,
     ) -> std::io::Result<ConnectionId> {
-        let entry = self.slab.vacant_entry();
-        let index = u32::try_from(entry.key()).expect("descriptors are numbered with 31 bits");
+        let index = u32::try_from(self.slab.vacant()).expect("descriptors are numbered with 31 bits");
         self.generation = self.generation.wrapping_add(1);
         let id = ConnectionId::new(index, self.generation);
         register(&mut stream, id)?;
-        entry.insert(Connection {
+        self.slab.insert(Connection {
             stream,
             id,
             armed: Uptime::NEVER,
@@ -108,26 +104,26 @@ impl Connections {
             unfinished: false,
             held_back: false,
             outbox: Outbox::default(),
-            leftover: Box::default(),
+            leftover: Leftover::default(),
             stalled: None,
             phase,
         });
-        self.shrink_at = self.shrink_at.max(self.slab.len() / 4);
         Ok(id)
     }
 
     /// Takes a connection out and closes its socket. Whatever its outbox holds is lost.
     pub(super) fn remove(&mut self, id: ConnectionId) {
-        if self.get(id).is_some() {
-            let mut connection = self.slab.remove(id.index() as usize);
+        if self.get(id).is_some()
+            && let Some(mut connection) = self.slab.remove(id.index() as usize)
+        {
             self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
-            if self.slab.len() <= self.shrink_at {
-                // Walks the table, so next when half of these are gone as well.
-                self.slab.shrink_to_fit();
-                self.shrink_at = self.slab.len() / 2;
-            }
         }
+    }
+
+    /// The id of the connection that has this index now.
+    pub(super) fn id_at(&self, index: u32) -> Option<ConnectionId> {
+        self.slab.get(index as usize).map(|connection| connection.id)
     }
 
     /// The connection, if it has not ended.

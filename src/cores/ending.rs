@@ -162,6 +162,7 @@ impl<A: App> Core<A> {
             return;
         }
         self.connections.remove(id);
+        self.wheel.disarm(id.index());
         self.loads.end();
         self.metrics.connections.set(self.connections.len() as u64);
     }

@@ -57,7 +57,7 @@ use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
-use wheel::{Visit, Wheel};
+use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +131,6 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
-    /// Visits that are due and not made yet.
-    due: VecDeque<Visit>,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
@@ -241,7 +239,6 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
-            due: VecDeque::new(),
             unfinished: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),

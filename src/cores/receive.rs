@@ -24,7 +24,7 @@ use crate::websocket::message::{Received, Receiver, Step};
 use crate::websocket::{handshake, message};
 
 use super::Core;
-use super::connection::{Awaited, ConnectionId, Open, Phase, Stalled};
+use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -120,7 +120,7 @@ impl<A: App> Core<A> {
         if !rest.is_empty()
             && let Some(connection) = self.connections.get_mut(id)
         {
-            connection.leftover = rest.into();
+            connection.leftover = Leftover::new(rest);
         }
     }
 

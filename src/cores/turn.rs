@@ -3,7 +3,6 @@
 //! wait → read ready sockets → accept a bounded batch → drain the ring → due visits → flush outboxes with one system
 //! call each: all that hold replies, and of those that hold only publications as many as the time allows.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -226,21 +225,14 @@ impl<A: App> Core<A> {
 
     /// Visits the connections whose deadline may have come.
     fn visit_due(&mut self) {
-        self.wheel.advance(self.now.uptime, &mut self.due);
+        self.wheel.advance(self.now.uptime);
         for _ in 0..VISITS_PER_TURN_MAX.min(self.connections.room(1)) {
-            let Some(visit) = self.due.pop_front() else {
-                if self.due.capacity() > DUE_KEPT_MAX {
-                    self.due = VecDeque::new();
-                }
+            let Some(index) = self.wheel.take_due() else {
                 return;
             };
-            if self
-                .connections
-                .get(visit.id)
-                .is_some_and(|connection| connection.armed == visit.at)
-            {
-                self.visit(visit.id);
-                self.arm(visit.id);
+            if let Some(id) = self.connections.id_at(index) {
+                self.visit(id);
+                self.arm(id);
             }
         }
     }
@@ -282,7 +274,7 @@ impl<A: App> Core<A> {
     pub(super) fn arm(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
             let deadline = connection.deadline(&self.lent.settings);
-            connection.armed = self.wheel.arm(id, deadline);
+            connection.armed = self.wheel.arm(id.index(), deadline);
         }
     }
 
@@ -315,7 +307,7 @@ impl<A: App> Core<A> {
     /// to the other cores, and looks at the ring a last time after that.
     fn timeout(&mut self) -> Option<Duration> {
         let work_is_left = !self.unfinished.is_empty()
-            || !self.due.is_empty()
+            || self.wheel.has_due()
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
@@ -346,8 +338,6 @@ const VISITS_PER_TURN_MAX: usize = 4096;
 /// How long a turn sends what is not prompt: publications to many, and heartbeats. A ping that comes meanwhile waits as
 /// long.
 const FLUSH_NS_MAX: u64 = 500_000;
-/// A list of due visits that grew past this gives its memory back.
-const DUE_KEPT_MAX: usize = 1024;
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes the next few.
