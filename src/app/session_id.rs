@@ -1,12 +1,11 @@
 //! The ids that clients are given.
 //!
 //! As in the reference, 15 bytes, 20 characters of URL-safe base64: random ones, then a 32-bit counter (wire reference,
-//! section 5). The random ones are a keyed hash of the counter, so that one key from the system serves for all ids of a
-//! core and none can be guessed from others. Ids of different cores differ by their keys.
+//! section 5). The random ones are the system's, fetched for many ids at once: a system call for each would cost as much
+//! as the rest of a session's beginning, and so would a keyed hash.
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -40,38 +39,54 @@ impl fmt::Debug for SessionId {
 }
 
 /// Makes the ids of one core.
-#[derive(Debug)]
 pub struct SessionIds {
-    key: hmac::Key,
+    /// Random bytes of the next ids.
+    random: [u8; RANDOM_BYTES * IDS_AT_ONCE],
     /// Ids made so far. Its low half is the counter in an id.
     count: u64,
 }
 
 impl SessionIds {
-    /// A generator with a key of its own from the system.
+    /// A generator with random bytes of its own from the system.
     ///
     /// # Errors
     /// The system gives no random bytes.
     pub fn new() -> Result<SessionIds, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        Ok(SessionIds {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            count: 0,
-        })
+        let mut random = [0; RANDOM_BYTES * IDS_AT_ONCE];
+        getrandom::fill(&mut random)?;
+        Ok(SessionIds { random, count: 0 })
     }
 
     /// An id that was never given before.
     pub fn next_id(&mut self) -> SessionId {
         let count = self.count.to_be_bytes();
+        let place = usize::from(count[7]) % IDS_AT_ONCE * RANDOM_BYTES;
+        if place == 0 && self.count > 0 {
+            // getrandom(2): once it has given bytes, it always does.
+            getrandom::fill(&mut self.random).expect("the system has given random bytes before");
+        }
         self.count += 1;
-        let tag = hmac::sign(&self.key, &count);
         let mut id = [0; 15];
-        id.copy_from_slice(&tag.as_ref()[..15]);
-        id[11..].copy_from_slice(&count[4..]);
+        id[..RANDOM_BYTES].copy_from_slice(&self.random[place..place + RANDOM_BYTES]);
+        id[RANDOM_BYTES..].copy_from_slice(&count[4..]);
         SessionId(id)
     }
 }
+
+impl fmt::Debug for SessionIds {
+    /// Without what is random: it is the ids of those who come next.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SessionIds")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Random bytes of an id.
+const RANDOM_BYTES: usize = 11;
+/// How many ids are made of what the system is asked for at a time; divides 256.
+const IDS_AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -102,5 +117,17 @@ mod tests {
             .flat_map(|ids| (0..1000).map(|_| ids.next_id()).collect::<Vec<_>>())
             .collect();
         assert_eq!(ids.len(), 2000);
+    }
+
+    #[test]
+    fn what_is_random_in_an_id_is_in_no_other() {
+        let mut ids = SessionIds::new().unwrap();
+        let count = 3 * IDS_AT_ONCE + 1;
+        let random: HashSet<_> = (0..count)
+            .map(|_| ids.next_id().0[..RANDOM_BYTES].to_vec())
+            .collect();
+        assert_eq!(random.len(), count);
+        // Nor can the next one be read anywhere.
+        assert_eq!(format!("{ids:?}"), format!("SessionIds {{ count: {count}, .. }}"));
     }
 }

@@ -93,14 +93,20 @@ impl<'a> Request<'a> {
 
     /// All header lines, in order.
     pub fn headers(&self) -> Headers<'a> {
-        Headers { rest: self.headers }
+        Headers {
+            lines: Lines { rest: self.headers },
+        }
     }
 
     /// The values of all lines of one header, in order; `name` in any case.
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().lines.filter_map(move |line| {
+            // A name holds no colon: where the wanted one would end, that of another line is longer or has ended.
+            let (key, rest) = line.split_at_checked(name.len())?;
+            let value = rest.strip_prefix(b":")?;
+            key.eq_ignore_ascii_case(name.as_bytes())
+                .then(|| value.trim_ascii())
+        })
     }
 
     /// The value of a header that stands on exactly one line. Several lines are one value joined by commas (RFC 9110
@@ -154,19 +160,34 @@ impl<'a> Request<'a> {
 /// The header lines of a request: name as written, value without the white space around it.
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
-    rest: &'a [u8],
+    lines: Lines<'a>,
 }
 
 impl<'a> Iterator for Headers<'a> {
     type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
-        let (line, rest) = self.rest.split_at(end + 1);
-        self.rest = rest;
+        let line = self.lines.next()?;
         let colon = line.iter().position(|&byte| byte == b':')?;
         let name = std::str::from_utf8(&line[..colon]).ok()?;
         Some((name, line[colon + 1..].trim_ascii()))
+    }
+}
+
+/// The header lines as they are. A request is asked for a dozen headers, so this is what walks.
+#[derive(Clone, Debug)]
+struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\n', self.rest)?;
+        let (line, rest) = self.rest.split_at(end + 1);
+        self.rest = rest;
+        Some(line)
     }
 }
 
@@ -200,10 +221,7 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
     if !METHODS.contains(&method) || !target_is_legal(method, target) || has_bare_line_feed(head) {
         return Err(Refusal::Malformed);
     }
-    let line_end = head
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .ok_or(Refusal::Malformed)?;
+    let line_end = memchr::memchr(b'\n', head).ok_or(Refusal::Malformed)?;
     let headers = head[line_end + 1..]
         .strip_suffix(b"\r\n")
         .ok_or(Refusal::Malformed)?;
@@ -236,7 +254,7 @@ fn target_is_legal(method: &str, target: &str) -> bool {
 }
 
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    head.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
+    memchr::memchr_iter(b'\n', head).any(|at| at > 0 && head[at - 1] != b'\r')
 }
 
 fn latin1(bytes: &[u8]) -> Cow<'_, str> {
@@ -298,6 +316,10 @@ mod tests {
         assert_eq!(request.header_values("X-a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(request.single_header("HOST"), Some(&b"h"[..]));
         assert_eq!(request.single_header("x-a"), None);
+        // Neither the beginning of a name nor one that goes on is the name.
+        for name in ["x-", "x-a:", "x-a: 1", "hos", ""] {
+            assert_eq!(request.header_values(name).count(), 0, "{name:?}");
+        }
         assert_eq!(request.joined_header("x-a").as_deref(), Some("1, 2"));
         assert_eq!(request.headers().count(), 3);
     }
