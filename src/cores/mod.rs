@@ -131,6 +131,8 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
+    /// Connections without a session that were read in this turn.
+    newcomers_read: u32,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
@@ -239,6 +241,7 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
+            newcomers_read: 0,
             unfinished: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),
