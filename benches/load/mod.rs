@@ -11,6 +11,7 @@
 mod bench;
 mod client;
 mod clock;
+mod compare;
 mod crew;
 mod crowd;
 mod driver;
@@ -38,6 +39,10 @@ use scenario::SCENARIOS;
 
 /// Runs what the words ask for. The exit code is not 0 if anything came other than it should have.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Write) -> io::Result<ExitCode> {
+    let mut words = words.into_iter().peekable();
+    if words.next_if(|word| word == "compare").is_some() {
+        return compare::run(words, out);
+    }
     let options = match Options::parse(words) {
         Ok(Asked::Run(options)) => options,
         Ok(Asked::Help) => {
