@@ -1,29 +1,20 @@
-//! The words of the command line that concern the report, and `report FILE...`, which draws saved results.
+//! `report FILE...`: draws saved results.
 
 use std::path::{Path, PathBuf};
 
-use super::write;
-use crate::result::Run;
-
-/// Where the report goes.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Output {
-    /// One page: `--html FILE`.
-    pub(crate) html: Option<PathBuf>,
-    /// Each figure as a file: `--svg DIRECTORY`.
-    pub(crate) svg: Option<PathBuf>,
-}
+use super::{Output, Results};
 
 /// `report FILE.json... --html FILE --svg DIRECTORY`: the words after `report`. All files go into one page, so that
 /// several runs make one sweep. An error is a sentence for the terminal.
-pub(crate) fn command(words: &[String]) -> Result<Output, String> {
+pub(crate) fn command(words: &[String]) -> Result<(), String> {
     let (files, output) = parse(words)?;
-    let mut runs = Vec::new();
+    let mut results = Results::default();
     for file in &files {
-        runs.extend(read(file)?);
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        read(&text, &mut results).map_err(|error| not_a_result(file, &error))?;
     }
-    write(&runs, &output).map_err(|error| format!("the report cannot be written: {error}"))?;
-    Ok(output)
+    let written = results.write(&output);
+    written.map_err(|error| format!("the report cannot be written: {error}"))
 }
 
 fn parse(words: &[String]) -> Result<(Vec<PathBuf>, Output), String> {
@@ -32,10 +23,8 @@ fn parse(words: &[String]) -> Result<(Vec<PathBuf>, Output), String> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut path = || {
-            words
-                .next()
-                .map(PathBuf::from)
-                .ok_or(format!("{word} wants a path"))
+            let path = words.next().map(PathBuf::from);
+            path.ok_or_else(|| format!("{word} wants a path"))
         };
         match word.as_str() {
             "--html" => output.html = Some(path()?),
@@ -50,15 +39,19 @@ fn parse(words: &[String]) -> Result<(Vec<PathBuf>, Output), String> {
     Ok((files, output))
 }
 
-/// The runs of one file: one result, or a list of them.
-fn read(file: &Path) -> Result<Vec<Run>, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let runs = if text.trim_start().starts_with('[') {
-        serde_json::from_str(&text)
+/// Adds what one file holds: a run, or a comparison, which is told by its measures.
+fn read(text: &str, results: &mut Results) -> serde_json::Result<()> {
+    let value: serde_json::Value = serde_json::from_str(text)?;
+    if value.get("measures").is_some() {
+        results.comparisons.push(serde_json::from_value(value)?);
     } else {
-        serde_json::from_str(&text).map(|run| vec![run])
-    };
-    runs.map_err(|error| format!("{} is not a result of this bench: {error}", file.display()))
+        results.runs.push(serde_json::from_value(value)?);
+    }
+    Ok(())
+}
+
+fn not_a_result(file: &Path, error: &serde_json::Error) -> String {
+    format!("{} is not a result of this bench: {error}", file.display())
 }
 
 const USAGE: &str = "report FILE.json... [--html FILE] [--svg DIRECTORY], one of the two at least";

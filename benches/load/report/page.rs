@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::chart::{Drawing, escape, style};
+use super::chart::{Chart, escape, style};
 
 /// A page, from top to bottom.
 #[derive(Debug, Default)]
@@ -52,8 +52,8 @@ pub(super) struct Figure {
     pub(super) title: String,
     /// What to see in it.
     pub(super) caption: String,
-    pub(super) drawing: Drawing,
-    /// Over the whole width of the page.
+    pub(super) chart: Chart,
+    /// Over the whole width of the page; other figures lie two in a row.
     pub(super) wide: bool,
 }
 
@@ -107,7 +107,11 @@ impl Page {
         let figures = self.sections.iter().flat_map(|section| &section.figures);
         figures
             .map(|figure| {
-                let svg = figure.drawing.standalone(&figure.title, &figure.caption);
+                let width = if figure.wide { WIDE } else { ALONE };
+                let svg = figure
+                    .chart
+                    .draw(width)
+                    .standalone(&figure.title, &figure.caption);
                 (figure.name.clone(), svg)
             })
             .collect()
@@ -136,8 +140,15 @@ impl Section {
         }
         if !self.figures.is_empty() {
             html.push_str("<div class=\"figures\">");
-            for figure in &self.figures {
-                figure.write(html);
+            let mut figures = self.figures.iter().peekable();
+            while let Some(figure) = figures.next() {
+                match figures.next_if(|next| !figure.wide && !next.wide) {
+                    Some(partner) => {
+                        figure.write(html, HALF);
+                        partner.write(html, HALF);
+                    }
+                    None => figure.write(html, WIDE),
+                }
             }
             html.push_str("</div>");
         }
@@ -159,14 +170,14 @@ impl Section {
 }
 
 impl Figure {
-    fn write(&self, html: &mut String) {
+    fn write(&self, html: &mut String, width: f64) {
         push(
             html,
             format_args!(
                 "<figure class=\"{}\"><h3>{}</h3><div class=\"plot\">{}</div><figcaption>{}</figcaption></figure>",
-                if self.wide { "wide" } else { "half" },
+                if width == WIDE { "wide" } else { "half" },
                 escape(&self.title),
-                self.drawing.inline(),
+                self.chart.draw(width).inline(&self.title),
                 escape(&self.caption)
             ),
         );
@@ -207,9 +218,10 @@ fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = html.write_fmt(text); // a String takes all
 }
 
-/// The width of a figure's drawing in a column, and over the whole page.
-pub(super) const HALF: f64 = 510.0;
-pub(super) const WIDE: f64 = 1082.0;
+/// The width of a figure's drawing: one of two in a row, over the whole page, and in a file.
+const HALF: f64 = 508.0;
+const WIDE: f64 = 1082.0;
+const ALONE: f64 = 680.0;
 
 const STYLE: &str = "\
 *{box-sizing:border-box}\
@@ -231,7 +243,7 @@ h3{font-size:15px;margin:0 0 12px}\
 .tile strong{display:block;font-size:27px;line-height:1.25;letter-spacing:-.02em;font-weight:650;white-space:nowrap}\
 .figures{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;margin:12px 0}\
 figure{margin:0;padding:18px 24px 16px;display:flex;flex-direction:column;min-width:0}\
-figure.wide,figure:only-child{grid-column:1/-1}\
+figure.wide{grid-column:1/-1}\
 figcaption{color:var(--soft);font-size:13.5px;margin-top:auto;padding-top:12px;max-width:92ch}\
 .plot{overflow-x:auto}.plot svg{display:block;max-width:100%;height:auto}\
 .scroll{overflow-x:auto;margin:12px 0}\

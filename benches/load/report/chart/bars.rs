@@ -12,8 +12,6 @@ use super::{Axis, Colour, text};
 /// A chart of bars from zero.
 #[derive(Debug)]
 pub(crate) struct BarChart {
-    /// The width of the whole drawing.
-    pub(crate) width: f64,
     /// What their length is.
     pub(crate) axis: Axis,
     /// From top to bottom.
@@ -58,10 +56,10 @@ pub(crate) struct Target {
 }
 
 impl BarChart {
-    /// The drawing; `about` tells a reader who does not see it what it shows.
-    pub(crate) fn draw(&self, about: &str) -> Drawing {
+    /// The drawing, `width` wide.
+    pub(crate) fn draw(&self, width: f64) -> Drawing {
         let scale = self.scale();
-        let columns = self.columns(&scale);
+        let columns = self.columns(&scale, width);
         let mut svg = Svg::default();
         let top = if self.rule.is_some() { 18.0 } else { 2.0 };
         let bottom = top + self.groups.iter().map(Group::height).sum::<f64>();
@@ -82,15 +80,14 @@ impl BarChart {
         {
             svg.line("rule", (x, top - 4.0), (x, bottom));
             let half = text::width(&rule.label, TICK_PX) / 2.0;
-            let middle = x.min(self.width - half).max(half);
+            let middle = x.min(width - half).max(half);
             svg.text("tick", middle, top - 8.0, Anchor::Middle, &rule.label);
         }
         self.draw_axis(&mut svg, &scale, &columns, bottom);
         Drawing {
-            width: self.width,
+            width,
             height: bottom + 40.0,
             body: svg.body,
-            label: about.to_owned(),
         }
     }
 
@@ -114,9 +111,9 @@ impl BarChart {
         )
     }
 
-    fn columns(&self, scale: &Scale) -> Columns {
+    fn columns(&self, scale: &Scale, width: f64) -> Columns {
         let labels = self.bars().map(|bar| text::width(&bar.label, LABEL_PX));
-        let left = (labels.fold(0.0, f64::max) + 10.0).min(self.width * 0.36);
+        let left = (labels.fold(0.0, f64::max) + 10.0).min(width * 0.36);
         let widest = |of: &dyn Fn(&Bar) -> String, size: f64| {
             self.bars()
                 .map(|bar| text::width(&of(bar), size))
@@ -131,7 +128,7 @@ impl BarChart {
             .ticks()
             .last()
             .map_or(0.0, |tick| text::width(&tick.label, TICK_PX) / 2.0);
-        let plot = (self.width - left - right.max(last)).max(40.0);
+        let plot = (width - left - right.max(last)).max(40.0);
         Columns {
             left,
             plot,
@@ -139,6 +136,7 @@ impl BarChart {
             interval: left + plot + 10.0 + number + 12.0,
             target: left + plot + 10.0 + number + gap(interval) + 12.0,
             most: self.most.unwrap_or(f64::INFINITY),
+            width,
         }
     }
 
@@ -157,7 +155,7 @@ impl BarChart {
         let title = scale.title(&self.axis.title);
         let half = text::width(&title, LABEL_PX) / 2.0;
         let middle = (columns.left + columns.plot / 2.0)
-            .min(self.width - half)
+            .min(columns.width - half)
             .max(half);
         svg.text("axis", middle, bottom + 33.0, Anchor::Middle, &title);
     }
@@ -292,6 +290,8 @@ struct Columns {
     target: f64,
     /// Bars beyond are broken.
     most: f64,
+    /// All columns together.
+    width: f64,
 }
 
 impl Columns {

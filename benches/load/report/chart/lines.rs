@@ -10,8 +10,6 @@ use super::{Axis, Colour, Unit, text};
 /// A chart of lines.
 #[derive(Debug)]
 pub(crate) struct LineChart {
-    /// The width of the whole drawing.
-    pub(crate) width: f64,
     /// What all panels share.
     pub(crate) x: Axis,
     /// From top to bottom.
@@ -38,7 +36,7 @@ pub(crate) struct Panel {
 pub(crate) struct Series {
     /// What stands at its end; nothing if empty.
     pub(crate) label: String,
-    /// Its colour, and by a hue's index its marker.
+    /// Its colour, and the form of its marks.
     pub(crate) colour: Colour,
     /// How it is drawn.
     pub(crate) stroke: Stroke,
@@ -89,8 +87,8 @@ pub(crate) struct Rule {
 }
 
 impl LineChart {
-    /// The drawing; `about` tells a reader who does not see it what it shows.
-    pub(crate) fn draw(&self, about: &str) -> Drawing {
+    /// The drawing, `width` wide.
+    pub(crate) fn draw(&self, width: f64) -> Drawing {
         let scales: Vec<Scale> = self.panels.iter().map(Panel::scale).collect();
         let left = scales
             .iter()
@@ -98,8 +96,8 @@ impl LineChart {
             .map(|tick| text::width(&tick.label, TICK_PX))
             .fold(0.0, f64::max)
             + 10.0;
-        let right = self.right_margin();
-        let plot = (self.width - left - right).max(60.0);
+        let right = self.right_margin(width);
+        let plot = (width - left - right).max(60.0);
         let x = Scale::new(self.x.kind, self.x.unit, self.x_values(), plot / 76.0);
         let shared = Shared {
             x,
@@ -112,17 +110,16 @@ impl LineChart {
         let mut svg = Svg::default();
         let mut top = 0.0;
         for (index, (panel, scale)) in self.panels.iter().zip(&scales).enumerate() {
-            top += 20.0 + if index == 0 { self.rules_height() } else { 8.0 };
+            top += 20.0 + if index == 0 { self.rules_height() } else { 14.0 };
             panel.draw(&mut svg, scale, &shared, top);
             self.draw_rules(&mut svg, &shared, top, panel.height, index == 0);
             top += panel.height;
         }
         shared.draw_axis(&mut svg, &self.x.title, top);
         Drawing {
-            width: self.width,
+            width,
             height: top + 40.0,
             body: svg.body,
-            label: about.to_owned(),
         }
     }
 
@@ -138,7 +135,7 @@ impl LineChart {
     }
 
     /// Room for the longest name at the end of a line, and at least for half of the last tick's label.
-    fn right_margin(&self) -> f64 {
+    fn right_margin(&self, width: f64) -> f64 {
         let longest = self
             .panels
             .iter()
@@ -146,28 +143,33 @@ impl LineChart {
             .map(|label| text::width(label, LABEL_PX));
         let longest = longest.fold(0.0, f64::max);
         if longest > 0.0 {
-            (longest + LEADER + 4.0).min(self.width * 0.42)
+            (longest + LEADER + 4.0).min(width * 0.42)
         } else {
             26.0
         }
     }
 
     fn rules_height(&self) -> f64 {
-        if self.rules.is_empty() { 0.0 } else { 16.0 }
+        if self.rules.is_empty() { 0.0 } else { 18.0 }
     }
 
     fn draw_rules(&self, svg: &mut Svg, shared: &Shared, top: f64, height: f64, named: bool) {
+        let mut free = f64::NEG_INFINITY;
         for rule in &self.rules {
             let Some(x) = shared.x(rule.value) else { continue };
             svg.line(
                 "rule",
-                (x, if named { top - 6.0 } else { top }),
+                (x, if named { top - 20.0 } else { top }),
                 (x, top + height),
             );
             if named {
                 let half = text::width(&rule.label, TICK_PX) / 2.0;
-                let middle = x.min(self.width - half).max(shared.left + half);
-                svg.text("tick", middle, top - 10.0, Anchor::Middle, &rule.label);
+                let middle = x.min(shared.width() - half).max(half);
+                if middle - half < free {
+                    continue;
+                }
+                free = middle + half + 6.0;
+                svg.text("tick", middle, top - 24.0, Anchor::Middle, &rule.label);
             }
         }
     }
@@ -209,9 +211,9 @@ impl Panel {
         svg.line("base", (shared.left, bottom), (shared.left + shared.plot, bottom));
 
         let mut ends = Vec::new();
-        for (form, series) in self.series.iter().enumerate() {
+        for series in &self.series {
             svg.group(&series.colour.class(), |svg| {
-                series.draw(svg, self, shared, &y, bottom, form)
+                series.draw(svg, self, shared, &y, bottom)
             });
             if let Some(end) = series.end(shared, &y) {
                 ends.push(End {
@@ -258,7 +260,6 @@ impl Series {
         shared: &Shared,
         y: &impl Fn(f64) -> Option<f64>,
         bottom: f64,
-        form: usize,
     ) {
         let runs = self.runs(shared, y);
         if self.stroke == Stroke::Area {
@@ -285,7 +286,7 @@ impl Series {
                     panel.y.unit.value(point.y),
                     shared.unit.value(point.x)
                 );
-                svg.marker(form, point.open, (px, py), about.trim());
+                svg.marker(self.colour.form(), point.open, (px, py), about.trim());
             }
         }
     }
@@ -323,6 +324,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn width(&self) -> f64 {
+        self.left + self.plot + self.right
+    }
+
     fn x(&self, value: f64) -> Option<f64> {
         self.x.position(value).map(|place| self.left + self.plot * place)
     }

@@ -31,6 +31,23 @@ pub(crate) use scale::Kind;
 pub(crate) use svg::{Drawing, escape};
 pub(crate) use units::Unit;
 
+/// A chart of either kind.
+#[derive(Debug)]
+pub(crate) enum Chart {
+    Lines(LineChart),
+    Bars(BarChart),
+}
+
+impl Chart {
+    /// The drawing, `width` wide.
+    pub(crate) fn draw(&self, width: f64) -> Drawing {
+        match self {
+            Self::Lines(chart) => chart.draw(width),
+            Self::Bars(chart) => chart.draw(width),
+        }
+    }
+}
+
 /// What an axis measures and how it is divided.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
@@ -70,6 +87,14 @@ pub(crate) enum Colour {
 }
 
 impl Colour {
+    /// The form of its marks: each hue has one of its own.
+    fn form(self) -> usize {
+        match self {
+            Self::Hue(index) => index,
+            Self::Step(_) | Self::Muted => 0,
+        }
+    }
+
     /// The CSS class that sets `--c`, the colour of the elements inside.
     fn class(self) -> String {
         match self {

@@ -79,7 +79,7 @@ impl Scale {
         let most = least + span;
         let prefix = tick_prefix(unit, most.max(-least));
         let step = step(unit, span / count, &prefix);
-        let low = (least / step - 1e-9).floor() * step;
+        let low = (least / step + 1e-9).floor() * step;
         let high = match kind {
             Kind::Tight => most,
             Kind::Linear | Kind::Log | Kind::Nines => (most / step - 1e-9).ceil() * step,

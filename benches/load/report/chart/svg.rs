@@ -10,20 +10,18 @@ pub(crate) struct Drawing {
     pub(super) width: f64,
     pub(super) height: f64,
     pub(super) body: String,
-    /// What a reader who does not see it is told.
-    pub(super) label: String,
 }
 
 impl Drawing {
-    /// For a page that holds [`style::css`].
-    pub(crate) fn inline(&self) -> String {
+    /// For a page that holds [`style::css`]. `label` tells a reader who does not see it what it shows.
+    pub(crate) fn inline(&self, label: &str) -> String {
         format!(
             "<svg class=\"chart\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\" aria-label=\"{}\">{}</svg>",
             coordinate(self.width),
             coordinate(self.height),
             coordinate(self.width),
             coordinate(self.height),
-            escape(&self.label),
+            escape(label),
             self.body
         )
     }
@@ -44,7 +42,7 @@ impl Drawing {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" \
              height=\"{h}\" role=\"img\" aria-label=\"{}\"><style>{}</style>{}<g transform=\"translate({MARGIN} {})\">\
              {}</g></svg>\n",
-            escape(&format!("{title}. {}", self.label)),
+            escape(&format!("{title}. {subtitle}")),
             style::css(),
             svg.body,
             coordinate(head),

@@ -1,8 +1,8 @@
 //! Per-core balance: what each core of the server says that it held and did.
 
-use super::super::chart::{Axis, Bar, BarChart, Colour, Group, Rule, Unit};
-use super::super::page::{Figure, HALF};
-use crate::result::{CoreShare, Run};
+use super::super::chart::{Axis, Bar, BarChart, Chart, Colour, Group, Rule, Unit};
+use super::super::page::Figure;
+use super::super::result::{CoreShare, Run};
 
 /// Bars of connections and of messages; none where the server has one core or does not say.
 pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
@@ -42,7 +42,6 @@ fn figure(run: &Run, title: &str, name: &str, of: impl Fn(&CoreShare) -> f64) ->
         target: None,
     });
     let chart = BarChart {
-        width: HALF,
         axis: Axis::linear("at the end of the run", Unit::Count),
         groups: vec![Group {
             title: String::new(),
@@ -62,7 +61,7 @@ fn figure(run: &Run, title: &str, name: &str, of: impl Fn(&CoreShare) -> f64) ->
             Unit::Count.value(most / mean),
             Unit::Count.value(mean)
         ),
-        drawing: chart.draw(title),
+        chart: Chart::Bars(chart),
         wide: false,
     })
 }

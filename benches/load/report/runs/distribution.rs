@@ -1,8 +1,8 @@
 //! Latency distributions: how long the slowest of ten, hundred, thousand… take.
 
-use super::super::chart::{Axis, Colour, Kind, LineChart, Panel, Point, Series, Stroke, Unit};
-use super::super::page::{Figure, HALF};
-use crate::result::{Latency, Phase, Run};
+use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Series, Stroke, Unit};
+use super::super::page::Figure;
+use super::super::result::{Latency, Phase, Run};
 
 /// One figure for each kind of time that the run has distributions of.
 pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
@@ -45,7 +45,6 @@ fn figure(name: &str, title: &str, phases: &[(&str, &Latency)]) -> Option<Figure
         points: points(latency),
     });
     let chart = LineChart {
-        width: HALF,
         x: Axis::linear("percentile", Unit::Share).with(Kind::Nines),
         panels: vec![Panel {
             height: 250.0,
@@ -63,7 +62,7 @@ fn figure(name: &str, title: &str, phases: &[(&str, &Latency)]) -> Option<Figure
             Unit::Count.value(phases.iter().map(|(_, latency)| latency.count as f64).sum()),
             Unit::Seconds.value(slowest.1.max_us / 1e6)
         ),
-        drawing: chart.draw(&format!("{title}: latency over percentiles")),
+        chart: Chart::Lines(chart),
         wide: false,
     })
 }

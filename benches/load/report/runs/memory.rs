@@ -1,8 +1,8 @@
 //! Connections against memory, with the line through the points: its slope is what a connection costs.
 
-use super::super::chart::{Axis, Colour, LineChart, Panel, Point, Series, Stroke, Unit};
-use super::super::page::{Figure, HALF};
-use crate::result::Run;
+use super::super::chart::{Axis, Chart, Colour, LineChart, Panel, Point, Series, Stroke, Unit};
+use super::super::page::Figure;
+use super::super::result::Run;
 
 /// User space and kernel, for the server of the first run that knows its memory.
 pub(super) fn figure(runs: &[Run]) -> Option<Figure> {
@@ -22,13 +22,11 @@ pub(super) fn figure(runs: &[Run]) -> Option<Figure> {
         caption: "The slope of the dashed line is what one more connection costs. The kernel's part is the same for \
                   every server, and where the clients run on the same machine it holds their sockets as well."
             .to_owned(),
-        drawing: LineChart {
-            width: HALF,
+        chart: Chart::Lines(LineChart {
             x: Axis::linear("connections", Unit::Count),
             panels,
             rules: Vec::new(),
-        }
-        .draw("Memory over the number of connections"),
+        }),
         wide: false,
     })
 }

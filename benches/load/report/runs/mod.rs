@@ -9,8 +9,8 @@ mod series;
 mod summary;
 mod sweep;
 
+use super::super::result::Run;
 use super::page::{Page, Section};
-use crate::result::Run;
 
 /// The page of the runs, in their order.
 pub(super) fn page(runs: &[Run]) -> Page {

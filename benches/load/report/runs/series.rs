@@ -1,8 +1,8 @@
 //! The run over time: connections, messages, latency, CPU and memory below each other, over one time axis.
 
-use super::super::chart::{Axis, Colour, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Unit};
-use super::super::page::{Figure, WIDE};
-use crate::result::{Run, Sample};
+use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Unit};
+use super::super::page::Figure;
+use super::super::result::{Run, Sample};
 
 /// The time series; none where there are fewer than two samples.
 pub(super) fn figure(run: &Run, name: &str) -> Option<Figure> {
@@ -10,7 +10,6 @@ pub(super) fn figure(run: &Run, name: &str) -> Option<Figure> {
         return None;
     }
     let chart = LineChart {
-        width: WIDE,
         x: Axis::linear("time", Unit::Elapsed).with(Kind::Tight),
         panels: panels(run),
         rules: boundaries(run),
@@ -20,7 +19,7 @@ pub(super) fn figure(run: &Run, name: &str) -> Option<Figure> {
         title: "The run over time".to_owned(),
         caption: "One point a second. Latency is that of the second's answers, from the moment each message was due."
             .to_owned(),
-        drawing: chart.draw("Connections, messages, latency, CPU and memory over time"),
+        chart: Chart::Lines(chart),
         wide: true,
     })
 }

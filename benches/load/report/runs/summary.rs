@@ -3,8 +3,8 @@
 use super::super::chart::Unit;
 use super::super::chart::units::{number, thousands};
 use super::super::page::{Notice, Section, Table, Tile};
+use super::super::result::{Latency, Limit, Phase, Run, ServerUse};
 use super::sweep::servers;
-use crate::result::{Latency, Limit, Phase, Run, ServerUse};
 
 pub(super) fn title(runs: &[Run]) -> String {
     let servers = servers(runs).join(", ");

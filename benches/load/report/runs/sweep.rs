@@ -1,8 +1,8 @@
 //! Throughput against latency: the phases of all runs that were offered a rate.
 
-use super::super::chart::{Axis, Colour, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Unit};
-use super::super::page::{Figure, HALF};
-use crate::result::{Latency, Limit, Phase, Run};
+use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Unit};
+use super::super::page::Figure;
+use super::super::result::{Latency, Limit, Phase, Run};
 
 /// Percentiles over the rate, and what the server's CPUs did meanwhile. One server shows its percentiles as lines; of
 /// several, each percentile has a panel with a line for each server.
@@ -18,13 +18,11 @@ pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
         caption: "Time from the moment a message was due to be sent to its answer, so that a server that stalls is \
                   charged for all who wait. Hollow marks: the rate was not held."
             .to_owned(),
-        drawing: LineChart {
-            width: HALF,
+        chart: Chart::Lines(LineChart {
             x: rate_axis(),
             panels: latency_panels(&servers, &steps),
             rules: most(runs, &servers),
-        }
-        .draw("Latency percentiles over the offered rate"),
+        }),
         wide: false,
     }];
     figures.extend(cpu_figure(&servers, &steps));
@@ -118,7 +116,8 @@ fn latency_panels(servers: &[&str], steps: &[Vec<Step<'_>>]) -> Vec<Panel> {
 
 /// The most that was reached without a rate, where one server was asked for it.
 fn most(runs: &[Run], servers: &[&str]) -> Vec<Rule> {
-    let phases = runs.iter().flat_map(|run| &run.phases);
+    let swept = |run: &&Run| run.phases.iter().any(|phase| phase.offered_per_second.is_some());
+    let phases = runs.iter().filter(swept).flat_map(|run| &run.phases);
     let free = phases.filter(|phase| phase.offered_per_second.is_none() && phase.counts.replies > 0);
     let most = free.map(|phase| phase.messages_per_second).fold(0.0, f64::max);
     if most > 0.0 && servers.len() == 1 {
@@ -169,13 +168,11 @@ fn cpu_figure(servers: &[&str], steps: &[Vec<Step<'_>>]) -> Option<Figure> {
             "User and system time of the server's process. Where the line bends down, messages that arrive \
                   together are read and answered together."
                 .to_owned(),
-        drawing: LineChart {
-            width: HALF,
+        chart: Chart::Lines(LineChart {
             x: rate_axis(),
             panels,
             rules: Vec::new(),
-        }
-        .draw("CPU time of the server over the offered rate"),
+        }),
         wide: false,
     })
 }
