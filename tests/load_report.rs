@@ -1,4 +1,4 @@
-//! The report of the load generator.
+//! The report of the load generator: its tests lie beside its sources, and are run from here, since a bench has none.
 #![allow(clippy::unwrap_used)] // a test
 
 #[allow(dead_code)] // the load generator writes what the report only reads
@@ -11,13 +11,3 @@ mod compare {
 }
 #[path = "../benches/load/report/mod.rs"]
 mod report;
-
-#[test]
-fn x() {
-    let words: Vec<String> = std::env::var("WORDS")
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
-    report::command(&words).unwrap();
-}

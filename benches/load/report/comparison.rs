@@ -47,7 +47,7 @@ pub(super) fn notices(comparison: &Comparison) -> Vec<Notice> {
     if all > 0 {
         notices.push(Notice {
             good: met == all,
-            text: format!("{met} of {all} targets are met."),
+            text: format!("{met} of {all} targets are met{}.", missed(comparison)),
         });
     }
     if !comparison.faults.is_empty() {
@@ -61,6 +61,16 @@ pub(super) fn notices(comparison: &Comparison) -> Vec<Notice> {
         });
     }
     notices
+}
+
+/// The targets that are not met, in words.
+fn missed(comparison: &Comparison) -> String {
+    let measures = comparison.measures.iter();
+    let missed = measures.flat_map(|measure| {
+        let aims = measure.targets.iter().filter(|aim| !aim.met);
+        aims.map(|aim| format!("; not {} {}", measure.title, aim.text))
+    });
+    missed.collect()
 }
 
 fn lead(comparison: &Comparison) -> String {
@@ -91,7 +101,11 @@ pub(super) fn tiles(comparison: &Comparison) -> Vec<Tile> {
             value: unit(measure.unit).value(in_base(measure.unit, own.cost.median)),
             detail: ratio.map_or_else(String::new, |(aim, ratio)| {
                 let to = title(comparison, aim.to.as_deref().unwrap_or_default());
-                format!("{}× {to}", number(ratio.median))
+                if ratio.median > 0.0 && ratio.median < 0.2 {
+                    format!("1/{} of {to}", number(1.0 / ratio.median))
+                } else {
+                    format!("{}× {to}", number(ratio.median))
+                }
             }),
         })
     });

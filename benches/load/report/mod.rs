@@ -12,6 +12,8 @@ mod command;
 mod comparison;
 mod page;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -68,9 +68,9 @@ pub(super) struct Table {
 impl Page {
     pub(super) fn html(&self) -> String {
         let mut html = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-             <meta name=\"color-scheme\" content=\"light dark\"><title>{}</title><style>{}{STYLE}</style></head><body>\
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
+             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>\
+             <meta name=\"color-scheme\" content=\"light dark\"/><title>{}</title><style>{}{STYLE}</style></head><body>\
              <main><header><h1>{}</h1><p class=\"lead\">{}</p></header>",
             escape(&self.title),
             style::css(),
@@ -142,7 +142,7 @@ impl Section {
             html.push_str("<div class=\"figures\">");
             let mut figures = self.figures.iter().peekable();
             while let Some(figure) = figures.next() {
-                match figures.next_if(|next| !figure.wide && !next.wide) {
+                match figures.next_if(|next| figure.shares_a_row_with(next)) {
                     Some(partner) => {
                         figure.write(html, HALF);
                         partner.write(html, HALF);
@@ -170,6 +170,12 @@ impl Section {
 }
 
 impl Figure {
+    /// Two narrow figures do, unless one would leave a hole below it.
+    fn shares_a_row_with(&self, next: &Self) -> bool {
+        let (own, other) = (self.chart.draw(HALF).height(), next.chart.draw(HALF).height());
+        !self.wide && !next.wide && own.max(other) < 1.5 * own.min(other)
+    }
+
     fn write(&self, html: &mut String, width: f64) {
         push(
             html,

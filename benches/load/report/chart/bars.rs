@@ -74,7 +74,6 @@ impl BarChart {
             group.draw(&mut svg, &scale, &columns, &self.axis, y);
             y += group.height();
         }
-        svg.line("base", (columns.left, top), (columns.left, bottom));
         if let Some(rule) = &self.rule
             && let Some(x) = columns.x(&scale, rule.value)
         {
@@ -113,15 +112,21 @@ impl BarChart {
 
     fn columns(&self, scale: &Scale, width: f64) -> Columns {
         let labels = self.bars().map(|bar| text::width(&bar.label, LABEL_PX));
-        let left = (labels.fold(0.0, f64::max) + 10.0).min(width * 0.36);
+        let left = (labels.fold(0.0, f64::max) + 10.0).min(width * 0.46);
         let widest = |of: &dyn Fn(&Bar) -> String, size: f64| {
             self.bars()
                 .map(|bar| text::width(&of(bar), size))
                 .fold(0.0, f64::max)
         };
-        let number = widest(&|bar| self.axis.unit.value(bar.value), LABEL_PX * 1.06);
-        let interval = widest(&|bar| bar.interval_text(&self.axis), TICK_PX);
-        let target = widest(&|bar| bar.target_text(&self.axis), TICK_PX);
+        let number = widest(&|bar| self.axis.unit.value(bar.value), LABEL_PX * BOLD);
+        // In a narrow chart the whiskers alone show the interval: its numbers would take the bars' room.
+        let with_intervals = width > INTERVALS_FROM;
+        let interval = if with_intervals {
+            widest(&|bar| bar.interval_text(&self.axis), TICK_PX)
+        } else {
+            0.0
+        };
+        let target = widest(&|bar| bar.target_text(&self.axis), TICK_PX * BOLD);
         let gap = |width: f64| if width > 0.0 { width + 12.0 } else { 0.0 };
         let right = 10.0 + number + gap(interval) + gap(target);
         let last = scale
@@ -137,6 +142,7 @@ impl BarChart {
             target: left + plot + 10.0 + number + gap(interval) + 12.0,
             most: self.most.unwrap_or(f64::INFINITY),
             width,
+            with_intervals,
         }
     }
 
@@ -173,10 +179,13 @@ impl Group {
     fn draw(&self, svg: &mut Svg, scale: &Scale, columns: &Columns, axis: &Axis, top: f64) {
         if !self.title.is_empty() {
             // The grid stays away from the words.
-            let width = text::width(&self.title, LABEL_PX) * 1.06 + 6.0;
+            let width = text::width(&self.title, LABEL_PX) * BOLD + 6.0;
             svg.rect("ground", 0.0, top + 3.0, width.max(columns.left - 1.0), 20.0, 0.0);
             svg.text("label strong", 0.0, top + 18.0, Anchor::Start, &self.title);
         }
+        let first = top + self.title_height();
+        let last = first + ROW * self.bars.len() as f64;
+        svg.line("base", (columns.left, first), (columns.left, last));
         for (index, bar) in self.bars.iter().enumerate() {
             let y = top + self.title_height() + ROW * index as f64;
             svg.group(&bar.colour.class(), |svg| bar.draw(svg, scale, columns, axis, y));
@@ -238,7 +247,7 @@ impl Bar {
         };
         svg.text(class, columns.number, y, Anchor::End, &number);
         let interval = self.interval_text(axis);
-        if !interval.is_empty() {
+        if columns.with_intervals && !interval.is_empty() {
             svg.text("tick", columns.interval, y, Anchor::Start, &interval);
         }
         if let Some(target) = self.target {
@@ -292,6 +301,8 @@ struct Columns {
     most: f64,
     /// All columns together.
     width: f64,
+    /// Whether there is one of intervals.
+    with_intervals: bool,
 }
 
 impl Columns {
@@ -313,5 +324,9 @@ fn zigzag(svg: &mut Svg, x: f64, middle: f64) {
     }
 }
 
+/// How much wider strong text is.
+const BOLD: f64 = 1.14;
+/// The width of a chart from which on intervals are written out.
+const INTERVALS_FROM: f64 = 640.0;
 const ROW: f64 = 22.0;
 const THICK: f64 = 13.0;

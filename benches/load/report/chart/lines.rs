@@ -110,7 +110,7 @@ impl LineChart {
         let mut svg = Svg::default();
         let mut top = 0.0;
         for (index, (panel, scale)) in self.panels.iter().zip(&scales).enumerate() {
-            top += 20.0 + if index == 0 { self.rules_height() } else { 14.0 };
+            top += 23.0 + if index == 0 { self.rules_height() } else { 14.0 };
             panel.draw(&mut svg, scale, &shared, top);
             self.draw_rules(&mut svg, &shared, top, panel.height, index == 0);
             top += panel.height;
@@ -159,7 +159,7 @@ impl LineChart {
             let Some(x) = shared.x(rule.value) else { continue };
             svg.line(
                 "rule",
-                (x, if named { top - 20.0 } else { top }),
+                (x, if named { top - 23.0 } else { top }),
                 (x, top + height),
             );
             if named {
@@ -169,7 +169,7 @@ impl LineChart {
                     continue;
                 }
                 free = middle + half + 6.0;
-                svg.text("tick", middle, top - 24.0, Anchor::Middle, &rule.label);
+                svg.text("tick", middle, top - 27.0, Anchor::Middle, &rule.label);
             }
         }
     }
@@ -197,7 +197,13 @@ impl Panel {
                 .position(value)
                 .map(|place| top + self.height * (1.0 - place))
         };
-        svg.text("axis", 0.0, top - 8.0, Anchor::Start, &scale.title(&self.y.title));
+        svg.text(
+            "axis",
+            0.0,
+            top - 11.0,
+            Anchor::Start,
+            &scale.title(&self.y.title),
+        );
         let mut labelled = f64::INFINITY;
         for tick in scale.ticks() {
             let Some(y) = y(tick.value) else { continue };

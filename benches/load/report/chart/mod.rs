@@ -22,6 +22,8 @@ mod lines;
 mod scale;
 pub(crate) mod style;
 mod svg;
+#[cfg(test)]
+pub(crate) mod tests;
 mod text;
 pub(crate) mod units;
 

@@ -82,7 +82,7 @@ impl Scale {
         let low = (least / step + 1e-9).floor() * step;
         let high = match kind {
             Kind::Tight => most,
-            Kind::Linear | Kind::Log | Kind::Nines => (most / step - 1e-9).ceil() * step,
+            Kind::Linear | Kind::Log | Kind::Nines => ((most / step - 1e-9).ceil() * step).max(low + step),
         };
         let mut ticks = Vec::new();
         let mut index = 0.0;
@@ -136,6 +136,11 @@ impl Scale {
                 });
             }
             exponent += 1.0;
+        }
+        for rank in [2, 1] {
+            if ticks.len() as f64 > 2.0 * count {
+                ticks.retain(|tick: &Tick| tick.rank < rank);
+            }
         }
         ticks.sort_by(|one, other| one.value.total_cmp(&other.value));
         Self {

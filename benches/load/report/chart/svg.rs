@@ -13,6 +13,10 @@ pub(crate) struct Drawing {
 }
 
 impl Drawing {
+    pub(crate) fn height(&self) -> f64 {
+        self.height
+    }
+
     /// For a page that holds [`style::css`]. `label` tells a reader who does not see it what it shows.
     pub(crate) fn inline(&self, label: &str) -> String {
         format!(

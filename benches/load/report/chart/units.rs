@@ -28,6 +28,7 @@ impl Unit {
         let number = number(value / prefix.size);
         match self {
             Self::Times => format!("{number}×"),
+            Self::Count if value.fract() == 0.0 => thousands(value),
             _ if prefix.name.is_empty() => number,
             _ => format!("{number}\u{a0}{}", prefix.name),
         }

@@ -156,7 +156,7 @@ fn cpu_figure(servers: &[&str], steps: &[Vec<Step<'_>>]) -> Option<Figure> {
         return None;
     }
     let panels = vec![Panel {
-        height: if servers.len() == 1 { 260.0 } else { 200.0 },
+        height: if servers.len() == 1 { 260.0 } else { 464.0 }, // as high as the figure beside it
         y: Axis::linear("CPUs of the server that are busy", Unit::Cpus),
         series,
         rules: Vec::new(),
