@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::result::{Faults, Machine};
+use super::super::result::{Faults, Machine};
 
 /// One run of several servers side by side.
 #[derive(Clone, Debug, Serialize, Deserialize)]

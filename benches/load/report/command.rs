@@ -1,13 +1,19 @@
 //! `report FILE...`: draws saved results.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use lexopt::Arg;
 
 use super::{Output, Results};
 
 /// `report FILE.json... --html FILE --svg DIRECTORY`: the words after `report`. All files go into one page, so that
 /// several runs make one sweep. An error is a sentence for the terminal.
-pub(crate) fn command(words: &[String]) -> Result<(), String> {
-    let (files, output) = parse(words)?;
+pub(crate) fn command(words: &[OsString]) -> Result<(), String> {
+    let (files, output) = parse(words).map_err(|error| error.to_string())?;
+    if files.is_empty() || output == Output::default() {
+        return Err(USAGE.to_owned());
+    }
     let mut results = Results::default();
     for file in &files {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -17,24 +23,17 @@ pub(crate) fn command(words: &[String]) -> Result<(), String> {
     written.map_err(|error| format!("the report cannot be written: {error}"))
 }
 
-fn parse(words: &[String]) -> Result<(Vec<PathBuf>, Output), String> {
+fn parse(words: &[OsString]) -> Result<(Vec<PathBuf>, Output), lexopt::Error> {
     let mut files = Vec::new();
     let mut output = Output::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut path = || {
-            let path = words.next().map(PathBuf::from);
-            path.ok_or_else(|| format!("{word} wants a path"))
-        };
-        match word.as_str() {
-            "--html" => output.html = Some(path()?),
-            "--svg" => output.svg = Some(path()?),
-            option if option.starts_with('-') => return Err(format!("report knows no {option}; {USAGE}")),
-            file => files.push(PathBuf::from(file)),
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Arg::Long("html") => output.html = Some(parser.value()?.into()),
+            Arg::Long("svg") => output.svg = Some(parser.value()?.into()),
+            Arg::Value(file) => files.push(file.into()),
+            Arg::Long(_) | Arg::Short(_) => return Err(word.unexpected()),
         }
-    }
-    if files.is_empty() || output == Output::default() {
-        return Err(USAGE.to_owned());
     }
     Ok((files, output))
 }

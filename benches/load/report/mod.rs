@@ -7,13 +7,11 @@
 //!
 //! Not here: measuring, and the table on the terminal.
 
-mod chart;
+pub(crate) mod chart;
 mod command;
 mod comparison;
 mod page;
 mod runs;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +36,24 @@ pub(crate) struct Output {
     pub(crate) html: Option<PathBuf>,
     /// Each figure as a file: `--svg DIRECTORY`.
     pub(crate) svg: Option<PathBuf>,
+}
+
+impl From<Run> for Results {
+    fn from(run: Run) -> Self {
+        Self {
+            runs: vec![run],
+            comparisons: Vec::new(),
+        }
+    }
+}
+
+impl From<Comparison> for Results {
+    fn from(comparison: Comparison) -> Self {
+        Self {
+            runs: Vec::new(),
+            comparisons: vec![comparison],
+        }
+    }
 }
 
 impl Results {

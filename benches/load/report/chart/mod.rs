@@ -19,12 +19,10 @@
 
 mod bars;
 mod lines;
-mod scale;
+pub(crate) mod scale;
 pub(crate) mod style;
 mod svg;
-#[cfg(test)]
-pub(crate) mod tests;
-mod text;
+pub(crate) mod text;
 pub(crate) mod units;
 
 pub(crate) use bars::{Bar, BarChart, Group, Target};

@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 }
 
 /// An axis' range and ticks.
-pub(super) struct Scale {
+pub(crate) struct Scale {
     kind: Kind,
     /// The ends, as `transform` gives them.
     low: f64,
@@ -28,16 +28,16 @@ pub(super) struct Scale {
 
 /// A line across the plot, and what stands at its end.
 #[derive(Clone, Debug)]
-pub(super) struct Tick {
-    pub(super) value: f64,
-    pub(super) label: String,
+pub(crate) struct Tick {
+    pub(crate) value: f64,
+    pub(crate) label: String,
     /// Lower stays when there is no room for all labels.
-    pub(super) rank: u32,
+    pub(crate) rank: u32,
 }
 
 impl Scale {
     /// An axis for `values`, of which those that are not finite do not count, with about `count` ticks.
-    pub(super) fn new(kind: Kind, unit: Unit, values: impl Iterator<Item = f64>, count: f64) -> Self {
+    pub(crate) fn new(kind: Kind, unit: Unit, values: impl Iterator<Item = f64>, count: f64) -> Self {
         let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
         match kind {
             Kind::Linear | Kind::Tight => Self::linear(kind, unit, &values, count),
@@ -47,7 +47,7 @@ impl Scale {
     }
 
     /// Where the value lies between the ends, from 0 to 1; `None` for what is not a number.
-    pub(super) fn position(&self, value: f64) -> Option<f64> {
+    pub(crate) fn position(&self, value: f64) -> Option<f64> {
         if value.is_nan() {
             return None;
         }
@@ -55,12 +55,12 @@ impl Scale {
         Some(place.clamp(0.0, 1.0))
     }
 
-    pub(super) fn ticks(&self) -> &[Tick] {
+    pub(crate) fn ticks(&self) -> &[Tick] {
         &self.ticks
     }
 
     /// The title with what its numbers are counted in.
-    pub(super) fn title(&self, title: &str) -> String {
+    pub(crate) fn title(&self, title: &str) -> String {
         if self.unit.is_empty() {
             title.to_owned()
         } else {

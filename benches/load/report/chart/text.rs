@@ -2,7 +2,7 @@
 
 /// The width of `text` at `size_px`, estimated from above: nobody knows the reader's font, so the widths are those of
 /// a wide one (DejaVu Sans).
-pub(super) fn width(text: &str, size_px: f64) -> f64 {
+pub(crate) fn width(text: &str, size_px: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size_px
 }
 
@@ -18,7 +18,7 @@ fn advance(character: char) -> f64 {
 }
 
 /// The text in lines of at most `room_px`, broken at spaces; a word that is longer keeps a line of its own.
-pub(super) fn wrapped(text: &str, room_px: f64, size_px: f64) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, room_px: f64, size_px: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
@@ -33,7 +33,7 @@ pub(super) fn wrapped(text: &str, room_px: f64, size_px: f64) -> Vec<String> {
 }
 
 /// The text, or as much of it as fits into `room_px` with an ellipsis.
-pub(super) fn cut(text: &str, room_px: f64, size_px: f64) -> String {
+pub(crate) fn cut(text: &str, room_px: f64, size_px: f64) -> String {
     if width(text, size_px) <= room_px {
         return text.to_owned();
     }
@@ -48,7 +48,7 @@ pub(super) fn cut(text: &str, room_px: f64, size_px: f64) -> String {
 
 /// Places near the wanted ones, in their order, at least `apart` from each other and within `low..=high` as long as
 /// there is room for all.
-pub(super) fn spread(wanted: &[f64], apart: f64, low: f64, high: f64) -> Vec<f64> {
+pub(crate) fn spread(wanted: &[f64], apart: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|one, other| wanted[*one].total_cmp(&wanted[*other]));
     // Runs of labels that touch: each sits around the middle of what its members wanted.

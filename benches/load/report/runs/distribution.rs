@@ -6,7 +6,7 @@ use super::super::result::{Latency, Phase, Run};
 
 /// One figure for each kind of time that the run has distributions of.
 pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
-    let kinds: [(&str, &str, fn(&Phase) -> Option<&Latency>); 3] = [
+    let kinds: [(&str, &str, Of); 3] = [
         ("ping", "Ping to reply", |phase| phase.latency.as_ref()),
         ("delivery", "Publication to delivery", |phase| {
             phase.delivery.as_ref()
@@ -23,6 +23,9 @@ pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
     });
     figures.collect()
 }
+
+/// The distribution of a kind of time, where a phase has one.
+type Of = fn(&Phase) -> Option<&Latency>;
 
 fn figure(name: &str, title: &str, phases: &[(&str, &Latency)]) -> Option<Figure> {
     let slowest = phases

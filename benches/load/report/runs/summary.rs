@@ -123,7 +123,7 @@ pub(super) fn tiles(runs: &[Run]) -> Vec<Tile> {
     {
         tile("latency, p99", micros(latency.p99_us), phase.name.clone());
     }
-    let least = |of: fn(&ServerUse) -> Option<f64>| {
+    let least = |of: Cost| {
         uses()
             .filter_map(|(phase, used)| Some((phase, of(used)?)))
             .min_by(|one, other| one.1.total_cmp(&other.1))
@@ -233,8 +233,11 @@ const COST: [Column; 9] = [
     }),
 ];
 
+/// A cost, where it was measured.
+type Cost = fn(&ServerUse) -> Option<f64>;
+
 /// What a server's CPU time can be counted by.
-const COSTS: [(&str, fn(&ServerUse) -> Option<f64>); 3] = [
+const COSTS: [(&str, Cost); 3] = [
     ("ping", |used| used.cpu_us_per_ping),
     ("delivery", |used| used.cpu_us_per_delivery),
     ("connection", |used| used.cpu_us_per_connection),
@@ -282,7 +285,7 @@ fn time(phase: &Phase, of: fn(&Latency) -> f64) -> Option<String> {
         .map(|latency| micros(of(latency)))
 }
 
-fn used(phase: &Phase, of: fn(&ServerUse) -> Option<f64>) -> Option<f64> {
+fn used(phase: &Phase, of: Cost) -> Option<f64> {
     phase.server.as_ref().and_then(of)
 }
 

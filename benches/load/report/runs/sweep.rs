@@ -29,6 +29,9 @@ pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
     figures
 }
 
+/// One figure of a distribution.
+type Percentile = fn(&Latency) -> f64;
+
 /// A phase with the rate that it was offered.
 struct Step<'a> {
     rate: f64,
@@ -77,12 +80,12 @@ fn rate_axis() -> Axis {
 }
 
 fn latency_panels(servers: &[&str], steps: &[Vec<Step<'_>>]) -> Vec<Panel> {
-    let percentiles: [(&str, fn(&Latency) -> f64); 3] = [
+    let percentiles: [(&str, Percentile); 3] = [
         ("p50", |latency| latency.p50_us),
         ("p99", |latency| latency.p99_us),
         ("p99.9", |latency| latency.p999_us),
     ];
-    let series = |label: &str, colour: Colour, steps: &[Step<'_>], of: fn(&Latency) -> f64| Series {
+    let series = |label: &str, colour: Colour, steps: &[Step<'_>], of: Percentile| Series {
         label: label.to_owned(),
         colour,
         stroke: Stroke::Marked,

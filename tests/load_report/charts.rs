@@ -1,10 +1,9 @@
 //! What holds for every chart: ticks around the values, finite coordinates, well-formed XML, labels apart.
 
-use super::scale::Scale;
-use super::svg::escape;
-use super::{
+use crate::report::chart::scale::Scale;
+use crate::report::chart::{
     Axis, Bar, BarChart, Chart, Colour, Group, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Target,
-    Unit, text,
+    Unit, escape, text,
 };
 
 const UNITS: [Unit; 8] = [

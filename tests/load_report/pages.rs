@@ -1,19 +1,16 @@
 //! The pages that come of results: of all kinds of them, and of hardly any.
 
-use super::chart::tests::{finite, well_formed};
-use super::compared::{Comparison, Contender, Measure, Outcome, Ratio, Spread, Target, Unit};
-use super::result::{
+use super::charts::{finite, well_formed};
+use crate::compare::result::{Comparison, Contender, Measure, Outcome, Ratio, Spread, Target, Unit};
+use crate::report::{Output, Results, command};
+use crate::result::{
     CoreShare, Counts, Faults, Generator, Latency, Limit, Machine, Phase, Run, Sample, ServerDescription,
     ServerUse,
 };
-use super::{Output, Results, command};
 
 #[test]
 fn a_run_with_everything_has_every_figure() {
-    let results = Results {
-        runs: vec![run("ringcast")],
-        comparisons: Vec::new(),
-    };
+    let results = Results::from(run("ringcast"));
     let page = sound(&results);
     let names: Vec<String> = results.svgs().into_iter().map(|(name, _)| name).collect();
     assert_eq!(
@@ -70,10 +67,7 @@ fn a_run_that_knows_next_to_nothing_still_makes_a_page() {
     }];
     bare.series = vec![Sample::default()];
     bare.cores.clear();
-    sound(&Results {
-        runs: vec![bare.clone()],
-        comparisons: Vec::new(),
-    });
+    sound(&Results::from(bare.clone()));
     bare.phases.clear();
     bare.series.clear();
     for runs in [vec![bare], Vec::new()] {
@@ -89,10 +83,7 @@ fn faults_and_figures_that_are_the_generators_are_said_above_all() {
     let mut failed = run("ringcast");
     failed.phases[1].limit = Limit::Generator;
     failed.faults.add(|| "reply <7> came twice".to_owned());
-    let page = sound(&Results {
-        runs: vec![failed],
-        comparisons: Vec::new(),
-    });
+    let page = sound(&Results::from(failed));
     let first_figure = page.find("<figure").unwrap();
     for words in [
         "reply &lt;7&gt; came twice",
@@ -128,19 +119,13 @@ fn memory_that_stays_after_the_connections_have_gone_is_not_drawn() {
         server_pss_bytes: Some(1 << 30),
         ..Sample::default()
     });
-    let page = sound(&Results {
-        runs: vec![shrunk],
-        comparisons: Vec::new(),
-    });
+    let page = sound(&Results::from(shrunk));
     assert!(page.contains("256\u{a0}B each"), "{page}");
 }
 
 #[test]
 fn a_comparison_says_which_targets_are_met_and_which_are_not() {
-    let results = Results {
-        runs: Vec::new(),
-        comparisons: vec![comparison()],
-    };
+    let results = Results::from(comparison());
     let page = sound(&results);
     assert!(
         page.contains("1 of 2 targets are met; not 16 in flight ≤ 0.5 × Bun."),
@@ -171,17 +156,14 @@ fn a_comparison_without_measures_still_makes_a_page() {
     let mut nothing = comparison();
     nothing.measures.clear();
     nothing.servers.clear();
-    sound(&Results {
-        runs: Vec::new(),
-        comparisons: vec![nothing],
-    });
+    sound(&Results::from(nothing));
 }
 
 #[test]
 fn saved_results_of_both_kinds_are_drawn_from_their_files() {
     let directory = std::env::temp_dir().join(format!("ringcast-report-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    let at = |name: &str| directory.join(name).display().to_string();
+    let at = |name: &str| directory.join(name).into_os_string();
     std::fs::write(at("run.json"), serde_json::to_vec(&run("ringcast")).unwrap()).unwrap();
     std::fs::write(at("comparison.json"), serde_json::to_vec(&comparison()).unwrap()).unwrap();
     std::fs::write(at("neither.json"), "{}").unwrap();
