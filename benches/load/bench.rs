@@ -10,7 +10,7 @@ use super::driver::Target;
 use super::machine;
 use super::monitor::Monitor;
 use super::options::Options;
-use super::plan::{Opening, Plan, Then};
+use super::plan::{Opening, Pings, Plan, Then};
 use super::result::{Faults, Generator, Limit, Phase, Run};
 use super::server::{Elsewhere, Server};
 use super::tally::Tally;
@@ -49,7 +49,7 @@ impl Bench {
                 Server::start(&server_cpus, cores, &options.settings)?
             }
         };
-        Ok(Bench {
+        let mut bench = Bench {
             monitor: Monitor::new(cpus.len()),
             server,
             cpus,
@@ -58,10 +58,34 @@ impl Bench {
             notes: Vec::new(),
             started_unix_ms: unix_ms(),
             threads: 0,
-            pss_before: machine::pss_bytes(nix::unistd::getpid()),
+            pss_before: None,
             bytes_per_connection: None,
             options,
-        })
+        };
+        bench.warm_up()?;
+        Ok(bench)
+    }
+
+    /// Lets both sides do everything once, so that what they use from then on is for connections.
+    fn warm_up(&mut self) -> io::Result<()> {
+        let sizes = Sizes {
+            plain: WARM_UP_CONNECTIONS,
+            ..Sizes::default()
+        };
+        let crew = self.crew_of(sizes, 1, None)?;
+        let plan = Plan {
+            opening: Some(self.opening(None)),
+            pings: Pings::InFlight(1),
+            ..Plan::default()
+        };
+        crew.begin(&plan)?;
+        self.faults.merge(&crew.finish(|| ())?.faults);
+        drop(crew);
+        self.monitor = Monitor::new(self.cpus.len());
+        self.threads = 0;
+        self.server.weigh_empty();
+        self.pss_before = machine::pss_bytes(nix::unistd::getpid());
+        Ok(())
     }
 
     /// Starts the threads for clients: one for each CPU, or more where descriptors or `--threads` want it.
@@ -298,6 +322,7 @@ fn tables(connections: u32, descriptors: u64) -> usize {
 
 /// Polls, wakers and timers of all threads, which every table holds, and what a process has anyway.
 const DESCRIPTORS_BESIDES: u64 = 500;
+const WARM_UP_CONNECTIONS: u32 = 64;
 /// Connections on their way at a time: well below the backlog of a listener.
 const PENDING: u32 = 500;
 /// A share of a CPU beyond which there is none to spare.

@@ -71,14 +71,14 @@ impl Server {
             admin: Some(admin),
             name: "ringcast".to_owned(),
             cpus: cpus.to_vec(),
-            pss_before: machine::pss_bytes(pid),
-            kernel_before: Kernel::read(),
+            pss_before: None,
+            kernel_before: Kernel::default(),
         })
     }
 
     /// Takes one that is there.
     pub(crate) fn elsewhere(elsewhere: Elsewhere) -> Server {
-        let mut server = Server {
+        Server {
             child: None,
             pids: elsewhere.pids,
             address: elsewhere.address,
@@ -86,10 +86,14 @@ impl Server {
             name: elsewhere.name,
             cpus: Vec::new(),
             pss_before: None,
-            kernel_before: Kernel::read(),
-        };
-        server.pss_before = server.pss_bytes();
-        server
+            kernel_before: Kernel::default(),
+        }
+    }
+
+    /// Takes what it uses now for what it uses without connections.
+    pub(crate) fn weigh_empty(&mut self) {
+        self.pss_before = self.pss_bytes();
+        self.kernel_before = Kernel::read();
     }
 
     /// CPUs that it was started on; 0 if that was done elsewhere.

@@ -133,7 +133,7 @@ fn write_use(phase: &Phase, out: &mut impl Write) -> io::Result<()> {
         match phase.limit {
             Limit::Neither => "",
             Limit::Server => "; the server's CPUs were the limit",
-            Limit::Generator => "; THE GENERATOR WAS THE LIMIT, not the server",
+            Limit::Generator => "; THE GENERATOR WAS THE LIMIT (busy, or late), not the server",
         }
     )
 }

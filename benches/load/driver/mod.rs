@@ -220,6 +220,7 @@ impl Driver {
             self.read_all();
         }
         self.refill_all();
+        self.do_due();
         let mut progress = Progress::new(started);
         match plan.until {
             Until::Elapsed(time) => {
@@ -239,13 +240,14 @@ impl Driver {
                 }
             }
         }
-        let elapsed_ns = now_ns() - started;
         self.stretch.draining = true;
         self.stretch.depth = 0;
         let mut progress = Progress::new(now_ns());
         while self.is_waiting() && progress.goes_on(self) {
             self.turn(progress.gives_up_at())?;
         }
+        // What was waited for is counted, so the waiting is as well.
+        let elapsed_ns = now_ns() - started;
         self.stretch = Stretch::idle();
         self.stretch.reading = plan.reading;
         self.end_second(now_ns());

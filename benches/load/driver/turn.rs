@@ -30,11 +30,16 @@ impl Driver {
         self.events = events;
         self.tell_deliveries()?;
         if !self.stretch.draining {
-            self.open_due();
-            self.ping_due();
-            self.publish_due();
+            self.do_due();
         }
         self.tell_gauges()
+    }
+
+    /// Opens, pings and publishes what is due; before the first wait of a run as well, since nothing would end that.
+    pub(super) fn do_due(&mut self) {
+        self.open_due();
+        self.ping_due();
+        self.publish_due();
     }
 
     /// Fills every client up to the number of pings that it is to keep in flight.
