@@ -261,9 +261,9 @@ th:first-child{text-align:left;padding-left:16px;font-weight:500}\
 td:last-child,th:last-child{padding-right:16px}\
 pre{padding:12px 16px;overflow-x:auto;font-size:13px;margin:10px 0}\
 ul{color:var(--soft);font-size:13.5px;padding-left:20px}\
-@media(max-width:900px){.figures{grid-template-columns:minmax(0,1fr)}main{padding:24px 14px 40px}\
+@media screen and (max-width:900px){.figures{grid-template-columns:minmax(0,1fr)}main{padding:24px 14px 40px}\
 figure{padding:14px}.plot svg{min-width:440px}figure.wide .plot svg{min-width:760px}}\
 @media print{:root{--page:#fff}body{font-size:12px}main{max-width:none;padding:0}h2{break-after:avoid}\
-figure,.tile,tr,.notice{break-inside:avoid}.tile{padding:8px 12px}.tile strong{font-size:20px}\
+figure,.tile,tr,.notice{break-inside:avoid}figure{padding:10px 12px}.tile{padding:8px 12px}.tile strong{font-size:20px}\
 .tiles{grid-template-columns:repeat(4,1fr)}pre{white-space:pre-wrap}\
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}";

@@ -221,9 +221,12 @@ impl Bar {
             && let (Some(low), Some(high)) = (columns.x(scale, low), columns.x(scale, high))
             && self.value <= columns.most
         {
-            svg.line("whisker", (low, middle), (high, middle));
-            svg.line("whisker", (low, middle - 3.0), (low, middle + 3.0));
-            svg.line("whisker", (high, middle - 3.0), (high, middle + 3.0));
+            // On a ground of its own, so that it reads on the bar as well as beside it.
+            for class in ["halo", "whisker"] {
+                svg.line(class, (low, middle), (high, middle));
+                svg.line(class, (low, middle - 3.0), (low, middle + 3.0));
+                svg.line(class, (high, middle - 3.0), (high, middle + 3.0));
+            }
         }
         if let Some(target) = self.target
             && let Some(x) = columns.x(scale, target.most)

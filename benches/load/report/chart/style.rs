@@ -50,7 +50,8 @@ const RULES: &str = "\
 .chart .leader{stroke:var(--c);stroke-width:1;stroke-dasharray:1 2.5}\
 .chart .bar{fill:var(--c)}\
 .chart .break{fill:none;stroke:var(--ground);stroke-width:3}\
-.chart .whisker{stroke:var(--ink);stroke-width:1.4;opacity:.75}\
+.chart .whisker{stroke:var(--ink);stroke-width:1.4}\
+.chart .halo{stroke:var(--ground);stroke-width:4;opacity:.8}\
 .chart .target{stroke:var(--ink);stroke-width:2.4}\
 .chart .targettip{fill:var(--ink)}\
 .h0{--c:var(--c-h0)}.h1{--c:var(--c-h1)}.h2{--c:var(--c-h2)}.h3{--c:var(--c-h3)}.h4{--c:var(--c-h4)}\
