@@ -11,9 +11,7 @@
 mod bench;
 mod client;
 mod clock;
-mod compare {
-    pub(crate) mod result;
-}
+mod compare;
 mod crew;
 mod crowd;
 mod driver;
@@ -45,8 +43,10 @@ use scenario::SCENARIOS;
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Write) -> io::Result<ExitCode> {
     // What cargo adds for benches of another kind is passed over.
     let words: Vec<OsString> = words.into_iter().filter(|word| word != "--bench").collect();
-    if let Some((_, words)) = words.split_first().filter(|(first, _)| *first == "report") {
-        return draw(words);
+    match words.split_first() {
+        Some((first, words)) if first == "compare" => return compare::run(words.iter().cloned(), out),
+        Some((first, words)) if first == "report" => return draw(words),
+        Some(_) | None => {}
     }
     let options = match Options::parse(words) {
         Ok(Asked::Run(options)) => options,
