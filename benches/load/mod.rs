@@ -103,6 +103,7 @@ const HELP_HEAD: &str = "\
 Drives a server with many clients, checks every reply and delivery, and says what it cost.
 
 Usage: cargo bench --bench load -- SCENARIO [options]
+       cargo bench --bench load -- compare [--help]
        cargo bench --bench load -- report FILE.json... [--html FILE] [--svg DIRECTORY]
 
 Scenarios, each with its own options and their defaults

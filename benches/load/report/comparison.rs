@@ -335,7 +335,7 @@ fn origin(comparison: &Comparison) -> Section {
     });
     Section {
         title: "To repeat it".to_owned(),
-        commands: vec![format!("cargo bench --bench load -- {}", comparison.command)],
+        commands: vec![comparison.command.clone()],
         notes: servers.chain(comparison.notes.iter().cloned()).collect(),
         ..Section::default()
     }
