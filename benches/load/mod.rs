@@ -3,7 +3,7 @@
 //! ```text
 //!   options ─► scenario ─► bench ─┬─► server (starts and weighs it)
 //!                                 ├─► crew ─► driver, one per thread ─► client, many ─► wire
-//!                                 └─► monitor ─► result ─► table, JSON
+//!                                 └─► monitor ─► result ─► table, JSON, report
 //! ```
 //!
 //! A `Driver` is complete by itself: N connected clients of one server, on the thread that calls it.
@@ -20,6 +20,7 @@ mod monitor;
 mod options;
 mod order;
 mod plan;
+mod report;
 mod result;
 mod scenario;
 mod schedule;
@@ -35,13 +36,17 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use options::{Asked, Options};
+use report::Results;
 use scenario::SCENARIOS;
 
 /// Runs what the words ask for. The exit code is not 0 if anything came other than it should have.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Write) -> io::Result<ExitCode> {
-    let mut words = words.into_iter().peekable();
-    if words.next_if(|word| word == "compare").is_some() {
-        return compare::run(words, out);
+    // What cargo adds for benches of another kind is passed over.
+    let words: Vec<OsString> = words.into_iter().filter(|word| word != "--bench").collect();
+    match words.split_first() {
+        Some((first, words)) if first == "compare" => return compare::run(words.iter().cloned(), out),
+        Some((first, words)) if first == "report" => return draw(words),
+        Some(_) | None => {}
     }
     let options = match Options::parse(words) {
         Ok(Asked::Run(options)) => options,
@@ -54,7 +59,7 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Writ
             return Ok(ExitCode::from(EX_USAGE));
         }
     };
-    let json = options.json.clone();
+    let (json, output) = (options.json.clone(), options.report.clone());
     let Some(scenario) = options.scenario else {
         return Ok(ExitCode::from(EX_USAGE));
     };
@@ -65,11 +70,22 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Writ
         serde_json::to_writer_pretty(&mut file, &run)?;
         file.flush()?;
     }
-    Ok(if run.faults.is_empty() {
-        ExitCode::SUCCESS
-    } else {
+    let failed = !run.faults.is_empty();
+    Results::from(run).write(&output)?;
+    Ok(if failed {
         ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
+}
+
+/// The report of saved results.
+fn draw(words: &[OsString]) -> io::Result<ExitCode> {
+    if let Err(error) = report::command(words) {
+        writeln!(io::stderr(), "load: {error}")?;
+        return Ok(ExitCode::from(EX_USAGE));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn help(out: &mut impl Write) -> io::Result<()> {
@@ -92,6 +108,8 @@ const HELP_HEAD: &str = "\
 Drives a server with many clients, checks every reply and delivery, and says what it cost.
 
 Usage: cargo bench --bench load -- SCENARIO [options]
+       cargo bench --bench load -- compare [--help]
+       cargo bench --bench load -- report FILE.json... [--html FILE] [--svg DIRECTORY]
 
 Scenarios, each with its own options and their defaults
 ";
@@ -102,7 +120,9 @@ Options of all
   --cpus LIST          CPUs of the generator, such as 2-3,6 [the second half of those there are]
   --pending N          connections on their way at a time [500]
   --bytes N            carried by each publication besides its numbers [0]
-  --json FILE          the result, for programs
+  --json FILE          the result, for programs; for `report`, which draws several in one page
+  --html FILE          the result as a page with plots
+  --svg DIRECTORY      each plot as a file
 
 The server is the release binary, started for the run, unless --address names another
   --server-cpus LIST   CPUs it may use [the first half]

@@ -10,6 +10,7 @@ use lexopt::Arg;
 use nix::unistd::Pid;
 
 use super::machine;
+use super::report::Output;
 use super::scenario::Scenario;
 
 /// What is to be run. What is not said is the scenario's choice.
@@ -40,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) pids: Vec<Pid>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) json: Option<PathBuf>,
+    /// The page and the plots that are wanted.
+    pub(crate) report: Output,
     /// As they were given.
     pub(crate) words: String,
 }
@@ -51,9 +54,8 @@ pub(crate) enum Asked {
 }
 
 impl Options {
-    /// Reads the words. What cargo adds for benches of another kind is passed over.
-    pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, UsageError> {
-        let words: Vec<OsString> = words.into_iter().filter(|word| word != "--bench").collect();
+    /// Reads the words.
+    pub(crate) fn parse(words: Vec<OsString>) -> Result<Asked, UsageError> {
         let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         let mut options = Options {
             words: shown.join(" "),
@@ -112,6 +114,8 @@ impl Options {
             "pid" => self.pids.push(Pid::from_raw(number(flag, value)?)),
             "admin" => self.admin = Some(number(flag, value)?),
             "json" => self.json = Some(value.into()),
+            "html" => self.report.html = Some(value.into()),
+            "svg" => self.report.svg = Some(value.into()),
             _ => return Err(UsageError(format!("--{flag} is not known"))),
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! same round: their median, with an interval.
 //!
 //! ```text
-//!   mod (options, rounds) ─┬─► contender (starts, weighs)     ─► statistics ─► result ─► table, JSON
+//!   mod (options, rounds) ─┬─► contender (starts, weighs)     ─► statistics ─► result ─► table, JSON, report
 //!                          ├─► drive ─► link ─► wire
 //!                          └─► calls (strace)
 //! ```
@@ -38,6 +38,7 @@ use statistics::{Dice, spread};
 
 use super::clock::{SECOND, now_ns};
 use super::machine;
+use super::report::Results;
 use super::result::Faults;
 
 /// Runs what the words after `compare` ask for. The exit code is not 0 if a server did other than it should have.
@@ -62,10 +63,12 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Writ
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_vec_pretty(&comparison)?)?;
     }
-    Ok(if comparison.faults.is_empty() {
-        ExitCode::SUCCESS
-    } else {
+    let failed = !comparison.faults.is_empty();
+    Results::from(comparison).write(&options.report)?;
+    Ok(if failed {
         ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
 }
 

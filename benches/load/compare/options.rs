@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::Arg::{Long, Short, Value};
 
+use super::super::report::Output;
 use super::contender::{ECHO, KINDS, RINGCAST};
 use super::measures::MEASURES;
 
@@ -21,10 +22,12 @@ pub(crate) struct Options {
     pub(crate) peers: PathBuf,
     pub(crate) json: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
+    /// The page and the plots that are wanted.
+    pub(crate) report: Output,
 }
 
 pub(crate) enum Asked {
-    Run(Options),
+    Run(Box<Options>),
     Help,
 }
 
@@ -47,6 +50,7 @@ impl Options {
             peers: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers")),
             json: None,
             markdown: None,
+            report: Output::default(),
         };
         let mut parser = lexopt::Parser::from_args(words);
         while let Some(word) = parser.next()? {
@@ -68,14 +72,14 @@ impl Options {
                 Long("system-calls") => options.system_calls = true,
                 Long("peers") => options.peers = parser.value()?.into(),
                 Long("json") => options.json = Some(parser.value()?.into()),
+                Long("html") => options.report.html = Some(parser.value()?.into()),
+                Long("svg") => options.report.svg = Some(parser.value()?.into()),
                 Long("markdown") => options.markdown = Some(parser.value()?.into()),
-                // Cargo passes it to every bench.
-                Long("bench") => {}
                 Long("help") | Short('h') => return Ok(Asked::Help),
                 Long(_) | Short(_) | Value(_) => return Err(word.unexpected()),
             }
         }
-        Ok(Asked::Run(options))
+        Ok(Asked::Run(Box::new(options)))
     }
 
     pub(crate) fn wants_server(&self, name: &str) -> bool {
@@ -123,5 +127,7 @@ Usage: cargo bench --bench load -- compare [options]
   --quick            Ringcast and the echo alone, 3 rounds
   --peers DIRECTORY  where benches/peers/install.sh has installed them [target/peers]
   --json FILE        the result, for programs and the report
+  --html FILE        the result as a page with plots
+  --svg DIRECTORY    each plot as a file
   --markdown FILE    the tables
 ";

@@ -10,7 +10,7 @@ use super::super::result::{Faults, Machine};
 /// One run of several servers side by side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// The words after the name of the bench, to repeat it.
+    /// To repeat it.
     pub(crate) command: String,
     pub(crate) started_unix_ms: u64,
     pub(crate) seconds: f64,
