@@ -1,0 +1,331 @@
+//! One run: the server, the crews that drive it, and the phases measured so far.
+
+use std::io;
+use std::time::Duration;
+
+use super::clock::unix_ms;
+use super::crew::Crew;
+use super::crowd::{Crowd, Sizes};
+use super::driver::Target;
+use super::machine;
+use super::monitor::Monitor;
+use super::options::Options;
+use super::plan::{Opening, Pings, Plan, Then};
+use super::result::{Faults, Generator, Limit, Phase, Run};
+use super::server::{Elsewhere, Server};
+use super::tally::Tally;
+
+/// A run under way.
+pub(crate) struct Bench {
+    pub(crate) options: Options,
+    pub(crate) server: Server,
+    cpus: Vec<usize>,
+    monitor: Monitor,
+    phases: Vec<Phase>,
+    faults: Faults,
+    notes: Vec<String>,
+    started_unix_ms: u64,
+    threads: u32,
+    pss_before: Option<u64>,
+    bytes_per_connection: Option<f64>,
+}
+
+impl Bench {
+    /// Starts the server, or takes the one that the options name, for so many connections at most.
+    pub(crate) fn start(options: Options, connections: u32) -> io::Result<Bench> {
+        let descriptors = machine::raise_descriptors()?;
+        let (server_cpus, cpus) = placement(&options)?;
+        let server = match options.address {
+            Some(address) => Server::elsewhere(Elsewhere {
+                name: options.name.clone().unwrap_or_else(|| "a server".to_owned()),
+                address,
+                pids: options.pids.clone(),
+                admin: options.admin,
+            }),
+            None => {
+                let cores = options
+                    .server_cores
+                    .unwrap_or_else(|| server_cpus.len().max(tables(connections, descriptors)));
+                Server::start(&server_cpus, cores, &options.settings)?
+            }
+        };
+        let mut bench = Bench {
+            monitor: Monitor::new(cpus.len()),
+            server,
+            cpus,
+            phases: Vec::new(),
+            faults: Faults::default(),
+            notes: Vec::new(),
+            started_unix_ms: unix_ms(),
+            threads: 0,
+            pss_before: None,
+            bytes_per_connection: None,
+            options,
+        };
+        bench.warm_up()?;
+        Ok(bench)
+    }
+
+    /// Lets both sides do everything once, so that what they use from then on is for connections.
+    fn warm_up(&mut self) -> io::Result<()> {
+        let sizes = Sizes {
+            plain: WARM_UP_CONNECTIONS,
+            ..Sizes::default()
+        };
+        let crew = self.crew_of(sizes, 1, None)?;
+        let plan = Plan {
+            opening: Some(self.opening(None)),
+            pings: Pings::InFlight(1),
+            ..Plan::default()
+        };
+        crew.begin(&plan)?;
+        self.faults.merge(&crew.finish(|| ())?.faults);
+        drop(crew);
+        self.monitor = Monitor::new(self.cpus.len());
+        self.threads = 0;
+        self.server.weigh_empty();
+        self.pss_before = machine::pss_bytes(nix::unistd::getpid());
+        Ok(())
+    }
+
+    /// Starts the threads for clients: one for each CPU, or more where descriptors or `--threads` want it.
+    pub(crate) fn crew(&mut self, sizes: Sizes) -> io::Result<Crew> {
+        let descriptors = machine::raise_descriptors()?;
+        let wanted = self.cpus.len().max(tables(sizes.clients(), descriptors));
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let threads = self.options.threads.unwrap_or(wanted).min(sizes.clients());
+        self.crew_of(sizes, threads, None)
+    }
+
+    /// Starts so many threads, whose sockets hold no more than some bytes if that is said.
+    pub(crate) fn crew_of(
+        &mut self,
+        sizes: Sizes,
+        threads: u32,
+        receive_buffer_bytes: Option<usize>,
+    ) -> io::Result<Crew> {
+        let target = Target {
+            address: self.server.address,
+            path: self
+                .options
+                .path
+                .clone()
+                .unwrap_or_else(|| "/socketcluster/".to_owned()),
+            receive_buffer_bytes,
+        };
+        let crowd = Crowd::new(sizes, self.options.bytes.unwrap_or(0));
+        let crew = Crew::start(&target, crowd, threads, &self.cpus, self.threads)?;
+        self.threads += threads;
+        self.monitor.watch(&crew);
+        Ok(crew)
+    }
+
+    /// Opens all connections of a crew, as a phase.
+    pub(crate) fn open(&mut self, crew: &Crew) -> io::Result<()> {
+        let plan = Plan {
+            opening: Some(self.opening(None)),
+            ..Plan::default()
+        };
+        self.measure("connect", crew, &plan, None).map(|_| ())
+    }
+
+    /// Openings at a rate, or as fast as they go.
+    pub(crate) fn opening(&self, per_second: Option<f64>) -> Opening {
+        Opening {
+            per_second,
+            pending_max: self.options.pending.unwrap_or(PENDING),
+            then: Then::Stay,
+        }
+    }
+
+    /// Carries a plan out and keeps what came of it as a phase.
+    pub(crate) fn measure(
+        &mut self,
+        name: &str,
+        crew: &Crew,
+        plan: &Plan,
+        offered_per_second: Option<f64>,
+    ) -> io::Result<&Phase> {
+        let cpu_before = self.server.cpu_ns();
+        crew.begin(plan)?;
+        let tally = self.wait(name, crew)?;
+        self.keep(name, cpu_before, &tally, offered_per_second);
+        Ok(self.phases.last().expect("one was just kept"))
+    }
+
+    /// Carries out a plan that lasts until it is told to end while another crew carries out its own; what came of both
+    /// is one phase. The latencies of pings are those of the first.
+    pub(crate) fn measure_beside(
+        &mut self,
+        name: &str,
+        (steady, plan): (&Crew, &Plan),
+        (other, other_plan): (&Crew, &Plan),
+    ) -> io::Result<&Phase> {
+        let cpu_before = self.server.cpu_ns();
+        steady.begin(plan)?;
+        other.begin(other_plan)?;
+        let mut beside = self.wait(name, other)?;
+        steady.enough()?;
+        let mut tally = self.wait(name, steady)?;
+        beside.latency.clear();
+        tally.merge(&beside);
+        self.keep(name, cpu_before, &tally, None);
+        Ok(self.phases.last().expect("one was just kept"))
+    }
+
+    /// Waits for what a crew has begun.
+    pub(crate) fn wait(&mut self, name: &str, crew: &Crew) -> io::Result<Tally> {
+        let (phase, server) = (self.phases.len(), &self.server);
+        let tally = crew.finish(|| self.monitor.look(phase, name, server))?;
+        self.monitor.end_line();
+        Ok(tally)
+    }
+
+    /// Keeps a tally as a phase that began when the server's CPU clock said `cpu_before`.
+    pub(crate) fn keep(
+        &mut self,
+        name: &str,
+        cpu_before: Option<u64>,
+        tally: &Tally,
+        offered_per_second: Option<f64>,
+    ) {
+        let connections = self.monitor.connections();
+        let elapsed = tally.elapsed_ns.max(1) as f64;
+        let shares: Vec<f64> = tally.cpu_ns.iter().map(|ns| *ns as f64 / elapsed).collect();
+        let generator_cpu = shares.iter().sum::<f64>() / self.cpus.len() as f64;
+        let server = self.server.used(cpu_before, tally, connections);
+        let lateness = tally.lateness.latency();
+        self.faults.merge(&tally.faults);
+        self.phases.push(Phase {
+            name: name.to_owned(),
+            seconds: elapsed / 1e9,
+            connections,
+            counts: tally.counts.clone(),
+            offered_per_second,
+            messages_per_second: tally.counts.messages() as f64 * 1e9 / elapsed,
+            latency: tally.latency.latency(),
+            delivery: tally.delivery.latency(),
+            opening: tally.opening.latency(),
+            first_to_last_delivery_ms: tally
+                .deliveries_from_to
+                .map(|(first, last)| (last - first) as f64 / 1e6),
+            limit: self.limit(
+                generator_cpu,
+                &shares,
+                server.as_ref().map(|server| server.cpu),
+                lateness.as_ref().map(|lateness| lateness.p99_us),
+            ),
+            lateness,
+            server,
+            generator_cpu_by_thread: shares,
+            generator_cpu,
+        });
+    }
+
+    /// Who kept a phase from going faster. Where both were busy, it is the server that is measured at its limit.
+    fn limit(&self, generator: f64, threads: &[f64], server: Option<f64>, lateness_us: Option<f64>) -> Limit {
+        let server_cpus = self.server.cpus().max(1) as f64;
+        if server.is_some_and(|server| server / server_cpus > BUSY) {
+            Limit::Server
+        } else if generator > BUSY
+            || threads.iter().any(|share| *share > BUSY)
+            || lateness_us.is_some_and(|us| us > LATE_US)
+        {
+            Limit::Generator
+        } else {
+            Limit::Neither
+        }
+    }
+
+    /// Notes what the generator takes for each connection that is open now.
+    pub(crate) fn weigh(&mut self) {
+        let now = machine::pss_bytes(nix::unistd::getpid());
+        let connections = self.monitor.connections();
+        if let (Some(now), Some(before), 1..) = (now, self.pss_before, connections) {
+            self.bytes_per_connection = Some((now as f64 - before as f64) / connections as f64);
+        }
+    }
+
+    /// Checks what subscribers of a crew received, against what was published.
+    pub(crate) fn verify(&mut self, crew: &Crew) -> io::Result<()> {
+        self.faults.merge(&crew.verify()?);
+        Ok(())
+    }
+
+    /// Says how the p99 of pings in the last phase relates to that of the one before.
+    pub(crate) fn note_ratio(&mut self) {
+        if let [.., before, during] = &self.phases[..]
+            && let (Some(before), Some(during)) = (&before.latency, &during.latency)
+        {
+            let (before, during) = (before.p99_us, during.p99_us);
+            self.notes.push(format!(
+                "p99 of pings: {before:.0} µs before, {during:.0} µs during: {:.2} times",
+                during / before
+            ));
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    pub(crate) fn fault(&mut self, text: String) {
+        self.faults.add(|| text);
+    }
+
+    pub(crate) fn seconds(&self, otherwise: f64) -> Duration {
+        Duration::from_secs_f64(self.options.seconds.unwrap_or(otherwise))
+    }
+
+    /// What was found, the server still running.
+    pub(crate) fn finish(self, scenario: &str) -> Run {
+        Run {
+            scenario: scenario.to_owned(),
+            command: self.options.words,
+            started_unix_ms: self.started_unix_ms,
+            machine: machine::machine(),
+            server: self.server.description(),
+            generator: Generator {
+                threads: self.threads as usize,
+                cpus: self.cpus,
+                bytes_per_connection: self.bytes_per_connection,
+            },
+            phases: self.phases,
+            series: self.monitor.series,
+            cores: self.server.cores(),
+            faults: self.faults,
+            notes: self.notes,
+        }
+    }
+}
+
+/// CPUs of the server and of the generator: half of those there are for each, unless the options say otherwise.
+fn placement(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
+    let all = machine::allowed_cpus()?;
+    let half = all.len() / 2;
+    let (first, second) = if half == 0 {
+        (all.clone(), all)
+    } else {
+        (all[..half].to_vec(), all[half..].to_vec())
+    };
+    Ok((
+        options.server_cpus.clone().unwrap_or(first),
+        options.cpus.clone().unwrap_or(second),
+    ))
+}
+
+/// How many descriptor tables so many connections need.
+fn tables(connections: u32, descriptors: u64) -> usize {
+    let usable = descriptors.saturating_sub(DESCRIPTORS_BESIDES).max(1) * 9 / 10;
+    usize::try_from(u64::from(connections).div_ceil(usable)).unwrap_or(usize::MAX)
+}
+
+/// Polls, wakers and timers of all threads, which every table holds, and what a process has anyway.
+const DESCRIPTORS_BESIDES: u64 = 500;
+const WARM_UP_CONNECTIONS: u32 = 64;
+/// Connections on their way at a time: well below the backlog of a listener.
+const PENDING: u32 = 500;
+/// A share of a CPU beyond which there is none to spare.
+const BUSY: f64 = 0.9;
+/// Sends later than this at p99 are in the latencies, and the generator's doing.
+const LATE_US: f64 = 1000.0;

@@ -1,0 +1,447 @@
+//! The load on one server for one measure: its connections, driven for one slice after the other.
+//!
+//! A closed loop, since servers of very different speeds are driven by the same generator: what is answered is sent
+//! again. Between slices nothing is on its way, so that a server does not work in its neighbour's time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use nix::time::{ClockId, clock_gettime};
+
+use super::super::clock::{SECOND, nanoseconds, now_ns};
+use super::super::sources::Sources;
+use super::super::wire::{self, Publication};
+use super::link::{Dialect, Link, Progress, Shared};
+
+/// What the connections do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Each of so many keeps so many pings unanswered.
+    Ping { clients: u32, in_flight: u32 },
+    /// Each channel has one publisher, who sends so many publications together when all subscribers have the last.
+    Publish {
+        channels: u32,
+        subscribers_each: u32,
+        in_flight: u32,
+    },
+    /// So many at a time connect, say who they are, and close.
+    Churn { at_a_time: u32 },
+    /// Connected and silent.
+    Idle { clients: u32 },
+}
+
+impl Load {
+    /// How many are connected at a time, and which channel the one with this number subscribes to.
+    fn links(self) -> u32 {
+        match self {
+            Load::Ping { clients, .. } | Load::Idle { clients } => clients,
+            Load::Publish {
+                channels,
+                subscribers_each,
+                ..
+            } => channels * (1 + subscribers_each),
+            Load::Churn { at_a_time } => at_a_time,
+        }
+    }
+
+    fn channel_of(self, link: u32) -> Option<u32> {
+        match self {
+            // Publishers come first.
+            Load::Publish { channels, .. } => (link >= channels).then_some(link % channels),
+            Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } => None,
+        }
+    }
+}
+
+/// What a slice cost and brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    /// Replies, deliveries or connections.
+    pub(crate) done: u64,
+    pub(crate) elapsed_ns: u64,
+    pub(crate) cpu_ns: u64,
+    /// Of `cpu_ns`, by the kernel's own thread.
+    pub(crate) deferred_ns: u64,
+    pub(crate) generator_ns: u64,
+}
+
+/// The server's CPU clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    pub(crate) processes_ns: u64,
+    pub(crate) deferred_ns: u64,
+}
+
+/// How long a slice is, and how much at its start is not counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Length {
+    pub(crate) whole: Duration,
+    pub(crate) warm_up: Duration,
+}
+
+pub(crate) struct Drive {
+    load: Load,
+    poll: Poll,
+    events: Events,
+    sources: Sources,
+    links: Vec<Option<Link>>,
+    channels: Vec<Channel>,
+    /// Channels whose last publications have reached everybody.
+    due: Vec<u32>,
+    shared: Shared,
+    /// Replies, deliveries or connections so far.
+    done: u64,
+    opened: u32,
+    /// Pings, deliveries or connections on their way.
+    awaited: u64,
+    sending: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Channel {
+    published: u32,
+    awaited: u32,
+}
+
+impl Drive {
+    /// Opens all connections; `index` keeps those of several servers apart.
+    pub(crate) fn open(load: Load, address: SocketAddr, dialect: Dialect) -> Result<Drive, String> {
+        let channels = match load {
+            Load::Publish { channels, .. } => channels,
+            Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } => 0,
+        };
+        let mut drive = Drive {
+            load,
+            poll: Poll::new().map_err(in_words)?,
+            events: Events::with_capacity(EVENTS_MAX),
+            sources: Sources::new(address, 0, load.links()),
+            links: Vec::new(),
+            channels: vec![Channel::default(); channels as usize],
+            due: Vec::new(),
+            shared: Shared {
+                dialect,
+                request: wire::upgrade_request(&address.to_string(), "/socketcluster/"),
+                inbox: vec![0; INBOX_BYTES],
+                outbox: Vec::new(),
+            },
+            done: 0,
+            opened: 0,
+            awaited: 0,
+            sending: false,
+        };
+        if !matches!(load, Load::Churn { .. }) {
+            drive.open_more(load.links())?;
+        }
+        Ok(drive)
+    }
+
+    /// Opens so many connections on top of those there are.
+    pub(crate) fn open_more(&mut self, count: u32) -> Result<(), String> {
+        let wanted = self.opened + count;
+        let mut patience = Patience::new();
+        while self.opened < wanted {
+            let begun = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+            if begun < wanted && begun - self.opened < OPENING_MAX {
+                self.links.push(None);
+                self.connect(begun)?;
+            } else {
+                self.turn(TURN)?;
+                patience.with(u64::from(self.opened))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what servers ask of the idle, for so long.
+    pub(crate) fn rest(&mut self, time: Duration) -> Result<(), String> {
+        let end = now_ns() + nanoseconds(time);
+        while now_ns() < end {
+            self.turn(TURN)?;
+        }
+        Ok(())
+    }
+
+    /// Drives the server for one slice; `clocks` reads its CPU clocks.
+    pub(crate) fn slice(
+        &mut self,
+        length: Length,
+        clocks: impl Fn() -> Result<Clocks, String>,
+    ) -> Result<Slice, String> {
+        let start = now_ns();
+        let (warm, end) = (
+            start + nanoseconds(length.warm_up),
+            start + nanoseconds(length.whole),
+        );
+        let mut patience = Patience::new();
+        let mut from: Option<Mark> = None;
+        self.begin()?;
+        let slice = loop {
+            self.turn(TURN)?;
+            patience.with(self.done)?;
+            let now = now_ns();
+            if self.is_between() {
+                match from {
+                    None if now >= warm => from = Some(self.mark(now, &clocks)?),
+                    Some(from) if now >= end && self.done > from.done => {
+                        break self.mark(now, &clocks)?.since(&from);
+                    }
+                    None | Some(_) => {}
+                }
+            }
+            self.publish_due()?;
+        };
+        self.finish()?;
+        Ok(slice)
+    }
+
+    /// Drives for so long; how many were done, all of them.
+    pub(crate) fn count(&mut self, time: Duration) -> Result<u64, String> {
+        let before = self.done;
+        let end = now_ns() + nanoseconds(time);
+        let mut patience = Patience::new();
+        self.begin()?;
+        while now_ns() < end {
+            self.turn(TURN)?;
+            self.publish_due()?;
+            patience.with(self.done)?;
+        }
+        self.finish()?;
+        Ok(self.done - before)
+    }
+
+    /// One channel's publications are counted whole: those of a slow server outlast a slice.
+    fn is_between(&self) -> bool {
+        self.channels.len() != 1 || self.awaited == 0
+    }
+
+    fn mark(&self, now: u64, clocks: impl Fn() -> Result<Clocks, String>) -> Result<Mark, String> {
+        let own = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_err(|error| error.to_string())?;
+        Ok(Mark {
+            now,
+            clocks: clocks()?,
+            own: nanoseconds(Duration::from(own)),
+            done: self.done,
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        self.sending = true;
+        match self.load {
+            Load::Ping { in_flight, .. } => {
+                for index in 0..self.links.len() {
+                    self.ping(index, in_flight)?;
+                }
+            }
+            Load::Publish { channels, .. } => {
+                self.due.extend(0..channels);
+                self.publish_due()?;
+            }
+            Load::Churn { at_a_time } => {
+                self.links.resize_with(at_a_time as usize, || None);
+                for index in 0..at_a_time {
+                    self.awaited += 1;
+                    self.connect(index)?;
+                }
+            }
+            Load::Idle { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Waits for what is on its way.
+    fn finish(&mut self) -> Result<(), String> {
+        self.sending = false;
+        self.due.clear();
+        let mut patience = Patience::new();
+        while self.awaited > 0 {
+            self.turn(TURN)?;
+            self.due.clear();
+            patience.with(self.done)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, index: u32) -> Result<(), String> {
+        let stream = self.sources.connect().map_err(in_words)?;
+        let mut link = Link::new(stream, self.load.channel_of(index));
+        self.poll
+            .registry()
+            .register(
+                &mut link.stream,
+                Token(index as usize),
+                Interest::READABLE | Interest::WRITABLE,
+            )
+            .map_err(in_words)?;
+        link.connected(&self.shared)?;
+        self.links[index as usize] = Some(link);
+        Ok(())
+    }
+
+    fn ping(&mut self, index: usize, count: u32) -> Result<(), String> {
+        if let Some(link) = &mut self.links[index] {
+            for _ in 0..count {
+                link.ping(&mut self.shared);
+            }
+            self.awaited += u64::from(count);
+            link.flush(&mut self.shared)?;
+        }
+        Ok(())
+    }
+
+    fn publish_due(&mut self) -> Result<(), String> {
+        let Load::Publish {
+            subscribers_each,
+            in_flight,
+            ..
+        } = self.load
+        else {
+            return Ok(());
+        };
+        while let Some(channel) = self.due.pop() {
+            let state = &mut self.channels[channel as usize];
+            for _ in 0..in_flight {
+                let publication = Publication {
+                    channel,
+                    from: channel,
+                    number: state.published,
+                    at: 0,
+                };
+                wire::publish(&mut self.shared.outbox, &publication, "");
+                state.published += 1;
+            }
+            state.awaited = in_flight * subscribers_each;
+            self.awaited += u64::from(state.awaited);
+            if let Some(publisher) = &mut self.links[channel as usize] {
+                publisher.flush(&mut self.shared)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what there is, or waits for something.
+    fn turn(&mut self, wait: Duration) -> Result<(), String> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let outcome = match self.poll.poll(&mut events, Some(wait)) {
+            Ok(()) => events.iter().try_for_each(|event| self.ready(event.token().0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(in_words(error)),
+        };
+        self.events = events;
+        outcome
+    }
+
+    fn ready(&mut self, index: usize) -> Result<(), String> {
+        let Some(link) = &mut self.links[index] else {
+            return Ok(());
+        };
+        link.connected(&self.shared)?;
+        let progress = link.readable(&mut self.shared)?;
+        if progress.opened {
+            self.opened += 1;
+        }
+        match self.load {
+            Load::Churn { .. } => return self.churned(index, progress),
+            Load::Ping { .. } => {
+                self.done += u64::from(progress.replies);
+                self.awaited -= u64::from(progress.replies);
+                if self.sending {
+                    // With what was in the outbox already, in one write.
+                    return self.ping(index, progress.replies);
+                }
+            }
+            Load::Publish { channels, .. } if progress.deliveries > 0 => {
+                self.done += u64::from(progress.deliveries);
+                self.awaited -= u64::from(progress.deliveries);
+                let number = u32::try_from(index).unwrap_or(u32::MAX) % channels;
+                let channel = &mut self.channels[number as usize];
+                channel.awaited -= progress.deliveries;
+                if channel.awaited == 0 {
+                    self.due.push(number);
+                }
+            }
+            Load::Publish { .. } | Load::Idle { .. } => {}
+        }
+        link.flush(&mut self.shared)
+    }
+
+    fn churned(&mut self, index: usize, progress: Progress) -> Result<(), String> {
+        let Some(link) = &mut self.links[index] else {
+            return Ok(());
+        };
+        if progress.opened {
+            link.close(&mut self.shared);
+        }
+        if !progress.ended {
+            return link.flush(&mut self.shared);
+        }
+        self.shared.outbox.clear();
+        self.links[index] = None;
+        self.done += 1;
+        self.awaited -= 1;
+        if self.sending {
+            self.awaited += 1;
+            self.connect(u32::try_from(index).unwrap_or(u32::MAX))?;
+        }
+        Ok(())
+    }
+}
+
+struct Mark {
+    now: u64,
+    clocks: Clocks,
+    own: u64,
+    done: u64,
+}
+
+impl Mark {
+    fn since(&self, from: &Mark) -> Slice {
+        let deferred_ns = self.clocks.deferred_ns - from.clocks.deferred_ns;
+        Slice {
+            done: self.done - from.done,
+            elapsed_ns: self.now - from.now,
+            cpu_ns: self.clocks.processes_ns - from.clocks.processes_ns + deferred_ns,
+            deferred_ns,
+            generator_ns: self.own - from.own,
+        }
+    }
+}
+
+/// Ends a wait in which nothing goes on.
+struct Patience {
+    done: u64,
+    until: u64,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience {
+            done: 0,
+            until: now_ns() + PATIENCE_NS,
+        }
+    }
+
+    fn with(&mut self, done: u64) -> Result<(), String> {
+        if done != self.done {
+            *self = Patience {
+                done,
+                ..Patience::new()
+            };
+        } else if now_ns() > self.until {
+            return Err(format!("nothing more came after {done}"));
+        }
+        Ok(())
+    }
+}
+
+fn in_words(error: io::Error) -> String {
+    error.to_string()
+}
+
+const EVENTS_MAX: usize = 1024;
+const INBOX_BYTES: usize = 64 * 1024;
+/// Below the backlog of every server: a connect that finds it full is tried again a second later.
+const OPENING_MAX: u32 = 100;
+const TURN: Duration = Duration::from_millis(20);
+const PATIENCE_NS: u64 = 10 * SECOND;

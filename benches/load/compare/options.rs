@@ -1,0 +1,133 @@
+//! The words after `compare`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::Arg::{Long, Short, Value};
+
+use super::super::report::Output;
+use super::contender::{ECHO, KINDS, RINGCAST};
+use super::measures::MEASURES;
+
+/// What is to be compared, and how often.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// As they were given, with the command before them.
+    pub(crate) command: String,
+    pub(crate) rounds: usize,
+    pub(crate) weighings: usize,
+    servers: Vec<String>,
+    measures: Vec<String>,
+    pub(crate) system_calls: bool,
+    pub(crate) peers: PathBuf,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
+    /// The page and the plots that are wanted.
+    pub(crate) report: Output,
+}
+
+pub(crate) enum Asked {
+    Run(Box<Options>),
+    Help,
+}
+
+impl Options {
+    pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Asked, lexopt::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let shown: Vec<String> = words
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let mut options = Options {
+            command: format!("cargo bench --bench load -- compare {}", shown.join(" "))
+                .trim_end()
+                .to_owned(),
+            rounds: ROUNDS,
+            weighings: WEIGHINGS,
+            servers: Vec::new(),
+            measures: Vec::new(),
+            system_calls: false,
+            peers: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers")),
+            json: None,
+            markdown: None,
+            report: Output::default(),
+        };
+        let mut parser = lexopt::Parser::from_args(words);
+        while let Some(word) = parser.next()? {
+            match word {
+                Long("quick") => {
+                    (options.rounds, options.weighings) = (QUICK_ROUNDS, 1);
+                    options.servers = vec![RINGCAST.to_owned(), ECHO.to_owned()];
+                }
+                Long("rounds") => options.rounds = at_least_one(&mut parser)?,
+                Long("weighings") => options.weighings = at_least_one(&mut parser)?,
+                Long("servers") => {
+                    let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+                    options.servers = list(&mut parser, &known)?;
+                }
+                Long("measures") => {
+                    let known: Vec<&str> = MEASURES.iter().map(|measure| measure.name).collect();
+                    options.measures = list(&mut parser, &known)?;
+                }
+                Long("system-calls") => options.system_calls = true,
+                Long("peers") => options.peers = parser.value()?.into(),
+                Long("json") => options.json = Some(parser.value()?.into()),
+                Long("html") => options.report.html = Some(parser.value()?.into()),
+                Long("svg") => options.report.svg = Some(parser.value()?.into()),
+                Long("markdown") => options.markdown = Some(parser.value()?.into()),
+                Long("help") | Short('h') => return Ok(Asked::Help),
+                Long(_) | Short(_) | Value(_) => return Err(word.unexpected()),
+            }
+        }
+        Ok(Asked::Run(Box::new(options)))
+    }
+
+    pub(crate) fn wants_server(&self, name: &str) -> bool {
+        self.servers.is_empty() || self.servers.iter().any(|server| server == name)
+    }
+
+    pub(crate) fn wants_measure(&self, name: &str) -> bool {
+        self.measures.is_empty() || self.measures.iter().any(|measure| measure == name)
+    }
+}
+
+fn at_least_one(parser: &mut lexopt::Parser) -> Result<usize, lexopt::Error> {
+    lexopt::ValueExt::parse_with(&parser.value()?, |text| match text.parse::<usize>() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+/// Names separated by commas.
+fn list(parser: &mut lexopt::Parser, known: &[&str]) -> Result<Vec<String>, lexopt::Error> {
+    lexopt::ValueExt::parse_with(&parser.value()?, |text| {
+        let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+        match names.iter().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(format!("there is no {name}; there are {}", known.join(", "))),
+            None => Ok(names),
+        }
+    })
+}
+
+const ROUNDS: usize = 30;
+const WEIGHINGS: usize = 3;
+const QUICK_ROUNDS: usize = 3;
+
+pub(crate) const HELP: &str = "\
+Drives Ringcast and its peers in turn, in one run, and prints what each costs and Ringcast's ratio to each.
+
+Usage: cargo bench --bench load -- compare [options]
+
+  --rounds N         slices of 60 ms for each server and measure [30]
+  --weighings N      fresh processes whose memory is weighed [3]
+  --servers LIST     of ringcast,echo,bun,socketcluster,socketcluster-cluster [all]
+  --measures LIST    of ping-1,ping-16,fan-out-8,fan-out-1,channels,connect,memory [all]
+  --system-calls     counts system calls as well, with strace
+  --quick            Ringcast and the echo alone, 3 rounds
+  --peers DIRECTORY  where benches/peers/install.sh has installed them [target/peers]
+  --json FILE        the result, for programs and the report
+  --html FILE        the result as a page with plots
+  --svg DIRECTORY    each plot as a file
+  --markdown FILE    the tables
+";

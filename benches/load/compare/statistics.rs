@@ -1,0 +1,59 @@
+//! Medians with an interval that says how far they may be trusted, and the order of the rounds.
+
+use super::result::Spread;
+
+/// Small, seeded random numbers (xorshift64): the same run has the same order and the same interval.
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new() -> Dice {
+        Dice(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Below `bound`, which is small against 2^64.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound.max(1) as u64).unwrap_or(0)
+    }
+
+    /// Puts them into any order.
+    pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// The median, and between which two it lies in 95 of 100 resamplings of the values (bootstrap); `None` without values.
+pub(crate) fn spread(values: &[f64], dice: &mut Dice) -> Option<Spread> {
+    let mut sorted = values.to_vec();
+    let median = median(&mut sorted)?;
+    let mut medians: Vec<f64> = (0..RESAMPLINGS)
+        .filter_map(|_| {
+            let mut drawn: Vec<f64> = values.iter().map(|_| values[dice.below(values.len())]).collect();
+            self::median(&mut drawn)
+        })
+        .collect();
+    medians.sort_by(f64::total_cmp);
+    let at = |share: f64| medians[(RESAMPLINGS as f64 * share) as usize];
+    Some(Spread {
+        median,
+        low: at(0.025),
+        high: at(0.975),
+    })
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+const RESAMPLINGS: usize = 1000;

@@ -1,0 +1,14 @@
+//! How much can a server bear? See README.md beside this file.
+
+#[path = "mod.rs"]
+mod load;
+
+use std::io;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> io::Result<ExitCode> {
+    load::run(std::env::args_os().skip(1), &mut io::stdout())
+}

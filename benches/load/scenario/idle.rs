@@ -1,0 +1,71 @@
+//! What do connections cost that are just there, and does a publication reach every one of them?
+//!
+//! All are held with their heartbeats, and ping now and then. With channels, each is subscribed to one of them; in the
+//! middle of the time one publication goes to each channel, so that every connection must get exactly one.
+
+use std::io;
+use std::time::Duration;
+
+use super::super::bench::Bench;
+use super::super::crowd::Sizes;
+use super::super::options::Options;
+use super::super::plan::{Pings, Plan, Publishing, Until};
+use super::Scenario;
+
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "idle",
+    about: "connections held, one publication to all: --connections [10000] --channels [1] --ping-every [6] \
+            --seconds [30]",
+    connections,
+    run,
+};
+
+fn connections(options: &Options) -> u32 {
+    options.connections.unwrap_or(10_000) + 1
+}
+
+fn run(bench: &mut Bench) -> io::Result<()> {
+    let count = bench.options.connections.unwrap_or(10_000);
+    let channels = bench.options.channels.unwrap_or(1);
+    let crew = bench.crew(if channels == 0 {
+        Sizes {
+            plain: count,
+            ..Sizes::default()
+        }
+    } else {
+        Sizes {
+            publishers: 1,
+            subscribers: count,
+            plain: 0,
+            channels,
+        }
+    })?;
+    bench.open(&crew)?;
+    let every = Duration::from_secs_f64(bench.options.ping_every.unwrap_or(6.0));
+    let hold = Plan {
+        pings: Pings::Every(every),
+        until: Until::Elapsed(bench.seconds(30.0) / 2),
+        ..Plan::default()
+    };
+    bench.measure("hold", &crew, &hold, None)?;
+    bench.weigh();
+    if channels > 0 {
+        let publish = Plan {
+            publishing: Some(Publishing {
+                in_flight: 1,
+                per_second: None,
+                count: Some(channels.into()),
+            }),
+            until: Until::Done,
+            ..hold.clone()
+        };
+        let phase = bench.measure("publish", &crew, &publish, None)?;
+        let deliveries = phase.counts.deliveries;
+        if deliveries != u64::from(count) {
+            bench.fault(format!("{deliveries} deliveries to {count} subscribers"));
+        }
+        bench.verify(&crew)?;
+    }
+    bench.measure("hold on", &crew, &hold, None)?;
+    Ok(())
+}

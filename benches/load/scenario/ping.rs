@@ -1,0 +1,70 @@
+//! What do clients get who call again as soon as they have an answer, and what do those who call at a rate?
+
+use std::io;
+use std::time::Duration;
+
+use super::super::bench::Bench;
+use super::super::crowd::Sizes;
+use super::super::options::Options;
+use super::super::plan::{Pings, Plan, Until};
+use super::Scenario;
+
+pub(crate) const IN_FLIGHT: Scenario = Scenario {
+    name: "ping",
+    about: "each client keeps pings unanswered: --clients [100] --in-flight [1] --seconds [10] or --messages N",
+    connections,
+    run: in_flight,
+};
+
+pub(crate) const RATE: Scenario = Scenario {
+    name: "rate",
+    about: "pings leave when they are due, whatever the answers: --clients [100] --rate [10000] a second \
+            --seconds [10]",
+    connections,
+    run: rate,
+};
+
+fn connections(options: &Options) -> u32 {
+    options.connections.unwrap_or(100)
+}
+
+fn in_flight(bench: &mut Bench) -> io::Result<()> {
+    let crew = bench.crew(Sizes {
+        plain: connections(&bench.options),
+        ..Sizes::default()
+    })?;
+    bench.open(&crew)?;
+    let depth = bench.options.in_flight.unwrap_or(1);
+    let plan = Plan {
+        pings: Pings::InFlight(depth),
+        until: match bench.options.messages {
+            Some(count) => Until::Messages(count),
+            None => Until::Elapsed(bench.seconds(10.0)),
+        },
+        ..Plan::default()
+    };
+    bench.measure(&format!("{depth} in flight"), &crew, &plan, None)?;
+    Ok(())
+}
+
+fn rate(bench: &mut Bench) -> io::Result<()> {
+    let clients = connections(&bench.options);
+    let crew = bench.crew(Sizes {
+        plain: clients,
+        ..Sizes::default()
+    })?;
+    bench.open(&crew)?;
+    let rate = bench.options.rate.unwrap_or(10_000.0);
+    let plan = Plan {
+        pings: at_rate(rate, clients),
+        until: Until::Elapsed(bench.seconds(10.0)),
+        ..Plan::default()
+    };
+    bench.measure(&format!("{rate} pings a second"), &crew, &plan, Some(2.0 * rate))?;
+    Ok(())
+}
+
+/// Pings by so many clients, so many a second in all.
+pub(super) fn at_rate(per_second: f64, clients: u32) -> Pings {
+    Pings::Every(Duration::from_secs_f64(f64::from(clients) / per_second))
+}

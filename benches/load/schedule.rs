@@ -1,0 +1,103 @@
+//! When the next of a steady series is due, whatever became of those before.
+
+use std::time::Duration;
+
+use super::clock::{SECOND, nanoseconds};
+use super::driver::Share;
+
+/// A series of times, evenly apart, each for one of several members in turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// Time of the first, in nanoseconds.
+    first: f64,
+    /// Nanoseconds between two; infinite if there are none.
+    gap: f64,
+    /// How many have passed.
+    passed: u64,
+    members: u64,
+    stride: u64,
+}
+
+impl Schedule {
+    /// Nothing is ever due.
+    pub(crate) fn never() -> Schedule {
+        Schedule {
+            first: f64::INFINITY,
+            gap: f64::INFINITY,
+            passed: 0,
+            members: 1,
+            stride: 1,
+        }
+    }
+
+    /// From `now` on so many a second; without a number, all at once.
+    pub(crate) fn per_second(now: u64, rate: Option<f64>) -> Schedule {
+        Schedule {
+            first: now as f64,
+            gap: rate.map_or(0.0, |rate| SECOND as f64 / rate),
+            ..Schedule::never()
+        }
+    }
+
+    /// Each of `members` once in a `period`. Those of other shares fall between, and members that follow each other in
+    /// number lie far apart in time, so that a part of them is as even as all.
+    pub(crate) fn every(now: u64, period: Duration, members: usize, share: Share) -> Schedule {
+        if members == 0 {
+            return Schedule::never();
+        }
+        let members = members as u64;
+        let gap = nanoseconds(period) as f64 / members as f64;
+        Schedule {
+            first: now as f64 + gap * f64::from(share.first) / f64::from(share.step),
+            gap,
+            passed: 0,
+            members,
+            stride: stride(members),
+        }
+    }
+
+    pub(crate) fn is_never(&self) -> bool {
+        self.gap.is_infinite()
+    }
+
+    /// The time of the next.
+    pub(crate) fn due(&self) -> u64 {
+        if self.is_never() {
+            return u64::MAX;
+        }
+        whole(self.first + self.gap * self.passed as f64)
+    }
+
+    /// Takes the next: its member.
+    pub(crate) fn take(&mut self) -> u64 {
+        // Neither factor of the product passes 32 bits.
+        let member = self.passed % self.members * self.stride % self.members;
+        self.passed += 1;
+        member
+    }
+}
+
+/// A step that visits all of `members`, neighbours in number far apart: near the golden section, with no common factor.
+fn stride(members: u64) -> u64 {
+    let start = whole(members as f64 * GOLDEN);
+    (start..=start + members)
+        .find(|stride| greatest_common_divisor(*stride, members) == 1)
+        .unwrap_or(1)
+}
+
+/// Without its fraction; times and counts here are far below 2^53.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+const GOLDEN: f64 = 0.618_033_988_749_895;
+
+/// By Euclid.
+pub(crate) fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}

@@ -1,0 +1,242 @@
+//! The server under load: started for the run, or driven where it is; and what it costs.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::machine::{self, Kernel};
+use super::result::{CoreShare, ServerDescription, ServerUse};
+use super::tally::Tally;
+
+/// A server, and what it used before the first connection.
+pub(crate) struct Server {
+    /// Ended with the value, if it was started here.
+    child: Option<Child>,
+    /// All of its processes.
+    pids: Vec<Pid>,
+    pub(crate) address: SocketAddr,
+    admin: Option<SocketAddr>,
+    name: String,
+    cpus: Vec<usize>,
+    pss_before: Option<u64>,
+    kernel_before: Kernel,
+}
+
+/// A server that somebody else has started.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    /// Of all its processes, where they are on this machine.
+    pub(crate) pids: Vec<Pid>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Starts `ringcast` with so many cores on these CPUs, on free ports; `settings` are variables on top.
+    pub(crate) fn start(cpus: &[usize], cores: usize, settings: &[(String, String)]) -> io::Result<Server> {
+        let before = machine::allowed_cpus()?;
+        machine::run_on(cpus)?;
+        let child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+            .env("RINGCAST_LISTEN", "127.0.0.1:0")
+            .env("RINGCAST_ADMIN", "127.0.0.1:0")
+            .env("RINGCAST_CORES", cores.to_string())
+            .env("RINGCAST_LOG", "info")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        machine::run_on(&before)?;
+        let mut child = child?;
+        let log = child.stderr.take().ok_or_else(|| io::Error::other("no log"))?;
+        let (address, admin) = match addresses(BufReader::new(log)) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                // It says itself why it did not start; here it must only be gone.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        Ok(Server {
+            pids: vec![pid],
+            child: Some(child),
+            address,
+            admin: Some(admin),
+            name: "ringcast".to_owned(),
+            cpus: cpus.to_vec(),
+            pss_before: None,
+            kernel_before: Kernel::default(),
+        })
+    }
+
+    /// Takes one that is there.
+    pub(crate) fn elsewhere(elsewhere: Elsewhere) -> Server {
+        Server {
+            child: None,
+            pids: elsewhere.pids,
+            address: elsewhere.address,
+            admin: elsewhere.admin,
+            name: elsewhere.name,
+            cpus: Vec::new(),
+            pss_before: None,
+            kernel_before: Kernel::default(),
+        }
+    }
+
+    /// Takes what it uses now for what it uses without connections.
+    pub(crate) fn weigh_empty(&mut self) {
+        self.pss_before = self.pss_bytes();
+        self.kernel_before = Kernel::read();
+    }
+
+    /// CPUs that it was started on; 0 if that was done elsewhere.
+    pub(crate) fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// CPU time of all its processes, where they can be seen.
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        if self.pids.is_empty() {
+            return None;
+        }
+        self.pids.iter().map(|pid| machine::cpu_ns(*pid)).sum()
+    }
+
+    /// Memory of all its processes.
+    pub(crate) fn pss_bytes(&self) -> Option<u64> {
+        if self.pids.is_empty() {
+            return None;
+        }
+        self.pids.iter().map(|pid| machine::pss_bytes(*pid)).sum()
+    }
+
+    /// What it used in a stretch that began when its CPU clock said `cpu_before`.
+    pub(crate) fn used(&self, cpu_before: Option<u64>, tally: &Tally, connections: u64) -> Option<ServerUse> {
+        let cpu_us = self.cpu_ns()?.saturating_sub(cpu_before?) as f64 / 1000.0;
+        let per = |count: u64| (count > 0).then(|| cpu_us / count as f64);
+        let growth = |now: Option<u64>, before: Option<u64>| {
+            (connections > 0)
+                .then(|| Some((now? as f64 - before? as f64) / connections as f64))
+                .flatten()
+        };
+        let (pss, kernel) = (self.pss_bytes(), Kernel::read());
+        Some(ServerUse {
+            cpu: cpu_us * 1000.0 / tally.elapsed_ns.max(1) as f64,
+            cpu_us_per_ping: per(tally.counts.replies),
+            cpu_us_per_delivery: per(tally.counts.deliveries),
+            cpu_us_per_connection: per(tally.counts.opened),
+            pss_bytes: pss,
+            user_bytes_per_connection: growth(pss, self.pss_before),
+            kernel_bytes_per_connection: growth(kernel.slab_bytes, self.kernel_before.slab_bytes),
+            socket_buffer_bytes_per_connection: growth(
+                kernel.socket_buffer_bytes,
+                self.kernel_before.socket_buffer_bytes,
+            ),
+        })
+    }
+
+    /// What each of its cores did so far; empty without a control plane.
+    pub(crate) fn cores(&self) -> Vec<CoreShare> {
+        let stats = self.stats().unwrap_or_default();
+        let cores = stats["cores"].as_array().cloned().unwrap_or_default();
+        cores
+            .iter()
+            .enumerate()
+            .map(|(core, stats)| {
+                let count = |key: &str| stats[key].as_u64().unwrap_or(0);
+                CoreShare {
+                    core,
+                    connections: count("connections"),
+                    accepts: count("accepts"),
+                    messages_received: count("messages_received"),
+                    deliveries: count("deliveries"),
+                }
+            })
+            .collect()
+    }
+
+    /// What it is.
+    pub(crate) fn description(&self) -> ServerDescription {
+        let stats = self.stats().unwrap_or_default();
+        ServerDescription {
+            name: self.name.clone(),
+            version: stats["version"].as_str().map(str::to_owned),
+            address: self.address.to_string(),
+            cores: stats["cores"].as_array().map(Vec::len),
+            cpus: self.cpus.clone(),
+        }
+    }
+
+    /// How connections ended, by the reasons of the server's counters.
+    pub(crate) fn closes(&self) -> Vec<(String, u64)> {
+        let stats = self.stats().unwrap_or_default();
+        let mut closes: Vec<(String, u64)> = Vec::new();
+        for core in stats["cores"].as_array().into_iter().flatten() {
+            for (reason, count) in core["closes"].as_object().into_iter().flatten() {
+                let count = count.as_u64().unwrap_or(0);
+                match closes.iter_mut().find(|(known, _)| known == reason) {
+                    Some((_, sum)) => *sum += count,
+                    None => closes.push((reason.clone(), count)),
+                }
+            }
+        }
+        closes.retain(|(_, count)| *count > 0);
+        closes
+    }
+
+    /// `/stats` of the control plane.
+    fn stats(&self) -> Option<Value> {
+        let mut stream = TcpStream::connect_timeout(&self.admin?, ADMIN_PATIENCE).ok()?;
+        stream.set_read_timeout(Some(ADMIN_PATIENCE)).ok()?;
+        stream
+            .write_all(b"GET /stats HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n")
+            .ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let body = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        serde_json::from_slice(&answer[body..]).ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The log says which ports the system chose: of clients, then of the control plane. The rest is passed over.
+fn addresses(mut log: impl BufRead + Send + 'static) -> io::Result<(SocketAddr, SocketAddr)> {
+    let mut said = String::new();
+    let mut address_after = |start: &str| {
+        loop {
+            let mut line = String::new();
+            if log.read_line(&mut line)? == 0 {
+                return Err(io::Error::other(format!("the server did not start: {said}")));
+            }
+            let address = line
+                .split_once(start)
+                .and_then(|(_, rest)| rest.split('/').next()?.trim().parse().ok());
+            match address {
+                Some(address) => return Ok(address),
+                None => said = line,
+            }
+        }
+    };
+    let addresses = (address_after("ws://")?, address_after("http://")?);
+    // Nobody reads the rest, but a full pipe would make the server wait.
+    thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+    Ok(addresses)
+}
+
+const ADMIN_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Ringcast beside its peers, with one command: installs the peers, builds the release server, drives all of them in turn
+# and leaves table.md, comparison.json and, where the load generator draws one, report.html in target/peers/out. Prints
+# the table as the README has it. Takes under ten minutes on two CPUs; `--quick`, with Ringcast and the echo alone,
+# seconds. Further options go to the comparison: `cargo bench --bench load -- compare --help`.
+# benches/peers/run.sh [--quick] [OPTION...]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+out=target/peers/out
+mkdir -p "$out"
+
+case " $* " in
+  *" --quick "*) "$here/install.sh" --echo-only ;;
+  *)
+    "$here/install.sh"
+    command -v strace >/dev/null && set -- --system-calls "$@"
+    ;;
+esac
+
+cargo bench --locked --bench load --no-run
+status=0
+cargo bench --locked --quiet --bench load -- compare --json "$out/comparison.json" --markdown "$out/table.md" "$@" || status=$?
+if [ -s "$out/comparison.json" ]; then
+  echo "left in $out: $(cd "$out" && ls | tr '\n' ' ')" >&2
+fi
+exit $status
