@@ -17,7 +17,7 @@ mod driver;
 mod machine;
 mod monitor;
 mod options;
-mod order;
+pub(crate) mod order;
 mod plan;
 mod result;
 mod scenario;
@@ -26,7 +26,7 @@ mod server;
 mod sources;
 mod table;
 mod tally;
-mod wire;
+pub(crate) mod wire;
 
 use std::ffi::OsString;
 use std::fs::File;
