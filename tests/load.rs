@@ -1,5 +1,7 @@
 //! The load generator finds no fault with the real server, and every fault with servers that lie.
 
+#![allow(clippy::unwrap_used)] // a test
+
 #[path = "../benches/load/mod.rs"]
 mod load;
 
