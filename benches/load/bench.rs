@@ -13,7 +13,7 @@ use super::options::Options;
 use super::plan::{Opening, Pings, Plan, Then};
 use super::result::{CoreShare, Faults, Generator, Limit, Phase, Run};
 use super::server::{Elsewhere, Server};
-use super::tally::Tally;
+use super::tally::{Tally, Times};
 
 /// A run under way.
 pub(crate) struct Bench {
@@ -170,7 +170,7 @@ impl Bench {
         let mut beside = self.wait(name, other)?;
         steady.enough()?;
         let mut tally = self.wait(name, steady)?;
-        beside.latency.clear();
+        beside.latency = Times::new();
         tally.merge(&beside);
         self.keep(name, cpu_before, &tally, None);
         Ok(self.phases.last().expect("one was just kept"))
