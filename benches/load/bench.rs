@@ -11,9 +11,9 @@ use super::machine;
 use super::monitor::Monitor;
 use super::options::Options;
 use super::plan::{Opening, Pings, Plan, Then};
-use super::result::{Faults, Generator, Limit, Phase, Run};
+use super::result::{CoreShare, Faults, Generator, Limit, Phase, Run};
 use super::server::{Elsewhere, Server};
-use super::tally::Tally;
+use super::tally::{Tally, Times};
 
 /// A run under way.
 pub(crate) struct Bench {
@@ -22,6 +22,8 @@ pub(crate) struct Bench {
     cpus: Vec<usize>,
     monitor: Monitor,
     phases: Vec<Phase>,
+    /// At the end of the last phase.
+    cores: Vec<CoreShare>,
     faults: Faults,
     notes: Vec<String>,
     started_unix_ms: u64,
@@ -54,6 +56,7 @@ impl Bench {
             server,
             cpus,
             phases: Vec::new(),
+            cores: Vec::new(),
             faults: Faults::default(),
             notes: Vec::new(),
             started_unix_ms: unix_ms(),
@@ -167,7 +170,7 @@ impl Bench {
         let mut beside = self.wait(name, other)?;
         steady.enough()?;
         let mut tally = self.wait(name, steady)?;
-        beside.latency.clear();
+        beside.latency = Times::new();
         tally.merge(&beside);
         self.keep(name, cpu_before, &tally, None);
         Ok(self.phases.last().expect("one was just kept"))
@@ -196,6 +199,7 @@ impl Bench {
         let server = self.server.used(cpu_before, tally, connections);
         let lateness = tally.lateness.latency();
         self.faults.merge(&tally.faults);
+        self.cores = self.server.cores();
         self.phases.push(Phase {
             name: name.to_owned(),
             seconds: elapsed / 1e9,
@@ -292,7 +296,7 @@ impl Bench {
             },
             phases: self.phases,
             series: self.monitor.series,
-            cores: self.server.cores(),
+            cores: self.cores,
             faults: self.faults,
             notes: self.notes,
         }

@@ -18,7 +18,7 @@ mod driver;
 mod machine;
 mod monitor;
 mod options;
-mod order;
+pub(crate) mod order;
 mod plan;
 mod report;
 mod result;
@@ -28,7 +28,7 @@ mod server;
 mod sources;
 mod table;
 mod tally;
-mod wire;
+pub(crate) mod wire;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -19,7 +19,7 @@ pub(crate) struct Run {
     pub(crate) phases: Vec<Phase>,
     /// One a second, over all phases.
     pub(crate) series: Vec<Sample>,
-    /// At the end of the run, by core; empty where the server has no control plane to ask.
+    /// At the end of the last phase, by core; empty where the server has no control plane to ask.
     pub(crate) cores: Vec<CoreShare>,
     /// What came other than it should have; the run has failed if there are any.
     pub(crate) faults: Faults,

@@ -89,16 +89,16 @@ impl Counts {
     }
 }
 
-/// A histogram of times: nanoseconds, 3 digits, from a microsecond to minutes; small until there is something in it.
+/// A histogram of times: nanoseconds, 3 digits, from a microsecond to ten minutes.
+///
+/// As large as it can become from the start, 86 KB of which only what is counted in is ever touched: one that grew left
+/// freed steps of every size behind, 4 MB in each thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u32>);
 
 impl Times {
     pub(crate) fn new() -> Times {
-        let mut histogram = Histogram::new_with_bounds(LEAST_NS, 2 * LEAST_NS, DIGITS)
-            .expect("the bounds are in order and the digits few");
-        histogram.auto(true);
-        Times(histogram)
+        Times(Histogram::new_with_bounds(LEAST_NS, MOST_NS, DIGITS).expect("the bounds are in order"))
     }
 
     /// Notes the time between the two.
@@ -106,19 +106,15 @@ impl Times {
     pub(crate) fn note(&mut self, from_ns: u64, to_ns: u64) {
         self.0
             .record(to_ns.saturating_sub(from_ns).min(MOST_NS))
-            .expect("it grows with its values");
+            .expect("no value is above its bound");
     }
 
     pub(crate) fn merge(&mut self, other: &Times) {
-        self.0.add(&other.0).expect("it grows with its values");
+        self.0.add(&other.0).expect("no value is above its bound");
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.reset();
     }
 
     /// Microseconds that this share of the values does not exceed; `None` without values.

@@ -202,7 +202,7 @@ impl Driver {
         self.publishing_elsewhere = publishers;
     }
 
-    /// Sends the latencies of each second there, while there is room.
+    /// Sends the latencies of each second there, while there is room; without it they are not kept apart.
     pub(crate) fn reports_to(&mut self, seconds: Sender<Times>) {
         self.seconds = Some(seconds);
     }

@@ -12,6 +12,7 @@ use super::super::client::{Client, Ended, Lent, Stage};
 use super::super::clock::{SECOND, now_ns};
 use super::super::crowd::Role;
 use super::super::plan::{Reading, Then};
+use super::super::tally::Times;
 use super::super::wire::{self, Publication};
 use super::{Driver, TIMER_GRAIN_NS, place_u32, thread_cpu_ns};
 
@@ -82,9 +83,8 @@ impl Driver {
             && !self.latency_of_second.is_empty()
         {
             // Where nobody takes them in time, a second is missing in the plot.
-            let _ = seconds.try_send(self.latency_of_second.clone());
+            let _ = seconds.try_send(std::mem::replace(&mut self.latency_of_second, Times::new()));
         }
-        self.latency_of_second.clear();
     }
 
     fn next_due(&self) -> u64 {

@@ -4,9 +4,9 @@ use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Ru
 use super::super::page::Figure;
 use super::super::result::{Run, Sample};
 
-/// The time series; none where there are fewer than two samples.
+/// The time series; none of so few samples that they show no course.
 pub(super) fn figure(run: &Run, name: &str) -> Option<Figure> {
-    if run.series.len() < 2 {
+    if run.series.len() < SAMPLES_MIN {
         return None;
     }
     let chart = LineChart {
@@ -110,3 +110,5 @@ fn boundaries(run: &Run) -> Vec<Rule> {
     });
     rules.collect()
 }
+
+const SAMPLES_MIN: usize = 4;

@@ -134,6 +134,8 @@ pub(super) fn tiles(runs: &[Run]) -> Vec<Tile> {
         }
     }
     let crowd = uses().filter_map(|(phase, used)| Some((phase.connections, used.user_bytes_per_connection?)));
+    // Among few, pages of the allocator say more than connections.
+    let crowd = crowd.filter(|(connections, _)| *connections >= CROWD_MIN);
     if let Some((connections, bytes)) = crowd.max_by_key(|(connections, _)| *connections) {
         let detail = format!("at {} connections", thousands(connections as f64));
         tile("user space per connection", Unit::Bytes.value(bytes), detail);
@@ -300,3 +302,5 @@ fn bytes(bytes: f64) -> String {
 fn plural(count: f64, one: &str, more: &str) -> String {
     format!("{} {}", thousands(count), if count == 1.0 { one } else { more })
 }
+
+const CROWD_MIN: u64 = 1000;

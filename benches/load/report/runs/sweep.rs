@@ -16,7 +16,8 @@ pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
         name: "throughput-latency".to_owned(),
         title: "Throughput against latency".to_owned(),
         caption: "Time from the moment a message was due to be sent to its answer, so that a server that stalls is \
-                  charged for all who wait. Hollow marks: the rate was not held."
+                  charged for all who wait. Hollow marks: the rate was not held, or the \
+                  load generator was the limit."
             .to_owned(),
         chart: Chart::Lines(LineChart {
             x: rate_axis(),
