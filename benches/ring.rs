@@ -1,9 +1,10 @@
 //! What does a publication cost, from the publish to all cursors, without sockets?
 //!
-//! For 1 to 4 cores: core 0 publishes to all, then every core publishes to all. Each core runs as fast as it can, so
+//! For 1 to 16 cores: core 0 publishes to all, then every core publishes to all. Each core runs as fast as it can, so
 //! with more cores than CPUs the figures hold the system's switching between threads as well. Prints nanoseconds of
 //! wall time per publication (median and spread of the rounds) and the operations on memory that other cores write,
-//! which hold on any machine: the counts of the head of `broker/ring.rs`.
+//! which hold on any machine: the counts of the head of `broker/ring.rs`, which `cargo test --lib ring::cost` measures.
+//! Then: what do buffers cost that cannot be used again yet, because another core sleeps on an old cursor?
 //!
 //! `cargo bench --bench ring` runs for about a second; `cargo bench --bench ring -- 5000000` publishes that many per
 //! round.
@@ -31,11 +32,10 @@ fn main() {
         FRAME.len()
     );
     println!(
-        "publish: 1 RMW, 1 fence, 4 stores, 2 loads, 1 load per other interested core; read: 1 load per core;"
+        "publish: 1 RMW, 1 fence, 1 store, 4 loads, 1 load per other interested core; read: 1 load; batch read: 1 store"
     );
-    println!("batch read: 1 store");
     println!("cores  producers  interested  ns/publication (least, most)  ns/publication and core  full");
-    for cores in 1..=4 {
+    for cores in [1, 2, 4, 8, 16] {
         for all_produce in [false, true] {
             for interested in [false, true] {
                 if cores > 1 || !all_produce {
@@ -44,6 +44,7 @@ fn main() {
             }
         }
     }
+    report_sleepers(publications);
 }
 
 fn report(cores: usize, all_produce: bool, interested: bool, publications: u64) {
@@ -96,6 +97,57 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
         ns: clock.elapsed_ns() as f64 / total as f64,
         full,
     }
+}
+
+/// A core that sleeps keeps its cursor: nothing that was published since can be taken back. Core 0 publishes and reads;
+/// core 1 looks only once in a while, and is not interested. Both are played by one thread, in turn for each distance.
+fn report_sleepers(publications: u64) {
+    const DISTANCES: [u64; 5] = [64, 1024, 4096, 16_384, 32_000];
+    println!("\npublications between two looks of a sleeper, ns/publication (least, most)");
+    let publications = publications.max(2 * DISTANCES[DISTANCES.len() - 1]);
+    let mut costs = DISTANCES.map(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        for (distance, costs) in DISTANCES.iter().zip(&mut costs) {
+            costs.push(sleeper_round(*distance, publications));
+        }
+    }
+    for (distance, costs) in DISTANCES.iter().zip(&mut costs) {
+        costs.sort_by(f64::total_cmp);
+        println!(
+            "{distance:>6}  {:>8.0} ({:.0}, {:.0})",
+            costs[ROUNDS / 2],
+            costs[0],
+            costs[ROUNDS - 1]
+        );
+    }
+}
+
+fn sleeper_round(distance: u64, publications: u64) -> f64 {
+    let limits = Limits::default();
+    let mut cores = broker(2, limits.ring_slots, limits.ring_bytes_max);
+    let [publisher, sleeper] = &mut cores[..] else {
+        unreachable!("two were asked for");
+    };
+    let hash = publisher.hasher.hash(b"channel");
+    let mut publish_all = |count: u64| {
+        for number in 1..=count {
+            let published = publisher
+                .ring
+                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0);
+            assert!(published.is_ok(), "the sleeper looks before half is used");
+            while publisher.ring.next().is_some() {}
+            publisher.ring.release();
+            if number.is_multiple_of(distance) {
+                while sleeper.ring.next().is_some() {}
+                sleeper.ring.release();
+                publisher.ring.reclaim();
+            }
+        }
+    };
+    publish_all(distance * 2); // allocates all buffers there will be
+    let clock = Clock::begin();
+    publish_all(publications);
+    clock.elapsed_ns() as f64 / publications as f64
 }
 
 /// Publishes `publish` and reads `read` publications; says how often the ring was full.

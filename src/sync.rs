@@ -1,10 +1,20 @@
-//! The atomics and cells that the ring uses: std, or loom's under `--cfg ringcast_loom`.
+//! The atomics and cells that the ring uses: std, loom's under `--cfg ringcast_loom`, or in unit tests those of
+//! [`counted`], which count what is done with them.
 //!
 //! Our own cfg, because the common `loom` would change dependencies such as tokio too. Nothing outside the broker's
 //! shared memory goes through here: loom has to visit every order of these operations.
 
+#[cfg(all(test, not(ringcast_loom)))]
+pub(crate) mod counted;
+
+#[cfg(all(test, not(ringcast_loom)))]
+pub(crate) use counted::{AtomicBool, AtomicU64, UnsafeCell, fence};
+
+#[cfg(not(any(test, ringcast_loom)))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, fence};
+
 #[cfg(not(ringcast_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(ringcast_loom)]
 pub(crate) use loom::{
@@ -13,11 +23,11 @@ pub(crate) use loom::{
 };
 
 /// A cell with loom's interface: loom checks each access against all others, so an access has a beginning and an end.
-#[cfg(not(ringcast_loom))]
+#[cfg(not(any(test, ringcast_loom)))]
 #[derive(Debug)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-#[cfg(not(ringcast_loom))]
+#[cfg(not(any(test, ringcast_loom)))]
 impl<T> UnsafeCell<T> {
     pub(crate) fn new(value: T) -> UnsafeCell<T> {
         UnsafeCell(std::cell::UnsafeCell::new(value))

@@ -44,8 +44,9 @@
 //! Cost of a publication, counted in accesses to memory that other cores write (RMW: one locked instruction)
 //! - publish: head, load and RMW (1 line, moves between producers); slot, 3 plain stores and 1 store (half a line); 1
 //!   fence; directory, 1 load; per interested other core, 1 load of its flag (moves only when that core sleeps), and 1
-//!   RMW if it sleeps. The cursors of all cores, 1 load each, only when the head is a ring ahead of the last look, once
-//!   per [`Ring::reclaim`], and once per [`PRESSURE_CHECK_EVERY`] publications under pressure.
+//!   RMW if it sleeps. The cursors of all cores, 1 load each (a line that moves if that core has read since), only when
+//!   the head is a ring ahead of the last look, once per [`LOOK_EVERY`] publications, once per turn that has as many to
+//!   take back, and once per [`PRESSURE_CHECK_EVERY`] publications under pressure. `ring/cost.rs` counts all this.
 //! - reading, not interested: slot, 1 load and the hash beside it (half a line). The buffer is not touched.
 //! - reading, interested: besides, the buffer, lines as it has. No reference count, no store.
 //! - per batch read: 1 store of the own cursor.
@@ -64,6 +65,14 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, fence};
 /// Under pressure, a producer looks for sleeping cores once per so many of its publications.
 pub const PRESSURE_CHECK_EVERY: usize = 16;
 
+/// A producer reads the cursors of all cores, to take buffers back, when so many more are out than after the last look.
+/// More often, cores would pass the lines of their cursors around for each publication; less often, the buffers in use
+/// would no longer fit the first-level cache.
+const LOOK_EVERY: usize = 64;
+
+/// What may stay out between turns though it could be taken back, besides fewer than [`LOOK_EVERY`] publications.
+const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
+
 /// One core's end of the ring.
 #[derive(Debug)]
 pub struct Ring {
@@ -77,6 +86,8 @@ pub struct Ring {
     passed: u64,
     /// Own publications that a core may still read, oldest first. Invariant 3.
     outstanding: VecDeque<Outstanding>,
+    /// How many are outstanding when it is time to look which can be taken back.
+    look_at: usize,
     pool: Pool,
 }
 
@@ -135,6 +146,9 @@ impl Ring {
         };
         self.shared.publish(sequence, hash, &buffer);
         self.outstanding.push_back(Outstanding { sequence, buffer });
+        if self.outstanding.len() >= self.look_at {
+            self.reclaim();
+        }
         // Pairs with the fence of `prepare_sleep`: see "Sleeping".
         fence(Ordering::SeqCst);
         let interested = self.shared.directory.interested(hash).without(self.core);
@@ -204,6 +218,15 @@ impl Ring {
             .pop_front_if(|oldest| oldest.sequence < self.passed)
         {
             self.pool.put_back(oldest.buffer);
+        }
+        self.look_at = self.outstanding.len() + LOOK_EVERY;
+    }
+
+    /// As [`Ring::reclaim`], if what is out is worth reading every core's cursor. For the end of a turn, so that a core
+    /// that falls asleep does not keep much.
+    pub fn reclaim_much(&mut self) {
+        if self.outstanding.len() >= LOOK_EVERY || self.pool.lent_bytes() > LEFT_OUT_BYTES_MAX {
+            self.reclaim();
         }
     }
 
@@ -336,6 +359,7 @@ pub(crate) fn rings(cores: usize, slots: u32, bytes_max: u64, directory: &Arc<Di
             released: FIRST,
             passed: FIRST,
             outstanding: VecDeque::new(),
+            look_at: LOOK_EVERY,
             pool: Pool::new(share),
         })
         .collect()
@@ -490,5 +514,7 @@ const _: () = assert!(size_of::<CoreLines>().is_multiple_of(128));
 #[cfg(not(ringcast_loom))] // loom's atomics are larger
 const _: () = assert!(size_of::<Line<AtomicU64>>() == 128 && size_of::<Slot>() == 32);
 
+#[cfg(all(test, not(ringcast_loom)))]
+mod cost;
 #[cfg(all(test, not(ringcast_loom)))]
 mod tests;

@@ -96,7 +96,6 @@ impl<A: App> Core<A> {
             }
         }
         self.broker.ring.release();
-        self.broker.ring.reclaim();
     }
 
     /// Goes on with the publication at the front of the ring; true if all subscribers have it.

@@ -75,6 +75,7 @@ impl<A: App> Core<A> {
         self.metrics.ring_depth.set(self.broker.ring.depth());
         self.deliver();
         self.resume_held();
+        self.broker.ring.reclaim_much();
         self.resume_stalled();
         self.connections.lane = Lane::Bulk;
         self.visit_due();

@@ -1,0 +1,250 @@
+//! What a publication costs as cores are added, counted: accesses to shared memory and cache lines that move.
+//!
+//! `cargo test --lib ring::cost -- --nocapture` prints the table of benches/README.md.
+
+use super::*;
+use crate::broker::directory::Interest;
+use crate::sync::counted::{Accesses, count, forget_lines};
+
+/// What the other cores do while core 0 publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    AwakeNotInterested,
+    AwakeInterested,
+    AsleepNotInterested,
+    AsleepInterested,
+}
+
+/// Per publication, but for the wake-ups.
+#[derive(Debug)]
+struct Cost {
+    publisher: PerPublication,
+    /// Of one other core; zero for sleepers.
+    reader: PerPublication,
+    wakes_per_burst: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct PerPublication {
+    loads: f64,
+    stores: f64,
+    rmws: f64,
+    fences: f64,
+    lines_moved: f64,
+}
+
+impl PerPublication {
+    fn of(total: Accesses, publications: u64) -> PerPublication {
+        let each = |count: u64| count as f64 / publications as f64;
+        PerPublication {
+            loads: each(total.loads),
+            stores: each(total.stores),
+            rmws: each(total.rmws),
+            fences: each(total.fences),
+            lines_moved: each(total.lines_moved),
+        }
+    }
+}
+
+/// Bursts of core 0 as a turn makes them: each publication is delivered at home at once, and what is over taken back at
+/// the end. Meanwhile the others read, [`READ_EVERY`] publications at a time; those that sleep do it once woken, and
+/// sleep again after the burst.
+fn cost(cores: usize, others: Others) -> Cost {
+    forget_lines();
+    let directory = Arc::new(Directory::new(cores));
+    let mut rings = rings(cores, SLOTS, 1 << 24, &directory);
+    let are_interested = matches!(others, Others::AwakeInterested | Others::AsleepInterested);
+    for core in 0..if are_interested { cores } else { 1 } {
+        Interest::new(Arc::clone(&directory), core).add(HASH);
+    }
+    let mut total = Total::default();
+    let mut asleep = CoreSet::EMPTY;
+    for burst in 0..2 * BURSTS {
+        if burst == BURSTS {
+            total = Total::default(); // each slot has been used, each buffer been allocated
+        }
+        if matches!(others, Others::AsleepInterested | Others::AsleepNotInterested) {
+            for core in (1..cores)
+                .filter(|core| !asleep.contains(*core))
+                .collect::<Vec<_>>()
+            {
+                assert!(count(core, || rings[core].prepare_sleep()).1, "it has read all");
+                asleep.insert(core);
+            }
+        }
+        asleep = total.add_burst(&mut rings, asleep);
+    }
+    let publications = BURSTS * BURST;
+    Cost {
+        publisher: PerPublication::of(total.publisher, publications),
+        reader: PerPublication::of(total.reader, publications),
+        wakes_per_burst: total.wakes as f64 / BURSTS as f64,
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    publisher: Accesses,
+    /// Of core 1.
+    reader: Accesses,
+    wakes: usize,
+}
+
+impl Total {
+    /// Returns who still sleeps.
+    fn add_burst(&mut self, rings: &mut [Ring], mut asleep: CoreSet) -> CoreSet {
+        for number in 1..=BURST {
+            let (accesses, woken) = count(0, || publish(&mut rings[0]));
+            add(&mut self.publisher, accesses);
+            self.wakes += woken.len();
+            for core in woken {
+                asleep = asleep.without(core);
+            }
+            if number.is_multiple_of(READ_EVERY) {
+                self.read_where_awake(rings, asleep);
+            }
+        }
+        let (accesses, ()) = count(0, || rings[0].reclaim_much());
+        add(&mut self.publisher, accesses);
+        asleep
+    }
+
+    fn read_where_awake(&mut self, rings: &mut [Ring], asleep: CoreSet) {
+        for (core, ring) in rings.iter_mut().enumerate().skip(1) {
+            if !asleep.contains(core) {
+                let (accesses, ()) = count(core, || read(ring));
+                if core == 1 {
+                    add(&mut self.reader, accesses);
+                }
+            }
+        }
+    }
+}
+
+fn publish(ring: &mut Ring) -> CoreSet {
+    let published = ring.try_publish(b"c", HASH, &[b"frame"], 0);
+    read(ring);
+    published.expect("a burst is a small part of the ring").wake
+}
+
+fn read(ring: &mut Ring) {
+    while ring.next().is_some() {}
+    ring.release();
+}
+
+fn add(sum: &mut Accesses, more: Accesses) {
+    sum.loads += more.loads;
+    sum.stores += more.stores;
+    sum.rmws += more.rmws;
+    sum.fences += more.fences;
+    sum.lines_moved += more.lines_moved;
+}
+
+const HASH: ChannelHash = ChannelHash::from_u64(7);
+/// The default is 16 times as many, and has as many times fewer wake-ups of those that are not interested.
+const SLOTS: u32 = 4096;
+const BURST: u64 = 64;
+/// Once round the ring.
+const BURSTS: u64 = SLOTS as u64 / BURST;
+const READ_EVERY: u64 = 8;
+/// How often a publisher may look at a cursor, for each of its publications: after so many, at the end of the turn, and
+/// when half of the ring is used.
+const LOOKS: f64 = 3.0 / LOOK_EVERY as f64;
+/// Two slots share a line; where the allocator lets the first begin decides whether a batch begins within a line.
+const LINES_BY_CHANCE: f64 = 1.0 / READ_EVERY as f64;
+
+#[test]
+fn a_publication_that_interests_no_other_core_costs_the_same_however_many_there_are() {
+    for others in [Others::AwakeNotInterested, Others::AsleepNotInterested] {
+        let few = cost(2, others).publisher;
+        for cores in [4, 16] {
+            let many = cost(cores, others);
+            let (publisher, more) = (many.publisher, (cores - 2) as f64);
+            let context = format!("{others:?}, {cores} cores: {few:?}, {many:?}");
+            assert_eq!(
+                (publisher.stores, publisher.fences),
+                (few.stores, few.fences),
+                "{context}"
+            );
+            assert!(publisher.loads <= few.loads + more * LOOKS, "{context}");
+            assert!(
+                publisher.lines_moved <= few.lines_moved + more * LOOKS + LINES_BY_CHANCE,
+                "{context}"
+            );
+            // Sleepers are woken when half of the ring is used, and no more often.
+            let wakes_max = 2.0 * more / SLOTS as f64;
+            assert!(publisher.rmws <= few.rmws + wakes_max, "{context}");
+        }
+    }
+}
+
+#[test]
+fn an_interested_core_that_is_awake_costs_the_publisher_one_load_and_no_line() {
+    let few = cost(2, Others::AwakeInterested).publisher;
+    let many = cost(16, Others::AwakeInterested).publisher;
+    let context = format!("{few:?}, {many:?}");
+    assert!(many.loads <= few.loads + 14.0 * (1.0 + LOOKS), "{context}");
+    assert_eq!(
+        (many.rmws, many.fences, many.stores),
+        (few.rmws, few.fences, few.stores),
+        "{context}"
+    );
+    assert!(
+        many.lines_moved <= few.lines_moved + 14.0 * LOOKS + LINES_BY_CHANCE,
+        "{context}"
+    );
+}
+
+#[test]
+fn a_burst_wakes_each_sleeper_that_is_interested_once() {
+    for cores in [2, 16] {
+        let cost = cost(cores, Others::AsleepInterested);
+        let sleepers = (cores - 1) as f64;
+        assert_eq!(cost.wakes_per_burst, sleepers);
+        assert_eq!(cost.publisher.rmws, 1.0 + sleepers / BURST as f64);
+    }
+}
+
+#[test]
+fn what_a_core_pays_for_reading_does_not_depend_on_how_many_read() {
+    for others in [Others::AwakeNotInterested, Others::AwakeInterested] {
+        let (few, many) = (cost(2, others).reader, cost(16, others).reader);
+        assert_eq!(
+            (many.loads, many.stores, many.rmws),
+            (few.loads, few.stores, few.rmws),
+            "{others:?}"
+        );
+        let lines = many.lines_moved - few.lines_moved;
+        assert!(lines.abs() <= LINES_BY_CHANCE, "{others:?}: {few:?}, {many:?}");
+    }
+}
+
+#[test]
+fn the_table_is_printed() {
+    println!(
+        "                                   publisher: loads stores   RMW fences lines  reader: loads lines  wakes per burst"
+    );
+    for others in [
+        Others::AwakeNotInterested,
+        Others::AwakeInterested,
+        Others::AsleepNotInterested,
+        Others::AsleepInterested,
+    ] {
+        for cores in [1, 2, 4, 8, 16] {
+            let cost = cost(cores, others);
+            let (publisher, reader) = (cost.publisher, cost.reader);
+            println!(
+                "{:<20} {cores:>3} cores                {:>6.2} {:>6.2} {:>5.2} {:>6.2} {:>5.2}         {:>5.2} {:>5.2} {:>6.2}",
+                format!("{others:?}"),
+                publisher.loads,
+                publisher.stores,
+                publisher.rmws,
+                publisher.fences,
+                publisher.lines_moved,
+                reader.loads,
+                reader.lines_moved,
+                cost.wakes_per_burst,
+            );
+        }
+    }
+}
