@@ -90,8 +90,9 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
             })
         })
         .collect();
-    start.wait();
+    // Before the wait: where CPUs are few, the others may be done before this thread runs again.
     let clock = Clock::begin();
+    start.wait();
     let full = threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum();
     Round {
         ns: clock.elapsed_ns() as f64 / total as f64,
