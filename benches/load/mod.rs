@@ -93,6 +93,11 @@ fn help(out: &mut impl Write) -> io::Result<()> {
     for scenario in SCENARIOS {
         writeln!(out, "  {:<18}{}", scenario.name, scenario.about)?;
     }
+    writeln!(
+        out,
+        "  {:<18}several servers side by side: compare --help",
+        "compare"
+    )?;
     out.write_all(HELP_OPTIONS.as_bytes())
 }
 

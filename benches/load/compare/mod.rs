@@ -36,7 +36,7 @@ use options::{Asked, Options};
 use result::{Comparison, Outcome, Ratio, Target, Unit};
 use statistics::{Dice, spread};
 
-use super::clock::now_ns;
+use super::clock::{SECOND, now_ns};
 use super::machine;
 use super::report::Results;
 use super::result::Faults;
@@ -202,7 +202,11 @@ fn time(
     });
     let mut order: Vec<usize> = (0..driven.len()).collect();
     let mut failed = vec![false; driven.len()];
-    for _ in 0..options.rounds {
+    let enough = now_ns() + MEASURE_NS_MAX;
+    for round in 0..options.rounds {
+        if round >= ROUNDS_MIN && now_ns() > enough {
+            break;
+        }
         dice.shuffle(&mut order);
         for &index in &order {
             if !failed[index]
@@ -273,7 +277,12 @@ fn settle(measure: &Measure, found: &mut Vec<Found>, dice: &mut Dice, comparison
     let ratios = ringcast.into_iter().flat_map(|ringcast| {
         let others = found.iter().filter(|found| found.server != RINGCAST);
         others.map(|other| {
-            let pairs = ringcast.costs.iter().zip(&other.costs);
+            // An echo that keeps nothing of a connection weighs 0: there is no ratio to that.
+            let pairs = ringcast
+                .costs
+                .iter()
+                .zip(&other.costs)
+                .filter(|(_, other)| **other > 0.0);
             (
                 other.server,
                 pairs.map(|(own, other)| own / other).collect::<Vec<f64>>(),
@@ -342,6 +351,23 @@ fn notes(comparison: &mut Comparison) {
             .notes
             .push("There is one CPU: servers and generator take it from each other.".to_owned());
     }
+    for measure in &comparison.measures {
+        let rounds = measure.outcomes.iter().map(|outcome| outcome.rounds.len()).min();
+        let rounds = rounds.filter(|_| measure.unit != Unit::BytesPerConnection);
+        if let Some(rounds) = rounds.filter(|rounds| *rounds < comparison.rounds) {
+            comparison.notes.push(format!(
+                "{}: {rounds} rounds, the time for it was up.",
+                measure.title
+            ));
+        }
+    }
+    if comparison
+        .measures
+        .iter()
+        .any(|measure| measure.unit == Unit::BytesPerConnection)
+    {
+        comparison.notes.push(HUGE_PAGES.to_owned());
+    }
     let outcomes = comparison.measures.iter().flat_map(|measure| &measure.outcomes);
     let deferred = outcomes
         .filter_map(|outcome| outcome.deferred_share)
@@ -367,5 +393,10 @@ const SLICE: Length = Length {
 };
 /// Connections there are before a server is weighed: tables that come with the first are not the others' cost.
 const FIRST_FEW: u32 = 100;
+const HUGE_PAGES: &str = "Where the system gives a server huge pages, its memory grows in steps of 2 MiB, which is 210 \
+                          bytes a connection: compare the weighings in the JSON.";
+/// A measure takes no more rounds than go into this time, but at least so many.
+const MEASURE_NS_MAX: u64 = 50 * SECOND;
+const ROUNDS_MIN: usize = 5;
 /// The command was used wrongly (`sysexits.h`).
 const EX_USAGE: u8 = 64;
