@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ringcast beside its peers, with one command: installs the peers, builds the release server, drives all of them in turn
-# and leaves table.md, comparison.json and, where the load generator draws one, report.html in target/peers/out. Prints
-# the table as the README has it. Takes under ten minutes on two CPUs; `--quick`, with Ringcast and the echo alone,
+# and leaves table.md, comparison.json, report.html and its plots in target/peers/out. Prints the table as the README has
+# it. Takes under ten minutes on two CPUs; `--quick`, with Ringcast and the echo alone,
 # seconds. Further options go to the comparison: `cargo bench --bench load -- compare --help`.
 # benches/peers/run.sh [--quick] [OPTION...]
 set -euo pipefail
@@ -20,7 +20,8 @@ esac
 
 cargo bench --locked --bench load --no-run
 status=0
-cargo bench --locked --quiet --bench load -- compare --json "$out/comparison.json" --markdown "$out/table.md" "$@" || status=$?
+cargo bench --locked --quiet --bench load -- compare --json "$out/comparison.json" \
+  --markdown "$out/table.md" --html "$out/report.html" --svg "$out" "$@" || status=$?
 if [ -s "$out/comparison.json" ]; then
   echo "left in $out: $(cd "$out" && ls | tr '\n' ' ')" >&2
 fi

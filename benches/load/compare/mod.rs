@@ -361,6 +361,13 @@ fn notes(comparison: &mut Comparison) {
             ));
         }
     }
+    if comparison
+        .measures
+        .iter()
+        .any(|measure| measure.unit == Unit::BytesPerConnection)
+    {
+        comparison.notes.push(HUGE_PAGES.to_owned());
+    }
     let outcomes = comparison.measures.iter().flat_map(|measure| &measure.outcomes);
     let deferred = outcomes
         .filter_map(|outcome| outcome.deferred_share)
@@ -386,6 +393,8 @@ const SLICE: Length = Length {
 };
 /// Connections there are before a server is weighed: tables that come with the first are not the others' cost.
 const FIRST_FEW: u32 = 100;
+const HUGE_PAGES: &str = "Where the system gives a server huge pages, its memory grows in steps of 2 MiB, which is 210 \
+                          bytes a connection: compare the weighings in the JSON.";
 /// A measure takes no more rounds than go into this time, but at least so many.
 const MEASURE_NS_MAX: u64 = 50 * SECOND;
 const ROUNDS_MIN: usize = 5;
