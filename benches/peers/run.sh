@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 out=target/peers/out
 mkdir -p "$out"
+command="benches/peers/run.sh${*:+ $*}"
 
 case " $* " in
   *" --quick "*) "$here/install.sh" --echo-only ;;
@@ -20,8 +21,8 @@ esac
 
 cargo bench --locked --bench load --no-run
 status=0
-cargo bench --locked --quiet --bench load -- compare --json "$out/comparison.json" \
-  --markdown "$out/table.md" --html "$out/report.html" --svg "$out" "$@" || status=$?
+cargo bench --locked --quiet --bench load -- compare --command "$command" \
+  --json "$out/comparison.json" --markdown "$out/table.md" --html "$out/report.html" --svg "$out" "$@" || status=$?
 if [ -s "$out/comparison.json" ]; then
   echo "left in $out: $(cd "$out" && ls | tr '\n' ' ')" >&2
 fi

@@ -26,7 +26,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use contender::{Contender, KINDS, Kind, RINGCAST, SETTLING};
 use drive::{Drive, Length, Load, Slice};
@@ -36,7 +36,7 @@ use options::{Asked, Options};
 use result::{Comparison, Outcome, Ratio, Target, Unit};
 use statistics::{Dice, spread};
 
-use super::clock::{SECOND, now_ns};
+use super::clock::{SECOND, now_ns, unix_ms};
 use super::machine;
 use super::report::Results;
 use super::result::Faults;
@@ -89,9 +89,7 @@ fn compare(options: &Options) -> io::Result<Comparison> {
         .collect();
     let mut comparison = Comparison {
         command: options.command.clone(),
-        started_unix_ms: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
+        started_unix_ms: unix_ms(),
         seconds: 0.0,
         machine: described,
         server_cpu,

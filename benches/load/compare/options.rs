@@ -71,6 +71,7 @@ impl Options {
                 }
                 Long("system-calls") => options.system_calls = true,
                 Long("peers") => options.peers = parser.value()?.into(),
+                Long("command") => options.command = lexopt::ValueExt::string(parser.value()?)?,
                 Long("json") => options.json = Some(parser.value()?.into()),
                 Long("html") => options.report.html = Some(parser.value()?.into()),
                 Long("svg") => options.report.svg = Some(parser.value()?.into()),
@@ -126,6 +127,7 @@ Usage: cargo bench --bench load -- compare [options]
   --system-calls     counts system calls as well, with strace
   --quick            Ringcast and the echo alone, 3 rounds
   --peers DIRECTORY  where benches/peers/install.sh has installed them [target/peers]
+  --command TEXT     what the tables say that they come from [these words]
   --json FILE        the result, for programs and the report
   --html FILE        the result as a page with plots
   --svg DIRECTORY    each plot as a file

@@ -38,11 +38,11 @@ pub(crate) fn spread(values: &[f64], dice: &mut Dice) -> Option<Spread> {
         })
         .collect();
     medians.sort_by(f64::total_cmp);
-    let at = |share: f64| medians[(RESAMPLINGS as f64 * share) as usize];
+    let at = |per_mille: usize| medians[RESAMPLINGS * per_mille / 1000];
     Some(Spread {
         median,
-        low: at(0.025),
-        high: at(0.975),
+        low: at(25),
+        high: at(975),
     })
 }
 
