@@ -273,10 +273,6 @@ impl Bench {
         self.notes.push(text);
     }
 
-    pub(crate) fn fault(&mut self, text: String) {
-        self.faults.add(|| text);
-    }
-
     pub(crate) fn seconds(&self, otherwise: f64) -> Duration {
         Duration::from_secs_f64(self.options.seconds.unwrap_or(otherwise))
     }

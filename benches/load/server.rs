@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -53,6 +54,8 @@ impl Server {
             .spawn();
         machine::run_on(&before)?;
         let mut child = child?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        end_with_us(pid)?;
         let log = child.stderr.take().ok_or_else(|| io::Error::other("no log"))?;
         let (address, admin) = match addresses(BufReader::new(log)) {
             Ok(addresses) => addresses,
@@ -63,7 +66,6 @@ impl Server {
                 return Err(error);
             }
         };
-        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         Ok(Server {
             pids: vec![pid],
             child: Some(child),
@@ -214,6 +216,24 @@ impl Drop for Server {
         }
     }
 }
+
+/// Takes the server along when a signal ends the generator. After the server has started, which would inherit the mask,
+/// and before all other threads, which shall.
+fn end_with_us(server: Pid) -> io::Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block()?;
+    thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            // It may have ended by itself.
+            let _ = kill(server, Signal::SIGKILL);
+            std::process::exit(EXIT_OF_SIGNALS + signal as i32);
+        }
+    });
+    Ok(())
+}
+
+/// The exit code of a process that a signal ended, as shells count.
+const EXIT_OF_SIGNALS: i32 = 128;
 
 /// The log says which ports the system chose: of clients, then of the control plane. The rest is passed over.
 fn addresses(mut log: impl BufRead + Send + 'static) -> io::Result<(SocketAddr, SocketAddr)> {

@@ -59,11 +59,9 @@ fn run(bench: &mut Bench) -> io::Result<()> {
             until: Until::Done,
             ..hold.clone()
         };
-        let phase = bench.measure("publish", &crew, &publish, None)?;
-        let deliveries = phase.counts.deliveries;
-        if deliveries != u64::from(count) {
-            bench.fault(format!("{deliveries} deliveries to {count} subscribers"));
-        }
+        bench.measure("publish", &crew, &publish, None)?;
+        // Each subscriber's own count: a thread that had nothing to publish may have ended the phase before deliveries
+        // came, and counts them in the next.
         bench.verify(&crew)?;
     }
     bench.measure("hold on", &crew, &hold, None)?;
