@@ -61,7 +61,7 @@ impl Connections {
             generation: 0,
             pool: Pool::default(),
             lane: Lane::Prompt,
-            prompt: Vec::new(),
+            prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: VecDeque::new(),
             bulk_taken: 0,
             ending: Vec::new(),
@@ -428,6 +428,8 @@ impl Connections {
 /// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
 /// than this beyond what slow ones keep.
 const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Room for the replies of one turn, from the beginning, so that the list does not grow in the middle of serving.
+const PROMPT_KEPT: usize = 1024;
 /// A look at the clock costs as much as 1 % of one flush.
 const FLUSHES_BETWEEN_LOOKS: u64 = 8;
 
