@@ -125,7 +125,11 @@ fn encode_packets() -> io::Result<()> {
     let mut out = Vec::with_capacity(1 << 20);
     section("packet: encode a reply", MESSAGES as u64, || {
         for _ in 0..MESSAGES {
-            encode::response(black_box(b"2"), black_box(Some(&br#"{"count":17}"#[..])), &mut out);
+            encode::response(
+                black_box(b"2"),
+                black_box(Some(&br#"{"count":17}"#[..])),
+                &mut out,
+            );
         }
     })?;
     out.clear();

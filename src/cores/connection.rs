@@ -111,6 +111,9 @@ pub(super) struct Stalled {
     /// The decision that is next.
     pub(super) at: usize,
     pub(super) awaited: Awaited,
+    /// How much was published when the first of them that changes subscriptions was asked for. The others were asked for
+    /// in the same message or before, and need not wait for more.
+    pub(super) asked: Option<Sequence>,
     /// How the connection ends afterwards, if it does.
     pub(super) then: Option<CloseReason>,
     /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
@@ -124,7 +127,7 @@ pub(super) enum Awaited {
     Unknown,
     /// All before this place, since the decision before published there: what follows comes behind the own copy.
     Published(Sequence),
-    /// All before this place, since the decision changes what is subscribed, and so much was published when it was made.
+    /// All before this place, since the decision changes what is subscribed, and so much was published when it was asked for.
     Asked(Sequence),
 }
 
@@ -182,6 +185,7 @@ impl Stalled {
             decisions,
             at: 0,
             awaited: Awaited::Unknown,
+            asked: None,
             then: result.err(),
             waited: false,
         }

@@ -135,6 +135,8 @@ pub(crate) struct Core<A: App> {
     newcomers_read: u32,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
+    /// Those among them that have not completed their handshakes and have to wait for their turn.
+    newcomers: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
     /// What connections have left behind that ended while they waited: only their publications are still carried out.
@@ -243,6 +245,7 @@ impl<A: App> Core<A> {
             wheel: Wheel::new(now.uptime),
             newcomers_read: 0,
             unfinished: VecDeque::new(),
+            newcomers: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),
             draining: None,

@@ -19,7 +19,7 @@ use crate::decision::{
 use crate::http::{Refusal, Request, request};
 use crate::session::{Hits, Session};
 use crate::websocket::close::CloseFrame;
-use crate::websocket::frame::{CONTROL_PAYLOAD_BYTES_MAX, OpCode};
+use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
 use crate::websocket::{handshake, message};
 
@@ -230,7 +230,12 @@ impl<A: App> Core<A> {
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
-            if messages > 0 && input.get(consumed).is_some_and(|first| first & 0x8 != 0) {
+            // Nor is a fragment, which one may follow.
+            if messages > 0
+                && input
+                    .get(consumed)
+                    .is_some_and(|&first| !frame::is_whole_message(first))
+            {
                 break (Ok(()), Next::Consumed);
             }
             let received = match receiver.receive(&mut input[consumed..], &self.message_limits) {
@@ -307,6 +312,7 @@ impl<A: App> Core<A> {
             && let Some(before) = &mut connection.stalled
         {
             before.decisions.append(&work.decisions);
+            before.asked = None;
             before.then = before.then.or(work.then);
             self.decisions = work.decisions;
             return;
@@ -333,7 +339,10 @@ impl<A: App> Core<A> {
                     work.at += 1;
                     work.awaited = Awaited::Published(place);
                 }
-                Ok(Outcome::Asked) => work.awaited = Awaited::Asked(self.broker.ring.claimed()),
+                Ok(Outcome::Asked) => {
+                    let place = work.asked.get_or_insert_with(|| self.broker.ring.claimed());
+                    work.awaited = Awaited::Asked(*place);
+                }
                 Ok(Outcome::Closed) => {
                     work.then = None;
                     break;
@@ -519,7 +528,9 @@ enum Input {
 /// What became of a decision.
 enum Outcome {
     /// So many decisions are done with.
-    Next { done: usize },
+    Next {
+        done: usize,
+    },
     /// What follows comes after the delivery of all before this place.
     Published(Sequence),
     /// It comes after the delivery of all that is published by now.

@@ -48,19 +48,18 @@ impl<A: App> Core<A> {
 
     fn turn(&mut self, events: &Events) {
         self.begin_delivering();
-        self.newcomers_read = 0;
         // What an earlier turn left over comes first.
         for _ in 0..self.unfinished.len() {
             if let Some(id) = self.unfinished.pop_front() {
-                if !self.may_be_read(id) {
-                    self.unfinished.push_back(id);
-                    continue;
-                }
-                if let Some(connection) = self.connections.get_mut(id) {
-                    connection.unfinished = false;
-                }
-                self.read(id, true);
+                self.read_left_over(id);
             }
+        }
+        self.newcomers_read = 0;
+        while self.newcomers_read < NEWCOMERS_PER_TURN_MAX
+            && let Some(id) = self.newcomers.pop_front()
+        {
+            self.newcomers_read += 1;
+            self.read_left_over(id);
         }
         for event in events {
             self.take(event);
@@ -109,29 +108,44 @@ impl<A: App> Core<A> {
                     .get(id)
                     .is_some_and(|connection| connection.unfinished);
                 if !is_unfinished && (event.is_readable() || event.is_read_closed() || event.is_error()) {
-                    if self.may_be_read(id) {
-                        self.read(id, event.is_read_closed() || event.is_error());
+                    if self.has_to_wait(id) {
+                        self.newcomers.push_back(id);
                     } else {
-                        self.read_next_turn(id);
+                        self.read(id, event.is_read_closed() || event.is_error());
                     }
                 }
             }
         }
     }
 
-    /// Whether a connection has its turn now. Upgrades and handshakes cost more than a message, and in a storm of them
-    /// the poll tells of a thousand at once: a bounded number is served, then what the connected have waited for
-    /// leaves, and the rest is first in the next turn.
-    fn may_be_read(&mut self, id: ConnectionId) -> bool {
-        let is_newcomer = match self.connections.get(id).map(|connection| &connection.phase) {
-            Some(Phase::Request { .. }) => true,
-            Some(Phase::Open(open)) => !open.session.is_open(),
-            Some(Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. }) | None => false,
-        };
-        if is_newcomer {
-            self.newcomers_read += 1;
+    fn read_left_over(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.unfinished = false;
+            self.read(id, true);
         }
-        !is_newcomer || self.newcomers_read <= NEWCOMERS_PER_TURN_MAX
+    }
+
+    /// Whether a connection is a newcomer whose turn has not come; if so, it is to be read later. Upgrades and handshakes
+    /// cost more than a message, and in a storm of them the poll tells of a thousand at once: a bounded number is
+    /// served, then what the connected have waited for leaves.
+    fn has_to_wait(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return false;
+        };
+        let is_newcomer = match &connection.phase {
+            Phase::Request { .. } => true,
+            Phase::Open(open) => !open.session.is_open(),
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
+        };
+        if !is_newcomer {
+            return false;
+        }
+        if self.newcomers_read < NEWCOMERS_PER_TURN_MAX {
+            self.newcomers_read += 1;
+            return false;
+        }
+        connection.unfinished = true;
+        true
     }
 
     fn take_orders(&mut self) {
@@ -200,9 +214,11 @@ impl<A: App> Core<A> {
     /// Goes on with messages whose publication found the ring full, in the order in which they came.
     fn resume_stalled(&mut self) {
         for _ in 0..self.orphans.len() {
-            let Some((id, work)) = self.orphans.pop_front() else {
+            let Some((id, mut work)) = self.orphans.pop_front() else {
                 break;
             };
+            // It is at the head of all now, however it came here.
+            work.waited = true;
             let left = self.orphans.len();
             self.carry_out(id, work);
             if self.orphans.len() > left {
@@ -251,7 +267,8 @@ impl<A: App> Core<A> {
     /// Visits the connections whose deadline may have come.
     fn visit_due(&mut self) {
         self.wheel.advance(self.now.uptime);
-        for _ in 0..VISITS_PER_TURN_MAX.min(self.connections.room(1)) {
+        let room = self.connections.room(1).max(VISITS_PER_TURN_MIN);
+        for _ in 0..VISITS_PER_TURN_MAX.min(room) {
             let Some(index) = self.wheel.take_due() else {
                 return;
             };
@@ -308,7 +325,8 @@ impl<A: App> Core<A> {
         let mut end_ns = None;
         self.connections.flush(|| {
             let now_ns = self.clock.elapsed_ns();
-            now_ns >= *end_ns.get_or_insert(now_ns + FLUSH_NS_MAX)
+            let turn_ns = now_ns.saturating_sub(self.turn_began_ns);
+            now_ns >= *end_ns.get_or_insert_with(|| now_ns + turn_ns.max(FLUSH_NS_MAX))
         });
         self.end_those_found();
         while let Some(id) = self.connections.resumed.pop() {
@@ -332,6 +350,7 @@ impl<A: App> Core<A> {
     /// to the other cores, and looks at the ring a last time after that.
     fn timeout(&mut self) -> Option<Duration> {
         let work_is_left = !self.unfinished.is_empty()
+            || !self.newcomers.is_empty()
             || self.wheel.has_due()
             || !self.held.is_empty()
             || self.hand_overs_waiting
@@ -362,8 +381,11 @@ const EVENTS_PER_TURN_MAX: usize = 1024;
 const NEWCOMERS_PER_TURN_MAX: u32 = 128;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
-/// How long a turn sends what is not prompt: publications to many, and heartbeats. A ping that comes meanwhile waits as
-/// long.
+/// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
+/// or it would take all of them for silent.
+const VISITS_PER_TURN_MIN: usize = 256;
+/// How long a turn at least sends what is not prompt: publications to many, and heartbeats. A ping that comes meanwhile
+/// waits as long. A longer turn sends as long as it took before, so that calls cannot keep publications from leaving.
 const FLUSH_NS_MAX: u64 = 500_000;
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);

@@ -159,6 +159,12 @@ pub fn parse_header(input: &[u8], expect: Expect) -> Result<Option<Header>, Clos
     }))
 }
 
+/// Whether a frame that begins with this byte is neither a control frame nor a fragment with more to follow.
+#[inline]
+pub const fn is_whole_message(first: u8) -> bool {
+    first & (FIN | OpCode::Close as u8) == FIN
+}
+
 /// Where the payload lies, and its mask, if the input begins with the commonest of frames, whole: a text message of at
 /// most 125 bytes in one frame. Of anything else [`parse_header`] knows more.
 #[inline]

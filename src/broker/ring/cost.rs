@@ -9,9 +9,9 @@ use crate::sync::counted::{Accesses, count, forget_lines};
 /// What the other cores do while core 0 publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Others {
-    AwakeNotInterested,
+    AwakeUninvolved,
     AwakeInterested,
-    AsleepNotInterested,
+    AsleepUninvolved,
     AsleepInterested,
 }
 
@@ -63,7 +63,7 @@ fn cost(cores: usize, others: Others) -> Cost {
         if burst == BURSTS {
             total = Total::default(); // each slot has been used, each buffer been allocated
         }
-        if matches!(others, Others::AsleepInterested | Others::AsleepNotInterested) {
+        if matches!(others, Others::AsleepInterested | Others::AsleepUninvolved) {
             for core in (1..cores)
                 .filter(|core| !asleep.contains(*core))
                 .collect::<Vec<_>>()
@@ -155,7 +155,7 @@ const LINES_BY_CHANCE: f64 = 1.0 / READ_EVERY as f64;
 
 #[test]
 fn a_publication_that_interests_no_other_core_costs_the_same_however_many_there_are() {
-    for others in [Others::AwakeNotInterested, Others::AsleepNotInterested] {
+    for others in [Others::AwakeUninvolved, Others::AsleepUninvolved] {
         let few = cost(2, others).publisher;
         for cores in [4, 16] {
             let many = cost(cores, others);
@@ -207,7 +207,7 @@ fn a_burst_wakes_each_sleeper_that_is_interested_once() {
 
 #[test]
 fn what_a_core_pays_for_reading_does_not_depend_on_how_many_read() {
-    for others in [Others::AwakeNotInterested, Others::AwakeInterested] {
+    for others in [Others::AwakeUninvolved, Others::AwakeInterested] {
         let (few, many) = (cost(2, others).reader, cost(16, others).reader);
         assert_eq!(
             (many.loads, many.stores, many.rmws),
@@ -225,9 +225,9 @@ fn the_table_is_printed() {
         "                                   publisher: loads stores   RMW fences lines  reader: loads lines  wakes per burst"
     );
     for others in [
-        Others::AwakeNotInterested,
+        Others::AwakeUninvolved,
         Others::AwakeInterested,
-        Others::AsleepNotInterested,
+        Others::AsleepUninvolved,
         Others::AsleepInterested,
     ] {
         for cores in [1, 2, 4, 8, 16] {
