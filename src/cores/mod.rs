@@ -131,12 +131,12 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
-    /// Connections without a session that were read in this turn.
-    newcomers_read: u32,
+    /// Connections that were coming or going and were read in this turn.
+    comers_and_goers_read: u32,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
-    /// Those among them that have not completed their handshakes and have to wait for their turn.
-    newcomers: VecDeque<ConnectionId>,
+    /// Those that are to be read as well, but are coming or going and have to wait for their turn.
+    comers_and_goers: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
     /// What connections have left behind that ended while they waited: only their publications are still carried out.
@@ -243,9 +243,9 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
-            newcomers_read: 0,
+            comers_and_goers_read: 0,
             unfinished: VecDeque::new(),
-            newcomers: VecDeque::new(),
+            comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),
             draining: None,

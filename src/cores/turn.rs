@@ -54,11 +54,11 @@ impl<A: App> Core<A> {
                 self.read_left_over(id);
             }
         }
-        self.newcomers_read = 0;
-        while self.newcomers_read < NEWCOMERS_PER_TURN_MAX
-            && let Some(id) = self.newcomers.pop_front()
+        self.comers_and_goers_read = 0;
+        while self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX
+            && let Some(id) = self.comers_and_goers.pop_front()
         {
-            self.newcomers_read += 1;
+            self.comers_and_goers_read += 1;
             self.read_left_over(id);
         }
         for event in events {
@@ -107,11 +107,12 @@ impl<A: App> Core<A> {
                     .connections
                     .get(id)
                     .is_some_and(|connection| connection.unfinished);
-                if !is_unfinished && (event.is_readable() || event.is_read_closed() || event.is_error()) {
-                    if self.has_to_wait(id) {
-                        self.newcomers.push_back(id);
+                let has_ended = event.is_read_closed() || event.is_error();
+                if !is_unfinished && (event.is_readable() || has_ended) {
+                    if self.has_to_wait(id, has_ended) {
+                        self.comers_and_goers.push_back(id);
                     } else {
-                        self.read(id, event.is_read_closed() || event.is_error());
+                        self.read(id, has_ended);
                     }
                 }
             }
@@ -125,23 +126,23 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a connection is a newcomer whose turn has not come; if so, it is to be read later. Upgrades and handshakes
-    /// cost more than a message, and in a storm of them the poll tells of a thousand at once: a bounded number is
-    /// served, then what the connected have waited for leaves.
-    fn has_to_wait(&mut self, id: ConnectionId) -> bool {
+    /// Whether a connection is coming or going and its turn has not come; if so, it is to be read later. Upgrades,
+    /// handshakes and ends cost more than a message, and in a storm of them the poll tells of a thousand at once: a
+    /// bounded number is served, then what the connected have waited for leaves.
+    fn has_to_wait(&mut self, id: ConnectionId, has_ended: bool) -> bool {
         let Some(connection) = self.connections.get_mut(id) else {
             return false;
         };
-        let is_newcomer = match &connection.phase {
+        let is_coming = match &connection.phase {
             Phase::Request { .. } => true,
             Phase::Open(open) => !open.session.is_open(),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
         };
-        if !is_newcomer {
+        if !is_coming && !has_ended {
             return false;
         }
-        if self.newcomers_read < NEWCOMERS_PER_TURN_MAX {
-            self.newcomers_read += 1;
+        if self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX {
+            self.comers_and_goers_read += 1;
             return false;
         }
         connection.unfinished = true;
@@ -350,7 +351,7 @@ impl<A: App> Core<A> {
     /// to the other cores, and looks at the ring a last time after that.
     fn timeout(&mut self) -> Option<Duration> {
         let work_is_left = !self.unfinished.is_empty()
-            || !self.newcomers.is_empty()
+            || !self.comers_and_goers.is_empty()
             || self.wheel.has_due()
             || !self.held.is_empty()
             || self.hand_overs_waiting
@@ -377,8 +378,9 @@ impl<A: App> Core<A> {
 
 /// Events of one wait.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-/// Connections read in one turn that have not introduced themselves; at 10 µs each they delay the others by 1.3 ms.
-const NEWCOMERS_PER_TURN_MAX: u32 = 128;
+/// Connections read in one turn that have not introduced themselves, or whose peers have gone; at 10 µs each they delay
+/// the others by 0.3 ms.
+const COMERS_AND_GOERS_PER_TURN_MAX: u32 = 32;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
