@@ -214,7 +214,7 @@ impl<A: App> Core<A> {
     }
 
     /// WebSocket messages, up to a control frame that is to be answered or the end of the input. What they decide is
-    /// carried out together, which costs each of sixteen messages that came in one read half of what it costs one.
+    /// carried out together, which saved each of sixteen messages that came in one read a quarter of its instructions.
     fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Consumed(input.len());

@@ -297,7 +297,8 @@ async function suite(major) {
     return [[before, during, count > 0, c.socket.authState, c.stored.token, c.deauthentications], ['authenticated', 'authenticated', true, 'unauthenticated', null, 1]];
   });
   beside('an expiry is noticed at the next pong', async () => {
-    const c = await client({token: token({exp: seconds() + 1})});
+    // Long enough to come in with, on a busy machine; short enough to have ended when the first pings come.
+    const c = await client({token: token({exp: seconds() + 4})});
     await until(() => c.stored.token === null, 15000);
     return [[c.connects[0].isAuthenticated, c.socket.authState, c.stored.token, c.socket.state], [true, 'unauthenticated', null, 'open']];
   });
