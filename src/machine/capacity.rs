@@ -202,7 +202,7 @@ fn per_connection() -> String {
     format!("{USER_BYTES} + {KERNEL_BYTES} bytes each, 1/{MEMORY_PARTS} spared")
 }
 
-/// Of this process, per idle connection with one subscription: 156 to 163 of PSS with 200,000 and 1,000,000 of them on one
+/// Of this process, per idle connection with one subscription: 160 to 163 of PSS with 200,000 and 1,000,000 of them on one
 /// channel, up to 420 where each has a channel of its own.
 const USER_BYTES: u64 = 400;
 /// Of the kernel's, per socket with its file and its entry in a poller: 4.2 to 4.6 KB.
