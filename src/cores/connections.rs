@@ -220,18 +220,24 @@ impl Connections {
     pub(super) fn deliver(&mut self, subscribers: &[u32], frame: &[u8]) -> u64 {
         let mut taken = 0;
         for &index in subscribers {
-            if self.outbox_is_full(index, frame.len()) {
-                continue;
+            let mut connection = &mut self.slab[index as usize];
+            if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
+                if !self.make_room(index, frame.len()) {
+                    continue;
+                }
+                connection = &mut self.slab[index as usize];
             }
-            let connection = &mut self.slab[index as usize];
             connection
                 .outbox
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
             self.queued_bytes += frame.len();
             if !connection.outbox.is_blocked() {
                 self.unflushed_bytes += frame.len();
+                if connection.lane == Lane::Idle {
+                    connection.lane = Lane::Bulk;
+                    self.bulk.push_back(index);
+                }
             }
-            self.mark(index, Lane::Bulk);
             taken += 1;
         }
         self.metrics.messages_sent.add(taken);
@@ -239,19 +245,16 @@ impl Connections {
         taken
     }
 
-    /// Whether a publication does not fit; if so, the policy has been carried out. An empty outbox takes any one frame.
-    fn outbox_is_full(&mut self, index: u32, frame_bytes: usize) -> bool {
-        let connection = &self.slab[index as usize];
-        let bytes_max = self.outbox_bytes_max;
-        let fits = |outbox: &Outbox| outbox.is_empty() || outbox.len() + frame_bytes <= bytes_max;
-        if fits(&connection.outbox) {
-            return false;
-        }
-        if !connection.outbox.is_blocked() {
+    /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
+    /// policy has been carried out.
+    fn make_room(&mut self, index: u32, frame_bytes: usize) -> bool {
+        let blocked = self.slab[index as usize].outbox.is_blocked();
+        if !blocked {
             // A burst within one turn: the socket has not been asked yet.
             self.flush_one(index);
-            if fits(&self.slab[index as usize].outbox) {
-                return false;
+            let outbox = &self.slab[index as usize].outbox;
+            if outbox.takes(frame_bytes, self.outbox_bytes_max) {
+                return true;
             }
         }
         self.metrics.limit_hit(Limit::OutboxBytes);
@@ -261,7 +264,7 @@ impl Connections {
                 .ending
                 .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
         }
-        true
+        false
     }
 
     /// Forgets what has not begun to leave, to make room for the close frame.

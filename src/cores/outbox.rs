@@ -67,6 +67,12 @@ impl Outbox {
         self.queued.is_none()
     }
 
+    /// Whether so many bytes more are within its limit. An empty one takes any one frame.
+    pub(super) fn takes(&self, bytes: usize, bytes_max: usize) -> bool {
+        let waiting = self.len();
+        waiting == 0 || waiting + bytes <= bytes_max
+    }
+
     /// Whether the socket is known to take no more.
     pub(super) fn is_blocked(&self) -> bool {
         self.queued.as_ref().is_some_and(|queued| queued.blocked)

@@ -4,7 +4,7 @@
 #[allow(dead_code)] // the load generator writes what the report only reads
 #[path = "../../benches/load/result.rs"]
 mod result;
-#[allow(dead_code)]
+#[allow(dead_code)] // likewise: the comparison writes it
 #[path = "../../benches/load/compare"]
 mod compare {
     pub(crate) mod result;
