@@ -25,6 +25,8 @@ use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
 use crate::websocket::message::Receiver;
 
+use super::account::{Account, Opened};
+use super::meter::{Measures, Meter};
 use super::outbox::Outbox;
 
 /// Names one connection of a core, also after its place has been given to another.
@@ -39,6 +41,7 @@ pub(super) struct ConnectionId {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) id: ConnectionId,
+    pub(super) opened: Opened,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
@@ -49,10 +52,15 @@ pub(super) struct Connection {
     pub(super) unfinished: bool,
     /// Whether it is not read because its outbox is full of replies.
     pub(super) held_back: bool,
+    /// Whether it is not read because it is over a rate: its meter is paused.
+    pub(super) limited: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,
     pub(super) stalled: Option<Box<Stalled>>,
+    pub(super) account: Account,
+    /// While open, and if a limit of it is on.
+    pub(super) meter: Option<Box<Meter>>,
     pub(super) phase: Phase,
 }
 
@@ -195,7 +203,10 @@ impl Stalled {
 impl Connection {
     /// Whether it must not be read now.
     pub(super) fn is_paused(&self) -> bool {
-        self.held_back || self.stalled.is_some() || matches!(self.phase, Phase::Emptying { .. })
+        self.held_back
+            || self.limited
+            || self.stalled.is_some()
+            || matches!(self.phase, Phase::Emptying { .. })
     }
 
     /// Bytes that it has been decided to send and that have not left.
@@ -204,13 +215,19 @@ impl Connection {
     }
 
     /// When it wants to be looked at.
-    pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
+    pub(super) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
             Phase::Request { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
-            Phase::Open(open) => open.session.next_deadline(settings),
+            Phase::Open(open) => {
+                let deadline = open.session.next_deadline(settings);
+                match &self.meter {
+                    None => deadline,
+                    Some(meter) => deadline.min(meter.deadline(measures)),
+                }
+            }
         }
     }
 }
@@ -227,5 +244,5 @@ impl Phase {
 
 // As many as there are clients; and with this size a chunk of them (`slab.rs`) wastes nothing of the allocator's. A
 // build with debug assertions has 16 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 128 } else { 112 });
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 176 } else { 160 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
