@@ -10,7 +10,7 @@
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
 //!   auth decision app
-//!   config metrics machine log clock slab sync keys
+//!   config metrics machine log client clock slab sync keys
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 /// For each module at the top of `src`: the modules it may import besides itself.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
+        ("client", &[][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
@@ -51,6 +52,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "app",
                 "auth",
                 "broker",
+                "client",
                 "clock",
                 "config",
                 "decision",
@@ -102,6 +104,7 @@ const PURE: &[&str] = &[
     "socketcluster",
     "auth",
     "app",
+    "client",
     "decision",
     "session",
 ];
