@@ -37,6 +37,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
 use crate::broker::{CoreBroker, Sequence};
+use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
@@ -297,7 +298,7 @@ impl<A: App> Lent<A> {
     }
 
     /// Asks the application about an upgrade.
-    fn allow_upgrade(&mut self, request: &Request<'_>, peer: Option<SocketAddr>) -> Result<(), Refusal> {
+    fn allow_upgrade(&mut self, request: &Request<'_>, client: ClientAddress) -> Result<(), Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
         let many: Vec<_>;
         let count = request.headers().take(few.len() + 1).count();
@@ -314,7 +315,7 @@ impl<A: App> Lent<A> {
             path: request.path(),
             query: request.query().unwrap_or(""),
             headers,
-            peer,
+            peer: client.socket_address(),
         };
         self.app
             .upgrade(&upgrade)
