@@ -71,7 +71,7 @@ impl Default for Limits {
             rate_grace: Duration::from_secs(10),
             idle_timeout: Duration::ZERO,
             channel_name_bytes_max: 1024,
-            client_calls_max: 1000,
+            client_calls_max: 10_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }
@@ -103,7 +103,8 @@ pub enum Limit {
     ChannelsPerConnection,
     /// `channel_names_bytes_max`: the subscribe is answered with a `BrokerError`.
     ChannelNamesBytes,
-    /// `outbox_bytes_max` met by a publication: the connection is closed, or the publication skipped for it.
+    /// `outbox_bytes_max` met by a publication: the connection is closed, or the publication skipped or
+    /// conflated for it.
     OutboxBytes,
     /// `outbox_bytes_max` met by replies: the connection is not read until its outbox has drained.
     OutboxReplies,
@@ -177,4 +178,7 @@ pub enum SlowConsumer {
     Close,
     /// Skip publications for it, and count them, until it has caught up.
     Skip,
+    /// Keep the newest publication of each channel until its outbox has been sent. One for which that takes more than
+    /// `outbox_bytes_max` again is closed with 4010.
+    Conflate,
 }

@@ -166,8 +166,11 @@ fn file_shown(file: Option<&PathBuf>) -> String {
 
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
-const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
-    &[("close", SlowConsumer::Close), ("skip", SlowConsumer::Skip)];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
+    ("close", SlowConsumer::Close),
+    ("skip", SlowConsumer::Skip),
+    ("conflate", SlowConsumer::Conflate),
+];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -413,8 +416,8 @@ pub const SETTINGS: &[Setting] = &[
         slow_consumer,
         Text,
         SLOW_CONSUMERS,
-        "close or skip",
-        "What happens to a subscriber whose outbox is full: `close` it, or `skip` publications for it",
+        "close, skip or conflate",
+        "What happens to a subscriber whose outbox is full: `close` it, `skip` publications for it, or `conflate` them: the newest of each channel follows",
     ),
     number!(
         "drain_seconds",

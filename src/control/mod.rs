@@ -15,6 +15,7 @@
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
+mod connections;
 mod health;
 pub mod reload;
 mod routes;

@@ -10,15 +10,15 @@ use crate::clock::Uptime;
 /// What has passed through a connection since it came. Messages are WebSocket messages, heartbeats included; bytes are
 /// those of its socket, heads and frames' headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     /// Whole messages received.
-    pub messages_in: u64,
+    pub(crate) messages_in: u64,
     /// Messages queued for sending.
-    pub messages_out: u64,
+    pub(crate) messages_out: u64,
     /// Bytes read.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// Bytes written.
-    pub bytes_out: u64,
+    pub(crate) bytes_out: u64,
 }
 
 /// When a connection came: in hundredths of a second, since there is one of these for each connection. Ages are right

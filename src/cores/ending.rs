@@ -16,6 +16,7 @@ use crate::websocket::message::Receiver;
 
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
+use super::report::session_id;
 
 /// Clients being closed one after the other.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl<A: App> Core<A> {
             deadline,
             fin_sent: false,
         };
+        let session = session_id(&connection.phase);
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::Request { .. } => None,
             Phase::Open(open) => {
@@ -75,7 +77,12 @@ impl<A: App> Core<A> {
                 return;
             }
         };
+        self.connections.end_conflation(
+            id,
+            matches!(leave(reason), Leave::CloseFrame) && reason != CloseReason::SlowConsumer,
+        );
         self.count_end(id, reason);
+        self.note_end(id, session, reason);
         match (leave(reason), receiver) {
             (Leave::Drop, _) | (Leave::CloseFrame, None) => {
                 self.drop_socket(id);

@@ -8,13 +8,16 @@
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  conflated.rs for those that have not kept up
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
+//!  report.rs    what operators are told of them
 //! ```
 
 mod accept;
 pub(crate) mod account;
 pub(crate) mod balance;
+mod conflated;
 mod connection;
 mod connections;
 mod delivery;
@@ -24,6 +27,7 @@ pub(crate) mod mailbox;
 mod meter;
 mod outbox;
 mod receive;
+pub(crate) mod report;
 mod turn;
 mod wheel;
 
@@ -62,6 +66,7 @@ use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
 use meter::Measures;
+use report::{Ends, Survey};
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -131,6 +136,11 @@ pub(crate) struct Core<A: App> {
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
+    questions_waiting: bool,
+    /// What is being looked for to answer one.
+    survey: Option<Survey>,
+    /// The last connections that have ended.
+    ends: Ends,
     loads: Loads,
     connections_max: u32,
     connections: Connections,
@@ -241,6 +251,9 @@ impl<A: App> Core<A> {
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,
+            questions_waiting: false,
+            survey: None,
+            ends: Ends::new(),
             loads: parts.loads,
             connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
             connections: Connections::new(

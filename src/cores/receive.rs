@@ -508,6 +508,11 @@ impl<A: App> Core<A> {
             return UnsubscribeOutcome::NotSubscribed;
         }
         let hash = self.broker.hasher.hash(name);
+        if self.connections.is_conflating(id)
+            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
+        {
+            self.connections.forget_conflated(id, channel);
+        }
         let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
         self.metrics.subscriptions.set(self.broker.subscriptions.len());
         outcome

@@ -85,6 +85,9 @@ impl<A: App> Core<A> {
             self.stopping = true;
         }
         self.flush();
+        if self.questions_waiting {
+            self.answer_questions();
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -96,6 +99,7 @@ impl<A: App> Core<A> {
             }
             WAKER => {
                 self.late_answers_waiting = true;
+                self.questions_waiting = true;
                 self.take_orders();
             }
             HAND_OVERS => self.hand_overs_waiting = true,
@@ -374,6 +378,7 @@ impl<A: App> Core<A> {
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
+            || self.questions_waiting
             || self.accepting == Accepting::Ready
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {

@@ -80,7 +80,7 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
             calls_max: 1000,
-            client_calls_max: 1000,
+            client_calls_max: 10_000,
             channel_name_bytes_max: 1024,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
@@ -144,6 +144,11 @@ impl Session {
             claims,
             calls: None,
         }
+    }
+
+    /// What the client is called.
+    pub fn id(&self) -> SessionId {
+        self.id
     }
 
     /// Whether the handshake is done and the end has not come.
