@@ -9,8 +9,10 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   auth decision app
-//!   config metrics machine log client clock slab sync keys
+//!   app
+//!   doors
+//!   auth decision
+//!   config metrics machine log clock slab sync client
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -32,13 +34,13 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
-        ("keys", &["auth", "config"][..]),
+        ("doors", &["auth", "config"][..]),
         ("app", &["auth", "clock", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision"][..],
+            &["app", "auth", "clock", "config", "decision", "doors"][..],
         ),
         (
             "session",
@@ -56,6 +58,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "config",
                 "decision",
+                "doors",
                 "http",
                 "machine",
                 "metrics",
@@ -67,7 +70,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "keys"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors"][..],
         ),
         (
             "server",
@@ -79,7 +82,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "control",
                 "cores",
-                "keys",
+                "doors",
                 "log",
                 "machine",
                 "session",
@@ -89,7 +92,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "machine", "server",
+                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
             ][..],
         ),
         ("main", &["cli"][..]),
