@@ -19,7 +19,8 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`] |
+//! | tokens, password files | [`auth`] |
+//! | who checks passwords, and how often | [`login`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -66,6 +67,7 @@ pub mod decision;
 pub mod http;
 pub mod keys;
 pub mod log;
+pub mod login;
 mod machine;
 pub mod metrics;
 pub mod server;

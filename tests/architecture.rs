@@ -9,7 +9,8 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   auth decision app
+//!   app login
+//!   auth decision
 //!   config metrics machine log clock slab sync keys
 //! ```
 
@@ -33,6 +34,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("auth", &["clock"][..]),
         ("keys", &["auth", "config"][..]),
         ("app", &["auth", "clock", "decision"][..]),
+        ("login", &["auth", "clock", "config", "metrics"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
@@ -55,6 +57,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "decision",
                 "http",
+                "login",
                 "machine",
                 "metrics",
                 "session",
@@ -65,7 +68,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "keys"][..],
+            &["config", "metrics", "clock", "log", "cores", "keys", "login"][..],
         ),
         (
             "server",
@@ -79,6 +82,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "keys",
                 "log",
+                "login",
                 "machine",
                 "session",
                 "transport",
@@ -87,7 +91,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "machine", "server",
+                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "login", "machine",
+                "server",
             ][..],
         ),
         ("main", &["cli"][..]),
