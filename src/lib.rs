@@ -19,7 +19,7 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`] |
+//! | tokens | [`auth`], [`doors`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -63,8 +63,8 @@ pub mod config;
 pub mod control;
 pub mod cores;
 pub mod decision;
+pub mod doors;
 pub mod http;
-pub mod keys;
 pub mod log;
 mod machine;
 pub mod metrics;

@@ -9,8 +9,10 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   auth decision app
-//!   config metrics machine log clock slab sync keys
+//!   app
+//!   doors
+//!   auth decision
+//!   config metrics machine log clock slab sync
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -31,13 +33,13 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
-        ("keys", &["auth", "config"][..]),
+        ("doors", &["auth", "config"][..]),
         ("app", &["auth", "clock", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision"][..],
+            &["app", "auth", "clock", "config", "decision", "doors"][..],
         ),
         (
             "session",
@@ -54,6 +56,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "config",
                 "decision",
+                "doors",
                 "http",
                 "machine",
                 "metrics",
@@ -65,7 +68,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "keys"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors"][..],
         ),
         (
             "server",
@@ -77,7 +80,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "control",
                 "cores",
-                "keys",
+                "doors",
                 "log",
                 "machine",
                 "session",
@@ -87,7 +90,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "machine", "server",
+                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
             ][..],
         ),
         ("main", &["cli"][..]),

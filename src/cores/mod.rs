@@ -36,11 +36,11 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
-use crate::auth::Tokens;
 use crate::broker::{CoreBroker, Sequence};
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
+use crate::doors::Doors;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
@@ -86,7 +86,7 @@ pub(crate) struct CoreSettings {
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) doors: Arc<Doors>,
     pub(crate) clock: Clock,
 }
 
@@ -167,7 +167,8 @@ pub(crate) struct Core<A: App> {
 struct Lent<A> {
     kind: Kind,
     settings: Settings,
-    tokens: Arc<Tokens>,
+    /// Replaced by a reload.
+    doors: Arc<Doors>,
     app: A,
     scratch: Scratch,
     ids: SessionIds,
@@ -268,7 +269,7 @@ impl<A: App> Core<A> {
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,
-                tokens: settings.tokens,
+                doors: settings.doors,
                 app: parts.app,
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
@@ -285,14 +286,14 @@ impl<A: App> Lent<A> {
             now,
             address: id.token().0,
             settings: &self.settings,
-            tokens: &self.tokens,
+            doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
         }
     }
 
     fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now)
+        self.kind.begin(&mut self.ids, &self.settings, now, None)
     }
 
     /// Asks the application about an upgrade.
