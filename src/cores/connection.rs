@@ -16,15 +16,16 @@
 use std::net::SocketAddr;
 
 use mio::Token;
-use mio::net::TcpStream;
 
 use crate::broker::Sequence;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
+use crate::transport::stream::Stream;
 use crate::websocket::message::Receiver;
 
+use super::accept::Port;
 use super::outbox::Outbox;
 
 /// Names one connection of a core, also after its place has been given to another.
@@ -37,7 +38,7 @@ pub(super) struct ConnectionId {
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
@@ -74,6 +75,7 @@ pub(super) enum Phase {
     Request {
         deadline: Uptime,
         peer: Option<SocketAddr>,
+        port: Port,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -217,15 +219,16 @@ impl Connection {
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, peer: Option<SocketAddr>, limits: &Limits) -> Phase {
+    pub(super) fn begin(now: Uptime, peer: Option<SocketAddr>, port: Port, limits: &Limits) -> Phase {
         Phase::Request {
             deadline: now + limits.request_timeout,
             peer,
+            port,
         }
     }
 }
 
 // As many as there are clients; and with this size a chunk of them (`slab.rs`) wastes nothing of the allocator's. A
 // build with debug assertions has 16 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 128 } else { 112 });
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 136 } else { 120 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

@@ -8,7 +8,7 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 
-use super::tls::Tls;
+use super::tls::{Broken, Tls};
 
 /// A socket, alone or under TLS.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub(crate) struct Stream {
 
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(crate) enum Arrival {
     /// Bytes at the beginning of the room that was given.
     Bytes(Taken),
     /// The peer has ended its direction: with a FIN, or in TLS with a `close_notify`.
     End,
-    /// What came is no TLS; an alert that says so waits to be written.
-    Broken,
+    /// What came is no TLS that can be understood; an alert that says so waits to be written.
+    Broken(Broken),
 }
 
 /// Bytes that were read.
@@ -48,8 +48,8 @@ impl Stream {
     }
 
     /// Goes on under TLS.
-    pub(crate) fn begin_tls(&mut self, tls: Tls) {
-        self.tls = Some(Box::new(tls));
+    pub(crate) fn begin_tls(&mut self, tls: Tls) -> &mut Tls {
+        self.tls.insert(Box::new(tls))
     }
 
     /// Reads with one system call: up to `wire_max` bytes from the socket, to the beginning of `room`, which must hold
@@ -59,15 +59,15 @@ impl Stream {
         wire_max: usize,
         room: &mut [u8],
         records: &mut Vec<u8>,
-    ) -> io::Result<Input> {
+    ) -> io::Result<Arrival> {
         if let Some(tls) = &mut self.tls {
             return tls.read(&mut self.socket, wire_max, room, records);
         }
         let count = self.socket.read(&mut room[..wire_max])?;
         if count == 0 {
-            return Ok(Input::End);
+            return Ok(Arrival::End);
         }
-        Ok(Input::Bytes(Taken {
+        Ok(Arrival::Bytes(Taken {
             count,
             wire: count,
             more: count == wire_max,

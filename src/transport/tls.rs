@@ -26,8 +26,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, InvalidMessage, ServerConfig};
+use tracing::debug;
 
-use super::stream::{Input, Taken};
+use super::stream::{Arrival, Taken};
 
 /// The TLS state of one connection.
 pub(crate) struct Tls {
@@ -62,6 +63,29 @@ enum State {
     Broken(Box<Error>),
     /// That has been told; what still comes is thrown away.
     Told,
+}
+
+/// Why TLS ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) failure: Failure,
+    /// Whether the handshake was under way.
+    pub(crate) in_handshake: bool,
+}
+
+/// What went wrong with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing in common: versions, suites, groups, signatures.
+    Incompatible,
+    /// The peer speaks no protocol of ours on top.
+    Protocol,
+    /// The peer's certificate is missing, or not good.
+    Certificate,
+    /// The peer says that it will not go on.
+    Refused,
+    /// It is no TLS, or breaks its rules.
+    Malformed,
 }
 
 /// How a handshake ended well.
@@ -110,16 +134,19 @@ impl Tls {
         wire_max: usize,
         room: &mut [u8],
         records: &mut Vec<u8>,
-    ) -> io::Result<Input> {
+    ) -> io::Result<Arrival> {
         match std::mem::replace(&mut self.state, State::Told) {
             State::Alive => self.state = State::Alive,
             State::PeerClosed => {
                 self.state = State::PeerClosed;
-                return Ok(Input::End);
+                return Ok(Arrival::End);
             }
             State::Broken(error) => {
-                tracing::debug!("a peer's TLS is broken: {error}");
-                return Ok(Input::Broken);
+                debug!("TLS ends: {error}");
+                return Ok(Arrival::Broken(Broken {
+                    failure: Failure::of(&error),
+                    in_handshake: self.connection.is_handshaking(),
+                }));
             }
             State::Told => return discard(socket, wire_max, room),
         }
@@ -134,10 +161,10 @@ impl Tls {
         records[..before].copy_from_slice(&self.incoming);
         let wire = socket.read(&mut records[before..before + wire_max])?;
         if wire == 0 {
-            return Ok(Input::End);
+            return Ok(Arrival::End);
         }
         let count = self.take_in(&mut records[..before + wire], room);
-        Ok(Input::Bytes(Taken {
+        Ok(Arrival::Bytes(Taken {
             count,
             wire,
             more: wire == wire_max || !matches!(self.state, State::Alive),
@@ -212,14 +239,15 @@ impl Tls {
 
     /// Writes plaintext: see invariant 1. With no bytes it writes what waits besides. One system call for each
     /// [`CHUNK_BYTES`].
-    fn write(
-        &mut self,
-        socket: &mut impl Write,
-        bytes: &[u8],
-        records: &mut Vec<u8>,
-    ) -> io::Result<usize> {
+    fn write(&mut self, socket: &mut impl Write, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
         if self.held > 0 || bytes.is_empty() {
             self.push_out(socket)?;
+        }
+        if !self.is_understood() {
+            // After the alert there is nobody to say anything to.
+            self.held = 0;
+            self.push_out(socket)?;
+            return Ok(bytes.len());
         }
         let mut written = std::mem::take(&mut self.held);
         while written < bytes.len() {
@@ -334,7 +362,11 @@ impl Tls {
 
     /// Whether the handshake is under way.
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.is_understood() && self.connection.is_handshaking()
+    }
+
+    fn is_understood(&self) -> bool {
+        matches!(self.state, State::Alive | State::PeerClosed)
     }
 
     /// How the handshake ended, the first time this is asked after it has.
@@ -352,6 +384,18 @@ impl Tls {
     /// The certificates that the peer has shown and that were found to be good, its own first.
     pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.connection.peer_certificates().unwrap_or_default()
+    }
+}
+
+impl Failure {
+    fn of(error: &Error) -> Failure {
+        match error {
+            Error::PeerIncompatible(_) => Failure::Incompatible,
+            Error::NoApplicationProtocol => Failure::Protocol,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => Failure::Certificate,
+            Error::AlertReceived(_) => Failure::Refused,
+            _ => Failure::Malformed,
+        }
     }
 }
 
@@ -408,12 +452,12 @@ fn blocked_unless(all_left: bool) -> io::Result<()> {
 }
 
 /// Reads what nobody can understand any more.
-fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Result<Input> {
+fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Result<Arrival> {
     let wire = socket.read(&mut room[..wire_max])?;
     if wire == 0 {
-        return Ok(Input::End);
+        return Ok(Arrival::End);
     }
-    Ok(Input::Bytes(Taken {
+    Ok(Arrival::Bytes(Taken {
         count: 0,
         wire,
         more: wire == wire_max,
