@@ -14,7 +14,6 @@
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
 use mio::Token;
-use mio::net::TcpStream;
 
 use crate::broker::Sequence;
 use crate::client::ClientAddress;
@@ -22,8 +21,10 @@ use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
+use crate::transport::stream::Stream;
 use crate::websocket::message::Receiver;
 
+use super::accept::Port;
 use super::outbox::Outbox;
 
 /// Names one connection of a core, also after its place has been given to another.
@@ -36,7 +37,7 @@ pub(super) struct ConnectionId {
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub(super) client: ClientAddress,
@@ -74,6 +75,7 @@ pub(super) enum Phase {
     /// The request head is not complete.
     Request {
         deadline: Uptime,
+        port: Port,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -217,15 +219,15 @@ impl Connection {
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, limits: &Limits) -> Phase {
+    pub(super) fn begin(now: Uptime, port: Port, limits: &Limits) -> Phase {
         Phase::Request {
             deadline: now + limits.request_timeout,
+            port,
         }
     }
 }
 
-// As many as there are clients. The client's address is 18 of them: who it is must be known as long as it is here. A
-// chunk of them (`slab.rs`) is 68 KiB, of which the allocator makes 72: 8 bytes more for each. A build with debug
-// assertions has 8 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 144 } else { 136 });
+// As many as there are clients. The client's address is 18 of them: who it is must be known as long as it is here; a
+// pointer to its TLS is 8. A build with debug assertions has 8 bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 152 } else { 144 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
