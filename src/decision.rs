@@ -341,11 +341,15 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Over its rates for too long.
+    RateExceeded,
+    /// No message for `idle_timeout`.
+    IdleTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 20;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -365,6 +369,8 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::RateExceeded => 4029,
+            CloseReason::IdleTimeout => 4030,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
@@ -396,6 +402,8 @@ impl CloseReason {
         "draining",
         "application",
         "tls_failed",
+        "rate_exceeded",
+        "idle_timeout",
     ];
 
     /// The place of this reason in tables of counters.
@@ -419,6 +427,8 @@ impl CloseReason {
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
             CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
         }
     }
 
@@ -430,6 +440,8 @@ impl CloseReason {
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::RateExceeded => Some(Limit::RateGrace),
+            CloseReason::IdleTimeout => Some(Limit::IdleTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
@@ -459,9 +471,11 @@ impl CloseReason {
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout => Blame::Peer,
-            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
-                Blame::Limit
-            }
+            CloseReason::MessageTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::SlowConsumer
+            | CloseReason::RateExceeded
+            | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
             CloseReason::SigningFailed => Blame::Bug,

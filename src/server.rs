@@ -389,6 +389,8 @@ fn core_settings(config: &Config, kind: Kind, doors: Arc<Doors>, ports: Ports, c
             handshake_timeout: config.limits.handshake_timeout,
             ack_timeout: config.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
+            client_calls_max: config.limits.client_calls_max,
+            channel_name_bytes_max: config.limits.channel_name_bytes_max,
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
         },

@@ -30,6 +30,21 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
+    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    pub messages_per_second_max: u32,
+    /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
+    pub bytes_per_second_max: u64,
+    /// How long a connection may have been silent to make up for it at once: a burst is what the rates allow in this
+    /// time, and one message at least.
+    pub rate_burst: Duration,
+    /// For how much longer a connection may be paused for its rates than not, before it is closed; zero never closes it.
+    pub rate_grace: Duration,
+    /// Longest time without a message in either direction, heartbeats aside; zero for any time.
+    pub idle_timeout: Duration,
+    /// Most bytes of a channel's name that a client subscribes or publishes to. The reference has no bound.
+    pub channel_name_bytes_max: u32,
+    /// Most calls of one client's that the application may owe an answer. The reference has no bound.
+    pub client_calls_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -50,6 +65,13 @@ impl Default for Limits {
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
+            messages_per_second_max: 0,
+            bytes_per_second_max: 0,
+            rate_burst: Duration::from_secs(1),
+            rate_grace: Duration::from_secs(10),
+            idle_timeout: Duration::ZERO,
+            channel_name_bytes_max: 1024,
+            client_calls_max: 1000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }
@@ -95,11 +117,23 @@ pub enum Limit {
     LateAnswers,
     /// JSON nested deeper than the scanner's limit: the packet is ignored, as unparsable text is.
     JsonDepth,
+    /// `messages_per_second_max`: the connection is not read until there is room for more.
+    MessagesPerSecond,
+    /// `bytes_per_second_max`: the connection is not read until there is room for more.
+    BytesPerSecond,
+    /// Over a rate for `rate_grace`: closed with 4029.
+    RateGrace,
+    /// No message within `idle_timeout`: closed with 4030.
+    IdleTime,
+    /// `channel_name_bytes_max`: the subscribe or publish is answered with an `InvalidActionError`.
+    ChannelNameBytes,
+    /// `client_calls_max`: the call is answered with an `InvalidActionError`.
+    ClientCalls,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 24;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -121,6 +155,12 @@ impl Limit {
         "ack_time",
         "late_answers",
         "json_depth",
+        "messages_per_second",
+        "bytes_per_second",
+        "rate_grace",
+        "idle_time",
+        "channel_name_bytes",
+        "client_calls",
     ];
 
     /// The place in tables of counters.

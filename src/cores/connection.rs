@@ -25,6 +25,8 @@ use crate::transport::stream::Stream;
 use crate::websocket::message::Receiver;
 
 use super::accept::Port;
+use super::account::{Account, Opened};
+use super::meter::{Measures, Meter};
 use super::outbox::Outbox;
 
 /// Names one connection of a core, also after its place has been given to another.
@@ -41,6 +43,7 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub(super) client: ClientAddress,
+    pub(super) opened: Opened,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
@@ -51,10 +54,15 @@ pub(super) struct Connection {
     pub(super) unfinished: bool,
     /// Whether it is not read because its outbox is full of replies.
     pub(super) held_back: bool,
+    /// Whether it is not read because it is over a rate: its meter is paused.
+    pub(super) limited: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,
     pub(super) stalled: Option<Box<Stalled>>,
+    pub(super) account: Account,
+    /// While open, and if a limit of it is on.
+    pub(super) meter: Option<Box<Meter>>,
     pub(super) phase: Phase,
 }
 
@@ -197,7 +205,10 @@ impl Stalled {
 impl Connection {
     /// Whether it must not be read now.
     pub(super) fn is_paused(&self) -> bool {
-        self.held_back || self.stalled.is_some() || matches!(self.phase, Phase::Emptying { .. })
+        self.held_back
+            || self.limited
+            || self.stalled.is_some()
+            || matches!(self.phase, Phase::Emptying { .. })
     }
 
     /// Bytes that it has been decided to send and that have not left.
@@ -206,13 +217,19 @@ impl Connection {
     }
 
     /// When it wants to be looked at.
-    pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
+    pub(super) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
             Phase::Request { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
-            Phase::Open(open) => open.session.next_deadline(settings),
+            Phase::Open(open) => {
+                let deadline = open.session.next_deadline(settings);
+                match &self.meter {
+                    None => deadline,
+                    Some(meter) => deadline.min(meter.deadline(measures)),
+                }
+            }
         }
     }
 }
@@ -228,6 +245,6 @@ impl Phase {
 }
 
 // As many as there are clients. The client's address is 18 of them: who it is must be known as long as it is here; a
-// pointer to its TLS is 8. A build with debug assertions has 8 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 152 } else { 144 });
+// pointer to its TLS is 8, what it has sent and was sent 40. A build with debug assertions has 8 bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

@@ -26,6 +26,7 @@ use crate::transport::stream::Stream;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, OpCode};
 
+use super::account::{Account, Opened};
 use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 
@@ -33,6 +34,8 @@ use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 #[derive(Debug)]
 pub(super) struct Connections {
     slab: Slab<Connection>,
+    /// The time of this turn.
+    pub(super) now: Uptime,
     generation: u32,
     pool: Pool,
     /// What is being encrypted; nothing without TLS.
@@ -62,6 +65,7 @@ impl Connections {
     ) -> Connections {
         Connections {
             slab: Slab::new(),
+            now: Uptime::default(),
             generation: 0,
             pool: Pool::default(),
             records: Vec::new(),
@@ -105,14 +109,18 @@ impl Connections {
             stream: Stream::plain(stream),
             id,
             client,
+            opened: Opened::at(self.now),
             armed: Uptime::NEVER,
             lane: Lane::Idle,
             unread: false,
             unfinished: false,
             held_back: false,
+            limited: false,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
             stalled: None,
+            account: Account::default(),
+            meter: None,
             phase,
         });
         Ok(id)
@@ -151,9 +159,13 @@ impl Connections {
     /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
     /// are not read any more once it is full, and late answers, which end it (`turn.rs`).
     pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
-        self.metrics.messages_sent.add(u64::from(!opcode.is_control()));
-        self.queue(id, |outbox, pool| {
-            outbox.push(pool, |bytes| frame::write(bytes, opcode, payload))
+        let messages = u64::from(!opcode.is_control());
+        self.metrics.messages_sent.add(messages);
+        self.queue(id, |connection, pool| {
+            connection.account.messages_out += messages;
+            connection
+                .outbox
+                .push(pool, |bytes| frame::write(bytes, opcode, payload));
         });
     }
 
@@ -172,13 +184,14 @@ impl Connections {
             return texts.count();
         }
         let mut count = 0;
-        self.queue(id, |outbox, pool| {
-            outbox.push(pool, |bytes| {
+        self.queue(id, |connection, pool| {
+            connection.outbox.push(pool, |bytes| {
                 for text in texts {
                     frame::write(bytes, OpCode::Text, text);
                     count += 1;
                 }
             });
+            connection.account.messages_out += count as u64;
         });
         self.metrics.messages_sent.add(count as u64);
         count
@@ -186,20 +199,22 @@ impl Connections {
 
     /// Queues a close frame.
     pub(super) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
-        self.queue(id, |outbox, pool| outbox.push(pool, |bytes| close.write(bytes)));
+        self.queue(id, |connection, pool| {
+            connection.outbox.push(pool, |bytes| close.write(bytes));
+        });
     }
 
     /// Queues the response head.
     pub(super) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.queue(id, |outbox, pool| outbox.push_head(pool, write));
+        self.queue(id, |connection, pool| connection.outbox.push_head(pool, write));
     }
 
     /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
     pub(super) fn send_records(&mut self, id: ConnectionId) {
-        self.queue(id, |outbox, pool| outbox.push(pool, |_| {}));
+        self.queue(id, |connection, pool| connection.outbox.push(pool, |_| {}));
     }
 
-    fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Outbox, &mut Pool)) {
+    fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Connection, &mut Pool)) {
         let Some(connection) = self
             .slab
             .get_mut(id.index() as usize)
@@ -208,7 +223,7 @@ impl Connections {
             return;
         };
         let before = connection.outbox.len();
-        push(&mut connection.outbox, &mut self.pool);
+        push(connection, &mut self.pool);
         let after = connection.outbox.len();
         self.queued_bytes += after - before;
         if !connection.outbox.is_blocked() {
@@ -243,6 +258,7 @@ impl Connections {
             connection
                 .outbox
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
+            connection.account.messages_out += 1;
             self.queued_bytes += frame.len();
             if !connection.outbox.is_blocked() {
                 self.unflushed_bytes += frame.len();
@@ -388,6 +404,7 @@ impl Connections {
             Ok((written, flush)) => {
                 self.queued_bytes -= written;
                 self.metrics.bytes_sent.add(written as u64);
+                connection.account.bytes_out += written as u64;
                 if connection.held_back && connection.outbox.len() <= self.outbox_bytes_max / 2 {
                     connection.held_back = false;
                     self.resumed.push(connection.id);

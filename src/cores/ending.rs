@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
                 if let Some(stalled) = connection.stalled.take() {
                     self.orphans.push_back((id, *stalled));
                 }
-                connection.held_back = false;
+                (connection.held_back, connection.limited, connection.meter) = (false, false, None);
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.
@@ -253,6 +253,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::PongTimeout
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
+        | CloseReason::RateExceeded
+        | CloseReason::IdleTimeout
         | CloseReason::Draining
         | CloseReason::Application(_) => Leave::CloseFrame,
     }

@@ -206,6 +206,7 @@ mod tests {
         LateAnswer {
             address,
             cid: Box::default(),
+            owed: None,
             answer: Box::new(|_| Answer::silent()),
         }
     }

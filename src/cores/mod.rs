@@ -10,9 +10,11 @@
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  secure.rs    connections under TLS
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
+//!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //! ```
 
 mod accept;
+pub(crate) mod account;
 pub(crate) mod balance;
 mod connection;
 mod connections;
@@ -20,6 +22,7 @@ mod delivery;
 mod ending;
 pub(crate) mod fd_table;
 pub(crate) mod mailbox;
+mod meter;
 mod outbox;
 mod receive;
 mod secure;
@@ -58,6 +61,7 @@ use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
+use meter::Measures;
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -158,6 +162,7 @@ pub(crate) struct Core<A: App> {
     decisions: Decisions,
     frame_head: Vec<u8>,
     limits: Limits,
+    measures: Measures,
     message_limits: message::Limits,
     path: String,
     origins: String,
@@ -265,6 +270,7 @@ impl<A: App> Core<A> {
                 message_bytes_max: limits.message_bytes_max as usize,
                 fragments_max: limits.fragments_max,
             },
+            measures: Measures::new(&limits),
             limits,
             path: settings.path,
             origins: settings.origins,

@@ -43,6 +43,16 @@ impl<A: App> Core<A> {
             if connection.is_paused() {
                 break;
             }
+            let left = match &connection.meter {
+                None => usize::MAX,
+                Some(meter) => {
+                    room = room.min(FIRST_READ_BYTES_MAX);
+                    let left = meter.bytes_left(&self.measures, self.now.uptime);
+                    usize::try_from(left).unwrap_or(usize::MAX)
+                }
+            };
+            // One byte more tells who is over its rate from who has just kept it.
+            room = room.min(left.saturating_add(1));
             match connection.stream.read(room, &mut buffer, &mut self.records) {
                 Ok(Arrival::End) => {
                     self.end_of_input(id);
@@ -55,11 +65,19 @@ impl<A: App> Core<A> {
                 Ok(Arrival::Bytes(taken)) => {
                     connection.unread = taken.more || to_the_end;
                     let drained = !connection.unread;
+                    connection.account.bytes_in += taken.wire as u64;
+                    if let Some(meter) = &mut connection.meter {
+                        meter.charge_bytes(taken.wire as u64, &self.measures, self.now.uptime);
+                    }
                     self.metrics.bytes_received.add(taken.wire as u64);
                     if taken.attend {
                         self.attend_to_tls(id);
                     }
                     self.take_in(id, &mut buffer[..taken.count]);
+                    if taken.wire > left {
+                        self.pause(id, Limit::BytesPerSecond);
+                        break;
+                    }
                     budget = budget.saturating_sub(taken.wire);
                     if drained {
                         break;
@@ -206,7 +224,6 @@ impl<A: App> Core<A> {
         self.lent.allow_upgrade(request, connection.client)?;
         accepted.check_origin(&self.origins)?;
         let session = self.lent.new_session(self.now);
-        let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
@@ -215,6 +232,9 @@ impl<A: App> Core<A> {
             receiver: Receiver::default(),
             session,
         });
+        connection.meter = self.measures.new_meter(self.now.uptime);
+        let deadline = connection.deadline(&self.lent.settings, &self.measures);
+        let sooner = wheel::is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));
         if sooner {
             self.arm(id);
@@ -231,6 +251,10 @@ impl<A: App> Core<A> {
         let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
             return Input::Consumed(0);
         };
+        let frames_left = match &connection.meter {
+            None => u64::MAX,
+            Some(meter) => meter.messages_left(&self.measures, self.now.uptime),
+        };
         let mut decisions = std::mem::take(&mut self.decisions);
         decisions.clear();
         let was_open = session.is_open();
@@ -238,6 +262,9 @@ impl<A: App> Core<A> {
         let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
+            if frames == frames_left && consumed < input.len() {
+                break (Ok(()), Next::OverRate);
+            }
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
             // Nor is a fragment, which one may follow.
             if messages > 0
@@ -281,15 +308,23 @@ impl<A: App> Core<A> {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
+        connection.account.messages_in += messages;
+        if let Some(meter) = &mut connection.meter {
+            meter.charge_messages(frames, &self.measures, self.now.uptime);
+        }
         self.frames_received += frames;
         self.metrics.messages_received.add(messages);
-        self.count_hits();
+        self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
         }
         match next {
             Next::Consumed => Input::Consumed(consumed),
+            Next::OverRate => {
+                self.pause(id, Limit::MessagesPerSecond);
+                Input::Consumed(consumed)
+            }
             Next::Broken => Input::Consumed(input.len()),
             Next::Incomplete(consumed) => Input::Incomplete(consumed),
             Next::Pong(payload) => {
@@ -304,10 +339,29 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts the limits that sessions have met.
-    pub(super) fn count_hits(&mut self) {
+    /// Lets a connection wait until its rate has room again.
+    fn pause(&mut self, id: ConnectionId, limit: Limit) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(meter) = &mut connection.meter
+            && meter.pause(&self.measures, self.now.uptime)
+        {
+            connection.limited = true;
+            self.metrics.limit_hit(limit);
+            self.arm(id);
+        }
+    }
+
+    /// Counts the limits that a session has met, and its heartbeats.
+    pub(super) fn count_hits(&mut self, id: ConnectionId) {
         let hits = self.lent.scratch.take_hits();
         if hits != Hits::default() {
+            if let Some(connection) = self.connections.get_mut(id)
+                && let Some(meter) = &mut connection.meter
+            {
+                meter.count_heartbeats(hits.heartbeats);
+            }
+            self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
+            self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);
             self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
             self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
             self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
@@ -519,6 +573,8 @@ enum Next<'a> {
     Consumed,
     /// More must come; so much of the input was consumed.
     Incomplete(usize),
+    /// The input after them, but later: these were as many as the connection may send now.
+    OverRate,
     /// Nothing: the frame behind them cannot be read.
     Broken,
     /// This answer to a ping.
