@@ -313,6 +313,8 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
+    /// The TLS handshake failed, or what came after it could not be decrypted.
+    TlsFailed,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -347,7 +349,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -355,7 +357,8 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout => return None,
+            | CloseReason::RequestTimeout
+            | CloseReason::TlsFailed => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -398,6 +401,7 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "tls_failed",
         "rate_exceeded",
         "idle_timeout",
     ];
@@ -422,8 +426,9 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
-            CloseReason::RateExceeded => 17,
-            CloseReason::IdleTimeout => 18,
+            CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
         }
     }
 
@@ -442,6 +447,7 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::TlsFailed
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -458,6 +464,7 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout

@@ -23,12 +23,13 @@ use crate::app::App;
 use crate::app::builtin::Builtin;
 use crate::broker::broker;
 use crate::clock::Clock;
+use crate::config::tls::OnListen;
 use crate::config::{Config, FdTables};
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
-use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
+use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
@@ -40,6 +41,7 @@ use crate::transport::listener::{self, Reservation};
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
@@ -93,9 +95,16 @@ impl Server {
             control::hold_back().map_err(StartError::System)?;
         }
         raise_open_files_limit();
+        let clock = Clock::begin();
         let doors = Arc::new(Doors::open(config).map_err(StartError::Doors)?);
         let placement = Cpus::of_this_process().placement(&config.cores);
-        for address in [Some(config.listen), config.admin].into_iter().flatten() {
+        for doubt in doors.doubts(clock.now().unix_ms) {
+            warn!("{doubt}");
+        }
+        for address in [Some(config.listen), config.tls.listen, config.admin]
+            .into_iter()
+            .flatten()
+        {
             if listener::is_served(address) {
                 warn!(
                     "another process serves {address}, too: until it ends, clients are divided between the two"
@@ -106,20 +115,25 @@ impl Server {
             address: config.listen,
             cause,
         })?;
+        let tls_reservation = config
+            .tls
+            .listen
+            .map(|address| {
+                Reservation::bind(address).map_err(|cause| StartError::ListenTls { address, cause })
+            })
+            .transpose()?;
+        let ports = Ports {
+            main: reservation.address(),
+            main_tls: config.tls.on_listen,
+            tls: tls_reservation.as_ref().map(Reservation::address),
+        };
         let admin = config
             .admin
             .map(|address| {
                 listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
             })
             .transpose()?;
-        let clock = Clock::begin();
-        let settings = core_settings(
-            config,
-            embedding.kind,
-            Arc::clone(&doors),
-            reservation.address(),
-            clock,
-        );
+        let settings = core_settings(config, embedding.kind, Arc::clone(&doors), ports.clone(), clock);
 
         // All that every thread must hold, before the first of them splits its descriptor table off.
         let count = placement.len();
@@ -160,13 +174,7 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(
-            config,
-            reservation.address(),
-            admin_address,
-            &placement,
-            doors.keys,
-        );
+        announce(config, &ports, admin_address, &placement, doors.keys);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
@@ -187,7 +195,8 @@ impl Server {
             .map_err(StartError::System)
             .inspect_err(|_| stop(&handles))?;
         Ok(Server {
-            address: reservation.address(),
+            address: ports.main,
+            tls_address: ports.tls,
             admin_address,
             cores: handles,
             threads,
@@ -199,6 +208,11 @@ impl Server {
     /// The address for clients; its port is never 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of `tls_listen`, if there is one.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// The address of the control plane.
@@ -256,6 +270,13 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// The address of `tls_listen` cannot be had.
+    ListenTls {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
     /// The address of the control plane cannot be had.
     Admin {
         /// The address.
@@ -277,6 +298,12 @@ impl fmt::Display for StartError {
                 write!(
                     f,
                     "cannot listen on {address}: {cause}; set RINGCAST_LISTEN to a free address of this machine"
+                )
+            }
+            StartError::ListenTls { address, cause } => {
+                write!(
+                    f,
+                    "cannot listen on {address}: {cause}; set RINGCAST_TLS_LISTEN to a free address of this machine, or to off"
                 )
             }
             StartError::Admin { address, cause } => {
@@ -345,15 +372,9 @@ fn abandon(core: &str, cause: &str) -> ! {
     std::process::exit(EXIT_CORE_FAILED);
 }
 
-fn core_settings(
-    config: &Config,
-    kind: Kind,
-    doors: Arc<Doors>,
-    address: SocketAddr,
-    clock: Clock,
-) -> CoreSettings {
+fn core_settings(config: &Config, kind: Kind, doors: Arc<Doors>, ports: Ports, clock: Clock) -> CoreSettings {
     CoreSettings {
-        address,
+        ports,
         backlog: config.tcp_backlog,
         path: config.path.clone(),
         origins: config.origins.clone(),
@@ -393,17 +414,20 @@ fn raise_open_files_limit() {
 }
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-fn announce(
-    config: &Config,
-    listen: SocketAddr,
-    admin: Option<SocketAddr>,
-    placement: &[usize],
-    keys: KeySource,
-) {
+fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], keys: KeySource) {
+    let (listen, path) = (ports.main, &config.path);
+    let served = match ports.main_tls {
+        OnListen::Off => format!("ws://{listen}{path}"),
+        OnListen::Shared => format!("ws://{listen}{path} and wss://{listen}{path}"),
+        OnListen::Only => format!("wss://{listen}{path}"),
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        "ringcast serves ws://{listen}{}, protocol {:?}", config.path, config.protocol
+        "ringcast serves {served}, protocol {:?}", config.protocol
     );
+    if let Some(tls) = ports.tls {
+        info!("and wss://{tls}{path}");
+    }
     match admin {
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),

@@ -7,6 +7,7 @@ pub mod limits;
 pub mod load;
 pub mod options;
 pub mod secret;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use limits::{Limits, SlowConsumer};
 use secret::Secret;
+use tls::Tls;
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ pub struct Config {
     pub tcp_backlog: i32,
     /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
+    /// TLS.
+    pub tls: Tls,
     /// The bounds.
     pub limits: Limits,
 }
@@ -94,6 +98,7 @@ impl Default for Config {
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
             log: "info".to_owned(),
+            tls: Tls::default(),
             limits: Limits::default(),
         }
     }
@@ -116,7 +121,7 @@ impl Config {
         if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
             return Err(Conflict::TwoKeys);
         }
-        Ok(())
+        self.tls.check(self.listen, self.admin)
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -158,6 +163,21 @@ pub enum Conflict {
     PrivateKeyAlone,
     /// A shared key and key files.
     TwoKeys,
+    /// Not as many keys as certificates.
+    TlsFilesUnpaired {
+        /// How many certificate files.
+        certificates: usize,
+        /// How many key files.
+        keys: usize,
+    },
+    /// TLS without a certificate.
+    TlsWithoutCertificate,
+    /// Clients' certificates without an authority, or an authority without clients' certificates.
+    TlsClientAuthUnpaired,
+    /// The port for TLS is that for all clients.
+    TlsOnSameAddress(SocketAddr),
+    /// The port for TLS is that for operators.
+    TlsOnAdminAddress(SocketAddr),
 }
 
 impl fmt::Display for Conflict {
@@ -178,6 +198,24 @@ impl fmt::Display for Conflict {
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
             }
+            Conflict::TlsFilesUnpaired { certificates, keys } => write!(
+                formatter,
+                "tls_certificate_files names {certificates} and tls_key_files {keys}: name the key of each certificate, in the same order"
+            ),
+            Conflict::TlsWithoutCertificate => formatter.write_str(
+                "TLS is spoken (listen_tls, tls_listen or admin_tls) without a certificate: set tls_certificate_files and tls_key_files",
+            ),
+            Conflict::TlsClientAuthUnpaired => formatter.write_str(
+                "tls_client_auth and tls_client_ca_file belong together: set both, or neither",
+            ),
+            Conflict::TlsOnSameAddress(address) => write!(
+                formatter,
+                "tls_listen and listen are both {address}: leave tls_listen off and set listen_tls to shared or only"
+            ),
+            Conflict::TlsOnAdminAddress(address) => write!(
+                formatter,
+                "tls_listen and admin are both {address}: give each its own port"
+            ),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::limits::SlowConsumer;
 use super::secret::Secret;
+use super::tls::{ClientAuth, OnListen};
 use super::{AUTH_ALGORITHMS, Config, FdTables, Protocol};
 
 /// One setting.
@@ -164,6 +165,17 @@ fn file_shown(file: Option<&PathBuf>) -> String {
     file.map_or_else(String::new, |file| file.display().to_string())
 }
 
+fn files(text: &str) -> Option<Vec<PathBuf>> {
+    text.split(',')
+        .map(|name| some_text(name.trim()).map(PathBuf::from))
+        .collect()
+}
+
+fn files_shown(files: &[PathBuf]) -> String {
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(",")
+}
+
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
@@ -172,6 +184,17 @@ const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
     ("conflate", SlowConsumer::Conflate),
 ];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
+
+const ON_LISTEN: &[(&str, OnListen)] = &[
+    ("off", OnListen::Off),
+    ("shared", OnListen::Shared),
+    ("only", OnListen::Only),
+];
+const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
+    ("off", ClientAuth::Off),
+    ("optional", ClientAuth::Optional),
+    ("required", ClientAuth::Required),
+];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
     match names {
@@ -370,6 +393,86 @@ pub const SETTINGS: &[Setting] = &[
         "auth_public_key_file",
         auth_public_key_file,
         "PEM file of the public key that checks tokens",
+    ),
+    setting!(
+        "listen_tls",
+        Text,
+        "off, shared or only",
+        "What `listen` speaks: plain connections (`off`), TLS (`only`), or both on the one port (`shared`)",
+        |config, text| {
+            config.tls.on_listen = word(text, ON_LISTEN)?;
+            Some(())
+        },
+        |config| shown(&config.tls.on_listen, ON_LISTEN),
+    ),
+    setting!(
+        "tls_listen",
+        Text,
+        "off, or an address with a port, such as 0.0.0.0:8443",
+        "One more address for clients, where only TLS is spoken, or `off`",
+        |config, text| {
+            config.tls.listen = address_or_off(text)?;
+            Some(())
+        },
+        |config| config
+            .tls
+            .listen
+            .map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    ),
+    setting!(
+        "tls_certificate_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of certificates, each with its chain, separated by commas: a client gets the one for the name that it asks for, else the first",
+        |config, text| {
+            config.tls.certificate_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.certificate_files),
+    ),
+    setting!(
+        "tls_key_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of the private keys of these certificates, in the same order",
+        |config, text| {
+            config.tls.key_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.key_files),
+    ),
+    setting!(
+        "tls_client_auth",
+        Text,
+        "off, optional or required",
+        "Whether clients show certificates of their own, whose subjects become their claims: `off`, `optional` or `required`",
+        |config, text| {
+            config.tls.client_auth = word(text, CLIENT_AUTH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.client_auth, CLIENT_AUTH),
+    ),
+    setting!(
+        "tls_client_ca_file",
+        Text,
+        "the name of a PEM file",
+        "PEM file of the authorities that clients' certificates must come from",
+        |config, text| {
+            config.tls.client_ca_file = Some(some_text(text)?.into());
+            Some(())
+        },
+        |config| file_shown(config.tls.client_ca_file.as_ref()),
+    ),
+    setting!(
+        "admin_tls",
+        Switch,
+        "on or off",
+        "Whether the control plane speaks TLS, with the same certificates",
+        |config, text| {
+            config.tls.admin = word(text, SWITCH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.admin, SWITCH),
     ),
     number!(
         "auth_default_expiry",

@@ -19,6 +19,7 @@ mod connections;
 mod health;
 pub mod reload;
 mod routes;
+mod service_manager;
 mod signals;
 mod stats;
 
@@ -35,9 +36,10 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
+use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
 use reload::Reload;
+use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
 
@@ -65,6 +67,16 @@ pub enum SignalsFrom {
     Here,
     /// Whoever embeds the server.
     Elsewhere,
+}
+
+impl SignalsFrom {
+    /// Who handles the signals also talks to the service manager.
+    fn service_manager(self) -> ServiceManager {
+        match self {
+            SignalsFrom::Here => ServiceManager::OfThisProcess,
+            SignalsFrom::Elsewhere => ServiceManager::NotOurs,
+        }
+    }
 }
 
 /// The control plane before it runs.
@@ -199,6 +211,9 @@ impl Control {
             // Ends with the runtime.
             tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
         }
+        let manager = self.settings.signals.service_manager();
+        manager.watch(&self.shared);
+        manager.ready();
         if let Some(exit) = self.until_drain(&mut signals).await {
             return Ok(exit);
         }
@@ -233,6 +248,7 @@ impl Control {
     }
 
     async fn drain(&self, signals: &mut Signals) -> Exit {
+        self.settings.signals.service_manager().stopping();
         let begin = self.shared.clock.now().uptime;
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
@@ -267,10 +283,13 @@ impl Control {
     }
 
     async fn reload(&mut self) {
+        let manager = self.settings.signals.service_manager();
+        manager.reloading();
         match &mut self.settings.reload {
             Some(reload) => reload.run(&self.shared).await,
             None => info!("SIGHUP: there is nothing to reload in this process"),
         }
+        manager.ready();
     }
 }
 
@@ -280,11 +299,11 @@ impl Shared {
     }
 
     fn some_core_stopped(&self) -> bool {
-        self.cores.iter().any(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().any(CoreHandle::has_stopped)
     }
 
     fn all_cores_stopped(&self) -> bool {
-        self.cores.iter().all(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().all(CoreHandle::has_stopped)
     }
 
     fn connections(&self) -> u64 {

@@ -54,6 +54,10 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
+    "tls_certificate_files",
+    "tls_key_files",
+    "tls_client_auth",
+    "tls_client_ca_file",
 ];
 
 /// The settings that differ and need a restart.

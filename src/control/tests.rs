@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::config::secret::Secret;
-use crate::cores::mailbox::{Mailbox, mailbox};
+use crate::cores::mailbox::{CoreStatus, Mailbox, mailbox};
 
 /// A core that only has a mailbox.
 struct FakeCore {

@@ -1,22 +1,61 @@
-//! New sockets: from the listener, or from a core that had more luck.
+//! New sockets: from the listeners, or from a core that had more luck.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Interest, Token};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 
 use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limit;
+use crate::config::tls::OnListen;
+use crate::transport::listener;
 
 use super::Core;
 use super::connection::Phase;
 
-/// Whether the listener may have more to give.
+/// Which port a socket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Port {
+    /// That of `listen`.
+    Main,
+    /// That of `tls_listen`.
+    Tls,
+}
+
+/// The ports, and what is spoken on them.
+#[derive(Clone, Debug)]
+pub(crate) struct Ports {
+    /// The address of `listen`.
+    pub(crate) main: SocketAddr,
+    /// What is spoken there.
+    pub(crate) main_tls: OnListen,
+    /// The address of `tls_listen`, where TLS is spoken.
+    pub(crate) tls: Option<SocketAddr>,
+}
+
+/// The listeners of one core.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    open: Vec<Listener>,
+    /// The one to ask next, so that a storm at one port does not keep others out.
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    port: Port,
+    /// Whether it may have more to give.
+    is_ready: bool,
+}
+
+/// Whether the listeners may have more to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepting {
     /// Not before the poll says so.
@@ -45,6 +84,9 @@ impl<A: App> Core<A> {
 
     /// Accepts what the kernel has already completed for this listener, before it is closed for good.
     pub(super) fn accept_the_last(&mut self) {
+        for listener in &mut self.listeners.open {
+            listener.is_ready = true;
+        }
         self.accepting = Accepting::Ready;
         for _ in 0..LAST_ACCEPTS_MAX {
             if self.accepting != Accepting::Ready {
@@ -54,8 +96,18 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// The poll says that a listener has something to give.
+    pub(super) fn listener_ready(&mut self, token: Token) {
+        for listener in &mut self.listeners.open {
+            listener.is_ready |= listener.port.token() == token;
+        }
+        if self.accepting == Accepting::Waiting {
+            self.accepting = Accepting::Ready;
+        }
+    }
+
     fn accept_one(&mut self) {
-        let Some(listener) = &self.listener else {
+        let Some(listener) = self.listeners.next_ready() else {
             self.accepting = Accepting::Waiting;
             return;
         };
@@ -63,13 +115,14 @@ impl<A: App> Core<A> {
             self.pause_accepting(Limit::ConnectionsPerCore);
             return;
         }
-        match listener.accept() {
+        match listener.socket.accept() {
             Ok((stream, peer)) => {
+                let port = listener.port;
                 self.metrics.accepts.add(1);
-                self.place(stream, peer);
+                self.place(stream, peer, port);
             }
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EAGAIN) => self.accepting = Accepting::Waiting,
+                Some(Errno::EAGAIN) => listener.is_ready = false,
                 Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                     self.pause_accepting(Limit::Descriptors);
                 }
@@ -97,29 +150,29 @@ impl<A: App> Core<A> {
     }
 
     /// Keeps the socket, or hands it to the lightest core.
-    fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn place(&mut self, stream: TcpStream, peer: SocketAddr, port: Port) {
         let core = self.loads.assign();
         if core != self.id.index() {
-            if self.hand_over.send(core, &stream).is_ok() {
+            if self.hand_over.send(core, &stream, port as u8).is_ok() {
                 self.metrics.hand_overs_sent.add(1);
                 return;
             }
             self.loads.keep(core);
         }
-        self.adopt(stream, peer.into());
+        self.adopt(stream, peer.into(), port);
     }
 
     /// Takes in what other cores have sent.
     pub(super) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.hand_over.receive() {
-                Ok(stream) => {
+                Ok((stream, port)) => {
                     self.metrics.hand_overs_received.add(1);
                     // Who has gone already has no address any more.
                     let peer = stream
                         .peer_addr()
                         .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
-                    self.adopt(stream, peer);
+                    self.adopt(stream, peer, Port::of_byte(port));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.hand_overs_waiting = false;
@@ -134,8 +187,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn adopt(&mut self, stream: TcpStream, client: ClientAddress) {
-        let phase = Phase::begin(self.now.uptime, &self.limits);
+    fn adopt(&mut self, stream: TcpStream, client: ClientAddress, port: Port) {
+        let phase = Phase::begin(self.now.uptime, port, &self.limits);
         let registry = self.poll.registry();
         let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.
@@ -155,8 +208,70 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The listener's place in the poll.
+impl Port {
+    const fn token(self) -> Token {
+        match self {
+            Port::Main => LISTENER,
+            Port::Tls => TLS_LISTENER,
+        }
+    }
+
+    const fn of_byte(byte: u8) -> Port {
+        if byte == Port::Tls as u8 {
+            Port::Tls
+        } else {
+            Port::Main
+        }
+    }
+}
+
+impl Ports {
+    /// What is spoken on a port.
+    pub(super) fn speak(&self, port: Port) -> OnListen {
+        match port {
+            Port::Main => self.main_tls,
+            Port::Tls => OnListen::Only,
+        }
+    }
+}
+
+impl Listeners {
+    /// Listens on all ports.
+    pub(super) fn open(ports: &Ports, backlog: i32, registry: &Registry) -> io::Result<Listeners> {
+        let wanted = [(Some(ports.main), Port::Main), (ports.tls, Port::Tls)];
+        let open = wanted.into_iter().filter_map(|(address, port)| {
+            address.map(|address| {
+                let mut socket = listener::listen(address, backlog)?;
+                registry.register(&mut socket, port.token(), Interest::READABLE)?;
+                Ok(Listener {
+                    socket,
+                    port,
+                    is_ready: false,
+                })
+            })
+        });
+        let open = open.collect::<io::Result<_>>()?;
+        Ok(Listeners { open, next: 0 })
+    }
+
+    /// Stops listening.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    fn next_ready(&mut self) -> Option<&mut Listener> {
+        let count = self.open.len();
+        let index = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|&index| self.open[index].is_ready)?;
+        self.next = index + 1;
+        Some(&mut self.open[index])
+    }
+}
+
+/// The places of the listeners in the poll.
 pub(super) const LISTENER: Token = Token(usize::MAX);
+pub(super) const TLS_LISTENER: Token = Token(usize::MAX - 3);
 /// The waker's.
 pub(crate) const WAKER: Token = Token(usize::MAX - 1);
 /// The receiving end of hand-overs.

@@ -14,7 +14,6 @@
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
 use mio::Token;
-use mio::net::TcpStream;
 
 use crate::broker::Sequence;
 use crate::client::ClientAddress;
@@ -22,8 +21,10 @@ use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
+use crate::transport::stream::Stream;
 use crate::websocket::message::Receiver;
 
+use super::accept::Port;
 use super::account::{Account, Opened};
 use super::meter::{Measures, Meter};
 use super::outbox::Outbox;
@@ -38,7 +39,7 @@ pub(super) struct ConnectionId {
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub(super) client: ClientAddress,
@@ -82,6 +83,7 @@ pub(super) enum Phase {
     /// The request head is not complete.
     Request {
         deadline: Uptime,
+        port: Port,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -234,16 +236,16 @@ impl Connection {
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, limits: &Limits) -> Phase {
+    pub(super) fn begin(now: Uptime, port: Port, limits: &Limits) -> Phase {
         Phase::Request {
             deadline: now + limits.request_timeout,
+            port,
         }
     }
 }
 
-// As many as there are clients. Who it is must be known as long as it is here, so the client's address is 18 of them;
-// 36 are what it has sent and received and when it came: counted here, in lines that a delivery and a flush touch
-// anyway, rather than in a table of their own. A chunk of them (`slab.rs`) takes 88 KiB, for which the allocator has a
-// size of 96. A build with debug assertions has 16 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 192 } else { 176 });
+// As many as there are clients. Who it is must be known as long as it is here, so the client's address is 18 of them; a
+// pointer to its TLS is 8; 36 are what it has sent and received and when it came: counted here, in lines that a delivery
+// and a flush touch anyway, rather than in a table of their own. A build with debug assertions has 8 bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

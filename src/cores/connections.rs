@@ -23,6 +23,7 @@ use crate::config::limits::{Limit, SlowConsumer};
 use crate::decision::CloseReason;
 use crate::metrics::block::CoreMetrics;
 use crate::slab::Slab;
+use crate::transport::stream::Stream;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, OpCode};
 
@@ -39,6 +40,8 @@ pub(super) struct Connections {
     pub(super) now: Uptime,
     generation: u32,
     pool: Pool,
+    /// What is being encrypted; nothing without TLS.
+    records: Vec<u8>,
     /// The lane of what is sent now.
     pub(super) lane: Lane,
     prompt: Vec<u32>,
@@ -68,6 +71,7 @@ impl Connections {
             now: Uptime::default(),
             generation: 0,
             pool: Pool::default(),
+            records: Vec::new(),
             lane: Lane::Prompt,
             prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: VecDeque::new(),
@@ -106,7 +110,7 @@ impl Connections {
         let id = ConnectionId::new(index, self.generation);
         register(&mut stream, id)?;
         self.slab.insert(Connection {
-            stream,
+            stream: Stream::plain(stream),
             id,
             client,
             opened: Opened::at(self.now),
@@ -131,6 +135,7 @@ impl Connections {
         if self.get(id).is_some()
             && let Some(mut connection) = self.slab.remove(id.index() as usize)
         {
+            connection.stream.part();
             self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
         }
@@ -216,6 +221,11 @@ impl Connections {
     /// Queues the response head.
     pub(super) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
         self.queue(id, |connection, pool| connection.outbox.push_head(pool, write));
+    }
+
+    /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
+    pub(super) fn send_records(&mut self, id: ConnectionId) {
+        self.queue(id, |connection, pool| connection.outbox.push(pool, |_| {}));
     }
 
     fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Connection, &mut Pool)) {
@@ -457,7 +467,17 @@ impl Connections {
             return;
         }
         self.unflushed_bytes -= connection.outbox.len();
-        match connection.outbox.flush(&mut connection.stream, &mut self.pool) {
+        let Stream { socket, tls } = &mut connection.stream;
+        let flushed = match tls {
+            None => connection.outbox.flush(socket, &mut self.pool),
+            Some(tls) => {
+                let mut writer = tls.writer(socket, &mut self.records);
+                let flushed = connection.outbox.flush(&mut writer, &mut self.pool);
+                connection.outbox.hold(tls.held());
+                flushed
+            }
+        };
+        match flushed {
             Ok((written, flush)) => {
                 self.queued_bytes -= written;
                 self.metrics.bytes_sent.add(written as u64);
@@ -474,9 +494,10 @@ impl Connections {
                             fin_sent: fin_sent @ false,
                             ..
                         } => {
-                            *fin_sent = true;
-                            // The peer may have gone already; then its end is what the next read tells.
-                            let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+                            *fin_sent = connection.stream.finish();
+                            if !*fin_sent {
+                                connection.outbox.block(&mut self.pool);
+                            }
                         }
                         Phase::Emptying { .. } => {
                             self.ending.push((connection.id, CloseReason::PeerVanished));

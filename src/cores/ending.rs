@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason};
+use crate::metrics::block::Handshake;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Receiver;
 
@@ -50,6 +51,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        let was_handshaking = connection.stream.is_handshaking();
         let deadline = self.now.uptime + self.limits.close_timeout;
         let finishing = Phase::Finishing {
             deadline,
@@ -77,6 +79,9 @@ impl<A: App> Core<A> {
                 return;
             }
         };
+        if was_handshaking {
+            self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
+        }
         self.connections.end_conflation(
             id,
             matches!(leave(reason), Leave::CloseFrame) && reason != CloseReason::SlowConsumer,
@@ -192,7 +197,7 @@ impl<A: App> Core<A> {
         if self.draining.is_none() {
             // What the kernel has completed for this listener is ours; nobody else could serve it.
             self.accept_the_last();
-            self.listener = None;
+            self.listeners.close();
             self.loads.close();
             let ids = self.connections.ids().collect();
             self.draining = Some(Draining {
@@ -243,7 +248,8 @@ fn leave(reason: CloseReason) -> Leave {
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
         // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
-        CloseReason::ProtocolError
+        CloseReason::TlsFailed
+        | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
         | CloseReason::MessageTooBig
         | CloseReason::TooManyFragments => Leave::Fin,

@@ -132,6 +132,17 @@ impl CoreHandle {
         self.waker.wake()
     }
 
+    /// Wakes the core for a turn, so that it can be seen to turn.
+    pub(crate) fn nudge(&self) {
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Whether it has come to its end, as after a drain.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.status() == CoreStatus::Stopped
+    }
+
     /// The core's counters.
     pub fn metrics(&self) -> &CoreMetrics {
         &self.metrics

@@ -9,6 +9,7 @@
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  conflated.rs for those that have not kept up
+//!  secure.rs    connections under TLS
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them
@@ -28,16 +29,15 @@ mod meter;
 mod outbox;
 mod receive;
 pub(crate) mod report;
+mod secure;
 mod turn;
 mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
@@ -54,11 +54,11 @@ use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
-use crate::transport::listener;
+use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::message;
 
-pub(crate) use accept::WAKER;
-use accept::{Accepting, HAND_OVERS, LISTENER};
+use accept::{Accepting, HAND_OVERS, Listeners};
+pub(crate) use accept::{Ports, WAKER};
 use balance::Loads;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
@@ -87,7 +87,7 @@ impl CoreId {
 /// What all cores are told alike.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreSettings {
-    pub(crate) address: SocketAddr,
+    pub(crate) ports: Ports,
     pub(crate) backlog: i32,
     pub(crate) path: String,
     pub(crate) origins: String,
@@ -131,8 +131,9 @@ pub(crate) struct Core<A: App> {
     now: Now,
     turn_began_ns: u64,
     poll: Poll,
-    listener: Option<TcpListener>,
+    listeners: Listeners,
     accepting: Accepting,
+    ports: Ports,
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
@@ -146,8 +147,8 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
-    /// Connections that were coming or going and were read in this turn.
-    comers_and_goers_read: u32,
+    /// How long connections that are coming or going have been read in this turn.
+    comers_and_goers_ns: u64,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Those that are to be read as well, but are coming or going and have to wait for their turn.
@@ -164,6 +165,8 @@ pub(crate) struct Core<A: App> {
     held: VecDeque<(Sequence, ConnectionId)>,
     progress: Progress,
     read_buffer: Box<[u8]>,
+    /// What was read and is being decrypted; nothing without TLS.
+    records: Vec<u8>,
     /// Whole messages and control frames, since the core began.
     frames_received: u64,
     decisions: Decisions,
@@ -227,11 +230,7 @@ pub(crate) fn run<A: App>(
 impl<A: App> Core<A> {
     fn new(parts: CoreParts<A>, settings: CoreSettings, own_fd_table: bool) -> io::Result<Core<A>> {
         let limits = settings.limits;
-        let mut listener = listener::listen(settings.address, settings.backlog)?;
-        parts
-            .poll
-            .registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let listeners = Listeners::open(&settings.ports, settings.backlog, parts.poll.registry())?;
         let inbox = parts.hand_over.as_fd().as_raw_fd();
         parts
             .poll
@@ -246,8 +245,9 @@ impl<A: App> Core<A> {
             now,
             turn_began_ns: 0,
             poll: parts.poll,
-            listener: Some(listener),
+            listeners,
             accepting: Accepting::Waiting,
+            ports: settings.ports,
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,
@@ -263,7 +263,7 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
-            comers_and_goers_read: 0,
+            comers_and_goers_ns: 0,
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
@@ -275,6 +275,7 @@ impl<A: App> Core<A> {
             held: VecDeque::new(),
             progress: Progress::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into(),
+            records: Vec::new(),
             frames_received: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
@@ -361,3 +362,4 @@ fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Resul
 const HEADERS_ON_STACK: usize = 24;
 /// One shared read buffer per core. A read that fills it is followed by another.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+const _: () = assert!(READ_BUFFER_BYTES >= ROOM_BYTES_MIN);

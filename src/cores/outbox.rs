@@ -8,7 +8,8 @@
 //! 1. Bytes leave in the order they were queued; a frame is never split by another.
 //! 2. After a write that the socket took only in part the outbox is `blocked`: the poll is edge-triggered and tells
 //!    once when there is room again ([`Outbox::unblock`]).
-//! 3. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
+//! 3. What is not here but waits in the stream (the records of TLS) is an empty buffer here: blocked, or to be flushed.
+//! 4. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
 //!    whatever lies behind them can be discarded without breaking the stream.
 //!
 //! 4. Publications that were conflated come behind all bytes that were queued before they leave ([`Outbox::flush`] says
@@ -166,9 +167,12 @@ impl Outbox {
         };
         let written = loop {
             match socket.write(&queued.bytes[queued.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) if queued.bytes.len() > queued.sent => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => break written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    queued.blocked = true;
+                    return Ok((0, Flush::Blocked));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -184,6 +188,19 @@ impl Outbox {
         queued.advance(written);
         queued.blocked = true;
         Ok((written, Flush::Blocked))
+    }
+
+    /// Has the poll told when the socket takes more, for something to send that is not here.
+    pub(super) fn block(&mut self, pool: &mut Pool) {
+        self.queued.get_or_insert_with(|| pool.take()).blocked = true;
+    }
+
+    /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
+    /// begun to leave.
+    pub(super) fn hold(&mut self, bytes: usize) {
+        if let Some(queued) = &mut self.queued {
+            queued.begun = queued.frame_end(queued.sent + bytes) - queued.sent;
+        }
     }
 
     /// The poll says that the socket takes more.
@@ -236,18 +253,23 @@ impl Queued {
     /// Counts `written` bytes as sent, and finds out how much of a frame has been begun.
     fn advance(&mut self, written: usize) {
         let end = self.sent + written;
-        let mut boundary = self.sent + self.begun;
-        while boundary < end {
-            let length =
-                frame::next_frame_len(&self.bytes[boundary..]).expect("only whole frames are queued");
-            boundary += length;
-        }
+        self.begun = self.frame_end(end) - end;
         self.sent = end;
-        self.begun = boundary - end;
         if self.sent >= COMPACT_AT {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Where the frame ends that reaches to `place` or beyond.
+    fn frame_end(&self, place: usize) -> usize {
+        let mut boundary = self.sent + self.begun;
+        while boundary < place {
+            let length =
+                frame::next_frame_len(&self.bytes[boundary..]).expect("only whole frames are queued");
+            boundary += length;
+        }
+        boundary
     }
 }
 

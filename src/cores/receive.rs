@@ -8,7 +8,7 @@
 //! Limits: `READ_BYTES_PER_TURN_MAX` and, counted after each read, `FRAMES_PER_TURN_MAX` for one connection; what is left
 //! over is first in the next turn.
 
-use std::io::{self, Read};
+use std::io;
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -18,6 +18,7 @@ use crate::decision::{
 };
 use crate::http::{Refusal, Request, request};
 use crate::session::{Hits, Session};
+use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
@@ -25,6 +26,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
+use super::secure::First;
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -51,25 +53,32 @@ impl<A: App> Core<A> {
             };
             // One byte more tells who is over its rate from who has just kept it.
             room = room.min(left.saturating_add(1));
-            match connection.stream.read(&mut buffer[..room]) {
-                Ok(0) => {
+            match connection.stream.read(room, &mut buffer, &mut self.records) {
+                Ok(Arrival::End) => {
                     self.end_of_input(id);
                     break;
                 }
-                Ok(count) => {
-                    connection.unread = count == room || to_the_end;
+                Ok(Arrival::Broken(broken)) => {
+                    self.end_of_tls(id, broken);
+                    break;
+                }
+                Ok(Arrival::Bytes(taken)) => {
+                    connection.unread = taken.more || to_the_end;
                     let drained = !connection.unread;
-                    connection.account.bytes_in += count as u64;
+                    connection.account.bytes_in += taken.wire as u64;
                     if let Some(meter) = &mut connection.meter {
-                        meter.charge_bytes(count as u64, &self.measures, self.now.uptime);
+                        meter.charge_bytes(taken.wire as u64, &self.measures, self.now.uptime);
                     }
-                    self.metrics.bytes_received.add(count as u64);
-                    self.take_in(id, &mut buffer[..count]);
-                    if count > left {
+                    self.metrics.bytes_received.add(taken.wire as u64);
+                    if taken.attend {
+                        self.attend_to_tls(id);
+                    }
+                    self.take_in(id, &mut buffer[..taken.count]);
+                    if taken.wire > left {
                         self.pause(id, Limit::BytesPerSecond);
                         break;
                     }
-                    budget = budget.saturating_sub(count);
+                    budget = budget.saturating_sub(taken.wire);
                     if drained {
                         break;
                     }
@@ -151,7 +160,10 @@ impl<A: App> Core<A> {
         {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
-                Phase::Request { .. } => self.receive_request(id, input),
+                Phase::Request { .. } => match self.first_bytes(id, input) {
+                    First::Plain => self.receive_request(id, input),
+                    First::Tls => Input::Consumed(input.len()),
+                },
                 Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { receiver, .. } => {
                     let step = await_close(receiver, input, &self.message_limits);

@@ -14,7 +14,7 @@ use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
-use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
+use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use super::meter::Due;
@@ -56,12 +56,11 @@ impl<A: App> Core<A> {
                 self.read_left_over(id);
             }
         }
-        self.comers_and_goers_read = 0;
-        while self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX
+        self.comers_and_goers_ns = 0;
+        while self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX
             && let Some(id) = self.comers_and_goers.pop_front()
         {
-            self.comers_and_goers_read += 1;
-            self.read_left_over(id);
+            self.on_time_of_comers_and_goers(|core| core.read_left_over(id));
         }
         for event in events {
             self.take(event);
@@ -92,11 +91,7 @@ impl<A: App> Core<A> {
 
     fn take(&mut self, event: &Event) {
         match event.token() {
-            LISTENER => {
-                if self.accepting == Accepting::Waiting {
-                    self.accepting = Accepting::Ready;
-                }
-            }
+            token @ (LISTENER | TLS_LISTENER) => self.listener_ready(token),
             WAKER => {
                 self.late_answers_waiting = true;
                 self.questions_waiting = true;
@@ -115,8 +110,8 @@ impl<A: App> Core<A> {
                     .is_some_and(|connection| connection.unfinished);
                 let has_ended = event.is_read_closed() || event.is_error();
                 if !is_unfinished && (event.is_readable() || has_ended) {
-                    if self.has_to_wait(id, has_ended) {
-                        self.comers_and_goers.push_back(id);
+                    if self.comes_or_goes(id, has_ended) {
+                        self.read_comer_or_goer(id, has_ended);
                     } else {
                         self.read(id, has_ended);
                     }
@@ -132,27 +127,38 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a connection is coming or going and its turn has not come; if so, it is to be read later. Upgrades,
-    /// handshakes and ends cost more than a message, and in a storm of them the poll tells of a thousand at once: a
-    /// bounded number is served, then what the connected have waited for leaves.
-    fn has_to_wait(&mut self, id: ConnectionId, has_ended: bool) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else {
+    /// Whether a connection has not introduced itself, or its peer has gone.
+    fn comes_or_goes(&self, id: ConnectionId, has_ended: bool) -> bool {
+        let Some(connection) = self.connections.get(id) else {
             return false;
         };
-        let is_coming = match &connection.phase {
-            Phase::Request { .. } => true,
-            Phase::Open(open) => !open.session.is_open(),
-            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
-        };
-        if !is_coming && !has_ended {
-            return false;
+        has_ended
+            || match &connection.phase {
+                Phase::Request { .. } => true,
+                Phase::Open(open) => !open.session.is_open(),
+                Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
+            }
+    }
+
+    /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
+    /// message, that of TLS a hundred times as much, and in a storm of them the poll tells of a thousand at once: they
+    /// get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
+    /// coming.
+    fn read_comer_or_goer(&mut self, id: ConnectionId, has_ended: bool) {
+        if self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX {
+            self.on_time_of_comers_and_goers(|core| core.read(id, has_ended));
+        } else if let Some(connection) = self.connections.get_mut(id) {
+            connection.unfinished = true;
+            self.metrics.comers_deferred.add(1);
+            self.comers_and_goers.push_back(id);
         }
-        if self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX {
-            self.comers_and_goers_read += 1;
-            return false;
-        }
-        connection.unfinished = true;
-        true
+    }
+
+    fn on_time_of_comers_and_goers(&mut self, work: impl FnOnce(&mut Self)) {
+        let before_ns = self.clock.elapsed_ns();
+        work(self);
+        let took_ns = self.clock.elapsed_ns().saturating_sub(before_ns);
+        self.comers_and_goers_ns += took_ns.max(COMER_OR_GOER_NS_MIN);
     }
 
     fn take_orders(&mut self) {
@@ -401,9 +407,11 @@ impl<A: App> Core<A> {
 
 /// Events of one wait.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-/// Connections read in one turn that have not introduced themselves, or whose peers have gone; at 10 µs each they delay
-/// the others by 0.3 ms.
-const COMERS_AND_GOERS_PER_TURN_MAX: u32 = 32;
+/// How long one turn reads connections that have not introduced themselves, or whose peers have gone: 32 of them, at
+/// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
+const COMERS_AND_GOERS_NS_MAX: u64 = 320_000;
+/// What each of them counts for at least.
+const COMER_OR_GOER_NS_MIN: u64 = 10_000;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,

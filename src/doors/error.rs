@@ -3,18 +3,22 @@
 use std::fmt;
 
 use super::KeysError;
+use super::tls::TlsError;
 
 /// Why there are no doors. Each is one line that says what to do.
 #[derive(Debug)]
 pub enum DoorsError {
     /// The keys of tokens are not right.
     Keys(KeysError),
+    /// TLS cannot be spoken.
+    Tls(TlsError),
 }
 
 impl fmt::Display for DoorsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DoorsError::Keys(error) => error.fmt(formatter),
+            DoorsError::Tls(error) => error.fmt(formatter),
         }
     }
 }
@@ -24,5 +28,11 @@ impl std::error::Error for DoorsError {}
 impl From<KeysError> for DoorsError {
     fn from(error: KeysError) -> DoorsError {
         DoorsError::Keys(error)
+    }
+}
+
+impl From<TlsError> for DoorsError {
+    fn from(error: TlsError) -> DoorsError {
+        DoorsError::Tls(error)
     }
 }

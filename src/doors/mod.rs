@@ -7,6 +7,7 @@
 
 mod error;
 mod keys;
+pub mod tls;
 
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct Doors {
     pub tokens: Arc<Tokens>,
     /// Where the keys of tokens are from.
     pub keys: KeySource,
+    /// What TLS connections begin with; `None` where nothing speaks TLS.
+    pub tls: Option<tls::Tls>,
 }
 
 impl Doors {
@@ -41,12 +44,18 @@ impl Doors {
         Doors::read(config, Some(self))
     }
 
+    /// What works but is hardly meant, each with what to do.
+    pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
+        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.doubts(unix_ms))
+    }
+
     /// Doors that know these tokens and nothing else.
     #[cfg(test)]
     pub(crate) fn with_tokens(tokens: Tokens) -> Doors {
         Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
+            tls: None,
         }
     }
 
@@ -57,7 +66,8 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
-        Ok(Doors { tokens, keys })
+        let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        Ok(Doors { tokens, keys, tls })
     }
 }
 

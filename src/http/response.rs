@@ -14,6 +14,8 @@ use super::request::Request;
 pub enum Refusal {
     /// The head is not HTTP/1: 400 without a body, as Node's HTTP server answers.
     Malformed,
+    /// Anything but TLS on a port that speaks only TLS: 400.
+    NotTls,
     /// The head is over the limit in bytes or lines: 431 without a body.
     HeadTooLarge,
     /// A plain request: 501, on every path.
@@ -59,6 +61,10 @@ impl Refusal {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Refusal::Malformed => write_bare(out, Status::BAD_REQUEST),
+            Refusal::NotTls => {
+                let body = "The plain HTTP request was sent to HTTPS port";
+                write_html(out, Status::BAD_REQUEST, "", body);
+            }
             Refusal::HeadTooLarge => write_bare(out, Status::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Refusal::NotImplemented => {
                 write_plain_head(out);

@@ -81,6 +81,49 @@ impl Histogram {
     }
 }
 
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Well, with a signature.
+    Full,
+    /// Well, with a ticket.
+    Resumed,
+    /// No version, cipher suite, group or signature in common.
+    Incompatible,
+    /// The client speaks other protocols than HTTP/1.1 only.
+    Protocol,
+    /// The client has no certificate, or not a good one.
+    Certificate,
+    /// The client did not like what it saw: our certificate, as a rule.
+    Refused,
+    /// What came was no TLS, or broke its rules.
+    Malformed,
+    /// The client went away, or took too long.
+    Abandoned,
+}
+
+impl Handshake {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
+    /// All labels, in the order of the variants.
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "full",
+        "resumed",
+        "incompatible",
+        "protocol",
+        "certificate",
+        "refused",
+        "malformed",
+        "abandoned",
+    ];
+
+    /// The place in tables of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// All counters of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -95,6 +138,10 @@ pub struct CoreMetrics {
     pub hand_overs_sent: Counter,
     /// Sockets taken from another core.
     pub hand_overs_received: Counter,
+    /// Reads of connections that come or go that were put off to a later turn.
+    pub comers_deferred: Counter,
+    /// Ends of TLS handshakes, by [`Handshake::index`].
+    pub tls_handshakes: [Counter; Handshake::COUNT],
     /// Requests answered with plain HTTP.
     pub http_answers: Counter,
     /// Whole WebSocket messages received.

@@ -10,7 +10,7 @@
 
 use std::fmt::Write;
 
-use super::block::{CoreMetrics, Counter, Histogram};
+use super::block::{CoreMetrics, Counter, Handshake, Histogram};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
@@ -300,6 +300,20 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.hand_overs_received),
     },
     Metric {
+        name: "ringcast_comers_deferred_total",
+        help: "Reads of connections that come or go put off to a later turn, so that they do not delay the others.",
+        values: Values::Counter(|block| &block.comers_deferred),
+    },
+    Metric {
+        name: "ringcast_tls_handshakes_total",
+        help: "TLS handshakes that have ended: `full` and `resumed` well, else by what went wrong.",
+        values: Values::Labelled {
+            label: "result",
+            labels: &Handshake::LABELS,
+            counters: |block| &block.tls_handshakes,
+        },
+    },
+    Metric {
         name: "ringcast_http_answers_total",
         help: "Requests on the client port answered with plain HTTP.",
         values: Values::Counter(|block| &block.http_answers),
@@ -437,6 +451,8 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
+            tls_handshakes,
             http_answers,
             messages_received,
             bytes_received,
@@ -464,6 +480,7 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
             http_answers,
             messages_received,
             bytes_received,
@@ -482,7 +499,12 @@ mod tests {
             turns,
         ];
         let mut next = FIRST;
-        for counter in single.into_iter().chain(closes).chain(limit_hits) {
+        for counter in single
+            .into_iter()
+            .chain(tls_handshakes)
+            .chain(closes)
+            .chain(limit_hits)
+        {
             counter.set(next);
             next += 1;
         }
