@@ -54,6 +54,8 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
+    "origins",
+    "allowed_origins",
 ];
 
 /// The settings that differ and need a restart.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
+use crate::client::origin::AllowedOrigins;
 use crate::config::Config;
 
 /// What decides who may come in.
@@ -22,6 +23,10 @@ pub struct Doors {
     pub tokens: Arc<Tokens>,
     /// Where the keys of tokens are from.
     pub keys: KeySource,
+    /// The reference's option: which origins may come in.
+    pub origins: String,
+    /// Which may come in, exactly.
+    pub allowed_origins: AllowedOrigins,
 }
 
 impl Doors {
@@ -47,6 +52,8 @@ impl Doors {
         Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
+            origins: Config::default().origins,
+            allowed_origins: AllowedOrigins::default(),
         }
     }
 
@@ -57,7 +64,12 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
-        Ok(Doors { tokens, keys })
+        Ok(Doors {
+            tokens,
+            keys,
+            origins: config.origins.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+        })
     }
 }
 
