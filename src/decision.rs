@@ -313,6 +313,8 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -343,7 +345,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -351,7 +353,8 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout => return None,
+            | CloseReason::RequestTimeout
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -392,6 +395,7 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "bad_proxy_header",
     ];
 
     /// The place of this reason in tables of counters.
@@ -414,6 +418,7 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
+            CloseReason::BadProxyHeader => 17,
         }
     }
 
@@ -430,6 +435,7 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -446,6 +452,7 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
 use limits::{Limits, SlowConsumer};
 use secret::Secret;
@@ -34,6 +35,8 @@ pub struct Config {
     pub origins: String,
     /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
     pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -72,6 +75,17 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// The proxies in front, and how they name the client that they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Their addresses. Nobody else is believed.
+    pub trusted: Networks,
+    /// Whether connections from them begin with a PROXY header; then all of them must.
+    pub proxy_protocol: bool,
+    /// Whether their `X-Forwarded-For` is heeded.
+    pub x_forwarded_for: bool,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -81,6 +95,7 @@ impl Default for Config {
             path: "/socketcluster/".to_owned(),
             origins: "*:*".to_owned(),
             allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             auth_key: None,
@@ -119,6 +134,14 @@ impl Config {
         }
         if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
             return Err(Conflict::TwoKeys);
+        }
+        if self.proxies.trusted.is_empty() {
+            if self.proxies.proxy_protocol {
+                return Err(Conflict::NobodyTrusted("proxy_protocol"));
+            }
+            if self.proxies.x_forwarded_for {
+                return Err(Conflict::NobodyTrusted("x_forwarded_for"));
+            }
         }
         Ok(())
     }
@@ -162,6 +185,8 @@ pub enum Conflict {
     PrivateKeyAlone,
     /// A shared key and key files.
     TwoKeys,
+    /// This setting names clients by the word of proxies, and no proxy is believed.
+    NobodyTrusted(&'static str),
 }
 
 impl fmt::Display for Conflict {
@@ -182,6 +207,10 @@ impl fmt::Display for Conflict {
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
             }
+            Conflict::NobodyTrusted(setting) => write!(
+                formatter,
+                "{setting} is on without trusted_proxies: set the addresses of the proxies, which alone are believed"
+            ),
         }
     }
 }
@@ -444,6 +473,18 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         config.auth_key = Some(Secret::new("key"));
         assert_eq!(config.check(), Err(Conflict::TwoKeys));
+    }
+
+    #[test]
+    fn proxies_are_heeded_only_if_some_are_trusted() {
+        for (proxy_protocol, x_forwarded_for) in [(true, false), (false, true), (true, true)] {
+            let mut config = Config::default();
+            config.proxies.proxy_protocol = proxy_protocol;
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            assert!(matches!(config.check(), Err(Conflict::NobodyTrusted(_))));
+            config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
+            assert_eq!(config.check(), Ok(()));
+        }
     }
 
     #[test]

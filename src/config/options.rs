@@ -192,17 +192,17 @@ macro_rules! setting {
 }
 
 macro_rules! word {
-    ($name:literal, $field:ident, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             $kind,
             $expects,
             $doc,
             |config, text| {
-                config.$field = word(text, $words)?;
+                config.$($field).+ = word(text, $words)?;
                 Some(())
             },
-            |config| shown(&config.$field, $words),
+            |config| shown(&config.$($field).+, $words),
         )
     };
 }
@@ -334,6 +334,33 @@ pub const SETTINGS: &[Setting] = &[
             Some(())
         },
         |config| config.allowed_origins.to_string(),
+    ),
+    setting!(
+        "trusted_proxies",
+        Text,
+        "addresses and networks such as 10.0.0.0/8 192.0.2.1 2001:db8::/32, without bits behind the network's",
+        "Addresses and networks of the proxies in front, which alone are believed when they name the client they ask for: such as `10.0.0.0/8 192.0.2.1 ::1`",
+        |config, text| {
+            config.proxies.trusted = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.proxies.trusted.to_string(),
+    ),
+    word!(
+        "proxy_protocol",
+        proxies.proxy_protocol,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); then all of them must",
+    ),
+    word!(
+        "x_forwarded_for",
+        proxies.x_forwarded_for,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether the client of a request from `trusted_proxies` is the first address from the right of `X-Forwarded-For` that is none of theirs",
     ),
     setting!(
         "admin",
@@ -587,6 +614,7 @@ mod tests {
                 "HS512",
                 "debug",
                 "https://other.example",
+                "192.0.2.1",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -667,6 +695,11 @@ mod tests {
                 "allowed_origins",
                 &["https://example.com", "http://localhost:* null", ""],
                 &["example.com", "*:*", "https://*"],
+            ),
+            (
+                "trusted_proxies",
+                &["10.0.0.0/8, ::1", ""],
+                &["10.0.0.1/8", "localhost", "*"],
             ),
             ("cores", &["auto", "0-1"], &["0"]),
         ] {

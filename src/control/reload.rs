@@ -56,6 +56,9 @@ const RELOADED: &[&str] = &[
     "auth_public_key_file",
     "origins",
     "allowed_origins",
+    "trusted_proxies",
+    "proxy_protocol",
+    "x_forwarded_for",
 ];
 
 /// The settings that differ and need a restart.

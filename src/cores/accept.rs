@@ -13,8 +13,8 @@ use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limit;
 
-use super::Core;
 use super::connection::Phase;
+use super::{Core, preface};
 
 /// Whether the listener may have more to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,8 @@ impl<A: App> Core<A> {
     }
 
     fn adopt(&mut self, stream: TcpStream, client: ClientAddress) {
-        let phase = Phase::begin(self.now.uptime, &self.limits);
+        let has_preface = preface::is_expected(&self.lent.doors, &client);
+        let phase = Phase::begin(self.now.uptime, has_preface, &self.limits);
         let registry = self.poll.registry();
         let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.

@@ -385,7 +385,8 @@ impl Connections {
                         Phase::Emptying { .. } => {
                             self.ending.push((connection.id, CloseReason::PeerVanished));
                         }
-                        Phase::Request { .. }
+                        Phase::Preface { .. }
+                        | Phase::Request { .. }
                         | Phase::Open(_)
                         | Phase::Closing { .. }
                         | Phase::Finishing { .. } => {}

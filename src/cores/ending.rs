@@ -55,7 +55,7 @@ impl<A: App> Core<A> {
             fin_sent: false,
         };
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Request { .. } => None,
+            Phase::Preface { .. } | Phase::Request { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
@@ -231,7 +231,7 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::RequestTimeout => Leave::Drop,
+        CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,

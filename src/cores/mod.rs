@@ -8,6 +8,7 @@
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  preface.rs   who a proxy says it is for
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //! ```
 
@@ -20,6 +21,7 @@ mod ending;
 pub(crate) mod fd_table;
 pub(crate) mod mailbox;
 mod outbox;
+mod preface;
 mod receive;
 mod turn;
 mod wheel;

@@ -134,6 +134,7 @@ impl<A: App> Core<A> {
         {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
+                Phase::Preface { .. } => self.receive_preface(id, input),
                 Phase::Request { .. } => self.receive_request(id, input),
                 Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { receiver, .. } => {
@@ -170,7 +171,10 @@ impl<A: App> Core<A> {
     fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
             Ok(None) => return Input::Incomplete(0),
-            Ok(Some((request, consumed))) => self.upgrade(id, &request).map(|()| consumed),
+            Ok(Some((request, consumed))) => {
+                self.recognise_client(id, &request);
+                self.upgrade(id, &request).map(|()| consumed)
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
@@ -488,7 +492,8 @@ impl<A: App> Core<A> {
     fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
-            Phase::Request { .. }
+            Phase::Preface { .. }
+            | Phase::Request { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => None,
@@ -522,7 +527,7 @@ enum Next<'a> {
 }
 
 /// What became of a part of the input.
-enum Input {
+pub(super) enum Input {
     Consumed(usize),
     /// So much was consumed; more must come before anything else can be.
     Incomplete(usize),

@@ -134,7 +134,7 @@ impl<A: App> Core<A> {
             return false;
         };
         let is_coming = match &connection.phase {
-            Phase::Request { .. } => true,
+            Phase::Preface { .. } | Phase::Request { .. } => true,
             Phase::Open(open) => !open.session.is_open(),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
         };
@@ -290,7 +290,7 @@ impl<A: App> Core<A> {
             return;
         }
         match &mut connection.phase {
-            Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Preface { .. } | Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);

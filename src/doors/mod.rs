@@ -14,7 +14,7 @@ pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
 use crate::client::origin::AllowedOrigins;
-use crate::config::Config;
+use crate::config::{Config, Proxies};
 
 /// What decides who may come in.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Doors {
     pub origins: String,
     /// Which may come in, exactly.
     pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
 }
 
 impl Doors {
@@ -54,6 +56,7 @@ impl Doors {
             keys: KeySource::Shared,
             origins: Config::default().origins,
             allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
         }
     }
 
@@ -69,6 +72,7 @@ impl Doors {
             keys,
             origins: config.origins.clone(),
             allowed_origins: config.allowed_origins.clone(),
+            proxies: config.proxies.clone(),
         })
     }
 }
