@@ -1,0 +1,233 @@
+//! Who comes in, as whom, and how many: addresses behind proxies, origins, and the limits on connections.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use ringcast::app::{App, Upgrade, UpgradeRefused};
+use ringcast::config::Config;
+use ringcast::decision::CloseReason;
+use support::{Client, PATIENCE, Received, Server, UPGRADE, eventually};
+
+/// Tells where requests are from.
+struct Witness(Sender<Option<SocketAddr>>);
+
+impl App for Witness {
+    fn upgrade(&mut self, upgrade: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
+        self.0.send(upgrade.peer).unwrap();
+        Ok(())
+    }
+}
+
+/// A server that believes 127.0.0.2, and what it has been told about its clients.
+fn believing(change: impl FnOnce(&mut Config)) -> (Server, Receiver<Option<SocketAddr>>) {
+    let (tell, told) = channel();
+    let configure = |config: &mut Config| {
+        config.proxies.trusted = "127.0.0.2".parse().unwrap();
+        change(config);
+    };
+    (Server::start_with(configure, |_| Witness(tell.clone())), told)
+}
+
+const PROXY: &str = "127.0.0.2";
+const STRANGER: &str = "127.0.0.3";
+
+/// A connection from this address.
+fn from(ip: &str, server: &Server) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let ip: IpAddr = ip.parse().unwrap();
+    socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    Client::over(socket.into())
+}
+
+/// The upgrade with more header lines.
+fn upgrade_with(lines: &str) -> String {
+    UPGRADE.replace("Host: test\r\n", &format!("Host: test\r\n{lines}"))
+}
+
+#[track_caller]
+fn address(told: &Receiver<Option<SocketAddr>>) -> String {
+    told.recv_timeout(PATIENCE).unwrap().unwrap().to_string()
+}
+
+/// A header of version 2 with a TLV behind its addresses.
+fn binary_header() -> Vec<u8> {
+    let block = [
+        192, 0, 2, 7, 198, 51, 100, 1, 0x30, 0x39, 1, 0xbb, 0x05, 0, 1, b'x',
+    ];
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10"[..], &block].concat()
+}
+
+#[test]
+fn the_client_that_a_proxy_announces_is_the_one_the_application_sees() {
+    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    for (header, expected) in [
+        (
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
+            "192.0.2.7:12345",
+        ),
+        (
+            b"PROXY TCP6 2001:db8::7 2001:db8::1 12345 443\r\n".to_vec(),
+            "[2001:db8::7]:12345",
+        ),
+        (binary_header(), "192.0.2.7:12345"),
+    ] {
+        // All in one segment, and then byte for byte: the header ends where it ends.
+        let mut client = from(PROXY, &server);
+        client.send_bytes(&[&header, UPGRADE.as_bytes()].concat());
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(address(&told), expected);
+        client.handshake();
+
+        let mut client = from(PROXY, &server);
+        for byte in [&header, UPGRADE.as_bytes()].concat() {
+            client.send_bytes(&[byte]);
+        }
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(address(&told), expected);
+        client.handshake();
+    }
+    // Its own checks, and clients that it cannot name.
+    for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let mut client = from(PROXY, &server);
+        client.send_bytes(&[header, UPGRADE.as_bytes()].concat());
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        assert!(address(&told).starts_with("127.0.0.2:"));
+    }
+}
+
+#[test]
+fn a_trusted_proxy_that_announces_nobody_is_cut_off() {
+    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    for (count, bytes) in (1..).zip([
+        UPGRADE.as_bytes(),
+        b"PROXY TCP4 nobody\r\n",
+        b"\x16\x03\x01",
+        &[b'P'; 9],
+    ]) {
+        let mut client = from(PROXY, &server);
+        client.send_bytes(bytes);
+        assert_eq!(client.next(), Received::End);
+        assert_eq!(server.closes(CloseReason::BadProxyHeader), count);
+    }
+    // One that never finishes has as long as a request.
+    let mut client = from(PROXY, &server);
+    client.send_bytes(b"PROXY TCP4 192.0.2.7");
+    client.send_fin();
+    assert_eq!(client.next(), Received::End);
+    eventually("it is gone", || server.connections() == 0);
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_request() {
+    let (server, _told) = believing(|config| {
+        config.proxies.proxy_protocol = true;
+        config.limits.request_timeout = std::time::Duration::from_millis(50);
+    });
+    let mut client = from(PROXY, &server);
+    client.send_bytes(b"PROXY TCP4 192.0.2.7");
+    assert_eq!(client.next(), Received::End);
+    assert_eq!(server.closes(CloseReason::RequestTimeout), 1);
+}
+
+#[test]
+fn nobody_but_a_trusted_proxy_can_announce_anybody() {
+    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    for header in [
+        b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
+        binary_header(),
+    ] {
+        let mut client = from(STRANGER, &server);
+        client.send_bytes(&[&header, UPGRADE.as_bytes()].concat());
+        assert!(client.rest().starts_with("HTTP/1.1 400 "));
+    }
+    let mut client = from(STRANGER, &server);
+    client.send_bytes(upgrade_with("X-Forwarded-For: 192.0.2.7\r\n").as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    assert!(address(&told).starts_with("127.0.0.3:"));
+}
+
+#[test]
+fn a_forwarded_request_is_from_the_last_address_that_no_proxy_added() {
+    let (server, told) = believing(|config| config.proxies.x_forwarded_for = true);
+    for (ip, lines, expected) in [
+        (PROXY, "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7:0"),
+        (
+            PROXY,
+            "x-forwarded-for: 203.0.113.1, 192.0.2.7\r\n",
+            "192.0.2.7:0",
+        ),
+        (
+            PROXY,
+            "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-For: 192.0.2.7, 127.0.0.2\r\n",
+            "192.0.2.7:0",
+        ),
+        (PROXY, "X-Forwarded-For: 192.0.2.7, garbage\r\n", "127.0.0.2:"),
+        (PROXY, "Forwarded: for=192.0.2.7\r\n", "127.0.0.2:"),
+        (PROXY, "", "127.0.0.2:"),
+        (STRANGER, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.3:"),
+    ] {
+        let mut client = from(ip, &server);
+        client.send_bytes(upgrade_with(lines).as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        let found = address(&told);
+        assert!(found.starts_with(expected), "{ip} {lines}: {found}");
+    }
+}
+
+#[test]
+fn an_announced_client_is_believed_about_others_only_if_it_is_a_proxy_too() {
+    let (server, told) = believing(|config| {
+        config.proxies.trusted = "127.0.0.2, 192.0.2.0/24".parse().unwrap();
+        config.proxies.proxy_protocol = true;
+        config.proxies.x_forwarded_for = true;
+    });
+    for (header, expected) in [
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n", "203.0.113.9:0"),
+        (
+            "PROXY TCP4 198.51.100.7 198.51.100.1 12345 443\r\n",
+            "198.51.100.7:12345",
+        ),
+    ] {
+        let mut client = from(PROXY, &server);
+        client.send_bytes(header.as_bytes());
+        client.send_bytes(upgrade_with("X-Forwarded-For: 203.0.113.9\r\n").as_bytes());
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(address(&told), expected);
+    }
+}
+
+#[test]
+fn only_listed_origins_come_in_and_requests_that_are_no_pages() {
+    let server = Server::start(|config| config.allowed_origins = "https://*.example.com".parse().unwrap());
+    for (lines, status) in [
+        ("Origin: https://a.example.com\r\n", "101"),
+        ("", "101"),
+        ("Origin: https://example.com\r\n", "403"),
+        ("Origin: https://a.example.com.evil.com\r\n", "403"),
+        ("Origin: http://test\r\n", "403"),
+        ("Origin: null\r\n", "403"),
+        ("Origin:\r\n", "403"),
+        (
+            "Origin: https://a.example.com\r\nOrigin: https://evil.com\r\n",
+            "403",
+        ),
+        (
+            "Origin: https://a.example.com\r\nOrigin: https://a.example.com\r\n",
+            "403",
+        ),
+    ] {
+        let mut client = server.connect();
+        client.send_bytes(upgrade_with(lines).as_bytes());
+        let head = client.read_head();
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{lines}: {head}"
+        );
+    }
+}
