@@ -23,13 +23,17 @@ use crate::app::App;
 use crate::app::builtin::Builtin;
 use crate::broker::broker;
 use crate::clock::Clock;
+use crate::config::limits::MemoryMax;
 use crate::config::{Config, FdTables};
+use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
+use crate::cores::admission::Admission;
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
+use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind};
@@ -113,10 +117,12 @@ impl Server {
             })
             .transpose()?;
         let clock = Clock::begin();
+        let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
         let settings = core_settings(
             config,
             embedding.kind,
             Arc::clone(&doors),
+            Arc::clone(&admission),
             reservation.address(),
             clock,
         );
@@ -141,7 +147,7 @@ impl Server {
         let parts = polls
             .into_iter()
             .zip(hand_overs)
-            .zip(Loads::new(count))
+            .zip(Loads::new(count, config.limits.connections_max))
             .zip(brokers)
             .zip(mailboxes);
         let parts =
@@ -173,6 +179,7 @@ impl Server {
             control::Settings {
                 config: config.clone(),
                 doors,
+                memory: memory_watch(config, admission),
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -349,6 +356,7 @@ fn core_settings(
     config: &Config,
     kind: Kind,
     doors: Arc<Doors>,
+    admission: Arc<Admission>,
     address: SocketAddr,
     clock: Clock,
 ) -> CoreSettings {
@@ -358,6 +366,8 @@ fn core_settings(
         path: config.path.clone(),
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
+        accept_excess: config.accept_excess,
+        admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,
         session: session::Settings {
@@ -373,6 +383,26 @@ fn core_settings(
         doors,
         clock,
     }
+}
+
+/// What looks after `memory_bytes_max`, if there is such a limit.
+fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
+    let max_bytes = match config.limits.memory_bytes_max {
+        MemoryMax::Off => return None,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
+            Some(bytes) => bytes - bytes / 10,
+            None => {
+                warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
+                return None;
+            }
+        },
+    };
+    info!(
+        max_bytes,
+        "new connections are refused when so much memory is in use"
+    );
+    Some(MemoryWatch::new(max_bytes, KERNEL_BYTES, admission))
 }
 
 /// Takes as many descriptors as the system allows: one is needed for each connection.

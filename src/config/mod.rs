@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
-use limits::{Limits, SlowConsumer};
+use limits::{AcceptExcess, Limits, SlowConsumer};
 use secret::Secret;
 
 /// All settings of a server.
@@ -63,6 +63,8 @@ pub struct Config {
     pub allow_client_publish: bool,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
+    /// What happens to connections that come while there is no room, or too fast.
+    pub accept_excess: AcceptExcess,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -109,6 +111,7 @@ impl Default for Config {
             ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
             slow_consumer: SlowConsumer::Close,
+            accept_excess: AcceptExcess::Wait,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::limits::SlowConsumer;
+use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::{AUTH_ALGORITHMS, Config, FdTables, Protocol};
 
@@ -168,6 +168,8 @@ const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), 
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
     &[("close", SlowConsumer::Close), ("skip", SlowConsumer::Skip)];
+const ACCEPT_EXCESSES: &[(&str, AcceptExcess)] =
+    &[("wait", AcceptExcess::Wait), ("refuse", AcceptExcess::Refuse)];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -454,6 +456,14 @@ pub const SETTINGS: &[Setting] = &[
         "close or skip",
         "What happens to a subscriber whose outbox is full: `close` it, or `skip` publications for it",
     ),
+    word!(
+        "accept_excess",
+        accept_excess,
+        Text,
+        ACCEPT_EXCESSES,
+        "wait or refuse",
+        "What happens to connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`: they `wait` in the backlog, or are answered 503 (`refuse`)",
+    ),
     number!(
         "drain_seconds",
         [drain] in seconds,
@@ -528,11 +538,52 @@ pub const SETTINGS: &[Setting] = &[
         "Milliseconds for a client to answer a close frame; then the TCP connection is closed",
     ),
     number!(
+        "connections_max",
+        "limits",
+        [limits.connections_max],
+        0 to 4294967295,
+        "Most connections of the whole server; then see `accept_excess`. 0 for no limit beside that of its cores",
+    ),
+    number!(
+        "connections_per_address_max",
+        "limits",
+        [limits.connections_per_address_max],
+        0 to 4294967295,
+        "Most connections of one client's address, all of an IPv6 network of 64 bits counted as one; more are answered 429. Connections of `trusted_proxies` count for the client they name. 0 for no limit",
+    ),
+    number!(
+        "accepts_per_second_max",
+        "limits",
+        [limits.accepts_per_second_max],
+        0 to 4294967295,
+        "Most connections accepted in a second, in equal shares for each core, a tenth of them at once; then see `accept_excess`. 0 for no limit",
+    ),
+    Setting {
+        name: "memory_bytes_max",
+        table: Some("limits"),
+        kind: Kind::TextOrNumber,
+        expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
+        doc: "Bytes of memory from which on new connections are answered 503, until 95 % of it are in use: what the process holds, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit or of the machine's memory",
+        store: |config, text| {
+            config.limits.memory_bytes_max = match text {
+                "off" => MemoryMax::Off,
+                "auto" => MemoryMax::Auto,
+                bytes => MemoryMax::Bytes(number(bytes, 1_048_576, 1_099_511_627_776)?),
+            };
+            Some(())
+        },
+        text: |config| match config.limits.memory_bytes_max {
+            MemoryMax::Off => "off".to_owned(),
+            MemoryMax::Auto => "auto".to_owned(),
+            MemoryMax::Bytes(bytes) => bytes.to_string(),
+        },
+    },
+    number!(
         "connections_per_core_max",
         "limits",
         [limits.connections_per_core_max],
         0 to 4294967295,
-        "Most connections of one core; the rest wait to be accepted. 0 takes what the limit on open files allows",
+        "Most connections of one core; then see `accept_excess`. 0 takes what the limit on open files allows",
     ),
     number!(
         "channels_per_connection_max",
@@ -615,6 +666,8 @@ mod tests {
                 "debug",
                 "https://other.example",
                 "192.0.2.1",
+                "refuse",
+                "auto",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))

@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub(super) client: ClientAddress,
+    /// Whether it is one of those that are counted for its address.
+    pub(super) is_counted: bool,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.

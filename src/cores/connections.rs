@@ -101,6 +101,7 @@ impl Connections {
             stream,
             id,
             client,
+            is_counted: false,
             armed: Uptime::NEVER,
             lane: Lane::Idle,
             unread: false,

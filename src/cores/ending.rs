@@ -164,8 +164,11 @@ impl<A: App> Core<A> {
 
     /// Gives the socket and the place back.
     pub(super) fn drop_socket(&mut self, id: ConnectionId) {
-        if self.connections.get(id).is_none() {
+        let Some(connection) = self.connections.get(id) else {
             return;
+        };
+        if connection.is_counted {
+            self.admission.leave(&connection.client);
         }
         self.connections.remove(id);
         self.wheel.disarm(id.index());

@@ -5,7 +5,7 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
+//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  preface.rs   who a proxy says it is for
@@ -13,6 +13,7 @@
 //! ```
 
 mod accept;
+pub(crate) mod admission;
 pub(crate) mod balance;
 mod connection;
 mod connections;
@@ -21,9 +22,11 @@ mod ending;
 pub(crate) mod fd_table;
 pub(crate) mod mailbox;
 mod outbox;
+mod pace;
 mod preface;
 mod receive;
 mod turn;
+mod turned_away;
 mod wheel;
 
 use std::collections::VecDeque;
@@ -41,7 +44,7 @@ use crate::app::{App, Upgrade};
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
-use crate::config::limits::{Limits, SlowConsumer};
+use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
 use crate::http::{Refusal, Request, Status};
@@ -54,12 +57,15 @@ use crate::websocket::message;
 
 pub(crate) use accept::WAKER;
 use accept::{Accepting, HAND_OVERS, LISTENER};
+use admission::Admission;
 use balance::Loads;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
+use pace::Pace;
+use turned_away::TurnedAway;
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -85,6 +91,8 @@ pub(crate) struct CoreSettings {
     pub(crate) path: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) accept_excess: AcceptExcess,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
@@ -125,6 +133,10 @@ pub(crate) struct Core<A: App> {
     poll: Poll,
     listener: Option<TcpListener>,
     accepting: Accepting,
+    accept_excess: AcceptExcess,
+    pace: Pace,
+    admission: Arc<Admission>,
+    turned_away: TurnedAway,
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
@@ -233,6 +245,10 @@ impl<A: App> Core<A> {
             poll: parts.poll,
             listener: Some(listener),
             accepting: Accepting::Waiting,
+            accept_excess: settings.accept_excess,
+            pace: Pace::new(limits.accepts_per_second_max, cores),
+            admission: settings.admission,
+            turned_away: TurnedAway::default(),
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,

@@ -7,9 +7,10 @@ use crate::app::App;
 use crate::client::{ClientAddress, forwarded, proxy_header};
 use crate::decision::CloseReason;
 use crate::doors::Doors;
-use crate::http::Request;
+use crate::http::{Refusal, Request};
 
 use super::Core;
+use super::admission::Entry;
 use super::connection::{ConnectionId, Phase};
 use super::receive::Input;
 
@@ -32,13 +33,40 @@ impl<A: App> Core<A> {
             Ok(Some(header)) => {
                 connection.client = header.client.unwrap_or(connection.client);
                 connection.phase = Phase::Request { deadline };
-                Input::Consumed(header.length)
+                match self.admit_announced(id) {
+                    Ok(()) => Input::Consumed(header.length),
+                    Err(refusal) => {
+                        self.refuse(id, &refusal);
+                        Input::Consumed(input.len())
+                    }
+                }
             }
             Err(proxy_header::NoProxyHeader) => {
                 self.close(id, CloseReason::BadProxyHeader);
                 Input::Consumed(input.len())
             }
         }
+    }
+
+    /// Counts a connection that a proxy has brought, as soon as it is known whose it is: after the PROXY header, or with
+    /// its request. One whose address is still a proxy's is its own, and not counted.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub(super) fn admit_announced(&mut self, id: ConnectionId) -> Result<(), Refusal> {
+        let trusted = &self.lent.doors.proxies.trusted;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        if connection.is_counted || trusted.contain(&connection.client) {
+            return Ok(());
+        }
+        match self.admission.enter(&connection.client) {
+            Entry::Counted => connection.is_counted = true,
+            Entry::Uncounted => {}
+            Entry::Refused => return Err(Refusal::TooManyConnections),
+        }
+        Ok(())
     }
 
     /// The client of a request, which a proxy may have named.
@@ -48,6 +76,10 @@ impl<A: App> Core<A> {
             && let Some(connection) = self.connections.get_mut(id)
             && proxies.trusted.contain(&connection.client)
         {
+            if std::mem::take(&mut connection.is_counted) {
+                // It has become a proxy's by a reload.
+                self.admission.leave(&connection.client);
+            }
             let lines: Vec<&[u8]> = request.header_values("x-forwarded-for").collect();
             let lines = lines.iter().copied();
             connection.client = forwarded::client(connection.client, lines, &proxies.trusted);

@@ -173,26 +173,36 @@ impl<A: App> Core<A> {
             Ok(None) => return Input::Incomplete(0),
             Ok(Some((request, consumed))) => {
                 self.recognise_client(id, &request);
-                self.upgrade(id, &request).map(|()| consumed)
+                let admitted = self.admit_announced(id);
+                let upgraded = admitted.and_then(|()| self.upgrade(id, &request));
+                upgraded.map(|()| consumed)
             }
             Err(refusal) => Err(refusal),
         };
         match answer {
             Ok(consumed) => Input::Consumed(consumed),
             Err(refusal) => {
-                self.metrics.http_answers.add(1);
-                if let Some(limit) = limit_of(&refusal) {
-                    self.metrics.limit_hit(limit);
-                }
-                self.connections.send_head(id, |bytes| refusal.write(bytes));
-                self.close(id, CloseReason::HttpAnswered);
+                self.refuse(id, &refusal);
                 Input::Consumed(input.len())
             }
         }
     }
 
+    /// Answers in plain HTTP and ends the connection.
+    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
+        self.metrics.http_answers.add(1);
+        if let Some(limit) = limit_of(refusal) {
+            self.metrics.limit_hit(limit);
+        }
+        self.connections.send_head(id, |bytes| refusal.write(bytes));
+        self.close(id, CloseReason::HttpAnswered);
+    }
+
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
         let accepted = handshake::upgrade(request, &self.path)?;
+        if self.admission.memory_is_full() {
+            return Err(Refusal::Busy);
+        }
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
@@ -502,7 +512,22 @@ impl<A: App> Core<A> {
 }
 
 fn limit_of(refusal: &Refusal) -> Option<Limit> {
-    matches!(refusal, Refusal::HeadTooLarge).then_some(Limit::RequestHeadBytes)
+    match refusal {
+        Refusal::HeadTooLarge => Some(Limit::RequestHeadBytes),
+        Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
+        Refusal::Busy => Some(Limit::Memory),
+        Refusal::Malformed
+        | Refusal::NotImplemented
+        | Refusal::NotImplementedHead
+        | Refusal::Method
+        | Refusal::UpgradeHeader
+        | Refusal::Key
+        | Refusal::Version
+        | Refusal::Path
+        | Refusal::Subprotocol
+        | Refusal::Origin(_)
+        | Refusal::Application { .. } => None,
+    }
 }
 
 /// What a control frame carries, out of the read buffer, which the answer must not borrow.

@@ -68,6 +68,7 @@ impl<A: App> Core<A> {
             self.take_late_answers();
         }
         self.accept_batch();
+        self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
@@ -366,6 +367,9 @@ impl<A: App> Core<A> {
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
+        }
+        if let Some(due) = self.turned_away.next() {
+            until = until.min(due);
         }
         if !self.stalled.is_empty() || !self.orphans.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);
