@@ -315,6 +315,8 @@ pub enum CloseReason {
     RequestTimeout,
     /// The TLS handshake failed, or what came after it could not be decrypted.
     TlsFailed,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -349,7 +351,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -358,7 +360,8 @@ impl CloseReason {
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
             | CloseReason::RequestTimeout
-            | CloseReason::TlsFailed => return None,
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -404,6 +407,7 @@ impl CloseReason {
         "tls_failed",
         "rate_exceeded",
         "idle_timeout",
+        "bad_proxy_header",
     ];
 
     /// The place of this reason in tables of counters.
@@ -429,6 +433,7 @@ impl CloseReason {
             CloseReason::TlsFailed => 17,
             CloseReason::RateExceeded => 18,
             CloseReason::IdleTimeout => 19,
+            CloseReason::BadProxyHeader => 20,
         }
     }
 
@@ -448,6 +453,7 @@ impl CloseReason {
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
             | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -465,6 +471,7 @@ impl CloseReason {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
             | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout

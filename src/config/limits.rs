@@ -19,8 +19,16 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time for the peer to answer our close frame.
     pub close_timeout: Duration,
+    /// Most connections of the whole server; 0 for no limit beside that of its cores.
+    pub connections_max: u32,
     /// Most connections of one core; 0 takes what the descriptor limit allows.
     pub connections_per_core_max: u32,
+    /// Most connections of one client: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit.
+    pub connections_per_address_max: u32,
+    /// Most sockets accepted in a second, in equal shares for each core; 0 for no limit.
+    pub accepts_per_second_max: u32,
+    /// Memory from which on nobody new is let in.
+    pub memory_bytes_max: MemoryMax,
     /// Most channels one connection may be subscribed to.
     pub channels_per_connection_max: u32,
     /// Most bytes that the names of one connection's channels may take together.
@@ -60,7 +68,11 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(30),
+            connections_max: 0,
             connections_per_core_max: 0,
+            connections_per_address_max: 0,
+            accepts_per_second_max: 0,
+            memory_bytes_max: MemoryMax::Off,
             channels_per_connection_max: 10_000,
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
@@ -95,8 +107,17 @@ pub enum Limit {
     CloseTime,
     /// Nothing from the client within `ping_timeout`: closed with 4001.
     PongTime,
-    /// `connections_per_core_max`: the core stops accepting until there is room; the rest wait in the backlog.
+    /// `connections_max`: the rest wait in the backlog until there is room, or are answered 503, by `accept_excess`.
+    Connections,
+    /// `connections_per_core_max` on every core: the rest wait in the backlog until there is room, or are answered 503, by
+    /// `accept_excess`.
     ConnectionsPerCore,
+    /// `connections_per_address_max`: answered 429.
+    ConnectionsPerAddress,
+    /// `accepts_per_second_max`: the rest wait in the backlog, or are answered 503, by `accept_excess`.
+    AcceptRate,
+    /// `memory_bytes_max`: answered 503, until there is less in use than 95 % of it.
+    Memory,
     /// The system refused a descriptor or a socket: the core stops accepting for a moment, the rest wait in the backlog.
     Descriptors,
     /// `channels_per_connection_max`: the subscribe is answered with a `BrokerError`.
@@ -134,7 +155,7 @@ pub enum Limit {
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 28;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -145,7 +166,11 @@ impl Limit {
         "handshake_time",
         "close_time",
         "pong_time",
+        "connections",
         "connections_per_core",
+        "connections_per_address",
+        "accepts_per_second",
+        "memory_bytes",
         "descriptors",
         "channels_per_connection",
         "channel_names_bytes",
@@ -168,6 +193,28 @@ impl Limit {
     pub const fn index(self) -> usize {
         self as usize
     }
+}
+
+/// What happens to connections that come while there is no room, or too fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceptExcess {
+    /// They wait in the backlog, as far as that reaches, and are accepted when there is room.
+    #[default]
+    Wait,
+    /// They are answered 503 at once, with a `Retry-After`.
+    Refuse,
+}
+
+/// Memory from which on nobody new is let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// There is no such limit.
+    #[default]
+    Off,
+    /// 90 % of what this process may have: of its control group's limit, or of the machine's memory.
+    Auto,
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// What happens to a subscriber whose outbox is full.

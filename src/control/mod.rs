@@ -17,6 +17,7 @@
 
 mod connections;
 mod health;
+pub mod memory;
 pub mod reload;
 mod routes;
 mod service_manager;
@@ -38,6 +39,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use memory::MemoryWatch;
 use reload::Reload;
 use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub reload: Option<Reload>,
     /// What decides who may come in, as the cores were given it.
     pub doors: Arc<Doors>,
+    /// What looks after the memory in use, if there is a limit to it.
+    pub memory: Option<MemoryWatch>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -238,10 +242,15 @@ impl Control {
                     return None;
                 }
                 // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
-                _ = look.tick() => if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
-                    error!("a core has ended by itself: this is a bug; ending");
-                    self.shared.order(&Order::Stop);
-                    return Some(Exit::CoreLost);
+                _ = look.tick() => {
+                    if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
+                        error!("a core has ended by itself: this is a bug; ending");
+                        self.shared.order(&Order::Stop);
+                        return Some(Exit::CoreLost);
+                    }
+                    if let Some(memory) = &self.settings.memory {
+                        memory.look(self.shared.connections());
+                    }
                 },
             }
         }

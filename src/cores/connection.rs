@@ -7,7 +7,7 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
+//! Behind a proxy that announces its clients, Preface comes before Request. A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
 //!
 //! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
 //!
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     /// Who is at the other end.
     pub(super) client: ClientAddress,
     pub(super) opened: Opened,
+    /// Whether it is one of those that are counted for its address.
+    pub(super) is_counted: bool,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
@@ -80,6 +82,11 @@ pub(super) enum Lane {
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// The header in which a proxy names its client is not complete.
+    Preface {
+        deadline: Uptime,
+        port: Port,
+    },
     /// The request head is not complete.
     Request {
         deadline: Uptime,
@@ -219,7 +226,8 @@ impl Connection {
     /// When it wants to be looked at.
     pub(super) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
-            Phase::Request { deadline, .. }
+            Phase::Preface { deadline, .. }
+            | Phase::Request { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
@@ -236,10 +244,11 @@ impl Connection {
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, port: Port, limits: &Limits) -> Phase {
-        Phase::Request {
-            deadline: now + limits.request_timeout,
-            port,
+    pub(super) fn begin(now: Uptime, port: Port, has_preface: bool, limits: &Limits) -> Phase {
+        let deadline = now + limits.request_timeout;
+        match has_preface {
+            true => Phase::Preface { deadline, port },
+            false => Phase::Request { deadline, port },
         }
     }
 }

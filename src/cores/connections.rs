@@ -114,6 +114,7 @@ impl Connections {
             id,
             client,
             opened: Opened::at(self.now),
+            is_counted: false,
             armed: Uptime::NEVER,
             lane: Lane::Idle,
             unread: false,
@@ -502,7 +503,8 @@ impl Connections {
                         Phase::Emptying { .. } => {
                             self.ending.push((connection.id, CloseReason::PeerVanished));
                         }
-                        Phase::Request { .. }
+                        Phase::Preface { .. }
+                        | Phase::Request { .. }
                         | Phase::Open(_)
                         | Phase::Closing { .. }
                         | Phase::Finishing { .. } => {}

@@ -59,7 +59,7 @@ impl<A: App> Core<A> {
         };
         let session = session_id(&connection.phase);
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Request { .. } => None,
+            Phase::Preface { .. } | Phase::Request { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
@@ -176,8 +176,11 @@ impl<A: App> Core<A> {
 
     /// Gives the socket and the place back.
     pub(super) fn drop_socket(&mut self, id: ConnectionId) {
-        if self.connections.get(id).is_none() {
+        let Some(connection) = self.connections.get(id) else {
             return;
+        };
+        if connection.is_counted {
+            self.admission.leave(&connection.client);
         }
         self.connections.remove(id);
         self.wheel.disarm(id.index());
@@ -243,7 +246,7 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::RequestTimeout => Leave::Drop,
+        CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,

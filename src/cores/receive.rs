@@ -22,6 +22,7 @@ use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
+use crate::websocket::origins::Origins;
 use crate::websocket::{handshake, message};
 
 use super::Core;
@@ -160,6 +161,7 @@ impl<A: App> Core<A> {
         {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
+                Phase::Preface { .. } => self.receive_preface(id, input),
                 Phase::Request { .. } => match self.first_bytes(id, input) {
                     First::Plain => self.receive_request(id, input),
                     First::Tls => Input::Consumed(input.len()),
@@ -199,30 +201,48 @@ impl<A: App> Core<A> {
     fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
             Ok(None) => return Input::Incomplete(0),
-            Ok(Some((request, consumed))) => self.upgrade(id, &request).map(|()| consumed),
+            Ok(Some((request, consumed))) => {
+                self.recognise_client(id, &request);
+                let admitted = self.admit_announced(id);
+                let upgraded = admitted.and_then(|()| self.upgrade(id, &request));
+                upgraded.map(|()| consumed)
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
             Ok(consumed) => Input::Consumed(consumed),
             Err(refusal) => {
-                self.metrics.http_answers.add(1);
-                if let Some(limit) = limit_of(&refusal) {
-                    self.metrics.limit_hit(limit);
-                }
-                self.connections.send_head(id, |bytes| refusal.write(bytes));
-                self.close(id, CloseReason::HttpAnswered);
+                self.refuse(id, &refusal);
                 Input::Consumed(input.len())
             }
         }
     }
 
+    /// Answers in plain HTTP and ends the connection.
+    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
+        self.metrics.http_answers.add(1);
+        if let Some(limit) = limit_of(refusal) {
+            self.metrics.limit_hit(limit);
+        }
+        self.connections.send_head(id, |bytes| refusal.write(bytes));
+        self.close(id, CloseReason::HttpAnswered);
+    }
+
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
         let accepted = handshake::upgrade(request, &self.path)?;
+        if self.admission.memory_is_full() {
+            return Err(Refusal::Busy);
+        }
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
         self.lent.allow_upgrade(request, connection.client)?;
-        accepted.check_origin(&self.origins)?;
+        let doors = &self.lent.doors;
+        let origins = Origins {
+            option: &doors.origins,
+            list: &doors.allowed_origins,
+        };
+        accepted.check_origin(origins, connection.stream.tls.is_some())?;
         let session = self.lent.new_session(self.now);
         if session.is_open() {
             self.sessions_open += 1;
@@ -553,7 +573,8 @@ impl<A: App> Core<A> {
     fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
-            Phase::Request { .. }
+            Phase::Preface { .. }
+            | Phase::Request { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => None,
@@ -562,7 +583,23 @@ impl<A: App> Core<A> {
 }
 
 fn limit_of(refusal: &Refusal) -> Option<Limit> {
-    matches!(refusal, Refusal::HeadTooLarge).then_some(Limit::RequestHeadBytes)
+    match refusal {
+        Refusal::HeadTooLarge => Some(Limit::RequestHeadBytes),
+        Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
+        Refusal::Busy => Some(Limit::Memory),
+        Refusal::Malformed
+        | Refusal::NotImplemented
+        | Refusal::NotImplementedHead
+        | Refusal::NotTls
+        | Refusal::Method
+        | Refusal::UpgradeHeader
+        | Refusal::Key
+        | Refusal::Version
+        | Refusal::Path
+        | Refusal::Subprotocol
+        | Refusal::Origin(_)
+        | Refusal::Application { .. } => None,
+    }
 }
 
 /// What a control frame carries, out of the read buffer, which the answer must not borrow.
@@ -589,7 +626,7 @@ enum Next<'a> {
 }
 
 /// What became of a part of the input.
-enum Input {
+pub(super) enum Input {
     Consumed(usize),
     /// So much was consumed; more must come before anything else can be.
     Incomplete(usize),

@@ -226,9 +226,11 @@ impl<A: App> Core<A> {
 pub(super) fn session_id(phase: &Phase) -> Option<SessionId> {
     match phase {
         Phase::Open(open) => open.session.id(),
-        Phase::Request { .. } | Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
-            None
-        }
+        Phase::Preface { .. }
+        | Phase::Request { .. }
+        | Phase::Closing { .. }
+        | Phase::Finishing { .. }
+        | Phase::Emptying { .. } => None,
     }
 }
 

@@ -69,6 +69,7 @@ impl<A: App> Core<A> {
             self.take_late_answers();
         }
         self.accept_batch();
+        self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
@@ -134,7 +135,7 @@ impl<A: App> Core<A> {
         };
         has_ended
             || match &connection.phase {
-                Phase::Request { .. } => true,
+                Phase::Preface { .. } | Phase::Request { .. } => true,
                 Phase::Open(open) => !open.session.is_open(),
                 Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
             }
@@ -302,7 +303,7 @@ impl<A: App> Core<A> {
             return;
         }
         match &mut connection.phase {
-            Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Preface { .. } | Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
@@ -394,6 +395,9 @@ impl<A: App> Core<A> {
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
+        }
+        if let Some(due) = self.turned_away.next() {
+            until = until.min(due);
         }
         if !self.stalled.is_empty() || !self.orphans.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);
