@@ -21,7 +21,6 @@ use tracing::{error, info, warn};
 
 use crate::app::App;
 use crate::app::builtin::Builtin;
-use crate::auth::Tokens;
 use crate::broker::broker;
 use crate::clock::Clock;
 use crate::config::{Config, FdTables};
@@ -30,7 +29,7 @@ use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFr
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
-use crate::keys::{self, KeySource, KeysError};
+use crate::doors::{Doors, DoorsError, KeySource};
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind};
@@ -94,7 +93,10 @@ impl Server {
             control::hold_back().map_err(StartError::System)?;
         }
         raise_open_files_limit();
-        let (tokens, key_source) = keys::tokens(config).map_err(StartError::Keys)?;
+        let doors = Doors::open(config).map_err(StartError::Doors)?;
+        for doubt in &doors.warnings {
+            warn!("{doubt}");
+        }
         let placement = Cpus::of_this_process().placement(&config.cores);
         for address in [Some(config.listen), config.admin].into_iter().flatten() {
             if listener::is_served(address) {
@@ -114,10 +116,12 @@ impl Server {
             })
             .transpose()?;
         let clock = Clock::begin();
+        // Before the cores have their CPUs, so that hashing runs where there is room.
+        let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
         let settings = core_settings(
             config,
             embedding.kind,
-            Arc::new(tokens),
+            Arc::clone(&doors),
             reservation.address(),
             clock,
         );
@@ -161,18 +165,13 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(
-            config,
-            reservation.address(),
-            admin_address,
-            &placement,
-            key_source,
-        );
+        announce(config, reservation.address(), admin_address, &placement, &doors);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
             control::Settings {
                 config: config.clone(),
+                doors,
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -247,8 +246,8 @@ fn stop(cores: &[CoreHandle]) {
 /// Why a server did not start: what to do about it is in the text.
 #[derive(Debug)]
 pub enum StartError {
-    /// The keys of tokens cannot be had.
-    Keys(KeysError),
+    /// Keys, or other files that the configuration names, are not right.
+    Doors(DoorsError),
     /// The address for clients cannot be had.
     Listen {
         /// The address.
@@ -272,7 +271,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Keys(error) => error.fmt(f),
+            StartError::Doors(error) => error.fmt(f),
             StartError::Listen { address, cause } => {
                 write!(
                     f,
@@ -348,7 +347,7 @@ fn abandon(core: &str, cause: &str) -> ! {
 fn core_settings(
     config: &Config,
     kind: Kind,
-    tokens: Arc<Tokens>,
+    doors: Arc<Doors>,
     address: SocketAddr,
     clock: Clock,
 ) -> CoreSettings {
@@ -371,7 +370,7 @@ fn core_settings(
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
         },
-        tokens,
+        doors,
         clock,
     }
 }
@@ -396,7 +395,7 @@ fn announce(
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     placement: &[usize],
-    keys: KeySource,
+    doors: &Doors,
 ) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -413,13 +412,16 @@ fn announce(
             placement.len()
         ),
     }
-    match keys {
+    match doors.keys {
         KeySource::Random => info!("tokens: a random key"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
         }
+    }
+    if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {
+        info!("logins: {} users of {}", users.count(), file.display());
     }
     let limits = &config.limits;
     info!(

@@ -5,6 +5,7 @@
 
 use crate::app::{App, LateAnswer};
 pub use crate::app::{Hits, Scratch};
+use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -25,11 +26,21 @@ pub enum Kind {
 
 impl Kind {
     /// A session of this kind, for a connection that was just upgraded.
-    pub fn begin(self, ids: &mut SessionIds, settings: &Settings, now: Now) -> Session {
+    /// `claims` are those of whoever the request itself has shown to be somebody.
+    pub fn begin(
+        self,
+        ids: &mut SessionIds,
+        settings: &Settings,
+        now: Now,
+        claims: Option<Box<Claims>>,
+    ) -> Session {
         match self {
-            Kind::SocketCluster => {
-                Session::SocketCluster(socketcluster::session::Session::new(ids.next_id(), settings, now))
-            }
+            Kind::SocketCluster => Session::SocketCluster(socketcluster::session::Session::new(
+                ids.next_id(),
+                settings,
+                now,
+                claims,
+            )),
             Kind::Echo => Session::Echo(Echo(())),
         }
     }

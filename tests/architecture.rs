@@ -9,9 +9,11 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   app login
+//!   app
+//!   doors
+//!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync keys
+//!   config metrics machine log clock slab sync client
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 /// For each module at the top of `src`: the modules it may import besides itself.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
+        ("client", &[][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
@@ -32,14 +35,14 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
-        ("keys", &["auth", "config"][..]),
-        ("app", &["auth", "clock", "decision"][..]),
         ("login", &["auth", "clock", "config", "metrics"][..]),
+        ("doors", &["auth", "clock", "config", "login"][..]),
+        ("app", &["auth", "clock", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision"][..],
+            &["app", "auth", "clock", "config", "decision", "doors"][..],
         ),
         (
             "session",
@@ -53,9 +56,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "app",
                 "auth",
                 "broker",
+                "client",
                 "clock",
                 "config",
                 "decision",
+                "doors",
                 "http",
                 "login",
                 "machine",
@@ -68,7 +73,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "keys", "login"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
         ),
         (
             "server",
@@ -80,9 +85,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "control",
                 "cores",
-                "keys",
+                "doors",
                 "log",
-                "login",
                 "machine",
                 "session",
                 "transport",
@@ -91,8 +95,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "keys", "log", "login", "machine",
-                "server",
+                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
             ][..],
         ),
         ("main", &["cli"][..]),
@@ -107,6 +110,7 @@ const PURE: &[&str] = &[
     "socketcluster",
     "auth",
     "app",
+    "client",
     "decision",
     "session",
 ];

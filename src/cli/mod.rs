@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::config::load::{self, ConfigError, Sources};
 use crate::config::options::SETTINGS;
 use crate::control::Exit;
-use crate::keys::KeysError;
+use crate::doors::DoorsError;
 use crate::machine::cpus::Cpus;
 
 /// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
@@ -143,8 +143,8 @@ enum CliError {
     Usage(String),
     /// The settings are not right.
     Config(ConfigError),
-    /// The keys of tokens are not right.
-    Keys(KeysError),
+    /// Keys, or other files that the settings name, are not right.
+    Doors(DoorsError),
     /// Right by themselves, but not on this machine or for this command.
     Unfit(String),
     /// Standard output is gone.
@@ -157,7 +157,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => EX_USAGE,
-            CliError::Config(_) | CliError::Keys(_) | CliError::Unfit(_) => EX_CONFIG,
+            CliError::Config(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
             CliError::Output(_) | CliError::Server(_) => 1,
         }
     }
@@ -173,7 +173,7 @@ impl fmt::Display for CliError {
         match self {
             CliError::Usage(text) => write!(formatter, "{text} (see ringcast --help)"),
             CliError::Config(error) => error.fmt(formatter),
-            CliError::Keys(error) => error.fmt(formatter),
+            CliError::Doors(error) => error.fmt(formatter),
             CliError::Unfit(text) | CliError::Server(text) => formatter.write_str(text),
             CliError::Output(error) => write!(formatter, "cannot write the answer: {error}"),
         }
@@ -192,9 +192,9 @@ impl From<ConfigError> for CliError {
     }
 }
 
-impl From<KeysError> for CliError {
-    fn from(error: KeysError) -> CliError {
-        CliError::Keys(error)
+impl From<DoorsError> for CliError {
+    fn from(error: DoorsError) -> CliError {
+        CliError::Doors(error)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
         },
     )
     .map_err(|error| match error {
-        StartError::Keys(keys) => CliError::Keys(keys),
+        StartError::Doors(error) => CliError::Doors(error),
         StartError::Listen { .. }
         | StartError::Admin { .. }
         | StartError::Control(_)

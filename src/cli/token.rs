@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::CliError;
 use crate::clock::Clock;
 use crate::config::load::Sources;
-use crate::keys::{self, KeySource};
+use crate::doors::{Doors, KeySource};
 
 /// The token that is wanted.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
     let config = sources.load()?.config;
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
-    let (tokens, source) = keys::tokens(&config)?;
-    match source {
+    let doors = Doors::open(&config)?;
+    match doors.keys {
         KeySource::Shared | KeySource::Files => {}
         KeySource::Random => {
             return Err(CliError::Unfit(
@@ -89,7 +89,8 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
         }
         Some(seconds) => Some(seconds),
     };
-    let token = tokens
+    let token = doors
+        .tokens
         .sign(&wanted.claims, expires, Clock::begin().now().unix_ms)
         .map_err(|error| CliError::Unfit(format!("the token cannot be signed: {error}")))?;
     writeln!(out, "{token}")?;

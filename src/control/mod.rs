@@ -28,13 +28,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
+use crate::doors::Doors;
 use reload::Reload;
 pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub signals: SignalsFrom,
     /// What SIGHUP reloads; without it SIGHUP is only logged.
     pub reload: Option<Reload>,
+    /// What decides who may come in, as the cores were given it.
+    pub doors: Arc<Doors>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -80,6 +83,9 @@ pub struct ControlHandle(Arc<watch::Sender<Wish>>);
 struct Shared {
     cores: Vec<CoreHandle>,
     config: Config,
+    /// What the cores decide by. Locked by whoever changes it until all cores have been told, so that two changes
+    /// reach all of them in the same order.
+    doors: Mutex<Arc<Doors>>,
     clock: Clock,
     start_unix_ms: u64,
     /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
@@ -157,6 +163,7 @@ impl Control {
         let shared = Arc::new(Shared {
             cores,
             config: settings.config.clone(),
+            doors: Mutex::new(Arc::clone(&settings.doors)),
             clock: settings.clock,
             start_unix_ms: settings.clock.now().unix_ms,
             draining: AtomicBool::new(false),
@@ -208,7 +215,7 @@ impl Control {
                         info!("{name}: draining; a second one ends at once");
                         return None;
                     }
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => self.reload().await,
                 },
                 () = wished(&mut self.wishes) => {
                     info!("draining, as asked by the process itself");
@@ -217,7 +224,7 @@ impl Control {
                 // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
                 _ = look.tick() => if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
                     error!("a core has ended by itself: this is a bug; ending");
-                    self.shared.order(Order::Stop);
+                    self.shared.order(&Order::Stop);
                     return Some(Exit::CoreLost);
                 },
             }
@@ -229,7 +236,7 @@ impl Control {
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
-        self.shared.order(Order::Drain { within });
+        self.shared.order(&Order::Drain { within });
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
         let mut look = interval(LOOK_EVERY_IN_DRAIN);
@@ -238,7 +245,7 @@ impl Control {
                 signal = signals.next() => match signal {
                     Signal::End { name, number } => {
                         warn!("{name} again: ending at once with {} connections", self.shared.connections());
-                        self.shared.order(Order::Stop);
+                        self.shared.order(&Order::Stop);
                         return Exit::CutShort { signal: number };
                     }
                     Signal::Reload => info!("SIGHUP: nothing is reloaded while draining"),
@@ -251,16 +258,16 @@ impl Control {
                 () = &mut overdue => {
                     let rest = self.shared.connections();
                     warn!("the drain is over: {rest} of {connections} connections are cut off");
-                    self.shared.order(Order::Stop);
+                    self.shared.order(&Order::Stop);
                     return Exit::Overdue;
                 }
             }
         }
     }
 
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         match &mut self.settings.reload {
-            Some(reload) => reload.run(),
+            Some(reload) => reload.run(&self.shared).await,
             None => info!("SIGHUP: there is nothing to reload in this process"),
         }
     }
@@ -286,11 +293,26 @@ impl Shared {
             .sum()
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: &Order) {
         for core in &self.cores {
             // A core that takes no orders has stopped, which its status says.
-            let _ = core.send(order);
+            let _ = core.send(order.clone());
         }
+    }
+
+    /// Changes what all cores decide by.
+    async fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
+        let mut doors = self.doors.lock().await;
+        *doors = Arc::new(change(&doors)?);
+        for core in &self.cores {
+            // One that is busy has orders waiting; nothing of this may be lost.
+            while let Err(error) = core.send(Order::Adopt(Arc::clone(&doors)))
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                sleep(LOOK_EVERY_IN_DRAIN).await;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,14 @@
-//! What SIGHUP reloads: the file is read again; the log filter takes effect, and other changes are named.
+//! What SIGHUP reloads: the configuration file and the files that it names are read again. The log filter and the doors
+//! take effect, and other changes are named.
 //!
 //! A file with an error changes nothing.
 
 use tracing::{info, warn};
 
+use super::Shared;
 use crate::config::load::{Loaded, Sources};
 use crate::config::options::SETTINGS;
+use crate::doors::{Doors, DoorsError};
 use crate::log::Filter;
 
 /// What a reload compares and changes.
@@ -21,41 +24,57 @@ pub struct Reload {
 
 impl Reload {
     /// Reads the configuration again and applies what can be applied.
-    pub fn run(&mut self) {
+    pub(super) async fn run(&mut self, shared: &Shared) {
         let loaded = match self.sources.load() {
             Ok(loaded) => loaded,
             Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
-        let (log, others) = changes(&self.loaded, &loaded);
-        if log {
-            match self.filter.replace(&loaded.config.log) {
-                Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),
-                Err(error) => warn!("SIGHUP: log: {error}"),
+        let reopen = |doors: &Doors| {
+            let doors = doors
+                .reopen(&loaded.config)?
+                .open_desk(&loaded.config, shared.clock)?;
+            for doubt in &doors.warnings {
+                warn!("{doubt}");
             }
+            Ok::<_, DoorsError>(doors)
+        };
+        if let Err(error) = shared.change_doors(reopen).await {
+            return warn!("SIGHUP: nothing is reloaded: {error}");
+        }
+        let others = changes(&self.loaded, &loaded);
+        match self.filter.replace(&loaded.config.log) {
+            Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),
+            Err(error) => warn!("SIGHUP: log: {error}"),
         }
         if others.is_empty() {
-            info!(
-                "SIGHUP: reloaded, log is {}; keys and all other settings are as at the start",
-                self.loaded.config.log
-            );
+            info!("SIGHUP: reloaded; all settings that need a restart are as at the start");
         } else {
             warn!(
-                "SIGHUP: only log is reloaded; these take effect at the next start: {}",
+                "SIGHUP: reloaded, but these take effect at the next start: {}",
                 others.join(", ")
             );
         }
     }
 }
 
-/// Whether the log filter has changed, and what else has.
-fn changes(before: &Loaded, after: &Loaded) -> (bool, Vec<&'static str>) {
-    let changed = SETTINGS
+/// Settings that take effect without a restart, as do the contents of the files that they name.
+const RELOADED: &[&str] = &[
+    "log",
+    "auth_key",
+    "auth_algorithm",
+    "auth_private_key_file",
+    "auth_public_key_file",
+    "password_file",
+];
+
+/// The settings that differ and need a restart.
+fn changes(before: &Loaded, after: &Loaded) -> Vec<&'static str> {
+    SETTINGS
         .iter()
-        .filter(|setting| setting.changed(&before.config, &after.config));
-    let (log, others): (Vec<_>, Vec<_>) = changed
+        .filter(|setting| setting.changed(&before.config, &after.config))
         .map(|setting| setting.name)
-        .partition(|name| *name == "log");
-    (!log.is_empty(), others)
+        .filter(|name| !RELOADED.contains(name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -63,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reload_tells_the_log_filter_from_what_needs_a_restart() {
+    fn a_reload_names_what_needs_a_restart() {
         let load = |flags: &[(&str, &str)]| {
             let flags = flags
                 .iter()
@@ -72,10 +91,15 @@ mod tests {
             Sources::new(flags, []).load().unwrap()
         };
         let before = load(&[("auth-key", "one")]);
-        assert_eq!(changes(&before, &before), (false, vec![]));
-        let after = load(&[("auth-key", "one"), ("log", "debug")]);
-        assert_eq!(changes(&before, &after), (true, vec![]));
-        let after = load(&[("auth-key", "two"), ("tcp-backlog", "1")]);
-        assert_eq!(changes(&before, &after), (false, vec!["auth_key", "tcp_backlog"]));
+        assert!(changes(&before, &before).is_empty());
+        let after = load(&[("auth-key", "two"), ("log", "debug"), ("tcp-backlog", "1")]);
+        assert_eq!(changes(&before, &after), ["tcp_backlog"]);
+    }
+
+    #[test]
+    fn what_takes_effect_without_a_restart_is_a_setting() {
+        for name in RELOADED {
+            assert!(SETTINGS.iter().any(|setting| setting.name == *name), "{name}");
+        }
     }
 }

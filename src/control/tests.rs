@@ -57,6 +57,7 @@ fn run(config: Config) -> Running {
         listener: Some(listener),
         signals: SignalsFrom::Elsewhere,
         reload: None,
+        doors: Arc::new(Doors::open(&Config::default()).unwrap()),
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);
@@ -81,6 +82,13 @@ impl Running {
 
     fn status(&self, head: &str) -> u16 {
         self.request(head)[9..12].parse().unwrap()
+    }
+
+    fn next_drain(&mut self) -> Duration {
+        match self.core.next_order() {
+            Order::Drain { within } => within,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn end(self) -> Exit {
@@ -165,12 +173,8 @@ fn readiness_follows_the_cores_and_ends_with_the_drain() {
     assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
     running.core.becomes(CoreStatus::Serving);
     running.handle.drain();
-    assert_eq!(
-        running.core.next_order(),
-        Order::Drain {
-            within: Config::default().drain
-        }
-    );
+    let within = running.next_drain();
+    assert_eq!(within, Config::default().drain);
     assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
     assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
     assert!(
@@ -190,13 +194,9 @@ fn a_drain_that_does_not_end_is_cut_off() {
     config.limits.close_timeout = Duration::from_millis(1);
     let mut running = run(config);
     running.handle.drain();
-    assert_eq!(
-        running.core.next_order(),
-        Order::Drain {
-            within: Duration::ZERO
-        }
-    );
-    assert_eq!(running.core.next_order(), Order::Stop);
+    let within = running.next_drain();
+    assert_eq!(within, Duration::ZERO);
+    assert!(matches!(running.core.next_order(), Order::Stop));
     assert_eq!(running.thread.join().unwrap().unwrap(), Exit::Overdue);
 }
 

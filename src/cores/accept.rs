@@ -9,6 +9,7 @@ use mio::{Interest, Token};
 use nix::errno::Errno;
 
 use crate::app::App;
+use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limit;
 
@@ -105,7 +106,7 @@ impl<A: App> Core<A> {
             }
             self.loads.keep(core);
         }
-        self.adopt(stream, Some(peer));
+        self.adopt(stream, peer.into());
     }
 
     /// Takes in what other cores have sent.
@@ -114,7 +115,10 @@ impl<A: App> Core<A> {
             match self.hand_over.receive() {
                 Ok(stream) => {
                     self.metrics.hand_overs_received.add(1);
-                    let peer = stream.peer_addr().ok();
+                    // Who has gone already has no address any more.
+                    let peer = stream
+                        .peer_addr()
+                        .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
                     self.adopt(stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -130,10 +134,10 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn adopt(&mut self, stream: TcpStream, peer: Option<SocketAddr>) {
-        let phase = Phase::begin(self.now.uptime, peer, &self.limits);
+    fn adopt(&mut self, stream: TcpStream, client: ClientAddress) {
+        let phase = Phase::begin(self.now.uptime, &self.limits);
         let registry = self.poll.registry();
-        let registered = self.connections.insert(stream, phase, |stream, id| {
+        let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.
             registry.register(stream, id.token(), Interest::READABLE | Interest::WRITABLE)
         });

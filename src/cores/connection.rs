@@ -13,12 +13,11 @@
 //!
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
-use std::net::SocketAddr;
-
 use mio::Token;
 use mio::net::TcpStream;
 
 use crate::broker::Sequence;
+use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
@@ -39,6 +38,8 @@ pub(super) struct ConnectionId {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) id: ConnectionId,
+    /// Who is at the other end.
+    pub(super) client: ClientAddress,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
@@ -73,7 +74,6 @@ pub(super) enum Phase {
     /// The request head is not complete.
     Request {
         deadline: Uptime,
-        peer: Option<SocketAddr>,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -217,15 +217,15 @@ impl Connection {
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, peer: Option<SocketAddr>, limits: &Limits) -> Phase {
+    pub(super) fn begin(now: Uptime, limits: &Limits) -> Phase {
         Phase::Request {
             deadline: now + limits.request_timeout,
-            peer,
         }
     }
 }
 
-// As many as there are clients; and with this size a chunk of them (`slab.rs`) wastes nothing of the allocator's. A
-// build with debug assertions has 16 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 128 } else { 112 });
+// As many as there are clients; and with this size a chunk of them (`slab.rs`) wastes nothing of the allocator's. The
+// client's address is 18 of them: who it is must be known as long as it is here. A build with debug assertions has 16
+// bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 144 } else { 128 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

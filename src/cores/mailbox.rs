@@ -13,11 +13,14 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
+use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 
 /// What a core may be told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Order {
+    /// Decide by these from now on.
+    Adopt(Arc<Doors>),
     /// Accept no more, close every client within this time, then stop.
     Drain {
         /// Clients are closed one after the other over this time.

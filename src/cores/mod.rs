@@ -36,11 +36,12 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
-use crate::auth::Tokens;
 use crate::broker::{CoreBroker, Sequence};
+use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
+use crate::doors::Doors;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
@@ -86,7 +87,7 @@ pub(crate) struct CoreSettings {
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) doors: Arc<Doors>,
     pub(crate) clock: Clock,
 }
 
@@ -167,7 +168,8 @@ pub(crate) struct Core<A: App> {
 struct Lent<A> {
     kind: Kind,
     settings: Settings,
-    tokens: Arc<Tokens>,
+    /// Replaced by a reload.
+    doors: Arc<Doors>,
     app: A,
     scratch: Scratch,
     ids: SessionIds,
@@ -268,7 +270,7 @@ impl<A: App> Core<A> {
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,
-                tokens: settings.tokens,
+                doors: settings.doors,
                 app: parts.app,
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
@@ -285,18 +287,18 @@ impl<A: App> Lent<A> {
             now,
             address: id.token().0,
             settings: &self.settings,
-            tokens: &self.tokens,
+            doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
         }
     }
 
     fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now)
+        self.kind.begin(&mut self.ids, &self.settings, now, None)
     }
 
     /// Asks the application about an upgrade.
-    fn allow_upgrade(&mut self, request: &Request<'_>, peer: Option<SocketAddr>) -> Result<(), Refusal> {
+    fn allow_upgrade(&mut self, request: &Request<'_>, client: ClientAddress) -> Result<(), Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
         let many: Vec<_>;
         let count = request.headers().take(few.len() + 1).count();
@@ -313,7 +315,7 @@ impl<A: App> Lent<A> {
             path: request.path(),
             query: request.query().unwrap_or(""),
             headers,
-            peer,
+            peer: client.socket_address(),
         };
         self.app
             .upgrade(&upgrade)

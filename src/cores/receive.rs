@@ -191,10 +191,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let Phase::Request { peer, .. } = connection.phase else {
-            return Ok(());
-        };
-        self.lent.allow_upgrade(request, peer)?;
+        self.lent.allow_upgrade(request, connection.client)?;
         accepted.check_origin(&self.origins)?;
         let session = self.lent.new_session(self.now);
         let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);

@@ -152,6 +152,7 @@ impl<A: App> Core<A> {
     fn take_orders(&mut self) {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
+                Order::Adopt(doors) => self.lent.doors = doors,
                 Order::Drain { within } => {
                     self.mailbox.set_status(CoreStatus::Draining);
                     self.drain(within);

@@ -39,10 +39,11 @@ use super::rewrite;
 use super::version::Version;
 use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
 pub use crate::app::{SessionId, SessionIds};
-use crate::auth::{Claims, Tokens};
+use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::config::Protocol;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
+use crate::doors::Doors;
 
 /// What an operator can set.
 #[derive(Clone, Debug)]
@@ -90,8 +91,8 @@ pub struct Environment<'a, A: App> {
     pub address: usize,
     /// What an operator can set.
     pub settings: &'a Settings,
-    /// Signs and checks tokens.
-    pub tokens: &'a Tokens,
+    /// Who may come in.
+    pub doors: &'a Doors,
     /// The application of this core.
     pub app: &'a mut A,
     /// The buffers of this core.
@@ -126,14 +127,15 @@ enum State {
 }
 
 impl Session {
-    /// The session of a connection that was just upgraded.
-    pub fn new(id: SessionId, settings: &Settings, now: Now) -> Session {
+    /// The session of a connection that was just upgraded. `claims` are those of whoever the request itself has shown
+    /// to be somebody: they hold from the handshake on, unless it brings a token.
+    pub fn new(id: SessionId, settings: &Settings, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session {
             id,
             version: Version::new(settings.protocol),
             state: State::AwaitingHandshake { created: now.uptime },
             heard: now.uptime,
-            claims: None,
+            claims,
             calls: None,
         }
     }

@@ -22,8 +22,10 @@ impl Session {
             State::AwaitingHandshake { created } => Some(created),
             State::Open { .. } | State::Ended => None,
         };
-        // No token is no error here.
-        let verified = handshake_token(data).map(|token| token.verify(env));
+        // No token is no error here. What the client brought with its request holds unless it offers one.
+        let offered = handshake_token(data).map(|token| token.verify(env));
+        let brought = first.and_then(|_| self.claims.take()).map(|claims| Ok(*claims));
+        let verified = offered.or(brought);
         if first.is_some() {
             let claims = verified.as_ref().and_then(|result| result.as_ref().ok());
             let mut peer = Peer::new(self.id, claims, None, env.scratch);

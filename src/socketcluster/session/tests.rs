@@ -7,13 +7,14 @@ use crate::app::{
     Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Post, Publication, Returned,
     Undelivered,
 };
+use crate::auth::Tokens;
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
 struct Client<A: App> {
     session: Session,
     settings: Settings,
-    tokens: Tokens,
+    doors: Doors,
     app: A,
     scratch: Scratch,
     now: Now,
@@ -49,9 +50,9 @@ impl<A: App> Client<A> {
             unix_ms: 1_000_000_000,
         };
         Client {
-            session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now),
+            session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now, None),
             settings,
-            tokens: tokens(),
+            doors: Doors::with_tokens(tokens()),
             app,
             scratch: Scratch::with_post(Arc::new(Full)),
             now,
@@ -111,7 +112,7 @@ impl<A: App> Client<A> {
             now: self.now,
             address: 0,
             settings: &self.settings,
-            tokens: &self.tokens,
+            doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
         };
@@ -515,6 +516,44 @@ fn a_good_token_authenticates_from_the_start() {
     assert_eq!(
         client.text(r#"{"event":"who","cid":2}"#),
         [r#"{"rid":2,"data":{"user":"bob","exp":1000010,"iat":1000000}}"#]
+    );
+}
+
+/// A session whose request has shown that it is Ann's.
+fn brought() -> Client<Probe> {
+    let mut client = Client::new(Probe::default());
+    let claims = tokens()
+        .verify(&token(r#"{"user":"ann"}"#), 1_000_000_000)
+        .unwrap();
+    client.session.claims = Some(Box::new(claims));
+    client
+}
+
+#[test]
+fn who_the_request_has_shown_to_be_somebody_is_authenticated_by_the_first_handshake_without_a_token() {
+    let mut client = brought();
+    let outcome = client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
+    assert!(outcome.0[0].ends_with(r#""isAuthenticated":true}}"#));
+    let who = client.text(r#"{"event":"who","cid":2}"#);
+    assert_eq!(who, [r#"{"rid":2,"data":{"user":"ann","iat":1000000}}"#]);
+    client.text(r##"{"event":"#handshake","data":{},"cid":3}"##);
+    assert_eq!(client.text(r#"{"event":"who","cid":4}"#), [r#"{"rid":4}"#]);
+}
+
+#[test]
+fn an_offered_token_counts_more_than_what_the_request_has_shown() {
+    let mut client = brought();
+    client.text(&good());
+    let who = client.text(r#"{"event":"who","cid":2}"#);
+    assert_eq!(
+        who,
+        [r#"{"rid":2,"data":{"user":"bob","exp":1000010,"iat":1000000}}"#]
+    );
+    let mut client = brought();
+    let outcome = client.text(r##"{"event":"#handshake","data":{"authToken":"x.y.z"},"cid":1}"##);
+    assert!(
+        outcome.0[0].ends_with(r#""isAuthenticated":false}}"#),
+        "{outcome:?}"
     );
 }
 

@@ -1,6 +1,6 @@
 //! From the configuration to the keys of tokens: reads the key files, or makes a random key.
 //!
-//! Called once at the start, by the server and by the command line. `auth` itself opens no file.
+//! `auth` itself opens no file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub enum KeySource {
 }
 
 /// Makes the keys that `config` asks for.
-pub fn tokens(config: &Config) -> Result<(Tokens, KeySource), KeysError> {
+pub(super) fn tokens(config: &Config) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;
     if let Some(public_file) = &config.auth_public_key_file {
         let public = read(public_file)?;
