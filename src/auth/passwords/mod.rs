@@ -23,3 +23,6 @@ pub use hash::{
     SALT_BYTES_PBKDF2,
 };
 pub use users::Users;
+
+#[cfg(test)]
+mod tests;
