@@ -19,11 +19,9 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`], [`doors`] |
-//! | tokens | [`auth`] |
-//! | addresses of clients | [`client`] |
-//! | tokens, password files | [`auth`] |
+//! | tokens, password files | [`auth`], [`doors`] |
 //! | who checks passwords, and how often | [`login`] |
+//! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |

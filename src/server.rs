@@ -100,7 +100,7 @@ impl Server {
         }
         raise_open_files_limit();
         let clock = Clock::begin();
-        let doors = Arc::new(Doors::open(config).map_err(StartError::Doors)?);
+        let doors = Doors::open(config).map_err(StartError::Doors)?;
         let placement = Cpus::of_this_process().placement(&config.cores);
         for doubt in doors.doubts(clock.now().unix_ms) {
             warn!("{doubt}");
@@ -138,6 +138,8 @@ impl Server {
             })
             .transpose()?;
         let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
+        // Before the cores have their CPUs, so that hashing runs where there is room.
+        let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
         let settings = core_settings(
             config,
             embedding.kind,
@@ -186,7 +188,7 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, &ports, admin_address, &placement, doors.keys);
+        announce(config, &ports, admin_address, &placement, &doors);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
@@ -455,7 +457,7 @@ fn raise_open_files_limit() {
 }
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], keys: KeySource) {
+fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], doors: &Doors) {
     let (listen, path) = (ports.main, &config.path);
     let served = match ports.main_tls {
         OnListen::Off => format!("ws://{listen}{path}"),
@@ -480,13 +482,16 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
             placement.len()
         ),
     }
-    match keys {
+    match doors.keys {
         KeySource::Random => info!("tokens: a random key"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
         }
+    }
+    if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {
+        info!("logins: {} users of {}", users.count(), file.display());
     }
     let limits = &config.limits;
     info!(

@@ -1,9 +1,11 @@
 //! Why the doors cannot be opened as configured.
 
 use std::fmt;
+use std::io;
 
 use super::KeysError;
 use super::tls::TlsError;
+use crate::login::PasswordFileError;
 
 /// Why there are no doors. Each is one line that says what to do.
 #[derive(Debug)]
@@ -12,6 +14,10 @@ pub enum DoorsError {
     Keys(KeysError),
     /// TLS cannot be spoken.
     Tls(TlsError),
+    /// The password file is not right.
+    Passwords(PasswordFileError),
+    /// The system refuses the threads that check passwords.
+    Desk(io::Error),
 }
 
 impl fmt::Display for DoorsError {
@@ -19,11 +25,21 @@ impl fmt::Display for DoorsError {
         match self {
             DoorsError::Keys(error) => error.fmt(formatter),
             DoorsError::Tls(error) => error.fmt(formatter),
+            DoorsError::Passwords(error) => error.fmt(formatter),
+            DoorsError::Desk(error) => {
+                write!(formatter, "login_threads: the system refuses a thread: {error}")
+            }
         }
     }
 }
 
 impl std::error::Error for DoorsError {}
+
+impl From<PasswordFileError> for DoorsError {
+    fn from(error: PasswordFileError) -> DoorsError {
+        DoorsError::Passwords(error)
+    }
+}
 
 impl From<KeysError> for DoorsError {
     fn from(error: KeysError) -> DoorsError {

@@ -14,8 +14,12 @@ use std::sync::Arc;
 pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
+use crate::auth::passwords::Users;
 use crate::client::origin::AllowedOrigins;
+use crate::clock::Clock;
 use crate::config::{Config, Proxies};
+use crate::login::backoff::{self, Policy};
+use crate::login::{self, LoginDesk};
 
 /// What decides who may come in.
 #[derive(Clone, Debug)]
@@ -32,6 +36,12 @@ pub struct Doors {
     pub allowed_origins: AllowedOrigins,
     /// Who may say whom a connection is from.
     pub proxies: Proxies,
+    /// Those who have a password; `None` if nobody can log in with one.
+    pub users: Option<Arc<Users>>,
+    /// Where passwords are checked, once it [is open](Doors::open_desk).
+    pub login: Option<LoginDesk>,
+    /// What is doubtful about the files that were read.
+    warnings: Vec<login::Warning>,
 }
 
 impl Doors {
@@ -53,7 +63,23 @@ impl Doors {
 
     /// What works but is hardly meant, each with what to do.
     pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
-        self.tls.as_ref().map_or_else(Vec::new, |tls| tls.doubts(unix_ms))
+        let mut doubts: Vec<_> = self.warnings.iter().map(ToString::to_string).collect();
+        if let Some(tls) = &self.tls {
+            doubts.extend(tls.doubts(unix_ms));
+        }
+        doubts
+    }
+
+    /// Opens the login desk if there are users and it is not open yet: for a server, which alone needs its threads.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn open_desk(mut self, config: &Config, clock: Clock) -> Result<Doors, DoorsError> {
+        if let (Some(users), None) = (&self.users, &self.login) {
+            let desk = LoginDesk::open(desk_settings(config), Arc::clone(users), clock);
+            self.login = Some(desk.map_err(DoorsError::Desk)?);
+        }
+        Ok(self)
     }
 
     /// Doors that know these tokens and nothing else.
@@ -66,6 +92,9 @@ impl Doors {
             origins: Config::default().origins,
             allowed_origins: AllowedOrigins::default(),
             proxies: Proxies::default(),
+            users: None,
+            login: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -77,6 +106,15 @@ impl Doors {
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        let (users, warnings) = match &config.password_file {
+            Some(file) => {
+                let (users, warnings) = login::read(file)?;
+                (Some(Arc::new(users)), warnings)
+            }
+            None => (None, Vec::new()),
+        };
+        let desk_before = before.and_then(|before| before.login.as_ref());
+        let login = desk_before.zip(users.as_ref());
         Ok(Doors {
             tokens,
             keys,
@@ -84,7 +122,24 @@ impl Doors {
             origins: config.origins.clone(),
             allowed_origins: config.allowed_origins.clone(),
             proxies: config.proxies.clone(),
+            login: login.map(|(desk, users)| desk.with_users(Arc::clone(users))),
+            users,
+            warnings,
         })
+    }
+}
+
+fn desk_settings(config: &Config) -> login::Settings {
+    let limits = &config.limits;
+    login::Settings {
+        threads: config.login_threads,
+        waiting_max: limits.logins_waiting_max,
+        policy: Policy {
+            failures_max: limits.login_failures_max,
+            delay_first: backoff::DELAY_FIRST,
+            delay_max: limits.login_backoff_max,
+            accounts_max: limits.login_accounts_max,
+        },
     }
 }
 
