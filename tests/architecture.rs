@@ -32,9 +32,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
-        ("auth", &["clock"][..]),
+        ("auth", &["clock", "config"][..]),
         ("doors", &["auth", "config"][..]),
-        ("app", &["auth", "clock", "decision"][..]),
+        ("app", &["auth", "clock", "config", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (

@@ -23,6 +23,7 @@ mod json_fault;
 mod jwt;
 mod keys;
 mod pem;
+pub mod rules;
 
 pub use error::{SignError, TokenError};
 pub use jwt::{Claims, Issued, Tokens};

@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod load;
 pub mod options;
+pub mod rules;
 pub mod secret;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use limits::{Limits, SlowConsumer};
+use rules::RuleSpec;
 use secret::Secret;
 
 /// All settings of a server.
@@ -55,6 +57,13 @@ pub struct Config {
     pub ack_timeout: Duration,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
+    /// What clients may do: the first rule that matches decides, and without one it is refused. Without any rules,
+    /// everything is allowed.
+    pub rules: Vec<RuleSpec>,
+    /// Rules that are tried out: what they would decide otherwise is counted, and not done.
+    pub shadow_rules: Vec<RuleSpec>,
+    /// What parts the segments of names in rules: one character of ASCII.
+    pub rules_separator: char,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
@@ -89,6 +98,9 @@ impl Default for Config {
             ping_timeout: Duration::from_millis(30_000),
             ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
+            rules: Vec::new(),
+            shadow_rules: Vec::new(),
+            rules_separator: '.',
             slow_consumer: SlowConsumer::Close,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,

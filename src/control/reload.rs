@@ -54,6 +54,7 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
+    "rules_separator",
 ];
 
 /// The settings that differ and need a restart.

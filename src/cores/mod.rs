@@ -9,6 +9,7 @@
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
+//!  rules.rs     what permissions ask of a core
 //! ```
 
 mod accept;
@@ -21,6 +22,7 @@ pub(crate) mod fd_table;
 pub(crate) mod mailbox;
 mod outbox;
 mod receive;
+mod rules;
 mod turn;
 mod wheel;
 
@@ -158,6 +160,7 @@ pub(crate) struct Core<A: App> {
     path: String,
     origins: String,
     lent: Lent<A>,
+    rules: rules::Watch,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
 }
@@ -274,6 +277,7 @@ impl<A: App> Core<A> {
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
             },
+            rules: rules::Watch::default(),
             mailbox: parts.mailbox,
             metrics,
         })

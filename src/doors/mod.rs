@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
+use crate::auth::rules::Rules;
 use crate::config::Config;
 
 /// What decides who may come in.
@@ -22,6 +23,8 @@ pub struct Doors {
     pub tokens: Arc<Tokens>,
     /// Where the keys of tokens are from.
     pub keys: KeySource,
+    /// What clients may do.
+    pub rules: Arc<Rules>,
 }
 
 impl Doors {
@@ -47,6 +50,7 @@ impl Doors {
         Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
+            rules: Arc::default(),
         }
     }
 
@@ -57,7 +61,13 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
-        Ok(Doors { tokens, keys })
+        let rules = Rules::compile(
+            &config.rules,
+            &config.shadow_rules,
+            config.rules_separator,
+            before.map(|before| &before.rules),
+        )?;
+        Ok(Doors { tokens, keys, rules })
     }
 }
 
