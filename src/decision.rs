@@ -76,6 +76,9 @@ pub enum Decision {
         /// What the session needs to word the messages.
         reason: Option<Span>,
     },
+    /// Look at each of this connection's channels again: from those for which `Session::may_keep` says no, unsubscribe
+    /// it and send it what `Session::forbidden` says.
+    CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish {
         /// The channel's name.
@@ -121,6 +124,7 @@ impl Decision {
             Decision::KickOutAll { reason } => Decision::KickOutAll {
                 reason: reason.map(span),
             },
+            Decision::CheckSubscriptions => Decision::CheckSubscriptions,
             Decision::Publish { channel, message } => Decision::Publish {
                 channel: span(channel),
                 message: span(message),
@@ -220,6 +224,7 @@ impl Decisions {
             | Decision::Unsubscribe { .. }
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
+            | Decision::CheckSubscriptions
             | Decision::Publish { .. }
             | Decision::Close { .. } => None,
         })

@@ -13,6 +13,7 @@ mod calls;
 mod deferred;
 mod error;
 mod peer;
+mod rule_hits;
 mod scratch;
 mod session_id;
 
@@ -25,6 +26,7 @@ pub(crate) use self::deferred::{LateAnswer, Owed, Post, Returned};
 pub use self::error::{AppError, Refusal, Refused};
 pub use self::peer::{Answer, Name, Peer, Publication, RawJson};
 pub(crate) use self::peer::{AnswerKind, PublicationKind};
+pub use self::rule_hits::RuleHits;
 pub use self::scratch::{Hits, Scratch};
 pub(crate) use self::scratch::{Order, Piece};
 pub use self::session_id::{SessionId, SessionIds};

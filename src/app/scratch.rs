@@ -7,6 +7,9 @@ use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
 use super::deferred::{Deferred, Owed, Post};
+use super::rule_hits::RuleHits;
+use crate::auth::rules::Decided;
+use crate::config::rules::Action;
 use crate::decision::CloseCode;
 
 /// The buffers of one core.
@@ -34,6 +37,7 @@ pub struct Scratch {
     post: Option<Arc<dyn Post>>,
     calls: CallsLeft,
     hits: Hits,
+    rule_hits: RuleHits,
 }
 
 /// Which calls the session that is running may still make.
@@ -63,6 +67,8 @@ pub struct Hits {
     pub client_calls: u64,
     /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
     pub heartbeats: u64,
+    /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
+    pub rules: bool,
 }
 
 impl Scratch {
@@ -82,6 +88,19 @@ impl Scratch {
     /// The limits met since the last call.
     pub fn take_hits(&mut self) -> Hits {
         std::mem::take(&mut self.hits)
+    }
+
+    /// What rules have refused since the last call.
+    pub fn take_rule_hits(&mut self) -> RuleHits {
+        std::mem::take(&mut self.rule_hits)
+    }
+
+    #[inline]
+    pub(crate) fn count_decided(&mut self, action: Action, decided: Decided) {
+        if !decided.verdict.allowed || !decided.shadow.allowed {
+            self.hits.rules = true;
+            self.rule_hits.count(action, decided);
+        }
     }
 
     pub(crate) fn count_json_depth_hit(&mut self) {

@@ -31,6 +31,9 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
         let value = value.as_deref().unwrap_or("not set");
         writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
     }
+    for (list, rules) in [("rules", &config.rules), ("shadow_rules", &config.shadow_rules)] {
+        writeln!(out, "{list}: {}", rules.len())?;
+    }
     let mut doubts: Vec<String> = config
         .doubts(cpus.usable())
         .iter()

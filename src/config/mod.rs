@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod load;
 pub mod options;
+pub mod rules;
 pub mod secret;
 pub mod tls;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
 use limits::{AcceptExcess, Limits, SlowConsumer};
+use rules::RuleSpec;
 use secret::Secret;
 use tls::Tls;
 
@@ -67,6 +69,13 @@ pub struct Config {
     pub ack_timeout: Duration,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
+    /// What clients may do: the first rule that matches decides, and without one it is refused. Without any rules,
+    /// everything is allowed.
+    pub rules: Vec<RuleSpec>,
+    /// Rules that are tried out: what they would decide otherwise is counted, and not done.
+    pub shadow_rules: Vec<RuleSpec>,
+    /// What parts the segments of names in rules: one character of ASCII.
+    pub rules_separator: char,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
     /// What happens to connections that come while there is no room, or too fast.
@@ -120,6 +129,9 @@ impl Default for Config {
             ping_timeout: Duration::from_millis(30_000),
             ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
+            rules: Vec::new(),
+            shadow_rules: Vec::new(),
+            rules_separator: '.',
             slow_consumer: SlowConsumer::Close,
             accept_excess: AcceptExcess::Wait,
             drain: Duration::from_secs(10),

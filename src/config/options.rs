@@ -149,6 +149,15 @@ fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
     text.parse().ok().map(Some)
 }
 
+/// What patterns are made of besides it means something else, or a letter.
+fn separator(text: &str) -> Option<char> {
+    let mut characters = text.chars();
+    let separator = characters
+        .next()
+        .filter(|found| found.is_ascii_punctuation() && !"*{}".contains(*found))?;
+    characters.next().is_none().then_some(separator)
+}
+
 /// A secret may not end in a line break: it came from `$(cat file)` gone wrong, and no client could know.
 fn secret(text: &str) -> Option<Secret> {
     let legal = !text.is_empty() && !text.contains(['\r', '\n']);
@@ -571,6 +580,17 @@ pub const SETTINGS: &[Setting] = &[
         "on or off",
         "Whether clients may publish",
     ),
+    setting!(
+        "rules_separator",
+        Text,
+        "one character such as . / : - or _",
+        "What parts the segments of channels and procedures in `[[rules]]`",
+        |config, text| {
+            config.rules_separator = separator(text)?;
+            Some(())
+        },
+        |config| config.rules_separator.to_string(),
+    ),
     word!(
         "slow_consumer",
         slow_consumer,
@@ -856,6 +876,7 @@ mod tests {
         for setting in SETTINGS {
             let other = [
                 "2",
+                "/",
                 "other",
                 "/other",
                 "10.0.0.1:1",

@@ -74,6 +74,7 @@ const RELOADED: &[&str] = &[
     "proxy_protocol",
     "x_forwarded_for",
     "password_file",
+    "rules_separator",
 ];
 
 /// The settings that differ and need a restart.

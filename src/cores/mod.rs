@@ -14,6 +14,7 @@
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them
+//!  rules.rs     what permissions ask of a core
 //! ```
 
 mod accept;
@@ -33,6 +34,7 @@ mod pace;
 mod preface;
 mod receive;
 pub(crate) mod report;
+mod rules;
 mod secure;
 mod turn;
 mod turned_away;
@@ -189,6 +191,7 @@ pub(crate) struct Core<A: App> {
     message_limits: message::Limits,
     path: String,
     lent: Lent<A>,
+    rules: rules::Watch,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
 }
@@ -310,6 +313,7 @@ impl<A: App> Core<A> {
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
             },
+            rules: rules::Watch::default(),
             mailbox: parts.mailbox,
             metrics,
         })

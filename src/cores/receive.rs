@@ -385,6 +385,9 @@ impl<A: App> Core<A> {
             self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
             self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
             self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
+            if hits.rules {
+                self.count_rule_hits();
+            }
         }
     }
 
@@ -477,6 +480,7 @@ impl<A: App> Core<A> {
                 self.send(id, OpCode::Text, decisions.bytes(message));
             }
             Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
+            Decision::CheckSubscriptions => self.check_subscriptions(id, decisions),
             Decision::Publish { channel, message } => {
                 if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
                     // Room is for those that have waited for it.
@@ -496,7 +500,7 @@ impl<A: App> Core<A> {
 
     /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
     /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
-    fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
+    pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
         if self.session(id).is_some() {
             self.connections.send(id, opcode, message);
         }
@@ -535,7 +539,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
+    pub(super) fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
         if self.session(id).is_none() {
             return UnsubscribeOutcome::NotSubscribed;
         }
@@ -570,7 +574,7 @@ impl<A: App> Core<A> {
     }
 
     /// The session of an open connection.
-    fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+    pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
             Phase::Preface { .. }
@@ -651,7 +655,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         Decision::Subscribe { .. }
         | Decision::Unsubscribe { .. }
         | Decision::KickOut { .. }
-        | Decision::KickOutAll { .. } => true,
+        | Decision::KickOutAll { .. }
+        | Decision::CheckSubscriptions => true,
         Decision::Send { .. }
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }

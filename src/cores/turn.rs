@@ -80,6 +80,9 @@ impl<A: App> Core<A> {
         self.resume_stalled();
         self.connections.lane = Lane::Bulk;
         self.visit_due();
+        if self.rules.has_unchecked() {
+            self.check_some();
+        }
         self.connections.lane = Lane::Prompt;
         if self.drain_some() {
             self.stopping = true;
@@ -165,7 +168,7 @@ impl<A: App> Core<A> {
     fn take_orders(&mut self) {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
-                Order::Adopt(doors) => self.lent.doors = doors,
+                Order::Adopt(doors) => self.adopt_doors(doors),
                 Order::Drain { within } => {
                     self.mailbox.set_status(CoreStatus::Draining);
                     self.drain(within);
@@ -387,6 +390,7 @@ impl<A: App> Core<A> {
             || self.late_answers_waiting
             || self.questions_waiting
             || self.accepting == Accepting::Ready
+            || self.rules.has_unchecked()
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {
             return Some(Duration::ZERO);

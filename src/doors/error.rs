@@ -5,6 +5,7 @@ use std::io;
 
 use super::KeysError;
 use super::tls::TlsError;
+use crate::config::rules::RuleFault;
 use crate::login::PasswordFileError;
 
 /// Why there are no doors. Each is one line that says what to do.
@@ -18,6 +19,8 @@ pub enum DoorsError {
     Passwords(PasswordFileError),
     /// The system refuses the threads that check passwords.
     Desk(io::Error),
+    /// A rule's pattern is none.
+    Rules(RuleFault),
 }
 
 impl fmt::Display for DoorsError {
@@ -29,6 +32,7 @@ impl fmt::Display for DoorsError {
             DoorsError::Desk(error) => {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
+            DoorsError::Rules(fault) => fault.fmt(formatter),
         }
     }
 }
@@ -38,6 +42,12 @@ impl std::error::Error for DoorsError {}
 impl From<PasswordFileError> for DoorsError {
     fn from(error: PasswordFileError) -> DoorsError {
         DoorsError::Passwords(error)
+    }
+}
+
+impl From<RuleFault> for DoorsError {
+    fn from(fault: RuleFault) -> DoorsError {
+        DoorsError::Rules(fault)
     }
 }
 

@@ -15,6 +15,7 @@ pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
 use crate::auth::passwords::Users;
+use crate::auth::rules::Rules;
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
 use crate::config::{Config, Proxies};
@@ -42,6 +43,8 @@ pub struct Doors {
     pub login: Option<LoginDesk>,
     /// What is doubtful about the files that were read.
     warnings: Vec<login::Warning>,
+    /// What clients may do.
+    pub rules: Arc<Rules>,
 }
 
 impl Doors {
@@ -95,6 +98,7 @@ impl Doors {
             users: None,
             login: None,
             warnings: Vec::new(),
+            rules: Arc::default(),
         }
     }
 
@@ -105,6 +109,12 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
+        let rules = Rules::compile(
+            &config.rules,
+            &config.shadow_rules,
+            config.rules_separator,
+            before.map(|before| &before.rules),
+        )?;
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
         let (users, warnings) = match &config.password_file {
             Some(file) => {
@@ -118,6 +128,7 @@ impl Doors {
         Ok(Doors {
             tokens,
             keys,
+            rules,
             tls,
             origins: config.origins.clone(),
             allowed_origins: config.allowed_origins.clone(),

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::limits::Limit;
+use crate::config::rules::Action;
 use crate::decision::CloseReason;
 
 /// A number that one thread writes and others read.
@@ -180,6 +181,14 @@ pub struct CoreMetrics {
     pub publish_to_write_seconds: Histogram,
     /// Ends of connections, by [`CloseReason::index`].
     pub closes: [Counter; CloseReason::COUNT],
+    /// What rules have refused, by [`Action::index`].
+    pub rules_denied: [Counter; Action::COUNT],
+    /// What was done and the shadow rules would refuse, by [`Action::index`].
+    pub rules_would_deny: [Counter; Action::COUNT],
+    /// What was refused and the shadow rules would allow, by [`Action::index`].
+    pub rules_would_allow: [Counter; Action::COUNT],
+    /// Subscriptions ended since the rules no longer allow them.
+    pub rules_kick_outs: Counter,
     /// Limits hit, by [`Limit::index`].
     pub limit_hits: [Counter; Limit::COUNT],
 }

@@ -14,6 +14,7 @@ use super::block::{CoreMetrics, Counter, Handshake, Histogram};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
+use crate::config::rules::Action;
 use crate::decision::CloseReason;
 
 /// One metric of a core.
@@ -470,6 +471,38 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "ringcast_rules_denied_total",
+        help: "What `[[rules]]` have refused, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_denied,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_deny_total",
+        help: "What was done and `[[shadow_rules]]` would refuse, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_deny,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_allow_total",
+        help: "What `[[rules]]` have refused and `[[shadow_rules]]` would allow, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_allow,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_kick_outs_total",
+        help: "Subscriptions ended since `[[rules]]` no longer allow them.",
+        values: Values::Counter(|block| &block.rules_kick_outs),
+    },
+    Metric {
         name: "ringcast_limit_hits_total",
         help: "Limits hit, by limit.",
         values: Values::Labelled {
@@ -529,6 +562,10 @@ mod tests {
             turn_seconds,
             publish_to_write_seconds,
             closes,
+            rules_denied,
+            rules_would_deny,
+            rules_would_allow,
+            rules_kick_outs,
             limit_hits,
         } = block;
         let single = [
@@ -560,6 +597,11 @@ mod tests {
             .into_iter()
             .chain(tls_handshakes)
             .chain(closes)
+            .chain([rules_kick_outs])
+            .chain(closes)
+            .chain(rules_denied)
+            .chain(rules_would_deny)
+            .chain(rules_would_allow)
             .chain(limit_hits)
         {
             counter.set(next);

@@ -17,6 +17,7 @@
 //!  handshake.rs  coming in          tokens.rs   offered, signed, expired
 //!  channels.rs   publish, subscribe  timers.rs   pings, silence
 //!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
+//!  permissions.rs  what rules let a client do
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -26,6 +27,7 @@ mod calls;
 mod channels;
 mod handshake;
 mod orders;
+mod permissions;
 mod timers;
 mod tokens;
 
@@ -42,6 +44,7 @@ pub use crate::app::{SessionId, SessionIds};
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::config::Protocol;
+use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
 use crate::doors::Doors;
 
@@ -127,7 +130,14 @@ enum State {
         created: Uptime,
     },
     /// The handshake is done.
-    Open { next_ping: Uptime },
+    Open {
+        next_ping: Uptime,
+        /// Whether it may hold subscriptions.
+        subscribed: bool,
+        /// Whether it had claims when its subscriptions were last looked at, and by which rules that was.
+        authenticated: bool,
+        rules: u32,
+    },
     /// The connection has ended.
     Ended,
 }
@@ -172,6 +182,9 @@ impl Session {
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
         };
+        if result.is_ok() {
+            self.keep_to_rules(env, decisions);
+        }
         end_message(result, decisions)
     }
 
@@ -200,6 +213,9 @@ impl Session {
             env,
             decisions,
         );
+        if result.is_ok() {
+            self.keep_to_rules(env, decisions);
+        }
         end_message(result, decisions)
     }
 
@@ -321,6 +337,18 @@ impl Session {
                 .map(|value| RawJson::new(passed_on(value.json, value.rare, &mut rewritten))),
         };
         let cid = event.cid.map(Number::text);
+        let action = if cid.is_some() {
+            Action::Invoke
+        } else {
+            Action::Transmit
+        };
+        // Version 14 clients say goodbye with this one: the protocol's, though it means nothing here.
+        let is_goodbye = cid.is_none() && event.name.is("#disconnect");
+        if !is_goodbye && !self.may(action, call.event.as_bytes(), env) {
+            env.scratch.rewritten = rewritten;
+            refuse(cid, &Refusal::silent(), Refused::Invoke, decisions);
+            return Ok(());
+        }
         if let Some(cid) = &cid {
             env.scratch.answering(cid.as_bytes(), self.owed().cloned());
         }

@@ -4,9 +4,10 @@
 //! Wire reference, sections 7 and 10.
 
 use super::tokens::tell_expired;
-use super::{Environment, Session, invalid_action, passed_on, refuse, send};
-use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refused};
+use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};
+use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refusal, Refused};
 use crate::clock::Now;
+use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
@@ -66,6 +67,12 @@ impl Session {
         decisions.write(|out| encode::kick_out(channel, reason.as_deref(), out))
     }
 
+    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away.
+    pub fn forbidden(&self, channel: &[u8], decisions: &mut Decisions) -> Span {
+        let reason = br#""The subscription is no longer allowed""#;
+        decisions.write(|out| encode::kick_out(channel, Some(reason), out))
+    }
+
     pub(super) fn publish<A: App>(
         &mut self,
         event: &Event<'_>,
@@ -92,6 +99,10 @@ impl Session {
             return Ok(());
         }
         tell_expired(expired, decisions);
+        if !self.may(Action::Publish, decisions.bytes(channel), env) {
+            refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
+            return Ok(());
+        }
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let data = value
             .members
@@ -138,6 +149,10 @@ impl Session {
             invalid_action(cid, &refusal, decisions);
             return Ok(());
         }
+        if !self.may(Action::Subscribe, decisions.bytes(channel), env) {
+            refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
+            return Ok(());
+        }
         let result = env.app.subscribe(
             Name::new(decisions.bytes(channel)),
             value.members.data.map(RawJson::new),
@@ -146,6 +161,9 @@ impl Session {
         self.settle(env)?;
         match (result, cid) {
             (Ok(()), Some(cid)) => {
+                if let State::Open { subscribed, .. } = &mut self.state {
+                    *subscribed = true;
+                }
                 let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
                 decisions.push(Decision::Subscribe {
                     channel,

@@ -140,6 +140,7 @@ impl<A: App> Client<A> {
                 Decision::Publish { channel, message } => {
                     format!("publish {} {}", text(channel), text(message))
                 }
+                Decision::CheckSubscriptions => "check subscriptions".into(),
                 Decision::KickOut { channel, message } => format!("kick {} {}", text(channel), text(message)),
                 Decision::KickOutAll { reason } => {
                     format!("kick all {}", reason.map_or_else(|| "-".into(), text))
