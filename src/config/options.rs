@@ -889,6 +889,7 @@ mod tests {
                 "192.0.2.1",
                 "refuse",
                 "auto",
+                "on",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))

@@ -596,7 +596,6 @@ mod tests {
         for counter in single
             .into_iter()
             .chain(tls_handshakes)
-            .chain(closes)
             .chain([rules_kick_outs])
             .chain(closes)
             .chain(rules_denied)
