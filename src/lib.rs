@@ -20,6 +20,8 @@
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
 //! | tokens | [`auth`], [`doors`] |
+//! | tokens | [`auth`] |
+//! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -58,6 +60,7 @@ pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control;

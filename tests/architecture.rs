@@ -12,7 +12,7 @@
 //!   app
 //!   doors
 //!   auth decision
-//!   config metrics machine log clock slab sync
+//!   config metrics machine log clock slab sync client
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 /// For each module at the top of `src`: the modules it may import besides itself.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
+        ("client", &[][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
@@ -53,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "app",
                 "auth",
                 "broker",
+                "client",
                 "clock",
                 "config",
                 "decision",
@@ -105,6 +107,7 @@ const PURE: &[&str] = &[
     "socketcluster",
     "auth",
     "app",
+    "client",
     "decision",
     "session",
 ];

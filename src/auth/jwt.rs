@@ -146,7 +146,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a genuine token says. `Debug` does not show it.
+/// What a genuine token says, or who else vouches for a client. `Debug` does not show it.
 #[derive(Clone, PartialEq)]
 pub struct Claims {
     json: String,
@@ -154,6 +154,11 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// What somebody else than a token vouches for: a JSON object, and its claim `exp` in seconds since 1970.
+    pub(crate) fn vouched(json: String, expires_at: Option<f64>) -> Claims {
+        Claims { json, expires_at }
+    }
+
     /// The payload, as JSON text: as it was signed, byte for byte. Usually an object, but a signer may sign any JSON
     /// value but `null`. What was signed without `typ: JWT` and is neither an object nor an array is a string.
     pub fn json(&self) -> &str {

@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 
 use crate::app::App;
+use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::config::tls::OnListen;
@@ -158,7 +159,7 @@ impl<A: App> Core<A> {
             }
             self.loads.keep(core);
         }
-        self.adopt(stream, Some(peer), port);
+        self.adopt(stream, peer.into(), port);
     }
 
     /// Takes in what other cores have sent.
@@ -167,7 +168,10 @@ impl<A: App> Core<A> {
             match self.hand_over.receive() {
                 Ok((stream, port)) => {
                     self.metrics.hand_overs_received.add(1);
-                    let peer = stream.peer_addr().ok();
+                    // Who has gone already has no address any more.
+                    let peer = stream
+                        .peer_addr()
+                        .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
                     self.adopt(stream, peer, Port::of_byte(port));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -183,10 +187,10 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn adopt(&mut self, stream: TcpStream, peer: Option<SocketAddr>, port: Port) {
-        let phase = Phase::begin(self.now.uptime, peer, port, &self.limits);
+    fn adopt(&mut self, stream: TcpStream, client: ClientAddress, port: Port) {
+        let phase = Phase::begin(self.now.uptime, port, &self.limits);
         let registry = self.poll.registry();
-        let registered = self.connections.insert(stream, phase, |stream, id| {
+        let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.
             registry.register(stream, id.token(), Interest::READABLE | Interest::WRITABLE)
         });

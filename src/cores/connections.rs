@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 
+use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::{Limit, SlowConsumer};
 use crate::decision::CloseReason;
@@ -92,6 +93,7 @@ impl Connections {
     pub(super) fn insert(
         &mut self,
         mut stream: TcpStream,
+        client: ClientAddress,
         phase: Phase,
         register: impl FnOnce(&mut TcpStream, ConnectionId) -> std::io::Result<()>,
     ) -> std::io::Result<ConnectionId> {
@@ -102,6 +104,7 @@ impl Connections {
         self.slab.insert(Connection {
             stream: Stream::plain(stream),
             id,
+            client,
             armed: Uptime::NEVER,
             lane: Lane::Idle,
             unread: false,
@@ -477,7 +480,12 @@ mod tests {
                 deadline: Uptime::NEVER,
             };
             connections
-                .insert(TcpStream::from_std(socket), phase, |_, _| Ok(()))
+                .insert(
+                    TcpStream::from_std(socket),
+                    ClientAddress::UNKNOWN,
+                    phase,
+                    |_, _| Ok(()),
+                )
                 .unwrap();
             peer
         });

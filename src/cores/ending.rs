@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{debug, error};
 
 use crate::app::App;
+use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason};
 use crate::metrics::block::Handshake;
@@ -133,15 +134,20 @@ impl<A: App> Core<A> {
             self.metrics.limit_hit(limit);
         }
         let (core, connection) = (self.id.index(), id.index());
+        let client = self
+            .connections
+            .get(id)
+            .map_or(ClientAddress::UNKNOWN, |connection| connection.client);
         match reason.blame() {
             Blame::Bug => error!(
                 core,
                 connection,
+                %client,
                 reason = reason.label(),
                 "connection closed by a fault of this server"
             ),
             Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App => {
-                debug!(core, connection, reason = reason.label(), "connection closed");
+                debug!(core, connection, %client, reason = reason.label(), "connection closed");
             }
         }
     }

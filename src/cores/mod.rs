@@ -28,7 +28,6 @@ mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
@@ -37,7 +36,9 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
+use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
+use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
@@ -294,12 +295,12 @@ impl<A: App> Lent<A> {
         }
     }
 
-    fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now, None)
+    fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        self.kind.begin(&mut self.ids, &self.settings, now, claims)
     }
 
     /// Asks the application about an upgrade.
-    fn allow_upgrade(&mut self, request: &Request<'_>, peer: Option<SocketAddr>) -> Result<(), Refusal> {
+    fn allow_upgrade(&mut self, request: &Request<'_>, client: ClientAddress) -> Result<(), Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
         let many: Vec<_>;
         let count = request.headers().take(few.len() + 1).count();
@@ -316,7 +317,7 @@ impl<A: App> Lent<A> {
             path: request.path(),
             query: request.query().unwrap_or(""),
             headers,
-            peer,
+            peer: client.socket_address(),
         };
         self.app
             .upgrade(&upgrade)

@@ -26,7 +26,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
-use super::secure::First;
+use super::secure::{self, First};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -203,12 +203,10 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let Phase::Request { peer, .. } = connection.phase else {
-            return Ok(());
-        };
-        self.lent.allow_upgrade(request, peer)?;
+        self.lent.allow_upgrade(request, connection.client)?;
         accepted.check_origin(&self.origins)?;
-        let session = self.lent.new_session(self.now);
+        let claims = secure::claims(&connection.stream);
+        let session = self.lent.new_session(self.now, claims);
         let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() {
             self.sessions_open += 1;
