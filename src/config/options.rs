@@ -678,6 +678,8 @@ mod tests {
                 "shared",
                 "HS512",
                 "debug",
+                "optional",
+                "on",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
