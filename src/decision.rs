@@ -315,6 +315,8 @@ pub enum CloseReason {
     RequestTimeout,
     /// The TLS handshake failed, or what came after it could not be decrypted.
     TlsFailed,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -341,11 +343,15 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Over its rates for too long.
+    RateExceeded,
+    /// No message for `idle_timeout`.
+    IdleTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 21;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -354,7 +360,8 @@ impl CloseReason {
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
             | CloseReason::RequestTimeout
-            | CloseReason::TlsFailed => return None,
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -365,6 +372,8 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::RateExceeded => 4029,
+            CloseReason::IdleTimeout => 4030,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
@@ -396,6 +405,9 @@ impl CloseReason {
         "draining",
         "application",
         "tls_failed",
+        "rate_exceeded",
+        "idle_timeout",
+        "bad_proxy_header",
     ];
 
     /// The place of this reason in tables of counters.
@@ -419,6 +431,9 @@ impl CloseReason {
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
             CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
+            CloseReason::BadProxyHeader => 20,
         }
     }
 
@@ -430,12 +445,15 @@ impl CloseReason {
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::RateExceeded => Some(Limit::RateGrace),
+            CloseReason::IdleTimeout => Some(Limit::IdleTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
             | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -453,15 +471,18 @@ impl CloseReason {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
             | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout => Blame::Peer,
-            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
-                Blame::Limit
-            }
+            CloseReason::MessageTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::SlowConsumer
+            | CloseReason::RateExceeded
+            | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
             CloseReason::SigningFailed => Blame::Bug,

@@ -22,6 +22,8 @@
 //! | tokens | [`auth`], [`doors`] |
 //! | tokens | [`auth`] |
 //! | addresses of clients | [`client`] |
+//! | tokens, password files | [`auth`] |
+//! | who checks passwords, and how often | [`login`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -69,6 +71,7 @@ pub mod decision;
 pub mod doors;
 pub mod http;
 pub mod log;
+pub mod login;
 mod machine;
 pub mod metrics;
 pub mod server;

@@ -23,14 +23,18 @@ use crate::app::App;
 use crate::app::builtin::Builtin;
 use crate::broker::broker;
 use crate::clock::Clock;
+use crate::config::limits::MemoryMax;
 use crate::config::tls::OnListen;
 use crate::config::{Config, FdTables};
+use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
+use crate::cores::admission::Admission;
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
+use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind};
@@ -133,7 +137,15 @@ impl Server {
                 listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
             })
             .transpose()?;
-        let settings = core_settings(config, embedding.kind, Arc::clone(&doors), ports.clone(), clock);
+        let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
+        let settings = core_settings(
+            config,
+            embedding.kind,
+            Arc::clone(&doors),
+            Arc::clone(&admission),
+            ports.clone(),
+            clock,
+        );
 
         // All that every thread must hold, before the first of them splits its descriptor table off.
         let count = placement.len();
@@ -155,7 +167,7 @@ impl Server {
         let parts = polls
             .into_iter()
             .zip(hand_overs)
-            .zip(Loads::new(count))
+            .zip(Loads::new(count, config.limits.connections_max))
             .zip(brokers)
             .zip(mailboxes);
         let parts =
@@ -181,6 +193,7 @@ impl Server {
             control::Settings {
                 config: config.clone(),
                 doors,
+                memory: memory_watch(config, admission),
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -372,14 +385,22 @@ fn abandon(core: &str, cause: &str) -> ! {
     std::process::exit(EXIT_CORE_FAILED);
 }
 
-fn core_settings(config: &Config, kind: Kind, doors: Arc<Doors>, ports: Ports, clock: Clock) -> CoreSettings {
+fn core_settings(
+    config: &Config,
+    kind: Kind,
+    doors: Arc<Doors>,
+    admission: Arc<Admission>,
+    ports: Ports,
+    clock: Clock,
+) -> CoreSettings {
     CoreSettings {
         ports,
         backlog: config.tcp_backlog,
         path: config.path.clone(),
-        origins: config.origins.clone(),
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
+        accept_excess: config.accept_excess,
+        admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,
         session: session::Settings {
@@ -389,12 +410,34 @@ fn core_settings(config: &Config, kind: Kind, doors: Arc<Doors>, ports: Ports, c
             handshake_timeout: config.limits.handshake_timeout,
             ack_timeout: config.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
+            client_calls_max: config.limits.client_calls_max,
+            channel_name_bytes_max: config.limits.channel_name_bytes_max,
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
         },
         doors,
         clock,
     }
+}
+
+/// What looks after `memory_bytes_max`, if there is such a limit.
+fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
+    let max_bytes = match config.limits.memory_bytes_max {
+        MemoryMax::Off => return None,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
+            Some(bytes) => bytes - bytes / 10,
+            None => {
+                warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
+                return None;
+            }
+        },
+    };
+    info!(
+        max_bytes,
+        "new connections are refused when so much memory is in use"
+    );
+    Some(MemoryWatch::new(max_bytes, KERNEL_BYTES, admission))
 }
 
 /// Takes as many descriptors as the system allows: one is needed for each connection.

@@ -11,7 +11,7 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
-pub use crate::socketcluster::session::{Environment, SessionIds, Settings};
+pub use crate::socketcluster::session::{Environment, SessionId, SessionIds, Settings};
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,14 @@ pub struct Echo(());
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
+    /// What its client is called, if it is called anything.
+    pub fn id(&self) -> Option<SessionId> {
+        match self {
+            Session::SocketCluster(session) => Some(session.id()),
+            Session::Echo(_) => None,
+        }
+    }
+
     /// Takes a whole message.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   app
+//!   app login
 //!   doors
 //!   auth decision
 //!   config metrics machine log clock slab sync client
@@ -29,15 +29,16 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
-        ("config", &["log"][..]),
+        ("config", &["client", "log"][..]),
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
-        ("doors", &["auth", "config"][..]),
+        ("doors", &["auth", "client", "config"][..]),
         ("app", &["auth", "clock", "decision"][..]),
+        ("login", &["auth", "clock", "config", "metrics"][..]),
         ("http", &["config", "decision"][..]),
-        ("websocket", &["http", "config", "decision"][..]),
+        ("websocket", &["client", "http", "config", "decision"][..]),
         (
             "socketcluster",
             &["app", "auth", "clock", "config", "decision", "doors"][..],
@@ -60,6 +61,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "doors",
                 "http",
+                "login",
                 "machine",
                 "metrics",
                 "session",
@@ -70,7 +72,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "doors"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
         ),
         (
             "server",
@@ -84,6 +86,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "doors",
                 "log",
+                "login",
                 "machine",
                 "session",
                 "transport",
@@ -93,6 +96,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "login",
             ][..],
         ),
         ("main", &["cli"][..]),

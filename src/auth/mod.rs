@@ -22,6 +22,7 @@ mod json;
 mod json_fault;
 mod jwt;
 mod keys;
+pub mod passwords;
 mod pem;
 
 pub use error::{SignError, TokenError};

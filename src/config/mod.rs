@@ -16,7 +16,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use limits::{Limits, SlowConsumer};
+use crate::client::networks::Networks;
+use crate::client::origin::AllowedOrigins;
+use limits::{AcceptExcess, Limits, SlowConsumer};
 use secret::Secret;
 use tls::Tls;
 
@@ -33,6 +35,10 @@ pub struct Config {
     pub path: String,
     /// Origins that may connect, in the reference's syntax: `*:*`, or a list of `host:port`, `host:*`, `*:port`.
     pub origins: String,
+    /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
+    pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -59,6 +65,8 @@ pub struct Config {
     pub allow_client_publish: bool,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
+    /// What happens to connections that come while there is no room, or too fast.
+    pub accept_excess: AcceptExcess,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -73,6 +81,17 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// The proxies in front, and how they name the client that they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Their addresses. Nobody else is believed.
+    pub trusted: Networks,
+    /// Whether connections from them begin with a PROXY header; then all of them must.
+    pub proxy_protocol: bool,
+    /// Whether their `X-Forwarded-For` is heeded.
+    pub x_forwarded_for: bool,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -81,6 +100,8 @@ impl Default for Config {
             protocol: Protocol::Auto,
             path: "/socketcluster/".to_owned(),
             origins: "*:*".to_owned(),
+            allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             auth_key: None,
@@ -94,6 +115,7 @@ impl Default for Config {
             ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
             slow_consumer: SlowConsumer::Close,
+            accept_excess: AcceptExcess::Wait,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
@@ -121,7 +143,16 @@ impl Config {
         if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
             return Err(Conflict::TwoKeys);
         }
-        self.tls.check(self.listen, self.admin)
+        self.tls.check(self.listen, self.admin)?;
+        if self.proxies.trusted.is_empty() {
+            if self.proxies.proxy_protocol {
+                return Err(Conflict::NobodyTrusted("proxy_protocol"));
+            }
+            if self.proxies.x_forwarded_for {
+                return Err(Conflict::NobodyTrusted("x_forwarded_for"));
+            }
+        }
+        Ok(())
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -178,6 +209,8 @@ pub enum Conflict {
     TlsOnSameAddress(SocketAddr),
     /// The port for TLS is that for operators.
     TlsOnAdminAddress(SocketAddr),
+    /// This setting names clients by the word of proxies, and no proxy is believed.
+    NobodyTrusted(&'static str),
 }
 
 impl fmt::Display for Conflict {
@@ -215,6 +248,10 @@ impl fmt::Display for Conflict {
             Conflict::TlsOnAdminAddress(address) => write!(
                 formatter,
                 "tls_listen and admin are both {address}: give each its own port"
+            ),
+            Conflict::NobodyTrusted(setting) => write!(
+                formatter,
+                "{setting} is on without trusted_proxies: set the addresses of the proxies, which alone are believed"
             ),
         }
     }
@@ -478,6 +515,18 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         config.auth_key = Some(Secret::new("key"));
         assert_eq!(config.check(), Err(Conflict::TwoKeys));
+    }
+
+    #[test]
+    fn proxies_are_heeded_only_if_some_are_trusted() {
+        for (proxy_protocol, x_forwarded_for) in [(true, false), (false, true), (true, true)] {
+            let mut config = Config::default();
+            config.proxies.proxy_protocol = proxy_protocol;
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            assert!(matches!(config.check(), Err(Conflict::NobodyTrusted(_))));
+            config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
+            assert_eq!(config.check(), Ok(()));
+        }
     }
 
     #[test]

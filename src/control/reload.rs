@@ -58,6 +58,11 @@ const RELOADED: &[&str] = &[
     "tls_key_files",
     "tls_client_auth",
     "tls_client_ca_file",
+    "origins",
+    "allowed_origins",
+    "trusted_proxies",
+    "proxy_protocol",
+    "x_forwarded_for",
 ];
 
 /// The settings that differ and need a restart.

@@ -11,12 +11,15 @@ use nix::errno::Errno;
 use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
-use crate::config::limits::Limit;
+use crate::config::limits::{AcceptExcess, Limit};
 use crate::config::tls::OnListen;
+use crate::http::Refusal;
 use crate::transport::listener;
 
-use super::Core;
+use super::admission::Entry;
+use super::balance::NoRoom;
 use super::connection::Phase;
+use super::{Core, preface};
 
 /// Which port a socket came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,57 +110,119 @@ impl<A: App> Core<A> {
     }
 
     fn accept_one(&mut self) {
-        let Some(listener) = self.listeners.next_ready() else {
+        if !self.listeners.has_ready() {
             self.accepting = Accepting::Waiting;
             return;
-        };
-        if self.loads.least() >= self.connections_max {
-            self.pause_accepting(Limit::ConnectionsPerCore);
+        }
+        let place = self.find_place();
+        if let Err(Full { limit, until }) = place
+            && self.accept_excess == AcceptExcess::Wait
+        {
+            self.metrics.limit_hit(limit);
+            self.accepting = Accepting::Paused(until);
             return;
         }
-        match listener.socket.accept() {
-            Ok((stream, peer)) => {
-                let port = listener.port;
+        let Some(listener) = self.listeners.next_ready() else {
+            return;
+        };
+        let (port, accepted) = (listener.port, listener.socket.accept());
+        if let Err(error) = &accepted {
+            listener.is_ready = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        match (accepted, place) {
+            (Ok((stream, peer)), Ok(core)) => {
                 self.metrics.accepts.add(1);
-                self.place(stream, peer, port);
+                self.let_in(stream, peer, port, core);
             }
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EAGAIN) => listener.is_ready = false,
-                Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.pause_accepting(Limit::Descriptors);
+            (Ok((stream, _)), Err(Full { limit, .. })) => {
+                self.metrics.accepts.add(1);
+                self.turn_away(stream, port, limit, &Refusal::Busy);
+            }
+            (Err(error), place) => {
+                if let Ok(core) = place {
+                    self.loads.give_back(core);
+                    self.pace.take_back();
                 }
-                // The client has gone before it was accepted: the next one, please (accept(2), "Error handling").
-                Some(
-                    Errno::ECONNABORTED
-                    | Errno::EINTR
-                    | Errno::EPROTO
-                    | Errno::ENETDOWN
-                    | Errno::ENOPROTOOPT
-                    | Errno::EHOSTDOWN
-                    | Errno::EHOSTUNREACH
-                    | Errno::ENETUNREACH
-                    | Errno::ETIMEDOUT,
-                ) => {}
-                // Something that the next attempt would meet again.
-                _ => self.pause_accepting(Limit::Descriptors),
-            },
+                self.accept_failed(&error);
+            }
         }
     }
 
-    fn pause_accepting(&mut self, limit: Limit) {
+    /// A place for one more connection, on the core whose number it is.
+    fn find_place(&mut self) -> Result<usize, Full> {
+        let pause = self.now.uptime + ACCEPT_PAUSE;
+        let core = self.loads.assign(self.connections_max).map_err(|room| Full {
+            limit: match room {
+                NoRoom::Server => Limit::Connections,
+                NoRoom::Core => Limit::ConnectionsPerCore,
+            },
+            until: pause,
+        })?;
+        self.pace.pass(self.now.uptime).map_err(|until| {
+            self.loads.give_back(core);
+            Full {
+                limit: Limit::AcceptRate,
+                until,
+            }
+        })?;
+        Ok(core)
+    }
+
+    /// Takes a socket in for which there is a place.
+    fn let_in(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
+        if self.admission.memory_is_full() {
+            self.loads.give_back(core);
+            self.turn_away(stream, port, Limit::Memory, &Refusal::Busy);
+        } else {
+            self.place(stream, peer, port, core);
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        match error.raw_os_error().map(Errno::from_raw) {
+            // The other listener may have more.
+            Some(Errno::EAGAIN) => {}
+            // The client has gone before it was accepted: the next one, please (accept(2), "Error handling").
+            Some(
+                Errno::ECONNABORTED
+                | Errno::EINTR
+                | Errno::EPROTO
+                | Errno::ENETDOWN
+                | Errno::ENOPROTOOPT
+                | Errno::EHOSTDOWN
+                | Errno::EHOSTUNREACH
+                | Errno::ENETUNREACH
+                | Errno::ETIMEDOUT,
+            ) => {}
+            // No room (EMFILE, ENFILE, ENOBUFS, ENOMEM), or something else that the next attempt would meet again.
+            _ => {
+                self.metrics.limit_hit(Limit::Descriptors);
+                self.accepting = Accepting::Paused(self.now.uptime + ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    /// Answers a socket for which there is no room; where TLS is spoken there is nobody to read it.
+    fn turn_away(&mut self, stream: TcpStream, port: Port, limit: Limit, refusal: &Refusal) {
         self.metrics.limit_hit(limit);
-        self.accepting = Accepting::Paused(self.now.uptime + ACCEPT_PAUSE);
+        if self.ports.speak(port) == OnListen::Only {
+            return;
+        }
+        self.metrics.http_answers.add(1);
+        self.turned_away.add(stream, refusal, self.now.uptime);
     }
 
     /// Keeps the socket, or hands it to the lightest core.
-    fn place(&mut self, stream: TcpStream, peer: SocketAddr, port: Port) {
-        let core = self.loads.assign();
+    fn place(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
         if core != self.id.index() {
             if self.hand_over.send(core, &stream, port as u8).is_ok() {
                 self.metrics.hand_overs_sent.add(1);
                 return;
             }
-            self.loads.keep(core);
+            if !self.loads.keep(core, self.connections_max) {
+                self.turn_away(stream, port, Limit::ConnectionsPerCore, &Refusal::Busy);
+                return;
+            }
         }
         self.adopt(stream, peer.into(), port);
     }
@@ -188,7 +253,24 @@ impl<A: App> Core<A> {
     }
 
     fn adopt(&mut self, stream: TcpStream, client: ClientAddress, port: Port) {
-        let phase = Phase::begin(self.now.uptime, port, &self.limits);
+        // One of a trusted proxy is another's, and counted when it is known whose.
+        let counted = match self.lent.doors.proxies.trusted.contain(&client) {
+            true => Entry::Uncounted,
+            false => self.admission.enter(&client),
+        };
+        if counted == Entry::Refused {
+            self.loads.end();
+            self.turn_away(
+                stream,
+                port,
+                Limit::ConnectionsPerAddress,
+                &Refusal::TooManyConnections,
+            );
+            return;
+        }
+        let is_counted = counted == Entry::Counted;
+        let has_preface = preface::is_expected(&self.lent.doors, &client);
+        let phase = Phase::begin(self.now.uptime, port, has_preface, &self.limits);
         let registry = self.poll.registry();
         let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.
@@ -198,8 +280,14 @@ impl<A: App> Core<A> {
             // The system has no memory for one more watch; the socket is closed.
             self.metrics.limit_hit(Limit::Descriptors);
             self.loads.end();
+            if is_counted {
+                self.admission.leave(&client);
+            }
             return;
         };
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_counted = is_counted;
+        }
         self.metrics.connections.set(self.connections.len() as u64);
         self.arm(id);
         if let Some(draining) = &mut self.draining {
@@ -259,6 +347,10 @@ impl Listeners {
         self.open.clear();
     }
 
+    fn has_ready(&self) -> bool {
+        self.open.iter().any(|listener| listener.is_ready)
+    }
+
     fn next_ready(&mut self) -> Option<&mut Listener> {
         let count = self.open.len();
         let index = (0..count)
@@ -267,6 +359,13 @@ impl Listeners {
         self.next = index + 1;
         Some(&mut self.open[index])
     }
+}
+
+/// Why nobody may come now.
+struct Full {
+    limit: Limit,
+    /// When to look again.
+    until: Uptime,
 }
 
 /// The places of the listeners in the poll.

@@ -17,6 +17,7 @@ use crate::websocket::message::Receiver;
 
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
+use super::report::session_id;
 
 /// Clients being closed one after the other.
 #[derive(Debug)]
@@ -56,14 +57,15 @@ impl<A: App> Core<A> {
             deadline,
             fin_sent: false,
         };
+        let session = session_id(&connection.phase);
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Request { .. } => None,
+            Phase::Preface { .. } | Phase::Request { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
                     self.orphans.push_back((id, *stalled));
                 }
-                connection.held_back = false;
+                (connection.held_back, connection.limited, connection.meter) = (false, false, None);
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.
@@ -80,7 +82,12 @@ impl<A: App> Core<A> {
         if was_handshaking {
             self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
         }
+        self.connections.end_conflation(
+            id,
+            matches!(leave(reason), Leave::CloseFrame) && reason != CloseReason::SlowConsumer,
+        );
         self.count_end(id, reason);
+        self.note_end(id, session, reason);
         match (leave(reason), receiver) {
             (Leave::Drop, _) | (Leave::CloseFrame, None) => {
                 self.drop_socket(id);
@@ -169,8 +176,11 @@ impl<A: App> Core<A> {
 
     /// Gives the socket and the place back.
     pub(super) fn drop_socket(&mut self, id: ConnectionId) {
-        if self.connections.get(id).is_none() {
+        let Some(connection) = self.connections.get(id) else {
             return;
+        };
+        if connection.is_counted {
+            self.admission.leave(&connection.client);
         }
         self.connections.remove(id);
         self.wheel.disarm(id.index());
@@ -236,7 +246,7 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::RequestTimeout => Leave::Drop,
+        CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
@@ -253,6 +263,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::PongTimeout
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
+        | CloseReason::RateExceeded
+        | CloseReason::IdleTimeout
         | CloseReason::Draining
         | CloseReason::Application(_) => Leave::CloseFrame,
     }

@@ -5,25 +5,37 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
+//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
+//!  preface.rs   who a proxy says it is for
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
+//!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
+//!  report.rs    what operators are told of them
 //! ```
 
 mod accept;
+pub(crate) mod account;
+pub(crate) mod admission;
 pub(crate) mod balance;
+mod conflated;
 mod connection;
 mod connections;
 mod delivery;
 mod ending;
 pub(crate) mod fd_table;
 pub(crate) mod mailbox;
+mod meter;
 mod outbox;
+mod pace;
+mod preface;
 mod receive;
+pub(crate) mod report;
 mod secure;
 mod turn;
+mod turned_away;
 mod wheel;
 
 use std::collections::VecDeque;
@@ -40,7 +52,7 @@ use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
-use crate::config::limits::{Limits, SlowConsumer};
+use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
 use crate::http::{Refusal, Request, Status};
@@ -53,12 +65,17 @@ use crate::websocket::message;
 
 use accept::{Accepting, HAND_OVERS, Listeners};
 pub(crate) use accept::{Ports, WAKER};
+use admission::Admission;
 use balance::Loads;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
+use meter::Measures;
+use pace::Pace;
+use report::{Ends, Survey};
+use turned_away::TurnedAway;
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -82,9 +99,10 @@ pub(crate) struct CoreSettings {
     pub(crate) ports: Ports,
     pub(crate) backlog: i32,
     pub(crate) path: String,
-    pub(crate) origins: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) accept_excess: AcceptExcess,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
@@ -126,9 +144,18 @@ pub(crate) struct Core<A: App> {
     listeners: Listeners,
     accepting: Accepting,
     ports: Ports,
+    accept_excess: AcceptExcess,
+    pace: Pace,
+    admission: Arc<Admission>,
+    turned_away: TurnedAway,
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
+    questions_waiting: bool,
+    /// What is being looked for to answer one.
+    survey: Option<Survey>,
+    /// The last connections that have ended.
+    ends: Ends,
     loads: Loads,
     connections_max: u32,
     connections: Connections,
@@ -159,9 +186,9 @@ pub(crate) struct Core<A: App> {
     decisions: Decisions,
     frame_head: Vec<u8>,
     limits: Limits,
+    measures: Measures,
     message_limits: message::Limits,
     path: String,
-    origins: String,
     lent: Lent<A>,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
@@ -234,9 +261,16 @@ impl<A: App> Core<A> {
             listeners,
             accepting: Accepting::Waiting,
             ports: settings.ports,
+            accept_excess: settings.accept_excess,
+            pace: Pace::new(limits.accepts_per_second_max, cores),
+            admission: settings.admission,
+            turned_away: TurnedAway::default(),
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,
+            questions_waiting: false,
+            survey: None,
+            ends: Ends::new(),
             loads: parts.loads,
             connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
             connections: Connections::new(
@@ -266,9 +300,9 @@ impl<A: App> Core<A> {
                 message_bytes_max: limits.message_bytes_max as usize,
                 fragments_max: limits.fragments_max,
             },
+            measures: Measures::new(&limits),
             limits,
             path: settings.path,
-            origins: settings.origins,
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,

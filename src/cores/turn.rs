@@ -17,6 +17,7 @@ use crate::decision::CloseReason;
 use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
+use super::meter::Due;
 use super::{Core, Shared, wheel};
 
 impl<A: App> Core<A> {
@@ -47,6 +48,7 @@ impl<A: App> Core<A> {
     }
 
     fn turn(&mut self, events: &Events) {
+        self.connections.now = self.now.uptime;
         self.begin_delivering();
         // What an earlier turn left over comes first.
         for _ in 0..self.unfinished.len() {
@@ -67,6 +69,7 @@ impl<A: App> Core<A> {
             self.take_late_answers();
         }
         self.accept_batch();
+        self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
@@ -82,6 +85,9 @@ impl<A: App> Core<A> {
             self.stopping = true;
         }
         self.flush();
+        if self.questions_waiting {
+            self.answer_questions();
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -89,6 +95,7 @@ impl<A: App> Core<A> {
             token @ (LISTENER | TLS_LISTENER) => self.listener_ready(token),
             WAKER => {
                 self.late_answers_waiting = true;
+                self.questions_waiting = true;
                 self.take_orders();
             }
             HAND_OVERS => self.hand_overs_waiting = true,
@@ -128,7 +135,7 @@ impl<A: App> Core<A> {
         };
         has_ended
             || match &connection.phase {
-                Phase::Request { .. } => true,
+                Phase::Preface { .. } | Phase::Request { .. } => true,
                 Phase::Open(open) => !open.session.is_open(),
                 Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
             }
@@ -212,7 +219,7 @@ impl<A: App> Core<A> {
             open.session
                 .answer_late(answer, &mut self.lent.environment(self.now, id), &mut decisions);
         let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
-        self.count_hits();
+        self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
@@ -292,30 +299,45 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.deadline(&self.lent.settings) > now {
+        if connection.deadline(&self.lent.settings, &self.measures) > now {
             return;
         }
         match &mut connection.phase {
-            Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Preface { .. } | Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring is not silent by its own fault.
-                if let Some(stalled) = &connection.stalled {
+                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
+                if connection.stalled.is_some() || connection.limited {
                     open.session.excuse(self.now, &self.lent.settings);
-                    if stalled.is_ending() {
-                        return;
-                    }
                 }
+                if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
+                    return;
+                }
+                let due = match &mut connection.meter {
+                    None => Due::Nothing,
+                    Some(meter) => {
+                        let messages = connection.account.messages_in + connection.account.messages_out;
+                        meter.due(messages, &self.measures, now)
+                    }
+                };
+                if let Due::Close(reason) = due {
+                    self.close(id, reason);
+                    return;
+                }
+                connection.limited &= due != Due::Resume;
                 let mut decisions = std::mem::take(&mut self.decisions);
                 decisions.clear();
                 let result = open
                     .session
                     .timed_out(&mut self.lent.environment(self.now, id), &mut decisions);
-                self.count_hits();
+                self.count_hits(id);
                 self.carry_out(id, Stalled::new(decisions, result));
+                if due == Due::Resume {
+                    self.take_in_again(id);
+                }
             }
         }
     }
@@ -323,7 +345,7 @@ impl<A: App> Core<A> {
     /// Asks for a visit at the connection's deadline.
     pub(super) fn arm(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let deadline = connection.deadline(&self.lent.settings);
+            let deadline = connection.deadline(&self.lent.settings, &self.measures);
             connection.armed = self.wheel.arm(id.index(), deadline);
         }
     }
@@ -363,6 +385,7 @@ impl<A: App> Core<A> {
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
+            || self.questions_waiting
             || self.accepting == Accepting::Ready
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {
@@ -372,6 +395,9 @@ impl<A: App> Core<A> {
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
+        }
+        if let Some(due) = self.turned_away.next() {
+            until = until.min(due);
         }
         if !self.stalled.is_empty() || !self.orphans.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);

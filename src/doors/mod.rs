@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
-use crate::config::Config;
+use crate::client::origin::AllowedOrigins;
+use crate::config::{Config, Proxies};
 
 /// What decides who may come in.
 #[derive(Clone, Debug)]
@@ -25,6 +26,12 @@ pub struct Doors {
     pub keys: KeySource,
     /// What TLS connections begin with; `None` where nothing speaks TLS.
     pub tls: Option<tls::Tls>,
+    /// The reference's option: which origins may come in.
+    pub origins: String,
+    /// Which may come in, exactly.
+    pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
 }
 
 impl Doors {
@@ -56,6 +63,9 @@ impl Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
             tls: None,
+            origins: Config::default().origins,
+            allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
         }
     }
 
@@ -67,7 +77,14 @@ impl Doors {
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
-        Ok(Doors { tokens, keys, tls })
+        Ok(Doors {
+            tokens,
+            keys,
+            tls,
+            origins: config.origins.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            proxies: config.proxies.clone(),
+        })
     }
 }
 

@@ -160,6 +160,8 @@ pub struct CoreMetrics {
     pub deliveries_paused: Counter,
     /// Publications not delivered to a subscriber whose outbox was full.
     pub publications_skipped: Counter,
+    /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.
+    pub publications_conflated: Counter,
     /// Subscriptions held now (gauge).
     pub subscriptions: Counter,
     /// Publications in the ring that this core has not yet taken (gauge).

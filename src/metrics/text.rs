@@ -359,6 +359,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.publications_skipped),
     },
     Metric {
+        name: "ringcast_publications_conflated_total",
+        help: "Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.",
+        values: Values::Counter(|block| &block.publications_conflated),
+    },
+    Metric {
         name: "ringcast_subscriptions",
         help: "Subscriptions held now.",
         values: Values::Gauge(|block| &block.subscriptions),
@@ -380,7 +385,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_outbox_bytes",
-        help: "Bytes waiting in outboxes.",
+        help: "Bytes waiting in outboxes, and behind them.",
         values: Values::Gauge(|block| &block.outbox_bytes),
     },
     Metric {
@@ -457,6 +462,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -484,6 +490,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,

@@ -60,6 +60,10 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// Most calls of the server's that one client may leave unanswered.
     pub calls_max: u32,
+    /// Most calls of one client's that the application may owe an answer.
+    pub client_calls_max: u32,
+    /// Most bytes of a channel's name that a client subscribes or publishes to.
+    pub channel_name_bytes_max: u32,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
     /// How long tokens live for which the application says nothing else.
@@ -76,6 +80,8 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
             calls_max: 1000,
+            client_calls_max: 10_000,
+            channel_name_bytes_max: 1024,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
         }
@@ -140,6 +146,11 @@ impl Session {
         }
     }
 
+    /// What the client is called.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
     /// Whether the handshake is done and the end has not come.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
@@ -156,7 +167,7 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let result = match message {
-            Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env.now, decisions),
+            Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env, decisions),
             Message::Text(text) => self.receive_text(text, env, decisions),
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
@@ -178,8 +189,10 @@ impl Session {
             return Ok(());
         }
         self.begin(env);
-        env.scratch.answering(&late.cid);
+        env.scratch.answering(&late.cid, late.owed);
         let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
+        let owed = env.scratch.take_owed();
+        self.keep_owed(owed);
         self.settle(env)?;
         let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
         let result = self.carry_out_orders(
@@ -282,6 +295,17 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let expired = self.expire(env.now, decisions);
+        if let Some(cid) = event.cid
+            && self
+                .owed()
+                .is_some_and(|owed| owed.count() >= env.settings.client_calls_max as usize)
+        {
+            env.scratch.count_client_calls_hit();
+            let (id, limit) = (self.id, env.settings.client_calls_max);
+            let message = format!("Socket {id} tried to exceed the limit of {limit} calls without an answer");
+            invalid_action(Some(cid.text()), &message, decisions);
+            return Ok(());
+        }
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let mut decoded = Vec::new();
         let call = Call {
@@ -298,7 +322,7 @@ impl Session {
         };
         let cid = event.cid.map(Number::text);
         if let Some(cid) = &cid {
-            env.scratch.answering(cid.as_bytes());
+            env.scratch.answering(cid.as_bytes(), self.owed().cloned());
         }
         let mut peer = Peer::new(self.id, self.claims.as_deref(), expired, env.scratch);
         let answer = match &cid {
@@ -312,6 +336,8 @@ impl Session {
             }
         };
         env.scratch.rewritten = rewritten;
+        let owed = env.scratch.take_owed();
+        self.keep_owed(owed);
         self.settle(env)?;
         self.carry_out_orders(answer, env, decisions)
     }

@@ -85,8 +85,13 @@ impl Session {
             tell_expired(expired, decisions);
             return Ok(());
         };
-        tell_expired(expired, decisions);
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Publish", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            tell_expired(expired, decisions);
+            return Ok(());
+        }
+        tell_expired(expired, decisions);
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let data = value
             .members
@@ -129,6 +134,10 @@ impl Session {
             return Ok(());
         };
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Subscribe", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            return Ok(());
+        }
         let result = env.app.subscribe(
             Name::new(decisions.bytes(channel)),
             value.members.data.map(RawJson::new),
@@ -186,4 +195,21 @@ impl Session {
         let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
         Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
     }
+}
+
+/// Why a channel's name is refused, if it is longer than names may be.
+fn too_long<A: App>(
+    action: &str,
+    channel: Span,
+    env: &mut Environment<'_, A>,
+    decisions: &Decisions,
+) -> Option<String> {
+    let limit = env.settings.channel_name_bytes_max;
+    if decisions.bytes(channel).len() <= limit as usize {
+        return None;
+    }
+    env.scratch.count_channel_name_hit();
+    Some(format!(
+        "{action} channel name was longer than the limit of {limit} bytes"
+    ))
 }

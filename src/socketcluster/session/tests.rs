@@ -1602,6 +1602,7 @@ fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     let late = |cid: &[u8]| LateAnswer {
         address: 0,
         cid: cid.into(),
+        owed: None,
         answer: Box::new(|peer| {
             peer.transmit("t", &1);
             peer.reply("late")
