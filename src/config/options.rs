@@ -885,6 +885,8 @@ mod tests {
                 "shared",
                 "HS512",
                 "debug",
+                "optional",
+                "on",
                 "https://other.example",
                 "192.0.2.1",
                 "refuse",

@@ -50,6 +50,7 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
+use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
@@ -332,8 +333,8 @@ impl<A: App> Lent<A> {
         }
     }
 
-    fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now, None)
+    fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        self.kind.begin(&mut self.ids, &self.settings, now, claims)
     }
 
     /// Asks the application about an upgrade.

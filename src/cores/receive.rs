@@ -27,7 +27,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
-use super::secure::First;
+use super::secure::{self, First};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -243,7 +243,8 @@ impl<A: App> Core<A> {
             list: &doors.allowed_origins,
         };
         accepted.check_origin(origins, connection.stream.tls.is_some())?;
-        let session = self.lent.new_session(self.now);
+        let claims = secure::claims(&connection.stream);
+        let session = self.lent.new_session(self.now, claims);
         if session.is_open() {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
