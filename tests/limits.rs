@@ -79,6 +79,30 @@ fn one_message_over_the_burst_is_one_too_many() {
 }
 
 #[test]
+fn the_packets_of_an_array_count_as_the_messages_that_they_might_have_been() {
+    let server = Server::start(|config| {
+        config.limits.messages_per_second_max = 100;
+        config.limits.rate_burst = Duration::from_millis(200);
+        config.limits.rate_grace = Duration::ZERO;
+    });
+    let mut client = server.client();
+    let calls: Vec<_> = (0..100)
+        .map(|n| format!(r#"{{"event":"ping","cid":{}}}"#, 100 + n))
+        .collect();
+    let begin = now();
+    client.send_text(&format!("[{}]", calls.join(",")));
+    client.send_bytes(&pings(1));
+    // The array is one message, and what it has used up is waited for before the next one is read.
+    expect_pongs(&mut client, 100);
+    expect_pongs(&mut client, 1);
+    assert!(
+        now().duration_since(begin) >= Duration::from_millis(800),
+        "102 with a burst of 20"
+    );
+    assert!(server.limit_hits(Limit::MessagesPerSecond) >= 1);
+}
+
+#[test]
 fn a_message_larger_than_its_byte_rate_comes_through_in_pieces() {
     let server = Server::start(|config| {
         config.limits.bytes_per_second_max = 100_000;

@@ -30,7 +30,8 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
-    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
+    /// once more; 0 for any number.
     pub messages_per_second_max: u32,
     /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
     pub bytes_per_second_max: u64,

@@ -635,7 +635,7 @@ pub const SETTINGS: &[Setting] = &[
         "limits",
         [limits.messages_per_second_max],
         0 to 1000000000,
-        "Most messages a second from one connection; over it, it is not read until there is room. 0 for any number",
+        "Most messages a second from one connection, counting each packet of an array; over it, it is not read until there is room. 0 for any number",
     ),
     number!(
         "bytes_per_second_max",
