@@ -345,11 +345,13 @@ pub enum CloseReason {
     RateExceeded,
     /// No message for `idle_timeout`.
     IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -361,7 +363,7 @@ impl CloseReason {
             | CloseReason::TlsFailed => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -404,6 +406,7 @@ impl CloseReason {
         "tls_failed",
         "rate_exceeded",
         "idle_timeout",
+        "frame_too_big",
     ];
 
     /// The place of this reason in tables of counters.
@@ -429,6 +432,7 @@ impl CloseReason {
             CloseReason::TlsFailed => 17,
             CloseReason::RateExceeded => 18,
             CloseReason::IdleTimeout => 19,
+            CloseReason::FrameTooBig => 20,
         }
     }
 
@@ -437,6 +441,7 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
@@ -472,6 +477,7 @@ impl CloseReason {
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout => Blame::Peer,
             CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
             | CloseReason::RateExceeded

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest WebSocket message, in bytes. The reference allows 100 MiB.
     pub message_bytes_max: u32,
+    /// Largest frame, in bytes of its payload; 0 for as much as a message. The reference has no bound of its own for it.
+    pub frame_bytes_max: u32,
     /// Most fragments of one message, as in the reference.
     pub fragments_max: u32,
     /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
@@ -56,6 +58,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1024 * 1024,
+            frame_bytes_max: 0,
             fragments_max: 16_384,
             request_head_bytes_max: 16 * 1024 + 256,
             request_timeout: Duration::from_secs(60),
@@ -131,11 +134,13 @@ pub enum Limit {
     ChannelNameBytes,
     /// `client_calls_max`: the call is answered with an `InvalidActionError`.
     ClientCalls,
+    /// A frame over `frame_bytes_max`: closed with 1009.
+    FrameBytes,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 25;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -163,6 +168,7 @@ impl Limit {
         "idle_time",
         "channel_name_bytes",
         "client_calls",
+        "frame_bytes",
     ];
 
     /// The place in tables of counters.

@@ -561,6 +561,13 @@ pub const SETTINGS: &[Setting] = &[
         "Largest WebSocket message in bytes; a larger one closes its connection with 1009",
     ),
     number!(
+        "frame_bytes_max",
+        "limits",
+        [limits.frame_bytes_max],
+        0 to 1073741824,
+        "Largest WebSocket frame in bytes; a larger one closes its connection with 1009. 0 for as large as a message",
+    ),
+    number!(
         "fragments_max",
         "limits",
         [limits.fragments_max],
