@@ -352,11 +352,13 @@ pub enum CloseReason {
     RateExceeded,
     /// No message for `idle_timeout`.
     IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 22;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -369,7 +371,7 @@ impl CloseReason {
             | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -413,6 +415,7 @@ impl CloseReason {
         "rate_exceeded",
         "idle_timeout",
         "bad_proxy_header",
+        "frame_too_big",
     ];
 
     /// The place of this reason in tables of counters.
@@ -439,6 +442,7 @@ impl CloseReason {
             CloseReason::RateExceeded => 18,
             CloseReason::IdleTimeout => 19,
             CloseReason::BadProxyHeader => 20,
+            CloseReason::FrameTooBig => 21,
         }
     }
 
@@ -447,6 +451,7 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
@@ -484,6 +489,7 @@ impl CloseReason {
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout => Blame::Peer,
             CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
             | CloseReason::RateExceeded

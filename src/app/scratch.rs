@@ -65,6 +65,8 @@ pub struct Hits {
     pub channel_name_bytes: u64,
     /// Calls of clients refused: `Limit::ClientCalls`.
     pub client_calls: u64,
+    /// No limit: packets of arrays, which a rate counts as the messages that they might have been.
+    pub packets_of_arrays: u64,
     /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
     pub heartbeats: u64,
     /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
@@ -109,6 +111,10 @@ impl Scratch {
 
     pub(crate) fn count_heartbeat(&mut self) {
         self.hits.heartbeats += 1;
+    }
+
+    pub(crate) fn count_packet_of_array(&mut self) {
+        self.hits.packets_of_arrays += 1;
     }
 
     pub(crate) fn count_channel_name_hit(&mut self) {

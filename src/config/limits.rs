@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest WebSocket message, in bytes. The reference allows 100 MiB.
     pub message_bytes_max: u32,
+    /// Largest frame, in bytes of its payload; 0 for as much as a message. The reference has no bound of its own for it.
+    pub frame_bytes_max: u32,
     /// Most fragments of one message, as in the reference.
     pub fragments_max: u32,
     /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
@@ -39,7 +41,8 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
-    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
+    /// once more; 0 for any number.
     pub messages_per_second_max: u32,
     /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
     pub bytes_per_second_max: u64,
@@ -74,6 +77,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1024 * 1024,
+            frame_bytes_max: 0,
             fragments_max: 16_384,
             request_head_bytes_max: 16 * 1024 + 256,
             request_timeout: Duration::from_secs(60),
@@ -166,11 +170,13 @@ pub enum Limit {
     ChannelNameBytes,
     /// `client_calls_max`: the call is answered with an `InvalidActionError`.
     ClientCalls,
+    /// A frame over `frame_bytes_max`: closed with 1009.
+    FrameBytes,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 29;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -202,6 +208,7 @@ impl Limit {
         "idle_time",
         "channel_name_bytes",
         "client_calls",
+        "frame_bytes",
     ];
 
     /// The place in tables of counters.

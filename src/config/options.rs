@@ -646,6 +646,13 @@ pub const SETTINGS: &[Setting] = &[
         "Largest WebSocket message in bytes; a larger one closes its connection with 1009",
     ),
     number!(
+        "frame_bytes_max",
+        "limits",
+        [limits.frame_bytes_max],
+        0 to 1073741824,
+        "Largest WebSocket frame in bytes; a larger one closes its connection with 1009. 0 for as large as a message",
+    ),
+    number!(
         "fragments_max",
         "limits",
         [limits.fragments_max],
@@ -761,7 +768,7 @@ pub const SETTINGS: &[Setting] = &[
         "limits",
         [limits.messages_per_second_max],
         0 to 1000000000,
-        "Most messages a second from one connection; over it, it is not read until there is room. 0 for any number",
+        "Most messages a second from one connection, counting each packet of an array; over it, it is not read until there is room. 0 for any number",
     ),
     number!(
         "bytes_per_second_max",

@@ -255,6 +255,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
         | CloseReason::MessageTooBig
+        | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
         CloseReason::HandshakeTimeout
         | CloseReason::MessageBeforeHandshake

@@ -301,6 +301,10 @@ impl<A: App> Core<A> {
             frame_head: Vec::new(),
             message_limits: message::Limits {
                 message_bytes_max: limits.message_bytes_max as usize,
+                frame_bytes_max: match limits.frame_bytes_max {
+                    0 => limits.message_bytes_max,
+                    bytes => bytes.min(limits.message_bytes_max),
+                } as usize,
                 fragments_max: limits.fragments_max,
             },
             measures: Measures::new(&limits),

@@ -380,6 +380,9 @@ impl<A: App> Core<A> {
                 && let Some(meter) = &mut connection.meter
             {
                 meter.count_heartbeats(hits.heartbeats);
+                // The array itself has been counted as a message.
+                let packets = hits.packets_of_arrays;
+                meter.charge_messages(packets, &self.measures, self.now.uptime);
             }
             self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
             self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);

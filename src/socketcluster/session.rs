@@ -242,6 +242,7 @@ impl Session {
         match decode(text) {
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
             Decoded::Many(mut packets) => packets.try_for_each(|packet| {
+                env.scratch.count_packet_of_array();
                 self.receive_packet(&packet, env, decisions)?;
                 if decisions.bytes_len() > ANSWERS_BYTES_MAX {
                     return Err(CloseReason::MessageTooBig);
