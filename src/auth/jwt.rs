@@ -193,7 +193,7 @@ impl Claims {
 
     /// What these rules need to know of them: read at the first call, and again for other rules.
     #[inline]
-    pub(crate) fn facts(&mut self, rules: &Rules) -> &mut Facts {
+    pub fn facts(&mut self, rules: &Rules) -> &mut Facts {
         if self.facts.as_ref().is_none_or(|facts| !rules.made(facts)) {
             self.facts = Some(Box::new(rules.facts(&self.json)));
         }

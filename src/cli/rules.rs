@@ -143,7 +143,7 @@ fn explain(
             Reason::Decides(None) => "decides: it is about every name".to_owned(),
             Reason::Decides(Some(pattern)) => format!("decides: the name is one of {pattern}"),
         };
-        writeln!(out, "  {} {}", heading(index, spec), said)?;
+        writeln!(out, "  {}: {said}", heading(index, spec))?;
     }
     let Verdict { allowed, rule } = explanation.verdict;
     let verdict = if allowed { "allowed" } else { "denied" };
@@ -198,7 +198,7 @@ fn heading(index: usize, spec: &RuleSpec) -> String {
         format!(" on {}", names.join(", "))
     };
     format!(
-        "{}{line}: {} {}{on}:",
+        "{}{line}: {} {}{on}",
         index + 1,
         spec.effect.word(),
         actions.join(", ")
