@@ -19,9 +19,9 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`], [`doors`] |
-//! | tokens | [`auth`] |
+//! | tokens, password files | [`auth`], [`doors`] |
 //! | addresses of clients | [`client`] |
+//! | who checks passwords, and how often | [`login`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -69,6 +69,7 @@ pub mod decision;
 pub mod doors;
 pub mod http;
 pub mod log;
+pub mod login;
 mod machine;
 pub mod metrics;
 pub mod server;

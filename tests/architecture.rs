@@ -9,7 +9,7 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   app
+//!   app login
 //!   doors
 //!   auth decision
 //!   config metrics machine log clock slab sync client
@@ -36,6 +36,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("auth", &["clock"][..]),
         ("doors", &["auth", "config"][..]),
         ("app", &["auth", "clock", "decision"][..]),
+        ("login", &["auth", "clock", "config", "metrics"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
@@ -60,6 +61,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "doors",
                 "http",
+                "login",
                 "machine",
                 "metrics",
                 "session",
@@ -70,7 +72,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "doors"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
         ),
         (
             "server",
@@ -84,6 +86,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "doors",
                 "log",
+                "login",
                 "machine",
                 "session",
                 "transport",
@@ -92,7 +95,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "login", "machine",
+                "server",
             ][..],
         ),
         ("main", &["cli"][..]),

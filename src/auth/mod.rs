@@ -23,6 +23,7 @@ mod json;
 mod json_fault;
 mod jwt;
 mod keys;
+pub mod passwords;
 mod pem;
 
 pub use credentials::{CredentialFields, Credentials, NoCredentials};
