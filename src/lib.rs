@@ -20,8 +20,8 @@
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
 //! | tokens, password files | [`auth`], [`doors`] |
-//! | addresses of clients | [`client`] |
 //! | who checks passwords, and how often | [`login`] |
+//! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |

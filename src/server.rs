@@ -93,7 +93,10 @@ impl Server {
             control::hold_back().map_err(StartError::System)?;
         }
         raise_open_files_limit();
-        let doors = Arc::new(Doors::open(config).map_err(StartError::Doors)?);
+        let doors = Doors::open(config).map_err(StartError::Doors)?;
+        for doubt in &doors.warnings {
+            warn!("{doubt}");
+        }
         let placement = Cpus::of_this_process().placement(&config.cores);
         for address in [Some(config.listen), config.admin].into_iter().flatten() {
             if listener::is_served(address) {
@@ -113,6 +116,8 @@ impl Server {
             })
             .transpose()?;
         let clock = Clock::begin();
+        // Before the cores have their CPUs, so that hashing runs where there is room.
+        let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
         let settings = core_settings(
             config,
             embedding.kind,
@@ -160,13 +165,7 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(
-            config,
-            reservation.address(),
-            admin_address,
-            &placement,
-            doors.keys,
-        );
+        announce(config, reservation.address(), admin_address, &placement, &doors);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
@@ -396,7 +395,7 @@ fn announce(
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     placement: &[usize],
-    keys: KeySource,
+    doors: &Doors,
 ) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -413,13 +412,16 @@ fn announce(
             placement.len()
         ),
     }
-    match keys {
+    match doors.keys {
         KeySource::Random => info!("tokens: a random key"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
         }
+    }
+    if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {
+        info!("logins: {} users of {}", users.count(), file.display());
     }
     let limits = &config.limits;
     info!(

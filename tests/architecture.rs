@@ -9,8 +9,9 @@
 //!   control
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
-//!   app login
+//!   app
 //!   doors
+//!   login
 //!   auth decision
 //!   config metrics machine log clock slab sync client
 //! ```
@@ -34,9 +35,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock"][..]),
-        ("doors", &["auth", "config"][..]),
-        ("app", &["auth", "clock", "decision"][..]),
         ("login", &["auth", "clock", "config", "metrics"][..]),
+        ("doors", &["auth", "clock", "config", "login"][..]),
+        ("app", &["auth", "clock", "decision"][..]),
         ("http", &["config", "decision"][..]),
         ("websocket", &["http", "config", "decision"][..]),
         (
@@ -86,7 +87,6 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "doors",
                 "log",
-                "login",
                 "machine",
                 "session",
                 "transport",
@@ -95,8 +95,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "login", "machine",
-                "server",
+                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
             ][..],
         ),
         ("main", &["cli"][..]),

@@ -14,7 +14,7 @@ use crate::machine::cpus::Cpus;
 pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
     let loaded = sources.load()?;
     let config = &loaded.config;
-    Doors::open(config)?;
+    let doors = Doors::open(config)?;
     cores_exist(&config.cores, cpus.allowed())?;
     address_is_ours("listen", config.listen)?;
     if let Some(admin) = config.admin {
@@ -31,7 +31,10 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     for doubt in &doubts {
         writeln!(out, "warning: {doubt}")?;
     }
-    match doubts.len() {
+    for doubt in &doors.warnings {
+        writeln!(out, "warning: {doubt}")?;
+    }
+    match doubts.len() + doors.warnings.len() {
         0 => writeln!(out, "the settings are right")?,
         count => writeln!(
             out,

@@ -1,6 +1,7 @@
 //! Every bound of the server in one table: name, default, the metric that shows it being hit, and the outcome.
 //!
-//! The metric is `ringcast_limit_hits_total{limit="NAME"}` for all of them.
+//! The metric is `ringcast_limit_hits_total{limit="NAME"}` for all of them, but for those of logins, which are no core's:
+//! `ringcast_logins_total{outcome="NAME"}`.
 
 use std::time::Duration;
 
@@ -30,6 +31,16 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
+    /// Most logins that wait for their password to be checked; a further one is refused as `busy`.
+    pub logins_waiting_max: u32,
+    /// Failed logins of one user from one address that cost nothing; a further one is refused as `too_soon`. Four times
+    /// as many of an address, twenty times of a user.
+    pub login_failures_max: u32,
+    /// Longest time for which logins are refused as `too_soon`; whole milliseconds.
+    pub login_backoff_max: Duration,
+    /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
+    /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
+    pub login_accounts_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -50,6 +61,10 @@ impl Default for Limits {
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
+            logins_waiting_max: 64,
+            login_failures_max: 5,
+            login_backoff_max: Duration::from_secs(900),
+            login_accounts_max: 65_536,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }

@@ -43,6 +43,10 @@ pub struct Config {
     pub auth_private_key_file: Option<PathBuf>,
     /// A PEM file with the public key that checks tokens.
     pub auth_public_key_file: Option<PathBuf>,
+    /// Users and their passwords, as `ringcast passwd` and `mosquitto_passwd` write them; nobody logs in without it.
+    pub password_file: Option<PathBuf>,
+    /// Passwords that are checked at a time.
+    pub login_threads: u32,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -83,6 +87,8 @@ impl Default for Config {
             auth_algorithm: None,
             auth_private_key_file: None,
             auth_public_key_file: None,
+            password_file: None,
+            login_threads: 1,
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),

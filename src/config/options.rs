@@ -368,6 +368,23 @@ pub const SETTINGS: &[Setting] = &[
         auth_public_key_file,
         "PEM file of the public key that checks tokens",
     ),
+    setting!(
+        "password_file",
+        Text,
+        "the name of a file",
+        "File of users and passwords that `ringcast passwd` and `mosquitto_passwd` write; nobody logs in without it",
+        |config, text| {
+            config.password_file = Some(some_text(text)?.into());
+            Some(())
+        },
+        |config| file_shown(config.password_file.as_ref()),
+    ),
+    number!(
+        "login_threads",
+        [login_threads],
+        1 to 64,
+        "Passwords that are checked at a time, each on a thread beside the cores",
+    ),
     number!(
         "auth_default_expiry",
         [auth_default_expiry] in seconds,
@@ -523,6 +540,34 @@ pub const SETTINGS: &[Setting] = &[
         [limits.outbox_bytes_max],
         1 to 4294967295,
         "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
+    ),
+    number!(
+        "logins_waiting_max",
+        "limits",
+        [limits.logins_waiting_max],
+        1 to 65536,
+        "Most logins that wait for their password to be checked; a further one is refused as `busy`",
+    ),
+    number!(
+        "login_failures_max",
+        "limits",
+        [limits.login_failures_max],
+        1 to 1000000,
+        "Failed logins of a user from an address before others are refused as `too_soon`: 1 s, then twice as long each time; 4 times as many for an address",
+    ),
+    number!(
+        "login_backoff_ms_max",
+        "limits",
+        [limits.login_backoff_max] in milliseconds,
+        1 to 86400000,
+        "Longest time in milliseconds for which logins are refused as `too_soon`",
+    ),
+    number!(
+        "login_accounts_max",
+        "limits",
+        [limits.login_accounts_max],
+        2 to 16777216,
+        "Most addresses, and most users, whose failed logins are remembered; then those of longest ago are forgotten",
     ),
     number!(
         "ring_slots",

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::{Shared, health, stats};
+use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, Process};
@@ -121,7 +122,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
-    text::expose(&cores, process, &mut out);
+    let doors = shared.doors.lock().await;
+    let logins = doors.login.as_ref().map(LoginDesk::metrics);
+    text::expose(&cores, process, logins, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 
@@ -129,7 +132,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
 async fn statistics(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
-    Json(stats::collect(&shared))
+    Json(stats::collect(&shared).await)
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {

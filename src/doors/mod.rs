@@ -13,7 +13,11 @@ use std::sync::Arc;
 pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
+use crate::auth::passwords::Users;
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::login::backoff::{self, Policy};
+use crate::login::{self, LoginDesk};
 
 /// What decides who may come in.
 #[derive(Clone, Debug)]
@@ -22,6 +26,12 @@ pub struct Doors {
     pub tokens: Arc<Tokens>,
     /// Where the keys of tokens are from.
     pub keys: KeySource,
+    /// Those who have a password; `None` if nobody can log in with one.
+    pub users: Option<Arc<Users>>,
+    /// Where passwords are checked, once it [is open](Doors::open_desk).
+    pub login: Option<LoginDesk>,
+    /// What is doubtful about the files that were read.
+    pub warnings: Vec<login::Warning>,
 }
 
 impl Doors {
@@ -41,12 +51,27 @@ impl Doors {
         Doors::read(config, Some(self))
     }
 
+    /// Opens the login desk if there are users and it is not open yet: for a server, which alone needs its threads.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn open_desk(mut self, config: &Config, clock: Clock) -> Result<Doors, DoorsError> {
+        if let (Some(users), None) = (&self.users, &self.login) {
+            let desk = LoginDesk::open(desk_settings(config), Arc::clone(users), clock);
+            self.login = Some(desk.map_err(DoorsError::Desk)?);
+        }
+        Ok(self)
+    }
+
     /// Doors that know these tokens and nothing else.
     #[cfg(test)]
     pub(crate) fn with_tokens(tokens: Tokens) -> Doors {
         Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
+            users: None,
+            login: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -57,7 +82,36 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
-        Ok(Doors { tokens, keys })
+        let (users, warnings) = match &config.password_file {
+            Some(file) => {
+                let (users, warnings) = login::read(file)?;
+                (Some(Arc::new(users)), warnings)
+            }
+            None => (None, Vec::new()),
+        };
+        let desk_before = before.and_then(|before| before.login.as_ref());
+        let login = desk_before.zip(users.as_ref());
+        Ok(Doors {
+            tokens,
+            keys,
+            login: login.map(|(desk, users)| desk.with_users(Arc::clone(users))),
+            users,
+            warnings,
+        })
+    }
+}
+
+fn desk_settings(config: &Config) -> login::Settings {
+    let limits = &config.limits;
+    login::Settings {
+        threads: config.login_threads,
+        waiting_max: limits.logins_waiting_max,
+        policy: Policy {
+            failures_max: limits.login_failures_max,
+            delay_first: backoff::DELAY_FIRST,
+            delay_max: limits.login_backoff_max,
+            accounts_max: limits.login_accounts_max,
+        },
     }
 }
 

@@ -1,9 +1,12 @@
-//! The desk itself: its threads, what waits for them, and the users they know.
+//! The desk itself: its threads, and what waits for them.
+//!
+//! An attempt is judged by the users that its asker's handle knows: a reload gives the cores new handles of the same
+//! desk ([`LoginDesk::with_users`]), so that users change where all that decides changes, and what was counted stays.
 //!
 //! Invariants
 //! 1. [`LoginDesk::ask`] never waits: no lock, one bounded channel.
 //! 2. Every attempt that was taken is answered once, in the end; those that wait when the last handle is dropped, too.
-//! 3. The lock is held by the threads of the desk and by a reload, never while a password is checked, never by a core.
+//! 3. The lock is held by the threads of the desk alone, and never while a password is checked.
 
 #![expect(
     clippy::disallowed_types,
@@ -12,7 +15,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -30,6 +32,7 @@ use crate::metrics::logins::{LoginMetrics, LoginOutcome};
 #[derive(Clone)]
 pub struct LoginDesk {
     waiting: Sender<Job>,
+    users: Arc<Users>,
     office: Arc<Office>,
 }
 
@@ -50,6 +53,7 @@ pub struct Settings {
 /// An attempt on its way to a thread.
 struct Job {
     attempt: Attempt,
+    users: Arc<Users>,
     /// Nobody has such a name or password: checked, since that takes time, and refused.
     hopeless: bool,
     asked_ns: u64,
@@ -60,25 +64,18 @@ struct Job {
 struct Office {
     clock: Clock,
     metrics: LoginMetrics,
-    desk: Mutex<Desk>,
-}
-
-struct Desk {
-    users: Arc<Users>,
-    backoff: Backoff,
+    backoff: Mutex<Backoff>,
 }
 
 impl LoginDesk {
-    /// Opens a desk on threads of its own. They inherit signal mask and CPUs of the calling thread.
-    pub fn open(settings: Settings, users: Users, clock: Clock) -> io::Result<LoginDesk> {
+    /// Opens a desk on threads of its own. They inherit signal mask and CPUs of the calling thread,
+    /// which must not be a core.
+    pub fn open(settings: Settings, users: Arc<Users>, clock: Clock) -> io::Result<LoginDesk> {
         let (waiting, jobs) = bounded(settings.waiting_max.max(1) as usize);
         let office = Arc::new(Office {
             clock,
             metrics: LoginMetrics::default(),
-            desk: Mutex::new(Desk {
-                users: Arc::new(users),
-                backoff: Backoff::new(settings.policy),
-            }),
+            backoff: Mutex::new(Backoff::new(settings.policy)),
         });
         for index in 0..settings.threads.max(1) {
             let (jobs, office) = (jobs.clone(), Arc::clone(&office));
@@ -86,7 +83,11 @@ impl LoginDesk {
                 .name(format!("login {index}"))
                 .spawn(move || office.serve(&jobs))?;
         }
-        Ok(LoginDesk { waiting, office })
+        Ok(LoginDesk {
+            waiting,
+            users,
+            office,
+        })
     }
 
     /// Asks whether somebody is who he claims to be. Never waits; `answer` is called once, on a thread of the desk.
@@ -98,6 +99,7 @@ impl LoginDesk {
             attempt.user.len() > NAME_BYTES_MAX || attempt.password.expose().len() > PASSWORD_BYTES_MAX;
         let job = Job {
             attempt: if hopeless { cut(attempt) } else { attempt },
+            users: Arc::clone(&self.users),
             hopeless,
             asked_ns: self.office.clock.elapsed_ns(),
             answer,
@@ -110,10 +112,12 @@ impl LoginDesk {
         })
     }
 
-    /// Replaces all users at once. Attempts that are being checked are judged by those of before.
-    pub fn replace_users(&self, users: Users) {
-        // The old table, which may be large, is dropped outside of the lock.
-        let _before = std::mem::replace(&mut self.office.desk().users, Arc::new(users));
+    /// The same desk for other users, with the same threads and the same patience.
+    pub fn with_users(&self, users: Arc<Users>) -> LoginDesk {
+        LoginDesk {
+            users,
+            ..self.clone()
+        }
     }
 
     /// What has come of the attempts so far.
@@ -144,59 +148,49 @@ impl Office {
     }
 
     fn judge(&self, job: Job) {
-        let Job {
-            attempt:
-                Attempt {
-                    user,
-                    password,
-                    address,
-                },
-            hopeless,
-            asked_ns,
-            answer,
-        } = job;
-        let verdict = self.verdict(&user, &password, address, hopeless);
-        drop(password);
+        let verdict = self.verdict(&job);
+        let Job { asked_ns, answer, .. } = job;
         let outcome = match &verdict {
             Verdict::Welcome { .. } => LoginOutcome::Welcome,
             Verdict::Refused => LoginOutcome::Refused,
             Verdict::TooSoon { .. } => LoginOutcome::TooSoon,
         };
         {
-            let desk = self.desk();
+            let backoff = self.backoff();
             self.metrics.count(outcome);
             // Under the lock: the histogram takes one writer at a time.
             self.metrics
                 .seconds
                 .record_ns(self.clock.elapsed_ns().saturating_sub(asked_ns));
-            self.metrics.accounts_forgotten.set(desk.backoff.forgotten());
+            self.metrics.accounts_forgotten.set(backoff.forgotten());
         }
         answer(verdict);
     }
 
-    fn verdict(&self, user: &str, password: &Password, address: IpAddr, hopeless: bool) -> Verdict {
-        let (users, admitted) = {
-            let mut desk = self.desk();
-            let admitted = desk.backoff.admit(user, address, self.clock.now().uptime);
-            (Arc::clone(&desk.users), admitted)
-        };
+    fn verdict(&self, job: &Job) -> Verdict {
+        let Attempt {
+            user,
+            password,
+            address,
+        } = &job.attempt;
+        let admitted = self.backoff().admit(user, *address, self.clock.now().uptime);
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(retry_after) => return Verdict::TooSoon { retry_after },
         };
-        let right = users.verify(user, password.expose());
-        if !right || hopeless {
+        let right = job.users.verify(user, password.expose());
+        if !right || job.hopeless {
             return Verdict::Refused;
         }
-        self.desk().backoff.succeeded(admitted, self.clock.now().uptime);
+        self.backoff().succeeded(admitted, self.clock.now().uptime);
         Verdict::Welcome {
             claims: serde_json::json!({ "sub": user, "username": user }).to_string(),
         }
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
         // A panic while it was held leaves counts that are at worst one short.
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

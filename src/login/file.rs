@@ -24,10 +24,14 @@ pub fn read(file: &Path) -> Result<(Users, Vec<Warning>), PasswordFileError> {
     if mode & 0o004 != 0 {
         warnings.push(Warning::ReadByOthers(file.to_owned()));
     }
-    warnings.extend(parsed.ignored_lines().map(|line| Warning::Ignored {
-        file: file.to_owned(),
-        line,
-    }));
+    let mut ignored = parsed.ignored_lines();
+    if let Some(first) = ignored.next() {
+        warnings.push(Warning::Ignored {
+            file: file.to_owned(),
+            first,
+            more: ignored.count(),
+        });
+    }
     Ok((users, warnings))
 }
 
@@ -66,12 +70,14 @@ enum Cause {
 pub enum Warning {
     /// All users of this machine can copy the hashes.
     ReadByOthers(PathBuf),
-    /// A line that is no entry, no comment and not blank.
+    /// Lines that are no entries, no comments and not blank.
     Ignored {
         /// The file.
         file: PathBuf,
-        /// Counted from 1.
-        line: usize,
+        /// The first of them, counted from 1.
+        first: usize,
+        /// How many follow.
+        more: usize,
     },
 }
 
@@ -98,9 +104,9 @@ impl fmt::Display for Warning {
                 "password_file: {0} can be read by every user of this machine: chmod 600 {0}",
                 file.display()
             ),
-            Warning::Ignored { file, line } => write!(
+            Warning::Ignored { file, first, more } => write!(
                 formatter,
-                "password_file: {}: line {line} is ignored: it has no ':' and is no comment",
+                "password_file: {}: line {first} is ignored, and {more} more: no ':' and no comment",
                 file.display()
             ),
         }

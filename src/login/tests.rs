@@ -1,10 +1,10 @@
 //! The desk with real threads and real hashes.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::backoff::{DELAY_FIRST, Policy};
+use super::backoff::Policy;
 use super::*;
 use crate::auth::passwords::{PasswordFile, PasswordHash, Users};
 use crate::clock::Clock;
@@ -34,7 +34,7 @@ fn desk(failures_max: u32, waiting_max: u32) -> LoginDesk {
     };
     LoginDesk::open(
         settings,
-        users(&[("alice", "secret"), ("bob", "b")]),
+        Arc::new(users(&[("alice", "secret"), ("bob", "b")])),
         Clock::begin(),
     )
     .unwrap()

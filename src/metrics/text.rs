@@ -11,6 +11,7 @@
 use std::fmt::Write;
 
 use super::block::{CoreMetrics, Counter, Histogram};
+use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
@@ -61,8 +62,11 @@ pub struct Process {
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Appends everything to `out`.
-pub fn expose(cores: &[&CoreMetrics], process: Process, out: &mut String) {
+pub fn expose(cores: &[&CoreMetrics], process: Process, logins: Option<&LoginMetrics>, out: &mut String) {
     expose_process(cores.len(), process, out);
+    if let Some(logins) = logins {
+        expose_logins(logins, out);
+    }
     for metric in METRICS {
         head(out, metric.name, metric.kind(), metric.help);
         for (core, block) in cores.iter().enumerate() {
@@ -82,6 +86,9 @@ pub fn markdown() -> String {
         ..
     } in SOLOS
     {
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    for (name, kind, labels, help) in LOGINS {
         table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     }
     for metric in METRICS {
@@ -133,31 +140,39 @@ impl Metric {
                     );
                 }
             }
-            Values::Histogram(histogram) => histogram_samples(name, core, histogram(block), out),
+            Values::Histogram(histogram) => {
+                histogram_samples(name, &format!("core=\"{core}\""), histogram(block), out);
+            }
         }
     }
 }
 
-fn histogram_samples(name: &str, core: usize, histogram: &Histogram, out: &mut String) {
+fn histogram_samples(name: &str, labels: &str, histogram: &Histogram, out: &mut String) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let braced = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{labels}}}")
+    };
     let mut count: u64 = 0;
     for (bucket, added) in histogram.counts().into_iter().enumerate() {
         count = count.wrapping_add(added);
         match Histogram::upper_bound_ns(bucket).map(Seconds) {
             Some(bound) => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"),
             ),
             None => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"+Inf\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"),
             ),
         }
     }
     line(
         out,
-        format_args!("{name}_sum{{core=\"{core}\"}} {}", Seconds(histogram.sum_ns())),
+        format_args!("{name}_sum{braced} {}", Seconds(histogram.sum_ns())),
     );
-    line(out, format_args!("{name}_count{{core=\"{core}\"}} {count}"));
+    line(out, format_args!("{name}_count{braced} {count}"));
 }
 
 /// Nanoseconds, written as seconds without rounding.
@@ -261,6 +276,48 @@ const SOLOS: &[Solo] = &[
         sample: |_, process| process.status.max_fds.map(|count| format!(" {count}")),
     },
 ];
+
+/// The metrics of logins: name, type, labels, meaning. There are none without a password file.
+const LOGINS: [(&str, &str, &str, &str); 3] = [
+    (
+        "ringcast_logins_total",
+        "counter",
+        "`outcome`",
+        "Logins with a password: welcome, refused, too_soon after failures, or busy when too many wait.",
+    ),
+    (
+        "ringcast_login_seconds",
+        "histogram",
+        "",
+        "From the question whether a password is right to the answer.",
+    ),
+    (
+        "ringcast_login_accounts_forgotten_total",
+        "counter",
+        "",
+        "Addresses and users whose failed logins were forgotten for want of room (login_accounts_max).",
+    ),
+];
+
+fn expose_logins(logins: &LoginMetrics, out: &mut String) {
+    let [
+        (total, total_kind, _, total_help),
+        (seconds, seconds_kind, _, seconds_help),
+        (forgotten, forgotten_kind, _, forgotten_help),
+    ] = LOGINS;
+    head(out, total, total_kind, total_help);
+    for outcome in LoginOutcome::ALL {
+        let (label, value) = (outcome.label(), logins.value(outcome));
+        line(out, format_args!("{total}{{outcome=\"{label}\"}} {value}"));
+    }
+    head(out, seconds, seconds_kind, seconds_help);
+    histogram_samples(seconds, "", &logins.seconds, out);
+    head(out, forgotten, forgotten_kind, forgotten_help);
+    line(
+        out,
+        format_args!("{forgotten} {}", logins.accounts_forgotten.value()),
+    );
+}
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}"));
@@ -419,7 +476,7 @@ mod tests {
 
     fn text(cores: &[&CoreMetrics]) -> String {
         let mut out = String::new();
-        expose(cores, process(), &mut out);
+        expose(cores, process(), Some(&LoginMetrics::default()), &mut out);
         out
     }
 
