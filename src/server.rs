@@ -355,7 +355,6 @@ fn core_settings(
         address,
         backlog: config.tcp_backlog,
         path: config.path.clone(),
-        origins: config.origins.clone(),
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
         own_fd_table: config.fd_tables == FdTables::Auto,

@@ -477,15 +477,13 @@ mod tests {
         for setting in SETTINGS {
             let text = match setting.kind {
                 Kind::Secret => "topsecret".to_owned(),
-                Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => {
-                    setting.show(&Config::default()).unwrap_or_else(|| {
-                        if setting.name == "auth_algorithm" {
-                            "HS256".into()
-                        } else {
-                            "file".into()
-                        }
-                    })
-                }
+                Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => setting
+                    .show(&Config::default())
+                    .unwrap_or_else(|| match setting.name {
+                        "auth_algorithm" => "HS256".into(),
+                        "allowed_origins" => "https://example.com".into(),
+                        _ => "file".into(),
+                    }),
             };
             let quoted = if setting.kind == Kind::Number {
                 text.clone()

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::client::origin::AllowedOrigins;
 use limits::{Limits, SlowConsumer};
 use secret::Secret;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub path: String,
     /// Origins that may connect, in the reference's syntax: `*:*`, or a list of `host:port`, `host:*`, `*:port`.
     pub origins: String,
+    /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
+    pub allowed_origins: AllowedOrigins,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -81,6 +84,7 @@ impl Default for Config {
             protocol: Protocol::Auto,
             path: "/socketcluster/".to_owned(),
             origins: "*:*".to_owned(),
+            allowed_origins: AllowedOrigins::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             auth_key: None,

@@ -325,6 +325,17 @@ pub const SETTINGS: &[Setting] = &[
         |config| config.origins.clone(),
     ),
     setting!(
+        "allowed_origins",
+        Text,
+        "origins such as https://example.com https://*.example.com http://localhost:*",
+        "Origins that may connect, compared exactly by scheme, host and port, beside what `origins` says: such as `https://example.com`, `https://*.example.com` (one label for each `*`), `http://localhost:*`; requests without an origin are no page's and may",
+        |config, text| {
+            config.allowed_origins = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.allowed_origins.to_string(),
+    ),
+    setting!(
         "admin",
         Text,
         "off, or an address with a port, such as 127.0.0.1:9464",
@@ -620,6 +631,7 @@ mod tests {
                 "shared",
                 "HS512",
                 "debug",
+                "https://other.example",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -696,6 +708,11 @@ mod tests {
                 &["", "loud=very", "=info="],
             ),
             ("origins", &["*:*", "example.com:*"], &[""]),
+            (
+                "allowed_origins",
+                &["https://example.com", "http://localhost:* null", ""],
+                &["example.com", "*:*", "https://*"],
+            ),
             ("cores", &["auto", "0-1"], &["0"]),
         ] {
             for text in legal {

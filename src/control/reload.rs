@@ -65,6 +65,8 @@ const RELOADED: &[&str] = &[
     "auth_private_key_file",
     "auth_public_key_file",
     "password_file",
+    "origins",
+    "allowed_origins",
 ];
 
 /// The settings that differ and need a restart.

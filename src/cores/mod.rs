@@ -81,7 +81,6 @@ pub(crate) struct CoreSettings {
     pub(crate) address: SocketAddr,
     pub(crate) backlog: i32,
     pub(crate) path: String,
-    pub(crate) origins: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) own_fd_table: bool,
@@ -157,7 +156,6 @@ pub(crate) struct Core<A: App> {
     limits: Limits,
     message_limits: message::Limits,
     path: String,
-    origins: String,
     lent: Lent<A>,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
@@ -266,7 +264,6 @@ impl<A: App> Core<A> {
             },
             limits,
             path: settings.path,
-            origins: settings.origins,
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,

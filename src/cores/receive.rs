@@ -21,6 +21,7 @@ use crate::session::{Hits, Session};
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
+use crate::websocket::origins::Origins;
 use crate::websocket::{handshake, message};
 
 use super::Core;
@@ -192,7 +193,12 @@ impl<A: App> Core<A> {
             return Ok(());
         };
         self.lent.allow_upgrade(request, connection.client)?;
-        accepted.check_origin(&self.origins)?;
+        let doors = &self.lent.doors;
+        let origins = Origins {
+            option: &doors.origins,
+            list: &doors.allowed_origins,
+        };
+        accepted.check_origin(origins, false)?;
         let session = self.lent.new_session(self.now);
         let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() {

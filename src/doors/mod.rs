@@ -14,6 +14,7 @@ pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
 use crate::auth::passwords::Users;
+use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::login::backoff::{self, Policy};
@@ -32,6 +33,10 @@ pub struct Doors {
     pub login: Option<LoginDesk>,
     /// What is doubtful about the files that were read.
     pub warnings: Vec<login::Warning>,
+    /// The reference's option: which origins may come in.
+    pub origins: String,
+    /// Which may come in, exactly.
+    pub allowed_origins: AllowedOrigins,
 }
 
 impl Doors {
@@ -72,6 +77,8 @@ impl Doors {
             users: None,
             login: None,
             warnings: Vec::new(),
+            origins: Config::default().origins,
+            allowed_origins: AllowedOrigins::default(),
         }
     }
 
@@ -97,6 +104,8 @@ impl Doors {
             login: login.map(|(desk, users)| desk.with_users(Arc::clone(users))),
             users,
             warnings,
+            origins: config.origins.clone(),
+            allowed_origins: config.allowed_origins.clone(),
         })
     }
 }
