@@ -90,6 +90,13 @@ pub enum Decision {
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
     },
+    /// Ask the login desk; the session is told the answer.
+    Login {
+        /// Who the client claims to be; UTF-8.
+        user: Span,
+        /// What is to prove it; UTF-8.
+        password: Span,
+    },
 }
 
 impl Decision {
@@ -128,6 +135,10 @@ impl Decision {
             Decision::Close { reason, text } => Decision::Close {
                 reason,
                 text: span(text),
+            },
+            Decision::Login { user, password } => Decision::Login {
+                user: span(user),
+                password: span(password),
             },
         }
     }
@@ -221,7 +232,8 @@ impl Decisions {
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
             | Decision::Publish { .. }
-            | Decision::Close { .. } => None,
+            | Decision::Close { .. }
+            | Decision::Login { .. } => None,
         })
     }
 
@@ -339,11 +351,13 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Not authenticated within `authentication_timeout`, and others are not served.
+    AuthenticationTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -362,6 +376,7 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
@@ -392,6 +407,7 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "authentication_timeout",
     ];
 
     /// The place of this reason in tables of counters.
@@ -414,6 +430,7 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
+            CloseReason::AuthenticationTimeout => 17,
         }
     }
 
@@ -425,6 +442,7 @@ impl CloseReason {
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
@@ -451,7 +469,8 @@ impl CloseReason {
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
-            | CloseReason::PongTimeout => Blame::Peer,
+            | CloseReason::PongTimeout
+            | CloseReason::AuthenticationTimeout => Blame::Peer,
             CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
                 Blame::Limit
             }

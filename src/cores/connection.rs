@@ -7,6 +7,7 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
+//! Between a request and its answer over HTTP there may be LoggingIn, while the login desk is asked.
 //! A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
 //!
 //! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
@@ -74,6 +75,14 @@ pub(super) enum Phase {
     /// The request head is not complete.
     Request {
         deadline: Uptime,
+        /// Whether a client that waits for leave to send a body has it.
+        told_to_go_on: bool,
+    },
+    /// The login desk is asked about the name and password in a request; input is discarded.
+    LoggingIn {
+        deadline: Uptime,
+        /// Whether the cookie may travel by HTTPS only.
+        is_secure: bool,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -207,6 +216,7 @@ impl Connection {
     pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
         match &self.phase {
             Phase::Request { deadline, .. }
+            | Phase::LoggingIn { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
@@ -220,6 +230,7 @@ impl Phase {
     pub(super) fn begin(now: Uptime, limits: &Limits) -> Phase {
         Phase::Request {
             deadline: now + limits.request_timeout,
+            told_to_go_on: false,
         }
     }
 }

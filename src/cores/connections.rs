@@ -386,6 +386,7 @@ impl Connections {
                             self.ending.push((connection.id, CloseReason::PeerVanished));
                         }
                         Phase::Request { .. }
+                        | Phase::LoggingIn { .. }
                         | Phase::Open(_)
                         | Phase::Closing { .. }
                         | Phase::Finishing { .. } => {}

@@ -55,7 +55,7 @@ impl<A: App> Core<A> {
             fin_sent: false,
         };
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Request { .. } => None,
+            Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
@@ -248,7 +248,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
         | CloseReason::Draining
-        | CloseReason::Application(_) => Leave::CloseFrame,
+        | CloseReason::Application(_)
+        | CloseReason::AuthenticationTimeout => Leave::CloseFrame,
     }
 }
 

@@ -9,6 +9,7 @@
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
+//!  login.rs     the pages for users, and the way to the login desk
 //! ```
 
 mod accept;
@@ -18,6 +19,7 @@ mod connections;
 mod delivery;
 mod ending;
 pub(crate) mod fd_table;
+mod login;
 pub(crate) mod mailbox;
 mod outbox;
 mod receive;
@@ -36,12 +38,14 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
+use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
 use crate::config::limits::{Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
+use crate::http::account::Account;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
@@ -81,6 +85,8 @@ pub(crate) struct CoreSettings {
     pub(crate) address: SocketAddr,
     pub(crate) backlog: i32,
     pub(crate) path: String,
+    pub(crate) login_path: String,
+    pub(crate) login_cookie: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) own_fd_table: bool,
@@ -156,6 +162,7 @@ pub(crate) struct Core<A: App> {
     limits: Limits,
     message_limits: message::Limits,
     path: String,
+    counter: login::Counter,
     lent: Lent<A>,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
@@ -264,6 +271,15 @@ impl<A: App> Core<A> {
             },
             limits,
             path: settings.path,
+            counter: login::Counter {
+                account: Account::new(
+                    &settings.login_path,
+                    settings.session.logins.fields.clone(),
+                    settings.session.logins.body_bytes_max,
+                ),
+                cookie: settings.login_cookie,
+                expiry: settings.session.auth_default_expiry,
+            },
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,
@@ -290,8 +306,8 @@ impl<A: App> Lent<A> {
         }
     }
 
-    fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now, None)
+    fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        self.kind.begin(&mut self.ids, &self.settings, now, claims)
     }
 
     /// Asks the application about an upgrade.

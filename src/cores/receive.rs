@@ -81,6 +81,10 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
+        // The answer is on its way to whoever has ended only his own direction.
+        if matches!(connection.phase, Phase::LoggingIn { .. }) {
+            return;
+        }
         if matches!(connection.phase, Phase::Request { .. }) && !connection.leftover.is_empty() {
             // It may still read why half a head is no request.
             self.metrics.http_answers.add(1);
@@ -152,11 +156,14 @@ impl<A: App> Core<A> {
                         AwaitClose::Closed => Input::Consumed(input.len()),
                     }
                 }
-                Phase::Finishing { .. } | Phase::Emptying { .. } => return bytes.len(),
+                Phase::LoggingIn { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
+                    return bytes.len();
+                }
             };
             match step {
                 Input::Consumed(count) => at += count,
                 Input::Incomplete(count) => return at + count,
+                Input::Rest => return bytes.len(),
             }
         }
         if self.connections.get(id).is_some() {
@@ -170,11 +177,14 @@ impl<A: App> Core<A> {
     fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
             Ok(None) => return Input::Incomplete(0),
-            Ok(Some((request, consumed))) => self.upgrade(id, &request).map(|()| consumed),
+            Ok(Some((request, consumed))) => match self.page(&request) {
+                Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+            },
             Err(refusal) => Err(refusal),
         };
         match answer {
-            Ok(consumed) => Input::Consumed(consumed),
+            Ok(input) => input,
             Err(refusal) => {
                 self.metrics.http_answers.add(1);
                 if let Some(limit) = limit_of(&refusal) {
@@ -189,17 +199,21 @@ impl<A: App> Core<A> {
 
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
         let accepted = handshake::upgrade(request, &self.path)?;
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
             return Ok(());
         };
-        self.lent.allow_upgrade(request, connection.client)?;
+        self.lent.allow_upgrade(request, client)?;
         let doors = &self.lent.doors;
         let origins = Origins {
             option: &doors.origins,
             list: &doors.allowed_origins,
         };
-        accepted.check_origin(origins, false)?;
-        let session = self.lent.new_session(self.now);
+        let verdict = accepted.check_origin(origins, false)?;
+        let claims = self.shown_by_cookie(request, verdict);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        let session = self.lent.new_session(self.now, claims);
         let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() {
             self.sessions_open += 1;
@@ -305,6 +319,9 @@ impl<A: App> Core<A> {
             self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
             self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
             self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
+            self.metrics.limit_hits[Limit::Anonymous.index()].add(hits.anonymous);
+            self.metrics.limit_hits[Limit::LoginsPerConnection.index()].add(hits.logins);
+            self.metrics.limit_hits[Limit::LoginBodyBytes.index()].add(hits.login_data);
         }
     }
 
@@ -405,6 +422,7 @@ impl<A: App> Core<A> {
                 let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
                 return Ok(Outcome::Published(place));
             }
+            Decision::Login { user, password } => self.log_in_by_call(id, user, password, decisions),
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
                 self.close_saying(id, reason, &text);
@@ -416,7 +434,7 @@ impl<A: App> Core<A> {
 
     /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
     /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
-    fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
+    pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
         if self.session(id).is_some() {
             self.connections.send(id, opcode, message);
         }
@@ -485,10 +503,11 @@ impl<A: App> Core<A> {
     }
 
     /// The session of an open connection.
-    fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+    pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
             Phase::Request { .. }
+            | Phase::LoggingIn { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => None,
@@ -522,10 +541,12 @@ enum Next<'a> {
 }
 
 /// What became of a part of the input.
-enum Input {
+pub(super) enum Input {
     Consumed(usize),
     /// So much was consumed; more must come before anything else can be.
     Incomplete(usize),
+    /// All that has come: nothing of it will be looked at.
+    Rest,
 }
 
 /// What became of a decision.
@@ -551,7 +572,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         Decision::Send { .. }
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }
-        | Decision::Close { .. } => false,
+        | Decision::Close { .. }
+        | Decision::Login { .. } => false,
     }
 }
 

@@ -66,6 +66,7 @@ impl<A: App> Core<A> {
         }
         if self.late_answers_waiting {
             self.take_late_answers();
+            self.take_logins();
         }
         self.accept_batch();
         if self.hand_overs_waiting {
@@ -134,7 +135,7 @@ impl<A: App> Core<A> {
             return false;
         };
         let is_coming = match &connection.phase {
-            Phase::Request { .. } => true,
+            Phase::Request { .. } | Phase::LoggingIn { .. } => true,
             Phase::Open(open) => !open.session.is_open(),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
         };
@@ -290,7 +291,7 @@ impl<A: App> Core<A> {
             return;
         }
         match &mut connection.phase {
-            Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Request { .. } | Phase::LoggingIn { .. } => self.close(id, CloseReason::RequestTimeout),
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
@@ -338,7 +339,7 @@ impl<A: App> Core<A> {
     }
 
     /// Puts a connection that was not read for a while first in the next turn.
-    fn read_again(&mut self, id: ConnectionId) {
+    pub(super) fn read_again(&mut self, id: ConnectionId) {
         if self
             .connections
             .get(id)

@@ -17,14 +17,17 @@
 //!  handshake.rs  coming in          tokens.rs   offered, signed, expired
 //!  channels.rs   publish, subscribe  timers.rs   pings, silence
 //!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
+//!  login.rs     a password instead of a token      admission.rs  whether others than the authenticated are served
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
 //! and 12. Unlike it, a repeated handshake counts for nothing.
 
+mod admission;
 mod calls;
 mod channels;
 mod handshake;
+mod login;
 mod orders;
 mod timers;
 mod tokens;
@@ -39,11 +42,13 @@ use super::rewrite;
 use super::version::Version;
 use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
 pub use crate::app::{SessionId, SessionIds};
-use crate::auth::Claims;
+use crate::auth::{Claims, CredentialFields};
 use crate::clock::{Now, Uptime};
 use crate::config::Protocol;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
 use crate::doors::Doors;
+pub use login::LoginAnswer;
+use timers::Moment;
 
 /// What an operator can set.
 #[derive(Clone, Debug)]
@@ -64,6 +69,21 @@ pub struct Settings {
     pub allow_client_publish: bool,
     /// How long tokens live for which the application says nothing else.
     pub auth_default_expiry: Duration,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: bool,
+    /// Where they are not: time to become it. `None` leaves them all they like.
+    pub authentication_timeout: Option<Duration>,
+    /// What the procedure `login` takes.
+    pub logins: Logins,
+}
+
+/// What the procedure `login` takes.
+#[derive(Clone, Debug)]
+pub struct Logins {
+    /// How its fields are called.
+    pub fields: CredentialFields,
+    /// Most bytes of its data.
+    pub body_bytes_max: u32,
 }
 
 impl Default for Settings {
@@ -78,6 +98,9 @@ impl Default for Settings {
             calls_max: 1000,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
+            allow_anonymous: true,
+            authentication_timeout: None,
+            logins: Logins::default(),
         }
     }
 }
@@ -97,6 +120,15 @@ pub struct Environment<'a, A: App> {
     pub app: &'a mut A,
     /// The buffers of this core.
     pub scratch: &'a mut Scratch,
+}
+
+impl Default for Logins {
+    fn default() -> Logins {
+        Logins {
+            fields: CredentialFields::default(),
+            body_bytes_max: 4096,
+        }
+    }
 }
 
 /// The session of one SocketCluster client.
@@ -121,7 +153,11 @@ enum State {
         created: Uptime,
     },
     /// The handshake is done.
-    Open { next_ping: Uptime },
+    Open {
+        next_ping: Uptime,
+        /// Unless all are served: when the token expires, or when there must be one.
+        watch: Moment,
+    },
     /// The connection has ended.
     Ended,
 }
@@ -155,13 +191,14 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        let was_authenticated = self.claims.is_some();
         let result = match message {
             Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env.now, decisions),
             Message::Text(text) => self.receive_text(text, env, decisions),
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
         };
-        end_message(result, decisions)
+        self.end_message(was_authenticated, result, env, decisions)
     }
 
     /// Gives an answer that was deferred.
@@ -177,6 +214,7 @@ impl Session {
         if !self.is_open() {
             return Ok(());
         }
+        let was_authenticated = self.claims.is_some();
         self.begin(env);
         env.scratch.answering(&late.cid);
         let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
@@ -187,7 +225,7 @@ impl Session {
             env,
             decisions,
         );
-        end_message(result, decisions)
+        self.end_message(was_authenticated, result, env, decisions)
     }
 
     /// The connection has ended; tells the application if it had heard of it.
@@ -249,6 +287,9 @@ impl Session {
         if reserved != Some(Reserved::Handshake) {
             self.require_open()?;
         }
+        if !env.settings.allow_anonymous && !self.is_served(event, reserved, env, decisions) {
+            return Ok(());
+        }
         self.begin(env);
         match reserved {
             Some(Reserved::Handshake) => {
@@ -268,6 +309,10 @@ impl Session {
             Some(Reserved::Subscribe) => self.subscribe(event, env, decisions),
             Some(Reserved::Unsubscribe) => {
                 self.unsubscribe(event, env.now, decisions);
+                Ok(())
+            }
+            None if env.doors.login.is_some() && event.name.is(login::LOGIN) => {
+                self.log_in(event, env, decisions);
                 Ok(())
             }
             None => self.call(event, env, decisions),
@@ -316,6 +361,24 @@ impl Session {
         self.carry_out_orders(answer, env, decisions)
     }
 
+    /// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
+    fn end_message<A: App>(
+        &mut self,
+        was_authenticated: bool,
+        result: Result<(), CloseReason>,
+        env: &Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match result {
+            Ok(()) => decisions.push_held(),
+            Err(_) => decisions.push_held_publications(),
+        }
+        if !env.settings.allow_anonymous && result.is_ok() {
+            self.watch(was_authenticated, env, decisions);
+        }
+        result
+    }
+
     fn require_open(&self) -> Result<(), CloseReason> {
         if self.is_open() {
             Ok(())
@@ -323,15 +386,6 @@ impl Session {
             Err(CloseReason::MessageBeforeHandshake)
         }
     }
-}
-
-/// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
-fn end_message(result: Result<(), CloseReason>, decisions: &mut Decisions) -> Result<(), CloseReason> {
-    match result {
-        Ok(()) => decisions.push_held(),
-        Err(_) => decisions.push_held_publications(),
-    }
-    result
 }
 
 /// What one array may have answered: a small array of calls must not ask for all memory.
