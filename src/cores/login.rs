@@ -158,7 +158,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn ask(&mut self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
+    fn ask(&self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
         let Credentials { user, password } = credentials;
         let client = self.connections.get(id).map(|connection| connection.client);
         let attempt = Attempt {
