@@ -71,6 +71,12 @@ pub struct Hits {
     pub heartbeats: u64,
     /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
     pub rules: bool,
+    /// Packets refused since their sender is not authenticated: `Limit::Anonymous`.
+    pub anonymous: u64,
+    /// Logins refused since another is open: `Limit::LoginsPerConnection`.
+    pub logins: u64,
+    /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
+    pub login_data: u64,
 }
 
 impl Scratch {
@@ -127,6 +133,18 @@ impl Scratch {
 
     pub(crate) fn count_ack_time_hit(&mut self) {
         self.hits.ack_time += 1;
+    }
+
+    pub(crate) fn count_anonymous_hit(&mut self) {
+        self.hits.anonymous += 1;
+    }
+
+    pub(crate) fn count_login_hit(&mut self) {
+        self.hits.logins += 1;
+    }
+
+    pub(crate) fn count_login_data_hit(&mut self) {
+        self.hits.login_data += 1;
     }
 
     /// Forgets all pieces and orders, before the application is called, which may make no calls and defer nothing.

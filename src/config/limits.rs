@@ -20,6 +20,11 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Time from the upgrade to the SocketCluster handshake.
     pub handshake_timeout: Duration,
+    /// Where clients that are not authenticated are not served: time from the handshake, or from the end of a token, to
+    /// another. Zero leaves them all they like.
+    pub authentication_timeout: Duration,
+    /// Largest body of a login, in bytes.
+    pub login_body_bytes_max: u32,
     /// Time for the peer to answer our close frame.
     pub close_timeout: Duration,
     /// Most connections of the whole server; 0 for no limit beside that of its cores.
@@ -82,6 +87,8 @@ impl Default for Limits {
             request_head_bytes_max: 16 * 1024 + 256,
             request_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
+            authentication_timeout: Duration::from_secs(60),
+            login_body_bytes_max: 4096,
             close_timeout: Duration::from_secs(30),
             connections_max: 0,
             connections_per_core_max: 0,
@@ -172,11 +179,19 @@ pub enum Limit {
     ClientCalls,
     /// A frame over `frame_bytes_max`: closed with 1009.
     FrameBytes,
+    /// A packet of a client that is not authenticated, with `allow_anonymous` off: refused.
+    Anonymous,
+    /// Not authenticated within `authentication_timeout`, with `allow_anonymous` off: closed with 4031.
+    AuthenticationTime,
+    /// The body of a login over `login_body_bytes_max`: answered 413, or with an `InvalidArgumentsError`.
+    LoginBodyBytes,
+    /// A login while another of the same connection is open: answered with an `InvalidActionError`.
+    LoginsPerConnection,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 33;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -209,6 +224,10 @@ impl Limit {
         "channel_name_bytes",
         "client_calls",
         "frame_bytes",
+        "anonymous",
+        "authentication_time",
+        "login_body_bytes",
+        "logins_per_connection",
     ];
 
     /// The place in tables of counters.

@@ -63,6 +63,13 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Whether a connection speaks TLS with this server itself.
+    pub(super) fn is_under_tls(&self, id: ConnectionId) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.stream.tls.is_some())
+    }
+
     fn begin_tls(&mut self, id: ConnectionId, hello: &[u8]) {
         let config = self.lent.doors.tls.as_ref().map(|tls| tls.config());
         let tls = match config.map(Tls::accept) {

@@ -508,7 +508,7 @@ pub const METRICS: &[Metric] = &[
         values: Values::Labelled {
             label: "limit",
             labels: &Limit::LABELS,
-            counters: |block| &block.limit_hits,
+            counters: |block| &*block.limit_hits,
         },
     },
 ];
@@ -601,7 +601,7 @@ mod tests {
             .chain(rules_denied)
             .chain(rules_would_deny)
             .chain(rules_would_allow)
-            .chain(limit_hits)
+            .chain(limit_hits.iter())
         {
             counter.set(next);
             next += 1;
