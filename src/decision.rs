@@ -93,6 +93,13 @@ pub enum Decision {
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
     },
+    /// Ask the login desk; the session is told the answer.
+    Login {
+        /// Who the client claims to be; UTF-8.
+        user: Span,
+        /// What is to prove it; UTF-8.
+        password: Span,
+    },
 }
 
 impl Decision {
@@ -132,6 +139,10 @@ impl Decision {
             Decision::Close { reason, text } => Decision::Close {
                 reason,
                 text: span(text),
+            },
+            Decision::Login { user, password } => Decision::Login {
+                user: span(user),
+                password: span(password),
             },
         }
     }
@@ -226,7 +237,8 @@ impl Decisions {
             | Decision::KickOutAll { .. }
             | Decision::CheckSubscriptions
             | Decision::Publish { .. }
-            | Decision::Close { .. } => None,
+            | Decision::Close { .. }
+            | Decision::Login { .. } => None,
         })
     }
 
@@ -352,11 +364,15 @@ pub enum CloseReason {
     RateExceeded,
     /// No message for `idle_timeout`.
     IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
+    /// Not authenticated within `authentication_timeout`, and others are not served.
+    AuthenticationTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 23;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -369,7 +385,7 @@ impl CloseReason {
             | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -379,6 +395,7 @@ impl CloseReason {
             CloseReason::SlowConsumer => 4010,
             CloseReason::RateExceeded => 4029,
             CloseReason::IdleTimeout => 4030,
+            CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
@@ -413,6 +430,8 @@ impl CloseReason {
         "rate_exceeded",
         "idle_timeout",
         "bad_proxy_header",
+        "frame_too_big",
+        "authentication_timeout",
     ];
 
     /// The place of this reason in tables of counters.
@@ -439,6 +458,8 @@ impl CloseReason {
             CloseReason::RateExceeded => 18,
             CloseReason::IdleTimeout => 19,
             CloseReason::BadProxyHeader => 20,
+            CloseReason::FrameTooBig => 21,
+            CloseReason::AuthenticationTimeout => 22,
         }
     }
 
@@ -447,11 +468,13 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
             CloseReason::RateExceeded => Some(Limit::RateGrace),
             CloseReason::IdleTimeout => Some(Limit::IdleTime),
+            CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
@@ -482,8 +505,10 @@ impl CloseReason {
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
-            | CloseReason::PongTimeout => Blame::Peer,
+            | CloseReason::PongTimeout
+            | CloseReason::AuthenticationTimeout => Blame::Peer,
             CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
             | CloseReason::RateExceeded

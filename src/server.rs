@@ -21,11 +21,12 @@ use tracing::{error, info, warn};
 
 use crate::app::App;
 use crate::app::builtin::Builtin;
+use crate::auth::CredentialFields;
 use crate::broker::broker;
 use crate::clock::Clock;
 use crate::config::limits::MemoryMax;
 use crate::config::tls::OnListen;
-use crate::config::{Config, FdTables};
+use crate::config::{Anonymous, Config, FdTables};
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
@@ -37,7 +38,7 @@ use crate::doors::{Doors, DoorsError, KeySource};
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
-use crate::session::{self, Kind};
+use crate::session::{self, Kind, Logins};
 use crate::transport::hand_over::HandOver;
 use crate::transport::listener::{self, Reservation};
 
@@ -399,6 +400,8 @@ fn core_settings(
         ports,
         backlog: config.tcp_backlog,
         path: config.path.clone(),
+        login_path: config.login_path.clone(),
+        login_cookie: config.login_cookie.clone(),
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
         accept_excess: config.accept_excess,
@@ -416,6 +419,16 @@ fn core_settings(
             channel_name_bytes_max: config.limits.channel_name_bytes_max,
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
+            allow_anonymous: config.serves_anonymous(),
+            authentication_timeout: Some(config.limits.authentication_timeout)
+                .filter(|timeout| !timeout.is_zero()),
+            logins: Logins {
+                fields: CredentialFields::new(
+                    config.login_user_fields.clone(),
+                    config.login_password_fields.clone(),
+                ),
+                body_bytes_max: config.limits.login_body_bytes_max,
+            },
         },
         doors,
         clock,
@@ -488,6 +501,20 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
+        }
+    }
+    match (config.serves_anonymous(), config.allow_anonymous) {
+        (true, Anonymous::Auto) => {
+            info!(
+                "all clients are served: listen and tls_listen are loopback addresses (allow_anonymous = auto)"
+            );
+        }
+        (true, Anonymous::On | Anonymous::Off) => info!("all clients are served: allow_anonymous = on"),
+        (false, Anonymous::Auto) => info!(
+            "only authenticated clients are served: listen is not a loopback address (allow_anonymous = auto)"
+        ),
+        (false, Anonymous::On | Anonymous::Off) => {
+            info!("only authenticated clients are served: allow_anonymous = off");
         }
     }
     if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {

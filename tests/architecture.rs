@@ -38,7 +38,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("login", &["auth", "clock", "config", "metrics"][..]),
         ("doors", &["auth", "client", "clock", "config", "login"][..]),
         ("app", &["auth", "clock", "config", "decision"][..]),
-        ("http", &["config", "decision"][..]),
+        ("http", &["auth", "config", "decision"][..]),
         ("websocket", &["client", "http", "config", "decision"][..]),
         (
             "socketcluster",

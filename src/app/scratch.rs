@@ -65,10 +65,18 @@ pub struct Hits {
     pub channel_name_bytes: u64,
     /// Calls of clients refused: `Limit::ClientCalls`.
     pub client_calls: u64,
+    /// No limit: packets of arrays, which a rate counts as the messages that they might have been.
+    pub packets_of_arrays: u64,
     /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
     pub heartbeats: u64,
     /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
     pub rules: bool,
+    /// Packets refused since their sender is not authenticated: `Limit::Anonymous`.
+    pub anonymous: u64,
+    /// Logins refused since another is open: `Limit::LoginsPerConnection`.
+    pub logins: u64,
+    /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
+    pub login_data: u64,
 }
 
 impl Scratch {
@@ -111,6 +119,10 @@ impl Scratch {
         self.hits.heartbeats += 1;
     }
 
+    pub(crate) fn count_packet_of_array(&mut self) {
+        self.hits.packets_of_arrays += 1;
+    }
+
     pub(crate) fn count_channel_name_hit(&mut self) {
         self.hits.channel_name_bytes += 1;
     }
@@ -121,6 +133,18 @@ impl Scratch {
 
     pub(crate) fn count_ack_time_hit(&mut self) {
         self.hits.ack_time += 1;
+    }
+
+    pub(crate) fn count_anonymous_hit(&mut self) {
+        self.hits.anonymous += 1;
+    }
+
+    pub(crate) fn count_login_hit(&mut self) {
+        self.hits.logins += 1;
+    }
+
+    pub(crate) fn count_login_data_hit(&mut self) {
+        self.hits.login_data += 1;
     }
 
     /// Forgets all pieces and orders, before the application is called, which may make no calls and defer nothing.

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest WebSocket message, in bytes. The reference allows 100 MiB.
     pub message_bytes_max: u32,
+    /// Largest frame, in bytes of its payload; 0 for as much as a message. The reference has no bound of its own for it.
+    pub frame_bytes_max: u32,
     /// Most fragments of one message, as in the reference.
     pub fragments_max: u32,
     /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
@@ -18,6 +20,11 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Time from the upgrade to the SocketCluster handshake.
     pub handshake_timeout: Duration,
+    /// Where clients that are not authenticated are not served: time from the handshake, or from the end of a token, to
+    /// another. Zero leaves them all they like.
+    pub authentication_timeout: Duration,
+    /// Largest body of a login, in bytes.
+    pub login_body_bytes_max: u32,
     /// Time for the peer to answer our close frame.
     pub close_timeout: Duration,
     /// Most connections of the whole server; 0 for no limit beside that of its cores.
@@ -39,7 +46,8 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
-    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
+    /// once more; 0 for any number.
     pub messages_per_second_max: u32,
     /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
     pub bytes_per_second_max: u64,
@@ -74,10 +82,13 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1024 * 1024,
+            frame_bytes_max: 0,
             fragments_max: 16_384,
             request_head_bytes_max: 16 * 1024 + 256,
             request_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
+            authentication_timeout: Duration::from_secs(60),
+            login_body_bytes_max: 4096,
             close_timeout: Duration::from_secs(30),
             connections_max: 0,
             connections_per_core_max: 0,
@@ -166,11 +177,21 @@ pub enum Limit {
     ChannelNameBytes,
     /// `client_calls_max`: the call is answered with an `InvalidActionError`.
     ClientCalls,
+    /// A frame over `frame_bytes_max`: closed with 1009.
+    FrameBytes,
+    /// A packet of a client that is not authenticated, with `allow_anonymous` off: refused.
+    Anonymous,
+    /// Not authenticated within `authentication_timeout`, with `allow_anonymous` off: closed with 4031.
+    AuthenticationTime,
+    /// The body of a login over `login_body_bytes_max`: answered 413, or with an `InvalidArgumentsError`.
+    LoginBodyBytes,
+    /// A login while another of the same connection is open: answered with an `InvalidActionError`.
+    LoginsPerConnection,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 33;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -202,6 +223,11 @@ impl Limit {
         "idle_time",
         "channel_name_bytes",
         "client_calls",
+        "frame_bytes",
+        "anonymous",
+        "authentication_time",
+        "login_body_bytes",
+        "logins_per_connection",
     ];
 
     /// The place in tables of counters.

@@ -57,6 +57,16 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Passwords that are checked at a time.
     pub login_threads: u32,
+    /// Path of the page that takes a login; its neighbours are `logout` and `whoami`. Begins with `/`.
+    pub login_path: String,
+    /// Name of the cookie that holds a token.
+    pub login_cookie: String,
+    /// How the field of a login with the user's name may be called; of those that are there, the first counts.
+    pub login_user_fields: Vec<String>,
+    /// The same for the password.
+    pub login_password_fields: Vec<String>,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: Anonymous,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -123,6 +133,11 @@ impl Default for Config {
             auth_public_key_file: None,
             password_file: None,
             login_threads: 1,
+            login_path: "/login".to_owned(),
+            login_cookie: "ringcast".to_owned(),
+            login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
+            login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
+            allow_anonymous: Anonymous::Auto,
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),
@@ -170,7 +185,32 @@ impl Config {
                 return Err(Conflict::NobodyTrusted("x_forwarded_for"));
             }
         }
+        if let Some(name) = self
+            .login_user_fields
+            .iter()
+            .find(|name| self.login_password_fields.contains(name))
+        {
+            return Err(Conflict::SameField(name.clone()));
+        }
+        if self.password_file.is_some()
+            && self.auth_public_key_file.is_some()
+            && self.auth_private_key_file.is_none()
+        {
+            return Err(Conflict::LoginWithoutKey);
+        }
         Ok(())
+    }
+
+    /// Whether clients that are not authenticated are served.
+    pub fn serves_anonymous(&self) -> bool {
+        match self.allow_anonymous {
+            Anonymous::Auto => [Some(self.listen), self.tls.listen]
+                .iter()
+                .flatten()
+                .all(|address| address.ip().is_loopback()),
+            Anonymous::On => true,
+            Anonymous::Off => false,
+        }
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -235,6 +275,10 @@ pub enum Conflict {
     TlsOnAdminAddress(SocketAddr),
     /// This setting names clients by the word of proxies, and no proxy is believed.
     NobodyTrusted(&'static str),
+    /// One name for a user's name and password.
+    SameField(String),
+    /// Logins, and no key to sign their tokens.
+    LoginWithoutKey,
 }
 
 impl fmt::Display for Conflict {
@@ -252,6 +296,13 @@ impl fmt::Display for Conflict {
             }
             Conflict::PrivateKeyAlone => formatter
                 .write_str("auth_private_key_file is set without auth_public_key_file: set both, or neither"),
+            Conflict::SameField(name) => write!(
+                formatter,
+                "login_user_fields and login_password_fields both name {name}: keep it in one of them"
+            ),
+            Conflict::LoginWithoutKey => formatter.write_str(
+                "password_file: no key is set that could sign the tokens of logins: set auth_private_key_file, or auth_key instead",
+            ),
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
             }
@@ -436,6 +487,18 @@ pub enum Protocol {
     V1,
     /// Version 2: empty messages as ping and pong.
     V2,
+}
+
+/// Whether clients that are not authenticated are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// On a loopback address.
+    #[default]
+    Auto,
+    /// They are.
+    On,
+    /// They may log in, and nothing else.
+    Off,
 }
 
 /// Whether each core has its own descriptor table.

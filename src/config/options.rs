@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
-use super::{AUTH_ALGORITHMS, Config, FdTables, Protocol};
+use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
 
 /// One setting.
 pub struct Setting {
@@ -142,6 +142,18 @@ fn path(text: &str) -> Option<String> {
     legal.then(|| text.to_owned())
 }
 
+/// A token of RFC 9110 section 5.6.2, which is what a cookie's name is.
+fn token(text: &str) -> Option<String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    some_text(text).filter(|text| text.bytes().all(legal))
+}
+
+/// Names separated by commas, each once.
+fn names(text: &str) -> Option<Vec<String>> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    names.iter().all(|name| !name.is_empty()).then_some(names)
+}
+
 fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
     if text == "off" {
         return Some(None);
@@ -205,6 +217,13 @@ const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
     ("off", ClientAuth::Off),
     ("optional", ClientAuth::Optional),
     ("required", ClientAuth::Required),
+];
+const ANONYMOUS: &[(&str, Anonymous)] = &[
+    ("auto", Anonymous::Auto),
+    ("on", Anonymous::On),
+    ("off", Anonymous::Off),
+    ("true", Anonymous::On),
+    ("false", Anonymous::Off),
 ];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -540,6 +559,58 @@ pub const SETTINGS: &[Setting] = &[
         1 to 64,
         "Passwords that are checked at a time, each on a thread beside the cores",
     ),
+    setting!(
+        "login_path",
+        Text,
+        "a path that begins with / and has no query",
+        "Path on `listen` that takes logins (POST, JSON or a form) where there is a `password_file`; `whoami` and `logout` are its neighbours",
+        |config, text| {
+            config.login_path = path(text)?;
+            Some(())
+        },
+        |config| config.login_path.clone(),
+    ),
+    setting!(
+        "login_cookie",
+        Text,
+        "the name of a cookie, such as ringcast",
+        "Name of the cookie that holds a token, for logins and upgrades; over HTTPS `__Host-ringcast` keeps other hosts of the site from setting it",
+        |config, text| {
+            config.login_cookie = token(text)?;
+            Some(())
+        },
+        |config| config.login_cookie.clone(),
+    ),
+    setting!(
+        "login_user_fields",
+        Text,
+        "names separated by commas",
+        "What the user's name may be called in a login; of those that are there, the first in this list counts",
+        |config, text| {
+            config.login_user_fields = names(text)?;
+            Some(())
+        },
+        |config| config.login_user_fields.join(","),
+    ),
+    setting!(
+        "login_password_fields",
+        Text,
+        "names separated by commas",
+        "What the password may be called in a login; of those that are there, the first in this list counts",
+        |config, text| {
+            config.login_password_fields = names(text)?;
+            Some(())
+        },
+        |config| config.login_password_fields.join(","),
+    ),
+    word!(
+        "allow_anonymous",
+        allow_anonymous,
+        Switch,
+        ANONYMOUS,
+        "auto, on or off",
+        "Whether clients that are not authenticated are served: `auto` serves them if `listen` is a loopback address. `off` leaves them handshake, `#authenticate` and `login`",
+    ),
     number!(
         "auth_default_expiry",
         [auth_default_expiry] in seconds,
@@ -646,6 +717,13 @@ pub const SETTINGS: &[Setting] = &[
         "Largest WebSocket message in bytes; a larger one closes its connection with 1009",
     ),
     number!(
+        "frame_bytes_max",
+        "limits",
+        [limits.frame_bytes_max],
+        0 to 1073741824,
+        "Largest WebSocket frame in bytes; a larger one closes its connection with 1009. 0 for as large as a message",
+    ),
+    number!(
         "fragments_max",
         "limits",
         [limits.fragments_max],
@@ -672,6 +750,20 @@ pub const SETTINGS: &[Setting] = &[
         [limits.handshake_timeout] in milliseconds,
         1 to 2147483647,
         "Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005",
+    ),
+    number!(
+        "authentication_timeout_ms",
+        "limits",
+        [limits.authentication_timeout] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds to be authenticated where others are not served (`allow_anonymous`); then the connection is closed with 4031. 0 sets no time",
+    ),
+    number!(
+        "login_body_bytes_max",
+        "limits",
+        [limits.login_body_bytes_max],
+        64 to 65536,
+        "Largest body of a login in bytes; a larger one is answered 413, and a call with an `InvalidArgumentsError`",
     ),
     number!(
         "close_timeout_ms",
@@ -761,7 +853,7 @@ pub const SETTINGS: &[Setting] = &[
         "limits",
         [limits.messages_per_second_max],
         0 to 1000000000,
-        "Most messages a second from one connection; over it, it is not read until there is room. 0 for any number",
+        "Most messages a second from one connection, counting each packet of an array; over it, it is not read until there is room. 0 for any number",
     ),
     number!(
         "bytes_per_second_max",
@@ -886,10 +978,13 @@ mod tests {
                 "shared",
                 "HS512",
                 "debug",
+                "optional",
+                "on",
                 "https://other.example",
                 "192.0.2.1",
                 "refuse",
                 "auto",
+                "on",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -977,6 +1072,15 @@ mod tests {
                 &["10.0.0.1/8", "localhost", "*"],
             ),
             ("cores", &["auto", "0-1"], &["0"]),
+            ("login_path", &["/login", "/a/b"], &["", "login", "/a?b"]),
+            (
+                "login_cookie",
+                &["ringcast", "__Host-a.b"],
+                &["", "a b", "a=b", "a;b", "é"],
+            ),
+            ("login_user_fields", &["a", "a, b"], &["", "a,", ",a"]),
+            ("allow_anonymous", &["auto", "on", "off"], &["", "yes"]),
+            ("authentication_timeout_ms", &["0"], &["-1"]),
         ] {
             for text in legal {
                 assert_eq!(

@@ -7,7 +7,9 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! Behind a proxy that announces its clients, Preface comes before Request. A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
+//! Behind a proxy that announces its clients, Preface comes before Request; between a request and its answer over HTTP
+//! there may be LoggingIn, while the login desk is asked. A FIN of the peer finds what is still in the outbox: then the
+//! way to "dropped" leads through Emptying.
 //!
 //! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
 //!
@@ -91,6 +93,14 @@ pub(super) enum Phase {
     Request {
         deadline: Uptime,
         port: Port,
+        /// Whether a client that waits for leave to send a body has it.
+        told_to_go_on: bool,
+    },
+    /// The login desk is asked about the name and password in a request; input is discarded.
+    LoggingIn {
+        deadline: Uptime,
+        /// Whether the cookie may travel by HTTPS only.
+        is_secure: bool,
     },
     Open(Open),
     /// Our close frame is on its way; input is discarded up to the peer's.
@@ -228,6 +238,7 @@ impl Connection {
         match &self.phase {
             Phase::Preface { deadline, .. }
             | Phase::Request { deadline, .. }
+            | Phase::LoggingIn { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
@@ -248,7 +259,11 @@ impl Phase {
         let deadline = now + limits.request_timeout;
         match has_preface {
             true => Phase::Preface { deadline, port },
-            false => Phase::Request { deadline, port },
+            false => Phase::Request {
+                deadline,
+                port,
+                told_to_go_on: false,
+            },
         }
     }
 }
@@ -256,5 +271,5 @@ impl Phase {
 // As many as there are clients. Who it is must be known as long as it is here, so the client's address is 18 of them; a
 // pointer to its TLS is 8; 36 are what it has sent and received and when it came: counted here, in lines that a delivery
 // and a flush touch anyway, rather than in a table of their own. A build with debug assertions has 8 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 208 } else { 200 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

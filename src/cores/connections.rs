@@ -505,6 +505,7 @@ impl Connections {
                         }
                         Phase::Preface { .. }
                         | Phase::Request { .. }
+                        | Phase::LoggingIn { .. }
                         | Phase::Open(_)
                         | Phase::Closing { .. }
                         | Phase::Finishing { .. } => {}

@@ -59,7 +59,7 @@ impl<A: App> Core<A> {
         };
         let session = session_id(&connection.phase);
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Preface { .. } | Phase::Request { .. } => None,
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
@@ -255,6 +255,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
         | CloseReason::MessageTooBig
+        | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
         CloseReason::HandshakeTimeout
         | CloseReason::MessageBeforeHandshake
@@ -266,7 +267,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::RateExceeded
         | CloseReason::IdleTimeout
         | CloseReason::Draining
-        | CloseReason::Application(_) => Leave::CloseFrame,
+        | CloseReason::Application(_)
+        | CloseReason::AuthenticationTimeout => Leave::CloseFrame,
     }
 }
 

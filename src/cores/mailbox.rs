@@ -15,6 +15,7 @@ use mio::Waker;
 use crate::app::{LateAnswer, Post, Returned};
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
+use crate::session::LoginAnswer;
 
 use super::report::Question;
 
@@ -63,6 +64,8 @@ pub(crate) struct Mailbox {
     questions: Receiver<Question>,
     late_answers: Receiver<LateAnswer>,
     post: Arc<PostBox>,
+    logins: Receiver<Answered>,
+    login_way: LoginWay,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
 }
@@ -77,6 +80,31 @@ struct PostBox {
     returned: AtomicU64,
 }
 
+/// What has come of a login.
+pub(super) struct Answered {
+    /// Where the core finds the connection.
+    pub(super) address: usize,
+    pub(super) answer: LoginAnswer,
+}
+
+/// The way of the login desk's answers to a core.
+#[derive(Clone, Debug)]
+pub(super) struct LoginWay {
+    logins: Sender<Answered>,
+    waker: Arc<Waker>,
+}
+
+impl LoginWay {
+    /// Gives an answer; for a thread of the desk, which waits while there is no room. A core that makes none for so long
+    /// has other troubles, and nobody left who would notice.
+    pub(super) fn send(&self, answered: Answered) {
+        if self.logins.send_timeout(answered, LOGIN_PATIENCE).is_ok() {
+            // As with late answers: who cannot be woken is being woken.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
 /// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
 #[derive(Debug)]
 struct Status(AtomicU8);
@@ -86,6 +114,11 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
     let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
+    let (login_sender, logins) = bounded(LOGINS_WAITING_MAX);
+    let login_way = LoginWay {
+        logins: login_sender,
+        waker: Arc::clone(&waker),
+    };
     let post = Arc::new(PostBox {
         late_answers: late_sender,
         waker: Arc::clone(&waker),
@@ -107,6 +140,8 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
             questions,
             late_answers,
             post,
+            logins,
+            login_way,
             metrics,
             status,
         },
@@ -175,6 +210,16 @@ impl Mailbox {
         self.late_answers.try_recv().ok()
     }
 
+    /// What has come of the next login, if anything has.
+    pub(super) fn try_receive_login(&self) -> Option<Answered> {
+        self.logins.try_recv().ok()
+    }
+
+    /// The way of the login desk's answers to this core.
+    pub(super) fn login_way(&self) -> LoginWay {
+        self.login_way.clone()
+    }
+
     /// How many late answers were given back since the last call.
     pub(super) fn take_returned(&self) -> u64 {
         self.post.returned.swap(0, Ordering::Relaxed)
@@ -215,6 +260,10 @@ impl Post for PostBox {
 pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
 const QUESTIONS_WAITING_MAX: usize = 4;
+/// Answered logins that may wait for a core, which takes them in its next turn.
+const LOGINS_WAITING_MAX: usize = 256;
+/// How long a thread of the login desk waits for a core to take one.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
 

@@ -15,6 +15,7 @@
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them
 //!  rules.rs     what permissions ask of a core
+//!  login.rs     the pages for users, and the way to the login desk
 //! ```
 
 mod accept;
@@ -27,6 +28,7 @@ mod connections;
 mod delivery;
 mod ending;
 pub(crate) mod fd_table;
+mod login;
 pub(crate) mod mailbox;
 mod meter;
 mod outbox;
@@ -50,12 +52,14 @@ use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Upgrade};
+use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
 use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
+use crate::http::account::Account;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
@@ -100,6 +104,8 @@ pub(crate) struct CoreSettings {
     pub(crate) ports: Ports,
     pub(crate) backlog: i32,
     pub(crate) path: String,
+    pub(crate) login_path: String,
+    pub(crate) login_cookie: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) accept_excess: AcceptExcess,
@@ -190,6 +196,7 @@ pub(crate) struct Core<A: App> {
     measures: Measures,
     message_limits: message::Limits,
     path: String,
+    counter: login::Counter,
     lent: Lent<A>,
     rules: rules::Watch,
     mailbox: Mailbox,
@@ -300,11 +307,24 @@ impl<A: App> Core<A> {
             frame_head: Vec::new(),
             message_limits: message::Limits {
                 message_bytes_max: limits.message_bytes_max as usize,
+                frame_bytes_max: match limits.frame_bytes_max {
+                    0 => limits.message_bytes_max,
+                    bytes => bytes.min(limits.message_bytes_max),
+                } as usize,
                 fragments_max: limits.fragments_max,
             },
             measures: Measures::new(&limits),
             limits,
             path: settings.path,
+            counter: login::Counter {
+                account: Account::new(
+                    &settings.login_path,
+                    settings.session.logins.fields.clone(),
+                    settings.session.logins.body_bytes_max,
+                ),
+                cookie: settings.login_cookie,
+                expiry: settings.session.auth_default_expiry,
+            },
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,
@@ -332,8 +352,8 @@ impl<A: App> Lent<A> {
         }
     }
 
-    fn new_session(&mut self, now: Now) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now, None)
+    fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        self.kind.begin(&mut self.ids, &self.settings, now, claims)
     }
 
     /// Asks the application about an upgrade.

@@ -27,7 +27,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
-use super::secure::First;
+use super::secure::{self, First};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -108,6 +108,10 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
+        // The answer is on its way to whoever has ended only his own direction.
+        if matches!(connection.phase, Phase::LoggingIn { .. }) {
+            return;
+        }
         if matches!(connection.phase, Phase::Request { .. }) && !connection.leftover.is_empty() {
             // It may still read why half a head is no request.
             self.metrics.http_answers.add(1);
@@ -183,11 +187,14 @@ impl<A: App> Core<A> {
                         AwaitClose::Closed => Input::Consumed(input.len()),
                     }
                 }
-                Phase::Finishing { .. } | Phase::Emptying { .. } => return bytes.len(),
+                Phase::LoggingIn { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
+                    return bytes.len();
+                }
             };
             match step {
                 Input::Consumed(count) => at += count,
                 Input::Incomplete(count) => return at + count,
+                Input::Rest => return bytes.len(),
             }
         }
         if self.connections.get(id).is_some() {
@@ -204,13 +211,15 @@ impl<A: App> Core<A> {
             Ok(Some((request, consumed))) => {
                 self.recognise_client(id, &request);
                 let admitted = self.admit_announced(id);
-                let upgraded = admitted.and_then(|()| self.upgrade(id, &request));
-                upgraded.map(|()| consumed)
+                admitted.and_then(|()| match self.page(&request) {
+                    Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                    None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                })
             }
             Err(refusal) => Err(refusal),
         };
         match answer {
-            Ok(consumed) => Input::Consumed(consumed),
+            Ok(input) => input,
             Err(refusal) => {
                 self.refuse(id, &refusal);
                 Input::Consumed(input.len())
@@ -233,17 +242,22 @@ impl<A: App> Core<A> {
         if self.admission.memory_is_full() {
             return Err(Refusal::Busy);
         }
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
             return Ok(());
         };
-        self.lent.allow_upgrade(request, connection.client)?;
+        self.lent.allow_upgrade(request, client)?;
         let doors = &self.lent.doors;
         let origins = Origins {
             option: &doors.origins,
             list: &doors.allowed_origins,
         };
-        accepted.check_origin(origins, connection.stream.tls.is_some())?;
-        let session = self.lent.new_session(self.now);
+        let verdict = accepted.check_origin(origins, self.is_under_tls(id))?;
+        let shown = self.shown_by_cookie(request, verdict);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        let claims = shown.or_else(|| secure::claims(&connection.stream));
+        let session = self.lent.new_session(self.now, claims);
         if session.is_open() {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
@@ -379,12 +393,18 @@ impl<A: App> Core<A> {
                 && let Some(meter) = &mut connection.meter
             {
                 meter.count_heartbeats(hits.heartbeats);
+                // The array itself has been counted as a message.
+                let packets = hits.packets_of_arrays;
+                meter.charge_messages(packets, &self.measures, self.now.uptime);
             }
             self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
             self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);
             self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
             self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
             self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
+            self.metrics.limit_hits[Limit::Anonymous.index()].add(hits.anonymous);
+            self.metrics.limit_hits[Limit::LoginsPerConnection.index()].add(hits.logins);
+            self.metrics.limit_hits[Limit::LoginBodyBytes.index()].add(hits.login_data);
             if hits.rules {
                 self.count_rule_hits();
             }
@@ -489,6 +509,7 @@ impl<A: App> Core<A> {
                 let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
                 return Ok(Outcome::Published(place));
             }
+            Decision::Login { user, password } => self.log_in_by_call(id, user, password, decisions),
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
                 self.close_saying(id, reason, &text);
@@ -579,6 +600,7 @@ impl<A: App> Core<A> {
             Phase::Open(open) => Some(&mut open.session),
             Phase::Preface { .. }
             | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => None,
@@ -634,6 +656,8 @@ pub(super) enum Input {
     Consumed(usize),
     /// So much was consumed; more must come before anything else can be.
     Incomplete(usize),
+    /// All that has come: nothing of it will be looked at.
+    Rest,
 }
 
 /// What became of a decision.
@@ -660,7 +684,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         Decision::Send { .. }
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }
-        | Decision::Close { .. } => false,
+        | Decision::Close { .. }
+        | Decision::Login { .. } => false,
     }
 }
 

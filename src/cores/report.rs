@@ -228,6 +228,7 @@ pub(super) fn session_id(phase: &Phase) -> Option<SessionId> {
         Phase::Open(open) => open.session.id(),
         Phase::Preface { .. }
         | Phase::Request { .. }
+        | Phase::LoggingIn { .. }
         | Phase::Closing { .. }
         | Phase::Finishing { .. }
         | Phase::Emptying { .. } => None,

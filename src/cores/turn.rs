@@ -67,6 +67,7 @@ impl<A: App> Core<A> {
         }
         if self.late_answers_waiting {
             self.take_late_answers();
+            self.take_logins();
         }
         self.accept_batch();
         self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
@@ -138,7 +139,7 @@ impl<A: App> Core<A> {
         };
         has_ended
             || match &connection.phase {
-                Phase::Preface { .. } | Phase::Request { .. } => true,
+                Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
                 Phase::Open(open) => !open.session.is_open(),
                 Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
             }
@@ -306,7 +307,9 @@ impl<A: App> Core<A> {
             return;
         }
         match &mut connection.phase {
-            Phase::Preface { .. } | Phase::Request { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
+                self.close(id, CloseReason::RequestTimeout);
+            }
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
@@ -369,7 +372,7 @@ impl<A: App> Core<A> {
     }
 
     /// Puts a connection that was not read for a while first in the next turn.
-    fn read_again(&mut self, id: ConnectionId) {
+    pub(super) fn read_again(&mut self, id: ConnectionId) {
         if self
             .connections
             .get(id)

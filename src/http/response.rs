@@ -126,13 +126,17 @@ impl Status {
     /// 401, the status of a handshake that the application refuses.
     pub const UNAUTHORIZED: Status = Status(401);
 
-    const BAD_REQUEST: Status = Status(400);
-    const FORBIDDEN: Status = Status(403);
-    const METHOD_NOT_ALLOWED: Status = Status(405);
+    pub(super) const BAD_REQUEST: Status = Status(400);
+    pub(super) const FORBIDDEN: Status = Status(403);
+    pub(super) const METHOD_NOT_ALLOWED: Status = Status(405);
+    pub(super) const LENGTH_REQUIRED: Status = Status(411);
+    pub(super) const PAYLOAD_TOO_LARGE: Status = Status(413);
+    pub(super) const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
+    pub(super) const TOO_MANY_REQUESTS: Status = Status(429);
     const REQUEST_HEADER_FIELDS_TOO_LARGE: Status = Status(431);
-    const TOO_MANY_REQUESTS: Status = Status(429);
+    pub(super) const INTERNAL_SERVER_ERROR: Status = Status(500);
     const NOT_IMPLEMENTED: Status = Status(501);
-    const SERVICE_UNAVAILABLE: Status = Status(503);
+    pub(super) const SERVICE_UNAVAILABLE: Status = Status(503);
 
     /// The status, if the code has a name.
     pub const fn new(code: u16) -> Option<Status> {

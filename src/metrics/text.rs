@@ -508,7 +508,7 @@ pub const METRICS: &[Metric] = &[
         values: Values::Labelled {
             label: "limit",
             labels: &Limit::LABELS,
-            counters: |block| &block.limit_hits,
+            counters: |block| &*block.limit_hits,
         },
     },
 ];
@@ -596,13 +596,12 @@ mod tests {
         for counter in single
             .into_iter()
             .chain(tls_handshakes)
-            .chain(closes)
             .chain([rules_kick_outs])
             .chain(closes)
             .chain(rules_denied)
             .chain(rules_would_deny)
             .chain(rules_would_allow)
-            .chain(limit_hits)
+            .chain(limit_hits.iter())
         {
             counter.set(next);
             next += 1;

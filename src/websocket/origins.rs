@@ -72,7 +72,8 @@ impl Origins<'_> {
         let page = Origin::parse(text);
         Ok(match &page {
             Some(page) if host.is_some_and(|host| page.is_of_host(host, is_secure)) => Verdict::SameOrigin,
-            _ if is_in_list => Verdict::Listed,
+            // Any page can open a frame whose origin is `null`.
+            Some(_) if is_in_list => Verdict::Listed,
             Some(page) if self.option.split([',', ' ']).any(|entry| page.is_at(entry)) => Verdict::Listed,
             Some(_) | None => Verdict::Anyone,
         })
@@ -360,7 +361,7 @@ mod tests {
             ("*:*", list, None, Some(Verdict::Missing)),
             ("*:*", "", evil, Some(Verdict::Anyone)),
             ("*:*", "", Some("null"), Some(Verdict::Anyone)),
-            ("*:*", "null", Some("null"), Some(Verdict::Listed)),
+            ("*:*", "null", Some("null"), Some(Verdict::Anyone)),
             ("evil.com:443", list, page, None),
             ("evil.com:443", list, evil, None),
             ("evil.com:443 example.com:443", list, page, Some(Verdict::Listed)),

@@ -237,6 +237,7 @@ impl List {
                 compile_all(key, patterns, separator, claims).map_err(|fault| RuleFault {
                     list,
                     number: index + 1,
+                    file: spec.file.clone(),
                     line: spec.line,
                     fault,
                 })

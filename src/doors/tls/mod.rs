@@ -23,7 +23,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use self::certificates::Certificates;
 pub use self::error::TlsError;
-pub use self::identity::claims_of;
+pub(crate) use self::identity::claims_of;
 use crate::config::tls::{ClientAuth, Tls as Settings};
 
 /// What cores hand to each new connection.

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::login::Login;
 use super::{Environment, Session, passed_on};
 use crate::app::{
     AnswerError, AnswerFailure, App, CallId, Order, Owed, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
@@ -17,13 +18,15 @@ use crate::decision::{CloseReason, Decisions};
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Response, is_falsy};
 
-/// The calls of one session; made with the first.
+/// The calls of one session, either way; made with the first.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     last: u64,
     waiting: VecDeque<Waiting>,
     /// The client's calls whose answers the application has put off.
     owed: Option<Owed>,
+    /// The one call of the client's that is not answered at once.
+    pub(super) login: Login,
 }
 
 /// A call without its answer.
