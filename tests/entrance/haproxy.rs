@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
+use super::support::secure::{self, ALL, Authority, Files, speak_tls};
 use super::support::{Client, Server};
 use super::{address, believing, connect_from, upgrade_with};
 
@@ -90,6 +92,24 @@ fn haproxy_announces_its_clients_in_both_versions() {
         liar.send_bytes(b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n");
         liar.send_bytes(upgrade_with("").as_bytes());
         assert!(liar.rest().starts_with("HTTP/1.1 400 "), "{options}");
+    }
+}
+
+#[test]
+fn haproxy_announces_the_clients_of_connections_whose_tls_it_does_not_end() {
+    let (authority, files) = (Authority::new("servers"), Files::new());
+    let pair = authority.server(&["localhost"]);
+    let (server, told) = believing(|config| {
+        config.proxies.trusted = "127.0.0.1".parse().unwrap();
+        config.proxies.proxy_protocol = true;
+        speak_tls(config, &files, &[pair]);
+    });
+    let trust = Arc::new(authority.trust(ALL, None));
+    for options in ["send-proxy", "send-proxy-v2"] {
+        let proxy = HaProxy::start(&server, "mode tcp", options);
+        let client = secure::client(proxy.address, &trust);
+        let own = client.stream.local_addr().unwrap();
+        assert_eq!(address(&told), own.to_string(), "{options}");
     }
 }
 
