@@ -298,6 +298,8 @@ pub enum Blame {
     Draining,
     /// The application asked for it.
     App,
+    /// An operator asked for it.
+    Operator,
     /// This server has a bug.
     Bug,
 }
@@ -339,11 +341,13 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// An operator has revoked the token by which the client came in.
+    Revoked,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -363,6 +367,7 @@ impl CloseReason {
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
             CloseReason::Draining => 1001,
+            CloseReason::Revoked => 4031,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -392,6 +397,7 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "revoked",
     ];
 
     /// The place of this reason in tables of counters.
@@ -414,6 +420,7 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
+            CloseReason::Revoked => 17,
         }
     }
 
@@ -437,7 +444,8 @@ impl CloseReason {
             | CloseReason::HandshakeRefused(_)
             | CloseReason::SigningFailed
             | CloseReason::Draining
-            | CloseReason::Application(_) => None,
+            | CloseReason::Application(_)
+            | CloseReason::Revoked => None,
         }
     }
 
@@ -457,6 +465,7 @@ impl CloseReason {
             }
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
+            CloseReason::Revoked => Blame::Operator,
             CloseReason::SigningFailed => Blame::Bug,
         }
     }

@@ -24,6 +24,7 @@ use crate::app::builtin::Builtin;
 use crate::broker::broker;
 use crate::clock::Clock;
 use crate::config::{Config, FdTables};
+use crate::control::jwks::KeyFetcher;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
 use crate::cores::balance::Loads;
@@ -93,7 +94,12 @@ impl Server {
             control::hold_back().map_err(StartError::System)?;
         }
         raise_open_files_limit();
-        let doors = Arc::new(Doors::open(config).map_err(StartError::Doors)?);
+        let mut doors = Doors::open(config).map_err(StartError::Doors)?;
+        let mut keys = KeyFetcher::of(config);
+        if let Some(keys) = &mut keys {
+            doors = keys.first(doors);
+        }
+        let doors = Arc::new(doors);
         let placement = Cpus::of_this_process().placement(&config.cores);
         for address in [Some(config.listen), config.admin].into_iter().flatten() {
             if listener::is_served(address) {
@@ -165,7 +171,7 @@ impl Server {
             reservation.address(),
             admin_address,
             &placement,
-            doors.keys,
+            &doors.keys,
         );
         report(config, &started, placement);
 
@@ -173,6 +179,7 @@ impl Server {
             control::Settings {
                 config: config.clone(),
                 doors,
+                keys,
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -390,13 +397,21 @@ fn raise_open_files_limit() {
     }
 }
 
+/// A server without a key works, and everything about it looks right until the first restart.
+const RANDOM_KEY: &str = "\
+THERE IS NO KEY FOR TOKENS: one was made up for this run.
+  - Every token ends with this process: after a restart each user has to log in again.
+  - No other server or service can check these tokens, or issue any.
+  To mend it, start each server with the same key, kept secret, such as one made once by
+      RINGCAST_AUTH_KEY=$(openssl rand -base64 48)";
+
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
 fn announce(
     config: &Config,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     placement: &[usize],
-    keys: KeySource,
+    keys: &KeySource,
 ) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -414,12 +429,13 @@ fn announce(
         ),
     }
     match keys {
-        KeySource::Random => info!("tokens: a random key"),
+        KeySource::Random(_) => warn!("{RANDOM_KEY}"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
         }
+        KeySource::Sets => info!("tokens: the keys of jwks_file and jwks_url"),
     }
     let limits = &config.limits;
     info!(

@@ -102,6 +102,11 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// No value has this index, nor one above it.
+    pub(crate) fn end(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     /// The value under this index.
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         let (chunk, slot) = split(index);

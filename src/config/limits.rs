@@ -30,6 +30,8 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
+    /// Most revocations of tokens in force at a time.
+    pub revocations_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -50,6 +52,7 @@ impl Default for Limits {
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
+            revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }

@@ -479,11 +479,12 @@ mod tests {
                 Kind::Secret => "topsecret".to_owned(),
                 Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => {
                     setting.show(&Config::default()).unwrap_or_else(|| {
-                        if setting.name == "auth_algorithm" {
-                            "HS256".into()
-                        } else {
-                            "file".into()
+                        match setting.name {
+                            "auth_algorithm" => "HS256",
+                            "jwks_url" => "https://id.example/",
+                            _ => "file",
                         }
+                        .into()
                     })
                 }
             };

@@ -31,6 +31,9 @@ impl Reload {
         if let Err(error) = shared.change_doors(|doors| doors.reopen(&loaded.config)).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
         }
+        if let Some(wanted) = shared.doors.lock().await.tokens.wanted() {
+            wanted.ask();
+        }
         let others = changes(&self.loaded, &loaded);
         match self.filter.replace(&loaded.config.log) {
             Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),
@@ -54,6 +57,11 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
+    "auth_key_id",
+    "auth_issuer",
+    "auth_audience",
+    "auth_leeway_seconds",
+    "jwks_file",
 ];
 
 /// The settings that differ and need a restart.

@@ -58,6 +58,7 @@ fn run(config: Config) -> Running {
         signals: SignalsFrom::Elsewhere,
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
+        keys: None,
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -124,6 +124,11 @@ impl Connections {
         }
     }
 
+    /// One more than the largest index that a connection may have now.
+    pub(super) fn end(&self) -> u32 {
+        u32::try_from(self.slab.end()).unwrap_or(u32::MAX)
+    }
+
     /// The id of the connection that has this index now.
     pub(super) fn id_at(&self, index: u32) -> Option<ConnectionId> {
         self.slab.get(index as usize).map(|connection| connection.id)

@@ -141,7 +141,7 @@ impl<A: App> Core<A> {
                 reason = reason.label(),
                 "connection closed by a fault of this server"
             ),
-            Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App => {
+            Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App | Blame::Operator => {
                 debug!(core, connection, %client, reason = reason.label(), "connection closed");
             }
         }
@@ -248,7 +248,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
         | CloseReason::Draining
-        | CloseReason::Application(_) => Leave::CloseFrame,
+        | CloseReason::Application(_)
+        | CloseReason::Revoked => Leave::CloseFrame,
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```text
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
-//!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  ending.rs    how connections end            revoking.rs  whose tokens were taken back
+//!                                              connections.rs, outbox.rs   what waits to be sent
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //! ```
 
@@ -21,6 +22,7 @@ pub(crate) mod fd_table;
 pub(crate) mod mailbox;
 mod outbox;
 mod receive;
+mod revoking;
 mod turn;
 mod wheel;
 
@@ -58,6 +60,7 @@ use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
+use revoking::Revoking;
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -142,6 +145,8 @@ pub(crate) struct Core<A: App> {
     stalled: VecDeque<ConnectionId>,
     /// What connections have left behind that ended while they waited: only their publications are still carried out.
     orphans: VecDeque<(ConnectionId, Stalled)>,
+    /// Revocations whose connections are being looked for.
+    revoking: VecDeque<Revoking>,
     draining: Option<Draining>,
     stopping: bool,
     broker: CoreBroker,
@@ -250,6 +255,7 @@ impl<A: App> Core<A> {
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),
+            revoking: VecDeque::new(),
             draining: None,
             stopping: false,
             broker: parts.broker,

@@ -479,7 +479,7 @@ impl<A: App> Core<A> {
     }
 
     /// The session of an open connection.
-    fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+    pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
             Phase::Request { .. }

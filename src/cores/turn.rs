@@ -17,6 +17,7 @@ use crate::decision::CloseReason;
 use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
+use super::revoking::Revoking;
 use super::{Core, Shared, wheel};
 
 impl<A: App> Core<A> {
@@ -67,6 +68,7 @@ impl<A: App> Core<A> {
         if self.late_answers_waiting {
             self.take_late_answers();
         }
+        self.revoke_some();
         self.accept_batch();
         if self.hand_overs_waiting {
             self.receive_hand_overs();
@@ -153,6 +155,9 @@ impl<A: App> Core<A> {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
                 Order::Adopt(doors) => self.lent.doors = doors,
+                Order::Revoke { revocation, done } => {
+                    self.revoking.push_back(Revoking::new(revocation, done));
+                }
                 Order::Drain { within } => {
                     self.mailbox.set_status(CoreStatus::Draining);
                     self.drain(within);
@@ -357,6 +362,7 @@ impl<A: App> Core<A> {
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
+            || !self.revoking.is_empty()
             || self.accepting == Accepting::Ready
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {
