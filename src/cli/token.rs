@@ -62,21 +62,19 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
     let doors = Doors::open(&config)?;
-    match doors.keys {
-        KeySource::Shared | KeySource::Files => {}
-        KeySource::Random => {
-            return Err(CliError::Unfit(
-                "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
-                 or auth_private_key_file and auth_public_key_file, to those of the server"
-                    .to_owned(),
-            ));
-        }
-        KeySource::PublicFile => {
-            return Err(CliError::Unfit(
-                "auth_public_key_file can only check tokens: set auth_private_key_file to sign one"
-                    .to_owned(),
-            ));
-        }
+    if matches!(doors.keys, KeySource::Random(_)) {
+        return Err(CliError::Unfit(
+            "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
+             or auth_private_key_file and auth_public_key_file, to those of the server"
+                .to_owned(),
+        ));
+    }
+    if !doors.tokens.can_sign() {
+        return Err(CliError::Unfit(
+            "the configured keys can only check tokens: set auth_private_key_file, or put a private key into jwks_file, \
+             to sign one"
+                .to_owned(),
+        ));
     }
     // Claims that bring their own `exp` keep it.
     let expires = match wanted.expires.0 {

@@ -3,6 +3,7 @@
 //! [`options`] names each setting once, [`load`] reads them from flags, environment and file. After the start no code
 //! reads the environment: these values are final.
 
+mod jwks;
 pub mod limits;
 pub mod load;
 pub mod options;
@@ -67,6 +68,24 @@ pub struct Config {
     pub login_password_fields: Vec<String>,
     /// Whether clients that are not authenticated are served.
     pub allow_anonymous: Anonymous,
+    /// The id of the key above, in the header `kid` of tokens.
+    pub auth_key_id: Option<String>,
+    /// A file with a set of keys in JSON (RFC 7517); private keys and secrets in it sign.
+    pub jwks_file: Option<PathBuf>,
+    /// Where a set of public keys is fetched: `https://`, or `http://` for networks that are trusted.
+    pub jwks_url: Option<String>,
+    /// How often it is fetched; whole seconds.
+    pub jwks_refresh: Duration,
+    /// Issuers of which a token must name one; any if there is none.
+    pub auth_issuer: Vec<String>,
+    /// Audiences of which a token must name one; any if there is none.
+    pub auth_audience: Vec<String>,
+    /// By how many seconds the clocks of those who sign tokens may differ from ours.
+    pub auth_leeway_seconds: u16,
+    /// Where revocations are kept for the next start.
+    pub revocations_file: Option<PathBuf>,
+    /// How long a revocation lasts: as long as the longest life of a token; whole seconds.
+    pub revocation_keep: Duration,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -138,6 +157,15 @@ impl Default for Config {
             login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
             login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
             allow_anonymous: Anonymous::Auto,
+            auth_key_id: None,
+            jwks_file: None,
+            jwks_url: None,
+            jwks_refresh: Duration::from_secs(300),
+            auth_issuer: Vec::new(),
+            auth_audience: Vec::new(),
+            auth_leeway_seconds: 0,
+            revocations_file: None,
+            revocation_keep: Duration::from_secs(30 * 86_400),
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),
@@ -232,12 +260,28 @@ impl Config {
         if share < u64::from(self.limits.message_bytes_max) {
             doubts.push(Doubt::RingShareBelowMessage { share });
         }
-        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
+        if self.has_random_key() {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
         }
+        if let Some(url) = &self.jwks_url
+            && jwks::is_forgeable(url)
+        {
+            doubts.push(Doubt::KeysUnprotected);
+        }
+        if self.revocation_keep < self.auth_default_expiry {
+            doubts.push(Doubt::RevocationTooShort);
+        }
         doubts
+    }
+
+    /// Whether no key is configured, so that one has to be made up.
+    pub fn has_random_key(&self) -> bool {
+        self.auth_key.is_none()
+            && self.auth_public_key_file.is_none()
+            && self.jwks_file.is_none()
+            && self.jwks_url.is_none()
     }
 }
 
@@ -349,6 +393,10 @@ pub enum Doubt {
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
+    /// Keys are fetched without TLS from another machine.
+    KeysUnprotected,
+    /// Revocations end before the tokens that they are about.
+    RevocationTooShort,
 }
 
 impl fmt::Display for Doubt {
@@ -367,8 +415,16 @@ impl fmt::Display for Doubt {
                 formatter,
                 "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
             ),
-            Doubt::RandomKey => formatter
-                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::RandomKey => formatter.write_str(
+                "auth_key is not set: a random key is used, so tokens end with this process; set it: \
+                 RINGCAST_AUTH_KEY=$(openssl rand -base64 48)",
+            ),
+            Doubt::KeysUnprotected => formatter.write_str(
+                "jwks_url is not https: whoever can answer in the place of that server can sign tokens for anybody",
+            ),
+            Doubt::RevocationTooShort => formatter.write_str(
+                "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
+            ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }

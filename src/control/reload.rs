@@ -41,6 +41,9 @@ impl Reload {
         if let Err(error) = shared.change_doors(reopen).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
         }
+        if let Some(wanted) = shared.doors.lock().await.tokens.wanted() {
+            wanted.ask();
+        }
         let others = changes(&self.loaded, &loaded);
         match self.filter.replace(&loaded.config.log) {
             Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),
@@ -75,6 +78,11 @@ const RELOADED: &[&str] = &[
     "x_forwarded_for",
     "password_file",
     "rules_separator",
+    "auth_key_id",
+    "auth_issuer",
+    "auth_audience",
+    "auth_leeway_seconds",
+    "jwks_file",
 ];
 
 /// The settings that differ and need a restart.

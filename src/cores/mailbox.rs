@@ -4,6 +4,7 @@
 //! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
 //! each. Nobody waits here: what finds its channel full goes back to its sender.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
+use crate::auth::Revocation;
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::LoginAnswer;
@@ -24,6 +26,13 @@ use super::report::Question;
 pub enum Order {
     /// Decide by these from now on.
     Adopt(Arc<Doors>),
+    /// End the connections that came in by a token which is revoked. The doors that refuse such tokens come before.
+    Revoke {
+        /// What is revoked.
+        revocation: Arc<Revocation>,
+        /// Who is told how many connections that ended.
+        done: Done,
+    },
     /// Accept no more, close every client within this time, then stop.
     Drain {
         /// Clients are closed one after the other over this time.
@@ -31,6 +40,28 @@ pub enum Order {
     },
     /// Drop what is left, now.
     Stop,
+}
+
+/// Takes word to the control plane that an order has been carried out.
+#[derive(Clone)]
+pub struct Done(Arc<dyn Fn(u64) + Send + Sync>);
+
+impl Done {
+    /// `tell` is called on the core, with how many connections were concerned; it must not wait.
+    pub fn new(tell: impl Fn(u64) + Send + Sync + 'static) -> Done {
+        Done(Arc::new(tell))
+    }
+
+    /// The order has been carried out.
+    pub(super) fn tell(&self, connections: u64) {
+        (self.0)(connections);
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Done").finish_non_exhaustive()
+    }
 }
 
 /// Where a core is in its life.
