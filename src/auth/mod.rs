@@ -24,6 +24,7 @@ mod jwt;
 mod keys;
 pub mod passwords;
 mod pem;
+pub mod rules;
 
 pub use error::{SignError, TokenError};
 pub use jwt::{Claims, Issued, Tokens};

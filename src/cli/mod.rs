@@ -1,11 +1,13 @@
 //! The command line: words to a command, its outcome to an exit code.
 //!
 //! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
-//! right, with the cause in one line; 70 (`EX_SOFTWARE`) for a bug; 1 where this machine stops the target of `tuning`, or `passwd` leaves its file as it is; 130 and 143 for a drain cut short by a second
-//! SIGINT or SIGTERM.
+//! right, with the cause in one line; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a bug;
+//! 1 where this machine stops the target of `tuning`, rules deny what `rules test` asks about, or `passwd` leaves its
+//! file as it is; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
 mod check;
 mod passwd;
+mod rules;
 mod serve;
 mod token;
 mod tuning;
@@ -48,6 +50,7 @@ enum Command {
     Serve(Sources),
     Check(Sources),
     Passwd(passwd::Wanted),
+    Rules(Sources, rules::Wanted),
     Token(Sources, token::Wanted),
     Tuning(Sources, tuning::Wanted),
 }
@@ -59,6 +62,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
         Command::Passwd(wanted) => passwd::passwd(wanted)?,
+        Command::Rules(sources, wanted) => return rules::rules(&sources, &wanted, out),
         Command::Token(sources, wanted) => token::token(&sources, &wanted, out)?,
         Command::Tuning(sources, wanted) => return tuning::tuning(&sources, &wanted, out),
     }
@@ -72,12 +76,15 @@ fn command(
     let mut parser = lexopt::Parser::from_args(words);
     let mut name = None;
     let mut flags = Vec::new();
+    let mut rules = rules::Wanted::default();
     let mut token = token::Wanted::default();
     let mut tuning = tuning::Wanted::default();
     while let Some(word) = parser.next()? {
         match word {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Long("token") if name == Some(Name::Rules) => rules.token = Some(text(&mut parser)?),
+            Arg::Long("claims") if name == Some(Name::Rules) => rules.claims = Some(text(&mut parser)?),
             Arg::Long("claims") if name == Some(Name::Token) => token.claims = text(&mut parser)?,
             Arg::Long("expires") if name == Some(Name::Token) => {
                 token.expires = text(&mut parser)?.parse()?
@@ -106,6 +113,7 @@ fn command(
                 return passwd::Wanted::parse(words).map(Command::Passwd);
             }
             Arg::Value(word) if name.is_none() => name = Some(Name::of(&word)?),
+            Arg::Value(word) if name == Some(Name::Rules) => rules.push(word)?,
             Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
         }
     }
@@ -113,6 +121,7 @@ fn command(
     Ok(match name {
         None | Some(Name::Serve) => Command::Serve(sources),
         Some(Name::Check) => Command::Check(sources),
+        Some(Name::Rules) => Command::Rules(sources, rules),
         Some(Name::Token) => Command::Token(sources, token),
         Some(Name::Tuning) => Command::Tuning(sources, tuning),
     })
@@ -128,6 +137,7 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
 enum Name {
     Serve,
     Check,
+    Rules,
     Token,
     Tuning,
 }
@@ -137,10 +147,11 @@ impl Name {
         match word.to_str() {
             Some("serve") => Ok(Name::Serve),
             Some("check") => Ok(Name::Check),
+            Some("rules") => Ok(Name::Rules),
             Some("token") => Ok(Name::Token),
             Some("tuning") => Ok(Name::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, tuning, token and passwd",
+                "{} is not a command; commands are serve, check, rules, tuning, token and passwd",
                 word.display()
             ))),
         }
@@ -156,6 +167,8 @@ enum CliError {
     Config(ConfigError),
     /// Keys, or other files that the settings name, are not right.
     Doors(DoorsError),
+    /// A token that is not accepted; its error as clients see it.
+    Token(String),
     /// Right by themselves, but not on this machine or for this command.
     Unfit(String),
     /// It was not done, for a reason that is in the text.
@@ -175,12 +188,15 @@ impl CliError {
             CliError::Config(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
             CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
             CliError::Interrupted => 130,
+            CliError::Token(_) => EX_DATAERR,
         }
     }
 }
 
 /// The command was used wrongly (`sysexits.h`).
 const EX_USAGE: u8 = 64;
+/// What was given is not right (`sysexits.h`).
+const EX_DATAERR: u8 = 65;
 /// Something is configured wrongly (`sysexits.h`).
 const EX_CONFIG: u8 = 78;
 
@@ -194,6 +210,7 @@ impl fmt::Display for CliError {
             CliError::Unfit(text) | CliError::Server(text) | CliError::Failed(text) => {
                 formatter.write_str(text)
             }
+            CliError::Token(error) => write!(formatter, "the token is not accepted: {error}"),
             CliError::Output(error) => write!(formatter, "cannot write the answer: {error}"),
         }
     }
@@ -243,6 +260,9 @@ Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
        ringcast tuning [--connections N] [--json]
                                         compare this machine with what N connections need; each finding comes with the
                                         command that mends it; exit code 1 if something stops them
+       ringcast rules list              show the rules
+       ringcast rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME
+                                        say which rule decides, and why; exit code 0 if it allows, 1 if not
        ringcast token --claims JSON [--expires 1h]
                                         sign a token with the configured key (s, m, h, d)
        ringcast passwd [-c | -D] [-b] [--pbkdf2 [--iterations N]] FILE USER [PASSWORD]
@@ -275,9 +295,11 @@ mod tests {
             Command::Check(sources) => {
                 check::check(&sources, &Cpus::new(&[0, 1], 2, &[]), &mut out).map(|()| 0)
             }
-            command @ (Command::Help | Command::Version | Command::Token(..) | Command::Tuning(..)) => {
-                execute(command, &mut out)
-            }
+            command @ (Command::Help
+            | Command::Version
+            | Command::Rules(..)
+            | Command::Token(..)
+            | Command::Tuning(..)) => execute(command, &mut out),
             Command::Passwd(_) => panic!("no test here changes files"),
         });
         match outcome {

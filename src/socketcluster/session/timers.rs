@@ -23,7 +23,7 @@ impl Session {
             State::AwaitingHandshake { created } => {
                 (created + settings.handshake_timeout).min(self.pong_deadline(settings))
             }
-            State::Open { next_ping } => next_ping
+            State::Open { next_ping, .. } => next_ping
                 .min(self.pong_deadline(settings))
                 .min(self.ack_deadline()),
             State::Ended => Uptime::NEVER,
@@ -48,10 +48,11 @@ impl Session {
                     return Err(CloseReason::HandshakeTimeout);
                 }
             }
-            State::Open { next_ping } => {
+            State::Open { next_ping, .. } => {
                 if *next_ping <= now && now < pong_deadline {
                     *next_ping = next_tick(*next_ping, env.settings.ping_interval, now);
                     let ping = self.version.ping();
+                    env.scratch.count_heartbeat();
                     send(decisions, |out| out.extend_from_slice(ping.as_bytes()));
                 }
             }
@@ -61,6 +62,9 @@ impl Session {
             Err(CloseReason::PongTimeout)
         } else {
             let result = self.expire_calls(env, decisions);
+            if result.is_ok() {
+                self.keep_to_rules(env, decisions);
+            }
             end_message(result, decisions)
         }
     }
@@ -72,10 +76,15 @@ impl Session {
         }
     }
 
-    pub(super) fn receive_pong(&mut self, now: Now, decisions: &mut Decisions) -> Result<(), CloseReason> {
-        self.heard = now.uptime;
+    pub(super) fn receive_pong<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        env.scratch.count_heartbeat();
+        self.heard = env.now.uptime;
         self.require_open()?;
-        self.expire(now, decisions);
+        self.expire(env.now, decisions);
         Ok(())
     }
 }
