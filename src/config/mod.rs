@@ -261,6 +261,13 @@ impl Config {
             doubts.push(Doubt::RingShareBelowMessage { share });
         }
         if self.has_random_key() {
+        let proxies = &self.proxies;
+        if proxies.trusted.are_everybody() {
+            doubts.push(Doubt::EverybodyTrusted);
+        } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
+            doubts.push(Doubt::ProxiesUnheard);
+        }
+        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
@@ -389,6 +396,10 @@ pub enum Doubt {
         /// The share in bytes.
         share: u64,
     },
+    /// Whoever connects may say whom the connection is from.
+    EverybodyTrusted,
+    /// Proxies are trusted, but nothing that they say is read.
+    ProxiesUnheard,
     /// Tokens end with the process.
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
@@ -425,6 +436,14 @@ impl fmt::Display for Doubt {
             Doubt::RevocationTooShort => formatter.write_str(
                 "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
             ),
+            Doubt::EverybodyTrusted => formatter.write_str(
+                "trusted_proxies names every address there is: whoever connects can say whom the connection is from",
+            ),
+            Doubt::ProxiesUnheard => formatter.write_str(
+                "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
+            ),
+            Doubt::RandomKey => formatter
+                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }
@@ -664,6 +683,23 @@ mod tests {
             config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
             assert_eq!(config.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn trust_in_everybody_and_trust_without_effect_are_doubted() {
+        let doubts = |trusted: &str, x_forwarded_for| {
+            let mut config = Config {
+                auth_key: Some(Secret::new([1; 32])),
+                ..Config::default()
+            };
+            config.proxies.trusted = trusted.parse().unwrap();
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            config.doubts(&[0, 1])
+        };
+        assert_eq!(doubts("10.0.0.0/8", true), []);
+        assert_eq!(doubts("10.0.0.0/8", false), [Doubt::ProxiesUnheard]);
+        assert_eq!(doubts("10.0.0.0/8, 0.0.0.0/0", true), [Doubt::EverybodyTrusted]);
+        assert_eq!(doubts("", false), []);
     }
 
     #[test]

@@ -1071,6 +1071,7 @@ mod tests {
                 "/other",
                 "10.0.0.1:1",
                 "off",
+                "on",
                 "skip",
                 "shared",
                 "HS512",
