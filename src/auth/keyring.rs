@@ -17,7 +17,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::json::{Json, Kind};
@@ -57,14 +56,13 @@ enum Named {
     Wrongly,
 }
 
-/// Tells whoever fetches keys that a token has named one that is not known. Asking costs a relaxed load, but for the
-/// first time after each [`WantedKeys::answered`].
-#[derive(Default)]
+/// Tells whoever fetches keys that a token has named one that is not known. They look at it now and then: there is no
+/// waking, since that would write to a descriptor, and cores have descriptor tables of their own.
+#[derive(Debug, Default)]
 pub struct WantedKeys {
     /// Set by those who check tokens, reset by the one who fetches keys. Relaxed: it orders nothing, and a word too
     /// many or too few is made good by the next.
     asked: AtomicBool,
-    tell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Key {
@@ -229,19 +227,11 @@ impl Named {
 }
 
 impl WantedKeys {
-    /// Says once who is to be told; it must not wait.
-    pub fn tell(&self, tell: impl Fn() + Send + Sync + 'static) {
-        // Whoever was named before stays.
-        let _ = self.tell.set(Box::new(tell));
-    }
-
-    /// Asks for keys, unless somebody has asked already.
+    /// Asks for keys.
     pub fn ask(&self) {
-        if !self.asked.load(Ordering::Relaxed)
-            && !self.asked.swap(true, Ordering::Relaxed)
-            && let Some(tell) = self.tell.get()
-        {
-            tell();
+        // A load first: those who ask in vain do not take the cache line from each other.
+        if !self.is_asked() {
+            self.asked.store(true, Ordering::Relaxed);
         }
     }
 
@@ -253,15 +243,6 @@ impl WantedKeys {
     /// Lets the next one ask again.
     pub fn answered(&self) {
         self.asked.store(false, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for WantedKeys {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("WantedKeys")
-            .field("asked", &self.is_asked())
-            .finish_non_exhaustive()
     }
 }
 

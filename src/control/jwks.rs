@@ -26,13 +26,12 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::auth::{KeySet, KeySetError, LeftOut, SetOrigin};
+use crate::auth::{KeySet, KeySetError, LeftOut, SetOrigin, WantedKeys};
 use crate::config::Config;
 use crate::doors::{Doors, SET_BYTES_MAX};
 
@@ -104,22 +103,12 @@ impl KeyFetcher {
 
     /// Fetches until the runtime ends.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
-        let asked = Arc::new(Notify::new());
         let wanted = shared.doors.lock().await.tokens.wanted().cloned();
-        if let Some(wanted) = &wanted {
-            let asked = Arc::clone(&asked);
-            wanted.tell(move || asked.notify_one());
-            // It may have been asked before there was anybody to tell.
-            if wanted.is_asked() {
-                wanted.answered();
-                wanted.ask();
-            }
-        }
         loop {
             sleep(PAUSE.min(self.wait)).await;
             tokio::select! {
-                () = asked.notified() => {}
                 () = sleep(self.wait.saturating_sub(PAUSE)) => {}
+                () = asked(wanted.as_deref()) => {}
             }
             if let Some(wanted) = &wanted {
                 wanted.answered();
@@ -173,6 +162,13 @@ impl KeyFetcher {
             max_age.clamp(PAUSE, self.refresh.max(PAUSE))
         });
         Ok(set)
+    }
+}
+
+/// Returns once a token has named a key that is not known.
+async fn asked(wanted: Option<&WantedKeys>) {
+    while !wanted.is_some_and(WantedKeys::is_asked) {
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -331,6 +327,8 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 
 /// Between two fetches, whoever asks.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often it is looked at whether a key is missing.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// For all of a fetch.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the fetch that a start waits for.

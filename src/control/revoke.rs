@@ -7,17 +7,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::Shared;
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
-use crate::cores::mailbox::{Done, Order};
+use crate::cores::mailbox::{Done, Order, Word};
 use crate::doors::{Doors, RevocationsFile};
 
 /// An answer: a status and JSON.
@@ -179,11 +180,7 @@ fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) ->
 
 /// Ends the connections on every core; how many they were.
 async fn end_connections(shared: &Shared, revocation: Arc<Revocation>) -> u64 {
-    let (tell, mut told) = mpsc::channel(shared.cores.len().max(1));
-    let done = Done::new(move |connections| {
-        // There is room for each core's word, and somebody waits for it.
-        let _ = tell.try_send(connections);
-    });
+    let (done, carried) = Done::new(shared.cores.len());
     for core in &shared.cores {
         let revocation = Arc::clone(&revocation);
         let done = done.clone();
@@ -191,14 +188,20 @@ async fn end_connections(shared: &Shared, revocation: Arc<Revocation>) -> u64 {
             .order_surely(core, &Order::Revoke { revocation, done })
             .await;
     }
+    // A core that stops drops its order, and with it its way to tell.
     drop(done);
     let mut ended = 0;
-    // A core that stops drops its order, and with it its way to tell.
-    while let Some(connections) = told.recv().await {
-        ended += connections;
+    loop {
+        match carried.next() {
+            Word::Of(connections) => ended += connections,
+            Word::NotYet => sleep(LOOK_EVERY).await,
+            Word::Last => return ended,
+        }
     }
-    ended
 }
+
+/// How often it is looked at whether the cores are done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 async fn restore_now(shared: Arc<Shared>, what: Revoked) -> Answer {
     let _one_at_a_time = shared.revoking.lock().await;

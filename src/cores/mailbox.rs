@@ -4,13 +4,12 @@
 //! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
 //! each. Nobody waits here: what finds its channel full goes back to its sender.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
@@ -39,25 +38,48 @@ pub enum Order {
     Stop,
 }
 
-/// Takes word to the control plane that an order has been carried out.
-#[derive(Clone)]
-pub struct Done(Arc<dyn Fn(u64) + Send + Sync>);
+/// Takes word from a core that an order has been carried out. Without a waker: waking the runtime of the control plane
+/// would write to a descriptor of its table, whose number may be a client's socket in the core's.
+#[derive(Clone, Debug)]
+pub struct Done(Sender<u64>);
+
+/// Where the words arrive.
+#[derive(Debug)]
+pub struct Carried(Receiver<u64>);
+
+/// What has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A core has carried the order out; so many connections were concerned.
+    Of(u64),
+    /// Somebody still has to.
+    NotYet,
+    /// All have, or have ended.
+    Last,
+}
 
 impl Done {
-    /// `tell` is called on the core, with how many connections were concerned; it must not wait.
-    pub fn new(tell: impl Fn(u64) + Send + Sync + 'static) -> Done {
-        Done(Arc::new(tell))
+    /// For an order to so many cores.
+    pub fn new(cores: usize) -> (Done, Carried) {
+        let (sender, receiver) = bounded(cores.max(1));
+        (Done(sender), Carried(receiver))
     }
 
     /// The order has been carried out.
     pub(super) fn tell(&self, connections: u64) {
-        (self.0)(connections);
+        // There is room for each core's word; whether somebody waits for it is not the core's business.
+        let _ = self.0.try_send(connections);
     }
 }
 
-impl fmt::Debug for Done {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Done").finish_non_exhaustive()
+impl Carried {
+    /// The next word.
+    pub fn next(&self) -> Word {
+        match self.0.try_recv() {
+            Ok(connections) => Word::Of(connections),
+            Err(TryRecvError::Empty) => Word::NotYet,
+            Err(TryRecvError::Disconnected) => Word::Last,
+        }
     }
 }
 
