@@ -76,6 +76,9 @@ pub enum Decision {
         /// What the session needs to word the messages.
         reason: Option<Span>,
     },
+    /// Look at each of this connection's channels again: from those for which `Session::may_keep` says no, unsubscribe
+    /// it and send it what `Session::forbidden` says.
+    CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish {
         /// The channel's name.
@@ -89,6 +92,13 @@ pub enum Decision {
         reason: CloseReason,
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
+    },
+    /// Ask the login desk; the session is told the answer.
+    Login {
+        /// Who the client claims to be; UTF-8.
+        user: Span,
+        /// What is to prove it; UTF-8.
+        password: Span,
     },
 }
 
@@ -121,6 +131,7 @@ impl Decision {
             Decision::KickOutAll { reason } => Decision::KickOutAll {
                 reason: reason.map(span),
             },
+            Decision::CheckSubscriptions => Decision::CheckSubscriptions,
             Decision::Publish { channel, message } => Decision::Publish {
                 channel: span(channel),
                 message: span(message),
@@ -128,6 +139,10 @@ impl Decision {
             Decision::Close { reason, text } => Decision::Close {
                 reason,
                 text: span(text),
+            },
+            Decision::Login { user, password } => Decision::Login {
+                user: span(user),
+                password: span(password),
             },
         }
     }
@@ -220,8 +235,10 @@ impl Decisions {
             | Decision::Unsubscribe { .. }
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
+            | Decision::CheckSubscriptions
             | Decision::Publish { .. }
-            | Decision::Close { .. } => None,
+            | Decision::Close { .. }
+            | Decision::Login { .. } => None,
         })
     }
 
@@ -315,6 +332,10 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
+    /// The TLS handshake failed, or what came after it could not be decrypted.
+    TlsFailed,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -341,13 +362,21 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Over its rates for too long.
+    RateExceeded,
+    /// No message for `idle_timeout`.
+    IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
+    /// Not authenticated within `authentication_timeout`, and others are not served.
+    AuthenticationTimeout,
     /// An operator has revoked the token by which the client came in.
     Revoked,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 24;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -355,10 +384,12 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout => return None,
+            | CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -366,8 +397,11 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::RateExceeded => 4029,
+            CloseReason::IdleTimeout => 4030,
+            CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
-            CloseReason::Revoked => 4031,
+            CloseReason::Revoked => 4032,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -397,6 +431,12 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "tls_failed",
+        "rate_exceeded",
+        "idle_timeout",
+        "bad_proxy_header",
+        "frame_too_big",
+        "authentication_timeout",
         "revoked",
     ];
 
@@ -420,7 +460,13 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
-            CloseReason::Revoked => 17,
+            CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
+            CloseReason::BadProxyHeader => 20,
+            CloseReason::FrameTooBig => 21,
+            CloseReason::AuthenticationTimeout => 22,
+            CloseReason::Revoked => 23,
         }
     }
 
@@ -429,14 +475,20 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::RateExceeded => Some(Limit::RateGrace),
+            CloseReason::IdleTimeout => Some(Limit::IdleTime),
+            CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -454,15 +506,21 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
-            | CloseReason::PongTimeout => Blame::Peer,
-            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
-                Blame::Limit
-            }
+            | CloseReason::PongTimeout
+            | CloseReason::AuthenticationTimeout => Blame::Peer,
+            CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::SlowConsumer
+            | CloseReason::RateExceeded
+            | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
             CloseReason::Revoked => Blame::Operator,

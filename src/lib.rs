@@ -19,8 +19,8 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`], [`doors`] |
-//! | tokens | [`auth`] |
+//! | tokens, password files | [`auth`], [`doors`] |
+//! | who checks passwords, and how often | [`login`] |
 //! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
@@ -69,6 +69,7 @@ pub mod decision;
 pub mod doors;
 pub mod http;
 pub mod log;
+pub mod login;
 mod machine;
 pub mod metrics;
 pub mod server;

@@ -4,14 +4,16 @@
 //! methods on all of them, and knows none.
 
 use crate::app::{App, LateAnswer};
-pub use crate::app::{Hits, Scratch};
-use crate::auth::{Claims, Revocation};
+pub use crate::app::{Hits, RuleHits, Scratch};
+use crate::auth::Claims;
+use crate::auth::Revocation;
+use crate::auth::rules::Rules;
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
-pub use crate::socketcluster::session::{Environment, SessionIds, Settings};
+pub use crate::socketcluster::session::{Environment, LoginAnswer, Logins, SessionId, SessionIds, Settings};
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +65,14 @@ pub struct Echo(());
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
+    /// What its client is called, if it is called anything.
+    pub fn id(&self) -> Option<SessionId> {
+        match self {
+            Session::SocketCluster(session) => Some(session.id()),
+            Session::Echo(_) => None,
+        }
+    }
+
     /// Takes a whole message.
     ///
     /// # Errors
@@ -141,6 +151,30 @@ impl Session {
         }
     }
 
+    /// Whether the client may keep a subscription.
+    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.may_keep(channel, rules),
+            Session::Echo(_) => true,
+        }
+    }
+
+    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away.
+    pub fn forbidden(&mut self, channel: &[u8], decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.forbidden(channel, decisions),
+            Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// The rules may be others: has the subscriptions looked at again.
+    pub fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.keep_to_rules(env, decisions),
+            Session::Echo(_) => {}
+        }
+    }
+
     /// Gives an answer that was deferred.
     ///
     /// # Errors
@@ -155,6 +189,31 @@ impl Session {
             Session::SocketCluster(session) => session.answer_late(late, env, decisions),
             // It has no application, and so has deferred nothing.
             Session::Echo(_) => Ok(()),
+        }
+    }
+
+    /// The login that was [decided](Decision::Login) has been answered.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn login_answered<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.login_answered(answer, env, decisions),
+            // It has asked for none.
+            Session::Echo(_) => Ok(()),
+        }
+    }
+
+    /// There is no room for the login that was [decided](Decision::Login): the answer, or `None` for silence.
+    pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.login_not_taken(decisions),
+            Session::Echo(_) => None,
         }
     }
 

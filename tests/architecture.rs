@@ -11,6 +11,7 @@
 //!   broker | transport | websocket http | socketcluster session
 //!   app
 //!   doors
+//!   login
 //!   auth decision
 //!   config metrics machine log clock slab sync client
 //! ```
@@ -29,15 +30,16 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
-        ("config", &["log"][..]),
+        ("config", &["client", "log"][..]),
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
-        ("auth", &["clock"][..]),
-        ("doors", &["auth", "config"][..]),
-        ("app", &["auth", "clock", "decision"][..]),
-        ("http", &["config", "decision"][..]),
-        ("websocket", &["http", "config", "decision"][..]),
+        ("auth", &["clock", "config"][..]),
+        ("login", &["auth", "clock", "config", "metrics"][..]),
+        ("doors", &["auth", "client", "clock", "config", "login"][..]),
+        ("app", &["auth", "clock", "config", "decision"][..]),
+        ("http", &["auth", "config", "decision"][..]),
+        ("websocket", &["client", "http", "config", "decision"][..]),
         (
             "socketcluster",
             &["app", "auth", "clock", "config", "decision", "doors"][..],
@@ -60,6 +62,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "doors",
                 "http",
+                "login",
                 "machine",
                 "metrics",
                 "session",
@@ -70,7 +73,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "doors"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
         ),
         (
             "server",
@@ -93,6 +96,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "login",
             ][..],
         ),
         ("main", &["cli"][..]),

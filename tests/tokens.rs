@@ -440,7 +440,7 @@ fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
     assert_eq!(admin.metric("ringcast_revocations"), 1);
     for client in &mut of_ann {
         assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
-        assert_eq!(client.event(), Received::Close(Some(4031), "revoked".to_owned()));
+        assert_eq!(client.event(), Received::Close(Some(4032), "revoked".to_owned()));
     }
     of_bob[0].publish("hall", "1");
     for client in &mut of_bob {
@@ -492,7 +492,7 @@ fn one_token_is_revoked_by_its_id() {
     let mut of_laptop = clients_of(&process, &laptop, 2);
     assert_eq!(revoke(&process, r#"{"jti":"phone"}"#).1["connections"], 2);
     for client in &mut of_phone {
-        assert_eq!(client.close_frame().0, Some(4031));
+        assert_eq!(client.close_frame().0, Some(4032));
     }
     for client in &mut of_laptop {
         client.ping();

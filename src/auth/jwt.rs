@@ -27,6 +27,7 @@ use super::jwks::KeySet;
 use super::keyring::{KEYS_TRIED_MAX, Key, Keyring, Signer, WantedKeys};
 use super::keys::{Algorithm, KeyError, SigningKey, VerifyingKey, VerifyingKeys};
 use super::revocation::Revocations;
+use super::rules::{Facts, Rules};
 
 /// Keys and algorithms for signing and verifying tokens, what is demanded of tokens, and which are revoked. Immutable:
 /// one serves all cores. A copy is cheap, for its parts are shared.
@@ -260,16 +261,34 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a genuine token says. `Debug` does not show it.
-#[derive(Clone, PartialEq)]
+/// What a genuine token says, or who else vouches for a client. `Debug` does not show it.
+#[derive(Clone)]
 pub struct Claims {
     json: String,
     expires_at: Option<f64>,
     /// What was forgiven when they were checked is forgiven later.
     leeway_seconds: u16,
+    /// What rules need to know of them, once they have been asked.
+    facts: Option<Box<Facts>>,
+}
+
+impl PartialEq for Claims {
+    /// Whether they say the same. What has been read out of them follows from that.
+    fn eq(&self, other: &Claims) -> bool {
+        self.json == other.json && self.expires_at == other.expires_at
+    }
 }
 
 impl Claims {
+    /// What somebody else than a token vouches for: a JSON object, and its claim `exp` in seconds since 1970.
+    pub(crate) fn vouched(json: String, expires_at: Option<f64>) -> Claims {
+        Claims {
+            json,
+            expires_at,
+            facts: None,
+        }
+    }
+
     /// The payload, as JSON text: as it was signed, byte for byte. Usually an object, but a signer may sign any JSON
     /// value but `null`. What was signed without `typ: JWT` and is neither an object nor an array is a string.
     pub fn json(&self) -> &str {
@@ -294,6 +313,15 @@ impl Claims {
     /// False for `0`, `false` and the empty string.
     pub fn is_truthy(&self) -> bool {
         Json::parse(&self.json).is_some_and(Json::is_truthy)
+    }
+
+    /// What these rules need to know of them: read at the first call, and again for other rules.
+    #[inline]
+    pub fn facts(&mut self, rules: &Rules) -> &mut Facts {
+        if self.facts.as_ref().is_none_or(|facts| !rules.made(facts)) {
+            self.facts = Some(Box::new(rules.facts(&self.json)));
+        }
+        self.facts.as_mut().expect("the line above has seen to it")
     }
 
     /// The payload as a value of a Rust type.
@@ -460,6 +488,7 @@ fn claims_to_sign(
         json: String::from_utf8(payload).expect("made of what was text, at the boundaries of characters"),
         expires_at: given_exp.or(added_exp),
         leeway_seconds: demands.leeway_seconds,
+        facts: None,
     })
 }
 

@@ -17,6 +17,7 @@
 //!
 //! Wire reference, section 8; RFC 7515 and RFC 7519 for the format.
 
+mod credentials;
 mod date;
 mod demands;
 mod error;
@@ -26,10 +27,14 @@ mod jwks;
 mod jwt;
 mod keyring;
 mod keys;
+pub mod passwords;
 mod pem;
 mod revocation;
 
 pub use demands::Demands;
+pub mod rules;
+
+pub use credentials::{CredentialFields, Credentials, NoCredentials};
 pub use error::{SignError, TokenError};
 pub use jwks::{KeySet, KeySetError, LeftOut, SetOrigin, Unused};
 pub use jwt::{Claims, Issued, Tokens, new_token_id};

@@ -15,12 +15,15 @@
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
+mod connections;
 mod guard;
 mod health;
 pub(crate) mod jwks;
+pub mod memory;
 pub mod reload;
 mod revoke;
 mod routes;
+mod service_manager;
 mod signals;
 mod stats;
 
@@ -37,10 +40,12 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
+use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
 use jwks::{Counts, KeyFetcher};
+use memory::MemoryWatch;
 use reload::Reload;
+use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
 
@@ -59,6 +64,8 @@ pub struct Settings {
     pub doors: Arc<Doors>,
     /// Fetches keys, if they are to be fetched.
     pub(crate) keys: Option<KeyFetcher>,
+    /// What looks after the memory in use, if there is a limit to it.
+    pub memory: Option<MemoryWatch>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -70,6 +77,16 @@ pub enum SignalsFrom {
     Here,
     /// Whoever embeds the server.
     Elsewhere,
+}
+
+impl SignalsFrom {
+    /// Who handles the signals also talks to the service manager.
+    fn service_manager(self) -> ServiceManager {
+        match self {
+            SignalsFrom::Here => ServiceManager::OfThisProcess,
+            SignalsFrom::Elsewhere => ServiceManager::NotOurs,
+        }
+    }
 }
 
 /// The control plane before it runs.
@@ -221,6 +238,9 @@ impl Control {
             // Ends with the runtime.
             tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
         }
+        let manager = self.settings.signals.service_manager();
+        manager.watch(&self.shared);
+        manager.ready();
         if let Some(exit) = self.until_drain(&mut signals).await {
             return Ok(exit);
         }
@@ -245,16 +265,22 @@ impl Control {
                     return None;
                 }
                 // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
-                _ = look.tick() => if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
-                    error!("a core has ended by itself: this is a bug; ending");
-                    self.shared.order(&Order::Stop);
-                    return Some(Exit::CoreLost);
+                _ = look.tick() => {
+                    if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
+                        error!("a core has ended by itself: this is a bug; ending");
+                        self.shared.order(&Order::Stop);
+                        return Some(Exit::CoreLost);
+                    }
+                    if let Some(memory) = &self.settings.memory {
+                        memory.look(self.shared.connections());
+                    }
                 },
             }
         }
     }
 
     async fn drain(&self, signals: &mut Signals) -> Exit {
+        self.settings.signals.service_manager().stopping();
         let begin = self.shared.clock.now().uptime;
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
@@ -289,10 +315,13 @@ impl Control {
     }
 
     async fn reload(&mut self) {
+        let manager = self.settings.signals.service_manager();
+        manager.reloading();
         match &mut self.settings.reload {
             Some(reload) => reload.run(&self.shared).await,
             None => info!("SIGHUP: there is nothing to reload in this process"),
         }
+        manager.ready();
     }
 }
 
@@ -302,11 +331,11 @@ impl Shared {
     }
 
     fn some_core_stopped(&self) -> bool {
-        self.cores.iter().any(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().any(CoreHandle::has_stopped)
     }
 
     fn all_cores_stopped(&self) -> bool {
-        self.cores.iter().all(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().all(CoreHandle::has_stopped)
     }
 
     fn connections(&self) -> u64 {

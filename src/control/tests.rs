@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::config::secret::Secret;
-use crate::cores::mailbox::{Mailbox, mailbox};
+use crate::cores::mailbox::{CoreStatus, Mailbox, mailbox};
 
 /// A core that only has a mailbox.
 struct FakeCore {
@@ -59,6 +59,7 @@ fn run(config: Config) -> Running {
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
         keys: None,
+        memory: None,
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

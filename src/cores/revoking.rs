@@ -38,7 +38,7 @@ impl<A: App> Core<A> {
     pub(super) fn revoke_some(&mut self) {
         let mut effort = EFFORT_PER_TURN_MAX;
         while let Some(mut revoking) = self.revoking.pop_front() {
-            while effort > 0 && revoking.next < self.connections.end() {
+            while effort > 0 && revoking.next < self.connections.places() {
                 effort = effort.saturating_sub(if self.revoke_at(revoking.next, &revoking.revocation) {
                     revoking.ended += 1;
                     EFFORT_OF_AN_END
@@ -47,7 +47,7 @@ impl<A: App> Core<A> {
                 });
                 revoking.next += 1;
             }
-            if revoking.next < self.connections.end() {
+            if revoking.next < self.connections.places() {
                 self.revoking.push_front(revoking);
                 return;
             }

@@ -10,9 +10,11 @@
 
 use std::fmt::Write;
 
-use super::block::{CoreMetrics, Counter, Histogram};
+use super::block::{CoreMetrics, Counter, Handshake, Histogram};
+use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
+use crate::config::rules::Action;
 use crate::decision::CloseReason;
 
 /// One metric of a core.
@@ -78,8 +80,11 @@ pub struct FetchedKeys {
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Appends everything to `out`.
-pub fn expose(cores: &[&CoreMetrics], process: Process, out: &mut String) {
+pub fn expose(cores: &[&CoreMetrics], process: Process, logins: Option<&LoginMetrics>, out: &mut String) {
     expose_process(cores.len(), process, out);
+    if let Some(logins) = logins {
+        expose_logins(logins, out);
+    }
     for metric in METRICS {
         head(out, metric.name, metric.kind(), metric.help);
         for (core, block) in cores.iter().enumerate() {
@@ -99,6 +104,9 @@ pub fn markdown() -> String {
         ..
     } in SOLOS
     {
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    for (name, kind, labels, help) in LOGINS {
         table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     }
     for metric in METRICS {
@@ -150,31 +158,39 @@ impl Metric {
                     );
                 }
             }
-            Values::Histogram(histogram) => histogram_samples(name, core, histogram(block), out),
+            Values::Histogram(histogram) => {
+                histogram_samples(name, &format!("core=\"{core}\""), histogram(block), out);
+            }
         }
     }
 }
 
-fn histogram_samples(name: &str, core: usize, histogram: &Histogram, out: &mut String) {
+fn histogram_samples(name: &str, labels: &str, histogram: &Histogram, out: &mut String) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let braced = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{labels}}}")
+    };
     let mut count: u64 = 0;
     for (bucket, added) in histogram.counts().into_iter().enumerate() {
         count = count.wrapping_add(added);
         match Histogram::upper_bound_ns(bucket).map(Seconds) {
             Some(bound) => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"),
             ),
             None => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"+Inf\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"),
             ),
         }
     }
     line(
         out,
-        format_args!("{name}_sum{{core=\"{core}\"}} {}", Seconds(histogram.sum_ns())),
+        format_args!("{name}_sum{braced} {}", Seconds(histogram.sum_ns())),
     );
-    line(out, format_args!("{name}_count{{core=\"{core}\"}} {count}"));
+    line(out, format_args!("{name}_count{braced} {count}"));
 }
 
 /// Nanoseconds, written as seconds without rounding.
@@ -314,6 +330,48 @@ const SOLOS: &[Solo] = &[
     },
 ];
 
+/// The metrics of logins: name, type, labels, meaning. There are none without a password file.
+const LOGINS: [(&str, &str, &str, &str); 3] = [
+    (
+        "ringcast_logins_total",
+        "counter",
+        "`outcome`",
+        "Logins with a password: welcome, refused, too_soon after failures, or busy when too many wait.",
+    ),
+    (
+        "ringcast_login_seconds",
+        "histogram",
+        "",
+        "From the question whether a password is right to the answer.",
+    ),
+    (
+        "ringcast_login_accounts_forgotten_total",
+        "counter",
+        "",
+        "Addresses and users whose failed logins were forgotten for want of room (login_accounts_max).",
+    ),
+];
+
+fn expose_logins(logins: &LoginMetrics, out: &mut String) {
+    let [
+        (total, total_kind, _, total_help),
+        (seconds, seconds_kind, _, seconds_help),
+        (forgotten, forgotten_kind, _, forgotten_help),
+    ] = LOGINS;
+    head(out, total, total_kind, total_help);
+    for outcome in LoginOutcome::ALL {
+        let (label, value) = (outcome.label(), logins.value(outcome));
+        line(out, format_args!("{total}{{outcome=\"{label}\"}} {value}"));
+    }
+    head(out, seconds, seconds_kind, seconds_help);
+    histogram_samples(seconds, "", &logins.seconds, out);
+    head(out, forgotten, forgotten_kind, forgotten_help);
+    line(
+        out,
+        format_args!("{forgotten} {}", logins.accounts_forgotten.value()),
+    );
+}
+
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}"));
     line(out, format_args!("# TYPE {name} {kind}"));
@@ -350,6 +408,20 @@ pub const METRICS: &[Metric] = &[
         name: "ringcast_hand_overs_received_total",
         help: "Sockets taken from another core.",
         values: Values::Counter(|block| &block.hand_overs_received),
+    },
+    Metric {
+        name: "ringcast_comers_deferred_total",
+        help: "Reads of connections that come or go put off to a later turn, so that they do not delay the others.",
+        values: Values::Counter(|block| &block.comers_deferred),
+    },
+    Metric {
+        name: "ringcast_tls_handshakes_total",
+        help: "TLS handshakes that have ended: `full` and `resumed` well, else by what went wrong.",
+        values: Values::Labelled {
+            label: "result",
+            labels: &Handshake::LABELS,
+            counters: |block| &block.tls_handshakes,
+        },
     },
     Metric {
         name: "ringcast_http_answers_total",
@@ -397,6 +469,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.publications_skipped),
     },
     Metric {
+        name: "ringcast_publications_conflated_total",
+        help: "Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.",
+        values: Values::Counter(|block| &block.publications_conflated),
+    },
+    Metric {
         name: "ringcast_subscriptions",
         help: "Subscriptions held now.",
         values: Values::Gauge(|block| &block.subscriptions),
@@ -418,7 +495,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_outbox_bytes",
-        help: "Bytes waiting in outboxes.",
+        help: "Bytes waiting in outboxes, and behind them.",
         values: Values::Gauge(|block| &block.outbox_bytes),
     },
     Metric {
@@ -446,12 +523,44 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "ringcast_rules_denied_total",
+        help: "What `[[rules]]` have refused, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_denied,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_deny_total",
+        help: "What was done and `[[shadow_rules]]` would refuse, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_deny,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_allow_total",
+        help: "What `[[rules]]` have refused and `[[shadow_rules]]` would allow, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_allow,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_kick_outs_total",
+        help: "Subscriptions ended since `[[rules]]` no longer allow them.",
+        values: Values::Counter(|block| &block.rules_kick_outs),
+    },
+    Metric {
         name: "ringcast_limit_hits_total",
         help: "Limits hit, by limit.",
         values: Values::Labelled {
             label: "limit",
             labels: &Limit::LABELS,
-            counters: |block| &block.limit_hits,
+            counters: |block| &*block.limit_hits,
         },
     },
 ];
@@ -478,7 +587,7 @@ mod tests {
 
     fn text(cores: &[&CoreMetrics]) -> String {
         let mut out = String::new();
-        expose(cores, process(), &mut out);
+        expose(cores, process(), Some(&LoginMetrics::default()), &mut out);
         out
     }
 
@@ -491,6 +600,8 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
+            tls_handshakes,
             http_answers,
             messages_received,
             bytes_received,
@@ -500,6 +611,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -509,6 +621,10 @@ mod tests {
             turn_seconds,
             publish_to_write_seconds,
             closes,
+            rules_denied,
+            rules_would_deny,
+            rules_would_allow,
+            rules_kick_outs,
             limit_hits,
         } = block;
         let single = [
@@ -517,6 +633,7 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
             http_answers,
             messages_received,
             bytes_received,
@@ -526,6 +643,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -534,7 +652,16 @@ mod tests {
             turns,
         ];
         let mut next = FIRST;
-        for counter in single.into_iter().chain(closes).chain(limit_hits) {
+        for counter in single
+            .into_iter()
+            .chain(tls_handshakes)
+            .chain([rules_kick_outs])
+            .chain(closes)
+            .chain(rules_denied)
+            .chain(rules_would_deny)
+            .chain(rules_would_allow)
+            .chain(limit_hits.iter())
+        {
             counter.set(next);
             next += 1;
         }

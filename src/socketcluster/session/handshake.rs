@@ -48,7 +48,13 @@ impl Session {
         };
         if let Some(created) = first {
             let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
-            self.state = State::Open { next_ping };
+            self.state = State::Open {
+                next_ping,
+                subscribed: false,
+                authenticated: false,
+                rules: env.doors.rules.id(),
+                watch: Session::first_watch(env.settings, env.now),
+            };
         }
         if let Err(reason) = self.settle(env) {
             return Err(self.end_before_connected(first, reason));
