@@ -93,6 +93,13 @@ pub enum Decision {
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
     },
+    /// Ask the login desk; the session is told the answer.
+    Login {
+        /// Who the client claims to be; UTF-8.
+        user: Span,
+        /// What is to prove it; UTF-8.
+        password: Span,
+    },
 }
 
 impl Decision {
@@ -132,6 +139,10 @@ impl Decision {
             Decision::Close { reason, text } => Decision::Close {
                 reason,
                 text: span(text),
+            },
+            Decision::Login { user, password } => Decision::Login {
+                user: span(user),
+                password: span(password),
             },
         }
     }
@@ -226,7 +237,8 @@ impl Decisions {
             | Decision::KickOutAll { .. }
             | Decision::CheckSubscriptions
             | Decision::Publish { .. }
-            | Decision::Close { .. } => None,
+            | Decision::Close { .. }
+            | Decision::Login { .. } => None,
         })
     }
 
@@ -318,6 +330,10 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
+    /// The TLS handshake failed, or what came after it could not be decrypted.
+    TlsFailed,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -344,11 +360,19 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Over its rates for too long.
+    RateExceeded,
+    /// No message for `idle_timeout`.
+    IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
+    /// Not authenticated within `authentication_timeout`, and others are not served.
+    AuthenticationTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 23;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -356,10 +380,12 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout => return None,
+            | CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -367,6 +393,9 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::RateExceeded => 4029,
+            CloseReason::IdleTimeout => 4030,
+            CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
@@ -397,6 +426,12 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "tls_failed",
+        "rate_exceeded",
+        "idle_timeout",
+        "bad_proxy_header",
+        "frame_too_big",
+        "authentication_timeout",
     ];
 
     /// The place of this reason in tables of counters.
@@ -419,6 +454,12 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
+            CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
+            CloseReason::BadProxyHeader => 20,
+            CloseReason::FrameTooBig => 21,
+            CloseReason::AuthenticationTimeout => 22,
         }
     }
 
@@ -427,14 +468,20 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::RateExceeded => Some(Limit::RateGrace),
+            CloseReason::IdleTimeout => Some(Limit::IdleTime),
+            CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -451,15 +498,21 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
-            | CloseReason::PongTimeout => Blame::Peer,
-            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
-                Blame::Limit
-            }
+            | CloseReason::PongTimeout
+            | CloseReason::AuthenticationTimeout => Blame::Peer,
+            CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::SlowConsumer
+            | CloseReason::RateExceeded
+            | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
             CloseReason::SigningFailed => Blame::Bug,

@@ -19,7 +19,9 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens | [`auth`], [`doors`] |
+//! | tokens, password files | [`auth`], [`doors`] |
+//! | who checks passwords, and how often | [`login`] |
+//! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
 //! | what the machine allows | `machine` |
@@ -58,6 +60,7 @@ pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -66,6 +69,7 @@ pub mod decision;
 pub mod doors;
 pub mod http;
 pub mod log;
+pub mod login;
 mod machine;
 pub mod metrics;
 pub mod server;

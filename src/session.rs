@@ -12,7 +12,7 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
-pub use crate::socketcluster::session::{Environment, SessionIds, Settings};
+pub use crate::socketcluster::session::{Environment, LoginAnswer, Logins, SessionId, SessionIds, Settings};
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,14 @@ pub struct Echo(());
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
+    /// What its client is called, if it is called anything.
+    pub fn id(&self) -> Option<SessionId> {
+        match self {
+            Session::SocketCluster(session) => Some(session.id()),
+            Session::Echo(_) => None,
+        }
+    }
+
     /// Takes a whole message.
     ///
     /// # Errors
@@ -180,6 +188,31 @@ impl Session {
             Session::SocketCluster(session) => session.answer_late(late, env, decisions),
             // It has no application, and so has deferred nothing.
             Session::Echo(_) => Ok(()),
+        }
+    }
+
+    /// The login that was [decided](Decision::Login) has been answered.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn login_answered<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.login_answered(answer, env, decisions),
+            // It has asked for none.
+            Session::Echo(_) => Ok(()),
+        }
+    }
+
+    /// There is no room for the login that was [decided](Decision::Login): the answer, or `None` for silence.
+    pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.login_not_taken(decisions),
+            Session::Echo(_) => None,
         }
     }
 

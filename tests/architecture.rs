@@ -11,8 +11,9 @@
 //!   broker | transport | websocket http | socketcluster session
 //!   app
 //!   doors
+//!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync
+//!   config metrics machine log clock slab sync client
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -24,19 +25,21 @@ use std::path::{Path, PathBuf};
 /// For each module at the top of `src`: the modules it may import besides itself.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
+        ("client", &[][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
-        ("config", &["log"][..]),
+        ("config", &["client", "log"][..]),
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock", "config"][..]),
-        ("doors", &["auth", "config"][..]),
+        ("login", &["auth", "clock", "config", "metrics"][..]),
+        ("doors", &["auth", "client", "clock", "config", "login"][..]),
         ("app", &["auth", "clock", "config", "decision"][..]),
-        ("http", &["config", "decision"][..]),
-        ("websocket", &["http", "config", "decision"][..]),
+        ("http", &["auth", "config", "decision"][..]),
+        ("websocket", &["client", "http", "config", "decision"][..]),
         (
             "socketcluster",
             &["app", "auth", "clock", "config", "decision", "doors"][..],
@@ -53,11 +56,13 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "app",
                 "auth",
                 "broker",
+                "client",
                 "clock",
                 "config",
                 "decision",
                 "doors",
                 "http",
+                "login",
                 "machine",
                 "metrics",
                 "session",
@@ -68,7 +73,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "doors"][..],
+            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
         ),
         (
             "server",
@@ -91,6 +96,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "login",
             ][..],
         ),
         ("main", &["cli"][..]),
@@ -105,6 +111,7 @@ const PURE: &[&str] = &[
     "socketcluster",
     "auth",
     "app",
+    "client",
     "decision",
     "session",
 ];

@@ -111,6 +111,7 @@ fn receive_frames() -> io::Result<()> {
 fn receive_all(receiver: &mut Receiver, mut input: &mut [u8]) -> usize {
     let limits = websocket::Limits {
         message_bytes_max: 1 << 20,
+        frame_bytes_max: 1 << 20,
         fragments_max: 16,
     };
     let mut count = 0;

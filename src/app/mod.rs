@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 pub use self::calls::{AnswerError, AnswerFailure, CallId, CallRefused};
 pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
-pub(crate) use self::deferred::{LateAnswer, Post, Returned};
+pub(crate) use self::deferred::{LateAnswer, Owed, Post, Returned};
 pub use self::error::{AppError, Refusal, Refused};
 pub use self::peer::{Answer, Name, Peer, Publication, RawJson};
 pub(crate) use self::peer::{AnswerKind, PublicationKind};

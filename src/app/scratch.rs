@@ -6,7 +6,7 @@ use serde::Serialize;
 use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
-use super::deferred::{Deferred, Post};
+use super::deferred::{Deferred, Owed, Post};
 use super::rule_hits::RuleHits;
 use crate::auth::rules::Decided;
 use crate::config::rules::Action;
@@ -29,6 +29,8 @@ pub struct Scratch {
     pub(crate) in_batch: bool,
     /// The call id of the call that is being answered; empty if none is.
     cid: Vec<u8>,
+    /// The client's calls that wait for a late answer; `None` while there has been none.
+    owed: Option<Owed>,
     /// Where the core finds the session that is running; `None` once its connection has ended.
     address: Option<usize>,
     /// The way of late answers to this core.
@@ -59,8 +61,22 @@ pub struct Hits {
     pub calls: u64,
     /// Calls not answered in time: `Limit::AckTime`.
     pub ack_time: u64,
+    /// Names of channels that were too long: `Limit::ChannelNameBytes`.
+    pub channel_name_bytes: u64,
+    /// Calls of clients refused: `Limit::ClientCalls`.
+    pub client_calls: u64,
+    /// No limit: packets of arrays, which a rate counts as the messages that they might have been.
+    pub packets_of_arrays: u64,
+    /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
+    pub heartbeats: u64,
     /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
     pub rules: bool,
+    /// Packets refused since their sender is not authenticated: `Limit::Anonymous`.
+    pub anonymous: u64,
+    /// Logins refused since another is open: `Limit::LoginsPerConnection`.
+    pub logins: u64,
+    /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
+    pub login_data: u64,
 }
 
 impl Scratch {
@@ -99,8 +115,36 @@ impl Scratch {
         self.hits.json_depth += 1;
     }
 
+    pub(crate) fn count_heartbeat(&mut self) {
+        self.hits.heartbeats += 1;
+    }
+
+    pub(crate) fn count_packet_of_array(&mut self) {
+        self.hits.packets_of_arrays += 1;
+    }
+
+    pub(crate) fn count_channel_name_hit(&mut self) {
+        self.hits.channel_name_bytes += 1;
+    }
+
+    pub(crate) fn count_client_calls_hit(&mut self) {
+        self.hits.client_calls += 1;
+    }
+
     pub(crate) fn count_ack_time_hit(&mut self) {
         self.hits.ack_time += 1;
+    }
+
+    pub(crate) fn count_anonymous_hit(&mut self) {
+        self.hits.anonymous += 1;
+    }
+
+    pub(crate) fn count_login_hit(&mut self) {
+        self.hits.logins += 1;
+    }
+
+    pub(crate) fn count_login_data_hit(&mut self) {
+        self.hits.login_data += 1;
     }
 
     /// Forgets all pieces and orders, before the application is called, which may make no calls and defer nothing.
@@ -112,6 +156,7 @@ impl Scratch {
         }
         self.orders.clear();
         self.cid.clear();
+        self.owed = None;
         self.in_batch = false;
         self.address = None;
         self.calls = CallsLeft::None;
@@ -127,9 +172,15 @@ impl Scratch {
         };
     }
 
-    /// Says which call is being answered.
-    pub(crate) fn answering(&mut self, cid: &[u8]) {
+    /// Says which call is being answered, by a client that has these unanswered.
+    pub(crate) fn answering(&mut self, cid: &[u8], owed: Option<Owed>) {
         self.cid.extend_from_slice(cid);
+        self.owed = owed;
+    }
+
+    /// What has come of them.
+    pub(crate) fn take_owed(&mut self) -> Option<Owed> {
+        self.owed.take()
     }
 
     /// The id of another call.
@@ -149,9 +200,12 @@ impl Scratch {
     }
 
     /// The right to answer later what is being answered.
-    pub(super) fn defer(&self) -> Deferred {
+    pub(super) fn defer(&mut self) -> Deferred {
         match (self.address, &self.post) {
-            (Some(address), Some(post)) => Deferred::new(address, &self.cid, Arc::clone(post)),
+            (Some(address), Some(post)) => {
+                let owed = (!self.cid.is_empty()).then(|| self.owed.get_or_insert_default().clone());
+                Deferred::new(address, &self.cid, owed, Arc::clone(post))
+            }
             (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
         }
     }

@@ -147,7 +147,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a genuine token says. `Debug` does not show it.
+/// What a genuine token says, or who else vouches for a client. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Claims {
     json: String,
@@ -164,6 +164,15 @@ impl PartialEq for Claims {
 }
 
 impl Claims {
+    /// What somebody else than a token vouches for: a JSON object, and its claim `exp` in seconds since 1970.
+    pub(crate) fn vouched(json: String, expires_at: Option<f64>) -> Claims {
+        Claims {
+            json,
+            expires_at,
+            facts: None,
+        }
+    }
+
     /// The payload, as JSON text: as it was signed, byte for byte. Usually an object, but a signer may sign any JSON
     /// value but `null`. What was signed without `typ: JWT` and is neither an object nor an array is a string.
     pub fn json(&self) -> &str {
@@ -180,15 +189,6 @@ impl Claims {
     /// False for `0`, `false` and the empty string.
     pub fn is_truthy(&self) -> bool {
         Json::parse(&self.json).is_some_and(Json::is_truthy)
-    }
-
-    /// Claims that nobody has signed, to see what would follow from them.
-    pub(crate) fn assumed(json: &str) -> Claims {
-        Claims {
-            json: json.to_owned(),
-            expires_at: None,
-            facts: None,
-        }
     }
 
     /// What these rules need to know of them: read at the first call, and again for other rules.

@@ -16,15 +16,18 @@
 //!
 //! Wire reference, section 8; RFC 7515 and RFC 7519 for the format.
 
+mod credentials;
 mod date;
 mod error;
 mod json;
 mod json_fault;
 mod jwt;
 mod keys;
+pub mod passwords;
 mod pem;
 pub mod rules;
 
+pub use credentials::{CredentialFields, Credentials, NoCredentials};
 pub use error::{SignError, TokenError};
 pub use jwt::{Claims, Issued, Tokens};
 pub use keys::{Algorithm, KeyError, UnknownAlgorithm};

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 
 use super::CliError;
+use crate::clock::Clock;
 use crate::config::Cores;
 use crate::config::load::Sources;
 use crate::doors::Doors;
@@ -14,9 +15,12 @@ use crate::machine::cpus::Cpus;
 pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
     let loaded = sources.load()?;
     let config = &loaded.config;
-    Doors::open(config)?;
+    let doors = Doors::open(config)?;
     cores_exist(&config.cores, cpus.allowed())?;
     address_is_ours("listen", config.listen)?;
+    if let Some(tls) = config.tls.listen {
+        address_is_ours("tls_listen", tls)?;
+    }
     if let Some(admin) = config.admin {
         address_is_ours("admin", admin)?;
     }
@@ -30,7 +34,12 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     for (list, rules) in [("rules", &config.rules), ("shadow_rules", &config.shadow_rules)] {
         writeln!(out, "{list}: {}", rules.len())?;
     }
-    let doubts = config.doubts(cpus.usable());
+    let mut doubts: Vec<String> = config
+        .doubts(cpus.usable())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    doubts.extend(doors.doubts(Clock::begin().now().unix_ms));
     for doubt in &doubts {
         writeln!(out, "warning: {doubt}")?;
     }

@@ -75,7 +75,7 @@ fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
         (None, Some(claims)) => {
             let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(claims);
             is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
-            Claims::assumed(claims)
+            Claims::vouched(claims.to_owned(), None)
         }
         (Some(_), None) if doors.keys == KeySource::Random => {
             return Err(CliError::Unfit(

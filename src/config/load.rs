@@ -498,15 +498,14 @@ mod tests {
         for setting in SETTINGS {
             let text = match setting.kind {
                 Kind::Secret => "topsecret".to_owned(),
-                Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => {
-                    setting.show(&Config::default()).unwrap_or_else(|| {
-                        if setting.name == "auth_algorithm" {
-                            "HS256".into()
-                        } else {
-                            "file".into()
-                        }
-                    })
-                }
+                Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => setting
+                    .show(&Config::default())
+                    .unwrap_or_else(|| match setting.name {
+                        "auth_algorithm" => "HS256".into(),
+                        "allowed_origins" => "https://example.com".into(),
+                        "trusted_proxies" => "192.0.2.1".into(),
+                        _ => "file".into(),
+                    }),
             };
             let quoted = if setting.kind == Kind::Number {
                 text.clone()
@@ -532,7 +531,8 @@ mod tests {
                         assert_eq!(found.2, source, "{}", setting.name);
                     }
                     Err(error) => {
-                        assert_eq!(error, ConfigError::Conflict(Conflict::PrivateKeyAlone), "{line}")
+                        // Some settings ask for another.
+                        assert!(matches!(error, ConfigError::Conflict(_)), "{line}: {error}")
                     }
                 }
             }

@@ -8,6 +8,7 @@ pub mod load;
 pub mod options;
 pub mod rules;
 pub mod secret;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,9 +17,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use limits::{Limits, SlowConsumer};
+use crate::client::networks::Networks;
+use crate::client::origin::AllowedOrigins;
+use limits::{AcceptExcess, Limits, SlowConsumer};
 use rules::RuleSpec;
 use secret::Secret;
+use tls::Tls;
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub struct Config {
     pub path: String,
     /// Origins that may connect, in the reference's syntax: `*:*`, or a list of `host:port`, `host:*`, `*:port`.
     pub origins: String,
+    /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
+    pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -45,6 +53,20 @@ pub struct Config {
     pub auth_private_key_file: Option<PathBuf>,
     /// A PEM file with the public key that checks tokens.
     pub auth_public_key_file: Option<PathBuf>,
+    /// Users and their passwords, as `ringcast passwd` and `mosquitto_passwd` write them; nobody logs in without it.
+    pub password_file: Option<PathBuf>,
+    /// Passwords that are checked at a time.
+    pub login_threads: u32,
+    /// Path of the page that takes a login; its neighbours are `logout` and `whoami`. Begins with `/`.
+    pub login_path: String,
+    /// Name of the cookie that holds a token.
+    pub login_cookie: String,
+    /// How the field of a login with the user's name may be called; of those that are there, the first counts.
+    pub login_user_fields: Vec<String>,
+    /// The same for the password.
+    pub login_password_fields: Vec<String>,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: Anonymous,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -66,6 +88,8 @@ pub struct Config {
     pub rules_separator: char,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
+    /// What happens to connections that come while there is no room, or too fast.
+    pub accept_excess: AcceptExcess,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -74,8 +98,21 @@ pub struct Config {
     pub tcp_backlog: i32,
     /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
+    /// TLS.
+    pub tls: Tls,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// The proxies in front, and how they name the client that they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Their addresses. Nobody else is believed.
+    pub trusted: Networks,
+    /// Whether connections from them begin with a PROXY header; then all of them must.
+    pub proxy_protocol: bool,
+    /// Whether their `X-Forwarded-For` is heeded.
+    pub x_forwarded_for: bool,
 }
 
 impl Default for Config {
@@ -86,12 +123,21 @@ impl Default for Config {
             protocol: Protocol::Auto,
             path: "/socketcluster/".to_owned(),
             origins: "*:*".to_owned(),
+            allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             auth_key: None,
             auth_algorithm: None,
             auth_private_key_file: None,
             auth_public_key_file: None,
+            password_file: None,
+            login_threads: 1,
+            login_path: "/login".to_owned(),
+            login_cookie: "ringcast".to_owned(),
+            login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
+            login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
+            allow_anonymous: Anonymous::Auto,
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),
@@ -102,10 +148,12 @@ impl Default for Config {
             shadow_rules: Vec::new(),
             rules_separator: '.',
             slow_consumer: SlowConsumer::Close,
+            accept_excess: AcceptExcess::Wait,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
             log: "info".to_owned(),
+            tls: Tls::default(),
             limits: Limits::default(),
         }
     }
@@ -128,7 +176,41 @@ impl Config {
         if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
             return Err(Conflict::TwoKeys);
         }
+        self.tls.check(self.listen, self.admin)?;
+        if self.proxies.trusted.is_empty() {
+            if self.proxies.proxy_protocol {
+                return Err(Conflict::NobodyTrusted("proxy_protocol"));
+            }
+            if self.proxies.x_forwarded_for {
+                return Err(Conflict::NobodyTrusted("x_forwarded_for"));
+            }
+        }
+        if let Some(name) = self
+            .login_user_fields
+            .iter()
+            .find(|name| self.login_password_fields.contains(name))
+        {
+            return Err(Conflict::SameField(name.clone()));
+        }
+        if self.password_file.is_some()
+            && self.auth_public_key_file.is_some()
+            && self.auth_private_key_file.is_none()
+        {
+            return Err(Conflict::LoginWithoutKey);
+        }
         Ok(())
+    }
+
+    /// Whether clients that are not authenticated are served.
+    pub fn serves_anonymous(&self) -> bool {
+        match self.allow_anonymous {
+            Anonymous::Auto => [Some(self.listen), self.tls.listen]
+                .iter()
+                .flatten()
+                .all(|address| address.ip().is_loopback()),
+            Anonymous::On => true,
+            Anonymous::Off => false,
+        }
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -170,6 +252,27 @@ pub enum Conflict {
     PrivateKeyAlone,
     /// A shared key and key files.
     TwoKeys,
+    /// Not as many keys as certificates.
+    TlsFilesUnpaired {
+        /// How many certificate files.
+        certificates: usize,
+        /// How many key files.
+        keys: usize,
+    },
+    /// TLS without a certificate.
+    TlsWithoutCertificate,
+    /// Clients' certificates without an authority, or an authority without clients' certificates.
+    TlsClientAuthUnpaired,
+    /// The port for TLS is that for all clients.
+    TlsOnSameAddress(SocketAddr),
+    /// The port for TLS is that for operators.
+    TlsOnAdminAddress(SocketAddr),
+    /// This setting names clients by the word of proxies, and no proxy is believed.
+    NobodyTrusted(&'static str),
+    /// One name for a user's name and password.
+    SameField(String),
+    /// Logins, and no key to sign their tokens.
+    LoginWithoutKey,
 }
 
 impl fmt::Display for Conflict {
@@ -187,9 +290,38 @@ impl fmt::Display for Conflict {
             }
             Conflict::PrivateKeyAlone => formatter
                 .write_str("auth_private_key_file is set without auth_public_key_file: set both, or neither"),
+            Conflict::SameField(name) => write!(
+                formatter,
+                "login_user_fields and login_password_fields both name {name}: keep it in one of them"
+            ),
+            Conflict::LoginWithoutKey => formatter.write_str(
+                "password_file: no key is set that could sign the tokens of logins: set auth_private_key_file, or auth_key instead",
+            ),
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
             }
+            Conflict::TlsFilesUnpaired { certificates, keys } => write!(
+                formatter,
+                "tls_certificate_files names {certificates} and tls_key_files {keys}: name the key of each certificate, in the same order"
+            ),
+            Conflict::TlsWithoutCertificate => formatter.write_str(
+                "TLS is spoken (listen_tls, tls_listen or admin_tls) without a certificate: set tls_certificate_files and tls_key_files",
+            ),
+            Conflict::TlsClientAuthUnpaired => formatter.write_str(
+                "tls_client_auth and tls_client_ca_file belong together: set both, or neither",
+            ),
+            Conflict::TlsOnSameAddress(address) => write!(
+                formatter,
+                "tls_listen and listen are both {address}: leave tls_listen off and set listen_tls to shared or only"
+            ),
+            Conflict::TlsOnAdminAddress(address) => write!(
+                formatter,
+                "tls_listen and admin are both {address}: give each its own port"
+            ),
+            Conflict::NobodyTrusted(setting) => write!(
+                formatter,
+                "{setting} is on without trusted_proxies: set the addresses of the proxies, which alone are believed"
+            ),
         }
     }
 }
@@ -341,6 +473,18 @@ pub enum Protocol {
     V2,
 }
 
+/// Whether clients that are not authenticated are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// On a loopback address.
+    #[default]
+    Auto,
+    /// They are.
+    On,
+    /// They may log in, and nothing else.
+    Off,
+}
+
 /// Whether each core has its own descriptor table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FdTables {
@@ -452,6 +596,18 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         config.auth_key = Some(Secret::new("key"));
         assert_eq!(config.check(), Err(Conflict::TwoKeys));
+    }
+
+    #[test]
+    fn proxies_are_heeded_only_if_some_are_trusted() {
+        for (proxy_protocol, x_forwarded_for) in [(true, false), (false, true), (true, true)] {
+            let mut config = Config::default();
+            config.proxies.proxy_protocol = proxy_protocol;
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            assert!(matches!(config.check(), Err(Conflict::NobodyTrusted(_))));
+            config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
+            assert_eq!(config.check(), Ok(()));
+        }
     }
 
     #[test]

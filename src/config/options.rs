@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::limits::SlowConsumer;
+use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
-use super::{AUTH_ALGORITHMS, Config, FdTables, Protocol};
+use super::tls::{ClientAuth, OnListen};
+use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
 
 /// One setting.
 pub struct Setting {
@@ -141,6 +142,18 @@ fn path(text: &str) -> Option<String> {
     legal.then(|| text.to_owned())
 }
 
+/// A token of RFC 9110 section 5.6.2, which is what a cookie's name is.
+fn token(text: &str) -> Option<String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    some_text(text).filter(|text| text.bytes().all(legal))
+}
+
+/// Names separated by commas, each once.
+fn names(text: &str) -> Option<Vec<String>> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    names.iter().all(|name| !name.is_empty()).then_some(names)
+}
+
 fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
     if text == "off" {
         return Some(None);
@@ -173,11 +186,45 @@ fn file_shown(file: Option<&PathBuf>) -> String {
     file.map_or_else(String::new, |file| file.display().to_string())
 }
 
+fn files(text: &str) -> Option<Vec<PathBuf>> {
+    text.split(',')
+        .map(|name| some_text(name.trim()).map(PathBuf::from))
+        .collect()
+}
+
+fn files_shown(files: &[PathBuf]) -> String {
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(",")
+}
+
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
-const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
-    &[("close", SlowConsumer::Close), ("skip", SlowConsumer::Skip)];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
+    ("close", SlowConsumer::Close),
+    ("skip", SlowConsumer::Skip),
+    ("conflate", SlowConsumer::Conflate),
+];
+const ACCEPT_EXCESSES: &[(&str, AcceptExcess)] =
+    &[("wait", AcceptExcess::Wait), ("refuse", AcceptExcess::Refuse)];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
+
+const ON_LISTEN: &[(&str, OnListen)] = &[
+    ("off", OnListen::Off),
+    ("shared", OnListen::Shared),
+    ("only", OnListen::Only),
+];
+const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
+    ("off", ClientAuth::Off),
+    ("optional", ClientAuth::Optional),
+    ("required", ClientAuth::Required),
+];
+const ANONYMOUS: &[(&str, Anonymous)] = &[
+    ("auto", Anonymous::Auto),
+    ("on", Anonymous::On),
+    ("off", Anonymous::Off),
+    ("true", Anonymous::On),
+    ("false", Anonymous::Off),
+];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
     match names {
@@ -201,17 +248,17 @@ macro_rules! setting {
 }
 
 macro_rules! word {
-    ($name:literal, $field:ident, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             $kind,
             $expects,
             $doc,
             |config, text| {
-                config.$field = word(text, $words)?;
+                config.$($field).+ = word(text, $words)?;
                 Some(())
             },
-            |config| shown(&config.$field, $words),
+            |config| shown(&config.$($field).+, $words),
         )
     };
 }
@@ -334,6 +381,44 @@ pub const SETTINGS: &[Setting] = &[
         |config| config.origins.clone(),
     ),
     setting!(
+        "allowed_origins",
+        Text,
+        "origins such as https://example.com https://*.example.com http://localhost:*",
+        "Origins that may connect, compared exactly by scheme, host and port, beside what `origins` says: such as `https://example.com`, `https://*.example.com` (one label for each `*`), `http://localhost:*`; requests without an origin are no page's and may",
+        |config, text| {
+            config.allowed_origins = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.allowed_origins.to_string(),
+    ),
+    setting!(
+        "trusted_proxies",
+        Text,
+        "addresses and networks such as 10.0.0.0/8 192.0.2.1 2001:db8::/32, without bits behind the network's",
+        "Addresses and networks of the proxies in front, which alone are believed when they name the client they ask for: such as `10.0.0.0/8 192.0.2.1 ::1`",
+        |config, text| {
+            config.proxies.trusted = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.proxies.trusted.to_string(),
+    ),
+    word!(
+        "proxy_protocol",
+        proxies.proxy_protocol,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); then all of them must",
+    ),
+    word!(
+        "x_forwarded_for",
+        proxies.x_forwarded_for,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether the client of a request from `trusted_proxies` is the first address from the right of `X-Forwarded-For` that is none of theirs",
+    ),
+    setting!(
         "admin",
         Text,
         "off, or an address with a port, such as 127.0.0.1:9464",
@@ -376,6 +461,155 @@ pub const SETTINGS: &[Setting] = &[
         "auth_public_key_file",
         auth_public_key_file,
         "PEM file of the public key that checks tokens",
+    ),
+    setting!(
+        "listen_tls",
+        Text,
+        "off, shared or only",
+        "What `listen` speaks: plain connections (`off`), TLS (`only`), or both on the one port (`shared`)",
+        |config, text| {
+            config.tls.on_listen = word(text, ON_LISTEN)?;
+            Some(())
+        },
+        |config| shown(&config.tls.on_listen, ON_LISTEN),
+    ),
+    setting!(
+        "tls_listen",
+        Text,
+        "off, or an address with a port, such as 0.0.0.0:8443",
+        "One more address for clients, where only TLS is spoken, or `off`",
+        |config, text| {
+            config.tls.listen = address_or_off(text)?;
+            Some(())
+        },
+        |config| config
+            .tls
+            .listen
+            .map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    ),
+    setting!(
+        "tls_certificate_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of certificates, each with its chain, separated by commas: a client gets the one for the name that it asks for, else the first",
+        |config, text| {
+            config.tls.certificate_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.certificate_files),
+    ),
+    setting!(
+        "tls_key_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of the private keys of these certificates, in the same order",
+        |config, text| {
+            config.tls.key_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.key_files),
+    ),
+    setting!(
+        "tls_client_auth",
+        Text,
+        "off, optional or required",
+        "Whether clients show certificates of their own, whose subjects become their claims: `off`, `optional` or `required`",
+        |config, text| {
+            config.tls.client_auth = word(text, CLIENT_AUTH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.client_auth, CLIENT_AUTH),
+    ),
+    setting!(
+        "tls_client_ca_file",
+        Text,
+        "the name of a PEM file",
+        "PEM file of the authorities that clients' certificates must come from",
+        |config, text| {
+            config.tls.client_ca_file = Some(some_text(text)?.into());
+            Some(())
+        },
+        |config| file_shown(config.tls.client_ca_file.as_ref()),
+    ),
+    setting!(
+        "admin_tls",
+        Switch,
+        "on or off",
+        "Whether the control plane speaks TLS, with the same certificates",
+        |config, text| {
+            config.tls.admin = word(text, SWITCH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.admin, SWITCH),
+    ),
+    setting!(
+        "password_file",
+        Text,
+        "the name of a file",
+        "File of users and passwords that `ringcast passwd` and `mosquitto_passwd` write; nobody logs in without it",
+        |config, text| {
+            config.password_file = Some(some_text(text)?.into());
+            Some(())
+        },
+        |config| file_shown(config.password_file.as_ref()),
+    ),
+    number!(
+        "login_threads",
+        [login_threads],
+        1 to 64,
+        "Passwords that are checked at a time, each on a thread beside the cores",
+    ),
+    setting!(
+        "login_path",
+        Text,
+        "a path that begins with / and has no query",
+        "Path on `listen` that takes logins (POST, JSON or a form) where there is a `password_file`; `whoami` and `logout` are its neighbours",
+        |config, text| {
+            config.login_path = path(text)?;
+            Some(())
+        },
+        |config| config.login_path.clone(),
+    ),
+    setting!(
+        "login_cookie",
+        Text,
+        "the name of a cookie, such as ringcast",
+        "Name of the cookie that holds a token, for logins and upgrades; over HTTPS `__Host-ringcast` keeps other hosts of the site from setting it",
+        |config, text| {
+            config.login_cookie = token(text)?;
+            Some(())
+        },
+        |config| config.login_cookie.clone(),
+    ),
+    setting!(
+        "login_user_fields",
+        Text,
+        "names separated by commas",
+        "What the user's name may be called in a login; of those that are there, the first in this list counts",
+        |config, text| {
+            config.login_user_fields = names(text)?;
+            Some(())
+        },
+        |config| config.login_user_fields.join(","),
+    ),
+    setting!(
+        "login_password_fields",
+        Text,
+        "names separated by commas",
+        "What the password may be called in a login; of those that are there, the first in this list counts",
+        |config, text| {
+            config.login_password_fields = names(text)?;
+            Some(())
+        },
+        |config| config.login_password_fields.join(","),
+    ),
+    word!(
+        "allow_anonymous",
+        allow_anonymous,
+        Switch,
+        ANONYMOUS,
+        "auto, on or off",
+        "Whether clients that are not authenticated are served: `auto` serves them if `listen` is a loopback address. `off` leaves them handshake, `#authenticate` and `login`",
     ),
     number!(
         "auth_default_expiry",
@@ -433,8 +667,16 @@ pub const SETTINGS: &[Setting] = &[
         slow_consumer,
         Text,
         SLOW_CONSUMERS,
-        "close or skip",
-        "What happens to a subscriber whose outbox is full: `close` it, or `skip` publications for it",
+        "close, skip or conflate",
+        "What happens to a subscriber whose outbox is full: `close` it, `skip` publications for it, or `conflate` them: the newest of each channel follows",
+    ),
+    word!(
+        "accept_excess",
+        accept_excess,
+        Text,
+        ACCEPT_EXCESSES,
+        "wait or refuse",
+        "What happens to connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`: they `wait` in the backlog, or are answered 503 (`refuse`)",
     ),
     number!(
         "drain_seconds",
@@ -475,6 +717,13 @@ pub const SETTINGS: &[Setting] = &[
         "Largest WebSocket message in bytes; a larger one closes its connection with 1009",
     ),
     number!(
+        "frame_bytes_max",
+        "limits",
+        [limits.frame_bytes_max],
+        0 to 1073741824,
+        "Largest WebSocket frame in bytes; a larger one closes its connection with 1009. 0 for as large as a message",
+    ),
+    number!(
         "fragments_max",
         "limits",
         [limits.fragments_max],
@@ -503,6 +752,20 @@ pub const SETTINGS: &[Setting] = &[
         "Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005",
     ),
     number!(
+        "authentication_timeout_ms",
+        "limits",
+        [limits.authentication_timeout] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds to be authenticated where others are not served (`allow_anonymous`); then the connection is closed with 4031. 0 sets no time",
+    ),
+    number!(
+        "login_body_bytes_max",
+        "limits",
+        [limits.login_body_bytes_max],
+        64 to 65536,
+        "Largest body of a login in bytes; a larger one is answered 413, and a call with an `InvalidArgumentsError`",
+    ),
+    number!(
         "close_timeout_ms",
         "limits",
         [limits.close_timeout] in milliseconds,
@@ -510,11 +773,52 @@ pub const SETTINGS: &[Setting] = &[
         "Milliseconds for a client to answer a close frame; then the TCP connection is closed",
     ),
     number!(
+        "connections_max",
+        "limits",
+        [limits.connections_max],
+        0 to 4294967295,
+        "Most connections of the whole server; then see `accept_excess`. 0 for no limit beside that of its cores",
+    ),
+    number!(
+        "connections_per_address_max",
+        "limits",
+        [limits.connections_per_address_max],
+        0 to 4294967295,
+        "Most connections of one client's address, all of an IPv6 network of 64 bits counted as one; more are answered 429. Connections of `trusted_proxies` count for the client they name. 0 for no limit",
+    ),
+    number!(
+        "accepts_per_second_max",
+        "limits",
+        [limits.accepts_per_second_max],
+        0 to 4294967295,
+        "Most connections accepted in a second, in equal shares for each core, a tenth of them at once; then see `accept_excess`. 0 for no limit",
+    ),
+    Setting {
+        name: "memory_bytes_max",
+        table: Some("limits"),
+        kind: Kind::TextOrNumber,
+        expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
+        doc: "Bytes of memory from which on new connections are answered 503, until 95 % of it are in use: what the process holds, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit or of the machine's memory",
+        store: |config, text| {
+            config.limits.memory_bytes_max = match text {
+                "off" => MemoryMax::Off,
+                "auto" => MemoryMax::Auto,
+                bytes => MemoryMax::Bytes(number(bytes, 1_048_576, 1_099_511_627_776)?),
+            };
+            Some(())
+        },
+        text: |config| match config.limits.memory_bytes_max {
+            MemoryMax::Off => "off".to_owned(),
+            MemoryMax::Auto => "auto".to_owned(),
+            MemoryMax::Bytes(bytes) => bytes.to_string(),
+        },
+    },
+    number!(
         "connections_per_core_max",
         "limits",
         [limits.connections_per_core_max],
         0 to 4294967295,
-        "Most connections of one core; the rest wait to be accepted. 0 takes what the limit on open files allows",
+        "Most connections of one core; then see `accept_excess`. 0 takes what the limit on open files allows",
     ),
     number!(
         "channels_per_connection_max",
@@ -543,6 +847,83 @@ pub const SETTINGS: &[Setting] = &[
         [limits.outbox_bytes_max],
         1 to 4294967295,
         "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
+    ),
+    number!(
+        "messages_per_second_max",
+        "limits",
+        [limits.messages_per_second_max],
+        0 to 1000000000,
+        "Most messages a second from one connection, counting each packet of an array; over it, it is not read until there is room. 0 for any number",
+    ),
+    number!(
+        "bytes_per_second_max",
+        "limits",
+        [limits.bytes_per_second_max],
+        0 to 1000000000000,
+        "Most bytes a second from one connection; over it, it is not read until there is room. 0 for any number",
+    ),
+    number!(
+        "rate_burst_ms",
+        "limits",
+        [limits.rate_burst] in milliseconds,
+        1 to 3600000,
+        "A connection may send at once what its rates allow in so many milliseconds",
+    ),
+    number!(
+        "rate_grace_ms",
+        "limits",
+        [limits.rate_grace] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds for which a connection may be over its rates before it is closed with 4029; 0 never closes it",
+    ),
+    number!(
+        "idle_timeout_ms",
+        "limits",
+        [limits.idle_timeout] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds without a message in either direction, heartbeats aside, after which a connection is closed with 4030; 0 for any time",
+    ),
+    number!(
+        "channel_name_bytes_max",
+        "limits",
+        [limits.channel_name_bytes_max],
+        1 to 4294967295,
+        "Longest name of a channel in bytes that a client subscribes or publishes to; a longer one is answered with an error",
+    ),
+    number!(
+        "client_calls_max",
+        "limits",
+        [limits.client_calls_max],
+        1 to 4294967295,
+        "Most calls of one client that the application may owe an answer; a further one is answered with an error",
+    ),
+    number!(
+        "logins_waiting_max",
+        "limits",
+        [limits.logins_waiting_max],
+        1 to 65536,
+        "Most logins that wait for their password to be checked; a further one is refused as `busy`",
+    ),
+    number!(
+        "login_failures_max",
+        "limits",
+        [limits.login_failures_max],
+        1 to 1000000,
+        "Failed logins of a user from an address before others are refused as `too_soon`: 1 s, then twice as long each time; 4 times as many for an address",
+    ),
+    number!(
+        "login_backoff_ms_max",
+        "limits",
+        [limits.login_backoff_max] in milliseconds,
+        1 to 86400000,
+        "Longest time in milliseconds for which logins are refused as `too_soon`",
+    ),
+    number!(
+        "login_accounts_max",
+        "limits",
+        [limits.login_accounts_max],
+        2 to 16777216,
+        "Most addresses, and most users, whose failed logins are remembered; then those of longest ago are forgotten",
     ),
     number!(
         "ring_slots",
@@ -596,6 +977,13 @@ mod tests {
                 "shared",
                 "HS512",
                 "debug",
+                "optional",
+                "on",
+                "https://other.example",
+                "192.0.2.1",
+                "refuse",
+                "auto",
+                "on",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -672,7 +1060,26 @@ mod tests {
                 &["", "loud=very", "=info="],
             ),
             ("origins", &["*:*", "example.com:*"], &[""]),
+            (
+                "allowed_origins",
+                &["https://example.com", "http://localhost:* null", ""],
+                &["example.com", "*:*", "https://*"],
+            ),
+            (
+                "trusted_proxies",
+                &["10.0.0.0/8, ::1", ""],
+                &["10.0.0.1/8", "localhost", "*"],
+            ),
             ("cores", &["auto", "0-1"], &["0"]),
+            ("login_path", &["/login", "/a/b"], &["", "login", "/a?b"]),
+            (
+                "login_cookie",
+                &["ringcast", "__Host-a.b"],
+                &["", "a b", "a=b", "a;b", "é"],
+            ),
+            ("login_user_fields", &["a", "a, b"], &["", "a,", ",a"]),
+            ("allow_anonymous", &["auto", "on", "off"], &["", "yes"]),
+            ("authentication_timeout_ms", &["0"], &["-1"]),
         ] {
             for text in legal {
                 assert_eq!(

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::Shared;
 use crate::config::load::{Loaded, Sources};
 use crate::config::options::SETTINGS;
+use crate::doors::{Doors, DoorsError};
 use crate::log::Filter;
 
 /// What a reload compares and changes.
@@ -28,7 +29,16 @@ impl Reload {
             Ok(loaded) => loaded,
             Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
-        if let Err(error) = shared.change_doors(|doors| doors.reopen(&loaded.config)).await {
+        let reopen = |doors: &Doors| {
+            let doors = doors
+                .reopen(&loaded.config)?
+                .open_desk(&loaded.config, shared.clock)?;
+            for doubt in doors.doubts(shared.clock.now().unix_ms) {
+                warn!("{doubt}");
+            }
+            Ok::<_, DoorsError>(doors)
+        };
+        if let Err(error) = shared.change_doors(reopen).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
         }
         let others = changes(&self.loaded, &loaded);
@@ -54,6 +64,16 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
+    "tls_certificate_files",
+    "tls_key_files",
+    "tls_client_auth",
+    "tls_client_ca_file",
+    "origins",
+    "allowed_origins",
+    "trusted_proxies",
+    "proxy_protocol",
+    "x_forwarded_for",
+    "password_file",
     "rules_separator",
 ];
 

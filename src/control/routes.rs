@@ -16,7 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{Shared, health, stats};
+use super::{Shared, connections, health, stats};
+use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, Process};
@@ -62,6 +63,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/stats", get(statistics))
+        .route("/slow", get(connections::slow))
+        .route("/closed", get(connections::closed))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&shared), authorized))
@@ -111,6 +114,8 @@ Ringcast control plane
 /healthz   200 while the process and all of its cores live
 /readyz    200 while clients are accepted, 503 while starting or draining
 /stats     counters and settings, as JSON
+/slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
+/closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
 ";
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
@@ -121,7 +126,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
-    text::expose(&cores, process, &mut out);
+    let doors = shared.doors.lock().await;
+    let logins = doors.login.as_ref().map(LoginDesk::metrics);
+    text::expose(&cores, process, logins, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 
@@ -129,7 +136,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
 async fn statistics(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
-    Json(stats::collect(&shared))
+    Json(stats::collect(&shared).await)
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {

@@ -7,11 +7,13 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use crate::config::options::SETTINGS;
 use crate::cores::mailbox::{CoreHandle, CoreStatus};
+use crate::login::LoginDesk;
 use crate::metrics::block::Counter;
+use crate::metrics::logins::LoginOutcome;
 use crate::metrics::text::{METRICS, Values};
 
 /// Everything that `/stats` shows.
-pub(super) fn collect(shared: &Shared) -> Value {
+pub(super) async fn collect(shared: &Shared) -> Value {
     let now = shared.clock.now();
     let cores: Vec<Value> = shared
         .cores
@@ -23,12 +25,15 @@ pub(super) fn collect(shared: &Shared) -> Value {
         .iter()
         .map(|setting| (setting.key(), json!(setting.show(&shared.config))))
         .collect();
+    let doors = shared.doors.lock().await;
+    let logins = doors.login.as_ref().map(login_stats);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": now.uptime.as_ms() / 1000,
         "draining": shared.draining(),
         "connections": shared.connections(),
         "cores": cores,
+        "logins": logins,
         "settings": settings,
     })
 }
@@ -57,6 +62,17 @@ fn core_stats(index: usize, core: &CoreHandle) -> Value {
         stats.insert(name.to_owned(), value);
     }
     Value::Object(stats)
+}
+
+fn login_stats(desk: &LoginDesk) -> Value {
+    let metrics = desk.metrics();
+    let outcomes =
+        LoginOutcome::ALL.map(|outcome| (outcome.label().to_owned(), json!(metrics.value(outcome))));
+    json!({
+        "waiting": desk.waiting(),
+        "outcomes": Map::from_iter(outcomes),
+        "accounts_forgotten": metrics.accounts_forgotten.value(),
+    })
 }
 
 fn labelled(labels: &[&str], counters: &[Counter]) -> Value {

@@ -1,4 +1,4 @@
-//! Orders from the control plane to a core, answers that an application gives from other threads, and what the core
+//! Orders and questions from the control plane to a core, answers that an application gives from other threads, and what the core
 //! lets others know.
 //!
 //! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
@@ -15,6 +15,9 @@ use mio::Waker;
 use crate::app::{LateAnswer, Post, Returned};
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
+use crate::session::LoginAnswer;
+
+use super::report::Question;
 
 /// What a core may be told to do.
 #[derive(Clone, Debug)]
@@ -48,6 +51,7 @@ pub enum CoreStatus {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     orders: Sender<Order>,
+    questions: Sender<Question>,
     waker: Arc<Waker>,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
@@ -57,8 +61,11 @@ pub struct CoreHandle {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     orders: Receiver<Order>,
+    questions: Receiver<Question>,
     late_answers: Receiver<LateAnswer>,
     post: Arc<PostBox>,
+    logins: Receiver<Answered>,
+    login_way: LoginWay,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
 }
@@ -73,6 +80,31 @@ struct PostBox {
     returned: AtomicU64,
 }
 
+/// What has come of a login.
+pub(super) struct Answered {
+    /// Where the core finds the connection.
+    pub(super) address: usize,
+    pub(super) answer: LoginAnswer,
+}
+
+/// The way of the login desk's answers to a core.
+#[derive(Clone, Debug)]
+pub(super) struct LoginWay {
+    logins: Sender<Answered>,
+    waker: Arc<Waker>,
+}
+
+impl LoginWay {
+    /// Gives an answer; for a thread of the desk, which waits while there is no room. A core that makes none for so long
+    /// has other troubles, and nobody left who would notice.
+    pub(super) fn send(&self, answered: Answered) {
+        if self.logins.send_timeout(answered, LOGIN_PATIENCE).is_ok() {
+            // As with late answers: who cannot be woken is being woken.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
 /// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
 #[derive(Debug)]
 struct Status(AtomicU8);
@@ -80,7 +112,13 @@ struct Status(AtomicU8);
 /// A mailbox and its far end; `waker` belongs to the poll of the core.
 pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
+    let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
     let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
+    let (login_sender, logins) = bounded(LOGINS_WAITING_MAX);
+    let login_way = LoginWay {
+        logins: login_sender,
+        waker: Arc::clone(&waker),
+    };
     let post = Arc::new(PostBox {
         late_answers: late_sender,
         waker: Arc::clone(&waker),
@@ -90,6 +128,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let status = Arc::new(Status(AtomicU8::new(CoreStatus::Starting as u8)));
     let handle = CoreHandle {
         orders: sender,
+        questions: question_sender,
         waker,
         metrics: Arc::clone(&metrics),
         status: Arc::clone(&status),
@@ -98,8 +137,11 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
         handle,
         Mailbox {
             orders,
+            questions,
             late_answers,
             post,
+            logins,
+            login_way,
             metrics,
             status,
         },
@@ -114,6 +156,26 @@ impl CoreHandle {
             TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
         })?;
         self.waker.wake()
+    }
+
+    /// Asks for an answer and wakes the core. Fails if the core has ended, or has not taken the questions before.
+    pub(crate) fn ask(&self, question: Question) -> io::Result<()> {
+        self.questions.try_send(question).map_err(|error| match error {
+            TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
+            TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+        })?;
+        self.waker.wake()
+    }
+
+    /// Wakes the core for a turn, so that it can be seen to turn.
+    pub(crate) fn nudge(&self) {
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Whether it has come to its end, as after a drain.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.status() == CoreStatus::Stopped
     }
 
     /// The core's counters.
@@ -138,9 +200,24 @@ impl Mailbox {
         self.orders.try_recv().ok()
     }
 
+    /// The next question, if there is one.
+    pub(super) fn try_receive_question(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
+    }
+
     /// The next late answer, if there is one.
     pub(super) fn try_receive_late(&self) -> Option<LateAnswer> {
         self.late_answers.try_recv().ok()
+    }
+
+    /// What has come of the next login, if anything has.
+    pub(super) fn try_receive_login(&self) -> Option<Answered> {
+        self.logins.try_recv().ok()
+    }
+
+    /// The way of the login desk's answers to this core.
+    pub(super) fn login_way(&self) -> LoginWay {
+        self.login_way.clone()
     }
 
     /// How many late answers were given back since the last call.
@@ -181,6 +258,12 @@ impl Post for PostBox {
 
 /// Late answers that may wait for a core, which takes them all in one turn.
 pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
+/// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
+const QUESTIONS_WAITING_MAX: usize = 4;
+/// Answered logins that may wait for a core, which takes them in its next turn.
+const LOGINS_WAITING_MAX: usize = 256;
+/// How long a thread of the login desk waits for a core to take one.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
 
@@ -195,6 +278,7 @@ mod tests {
         LateAnswer {
             address,
             cid: Box::default(),
+            owed: None,
             answer: Box::new(|_| Answer::silent()),
         }
     }

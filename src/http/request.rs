@@ -8,7 +8,8 @@
 //!    block is lines of `name:value`, each ended by CR LF; [`Headers`] walks it without a second check.
 //! 2. What is refused here is what the HTTP parser of Node.js refuses: it is the one in front of the reference server.
 //!
-//! Not here: bodies. A plain request is answered at once and its connection closed; a body is never read.
+//! Not here: bodies. A plain request is answered at once and its connection closed; only a login has a body that is
+//! read (`account`).
 //!
 //! Limits: the head's bytes (`head_bytes_max`) and `HEADERS_MAX`, both answered with 431. RFC 9112.
 
@@ -140,6 +141,22 @@ impl<'a> Request<'a> {
                 .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     }
 
+    /// The bytes of the body, if they are announced; as many as can be counted, if they are more.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        let digits = self.single_header("content-length")?;
+        // Checked to be digits when the head was parsed.
+        let digits = std::str::from_utf8(digits).ok()?;
+        Some(digits.parse().unwrap_or(u64::MAX))
+    }
+
+    /// Whether the client waits to be told that it may send the body (RFC 9110 section 10.1.1).
+    pub(super) fn expects_continue(&self) -> bool {
+        self.minor_version == 1
+            && self
+                .single_header("expect")
+                .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+
     /// Whether nobody could disagree about where the body ends: one legal `Content-Length` at most, and none beside a
     /// `Transfer-Encoding` (RFC 9112 section 6.3, as strict as Node).
     fn body_length_is_clear(&self) -> bool {
@@ -149,6 +166,18 @@ impl<'a> Request<'a> {
         };
         let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
         digits && lengths.next().is_none() && self.header_values("transfer-encoding").next().is_none()
+    }
+
+    /// Refuses a request without the `Host` header that HTTP/1.1 demands.
+    ///
+    /// # Errors
+    /// It lacks it.
+    pub fn require_host(&self) -> Result<(), Refusal> {
+        if self.lacks_host() {
+            Err(Refusal::Malformed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the request lacks the `Host` header that HTTP/1.1 demands (RFC 9112 section 3.2).

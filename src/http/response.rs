@@ -14,6 +14,8 @@ use super::request::Request;
 pub enum Refusal {
     /// The head is not HTTP/1: 400 without a body, as Node's HTTP server answers.
     Malformed,
+    /// Anything but TLS on a port that speaks only TLS: 400.
+    NotTls,
     /// The head is over the limit in bytes or lines: 431 without a body.
     HeadTooLarge,
     /// A plain request: 501, on every path.
@@ -34,6 +36,10 @@ pub enum Refusal {
     Subprotocol,
     /// The origin is not among those allowed: 403. The origin as it was received, `*` if there was none.
     Origin(String),
+    /// There is no room for one more at present: 503, and when to come again.
+    Busy,
+    /// As many connections as may be have come from the same address: 429, and when to come again.
+    TooManyConnections,
     /// The application refused the handshake.
     Application {
         /// 401 in the reference.
@@ -59,6 +65,10 @@ impl Refusal {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Refusal::Malformed => write_bare(out, Status::BAD_REQUEST),
+            Refusal::NotTls => {
+                let body = "The plain HTTP request was sent to HTTPS port";
+                write_html(out, Status::BAD_REQUEST, "", body);
+            }
             Refusal::HeadTooLarge => write_bare(out, Status::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Refusal::NotImplemented => {
                 write_plain_head(out);
@@ -88,6 +98,14 @@ impl Refusal {
                 let body = format!("Failed to authorize socket handshake - Invalid origin: {origin}");
                 write_html(out, Status::FORBIDDEN, "", &body);
             }
+            Refusal::Busy => {
+                let status = Status::SERVICE_UNAVAILABLE;
+                write_html(out, status, RETRY_AFTER, status.name());
+            }
+            Refusal::TooManyConnections => {
+                let status = Status::TOO_MANY_REQUESTS;
+                write_html(out, status, RETRY_AFTER, status.name());
+            }
             Refusal::Application { status, body } => {
                 write_html(
                     out,
@@ -108,11 +126,17 @@ impl Status {
     /// 401, the status of a handshake that the application refuses.
     pub const UNAUTHORIZED: Status = Status(401);
 
-    const BAD_REQUEST: Status = Status(400);
-    const FORBIDDEN: Status = Status(403);
-    const METHOD_NOT_ALLOWED: Status = Status(405);
+    pub(super) const BAD_REQUEST: Status = Status(400);
+    pub(super) const FORBIDDEN: Status = Status(403);
+    pub(super) const METHOD_NOT_ALLOWED: Status = Status(405);
+    pub(super) const LENGTH_REQUIRED: Status = Status(411);
+    pub(super) const PAYLOAD_TOO_LARGE: Status = Status(413);
+    pub(super) const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
+    pub(super) const TOO_MANY_REQUESTS: Status = Status(429);
     const REQUEST_HEADER_FIELDS_TOO_LARGE: Status = Status(431);
+    pub(super) const INTERNAL_SERVER_ERROR: Status = Status(500);
     const NOT_IMPLEMENTED: Status = Status(501);
+    pub(super) const SERVICE_UNAVAILABLE: Status = Status(503);
 
     /// The status, if the code has a name.
     pub const fn new(code: u16) -> Option<Status> {
@@ -135,6 +159,9 @@ impl Status {
         }
     }
 }
+
+/// RFC 9110 section 10.2.3: long enough that a crowd of clients does not come back at once.
+const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
 const fn name(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -284,6 +311,18 @@ mod tests {
                     "",
                     "Failed to authorize socket handshake - Invalid origin: http://evil.example",
                 ),
+            ),
+            (
+                Refusal::Busy,
+                html(
+                    "503 Service Unavailable",
+                    "Retry-After: 5\r\n",
+                    "Service Unavailable",
+                ),
+            ),
+            (
+                Refusal::TooManyConnections,
+                html("429 Too Many Requests", "Retry-After: 5\r\n", "Too Many Requests"),
             ),
         ] {
             assert_eq!(written(&refusal), expected);

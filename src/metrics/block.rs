@@ -3,6 +3,7 @@
 //! Written by that core alone with relaxed loads and stores (0.4 ns, no read-modify-write), read by the control plane
 //! when it is scraped. The block is aligned so that two cores' blocks never share a cache line.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::limits::Limit;
@@ -31,6 +32,24 @@ impl Counter {
     /// The value, for a scrape.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by the index of an enum.
+#[derive(Debug)]
+pub struct Counters<const COUNT: usize>([Counter; COUNT]);
+
+impl<const COUNT: usize> Default for Counters<COUNT> {
+    fn default() -> Counters<COUNT> {
+        Counters(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl<const COUNT: usize> Deref for Counters<COUNT> {
+    type Target = [Counter; COUNT];
+
+    fn deref(&self) -> &[Counter; COUNT] {
+        &self.0
     }
 }
 
@@ -82,6 +101,49 @@ impl Histogram {
     }
 }
 
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Well, with a signature.
+    Full,
+    /// Well, with a ticket.
+    Resumed,
+    /// No version, cipher suite, group or signature in common.
+    Incompatible,
+    /// The client speaks other protocols than HTTP/1.1 only.
+    Protocol,
+    /// The client has no certificate, or not a good one.
+    Certificate,
+    /// The client did not like what it saw: our certificate, as a rule.
+    Refused,
+    /// What came was no TLS, or broke its rules.
+    Malformed,
+    /// The client went away, or took too long.
+    Abandoned,
+}
+
+impl Handshake {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
+    /// All labels, in the order of the variants.
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "full",
+        "resumed",
+        "incompatible",
+        "protocol",
+        "certificate",
+        "refused",
+        "malformed",
+        "abandoned",
+    ];
+
+    /// The place in tables of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// All counters of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -96,6 +158,10 @@ pub struct CoreMetrics {
     pub hand_overs_sent: Counter,
     /// Sockets taken from another core.
     pub hand_overs_received: Counter,
+    /// Reads of connections that come or go that were put off to a later turn.
+    pub comers_deferred: Counter,
+    /// Ends of TLS handshakes, by [`Handshake::index`].
+    pub tls_handshakes: [Counter; Handshake::COUNT],
     /// Requests answered with plain HTTP.
     pub http_answers: Counter,
     /// Whole WebSocket messages received.
@@ -114,6 +180,8 @@ pub struct CoreMetrics {
     pub deliveries_paused: Counter,
     /// Publications not delivered to a subscriber whose outbox was full.
     pub publications_skipped: Counter,
+    /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.
+    pub publications_conflated: Counter,
     /// Subscriptions held now (gauge).
     pub subscriptions: Counter,
     /// Publications in the ring that this core has not yet taken (gauge).
@@ -141,7 +209,7 @@ pub struct CoreMetrics {
     /// Subscriptions ended since the rules no longer allow them.
     pub rules_kick_outs: Counter,
     /// Limits hit, by [`Limit::index`].
-    pub limit_hits: [Counter; Limit::COUNT],
+    pub limit_hits: Counters<{ Limit::COUNT }>,
 }
 
 impl CoreMetrics {

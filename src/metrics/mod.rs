@@ -1,5 +1,6 @@
 //! Counters and their exposition.
 
 pub mod block;
+pub mod logins;
 pub mod process;
 pub mod text;

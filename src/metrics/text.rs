@@ -10,7 +10,8 @@
 
 use std::fmt::Write;
 
-use super::block::{CoreMetrics, Counter, Histogram};
+use super::block::{CoreMetrics, Counter, Handshake, Histogram};
+use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
 use crate::config::rules::Action;
@@ -62,8 +63,11 @@ pub struct Process {
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Appends everything to `out`.
-pub fn expose(cores: &[&CoreMetrics], process: Process, out: &mut String) {
+pub fn expose(cores: &[&CoreMetrics], process: Process, logins: Option<&LoginMetrics>, out: &mut String) {
     expose_process(cores.len(), process, out);
+    if let Some(logins) = logins {
+        expose_logins(logins, out);
+    }
     for metric in METRICS {
         head(out, metric.name, metric.kind(), metric.help);
         for (core, block) in cores.iter().enumerate() {
@@ -83,6 +87,9 @@ pub fn markdown() -> String {
         ..
     } in SOLOS
     {
+        table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    for (name, kind, labels, help) in LOGINS {
         table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     }
     for metric in METRICS {
@@ -134,31 +141,39 @@ impl Metric {
                     );
                 }
             }
-            Values::Histogram(histogram) => histogram_samples(name, core, histogram(block), out),
+            Values::Histogram(histogram) => {
+                histogram_samples(name, &format!("core=\"{core}\""), histogram(block), out);
+            }
         }
     }
 }
 
-fn histogram_samples(name: &str, core: usize, histogram: &Histogram, out: &mut String) {
+fn histogram_samples(name: &str, labels: &str, histogram: &Histogram, out: &mut String) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let braced = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{labels}}}")
+    };
     let mut count: u64 = 0;
     for (bucket, added) in histogram.counts().into_iter().enumerate() {
         count = count.wrapping_add(added);
         match Histogram::upper_bound_ns(bucket).map(Seconds) {
             Some(bound) => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"),
             ),
             None => line(
                 out,
-                format_args!("{name}_bucket{{core=\"{core}\",le=\"+Inf\"}} {count}"),
+                format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"),
             ),
         }
     }
     line(
         out,
-        format_args!("{name}_sum{{core=\"{core}\"}} {}", Seconds(histogram.sum_ns())),
+        format_args!("{name}_sum{braced} {}", Seconds(histogram.sum_ns())),
     );
-    line(out, format_args!("{name}_count{{core=\"{core}\"}} {count}"));
+    line(out, format_args!("{name}_count{braced} {count}"));
 }
 
 /// Nanoseconds, written as seconds without rounding.
@@ -263,6 +278,48 @@ const SOLOS: &[Solo] = &[
     },
 ];
 
+/// The metrics of logins: name, type, labels, meaning. There are none without a password file.
+const LOGINS: [(&str, &str, &str, &str); 3] = [
+    (
+        "ringcast_logins_total",
+        "counter",
+        "`outcome`",
+        "Logins with a password: welcome, refused, too_soon after failures, or busy when too many wait.",
+    ),
+    (
+        "ringcast_login_seconds",
+        "histogram",
+        "",
+        "From the question whether a password is right to the answer.",
+    ),
+    (
+        "ringcast_login_accounts_forgotten_total",
+        "counter",
+        "",
+        "Addresses and users whose failed logins were forgotten for want of room (login_accounts_max).",
+    ),
+];
+
+fn expose_logins(logins: &LoginMetrics, out: &mut String) {
+    let [
+        (total, total_kind, _, total_help),
+        (seconds, seconds_kind, _, seconds_help),
+        (forgotten, forgotten_kind, _, forgotten_help),
+    ] = LOGINS;
+    head(out, total, total_kind, total_help);
+    for outcome in LoginOutcome::ALL {
+        let (label, value) = (outcome.label(), logins.value(outcome));
+        line(out, format_args!("{total}{{outcome=\"{label}\"}} {value}"));
+    }
+    head(out, seconds, seconds_kind, seconds_help);
+    histogram_samples(seconds, "", &logins.seconds, out);
+    head(out, forgotten, forgotten_kind, forgotten_help);
+    line(
+        out,
+        format_args!("{forgotten} {}", logins.accounts_forgotten.value()),
+    );
+}
+
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}"));
     line(out, format_args!("# TYPE {name} {kind}"));
@@ -299,6 +356,20 @@ pub const METRICS: &[Metric] = &[
         name: "ringcast_hand_overs_received_total",
         help: "Sockets taken from another core.",
         values: Values::Counter(|block| &block.hand_overs_received),
+    },
+    Metric {
+        name: "ringcast_comers_deferred_total",
+        help: "Reads of connections that come or go put off to a later turn, so that they do not delay the others.",
+        values: Values::Counter(|block| &block.comers_deferred),
+    },
+    Metric {
+        name: "ringcast_tls_handshakes_total",
+        help: "TLS handshakes that have ended: `full` and `resumed` well, else by what went wrong.",
+        values: Values::Labelled {
+            label: "result",
+            labels: &Handshake::LABELS,
+            counters: |block| &block.tls_handshakes,
+        },
     },
     Metric {
         name: "ringcast_http_answers_total",
@@ -346,6 +417,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.publications_skipped),
     },
     Metric {
+        name: "ringcast_publications_conflated_total",
+        help: "Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.",
+        values: Values::Counter(|block| &block.publications_conflated),
+    },
+    Metric {
         name: "ringcast_subscriptions",
         help: "Subscriptions held now.",
         values: Values::Gauge(|block| &block.subscriptions),
@@ -367,7 +443,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_outbox_bytes",
-        help: "Bytes waiting in outboxes.",
+        help: "Bytes waiting in outboxes, and behind them.",
         values: Values::Gauge(|block| &block.outbox_bytes),
     },
     Metric {
@@ -432,7 +508,7 @@ pub const METRICS: &[Metric] = &[
         values: Values::Labelled {
             label: "limit",
             labels: &Limit::LABELS,
-            counters: |block| &block.limit_hits,
+            counters: |block| &*block.limit_hits,
         },
     },
 ];
@@ -452,7 +528,7 @@ mod tests {
 
     fn text(cores: &[&CoreMetrics]) -> String {
         let mut out = String::new();
-        expose(cores, process(), &mut out);
+        expose(cores, process(), Some(&LoginMetrics::default()), &mut out);
         out
     }
 
@@ -465,6 +541,8 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
+            tls_handshakes,
             http_answers,
             messages_received,
             bytes_received,
@@ -474,6 +552,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -495,6 +574,7 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
             http_answers,
             messages_received,
             bytes_received,
@@ -504,6 +584,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -514,12 +595,13 @@ mod tests {
         let mut next = FIRST;
         for counter in single
             .into_iter()
+            .chain(tls_handshakes)
             .chain([rules_kick_outs])
             .chain(closes)
             .chain(rules_denied)
             .chain(rules_would_deny)
             .chain(rules_would_allow)
-            .chain(limit_hits)
+            .chain(limit_hits.iter())
         {
             counter.set(next);
             next += 1;

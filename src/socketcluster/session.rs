@@ -18,14 +18,17 @@
 //!  channels.rs   publish, subscribe  timers.rs   pings, silence
 //!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
 //!  permissions.rs  what rules let a client do
+//!  login.rs     a password instead of a token      admission.rs  whether others than the authenticated are served
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
 //! and 12. Unlike it, a repeated handshake counts for nothing.
 
+mod admission;
 mod calls;
 mod channels;
 mod handshake;
+mod login;
 mod orders;
 mod permissions;
 mod timers;
@@ -41,12 +44,14 @@ use super::rewrite;
 use super::version::Version;
 use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
 pub use crate::app::{SessionId, SessionIds};
-use crate::auth::Claims;
+use crate::auth::{Claims, CredentialFields};
 use crate::clock::{Now, Uptime};
 use crate::config::Protocol;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
 use crate::doors::Doors;
+pub use login::LoginAnswer;
+use timers::Moment;
 
 /// What an operator can set.
 #[derive(Clone, Debug)]
@@ -63,10 +68,29 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// Most calls of the server's that one client may leave unanswered.
     pub calls_max: u32,
+    /// Most calls of one client's that the application may owe an answer.
+    pub client_calls_max: u32,
+    /// Most bytes of a channel's name that a client subscribes or publishes to.
+    pub channel_name_bytes_max: u32,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
     /// How long tokens live for which the application says nothing else.
     pub auth_default_expiry: Duration,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: bool,
+    /// Where they are not: time to become it. `None` leaves them all they like.
+    pub authentication_timeout: Option<Duration>,
+    /// What the procedure `login` takes.
+    pub logins: Logins,
+}
+
+/// What the procedure `login` takes.
+#[derive(Clone, Debug)]
+pub struct Logins {
+    /// How its fields are called.
+    pub fields: CredentialFields,
+    /// Most bytes of its data.
+    pub body_bytes_max: u32,
 }
 
 impl Default for Settings {
@@ -79,8 +103,13 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             ack_timeout: Duration::from_secs(10),
             calls_max: 1000,
+            client_calls_max: 10_000,
+            channel_name_bytes_max: 1024,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
+            allow_anonymous: true,
+            authentication_timeout: None,
+            logins: Logins::default(),
         }
     }
 }
@@ -100,6 +129,15 @@ pub struct Environment<'a, A: App> {
     pub app: &'a mut A,
     /// The buffers of this core.
     pub scratch: &'a mut Scratch,
+}
+
+impl Default for Logins {
+    fn default() -> Logins {
+        Logins {
+            fields: CredentialFields::default(),
+            body_bytes_max: 4096,
+        }
+    }
 }
 
 /// The session of one SocketCluster client.
@@ -131,6 +169,8 @@ enum State {
         /// Whether it had claims when its subscriptions were last looked at, and by which rules that was.
         authenticated: bool,
         rules: u32,
+        /// Unless all are served: when the token expires, or when there must be one.
+        watch: Moment,
     },
     /// The connection has ended.
     Ended,
@@ -150,6 +190,11 @@ impl Session {
         }
     }
 
+    /// What the client is called.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
     /// Whether the handshake is done and the end has not come.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
@@ -165,8 +210,9 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        let was_authenticated = self.claims.is_some();
         let result = match message {
-            Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env.now, decisions),
+            Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env, decisions),
             Message::Text(text) => self.receive_text(text, env, decisions),
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
@@ -174,7 +220,7 @@ impl Session {
         if result.is_ok() {
             self.keep_to_rules(env, decisions);
         }
-        end_message(result, decisions)
+        self.end_message(was_authenticated, result, env, decisions)
     }
 
     /// Gives an answer that was deferred.
@@ -190,9 +236,12 @@ impl Session {
         if !self.is_open() {
             return Ok(());
         }
+        let was_authenticated = self.claims.is_some();
         self.begin(env);
-        env.scratch.answering(&late.cid);
+        env.scratch.answering(&late.cid, late.owed);
         let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
+        let owed = env.scratch.take_owed();
+        self.keep_owed(owed);
         self.settle(env)?;
         let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
         let result = self.carry_out_orders(
@@ -203,7 +252,7 @@ impl Session {
         if result.is_ok() {
             self.keep_to_rules(env, decisions);
         }
-        end_message(result, decisions)
+        self.end_message(was_authenticated, result, env, decisions)
     }
 
     /// The connection has ended; tells the application if it had heard of it.
@@ -229,6 +278,7 @@ impl Session {
         match decode(text) {
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
             Decoded::Many(mut packets) => packets.try_for_each(|packet| {
+                env.scratch.count_packet_of_array();
                 self.receive_packet(&packet, env, decisions)?;
                 if decisions.bytes_len() > ANSWERS_BYTES_MAX {
                     return Err(CloseReason::MessageTooBig);
@@ -265,6 +315,9 @@ impl Session {
         if reserved != Some(Reserved::Handshake) {
             self.require_open()?;
         }
+        if !env.settings.allow_anonymous && !self.is_served(event, reserved, env, decisions) {
+            return Ok(());
+        }
         self.begin(env);
         match reserved {
             Some(Reserved::Handshake) => {
@@ -286,6 +339,10 @@ impl Session {
                 self.unsubscribe(event, env.now, decisions);
                 Ok(())
             }
+            None if env.doors.login.is_some() && event.name.is(login::LOGIN) => {
+                self.log_in(event, env, decisions);
+                Ok(())
+            }
             None => self.call(event, env, decisions),
         }
     }
@@ -298,6 +355,17 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let expired = self.expire(env.now, decisions);
+        if let Some(cid) = event.cid
+            && self
+                .owed()
+                .is_some_and(|owed| owed.count() >= env.settings.client_calls_max as usize)
+        {
+            env.scratch.count_client_calls_hit();
+            let (id, limit) = (self.id, env.settings.client_calls_max);
+            let message = format!("Socket {id} tried to exceed the limit of {limit} calls without an answer");
+            invalid_action(Some(cid.text()), &message, decisions);
+            return Ok(());
+        }
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let mut decoded = Vec::new();
         let call = Call {
@@ -326,7 +394,7 @@ impl Session {
             return Ok(());
         }
         if let Some(cid) = &cid {
-            env.scratch.answering(cid.as_bytes());
+            env.scratch.answering(cid.as_bytes(), self.owed().cloned());
         }
         let mut peer = Peer::new(self.id, self.claims.as_deref(), expired, env.scratch);
         let answer = match &cid {
@@ -340,8 +408,28 @@ impl Session {
             }
         };
         env.scratch.rewritten = rewritten;
+        let owed = env.scratch.take_owed();
+        self.keep_owed(owed);
         self.settle(env)?;
         self.carry_out_orders(answer, env, decisions)
+    }
+
+    /// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
+    fn end_message<A: App>(
+        &mut self,
+        was_authenticated: bool,
+        result: Result<(), CloseReason>,
+        env: &Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match result {
+            Ok(()) => decisions.push_held(),
+            Err(_) => decisions.push_held_publications(),
+        }
+        if !env.settings.allow_anonymous && result.is_ok() {
+            self.watch(was_authenticated, env, decisions);
+        }
+        result
     }
 
     fn require_open(&self) -> Result<(), CloseReason> {
@@ -351,15 +439,6 @@ impl Session {
             Err(CloseReason::MessageBeforeHandshake)
         }
     }
-}
-
-/// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
-fn end_message(result: Result<(), CloseReason>, decisions: &mut Decisions) -> Result<(), CloseReason> {
-    match result {
-        Ok(()) => decisions.push_held(),
-        Err(_) => decisions.push_held_publications(),
-    }
-    result
 }
 
 /// What one array may have answered: a small array of calls must not ask for all memory.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::origins;
+use super::origins::{Origins, Verdict};
 use crate::http::{Refusal, Request};
 
 /// A request for a WebSocket that may be answered with 101.
@@ -22,20 +22,17 @@ pub struct Upgrade<'a> {
     pub subprotocol: Option<&'a str>,
     /// The origin of the page that asks.
     pub origin: Option<Cow<'a, str>>,
+    /// The host that is asked, unless there are several.
+    host: Option<&'a [u8]>,
 }
 
 impl Upgrade<'_> {
-    /// Judges the origin by the reference's `origins` option.
+    /// Judges the origin; `is_secure` says that the request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn check_origin(&self, origins: &str) -> Result<(), Refusal> {
-        let origin = self.origin.as_deref();
-        if origins::allows(origins, origin) {
-            Ok(())
-        } else {
-            Err(Refusal::Origin(origins::origin_or_star(origin).to_owned()))
-        }
+    pub fn check_origin(&self, origins: Origins<'_>, is_secure: bool) -> Result<Verdict, Refusal> {
+        origins.judge(self.origin.as_deref(), self.host, is_secure)
     }
 
     /// Appends the 101 answer.
@@ -81,6 +78,7 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
         key,
         subprotocol: first_subprotocol(request.header_values("sec-websocket-protocol"))?,
         origin: request.joined_header(version.origin_header()),
+        host: request.single_header("host"),
     })
 }
 
@@ -152,6 +150,7 @@ fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::origin::AllowedOrigins;
     use crate::http::request;
 
     const PATH: &str = "/socketcluster/";
@@ -173,7 +172,13 @@ mod tests {
     fn check_origin(header_lines: &str, origins: &str) -> Result<(), Refusal> {
         let head = format!("GET {PATH} HTTP/1.1\r\n{header_lines}\r\n");
         let (request, _) = request::parse(head.as_bytes(), 16 * 1024).unwrap().unwrap();
-        upgrade(&request, PATH).unwrap().check_origin(origins)
+        let list = &AllowedOrigins::default();
+        let origins = Origins {
+            option: origins,
+            list,
+        };
+        let upgrade = upgrade(&request, PATH).unwrap();
+        upgrade.check_origin(origins, false).map(|_| ())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which pages may open a connection: the reference's `origins` option.
+//! Which pages may open a connection: the reference's `origins` option, and a strict list beside it.
 //!
 //! The option is one string that is searched, not a list that is parsed: `*:*` anywhere in it allows all; otherwise
 //! the origin is read as a URL and passes if the string contains `host:port`, `host:*` or `*:port`. Its oddities are
@@ -8,6 +8,77 @@
 //! The URL is read as Node's `url.parse` reads it, down to what it makes of no URL at all; the table in the tests was
 //! made with it. One difference: host names beyond ASCII are compared as they are, not in their `xn--` form. Browsers
 //! send that form themselves.
+
+use crate::client::origin::{AllowedOrigins, Origin};
+use crate::http::Refusal;
+
+/// Which origins may come in: the reference's option, and the strict list. Both must allow an origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Origins<'a> {
+    /// The reference's `origins` option.
+    pub option: &'a str,
+    /// Exact origins. If it is empty, the option alone decides. A request without the header is not one of a page, and
+    /// passes.
+    pub list: &'a AllowedOrigins,
+}
+
+/// Why an origin may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is none: no browser, which sends one with each upgrade and with each POST.
+    Missing,
+    /// It is that of the host which the request asks for.
+    SameOrigin,
+    /// It was named: by an entry of the list, or as `host:port` or `host:*` in the option, compared exactly.
+    Listed,
+    /// Whoever asks may come in: by `*:*`, `*:port`, or the way in which the reference searches its option. Any page on
+    /// the net may be the one that asks.
+    Anyone,
+}
+
+impl Verdict {
+    /// Whether what the browser adds by itself, such as cookies, may be heeded: not if any page could have made it ask.
+    pub fn honours_cookies(self) -> bool {
+        match self {
+            Verdict::Missing | Verdict::SameOrigin | Verdict::Listed => true,
+            Verdict::Anyone => false,
+        }
+    }
+}
+
+impl Origins<'_> {
+    /// Judges an origin, as the header has it, several lines joined; `host` is the `Host` header if there is exactly one,
+    /// `is_secure` whether the request came over TLS that ends here.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn judge(
+        &self,
+        origin: Option<&str>,
+        host: Option<&[u8]>,
+        is_secure: bool,
+    ) -> Result<Verdict, Refusal> {
+        let refused = || Refusal::Origin(origin_or_star(origin).to_owned());
+        if !allows(self.option, origin) {
+            return Err(refused());
+        }
+        let Some(text) = origin else {
+            return Ok(Verdict::Missing);
+        };
+        let is_in_list = self.list.contains(text);
+        if !self.list.is_empty() && !is_in_list {
+            return Err(refused());
+        }
+        let page = Origin::parse(text);
+        Ok(match &page {
+            Some(page) if host.is_some_and(|host| page.is_of_host(host, is_secure)) => Verdict::SameOrigin,
+            // Any page can open a frame whose origin is `null`.
+            Some(_) if is_in_list => Verdict::Listed,
+            Some(page) if self.option.split([',', ' ']).any(|entry| page.is_at(entry)) => Verdict::Listed,
+            Some(_) | None => Verdict::Anyone,
+        })
+    }
+}
 
 /// Whether the `origins` option allows the origin. `None` is a request without the header.
 pub fn allows(origins: &str, origin: Option<&str>) -> bool {
@@ -270,6 +341,77 @@ mod tests {
             let origin = format!("http://{}:8000", "a".repeat(length));
             assert_eq!(allows("localhost:8000", Some(&origin)), verdict);
         }
+    }
+
+    fn judge(option: &str, list: &str, origin: Option<&str>, host: &str) -> Option<Verdict> {
+        let list = &list.parse().unwrap();
+        let origins = Origins { option, list };
+        origins.judge(origin, Some(host.as_bytes()), false).ok()
+    }
+
+    #[test]
+    fn the_option_and_the_list_must_both_allow_an_origin() {
+        let (page, evil) = (Some("https://example.com"), Some("https://evil.com"));
+        let list = "https://example.com";
+        for (option, list, origin, verdict) in [
+            ("*:*", list, page, Some(Verdict::Listed)),
+            ("*:*", list, evil, None),
+            ("*:*", list, Some("null"), None),
+            ("*:*", list, Some(""), None),
+            ("*:*", list, None, Some(Verdict::Missing)),
+            ("*:*", "", evil, Some(Verdict::Anyone)),
+            ("*:*", "", Some("null"), Some(Verdict::Anyone)),
+            ("*:*", "null", Some("null"), Some(Verdict::Anyone)),
+            ("evil.com:443", list, page, None),
+            ("evil.com:443", list, evil, None),
+            ("evil.com:443 example.com:443", list, page, Some(Verdict::Listed)),
+        ] {
+            assert_eq!(
+                judge(option, list, origin, "other"),
+                verdict,
+                "{option} {list} {origin:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_option_names_an_origin_only_by_a_whole_entry() {
+        for (option, origin, verdict) in [
+            ("example.com:443", "https://example.com", Verdict::Listed),
+            (
+                "a.com:80, example.com:*",
+                "https://example.com:8443",
+                Verdict::Listed,
+            ),
+            // Found in the option, as the reference searches it; not named by it.
+            ("example.com:443", "https://ample.com", Verdict::Anyone),
+            ("example.com:4433", "https://example.com", Verdict::Anyone),
+            ("*:443", "https://example.com", Verdict::Anyone),
+            ("*:*", "https://example.com", Verdict::Anyone),
+            ("*:* example.com:443", "https://example.com", Verdict::Listed),
+            ("example.com:80", "//user@example.com", Verdict::Anyone),
+        ] {
+            assert_eq!(
+                judge(option, "", Some(origin), "other"),
+                Some(verdict),
+                "{option} {origin}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_same_host_is_told_from_any_other() {
+        let judge = |origin| judge("*:*", "", Some(origin), "example.com:8000");
+        assert_eq!(judge("http://example.com:8000"), Some(Verdict::SameOrigin));
+        for other in [
+            "http://example.com",
+            "http://example.com:8001",
+            "http://example.com:8000.evil.com",
+        ] {
+            assert_eq!(judge(other), Some(Verdict::Anyone), "{other}");
+        }
+        assert!(Verdict::SameOrigin.honours_cookies() && Verdict::Missing.honours_cookies());
+        assert!(Verdict::Listed.honours_cookies() && !Verdict::Anyone.honours_cookies());
     }
 
     #[test]

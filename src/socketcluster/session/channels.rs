@@ -92,8 +92,13 @@ impl Session {
             tell_expired(expired, decisions);
             return Ok(());
         };
-        tell_expired(expired, decisions);
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Publish", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            tell_expired(expired, decisions);
+            return Ok(());
+        }
+        tell_expired(expired, decisions);
         if !self.may(Action::Publish, decisions.bytes(channel), env) {
             refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
             return Ok(());
@@ -140,6 +145,10 @@ impl Session {
             return Ok(());
         };
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Subscribe", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            return Ok(());
+        }
         if !self.may(Action::Subscribe, decisions.bytes(channel), env) {
             refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
             return Ok(());
@@ -204,4 +213,21 @@ impl Session {
         let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
         Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
     }
+}
+
+/// Why a channel's name is refused, if it is longer than names may be.
+fn too_long<A: App>(
+    action: &str,
+    channel: Span,
+    env: &mut Environment<'_, A>,
+    decisions: &Decisions,
+) -> Option<String> {
+    let limit = env.settings.channel_name_bytes_max;
+    if decisions.bytes(channel).len() <= limit as usize {
+        return None;
+    }
+    env.scratch.count_channel_name_hit();
+    Some(format!(
+        "{action} channel name was longer than the limit of {limit} bytes"
+    ))
 }

@@ -53,6 +53,7 @@ impl Session {
                 subscribed: false,
                 authenticated: false,
                 rules: env.doors.rules.id(),
+                watch: Session::first_watch(env.settings, env.now),
             };
         }
         if let Err(reason) = self.settle(env) {

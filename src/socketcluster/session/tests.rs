@@ -152,6 +152,7 @@ impl<A: App> Client<A> {
                         text(said)
                     )
                 }
+                Decision::Login { user, password } => format!("login {} {}", text(user), text(password)),
                 Decision::SendBinary { .. } => {
                     panic!("never decided here: {decision:?}")
                 }
@@ -1603,6 +1604,7 @@ fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     let late = |cid: &[u8]| LateAnswer {
         address: 0,
         cid: cid.into(),
+        owed: None,
         answer: Box::new(|peer| {
             peer.transmit("t", &1);
             peer.reply("late")
@@ -1742,4 +1744,267 @@ mod hostile {
             end(&mut client);
         }
     }
+}
+
+/// A client that nobody serves before it is authenticated, with `timeout_ms` to become it.
+fn shut_out(timeout_ms: Option<u64>) -> Client<Probe> {
+    let settings = Settings {
+        protocol: Protocol::V2,
+        allow_anonymous: false,
+        authentication_timeout: timeout_ms.map(Duration::from_millis),
+        ..Settings::default()
+    };
+    let mut client = Client::with_settings(Probe::default(), settings);
+    client.shake_hands();
+    client
+}
+
+impl<A: App> Client<A> {
+    fn authenticate_for(&mut self, seconds: u64) {
+        let token = self
+            .doors
+            .tokens
+            .sign("{}", Some(seconds), self.now.unix_ms)
+            .unwrap();
+        assert_eq!(
+            self.text(&format!(
+                r##"{{"event":"#authenticate","data":"{token}","cid":9}}"##
+            )),
+            [r#"{"rid":9,"data":{"isAuthenticated":true,"authError":null}}"#]
+        );
+    }
+
+    /// What the desk says about the login that was decided.
+    fn answer_login(&mut self, answer: LoginAnswer) -> Outcome {
+        self.run(|session, env, decisions| session.login_answered(answer, env, decisions))
+    }
+
+    fn welcome(&self, expires_in: u64) -> (LoginAnswer, String) {
+        let issued = self
+            .doors
+            .tokens
+            .issue(r#"{"sub":"a"}"#, Some(expires_in), self.now.unix_ms)
+            .unwrap();
+        let token = format!(
+            r##"{{"event":"#setAuthToken","data":{{"token":"{}"}}}}"##,
+            issued.token
+        );
+        (LoginAnswer::Welcome(issued), token)
+    }
+
+    fn with_desk(mut self) -> Client<A> {
+        let settings = crate::login::Settings {
+            threads: 1,
+            waiting_max: 1,
+            policy: crate::login::backoff::Policy {
+                failures_max: 1,
+                delay_first: Duration::from_secs(1),
+                delay_max: Duration::from_secs(1),
+                accounts_max: 1,
+            },
+        };
+        let users = crate::auth::passwords::PasswordFile::default().users().unwrap();
+        let clock = crate::clock::Clock::begin();
+        self.doors.login = Some(crate::login::LoginDesk::open(settings, Arc::new(users), clock).unwrap());
+        self
+    }
+}
+
+const KICKED_OUT: &str = r#"kick all "No longer authenticated""#;
+const LOGIN_CALL: &str = r#"{"event":"login","data":{"email":"a","pw":"b"},"cid":2}"#;
+
+#[test]
+fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
+    let mut client = shut_out(None);
+    let refused =
+        r#"{"rid":5,"error":{"message":"Only authenticated clients are served","name":"AuthError"}}"#;
+    let packets = [
+        r##"{"event":"#subscribe","data":{"channel":"c"},"cid":5}"##,
+        r##"{"event":"#publish","data":{"channel":"c","data":1},"cid":5}"##,
+        r##"{"event":"#unsubscribe","data":"c","cid":5}"##,
+        r#"{"event":"echo","data":1,"cid":5}"#,
+        r#"{"event":"Login","data":1,"cid":5}"#,
+    ];
+    for packet in packets {
+        assert_eq!(client.text(packet), [refused], "{packet}");
+        assert_eq!(
+            client.text(&packet.replace(r#","cid":5"#, "")),
+            NOTHING,
+            "{packet}"
+        );
+    }
+    assert_eq!(client.scratch.take_hits().anonymous, 10);
+    let array = format!("[{}]", packets.join(","));
+    assert_eq!(client.text(&array), [refused; 5]);
+    assert_eq!(client.text(""), NOTHING, "a pong");
+    assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), NOTHING);
+
+    client.authenticate_for(60);
+    for packet in packets {
+        assert_ne!(client.text(packet), [refused], "{packet}");
+    }
+    assert_eq!(client.scratch.take_hits().anonymous, 5);
+}
+
+#[test]
+fn one_array_may_hold_the_token_and_what_it_is_needed_for() {
+    let mut client = shut_out(None);
+    let token = client
+        .doors
+        .tokens
+        .sign("{}", Some(60), client.now.unix_ms)
+        .unwrap();
+    let subscribe = r##"{"event":"#subscribe","data":{"channel":"c"},"cid":2}"##;
+    let array =
+        format!(r##"[{subscribe},{{"event":"#authenticate","data":"{token}","cid":1}},{subscribe}]"##);
+    let Outcome(lines) = client.text(&array);
+    assert!(lines[0].contains("AuthError"), "{lines:?}");
+    assert_eq!(lines[2], "subscribe c 2");
+}
+
+#[test]
+fn who_ceases_to_be_authenticated_is_kicked_out_of_all_channels() {
+    let mut client = shut_out(None);
+    client.authenticate_for(60);
+    assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), [KICKED_OUT]);
+
+    client.authenticate_for(60);
+    let Outcome(lines) = client.text(r##"{"event":"#authenticate","data":"x.y.z","cid":3}"##);
+    assert_eq!(lines.last().map(String::as_str), Some(KICKED_OUT), "{lines:?}");
+
+    // By its own token's time, though the client says nothing, and not before.
+    client.authenticate_for(2);
+    let expires_ms = client.now.uptime.as_ms() + 2000;
+    let deadline_ms = client.deadline_ms();
+    assert!(
+        deadline_ms > expires_ms && deadline_ms <= expires_ms + 101,
+        "{deadline_ms}"
+    );
+    let wait_ms = deadline_ms - client.now.uptime.as_ms();
+    assert_eq!(
+        client.wait_ms(wait_ms).tick(),
+        [r##"{"event":"#removeAuthToken"}"##, KICKED_OUT]
+    );
+    assert_eq!(client.wait_ms(1).tick(), NOTHING);
+}
+
+#[test]
+fn where_all_are_served_nobody_is_kicked_out() {
+    let mut client = Client::open(Probe::default());
+    client.authenticate_for(60);
+    assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), NOTHING);
+}
+
+#[test]
+fn who_does_not_say_who_it_is_is_closed_in_time() {
+    let mut client = shut_out(Some(3000));
+    let begin_ms = client.now.uptime.as_ms();
+    assert_eq!(client.deadline_ms(), begin_ms + 3000);
+    assert_eq!(client.wait_ms(2999).tick(), NOTHING);
+    client.authenticate_for(1);
+    // The time begins anew with the end of the token.
+    let wait_ms = client.deadline_ms() - client.now.uptime.as_ms();
+    assert_eq!(client.wait_ms(wait_ms).tick().0.len(), 2);
+    assert_eq!(client.wait_ms(2900).tick(), NOTHING);
+    assert_eq!(client.wait_ms(200).tick(), ["close 4031"]);
+}
+
+#[test]
+fn a_login_is_answered_and_then_the_client_has_its_token() {
+    let mut client = shut_out(None).with_desk();
+    assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
+    let (welcome, token) = client.welcome(60);
+    assert_eq!(client.answer_login(welcome), [r#"{"rid":2}"#, token.as_str()]);
+    assert_eq!(
+        client.text(r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##),
+        ["subscribe c 3"]
+    );
+    // As anybody else, and transmitted.
+    assert_eq!(
+        client.text(r#"{"event":"login","data":{"user":"c","password":""}}"#),
+        ["login c "]
+    );
+    let (welcome, token) = client.welcome(60);
+    assert_eq!(client.answer_login(welcome), [token.as_str()]);
+    let (welcome, _) = client.welcome(60);
+    assert_eq!(client.answer_login(welcome), NOTHING, "nobody has asked");
+}
+
+#[test]
+fn a_login_that_fails_says_why_and_changes_nothing() {
+    let mut client = Client::open(Probe::default()).with_desk();
+    client.authenticate_for(60);
+    let mut ask = |answer| {
+        assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
+        client.answer_login(answer)
+    };
+    assert_eq!(
+        ask(LoginAnswer::Refused),
+        [r#"{"rid":2,"error":{"message":"Invalid user name or password","name":"InvalidCredentialsError"}}"#]
+    );
+    let too_soon = LoginAnswer::TooSoon {
+        retry_after_seconds: 7,
+    };
+    assert_eq!(
+        ask(too_soon),
+        [
+            r#"{"rid":2,"error":{"message":"Too many logins have failed: try again in 7 s","name":"LoginTooSoonError","retryAfter":7}}"#
+        ]
+    );
+    assert_eq!(ask(LoginAnswer::Unsigned), ["close 4002"]);
+    assert!(client.session.claims.is_some());
+
+    for data in [r#"{"user":"a"}"#, "null", r#""a""#, r#"[{"user":"a","pw":"b"}]"#] {
+        let Outcome(lines) = client.text(&format!(r#"{{"event":"login","data":{data},"cid":2}}"#));
+        assert!(lines[0].contains("InvalidArgumentsError"), "{lines:?}");
+    }
+    let Outcome(lines) = client.text(r#"{"event":"login","cid":2}"#);
+    assert!(lines[0].contains("InvalidArgumentsError"), "{lines:?}");
+    let data = |bytes: usize| {
+        let frame = r#"{"user":"a","pw":""}"#;
+        let password = "x".repeat(bytes - frame.len());
+        format!(r#"{{"event":"login","data":{{"user":"a","pw":"{password}"}},"cid":2}}"#)
+    };
+    assert!(client.text(&data(4097)).0[0].contains("4096 bytes"));
+    assert_eq!(client.scratch.take_hits().login_data, 1);
+    assert!(client.text(&data(4096)).0[0].starts_with("login a x"));
+}
+
+#[test]
+fn one_login_at_a_time() {
+    let mut client = Client::open(Probe::default()).with_desk();
+    assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
+    let under_way = r#"{"rid":2,"error":{"message":"Another login of this connection has not been answered yet","name":"InvalidActionError"}}"#;
+    assert_eq!(client.text(LOGIN_CALL), [under_way]);
+    assert_eq!(client.scratch.take_hits().logins, 1);
+    // One for which there was no room is over.
+    let mut decisions = Decisions::new();
+    let answer = client.session.login_not_taken(&mut decisions).unwrap();
+    let answer = String::from_utf8_lossy(decisions.bytes(answer));
+    assert!(
+        answer.starts_with(r#"{"rid":2,"error":{"#) && answer.contains("LoginBusyError"),
+        "{answer}"
+    );
+    assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
+}
+
+#[test]
+fn the_application_may_refuse_whoever_has_the_password() {
+    let mut client = shut_out(None).with_desk();
+    client.app.refuse_token = Some(Refusal::from(AppError::new("banned")));
+    assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
+    let (welcome, _) = client.welcome(60);
+    assert_eq!(
+        client.answer_login(welcome),
+        [r#"{"rid":2,"error":{"message":"banned"}}"#]
+    );
+    assert!(client.session.claims.is_none());
+}
+
+#[test]
+fn without_a_desk_login_is_the_applications_also_for_those_shut_out() {
+    let mut client = shut_out(None);
+    let open = Client::open(Probe::default()).text(LOGIN_CALL);
+    assert_eq!(client.text(LOGIN_CALL), open);
+    assert_eq!(client.scratch.take_hits().anonymous, 0);
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Environment, Session, Settings, State, end_message, send};
+use super::{Environment, Session, Settings, State, send};
 use crate::app::App;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions};
@@ -23,9 +23,16 @@ impl Session {
             State::AwaitingHandshake { created } => {
                 (created + settings.handshake_timeout).min(self.pong_deadline(settings))
             }
-            State::Open { next_ping, .. } => next_ping
-                .min(self.pong_deadline(settings))
-                .min(self.ack_deadline()),
+            State::Open { next_ping, watch, .. } => {
+                let deadline = next_ping
+                    .min(self.pong_deadline(settings))
+                    .min(self.ack_deadline());
+                if settings.allow_anonymous {
+                    deadline
+                } else {
+                    deadline.min(watch.uptime())
+                }
+            }
             State::Ended => Uptime::NEVER,
         }
     }
@@ -52,6 +59,7 @@ impl Session {
                 if *next_ping <= now && now < pong_deadline {
                     *next_ping = next_tick(*next_ping, env.settings.ping_interval, now);
                     let ping = self.version.ping();
+                    env.scratch.count_heartbeat();
                     send(decisions, |out| out.extend_from_slice(ping.as_bytes()));
                 }
             }
@@ -60,11 +68,15 @@ impl Session {
         if pong_deadline <= now {
             Err(CloseReason::PongTimeout)
         } else {
-            let result = self.expire_calls(env, decisions);
+            let was_authenticated = self.claims.is_some();
+            let mut result = self.expire_calls(env, decisions);
+            if !env.settings.allow_anonymous {
+                result = result.and_then(|()| self.watched_for(env.now, decisions));
+            }
             if result.is_ok() {
                 self.keep_to_rules(env, decisions);
             }
-            end_message(result, decisions)
+            self.end_message(was_authenticated, result, env, decisions)
         }
     }
 
@@ -75,11 +87,43 @@ impl Session {
         }
     }
 
-    pub(super) fn receive_pong(&mut self, now: Now, decisions: &mut Decisions) -> Result<(), CloseReason> {
-        self.heard = now.uptime;
+    pub(super) fn receive_pong<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        env.scratch.count_heartbeat();
+        self.heard = env.now.uptime;
         self.require_open()?;
-        self.expire(now, decisions);
+        self.expire(env.now, decisions);
         Ok(())
+    }
+}
+
+/// A time that a session watches for, in 4 bytes instead of 8, since there are as many as sessions: tenths of a second
+/// since the process began, for 13 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u32);
+
+impl Moment {
+    pub(super) const NEVER: Moment = Moment(u32::MAX);
+    const MS: u64 = 100;
+
+    /// The first that is not before `time`.
+    pub(super) fn after(time: Uptime) -> Moment {
+        Moment(u32::try_from(time.as_ms().div_ceil(Moment::MS)).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn has_come(self, now: Uptime) -> bool {
+        self.uptime() <= now
+    }
+
+    pub(super) fn uptime(self) -> Uptime {
+        if self == Moment::NEVER {
+            Uptime::NEVER
+        } else {
+            Uptime::from_ms(u64::from(self.0) * Moment::MS)
+        }
     }
 }
 

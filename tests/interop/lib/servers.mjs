@@ -65,10 +65,11 @@ export async function startReference(configuration = {}) {
   return start(process.execPath, args, process.env, port);
 }
 
-export async function startTarget(binary, configuration = {}, cores = 2) {
+/** `variables` go to the environment as they are. */
+export async function startTarget(binary, configuration = {}, cores = 2, variables = {}) {
   const port = await freePort();
   const env = {...process.env, RINGCAST_LISTEN: `127.0.0.1:${port}`, RINGCAST_ADMIN: 'off', RINGCAST_AUTH_KEY: AUTH_KEY,
-    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'warn'};
+    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'warn', ...variables};
   for (const [word, variable] of Object.entries(VARIABLES)) if (configuration[word] !== undefined) env[variable] = String(configuration[word]);
   if (configuration.clientPublish === false) env.RINGCAST_ALLOW_CLIENT_PUBLISH = 'false';
   return start(binary, [], env, port);

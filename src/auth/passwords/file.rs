@@ -1,0 +1,203 @@
+//! The text of a password file: lines that are kept as they are, but for the user that is changed.
+//!
+//! Read as Mosquitto reads it: a line that begins with `#` or has no `:` is no entry, white space around name and hash
+//! is none of theirs, and what follows a second `:` is ignored. Unlike there, an entry that is damaged, or a name that
+//! stands twice, is an error: half of the users would be locked out, or a deleted one still be served, without a word.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::entry::{NameFault, check_name};
+use super::hash::{HashFault, PasswordHash};
+use super::users::Users;
+
+/// A password file.
+#[derive(Clone, Default)]
+pub struct PasswordFile {
+    lines: Vec<Line>,
+}
+
+#[derive(Clone)]
+struct Line {
+    /// Without its line break.
+    text: String,
+    /// Whose entry it is.
+    name: Option<String>,
+}
+
+/// What is wrong with a password file, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFault {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub kind: FileFaultKind,
+}
+
+/// What can be wrong with a line of a password file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFaultKind {
+    /// It is not text.
+    NotUtf8,
+    /// Its name is none.
+    Name(NameFault),
+    /// Its hash is none.
+    Hash(HashFault),
+    /// The user has an entry already.
+    Twice {
+        /// The line of that entry.
+        first: usize,
+    },
+}
+
+impl PasswordFile {
+    /// Reads the text of a file, without looking at the hashes: what is to be changed may have a damaged one.
+    pub fn parse(bytes: &[u8]) -> Result<PasswordFile, FileFault> {
+        let text = str::from_utf8(bytes).map_err(|error| FileFault {
+            line: 1 + count_line_breaks(&bytes[..error.valid_up_to()]),
+            kind: FileFaultKind::NotUtf8,
+        })?;
+        let mut file = PasswordFile::default();
+        let mut first_lines: HashMap<&str, usize> = HashMap::new();
+        for (index, text) in text.split_terminator('\n').enumerate() {
+            let fault = |kind| FileFault {
+                line: index + 1,
+                kind,
+            };
+            let name = entry(text).map(|(name, _)| name);
+            if let Some(name) = name {
+                check_name(name).map_err(|name| fault(FileFaultKind::Name(name)))?;
+                if let Some(first) = first_lines.insert(name, index + 1) {
+                    return Err(fault(FileFaultKind::Twice { first }));
+                }
+            }
+            file.lines.push(Line {
+                text: text.to_owned(),
+                name: name.map(str::to_owned),
+            });
+        }
+        Ok(file)
+    }
+
+    /// Everybody in the file.
+    pub fn users(&self) -> Result<Users, FileFault> {
+        let entries = self.lines.iter().enumerate().filter_map(|(index, line)| {
+            let (name, hash) = entry(&line.text)?;
+            Some(match PasswordHash::parse(hash) {
+                Ok(hash) => Ok((name.into(), hash)),
+                Err(fault) => Err(FileFault {
+                    line: index + 1,
+                    kind: FileFaultKind::Hash(fault),
+                }),
+            })
+        });
+        Ok(Users::new(entries.collect::<Result<_, _>>()?))
+    }
+
+    /// Lines that are neither entries nor comments nor blank, counted from 1: nobody reads them, and perhaps somebody
+    /// thinks otherwise.
+    pub fn ignored_lines(&self) -> impl Iterator<Item = usize> {
+        self.lines.iter().enumerate().filter_map(|(index, line)| {
+            let ignored = line.name.is_none() && !line.text.starts_with('#') && !line.text.trim().is_empty();
+            ignored.then_some(index + 1)
+        })
+    }
+
+    /// Gives a user this password, in the place of the old one if there is one.
+    pub fn set(&mut self, name: &str, hash: &PasswordHash) -> Result<(), NameFault> {
+        check_name(name)?;
+        let line = Line {
+            text: format!("{name}:{}", hash.text()),
+            name: Some(name.to_owned()),
+        };
+        match self.place(name) {
+            Some(place) => self.lines[place] = line,
+            None => self.lines.push(line),
+        }
+        Ok(())
+    }
+
+    /// Takes a user out; whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let place = self.place(name);
+        if let Some(place) = place {
+            self.lines.remove(place);
+        }
+        place.is_some()
+    }
+
+    /// Hashes each entry that holds a plain password; how many there were.
+    pub fn hash_plain<E>(
+        &mut self,
+        mut hash: impl FnMut(&[u8]) -> Result<PasswordHash, E>,
+    ) -> Result<usize, E> {
+        let mut count = 0;
+        for line in &mut self.lines {
+            if let Some((name, password)) = entry(&line.text)
+                && PasswordHash::parse(password) == Err(HashFault::Unknown)
+            {
+                line.text = format!("{name}:{}", hash(password.as_bytes())?.text());
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The text of the file. It is for the file alone.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for line in &self.lines {
+            text.push_str(&line.text);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.lines
+            .iter()
+            .position(|line| line.name.as_deref() == Some(name))
+    }
+}
+
+impl fmt::Debug for PasswordFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PasswordFile")
+            .field("lines", &self.lines.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {}: ", self.line)?;
+        match self.kind {
+            FileFaultKind::NotUtf8 => formatter.write_str("it is not UTF-8"),
+            FileFaultKind::Name(fault) => fault.fmt(formatter),
+            FileFaultKind::Hash(fault) => fault.fmt(formatter),
+            FileFaultKind::Twice { first } => {
+                write!(
+                    formatter,
+                    "the user has an entry in line {first} already: delete one of them"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for FileFault {}
+
+/// Name and hash, if the line has them.
+fn entry(line: &str) -> Option<(&str, &str)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name, rest) = line.split_once(':')?;
+    let hash = rest.split(':').next().unwrap_or_default();
+    Some((name.trim(), hash.trim()))
+}
+
+fn count_line_breaks(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}

@@ -1,0 +1,113 @@
+//! The address of a client, in the form in which every connection holds one.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// An IP address and a port in 18 bytes instead of the 32 of a `SocketAddr`: there are as many as connections.
+///
+/// The bytes are those of IPv6, an IPv4 address in its mapped form (RFC 4291 section 2.5.5.2), so that a client is one
+/// and the same whether a socket of both families accepted it (`::ffff:192.0.2.1`) or one of IPv4 alone. Scope and flow
+/// label are not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddress {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl ClientAddress {
+    /// Of a connection whose address the system does not tell any more.
+    pub const UNKNOWN: ClientAddress = ClientAddress { ip: [0; 16], port: 0 };
+
+    /// The address with this port.
+    pub fn new(ip: IpAddr, port: u16) -> ClientAddress {
+        let mapped = match ip {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        ClientAddress {
+            ip: mapped.octets(),
+            port,
+        }
+    }
+
+    /// The IP address; IPv4 for a mapped one.
+    pub fn ip(&self) -> IpAddr {
+        Ipv6Addr::from(self.ip).to_canonical()
+    }
+
+    /// The port; 0 if it is not known, as behind a proxy that names the address only.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What counts as one address where addresses are counted: an IPv4 address, or an IPv6 network of 64 bits, which is
+    /// the least that one customer has.
+    pub fn network(&self) -> u128 {
+        let bits = u128::from_be_bytes(self.ip);
+        match self.ip() {
+            IpAddr::V4(_) => bits,
+            IpAddr::V6(_) => bits >> 64 << 64,
+        }
+    }
+
+    /// Both; `None` if the address is not known.
+    pub fn socket_address(&self) -> Option<SocketAddr> {
+        (*self != ClientAddress::UNKNOWN).then(|| SocketAddr::new(self.ip(), self.port))
+    }
+}
+
+impl From<SocketAddr> for ClientAddress {
+    fn from(address: SocketAddr) -> ClientAddress {
+        ClientAddress::new(address.ip(), address.port())
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.socket_address() {
+            Some(address) => address.fmt(formatter),
+            None => formatter.write_str("unknown"),
+        }
+    }
+}
+
+impl fmt::Debug for ClientAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+// One for each connection.
+const _: () = assert!(size_of::<ClientAddress>() == 18);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> ClientAddress {
+        ClientAddress::from(text.parse::<SocketAddr>().unwrap())
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_it_maps() {
+        assert_eq!(address("[::ffff:192.0.2.1]:80"), address("192.0.2.1:80"));
+        assert_eq!(address("[::ffff:192.0.2.1]:80").to_string(), "192.0.2.1:80");
+        assert_ne!(address("[::192.0.2.1]:80"), address("192.0.2.1:80"));
+    }
+
+    #[test]
+    fn addresses_read_back_as_they_are_shown() {
+        for text in [
+            "192.0.2.1:80",
+            "0.0.0.0:0",
+            "[2001:db8::1]:65535",
+            "[::1]:1",
+            "[::]:1",
+        ] {
+            assert_eq!(address(text).to_string(), text);
+            assert_eq!(address(text).socket_address(), text.parse().ok());
+        }
+        assert_eq!(ClientAddress::UNKNOWN.to_string(), "unknown");
+        assert_eq!(ClientAddress::UNKNOWN.socket_address(), None);
+    }
+}

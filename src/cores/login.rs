@@ -1,0 +1,291 @@
+//! Who a client is, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to the login
+//! desk and back.
+//!
+//! ```text
+//!  POST /login  ──► Phase::LoggingIn ──► the desk's threads ──► mailbox ──► 200 with a cookie, 401, 429
+//!  "login"      ──► the session waits ──►   check, sign     ──►         ──► its answer, #setAuthToken
+//! ```
+//!
+//! A password is checked and a token signed on a thread of the desk. What comes back finds its connection by its id; if
+//! that has gone meanwhile, nothing happens.
+//!
+//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the desk; `request_timeout`, once more, for the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::auth::{Claims, Credentials};
+use crate::client::ClientAddress;
+use crate::config::limits::Limit;
+use crate::decision::{CloseReason, Decisions, Span};
+use crate::http::account::{self, Account, Answer, Page, Step};
+use crate::http::cookie::{self, SetCookie};
+use crate::http::{Refusal, Request};
+use crate::login::{Attempt, Password, Verdict};
+use crate::session::LoginAnswer;
+use crate::websocket::frame::OpCode;
+use crate::websocket::origins::{self, Origins};
+
+use super::Core;
+use super::connection::{ConnectionId, Phase, Stalled};
+use super::mailbox::Answered;
+use super::receive::Input;
+
+/// The pages for users, and the cookie that their tokens are kept in.
+#[derive(Debug)]
+pub(super) struct Counter {
+    pub(super) account: Account,
+    pub(super) cookie: String,
+    /// How long a token holds, and its cookie is kept.
+    pub(super) expiry: Duration,
+}
+
+/// The desk has no room for another login.
+struct Busy;
+
+impl<A: App> Core<A> {
+    /// The page that a plain request asks for, if there is somebody who could log in.
+    pub(super) fn page(&self, request: &Request<'_>) -> Option<Page> {
+        let page = self.counter.account.page(request.path())?;
+        (self.lent.doors.login.is_some() && !request.is_upgrade()).then_some(page)
+    }
+
+    /// A request for a page, with as much of its body as has come.
+    pub(super) fn receive_page(
+        &mut self,
+        id: ConnectionId,
+        page: Page,
+        request: &Request<'_>,
+        body: &[u8],
+    ) -> Result<Input, Refusal> {
+        request.require_host()?;
+        let origin = request.joined_header("origin");
+        let is_under_tls = self.is_under_tls(id);
+        let is_trusted = self.honours_cookies(request, origin.as_deref(), is_under_tls);
+        // A page that was loaded by HTTPS sends its requests by it, whatever ends it before they come here.
+        let is_secure =
+            is_under_tls || origin.is_some_and(|origin| is_trusted && origin.starts_with("https://"));
+        let cookie = &self.counter.cookie;
+        match self.counter.account.step(page, request, body, is_trusted, cookie) {
+            Step::Incomplete { tell } => {
+                self.tell_to_go_on(id, tell);
+                return Ok(Input::Incomplete(0));
+            }
+            Step::Answer(answer) => self.answer_page(id, &answer),
+            Step::LogIn(credentials) => self.log_in_by_page(id, credentials, is_secure),
+            Step::LogOut => {
+                let cookie = SetCookie {
+                    name: &self.counter.cookie.clone(),
+                    value: "",
+                    max_age_seconds: 0,
+                    secure: is_secure,
+                };
+                self.answer_page(id, &Answer::LoggedOut(cookie));
+            }
+            Step::Show(token) => {
+                let head_only = request.method() == "HEAD";
+                match self.verified(token) {
+                    Some(claims) => self.answer_page(
+                        id,
+                        &Answer::Claims {
+                            json: claims.json(),
+                            head_only,
+                        },
+                    ),
+                    None => self.answer_page(id, &Answer::Unauthorized { head_only }),
+                }
+            }
+        }
+        Ok(Input::Rest)
+    }
+
+    /// Who an upgrade shows its sender to be: by a cookie with a good token, if any page could not have made a browser
+    /// add it (cross-site WebSocket hijacking). A bad one is as none.
+    pub(super) fn shown_by_cookie(
+        &self,
+        request: &Request<'_>,
+        verdict: origins::Verdict,
+    ) -> Option<Box<Claims>> {
+        if !verdict.honours_cookies() {
+            return None;
+        }
+        let token = cookie::find(request, &self.counter.cookie)?;
+        self.verified(token).map(Box::new)
+    }
+
+    /// Takes what has come of logins.
+    pub(super) fn take_logins(&mut self) {
+        for _ in 0..LOGINS_PER_TURN_MAX {
+            let Some(answered) = self.mailbox.try_receive_login() else {
+                return;
+            };
+            self.login_answered(answered);
+        }
+        // The rest is first in the next turn: `timeout` looks whether there is one.
+        self.late_answers_waiting = true;
+    }
+
+    /// Asks the desk for a session.
+    pub(super) fn log_in_by_call(
+        &mut self,
+        id: ConnectionId,
+        user: Span,
+        password: Span,
+        decisions: &mut Decisions,
+    ) {
+        let text = |span| String::from_utf8_lossy(decisions.bytes(span)).into_owned();
+        let credentials = Credentials {
+            user: text(user),
+            password: text(password),
+        };
+        if self.ask(id, credentials).is_ok() {
+            return;
+        }
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.login_not_taken(decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    fn log_in_by_page(&mut self, id: ConnectionId, credentials: Credentials, is_secure: bool) {
+        if self.ask(id, credentials).is_err() {
+            return self.answer_page(id, &Answer::Busy);
+        }
+        let deadline = self.now.uptime + self.limits.request_timeout;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.phase = Phase::LoggingIn { deadline, is_secure };
+            self.arm(id);
+        }
+    }
+
+    fn ask(&self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
+        let Credentials { user, password } = credentials;
+        let client = self.connections.get(id).map(|connection| connection.client);
+        let attempt = Attempt {
+            user,
+            password: Password::new(password),
+            address: client.unwrap_or(ClientAddress::UNKNOWN).ip(),
+        };
+        let doors = Arc::clone(&self.lent.doors);
+        let Some(desk) = &self.lent.doors.login else {
+            // A reload has closed it since.
+            return Err(Busy);
+        };
+        let (way, clock, expiry) = (self.mailbox.login_way(), self.clock, self.counter.expiry);
+        let answer = move |verdict| {
+            let answer = match verdict {
+                Verdict::Welcome { claims } => doors
+                    .tokens
+                    .issue(&claims, Some(expiry.as_secs()), clock.now().unix_ms)
+                    .map_or(LoginAnswer::Unsigned, LoginAnswer::Welcome),
+                Verdict::Refused => LoginAnswer::Refused,
+                Verdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
+                    retry_after_seconds: whole_seconds(retry_after),
+                },
+            };
+            way.send(Answered {
+                address: id.token().0,
+                answer,
+            });
+        };
+        desk.ask(attempt, Box::new(answer)).map_err(|_| Busy)
+    }
+
+    fn login_answered(&mut self, answered: Answered) {
+        let id = ConnectionId::from_token(mio::Token(answered.address));
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        match &mut connection.phase {
+            Phase::LoggingIn { is_secure, .. } => {
+                let is_secure = *is_secure;
+                self.answer_login(id, &answered.answer, is_secure);
+            }
+            Phase::Open(open) => {
+                let mut decisions = std::mem::take(&mut self.decisions);
+                decisions.clear();
+                let mut environment = self.lent.environment(self.now, id);
+                let result = open
+                    .session
+                    .login_answered(answered.answer, &mut environment, &mut decisions);
+                self.count_hits(id);
+                self.carry_out(id, Stalled::new(decisions, result));
+                self.arm(id);
+            }
+            Phase::Preface { .. }
+            | Phase::Request { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => {}
+        }
+    }
+
+    fn answer_login(&mut self, id: ConnectionId, answer: &LoginAnswer, is_secure: bool) {
+        let name = self.counter.cookie.clone();
+        let answer = match answer {
+            LoginAnswer::Welcome(issued) => Answer::LoggedIn(SetCookie {
+                name: &name,
+                value: &issued.token,
+                max_age_seconds: self.counter.expiry.as_secs(),
+                secure: is_secure,
+            }),
+            LoginAnswer::Refused => Answer::Unauthorized { head_only: false },
+            LoginAnswer::TooSoon { retry_after_seconds } => Answer::TooSoon {
+                retry_after_seconds: *retry_after_seconds,
+            },
+            LoginAnswer::Unsigned => Answer::Unsigned,
+        };
+        self.answer_page(id, &answer);
+        // Whoever had ended his own direction has no other end to tell about.
+        self.read_again(id);
+    }
+
+    fn answer_page(&mut self, id: ConnectionId, answer: &Answer<'_>) {
+        self.metrics.http_answers.add(1);
+        if matches!(answer, Answer::TooLarge) {
+            self.metrics.limit_hit(Limit::LoginBodyBytes);
+        }
+        self.connections.send_head(id, |bytes| answer.write(bytes));
+        self.close(id, CloseReason::HttpAnswered);
+    }
+
+    fn tell_to_go_on(&mut self, id: ConnectionId, tell: bool) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if let Phase::Request { told_to_go_on, .. } = &mut connection.phase
+            && tell
+            && !std::mem::replace(told_to_go_on, true)
+        {
+            self.connections
+                .send_head(id, |bytes| bytes.extend_from_slice(account::CONTINUE));
+        }
+    }
+
+    fn honours_cookies(&self, request: &Request<'_>, origin: Option<&str>, is_secure: bool) -> bool {
+        let doors = &self.lent.doors;
+        let origins = Origins {
+            option: &doors.origins,
+            list: &doors.allowed_origins,
+        };
+        origins
+            .judge(origin, request.single_header("host"), is_secure)
+            .is_ok_and(origins::Verdict::honours_cookies)
+    }
+
+    /// What a token says, if it authenticates whoever bears it.
+    fn verified(&self, token: &str) -> Option<Claims> {
+        let claims = self.lent.doors.tokens.verify(token, self.now.unix_ms).ok()?;
+        claims.is_truthy().then_some(claims)
+    }
+}
+
+/// Rounded up: who comes back then is not too soon again.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// A bound to show: a desk answers some hundred logins a second at most.
+const LOGINS_PER_TURN_MAX: usize = 64;

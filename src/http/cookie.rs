@@ -1,0 +1,127 @@
+//! The cookie that holds a token: read from requests, set by answers (RFC 6265).
+
+use super::Request;
+
+/// The value of the cookie of that name, which is compared letter by letter.
+///
+/// A browser sends several of one name if another host of the same site has set one for the whole site, and nobody can
+/// tell whose is first. One that says something else than the others may be planted, so then none of them counts.
+pub fn find<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
+    let pairs = request
+        .header_values("cookie")
+        .flat_map(|line| line.split(|&byte| byte == b';'))
+        .map(<[u8]>::trim_ascii);
+    let mut values = pairs.filter_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?.trim_ascii_start();
+        Some(unquoted(value.strip_prefix(b"=")?.trim_ascii_start()))
+    });
+    let first = values.next()?;
+    if values.any(|value| value != first) {
+        return None;
+    }
+    std::str::from_utf8(first).ok()
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    inner.unwrap_or(value)
+}
+
+/// How a cookie is set.
+#[derive(Clone, Copy, Debug)]
+pub struct SetCookie<'a> {
+    /// The name, a token of RFC 9110 section 5.6.2.
+    pub name: &'a str,
+    /// The value: letters of a token, or nothing to have it forgotten.
+    pub value: &'a str,
+    /// How long it is kept.
+    pub max_age_seconds: u64,
+    /// Whether it may travel by HTTPS only.
+    pub secure: bool,
+}
+
+impl SetCookie<'_> {
+    /// Appends the header line. Scripts cannot read it; other sites' requests do not carry it, but for a link that is
+    /// followed to here, which does nothing.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Set-Cookie: ");
+        out.extend_from_slice(self.name.as_bytes());
+        out.push(b'=');
+        out.extend_from_slice(self.value.as_bytes());
+        out.extend_from_slice(b"; Path=/; Max-Age=");
+        out.extend_from_slice(itoa::Buffer::new().format(self.max_age_seconds).as_bytes());
+        out.extend_from_slice(b"; HttpOnly; SameSite=Lax");
+        if self.secure {
+            out.extend_from_slice(b"; Secure");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request;
+
+    fn found(lines: &str) -> Option<String> {
+        let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        let (request, _) = request::parse(head.as_bytes(), 64 * 1024).unwrap().unwrap();
+        find(&request, "token").map(str::to_owned)
+    }
+
+    #[test]
+    fn the_cookie_of_a_name_is_found_among_others() {
+        for (lines, value) in [
+            ("Cookie: token=a.b.c\r\n", Some("a.b.c")),
+            ("cookie:a=1; token=x;b=2\r\n", Some("x")),
+            ("Cookie: a; token = \"x\" ; ;=\r\n", Some("x")),
+            ("Cookie: a=1\r\nCookie: token=x\r\n", Some("x")),
+            ("Cookie: token=\r\n", Some("")),
+            ("Cookie: token=a=b\r\n", Some("a=b")),
+            ("Cookie: token=x; token=x\r\n", Some("x")),
+            ("", None),
+            ("Cookie: \r\n", None),
+            ("Cookie: token\r\n", None),
+            ("Cookie: Token=x; tokens=x; xtoken=x; a=token=x\r\n", None),
+            ("Cookie: token=\u{e9}\r\n", Some("\u{e9}")),
+        ] {
+            assert_eq!(found(lines).as_deref(), value, "{lines}");
+        }
+        let huge = format!("Cookie: a={}; token=x\r\n", "y".repeat(30_000));
+        assert_eq!(found(&huge).as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn of_two_that_differ_none_counts() {
+        for lines in [
+            "Cookie: token=x; token=y\r\n",
+            "Cookie: token=y\r\nCookie: token=x\r\n",
+            "Cookie: token=x; a=1; token=\r\n",
+        ] {
+            assert_eq!(found(lines), None, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_set_with_all_that_guards_it() {
+        let mut cookie = SetCookie {
+            name: "n",
+            value: "v",
+            max_age_seconds: 60,
+            secure: false,
+        };
+        let written = |cookie: SetCookie<'_>| {
+            let mut out = Vec::new();
+            cookie.write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(cookie),
+            "Set-Cookie: n=v; Path=/; Max-Age=60; HttpOnly; SameSite=Lax\r\n"
+        );
+        cookie.secure = true;
+        assert!(written(cookie).ends_with("; SameSite=Lax; Secure\r\n"));
+    }
+}

@@ -1,0 +1,187 @@
+//! The procedure `login`: a name and a password instead of a token.
+//!
+//! ```text
+//!  {"event":"login","data":{user, password},"cid":N} ──► Decision::Login ──► the login desk, elsewhere
+//!  {"rid":N}, #setAuthToken   or   {"rid":N,"error":E}   ◄── Session::login_answered
+//! ```
+//!
+//! It is taken here, before the application, only while there is a desk to ask: otherwise `login` is an event like any
+//! other. A transmitted one is served as well, and a failed one then not answered.
+//!
+//! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
+
+use super::{Environment, Session, send};
+use crate::app::{App, AppError, Peer, Refused};
+use crate::auth::Issued;
+use crate::decision::{CloseReason, Decision, Decisions, Span};
+use crate::socketcluster::encode;
+use crate::socketcluster::number::{Number, NumberText};
+use crate::socketcluster::packet::Event;
+
+/// The event that is called.
+pub(super) const LOGIN: &str = "login";
+
+/// What came of a login.
+pub enum LoginAnswer {
+    /// The name and the password were right: a token for that user.
+    Welcome(Issued),
+    /// They were not.
+    Refused,
+    /// Too many were not, before: not even tried.
+    TooSoon {
+        /// Whole seconds until it will be.
+        retry_after_seconds: u64,
+    },
+    /// They were right, but no token could be signed.
+    Unsigned,
+}
+
+/// A login of the client's that has not been answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Login {
+    #[default]
+    None,
+    /// With the call id to answer, if it was a call.
+    Open(Option<NumberText>),
+}
+
+impl Session {
+    pub(super) fn log_in<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let cid = event.cid.map(Number::text);
+        let logins = &env.settings.logins;
+        if matches!(self.login(), Login::Open(_)) {
+            env.scratch.count_login_hit();
+            return refuse(cid.as_ref(), &under_way(), decisions);
+        }
+        let data = event.data.map_or("", |value| value.json);
+        if data.len() > logins.body_bytes_max as usize {
+            env.scratch.count_login_data_hit();
+            return refuse(cid.as_ref(), &too_large(logins.body_bytes_max), decisions);
+        }
+        let Ok(credentials) = logins.fields.in_json(data) else {
+            return refuse(cid.as_ref(), &no_credentials(), decisions);
+        };
+        let user = decisions.write(|out| out.extend_from_slice(credentials.user.as_bytes()));
+        let password = decisions.write(|out| out.extend_from_slice(credentials.password.as_bytes()));
+        decisions.push(Decision::Login { user, password });
+        self.calls.get_or_insert_default().login = Login::Open(cid);
+    }
+
+    /// The desk has no room for the login that was decided; the answer, or `None` for silence.
+    pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
+        let cid = self.take_login()??;
+        let error = AppError::new("Too many logins wait: try again in a moment").named("LoginBusyError");
+        Some(decisions.write(|out| encode::error(cid.as_bytes(), |out| error.write_json(out), out)))
+    }
+
+    /// The login that was decided has been answered.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn login_answered<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        let Some(cid) = self.take_login() else {
+            return Ok(());
+        };
+        let was_authenticated = self.claims.is_some();
+        let result = self.admit(answer, cid.as_ref(), env, decisions);
+        self.end_message(was_authenticated, result, env, decisions)
+    }
+
+    fn admit<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        cid: Option<&NumberText>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let issued = match answer {
+            LoginAnswer::Welcome(issued) => issued,
+            LoginAnswer::Refused => {
+                refuse(cid, &wrong(), decisions);
+                return Ok(());
+            }
+            LoginAnswer::TooSoon { retry_after_seconds } => {
+                refuse(cid, &too_soon(retry_after_seconds), decisions);
+                return Ok(());
+            }
+            LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
+        };
+        self.begin(env);
+        // As with a token that the client brings: who it is has been shown, whether it may come is the application's.
+        let mut peer = Peer::new(self.id, Some(&issued.claims), None, env.scratch);
+        let refusal = env.app.authenticate(&issued.claims, &mut peer).err();
+        self.settle(env)?;
+        match (refusal, cid) {
+            (None, cid) => {
+                self.claims = Some(Box::new(issued.claims));
+                if let Some(cid) = cid {
+                    send(decisions, |out| encode::response(cid.as_bytes(), None, out));
+                }
+                send(decisions, |out| encode::set_auth_token(&issued.token, None, out));
+            }
+            (Some(refusal), Some(cid)) => send(decisions, |out| {
+                let error = |out: &mut Vec<u8>| refusal.write_json(Refused::Authenticate, out);
+                encode::error(cid.as_bytes(), error, out);
+            }),
+            (Some(_), None) => {}
+        }
+        self.carry_out_orders(None, env, decisions)
+    }
+
+    fn login(&self) -> Login {
+        self.calls.as_ref().map_or(Login::None, |calls| calls.login)
+    }
+
+    /// The login that is open, and is not any more.
+    fn take_login(&mut self) -> Option<Option<NumberText>> {
+        match std::mem::take(&mut self.calls.as_mut()?.login) {
+            Login::Open(cid) => Some(cid),
+            Login::None => None,
+        }
+    }
+}
+
+fn refuse(cid: Option<&NumberText>, error: &AppError, decisions: &mut Decisions) {
+    if let Some(cid) = cid {
+        send(decisions, |out| {
+            encode::error(cid.as_bytes(), |out| error.write_json(out), out);
+        });
+    }
+}
+
+fn wrong() -> AppError {
+    AppError::new("Invalid user name or password").named("InvalidCredentialsError")
+}
+
+fn too_soon(retry_after_seconds: u64) -> AppError {
+    AppError::new(format!(
+        "Too many logins have failed: try again in {retry_after_seconds} s"
+    ))
+    .named("LoginTooSoonError")
+    .with("retryAfter", retry_after_seconds)
+}
+
+fn under_way() -> AppError {
+    AppError::new("Another login of this connection has not been answered yet").named("InvalidActionError")
+}
+
+fn too_large(limit: u32) -> AppError {
+    AppError::new(format!("The data of a login may take {limit} bytes")).named("InvalidArgumentsError")
+}
+
+fn no_credentials() -> AppError {
+    AppError::new("A login takes an object with a user name and a password").named("InvalidArgumentsError")
+}

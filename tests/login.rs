@@ -1,0 +1,637 @@
+//! Logging in, over HTTP and as a call, and what it opens: cookies on upgrades, and a server that serves nobody else.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ringcast::auth::passwords::{PasswordFile, PasswordHash};
+use ringcast::config::limits::Limit;
+use ringcast::config::{Anonymous, Config, Protocol};
+use ringcast::decision::CloseReason;
+use support::{Client, Server, UPGRADE, eventually, frame};
+
+/// A folder of its own, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringcast-login-{}-{count}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    /// A password file: `aaa@bbb.com` with `cccc`, in so many iterations.
+    fn password_file(&self, iterations: u32) -> PathBuf {
+        let mut file = PasswordFile::default();
+        let hash = PasswordHash::pbkdf2(b"cccc", [7; 12], iterations).unwrap();
+        file.set("aaa@bbb.com", &hash).unwrap();
+        let path = self.0.join("passwords");
+        fs::write(&path, file.text()).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server with one user, patient with those who fail.
+fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
+    let file = folder.password_file(101);
+    Server::start(|config| {
+        config.password_file = Some(file);
+        config.limits.login_failures_max = 10_000;
+        change(config);
+    })
+}
+
+/// Sends a request and reads all that comes.
+fn ask(address: SocketAddr, request: &str) -> String {
+    ask_in_two(address, request, request.len())
+}
+
+fn ask_in_two(address: SocketAddr, request: &str, cut: usize) -> String {
+    let mut client = Client::connect(address);
+    let (first, second) = request.as_bytes().split_at(cut);
+    client.send_bytes(first);
+    client.send_bytes(second);
+    client.rest()
+}
+
+const JSON: &str = r#"{"email":"aaa@bbb.com","pw":"cccc"}"#;
+
+fn post(path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or("nothing")
+}
+
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    head.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// Logs in; the token.
+fn token(address: SocketAddr) -> String {
+    let answer = ask(address, &post("/login", "", JSON));
+    assert_eq!(status(&answer), "200", "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    body["token"].as_str().unwrap().to_owned()
+}
+
+/// Whether a socket is authenticated that was opened with these header lines.
+fn is_authenticated(server: &Server, headers: &str) -> bool {
+    let mut client = server.connect();
+    open_socket(&mut client, headers);
+    client.begin_call("#handshake", r#"{"authToken":null}"#);
+    let answer = client.message();
+    assert!(answer.starts_with(r#"{"rid":1,"data":{"id":""#), "{answer}");
+    answer.contains(r#""isAuthenticated":true"#)
+}
+
+fn open_socket(client: &mut Client, headers: &str) {
+    let request = UPGRADE.replace("Host: test\r\n", &format!("{headers}\r\n"));
+    client.send_bytes(request.as_bytes());
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+}
+
+fn curl(arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "30"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn curl_logs_in_asks_who_it_is_and_logs_out() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let at = |page: &str| format!("http://{}/{page}", server.address);
+    let jar = folder.0.join("jar");
+    let jar = jar.to_str().unwrap();
+
+    let answer = curl(&["--cookie-jar", jar, "-d", JSON, &at("login")]);
+    assert!(answer.starts_with(r#"{"token":"ey"#), "{answer}");
+    let claims: serde_json::Value = serde_json::from_str(&curl(&["--cookie", jar, &at("whoami")])).unwrap();
+    assert_eq!(claims["sub"], "aaa@bbb.com");
+    assert!(claims["exp"].as_u64() > claims["iat"].as_u64());
+
+    let jar_text = fs::read_to_string(jar).unwrap();
+    let line = jar_text
+        .lines()
+        .find(|line| line.starts_with("#HttpOnly_"))
+        .unwrap();
+    let token = line.split('\t').next_back().unwrap();
+    let cookie = format!("Cookie: ringcast={token}");
+    assert!(is_authenticated(&server, &format!("Host: test\r\n{cookie}")));
+    assert!(answer.contains(token));
+
+    curl(&["--cookie", jar, "--cookie-jar", jar, "-X", "POST", &at("logout")]);
+    assert!(!fs::read_to_string(jar).unwrap().contains(token));
+    let answer = curl(&["--cookie", jar, "--write-out", "%{http_code}", &at("whoami")]);
+    assert_eq!(answer, r#"{"error":"Unauthorized"}401"#);
+
+    // As a form, as JSON, and in a header instead of the cookie.
+    let form = curl(&["-d", "user=aaa%40bbb.com", "-d", "password=cccc", &at("login")]);
+    assert!(form.starts_with(r#"{"token":"#), "{form}");
+    let json = curl(&["-H", "Content-Type: application/json", "-d", JSON, &at("login")]);
+    assert!(json.starts_with(r#"{"token":"#), "{json}");
+    let bearer = format!("Authorization: Bearer {token}");
+    assert!(curl(&["-H", &bearer, &at("whoami")]).contains(r#""sub":"aaa@bbb.com""#));
+}
+
+#[test]
+fn a_good_login_sets_a_cookie_that_scripts_cannot_read() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| {
+        config.login_cookie = "__Host-token".to_owned();
+        config.login_path = "/users/in".to_owned();
+        config.auth_default_expiry = std::time::Duration::from_secs(77);
+    });
+    let answer = ask(server.address, &post("/users/in", "", JSON));
+    let cookie = header(&answer, "Set-Cookie").unwrap();
+    assert!(cookie.starts_with("__Host-token=ey"), "{cookie}");
+    assert!(
+        cookie.ends_with("; Path=/; Max-Age=77; HttpOnly; SameSite=Lax"),
+        "{cookie}"
+    );
+    assert_eq!(header(&answer, "Cache-Control"), Some("no-store"));
+    assert_eq!(status(&ask(server.address, &post("/login", "", JSON))), "501");
+
+    // A page that was loaded by HTTPS reaches this port through something that ends it.
+    let headers = "Host: test\r\nOrigin: https://test\r\n";
+    let request = post("/users/in", "", JSON).replace("Host: test\r\n", headers);
+    let answer = ask(server.address, &request);
+    assert!(
+        header(&answer, "Set-Cookie")
+            .unwrap()
+            .ends_with("; SameSite=Lax; Secure")
+    );
+    let answer = ask(server.address, &post("/users/logout", "", ""));
+    assert_eq!(status(&answer), "204");
+    let cookie = header(&answer, "Set-Cookie").unwrap();
+    assert!(
+        cookie.starts_with("__Host-token=; Path=/; Max-Age=0;"),
+        "{cookie}"
+    );
+}
+
+#[test]
+fn a_login_may_come_in_pieces_cut_anywhere() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let request = post("/login", "", JSON);
+    for cut in 0..=request.len() {
+        let answer = ask_in_two(server.address, &request, cut);
+        assert_eq!(status(&answer), "200", "cut at {cut}: {answer}");
+    }
+    let mut client = server.connect();
+    for byte in request.as_bytes() {
+        client.send_bytes(&[*byte]);
+    }
+    assert_eq!(status(&client.rest()), "200");
+    // Whoever ends his own direction still has the answer, and the connection is over then.
+    let mut client = server.connect();
+    client.send_bytes(request.as_bytes());
+    client.send_fin();
+    assert_eq!(status(&client.rest()), "200");
+    server.settles_at(0, 0);
+    // Half a body is no request.
+    let mut client = server.connect();
+    client.send_bytes(&request.as_bytes()[..request.len() - 1]);
+    client.send_fin();
+    assert_eq!(status(&client.rest()), "400");
+}
+
+#[test]
+fn a_stranger_and_a_wrong_password_get_the_same_bytes() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let wrong = ask(server.address, &post("/login", "", &JSON.replace("cccc", "dddd")));
+    let stranger = ask(server.address, &post("/login", "", &JSON.replace("aaa", "eee")));
+    let nobody = ask(server.address, &post("/login", "", r#"{"user":"","pw":""}"#));
+    assert_eq!(status(&wrong), "401");
+    assert_eq!(wrong, stranger);
+    assert_eq!(wrong, nobody);
+    assert_eq!(header(&wrong, "Set-Cookie"), None);
+}
+
+#[test]
+fn what_is_not_a_login_says_what_is_wrong_with_it() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| config.limits.login_body_bytes_max = 64);
+    let padded = |length: usize| {
+        let rest = length - JSON.len();
+        format!("{JSON}{}", " ".repeat(rest))
+    };
+    let chunked = "POST /login HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for (request, expected) in [
+        (post("/login", "", &padded(64)), "200"),
+        (post("/login", "", &padded(65)), "413"),
+        (post("/login", "", "{}"), "400"),
+        (post("/login", "", ""), "400"),
+        (post("/login", "Content-Type: text/plain\r\n", JSON), "415"),
+        (chunked.to_owned(), "411"),
+        ("GET /login HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "405"),
+        ("HEAD /login HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "405"),
+        ("GET /whoami HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "401"),
+        (
+            "POST /login HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "400",
+        ),
+        (post("/login", "Content-Length: 3\r\n", JSON), "400"),
+    ] {
+        let answer = ask(server.address, &request);
+        assert_eq!(status(&answer), expected, "{request}: {answer}");
+        assert_eq!(header(&answer, "Set-Cookie").is_some(), expected == "200");
+        assert_eq!(header(&answer, "Allow").is_some(), expected == "405");
+    }
+    assert_eq!(server.limit_hits(Limit::LoginBodyBytes), 1);
+    assert!(server.closes(CloseReason::HttpAnswered) >= 11);
+}
+
+#[test]
+fn who_waits_for_leave_to_send_a_body_is_told_once() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let request = post("/login", "Expect: 100-continue\r\n", JSON);
+    let (head, body) = request.split_at(request.len() - JSON.len());
+    let mut client = server.connect();
+    client.send_bytes(head.as_bytes());
+    assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send_bytes(body.as_bytes());
+    assert_eq!(status(&client.rest()), "200");
+}
+
+#[test]
+fn without_a_password_file_and_beside_the_pages_all_is_as_before() {
+    let folder = Folder::new();
+    let (plain, with_users) = (Server::start(|_| {}), start(&folder, |_| {}));
+    let before =
+        "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 15\r\n\r\nNot Implemented";
+    for request in [
+        post("/login", "", JSON),
+        post("/logout", "", ""),
+        post("/x", "", ""),
+    ] {
+        assert_eq!(ask(plain.address, &request), before);
+    }
+    for path in [
+        "/",
+        "/login/",
+        "/LOGIN",
+        "//login",
+        "/socketcluster/",
+        "/x/whoami",
+        "/%6cogin",
+    ] {
+        assert_eq!(ask(with_users.address, &post(path, "", JSON)), before, "{path}");
+    }
+    // Such an event is then the application's, which does not know it.
+    let mut client = plain.client();
+    client.begin_call("login", JSON);
+    client.ping();
+}
+
+#[test]
+fn who_has_failed_too_often_is_told_when_to_come_back() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| config.limits.login_failures_max = 1);
+    let wrong = post("/login", "", &JSON.replace("cccc", "dddd"));
+    let mut answer = ask(server.address, &wrong);
+    assert_eq!(status(&answer), "401");
+    eventually("patience ends", || {
+        answer = ask(server.address, &wrong);
+        status(&answer) == "429"
+    });
+    assert!(header(&answer, "Retry-After").unwrap().parse::<u32>().unwrap() >= 1);
+    let mut client = server.client();
+    let refused = client.call("login", JSON);
+    assert!(
+        refused.contains("LoginTooSoonError") && refused.contains("retryAfter"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn when_too_many_wait_one_is_sent_away_and_a_client_that_has_gone_troubles_nobody() {
+    let folder = Folder::new();
+    // Slow enough that all have come before the first is done.
+    let file = folder.password_file(200_000);
+    let server = Server::start(|config| {
+        config.password_file = Some(file);
+        config.limits.logins_waiting_max = 1;
+    });
+    let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send_bytes(post("/login", "", JSON).as_bytes());
+    }
+    let gone = clients.remove(0);
+    drop(gone);
+    let answers: Vec<String> = clients.iter_mut().map(Client::rest).collect();
+    let busy = answers.iter().filter(|answer| status(answer) == "503").count();
+    assert!(busy > 0, "{answers:?}");
+    for answer in &answers {
+        match status(answer) {
+            "200" => {}
+            "503" => assert_eq!(header(answer, "Retry-After"), Some("1")),
+            other => panic!("{other}: {answer}"),
+        }
+    }
+    drop(clients);
+    server.settles_at(0, 0);
+}
+
+#[test]
+fn another_sites_page_can_neither_log_in_nor_out() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| {
+        config.allowed_origins = "https://app.example null https://*.pages.example http://test https://test"
+            .parse()
+            .unwrap();
+        config.origins = "*:*".to_owned();
+    });
+    let token = token(server.address);
+    for (origin, is_trusted) in ORIGINS {
+        let headers = format!("Origin: {origin}\r\nCookie: ringcast={token}\r\n");
+        let answer = ask(server.address, &post("/login", &headers, JSON));
+        assert_eq!(
+            status(&answer),
+            if is_trusted { "200" } else { "403" },
+            "{origin}"
+        );
+        assert_eq!(header(&answer, "Set-Cookie").is_some(), is_trusted, "{origin}");
+        assert!(!answer.contains("Access-Control"));
+        let answer = ask(server.address, &post("/logout", &headers, ""));
+        assert_eq!(
+            status(&answer),
+            if is_trusted { "204" } else { "403" },
+            "{origin}"
+        );
+        let request = format!("GET /whoami HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
+        let answer = ask(server.address, &request);
+        assert_eq!(
+            status(&answer),
+            if is_trusted { "200" } else { "401" },
+            "{origin}"
+        );
+    }
+}
+
+/// To `Host: test`, with `https://app.example`, `null` and `https://*.pages.example` listed: whose cookies count.
+const ORIGINS: [(&str, bool); 18] = [
+    ("http://test", true),
+    ("https://test", true),
+    ("http://test:80", true),
+    ("https://app.example", true),
+    ("https://a.pages.example", true),
+    ("http://test:8000", false),
+    ("http://test.", false),
+    ("http://sub.test", false),
+    ("http://test.evil.example", false),
+    ("http://eviltest", false),
+    ("http://evil.example", false),
+    ("http://app.example", false),
+    ("https://app.example:8443", false),
+    ("https://app.example.evil.example", false),
+    ("https://a.b.pages.example", false),
+    ("null", false),
+    ("http://test, http://evil.example", false),
+    ("ws://test", false),
+];
+
+#[test]
+fn a_cookie_counts_on_upgrade_only_for_pages_that_may_speak_for_their_user() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let token = token(server.address);
+    let cookie = format!("Host: test\r\nCookie: ringcast={token}");
+    assert!(is_authenticated(&server, &cookie));
+    for (origin, is_trusted) in ORIGINS {
+        // Here nobody is listed, and everybody may come in.
+        let is_trusted = is_trusted && origin.contains("test");
+        let headers = format!("{cookie}\r\nOrigin: {origin}");
+        assert_eq!(is_authenticated(&server, &headers), is_trusted, "{origin}");
+    }
+    // Two origins are none.
+    let headers = format!("{cookie}\r\nOrigin: http://test\r\nOrigin: http://evil.example");
+    assert!(!is_authenticated(&server, &headers));
+}
+
+#[test]
+fn origins_that_are_listed_have_their_cookies_honoured() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| {
+        config.origins = "app.example:443 ample.org:* *:8080 null:80 test:80".to_owned();
+    });
+    let token = token(server.address);
+    for (origin, counts) in [
+        ("https://app.example", true),
+        ("https://ample.org:99", true),
+        // The reference's option lets these in, by the way it searches.
+        ("http://evil.example:8080", false),
+        ("https://p.example", false),
+    ] {
+        let headers = format!("Host: test\r\nCookie: ringcast={token}\r\nOrigin: {origin}");
+        assert_eq!(is_authenticated(&server, &headers), counts, "{origin}");
+    }
+}
+
+#[test]
+fn a_bad_cookie_is_as_none() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let good = token(server.address);
+    let expired = {
+        let short = start(&folder, |config| {
+            config.auth_default_expiry = std::time::Duration::from_secs(1);
+        });
+        token(short.address)
+    };
+    for cookie in [
+        "ringcast=".to_owned(),
+        "ringcast=x.y.z".to_owned(),
+        format!("ringcast={good}x"),
+        format!("Ringcast={good}"),
+        // Signed by another server's key, and about to expire.
+        format!("ringcast={expired}"),
+        // Somebody has planted a second one.
+        format!("ringcast={good}; ringcast=x"),
+        format!("ringcast=x; ringcast={good}"),
+    ] {
+        let headers = format!("Host: test\r\nCookie: {cookie}");
+        assert!(!is_authenticated(&server, &headers), "{cookie}");
+        let whoami = ask(
+            server.address,
+            &format!("GET /whoami HTTP/1.1\r\n{headers}\r\n\r\n"),
+        );
+        assert_eq!(status(&whoami), "401", "{cookie}");
+    }
+    let headers = format!("Host: test\r\nCookie: a=b; ringcast=\"{good}\"; c");
+    assert!(is_authenticated(&server, &headers));
+}
+
+#[test]
+fn a_call_logs_in_and_the_token_follows_the_answer() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let mut client = server.client();
+    let answer = client.call("login", r#"{"user":"aaa@bbb.com","password":"dddd"}"#);
+    assert!(answer.contains("InvalidCredentialsError"), "{answer}");
+    let cid = client.begin_call("login", r#"{"user":"aaa@bbb.com","password":"cccc"}"#);
+    assert_eq!(client.message(), format!(r#"{{"rid":{cid}}}"#));
+    let token = client.message();
+    let token = token
+        .strip_prefix(r##"{"event":"#setAuthToken","data":{"token":""##)
+        .unwrap()
+        .strip_suffix(r#""}}"#)
+        .unwrap();
+    let headers = format!("Host: test\r\nAuthorization: Bearer {token}\r\n");
+    let whoami = ask(server.address, &format!("GET /whoami HTTP/1.1\r\n{headers}\r\n"));
+    assert!(whoami.contains(r#""sub":"aaa@bbb.com""#), "{whoami}");
+    client.ping();
+}
+
+#[test]
+fn a_flood_of_logins_by_one_connection_asks_the_desk_once() {
+    let folder = Folder::new();
+    let file = folder.password_file(100_000);
+    let server = Server::start(|config| config.password_file = Some(file));
+    let mut client = server.client();
+    let mut flood = Vec::new();
+    for cid in 10..30 {
+        let call = format!(r#"{{"event":"login","data":{JSON},"cid":{cid}}}"#);
+        flood.extend(frame(support::TEXT, call.as_bytes()));
+    }
+    client.send_bytes(&flood);
+    let answers: Vec<String> = (0..21).map(|_| client.message()).collect();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.contains("InvalidActionError"));
+    assert_eq!(refused.count(), 19);
+    assert_eq!(answers[19], r#"{"rid":10}"#);
+    assert_eq!(server.limit_hits(Limit::LoginsPerConnection), 19);
+    // A client that leaves in the middle troubles nobody.
+    client.begin_call("login", JSON);
+    drop(client);
+    server.settles_at(0, 0);
+    server.client().ping();
+}
+
+#[test]
+fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
+    for protocol in [Protocol::V1, Protocol::V2] {
+        let folder = Folder::new();
+        let server = start(&folder, |config| {
+            config.allow_anonymous = Anonymous::Off;
+            config.protocol = protocol;
+        });
+        let mut client = server.client();
+        for (event, data) in [
+            ("#subscribe", r#"{"channel":"c"}"#),
+            ("#publish", r#"{"channel":"c","data":1}"#),
+            ("#unsubscribe", r#""c""#),
+            ("ping", "null"),
+        ] {
+            let answer = client.call(event, data);
+            assert!(answer.contains(r#""name":"AuthError""#), "{event}: {answer}");
+        }
+        client.publish("c", "1");
+        assert_eq!(server.total(|core| &core.publications), 0);
+        assert!(server.limit_hits(Limit::Anonymous) >= 4);
+
+        let cid = client.begin_call("login", JSON);
+        assert_eq!(client.message(), format!(r#"{{"rid":{cid}}}"#));
+        assert!(client.message().contains("#setAuthToken"));
+        client.subscribe("c");
+        client.publish("c", "2");
+        assert_eq!(client.publication("c"), "2");
+
+        // By the cookie of an upgrade just as well.
+        let token = token(server.address);
+        let mut other = server.connect();
+        open_socket(&mut other, &format!("Host: test\r\nCookie: ringcast={token}"));
+        other.handshake();
+        other.ping();
+
+        // Whoever gives its token away has no channels any more.
+        client.send_text(r##"{"event":"#removeAuthToken"}"##);
+        let kicked = client.message();
+        assert!(
+            kicked.starts_with(r##"{"event":"#kickOut","data":{"channel":"c""##),
+            "{kicked}"
+        );
+        server.settles_at(2, 0);
+    }
+}
+
+#[test]
+fn a_client_that_never_says_who_it_is_is_closed() {
+    let server = Server::start(|config| {
+        config.allow_anonymous = Anonymous::Off;
+        config.limits.authentication_timeout = std::time::Duration::from_millis(200);
+    });
+    let mut client = server.client();
+    assert_eq!(client.close_frame().0, Some(4031));
+    assert_eq!(server.closes(CloseReason::AuthenticationTimeout), 1);
+    assert_eq!(server.limit_hits(Limit::AuthenticationTime), 1);
+}
+
+#[test]
+fn whether_all_are_served_follows_from_the_address_unless_it_is_said() {
+    for (listen, setting, expected) in [
+        ("127.0.0.1:0", Anonymous::Auto, true),
+        ("127.9.9.9:0", Anonymous::Auto, true),
+        ("[::1]:0", Anonymous::Auto, true),
+        ("0.0.0.0:0", Anonymous::Auto, false),
+        ("[::]:0", Anonymous::Auto, false),
+        ("[::ffff:127.0.0.1]:0", Anonymous::Auto, false),
+        ("192.0.2.1:0", Anonymous::Auto, false),
+        ("0.0.0.0:0", Anonymous::On, true),
+        ("127.0.0.1:0", Anonymous::Off, false),
+    ] {
+        let config = Config {
+            listen: listen.parse().unwrap(),
+            allow_anonymous: setting,
+            ..Config::default()
+        };
+        assert_eq!(config.serves_anonymous(), expected, "{listen}");
+    }
+}
+
+#[test]
+fn a_token_that_expires_takes_the_channels_with_it() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| {
+        config.allow_anonymous = Anonymous::Off;
+        config.auth_default_expiry = std::time::Duration::from_secs(2);
+        // Nothing but the token's own time is there to notice.
+        config.pings = false;
+    });
+    let mut client = server.client();
+    client.call("login", JSON);
+    assert!(client.message().contains("#setAuthToken"));
+    client.subscribe("c");
+    assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+    assert!(client.message().starts_with(r##"{"event":"#kickOut""##));
+    server.settles_at(1, 0);
+}
