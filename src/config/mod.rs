@@ -22,7 +22,7 @@ use crate::client::origin::AllowedOrigins;
 use limits::{AcceptExcess, Limits, SlowConsumer};
 use rules::RuleSpec;
 use secret::Secret;
-use tls::Tls;
+use tls::{ClientAuth, OnListen, Tls};
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -237,6 +237,12 @@ impl Config {
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
         }
+        if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
+            doubts.push(Doubt::TlsUnused);
+        }
+        if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
+            doubts.push(Doubt::PlainBesideClientAuth);
+        }
         doubts
     }
 }
@@ -349,6 +355,10 @@ pub enum Doubt {
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
+    /// Certificates for nobody.
+    TlsUnused,
+    /// Who speaks no TLS needs no certificate.
+    PlainBesideClientAuth,
 }
 
 impl fmt::Display for Doubt {
@@ -369,6 +379,12 @@ impl fmt::Display for Doubt {
             ),
             Doubt::RandomKey => formatter
                 .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::TlsUnused => formatter.write_str(
+                "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
+            ),
+            Doubt::PlainBesideClientAuth => formatter.write_str(
+                "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
+            ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }

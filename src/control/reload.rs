@@ -41,6 +41,9 @@ impl Reload {
         if let Err(error) = shared.change_doors(reopen).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
         }
+        for doubt in shared.doors.lock().await.doubts(shared.clock.now().unix_ms) {
+            warn!("SIGHUP: {doubt}");
+        }
         let others = changes(&self.loaded, &loaded);
         match self.filter.replace(&loaded.config.log) {
             Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),

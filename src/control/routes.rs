@@ -13,8 +13,10 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Shared, connections, health, stats};
 use crate::login::LoginDesk;
@@ -25,7 +27,7 @@ use crate::metrics::text::{self, Process};
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
 /// port may be open to a network, and its descriptors are those of the process.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let service = TowerToHyperService::new(router(shared));
+    let service = TowerToHyperService::new(router(Arc::clone(&shared)));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The rest wait in the backlog.
@@ -37,16 +39,42 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
             continue;
         };
         let service = service.clone();
+        let tls = match shared.config.tls.admin {
+            true => shared
+                .doors
+                .lock()
+                .await
+                .tls
+                .as_ref()
+                .map(|tls| tls.admin_config()),
+            false => None,
+        };
         tokio::spawn(async move {
-            // An operator that leaves in the middle of an answer is no news.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(SILENCE_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => serve_one(stream, service).await,
+                Some(config) => {
+                    let handshake = TlsAcceptor::from(config).accept(stream);
+                    // Who speaks no TLS, or not in time, has gone.
+                    if let Ok(Ok(stream)) = timeout(SILENCE_MAX, handshake).await {
+                        serve_one(stream, service).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
+}
+
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    service: TowerToHyperService<Router>,
+) {
+    // An operator that leaves in the middle of an answer is no news.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// Connections of operators at a time.
@@ -123,6 +151,13 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
+        tls_not_after_unix_s: shared
+            .doors
+            .lock()
+            .await
+            .tls
+            .as_ref()
+            .map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));

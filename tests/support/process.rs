@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,7 @@ use super::{Client, PATIENCE, eventually};
 /// A running `ringcast`, killed with the value.
 pub(crate) struct Process {
     child: Child,
+    lines: mpsc::Receiver<String>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -48,17 +50,37 @@ impl Process {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "the server did not start");
             if let Some((_, rest)) = line.split_once(start) {
+                let rest = rest.trim_start_matches("s://").trim_start_matches("://");
                 break rest.split('/').next().unwrap().parse().unwrap();
             }
         };
         let address = address_after("ws://");
-        let admin = address_after("http://");
-        // Nobody reads the rest, but a full pipe would make the server wait.
-        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let admin = address_after("control plane on http");
+        // A full pipe would make the server wait, whether anybody wants to see its log or not.
+        let (told, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                // The test may have ended.
+                let _ = told.send(line);
+            }
+        });
         Process {
             child,
+            lines,
             address,
             admin,
+        }
+    }
+
+    /// Waits for a line of the log that has these words.
+    #[track_caller]
+    pub(crate) fn logs(&self, words: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            match line.unwrap_or_else(|_| panic!("the log does not say {words:?}")) {
+                line if line.contains(words) => return line,
+                _ => {}
+            }
         }
     }
 
