@@ -499,6 +499,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         info!("and wss://{tls}{path}");
     }
     match admin {
+        Some(admin) if config.tls.admin => info!("control plane on https://{admin}/"),
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),
     }

@@ -23,7 +23,7 @@ use crate::client::origin::AllowedOrigins;
 use limits::{AcceptExcess, Limits, SlowConsumer};
 use rules::RuleSpec;
 use secret::Secret;
-use tls::Tls;
+use tls::{ClientAuth, OnListen, Tls};
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -279,6 +279,11 @@ impl Config {
         }
         if self.revocation_keep < self.auth_default_expiry {
             doubts.push(Doubt::RevocationTooShort);
+        if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
+            doubts.push(Doubt::TlsUnused);
+        }
+        if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
+            doubts.push(Doubt::PlainBesideClientAuth);
         }
         doubts
     }
@@ -408,6 +413,10 @@ pub enum Doubt {
     KeysUnprotected,
     /// Revocations end before the tokens that they are about.
     RevocationTooShort,
+    /// Certificates for nobody.
+    TlsUnused,
+    /// Who speaks no TLS needs no certificate.
+    PlainBesideClientAuth,
 }
 
 impl fmt::Display for Doubt {
@@ -444,6 +453,12 @@ impl fmt::Display for Doubt {
             ),
             Doubt::RandomKey => formatter
                 .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::TlsUnused => formatter.write_str(
+                "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
+            ),
+            Doubt::PlainBesideClientAuth => formatter.write_str(
+                "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
+            ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }
