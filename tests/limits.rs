@@ -90,8 +90,8 @@ fn the_packets_of_an_array_count_as_the_messages_that_they_might_have_been() {
         .map(|n| format!(r#"{{"event":"ping","cid":{}}}"#, 100 + n))
         .collect();
     let begin = now();
-    client.send_text(&format!("[{}]", calls.join(",")));
-    client.send_bytes(&pings(1));
+    let array = frame(TEXT, format!("[{}]", calls.join(",")).as_bytes());
+    client.send_bytes(&[array, pings(1)].concat());
     // The array is one message, and what it has used up is waited for before the next one is read.
     expect_pongs(&mut client, 100);
     expect_pongs(&mut client, 1);

@@ -123,6 +123,11 @@ impl Scratch {
         self.hits.packets_of_arrays += 1;
     }
 
+    /// How many there were since the hits were taken.
+    pub(crate) fn packets_of_arrays(&self) -> u64 {
+        self.hits.packets_of_arrays
+    }
+
     pub(crate) fn count_channel_name_hit(&mut self) {
         self.hits.channel_name_bytes += 1;
     }

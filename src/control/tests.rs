@@ -246,3 +246,19 @@ fn connections_over_the_bound_wait_until_one_ends() {
     assert!(over.read(&mut room).unwrap() > 0);
     assert_eq!(running.end(), Exit::Drained);
 }
+
+#[test]
+fn a_core_that_does_not_answer_is_named_and_takes_no_more_questions_than_a_few() {
+    let running = run(Config::default());
+    let lists = ["/slow", "/closed", "/slow?limit=7"];
+    for path in lists.repeat(2) {
+        let answer = running.request(&format!("GET {path} HTTP/1.1"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.ends_with(r#"{"connections":[],"unanswered":[0]}"#),
+            "{answer}"
+        );
+    }
+    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
+    running.end();
+}

@@ -300,7 +300,7 @@ impl<A: App> Core<A> {
         let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
-            if frames == frames_left && consumed < input.len() {
+            if frames + environment.scratch.packets_of_arrays() >= frames_left && consumed < input.len() {
                 break (Ok(()), Next::OverRate);
             }
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
