@@ -534,7 +534,11 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         }
     }
     if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {
-        info!("logins: {} users of {}", users.count(), file.display());
+        info!(
+            "logins: the users of {}, {} in all",
+            file.display(),
+            users.count()
+        );
     }
     let limits = &config.limits;
     info!(

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+mod support;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
@@ -20,6 +22,10 @@ use crossbeam_channel::bounded;
 use ringcast::clock::Clock;
 use ringcast::login::backoff::{DELAY_FIRST, Policy};
 use ringcast::login::{self, Attempt, LoginDesk, Password, Settings, Verdict};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::eventually;
 
 const RINGCAST: &str = env!("CARGO_BIN_EXE_ringcast");
 
@@ -545,6 +551,101 @@ fn at_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
     }
     assert_eq!(fs::read(&file).unwrap(), before);
     assert_eq!(folder.names(), ["users"]);
+}
+
+/// A server, and what it has logged; killed with the value.
+struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(folder: &Folder, settings: &Path) -> Server {
+        let log = folder.file("log");
+        let child = Command::new(RINGCAST)
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--cores",
+                "1",
+            ])
+            .arg("--config")
+            .arg(settings)
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let server = Server { child, log };
+        server.until_logged("control plane on http://");
+        server
+    }
+
+    fn until_logged(&self, text: &str) {
+        eventually(text, || fs::read_to_string(&self.log).unwrap().contains(text));
+    }
+
+    fn reload(&self) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
+    }
+
+    /// How many users may log in; `None` if nobody can.
+    fn users(&self) -> Option<u64> {
+        let log = fs::read_to_string(&self.log).unwrap();
+        let (_, rest) = log.split_once("control plane on http://").unwrap();
+        let mut stream = TcpStream::connect(rest.split('/').next().unwrap()).unwrap();
+        stream
+            .write_all(b"GET /stats HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let stats: serde_json::Value = serde_json::from_str(body).unwrap();
+        stats["logins"]["users"].as_u64()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
+    let folder = Folder::new();
+    let (file, settings) = (folder.file("users"), folder.file("ringcast.toml"));
+    let with_file = |file: &Path| format!("password_file = {:?}\n", file.to_str().unwrap());
+    done(&passwd(&file, &["-c", "-b", "FILE", "alice", "secret"], ""));
+    fs::write(&settings, "").unwrap();
+    let server = Server::start(&folder, &settings);
+    assert_eq!(server.users(), None);
+    // A file that it is told of while it runs.
+    fs::write(&settings, with_file(&file)).unwrap();
+    server.reload();
+    eventually("the file is read", || server.users() == Some(1));
+    done(&passwd(&file, &["-b", "FILE", "bob", "b"], ""));
+    server.reload();
+    eventually("the file is read again", || server.users() == Some(2));
+
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.clone() + "carol:topsecret\n").unwrap();
+    server.reload();
+    server.until_logged("SIGHUP: nothing is reloaded: password_file: ");
+    server.until_logged("users: line 3: ");
+    assert_eq!(server.users(), Some(2));
+    assert!(!fs::read_to_string(&server.log).unwrap().contains("topsecret"));
+    // It would not start with it either.
+    let output = run(RINGCAST, &["--config".as_ref(), settings.as_os_str()], "");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stderr(&output).contains("users: line 3: "), "{}", stderr(&output));
+
+    fs::write(&file, text).unwrap();
+    done(&passwd(&file, &["-D", "FILE", "bob"], ""));
+    server.reload();
+    eventually("the file is good again", || server.users() == Some(1));
 }
 
 /// A real broker on a port of loopback, ended with the value.

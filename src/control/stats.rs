@@ -69,6 +69,7 @@ fn login_stats(desk: &LoginDesk) -> Value {
     let outcomes =
         LoginOutcome::ALL.map(|outcome| (outcome.label().to_owned(), json!(metrics.value(outcome))));
     json!({
+        "users": desk.user_count(),
         "waiting": desk.waiting(),
         "outcomes": Map::from_iter(outcomes),
         "accounts_forgotten": metrics.accounts_forgotten.value(),

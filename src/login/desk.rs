@@ -126,6 +126,11 @@ impl LoginDesk {
         &self.office.metrics
     }
 
+    /// How many users this handle knows.
+    pub fn user_count(&self) -> usize {
+        self.users.count()
+    }
+
     /// Attempts that wait for a thread.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
