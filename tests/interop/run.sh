@@ -27,9 +27,13 @@ count() {
   fi
 }
 
+certificate=$(mktemp -d)
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+  -keyout "$certificate/key.pem" -out "$certificate/certificate.pem" 2>/dev/null
 for cores in 1 2 8; do
   port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
   RINGCAST_LISTEN=127.0.0.1:$port RINGCAST_ADMIN=off RINGCAST_AUTH_KEY=interop-key-of-thirty-two-bytes-and-more RINGCAST_CORES=$cores RINGCAST_PROTOCOL=auto RINGCAST_LOG=warn \
+    RINGCAST_LISTEN_TLS=shared RINGCAST_TLS_CERTIFICATE_FILES=$certificate/certificate.pem RINGCAST_TLS_KEY_FILES=$certificate/key.pem \
     RINGCAST_PING_INTERVAL_MS=5000 "$binary" &
   server=$!
   for _ in $(seq 200); do
@@ -38,6 +42,8 @@ for cores in 1 2 8; do
     sleep 0.05
   done
   count "clients, $cores cores" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key interop-key-of-thirty-two-bytes-and-more
+  [ "$cores" = 2 ] && NODE_TLS_REJECT_UNAUTHORIZED=0 NODE_NO_WARNINGS=1 \
+    count "clients under TLS, $cores cores" node suite.mjs --target "wss://127.0.0.1:$port/socketcluster/" --auth-key interop-key-of-thirty-two-bytes-and-more --only 20
   kill -TERM "$server" 2>/dev/null
   for _ in $(seq 100); do kill -0 "$server" 2>/dev/null || break; sleep 0.05; done
   kill -KILL "$server" 2>/dev/null
@@ -48,6 +54,6 @@ for cores in 1 2 8; do
   count "reference side by side, $cores cores" node differential.mjs --binary "$binary" --cores "$cores"
 done
 count "logging in, with clients and in a browser" node login.mjs --binary "$binary"
-rm -f "$output"
+rm -rf "$output" "$certificate"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,5 +1,6 @@
 // Unmodified SocketCluster clients (majors 14, 15, 16, 19 and 20) against a running server.
 // node suite.mjs --target ws://127.0.0.1:8000/socketcluster/ --auth-key KEY [--only 14,20] [--name TEXT]
+// With wss:// the server must take plain connections on the same port, too (listen_tls = shared): some are raw sockets.
 //
 // Asks nothing of the application but `ping`, as a call and as an event, and that every client may subscribe and publish.
 // The server must take messages of 1 MiB and close a connection that sends a larger one, and ping every 5 to
@@ -16,7 +17,7 @@ const {values: args} = parseArgs({options: {target: {type: 'string'}, 'auth-key'
 if (!args.target || !args['auth-key']) { console.error('usage: node suite.mjs --target URL --auth-key KEY [--only MAJOR,...] [--name TEXT]'); process.exit(2); }
 const key = args['auth-key'];
 const url = new URL(args.target);
-const server = {hostname: url.hostname, port: Number(url.port || 80), path: url.pathname};
+const server = {hostname: url.hostname, port: Number(url.port || 80), path: url.pathname, secure: url.protocol === 'wss:'};
 const MAJORS = [14, 15, 16, 19, 20].filter((major) => !args.only || args.only.split(',').includes(String(major)));
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
