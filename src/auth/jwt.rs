@@ -199,6 +199,7 @@ impl Tokens {
             json,
             expires_at,
             leeway_seconds: self.demands.leeway_seconds,
+            facts: None,
         })
     }
 
@@ -285,6 +286,7 @@ impl Claims {
         Claims {
             json,
             expires_at,
+            leeway_seconds: 0,
             facts: None,
         }
     }

@@ -24,6 +24,7 @@ use tracing::error;
 
 use super::backoff::{Backoff, Policy};
 use super::{Attempt, Password, Verdict};
+use crate::auth::new_token_id;
 use crate::auth::passwords::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Users};
 use crate::clock::Clock;
 use crate::metrics::logins::{LoginMetrics, LoginOutcome};
@@ -183,8 +184,13 @@ impl Office {
             return Verdict::Refused;
         }
         self.backoff().succeeded(admitted, self.clock.now().uptime);
+        let mut claims = serde_json::json!({ "sub": user, "username": user });
+        // By its id an operator can revoke this one login.
+        if let Some(id) = new_token_id() {
+            claims["jti"] = id.into();
+        }
         Verdict::Welcome {
-            claims: serde_json::json!({ "sub": user, "username": user }).to_string(),
+            claims: claims.to_string(),
         }
     }
 

@@ -64,8 +64,17 @@ fn verdict(desk: &LoginDesk, user: &str, password: &str) -> Verdict {
 #[test]
 fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     let desk = desk(100, 10);
-    let claims = r#"{"sub":"alice","username":"alice"}"#.to_owned();
-    assert_eq!(verdict(&desk, "alice", "secret"), Verdict::Welcome { claims });
+    let claims = || match verdict(&desk, "alice", "secret") {
+        Verdict::Welcome { claims } => serde_json::from_str::<serde_json::Value>(&claims).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (claims(), claims());
+    assert_eq!(
+        (&first["sub"], &first["username"]),
+        (&"alice".into(), &"alice".into())
+    );
+    assert_eq!(first["jti"].as_str().map(str::len), Some(22));
+    assert_ne!(first["jti"], second["jti"]);
     for (user, password) in [
         ("alice", ""),
         ("alice", "Secret"),
@@ -79,6 +88,6 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     ] {
         assert_eq!(verdict(&desk, user, password), Verdict::Refused, "{user}");
     }
-    assert_eq!(desk.metrics().value(LoginOutcome::Welcome), 1);
+    assert_eq!(desk.metrics().value(LoginOutcome::Welcome), 2);
     assert_eq!(desk.metrics().value(LoginOutcome::Refused), 9);
 }
