@@ -201,8 +201,8 @@ impl Server {
             control::Settings {
                 config: config.clone(),
                 doors,
-                keys,
                 memory: memory_watch(config, admission),
+                keys,
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -499,6 +499,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         info!("and wss://{tls}{path}");
     }
     match admin {
+        Some(admin) if config.tls.admin => info!("control plane on https://{admin}/"),
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),
     }
@@ -509,7 +510,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
             placement.len()
         ),
     }
-    match doors.keys {
+    match &doors.keys {
         KeySource::Random(_) => warn!("{RANDOM_KEY}"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),

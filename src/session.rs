@@ -5,9 +5,8 @@
 
 use crate::app::{App, LateAnswer};
 pub use crate::app::{Hits, RuleHits, Scratch};
-use crate::auth::Claims;
-use crate::auth::Revocation;
 use crate::auth::rules::Rules;
+use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,

@@ -5,20 +5,23 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::aead;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::Signal;
 use rcgen::KeyPair;
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::Config;
 use ringcast::config::tls::{ClientAuth, OnListen};
+use ringcast::config::{Config, Cores};
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::Handshake;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
+use support::process::Process;
 use support::secure::{ALL, Authority, Files, Pair, ask_clients, client, connect, speak_tls};
 use support::{Client, Received, Server, UPGRADE, eventually, frame};
 
@@ -701,4 +704,140 @@ impl rustls::client::danger::ServerCertVerifier for Any {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// Keeps its core busy while the test likes, and tells how much the core has read.
+struct Busy {
+    entered: Sender<()>,
+    released: Receiver<()>,
+    bytes_received: Arc<OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>>,
+}
+
+impl App for Busy {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        if call.event.as_str() == Some("busy") {
+            self.entered.send(()).unwrap();
+            self.released.recv().unwrap();
+            return peer.reply_empty();
+        }
+        peer.reply(&self.bytes_received.get().unwrap()())
+    }
+}
+
+#[test]
+fn a_storm_of_handshakes_does_not_hold_up_the_connected() {
+    const COMERS: usize = 100;
+    let (authority, files) = (Authority::new("servers"), Files::new());
+    let pair = authority.server(&["localhost"]);
+    let ((entered, entering), (release, released)) = (bounded(1), bounded(1));
+    let bytes_received = Arc::new(OnceLock::new());
+    let server = Server::start_with(
+        |config| {
+            config.cores = Cores::Count(1);
+            speak_tls(config, &files, &[pair]);
+        },
+        |_| Busy {
+            entered: entered.clone(),
+            released: released.clone(),
+            bytes_received: Arc::clone(&bytes_received),
+        },
+    );
+    let core = server.running().cores()[0].clone();
+    let read: Box<dyn Fn() -> u64 + Send + Sync> = Box::new(move || core.metrics().bytes_received.value());
+    assert!(bytes_received.set(read).is_ok());
+    let trust = Arc::new(authority.trust(ALL, None));
+    let (mut busy, mut connected) = (server.client(), client(server.address, &trust));
+    let mut comers: Vec<_> = (0..COMERS)
+        .map(|_| connect(server.address, &trust, "localhost"))
+        .collect();
+    eventually("all are accepted", || server.connections() == COMERS as u64 + 2);
+    busy.begin_call("busy", "null");
+    entering.recv().unwrap();
+    let before = server.total(|core| &core.bytes_received);
+    let mut hello_bytes = 0;
+    for comer in &mut comers {
+        hello_bytes += comer.tls.as_mut().unwrap().write_tls(&mut comer.stream).unwrap();
+    }
+    connected.begin_call("look", "null");
+    release.send(()).unwrap();
+    let answer = connected.message();
+    let (_, at_answer) = answer.trim_end_matches('}').rsplit_once(':').unwrap();
+    let read_before = at_answer.parse::<u64>().unwrap() - before;
+    assert!(
+        read_before < hello_bytes as u64 / 2,
+        "{read_before} of {hello_bytes}"
+    );
+    assert!(server.total(|core| &core.comers_deferred) > COMERS as u64 / 2);
+    for comer in &mut comers {
+        comer.upgrade();
+        comer.handshake();
+        comer.call("look", "null");
+    }
+}
+
+/// The certificate that a new connection is shown.
+fn shown(address: SocketAddr, authority: &Authority) -> Vec<u8> {
+    let mut client = connect(address, &Arc::new(authority.trust(ALL, None)), "localhost");
+    shake(&mut client).unwrap();
+    client.tls.as_ref().unwrap().peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn certificates_change_under_a_thousand_connections() {
+    let (authority, files) = (Authority::new("servers"), Files::new());
+    let (first, second) = (authority.server(&["localhost"]), authority.server(&["localhost"]));
+    let (certificate, key) = files.write_pair("server", &first);
+    let process = Process::start(&[
+        ("RINGCAST_LISTEN_TLS", "shared"),
+        ("RINGCAST_TLS_CERTIFICATE_FILES", certificate.to_str().unwrap()),
+        ("RINGCAST_TLS_KEY_FILES", key.to_str().unwrap()),
+        ("RINGCAST_ADMIN_TLS", "on"),
+    ]);
+    let trust = Arc::new(authority.trust(ALL, None));
+    let mut clients: Vec<_> = (0..1000).map(|_| client(process.address, &trust)).collect();
+    for address in [process.address, process.admin] {
+        assert_eq!(shown(address, &authority), pem(&first.certificate));
+    }
+
+    // Half of a change: the key does not fit, and all stays as it was.
+    files.write_pair(
+        "server",
+        &Pair {
+            key: first.key.clone(),
+            ..second.clone()
+        },
+    );
+    process.signal(Signal::SIGHUP);
+    let said = process.logged("SIGHUP: ");
+    assert!(
+        said.contains("nothing is reloaded") && said.contains("is not the key of"),
+        "{said}"
+    );
+    assert_eq!(shown(process.address, &authority), pem(&first.certificate));
+
+    files.write_pair("server", &second);
+    process.signal(Signal::SIGHUP);
+    process.logged("SIGHUP: reloaded");
+    for address in [process.address, process.admin] {
+        eventually("new connections are shown the new one", || {
+            shown(address, &authority) == pem(&second.certificate)
+        });
+    }
+    for client in &mut clients {
+        client.ping();
+    }
+    // Tickets from before are still good.
+    let mut old_friend = connect(process.address, &trust, "localhost");
+    shake(&mut old_friend).unwrap();
+    assert_eq!(
+        old_friend.tls.as_ref().unwrap().handshake_kind(),
+        Some(HandshakeKind::Resumed)
+    );
+    let mut operator = connect(process.admin, &trust, "localhost");
+    operator.send_bytes(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let metrics = operator.rest();
+    assert!(
+        metrics.contains("\nringcast_tls_certificate_not_after_seconds 3786912000\n"),
+        "{metrics}"
+    );
 }

@@ -30,11 +30,10 @@ mod keys;
 pub mod passwords;
 mod pem;
 mod revocation;
-
-pub use demands::Demands;
 pub mod rules;
 
 pub use credentials::{CredentialFields, Credentials, NoCredentials};
+pub use demands::Demands;
 pub use error::{SignError, TokenError};
 pub use jwks::{KeySet, KeySetError, LeftOut, SetOrigin, Unused};
 pub use jwt::{Claims, Issued, Tokens, new_token_id};

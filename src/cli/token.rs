@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::load::Sources;
 use crate::doors::{Doors, KeySource};
 
@@ -58,7 +59,11 @@ const SECONDS_MAX: u64 = 36_525 * 86_400;
 
 /// Writes the token in a line of its own.
 pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
-    let config = sources.load()?.config;
+    let config = Config {
+        // It is for those who log in, and the one who signs may not be allowed to read it.
+        password_file: None,
+        ..sources.load()?.config
+    };
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
     let doors = Doors::open(&config)?;

@@ -46,8 +46,6 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
-    /// Most revocations of tokens in force at a time.
-    pub revocations_max: u32,
     /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
     /// once more; 0 for any number.
     pub messages_per_second_max: u32,
@@ -74,6 +72,8 @@ pub struct Limits {
     /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
     /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
     pub login_accounts_max: u32,
+    /// Most revocations of tokens in force at a time.
+    pub revocations_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -101,7 +101,6 @@ impl Default for Limits {
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
-            revocations_max: 100_000,
             messages_per_second_max: 0,
             bytes_per_second_max: 0,
             rate_burst: Duration::from_secs(1),
@@ -113,6 +112,7 @@ impl Default for Limits {
             login_failures_max: 5,
             login_backoff_max: Duration::from_secs(900),
             login_accounts_max: 65_536,
+            revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }

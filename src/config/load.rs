@@ -502,8 +502,8 @@ mod tests {
                     .show(&Config::default())
                     .unwrap_or_else(|| match setting.name {
                         "auth_algorithm" => "HS256".into(),
-                        "jwks_url" => "https://id.example/".into(),
                         "allowed_origins" => "https://example.com".into(),
+                        "jwks_url" => "https://id.example/".into(),
                         "trusted_proxies" => "192.0.2.1".into(),
                         _ => "file".into(),
                     }),

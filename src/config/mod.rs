@@ -23,7 +23,7 @@ use crate::client::origin::AllowedOrigins;
 use limits::{AcceptExcess, Limits, SlowConsumer};
 use rules::RuleSpec;
 use secret::Secret;
-use tls::Tls;
+use tls::{ClientAuth, OnListen, Tls};
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -54,6 +54,20 @@ pub struct Config {
     pub auth_private_key_file: Option<PathBuf>,
     /// A PEM file with the public key that checks tokens.
     pub auth_public_key_file: Option<PathBuf>,
+    /// Users and their passwords, as `ringcast passwd` and `mosquitto_passwd` write them; nobody logs in without it.
+    pub password_file: Option<PathBuf>,
+    /// Passwords that are checked at a time.
+    pub login_threads: u32,
+    /// Path of the page that takes a login; its neighbours are `logout` and `whoami`. Begins with `/`.
+    pub login_path: String,
+    /// Name of the cookie that holds a token.
+    pub login_cookie: String,
+    /// How the field of a login with the user's name may be called; of those that are there, the first counts.
+    pub login_user_fields: Vec<String>,
+    /// The same for the password.
+    pub login_password_fields: Vec<String>,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: Anonymous,
     /// The id of the key above, in the header `kid` of tokens.
     pub auth_key_id: Option<String>,
     /// A file with a set of keys in JSON (RFC 7517); private keys and secrets in it sign.
@@ -72,20 +86,6 @@ pub struct Config {
     pub revocations_file: Option<PathBuf>,
     /// How long a revocation lasts: as long as the longest life of a token; whole seconds.
     pub revocation_keep: Duration,
-    /// Users and their passwords, as `ringcast passwd` and `mosquitto_passwd` write them; nobody logs in without it.
-    pub password_file: Option<PathBuf>,
-    /// Passwords that are checked at a time.
-    pub login_threads: u32,
-    /// Path of the page that takes a login; its neighbours are `logout` and `whoami`. Begins with `/`.
-    pub login_path: String,
-    /// Name of the cookie that holds a token.
-    pub login_cookie: String,
-    /// How the field of a login with the user's name may be called; of those that are there, the first counts.
-    pub login_user_fields: Vec<String>,
-    /// The same for the password.
-    pub login_password_fields: Vec<String>,
-    /// Whether clients that are not authenticated are served.
-    pub allow_anonymous: Anonymous,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -150,6 +150,13 @@ impl Default for Config {
             auth_algorithm: None,
             auth_private_key_file: None,
             auth_public_key_file: None,
+            password_file: None,
+            login_threads: 1,
+            login_path: "/login".to_owned(),
+            login_cookie: "ringcast".to_owned(),
+            login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
+            login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
+            allow_anonymous: Anonymous::Auto,
             auth_key_id: None,
             jwks_file: None,
             jwks_url: None,
@@ -159,13 +166,6 @@ impl Default for Config {
             auth_leeway_seconds: 0,
             revocations_file: None,
             revocation_keep: Duration::from_secs(30 * 86_400),
-            password_file: None,
-            login_threads: 1,
-            login_path: "/login".to_owned(),
-            login_cookie: "ringcast".to_owned(),
-            login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
-            login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
-            allow_anonymous: Anonymous::Auto,
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),
@@ -261,6 +261,13 @@ impl Config {
             doubts.push(Doubt::RingShareBelowMessage { share });
         }
         if self.has_random_key() {
+        let proxies = &self.proxies;
+        if proxies.trusted.are_everybody() {
+            doubts.push(Doubt::EverybodyTrusted);
+        } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
+            doubts.push(Doubt::ProxiesUnheard);
+        }
+        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
@@ -272,6 +279,11 @@ impl Config {
         }
         if self.revocation_keep < self.auth_default_expiry {
             doubts.push(Doubt::RevocationTooShort);
+        if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
+            doubts.push(Doubt::TlsUnused);
+        }
+        if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
+            doubts.push(Doubt::PlainBesideClientAuth);
         }
         doubts
     }
@@ -389,6 +401,10 @@ pub enum Doubt {
         /// The share in bytes.
         share: u64,
     },
+    /// Whoever connects may say whom the connection is from.
+    EverybodyTrusted,
+    /// Proxies are trusted, but nothing that they say is read.
+    ProxiesUnheard,
     /// Tokens end with the process.
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
@@ -397,6 +413,10 @@ pub enum Doubt {
     KeysUnprotected,
     /// Revocations end before the tokens that they are about.
     RevocationTooShort,
+    /// Certificates for nobody.
+    TlsUnused,
+    /// Who speaks no TLS needs no certificate.
+    PlainBesideClientAuth,
 }
 
 impl fmt::Display for Doubt {
@@ -424,6 +444,20 @@ impl fmt::Display for Doubt {
             ),
             Doubt::RevocationTooShort => formatter.write_str(
                 "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
+            ),
+            Doubt::EverybodyTrusted => formatter.write_str(
+                "trusted_proxies names every address there is: whoever connects can say whom the connection is from",
+            ),
+            Doubt::ProxiesUnheard => formatter.write_str(
+                "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
+            ),
+            Doubt::RandomKey => formatter
+                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::TlsUnused => formatter.write_str(
+                "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
+            ),
+            Doubt::PlainBesideClientAuth => formatter.write_str(
+                "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
             ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
@@ -664,6 +698,23 @@ mod tests {
             config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
             assert_eq!(config.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn trust_in_everybody_and_trust_without_effect_are_doubted() {
+        let doubts = |trusted: &str, x_forwarded_for| {
+            let mut config = Config {
+                auth_key: Some(Secret::new([1; 32])),
+                ..Config::default()
+            };
+            config.proxies.trusted = trusted.parse().unwrap();
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            config.doubts(&[0, 1])
+        };
+        assert_eq!(doubts("10.0.0.0/8", true), []);
+        assert_eq!(doubts("10.0.0.0/8", false), [Doubt::ProxiesUnheard]);
+        assert_eq!(doubts("10.0.0.0/8, 0.0.0.0/0", true), [Doubt::EverybodyTrusted]);
+        assert_eq!(doubts("", false), []);
     }
 
     #[test]

@@ -62,10 +62,10 @@ pub struct Settings {
     pub reload: Option<Reload>,
     /// What decides who may come in, as the cores were given it.
     pub doors: Arc<Doors>,
-    /// Fetches keys, if they are to be fetched.
-    pub(crate) keys: Option<KeyFetcher>,
     /// What looks after the memory in use, if there is a limit to it.
     pub memory: Option<MemoryWatch>,
+    /// Fetches keys, if they are to be fetched.
+    pub(crate) keys: Option<KeyFetcher>,
     /// The clock of the process.
     pub clock: Clock,
 }

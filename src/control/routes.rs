@@ -14,8 +14,10 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Shared, connections, guard, health, revoke, stats};
 use crate::login::LoginDesk;
@@ -26,7 +28,7 @@ use crate::metrics::text::{self, FetchedKeys, Process};
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
 /// port may be open to a network, and its descriptors are those of the process.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let service = TowerToHyperService::new(router(shared));
+    let service = TowerToHyperService::new(router(Arc::clone(&shared)));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The rest wait in the backlog.
@@ -38,16 +40,42 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
             continue;
         };
         let service = service.clone();
+        let tls = match shared.config.tls.admin {
+            true => shared
+                .doors
+                .lock()
+                .await
+                .tls
+                .as_ref()
+                .map(|tls| tls.admin_config()),
+            false => None,
+        };
         tokio::spawn(async move {
-            // An operator that leaves in the middle of an answer is no news.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(SILENCE_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => serve_one(stream, service).await,
+                Some(config) => {
+                    let handshake = TlsAcceptor::from(config).accept(stream);
+                    // Who speaks no TLS, or not in time, has gone.
+                    if let Ok(Ok(stream)) = timeout(SILENCE_MAX, handshake).await {
+                        serve_one(stream, service).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
+}
+
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    service: TowerToHyperService<Router>,
+) {
+    // An operator that leaves in the middle of an answer is no news.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// Connections of operators at a time.
@@ -147,6 +175,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         revocations: doors.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
         keys,
+        tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));

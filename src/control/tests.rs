@@ -58,8 +58,8 @@ fn run(config: Config) -> Running {
         signals: SignalsFrom::Elsewhere,
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
-        keys: None,
         memory: None,
+        keys: None,
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -7,11 +7,11 @@
 //! ```text
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
-//!  ending.rs    how connections end            revoking.rs  whose tokens were taken back
-//!                                              connections.rs, outbox.rs   what waits to be sent
+//!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
 //!  preface.rs   who a proxy says it is for
+//!  revoking.rs  whose tokens were taken back
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them

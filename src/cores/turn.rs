@@ -329,10 +329,7 @@ impl<A: App> Core<A> {
                 }
                 let due = match &mut connection.meter {
                     None => Due::Nothing,
-                    Some(meter) => {
-                        let messages = connection.account.messages_in + connection.account.messages_out;
-                        meter.due(messages, &self.measures, now)
-                    }
+                    Some(meter) => meter.due(connection.account.messages(), &self.measures, now),
                 };
                 if let Due::Close(reason) = due {
                     self.close(id, reason);
@@ -396,8 +393,8 @@ impl<A: App> Core<A> {
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
-            || !self.revoking.is_empty()
             || self.questions_waiting
+            || !self.revoking.is_empty()
             || self.accepting == Accepting::Ready
             || self.rules.has_unchecked()
             || self.connections.has_unflushed();

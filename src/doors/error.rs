@@ -13,8 +13,6 @@ use crate::login::PasswordFileError;
 pub enum DoorsError {
     /// The keys of tokens are not right.
     Keys(KeysError),
-    /// The file of revocations is not right.
-    Revocations(RevocationsError),
     /// TLS cannot be spoken.
     Tls(TlsError),
     /// The password file is not right.
@@ -23,19 +21,21 @@ pub enum DoorsError {
     Desk(io::Error),
     /// A rule's pattern is none.
     Rules(RuleFault),
+    /// The file of revocations is not right.
+    Revocations(RevocationsError),
 }
 
 impl fmt::Display for DoorsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DoorsError::Keys(error) => error.fmt(formatter),
-            DoorsError::Revocations(error) => error.fmt(formatter),
             DoorsError::Tls(error) => error.fmt(formatter),
             DoorsError::Passwords(error) => error.fmt(formatter),
             DoorsError::Desk(error) => {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
             DoorsError::Rules(fault) => fault.fmt(formatter),
+            DoorsError::Revocations(error) => error.fmt(formatter),
         }
     }
 }
@@ -60,14 +60,14 @@ impl From<KeysError> for DoorsError {
     }
 }
 
-impl From<RevocationsError> for DoorsError {
-    fn from(error: RevocationsError) -> DoorsError {
-        DoorsError::Revocations(error)
-    }
-}
-
 impl From<TlsError> for DoorsError {
     fn from(error: TlsError) -> DoorsError {
         DoorsError::Tls(error)
+    }
+}
+
+impl From<RevocationsError> for DoorsError {
+    fn from(error: RevocationsError) -> DoorsError {
+        DoorsError::Revocations(error)
     }
 }

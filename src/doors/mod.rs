@@ -69,25 +69,6 @@ impl Doors {
         Doors::read(config, Some(self))
     }
 
-    /// The same with keys that were fetched in the place of those fetched before.
-    #[must_use]
-    pub fn with_fetched(&self, set: Arc<KeySet>) -> Doors {
-        self.with(self.tokens.as_ref().clone().with_fetched(set))
-    }
-
-    /// The same with this revoked.
-    #[must_use]
-    pub fn with_revocations(&self, revocations: Revocations) -> Doors {
-        self.with(self.tokens.as_ref().clone().with_revocations(revocations))
-    }
-
-    fn with(&self, tokens: Tokens) -> Doors {
-        Doors {
-            tokens: Arc::new(tokens),
-            ..self.clone()
-        }
-    }
-
     /// What works but is hardly meant, each with what to do.
     pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
         let mut doubts: Vec<_> = self.warnings.iter().map(ToString::to_string).collect();
@@ -107,6 +88,25 @@ impl Doors {
             self.login = Some(desk.map_err(DoorsError::Desk)?);
         }
         Ok(self)
+    }
+
+    /// The same with keys that were fetched in the place of those fetched before.
+    #[must_use]
+    pub fn with_fetched(&self, set: Arc<KeySet>) -> Doors {
+        self.with(self.tokens.as_ref().clone().with_fetched(set))
+    }
+
+    /// The same with this revoked.
+    #[must_use]
+    pub fn with_revocations(&self, revocations: Revocations) -> Doors {
+        self.with(self.tokens.as_ref().clone().with_revocations(revocations))
+    }
+
+    fn with(&self, tokens: Tokens) -> Doors {
+        Doors {
+            tokens: Arc::new(tokens),
+            ..self.clone()
+        }
     }
 
     /// Doors that know these tokens and nothing else.
@@ -203,6 +203,58 @@ mod tests {
             auth_key: Some(Secret::new(key)),
             ..Config::default()
         }
+    }
+
+    #[test]
+    fn a_reload_reads_the_users_again_and_keeps_the_desk() {
+        let folder = std::env::temp_dir().join(format!("ringcast-doors-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("users");
+        let with_file = Config {
+            password_file: Some(file.clone()),
+            ..Config::default()
+        };
+        let missing = Doors::open(&with_file).unwrap_err().to_string();
+        assert!(
+            missing.contains("cannot be read") && missing.contains("ringcast passwd -c"),
+            "{missing}"
+        );
+
+        std::fs::write(&file, "").unwrap();
+        let first = Doors::open(&with_file).unwrap();
+        assert!(first.login.is_none(), "who only reads needs no threads");
+        let first = first.open_desk(&with_file, Clock::begin()).unwrap();
+        assert_eq!(first.users.as_ref().map(|users| users.count()), Some(0));
+
+        let line = format!("$7$1$AAAA${}==", "A".repeat(86));
+        std::fs::write(&file, format!("alice:{line}")).unwrap();
+        let second = first.reopen(&with_file).unwrap();
+        assert_eq!(second.users.as_ref().map(|users| users.count()), Some(1));
+        let desks = [&first, &second].map(|doors| doors.login.as_ref().unwrap().metrics());
+        assert!(std::ptr::eq(desks[0], desks[1]));
+
+        std::fs::write(&file, format!("alice:{line}\nbob:plain")).unwrap();
+        let bad = second.reopen(&with_file).unwrap_err().to_string();
+        assert!(
+            bad.contains("users: line 2: ") && !bad.contains("plain\n"),
+            "{bad}"
+        );
+        std::fs::write(&file, format!("alice:{}", line.replace("$1$", "$2147483647$"))).unwrap();
+        assert!(second.reopen(&with_file).is_err());
+
+        let without = second.reopen(&Config::default()).unwrap();
+        assert!(without.login.is_none() && without.users.is_none());
+        // A server that is told of a file while it runs opens a desk then.
+        std::fs::write(&file, "").unwrap();
+        let again = without.reopen(&with_file).unwrap();
+        assert!(
+            again
+                .open_desk(&with_file, Clock::begin())
+                .unwrap()
+                .login
+                .is_some()
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -184,13 +184,9 @@ impl Office {
             return Verdict::Refused;
         }
         self.backoff().succeeded(admitted, self.clock.now().uptime);
-        let mut claims = serde_json::json!({ "sub": user, "username": user });
-        // By its id an operator can revoke this one login.
-        if let Some(id) = new_token_id() {
-            claims["jti"] = id.into();
-        }
         Verdict::Welcome {
-            claims: claims.to_string(),
+            // With an id of its own each token can be revoked alone.
+            claims: serde_json::json!({ "sub": user, "username": user, "jti": new_token_id() }).to_string(),
         }
     }
 

@@ -50,7 +50,7 @@ pub enum Verdict {
     /// He is.
     Welcome {
         /// The claims of the token to sign: a JSON object with the name as `sub`, which JWT knows, and as `username`,
-        /// which SocketCluster's applications know, and a `jti` of its own, by which it can be revoked.
+        /// which SocketCluster's applications know.
         claims: String,
     },
     /// There is no such user, or this is not the password. Nobody is told which.

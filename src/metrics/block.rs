@@ -170,7 +170,7 @@ pub struct CoreMetrics {
     pub bytes_received: Counter,
     /// WebSocket messages queued for sending, publications included.
     pub messages_sent: Counter,
-    /// Bytes written to sockets.
+    /// Bytes written to sockets; under TLS before they are encrypted.
     pub bytes_sent: Counter,
     /// Publications this core put into the ring.
     pub publications: Counter,

@@ -61,6 +61,8 @@ pub struct Process {
     pub revocations_refused: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
+    /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
+    pub tls_not_after_unix_s: Option<i64>,
     /// What the system knows.
     pub status: ProcessStatus,
 }
@@ -291,6 +293,13 @@ const SOLOS: &[Solo] = &[
         sample: |_, process| process.keys.map(|keys| format!(" {}", keys.keys)),
     },
     Solo {
+        name: "ringcast_tls_certificate_not_after_seconds",
+        kind: "gauge",
+        labels: "",
+        help: "End of the certificate of TLS that ends first, in seconds since 1970.",
+        sample: |_, process| process.tls_not_after_unix_s.map(|seconds| format!(" {seconds}")),
+    },
+    Solo {
         name: "process_start_time_seconds",
         kind: "gauge",
         labels: "",
@@ -445,7 +454,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_sent_bytes_total",
-        help: "Bytes written to sockets.",
+        help: "Bytes written to sockets; under TLS before they are encrypted.",
         values: Values::Counter(|block| &block.bytes_sent),
     },
     Metric {
@@ -581,6 +590,7 @@ mod tests {
                 failures: 1,
                 keys: 2,
             }),
+            tls_not_after_unix_s: Some(1_800_000_000),
             status: ProcessStatus::read(),
         }
     }
@@ -726,6 +736,7 @@ mod tests {
         assert!(series.contains("ringcast_closes_total{core=\"0\",reason=\"slow_consumer\"}"));
         assert!(text.contains("process_start_time_seconds 1700000000.25\n"));
         assert!(text.contains("ringcast_draining 1\n"));
+        assert!(text.contains("ringcast_tls_certificate_not_after_seconds 1800000000\n"));
     }
 
     #[test]

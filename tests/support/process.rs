@@ -56,11 +56,12 @@ impl Process {
             );
             log.write().unwrap().push(line.clone());
             if let Some((_, rest)) = line.split_once(start) {
+                let rest = rest.trim_start_matches("s://").trim_start_matches("://");
                 break rest.split('/').next().unwrap().parse().unwrap();
             }
         };
         let address = address_after("ws://");
-        let admin = address_after("http://");
+        let admin = address_after("control plane on http");
         // A full pipe would make the server wait.
         let rest = Arc::clone(&log);
         thread::spawn(move || {
@@ -78,15 +79,17 @@ impl Process {
 
     /// Waits for a line of the log that holds `part`, and forgets all up to it.
     #[track_caller]
-    pub(crate) fn logged(&self, part: &str) {
+    pub(crate) fn logged(&self, part: &str) -> String {
+        let mut line = String::new();
         eventually(part, || {
             let mut log = self.log.write().unwrap();
             let found = log.iter().position(|line| line.contains(part));
             if let Some(at) = found {
-                log.drain(..=at);
+                line = log.drain(..=at).next_back().unwrap_or_default();
             }
             found.is_some()
         });
+        line
     }
 
     pub(crate) fn connect(&self) -> Client {
