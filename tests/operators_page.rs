@@ -28,8 +28,14 @@ fn the_operators_page_does_what_it_says() {
     let settings = blocks(&page, "toml").concat();
     let admin = format!("admin = \"127.0.0.1:{operators}\"\n");
     fs::write(folder.0.join("ringcast.toml"), admin + &settings).unwrap();
-    let steps: Vec<Step> = blocks(&page, "console").iter().flat_map(|block| steps(block)).collect();
-    assert!(steps.len() > 10, "the page has its commands in blocks of `console`");
+    let steps: Vec<Step> = blocks(&page, "console")
+        .iter()
+        .flat_map(|block| steps(block))
+        .collect();
+    assert!(
+        steps.len() > 10,
+        "the page has its commands in blocks of `console`"
+    );
 
     let printed = run(&steps, &folder.0);
     for (step, printed) in steps.iter().zip(&printed) {
@@ -87,7 +93,11 @@ fn steps(block: &str) -> Vec<Step> {
                 says: String::new(),
             });
         } else if let Some(step) = steps.last_mut() {
-            let part = if goes_on { &mut step.command } else { &mut step.says };
+            let part = if goes_on {
+                &mut step.command
+            } else {
+                &mut step.says
+            };
             part.push_str(if goes_on { "\n" } else { "" });
             part.push_str(line);
             part.push_str(if goes_on { "" } else { "\n" });
@@ -108,7 +118,9 @@ fn run(steps: &[Step], folder: &Path) -> Vec<String> {
     }
     let programs = Path::new(env!("CARGO_BIN_EXE_ringcast")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let paths = [programs.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    let paths = [programs.to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
     let output = Command::new("timeout")
         .args(["60", "bash", "-c", &script])
         .current_dir(folder)
@@ -141,7 +153,11 @@ fn is_as_said(pattern: &str, text: &str) -> bool {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 #[test]

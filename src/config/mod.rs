@@ -260,14 +260,13 @@ impl Config {
         if share < u64::from(self.limits.message_bytes_max) {
             doubts.push(Doubt::RingShareBelowMessage { share });
         }
-        if self.has_random_key() {
         let proxies = &self.proxies;
         if proxies.trusted.are_everybody() {
             doubts.push(Doubt::EverybodyTrusted);
         } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
             doubts.push(Doubt::ProxiesUnheard);
         }
-        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
+        if self.has_random_key() {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
@@ -279,6 +278,7 @@ impl Config {
         }
         if self.revocation_keep < self.auth_default_expiry {
             doubts.push(Doubt::RevocationTooShort);
+        }
         if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
             doubts.push(Doubt::TlsUnused);
         }
@@ -451,8 +451,6 @@ impl fmt::Display for Doubt {
             Doubt::ProxiesUnheard => formatter.write_str(
                 "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
             ),
-            Doubt::RandomKey => formatter
-                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
             Doubt::TlsUnused => formatter.write_str(
                 "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
             ),
