@@ -185,12 +185,12 @@ impl Tokens {
         Ok(Issued { token, claims })
     }
 
-    /// The checks that follow the signature's.
     /// Whether an operator has revoked what vouches for a client that has shown no token.
     pub(crate) fn are_revoked(&self, claims: &Claims, unix_ms: u64) -> bool {
         Json::parse(claims.json()).is_some_and(|payload| self.revocations.concern(payload, unix_ms / 1000))
     }
 
+    /// The checks that follow the signature's.
     fn claims(&self, json: String, unix_ms: u64) -> Result<Claims, TokenError> {
         let payload = Json::parse(&json).ok_or(TokenError::Invalid)?;
         if payload.kind() == Kind::Null {
