@@ -76,6 +76,9 @@ pub enum Decision {
         /// What the session needs to word the messages.
         reason: Option<Span>,
     },
+    /// Look at each of this connection's channels again: from those for which `Session::may_keep` says no, unsubscribe
+    /// it and send it what `Session::forbidden` says.
+    CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish {
         /// The channel's name.
@@ -128,6 +131,7 @@ impl Decision {
             Decision::KickOutAll { reason } => Decision::KickOutAll {
                 reason: reason.map(span),
             },
+            Decision::CheckSubscriptions => Decision::CheckSubscriptions,
             Decision::Publish { channel, message } => Decision::Publish {
                 channel: span(channel),
                 message: span(message),
@@ -231,6 +235,7 @@ impl Decisions {
             | Decision::Unsubscribe { .. }
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
+            | Decision::CheckSubscriptions
             | Decision::Publish { .. }
             | Decision::Close { .. }
             | Decision::Login { .. } => None,
@@ -325,6 +330,10 @@ pub enum CloseReason {
     HttpAnswered,
     /// No complete request head in time.
     RequestTimeout,
+    /// The TLS handshake failed, or what came after it could not be decrypted.
+    TlsFailed,
+    /// A trusted proxy began with something else than a PROXY header.
+    BadProxyHeader,
     /// A frame that RFC 6455 forbids.
     ProtocolError,
     /// Text that is not UTF-8.
@@ -351,13 +360,17 @@ pub enum CloseReason {
     Draining,
     /// The application disconnected the client.
     Application(CloseCode),
+    /// Over its rates for too long.
+    RateExceeded,
+    /// No message for `idle_timeout`.
+    IdleTimeout,
     /// Not authenticated within `authentication_timeout`, and others are not served.
     AuthenticationTimeout,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 22;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -365,7 +378,9 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
-            | CloseReason::RequestTimeout => return None,
+            | CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
             CloseReason::MessageTooBig => 1009,
@@ -376,6 +391,8 @@ impl CloseReason {
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
             CloseReason::SlowConsumer => 4010,
+            CloseReason::RateExceeded => 4029,
+            CloseReason::IdleTimeout => 4030,
             CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
@@ -407,6 +424,10 @@ impl CloseReason {
         "slow_consumer",
         "draining",
         "application",
+        "tls_failed",
+        "rate_exceeded",
+        "idle_timeout",
+        "bad_proxy_header",
         "authentication_timeout",
     ];
 
@@ -430,7 +451,11 @@ impl CloseReason {
             CloseReason::SlowConsumer => 14,
             CloseReason::Draining => 15,
             CloseReason::Application(_) => 16,
-            CloseReason::AuthenticationTimeout => 17,
+            CloseReason::TlsFailed => 17,
+            CloseReason::RateExceeded => 18,
+            CloseReason::IdleTimeout => 19,
+            CloseReason::BadProxyHeader => 20,
+            CloseReason::AuthenticationTimeout => 21,
         }
     }
 
@@ -442,12 +467,16 @@ impl CloseReason {
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
+            CloseReason::RateExceeded => Some(Limit::RateGrace),
+            CloseReason::IdleTimeout => Some(Limit::IdleTime),
             CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::MessageBeforeHandshake
@@ -464,6 +493,8 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
             CloseReason::RequestTimeout
+            | CloseReason::TlsFailed
+            | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
             | CloseReason::HandshakeTimeout
@@ -471,9 +502,11 @@ impl CloseReason {
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout
             | CloseReason::AuthenticationTimeout => Blame::Peer,
-            CloseReason::MessageTooBig | CloseReason::TooManyFragments | CloseReason::SlowConsumer => {
-                Blame::Limit
-            }
+            CloseReason::MessageTooBig
+            | CloseReason::TooManyFragments
+            | CloseReason::SlowConsumer
+            | CloseReason::RateExceeded
+            | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
             CloseReason::SigningFailed => Blame::Bug,

@@ -24,13 +24,18 @@ use crate::app::builtin::Builtin;
 use crate::auth::CredentialFields;
 use crate::broker::broker;
 use crate::clock::Clock;
+use crate::config::limits::MemoryMax;
+use crate::config::tls::OnListen;
 use crate::config::{Anonymous, Config, FdTables};
+use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
+use crate::cores::admission::Admission;
 use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
-use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started, WAKER};
+use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
+use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind, Logins};
@@ -41,6 +46,7 @@ use crate::transport::listener::{self, Reservation};
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
@@ -94,12 +100,16 @@ impl Server {
             control::hold_back().map_err(StartError::System)?;
         }
         raise_open_files_limit();
+        let clock = Clock::begin();
         let doors = Doors::open(config).map_err(StartError::Doors)?;
-        for doubt in &doors.warnings {
+        let placement = Cpus::of_this_process().placement(&config.cores);
+        for doubt in doors.doubts(clock.now().unix_ms) {
             warn!("{doubt}");
         }
-        let placement = Cpus::of_this_process().placement(&config.cores);
-        for address in [Some(config.listen), config.admin].into_iter().flatten() {
+        for address in [Some(config.listen), config.tls.listen, config.admin]
+            .into_iter()
+            .flatten()
+        {
             if listener::is_served(address) {
                 warn!(
                     "another process serves {address}, too: until it ends, clients are divided between the two"
@@ -110,20 +120,33 @@ impl Server {
             address: config.listen,
             cause,
         })?;
+        let tls_reservation = config
+            .tls
+            .listen
+            .map(|address| {
+                Reservation::bind(address).map_err(|cause| StartError::ListenTls { address, cause })
+            })
+            .transpose()?;
+        let ports = Ports {
+            main: reservation.address(),
+            main_tls: config.tls.on_listen,
+            tls: tls_reservation.as_ref().map(Reservation::address),
+        };
         let admin = config
             .admin
             .map(|address| {
                 listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
             })
             .transpose()?;
-        let clock = Clock::begin();
+        let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
         // Before the cores have their CPUs, so that hashing runs where there is room.
         let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
         let settings = core_settings(
             config,
             embedding.kind,
             Arc::clone(&doors),
-            reservation.address(),
+            Arc::clone(&admission),
+            ports.clone(),
             clock,
         );
 
@@ -147,7 +170,7 @@ impl Server {
         let parts = polls
             .into_iter()
             .zip(hand_overs)
-            .zip(Loads::new(count))
+            .zip(Loads::new(count, config.limits.connections_max))
             .zip(brokers)
             .zip(mailboxes);
         let parts =
@@ -166,13 +189,14 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, reservation.address(), admin_address, &placement, &doors);
+        announce(config, &ports, admin_address, &placement, &doors);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
             control::Settings {
                 config: config.clone(),
                 doors,
+                memory: memory_watch(config, admission),
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -187,7 +211,8 @@ impl Server {
             .map_err(StartError::System)
             .inspect_err(|_| stop(&handles))?;
         Ok(Server {
-            address: reservation.address(),
+            address: ports.main,
+            tls_address: ports.tls,
             admin_address,
             cores: handles,
             threads,
@@ -199,6 +224,11 @@ impl Server {
     /// The address for clients; its port is never 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of `tls_listen`, if there is one.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// The address of the control plane.
@@ -256,6 +286,13 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// The address of `tls_listen` cannot be had.
+    ListenTls {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
     /// The address of the control plane cannot be had.
     Admin {
         /// The address.
@@ -277,6 +314,12 @@ impl fmt::Display for StartError {
                 write!(
                     f,
                     "cannot listen on {address}: {cause}; set RINGCAST_LISTEN to a free address of this machine"
+                )
+            }
+            StartError::ListenTls { address, cause } => {
+                write!(
+                    f,
+                    "cannot listen on {address}: {cause}; set RINGCAST_TLS_LISTEN to a free address of this machine, or to off"
                 )
             }
             StartError::Admin { address, cause } => {
@@ -349,17 +392,20 @@ fn core_settings(
     config: &Config,
     kind: Kind,
     doors: Arc<Doors>,
-    address: SocketAddr,
+    admission: Arc<Admission>,
+    ports: Ports,
     clock: Clock,
 ) -> CoreSettings {
     CoreSettings {
-        address,
+        ports,
         backlog: config.tcp_backlog,
         path: config.path.clone(),
         login_path: config.login_path.clone(),
         login_cookie: config.login_cookie.clone(),
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
+        accept_excess: config.accept_excess,
+        admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,
         session: session::Settings {
@@ -369,6 +415,8 @@ fn core_settings(
             handshake_timeout: config.limits.handshake_timeout,
             ack_timeout: config.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
+            client_calls_max: config.limits.client_calls_max,
+            channel_name_bytes_max: config.limits.channel_name_bytes_max,
             allow_client_publish: config.allow_client_publish,
             auth_default_expiry: config.auth_default_expiry,
             allow_anonymous: config.serves_anonymous(),
@@ -387,6 +435,26 @@ fn core_settings(
     }
 }
 
+/// What looks after `memory_bytes_max`, if there is such a limit.
+fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
+    let max_bytes = match config.limits.memory_bytes_max {
+        MemoryMax::Off => return None,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
+            Some(bytes) => bytes - bytes / 10,
+            None => {
+                warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
+                return None;
+            }
+        },
+    };
+    info!(
+        max_bytes,
+        "new connections are refused when so much memory is in use"
+    );
+    Some(MemoryWatch::new(max_bytes, KERNEL_BYTES, admission))
+}
+
 /// Takes as many descriptors as the system allows: one is needed for each connection.
 fn raise_open_files_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
@@ -402,17 +470,20 @@ fn raise_open_files_limit() {
 }
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-fn announce(
-    config: &Config,
-    listen: SocketAddr,
-    admin: Option<SocketAddr>,
-    placement: &[usize],
-    doors: &Doors,
-) {
+fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], doors: &Doors) {
+    let (listen, path) = (ports.main, &config.path);
+    let served = match ports.main_tls {
+        OnListen::Off => format!("ws://{listen}{path}"),
+        OnListen::Shared => format!("ws://{listen}{path} and wss://{listen}{path}"),
+        OnListen::Only => format!("wss://{listen}{path}"),
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        "ringcast serves ws://{listen}{}, protocol {:?}", config.path, config.protocol
+        "ringcast serves {served}, protocol {:?}", config.protocol
     );
+    if let Some(tls) = ports.tls {
+        info!("and wss://{tls}{path}");
+    }
     match admin {
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),
@@ -434,11 +505,11 @@ fn announce(
     }
     match (config.serves_anonymous(), config.allow_anonymous) {
         (true, Anonymous::Auto) => {
-            info!("all clients are served: listen is a loopback address (allow_anonymous = auto)");
+            info!("all clients are served: none can come from another machine (allow_anonymous = auto)");
         }
         (true, Anonymous::On | Anonymous::Off) => info!("all clients are served: allow_anonymous = on"),
         (false, Anonymous::Auto) => info!(
-            "only authenticated clients are served: listen is not a loopback address (allow_anonymous = auto)"
+            "only authenticated clients are served: some may come from other machines (allow_anonymous = auto)"
         ),
         (false, Anonymous::On | Anonymous::Off) => {
             info!("only authenticated clients are served: allow_anonymous = off");

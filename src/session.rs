@@ -4,14 +4,15 @@
 //! methods on all of them, and knows none.
 
 use crate::app::{App, LateAnswer};
-pub use crate::app::{Hits, Scratch};
+pub use crate::app::{Hits, RuleHits, Scratch};
 use crate::auth::Claims;
+use crate::auth::rules::Rules;
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
-pub use crate::socketcluster::session::{Environment, LoginAnswer, Logins, SessionIds, Settings};
+pub use crate::socketcluster::session::{Environment, LoginAnswer, Logins, SessionId, SessionIds, Settings};
 
 /// What kind of session connections get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,14 @@ pub struct Echo(());
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
+    /// What its client is called, if it is called anything.
+    pub fn id(&self) -> Option<SessionId> {
+        match self {
+            Session::SocketCluster(session) => Some(session.id()),
+            Session::Echo(_) => None,
+        }
+    }
+
     /// Takes a whole message.
     ///
     /// # Errors
@@ -138,6 +147,30 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
             Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// Whether the client may keep a subscription.
+    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.may_keep(channel, rules),
+            Session::Echo(_) => true,
+        }
+    }
+
+    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away.
+    pub fn forbidden(&mut self, channel: &[u8], decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.forbidden(channel, decisions),
+            Session::Echo(_) => decisions.write(|_| {}),
+        }
+    }
+
+    /// The rules may be others: has the subscriptions looked at again.
+    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.look_again(env, decisions),
+            Session::Echo(_) => {}
         }
     }
 

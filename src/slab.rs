@@ -51,6 +51,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// One more than the highest index that may hold a value.
+    pub(crate) fn places(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     /// The index that `insert` will give next. Walks over full chunks, from the last one where a value was removed: for a million values at most 2,000 of 80 bytes.
     pub(crate) fn vacant(&mut self) -> usize {
         while let Some(chunk) = self.chunks.get(self.room_from)
@@ -172,7 +177,7 @@ const fn split(index: usize) -> (usize, usize) {
 }
 
 /// Slots of a chunk. Values of up to 128 bytes make chunks of up to 64 KiB; where the bytes of a value are a multiple
-/// of 16, that is a size which the allocator wastes nothing of.
+/// of 16, that is a size which the allocator wastes nothing of. Above, its sizes are 16 KiB apart: 160 and 192 bytes.
 const CHUNK: usize = 512;
 
 #[cfg(test)]

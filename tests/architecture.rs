@@ -34,10 +34,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
-        ("auth", &["clock"][..]),
+        ("auth", &["clock", "config"][..]),
         ("login", &["auth", "clock", "config", "metrics"][..]),
         ("doors", &["auth", "client", "clock", "config", "login"][..]),
-        ("app", &["auth", "clock", "decision"][..]),
+        ("app", &["auth", "clock", "config", "decision"][..]),
         ("http", &["auth", "config", "decision"][..]),
         ("websocket", &["client", "http", "config", "decision"][..]),
         (
@@ -96,6 +96,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "login",
             ][..],
         ),
         ("main", &["cli"][..]),

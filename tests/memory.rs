@@ -18,7 +18,7 @@ use support::counting::{Asked, asked, start};
 
 /// Not a power of two, so that what grows by doubling shows its unused room.
 const CONNECTIONS: u32 = 10_000;
-const BYTES_PER_CONNECTION_MAX: i64 = 160;
+const BYTES_PER_CONNECTION_MAX: i64 = 216;
 /// The accept key, and a share of what connections live in.
 const ALLOCATIONS_PER_CONNECTION_MAX: f64 = 1.5;
 const BYTES_PER_SUBSCRIPTION_MAX: i64 = 32;

@@ -135,6 +135,168 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
     assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
 }
 
+const CHANNELS: [&str; 3] = ["news", "sport", "weather"];
+
+/// The channel and the number of a publication.
+fn channel_and_index(message: &str) -> (&'static str, usize) {
+    let found = CHANNELS
+        .iter()
+        .find_map(|&channel| Some((channel, index_of(publication(message, channel)?))));
+    found.unwrap_or_else(|| panic!("instead of a publication came {message}"))
+}
+
+/// Publishes to the channels in turn, and reads all of it by another subscriber as it comes, until the condition holds.
+/// Returns how many publications that took.
+fn publish_until(server: &Server, mut is_enough: impl FnMut() -> bool) -> usize {
+    let (mut publisher, mut fast) = (server.client(), server.client());
+    for channel in CHANNELS {
+        fast.subscribe(channel);
+    }
+    let deadline = now() + PATIENCE;
+    let mut published = 0;
+    while !is_enough() {
+        let channel = CHANNELS[published % CHANNELS.len()];
+        publisher.publish(channel, &data(published));
+        assert_eq!(fast.publication(channel), data(published), "nobody else waits");
+        published += 1;
+        assert!(
+            now() < deadline,
+            "nothing comes of it after {published} publications"
+        );
+    }
+    published
+}
+
+/// A server that conflates, and a subscriber of all channels that does not read.
+fn conflating() -> (Server, Client) {
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
+        config.slow_consumer = SlowConsumer::Conflate;
+        config.limits.close_timeout = PATIENCE;
+    });
+    let mut slow = narrow_subscriber(&server);
+    for channel in &CHANNELS[1..] {
+        slow.subscribe(channel);
+    }
+    (server, slow)
+}
+
+#[test]
+fn with_the_policy_conflate_a_reader_that_goes_on_gets_the_newest_of_each_channel_and_nothing_backward() {
+    let (server, mut slow) = conflating();
+    let conflated = || server.total(|core| &core.publications_conflated);
+    let published = publish_until(&server, || conflated() >= 20);
+    eventually("all is delivered, or waits, or has been replaced", || {
+        server.total(|core| &core.deliveries) + conflated() + CHANNELS.len() as u64 == 2 * published as u64
+    });
+    assert!(server.limit_hits(Limit::OutboxBytes) >= 20);
+    // Its calls are answered behind what the outbox holds, and none is left out.
+    for cid in 101..=103 {
+        slow.send_text(&format!(r#"{{"event":"ping","cid":{cid}}}"#));
+    }
+    let mut newest = [None; CHANNELS.len()];
+    let (mut order, mut answers) = (Vec::new(), 0);
+    while order.len() as u64 + conflated() < published as u64 || answers < 3 {
+        let message = slow.message();
+        if message.starts_with(r#"{"rid":1"#) {
+            answers += 1;
+            continue;
+        }
+        let (channel, index) = channel_and_index(&message);
+        let place = CHANNELS.iter().position(|&other| other == channel).unwrap();
+        assert!(newest[place] < Some(index), "{channel} goes backward at {index}");
+        newest[place] = Some(index);
+        order.push(index);
+    }
+    let last: Vec<_> = (published - CHANNELS.len()..published).collect();
+    assert!(order.ends_with(&last), "in the order of their last update");
+    assert!(
+        order.is_sorted(),
+        "and none of the channels before another's older one"
+    );
+    // It has caught up, and gets all that comes.
+    let mut publisher = server.client();
+    for index in published..published + 10 {
+        publisher.publish("news", &data(index));
+        assert_eq!(slow.publication("news"), data(index));
+    }
+    assert_eq!(order.len() as u64 + conflated(), published as u64);
+    assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
+    drop((slow, publisher));
+    server.settles_at(0, 0);
+}
+
+#[test]
+fn what_waits_of_a_channel_is_dropped_when_the_subscription_ends() {
+    let (server, mut slow) = conflating();
+    let conflated = || server.total(|core| &core.publications_conflated);
+    publish_until(&server, || conflated() >= 20);
+    let ended = slow.begin_call("#unsubscribe", "\"sport\"");
+    let subscribed = || server.total(|core| &core.subscriptions);
+    eventually("it is carried out", || subscribed() == 2);
+    // Its number may be another channel's now.
+    let again = slow.begin_call("#subscribe", r#"{"channel":"sport"}"#);
+    eventually("it is carried out", || subscribed() == 3);
+    let mut after = Vec::new();
+    let (ended, again) = (format!(r#"{{"rid":{ended}}}"#), format!(r#"{{"rid":{again}}}"#));
+    while after.len() < 4 {
+        let message = slow.message();
+        if [&ended, &again].contains(&&message) {
+            after.push("");
+        } else if !after.is_empty() {
+            after.push(channel_and_index(&message).0);
+        }
+    }
+    after.sort_unstable();
+    assert_eq!(after, ["", "", "news", "weather"]);
+    server.client().publish("sport", &data(0));
+    assert_eq!(slow.publication("sport"), data(0));
+}
+
+#[test]
+fn what_waits_for_a_subscriber_is_bounded_as_well() {
+    let (server, mut slow) = conflating();
+    for number in 0..40 {
+        slow.subscribe(&format!("ticker{number}"));
+    }
+    let closed = || server.closes(CloseReason::SlowConsumer) == 1;
+    let mut publisher = server.client();
+    let deadline = now() + PATIENCE;
+    let mut published = 0;
+    while !closed() {
+        publisher.publish(&format!("ticker{}", published % 40), &data(published));
+        published += 1;
+        publisher.ping();
+        // Once in the outbox, and once behind it.
+        let queued = server.total(|core| &core.outbox_bytes);
+        assert!(queued <= u64::from(2 * OUTBOX_BYTES_MAX), "{queued}");
+        assert!(now() < deadline, "it is never closed");
+    }
+    assert_eq!(slow.close_frame().0, Some(4010));
+}
+
+#[test]
+fn a_drain_sends_what_waits_before_its_close_frame() {
+    let (server, mut slow) = conflating();
+    let conflated = || server.total(|core| &core.publications_conflated);
+    let published = publish_until(&server, || conflated() >= 20);
+    server.running().drain();
+    eventually("it is closed", || server.closes(CloseReason::Draining) >= 1);
+    let mut got = Vec::new();
+    loop {
+        match slow.event() {
+            Received::Text(message) => got.push(channel_and_index(&message).1),
+            end => {
+                assert_eq!(end, Received::Close(Some(1001), String::new()));
+                break;
+            }
+        }
+    }
+    let last: Vec<_> = (published - CHANNELS.len()..published).collect();
+    assert!(got.ends_with(&last) && got.is_sorted());
+    slow.send_bytes(&support::close_frame(1001, ""));
+}
+
 #[test]
 fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() {
     let server = Server::start(|config| {

@@ -4,7 +4,8 @@
 //! returns. The answer is a closure: it travels to the core and is run there, with the client as its [`Peer`], so that
 //! a late answer can do all that a prompt one can. Sending never waits.
 //!
-//! Not here: how many answers an application owes. It knows what it has deferred, and may refuse further calls.
+//! How many answers an application owes a client is bounded (`client_calls_max`): each call that is deferred holds a
+//! share of [`Owed`] until it has been answered, or given up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ struct Return {
     address: usize,
     /// As in [`LateAnswer`].
     cid: Box<[u8]>,
+    owed: Option<Owed>,
     post: Arc<dyn Post>,
 }
 
@@ -31,7 +33,20 @@ pub(crate) struct LateAnswer {
     pub(crate) address: usize,
     /// The call id to answer, as it stands on the wire; empty if what was deferred is no call.
     pub(crate) cid: Box<[u8]>,
+    /// Counts while the answer is on its way; nothing if what was deferred is no call.
+    pub(crate) owed: Option<Owed>,
     pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> Answer + Send>,
+}
+
+/// The calls of one client that wait for a late answer: its shares are counted, but for the session's own.
+#[derive(Clone, Default)]
+pub(crate) struct Owed(Arc<()>);
+
+impl Owed {
+    /// How many calls there are. One that is being answered on another thread may count still.
+    pub(crate) fn count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 /// Takes late answers to one core.
@@ -61,10 +76,11 @@ pub struct Unsent {
 }
 
 impl Deferred {
-    pub(super) fn new(address: usize, cid: &[u8], post: Arc<dyn Post>) -> Deferred {
+    pub(super) fn new(address: usize, cid: &[u8], owed: Option<Owed>, post: Arc<dyn Post>) -> Deferred {
         Deferred(Some(Return {
             address,
             cid: cid.into(),
+            owed,
             post,
         }))
     }
@@ -83,9 +99,19 @@ impl Deferred {
         self,
         answer: impl FnOnce(&mut Peer<'_>) -> Answer + Send + 'static,
     ) -> Result<(), Undelivered> {
-        let Return { address, cid, post } = self.0.ok_or(Undelivered::Gone)?;
-        let answer = Box::new(answer);
-        send(LateAnswer { address, cid, answer }, post)
+        let Return {
+            address,
+            cid,
+            owed,
+            post,
+        } = self.0.ok_or(Undelivered::Gone)?;
+        let late = LateAnswer {
+            address,
+            cid,
+            owed,
+            answer: Box::new(answer),
+        };
+        send(late, post)
     }
 
     /// Answers with `value`, which is written here. A value without a JSON form is not answered.
@@ -117,6 +143,12 @@ impl Unsent {
     /// The answer was not sent.
     pub fn retry(self) -> Result<(), Undelivered> {
         send(self.answer, self.post)
+    }
+}
+
+impl fmt::Debug for Owed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Owed").field(&self.count()).finish()
     }
 }
 

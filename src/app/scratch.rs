@@ -6,7 +6,10 @@ use serde::Serialize;
 use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
-use super::deferred::{Deferred, Post};
+use super::deferred::{Deferred, Owed, Post};
+use super::rule_hits::RuleHits;
+use crate::auth::rules::Decided;
+use crate::config::rules::Action;
 use crate::decision::CloseCode;
 
 /// The buffers of one core.
@@ -26,12 +29,15 @@ pub struct Scratch {
     pub(crate) in_batch: bool,
     /// The call id of the call that is being answered; empty if none is.
     cid: Vec<u8>,
+    /// The client's calls that wait for a late answer; `None` while there has been none.
+    owed: Option<Owed>,
     /// Where the core finds the session that is running; `None` once its connection has ended.
     address: Option<usize>,
     /// The way of late answers to this core.
     post: Option<Arc<dyn Post>>,
     calls: CallsLeft,
     hits: Hits,
+    rule_hits: RuleHits,
 }
 
 /// Which calls the session that is running may still make.
@@ -61,6 +67,14 @@ pub struct Hits {
     pub logins: u64,
     /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
     pub login_data: u64,
+    /// Names of channels that were too long: `Limit::ChannelNameBytes`.
+    pub channel_name_bytes: u64,
+    /// Calls of clients refused: `Limit::ClientCalls`.
+    pub client_calls: u64,
+    /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
+    pub heartbeats: u64,
+    /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
+    pub rules: bool,
 }
 
 impl Scratch {
@@ -82,8 +96,33 @@ impl Scratch {
         std::mem::take(&mut self.hits)
     }
 
+    /// What rules have refused since the last call.
+    pub fn take_rule_hits(&mut self) -> RuleHits {
+        std::mem::take(&mut self.rule_hits)
+    }
+
+    #[inline]
+    pub(crate) fn count_decided(&mut self, action: Action, decided: Decided) {
+        if !decided.verdict.allowed || !decided.shadow.allowed {
+            self.hits.rules = true;
+            self.rule_hits.count(action, decided);
+        }
+    }
+
     pub(crate) fn count_json_depth_hit(&mut self) {
         self.hits.json_depth += 1;
+    }
+
+    pub(crate) fn count_heartbeat(&mut self) {
+        self.hits.heartbeats += 1;
+    }
+
+    pub(crate) fn count_channel_name_hit(&mut self) {
+        self.hits.channel_name_bytes += 1;
+    }
+
+    pub(crate) fn count_client_calls_hit(&mut self) {
+        self.hits.client_calls += 1;
     }
 
     pub(crate) fn count_ack_time_hit(&mut self) {
@@ -111,6 +150,7 @@ impl Scratch {
         }
         self.orders.clear();
         self.cid.clear();
+        self.owed = None;
         self.in_batch = false;
         self.address = None;
         self.calls = CallsLeft::None;
@@ -126,9 +166,15 @@ impl Scratch {
         };
     }
 
-    /// Says which call is being answered.
-    pub(crate) fn answering(&mut self, cid: &[u8]) {
+    /// Says which call is being answered, by a client that has these unanswered.
+    pub(crate) fn answering(&mut self, cid: &[u8], owed: Option<Owed>) {
         self.cid.extend_from_slice(cid);
+        self.owed = owed;
+    }
+
+    /// What has come of them.
+    pub(crate) fn take_owed(&mut self) -> Option<Owed> {
+        self.owed.take()
     }
 
     /// The id of another call.
@@ -148,9 +194,12 @@ impl Scratch {
     }
 
     /// The right to answer later what is being answered.
-    pub(super) fn defer(&self) -> Deferred {
+    pub(super) fn defer(&mut self) -> Deferred {
         match (self.address, &self.post) {
-            (Some(address), Some(post)) => Deferred::new(address, &self.cid, Arc::clone(post)),
+            (Some(address), Some(post)) => {
+                let owed = (!self.cid.is_empty()).then(|| self.owed.get_or_insert_default().clone());
+                Deferred::new(address, &self.cid, owed, Arc::clone(post))
+            }
             (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
         }
     }

@@ -162,7 +162,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn each_element(self, mut visit: impl FnMut(Json<'a>)) {
+    pub(super) fn each_element(self, mut visit: impl FnMut(Json<'a>)) {
         let mut walk = Walk::into(self.0);
         while let Some(element) = walk.value() {
             visit(element);

@@ -21,6 +21,7 @@ use super::error::{SignError, TokenError};
 use super::json::{self, Json, Kind, TooDeep};
 use super::json_fault;
 use super::keys::{Algorithm, KeyError, SigningKey, VerifyingKey, VerifyingKeys};
+use super::rules::{Facts, Rules};
 
 /// Keys and algorithms for signing and verifying tokens. Immutable: one serves all cores.
 pub struct Tokens {
@@ -147,10 +148,19 @@ impl fmt::Debug for Tokens {
 }
 
 /// What a genuine token says. `Debug` does not show it.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Claims {
     json: String,
     expires_at: Option<f64>,
+    /// What rules need to know of them, once they have been asked.
+    facts: Option<Box<Facts>>,
+}
+
+impl PartialEq for Claims {
+    /// Whether they say the same. What has been read out of them follows from that.
+    fn eq(&self, other: &Claims) -> bool {
+        self.json == other.json && self.expires_at == other.expires_at
+    }
 }
 
 impl Claims {
@@ -170,6 +180,24 @@ impl Claims {
     /// False for `0`, `false` and the empty string.
     pub fn is_truthy(&self) -> bool {
         Json::parse(&self.json).is_some_and(Json::is_truthy)
+    }
+
+    /// Claims that nobody has signed, to see what would follow from them.
+    pub(crate) fn assumed(json: &str) -> Claims {
+        Claims {
+            json: json.to_owned(),
+            expires_at: None,
+            facts: None,
+        }
+    }
+
+    /// What these rules need to know of them: read at the first call, and again for other rules.
+    #[inline]
+    pub(crate) fn facts(&mut self, rules: &Rules) -> &mut Facts {
+        if self.facts.as_ref().is_none_or(|facts| !rules.made(facts)) {
+            self.facts = Some(Box::new(rules.facts(&self.json)));
+        }
+        self.facts.as_mut().expect("the line above has seen to it")
     }
 
     /// The payload as a value of a Rust type.
@@ -281,7 +309,11 @@ impl Payload {
         if let Some(exp) = expires_at.filter(|&exp| now >= exp) {
             return Err(TokenError::Expired { exp });
         }
-        Ok(Claims { json, expires_at })
+        Ok(Claims {
+            json,
+            expires_at,
+            facts: None,
+        })
     }
 }
 
@@ -341,6 +373,7 @@ fn claims_to_sign(claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result
     Ok(Claims {
         json: String::from_utf8(payload).expect("made of what was text, at the boundaries of characters"),
         expires_at: given_exp.or(added_exp),
+        facts: None,
     })
 }
 

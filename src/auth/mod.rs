@@ -25,6 +25,7 @@ mod jwt;
 mod keys;
 pub mod passwords;
 mod pem;
+pub mod rules;
 
 pub use credentials::{CredentialFields, Credentials, NoCredentials};
 pub use error::{SignError, TokenError};

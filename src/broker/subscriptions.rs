@@ -139,6 +139,21 @@ impl Subscriptions {
         &self.channel(channel).subscribers.as_slice()[self.walk.left as usize..end as usize]
     }
 
+    /// The number of the channel that is walked. It is the same for as long as anybody is subscribed to the channel.
+    pub fn walked(&self) -> u32 {
+        self.walk.channel
+    }
+
+    /// The number of a channel, if anybody is subscribed to it.
+    pub fn number_of(&self, name: &[u8], hash: ChannelHash) -> Option<u32> {
+        self.find(hash, || name)
+    }
+
+    /// How many channels a connection is subscribed to.
+    pub fn count_of(&self, connection: u32) -> usize {
+        self.entries(connection).len()
+    }
+
     /// Whether the walk has come to all it had to come to.
     pub fn is_walk_over(&self) -> bool {
         self.walk.left == 0

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 
 use super::CliError;
+use crate::clock::Clock;
 use crate::config::Cores;
 use crate::config::load::Sources;
 use crate::doors::Doors;
@@ -17,6 +18,9 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     let doors = Doors::open(config)?;
     cores_exist(&config.cores, cpus.allowed())?;
     address_is_ours("listen", config.listen)?;
+    if let Some(tls) = config.tls.listen {
+        address_is_ours("tls_listen", tls)?;
+    }
     if let Some(admin) = config.admin {
         address_is_ours("admin", admin)?;
     }
@@ -27,14 +31,19 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
         let value = value.as_deref().unwrap_or("not set");
         writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
     }
-    let doubts = config.doubts(cpus.usable());
+    for (list, rules) in [("rules", &config.rules), ("shadow_rules", &config.shadow_rules)] {
+        writeln!(out, "{list}: {}", rules.len())?;
+    }
+    let mut doubts: Vec<String> = config
+        .doubts(cpus.usable())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    doubts.extend(doors.doubts(Clock::begin().now().unix_ms));
     for doubt in &doubts {
         writeln!(out, "warning: {doubt}")?;
     }
-    for doubt in &doors.warnings {
-        writeln!(out, "warning: {doubt}")?;
-    }
-    match doubts.len() + doors.warnings.len() {
+    match doubts.len() {
         0 => writeln!(out, "the settings are right")?,
         count => writeln!(
             out,

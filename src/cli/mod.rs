@@ -1,10 +1,13 @@
 //! The command line: words to a command, its outcome to an exit code.
 //!
 //! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
-//! right, with the cause in one line; 70 (`EX_SOFTWARE`) for a bug; 1 where this machine stops the target of `tuning`; 130 and 143 for a drain cut short by a second
-//! SIGINT or SIGTERM.
+//! right, with the cause in one line; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a bug;
+//! 1 where this machine stops the target of `tuning`, rules deny what `rules test` asks about, or `passwd` leaves its
+//! file as it is; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
 mod check;
+mod passwd;
+mod rules;
 mod serve;
 mod token;
 mod tuning;
@@ -46,6 +49,8 @@ enum Command {
     Version,
     Serve(Sources),
     Check(Sources),
+    Passwd(passwd::Wanted),
+    Rules(Sources, rules::Wanted),
     Token(Sources, token::Wanted),
     Tuning(Sources, tuning::Wanted),
 }
@@ -56,6 +61,8 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
+        Command::Passwd(wanted) => passwd::passwd(wanted)?,
+        Command::Rules(sources, wanted) => return rules::rules(&sources, &wanted, out),
         Command::Token(sources, wanted) => token::token(&sources, &wanted, out)?,
         Command::Tuning(sources, wanted) => return tuning::tuning(&sources, &wanted, out),
     }
@@ -69,12 +76,15 @@ fn command(
     let mut parser = lexopt::Parser::from_args(words);
     let mut name = None;
     let mut flags = Vec::new();
+    let mut rules = rules::Wanted::default();
     let mut token = token::Wanted::default();
     let mut tuning = tuning::Wanted::default();
     while let Some(word) = parser.next()? {
         match word {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Long("token") if name == Some(Name::Rules) => rules.token = Some(text(&mut parser)?),
+            Arg::Long("claims") if name == Some(Name::Rules) => rules.claims = Some(text(&mut parser)?),
             Arg::Long("claims") if name == Some(Name::Token) => token.claims = text(&mut parser)?,
             Arg::Long("expires") if name == Some(Name::Token) => {
                 token.expires = text(&mut parser)?.parse()?
@@ -94,7 +104,16 @@ fn command(
                 })?;
                 flags.push((flag, value));
             }
+            // Its words are those of another program.
+            Arg::Value(word) if name.is_none() && word == "passwd" => {
+                let words: Vec<_> = parser.raw_args()?.collect();
+                if words.first().is_some_and(|word| word == "-h" || word == "--help") {
+                    return Ok(Command::Help);
+                }
+                return passwd::Wanted::parse(words).map(Command::Passwd);
+            }
             Arg::Value(word) if name.is_none() => name = Some(Name::of(&word)?),
+            Arg::Value(word) if name == Some(Name::Rules) => rules.push(word)?,
             Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
         }
     }
@@ -102,6 +121,7 @@ fn command(
     Ok(match name {
         None | Some(Name::Serve) => Command::Serve(sources),
         Some(Name::Check) => Command::Check(sources),
+        Some(Name::Rules) => Command::Rules(sources, rules),
         Some(Name::Token) => Command::Token(sources, token),
         Some(Name::Tuning) => Command::Tuning(sources, tuning),
     })
@@ -117,6 +137,7 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
 enum Name {
     Serve,
     Check,
+    Rules,
     Token,
     Tuning,
 }
@@ -126,10 +147,11 @@ impl Name {
         match word.to_str() {
             Some("serve") => Ok(Name::Serve),
             Some("check") => Ok(Name::Check),
+            Some("rules") => Ok(Name::Rules),
             Some("token") => Ok(Name::Token),
             Some("tuning") => Ok(Name::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, tuning and token",
+                "{} is not a command; commands are serve, check, rules, tuning, token and passwd",
                 word.display()
             ))),
         }
@@ -145,8 +167,14 @@ enum CliError {
     Config(ConfigError),
     /// Keys, or other files that the settings name, are not right.
     Doors(DoorsError),
+    /// A token that is not accepted; its error as clients see it.
+    Token(String),
     /// Right by themselves, but not on this machine or for this command.
     Unfit(String),
+    /// It was not done, for a reason that is in the text.
+    Failed(String),
+    /// Somebody at the terminal pressed Ctrl-C.
+    Interrupted,
     /// Standard output is gone.
     Output(io::Error),
     /// The server ended with an error of the system.
@@ -158,13 +186,17 @@ impl CliError {
         match self {
             CliError::Usage(_) => EX_USAGE,
             CliError::Config(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
-            CliError::Output(_) | CliError::Server(_) => 1,
+            CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
+            CliError::Interrupted => 130,
+            CliError::Token(_) => EX_DATAERR,
         }
     }
 }
 
 /// The command was used wrongly (`sysexits.h`).
 const EX_USAGE: u8 = 64;
+/// What was given is not right (`sysexits.h`).
+const EX_DATAERR: u8 = 65;
 /// Something is configured wrongly (`sysexits.h`).
 const EX_CONFIG: u8 = 78;
 
@@ -174,7 +206,11 @@ impl fmt::Display for CliError {
             CliError::Usage(text) => write!(formatter, "{text} (see ringcast --help)"),
             CliError::Config(error) => error.fmt(formatter),
             CliError::Doors(error) => error.fmt(formatter),
-            CliError::Unfit(text) | CliError::Server(text) => formatter.write_str(text),
+            CliError::Interrupted => formatter.write_str("interrupted; nothing is changed"),
+            CliError::Unfit(text) | CliError::Server(text) | CliError::Failed(text) => {
+                formatter.write_str(text)
+            }
+            CliError::Token(error) => write!(formatter, "the token is not accepted: {error}"),
             CliError::Output(error) => write!(formatter, "cannot write the answer: {error}"),
         }
     }
@@ -224,8 +260,18 @@ Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
        ringcast tuning [--connections N] [--json]
                                         compare this machine with what N connections need; each finding comes with the
                                         command that mends it; exit code 1 if something stops them
+       ringcast rules list              show the rules
+       ringcast rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME
+                                        say which rule decides, and why; exit code 0 if it allows, 1 if not
        ringcast token --claims JSON [--expires 1h]
                                         sign a token with the configured key (s, m, h, d)
+       ringcast passwd [-c | -D] [-b] [--pbkdf2 [--iterations N]] FILE USER [PASSWORD]
+       ringcast passwd -U [--pbkdf2 [--iterations N]] FILE
+                                        add a user to a password file, or change his password; prompts for it twice,
+                                        unless -b gives it (other users of this machine can see it then); -c begins a
+                                        new file, -D deletes the user, -U hashes a file of plain passwords; hashes are
+                                        Argon2id, or with --pbkdf2 such as Mosquitto 2 reads (101 iterations there, here
+                                        210000, which takes Mosquitto a tenth of a second for each client)
        ringcast --help | --version
 
 Each setting is a flag (--ping-timeout-ms 30000), else a variable (RINGCAST_PING_TIMEOUT_MS), else a key of a
@@ -249,9 +295,12 @@ mod tests {
             Command::Check(sources) => {
                 check::check(&sources, &Cpus::new(&[0, 1], 2, &[]), &mut out).map(|()| 0)
             }
-            command @ (Command::Help | Command::Version | Command::Token(..) | Command::Tuning(..)) => {
-                execute(command, &mut out)
-            }
+            command @ (Command::Help
+            | Command::Version
+            | Command::Rules(..)
+            | Command::Token(..)
+            | Command::Tuning(..)) => execute(command, &mut out),
+            Command::Passwd(_) => panic!("no test here changes files"),
         });
         match outcome {
             Ok(code) => (code, String::from_utf8(out).unwrap()),

@@ -37,6 +37,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     .map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
         StartError::Listen { .. }
+        | StartError::ListenTls { .. }
         | StartError::Admin { .. }
         | StartError::Control(_)
         | StartError::System(_) => CliError::Server(error.to_string()),

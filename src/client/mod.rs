@@ -3,6 +3,9 @@
 //! Pure: addresses, networks and bytes in, addresses out. What reads them from sockets is in `cores`.
 
 mod address;
+pub mod forwarded;
+pub mod networks;
 pub mod origin;
+pub mod proxy_header;
 
 pub use address::ClientAddress;

@@ -25,8 +25,16 @@ pub struct Limits {
     pub login_body_bytes_max: u32,
     /// Time for the peer to answer our close frame.
     pub close_timeout: Duration,
+    /// Most connections of the whole server; 0 for no limit beside that of its cores.
+    pub connections_max: u32,
     /// Most connections of one core; 0 takes what the descriptor limit allows.
     pub connections_per_core_max: u32,
+    /// Most connections of one client: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit.
+    pub connections_per_address_max: u32,
+    /// Most sockets accepted in a second, in equal shares for each core; 0 for no limit.
+    pub accepts_per_second_max: u32,
+    /// Memory from which on nobody new is let in.
+    pub memory_bytes_max: MemoryMax,
     /// Most channels one connection may be subscribed to.
     pub channels_per_connection_max: u32,
     /// Most bytes that the names of one connection's channels may take together.
@@ -36,6 +44,21 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
+    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    pub messages_per_second_max: u32,
+    /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
+    pub bytes_per_second_max: u64,
+    /// How long a connection may have been silent to make up for it at once: a burst is what the rates allow in this
+    /// time, and one message at least.
+    pub rate_burst: Duration,
+    /// For how much longer a connection may be paused for its rates than not, before it is closed; zero never closes it.
+    pub rate_grace: Duration,
+    /// Longest time without a message in either direction, heartbeats aside; zero for any time.
+    pub idle_timeout: Duration,
+    /// Most bytes of a channel's name that a client subscribes or publishes to. The reference has no bound.
+    pub channel_name_bytes_max: u32,
+    /// Most calls of one client's that the application may owe an answer. The reference has no bound.
+    pub client_calls_max: u32,
     /// Most logins that wait for their password to be checked; a further one is refused as `busy`.
     pub logins_waiting_max: u32,
     /// Failed logins of one user from one address that cost nothing; a further one is refused as `too_soon`. Four times
@@ -63,11 +86,22 @@ impl Default for Limits {
             authentication_timeout: Duration::from_secs(60),
             login_body_bytes_max: 4096,
             close_timeout: Duration::from_secs(30),
+            connections_max: 0,
             connections_per_core_max: 0,
+            connections_per_address_max: 0,
+            accepts_per_second_max: 0,
+            memory_bytes_max: MemoryMax::Off,
             channels_per_connection_max: 10_000,
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
+            messages_per_second_max: 0,
+            bytes_per_second_max: 0,
+            rate_burst: Duration::from_secs(1),
+            rate_grace: Duration::from_secs(10),
+            idle_timeout: Duration::ZERO,
+            channel_name_bytes_max: 1024,
+            client_calls_max: 10_000,
             logins_waiting_max: 64,
             login_failures_max: 5,
             login_backoff_max: Duration::from_secs(900),
@@ -95,15 +129,25 @@ pub enum Limit {
     CloseTime,
     /// Nothing from the client within `ping_timeout`: closed with 4001.
     PongTime,
-    /// `connections_per_core_max`: the core stops accepting until there is room; the rest wait in the backlog.
+    /// `connections_max`: the rest wait in the backlog until there is room, or are answered 503, by `accept_excess`.
+    Connections,
+    /// `connections_per_core_max` on every core: the rest wait in the backlog until there is room, or are answered 503, by
+    /// `accept_excess`.
     ConnectionsPerCore,
+    /// `connections_per_address_max`: answered 429.
+    ConnectionsPerAddress,
+    /// `accepts_per_second_max`: the rest wait in the backlog, or are answered 503, by `accept_excess`.
+    AcceptRate,
+    /// `memory_bytes_max`: answered 503, until there is less in use than 95 % of it.
+    Memory,
     /// The system refused a descriptor or a socket: the core stops accepting for a moment, the rest wait in the backlog.
     Descriptors,
     /// `channels_per_connection_max`: the subscribe is answered with a `BrokerError`.
     ChannelsPerConnection,
     /// `channel_names_bytes_max`: the subscribe is answered with a `BrokerError`.
     ChannelNamesBytes,
-    /// `outbox_bytes_max` met by a publication: the connection is closed, or the publication skipped for it.
+    /// `outbox_bytes_max` met by a publication: the connection is closed, or the publication skipped or
+    /// conflated for it.
     OutboxBytes,
     /// `outbox_bytes_max` met by replies: the connection is not read until its outbox has drained.
     OutboxReplies,
@@ -117,6 +161,18 @@ pub enum Limit {
     LateAnswers,
     /// JSON nested deeper than the scanner's limit: the packet is ignored, as unparsable text is.
     JsonDepth,
+    /// `messages_per_second_max`: the connection is not read until there is room for more.
+    MessagesPerSecond,
+    /// `bytes_per_second_max`: the connection is not read until there is room for more.
+    BytesPerSecond,
+    /// Over a rate for `rate_grace`: closed with 4029.
+    RateGrace,
+    /// No message within `idle_timeout`: closed with 4030.
+    IdleTime,
+    /// `channel_name_bytes_max`: the subscribe or publish is answered with an `InvalidActionError`.
+    ChannelNameBytes,
+    /// `client_calls_max`: the call is answered with an `InvalidActionError`.
+    ClientCalls,
     /// A packet of a client that is not authenticated, with `allow_anonymous` off: refused.
     Anonymous,
     /// Not authenticated within `authentication_timeout`, with `allow_anonymous` off: closed with 4031.
@@ -129,7 +185,7 @@ pub enum Limit {
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 32;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -140,7 +196,11 @@ impl Limit {
         "handshake_time",
         "close_time",
         "pong_time",
+        "connections",
         "connections_per_core",
+        "connections_per_address",
+        "accepts_per_second",
+        "memory_bytes",
         "descriptors",
         "channels_per_connection",
         "channel_names_bytes",
@@ -151,6 +211,12 @@ impl Limit {
         "ack_time",
         "late_answers",
         "json_depth",
+        "messages_per_second",
+        "bytes_per_second",
+        "rate_grace",
+        "idle_time",
+        "channel_name_bytes",
+        "client_calls",
         "anonymous",
         "authentication_time",
         "login_body_bytes",
@@ -163,6 +229,28 @@ impl Limit {
     }
 }
 
+/// What happens to connections that come while there is no room, or too fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceptExcess {
+    /// They wait in the backlog, as far as that reaches, and are accepted when there is room.
+    #[default]
+    Wait,
+    /// They are answered 503 at once, with a `Retry-After`.
+    Refuse,
+}
+
+/// Memory from which on nobody new is let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// There is no such limit.
+    #[default]
+    Off,
+    /// 90 % of what this process may have: of its control group's limit, or of the machine's memory.
+    Auto,
+    /// So many bytes.
+    Bytes(u64),
+}
+
 /// What happens to a subscriber whose outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
@@ -171,4 +259,7 @@ pub enum SlowConsumer {
     Close,
     /// Skip publications for it, and count them, until it has caught up.
     Skip,
+    /// Keep the newest publication of each channel until its outbox has been sent. One for which that takes more than
+    /// `outbox_bytes_max` again is closed with 4010.
+    Conflate,
 }

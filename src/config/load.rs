@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::options::{Kind, PREFIX, SETTINGS, Setting};
+use super::rules::{self, RuleFault};
 use super::{Config, Conflict};
 
 /// What the process was started with.
@@ -159,7 +160,20 @@ impl Loaded {
                 .map_or(1, |span| 1 + text[..span.start].matches('\n').count()),
             cause: error.message().replace('\n', ", "),
         })?;
-        self.read_table(file, None, &table)
+        self.read_table(file, None, &table)?;
+        for list in rules::LISTS {
+            if let Some(value) = table.get(list) {
+                let read = rules::read(text, list, value).map_err(|fault| ConfigError::Rule {
+                    file: file.to_owned(),
+                    fault,
+                })?;
+                match list {
+                    "rules" => self.config.rules = read,
+                    _ => self.config.shadow_rules = read,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_table(
@@ -169,6 +183,9 @@ impl Loaded {
         table: &Table,
     ) -> Result<(), ConfigError> {
         for (name, value) in table {
+            if table_name.is_none() && rules::LISTS.contains(&name.as_str()) {
+                continue;
+            }
             if let (None, Value::Table(inner)) = (table_name, value)
                 && SETTINGS.iter().any(|setting| setting.table == Some(name))
             {
@@ -262,6 +279,13 @@ pub enum ConfigError {
         /// What the parser says.
         cause: String,
     },
+    /// A rule of the wrong shape.
+    Rule {
+        /// The file.
+        file: PathBuf,
+        /// Which rule, where, and what is wrong.
+        fault: RuleFault,
+    },
     /// Values that cannot go together.
     Conflict(Conflict),
 }
@@ -301,6 +325,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Syntax { file, line, cause } => {
                 write!(formatter, "{}: line {line} is not TOML: {cause}", file.display())
             }
+            ConfigError::Rule { file, fault } => write!(formatter, "{}: {fault}", file.display()),
             ConfigError::Conflict(conflict) => conflict.fmt(formatter),
         }
     }
@@ -349,7 +374,7 @@ fn is_flag_of(flag: &str, setting: &Setting) -> bool {
     setting.flag().strip_prefix("--") == Some(flag)
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
     known
         .max_by(|one, other| strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other)))
         .unwrap_or_default()
@@ -360,10 +385,14 @@ fn nearest_key(name: &str, key: &str) -> String {
     let nearness = |setting: &Setting| {
         strsim::jaro_winkler(name, setting.name).max(strsim::jaro_winkler(key, &setting.key()))
     };
-    SETTINGS
+    let setting = SETTINGS
         .iter()
-        .max_by(|one, other| nearness(one).total_cmp(&nearness(other)))
-        .map_or_else(String::new, Setting::key)
+        .max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
+    let list = nearest(key, rules::LISTS.iter().map(|list| (*list).to_owned()));
+    match setting {
+        Some(setting) if nearness(setting) >= strsim::jaro_winkler(key, &list) => setting.key(),
+        Some(_) | None => list,
+    }
 }
 
 fn unexpected(setting: &Setting, place: String, value: &str) -> ConfigError {
@@ -482,6 +511,7 @@ mod tests {
                     .unwrap_or_else(|| match setting.name {
                         "auth_algorithm" => "HS256".into(),
                         "allowed_origins" => "https://example.com".into(),
+                        "trusted_proxies" => "192.0.2.1".into(),
                         _ => "file".into(),
                     }),
             };
@@ -509,7 +539,8 @@ mod tests {
                         assert_eq!(found.2, source, "{}", setting.name);
                     }
                     Err(error) => {
-                        assert_eq!(error, ConfigError::Conflict(Conflict::PrivateKeyAlone), "{line}")
+                        // Some settings ask for another.
+                        assert!(matches!(error, ConfigError::Conflict(_)), "{line}: {error}")
                     }
                 }
             }

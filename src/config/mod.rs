@@ -6,7 +6,9 @@
 pub mod limits;
 pub mod load;
 pub mod options;
+pub mod rules;
 pub mod secret;
+pub mod tls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,9 +17,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
-use limits::{Limits, SlowConsumer};
+use limits::{AcceptExcess, Limits, SlowConsumer};
+use rules::RuleSpec;
 use secret::Secret;
+use tls::Tls;
 
 /// All settings of a server.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct Config {
     pub origins: String,
     /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
     pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -72,8 +79,17 @@ pub struct Config {
     pub ack_timeout: Duration,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
+    /// What clients may do: the first rule that matches decides, and without one it is refused. Without any rules,
+    /// everything is allowed.
+    pub rules: Vec<RuleSpec>,
+    /// Rules that are tried out: what they would decide otherwise is counted, and not done.
+    pub shadow_rules: Vec<RuleSpec>,
+    /// What parts the segments of names in rules: one character of ASCII.
+    pub rules_separator: char,
     /// What happens to a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
+    /// What happens to connections that come while there is no room, or too fast.
+    pub accept_excess: AcceptExcess,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -82,8 +98,21 @@ pub struct Config {
     pub tcp_backlog: i32,
     /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
+    /// TLS.
+    pub tls: Tls,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// The proxies in front, and how they name the client that they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Their addresses. Nobody else is believed.
+    pub trusted: Networks,
+    /// Whether connections from them begin with a PROXY header; then all of them must.
+    pub proxy_protocol: bool,
+    /// Whether their `X-Forwarded-For` is heeded.
+    pub x_forwarded_for: bool,
 }
 
 impl Default for Config {
@@ -95,6 +124,7 @@ impl Default for Config {
             path: "/socketcluster/".to_owned(),
             origins: "*:*".to_owned(),
             allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             auth_key: None,
@@ -114,11 +144,16 @@ impl Default for Config {
             ping_timeout: Duration::from_millis(30_000),
             ack_timeout: Duration::from_millis(10_000),
             allow_client_publish: true,
+            rules: Vec::new(),
+            shadow_rules: Vec::new(),
+            rules_separator: '.',
             slow_consumer: SlowConsumer::Close,
+            accept_excess: AcceptExcess::Wait,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
             log: "info".to_owned(),
+            tls: Tls::default(),
             limits: Limits::default(),
         }
     }
@@ -154,13 +189,25 @@ impl Config {
         {
             return Err(Conflict::LoginWithoutKey);
         }
+        self.tls.check(self.listen, self.admin)?;
+        if self.proxies.trusted.is_empty() {
+            if self.proxies.proxy_protocol {
+                return Err(Conflict::NobodyTrusted("proxy_protocol"));
+            }
+            if self.proxies.x_forwarded_for {
+                return Err(Conflict::NobodyTrusted("x_forwarded_for"));
+            }
+        }
         Ok(())
     }
 
-    /// Whether clients that are not authenticated are served.
+    /// Whether clients that are not authenticated are served. By itself only where none can come from another machine.
     pub fn serves_anonymous(&self) -> bool {
         match self.allow_anonymous {
-            Anonymous::Auto => self.listen.ip().is_loopback(),
+            Anonymous::Auto => [Some(self.listen), self.tls.listen]
+                .iter()
+                .flatten()
+                .all(|address| address.ip().is_loopback()),
             Anonymous::On => true,
             Anonymous::Off => false,
         }
@@ -190,6 +237,9 @@ impl Config {
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
         }
+        if doubts.contains(&Doubt::RandomKey) && self.password_file.is_none() && !self.serves_anonymous() {
+            doubts.push(Doubt::NobodyComesIn);
+        }
         doubts
     }
 }
@@ -209,6 +259,23 @@ pub enum Conflict {
     SameField(String),
     /// Logins, and no key to sign their tokens.
     LoginWithoutKey,
+    /// Not as many keys as certificates.
+    TlsFilesUnpaired {
+        /// How many certificate files.
+        certificates: usize,
+        /// How many key files.
+        keys: usize,
+    },
+    /// TLS without a certificate.
+    TlsWithoutCertificate,
+    /// Clients' certificates without an authority, or an authority without clients' certificates.
+    TlsClientAuthUnpaired,
+    /// The port for TLS is that for all clients.
+    TlsOnSameAddress(SocketAddr),
+    /// The port for TLS is that for operators.
+    TlsOnAdminAddress(SocketAddr),
+    /// This setting names clients by the word of proxies, and no proxy is believed.
+    NobodyTrusted(&'static str),
 }
 
 impl fmt::Display for Conflict {
@@ -236,6 +303,28 @@ impl fmt::Display for Conflict {
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")
             }
+            Conflict::TlsFilesUnpaired { certificates, keys } => write!(
+                formatter,
+                "tls_certificate_files names {certificates} and tls_key_files {keys}: name the key of each certificate, in the same order"
+            ),
+            Conflict::TlsWithoutCertificate => formatter.write_str(
+                "TLS is spoken (listen_tls, tls_listen or admin_tls) without a certificate: set tls_certificate_files and tls_key_files",
+            ),
+            Conflict::TlsClientAuthUnpaired => formatter.write_str(
+                "tls_client_auth and tls_client_ca_file belong together: set both, or neither",
+            ),
+            Conflict::TlsOnSameAddress(address) => write!(
+                formatter,
+                "tls_listen and listen are both {address}: leave tls_listen off and set listen_tls to shared or only"
+            ),
+            Conflict::TlsOnAdminAddress(address) => write!(
+                formatter,
+                "tls_listen and admin are both {address}: give each its own port"
+            ),
+            Conflict::NobodyTrusted(setting) => write!(
+                formatter,
+                "{setting} is on without trusted_proxies: set the addresses of the proxies, which alone are believed"
+            ),
         }
     }
 }
@@ -263,6 +352,8 @@ pub enum Doubt {
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
+    /// Only the authenticated are served, and nothing here lets anybody become it.
+    NobodyComesIn,
 }
 
 impl fmt::Display for Doubt {
@@ -283,6 +374,9 @@ impl fmt::Display for Doubt {
             ),
             Doubt::RandomKey => formatter
                 .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::NobodyComesIn => formatter.write_str(
+                "allow_anonymous: only authenticated clients are served, and without auth_key, key files or password_file there are none: set one of them, or allow_anonymous = on",
+            ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }
@@ -513,6 +607,57 @@ mod tests {
     }
 
     #[test]
+    fn logins_need_a_key_that_signs_and_fields_of_their_own() {
+        let mut config = Config {
+            auth_public_key_file: Some("public.pem".into()),
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+        config.password_file = Some("passwords".into());
+        assert_eq!(config.check(), Err(Conflict::LoginWithoutKey));
+        config.auth_private_key_file = Some("private.pem".into());
+        assert_eq!(config.check(), Ok(()));
+        config.login_password_fields.push("user".to_owned());
+        assert_eq!(config.check(), Err(Conflict::SameField("user".to_owned())));
+    }
+
+    #[test]
+    fn all_are_served_by_themselves_only_where_nobody_can_come_from_outside() {
+        for (listen, tls_listen, setting, expected) in [
+            ("127.0.0.1:0", None, Anonymous::Auto, true),
+            ("127.9.9.9:0", None, Anonymous::Auto, true),
+            ("[::1]:0", Some("127.0.0.1:1"), Anonymous::Auto, true),
+            ("127.0.0.1:0", Some("0.0.0.0:8443"), Anonymous::Auto, false),
+            ("0.0.0.0:0", None, Anonymous::Auto, false),
+            ("[::]:0", None, Anonymous::Auto, false),
+            ("[::ffff:127.0.0.1]:0", None, Anonymous::Auto, false),
+            ("192.0.2.1:0", None, Anonymous::Auto, false),
+            ("0.0.0.0:0", None, Anonymous::On, true),
+            ("127.0.0.1:0", None, Anonymous::Off, false),
+        ] {
+            let mut config = Config {
+                listen: listen.parse().unwrap(),
+                allow_anonymous: setting,
+                ..Config::default()
+            };
+            config.tls.listen = tls_listen.map(|address| address.parse().unwrap());
+            assert_eq!(config.serves_anonymous(), expected, "{listen} {tls_listen:?}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_heeded_only_if_some_are_trusted() {
+        for (proxy_protocol, x_forwarded_for) in [(true, false), (false, true), (true, true)] {
+            let mut config = Config::default();
+            config.proxies.proxy_protocol = proxy_protocol;
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            assert!(matches!(config.check(), Err(Conflict::NobodyTrusted(_))));
+            config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
+            assert_eq!(config.check(), Ok(()));
+        }
+    }
+
+    #[test]
     fn a_doubt_begins_where_clients_would_suffer() {
         let quiet = Config {
             auth_key: Some(Secret::new([1; 32])),
@@ -564,6 +709,13 @@ mod tests {
         ));
 
         assert_eq!(Config::default().doubts(&[0]), [Doubt::RandomKey]);
+        let mut closed = Config {
+            listen: "0.0.0.0:8000".parse().unwrap(),
+            ..Config::default()
+        };
+        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey, Doubt::NobodyComesIn]);
+        closed.password_file = Some("passwords".into());
+        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey]);
         let short = Config {
             auth_key: Some(Secret::new([1; 31])),
             ..Config::default()

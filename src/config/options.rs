@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::limits::SlowConsumer;
+use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
+use super::tls::{ClientAuth, OnListen};
 use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
 
 /// One setting.
@@ -160,6 +161,15 @@ fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
     text.parse().ok().map(Some)
 }
 
+/// What patterns are made of besides it means something else, or a letter.
+fn separator(text: &str) -> Option<char> {
+    let mut characters = text.chars();
+    let separator = characters
+        .next()
+        .filter(|found| found.is_ascii_punctuation() && !"*{}".contains(*found))?;
+    characters.next().is_none().then_some(separator)
+}
+
 /// A secret may not end in a line break: it came from `$(cat file)` gone wrong, and no client could know.
 fn secret(text: &str) -> Option<Secret> {
     let legal = !text.is_empty() && !text.contains(['\r', '\n']);
@@ -176,10 +186,26 @@ fn file_shown(file: Option<&PathBuf>) -> String {
     file.map_or_else(String::new, |file| file.display().to_string())
 }
 
+fn files(text: &str) -> Option<Vec<PathBuf>> {
+    text.split(',')
+        .map(|name| some_text(name.trim()).map(PathBuf::from))
+        .collect()
+}
+
+fn files_shown(files: &[PathBuf]) -> String {
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(",")
+}
+
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
-const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
-    &[("close", SlowConsumer::Close), ("skip", SlowConsumer::Skip)];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
+    ("close", SlowConsumer::Close),
+    ("skip", SlowConsumer::Skip),
+    ("conflate", SlowConsumer::Conflate),
+];
+const ACCEPT_EXCESSES: &[(&str, AcceptExcess)] =
+    &[("wait", AcceptExcess::Wait), ("refuse", AcceptExcess::Refuse)];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
 
 const ANONYMOUS: &[(&str, Anonymous)] = &[
@@ -188,6 +214,16 @@ const ANONYMOUS: &[(&str, Anonymous)] = &[
     ("off", Anonymous::Off),
     ("true", Anonymous::On),
     ("false", Anonymous::Off),
+];
+const ON_LISTEN: &[(&str, OnListen)] = &[
+    ("off", OnListen::Off),
+    ("shared", OnListen::Shared),
+    ("only", OnListen::Only),
+];
+const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
+    ("off", ClientAuth::Off),
+    ("optional", ClientAuth::Optional),
+    ("required", ClientAuth::Required),
 ];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -212,17 +248,17 @@ macro_rules! setting {
 }
 
 macro_rules! word {
-    ($name:literal, $field:ident, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $kind:ident, $words:ident, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             $kind,
             $expects,
             $doc,
             |config, text| {
-                config.$field = word(text, $words)?;
+                config.$($field).+ = word(text, $words)?;
                 Some(())
             },
-            |config| shown(&config.$field, $words),
+            |config| shown(&config.$($field).+, $words),
         )
     };
 }
@@ -356,6 +392,33 @@ pub const SETTINGS: &[Setting] = &[
         |config| config.allowed_origins.to_string(),
     ),
     setting!(
+        "trusted_proxies",
+        Text,
+        "addresses and networks such as 10.0.0.0/8 192.0.2.1 2001:db8::/32, without bits behind the network's",
+        "Addresses and networks of the proxies in front, which alone are believed when they name the client they ask for: such as `10.0.0.0/8 192.0.2.1 ::1`",
+        |config, text| {
+            config.proxies.trusted = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.proxies.trusted.to_string(),
+    ),
+    word!(
+        "proxy_protocol",
+        proxies.proxy_protocol,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); then all of them must",
+    ),
+    word!(
+        "x_forwarded_for",
+        proxies.x_forwarded_for,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether the client of a request from `trusted_proxies` is the first address from the right of `X-Forwarded-For` that is none of theirs",
+    ),
+    setting!(
         "admin",
         Text,
         "off, or an address with a port, such as 127.0.0.1:9464",
@@ -398,6 +461,86 @@ pub const SETTINGS: &[Setting] = &[
         "auth_public_key_file",
         auth_public_key_file,
         "PEM file of the public key that checks tokens",
+    ),
+    setting!(
+        "listen_tls",
+        Text,
+        "off, shared or only",
+        "What `listen` speaks: plain connections (`off`), TLS (`only`), or both on the one port (`shared`)",
+        |config, text| {
+            config.tls.on_listen = word(text, ON_LISTEN)?;
+            Some(())
+        },
+        |config| shown(&config.tls.on_listen, ON_LISTEN),
+    ),
+    setting!(
+        "tls_listen",
+        Text,
+        "off, or an address with a port, such as 0.0.0.0:8443",
+        "One more address for clients, where only TLS is spoken, or `off`",
+        |config, text| {
+            config.tls.listen = address_or_off(text)?;
+            Some(())
+        },
+        |config| config
+            .tls
+            .listen
+            .map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    ),
+    setting!(
+        "tls_certificate_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of certificates, each with its chain, separated by commas: a client gets the one for the name that it asks for, else the first",
+        |config, text| {
+            config.tls.certificate_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.certificate_files),
+    ),
+    setting!(
+        "tls_key_files",
+        Text,
+        "the names of PEM files, separated by commas",
+        "PEM files of the private keys of these certificates, in the same order",
+        |config, text| {
+            config.tls.key_files = files(text)?;
+            Some(())
+        },
+        |config| files_shown(&config.tls.key_files),
+    ),
+    setting!(
+        "tls_client_auth",
+        Text,
+        "off, optional or required",
+        "Whether clients show certificates of their own, whose subjects become their claims: `off`, `optional` or `required`",
+        |config, text| {
+            config.tls.client_auth = word(text, CLIENT_AUTH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.client_auth, CLIENT_AUTH),
+    ),
+    setting!(
+        "tls_client_ca_file",
+        Text,
+        "the name of a PEM file",
+        "PEM file of the authorities that clients' certificates must come from",
+        |config, text| {
+            config.tls.client_ca_file = Some(some_text(text)?.into());
+            Some(())
+        },
+        |config| file_shown(config.tls.client_ca_file.as_ref()),
+    ),
+    setting!(
+        "admin_tls",
+        Switch,
+        "on or off",
+        "Whether the control plane speaks TLS, with the same certificates",
+        |config, text| {
+            config.tls.admin = word(text, SWITCH)?;
+            Some(())
+        },
+        |config| shown(&config.tls.admin, SWITCH),
     ),
     setting!(
         "password_file",
@@ -466,7 +609,7 @@ pub const SETTINGS: &[Setting] = &[
         Switch,
         ANONYMOUS,
         "auto, on or off",
-        "Whether clients that are not authenticated are served: `auto` serves them if `listen` is a loopback address. `off` leaves them handshake, `#authenticate` and `login`",
+        "Whether clients that are not authenticated are served: `auto` serves them if all addresses for clients are loopback addresses. `off` leaves them handshake, `#authenticate` and `login`",
     ),
     number!(
         "auth_default_expiry",
@@ -508,13 +651,32 @@ pub const SETTINGS: &[Setting] = &[
         "on or off",
         "Whether clients may publish",
     ),
+    setting!(
+        "rules_separator",
+        Text,
+        "one character such as . / : - or _",
+        "What parts the segments of channels and procedures in `[[rules]]`",
+        |config, text| {
+            config.rules_separator = separator(text)?;
+            Some(())
+        },
+        |config| config.rules_separator.to_string(),
+    ),
     word!(
         "slow_consumer",
         slow_consumer,
         Text,
         SLOW_CONSUMERS,
-        "close or skip",
-        "What happens to a subscriber whose outbox is full: `close` it, or `skip` publications for it",
+        "close, skip or conflate",
+        "What happens to a subscriber whose outbox is full: `close` it, `skip` publications for it, or `conflate` them: the newest of each channel follows",
+    ),
+    word!(
+        "accept_excess",
+        accept_excess,
+        Text,
+        ACCEPT_EXCESSES,
+        "wait or refuse",
+        "What happens to connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`: they `wait` in the backlog, or are answered 503 (`refuse`)",
     ),
     number!(
         "drain_seconds",
@@ -604,11 +766,52 @@ pub const SETTINGS: &[Setting] = &[
         "Milliseconds for a client to answer a close frame; then the TCP connection is closed",
     ),
     number!(
+        "connections_max",
+        "limits",
+        [limits.connections_max],
+        0 to 4294967295,
+        "Most connections of the whole server; then see `accept_excess`. 0 for no limit beside that of its cores",
+    ),
+    number!(
+        "connections_per_address_max",
+        "limits",
+        [limits.connections_per_address_max],
+        0 to 4294967295,
+        "Most connections of one client's address, all of an IPv6 network of 64 bits counted as one; more are answered 429. Connections of `trusted_proxies` count for the client they name. 0 for no limit",
+    ),
+    number!(
+        "accepts_per_second_max",
+        "limits",
+        [limits.accepts_per_second_max],
+        0 to 4294967295,
+        "Most connections accepted in a second, in equal shares for each core, a tenth of them at once; then see `accept_excess`. 0 for no limit",
+    ),
+    Setting {
+        name: "memory_bytes_max",
+        table: Some("limits"),
+        kind: Kind::TextOrNumber,
+        expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
+        doc: "Bytes of memory from which on new connections are answered 503, until 95 % of it are in use: what the process holds, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit or of the machine's memory",
+        store: |config, text| {
+            config.limits.memory_bytes_max = match text {
+                "off" => MemoryMax::Off,
+                "auto" => MemoryMax::Auto,
+                bytes => MemoryMax::Bytes(number(bytes, 1_048_576, 1_099_511_627_776)?),
+            };
+            Some(())
+        },
+        text: |config| match config.limits.memory_bytes_max {
+            MemoryMax::Off => "off".to_owned(),
+            MemoryMax::Auto => "auto".to_owned(),
+            MemoryMax::Bytes(bytes) => bytes.to_string(),
+        },
+    },
+    number!(
         "connections_per_core_max",
         "limits",
         [limits.connections_per_core_max],
         0 to 4294967295,
-        "Most connections of one core; the rest wait to be accepted. 0 takes what the limit on open files allows",
+        "Most connections of one core; then see `accept_excess`. 0 takes what the limit on open files allows",
     ),
     number!(
         "channels_per_connection_max",
@@ -637,6 +840,55 @@ pub const SETTINGS: &[Setting] = &[
         [limits.outbox_bytes_max],
         1 to 4294967295,
         "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
+    ),
+    number!(
+        "messages_per_second_max",
+        "limits",
+        [limits.messages_per_second_max],
+        0 to 1000000000,
+        "Most messages a second from one connection; over it, it is not read until there is room. 0 for any number",
+    ),
+    number!(
+        "bytes_per_second_max",
+        "limits",
+        [limits.bytes_per_second_max],
+        0 to 1000000000000,
+        "Most bytes a second from one connection; over it, it is not read until there is room. 0 for any number",
+    ),
+    number!(
+        "rate_burst_ms",
+        "limits",
+        [limits.rate_burst] in milliseconds,
+        1 to 3600000,
+        "A connection may send at once what its rates allow in so many milliseconds",
+    ),
+    number!(
+        "rate_grace_ms",
+        "limits",
+        [limits.rate_grace] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds for which a connection may be over its rates before it is closed with 4029; 0 never closes it",
+    ),
+    number!(
+        "idle_timeout_ms",
+        "limits",
+        [limits.idle_timeout] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds without a message in either direction, heartbeats aside, after which a connection is closed with 4030; 0 for any time",
+    ),
+    number!(
+        "channel_name_bytes_max",
+        "limits",
+        [limits.channel_name_bytes_max],
+        1 to 4294967295,
+        "Longest name of a channel in bytes that a client subscribes or publishes to; a longer one is answered with an error",
+    ),
+    number!(
+        "client_calls_max",
+        "limits",
+        [limits.client_calls_max],
+        1 to 4294967295,
+        "Most calls of one client that the application may owe an answer; a further one is answered with an error",
     ),
     number!(
         "logins_waiting_max",
@@ -709,6 +961,7 @@ mod tests {
         for setting in SETTINGS {
             let other = [
                 "2",
+                "/",
                 "other",
                 "/other",
                 "10.0.0.1:1",
@@ -718,6 +971,9 @@ mod tests {
                 "HS512",
                 "debug",
                 "https://other.example",
+                "192.0.2.1",
+                "refuse",
+                "auto",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -798,6 +1054,11 @@ mod tests {
                 "allowed_origins",
                 &["https://example.com", "http://localhost:* null", ""],
                 &["example.com", "*:*", "https://*"],
+            ),
+            (
+                "trusted_proxies",
+                &["10.0.0.0/8, ::1", ""],
+                &["10.0.0.1/8", "localhost", "*"],
             ),
             ("cores", &["auto", "0-1"], &["0"]),
             ("login_path", &["/login", "/a/b"], &["", "login", "/a?b"]),

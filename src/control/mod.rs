@@ -15,9 +15,12 @@
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
+mod connections;
 mod health;
+pub mod memory;
 pub mod reload;
 mod routes;
+mod service_manager;
 mod signals;
 mod stats;
 
@@ -34,9 +37,11 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::cores::mailbox::{CoreHandle, CoreStatus, Order};
+use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use memory::MemoryWatch;
 use reload::Reload;
+use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
 
@@ -53,6 +58,8 @@ pub struct Settings {
     pub reload: Option<Reload>,
     /// What decides who may come in, as the cores were given it.
     pub doors: Arc<Doors>,
+    /// What looks after the memory in use, if there is a limit to it.
+    pub memory: Option<MemoryWatch>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -64,6 +71,16 @@ pub enum SignalsFrom {
     Here,
     /// Whoever embeds the server.
     Elsewhere,
+}
+
+impl SignalsFrom {
+    /// Who handles the signals also talks to the service manager.
+    fn service_manager(self) -> ServiceManager {
+        match self {
+            SignalsFrom::Here => ServiceManager::OfThisProcess,
+            SignalsFrom::Elsewhere => ServiceManager::NotOurs,
+        }
+    }
 }
 
 /// The control plane before it runs.
@@ -198,6 +215,9 @@ impl Control {
             // Ends with the runtime.
             tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
         }
+        let manager = self.settings.signals.service_manager();
+        manager.watch(&self.shared);
+        manager.ready();
         if let Some(exit) = self.until_drain(&mut signals).await {
             return Ok(exit);
         }
@@ -222,16 +242,22 @@ impl Control {
                     return None;
                 }
                 // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
-                _ = look.tick() => if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
-                    error!("a core has ended by itself: this is a bug; ending");
-                    self.shared.order(&Order::Stop);
-                    return Some(Exit::CoreLost);
+                _ = look.tick() => {
+                    if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
+                        error!("a core has ended by itself: this is a bug; ending");
+                        self.shared.order(&Order::Stop);
+                        return Some(Exit::CoreLost);
+                    }
+                    if let Some(memory) = &self.settings.memory {
+                        memory.look(self.shared.connections());
+                    }
                 },
             }
         }
     }
 
     async fn drain(&self, signals: &mut Signals) -> Exit {
+        self.settings.signals.service_manager().stopping();
         let begin = self.shared.clock.now().uptime;
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
@@ -266,10 +292,13 @@ impl Control {
     }
 
     async fn reload(&mut self) {
+        let manager = self.settings.signals.service_manager();
+        manager.reloading();
         match &mut self.settings.reload {
             Some(reload) => reload.run(&self.shared).await,
             None => info!("SIGHUP: there is nothing to reload in this process"),
         }
+        manager.ready();
     }
 }
 
@@ -279,11 +308,11 @@ impl Shared {
     }
 
     fn some_core_stopped(&self) -> bool {
-        self.cores.iter().any(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().any(CoreHandle::has_stopped)
     }
 
     fn all_cores_stopped(&self) -> bool {
-        self.cores.iter().all(|core| core.status() == CoreStatus::Stopped)
+        self.cores.iter().all(CoreHandle::has_stopped)
     }
 
     fn connections(&self) -> u64 {

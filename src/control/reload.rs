@@ -33,7 +33,7 @@ impl Reload {
             let doors = doors
                 .reopen(&loaded.config)?
                 .open_desk(&loaded.config, shared.clock)?;
-            for doubt in &doors.warnings {
+            for doubt in doors.doubts(shared.clock.now().unix_ms) {
                 warn!("{doubt}");
             }
             Ok::<_, DoorsError>(doors)
@@ -64,9 +64,17 @@ const RELOADED: &[&str] = &[
     "auth_algorithm",
     "auth_private_key_file",
     "auth_public_key_file",
-    "password_file",
+    "tls_certificate_files",
+    "tls_key_files",
+    "tls_client_auth",
+    "tls_client_ca_file",
     "origins",
     "allowed_origins",
+    "trusted_proxies",
+    "proxy_protocol",
+    "x_forwarded_for",
+    "password_file",
+    "rules_separator",
 ];
 
 /// The settings that differ and need a restart.

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{Shared, health, stats};
+use super::{Shared, connections, health, stats};
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
@@ -63,6 +63,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/stats", get(statistics))
+        .route("/slow", get(connections::slow))
+        .route("/closed", get(connections::closed))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&shared), authorized))
@@ -112,6 +114,8 @@ Ringcast control plane
 /healthz   200 while the process and all of its cores live
 /readyz    200 while clients are accepted, 503 while starting or draining
 /stats     counters and settings, as JSON
+/slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
+/closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
 ";
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

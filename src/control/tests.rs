@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::config::secret::Secret;
-use crate::cores::mailbox::{Mailbox, mailbox};
+use crate::cores::mailbox::{CoreStatus, Mailbox, mailbox};
 
 /// A core that only has a mailbox.
 struct FakeCore {
@@ -58,6 +58,7 @@ fn run(config: Config) -> Running {
         signals: SignalsFrom::Elsewhere,
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
+        memory: None,
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -1,22 +1,64 @@
-//! New sockets: from the listener, or from a core that had more luck.
+//! New sockets: from the listeners, or from a core that had more luck.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Interest, Token};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 
 use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
-use crate::config::limits::Limit;
+use crate::config::limits::{AcceptExcess, Limit};
+use crate::config::tls::OnListen;
+use crate::http::Refusal;
+use crate::transport::listener;
 
-use super::Core;
+use super::admission::Entry;
+use super::balance::NoRoom;
 use super::connection::Phase;
+use super::{Core, preface};
 
-/// Whether the listener may have more to give.
+/// Which port a socket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Port {
+    /// That of `listen`.
+    Main,
+    /// That of `tls_listen`.
+    Tls,
+}
+
+/// The ports, and what is spoken on them.
+#[derive(Clone, Debug)]
+pub(crate) struct Ports {
+    /// The address of `listen`.
+    pub(crate) main: SocketAddr,
+    /// What is spoken there.
+    pub(crate) main_tls: OnListen,
+    /// The address of `tls_listen`, where TLS is spoken.
+    pub(crate) tls: Option<SocketAddr>,
+}
+
+/// The listeners of one core.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    open: Vec<Listener>,
+    /// The one to ask next, so that a storm at one port does not keep others out.
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    port: Port,
+    /// Whether it may have more to give.
+    is_ready: bool,
+}
+
+/// Whether the listeners may have more to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepting {
     /// Not before the poll says so.
@@ -45,6 +87,9 @@ impl<A: App> Core<A> {
 
     /// Accepts what the kernel has already completed for this listener, before it is closed for good.
     pub(super) fn accept_the_last(&mut self) {
+        for listener in &mut self.listeners.open {
+            listener.is_ready = true;
+        }
         self.accepting = Accepting::Ready;
         for _ in 0..LAST_ACCEPTS_MAX {
             if self.accepting != Accepting::Ready {
@@ -54,72 +99,145 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn accept_one(&mut self) {
-        let Some(listener) = &self.listener else {
-            self.accepting = Accepting::Waiting;
-            return;
-        };
-        if self.loads.least() >= self.connections_max {
-            self.pause_accepting(Limit::ConnectionsPerCore);
-            return;
+    /// The poll says that a listener has something to give.
+    pub(super) fn listener_ready(&mut self, token: Token) {
+        for listener in &mut self.listeners.open {
+            listener.is_ready |= listener.port.token() == token;
         }
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                self.metrics.accepts.add(1);
-                self.place(stream, peer);
-            }
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::EAGAIN) => self.accepting = Accepting::Waiting,
-                Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.pause_accepting(Limit::Descriptors);
-                }
-                // The client has gone before it was accepted: the next one, please (accept(2), "Error handling").
-                Some(
-                    Errno::ECONNABORTED
-                    | Errno::EINTR
-                    | Errno::EPROTO
-                    | Errno::ENETDOWN
-                    | Errno::ENOPROTOOPT
-                    | Errno::EHOSTDOWN
-                    | Errno::EHOSTUNREACH
-                    | Errno::ENETUNREACH
-                    | Errno::ETIMEDOUT,
-                ) => {}
-                // Something that the next attempt would meet again.
-                _ => self.pause_accepting(Limit::Descriptors),
-            },
+        if self.accepting == Accepting::Waiting {
+            self.accepting = Accepting::Ready;
         }
     }
 
-    fn pause_accepting(&mut self, limit: Limit) {
+    fn accept_one(&mut self) {
+        if !self.listeners.has_ready() {
+            self.accepting = Accepting::Waiting;
+            return;
+        }
+        let place = self.find_place();
+        if let Err(Full { limit, until }) = place
+            && self.accept_excess == AcceptExcess::Wait
+        {
+            self.metrics.limit_hit(limit);
+            self.accepting = Accepting::Paused(until);
+            return;
+        }
+        let Some(listener) = self.listeners.next_ready() else {
+            return;
+        };
+        let (port, accepted) = (listener.port, listener.socket.accept());
+        if let Err(error) = &accepted {
+            listener.is_ready = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        match (accepted, place) {
+            (Ok((stream, peer)), Ok(core)) => {
+                self.metrics.accepts.add(1);
+                self.let_in(stream, peer, port, core);
+            }
+            (Ok((stream, _)), Err(Full { limit, .. })) => {
+                self.metrics.accepts.add(1);
+                self.turn_away(stream, port, limit, &Refusal::Busy);
+            }
+            (Err(error), place) => {
+                if let Ok(core) = place {
+                    self.loads.give_back(core);
+                    self.pace.take_back();
+                }
+                self.accept_failed(&error);
+            }
+        }
+    }
+
+    /// A place for one more connection, on the core whose number it is.
+    fn find_place(&mut self) -> Result<usize, Full> {
+        let pause = self.now.uptime + ACCEPT_PAUSE;
+        let core = self.loads.assign(self.connections_max).map_err(|room| Full {
+            limit: match room {
+                NoRoom::Server => Limit::Connections,
+                NoRoom::Core => Limit::ConnectionsPerCore,
+            },
+            until: pause,
+        })?;
+        self.pace.pass(self.now.uptime).map_err(|until| {
+            self.loads.give_back(core);
+            Full {
+                limit: Limit::AcceptRate,
+                until,
+            }
+        })?;
+        Ok(core)
+    }
+
+    /// Takes a socket in for which there is a place.
+    fn let_in(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
+        if self.admission.memory_is_full() {
+            self.loads.give_back(core);
+            self.turn_away(stream, port, Limit::Memory, &Refusal::Busy);
+        } else {
+            self.place(stream, peer, port, core);
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        match error.raw_os_error().map(Errno::from_raw) {
+            // The other listener may have more.
+            Some(Errno::EAGAIN) => {}
+            // The client has gone before it was accepted: the next one, please (accept(2), "Error handling").
+            Some(
+                Errno::ECONNABORTED
+                | Errno::EINTR
+                | Errno::EPROTO
+                | Errno::ENETDOWN
+                | Errno::ENOPROTOOPT
+                | Errno::EHOSTDOWN
+                | Errno::EHOSTUNREACH
+                | Errno::ENETUNREACH
+                | Errno::ETIMEDOUT,
+            ) => {}
+            // No room (EMFILE, ENFILE, ENOBUFS, ENOMEM), or something else that the next attempt would meet again.
+            _ => {
+                self.metrics.limit_hit(Limit::Descriptors);
+                self.accepting = Accepting::Paused(self.now.uptime + ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    /// Answers a socket for which there is no room; where TLS is spoken there is nobody to read it.
+    fn turn_away(&mut self, stream: TcpStream, port: Port, limit: Limit, refusal: &Refusal) {
         self.metrics.limit_hit(limit);
-        self.accepting = Accepting::Paused(self.now.uptime + ACCEPT_PAUSE);
+        if self.ports.speak(port) == OnListen::Only {
+            return;
+        }
+        self.metrics.http_answers.add(1);
+        self.turned_away.add(stream, refusal, self.now.uptime);
     }
 
     /// Keeps the socket, or hands it to the lightest core.
-    fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let core = self.loads.assign();
+    fn place(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
         if core != self.id.index() {
-            if self.hand_over.send(core, &stream).is_ok() {
+            if self.hand_over.send(core, &stream, port as u8).is_ok() {
                 self.metrics.hand_overs_sent.add(1);
                 return;
             }
-            self.loads.keep(core);
+            if !self.loads.keep(core, self.connections_max) {
+                self.turn_away(stream, port, Limit::ConnectionsPerCore, &Refusal::Busy);
+                return;
+            }
         }
-        self.adopt(stream, peer.into());
+        self.adopt(stream, peer.into(), port);
     }
 
     /// Takes in what other cores have sent.
     pub(super) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.hand_over.receive() {
-                Ok(stream) => {
+                Ok((stream, port)) => {
                     self.metrics.hand_overs_received.add(1);
                     // Who has gone already has no address any more.
                     let peer = stream
                         .peer_addr()
                         .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
-                    self.adopt(stream, peer);
+                    self.adopt(stream, peer, Port::of_byte(port));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.hand_overs_waiting = false;
@@ -134,8 +252,25 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn adopt(&mut self, stream: TcpStream, client: ClientAddress) {
-        let phase = Phase::begin(self.now.uptime, &self.limits);
+    fn adopt(&mut self, stream: TcpStream, client: ClientAddress, port: Port) {
+        // One of a trusted proxy is another's, and counted when it is known whose.
+        let counted = match self.lent.doors.proxies.trusted.contain(&client) {
+            true => Entry::Uncounted,
+            false => self.admission.enter(&client),
+        };
+        if counted == Entry::Refused {
+            self.loads.end();
+            self.turn_away(
+                stream,
+                port,
+                Limit::ConnectionsPerAddress,
+                &Refusal::TooManyConnections,
+            );
+            return;
+        }
+        let is_counted = counted == Entry::Counted;
+        let has_preface = preface::is_expected(&self.lent.doors, &client);
+        let phase = Phase::begin(self.now.uptime, port, has_preface, &self.limits);
         let registry = self.poll.registry();
         let registered = self.connections.insert(stream, client, phase, |stream, id| {
             // Once, for both: an edge costs nothing while there is nothing to write.
@@ -145,8 +280,14 @@ impl<A: App> Core<A> {
             // The system has no memory for one more watch; the socket is closed.
             self.metrics.limit_hit(Limit::Descriptors);
             self.loads.end();
+            if is_counted {
+                self.admission.leave(&client);
+            }
             return;
         };
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.is_counted = is_counted;
+        }
         self.metrics.connections.set(self.connections.len() as u64);
         self.arm(id);
         if let Some(draining) = &mut self.draining {
@@ -155,8 +296,81 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The listener's place in the poll.
+impl Port {
+    const fn token(self) -> Token {
+        match self {
+            Port::Main => LISTENER,
+            Port::Tls => TLS_LISTENER,
+        }
+    }
+
+    const fn of_byte(byte: u8) -> Port {
+        if byte == Port::Tls as u8 {
+            Port::Tls
+        } else {
+            Port::Main
+        }
+    }
+}
+
+impl Ports {
+    /// What is spoken on a port.
+    pub(super) fn speak(&self, port: Port) -> OnListen {
+        match port {
+            Port::Main => self.main_tls,
+            Port::Tls => OnListen::Only,
+        }
+    }
+}
+
+impl Listeners {
+    /// Listens on all ports.
+    pub(super) fn open(ports: &Ports, backlog: i32, registry: &Registry) -> io::Result<Listeners> {
+        let wanted = [(Some(ports.main), Port::Main), (ports.tls, Port::Tls)];
+        let open = wanted.into_iter().filter_map(|(address, port)| {
+            address.map(|address| {
+                let mut socket = listener::listen(address, backlog)?;
+                registry.register(&mut socket, port.token(), Interest::READABLE)?;
+                Ok(Listener {
+                    socket,
+                    port,
+                    is_ready: false,
+                })
+            })
+        });
+        let open = open.collect::<io::Result<_>>()?;
+        Ok(Listeners { open, next: 0 })
+    }
+
+    /// Stops listening.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    fn has_ready(&self) -> bool {
+        self.open.iter().any(|listener| listener.is_ready)
+    }
+
+    fn next_ready(&mut self) -> Option<&mut Listener> {
+        let count = self.open.len();
+        let index = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|&index| self.open[index].is_ready)?;
+        self.next = index + 1;
+        Some(&mut self.open[index])
+    }
+}
+
+/// Why nobody may come now.
+struct Full {
+    limit: Limit,
+    /// When to look again.
+    until: Uptime,
+}
+
+/// The places of the listeners in the poll.
 pub(super) const LISTENER: Token = Token(usize::MAX);
+pub(super) const TLS_LISTENER: Token = Token(usize::MAX - 3);
 /// The waker's.
 pub(crate) const WAKER: Token = Token(usize::MAX - 1);
 /// The receiving end of hand-overs.

@@ -4,8 +4,10 @@
 //! number of connections it has or has been sent; a core that accepts while another is lighter hands the socket on.
 //! The acceptor raises the load of the core it chose at once, so that sockets still on their way count.
 //!
+//! A place is taken before the socket is accepted, so that no core has more than it may, nor have all together.
+//!
 //! A core that drains closes its load: nobody chooses it any more, and while sockets are on their way to it, it is not
-//! empty. Closing and choosing are both one addition to the same atomic, so that one of the two sees the other.
+//! empty. Closing and choosing change the same atomic, so that one of the two sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,55 +17,131 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) struct Loads {
     own: usize,
     all: Arc<[Load]>,
+    /// Connections of all cores together, if there is a limit to them.
+    together: Option<Arc<Together>>,
 }
 
 /// Written by every core that accepts and by the core that closes; read when accepting. Relaxed: a count that is a
-/// moment old costs one connection of balance, nothing else.
+/// moment old costs one connection of balance, and a limit is met by exchanging exactly the count that was compared
+/// with it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Load(AtomicU32);
 
+/// Written as [`Load`] is, and exact for the same reason.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Together {
+    count: AtomicU32,
+    max: u32,
+}
+
+/// There is no room for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// On no core.
+    Core,
+    /// In the whole server.
+    Server,
+}
+
 impl Loads {
-    /// One for each core.
-    pub(crate) fn new(cores: usize) -> Vec<Loads> {
+    /// One for each core; 0 for any number of connections together.
+    pub(crate) fn new(cores: usize, connections_max: u32) -> Vec<Loads> {
         let all: Arc<[Load]> = (0..cores).map(|_| Load::default()).collect();
+        let together = (connections_max > 0).then(|| {
+            Arc::new(Together {
+                count: AtomicU32::new(0),
+                max: connections_max,
+            })
+        });
         (0..cores)
             .map(|own| Loads {
                 own,
                 all: Arc::clone(&all),
+                together: together.clone(),
             })
             .collect()
     }
 
-    /// Chooses the core for one more connection and counts it there: this core, unless another has fewer.
-    pub(super) fn assign(&self) -> usize {
-        let mut chosen = self.own;
-        let mut least = self.load(self.own);
+    /// Chooses the core for one more connection and counts it there: this core, unless another has fewer. None may have
+    /// more than `per_core_max`, and never has.
+    ///
+    /// # Errors
+    /// Which limit is met.
+    pub(super) fn assign(&self, per_core_max: u32) -> Result<usize, NoRoom> {
+        if let Some(together) = &self.together {
+            let one_more = |count| (count < together.max).then_some(count + 1);
+            if together
+                .count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+                .is_err()
+            {
+                return Err(NoRoom::Server);
+            }
+        }
+        loop {
+            let (chosen, least) = self.lightest();
+            // One that drains is heavier than any may be.
+            if least >= per_core_max {
+                self.count_out();
+                return Err(NoRoom::Core);
+            }
+            let load = &self.all[chosen].0;
+            if load
+                .compare_exchange(least, least + 1, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
+                return Ok(chosen);
+            }
+            // Another core has chosen the same, or it has begun to drain.
+        }
+    }
+
+    /// Gives back a place for which nobody came.
+    pub(super) fn give_back(&self, core: usize) {
+        self.all[core].0.fetch_sub(1, Ordering::Relaxed);
+        self.count_out();
+    }
+
+    fn lightest(&self) -> (usize, u32) {
+        let (mut chosen, mut least) = (self.own, self.load(self.own));
         // Start behind the own place, so that cores that accept at the same moment choose different equals.
         for step in 1..self.all.len() {
             let other = (self.own + step) % self.all.len();
-            if self.load(other) < least {
-                (chosen, least) = (other, self.load(other));
+            let load = self.load(other);
+            if load < least {
+                (chosen, least) = (other, load);
             }
         }
-        let before = self.all[chosen].0.fetch_add(1, Ordering::Relaxed);
-        if before >= CLOSED && chosen != self.own {
-            // It has begun to drain since we looked, and may not wait for this socket.
-            self.keep(chosen);
-            return self.own;
-        }
-        chosen
+        (chosen, least)
     }
 
-    /// Moves a connection that was assigned to `core` but could not be sent there to this core.
-    pub(super) fn keep(&self, core: usize) {
-        self.all[self.own].0.fetch_add(1, Ordering::Relaxed);
+    fn count_out(&self) {
+        if let Some(together) = &self.together {
+            together.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves a connection that was assigned to `core` but could not be sent there to this core. False if this one has no
+    /// room for it; then its place is given back.
+    pub(super) fn keep(&self, core: usize, per_core_max: u32) -> bool {
+        let one_more = |load| (load < per_core_max).then_some(load + 1);
+        let own = &self.all[self.own].0;
+        if own
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_err()
+        {
+            self.give_back(core);
+            return false;
+        }
         self.all[core].0.fetch_sub(1, Ordering::Relaxed);
+        true
     }
 
     /// Counts the end of a connection of this core.
     pub(super) fn end(&self) {
-        self.all[self.own].0.fetch_sub(1, Ordering::Relaxed);
+        self.give_back(self.own);
     }
 
     /// Has no core choose this one any more.
@@ -74,12 +152,6 @@ impl Loads {
     /// Whether this core is closed, has no connection, and none is on its way to it.
     pub(super) fn is_closed_and_empty(&self) -> bool {
         self.load(self.own) == CLOSED
-    }
-
-    /// The least load of any core. Cores that accept at the same moment may find the same last place below a limit, which
-    /// then is exceeded by one connection for each of them; descriptor tables have more to spare than that.
-    pub(super) fn least(&self) -> u32 {
-        (0..self.all.len()).map(|core| self.load(core)).min().unwrap_or(0)
     }
 
     fn load(&self, core: usize) -> u32 {
@@ -94,35 +166,79 @@ const CLOSED: u32 = 1 << 31;
 mod tests {
     use super::*;
 
+    const MANY: u32 = 1000;
+
+    fn assigned(loads: &Loads) -> usize {
+        loads.assign(MANY).unwrap()
+    }
+
     #[test]
     fn a_closed_core_is_chosen_by_nobody_and_waits_for_what_was_on_its_way() {
-        let cores = Loads::new(2);
-        assert_eq!((cores[0].assign(), cores[0].assign()), (0, 1));
+        let cores = Loads::new(2, 0);
+        assert_eq!((assigned(&cores[0]), assigned(&cores[0])), (0, 1));
         cores[1].close();
         assert!(!cores[1].is_closed_and_empty(), "one is on its way");
-        assert_eq!([cores[0].assign(), cores[0].assign()], [0, 0]);
+        assert_eq!([assigned(&cores[0]), assigned(&cores[0])], [0, 0]);
         cores[1].end();
         assert!(cores[1].is_closed_and_empty());
         assert!(!cores[0].is_closed_and_empty(), "it is not closed");
+        cores[0].close();
+        assert_eq!(cores[0].assign(MANY), Err(NoRoom::Core));
     }
 
     #[test]
     fn whichever_core_accepts_the_loads_stay_equal() {
-        let cores = Loads::new(4);
+        let cores = Loads::new(4, 0);
         // All luck on one core.
-        let chosen: Vec<usize> = (0..100).map(|_| cores[2].assign()).collect();
+        let chosen: Vec<usize> = (0..100).map(|_| assigned(&cores[2])).collect();
         for core in 0..4 {
             assert_eq!(chosen.iter().filter(|&&c| c == core).count(), 25);
         }
         cores[1].end();
-        assert_eq!(cores[3].assign(), 1, "the place that was freed is filled first");
+        assert_eq!(assigned(&cores[3]), 1, "the place that was freed is filled first");
     }
 
     #[test]
     fn a_connection_that_cannot_be_sent_counts_where_it_stays() {
-        let cores = Loads::new(2);
-        assert_eq!((cores[0].assign(), cores[0].assign()), (0, 1));
-        cores[0].keep(1);
-        assert_eq!(cores[0].assign(), 1);
+        let cores = Loads::new(2, 0);
+        assert_eq!((assigned(&cores[0]), assigned(&cores[0])), (0, 1));
+        assert!(cores[0].keep(1, 2));
+        assert_eq!(assigned(&cores[0]), 1);
+        assert!(!cores[0].keep(1, 2), "it would be one too many");
+        assert_eq!(assigned(&cores[0]), 1);
+    }
+
+    #[test]
+    fn places_are_given_up_to_the_limits_and_again_when_one_is_free() {
+        let cores = Loads::new(2, 3);
+        assert_eq!((cores[0].assign(1), cores[0].assign(1)), (Ok(0), Ok(1)));
+        assert_eq!(cores[1].assign(1), Err(NoRoom::Core));
+        assert!(cores[1].assign(2).is_ok(), "who found no core has left no trace");
+        assert_eq!(cores[0].assign(2), Err(NoRoom::Server));
+        cores[1].end();
+        assert!(cores[0].assign(2).is_ok());
+        assert_eq!(cores[0].assign(2), Err(NoRoom::Server));
+        cores[0].give_back(0);
+        assert!(cores[0].assign(2).is_ok());
+    }
+
+    #[test]
+    fn cores_that_accept_at_once_exceed_no_limit() {
+        for (per_core_max, connections_max, most) in [(100, 0, 400), (1000, 250, 250), (100, 250, 250)] {
+            let cores = Loads::new(4, connections_max);
+            let taken: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = cores
+                    .iter()
+                    .map(|loads| {
+                        scope.spawn(|| (0..1000).filter(|_| loads.assign(per_core_max).is_ok()).count())
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            assert_eq!(taken, most);
+            for core in 0..4 {
+                assert!(cores[0].load(core) <= per_core_max);
+            }
+        }
     }
 }

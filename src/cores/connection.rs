@@ -7,15 +7,15 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! Between a request and its answer over HTTP there may be LoggingIn, while the login desk is asked.
-//! A FIN of the peer finds what is still in the outbox: then the way to "dropped" leads through Emptying.
+//! Behind a proxy that announces its clients, Preface comes before Request. Between a request and its answer over HTTP
+//! there may be LoggingIn, while the login desk is asked. A FIN of the peer finds what is still in the outbox: then the
+//! way to "dropped" leads through Emptying.
 //!
 //! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
 //!
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
 use mio::Token;
-use mio::net::TcpStream;
 
 use crate::broker::Sequence;
 use crate::client::ClientAddress;
@@ -23,8 +23,12 @@ use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
+use crate::transport::stream::Stream;
 use crate::websocket::message::Receiver;
 
+use super::accept::Port;
+use super::account::{Account, Opened};
+use super::meter::{Measures, Meter};
 use super::outbox::Outbox;
 
 /// Names one connection of a core, also after its place has been given to another.
@@ -37,10 +41,13 @@ pub(super) struct ConnectionId {
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     /// Who is at the other end.
     pub(super) client: ClientAddress,
+    pub(super) opened: Opened,
+    /// Whether it is one of those that are counted for its address.
+    pub(super) is_counted: bool,
     /// When the wheel will visit it.
     pub(super) armed: Uptime,
     /// Which list of outboxes to flush it is in.
@@ -51,10 +58,15 @@ pub(super) struct Connection {
     pub(super) unfinished: bool,
     /// Whether it is not read because its outbox is full of replies.
     pub(super) held_back: bool,
+    /// Whether it is not read because it is over a rate: its meter is paused.
+    pub(super) limited: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,
     pub(super) stalled: Option<Box<Stalled>>,
+    pub(super) account: Account,
+    /// While open, and if a limit of it is on.
+    pub(super) meter: Option<Box<Meter>>,
     pub(super) phase: Phase,
 }
 
@@ -72,9 +84,15 @@ pub(super) enum Lane {
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// The header in which a proxy names its client is not complete.
+    Preface {
+        deadline: Uptime,
+        port: Port,
+    },
     /// The request head is not complete.
     Request {
         deadline: Uptime,
+        port: Port,
         /// Whether a client that waits for leave to send a body has it.
         told_to_go_on: bool,
     },
@@ -204,7 +222,10 @@ impl Stalled {
 impl Connection {
     /// Whether it must not be read now.
     pub(super) fn is_paused(&self) -> bool {
-        self.held_back || self.stalled.is_some() || matches!(self.phase, Phase::Emptying { .. })
+        self.held_back
+            || self.limited
+            || self.stalled.is_some()
+            || matches!(self.phase, Phase::Emptying { .. })
     }
 
     /// Bytes that it has been decided to send and that have not left.
@@ -213,30 +234,47 @@ impl Connection {
     }
 
     /// When it wants to be looked at.
-    pub(super) fn deadline(&self, settings: &session::Settings) -> Uptime {
+    pub(super) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
-            Phase::Request { deadline, .. }
+            Phase::Preface { deadline, .. }
+            | Phase::Request { deadline, .. }
             | Phase::LoggingIn { deadline, .. }
             | Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
-            Phase::Open(open) => open.session.next_deadline(settings),
+            Phase::Open(open) => {
+                let deadline = open.session.next_deadline(settings);
+                match &self.meter {
+                    None => deadline,
+                    Some(meter) => deadline.min(meter.deadline(measures)),
+                }
+            }
         }
     }
 }
 
 impl Phase {
     /// The phase of a socket that has just come.
-    pub(super) fn begin(now: Uptime, limits: &Limits) -> Phase {
+    pub(super) fn begin(now: Uptime, port: Port, has_preface: bool, limits: &Limits) -> Phase {
+        let deadline = now + limits.request_timeout;
+        match has_preface {
+            true => Phase::Preface { deadline, port },
+            false => Phase::request(deadline, port),
+        }
+    }
+
+    /// The phase in which the first byte of a request is awaited.
+    pub(super) fn request(deadline: Uptime, port: Port) -> Phase {
         Phase::Request {
-            deadline: now + limits.request_timeout,
+            deadline,
+            port,
             told_to_go_on: false,
         }
     }
 }
 
-// As many as there are clients. The client's address is 18 of them: who it is must be known as long as it is here. A
-// chunk of them (`slab.rs`) is 68 KiB, of which the allocator makes 72: 8 bytes more for each. A build with debug
-// assertions has 8 bytes more, of mio's.
-const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 144 } else { 136 });
+// As many as there are clients. Who it is must be known as long as it is here, so the client's address is 18 of them; a
+// pointer to its TLS is 8; 36 are what it has sent and received and when it came: counted here, in lines that a delivery
+// and a flush touch anyway, rather than in a table of their own. A build with debug assertions has 8 bytes more, of mio's.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

@@ -7,7 +7,8 @@
 //! Invariants
 //! 1. Every connection with bytes in its outbox is in the list of its lane, or its outbox is blocked, its lane is
 //!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
-//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked.
+//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked, `conflated_bytes` of
+//!    what waits behind them.
 //! 3. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
 //!    list is being walked.
 
@@ -22,9 +23,12 @@ use crate::config::limits::{Limit, SlowConsumer};
 use crate::decision::CloseReason;
 use crate::metrics::block::CoreMetrics;
 use crate::slab::Slab;
+use crate::transport::stream::Stream;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, OpCode};
 
+use super::account::{Account, Opened};
+use super::conflated::{Conflated, Conflation};
 use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 
@@ -32,8 +36,12 @@ use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
 #[derive(Debug)]
 pub(super) struct Connections {
     slab: Slab<Connection>,
+    /// The time of this turn.
+    pub(super) now: Uptime,
     generation: u32,
     pool: Pool,
+    /// What is being encrypted; nothing without TLS.
+    records: Vec<u8>,
     /// The lane of what is sent now.
     pub(super) lane: Lane,
     prompt: Vec<u32>,
@@ -45,6 +53,7 @@ pub(super) struct Connections {
     pub(super) resumed: Vec<ConnectionId>,
     queued_bytes: usize,
     unflushed_bytes: usize,
+    conflated_bytes: usize,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
     metrics: Arc<CoreMetrics>,
@@ -59,8 +68,10 @@ impl Connections {
     ) -> Connections {
         Connections {
             slab: Slab::new(),
+            now: Uptime::default(),
             generation: 0,
             pool: Pool::default(),
+            records: Vec::new(),
             lane: Lane::Prompt,
             prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: VecDeque::new(),
@@ -69,6 +80,7 @@ impl Connections {
             resumed: Vec::new(),
             queued_bytes: 0,
             unflushed_bytes: 0,
+            conflated_bytes: 0,
             outbox_bytes_max: outbox_bytes_max as usize,
             slow_consumer,
             metrics,
@@ -98,17 +110,22 @@ impl Connections {
         let id = ConnectionId::new(index, self.generation);
         register(&mut stream, id)?;
         self.slab.insert(Connection {
-            stream,
+            stream: Stream::plain(stream),
             id,
             client,
+            opened: Opened::at(self.now),
+            is_counted: false,
             armed: Uptime::NEVER,
             lane: Lane::Idle,
             unread: false,
             unfinished: false,
             held_back: false,
+            limited: false,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
             stalled: None,
+            account: Account::default(),
+            meter: None,
             phase,
         });
         Ok(id)
@@ -119,9 +136,20 @@ impl Connections {
         if self.get(id).is_some()
             && let Some(mut connection) = self.slab.remove(id.index() as usize)
         {
+            connection.stream.part();
             self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
         }
+    }
+
+    /// One more than the highest index that a connection may have now.
+    pub(super) fn places(&self) -> u32 {
+        u32::try_from(self.slab.places()).unwrap_or(u32::MAX)
+    }
+
+    /// The connection that has this index now.
+    pub(super) fn at(&self, index: u32) -> Option<&Connection> {
+        self.slab.get(index as usize)
     }
 
     /// The id of the connection that has this index now.
@@ -146,9 +174,13 @@ impl Connections {
     /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
     /// are not read any more once it is full, and late answers, which end it (`turn.rs`).
     pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
-        self.metrics.messages_sent.add(u64::from(!opcode.is_control()));
-        self.queue(id, |outbox, pool| {
-            outbox.push(pool, |bytes| frame::write(bytes, opcode, payload))
+        let messages = u64::from(!opcode.is_control());
+        self.metrics.messages_sent.add(messages);
+        self.queue(id, |connection, pool| {
+            connection.account.messages_out += messages;
+            connection
+                .outbox
+                .push(pool, |bytes| frame::write(bytes, opcode, payload));
         });
     }
 
@@ -167,13 +199,14 @@ impl Connections {
             return texts.count();
         }
         let mut count = 0;
-        self.queue(id, |outbox, pool| {
-            outbox.push(pool, |bytes| {
+        self.queue(id, |connection, pool| {
+            connection.outbox.push(pool, |bytes| {
                 for text in texts {
                     frame::write(bytes, OpCode::Text, text);
                     count += 1;
                 }
             });
+            connection.account.messages_out += count as u64;
         });
         self.metrics.messages_sent.add(count as u64);
         count
@@ -181,15 +214,22 @@ impl Connections {
 
     /// Queues a close frame.
     pub(super) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
-        self.queue(id, |outbox, pool| outbox.push(pool, |bytes| close.write(bytes)));
+        self.queue(id, |connection, pool| {
+            connection.outbox.push(pool, |bytes| close.write(bytes));
+        });
     }
 
     /// Queues the response head.
     pub(super) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.queue(id, |outbox, pool| outbox.push_head(pool, write));
+        self.queue(id, |connection, pool| connection.outbox.push_head(pool, write));
     }
 
-    fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Outbox, &mut Pool)) {
+    /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
+    pub(super) fn send_records(&mut self, id: ConnectionId) {
+        self.queue(id, |connection, pool| connection.outbox.push(pool, |_| {}));
+    }
+
+    fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Connection, &mut Pool)) {
         let Some(connection) = self
             .slab
             .get_mut(id.index() as usize)
@@ -198,13 +238,17 @@ impl Connections {
             return;
         };
         let before = connection.outbox.len();
-        push(&mut connection.outbox, &mut self.pool);
+        push(connection, &mut self.pool);
         let after = connection.outbox.len();
         self.queued_bytes += after - before;
         if !connection.outbox.is_blocked() {
             self.unflushed_bytes += after - before;
         }
-        if after > self.outbox_bytes_max && !connection.held_back {
+        // Who is closing is asked for nothing but its close frame.
+        if after > self.outbox_bytes_max
+            && !connection.held_back
+            && matches!(connection.phase, Phase::Open(_))
+        {
             connection.held_back = true;
             self.metrics.limit_hit(Limit::OutboxReplies);
         }
@@ -218,14 +262,14 @@ impl Connections {
         buffers.min(bytes.div_ceil(frame_bytes.max(1)))
     }
 
-    /// Queues a publication, already a whole frame, for each of `subscribers`; returns how many took it. Those whose
-    /// outbox is full are skipped or put on the list of those that end.
-    pub(super) fn deliver(&mut self, subscribers: &[u32], frame: &[u8]) -> u64 {
+    /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
+    /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
+    pub(super) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
         let mut taken = 0;
         for &index in subscribers {
             let mut connection = &mut self.slab[index as usize];
             if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
-                if !self.make_room(index, frame.len()) {
+                if !self.make_room(index, channel, frame) {
                     continue;
                 }
                 connection = &mut self.slab[index as usize];
@@ -233,6 +277,7 @@ impl Connections {
             connection
                 .outbox
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
+            connection.account.messages_out += 1;
             self.queued_bytes += frame.len();
             if !connection.outbox.is_blocked() {
                 self.unflushed_bytes += frame.len();
@@ -250,24 +295,81 @@ impl Connections {
 
     /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
     /// policy has been carried out.
-    fn make_room(&mut self, index: u32, frame_bytes: usize) -> bool {
+    fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
         let blocked = self.slab[index as usize].outbox.is_blocked();
         if !blocked {
             // A burst within one turn: the socket has not been asked yet.
             self.flush_one(index);
             let outbox = &self.slab[index as usize].outbox;
-            if outbox.takes(frame_bytes, self.outbox_bytes_max) {
+            if outbox.takes(frame.len(), self.outbox_bytes_max) {
                 return true;
             }
         }
         self.metrics.limit_hit(Limit::OutboxBytes);
         match self.slow_consumer {
             SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
+            SlowConsumer::Conflate => self.conflate(index, channel, frame),
             SlowConsumer::Close => self
                 .ending
                 .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
         }
         false
+    }
+
+    /// Keeps a publication as the newest of its channel until the outbox has been sent.
+    fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
+        let bytes_max = self.outbox_bytes_max;
+        let connection = &mut self.slab[index as usize];
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        match connection.outbox.conflate(channel, frame, bytes_max) {
+            Conflation::Added => {}
+            Conflation::Replaced => self.metrics.publications_conflated.add(1),
+            Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
+        }
+        self.conflated_bytes += conflated_bytes(&connection.outbox);
+    }
+
+    /// Whether publications for a connection wait behind its outbox.
+    pub(super) fn is_conflating(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.outbox.conflated().is_some())
+    }
+
+    /// Drops the publication that waits of a channel: the subscription has ended.
+    pub(super) fn forget_conflated(&mut self, id: ConnectionId, channel: u32) {
+        if let Some(connection) = self.slab.get_mut(id.index() as usize)
+            && connection.id == id
+        {
+            self.conflated_bytes -= conflated_bytes(&connection.outbox);
+            connection.outbox.forget_conflated(channel);
+            self.conflated_bytes += conflated_bytes(&connection.outbox);
+        }
+    }
+
+    /// Queues what waits behind the outbox of a connection that ends, since nothing may follow its close frame; or drops
+    /// it, if there is no more to be sent.
+    pub(super) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
+        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
+            return;
+        };
+        if connection.id != id || connection.outbox.conflated().is_none() {
+            return;
+        }
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        if !send {
+            connection.outbox.forget_all_conflated();
+            return;
+        }
+        let before = connection.outbox.len();
+        let count = connection.outbox.settle_conflated() as u64;
+        let queued = connection.outbox.len() - before;
+        self.queued_bytes += queued;
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += queued;
+        }
+        connection.account.messages_out += count;
+        self.metrics.messages_sent.add(count);
+        self.metrics.deliveries.add(count);
     }
 
     /// Forgets what has not begun to leave, to make room for the close frame.
@@ -277,6 +379,7 @@ impl Connections {
         };
         let before = connection.outbox.len();
         let blocked = connection.outbox.is_blocked();
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
         connection.outbox.discard_unsent_frames(&mut self.pool);
         let discarded = before - connection.outbox.len();
         self.queued_bytes -= discarded;
@@ -322,7 +425,8 @@ impl Connections {
                 break;
             }
         }
-        self.metrics.outbox_bytes.set(self.queued_bytes as u64);
+        let waiting = self.queued_bytes + self.conflated_bytes;
+        self.metrics.outbox_bytes.set(waiting as u64);
     }
 
     /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
@@ -364,42 +468,70 @@ impl Connections {
             return;
         }
         self.unflushed_bytes -= connection.outbox.len();
-        match connection.outbox.flush(&mut connection.stream, &mut self.pool) {
+        let Stream { socket, tls } = &mut connection.stream;
+        let flushed = match tls {
+            None => connection.outbox.flush(socket, &mut self.pool),
+            Some(tls) => {
+                let mut writer = tls.writer(socket, &mut self.records);
+                let flushed = connection.outbox.flush(&mut writer, &mut self.pool);
+                connection.outbox.hold(tls.held());
+                flushed
+            }
+        };
+        match flushed {
             Ok((written, flush)) => {
                 self.queued_bytes -= written;
                 self.metrics.bytes_sent.add(written as u64);
+                connection.account.bytes_out += written as u64;
                 if connection.held_back && connection.outbox.len() <= self.outbox_bytes_max / 2 {
                     connection.held_back = false;
                     self.resumed.push(connection.id);
                 }
-                if flush == Flush::Empty {
-                    match &mut connection.phase {
+                match flush {
+                    Flush::Blocked => connection.outbox.note_blocked(self.now),
+                    Flush::Refilled(count) => self.queue_refilled(index, count),
+                    Flush::Empty => match &mut connection.phase {
                         Phase::Finishing {
                             fin_sent: fin_sent @ false,
                             ..
                         } => {
-                            *fin_sent = true;
-                            // The peer may have gone already; then its end is what the next read tells.
-                            let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+                            *fin_sent = connection.stream.finish();
+                            if !*fin_sent {
+                                connection.outbox.block(&mut self.pool);
+                            }
                         }
                         Phase::Emptying { .. } => {
                             self.ending.push((connection.id, CloseReason::PeerVanished));
                         }
-                        Phase::Request { .. }
+                        Phase::Preface { .. }
+                        | Phase::Request { .. }
                         | Phase::LoggingIn { .. }
                         | Phase::Open(_)
                         | Phase::Closing { .. }
                         | Phase::Finishing { .. } => {}
-                    }
+                    },
                 }
             }
             Err(_) => {
-                let unsent = connection.outbox.len();
-                self.queued_bytes -= unsent;
+                self.queued_bytes -= connection.outbox.len();
+                self.conflated_bytes -= conflated_bytes(&connection.outbox);
                 connection.outbox.release(&mut self.pool);
                 self.ending.push((connection.id, CloseReason::PeerVanished));
             }
         }
+    }
+
+    /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
+    fn queue_refilled(&mut self, index: u32, count: usize) {
+        let connection = &mut self.slab[index as usize];
+        let queued = connection.outbox.len();
+        self.conflated_bytes -= queued;
+        self.queued_bytes += queued;
+        self.unflushed_bytes += queued;
+        connection.account.messages_out += count as u64;
+        self.metrics.messages_sent.add(count as u64);
+        self.metrics.deliveries.add(count as u64);
+        self.mark(index, Lane::Bulk);
     }
 
     /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
@@ -425,11 +557,16 @@ impl Connections {
 
     /// Counts what an outbox holds as gone.
     fn forget(&mut self, outbox: &Outbox) {
+        self.conflated_bytes -= conflated_bytes(outbox);
         self.queued_bytes -= outbox.len();
         if !outbox.is_blocked() {
             self.unflushed_bytes -= outbox.len();
         }
     }
+}
+
+fn conflated_bytes(outbox: &Outbox) -> usize {
+    outbox.conflated().map_or(0, Conflated::bytes)
 }
 
 /// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
@@ -488,7 +625,7 @@ mod tests {
         let (mut connections, mut peers) = connected(count);
         let all: Vec<u32> = (0..count).collect();
         let first = frame_of(b"one");
-        assert_eq!(connections.deliver(&all, &first), u64::from(count));
+        assert_eq!(connections.deliver(&all, 0, &first), u64::from(count));
         let end_of_first = connections.end_of_bulk();
         let last = connections.slab[19].id;
         connections.send(last, OpCode::Text, b"reply");
@@ -505,7 +642,7 @@ mod tests {
 
         // The second joins the first where that has not left; the place of the reply counts no more.
         let second = frame_of(b"two");
-        connections.deliver(&all[..19], &second);
+        connections.deliver(&all[..19], 0, &second);
         connections.flush(|| false);
         for peer in &mut peers[flushed..19] {
             assert_eq!(sent(peer), [first.clone(), second.clone()].concat());
@@ -522,7 +659,7 @@ mod tests {
         let large = vec![0; UNFLUSHED_BYTES_MAX + 1];
         assert_eq!(connections.room(large.len()), 1);
         assert_eq!(connections.room(UNFLUSHED_BYTES_MAX / 4), 4);
-        connections.deliver(&[0], &large);
+        connections.deliver(&[0], 0, &large);
         assert_eq!(connections.room(1), 0);
         // What the socket does not take waits for the poll, not for a flush.
         connections.flush(|| false);

@@ -118,9 +118,10 @@ impl<A: App> Core<A> {
             if room == 0 {
                 break;
             }
+            let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
             progress.copies_left -= subscribers.len();
-            taken += self.connections.deliver(subscribers, frame);
+            taken += self.connections.deliver(subscribers, channel, frame);
         }
         let is_over = subscriptions.is_walk_over();
         if taken > 0 {

@@ -11,11 +11,13 @@ use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason};
+use crate::metrics::block::Handshake;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Receiver;
 
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
+use super::report::session_id;
 
 /// Clients being closed one after the other.
 #[derive(Debug)]
@@ -49,19 +51,21 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        let was_handshaking = connection.stream.is_handshaking();
         let deadline = self.now.uptime + self.limits.close_timeout;
         let finishing = Phase::Finishing {
             deadline,
             fin_sent: false,
         };
+        let session = session_id(&connection.phase);
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
-            Phase::Request { .. } | Phase::LoggingIn { .. } => None,
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
                 if let Some(stalled) = connection.stalled.take() {
                     self.orphans.push_back((id, *stalled));
                 }
-                connection.held_back = false;
+                (connection.held_back, connection.limited, connection.meter) = (false, false, None);
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.
@@ -75,7 +79,15 @@ impl<A: App> Core<A> {
                 return;
             }
         };
+        if was_handshaking {
+            self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
+        }
+        self.connections.end_conflation(
+            id,
+            matches!(leave(reason), Leave::CloseFrame) && reason != CloseReason::SlowConsumer,
+        );
         self.count_end(id, reason);
+        self.note_end(id, session, reason);
         match (leave(reason), receiver) {
             (Leave::Drop, _) | (Leave::CloseFrame, None) => {
                 self.drop_socket(id);
@@ -164,8 +176,11 @@ impl<A: App> Core<A> {
 
     /// Gives the socket and the place back.
     pub(super) fn drop_socket(&mut self, id: ConnectionId) {
-        if self.connections.get(id).is_none() {
+        let Some(connection) = self.connections.get(id) else {
             return;
+        };
+        if connection.is_counted {
+            self.admission.leave(&connection.client);
         }
         self.connections.remove(id);
         self.wheel.disarm(id.index());
@@ -185,7 +200,7 @@ impl<A: App> Core<A> {
         if self.draining.is_none() {
             // What the kernel has completed for this listener is ours; nobody else could serve it.
             self.accept_the_last();
-            self.listener = None;
+            self.listeners.close();
             self.loads.close();
             let ids = self.connections.ids().collect();
             self.draining = Some(Draining {
@@ -231,12 +246,13 @@ impl Draining {
 
 fn leave(reason: CloseReason) -> Leave {
     match reason {
-        CloseReason::RequestTimeout => Leave::Drop,
+        CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
         CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
         // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
-        CloseReason::ProtocolError
+        CloseReason::TlsFailed
+        | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
         | CloseReason::MessageTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
@@ -247,6 +263,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::PongTimeout
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
+        | CloseReason::RateExceeded
+        | CloseReason::IdleTimeout
         | CloseReason::Draining
         | CloseReason::Application(_)
         | CloseReason::AuthenticationTimeout => Leave::CloseFrame,

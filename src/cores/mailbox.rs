@@ -1,4 +1,4 @@
-//! Orders from the control plane to a core, answers that an application gives from other threads, and what the core
+//! Orders and questions from the control plane to a core, answers that an application gives from other threads, and what the core
 //! lets others know.
 //!
 //! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
@@ -16,6 +16,8 @@ use crate::app::{LateAnswer, Post, Returned};
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::LoginAnswer;
+
+use super::report::Question;
 
 /// What a core may be told to do.
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ pub enum CoreStatus {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     orders: Sender<Order>,
+    questions: Sender<Question>,
     waker: Arc<Waker>,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
@@ -58,6 +61,7 @@ pub struct CoreHandle {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     orders: Receiver<Order>,
+    questions: Receiver<Question>,
     late_answers: Receiver<LateAnswer>,
     post: Arc<PostBox>,
     logins: Receiver<Answered>,
@@ -108,6 +112,7 @@ struct Status(AtomicU8);
 /// A mailbox and its far end; `waker` belongs to the poll of the core.
 pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
+    let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
     let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
     let (login_sender, logins) = bounded(LOGINS_WAITING_MAX);
     let login_way = LoginWay {
@@ -123,6 +128,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let status = Arc::new(Status(AtomicU8::new(CoreStatus::Starting as u8)));
     let handle = CoreHandle {
         orders: sender,
+        questions: question_sender,
         waker,
         metrics: Arc::clone(&metrics),
         status: Arc::clone(&status),
@@ -131,6 +137,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
         handle,
         Mailbox {
             orders,
+            questions,
             late_answers,
             post,
             logins,
@@ -149,6 +156,26 @@ impl CoreHandle {
             TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
         })?;
         self.waker.wake()
+    }
+
+    /// Asks for an answer and wakes the core. Fails if the core has ended, or has not taken the questions before.
+    pub(crate) fn ask(&self, question: Question) -> io::Result<()> {
+        self.questions.try_send(question).map_err(|error| match error {
+            TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
+            TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+        })?;
+        self.waker.wake()
+    }
+
+    /// Wakes the core for a turn, so that it can be seen to turn.
+    pub(crate) fn nudge(&self) {
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Whether it has come to its end, as after a drain.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.status() == CoreStatus::Stopped
     }
 
     /// The core's counters.
@@ -171,6 +198,11 @@ impl Mailbox {
     /// The next order, if there is one.
     pub(crate) fn try_receive(&self) -> Option<Order> {
         self.orders.try_recv().ok()
+    }
+
+    /// The next question, if there is one.
+    pub(super) fn try_receive_question(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
     }
 
     /// The next late answer, if there is one.
@@ -230,6 +262,8 @@ pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 const LOGINS_WAITING_MAX: usize = 256;
 /// How long a thread of the login desk waits for a core to take one.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
+/// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
+const QUESTIONS_WAITING_MAX: usize = 4;
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
 
@@ -244,6 +278,7 @@ mod tests {
         LateAnswer {
             address,
             cid: Box::default(),
+            owed: None,
             answer: Box::new(|_| Answer::silent()),
         }
     }

@@ -5,15 +5,24 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs
+//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  conflated.rs for those that have not kept up
+//!  secure.rs    connections under TLS
+//!  preface.rs   who a proxy says it is for
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
+//!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
+//!  report.rs    what operators are told of them
+//!  rules.rs     what permissions ask of a core
 //!  login.rs     the pages for users, and the way to the login desk
 //! ```
 
 mod accept;
+pub(crate) mod account;
+pub(crate) mod admission;
 pub(crate) mod balance;
+mod conflated;
 mod connection;
 mod connections;
 mod delivery;
@@ -21,18 +30,23 @@ mod ending;
 pub(crate) mod fd_table;
 mod login;
 pub(crate) mod mailbox;
+mod meter;
 mod outbox;
+mod pace;
+mod preface;
 mod receive;
+pub(crate) mod report;
+mod rules;
+mod secure;
 mod turn;
+mod turned_away;
 mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
@@ -42,7 +56,7 @@ use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now};
-use crate::config::limits::{Limits, SlowConsumer};
+use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
 use crate::http::account::Account;
@@ -51,17 +65,22 @@ use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
-use crate::transport::listener;
+use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::message;
 
-pub(crate) use accept::WAKER;
-use accept::{Accepting, HAND_OVERS, LISTENER};
+use accept::{Accepting, HAND_OVERS, Listeners};
+pub(crate) use accept::{Ports, WAKER};
+use admission::Admission;
 use balance::Loads;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
+use meter::Measures;
+use pace::Pace;
+use report::{Ends, Survey};
+use turned_away::TurnedAway;
 use wheel::Wheel;
 
 /// Which core of this process; they are counted from 0.
@@ -82,13 +101,15 @@ impl CoreId {
 /// What all cores are told alike.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreSettings {
-    pub(crate) address: SocketAddr,
+    pub(crate) ports: Ports,
     pub(crate) backlog: i32,
     pub(crate) path: String,
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) accept_excess: AcceptExcess,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
@@ -127,18 +148,28 @@ pub(crate) struct Core<A: App> {
     now: Now,
     turn_began_ns: u64,
     poll: Poll,
-    listener: Option<TcpListener>,
+    listeners: Listeners,
     accepting: Accepting,
+    ports: Ports,
+    accept_excess: AcceptExcess,
+    pace: Pace,
+    admission: Arc<Admission>,
+    turned_away: TurnedAway,
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
+    questions_waiting: bool,
+    /// What is being looked for to answer one.
+    survey: Option<Survey>,
+    /// The last connections that have ended.
+    ends: Ends,
     loads: Loads,
     connections_max: u32,
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
-    /// Connections that were coming or going and were read in this turn.
-    comers_and_goers_read: u32,
+    /// How long connections that are coming or going have been read in this turn.
+    comers_and_goers_ns: u64,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Those that are to be read as well, but are coming or going and have to wait for their turn.
@@ -155,15 +186,19 @@ pub(crate) struct Core<A: App> {
     held: VecDeque<(Sequence, ConnectionId)>,
     progress: Progress,
     read_buffer: Box<[u8]>,
+    /// What was read and is being decrypted; nothing without TLS.
+    records: Vec<u8>,
     /// Whole messages and control frames, since the core began.
     frames_received: u64,
     decisions: Decisions,
     frame_head: Vec<u8>,
     limits: Limits,
+    measures: Measures,
     message_limits: message::Limits,
     path: String,
     counter: login::Counter,
     lent: Lent<A>,
+    rules: rules::Watch,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
 }
@@ -217,11 +252,7 @@ pub(crate) fn run<A: App>(
 impl<A: App> Core<A> {
     fn new(parts: CoreParts<A>, settings: CoreSettings, own_fd_table: bool) -> io::Result<Core<A>> {
         let limits = settings.limits;
-        let mut listener = listener::listen(settings.address, settings.backlog)?;
-        parts
-            .poll
-            .registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let listeners = Listeners::open(&settings.ports, settings.backlog, parts.poll.registry())?;
         let inbox = parts.hand_over.as_fd().as_raw_fd();
         parts
             .poll
@@ -236,11 +267,19 @@ impl<A: App> Core<A> {
             now,
             turn_began_ns: 0,
             poll: parts.poll,
-            listener: Some(listener),
+            listeners,
             accepting: Accepting::Waiting,
+            ports: settings.ports,
+            accept_excess: settings.accept_excess,
+            pace: Pace::new(limits.accepts_per_second_max, cores),
+            admission: settings.admission,
+            turned_away: TurnedAway::default(),
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,
+            questions_waiting: false,
+            survey: None,
+            ends: Ends::new(),
             loads: parts.loads,
             connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
             connections: Connections::new(
@@ -250,7 +289,7 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
-            comers_and_goers_read: 0,
+            comers_and_goers_ns: 0,
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
@@ -262,6 +301,7 @@ impl<A: App> Core<A> {
             held: VecDeque::new(),
             progress: Progress::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into(),
+            records: Vec::new(),
             frames_received: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
@@ -269,6 +309,7 @@ impl<A: App> Core<A> {
                 message_bytes_max: limits.message_bytes_max as usize,
                 fragments_max: limits.fragments_max,
             },
+            measures: Measures::new(&limits),
             limits,
             path: settings.path,
             counter: login::Counter {
@@ -288,6 +329,7 @@ impl<A: App> Core<A> {
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
             },
+            rules: rules::Watch::default(),
             mailbox: parts.mailbox,
             metrics,
         })
@@ -355,3 +397,4 @@ fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Resul
 const HEADERS_ON_STACK: usize = 24;
 /// One shared read buffer per core. A read that fills it is followed by another.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+const _: () = assert!(READ_BUFFER_BYTES >= ROOM_BYTES_MIN);

@@ -8,17 +8,24 @@
 //! 1. Bytes leave in the order they were queued; a frame is never split by another.
 //! 2. After a write that the socket took only in part the outbox is `blocked`: the poll is edge-triggered and tells
 //!    once when there is room again ([`Outbox::unblock`]).
-//! 3. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
+//! 3. What is not here but waits in the stream (the records of TLS) is an empty buffer here: blocked, or to be flushed.
+//! 4. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
 //!    whatever lies behind them can be discarded without breaking the stream.
+//!
+//! 4. Publications that were conflated come behind all bytes that were queued before they leave ([`Outbox::flush`] says
+//!    when they do), and nothing else is published into the outbox while there are any ([`Outbox::takes`]).
 //!
 //! Copying was chosen over a gathered write of slices in the ring: a small frame costs less to copy (4 ns) than an
 //! `iovec` costs the kernel, and a slow subscriber then pins nothing but its own bytes.
 //!
-//! Not here: which subscriber is skipped or closed when its outbox is full. That is `connections.rs`'s decision.
+//! Not here: which subscriber is skipped, conflated or closed when its outbox is full. That is `connections.rs`'s decision.
 
 use std::io::{self, Write};
 
+use crate::clock::Uptime;
 use crate::websocket::frame;
+
+use super::conflated::{Conflated, Conflation};
 
 /// Empty, or a buffer of the pool.
 #[derive(Debug, Default)]
@@ -33,6 +40,10 @@ pub(super) struct Queued {
     sent: usize,
     begun: usize,
     blocked: bool,
+    /// Since when the socket has never taken all; `NEVER` if it has. For those who look.
+    blocked_since: Uptime,
+    /// What follows when all is sent.
+    conflated: Option<Box<Conflated>>,
 }
 
 /// What a flush came to.
@@ -42,6 +53,8 @@ pub(super) enum Flush {
     Empty,
     /// The socket took no more; the poll will tell when it does.
     Blocked,
+    /// All is sent, and so many publications that were conflated are queued now.
+    Refilled(usize),
 }
 
 /// Buffers of one core, waiting for their next use.
@@ -69,8 +82,65 @@ impl Outbox {
 
     /// Whether so many bytes more are within its limit. An empty one takes any one frame.
     pub(super) fn takes(&self, bytes: usize, bytes_max: usize) -> bool {
-        let waiting = self.len();
-        waiting == 0 || waiting + bytes <= bytes_max
+        let Some(queued) = &self.queued else { return true };
+        let waiting = queued.bytes.len() - queued.sent;
+        queued.conflated.is_none() && (waiting == 0 || waiting + bytes <= bytes_max)
+    }
+
+    /// Keeps a publication that it does not take, as the newest of its channel.
+    pub(super) fn conflate(&mut self, channel: u32, frame: &[u8], bytes_max: usize) -> Conflation {
+        let queued = self
+            .queued
+            .as_mut()
+            .expect("an outbox without a buffer takes anything");
+        queued
+            .conflated
+            .get_or_insert_default()
+            .keep(channel, frame, bytes_max)
+    }
+
+    /// What has been conflated and waits.
+    pub(super) fn conflated(&self) -> Option<&Conflated> {
+        self.queued.as_ref()?.conflated.as_deref()
+    }
+
+    /// Drops what waits of a channel.
+    pub(super) fn forget_conflated(&mut self, channel: u32) {
+        if let Some(queued) = &mut self.queued
+            && let Some(conflated) = &mut queued.conflated
+        {
+            conflated.forget(channel);
+            if conflated.len() == 0 {
+                queued.conflated = None;
+            }
+        }
+    }
+
+    /// Drops all that has been conflated.
+    pub(super) fn forget_all_conflated(&mut self) {
+        if let Some(queued) = &mut self.queued {
+            queued.conflated = None;
+        }
+    }
+
+    /// Queues what has been conflated behind all that waits, now. Returns how many publications that is.
+    pub(super) fn settle_conflated(&mut self) -> usize {
+        self.queued.as_mut().map_or(0, |queued| queued.settle())
+    }
+
+    /// Since when the socket has never taken all that waits.
+    pub(super) fn blocked_since(&self) -> Option<Uptime> {
+        let since = self.queued.as_ref()?.blocked_since;
+        (since != Uptime::NEVER).then_some(since)
+    }
+
+    /// A flush has found the socket full.
+    pub(super) fn note_blocked(&mut self, now: Uptime) {
+        if let Some(queued) = &mut self.queued
+            && queued.blocked_since == Uptime::NEVER
+        {
+            queued.blocked_since = now;
+        }
     }
 
     /// Whether the socket is known to take no more.
@@ -97,20 +167,40 @@ impl Outbox {
         };
         let written = loop {
             match socket.write(&queued.bytes[queued.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) if queued.bytes.len() > queued.sent => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => break written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    queued.blocked = true;
+                    return Ok((0, Flush::Blocked));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         };
         if queued.sent + written == queued.bytes.len() {
+            if queued.conflated.is_some() {
+                queued.reset();
+                return Ok((written, Flush::Refilled(queued.settle())));
+            }
             self.release(pool);
             return Ok((written, Flush::Empty));
         }
         queued.advance(written);
         queued.blocked = true;
         Ok((written, Flush::Blocked))
+    }
+
+    /// Has the poll told when the socket takes more, for something to send that is not here.
+    pub(super) fn block(&mut self, pool: &mut Pool) {
+        self.queued.get_or_insert_with(|| pool.take()).blocked = true;
+    }
+
+    /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
+    /// begun to leave.
+    pub(super) fn hold(&mut self, bytes: usize) {
+        if let Some(queued) = &mut self.queued {
+            queued.begun = queued.frame_end(queued.sent + bytes) - queued.sent;
+        }
     }
 
     /// The poll says that the socket takes more.
@@ -123,6 +213,7 @@ impl Outbox {
     /// Forgets all frames that have not begun to leave.
     pub(super) fn discard_unsent_frames(&mut self, pool: &mut Pool) {
         if let Some(queued) = &mut self.queued {
+            queued.conflated = None;
             queued.bytes.truncate(queued.sent + queued.begun);
             queued.bytes.shrink_to_fit();
             if queued.begun == 0 {
@@ -140,21 +231,45 @@ impl Outbox {
 }
 
 impl Queued {
+    /// As it was when it came.
+    fn reset(&mut self) {
+        self.bytes.clear();
+        (self.sent, self.begun, self.blocked) = (0, 0, false);
+        self.blocked_since = Uptime::NEVER;
+    }
+
+    fn settle(&mut self) -> usize {
+        let Some(conflated) = self.conflated.take() else {
+            return 0;
+        };
+        let frames = conflated.into_frames();
+        let count = frames.len();
+        for frame in frames {
+            self.bytes.extend_from_slice(&frame);
+        }
+        count
+    }
+
     /// Counts `written` bytes as sent, and finds out how much of a frame has been begun.
     fn advance(&mut self, written: usize) {
         let end = self.sent + written;
-        let mut boundary = self.sent + self.begun;
-        while boundary < end {
-            let length =
-                frame::next_frame_len(&self.bytes[boundary..]).expect("only whole frames are queued");
-            boundary += length;
-        }
+        self.begun = self.frame_end(end) - end;
         self.sent = end;
-        self.begun = boundary - end;
         if self.sent >= COMPACT_AT {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Where the frame ends that reaches to `place` or beyond.
+    fn frame_end(&self, place: usize) -> usize {
+        let mut boundary = self.sent + self.begun;
+        while boundary < place {
+            let length =
+                frame::next_frame_len(&self.bytes[boundary..]).expect("only whole frames are queued");
+            boundary += length;
+        }
+        boundary
     }
 }
 
@@ -166,14 +281,16 @@ impl Pool {
                 sent: 0,
                 begun: 0,
                 blocked: false,
+                blocked_since: Uptime::NEVER,
+                conflated: None,
             })
         })
     }
 
     fn give(&mut self, mut queued: Box<Queued>) {
         if self.free.len() < POOLED_BUFFERS_KEPT && queued.bytes.capacity() <= POOLED_BYTES_MAX {
-            queued.bytes.clear();
-            (queued.sent, queued.begun, queued.blocked) = (0, 0, false);
+            queued.reset();
+            queued.conflated = None;
             self.free.push(queued);
         }
     }

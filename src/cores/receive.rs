@@ -8,7 +8,7 @@
 //! Limits: `READ_BYTES_PER_TURN_MAX` and, counted after each read, `FRAMES_PER_TURN_MAX` for one connection; what is left
 //! over is first in the next turn.
 
-use std::io::{self, Read};
+use std::io;
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -18,6 +18,7 @@ use crate::decision::{
 };
 use crate::http::{Refusal, Request, request};
 use crate::session::{Hits, Session};
+use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message::{Received, Receiver, Step};
@@ -26,6 +27,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
+use super::secure::First;
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -42,17 +44,42 @@ impl<A: App> Core<A> {
             if connection.is_paused() {
                 break;
             }
-            match connection.stream.read(&mut buffer[..room]) {
-                Ok(0) => {
+            let left = match &connection.meter {
+                None => usize::MAX,
+                Some(meter) => {
+                    room = room.min(FIRST_READ_BYTES_MAX);
+                    let left = meter.bytes_left(&self.measures, self.now.uptime);
+                    usize::try_from(left).unwrap_or(usize::MAX)
+                }
+            };
+            // One byte more tells who is over its rate from who has just kept it.
+            room = room.min(left.saturating_add(1));
+            match connection.stream.read(room, &mut buffer, &mut self.records) {
+                Ok(Arrival::End) => {
                     self.end_of_input(id);
                     break;
                 }
-                Ok(count) => {
-                    connection.unread = count == room || to_the_end;
+                Ok(Arrival::Broken(broken)) => {
+                    self.end_of_tls(id, broken);
+                    break;
+                }
+                Ok(Arrival::Bytes(taken)) => {
+                    connection.unread = taken.more || to_the_end;
                     let drained = !connection.unread;
-                    self.metrics.bytes_received.add(count as u64);
-                    self.take_in(id, &mut buffer[..count]);
-                    budget = budget.saturating_sub(count);
+                    connection.account.bytes_in += taken.wire as u64;
+                    if let Some(meter) = &mut connection.meter {
+                        meter.charge_bytes(taken.wire as u64, &self.measures, self.now.uptime);
+                    }
+                    self.metrics.bytes_received.add(taken.wire as u64);
+                    if taken.attend {
+                        self.attend_to_tls(id);
+                    }
+                    self.take_in(id, &mut buffer[..taken.count]);
+                    if taken.wire > left {
+                        self.pause(id, Limit::BytesPerSecond);
+                        break;
+                    }
+                    budget = budget.saturating_sub(taken.wire);
                     if drained {
                         break;
                     }
@@ -138,7 +165,11 @@ impl<A: App> Core<A> {
         {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
-                Phase::Request { .. } => self.receive_request(id, input),
+                Phase::Preface { .. } => self.receive_preface(id, input),
+                Phase::Request { .. } => match self.first_bytes(id, input) {
+                    First::Plain => self.receive_request(id, input),
+                    First::Tls => Input::Consumed(input.len()),
+                },
                 Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { receiver, .. } => {
                     let step = await_close(receiver, input, &self.message_limits);
@@ -177,28 +208,39 @@ impl<A: App> Core<A> {
     fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
             Ok(None) => return Input::Incomplete(0),
-            Ok(Some((request, consumed))) => match self.page(&request) {
-                Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
-                None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
-            },
+            Ok(Some((request, consumed))) => {
+                self.recognise_client(id, &request);
+                self.admit_announced(id).and_then(|()| match self.page(&request) {
+                    Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                    None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                })
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
             Ok(input) => input,
             Err(refusal) => {
-                self.metrics.http_answers.add(1);
-                if let Some(limit) = limit_of(&refusal) {
-                    self.metrics.limit_hit(limit);
-                }
-                self.connections.send_head(id, |bytes| refusal.write(bytes));
-                self.close(id, CloseReason::HttpAnswered);
+                self.refuse(id, &refusal);
                 Input::Consumed(input.len())
             }
         }
     }
 
+    /// Answers in plain HTTP and ends the connection.
+    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
+        self.metrics.http_answers.add(1);
+        if let Some(limit) = limit_of(refusal) {
+            self.metrics.limit_hit(limit);
+        }
+        self.connections.send_head(id, |bytes| refusal.write(bytes));
+        self.close(id, CloseReason::HttpAnswered);
+    }
+
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
         let accepted = handshake::upgrade(request, &self.path)?;
+        if self.admission.memory_is_full() {
+            return Err(Refusal::Busy);
+        }
         let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
             return Ok(());
         };
@@ -208,13 +250,12 @@ impl<A: App> Core<A> {
             option: &doors.origins,
             list: &doors.allowed_origins,
         };
-        let verdict = accepted.check_origin(origins, false)?;
-        let claims = self.shown_by_cookie(request, verdict);
+        let verdict = accepted.check_origin(origins, self.is_secure(id))?;
+        let claims = self.shown_by_cookie(id, request, verdict);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
         let session = self.lent.new_session(self.now, claims);
-        let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
@@ -223,6 +264,9 @@ impl<A: App> Core<A> {
             receiver: Receiver::default(),
             session,
         });
+        connection.meter = self.measures.new_meter(self.now.uptime);
+        let deadline = connection.deadline(&self.lent.settings, &self.measures);
+        let sooner = wheel::is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));
         if sooner {
             self.arm(id);
@@ -239,6 +283,10 @@ impl<A: App> Core<A> {
         let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
             return Input::Consumed(0);
         };
+        let frames_left = match &connection.meter {
+            None => u64::MAX,
+            Some(meter) => meter.messages_left(&self.measures, self.now.uptime),
+        };
         let mut decisions = std::mem::take(&mut self.decisions);
         decisions.clear();
         let was_open = session.is_open();
@@ -246,6 +294,9 @@ impl<A: App> Core<A> {
         let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
+            if frames == frames_left && consumed < input.len() {
+                break (Ok(()), Next::OverRate);
+            }
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
             // Nor is a fragment, which one may follow.
             if messages > 0
@@ -289,15 +340,23 @@ impl<A: App> Core<A> {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
+        connection.account.messages_in += messages;
+        if let Some(meter) = &mut connection.meter {
+            meter.charge_messages(frames, &self.measures, self.now.uptime);
+        }
         self.frames_received += frames;
         self.metrics.messages_received.add(messages);
-        self.count_hits();
+        self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
         }
         match next {
             Next::Consumed => Input::Consumed(consumed),
+            Next::OverRate => {
+                self.pause(id, Limit::MessagesPerSecond);
+                Input::Consumed(consumed)
+            }
             Next::Broken => Input::Consumed(input.len()),
             Next::Incomplete(consumed) => Input::Incomplete(consumed),
             Next::Pong(payload) => {
@@ -312,16 +371,38 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts the limits that sessions have met.
-    pub(super) fn count_hits(&mut self) {
+    /// Lets a connection wait until its rate has room again.
+    fn pause(&mut self, id: ConnectionId, limit: Limit) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(meter) = &mut connection.meter
+            && meter.pause(&self.measures, self.now.uptime)
+        {
+            connection.limited = true;
+            self.metrics.limit_hit(limit);
+            self.arm(id);
+        }
+    }
+
+    /// Counts the limits that a session has met, and its heartbeats.
+    pub(super) fn count_hits(&mut self, id: ConnectionId) {
         let hits = self.lent.scratch.take_hits();
         if hits != Hits::default() {
+            if let Some(connection) = self.connections.get_mut(id)
+                && let Some(meter) = &mut connection.meter
+            {
+                meter.count_heartbeats(hits.heartbeats);
+            }
+            self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
+            self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);
             self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
             self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
             self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
             self.metrics.limit_hits[Limit::Anonymous.index()].add(hits.anonymous);
             self.metrics.limit_hits[Limit::LoginsPerConnection.index()].add(hits.logins);
             self.metrics.limit_hits[Limit::LoginBodyBytes.index()].add(hits.login_data);
+            if hits.rules {
+                self.count_rule_hits();
+            }
         }
     }
 
@@ -414,6 +495,7 @@ impl<A: App> Core<A> {
                 self.send(id, OpCode::Text, decisions.bytes(message));
             }
             Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
+            Decision::CheckSubscriptions => self.check_subscriptions(id, decisions),
             Decision::Publish { channel, message } => {
                 if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
                     // Room is for those that have waited for it.
@@ -473,11 +555,16 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
+    pub(super) fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
         if self.session(id).is_none() {
             return UnsubscribeOutcome::NotSubscribed;
         }
         let hash = self.broker.hasher.hash(name);
+        if self.connections.is_conflating(id)
+            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
+        {
+            self.connections.forget_conflated(id, channel);
+        }
         let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
         self.metrics.subscriptions.set(self.broker.subscriptions.len());
         outcome
@@ -506,7 +593,8 @@ impl<A: App> Core<A> {
     pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Open(open) => Some(&mut open.session),
-            Phase::Request { .. }
+            Phase::Preface { .. }
+            | Phase::Request { .. }
             | Phase::LoggingIn { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
@@ -516,7 +604,23 @@ impl<A: App> Core<A> {
 }
 
 fn limit_of(refusal: &Refusal) -> Option<Limit> {
-    matches!(refusal, Refusal::HeadTooLarge).then_some(Limit::RequestHeadBytes)
+    match refusal {
+        Refusal::HeadTooLarge => Some(Limit::RequestHeadBytes),
+        Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
+        Refusal::Busy => Some(Limit::Memory),
+        Refusal::Malformed
+        | Refusal::NotImplemented
+        | Refusal::NotImplementedHead
+        | Refusal::NotTls
+        | Refusal::Method
+        | Refusal::UpgradeHeader
+        | Refusal::Key
+        | Refusal::Version
+        | Refusal::Path
+        | Refusal::Subprotocol
+        | Refusal::Origin(_)
+        | Refusal::Application { .. } => None,
+    }
 }
 
 /// What a control frame carries, out of the read buffer, which the answer must not borrow.
@@ -532,6 +636,8 @@ enum Next<'a> {
     Consumed,
     /// More must come; so much of the input was consumed.
     Incomplete(usize),
+    /// The input after them, but later: these were as many as the connection may send now.
+    OverRate,
     /// Nothing: the frame behind them cannot be read.
     Broken,
     /// This answer to a ping.
@@ -568,7 +674,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         Decision::Subscribe { .. }
         | Decision::Unsubscribe { .. }
         | Decision::KickOut { .. }
-        | Decision::KickOutAll { .. } => true,
+        | Decision::KickOutAll { .. }
+        | Decision::CheckSubscriptions => true,
         Decision::Send { .. }
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }

@@ -14,9 +14,10 @@ use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
-use super::accept::{Accepting, HAND_OVERS, LISTENER, WAKER};
+use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
+use super::meter::Due;
 use super::{Core, Shared, wheel};
 
 impl<A: App> Core<A> {
@@ -47,6 +48,7 @@ impl<A: App> Core<A> {
     }
 
     fn turn(&mut self, events: &Events) {
+        self.connections.now = self.now.uptime;
         self.begin_delivering();
         // What an earlier turn left over comes first.
         for _ in 0..self.unfinished.len() {
@@ -54,12 +56,11 @@ impl<A: App> Core<A> {
                 self.read_left_over(id);
             }
         }
-        self.comers_and_goers_read = 0;
-        while self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX
+        self.comers_and_goers_ns = 0;
+        while self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX
             && let Some(id) = self.comers_and_goers.pop_front()
         {
-            self.comers_and_goers_read += 1;
-            self.read_left_over(id);
+            self.on_time_of_comers_and_goers(|core| core.read_left_over(id));
         }
         for event in events {
             self.take(event);
@@ -69,6 +70,7 @@ impl<A: App> Core<A> {
             self.take_logins();
         }
         self.accept_batch();
+        self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
@@ -79,22 +81,25 @@ impl<A: App> Core<A> {
         self.resume_stalled();
         self.connections.lane = Lane::Bulk;
         self.visit_due();
+        if self.rules.has_unchecked() {
+            self.check_some();
+        }
         self.connections.lane = Lane::Prompt;
         if self.drain_some() {
             self.stopping = true;
         }
         self.flush();
+        if self.questions_waiting {
+            self.answer_questions();
+        }
     }
 
     fn take(&mut self, event: &Event) {
         match event.token() {
-            LISTENER => {
-                if self.accepting == Accepting::Waiting {
-                    self.accepting = Accepting::Ready;
-                }
-            }
+            token @ (LISTENER | TLS_LISTENER) => self.listener_ready(token),
             WAKER => {
                 self.late_answers_waiting = true;
+                self.questions_waiting = true;
                 self.take_orders();
             }
             HAND_OVERS => self.hand_overs_waiting = true,
@@ -110,8 +115,8 @@ impl<A: App> Core<A> {
                     .is_some_and(|connection| connection.unfinished);
                 let has_ended = event.is_read_closed() || event.is_error();
                 if !is_unfinished && (event.is_readable() || has_ended) {
-                    if self.has_to_wait(id, has_ended) {
-                        self.comers_and_goers.push_back(id);
+                    if self.comes_or_goes(id, has_ended) {
+                        self.read_comer_or_goer(id, has_ended);
                     } else {
                         self.read(id, has_ended);
                     }
@@ -127,33 +132,44 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a connection is coming or going and its turn has not come; if so, it is to be read later. Upgrades,
-    /// handshakes and ends cost more than a message, and in a storm of them the poll tells of a thousand at once: a
-    /// bounded number is served, then what the connected have waited for leaves.
-    fn has_to_wait(&mut self, id: ConnectionId, has_ended: bool) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else {
+    /// Whether a connection has not introduced itself, or its peer has gone.
+    fn comes_or_goes(&self, id: ConnectionId, has_ended: bool) -> bool {
+        let Some(connection) = self.connections.get(id) else {
             return false;
         };
-        let is_coming = match &connection.phase {
-            Phase::Request { .. } | Phase::LoggingIn { .. } => true,
-            Phase::Open(open) => !open.session.is_open(),
-            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
-        };
-        if !is_coming && !has_ended {
-            return false;
+        has_ended
+            || match &connection.phase {
+                Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
+                Phase::Open(open) => !open.session.is_open(),
+                Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
+            }
+    }
+
+    /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
+    /// message, that of TLS a hundred times as much, and in a storm of them the poll tells of a thousand at once: they
+    /// get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
+    /// coming.
+    fn read_comer_or_goer(&mut self, id: ConnectionId, has_ended: bool) {
+        if self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX {
+            self.on_time_of_comers_and_goers(|core| core.read(id, has_ended));
+        } else if let Some(connection) = self.connections.get_mut(id) {
+            connection.unfinished = true;
+            self.metrics.comers_deferred.add(1);
+            self.comers_and_goers.push_back(id);
         }
-        if self.comers_and_goers_read < COMERS_AND_GOERS_PER_TURN_MAX {
-            self.comers_and_goers_read += 1;
-            return false;
-        }
-        connection.unfinished = true;
-        true
+    }
+
+    fn on_time_of_comers_and_goers(&mut self, work: impl FnOnce(&mut Self)) {
+        let before_ns = self.clock.elapsed_ns();
+        work(self);
+        let took_ns = self.clock.elapsed_ns().saturating_sub(before_ns);
+        self.comers_and_goers_ns += took_ns.max(COMER_OR_GOER_NS_MIN);
     }
 
     fn take_orders(&mut self) {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
-                Order::Adopt(doors) => self.lent.doors = doors,
+                Order::Adopt(doors) => self.adopt_doors(doors),
                 Order::Drain { within } => {
                     self.mailbox.set_status(CoreStatus::Draining);
                     self.drain(within);
@@ -207,7 +223,7 @@ impl<A: App> Core<A> {
             open.session
                 .answer_late(answer, &mut self.lent.environment(self.now, id), &mut decisions);
         let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
-        self.count_hits();
+        self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {
             self.arm(id);
@@ -287,30 +303,47 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.deadline(&self.lent.settings) > now {
+        if connection.deadline(&self.lent.settings, &self.measures) > now {
             return;
         }
         match &mut connection.phase {
-            Phase::Request { .. } | Phase::LoggingIn { .. } => self.close(id, CloseReason::RequestTimeout),
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
+                self.close(id, CloseReason::RequestTimeout);
+            }
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring is not silent by its own fault.
-                if let Some(stalled) = &connection.stalled {
+                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
+                if connection.stalled.is_some() || connection.limited {
                     open.session.excuse(self.now, &self.lent.settings);
-                    if stalled.is_ending() {
-                        return;
-                    }
                 }
+                if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
+                    return;
+                }
+                let due = match &mut connection.meter {
+                    None => Due::Nothing,
+                    Some(meter) => {
+                        let messages = connection.account.messages_in + connection.account.messages_out;
+                        meter.due(messages, &self.measures, now)
+                    }
+                };
+                if let Due::Close(reason) = due {
+                    self.close(id, reason);
+                    return;
+                }
+                connection.limited &= due != Due::Resume;
                 let mut decisions = std::mem::take(&mut self.decisions);
                 decisions.clear();
                 let result = open
                     .session
                     .timed_out(&mut self.lent.environment(self.now, id), &mut decisions);
-                self.count_hits();
+                self.count_hits(id);
                 self.carry_out(id, Stalled::new(decisions, result));
+                if due == Due::Resume {
+                    self.take_in_again(id);
+                }
             }
         }
     }
@@ -318,7 +351,7 @@ impl<A: App> Core<A> {
     /// Asks for a visit at the connection's deadline.
     pub(super) fn arm(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let deadline = connection.deadline(&self.lent.settings);
+            let deadline = connection.deadline(&self.lent.settings, &self.measures);
             connection.armed = self.wheel.arm(id.index(), deadline);
         }
     }
@@ -358,7 +391,9 @@ impl<A: App> Core<A> {
             || !self.held.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
+            || self.questions_waiting
             || self.accepting == Accepting::Ready
+            || self.rules.has_unchecked()
             || self.connections.has_unflushed();
         if work_is_left || !self.broker.ring.prepare_sleep() {
             return Some(Duration::ZERO);
@@ -367,6 +402,9 @@ impl<A: App> Core<A> {
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
+        }
+        if let Some(due) = self.turned_away.next() {
+            until = until.min(due);
         }
         if !self.stalled.is_empty() || !self.orphans.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);
@@ -380,9 +418,11 @@ impl<A: App> Core<A> {
 
 /// Events of one wait.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-/// Connections read in one turn that have not introduced themselves, or whose peers have gone; at 10 µs each they delay
-/// the others by 0.3 ms.
-const COMERS_AND_GOERS_PER_TURN_MAX: u32 = 32;
+/// How long one turn reads connections that have not introduced themselves, or whose peers have gone: 32 of them, at
+/// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
+const COMERS_AND_GOERS_NS_MAX: u64 = 320_000;
+/// What each of them counts for at least.
+const COMER_OR_GOER_NS_MIN: u64 = 10_000;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,

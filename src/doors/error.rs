@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 
 use super::KeysError;
+use super::tls::TlsError;
+use crate::config::rules::RuleFault;
 use crate::login::PasswordFileError;
 
 /// Why there are no doors. Each is one line that says what to do.
@@ -11,20 +13,26 @@ use crate::login::PasswordFileError;
 pub enum DoorsError {
     /// The keys of tokens are not right.
     Keys(KeysError),
+    /// TLS cannot be spoken.
+    Tls(TlsError),
     /// The password file is not right.
     Passwords(PasswordFileError),
     /// The system refuses the threads that check passwords.
     Desk(io::Error),
+    /// A rule's pattern is none.
+    Rules(RuleFault),
 }
 
 impl fmt::Display for DoorsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DoorsError::Keys(error) => error.fmt(formatter),
+            DoorsError::Tls(error) => error.fmt(formatter),
             DoorsError::Passwords(error) => error.fmt(formatter),
             DoorsError::Desk(error) => {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
+            DoorsError::Rules(fault) => fault.fmt(formatter),
         }
     }
 }
@@ -37,8 +45,20 @@ impl From<PasswordFileError> for DoorsError {
     }
 }
 
+impl From<RuleFault> for DoorsError {
+    fn from(fault: RuleFault) -> DoorsError {
+        DoorsError::Rules(fault)
+    }
+}
+
 impl From<KeysError> for DoorsError {
     fn from(error: KeysError) -> DoorsError {
         DoorsError::Keys(error)
+    }
+}
+
+impl From<TlsError> for DoorsError {
+    fn from(error: TlsError) -> DoorsError {
+        DoorsError::Tls(error)
     }
 }

@@ -7,6 +7,7 @@
 
 mod error;
 mod keys;
+pub mod tls;
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ pub use self::error::DoorsError;
 pub use self::keys::{KeySource, KeysError};
 use crate::auth::Tokens;
 use crate::auth::passwords::Users;
+use crate::auth::rules::Rules;
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Proxies};
 use crate::login::backoff::{self, Policy};
 use crate::login::{self, LoginDesk};
 
@@ -27,16 +29,22 @@ pub struct Doors {
     pub tokens: Arc<Tokens>,
     /// Where the keys of tokens are from.
     pub keys: KeySource,
+    /// What TLS connections begin with; `None` where nothing speaks TLS.
+    pub tls: Option<tls::Tls>,
+    /// The reference's option: which origins may come in.
+    pub origins: String,
+    /// Which may come in, exactly.
+    pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
     /// Those who have a password; `None` if nobody can log in with one.
     pub users: Option<Arc<Users>>,
     /// Where passwords are checked, once it [is open](Doors::open_desk).
     pub login: Option<LoginDesk>,
     /// What is doubtful about the files that were read.
-    pub warnings: Vec<login::Warning>,
-    /// The reference's option: which origins may come in.
-    pub origins: String,
-    /// Which may come in, exactly.
-    pub allowed_origins: AllowedOrigins,
+    warnings: Vec<login::Warning>,
+    /// What clients may do.
+    pub rules: Arc<Rules>,
 }
 
 impl Doors {
@@ -54,6 +62,15 @@ impl Doors {
     /// Names the setting or the file that is not right; the doors stay as they are.
     pub fn reopen(&self, config: &Config) -> Result<Doors, DoorsError> {
         Doors::read(config, Some(self))
+    }
+
+    /// What works but is hardly meant, each with what to do.
+    pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
+        let mut doubts: Vec<_> = self.warnings.iter().map(ToString::to_string).collect();
+        if let Some(tls) = &self.tls {
+            doubts.extend(tls.doubts(unix_ms));
+        }
+        doubts
     }
 
     /// Opens the login desk if there are users and it is not open yet: for a server, which alone needs its threads.
@@ -74,11 +91,14 @@ impl Doors {
         Doors {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
+            tls: None,
+            origins: Config::default().origins,
+            allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
             users: None,
             login: None,
             warnings: Vec::new(),
-            origins: Config::default().origins,
-            allowed_origins: AllowedOrigins::default(),
+            rules: Arc::default(),
         }
     }
 
@@ -89,6 +109,13 @@ impl Doors {
             }
             ((tokens, source), _) => (Arc::new(tokens), source),
         };
+        let rules = Rules::compile(
+            &config.rules,
+            &config.shadow_rules,
+            config.rules_separator,
+            before.map(|before| &before.rules),
+        )?;
+        let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
         let (users, warnings) = match &config.password_file {
             Some(file) => {
                 let (users, warnings) = login::read(file)?;
@@ -101,11 +128,14 @@ impl Doors {
         Ok(Doors {
             tokens,
             keys,
+            rules,
+            tls,
+            origins: config.origins.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            proxies: config.proxies.clone(),
             login: login.map(|(desk, users)| desk.with_users(Arc::clone(users))),
             users,
             warnings,
-            origins: config.origins.clone(),
-            allowed_origins: config.allowed_origins.clone(),
         })
     }
 }

@@ -14,6 +14,8 @@ use super::request::Request;
 pub enum Refusal {
     /// The head is not HTTP/1: 400 without a body, as Node's HTTP server answers.
     Malformed,
+    /// Anything but TLS on a port that speaks only TLS: 400.
+    NotTls,
     /// The head is over the limit in bytes or lines: 431 without a body.
     HeadTooLarge,
     /// A plain request: 501, on every path.
@@ -34,6 +36,10 @@ pub enum Refusal {
     Subprotocol,
     /// The origin is not among those allowed: 403. The origin as it was received, `*` if there was none.
     Origin(String),
+    /// There is no room for one more at present: 503, and when to come again.
+    Busy,
+    /// As many connections as may be have come from the same address: 429, and when to come again.
+    TooManyConnections,
     /// The application refused the handshake.
     Application {
         /// 401 in the reference.
@@ -59,6 +65,10 @@ impl Refusal {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Refusal::Malformed => write_bare(out, Status::BAD_REQUEST),
+            Refusal::NotTls => {
+                let body = "The plain HTTP request was sent to HTTPS port";
+                write_html(out, Status::BAD_REQUEST, "", body);
+            }
             Refusal::HeadTooLarge => write_bare(out, Status::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Refusal::NotImplemented => {
                 write_plain_head(out);
@@ -87,6 +97,14 @@ impl Refusal {
             Refusal::Origin(origin) => {
                 let body = format!("Failed to authorize socket handshake - Invalid origin: {origin}");
                 write_html(out, Status::FORBIDDEN, "", &body);
+            }
+            Refusal::Busy => {
+                let status = Status::SERVICE_UNAVAILABLE;
+                write_html(out, status, RETRY_AFTER, status.name());
+            }
+            Refusal::TooManyConnections => {
+                let status = Status::TOO_MANY_REQUESTS;
+                write_html(out, status, RETRY_AFTER, status.name());
             }
             Refusal::Application { status, body } => {
                 write_html(
@@ -141,6 +159,9 @@ impl Status {
         }
     }
 }
+
+/// RFC 9110 section 10.2.3: long enough that a crowd of clients does not come back at once.
+const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
 const fn name(code: u16) -> Option<&'static str> {
     Some(match code {
@@ -290,6 +311,18 @@ mod tests {
                     "",
                     "Failed to authorize socket handshake - Invalid origin: http://evil.example",
                 ),
+            ),
+            (
+                Refusal::Busy,
+                html(
+                    "503 Service Unavailable",
+                    "Retry-After: 5\r\n",
+                    "Service Unavailable",
+                ),
+            ),
+            (
+                Refusal::TooManyConnections,
+                html("429 Too Many Requests", "Retry-After: 5\r\n", "Too Many Requests"),
             ),
         ] {
             assert_eq!(written(&refusal), expected);

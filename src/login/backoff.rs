@@ -290,3 +290,6 @@ const FORGIVE_EVERY: Duration = Duration::from_secs(300);
 const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The wait after the first failure that is not free.
 pub const DELAY_FIRST: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

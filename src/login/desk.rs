@@ -24,7 +24,7 @@ use tracing::error;
 
 use super::backoff::{Backoff, Policy};
 use super::{Attempt, Password, Verdict};
-use crate::auth::passwords::{NAME_BYTES_MAX, Users};
+use crate::auth::passwords::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Users};
 use crate::clock::Clock;
 use crate::metrics::logins::{LoginMetrics, LoginOutcome};
 
@@ -209,6 +209,3 @@ fn cut(attempt: Attempt) -> Attempt {
         address,
     }
 }
-
-/// Longest password, in bytes; no longer one is right.
-pub(crate) const PASSWORD_BYTES_MAX: usize = 1024;

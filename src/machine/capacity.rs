@@ -206,7 +206,7 @@ fn per_connection() -> String {
 /// channel, up to 420 where each has a channel of its own.
 const USER_BYTES: u64 = 400;
 /// Of the kernel's, per socket with its file and its entry in a poller: 4.2 to 4.6 KB.
-const KERNEL_BYTES: u64 = 4600;
+pub(crate) const KERNEL_BYTES: u64 = 4600;
 /// Of this process, per core.
 const CORE_BYTES: u64 = 1024 * 1024;
 /// One part in so many of the memory is left for messages on their way.

@@ -51,11 +51,24 @@ pub(crate) struct Machine {
     /// First and last port that outgoing connections get.
     ports: Option<[u64; 2]>,
     conntrack: Option<Conntrack>,
+    /// Bytes of memory there are.
+    memory_total: Option<u64>,
     /// Bytes that can be had without swapping.
     memory_available: Option<u64>,
     cgroup: Cgroup,
     cpus: Vec<Cpu>,
     cards: Vec<Card>,
+}
+
+impl Machine {
+    /// Bytes of memory that this process may have.
+    pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
+        self.cgroup
+            .memory_bytes_max
+            .into_iter()
+            .chain(self.memory_total)
+            .min()
+    }
 }
 
 /// The table of tracked connections of the firewall, where its module is loaded.

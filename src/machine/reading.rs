@@ -29,7 +29,9 @@ pub(crate) fn machine(root: &Path) -> Machine {
         time_wait_max: number(root, "proc/sys/net/ipv4/tcp_max_tw_buckets"),
         ports: numbers(root, "proc/sys/net/ipv4/ip_local_port_range"),
         conntrack: conntrack(root),
-        memory_available: text(root, "proc/meminfo").and_then(|meminfo| available_bytes(&meminfo)),
+        memory_total: text(root, "proc/meminfo").and_then(|meminfo| memory_bytes(&meminfo, "MemTotal:")),
+        memory_available: text(root, "proc/meminfo")
+            .and_then(|meminfo| memory_bytes(&meminfo, "MemAvailable:")),
         cgroup: Cgroup::read(root),
         cpus: cpus(root),
         cards: cards(root),
@@ -214,10 +216,8 @@ fn may_raise_limits(status: &str) -> bool {
     effective.is_some_and(|capabilities| capabilities >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+fn memory_bytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -267,8 +267,10 @@ mod tests {
         assert_eq!(open_files_hard("Max open files  1024  4096  files"), Some(4096));
         assert_eq!(open_files_hard("Max open files  1024  unlimited  files"), None);
         assert_eq!(open_files_hard("Max processes  1  2  processes"), None);
-        assert_eq!(available_bytes("MemAvailable:   12 kB"), Some(12 * 1024));
-        assert_eq!(available_bytes("MemAvailable:   12 MB"), None);
+        let meminfo = "MemTotal:   20 kB\nMemAvailable:   12 kB";
+        assert_eq!(memory_bytes(meminfo, "MemAvailable:"), Some(12 * 1024));
+        assert_eq!(memory_bytes(meminfo, "MemTotal:"), Some(20 * 1024));
+        assert_eq!(memory_bytes("MemAvailable:   12 MB", "MemAvailable:"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::limits::Limit;
+use crate::config::rules::Action;
 use crate::decision::CloseReason;
 
 /// A number that one thread writes and others read.
@@ -81,6 +82,49 @@ impl Histogram {
     }
 }
 
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Well, with a signature.
+    Full,
+    /// Well, with a ticket.
+    Resumed,
+    /// No version, cipher suite, group or signature in common.
+    Incompatible,
+    /// The client speaks other protocols than HTTP/1.1 only.
+    Protocol,
+    /// The client has no certificate, or not a good one.
+    Certificate,
+    /// The client did not like what it saw: our certificate, as a rule.
+    Refused,
+    /// What came was no TLS, or broke its rules.
+    Malformed,
+    /// The client went away, or took too long.
+    Abandoned,
+}
+
+impl Handshake {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
+    /// All labels, in the order of the variants.
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "full",
+        "resumed",
+        "incompatible",
+        "protocol",
+        "certificate",
+        "refused",
+        "malformed",
+        "abandoned",
+    ];
+
+    /// The place in tables of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// All counters of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -95,6 +139,10 @@ pub struct CoreMetrics {
     pub hand_overs_sent: Counter,
     /// Sockets taken from another core.
     pub hand_overs_received: Counter,
+    /// Reads of connections that come or go that were put off to a later turn.
+    pub comers_deferred: Counter,
+    /// Ends of TLS handshakes, by [`Handshake::index`].
+    pub tls_handshakes: [Counter; Handshake::COUNT],
     /// Requests answered with plain HTTP.
     pub http_answers: Counter,
     /// Whole WebSocket messages received.
@@ -113,6 +161,8 @@ pub struct CoreMetrics {
     pub deliveries_paused: Counter,
     /// Publications not delivered to a subscriber whose outbox was full.
     pub publications_skipped: Counter,
+    /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.
+    pub publications_conflated: Counter,
     /// Subscriptions held now (gauge).
     pub subscriptions: Counter,
     /// Publications in the ring that this core has not yet taken (gauge).
@@ -131,6 +181,14 @@ pub struct CoreMetrics {
     pub publish_to_write_seconds: Histogram,
     /// Ends of connections, by [`CloseReason::index`].
     pub closes: [Counter; CloseReason::COUNT],
+    /// What rules have refused, by [`Action::index`].
+    pub rules_denied: [Counter; Action::COUNT],
+    /// What was done and the shadow rules would refuse, by [`Action::index`].
+    pub rules_would_deny: [Counter; Action::COUNT],
+    /// What was refused and the shadow rules would allow, by [`Action::index`].
+    pub rules_would_allow: [Counter; Action::COUNT],
+    /// Subscriptions ended since the rules no longer allow them.
+    pub rules_kick_outs: Counter,
     /// Limits hit, by [`Limit::index`].
     pub limit_hits: [Counter; Limit::COUNT],
 }

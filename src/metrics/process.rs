@@ -42,12 +42,28 @@ impl ProcessStatus {
     }
 }
 
-fn resident_bytes() -> Option<u64> {
+/// Memory in use by this process, in bytes.
+pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
+
+/// What the buffers of all TCP sockets of the machine hold, in bytes.
+pub fn tcp_buffer_bytes() -> Option<u64> {
+    buffer_bytes(&fs::read_to_string("/proc/net/sockstat").ok()?)
+}
+
+/// `TCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5`, in pages.
+fn buffer_bytes(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "mem").skip(1);
+    words.next()?.parse::<u64>().ok()?.checked_mul(PAGE_BYTES)
+}
+
+/// The size that the kernel counts buffers in, on all machines that this server is built for.
+const PAGE_BYTES: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -59,5 +75,12 @@ mod tests {
         assert!(status.resident_bytes.is_some_and(|bytes| bytes > 100_000));
         assert!(status.max_fds.is_some_and(|count| count > 3));
         assert!(status.cpu_ns.is_some());
+    }
+
+    #[test]
+    fn pages_of_tcp_buffers_are_found() {
+        let sockstat = "sockets: used 9\nTCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5\nUDP: inuse 2 mem 7\n";
+        assert_eq!(buffer_bytes(sockstat), Some(5 * PAGE_BYTES));
+        assert_eq!(buffer_bytes("UDP: inuse 2 mem 7"), None);
     }
 }

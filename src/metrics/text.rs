@@ -10,10 +10,11 @@
 
 use std::fmt::Write;
 
-use super::block::{CoreMetrics, Counter, Histogram};
+use super::block::{CoreMetrics, Counter, Handshake, Histogram};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
+use crate::config::rules::Action;
 use crate::decision::CloseReason;
 
 /// One metric of a core.
@@ -357,6 +358,20 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.hand_overs_received),
     },
     Metric {
+        name: "ringcast_comers_deferred_total",
+        help: "Reads of connections that come or go put off to a later turn, so that they do not delay the others.",
+        values: Values::Counter(|block| &block.comers_deferred),
+    },
+    Metric {
+        name: "ringcast_tls_handshakes_total",
+        help: "TLS handshakes that have ended: `full` and `resumed` well, else by what went wrong.",
+        values: Values::Labelled {
+            label: "result",
+            labels: &Handshake::LABELS,
+            counters: |block| &block.tls_handshakes,
+        },
+    },
+    Metric {
         name: "ringcast_http_answers_total",
         help: "Requests on the client port answered with plain HTTP.",
         values: Values::Counter(|block| &block.http_answers),
@@ -402,6 +417,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.publications_skipped),
     },
     Metric {
+        name: "ringcast_publications_conflated_total",
+        help: "Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.",
+        values: Values::Counter(|block| &block.publications_conflated),
+    },
+    Metric {
         name: "ringcast_subscriptions",
         help: "Subscriptions held now.",
         values: Values::Gauge(|block| &block.subscriptions),
@@ -423,7 +443,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_outbox_bytes",
-        help: "Bytes waiting in outboxes.",
+        help: "Bytes waiting in outboxes, and behind them.",
         values: Values::Gauge(|block| &block.outbox_bytes),
     },
     Metric {
@@ -449,6 +469,38 @@ pub const METRICS: &[Metric] = &[
             labels: &CloseReason::LABELS,
             counters: |block| &block.closes,
         },
+    },
+    Metric {
+        name: "ringcast_rules_denied_total",
+        help: "What `[[rules]]` have refused, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_denied,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_deny_total",
+        help: "What was done and `[[shadow_rules]]` would refuse, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_deny,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_would_allow_total",
+        help: "What `[[rules]]` have refused and `[[shadow_rules]]` would allow, by action.",
+        values: Values::Labelled {
+            label: "action",
+            labels: &Action::WORDS,
+            counters: |block| &block.rules_would_allow,
+        },
+    },
+    Metric {
+        name: "ringcast_rules_kick_outs_total",
+        help: "Subscriptions ended since `[[rules]]` no longer allow them.",
+        values: Values::Counter(|block| &block.rules_kick_outs),
     },
     Metric {
         name: "ringcast_limit_hits_total",
@@ -489,6 +541,8 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
+            tls_handshakes,
             http_answers,
             messages_received,
             bytes_received,
@@ -498,6 +552,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -507,6 +562,10 @@ mod tests {
             turn_seconds,
             publish_to_write_seconds,
             closes,
+            rules_denied,
+            rules_would_deny,
+            rules_would_allow,
+            rules_kick_outs,
             limit_hits,
         } = block;
         let single = [
@@ -515,6 +574,7 @@ mod tests {
             accepts,
             hand_overs_sent,
             hand_overs_received,
+            comers_deferred,
             http_answers,
             messages_received,
             bytes_received,
@@ -524,6 +584,7 @@ mod tests {
             deliveries,
             deliveries_paused,
             publications_skipped,
+            publications_conflated,
             subscriptions,
             ring_depth,
             ring_stalls,
@@ -532,7 +593,17 @@ mod tests {
             turns,
         ];
         let mut next = FIRST;
-        for counter in single.into_iter().chain(closes).chain(limit_hits) {
+        for counter in single
+            .into_iter()
+            .chain(tls_handshakes)
+            .chain(closes)
+            .chain([rules_kick_outs])
+            .chain(closes)
+            .chain(rules_denied)
+            .chain(rules_would_deny)
+            .chain(rules_would_allow)
+            .chain(limit_hits)
+        {
             counter.set(next);
             next += 1;
         }

@@ -43,15 +43,15 @@ impl HandOver {
             .collect())
     }
 
-    /// Sends `stream`, which nothing has been read from and no poll knows, to `core`. `WouldBlock` if that core has too
-    /// many waiting already. The caller drops its copy afterwards.
-    pub(crate) fn send(&self, core: usize, stream: &TcpStream) -> io::Result<()> {
+    /// Sends `stream`, which nothing has been read from and no poll knows, to `core`, with a byte about it. `WouldBlock`
+    /// if that core has too many waiting already. The caller drops its copy afterwards.
+    pub(crate) fn send(&self, core: usize, stream: &TcpStream, about: u8) -> io::Result<()> {
         let descriptors = [stream.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&descriptors)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         sendmsg::<()>(
             self.outlets[core].as_raw_fd(),
-            &[IoSlice::new(b"s")],
+            &[IoSlice::new(&[about])],
             &rights,
             flags,
             None,
@@ -59,24 +59,28 @@ impl HandOver {
         Ok(())
     }
 
-    /// The next socket that another core has sent; `WouldBlock` when there is none, another error if it came without a
-    /// descriptor (this process has no room for one more).
-    pub(crate) fn receive(&self) -> io::Result<TcpStream> {
+    /// The next socket that another core has sent, with its byte; `WouldBlock` when there is none, another error if it
+    /// came without a descriptor (this process has no room for one more).
+    pub(crate) fn receive(&self) -> io::Result<(TcpStream, u8)> {
         let mut byte = [0];
         let mut space = cmsg_space!(RawFd);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let mut room = [IoSliceMut::new(&mut byte)];
         let message = recvmsg::<()>(self.inbox.as_raw_fd(), &mut room, Some(&mut space), flags)?;
+        let mut received = None;
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(descriptors) = control
                 && let Some(&descriptor) = descriptors.first()
             {
                 // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
                 let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                return Ok(TcpStream::from_std(owned.into()));
+                received = Some(TcpStream::from_std(owned.into()));
             }
         }
-        Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32))
+        match received {
+            Some(stream) => Ok((stream, byte[0])),
+            None => Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32)),
+        }
     }
 }
 
@@ -100,8 +104,9 @@ mod tests {
         client.write_all(b"sent before the hand-over").unwrap();
         let ends = HandOver::new(2).unwrap();
         let accepted = listener.accept().unwrap().0;
-        ends[0].send(1, &TcpStream::from_std(accepted)).unwrap();
-        let received = ends[1].receive().unwrap();
+        ends[0].send(1, &TcpStream::from_std(accepted), 7).unwrap();
+        let (received, about) = ends[1].receive().unwrap();
+        assert_eq!(about, 7);
         let mut received = std::net::TcpStream::from(received);
         client.write_all(b", and after it").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();

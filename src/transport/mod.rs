@@ -1,4 +1,6 @@
-//! Sockets: listening, handing over. Knows no WebSocket.
+//! Sockets: listening, handing over, plain or under TLS. Knows no WebSocket.
 
 pub(crate) mod hand_over;
 pub(crate) mod listener;
+pub(crate) mod stream;
+pub(crate) mod tls;

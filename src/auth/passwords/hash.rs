@@ -284,6 +284,9 @@ fn parsed(
     })
 }
 
+/// Longest password, in bytes: a longer one is never right.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+
 /// Salt of a new Argon2id hash: RFC 9106 section 3.1 recommends 16 bytes.
 pub const SALT_BYTES_ARGON2ID: usize = 16;
 /// Salt of a new PBKDF2 hash: Mosquitto 2.0 takes no other length.

@@ -19,6 +19,10 @@ mod users;
 pub use entry::{NAME_BYTES_MAX, NameFault, check_name};
 pub use file::{FileFault, FileFaultKind, PasswordFile};
 pub use hash::{
-    HashFault, ITERATIONS_DEFAULT, ITERATIONS_MAX, PasswordHash, SALT_BYTES_ARGON2ID, SALT_BYTES_PBKDF2,
+    HashFault, ITERATIONS_DEFAULT, ITERATIONS_MAX, PASSWORD_BYTES_MAX, PasswordHash, SALT_BYTES_ARGON2ID,
+    SALT_BYTES_PBKDF2,
 };
 pub use users::Users;
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,8 @@ impl Users {
         self.entries.len()
     }
 
-    fn of_stranger(&self, name: &str) -> usize {
+    /// Whose entry somebody is checked against who has none.
+    pub(super) fn of_stranger(&self, name: &str) -> usize {
         let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.stranger.hash_one(name) % count).unwrap_or(0)
     }

@@ -1,17 +1,17 @@
-//! Calls of the server's that wait for their answers (wire reference, sections 1 and 6).
+//! Calls of the server's that wait for their answers (wire reference, sections 1 and 6), and how many of the client's do.
 //!
 //! Invariants
 //! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
 //! 2. Each call leaves `waiting` once: answered, timed out, or with its connection; the application is told each time.
 //!
-//! Limits: `calls_per_connection_max`, kept by [`Scratch`](crate::app::Scratch), which gives the ids out; `ack_timeout`.
+//! Limits: `calls_per_connection_max`, kept by [`Scratch`](crate::app::Scratch), which gives the ids out; `ack_timeout`; `client_calls_max`.
 
 use std::collections::VecDeque;
 
 use super::login::Login;
 use super::{Environment, Session, passed_on};
 use crate::app::{
-    AnswerError, AnswerFailure, App, CallId, Order, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
+    AnswerError, AnswerFailure, App, CallId, Order, Owed, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions};
@@ -23,6 +23,8 @@ use crate::socketcluster::packet::{Response, is_falsy};
 pub(super) struct Calls {
     last: u64,
     waiting: VecDeque<Waiting>,
+    /// The client's calls whose answers the application has put off.
+    owed: Option<Owed>,
     /// The one call of the client's that is not answered at once.
     pub(super) login: Login,
 }
@@ -60,6 +62,18 @@ impl Session {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         env.scratch
             .begin(env.address, last, env.settings.calls_max.saturating_sub(waiting));
+    }
+
+    /// The client's calls whose answers the application has put off; `None` while there has been none.
+    pub(super) fn owed(&self) -> Option<&Owed> {
+        self.calls.as_ref()?.owed.as_ref()
+    }
+
+    /// Remembers them, after the application has been asked.
+    pub(super) fn keep_owed(&mut self, owed: Option<Owed>) {
+        if owed.is_some() {
+            self.calls.get_or_insert_default().owed = owed;
+        }
     }
 
     /// When the first call fails for want of an answer.

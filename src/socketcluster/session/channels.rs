@@ -4,9 +4,10 @@
 //! Wire reference, sections 7 and 10.
 
 use super::tokens::tell_expired;
-use super::{Environment, Session, invalid_action, passed_on, refuse, send};
-use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refused};
+use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};
+use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refusal, Refused};
 use crate::clock::Now;
+use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
@@ -66,6 +67,12 @@ impl Session {
         decisions.write(|out| encode::kick_out(channel, reason.as_deref(), out))
     }
 
+    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away.
+    pub fn forbidden(&self, channel: &[u8], decisions: &mut Decisions) -> Span {
+        let reason = br#""The subscription is no longer allowed""#;
+        decisions.write(|out| encode::kick_out(channel, Some(reason), out))
+    }
+
     pub(super) fn publish<A: App>(
         &mut self,
         event: &Event<'_>,
@@ -85,8 +92,17 @@ impl Session {
             tell_expired(expired, decisions);
             return Ok(());
         };
-        tell_expired(expired, decisions);
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Publish", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            tell_expired(expired, decisions);
+            return Ok(());
+        }
+        tell_expired(expired, decisions);
+        if !self.may(Action::Publish, decisions.bytes(channel), env) {
+            refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
+            return Ok(());
+        }
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
         let data = value
             .members
@@ -129,6 +145,14 @@ impl Session {
             return Ok(());
         };
         let channel = decisions.write(|out| name.write_decoded(out));
+        if let Some(refusal) = too_long("Subscribe", channel, env, decisions) {
+            invalid_action(cid, &refusal, decisions);
+            return Ok(());
+        }
+        if !self.may(Action::Subscribe, decisions.bytes(channel), env) {
+            refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
+            return Ok(());
+        }
         let result = env.app.subscribe(
             Name::new(decisions.bytes(channel)),
             value.members.data.map(RawJson::new),
@@ -137,6 +161,9 @@ impl Session {
         self.settle(env)?;
         match (result, cid) {
             (Ok(()), Some(cid)) => {
+                if let State::Open { subscribed, .. } = &mut self.state {
+                    *subscribed = true;
+                }
                 let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
                 decisions.push(Decision::Subscribe {
                     channel,
@@ -186,4 +213,21 @@ impl Session {
         let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
         Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
     }
+}
+
+/// Why a channel's name is refused, if it is longer than names may be.
+fn too_long<A: App>(
+    action: &str,
+    channel: Span,
+    env: &mut Environment<'_, A>,
+    decisions: &Decisions,
+) -> Option<String> {
+    let limit = env.settings.channel_name_bytes_max;
+    if decisions.bytes(channel).len() <= limit as usize {
+        return None;
+    }
+    env.scratch.count_channel_name_hit();
+    Some(format!(
+        "{action} channel name was longer than the limit of {limit} bytes"
+    ))
 }

@@ -1,5 +1,6 @@
 //! The handshake: who may come in, and what it is told (wire reference, section 5).
 
+use super::permissions::rules_mark;
 use super::timers::next_tick;
 use super::tokens::handshake_token;
 use super::{Environment, Session, State, send};
@@ -50,6 +51,9 @@ impl Session {
             let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
             self.state = State::Open {
                 next_ping,
+                subscribed: false,
+                authenticated: false,
+                rules: rules_mark(&env.doors.rules),
                 watch: Session::first_watch(env.settings, env.now),
             };
         }

@@ -140,6 +140,7 @@ impl<A: App> Client<A> {
                 Decision::Publish { channel, message } => {
                     format!("publish {} {}", text(channel), text(message))
                 }
+                Decision::CheckSubscriptions => "check subscriptions".into(),
                 Decision::KickOut { channel, message } => format!("kick {} {}", text(channel), text(message)),
                 Decision::KickOutAll { reason } => {
                     format!("kick all {}", reason.map_or_else(|| "-".into(), text))
@@ -1603,6 +1604,7 @@ fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     let late = |cid: &[u8]| LateAnswer {
         address: 0,
         cid: cid.into(),
+        owed: None,
         answer: Box::new(|peer| {
             peer.transmit("t", &1);
             peer.reply("late")

@@ -23,7 +23,7 @@ impl Session {
             State::AwaitingHandshake { created } => {
                 (created + settings.handshake_timeout).min(self.pong_deadline(settings))
             }
-            State::Open { next_ping, watch } => {
+            State::Open { next_ping, watch, .. } => {
                 let deadline = next_ping
                     .min(self.pong_deadline(settings))
                     .min(self.ack_deadline());
@@ -59,6 +59,7 @@ impl Session {
                 if *next_ping <= now && now < pong_deadline {
                     *next_ping = next_tick(*next_ping, env.settings.ping_interval, now);
                     let ping = self.version.ping();
+                    env.scratch.count_heartbeat();
                     send(decisions, |out| out.extend_from_slice(ping.as_bytes()));
                 }
             }
@@ -83,10 +84,15 @@ impl Session {
         }
     }
 
-    pub(super) fn receive_pong(&mut self, now: Now, decisions: &mut Decisions) -> Result<(), CloseReason> {
-        self.heard = now.uptime;
+    pub(super) fn receive_pong<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        env.scratch.count_heartbeat();
+        self.heard = env.now.uptime;
         self.require_open()?;
-        self.expire(now, decisions);
+        self.expire(env.now, decisions);
         Ok(())
     }
 }

@@ -1,0 +1,323 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Written by mosquitto_passwd 2.0.11 for the password `secret`, the second with `-H sha512`.
+const MOSQUITTO: &str = "\
+# users of the broker
+
+alice:$7$101$gNPvbM5B/gkhgqKR$21jQeRWAjHYwGFWa+vBMmXqqX1A1F8SDcLre5NPqhkk9qOelLXp3mZFd+uBjlOrP1YoI/7mIv8E46hgSS2XRKg==
+bob:$6$D6AppBC/BO8wBMlU$YEEk+fJMR6KTkv7WH89pRHneo3JnmGu4eCU4ku9RuoVDvJv7cvAwDqcGrIMsiqW4kfDa1HzVTf99IdpQ0AwO5w==
+";
+
+/// By argon2-cffi for `secret`: time_cost=1, memory_cost=8, parallelism=1, 16 bytes of salt, 32 of hash.
+const ARGON2ID: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$tcpODUHTbrvqVahM6y9Oow$Pr6Wg/OnIWVe36Anx3w2aaLKyWoeSbu/CDGBSWFfq1w";
+
+fn users(text: &str) -> Result<Users, FileFault> {
+    PasswordFile::parse(text.as_bytes())?.users()
+}
+
+fn fault(text: &str) -> FileFault {
+    users(text).unwrap_err()
+}
+
+#[test]
+fn a_file_of_mosquittos_works_as_it_is() {
+    for text in [MOSQUITTO.to_owned(), MOSQUITTO.replace('\n', "\r\n")] {
+        let users = users(&text).unwrap();
+        assert_eq!(users.count(), 2);
+        for name in ["alice", "bob"] {
+            assert!(users.verify(name, b"secret"), "{name}");
+            for wrong in ["", "secre", "secrets", "Secret", "secret\0", "secret\n"] {
+                assert!(!users.verify(name, wrong.as_bytes()), "{name} {wrong:?}");
+            }
+        }
+        assert!(!users.verify("carol", b"secret"));
+    }
+}
+
+#[test]
+fn a_hash_of_another_argon2_works() {
+    let hash = PasswordHash::parse(ARGON2ID).unwrap();
+    assert!(hash.verify(b"secret"));
+    assert!(!hash.verify(b"secrets"));
+    assert_eq!(hash.text(), ARGON2ID);
+}
+
+#[test]
+fn what_is_no_entry_for_mosquitto_is_none_here() {
+    let line = MOSQUITTO.lines().nth(2).unwrap();
+    let hash = &line["alice:".len()..];
+    let text =
+        format!("#eve:{hash}\nno colon\n\n  \n\t ann \t: {hash} :what follows:is ignored\nlast:{hash}");
+    let file = PasswordFile::parse(text.as_bytes()).unwrap();
+    assert_eq!(file.ignored_lines().collect::<Vec<_>>(), [2]);
+    let users = file.users().unwrap();
+    assert_eq!(users.count(), 2);
+    assert!(users.verify("ann", b"secret") && users.verify("last", b"secret"));
+    assert!(!users.verify("eve", b"secret") && !users.verify("#eve", b"secret"));
+}
+
+#[test]
+fn nobody_logs_in_with_an_empty_file() {
+    for text in ["", "\n\n", "# nobody"] {
+        let users = users(text).unwrap();
+        assert_eq!(users.count(), 0);
+        assert!(!users.verify("", b"") && !users.verify("alice", b"secret"));
+    }
+}
+
+#[test]
+fn a_stranger_is_refused_with_any_password_of_the_file() {
+    let users = users(MOSQUITTO).unwrap();
+    for stranger in 0..100 {
+        assert!(!users.verify(&format!("stranger {stranger}"), b"secret"));
+    }
+}
+
+#[test]
+fn a_stranger_costs_what_users_cost_and_always_the_same() {
+    // Whose entry a stranger is checked against: that of a user, and each user's about as often as another's.
+    let text: String = (0..4)
+        .map(|index| {
+            format!(
+                "user{index}:{}\n",
+                &MOSQUITTO.lines().nth(2).unwrap()["alice:".len()..]
+            )
+        })
+        .collect();
+    let users = users(&text).unwrap();
+    let mut counts = [0; 4];
+    for stranger in 0..4000 {
+        let name = format!("stranger {stranger}");
+        let place = users.of_stranger(&name);
+        assert_eq!(place, users.of_stranger(&name));
+        counts[place] += 1;
+    }
+    assert!(
+        counts.iter().all(|count| (800..1200).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn an_error_names_the_line_and_not_the_hash() {
+    let good = MOSQUITTO.lines().nth(2).unwrap();
+    let long = "n".repeat(NAME_BYTES_MAX + 1);
+    for (line, kind) in [
+        (good.to_owned(), FileFaultKind::Twice { first: 1 }),
+        (" alice : x".to_owned(), FileFaultKind::Twice { first: 1 }),
+        (":x".to_owned(), FileFaultKind::Name(NameFault::Empty)),
+        (format!("{long}:x"), FileFaultKind::Name(NameFault::TooLong)),
+        ("a\u{1}b:x".to_owned(), FileFaultKind::Name(NameFault::Control)),
+        (
+            "ann:topsecret".to_owned(),
+            FileFaultKind::Hash(HashFault::Unknown),
+        ),
+        ("ann:".to_owned(), FileFaultKind::Hash(HashFault::Unknown)),
+        (
+            "ann:$1$topsecret$x".to_owned(),
+            FileFaultKind::Hash(HashFault::Unknown),
+        ),
+        (
+            "ann:$7$topsecret".to_owned(),
+            FileFaultKind::Hash(HashFault::Malformed),
+        ),
+        (
+            good.replace("alice", "ann").replace("==", "="),
+            FileFaultKind::Hash(HashFault::Malformed),
+        ),
+        (
+            good.replace("alice", "ann").replace("$101$", "$2147483648$"),
+            FileFaultKind::Hash(HashFault::TooDear),
+        ),
+    ] {
+        let fault = fault(&format!("{good}\n# comment\n{line}\n"));
+        assert_eq!(fault, FileFault { line: 3, kind }, "{line}");
+        let text = fault.to_string();
+        assert!(text.starts_with("line 3: "), "{text}");
+        assert!(!text.contains("topsecret") && !text.contains("21jQ"), "{text}");
+    }
+    let not_text = PasswordFile::parse(b"a:b\n\xff:c\n").unwrap_err();
+    assert_eq!(
+        not_text,
+        FileFault {
+            line: 2,
+            kind: FileFaultKind::NotUtf8
+        }
+    );
+}
+
+#[test]
+fn a_hash_that_would_take_too_long_is_refused() {
+    let pbkdf2 = |iterations: &str| {
+        PasswordHash::parse(&MOSQUITTO.lines().nth(2).unwrap()["alice:".len()..].replace("101", iterations))
+            .map(|_| ())
+    };
+    assert_eq!(pbkdf2("1"), Ok(()));
+    assert_eq!(pbkdf2("2000000"), Ok(()));
+    for dear in ["2000001", "2147483648", "4294967296", "99999999999999999999"] {
+        assert_eq!(pbkdf2(dear), Err(HashFault::TooDear), "{dear}");
+    }
+    for malformed in ["0", "-1", "+1", "01", "1.5", "", " 1", "0x10"] {
+        assert_eq!(pbkdf2(malformed), Err(HashFault::Malformed), "{malformed}");
+    }
+    let argon2 = |cost: &str| PasswordHash::parse(&ARGON2ID.replace("m=8,t=1,p=1", cost)).map(|_| ());
+    for legal in [
+        "m=262144,t=8,p=1",
+        "m=8,t=262144,p=1",
+        "m=65536,t=3,p=4",
+        "m=512,t=1,p=64",
+    ] {
+        assert_eq!(argon2(legal), Ok(()), "{legal}");
+    }
+    for dear in [
+        "m=262145,t=1,p=1",
+        "m=262144,t=9,p=1",
+        "m=4294967295,t=1,p=1",
+        "m=4294967296,t=1,p=1",
+        "m=8,t=4294967295,p=1",
+        "m=65536,t=1,p=65",
+    ] {
+        assert_eq!(argon2(dear), Err(HashFault::TooDear), "{dear}");
+    }
+    for malformed in [
+        "m=7,t=1,p=1",
+        "m=511,t=1,p=64",
+        "m=8,t=0,p=1",
+        "m=8,t=1,p=0",
+        "m=8,t=1",
+        "t=1,m=8,p=1",
+        "m=8,t=1,p=1,x=1",
+        "m=08,t=1,p=1",
+        "",
+    ] {
+        assert_eq!(argon2(malformed), Err(HashFault::Malformed), "{malformed}");
+    }
+}
+
+#[test]
+fn hashes_and_files_are_not_shown() {
+    let file = PasswordFile::parse(MOSQUITTO.as_bytes()).unwrap();
+    let users = file.users().unwrap();
+    let hash = PasswordHash::parse(ARGON2ID).unwrap();
+    let shown = format!("{file:?} {users:?} {hash:?}");
+    for secret in [
+        "21jQ",
+        "gNPv",
+        "YEEk",
+        "alice",
+        ARGON2ID.rsplit('$').next().unwrap(),
+    ] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn a_change_leaves_all_other_lines_as_they_are() {
+    let text = MOSQUITTO.replace('\n', "\r\n") + "no colon\r\nlast:x";
+    let mut file = PasswordFile::parse(text.as_bytes()).unwrap();
+    let hash = PasswordHash::pbkdf2(b"new", [1; 12], 101).unwrap();
+    file.set("bob", &hash).unwrap();
+    file.set("carol", &hash).unwrap();
+    let changed = file.text();
+    for line in text.split('\n').filter(|line| !line.starts_with("bob")) {
+        assert!(changed.split('\n').any(|found| found == line), "{line}");
+    }
+    assert_eq!(changed.matches("bob:").count(), 1);
+    assert!(changed.ends_with(&format!("last:x\ncarol:{}\n", hash.text())));
+    assert!(file.remove("bob") && file.remove("carol") && !file.remove("carol"));
+    assert!(!file.text().contains("bob") && file.text().contains("# users of the broker\r\n"));
+}
+
+#[test]
+fn names_that_could_not_be_read_back_are_refused() {
+    let hash = PasswordHash::pbkdf2(b"new", [1; 12], 1).unwrap();
+    let longest = "n".repeat(NAME_BYTES_MAX);
+    for name in [
+        "alice",
+        "a b",
+        "a#",
+        "ann@example.com",
+        "日本",
+        "$7$",
+        "a\"b\\",
+        "*",
+        "{name}",
+        longest.as_str(),
+    ] {
+        let mut file = PasswordFile::default();
+        file.set(name, &hash).unwrap();
+        let users = users(&file.text()).unwrap();
+        assert!(users.verify(name, b"new"), "{name}");
+    }
+    for name in [
+        "",
+        " ",
+        " a",
+        "a ",
+        "a\u{a0}",
+        "\u{2003}a",
+        "a:b",
+        ":",
+        "#",
+        "#a",
+        "a\nb",
+        "a\r",
+        "\0",
+        "a\u{7f}",
+        "a\u{85}",
+        &"n".repeat(NAME_BYTES_MAX + 1),
+    ] {
+        assert!(PasswordFile::default().set(name, &hash).is_err(), "{name:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_or_kept_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(file) = PasswordFile::parse(&bytes) {
+            let text = file.text();
+            prop_assert_eq!(text.trim_end_matches('\n').as_bytes(), bytes.trim_ascii_end_of_lines());
+            let _ = file.users();
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_hash_is_refused_or_canonical(
+        text in r"\$(6|7|argon2id|x)(\$(v=19|101|m=8,t=1,p=1|[0-9]{1,12}|[A-Za-z0-9+/]{0,24}={0,2})){0,5}"
+    ) {
+        if let Ok(hash) = PasswordHash::parse(&text) {
+            prop_assert_eq!(hash.text(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back(
+        name in r"[^:#\s\pC][^:\pC]{0,20}[^:\s\pC]",
+        password in r"[^\x00]{1,40}",
+        salt in any::<[u8; SALT_BYTES_PBKDF2]>(),
+    ) {
+        let hash = PasswordHash::pbkdf2(password.as_bytes(), salt, 2).unwrap();
+        let mut file = PasswordFile::default();
+        file.set(&name, &hash).unwrap();
+        let read = PasswordFile::parse(file.text().as_bytes()).unwrap();
+        prop_assert_eq!(read.text(), file.text());
+        prop_assert!(read.users().unwrap().verify(&name, password.as_bytes()));
+    }
+}
+
+trait Lines {
+    fn trim_ascii_end_of_lines(&self) -> &[u8];
+}
+
+impl Lines for Vec<u8> {
+    fn trim_ascii_end_of_lines(&self) -> &[u8] {
+        let end = self
+            .iter()
+            .rposition(|byte| *byte != b'\n')
+            .map_or(0, |last| last + 1);
+        &self[..end]
+    }
+}

@@ -1,0 +1,209 @@
+//! `ringcast rules`: what the rules of a configuration say, without a server.
+//!
+//! `rules list` writes them in order. `rules test ACTION NAME` asks them about one action and says which rule decides,
+//! and why those before it do not; the exit code is 0 if it is allowed and 1 if not.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use super::CliError;
+use crate::auth::Claims;
+use crate::auth::rules::{Explanation, Reason, Rules, Verdict};
+use crate::clock::Clock;
+use crate::config::load::Sources;
+use crate::config::rules::{Action, RuleSpec, Who};
+use crate::doors::{Doors, KeySource};
+
+/// What is asked of the rules.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// `list`, or `test` with what it tests.
+    words: Vec<String>,
+    /// A token to be checked with the configured keys.
+    pub(super) token: Option<String>,
+    /// Claims of a token that need not be signed.
+    pub(super) claims: Option<String>,
+}
+
+impl Wanted {
+    /// Takes a word that follows the command's name.
+    pub(super) fn push(&mut self, word: OsString) -> Result<(), CliError> {
+        let word = word
+            .into_string()
+            .map_err(|word| CliError::Usage(format!("{} is not UTF-8", word.display())))?;
+        self.words.push(word);
+        Ok(())
+    }
+}
+
+/// Lists the rules, or tests them; the exit code.
+pub(super) fn rules(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<u8, CliError> {
+    let words: Vec<&str> = wanted.words.iter().map(String::as_str).collect();
+    let question = match words[..] {
+        ["list"] => None,
+        ["test", action, name] => Some((action_named(action)?, name)),
+        _ => return Err(CliError::Usage(USAGE.to_owned())),
+    };
+    let config = sources.load()?.config;
+    let doors = Doors::open(&config)?;
+    let Some((action, name)) = question else {
+        list(&doors.rules, out)?;
+        return Ok(0);
+    };
+    let claims = claims(wanted, &doors)?;
+    test(&doors.rules, action, name, claims.as_ref(), out)
+}
+
+fn action_named(word: &str) -> Result<Action, CliError> {
+    Action::named(word).ok_or_else(|| {
+        CliError::Usage(format!(
+            "{word:?} is not an action; actions are {}",
+            Action::WORDS.join(", ")
+        ))
+    })
+}
+
+/// Whom the question is about; `None` for a client without a token.
+fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
+    let claims = match (&wanted.token, &wanted.claims) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage(
+                "--token and --claims are both there: a token brings its claims".to_owned(),
+            ));
+        }
+        (None, Some(claims)) => {
+            let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(claims);
+            is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
+            Claims::assumed(claims)
+        }
+        (Some(_), None) if doors.keys == KeySource::Random => {
+            return Err(CliError::Unfit(
+                "no key is configured, so that no token can be checked: set auth_key, or auth_public_key_file, to that \
+                 of the server, or give --claims"
+                    .to_owned(),
+            ));
+        }
+        (Some(token), None) => doors
+            .tokens
+            .verify(token, Clock::begin().now().unix_ms)
+            .map_err(|error| {
+                let mut json = Vec::new();
+                error.write_json(&mut json);
+                CliError::Token(String::from_utf8_lossy(&json).into_owned())
+            })?,
+    };
+    // As the server has it: `0` and `false` are payloads that authenticate nobody.
+    Ok(Some(claims).filter(Claims::is_truthy))
+}
+
+fn test(
+    rules: &Rules,
+    action: Action,
+    name: &str,
+    claims: Option<&Claims>,
+    out: &mut impl Write,
+) -> Result<u8, CliError> {
+    let whose = if claims.is_some() {
+        "an authenticated client"
+    } else {
+        "a client without a token"
+    };
+    writeln!(out, "{} {name:?} of {whose}", action.word())?;
+    let [enforced, shadow] = rules.explain(action, name, claims);
+    let allowed = match &enforced {
+        None => {
+            writeln!(out, "there are no rules: everything is allowed")?;
+            true
+        }
+        Some(explanation) => {
+            explain("rules", explanation, action, out)?;
+            explanation.verdict.allowed
+        }
+    };
+    if let Some(explanation) = &shadow {
+        explain("shadow_rules", explanation, action, out)?;
+    }
+    writeln!(out, "{}", if allowed { "allowed" } else { "denied" })?;
+    Ok(u8::from(!allowed))
+}
+
+fn explain(
+    list: &str,
+    explanation: &Explanation<'_>,
+    action: Action,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    writeln!(out, "{list}:")?;
+    for (index, (spec, reason)) in explanation.steps.iter().enumerate() {
+        let said = match reason {
+            Reason::Action => format!("does not match: not about {}", action.word()),
+            Reason::Who(who) => format!("does not match: only about {}", who.join(", ")),
+            Reason::Name(patterns) => format!("does not match: the name is none of {}", patterns.join(", ")),
+            Reason::Decides(None) => "decides: it is about every name".to_owned(),
+            Reason::Decides(Some(pattern)) => format!("decides: the name is one of {pattern}"),
+        };
+        writeln!(out, "  {} {}", heading(index, spec), said)?;
+    }
+    let Verdict { allowed, rule } = explanation.verdict;
+    let verdict = if allowed { "allowed" } else { "denied" };
+    match rule {
+        Some(rule) => writeln!(out, "  {verdict} by number {rule}")?,
+        None => writeln!(
+            out,
+            "  {verdict}: no rule matches, and what no rule allows is denied"
+        )?,
+    }
+    Ok(())
+}
+
+fn list(rules: &Rules, out: &mut impl Write) -> Result<(), CliError> {
+    for (list, specs) in ["rules", "shadow_rules"].into_iter().zip(rules.specs()) {
+        if specs.is_empty() {
+            let meaning = if list == "rules" {
+                "none, everything is allowed"
+            } else {
+                "none"
+            };
+            writeln!(out, "{list}: {meaning}")?;
+            continue;
+        }
+        writeln!(out, "{list}:")?;
+        for (index, spec) in specs.iter().enumerate() {
+            let who: Vec<String> = spec.to.iter().map(Who::to_string).collect();
+            writeln!(out, "  {} to {}", heading(index, spec), who.join(", "))?;
+        }
+        writeln!(out, "  else deny")?;
+    }
+    Ok(())
+}
+
+/// `2 (line 17): allow subscribe, publish on room.*`
+fn heading(index: usize, spec: &RuleSpec) -> String {
+    let actions: Vec<&str> = spec.actions.iter().map(|action| action.word()).collect();
+    let line = match spec.line {
+        0 => String::new(),
+        line => format!(" (line {line})"),
+    };
+    let names: Vec<&str> = spec
+        .channels
+        .iter()
+        .chain(&spec.procedures)
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let on = if names.is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", names.join(", "))
+    };
+    format!(
+        "{}{line}: {} {}{on}:",
+        index + 1,
+        spec.effect.word(),
+        actions.join(", ")
+    )
+}
+
+const USAGE: &str =
+    "expected rules list, or rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME";

@@ -1,0 +1,87 @@
+//! What the service manager is told, if it asks for it: systemd with `Type=notify-reload`, or another that sets
+//! `NOTIFY_SOCKET` (sd_notify(3), systemd.service(5)).
+//!
+//! The watchdog (`WATCHDOG_USEC`) is fed only while this thread runs and every core turns. A core that has nothing to do
+//! sleeps, so each is woken after every look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, warn};
+
+use super::Shared;
+
+/// Who supervises this process, if somebody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceManager {
+    /// The one named by the environment, if any is.
+    OfThisProcess,
+    /// That of whoever embeds the server, who tells it.
+    NotOurs,
+}
+
+impl ServiceManager {
+    /// All cores accept connections.
+    pub(super) fn ready(self) {
+        self.tell(&[NotifyState::Ready]);
+    }
+
+    /// A reload begins; [`ServiceManager::ready`] ends it, whatever came of it.
+    pub(super) fn reloading(self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(error) => warn!("the service manager is not told of the reload: {error}"),
+        }
+    }
+
+    /// The drain begins.
+    pub(super) fn stopping(self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// Feeds the watchdog for as long as the runtime lives, if there is one.
+    pub(super) fn watch(self, shared: &Arc<Shared>) {
+        if self == ServiceManager::OfThisProcess
+            && let Some(timeout) = sd_notify::watchdog_enabled()
+        {
+            tokio::spawn(feed(self, Arc::clone(shared), timeout / LOOKS_PER_TIMEOUT));
+        }
+    }
+
+    fn tell(self, states: &[NotifyState<'_>]) {
+        if self == ServiceManager::OfThisProcess
+            && let Err(error) = sd_notify::notify(states)
+        {
+            warn!("the service manager cannot be told {states:?}: {error}");
+        }
+    }
+}
+
+async fn feed(manager: ServiceManager, shared: Arc<Shared>, every: Duration) {
+    let mut turns: Vec<Option<u64>> = vec![None; shared.cores.len()];
+    let mut stuck = vec![false; shared.cores.len()];
+    let mut look = interval(every.max(LOOK_EVERY_MIN));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        for (index, core) in shared.cores.iter().enumerate() {
+            let now = core.metrics().turns.value();
+            let is_stuck = turns[index] == Some(now) && !core.has_stopped();
+            if is_stuck && !stuck[index] {
+                error!("core {index} has not turned for {} ms", every.as_millis());
+            }
+            (turns[index], stuck[index]) = (Some(now), is_stuck);
+            core.nudge();
+        }
+        if !stuck.contains(&true) {
+            manager.tell(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// A core that is late once is not yet a reason to be killed.
+const LOOKS_PER_TIMEOUT: u32 = 4;
+/// However short the timeout.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);

@@ -1,0 +1,62 @@
+//! What is counted of one connection, for those who look at it: `/slow`, `/closed`, and its idle time.
+//!
+//! Counted where a core counts for its metrics as well: once for each read and each flush, and one addition for each
+//! message that is queued.
+
+use std::time::Duration;
+
+use crate::clock::Uptime;
+
+/// What has passed through a connection since it came. Messages are WebSocket messages, heartbeats included; bytes are
+/// those of its socket, heads and frames' headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Whole messages received.
+    pub(crate) messages_in: u64,
+    /// Messages queued for sending.
+    pub(crate) messages_out: u64,
+    /// Bytes read.
+    pub(crate) bytes_in: u64,
+    /// Bytes written.
+    pub(crate) bytes_out: u64,
+}
+
+/// When a connection came: in hundredths of a second, since there is one of these for each connection. Ages are right
+/// up to 497 days, however long the server runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened(u32);
+
+impl Opened {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the high bits cancel out in `age`"
+    )]
+    pub(super) const fn at(now: Uptime) -> Opened {
+        Opened((now.as_ms() / UNIT_MS) as u32)
+    }
+
+    /// How long ago that was.
+    pub(super) const fn age(self, now: Uptime) -> Duration {
+        let units = Opened::at(now).0.wrapping_sub(self.0);
+        Duration::from_millis(units as u64 * UNIT_MS)
+    }
+}
+
+const UNIT_MS: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_right_when_the_count_of_hundredths_wraps() {
+        let wrap_ms = (1 << 32) * UNIT_MS;
+        for opened in [0, 5_000, wrap_ms - 100, wrap_ms, 3 * wrap_ms + 40] {
+            for age in [0, 10, 990, 1000, 86_400_000] {
+                let opened_at = Opened::at(Uptime::from_ms(opened));
+                let now = Uptime::from_ms(opened + age);
+                assert_eq!(opened_at.age(now), Duration::from_millis(age), "{opened} {age}");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What rules ask of a core: counting what they refuse, ending subscriptions that they no longer allow, and going through
+//! all connections when they are replaced.
+//!
+//! Limits: `CHECKED_PER_TURN_MAX`.
+
+use std::sync::Arc;
+
+use tracing::debug;
+
+use crate::app::App;
+use crate::auth::rules::Verdict;
+use crate::clock::Uptime;
+use crate::decision::Decisions;
+use crate::doors::Doors;
+use crate::metrics::block::Counter;
+use crate::session::RuleHits;
+use crate::websocket::frame::OpCode;
+
+use super::Core;
+use super::connection::{ConnectionId, Phase, Stalled};
+use super::wheel;
+
+/// What a core keeps for it.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Connections to look at since the rules are others.
+    unchecked: Vec<ConnectionId>,
+    /// When a difference to the shadow rules may be logged again.
+    silent_until: Option<Uptime>,
+}
+
+impl Watch {
+    /// Whether there is something left to do.
+    pub(super) fn has_unchecked(&self) -> bool {
+        !self.unchecked.is_empty()
+    }
+}
+
+impl<A: App> Core<A> {
+    /// Decides by these from now on.
+    pub(super) fn adopt_doors(&mut self, doors: Arc<Doors>) {
+        let has_other_rules = doors.rules.id() != self.lent.doors.rules.id();
+        self.lent.doors = doors;
+        if has_other_rules && self.lent.doors.rules.enforces() {
+            self.rules.unchecked.clear();
+            self.rules.unchecked.extend(self.connections.ids());
+        }
+    }
+
+    /// Has some more connections keep to the rules that have come.
+    pub(super) fn check_some(&mut self) {
+        for _ in 0..CHECKED_PER_TURN_MAX {
+            let Some(id) = self.rules.unchecked.pop() else {
+                self.rules.unchecked = Vec::new();
+                return;
+            };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            let Phase::Open(open) = &mut connection.phase else {
+                continue;
+            };
+            let mut decisions = std::mem::take(&mut self.decisions);
+            decisions.clear();
+            let env = self.lent.environment(self.now, id);
+            open.session.look_again(&env, &mut decisions);
+            let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+            self.carry_out(id, Stalled::new(decisions, Ok(())));
+            if sooner {
+                self.arm(id);
+            }
+        }
+    }
+
+    /// Ends those of a connection's subscriptions that it may no longer have.
+    pub(super) fn check_subscriptions(&mut self, id: ConnectionId, decisions: &mut Decisions) {
+        let names: Vec<Box<[u8]>> = self
+            .broker
+            .subscriptions
+            .channels_of(id.index())
+            .map(Box::from)
+            .collect();
+        let doors = Arc::clone(&self.lent.doors);
+        for name in names {
+            // Sending may have ended it.
+            let Some(session) = self.session(id) else { return };
+            if session.may_keep(&name, &doors.rules) {
+                continue;
+            }
+            let message = session.forbidden(&name, decisions);
+            self.remove_subscription(id, &name);
+            self.metrics.rules_kick_outs.add(1);
+            self.send(id, OpCode::Text, decisions.bytes(message));
+        }
+    }
+
+    /// Counts what rules have refused, and would refuse.
+    pub(super) fn count_rule_hits(&mut self) {
+        let hits = self.lent.scratch.take_rule_hits();
+        let add = |counters: &[Counter], counts: &[u64]| {
+            for (counter, count) in counters.iter().zip(counts) {
+                counter.add(*count);
+            }
+        };
+        add(&self.metrics.rules_denied, &hits.denied);
+        add(&self.metrics.rules_would_deny, &hits.would_deny);
+        add(&self.metrics.rules_would_allow, &hits.would_allow);
+        self.log_difference(&hits);
+    }
+
+    /// Tells of shadow rules that decide otherwise, at most once a second: which action and which rules, nothing that a
+    /// client has sent.
+    fn log_difference(&mut self, hits: &RuleHits) {
+        let Some((action, decided)) = hits.difference else {
+            return;
+        };
+        let now = self.now.uptime;
+        if self.rules.silent_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.rules.silent_until = Some(now + LOG_EVERY);
+        debug!(
+            "{}: {}; by shadow_rules {}",
+            action.word(),
+            told(decided.verdict),
+            told(decided.shadow)
+        );
+    }
+}
+
+fn told(verdict: Verdict) -> String {
+    let word = if verdict.allowed { "allowed" } else { "denied" };
+    match verdict.rule {
+        Some(rule) => format!("{word} by number {rule}"),
+        None if verdict.allowed => format!("{word}, without rules"),
+        None => format!("{word}, no rule matches"),
+    }
+}
+
+/// After a reload, connections looked at in one turn; each costs about as much as a message.
+const CHECKED_PER_TURN_MAX: usize = 256;
+/// A flood of differences is one line in this time.
+const LOG_EVERY: std::time::Duration = std::time::Duration::from_secs(1);

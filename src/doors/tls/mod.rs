@@ -1,0 +1,162 @@
+//! TLS as the doors have it: certificates and keys read from their files, and what cores hand to each new connection.
+//!
+//! TLS 1.2 and 1.3, forward-secret suites only, ALPN `http/1.1`, tickets for resumption (one for each connection, the
+//! keys made here and changed every six hours), no early data, nothing remembered about a client besides.
+//!
+//! A reload keeps the keys of tickets, so that clients that come back are still known, unless what clients' certificates
+//! are asked changes: a ticket stands for a certificate that was found to be good by the rules of its time.
+
+mod certificates;
+mod error;
+mod identity;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+
+use self::certificates::Certificates;
+pub use self::error::TlsError;
+pub use self::identity::claims_of;
+use crate::config::tls::{ClientAuth, Tls as Settings};
+
+/// What cores hand to each new connection.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    tickets: Arc<dyn ProducesTickets>,
+    clients: Clients,
+}
+
+/// What clients' certificates are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Clients {
+    auth: ClientAuth,
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Tls {
+    /// Reads the files that the settings name; `None` if nothing speaks TLS.
+    pub(super) fn read(settings: &Settings, before: Option<&Tls>) -> Result<Option<Tls>, TlsError> {
+        if !settings.is_used() {
+            return Ok(None);
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let files = settings.certificate_files.iter().zip(&settings.key_files);
+        let certificates = Arc::new(Certificates::read(files, &provider)?);
+        let clients = Clients::read(settings)?;
+        let tickets = match before {
+            Some(before) if before.clients == clients => Arc::clone(&before.tickets),
+            Some(_) | None => aws_lc_rs::Ticketer::new().map_err(TlsError::System)?,
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TlsError::System)?;
+        let mut config = match clients.verifier(settings, &provider)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        }
+        .with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Arc::clone(&tickets);
+        config.send_tls13_tickets = 1;
+        Ok(Some(Tls {
+            config: Arc::new(config),
+            certificates,
+            tickets,
+            clients,
+        }))
+    }
+
+    /// What a connection begins with.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// When the first of the certificates ends, in seconds since 1970.
+    pub fn not_after_unix_s(&self) -> i64 {
+        self.certificates.not_after_unix_s()
+    }
+
+    /// What works but is hardly meant, each with what to do: certificates that have ended or have not begun, keys that
+    /// others may read.
+    pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
+        self.certificates.doubts(unix_ms)
+    }
+}
+
+impl Clients {
+    fn read(settings: &Settings) -> Result<Clients, TlsError> {
+        let Some(file) = &settings.client_ca_file else {
+            return Ok(Clients::default());
+        };
+        let authorities = certificates_in(file)?;
+        Ok(Clients {
+            auth: settings.client_auth,
+            authorities,
+        })
+    }
+
+    fn verifier(
+        &self,
+        settings: &Settings,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let unfit = |cause: String| TlsError::Authority {
+            file: settings.client_ca_file.clone().unwrap_or_default(),
+            cause,
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in &self.authorities {
+            roots
+                .add(authority.clone())
+                .map_err(|error| unfit(error.to_string()))?;
+        }
+        let builder = match self.auth {
+            ClientAuth::Off => return Ok(None),
+            ClientAuth::Optional => {
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                    .allow_unauthenticated()
+            }
+            ClientAuth::Required => {
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            }
+        };
+        builder
+            .build()
+            .map(Some)
+            .map_err(|error| unfit(error.to_string()))
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(file)?;
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::Pem {
+            file: file.to_owned(),
+            cause: error.to_string(),
+        })?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate {
+            file: file.to_owned(),
+        });
+    }
+    Ok(certificates)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|error| TlsError::Unreadable {
+        file: file.to_owned(),
+        cause: error.to_string(),
+    })
+}

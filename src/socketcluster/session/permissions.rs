@@ -1,0 +1,90 @@
+//! What rules let a client do: asked before the application is, for each subscribe, publish, call and one-way event.
+//!
+//! Subscriptions outlive the claims by which they were made. So when a message, a ping's turn or a reload finds the
+//! client another than it was, or the rules others, the core is asked to look at its subscriptions again; and where
+//! rules are in force, a token that has expired is noticed at the end of any message and at each ping, since a client that
+//! answers with anything but pongs would otherwise keep it.
+//!
+//! Wire reference, sections 8, 10 and 14.
+
+use super::{Environment, Session, State};
+use crate::app::App;
+use crate::auth::rules::Rules;
+use crate::config::rules::Action;
+use crate::decision::{Decision, Decisions};
+
+impl Session {
+    /// Whether the client may do this. Counts what is refused, and what shadow rules would decide otherwise. Allocates
+    /// for the first question about new claims.
+    #[inline]
+    pub(super) fn may<A: App>(&mut self, action: Action, name: &[u8], env: &mut Environment<'_, A>) -> bool {
+        let rules = &*env.doors.rules;
+        if rules.is_empty() {
+            return true;
+        }
+        let decided = match &mut self.claims {
+            Some(claims) => rules.decide(action, name, Some(claims.facts(rules))),
+            None => rules.decide(action, name, None),
+        };
+        env.scratch.count_decided(action, decided);
+        decided.verdict.allowed
+    }
+
+    /// Whether it may keep a subscription.
+    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+        let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
+        rules.decide(Action::Subscribe, channel, facts).verdict.allowed
+    }
+
+    /// Has the subscriptions looked at again if the client or the rules are others than at the last time.
+    #[inline]
+    pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        if env.doors.rules.enforces() {
+            self.keep_to(&env.doors.rules, env, decisions);
+        }
+    }
+
+    /// The rules may be others: has the subscriptions looked at again.
+    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        let was_authenticated = self.claims.is_some();
+        self.keep_to_rules(env, decisions);
+        if !env.settings.allow_anonymous {
+            self.watch(was_authenticated, env, decisions);
+        }
+    }
+
+    fn keep_to<A: App>(&mut self, rules: &Rules, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        if !self.is_open() {
+            return;
+        }
+        self.expire(env.now, decisions);
+        let State::Open {
+            subscribed,
+            authenticated,
+            rules: checked_by,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        let is_same_client = match &mut self.claims {
+            Some(claims) => std::mem::replace(&mut claims.facts(rules).subscriptions_checked, true),
+            None => !*authenticated,
+        };
+        if is_same_client && *checked_by == rules_mark(rules) {
+            return;
+        }
+        *authenticated = self.claims.is_some();
+        *checked_by = rules_mark(rules);
+        if *subscribed {
+            decisions.push(Decision::CheckSubscriptions);
+        }
+    }
+}
+
+/// By which rules subscriptions were looked at last, in as many bits as a session has left for it: after 65,536 reloads
+/// the same comes again.
+pub(super) fn rules_mark(rules: &Rules) -> u16 {
+    let [low, high, ..] = rules.id().to_le_bytes();
+    u16::from_le_bytes([low, high])
+}

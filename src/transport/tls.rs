@@ -1,0 +1,480 @@
+//! TLS for one connection, without I/O of its own (rustls's unbuffered interface).
+//!
+//! Records are read into a buffer of the core and written from one: a connection keeps bytes only of a record that has
+//! come in part, or that the socket has not taken whole. An idle one keeps none.
+//!
+//! ```text
+//!   socket ──► records ──process──► room (plaintext)          bytes ──encrypt──► records ──► socket
+//!                 └─ rest ─► incoming                                       └─ rest ─► outgoing
+//! ```
+//!
+//! Invariants
+//! 1. [`Tls::write`] counts bytes as written when the socket has taken all of their records. What is encrypted and not
+//!    taken is `held`: the first bytes that the next call is given must be the same, and are not encrypted again. So
+//!    an outbox counts them as waiting, and an end comes after them.
+//! 2. Records leave in the order in which they were encrypted: nothing is encrypted into another buffer while `outgoing`
+//!    holds any.
+//! 3. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and what a handshake says.
+//!
+//! Not here: certificates and settings (`doors/tls`), budgets of time (`cores/turn.rs`).
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::{Error, HandshakeKind, InvalidMessage, ServerConfig};
+use tracing::debug;
+
+use super::stream::{Arrival, Taken};
+
+/// The TLS state of one connection.
+pub(crate) struct Tls {
+    connection: UnbufferedServerConnection,
+    /// What has come of a record that is not whole.
+    incoming: Vec<u8>,
+    /// Records, of which the socket has taken `sent` bytes.
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// How many bytes of plaintext the last records of `outgoing` are made of.
+    held: usize,
+    handshake: Handshake,
+    state: State,
+    said_goodbye: bool,
+}
+
+/// What there is to tell of the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    UnderWay,
+    Done,
+    Told,
+}
+
+/// Whether the peer can still be understood.
+#[derive(Debug)]
+enum State {
+    Alive,
+    /// The peer has said that nothing follows.
+    PeerClosed,
+    /// Something came that cannot be understood; it is told after what came before it.
+    Broken(Box<Error>),
+    /// That has been told; what still comes is thrown away.
+    Told,
+}
+
+/// Why TLS ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) failure: Failure,
+    /// Whether the handshake was under way.
+    pub(crate) in_handshake: bool,
+}
+
+/// What went wrong with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing in common: versions, suites, groups, signatures.
+    Incompatible,
+    /// The peer speaks no protocol of ours on top.
+    Protocol,
+    /// The peer's certificate is missing, or not good.
+    Certificate,
+    /// The peer says that it will not go on.
+    Refused,
+    /// It is no TLS, or breaks its rules.
+    Malformed,
+}
+
+/// How a handshake ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// With a signature of ours.
+    Full,
+    /// With a ticket that we gave out before.
+    Resumed,
+}
+
+/// A connection and a socket to write to.
+#[derive(Debug)]
+pub(crate) struct Writer<'a, S> {
+    tls: &'a mut Tls,
+    socket: &'a mut S,
+    records: &'a mut Vec<u8>,
+}
+
+impl Tls {
+    /// The server's end of a connection.
+    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<Tls, Error> {
+        Ok(Tls {
+            connection: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            held: 0,
+            handshake: Handshake::UnderWay,
+            state: State::Alive,
+            said_goodbye: false,
+        })
+    }
+
+    /// Takes the first bytes, which were read before it was known that they are TLS.
+    pub(crate) fn take_first(&mut self, bytes: &[u8]) {
+        let mut records = bytes.to_vec();
+        // Nobody can encrypt yet: a handshake takes at least one answer of ours.
+        self.take_in(&mut records, &mut []);
+    }
+
+    /// As [`super::stream::Stream::read`].
+    pub(crate) fn read(
+        &mut self,
+        socket: &mut impl Read,
+        wire_max: usize,
+        room: &mut [u8],
+        records: &mut Vec<u8>,
+    ) -> io::Result<Arrival> {
+        match std::mem::replace(&mut self.state, State::Told) {
+            State::Alive => self.state = State::Alive,
+            State::PeerClosed => {
+                self.state = State::PeerClosed;
+                return Ok(Arrival::End);
+            }
+            State::Broken(error) => {
+                debug!("TLS ends: {error}");
+                return Ok(Arrival::Broken(Broken {
+                    failure: Failure::of(&error),
+                    in_handshake: self.connection.is_handshaking(),
+                }));
+            }
+            State::Told => return discard(socket, wire_max, room),
+        }
+        let before = self.incoming.len();
+        let wire_max = wire_max
+            .saturating_sub(before)
+            .max(RECORD_BYTES_MAX)
+            .min(room.len() - before);
+        if records.len() < before + wire_max {
+            records.resize(before + wire_max, 0);
+        }
+        records[..before].copy_from_slice(&self.incoming);
+        let wire = socket.read(&mut records[before..before + wire_max])?;
+        if wire == 0 {
+            return Ok(Arrival::End);
+        }
+        let count = self.take_in(&mut records[..before + wire], room);
+        Ok(Arrival::Bytes(Taken {
+            count,
+            wire,
+            more: wire == wire_max || !matches!(self.state, State::Alive),
+            attend: !self.outgoing.is_empty() || self.handshake == Handshake::Done,
+        }))
+    }
+
+    /// Processes records; plaintext goes to the beginning of `room`, what is not whole is kept. Returns how many bytes
+    /// of plaintext there were.
+    fn take_in(&mut self, records: &mut [u8], room: &mut [u8]) -> usize {
+        let (mut at, mut filled) = (0, 0);
+        loop {
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process_tls_records(&mut records[at..]);
+            let mut is_over = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        let end = filled + record.payload.len();
+                        // Plaintext is shorter than its records, and the room is as long as those.
+                        room[filled..end].copy_from_slice(record.payload);
+                        filled = end;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.state = State::PeerClosed;
+                    self.incoming = Vec::new();
+                    return filled;
+                }
+                // More has to come. (Early data are off, and there are no more states.)
+                Ok(_) => is_over = true,
+                Err(error) => {
+                    self.fail(error);
+                    return filled;
+                }
+            }
+            at += discard;
+            if is_over {
+                break;
+            }
+        }
+        if self.handshake == Handshake::UnderWay && !self.connection.is_handshaking() {
+            self.handshake = Handshake::Done;
+        }
+        let rest = &records[at..];
+        if rest.len() > INCOMING_BYTES_MAX {
+            self.fail(Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge));
+        } else if !rest.is_empty() {
+            self.incoming = rest.to_vec();
+        } else if !self.incoming.is_empty() {
+            self.incoming = Vec::new();
+        }
+        filled
+    }
+
+    /// The peer cannot be understood any more: collects the alert that tells it so.
+    fn fail(&mut self, error: Error) {
+        self.incoming = Vec::new();
+        self.state = State::Broken(Box::new(error));
+        self.said_goodbye = true;
+        while let Ok(state) = self.connection.process_tls_records(&mut []).state {
+            match state {
+                ConnectionState::EncodeTlsData(data) => encode(data, &mut self.outgoing),
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::PeerClosed => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Writes plaintext: see invariant 1. With no bytes it writes what waits besides. One system call for each
+    /// [`CHUNK_BYTES`].
+    fn write(&mut self, socket: &mut impl Write, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
+        if self.held > 0 || bytes.is_empty() {
+            self.push_out(socket)?;
+        }
+        if !self.is_understood() {
+            // After the alert there is nobody to say anything to.
+            self.held = 0;
+            self.push_out(socket)?;
+            return Ok(bytes.len());
+        }
+        let mut written = std::mem::take(&mut self.held);
+        while written < bytes.len() {
+            let chunk = &bytes[written..bytes.len().min(written + CHUNK_BYTES)];
+            match self.seal(chunk, records, socket) {
+                Ok(()) => written += chunk.len(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.held = chunk.len();
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if written == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(written)
+    }
+
+    /// Encrypts and sends; `WouldBlock` if not all has left.
+    fn seal(&mut self, chunk: &[u8], records: &mut Vec<u8>, socket: &mut impl Write) -> io::Result<()> {
+        let encrypted = loop {
+            match self.connection.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.state = State::PeerClosed,
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    if records.len() < SEALED_BYTES_MAX {
+                        records.resize(SEALED_BYTES_MAX, 0);
+                    }
+                    break match traffic.encrypt(chunk, records) {
+                        Ok(count) => count,
+                        Err(EncryptError::InsufficientSize(missing)) => {
+                            records.resize(missing.required_size, 0);
+                            continue;
+                        }
+                        Err(error @ EncryptError::EncryptExhausted) => return Err(io::Error::other(error)),
+                    };
+                }
+                // The handshake is not over, or this end has said that nothing follows.
+                Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        };
+        if self.outgoing.is_empty() {
+            // The common way: nothing waited before, and the socket takes all.
+            let sent = write_once(socket, &records[..encrypted])?;
+            self.outgoing.extend_from_slice(&records[sent..encrypted]);
+            return blocked_unless(sent == encrypted);
+        }
+        self.outgoing.extend_from_slice(&records[..encrypted]);
+        self.push_out(socket)
+    }
+
+    /// Sends what waits; `WouldBlock` if not all has left.
+    fn push_out(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        self.sent += write_once(socket, &self.outgoing[self.sent..])?;
+        if self.sent == self.outgoing.len() {
+            (self.outgoing, self.sent) = (Vec::new(), 0);
+        }
+        blocked_unless(self.outgoing.is_empty())
+    }
+
+    /// Sends `close_notify`, once, after what waits; `WouldBlock` if not all has left.
+    pub(super) fn say_goodbye(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        if !self.said_goodbye && !self.is_handshaking() {
+            self.said_goodbye = true;
+            while let Ok(state) = self.connection.process_tls_records(&mut []).state {
+                match state {
+                    ConnectionState::EncodeTlsData(data) => encode(data, &mut self.outgoing),
+                    ConnectionState::TransmitTlsData(data) => data.done(),
+                    ConnectionState::PeerClosed => {}
+                    ConnectionState::WriteTraffic(mut traffic) => {
+                        let mut alert = [0; ALERT_BYTES_MAX];
+                        // A buffer of this size is never too small.
+                        let count = traffic.queue_close_notify(&mut alert).unwrap_or(0);
+                        self.outgoing.extend_from_slice(&alert[..count]);
+                        break;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        self.push_out(socket)
+    }
+
+    /// A writer of plaintext. `records` is the core's buffer for what is encrypted.
+    pub(crate) fn writer<'a, S: Write>(
+        &'a mut self,
+        socket: &'a mut S,
+        records: &'a mut Vec<u8>,
+    ) -> Writer<'a, S> {
+        Writer {
+            tls: self,
+            socket,
+            records,
+        }
+    }
+
+    /// Bytes of plaintext that have to be offered again: see invariant 1.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether records wait that no plaintext stands for.
+    pub(crate) fn has_something_to_say(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether the handshake is under way.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.is_understood() && self.connection.is_handshaking()
+    }
+
+    fn is_understood(&self) -> bool {
+        matches!(self.state, State::Alive | State::PeerClosed)
+    }
+
+    /// How the handshake ended, the first time this is asked after it has.
+    pub(crate) fn take_completed(&mut self) -> Option<Completed> {
+        if self.handshake != Handshake::Done {
+            return None;
+        }
+        self.handshake = Handshake::Told;
+        Some(match self.connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Completed::Resumed,
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Completed::Full,
+        })
+    }
+
+    /// The certificates that the peer has shown and that were found to be good, its own first.
+    pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates().unwrap_or_default()
+    }
+}
+
+impl Failure {
+    fn of(error: &Error) -> Failure {
+        match error {
+            Error::PeerIncompatible(_) => Failure::Incompatible,
+            Error::NoApplicationProtocol => Failure::Protocol,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => Failure::Certificate,
+            Error::AlertReceived(_) => Failure::Refused,
+            _ => Failure::Malformed,
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Tls")
+            .field("handshake", &self.handshake)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Write> Write for Writer<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tls.write(self.socket, bytes, self.records)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends a record of the handshake, or an alert.
+fn encode<T>(mut data: EncodeTlsData<'_, T>, outgoing: &mut Vec<u8>) {
+    let start = outgoing.len();
+    // The first attempt, without room, tells how much is needed.
+    if let Err(EncodeError::InsufficientSize(missing)) = data.encode(&mut []) {
+        outgoing.resize(start + missing.required_size, 0);
+        let encoded = data.encode(&mut outgoing[start..]).unwrap_or(0);
+        outgoing.truncate(start + encoded);
+    }
+}
+
+/// Writes with one call; how much the socket took, which may be nothing.
+fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match socket.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn blocked_unless(all_left: bool) -> io::Result<()> {
+    if all_left {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// Reads what nobody can understand any more.
+fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Result<Arrival> {
+    let wire = socket.read(&mut room[..wire_max])?;
+    if wire == 0 {
+        return Ok(Arrival::End);
+    }
+    Ok(Arrival::Bytes(Taken {
+        count: 0,
+        wire,
+        more: wire == wire_max,
+        attend: false,
+    }))
+}
+
+/// The longest record (RFC 8446 section 5.2, RFC 5246 section 6.2.3): its head, and 2^14 bytes with what encryption adds.
+const RECORD_BYTES_MAX: usize = 5 + 16_384 + 2048;
+/// What may be kept of a record, or of a message of the handshake, that has come in part. With certificates of the
+/// client's a handshake takes some kilobytes.
+const INCOMING_BYTES_MAX: usize = 32 * 1024;
+/// A read needs room for what was kept and one more record.
+pub(crate) const ROOM_BYTES_MIN: usize = INCOMING_BYTES_MAX + RECORD_BYTES_MAX;
+/// Plaintext that is encrypted before the socket is asked: what a slow reader may cost besides its outbox.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// A chunk in records, and what rustls has to say besides.
+const SEALED_BYTES_MAX: usize = CHUNK_BYTES + 1024;
+/// An alert in a record.
+const ALERT_BYTES_MAX: usize = 256;
