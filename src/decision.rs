@@ -315,6 +315,8 @@ pub enum Blame {
     Draining,
     /// The application asked for it.
     App,
+    /// An operator asked for it.
+    Operator,
     /// This server has a bug.
     Bug,
 }
@@ -364,13 +366,17 @@ pub enum CloseReason {
     RateExceeded,
     /// No message for `idle_timeout`.
     IdleTimeout,
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig,
     /// Not authenticated within `authentication_timeout`, and others are not served.
     AuthenticationTimeout,
+    /// An operator has revoked the token by which the client came in.
+    Revoked,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 24;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -383,7 +389,7 @@ impl CloseReason {
             | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
             CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig => 1009,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -395,6 +401,7 @@ impl CloseReason {
             CloseReason::IdleTimeout => 4030,
             CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
+            CloseReason::Revoked => 4032,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -428,7 +435,9 @@ impl CloseReason {
         "rate_exceeded",
         "idle_timeout",
         "bad_proxy_header",
+        "frame_too_big",
         "authentication_timeout",
+        "revoked",
     ];
 
     /// The place of this reason in tables of counters.
@@ -455,7 +464,9 @@ impl CloseReason {
             CloseReason::RateExceeded => 18,
             CloseReason::IdleTimeout => 19,
             CloseReason::BadProxyHeader => 20,
-            CloseReason::AuthenticationTimeout => 21,
+            CloseReason::FrameTooBig => 21,
+            CloseReason::AuthenticationTimeout => 22,
+            CloseReason::Revoked => 23,
         }
     }
 
@@ -464,6 +475,7 @@ impl CloseReason {
         match self {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
+            CloseReason::FrameTooBig => Some(Limit::FrameBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
@@ -484,7 +496,8 @@ impl CloseReason {
             | CloseReason::HandshakeRefused(_)
             | CloseReason::SigningFailed
             | CloseReason::Draining
-            | CloseReason::Application(_) => None,
+            | CloseReason::Application(_)
+            | CloseReason::Revoked => None,
         }
     }
 
@@ -503,12 +516,14 @@ impl CloseReason {
             | CloseReason::PongTimeout
             | CloseReason::AuthenticationTimeout => Blame::Peer,
             CloseReason::MessageTooBig
+            | CloseReason::FrameTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
             | CloseReason::RateExceeded
             | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
+            CloseReason::Revoked => Blame::Operator,
             CloseReason::SigningFailed => Blame::Bug,
         }
     }

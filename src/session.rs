@@ -5,8 +5,8 @@
 
 use crate::app::{App, LateAnswer};
 pub use crate::app::{Hits, RuleHits, Scratch};
-use crate::auth::Claims;
 use crate::auth::rules::Rules;
+use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -167,9 +167,9 @@ impl Session {
     }
 
     /// The rules may be others: has the subscriptions looked at again.
-    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    pub fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
         match self {
-            Session::SocketCluster(session) => session.look_again(env, decisions),
+            Session::SocketCluster(session) => session.keep_to_rules(env, decisions),
             Session::Echo(_) => {}
         }
     }
@@ -221,6 +221,14 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.excuse(now, settings),
             Session::Echo(_) => {}
+        }
+    }
+
+    /// Takes the client's token away if this revokes it; whether it does. The connection is to be closed.
+    pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.revoke(revocation, decisions),
+            Session::Echo(_) => false,
         }
     }
 

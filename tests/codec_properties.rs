@@ -11,6 +11,7 @@ use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 const LIMITS: Limits = Limits {
     message_bytes_max: 1000,
+    frame_bytes_max: 1000,
     fragments_max: 10_000,
 };
 

@@ -79,6 +79,30 @@ fn one_message_over_the_burst_is_one_too_many() {
 }
 
 #[test]
+fn the_packets_of_an_array_count_as_the_messages_that_they_might_have_been() {
+    let server = Server::start(|config| {
+        config.limits.messages_per_second_max = 100;
+        config.limits.rate_burst = Duration::from_millis(200);
+        config.limits.rate_grace = Duration::ZERO;
+    });
+    let mut client = server.client();
+    let calls: Vec<_> = (0..100)
+        .map(|n| format!(r#"{{"event":"ping","cid":{}}}"#, 100 + n))
+        .collect();
+    let begin = now();
+    client.send_text(&format!("[{}]", calls.join(",")));
+    client.send_bytes(&pings(1));
+    // The array is one message, and what it has used up is waited for before the next one is read.
+    expect_pongs(&mut client, 100);
+    expect_pongs(&mut client, 1);
+    assert!(
+        now().duration_since(begin) >= Duration::from_millis(800),
+        "102 with a burst of 20"
+    );
+    assert!(server.limit_hits(Limit::MessagesPerSecond) >= 1);
+}
+
+#[test]
 fn a_message_larger_than_its_byte_rate_comes_through_in_pieces() {
     let server = Server::start(|config| {
         config.limits.bytes_per_second_max = 100_000;
@@ -233,6 +257,99 @@ fn names_of_channels_end_at_their_limit() {
     assert_eq!(server.total(|core| &core.subscriptions), 4);
 }
 
+#[test]
+fn frames_end_at_their_limit_and_messages_of_several_at_theirs() {
+    let server = Server::start(|config| {
+        config.limits.frame_bytes_max = 100;
+        config.limits.message_bytes_max = 250;
+    });
+    let padded = |bytes: usize| {
+        let call = r#"{"event":"ping","cid":100,"data":""}"#;
+        call.replace(r#""}"#, &format!(r#"{}"}}"#, "x".repeat(bytes - call.len())))
+    };
+    let mut client = server.client();
+    for bytes in [99, 100] {
+        client.send_text(&padded(bytes));
+        expect_pongs(&mut client, 1);
+    }
+    // Three fragments of the largest size, less what three times a hundred is too much.
+    let message = padded(250);
+    let fragments = [
+        frame(0x01, &message.as_bytes()[..100]),
+        frame(0x00, &message.as_bytes()[100..200]),
+        frame(0x80, &message.as_bytes()[200..]),
+    ];
+    client.send_bytes(&fragments.concat());
+    expect_pongs(&mut client, 1);
+    assert_eq!(server.limit_hits(Limit::FrameBytes), 0);
+    client.send_text(&padded(101));
+    assert_eq!(client.close_frame().0, Some(1009));
+    assert_eq!(server.closes(CloseReason::FrameTooBig), 1);
+    // Whole or not, and in the middle of a message as well.
+    let mut client = server.client();
+    let too_big = [frame(0x01, b"\""), frame(0x00, &[b'x'; 101])];
+    client.send_bytes(&too_big.concat());
+    assert_eq!(client.close_frame().0, Some(1009));
+    assert_eq!(server.limit_hits(Limit::FrameBytes), 2);
+    assert_eq!(server.limit_hits(Limit::MessageBytes), 0);
+}
+
+/// Calls its client for `call`, with so many calls; counts those that it was refused and those that nobody answered.
+#[derive(Default)]
+struct Caller {
+    refused: u64,
+    unanswered: u64,
+}
+
+impl App for Caller {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        let count = call
+            .data
+            .and_then(|data| data.parse::<u64>(peer).ok())
+            .unwrap_or(0);
+        for _ in 0..count {
+            self.refused += u64::from(peer.invoke("question", &()).is_err());
+        }
+        peer.reply(&[self.refused, self.unanswered])
+    }
+
+    fn answered(
+        &mut self,
+        _: ringcast::app::CallId,
+        answer: Result<Option<ringcast::app::RawJson<'_>>, ringcast::app::AnswerError<'_>>,
+        _: &mut Peer<'_>,
+    ) {
+        self.unanswered += u64::from(answer.is_err());
+    }
+}
+
+#[test]
+fn a_client_owes_the_server_no_more_answers_than_the_limit_and_none_for_longer_than_the_time() {
+    let server = Server::start_with(
+        |config| {
+            config.limits.calls_per_connection_max = 3;
+            config.ack_timeout = Duration::from_millis(200);
+        },
+        |_| Caller::default(),
+    );
+    let mut client = server.client();
+    let mut ask = |count: &str| {
+        client.begin_call("call", count);
+        loop {
+            let message = client.message();
+            if let Some((_, data)) = message.split_once("\"data\":[") {
+                return data.trim_end_matches("]}").to_owned();
+            }
+        }
+    };
+    assert_eq!(ask("3"), "0,0");
+    assert_eq!(server.limit_hits(Limit::CallsPerConnection), 0);
+    assert_eq!(ask("2"), "2,0");
+    assert_eq!(server.limit_hits(Limit::CallsPerConnection), 2);
+    eventually("nobody answers", || server.limit_hits(Limit::AckTime) == 3);
+    assert_eq!(ask("3"), "2,3", "there is room again");
+}
+
 /// Keeps what it owes for `later`; answers the oldest for `answer`, drops it for `drop`.
 #[derive(Default)]
 struct Debtor(std::collections::VecDeque<Deferred>);
@@ -299,4 +416,49 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
     let last = client.begin_call("later", "null");
     assert_eq!(client.message(), refusal(&client, last));
     assert_eq!(server.limit_hits(Limit::ClientCalls), 3);
+}
+
+/// Answers all `later` calls at once for `now`; says how many answers the core could not take.
+#[derive(Default)]
+struct Burst(Vec<Deferred>);
+
+impl App for Burst {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        if call.event.as_str() == Some("later") {
+            let (answer, deferred) = peer.defer();
+            self.0.push(deferred);
+            return answer;
+        }
+        let not_taken = self.0.drain(..).filter_map(|deferred| deferred.reply(&1).err());
+        peer.reply(&not_taken.count())
+    }
+}
+
+#[test]
+fn a_core_takes_so_many_late_answers_at_a_time_and_who_has_more_keeps_them() {
+    let server = Server::start_with(|_| {}, |_| Burst::default());
+    for (count, too_many) in [(4096, 0), (4097, 1)] {
+        let mut client = server.client();
+        let before = server.limit_hits(Limit::LateAnswers);
+        let calls: Vec<u8> = (0..count)
+            .flat_map(|n| {
+                frame(
+                    TEXT,
+                    format!(r#"{{"event":"later","cid":{}}}"#, 100 + n).as_bytes(),
+                )
+            })
+            .collect();
+        client.send_bytes(&calls);
+        let now = format!(r#"{{"rid":{},"#, client.begin_call("now", "null"));
+        let prompt = loop {
+            let message = client.message();
+            if message.starts_with(&now) {
+                break message;
+            }
+        };
+        assert!(prompt.ends_with(&format!(r#""data":{too_many}}}"#)), "{prompt}");
+        eventually("it is counted", || {
+            server.limit_hits(Limit::LateAnswers) == before + too_many
+        });
+    }
 }

@@ -32,6 +32,10 @@ const PARALLEL: usize = 16;
 
 #[test]
 fn recorded_scenarios_are_answered_as_the_reference_answered_them() {
+    all_scenarios_are_answered_as_recorded(&[]);
+}
+
+fn all_scenarios_are_answered_as_recorded(settings: &[(&str, &str)]) {
     let mut by_environment: BTreeMap<String, Vec<Scenario>> = BTreeMap::new();
     for scenario in scenarios() {
         by_environment
@@ -45,7 +49,7 @@ fn recorded_scenarios_are_answered_as_the_reference_answered_them() {
     let failures: Vec<String> = by_environment
         .values()
         .flat_map(|scenarios| {
-            let server = Server::start(&scenarios[0].environment);
+            let server = Server::start(&scenarios[0].environment, settings);
             let (alone, together): (Vec<_>, Vec<_>) = scenarios
                 .iter()
                 .partition(|scenario| scenario.uses_the_nameless_channel());
@@ -62,6 +66,20 @@ fn recorded_scenarios_are_answered_as_the_reference_answered_them() {
         failures.len(),
         failures.join("\n")
     );
+}
+
+/// The same with rules that allow everything, and a shadow of them that would allow nothing: neither changes a byte.
+#[test]
+fn rules_that_allow_everything_change_nothing() {
+    let file = std::env::temp_dir().join(format!("ringcast-wire-{}.toml", std::process::id()));
+    std::fs::write(
+        &file,
+        "[[rules]]\nallow = \"*\"\n[[shadow_rules]]\ndeny = \"*\"\n",
+    )
+    .expect("a folder to write to");
+    all_scenarios_are_answered_as_recorded(&[("RINGCAST_CONFIG", &file.to_string_lossy())]);
+    // What stays is in the folder for what is temporary.
+    let _ = std::fs::remove_file(&file);
 }
 
 fn replay_together(scenarios: &[&Scenario], port: u16) -> Vec<String> {
@@ -315,14 +333,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(environment: &Value) -> Server {
+    fn start(environment: &Value, settings: &[(&str, &str)]) -> Server {
         // The port is free for a moment only; another process may take it first.
         (0..5)
-            .find_map(|_| Server::try_start(environment))
+            .find_map(|_| Server::try_start(environment, settings))
             .expect("the binary listens on one of five free ports")
     }
 
-    fn try_start(environment: &Value) -> Option<Server> {
+    fn try_start(environment: &Value, settings: &[(&str, &str)]) -> Option<Server> {
         let port = TcpListener::bind(("127.0.0.1", 0))
             .ok()?
             .local_addr()
@@ -335,6 +353,7 @@ impl Server {
             .env("RINGCAST_AUTH_KEY", AUTH_KEY)
             .env("RINGCAST_CORES", "2")
             .env("RINGCAST_LOG", "warn")
+            .envs(settings.iter().copied())
             .envs(variables.filter_map(|(name, value)| Some((name, value.as_str()?))))
             .stdin(Stdio::null())
             .spawn()

@@ -8,6 +8,7 @@ use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
 
 const LIMITS: Limits = Limits {
     message_bytes_max: 1000,
+    frame_bytes_max: 1000,
     fragments_max: 4,
 };
 

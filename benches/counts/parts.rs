@@ -3,8 +3,11 @@
 use std::hint::black_box;
 use std::io;
 
+use ringcast::auth::Tokens;
+use ringcast::auth::rules::Rules;
 use ringcast::broker::{CoreBroker, broker};
 use ringcast::config::limits::Limits;
+use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::http::request;
 use ringcast::socketcluster::{decode, encode};
 use ringcast::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
@@ -22,6 +25,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
     decode_packets()?;
     encode_packets()?;
     upgrade()?;
+    decide_by_rules()?;
     for cores in [1, 2, 16] {
         ring(cores, Interested::Nobody)?;
     }
@@ -29,6 +33,53 @@ pub(crate) fn measure_all() -> io::Result<()> {
         ring(cores, Interested::Everybody)?;
     }
     Ok(())
+}
+
+/// Twenty rules, the last of which is about the client's own channels.
+fn decide_by_rules() -> io::Result<()> {
+    let rule = |pattern: String, who: Who| RuleSpec {
+        effect: Effect::Allow,
+        channels: Some(vec![pattern]),
+        to: vec![who],
+        ..RuleSpec::default()
+    };
+    let mut specs: Vec<RuleSpec> = (0..19)
+        .map(|index| match index % 3 {
+            0 => rule(format!("area{index}.*"), Who::Authenticated),
+            1 => rule(format!("user.{{sub}}.area{index}"), Who::Anyone),
+            _ => rule(format!("room{index}.{{rooms}}.**"), Who::Anyone),
+        })
+        .collect();
+    specs.push(rule("user.{sub}.**".to_owned(), Who::Authenticated));
+    let rules =
+        Rules::compile(&specs, &[], '.', None).map_err(|fault| io::Error::other(fault.to_string()))?;
+    let tokens = Tokens::from_secret(b"key", None).map_err(io::Error::other)?;
+    let token = tokens
+        .sign(r#"{"sub":"ann","rooms":["a","b","c"]}"#, None, 0)
+        .map_err(io::Error::other)?;
+    let claims = tokens
+        .verify(&token, 0)
+        .map_err(|error| io::Error::other(format!("{error:?}")))?;
+    let mut ask = claims.clone();
+    let facts = ask.facts(&rules);
+    for (name, channel) in [
+        ("rules: decide by the first of 20", "area0.news"),
+        ("rules: decide by the last of 20", "user.ann.mail.inbox"),
+        ("rules: 20 do not match", "lobby"),
+    ] {
+        section(name, MESSAGES as u64, || {
+            for _ in 0..MESSAGES {
+                let channel = black_box(channel.as_bytes());
+                black_box(rules.decide(Action::Publish, channel, Some(facts)));
+            }
+        })?;
+    }
+    let mut many = vec![claims; MESSAGES];
+    section("rules: read what 20 need of a token", MESSAGES as u64, || {
+        for claims in &mut many {
+            black_box(claims.facts(&rules));
+        }
+    })
 }
 
 fn receive_frames() -> io::Result<()> {
@@ -60,6 +111,7 @@ fn receive_frames() -> io::Result<()> {
 fn receive_all(receiver: &mut Receiver, mut input: &mut [u8]) -> usize {
     let limits = websocket::Limits {
         message_bytes_max: 1 << 20,
+        frame_bytes_max: 1 << 20,
         fragments_max: 16,
     };
     let mut count = 0;

@@ -61,20 +61,22 @@ pub struct Hits {
     pub calls: u64,
     /// Calls not answered in time: `Limit::AckTime`.
     pub ack_time: u64,
+    /// Names of channels that were too long: `Limit::ChannelNameBytes`.
+    pub channel_name_bytes: u64,
+    /// Calls of clients refused: `Limit::ClientCalls`.
+    pub client_calls: u64,
+    /// No limit: packets of arrays, which a rate counts as the messages that they might have been.
+    pub packets_of_arrays: u64,
+    /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
+    pub heartbeats: u64,
+    /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
+    pub rules: bool,
     /// Packets refused since their sender is not authenticated: `Limit::Anonymous`.
     pub anonymous: u64,
     /// Logins refused since another is open: `Limit::LoginsPerConnection`.
     pub logins: u64,
     /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
     pub login_data: u64,
-    /// Names of channels that were too long: `Limit::ChannelNameBytes`.
-    pub channel_name_bytes: u64,
-    /// Calls of clients refused: `Limit::ClientCalls`.
-    pub client_calls: u64,
-    /// No limit: pings sent and pongs received, which are not what keeps a connection from being idle.
-    pub heartbeats: u64,
-    /// Whether rules have refused anything, or would: [`Scratch::take_rule_hits`].
-    pub rules: bool,
 }
 
 impl Scratch {
@@ -115,6 +117,10 @@ impl Scratch {
 
     pub(crate) fn count_heartbeat(&mut self) {
         self.hits.heartbeats += 1;
+    }
+
+    pub(crate) fn count_packet_of_array(&mut self) {
+        self.hits.packets_of_arrays += 1;
     }
 
     pub(crate) fn count_channel_name_hit(&mut self) {

@@ -75,9 +75,9 @@ fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
         (None, Some(claims)) => {
             let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(claims);
             is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
-            Claims::assumed(claims)
+            Claims::vouched(claims.to_owned(), None)
         }
-        (Some(_), None) if doors.keys == KeySource::Random => {
+        (Some(_), None) if matches!(doors.keys, KeySource::Random(_)) => {
             return Err(CliError::Unfit(
                 "no key is configured, so that no token can be checked: set auth_key, or auth_public_key_file, to that \
                  of the server, or give --claims"
@@ -143,7 +143,7 @@ fn explain(
             Reason::Decides(None) => "decides: it is about every name".to_owned(),
             Reason::Decides(Some(pattern)) => format!("decides: the name is one of {pattern}"),
         };
-        writeln!(out, "  {} {}", heading(index, spec), said)?;
+        writeln!(out, "  {}: {said}", heading(index, spec))?;
     }
     let Verdict { allowed, rule } = explanation.verdict;
     let verdict = if allowed { "allowed" } else { "denied" };
@@ -198,7 +198,7 @@ fn heading(index: usize, spec: &RuleSpec) -> String {
         format!(" on {}", names.join(", "))
     };
     format!(
-        "{}{line}: {} {}{on}:",
+        "{}{line}: {} {}{on}",
         index + 1,
         spec.effect.word(),
         actions.join(", ")

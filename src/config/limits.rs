@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest WebSocket message, in bytes. The reference allows 100 MiB.
     pub message_bytes_max: u32,
+    /// Largest frame, in bytes of its payload; 0 for as much as a message. The reference has no bound of its own for it.
+    pub frame_bytes_max: u32,
     /// Most fragments of one message, as in the reference.
     pub fragments_max: u32,
     /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
@@ -44,7 +46,8 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
-    /// Most messages of one connection in a second, control frames included, in the long run; 0 for any number.
+    /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
+    /// once more; 0 for any number.
     pub messages_per_second_max: u32,
     /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
     pub bytes_per_second_max: u64,
@@ -69,6 +72,8 @@ pub struct Limits {
     /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
     /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
     pub login_accounts_max: u32,
+    /// Most revocations of tokens in force at a time.
+    pub revocations_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -79,6 +84,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1024 * 1024,
+            frame_bytes_max: 0,
             fragments_max: 16_384,
             request_head_bytes_max: 16 * 1024 + 256,
             request_timeout: Duration::from_secs(60),
@@ -106,6 +112,7 @@ impl Default for Limits {
             login_failures_max: 5,
             login_backoff_max: Duration::from_secs(900),
             login_accounts_max: 65_536,
+            revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }
@@ -173,6 +180,8 @@ pub enum Limit {
     ChannelNameBytes,
     /// `client_calls_max`: the call is answered with an `InvalidActionError`.
     ClientCalls,
+    /// A frame over `frame_bytes_max`: closed with 1009.
+    FrameBytes,
     /// A packet of a client that is not authenticated, with `allow_anonymous` off: refused.
     Anonymous,
     /// Not authenticated within `authentication_timeout`, with `allow_anonymous` off: closed with 4031.
@@ -185,7 +194,7 @@ pub enum Limit {
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 32;
+    pub const COUNT: usize = 33;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -217,6 +226,7 @@ impl Limit {
         "idle_time",
         "channel_name_bytes",
         "client_calls",
+        "frame_bytes",
         "anonymous",
         "authentication_time",
         "login_body_bytes",

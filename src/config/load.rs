@@ -163,10 +163,7 @@ impl Loaded {
         self.read_table(file, None, &table)?;
         for list in rules::LISTS {
             if let Some(value) = table.get(list) {
-                let read = rules::read(text, list, value).map_err(|fault| ConfigError::Rule {
-                    file: file.to_owned(),
-                    fault,
-                })?;
+                let read = rules::read(file, text, list, value).map_err(ConfigError::Rule)?;
                 match list {
                     "rules" => self.config.rules = read,
                     _ => self.config.shadow_rules = read,
@@ -280,12 +277,7 @@ pub enum ConfigError {
         cause: String,
     },
     /// A rule of the wrong shape.
-    Rule {
-        /// The file.
-        file: PathBuf,
-        /// Which rule, where, and what is wrong.
-        fault: RuleFault,
-    },
+    Rule(RuleFault),
     /// Values that cannot go together.
     Conflict(Conflict),
 }
@@ -325,7 +317,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Syntax { file, line, cause } => {
                 write!(formatter, "{}: line {line} is not TOML: {cause}", file.display())
             }
-            ConfigError::Rule { file, fault } => write!(formatter, "{}: {fault}", file.display()),
+            ConfigError::Rule(fault) => fault.fmt(formatter),
             ConfigError::Conflict(conflict) => conflict.fmt(formatter),
         }
     }
@@ -511,6 +503,7 @@ mod tests {
                     .unwrap_or_else(|| match setting.name {
                         "auth_algorithm" => "HS256".into(),
                         "allowed_origins" => "https://example.com".into(),
+                        "jwks_url" => "https://id.example/".into(),
                         "trusted_proxies" => "192.0.2.1".into(),
                         _ => "file".into(),
                     }),

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -25,7 +26,7 @@ use super::load::nearest;
 pub struct RuleSpec {
     /// What follows if it matches.
     pub effect: Effect,
-    /// What it is about; an action may not be missing.
+    /// What it is about; without any, it is about nothing.
     pub actions: Vec<Action>,
     /// Patterns of the channels that it is about; `None` for all.
     pub channels: Option<Vec<String>>,
@@ -33,6 +34,8 @@ pub struct RuleSpec {
     pub procedures: Option<Vec<String>>,
     /// Whom it is about: any of these.
     pub to: Vec<Who>,
+    /// The file that it is from, if it is from one.
+    pub file: Option<PathBuf>,
     /// Where it stands in the file, from 1; 0 for a rule that is from no file.
     pub line: usize,
 }
@@ -46,6 +49,7 @@ impl Default for RuleSpec {
             channels: None,
             procedures: None,
             to: vec![Who::Anyone],
+            file: None,
             line: 0,
         }
     }
@@ -190,6 +194,8 @@ pub struct RuleFault {
     pub list: &'static str,
     /// Which of that list, from 1; 0 for the list itself.
     pub number: usize,
+    /// The file that it is from, if it is from one.
+    pub file: Option<PathBuf>,
     /// The line of the file, from 1; 0 if the rule is from no file.
     pub line: usize,
     /// What is wrong, and what would be right.
@@ -198,6 +204,9 @@ pub struct RuleFault {
 
 impl fmt::Display for RuleFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(formatter, "{}: ", file.display())?;
+        }
         if self.line != 0 {
             write!(formatter, "line {}: ", self.line)?;
         }
@@ -210,10 +219,16 @@ impl fmt::Display for RuleFault {
 }
 
 /// A list of rules out of a file that has been found to be TOML; `value` is the list, without its places.
-pub(super) fn read(text: &str, list: &'static str, value: &Value) -> Result<Vec<RuleSpec>, RuleFault> {
+pub(super) fn read(
+    file: &Path,
+    text: &str,
+    list: &'static str,
+    value: &Value,
+) -> Result<Vec<RuleSpec>, RuleFault> {
     let of_the_list = |fault: String| RuleFault {
         list,
         number: 0,
+        file: Some(file.to_owned()),
         line: 0,
         fault,
     };
@@ -225,12 +240,12 @@ pub(super) fn read(text: &str, list: &'static str, value: &Value) -> Result<Vec<
             "expected a list of tables: begin each rule with [[{list}]]"
         )));
     }
-    let file: Lists =
+    let lists: Lists =
         toml::from_str(text).map_err(|error| of_the_list(error.message().replace('\n', ", ")))?;
     let tables = if list == LISTS[0] {
-        file.rules
+        lists.rules
     } else {
-        file.shadow_rules
+        lists.shadow_rules
     };
     if tables.len() > RULES_MAX {
         return Err(of_the_list(format!(
@@ -252,12 +267,17 @@ pub(super) fn read(text: &str, list: &'static str, value: &Value) -> Result<Vec<
         }
         // The first fault of the file is named, not that of the first key of the alphabet.
         keys.sort_by_key(|key| key.line);
-        rules.push(rule(&keys, line).map_err(|(line, fault)| RuleFault {
+        let rule = rule(&keys, line).map_err(|(line, fault)| RuleFault {
             list,
             number: index + 1,
+            file: Some(file.to_owned()),
             line,
             fault,
-        })?);
+        })?;
+        rules.push(RuleSpec {
+            file: Some(file.to_owned()),
+            ..rule
+        });
     }
     Ok(rules)
 }
@@ -327,6 +347,7 @@ fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
         channels,
         procedures,
         to: find("to").map_or_else(|| Ok(vec![Who::Anyone]), who)?,
+        file: None,
         line,
     })
 }
@@ -487,7 +508,7 @@ mod tests {
 
     fn read_rules(text: &str) -> Result<Vec<RuleSpec>, RuleFault> {
         let table: toml::Table = toml::from_str(text).unwrap();
-        read(text, "rules", &table["rules"])
+        read(Path::new("f"), text, "rules", &table["rules"])
     }
 
     fn one(text: &str) -> RuleSpec {
@@ -496,7 +517,8 @@ mod tests {
     }
 
     fn fault(text: &str) -> String {
-        read_rules(text).unwrap_err().to_string()
+        let fault = read_rules(text).unwrap_err().to_string();
+        fault.strip_prefix("f: ").unwrap().to_owned()
     }
 
     #[test]
@@ -514,6 +536,7 @@ mod tests {
                     channels: Some(vec!["room.*".to_owned(), "user.{sub}.**".to_owned()]),
                     procedures: None,
                     to: vec![Who::Authenticated],
+                    file: Some("f".into()),
                     line: 4,
                 },
                 RuleSpec {
@@ -532,6 +555,7 @@ mod tests {
                             ]
                         ),
                     ],
+                    file: Some("f".into()),
                     line: 9,
                 },
             ]

@@ -82,3 +82,75 @@ impl Tls {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Doubt};
+
+    fn used() -> Config {
+        let mut config = Config::default();
+        config.tls.on_listen = OnListen::Only;
+        config.tls.certificate_files = vec!["certificate".into()];
+        config.tls.key_files = vec!["key".into()];
+        config
+    }
+
+    #[test]
+    fn settings_that_cannot_go_together_are_refused() {
+        assert_eq!(Config::default().check(), Ok(()));
+        assert_eq!(used().check(), Ok(()));
+        let refused = |change: fn(&mut Config)| {
+            let mut config = used();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert_eq!(
+            refused(|config| config.tls.key_files.push("another".into())),
+            Conflict::TlsFilesUnpaired {
+                certificates: 1,
+                keys: 2
+            }
+        );
+        let without_files = |config: &mut Config| {
+            config.tls.certificate_files.clear();
+            config.tls.key_files.clear();
+        };
+        assert_eq!(refused(without_files), Conflict::TlsWithoutCertificate);
+        for change in [
+            |config: &mut Config| config.tls.client_auth = ClientAuth::Optional,
+            |config: &mut Config| config.tls.client_ca_file = Some("authorities".into()),
+        ] {
+            assert_eq!(refused(change), Conflict::TlsClientAuthUnpaired);
+        }
+        assert!(matches!(
+            refused(|config| config.tls.listen = Some(config.listen)),
+            Conflict::TlsOnSameAddress(_)
+        ));
+        assert!(matches!(
+            refused(|config| config.tls.listen = config.admin),
+            Conflict::TlsOnAdminAddress(_)
+        ));
+        // Two ports that the system chooses are two.
+        let mut config = used();
+        config.listen.set_port(0);
+        config.tls.listen = Some(config.listen);
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_back_door_and_certificates_for_nobody_are_doubtful() {
+        let mut config = used();
+        config.tls.client_auth = ClientAuth::Required;
+        config.tls.client_ca_file = Some("authorities".into());
+        let doubts = |config: &Config| config.doubts(&[0]);
+        assert!(!doubts(&config).contains(&Doubt::PlainBesideClientAuth));
+        config.tls.on_listen = OnListen::Shared;
+        assert!(doubts(&config).contains(&Doubt::PlainBesideClientAuth));
+        config.tls.client_auth = ClientAuth::Optional;
+        assert!(!doubts(&config).contains(&Doubt::PlainBesideClientAuth));
+        assert!(!doubts(&config).contains(&Doubt::TlsUnused));
+        config.tls.on_listen = OnListen::Off;
+        assert!(doubts(&config).contains(&Doubt::TlsUnused));
+    }
+}

@@ -2,30 +2,33 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
-use super::{Shared, connections, health, stats};
+use super::{Shared, connections, guard, health, revoke, stats};
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
-use crate::metrics::text::{self, Process};
+use crate::metrics::text::{self, FetchedKeys, Process};
 
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
 /// port may be open to a network, and its descriptors are those of the process.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let service = TowerToHyperService::new(router(shared));
+    let service = TowerToHyperService::new(router(Arc::clone(&shared)));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The rest wait in the backlog.
@@ -37,16 +40,42 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
             continue;
         };
         let service = service.clone();
+        let tls = match shared.config.tls.admin {
+            true => shared
+                .doors
+                .lock()
+                .await
+                .tls
+                .as_ref()
+                .map(|tls| tls.admin_config()),
+            false => None,
+        };
         tokio::spawn(async move {
-            // An operator that leaves in the middle of an answer is no news.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(SILENCE_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => serve_one(stream, service).await,
+                Some(config) => {
+                    let handshake = TlsAcceptor::from(config).accept(stream);
+                    // Who speaks no TLS, or not in time, has gone.
+                    if let Ok(Ok(stream)) = timeout(SILENCE_MAX, handshake).await {
+                        serve_one(stream, service).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
+}
+
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    service: TowerToHyperService<Router>,
+) {
+    // An operator that leaves in the middle of an answer is no news.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// Connections of operators at a time.
@@ -65,10 +94,21 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/stats", get(statistics))
         .route("/slow", get(connections::slow))
         .route("/closed", get(connections::closed))
+        .merge(guarded(&shared))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&shared), authorized))
         .with_state(shared)
+}
+
+/// What foreign pages must not reach.
+fn guarded(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/revoke", post(revoke::revoke).delete(revoke::restore))
+        .route("/revoked", get(revoke::revoked))
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(DefaultBodyLimit::max(revoke::BODY_BYTES_MAX))
+        .route_layer(from_fn_with_state(Arc::clone(shared), guard::guarded))
 }
 
 /// Lets a request pass that bears the key, or any if there is no key.
@@ -116,13 +156,26 @@ Ringcast control plane
 /stats     counters and settings, as JSON
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
 /closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
+/revoke    POST {\"sub\":\"ann\"} or another claim as JSON: such tokens are refused from now on, and their connections
+           end; DELETE takes it back
+/revoked   what is revoked, as JSON
 ";
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let cores: Vec<&CoreMetrics> = shared.cores.iter().map(|core| core.metrics()).collect();
+    let doors = Arc::clone(&*shared.doors.lock().await);
+    let keys = shared.keys.as_ref().map(|counts| FetchedKeys {
+        fetches: counts.fetches.load(Ordering::Relaxed),
+        failures: counts.failures.load(Ordering::Relaxed),
+        keys: doors.tokens.fetched().map_or(0, |set| set.key_count()),
+    });
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
+        revocations: doors.tokens.revocations().len(),
+        revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
+        keys,
+        tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
@@ -146,6 +199,6 @@ async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {
 async fn wrong_method() -> Result<Infallible, (StatusCode, &'static str)> {
     Err((
         StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are served here\n",
+        "this method is not served here; the header Allow says which are\n",
     ))
 }

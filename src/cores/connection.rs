@@ -7,7 +7,7 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! Behind a proxy that announces its clients, Preface comes before Request. Between a request and its answer over HTTP
+//! Behind a proxy that announces its clients, Preface comes before Request; between a request and its answer over HTTP
 //! there may be LoggingIn, while the login desk is asked. A FIN of the peer finds what is still in the outbox: then the
 //! way to "dropped" leads through Emptying.
 //!
@@ -259,16 +259,11 @@ impl Phase {
         let deadline = now + limits.request_timeout;
         match has_preface {
             true => Phase::Preface { deadline, port },
-            false => Phase::request(deadline, port),
-        }
-    }
-
-    /// The phase in which the first byte of a request is awaited.
-    pub(super) fn request(deadline: Uptime, port: Port) -> Phase {
-        Phase::Request {
-            deadline,
-            port,
-            told_to_go_on: false,
+            false => Phase::Request {
+                deadline,
+                port,
+                told_to_go_on: false,
+            },
         }
     }
 }

@@ -32,7 +32,11 @@ impl<A: App> Core<A> {
             Ok(None) => Input::Incomplete(0),
             Ok(Some(header)) => {
                 connection.client = header.client.unwrap_or(connection.client);
-                connection.phase = Phase::request(deadline, port);
+                connection.phase = Phase::Request {
+                    deadline,
+                    port,
+                    told_to_go_on: false,
+                };
                 match self.admit_announced(id) {
                     Ok(()) => Input::Consumed(header.length),
                     Err(refusal) => {

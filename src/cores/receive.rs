@@ -27,7 +27,7 @@ use crate::websocket::{handshake, message};
 
 use super::Core;
 use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
-use super::secure::First;
+use super::secure::{self, First};
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -210,7 +210,8 @@ impl<A: App> Core<A> {
             Ok(None) => return Input::Incomplete(0),
             Ok(Some((request, consumed))) => {
                 self.recognise_client(id, &request);
-                self.admit_announced(id).and_then(|()| match self.page(&request) {
+                let admitted = self.admit_announced(id);
+                admitted.and_then(|()| match self.page(&request) {
                     Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
                     None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
                 })
@@ -250,11 +251,16 @@ impl<A: App> Core<A> {
             option: &doors.origins,
             list: &doors.allowed_origins,
         };
-        let verdict = accepted.check_origin(origins, self.is_secure(id))?;
-        let claims = self.shown_by_cookie(id, request, verdict);
+        let verdict = accepted.check_origin(origins, self.is_under_tls(id))?;
+        let shown = self.shown_by_cookie(request, verdict);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
+        let certified = || {
+            secure::claims(&connection.stream)
+                .filter(|claims| !self.lent.doors.tokens.are_revoked(claims, self.now.unix_ms))
+        };
+        let claims = shown.or_else(certified);
         let session = self.lent.new_session(self.now, claims);
         if session.is_open() {
             self.sessions_open += 1;
@@ -340,7 +346,7 @@ impl<A: App> Core<A> {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
-        connection.account.messages_in += messages;
+        connection.account.take_in(messages);
         if let Some(meter) = &mut connection.meter {
             meter.charge_messages(frames, &self.measures, self.now.uptime);
         }
@@ -391,6 +397,9 @@ impl<A: App> Core<A> {
                 && let Some(meter) = &mut connection.meter
             {
                 meter.count_heartbeats(hits.heartbeats);
+                // The array itself has been counted as a message.
+                let packets = hits.packets_of_arrays;
+                meter.charge_messages(packets, &self.measures, self.now.uptime);
             }
             self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
             self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);

@@ -12,10 +12,13 @@
 use tracing::error;
 
 use crate::app::App;
+use crate::auth::Claims;
 use crate::config::tls::OnListen;
 use crate::decision::CloseReason;
+use crate::doors::tls;
 use crate::http::Refusal;
 use crate::metrics::block::Handshake;
+use crate::transport::stream::Stream;
 use crate::transport::tls::{Broken, Completed, Failure, Tls};
 
 use super::Core;
@@ -60,6 +63,13 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Whether a connection speaks TLS with this server itself.
+    pub(super) fn is_under_tls(&self, id: ConnectionId) -> bool {
+        self.connections
+            .get(id)
+            .is_some_and(|connection| connection.stream.tls.is_some())
+    }
+
     fn begin_tls(&mut self, id: ConnectionId, hello: &[u8]) {
         let config = self.lent.doors.tls.as_ref().map(|tls| tls.config());
         let tls = match config.map(Tls::accept) {
@@ -92,6 +102,10 @@ impl<A: App> Core<A> {
         }
         match completed {
             Some(Completed::Full) => self.count_handshake(Handshake::Full),
+            Some(Completed::Resumed) if self.has_ended(id) => {
+                self.count_handshake(Handshake::Certificate);
+                self.close(id, CloseReason::TlsFailed);
+            }
             Some(Completed::Resumed) => self.count_handshake(Handshake::Resumed),
             None => {}
         }
@@ -112,9 +126,25 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::TlsFailed);
     }
 
+    /// Whether a ticket stands for a client's certificate that has ended since: nobody has looked at it again.
+    fn has_ended(&self, id: ConnectionId) -> bool {
+        let claims = self
+            .connections
+            .get(id)
+            .and_then(|connection| claims(&connection.stream));
+        let end = claims.and_then(|claims| claims.expires_at());
+        end.is_some_and(|end| self.now.unix_ms as f64 > end * 1000.0)
+    }
+
     fn count_handshake(&self, handshake: Handshake) {
         self.metrics.tls_handshakes[handshake.index()].add(1);
     }
+}
+
+/// Who the client is by its certificate.
+pub(super) fn claims(stream: &Stream) -> Option<Box<Claims>> {
+    let certificate = stream.tls.as_ref()?.peer_certificates().first()?;
+    tls::claims_of(certificate).map(Box::new)
 }
 
 /// The type of the records of a handshake, with which TLS begins (RFC 8446 section 5.1).

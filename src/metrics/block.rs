@@ -3,6 +3,7 @@
 //! Written by that core alone with relaxed loads and stores (0.4 ns, no read-modify-write), read by the control plane
 //! when it is scraped. The block is aligned so that two cores' blocks never share a cache line.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::limits::Limit;
@@ -31,6 +32,24 @@ impl Counter {
     /// The value, for a scrape.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by the index of an enum.
+#[derive(Debug)]
+pub struct Counters<const COUNT: usize>([Counter; COUNT]);
+
+impl<const COUNT: usize> Default for Counters<COUNT> {
+    fn default() -> Counters<COUNT> {
+        Counters(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl<const COUNT: usize> Deref for Counters<COUNT> {
+    type Target = [Counter; COUNT];
+
+    fn deref(&self) -> &[Counter; COUNT] {
+        &self.0
     }
 }
 
@@ -151,7 +170,7 @@ pub struct CoreMetrics {
     pub bytes_received: Counter,
     /// WebSocket messages queued for sending, publications included.
     pub messages_sent: Counter,
-    /// Bytes written to sockets.
+    /// Bytes written to sockets; under TLS before they are encrypted.
     pub bytes_sent: Counter,
     /// Publications this core put into the ring.
     pub publications: Counter,
@@ -190,7 +209,7 @@ pub struct CoreMetrics {
     /// Subscriptions ended since the rules no longer allow them.
     pub rules_kick_outs: Counter,
     /// Limits hit, by [`Limit::index`].
-    pub limit_hits: [Counter; Limit::COUNT],
+    pub limit_hits: Counters<{ Limit::COUNT }>,
 }
 
 impl CoreMetrics {

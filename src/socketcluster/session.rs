@@ -166,10 +166,9 @@ enum State {
         next_ping: Uptime,
         /// Whether it may hold subscriptions.
         subscribed: bool,
-        /// Whether it had claims when its subscriptions were last looked at, and by which rules that was: the lower half
-        /// of their number, since there are as many as sessions.
+        /// Whether it had claims when its subscriptions were last looked at, and by which rules that was.
         authenticated: bool,
-        rules: u16,
+        rules: u32,
         /// Unless all are served: when the token expires, or when there must be one.
         watch: Moment,
     },
@@ -218,6 +217,9 @@ impl Session {
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
         };
+        if result.is_ok() {
+            self.keep_to_rules(env, decisions);
+        }
         self.end_message(was_authenticated, result, env, decisions)
     }
 
@@ -247,6 +249,9 @@ impl Session {
             env,
             decisions,
         );
+        if result.is_ok() {
+            self.keep_to_rules(env, decisions);
+        }
         self.end_message(was_authenticated, result, env, decisions)
     }
 
@@ -273,6 +278,7 @@ impl Session {
         match decode(text) {
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
             Decoded::Many(mut packets) => packets.try_for_each(|packet| {
+                env.scratch.count_packet_of_array();
                 self.receive_packet(&packet, env, decisions)?;
                 if decisions.bytes_len() > ANSWERS_BYTES_MAX {
                     return Err(CloseReason::MessageTooBig);
@@ -416,9 +422,6 @@ impl Session {
         env: &Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        if result.is_ok() {
-            self.keep_to_rules(env, decisions);
-        }
         match result {
             Ok(()) => decisions.push_held(),
             Err(_) => decisions.push_held_publications(),

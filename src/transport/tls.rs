@@ -14,7 +14,9 @@
 //!    an outbox counts them as waiting, and an end comes after them.
 //! 2. Records leave in the order in which they were encrypted: nothing is encrypted into another buffer while `outgoing`
 //!    holds any.
-//! 3. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and what a handshake says.
+//! 3. rustls is always shown what it has left over of the bytes before, at the same place, with what has come since
+//!    behind it: it keeps places in them.
+//! 4. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and what a handshake says.
 //!
 //! Not here: certificates and settings (`doors/tls`), budgets of time (`cores/turn.rs`).
 
@@ -23,7 +25,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, InvalidMessage, ServerConfig};
 use tracing::debug;
@@ -185,8 +187,11 @@ impl Tls {
                     while let Some(Ok(record)) = traffic.next_record() {
                         let end = filled + record.payload.len();
                         // Plaintext is shorter than its records, and the room is as long as those.
-                        room[filled..end].copy_from_slice(record.payload);
-                        filled = end;
+                        debug_assert!(end <= room.len(), "{end} bytes in a room of {}", room.len());
+                        if let Some(place) = room.get_mut(filled..end) {
+                            place.copy_from_slice(record.payload);
+                            filled = end;
+                        }
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
@@ -199,7 +204,7 @@ impl Tls {
                 // More has to come. (Early data are off, and there are no more states.)
                 Ok(_) => is_over = true,
                 Err(error) => {
-                    self.fail(error);
+                    self.fail(error, &mut records[at + discard..]);
                     return filled;
                 }
             }
@@ -211,9 +216,10 @@ impl Tls {
         if self.handshake == Handshake::UnderWay && !self.connection.is_handshaking() {
             self.handshake = Handshake::Done;
         }
-        let rest = &records[at..];
+        let rest = &mut records[at..];
         if rest.len() > INCOMING_BYTES_MAX {
-            self.fail(Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge));
+            let too_large = InvalidMessage::HandshakePayloadTooLarge;
+            self.fail(Error::InvalidMessage(too_large), rest);
         } else if !rest.is_empty() {
             self.incoming = rest.to_vec();
         } else if !self.incoming.is_empty() {
@@ -223,17 +229,15 @@ impl Tls {
     }
 
     /// The peer cannot be understood any more: collects the alert that tells it so.
-    fn fail(&mut self, error: Error) {
+    fn fail(&mut self, error: Error, rest: &mut [u8]) {
         self.incoming = Vec::new();
         self.state = State::Broken(Box::new(error));
         self.said_goodbye = true;
-        while let Ok(state) = self.connection.process_tls_records(&mut []).state {
-            match state {
-                ConnectionState::EncodeTlsData(data) => encode(data, &mut self.outgoing),
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::PeerClosed => {}
-                _ => return,
-            }
+        // As long as there is something to write, rustls does not look at what has come.
+        while self.connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(rest).state
+        {
+            encode(data, &mut self.outgoing);
         }
     }
 
@@ -270,10 +274,9 @@ impl Tls {
     /// Encrypts and sends; `WouldBlock` if not all has left.
     fn seal(&mut self, chunk: &[u8], records: &mut Vec<u8>, socket: &mut impl Write) -> io::Result<()> {
         let encrypted = loop {
-            match self.connection.process_tls_records(&mut []).state {
+            match process(&mut self.connection, &mut self.incoming) {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => self.state = State::PeerClosed,
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     if records.len() < SEALED_BYTES_MAX {
                         records.resize(SEALED_BYTES_MAX, 0);
@@ -318,11 +321,10 @@ impl Tls {
     pub(super) fn say_goodbye(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if !self.said_goodbye && !self.is_handshaking() {
             self.said_goodbye = true;
-            while let Ok(state) = self.connection.process_tls_records(&mut []).state {
+            while let Ok(state) = process(&mut self.connection, &mut self.incoming) {
                 match state {
                     ConnectionState::EncodeTlsData(data) => encode(data, &mut self.outgoing),
                     ConnectionState::TransmitTlsData(data) => data.done(),
-                    ConnectionState::PeerClosed => {}
                     ConnectionState::WriteTraffic(mut traffic) => {
                         let mut alert = [0; ALERT_BYTES_MAX];
                         // A buffer of this size is never too small.
@@ -417,6 +419,17 @@ impl<S: Write> Write for Writer<'_, S> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Goes on without anything new: `incoming` holds less than one message, and rustls remembers how far it has got in it,
+/// so that it must be shown the same bytes again.
+fn process<'c>(
+    connection: &'c mut UnbufferedServerConnection,
+    incoming: &'c mut [u8],
+) -> Result<ConnectionState<'c, 'c, ServerConnectionData>, Error> {
+    let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(incoming);
+    debug_assert_eq!(discard, 0, "all that is whole has been taken in");
+    state
 }
 
 /// Appends a record of the handshake, or an alert.

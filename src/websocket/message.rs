@@ -17,7 +17,7 @@
 //! 2. What is left in the input after `Incomplete` is less than one header, or less than one control frame:
 //!    at most 6 + 125 bytes. It has not been touched.
 //! 3. The assembly's memory follows the bytes that arrived, not the length that a header announces; the total is
-//!    judged against `message_bytes_max` when a header is read, before any of its payload.
+//!    judged against `message_bytes_max`, and the frame against `frame_bytes_max`, when a header is read, before any of its payload.
 //! 4. Where the input is cut has no influence on what is handed out, nor on the error.
 //!
 //! Text is checked as it arrives: a byte that cannot become UTF-8 ends the connection at once, in the middle of a
@@ -37,6 +37,8 @@ use crate::decision::CloseReason;
 pub struct Limits {
     /// Most bytes of one message, over all its fragments.
     pub message_bytes_max: usize,
+    /// Most bytes of one frame's payload; not over `message_bytes_max`.
+    pub frame_bytes_max: usize,
     /// Most fragments of one message.
     pub fragments_max: u32,
 }
@@ -101,7 +103,7 @@ impl Receiver {
     pub fn receive<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, CloseReason> {
         if self.assembly.is_none()
             && let Some((payload, mask)) = frame::short_text(input)
-            && payload.len() <= limits.message_bytes_max
+            && payload.len() <= limits.frame_bytes_max
         {
             let consumed = payload.end;
             let payload = &mut input[payload];
@@ -184,6 +186,9 @@ impl Receiver {
         // An empty frame is never too big, whatever has arrived; nor can it be, since that was judged before.
         if length > limits.message_bytes_max.saturating_sub(arrived) {
             return Err(CloseReason::MessageTooBig);
+        }
+        if length > limits.frame_bytes_max {
+            return Err(CloseReason::FrameTooBig);
         }
         if fragments >= limits.fragments_max {
             return Err(CloseReason::TooManyFragments);

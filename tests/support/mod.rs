@@ -9,6 +9,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod process;
+pub(crate) mod secure;
 
 pub(crate) use frame::frame;
 use std::io::{self, Read, Write};
@@ -161,6 +162,8 @@ pub(crate) enum Received {
 /// One raw connection.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
+    /// What stands between the frames and the socket, under TLS.
+    pub(crate) tls: Option<Box<rustls::ClientConnection>>,
     unread: Vec<u8>,
     consumed: usize,
     calls: u64,
@@ -187,6 +190,7 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Client {
             stream,
+            tls: None,
             unread: Vec::new(),
             consumed: 0,
             calls: 0,
@@ -214,7 +218,18 @@ impl Client {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        self.try_send_bytes(bytes).unwrap();
+    }
+
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.stream);
+                stream.write_all(bytes)?;
+                stream.flush()
+            }
+        }
     }
 
     pub(crate) fn send_text(&mut self, text: &str) {
@@ -275,7 +290,7 @@ impl Client {
                 // Both versions are asked at first; this client is of version 2.
                 Received::Text(text) if text == "#1" => {}
                 // The server may have gone since.
-                Received::Text(text) if text.is_empty() => drop(self.stream.write_all(&frame(TEXT, b""))),
+                Received::Text(text) if text.is_empty() => drop(self.try_send_bytes(&frame(TEXT, b""))),
                 received => return received,
             }
         }
@@ -353,7 +368,11 @@ impl Client {
         self.unread.drain(..self.consumed);
         self.consumed = 0;
         let mut buffer = [0; 16 * 1024];
-        match self.stream.read(&mut buffer) {
+        let read = match &mut self.tls {
+            None => self.stream.read(&mut buffer),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut buffer),
+        };
+        match read {
             Ok(count) => {
                 self.unread.extend_from_slice(&buffer[..count]);
                 count > 0

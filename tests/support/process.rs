@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, RwLock};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +16,8 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// The lines of the log so far.
+    log: Arc<RwLock<Vec<String>>>,
 }
 
 impl Process {
@@ -42,24 +45,55 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(RwLock::new(Vec::new()));
         // The log is where a port that the system chose is told.
         let mut address_after = |start: &str| loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the server did not start");
+            assert!(
+                stderr.read_line(&mut line).unwrap() > 0,
+                "the server did not start"
+            );
+            log.write().unwrap().push(line.clone());
             if let Some((_, rest)) = line.split_once(start) {
+                let rest = rest.trim_start_matches("s://").trim_start_matches("://");
                 break rest.split('/').next().unwrap().parse().unwrap();
             }
         };
         let address = address_after("ws://");
-        let admin = address_after("http://");
-        // Nobody reads the rest, but a full pipe would make the server wait.
-        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let admin = address_after("control plane on http");
+        // A full pipe would make the server wait.
+        let rest = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in stderr.lines() {
+                rest.write().unwrap().push(line.unwrap_or_default());
+            }
+        });
         Process {
             child,
             address,
             admin,
+            log,
         }
+    }
+
+    /// Waits for a line of the log that holds `part`, and forgets all up to it.
+    #[track_caller]
+    pub(crate) fn logged(&self, part: &str) -> String {
+        let mut line = String::new();
+        eventually(part, || {
+            let mut log = self.log.write().unwrap();
+            let found = log.iter().position(|line| line.contains(part));
+            if let Some(at) = found {
+                line = log.drain(..=at).next_back().unwrap_or_default();
+            }
+            found.is_some()
+        });
+        line
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
     }
 
     pub(crate) fn client(&self) -> Client {

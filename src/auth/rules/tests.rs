@@ -27,7 +27,7 @@ fn compile(specs: &[RuleSpec]) -> Arc<Rules> {
 }
 
 fn publish(rules: &Rules, name: impl AsRef<[u8]>, claims: Option<&str>) -> Verdict {
-    let mut claims = claims.map(Claims::assumed);
+    let mut claims = claims.map(|json| Claims::vouched(json.to_owned(), None));
     let facts = claims.as_mut().map(|claims| &*claims.facts(rules));
     rules.decide(Action::Publish, name.as_ref(), facts).verdict
 }
@@ -390,7 +390,7 @@ fn more_rules_than_bits_in_a_word_are_told_apart() {
     specs.reverse();
     let rules = Rules::compile(&specs[..65], &specs[65..], '.', None).unwrap();
     for index in 0..130_u32 {
-        let mut claims = Claims::assumed(&format!("{{\"n\":{index}}}"));
+        let mut claims = Claims::vouched(format!("{{\"n\":{index}}}"), None);
         let Decided { verdict, shadow } = rules.decide(Action::Publish, b"a", Some(claims.facts(&rules)));
         let place = 129 - index;
         assert_eq!(verdict.rule, (place < 65).then_some(place + 1));
@@ -402,7 +402,7 @@ fn more_rules_than_bits_in_a_word_are_told_apart() {
 fn facts_are_read_again_for_other_rules() {
     let first = compile(&[on(&["user.{sub}"])]);
     let second = Rules::compile(&[on(&["room.{room}"])], &[], '.', Some(&first)).unwrap();
-    let mut claims = Claims::assumed(r#"{"sub":"ann","room":"r"}"#);
+    let mut claims = Claims::vouched(r#"{"sub":"ann","room":"r"}"#.to_owned(), None);
     let mut ask = |rules: &Rules, name: &[u8]| {
         let facts = claims.facts(rules);
         rules.decide(Action::Publish, name, Some(facts)).verdict.allowed
@@ -411,7 +411,11 @@ fn facts_are_read_again_for_other_rules() {
     assert!(!ask(&second, b"user.ann"));
     assert!(ask(&second, b"room.r"));
     assert!(ask(&first, b"user.ann"));
-    assert!(!Claims::assumed("{}").facts(&first).subscriptions_checked);
+    assert!(
+        !Claims::vouched("{}".to_owned(), None)
+            .facts(&first)
+            .subscriptions_checked
+    );
 }
 
 #[test]
@@ -471,6 +475,13 @@ fn a_pattern_that_is_none_names_its_rule() {
             "{wrong}"
         );
     }
+    for separator in ['*', '{', '}', 'a', ' ', 'é', '😀'] {
+        let error = Rules::compile(&[], &[], separator, None).unwrap_err();
+        assert!(
+            error.to_string().starts_with("rules_separator: found "),
+            "{error}"
+        );
+    }
     let shadow = RuleSpec {
         line: 9,
         ..on(&["a*"])
@@ -516,7 +527,7 @@ fn an_explanation_says_of_each_rule_why_it_does_not_decide() {
     );
     assert_eq!(verdict.rule, Some(4));
     assert!(shadow.is_none());
-    let claims = Claims::assumed(r#"{"sub":"ann"}"#);
+    let claims = Claims::vouched(r#"{"sub":"ann"}"#.to_owned(), None);
     let [enforced, _] = rules.explain(Action::Publish, "a", Some(&claims));
     assert_eq!(enforced.unwrap().verdict.rule, Some(2));
 }

@@ -6,6 +6,7 @@
 //! `sub` is the subject's common name, and is missing if there is none, or more than one; `exp` is the certificate's
 //! end. Nothing else of these names can come from the client: authorities vouch for all of it.
 
+use crate::auth::Claims;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -24,8 +25,8 @@ struct Details {
     serial: String,
 }
 
-/// The claims, as JSON, of a certificate that has been found to be good; `None` if it cannot be read.
-pub fn claims_of(certificate: &[u8]) -> Option<String> {
+/// The claims of a certificate that has been found to be good; `None` if it cannot be read.
+pub(crate) fn claims_of(certificate: &[u8]) -> Option<Claims> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let mut common_names = subject.iter_common_name();
@@ -52,7 +53,8 @@ pub fn claims_of(certificate: &[u8]) -> Option<String> {
                 .collect(),
         },
     };
-    serde_json::to_string(&identity).ok()
+    let json = serde_json::to_string(&identity).ok()?;
+    Some(Claims::vouched(json, Some(identity.exp as f64)))
 }
 
 fn text_of(name: &GeneralName<'_>) -> Option<String> {

@@ -23,13 +23,16 @@ use rustls::{RootCertStore, ServerConfig};
 
 use self::certificates::Certificates;
 pub use self::error::TlsError;
-pub use self::identity::claims_of;
+pub(crate) use self::identity::claims_of;
 use crate::config::tls::{ClientAuth, Tls as Settings};
 
 /// What cores hand to each new connection.
 #[derive(Clone, Debug)]
 pub struct Tls {
     config: Arc<ServerConfig>,
+    /// For operators, who show a key rather than a certificate; with keys of tickets of its own, since a ticket stands for
+    /// the certificate that was asked for when it was given.
+    admin_config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     tickets: Arc<dyn ProducesTickets>,
     clients: Clients,
@@ -56,20 +59,13 @@ impl Tls {
             Some(before) if before.clients == clients => Arc::clone(&before.tickets),
             Some(_) | None => aws_lc_rs::Ticketer::new().map_err(TlsError::System)?,
         };
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(TlsError::System)?;
-        let mut config = match clients.verifier(settings, &provider)? {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-            None => builder.with_no_client_auth(),
-        }
-        .with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Arc::clone(&tickets);
-        config.send_tls13_tickets = 1;
+        let verifier = clients.verifier(settings, &provider)?;
+        let config = server_config(&provider, verifier, &certificates, Arc::clone(&tickets))?;
+        let admin_tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::System)?;
+        let admin_config = server_config(&provider, None, &certificates, admin_tickets)?;
         Ok(Some(Tls {
             config: Arc::new(config),
+            admin_config: Arc::new(admin_config),
             certificates,
             tickets,
             clients,
@@ -79,6 +75,11 @@ impl Tls {
     /// What a connection begins with.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// What a connection of an operator begins with.
+    pub(crate) fn admin_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.admin_config)
     }
 
     /// When the first of the certificates ends, in seconds since 1970.
@@ -137,6 +138,27 @@ impl Clients {
     }
 }
 
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    certificates: &Arc<Certificates>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::System)?;
+    let mut config = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    }
+    .with_cert_resolver(Arc::clone(certificates) as Arc<_>);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = tickets;
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
+
 /// The certificates of a PEM file, at least one.
 fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(file)?;
@@ -160,3 +182,6 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
         cause: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! The handshake: who may come in, and what it is told (wire reference, section 5).
 
-use super::permissions::rules_mark;
 use super::timers::next_tick;
 use super::tokens::handshake_token;
 use super::{Environment, Session, State, send};
@@ -53,7 +52,7 @@ impl Session {
                 next_ping,
                 subscribed: false,
                 authenticated: false,
-                rules: rules_mark(&env.doors.rules),
+                rules: env.doors.rules.id(),
                 watch: Session::first_watch(env.settings, env.now),
             };
         }

@@ -38,18 +38,9 @@ impl Session {
 
     /// Has the subscriptions looked at again if the client or the rules are others than at the last time.
     #[inline]
-    pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    pub fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
         if env.doors.rules.enforces() {
             self.keep_to(&env.doors.rules, env, decisions);
-        }
-    }
-
-    /// The rules may be others: has the subscriptions looked at again.
-    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
-        let was_authenticated = self.claims.is_some();
-        self.keep_to_rules(env, decisions);
-        if !env.settings.allow_anonymous {
-            self.watch(was_authenticated, env, decisions);
         }
     }
 
@@ -71,20 +62,13 @@ impl Session {
             Some(claims) => std::mem::replace(&mut claims.facts(rules).subscriptions_checked, true),
             None => !*authenticated,
         };
-        if is_same_client && *checked_by == rules_mark(rules) {
+        if is_same_client && *checked_by == rules.id() {
             return;
         }
         *authenticated = self.claims.is_some();
-        *checked_by = rules_mark(rules);
+        *checked_by = rules.id();
         if *subscribed {
             decisions.push(Decision::CheckSubscriptions);
         }
     }
-}
-
-/// By which rules subscriptions were looked at last, in as many bits as a session has left for it: after 65,536 reloads
-/// the same comes again.
-pub(super) fn rules_mark(rules: &Rules) -> u16 {
-    let [low, high, ..] = rules.id().to_le_bytes();
-    u16::from_le_bytes([low, high])
 }

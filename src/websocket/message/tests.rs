@@ -3,6 +3,7 @@ use crate::decision::CloseCode;
 
 const LIMITS: Limits = Limits {
     message_bytes_max: 1000,
+    frame_bytes_max: 1000,
     fragments_max: 4,
 };
 const FIN: u8 = 0x80;
@@ -281,6 +282,7 @@ fn an_idle_receiver_is_one_pointer_and_owns_nothing() {
 fn memory_follows_what_arrived_and_not_what_was_announced() {
     let limits = Limits {
         message_bytes_max: 1 << 30,
+        frame_bytes_max: 1 << 30,
         fragments_max: 1,
     };
     for first in [FIN | 1, FIN | 2] {
