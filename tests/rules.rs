@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use ringcast::app::{App, Call, Peer};
 use ringcast::auth::Tokens;
+use ringcast::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use serde_json::json;
 use support::process::Process;
@@ -312,6 +313,33 @@ fn subscriptions_end_with_the_claims_that_allowed_them() {
     assert_eq!(ann.message(), r##"{"event":"#removeAuthToken"}"##);
     assert_eq!(ann.message(), kicked_out("room.lobby"));
     assert_eq!(process.admin().metric("ringcast_subscriptions"), 1);
+}
+
+#[test]
+fn a_login_as_another_user_ends_what_was_the_first_ones() {
+    let mut users = PasswordFile::default();
+    let hash = PasswordHash::pbkdf2(b"secret", [7; 12], 101).unwrap();
+    users.set("bob", &hash).unwrap();
+    let passwords = File::new(&users.text());
+    // A login is the server's own business, which no rule has to allow.
+    let file = File::new("[[rules]]\nallow = \"*\"\nchannels = \"user.{sub}\"\n");
+    let process = start(&file, &[("RINGCAST_PASSWORD_FILE", passwords.name())]);
+    let mut client = client(&process, r#"{"sub":"ann"}"#);
+    client.subscribe("user.ann");
+    client.begin_call("login", r#"{"user":"bob","password":"secret"}"#);
+    let mut messages = [client.message(), client.message(), client.message()];
+    messages.sort();
+    assert!(
+        messages[0].starts_with(r##"{"event":"#kickOut""##),
+        "{messages:?}"
+    );
+    assert!(
+        messages[1].starts_with(r##"{"event":"#setAuthToken""##),
+        "{messages:?}"
+    );
+    assert!(messages[2].starts_with(r#"{"rid":"#), "{messages:?}");
+    assert_eq!(answer(&mut client, &publish("user.ann")), blocked("publishIn"));
+    client.subscribe("user.bob");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Why a rule decides, or does not, for those who write rules.
 
+use super::pattern::first_bytes;
 use super::{List, Rules, Verdict, is_about};
 use crate::auth::Claims;
 use crate::auth::json::Json;
@@ -67,7 +68,12 @@ impl Rules {
                     None => Reason::Decides(None),
                     Some(patterns) => {
                         let found = patterns.iter().find(|pattern| {
-                            pattern.matches(name.as_bytes(), self.separator, &facts.fillings)
+                            pattern.matches(
+                                name.as_bytes(),
+                                first_bytes(name.as_bytes()),
+                                self.separator,
+                                &facts.fillings,
+                            )
                         });
                         match found {
                             Some(pattern) => Reason::Decides(Some(pattern.text().to_owned())),

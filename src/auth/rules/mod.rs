@@ -2,8 +2,8 @@
 //!
 //! [`Rules`] are compiled once from the configuration and shared by all cores. What a token says is read once for each
 //! set of rules, into [`Facts`] that stay with the claims; a decision then compares bytes, and parses and allocates
-//! nothing. It costs about as many instructions as the rules that it looks at have patterns, times ten
-//! (`benches/counts`).
+//! nothing. Of rules about other names it costs some 30 instructions each, by the first of 20 it costs 230, by the last, with
+//! six before it that begin alike, 1,900 (`benches/counts`).
 //!
 //! ```text
 //!   RuleSpec… ──compile──► Rules ──facts(claims)──► Facts ─┐
@@ -23,7 +23,7 @@ mod pattern;
 
 use std::sync::Arc;
 
-use self::pattern::{Filling, Pattern};
+use self::pattern::{Filling, Pattern, first_bytes};
 use super::json::{Json, Kind};
 use crate::config::rules::{Action, Effect, RuleFault, RuleSpec, Scalar, Who};
 
@@ -273,8 +273,9 @@ impl List {
     }
 
     fn decide(&self, action: Action, name: &[u8], separator: u8, facts: &Facts) -> Verdict {
+        let first = first_bytes(name);
         for clause in &self.by_action[action.index()] {
-            if facts.concerns(clause.bit) && clause.is_about(name, separator, facts) {
+            if facts.concerns(clause.bit) && clause.is_about(name, first, separator, facts) {
                 return Verdict {
                     allowed: clause.effect == Effect::Allow,
                     rule: Some(clause.rule + 1),
@@ -308,11 +309,12 @@ fn number(index: usize) -> u32 {
 }
 
 impl Clause {
-    fn is_about(&self, name: &[u8], separator: u8, facts: &Facts) -> bool {
+    #[inline]
+    fn is_about(&self, name: &[u8], first: u64, separator: u8, facts: &Facts) -> bool {
         self.names.as_ref().is_none_or(|patterns| {
             patterns
                 .iter()
-                .any(|pattern| pattern.matches(name, separator, &facts.fillings))
+                .any(|pattern| pattern.matches(name, first, separator, &facts.fillings))
         })
     }
 }

@@ -23,6 +23,15 @@ pub(super) struct Pattern {
     /// What comes before the first segment that is not literal, separator included; all of it, if `tail` is empty.
     prefix: Box<[u8]>,
     tail: Box<[Segment]>,
+    /// How every name begins that it is about.
+    beginning: Beginning,
+}
+
+/// The first bytes of names, to tell most that do not match at once: a decision looks at many patterns.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    bytes: u64,
+    mask: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +102,23 @@ impl Pattern {
                 prefix.push(separator);
             }
         }
+        let tail = &segments[literals..];
+        // `a.**` is about `a`, too.
+        let certain = match tail {
+            [Segment::Rest] => prefix.len().saturating_sub(1),
+            _ => prefix.len(),
+        };
+        let mut mask = [0; 8];
+        mask.iter_mut().take(certain).for_each(|byte| *byte = 0xff);
+        let mask = u64::from_le_bytes(mask);
         Pattern {
             text: text.into(),
+            beginning: Beginning {
+                bytes: first_bytes(&prefix) & mask,
+                mask,
+            },
             prefix: prefix.into(),
-            tail: segments[literals..].into(),
+            tail: tail.into(),
         }
     }
 
@@ -105,10 +127,18 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether a name is one that the pattern is about, for who has these claims.
+    /// Whether a name, which begins with `first`, is one that the pattern is about, for who has these claims.
     #[inline]
-    pub(super) fn matches(&self, name: &[u8], separator: u8, claims: &[Filling]) -> bool {
+    pub(super) fn matches(&self, name: &[u8], first: u64, separator: u8, claims: &[Filling]) -> bool {
         // Most rules are about other names, which their beginning tells.
+        if first & self.beginning.mask != self.beginning.bytes {
+            return false;
+        }
+        self.matches_all(name, separator, claims)
+    }
+
+    #[inline(never)]
+    fn matches_all(&self, name: &[u8], separator: u8, claims: &[Filling]) -> bool {
         match name.strip_prefix(&*self.prefix) {
             Some(rest) => self.matches_rest(rest, separator, claims),
             None => self.ends_before_rest(name),
@@ -131,28 +161,44 @@ impl Pattern {
                 return true;
             }
             let Some(rest) = left else { return false };
-            let segment = match memchr(separator, rest) {
-                Some(end) => {
-                    left = Some(&rest[end + 1..]);
-                    &rest[..end]
-                }
-                None => {
-                    left = None;
-                    rest
+            let length = match pattern {
+                Segment::Literal(literal) => begins_with(rest, literal, separator),
+                Segment::Claim(place) => claims
+                    .get(*place)
+                    .and_then(|filling| filling.begins(rest, separator)),
+                Segment::One | Segment::Rest => {
+                    Some(segment_length(rest, separator)).filter(|length| *length > 0)
                 }
             };
-            let is_met = match pattern {
-                Segment::Literal(literal) => **literal == *segment,
-                Segment::One => !segment.is_empty(),
-                Segment::Rest => true,
-                Segment::Claim(place) => claims.get(*place).is_some_and(|filling| filling.holds(segment)),
-            };
-            if !is_met {
-                return false;
-            }
+            let Some(length) = length else { return false };
+            left = rest.get(length + 1..);
         }
         left.is_none()
     }
+}
+
+/// The first bytes of a name, for [`Pattern::matches`]; what a short one lacks is 0.
+#[inline]
+pub(super) fn first_bytes(name: &[u8]) -> u64 {
+    if let Some(first) = name.first_chunk() {
+        return u64::from_le_bytes(*first);
+    }
+    name.iter()
+        .rev()
+        .fold(0, |bytes, &byte| bytes << 8 | u64::from(byte))
+}
+
+fn segment_length(rest: &[u8], separator: u8) -> usize {
+    memchr(separator, rest).unwrap_or(rest.len())
+}
+
+/// The length of the first segment, if it is this one, which holds no separator.
+fn begins_with(rest: &[u8], segment: &[u8], separator: u8) -> Option<usize> {
+    let after = rest.strip_prefix(segment)?;
+    after
+        .first()
+        .is_none_or(|&byte| byte == separator)
+        .then_some(segment.len())
 }
 
 fn place_of(name: &str, claims: &mut Vec<Box<str>>) -> usize {
@@ -183,11 +229,19 @@ impl Filling {
         }
     }
 
-    fn holds(&self, segment: &[u8]) -> bool {
+    /// The length of the first segment of `rest`, if it is one of these.
+    fn begins(&self, rest: &[u8], separator: u8) -> Option<usize> {
         match self {
-            Filling::Nothing => false,
-            Filling::One(value) => **value == *segment,
-            Filling::OneOf(values) => values.binary_search_by(|value| (**value).cmp(segment)).is_ok(),
+            Filling::Nothing => None,
+            Filling::One(value) => begins_with(rest, value, separator),
+            Filling::OneOf(values) => {
+                let length = segment_length(rest, separator);
+                let segment = &rest[..length];
+                values
+                    .binary_search_by(|value| (**value).cmp(segment))
+                    .ok()
+                    .map(|_| length)
+            }
         }
     }
 
