@@ -315,6 +315,8 @@ pub enum Blame {
     Draining,
     /// The application asked for it.
     App,
+    /// An operator asked for it.
+    Operator,
     /// This server has a bug.
     Bug,
 }
@@ -368,11 +370,13 @@ pub enum CloseReason {
     FrameTooBig,
     /// Not authenticated within `authentication_timeout`, and others are not served.
     AuthenticationTimeout,
+    /// An operator has revoked the token by which the client came in.
+    Revoked,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 23;
+    pub const COUNT: usize = 24;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -397,6 +401,7 @@ impl CloseReason {
             CloseReason::IdleTimeout => 4030,
             CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
+            CloseReason::Revoked => 4032,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -432,6 +437,7 @@ impl CloseReason {
         "bad_proxy_header",
         "frame_too_big",
         "authentication_timeout",
+        "revoked",
     ];
 
     /// The place of this reason in tables of counters.
@@ -460,6 +466,7 @@ impl CloseReason {
             CloseReason::BadProxyHeader => 20,
             CloseReason::FrameTooBig => 21,
             CloseReason::AuthenticationTimeout => 22,
+            CloseReason::Revoked => 23,
         }
     }
 
@@ -489,7 +496,8 @@ impl CloseReason {
             | CloseReason::HandshakeRefused(_)
             | CloseReason::SigningFailed
             | CloseReason::Draining
-            | CloseReason::Application(_) => None,
+            | CloseReason::Application(_)
+            | CloseReason::Revoked => None,
         }
     }
 
@@ -515,6 +523,7 @@ impl CloseReason {
             | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,
             CloseReason::HandshakeRefused(_) | CloseReason::Application(_) => Blame::App,
+            CloseReason::Revoked => Blame::Operator,
             CloseReason::SigningFailed => Blame::Bug,
         }
     }

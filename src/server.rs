@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::limits::MemoryMax;
 use crate::config::tls::OnListen;
 use crate::config::{Anonymous, Config, FdTables};
+use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
@@ -101,7 +102,11 @@ impl Server {
         }
         raise_open_files_limit();
         let clock = Clock::begin();
-        let doors = Doors::open(config).map_err(StartError::Doors)?;
+        let mut doors = Doors::open(config).map_err(StartError::Doors)?;
+        let mut keys = KeyFetcher::of(config);
+        if let Some(keys) = &mut keys {
+            doors = keys.first(doors);
+        }
         let placement = Cpus::of_this_process().placement(&config.cores);
         for doubt in doors.doubts(clock.now().unix_ms) {
             warn!("{doubt}");
@@ -197,6 +202,7 @@ impl Server {
                 config: config.clone(),
                 doors,
                 memory: memory_watch(config, admission),
+                keys,
                 listener: admin,
                 signals: embedding.signals,
                 reload: embedding.reload,
@@ -469,6 +475,14 @@ fn raise_open_files_limit() {
     }
 }
 
+/// A server without a key works, and everything about it looks right until the first restart.
+const RANDOM_KEY: &str = "\
+THERE IS NO KEY FOR TOKENS: one was made up for this run.
+  - Every token ends with this process: after a restart each user has to log in again.
+  - No other server or service can check these tokens, or issue any.
+  To mend it, start each server with the same key, kept secret, such as one made once by
+      RINGCAST_AUTH_KEY=$(openssl rand -base64 48)";
+
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
 fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], doors: &Doors) {
     let (listen, path) = (ports.main, &config.path);
@@ -496,13 +510,14 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
             placement.len()
         ),
     }
-    match doors.keys {
-        KeySource::Random => info!("tokens: a random key"),
+    match &doors.keys {
+        KeySource::Random(_) => warn!("{RANDOM_KEY}"),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
             info!("tokens: the key of auth_public_key_file, which can check but not sign")
         }
+        KeySource::Sets => info!("tokens: the keys of jwks_file and jwks_url"),
     }
     match (config.serves_anonymous(), config.allow_anonymous) {
         (true, Anonymous::Auto) => {

@@ -5,8 +5,8 @@
 
 use crate::app::{App, LateAnswer};
 pub use crate::app::{Hits, RuleHits, Scratch};
-use crate::auth::Claims;
 use crate::auth::rules::Rules;
+use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
@@ -221,6 +221,14 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.excuse(now, settings),
             Session::Echo(_) => {}
+        }
+    }
+
+    /// Takes the client's token away if this revokes it; whether it does. The connection is to be closed.
+    pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.revoke(revocation, decisions),
+            Session::Echo(_) => false,
         }
     }
 

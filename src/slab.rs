@@ -56,7 +56,8 @@ impl<T> Slab<T> {
         self.chunks.len() * CHUNK
     }
 
-    /// The index that `insert` will give next. Walks over full chunks, from the last one where a value was removed: for a million values at most 2,000 of 80 bytes.
+    /// The index that `insert` will give next. Walks over full chunks, from the last one where a value was removed: for a
+    /// million values at most 2,000 of 80 bytes.
     pub(crate) fn vacant(&mut self) -> usize {
         while let Some(chunk) = self.chunks.get(self.room_from)
             && chunk.first_free() == CHUNK

@@ -811,7 +811,7 @@ fn certificates_change_under_a_thousand_connections() {
         },
     );
     process.signal(Signal::SIGHUP);
-    let said = process.logs("SIGHUP: ");
+    let said = process.logged("SIGHUP: ");
     assert!(
         said.contains("nothing is reloaded") && said.contains("is not the key of"),
         "{said}"
@@ -820,7 +820,7 @@ fn certificates_change_under_a_thousand_connections() {
 
     files.write_pair("server", &second);
     process.signal(Signal::SIGHUP);
-    process.logs("SIGHUP: reloaded");
+    process.logged("SIGHUP: reloaded");
     for address in [process.address, process.admin] {
         eventually("new connections are shown the new one", || {
             shown(address, &authority) == pem(&second.certificate)

@@ -27,6 +27,11 @@ pub enum TokenError {
     SignatureRequired,
     /// The header's `alg` is not allowed, or not there.
     InvalidAlgorithm,
+    /// The header names a key that is not there, or something that is the name of no key.
+    UnknownKey {
+        /// Whether it may be there in a moment: keys are fetched.
+        may_come: bool,
+    },
     /// The key lies on another curve than this algorithm's.
     WrongCurve(Algorithm),
     /// The signature does not have the length of this ECDSA algorithm.
@@ -54,6 +59,12 @@ pub enum TokenError {
         /// The claim, in seconds since 1970; may have a fraction or be infinite.
         exp: f64,
     },
+    /// `aud` is none of those that are expected: these.
+    InvalidAudience(Box<str>),
+    /// `iss` is none of those that are expected: these.
+    InvalidIssuer(Box<str>),
+    /// It is genuine, and has been revoked.
+    Revoked,
 }
 
 impl TokenError {
@@ -72,9 +83,13 @@ impl TokenError {
             | TokenError::InvalidAlgorithm
             | TokenError::InvalidSignature
             | TokenError::InvalidNbf
-            | TokenError::InvalidExp => "AuthTokenInvalidError",
+            | TokenError::InvalidExp
+            | TokenError::UnknownKey { .. }
+            | TokenError::InvalidAudience(_)
+            | TokenError::InvalidIssuer(_) => "AuthTokenInvalidError",
             TokenError::NotActive { .. } => "AuthTokenNotBeforeError",
             TokenError::Expired { .. } => "AuthTokenExpiredError",
+            TokenError::Revoked => "AuthTokenRevokedError",
         }
     }
 
@@ -101,18 +116,29 @@ impl TokenError {
                     "\"{algorithm}\" signatures must be \"{due}\" bytes, saw \"{bytes}\""
                 ));
             }
-            TokenError::InvalidSignature => "invalid signature",
+            // With that key, it is.
+            TokenError::InvalidSignature | TokenError::UnknownKey { .. } => "invalid signature",
             TokenError::PayloadNull => "Cannot read properties of null (reading 'nbf')",
             TokenError::InvalidNbf => "invalid nbf value",
             TokenError::NotActive { .. } => "jwt not active",
             TokenError::InvalidExp => "invalid exp value",
             TokenError::Expired { .. } => "jwt expired",
+            TokenError::InvalidAudience(expected) => {
+                return Cow::Owned(format!("jwt audience invalid. expected: {expected}"));
+            }
+            TokenError::InvalidIssuer(expected) => {
+                return Cow::Owned(format!("jwt issuer invalid. expected: {expected}"));
+            }
+            TokenError::Revoked => "jwt revoked",
         })
     }
 
     /// Whether the client must drop the token: for all but one that is good later.
     pub fn is_bad_token(&self) -> bool {
-        !matches!(self, TokenError::NotActive { .. })
+        !matches!(
+            self,
+            TokenError::NotActive { .. } | TokenError::UnknownKey { may_come: true }
+        )
     }
 
     /// Appends the error object as the reference sends it.
@@ -133,7 +159,11 @@ impl TokenError {
             | TokenError::InvalidNbf
             | TokenError::NotActive { .. }
             | TokenError::InvalidExp
-            | TokenError::Expired { .. } => json::write_string(self.message().encode_utf16(), out),
+            | TokenError::Expired { .. }
+            | TokenError::UnknownKey { .. }
+            | TokenError::InvalidAudience(_)
+            | TokenError::InvalidIssuer(_)
+            | TokenError::Revoked => json::write_string(self.message().encode_utf16(), out),
         }
         out.extend_from_slice(b",\"name\":\"");
         out.extend_from_slice(self.name().as_bytes());
@@ -169,7 +199,11 @@ impl TokenError {
             | TokenError::InvalidSignature
             | TokenError::PayloadNull
             | TokenError::InvalidNbf
-            | TokenError::InvalidExp => None,
+            | TokenError::InvalidExp
+            | TokenError::UnknownKey { .. }
+            | TokenError::InvalidAudience(_)
+            | TokenError::InvalidIssuer(_)
+            | TokenError::Revoked => None,
         }
     }
 }

@@ -162,6 +162,7 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// Visits the elements of an array, in order.
     pub(super) fn each_element(self, mut visit: impl FnMut(Json<'a>)) {
         let mut walk = Walk::into(self.0);
         while let Some(element) = walk.value() {
@@ -178,6 +179,11 @@ impl Escaped<'_> {
         } else {
             self.0 == text
         }
+    }
+
+    /// The length as it is written, in bytes.
+    pub(super) fn escaped_len(self) -> usize {
+        self.0.len()
     }
 
     /// The string as JavaScript has it, in UTF-16.

@@ -2,13 +2,15 @@
 //!
 //! The checks of [`Tokens::verify`] stand in the order of jsonwebtoken's `verify.js`, since the first that fails
 //! names the error. Leniency is part of the contract: trailing bits of base64 are ignored (but in an HMAC, which is
-//! compared as text), a payload without `typ: JWT` need not be JSON, `crit` is not looked at.
+//! compared as text), a payload without `typ: JWT` need not be JSON, `crit` is not looked at. What the reference does
+//! not have comes last: whether a token has been revoked.
 //!
 //! Limits: a token is no longer than a message (`message_bytes_max`); the work is linear in its length.
 //!
 //! Wire reference, section 8.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
@@ -17,17 +19,23 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
+use super::demands::Demands;
 use super::error::{SignError, TokenError};
 use super::json::{self, Json, Kind, TooDeep};
 use super::json_fault;
+use super::jwks::KeySet;
+use super::keyring::{KEYS_TRIED_MAX, Key, Keyring, Signer, WantedKeys};
 use super::keys::{Algorithm, KeyError, SigningKey, VerifyingKey, VerifyingKeys};
+use super::revocation::Revocations;
 use super::rules::{Facts, Rules};
 
-/// Keys and algorithms for signing and verifying tokens. Immutable: one serves all cores.
+/// Keys and algorithms for signing and verifying tokens, what is demanded of tokens, and which are revoked. Immutable:
+/// one serves all cores. A copy is cheap, for its parts are shared.
+#[derive(Clone, Default)]
 pub struct Tokens {
-    signs: Algorithm,
-    signing: Option<SigningKey>,
-    verifying: VerifyingKeys,
+    keyring: Keyring,
+    demands: Arc<Demands>,
+    revocations: Revocations,
 }
 
 impl Tokens {
@@ -36,11 +44,8 @@ impl Tokens {
     pub fn from_secret(secret: &[u8], algorithm: Option<Algorithm>) -> Result<Tokens, KeyError> {
         let verifying = VerifyingKeys::from_secret(secret, algorithm)?;
         let signs = verifying.preferred();
-        Ok(Tokens {
-            signs,
-            signing: Some(SigningKey::from_secret(secret, signs)?),
-            verifying,
-        })
+        let signer = Signer::new(None, signs, SigningKey::from_secret(secret, signs)?);
+        Ok(Tokens::with_own(Key::new(None, verifying), Some(signer)))
     }
 
     /// For keys in PEM. Without an algorithm, an RSA key verifies all of RS and PS and signs RS256; an elliptic curve
@@ -52,20 +57,90 @@ impl Tokens {
     ) -> Result<Tokens, KeyError> {
         let verifying = VerifyingKeys::from_public_pem(public_pem, algorithm)?;
         let signs = verifying.preferred();
-        let signing = match private_pem {
-            Some(text) => Some(SigningKey::from_private_pem(text, signs)?),
-            None => None,
+        let Some(private_pem) = private_pem else {
+            return Ok(Tokens::with_own(Key::new(None, verifying), None));
         };
-        let tokens = Tokens {
-            signs,
-            signing,
-            verifying,
-        };
-        if tokens.signing.is_some() {
-            let token = tokens.sign("{}", None, 0).map_err(|_| KeyError::PrivateKey)?;
-            tokens.verify(&token, 0).map_err(|_| KeyError::NotAPair)?;
+        let signer = Signer::new(None, signs, SigningKey::from_private_pem(private_pem, signs)?);
+        let key = Key::new(None, verifying);
+        if !signer.is_paired_with(&key) {
+            return Err(KeyError::NotAPair);
         }
-        Ok(tokens)
+        Ok(Tokens::with_own(key, Some(signer)))
+    }
+
+    fn with_own(key: Key, signer: Option<Signer>) -> Tokens {
+        Tokens {
+            keyring: Keyring::new(key, signer),
+            ..Tokens::default()
+        }
+    }
+
+    /// Gives the own key an id: it is put into the header of what is signed, and tokens that name it are checked with
+    /// it alone. Those that name none still are.
+    #[must_use]
+    pub fn with_key_id(mut self, id: &str) -> Tokens {
+        self.keyring.name_own(id);
+        self
+    }
+
+    /// Adds the keys of a set of this server's. If nothing signs yet, the key of the id `signs_with` does, or the first
+    /// that can. `None` if that id is asked for and none of it can sign.
+    #[must_use]
+    pub fn with_set(mut self, set: KeySet, signs_with: Option<&str>) -> Option<Tokens> {
+        self.keyring.add_file(set, signs_with).then_some(self)
+    }
+
+    /// Keys are fetched, too: a token with one that is not known is refused for now, not for good, and `wanted` asked.
+    #[must_use]
+    pub fn with_wanted(mut self, wanted: Arc<WantedKeys>) -> Tokens {
+        self.keyring.wanted = Some(wanted);
+        self
+    }
+
+    /// The same with fetched keys in the place of those fetched before.
+    #[must_use]
+    pub fn with_fetched(mut self, set: Arc<KeySet>) -> Tokens {
+        self.keyring.put_fetched(set);
+        self
+    }
+
+    /// The same with these demands.
+    #[must_use]
+    pub fn with_demands(mut self, demands: Demands) -> Tokens {
+        self.demands = Arc::new(demands);
+        self
+    }
+
+    /// The same with this revoked.
+    #[must_use]
+    pub fn with_revocations(mut self, revocations: Revocations) -> Tokens {
+        self.revocations = revocations;
+        self
+    }
+
+    /// What was fetched.
+    pub fn fetched(&self) -> Option<&Arc<KeySet>> {
+        self.keyring.fetched()
+    }
+
+    /// Who is asked for keys that are not known.
+    pub fn wanted(&self) -> Option<&Arc<WantedKeys>> {
+        self.keyring.wanted.as_ref()
+    }
+
+    /// What is demanded of tokens.
+    pub fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
+    /// What is revoked.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn can_sign(&self) -> bool {
+        self.keyring.signer.is_some()
     }
 
     /// The claims of a token, if it is to be believed at `unix_ms`, in milliseconds since 1970.
@@ -80,7 +155,7 @@ impl Tokens {
             return Err(TokenError::SignatureRequired);
         }
         self.verify_signature(header, &parts)?;
-        payload.claims(unix_ms)
+        self.claims(payload.into_json(), unix_ms)
     }
 
     /// A token with the given claims, which must be the text of a JSON object; it is printed anew, compactly, as
@@ -92,17 +167,45 @@ impl Tokens {
 
     /// As [`Tokens::sign`], and what a connection that is given this token knows about itself from then on.
     pub fn issue(&self, claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<Issued, SignError> {
-        let key = self.signing.as_ref().ok_or(SignError::NoPrivateKey)?;
-        let claims = claims_to_sign(claims, expires_in, unix_ms)?;
-        let header = format!("{{\"alg\":\"{}\",\"typ\":\"JWT\"}}", self.signs);
+        let signer = self.keyring.signer.as_ref().ok_or(SignError::NoPrivateKey)?;
+        let claims = claims_to_sign(claims, expires_in, unix_ms, &self.demands)?;
+        let mut header = format!("{{\"alg\":\"{}\",\"typ\":\"JWT\"", signer.algorithm).into_bytes();
+        if let Some(id) = signer.id() {
+            header.extend_from_slice(b",\"kid\":");
+            json::write_string(id.encode_utf16(), &mut header);
+        }
+        header.push(b'}');
         let mut token = String::new();
         URL_SAFE_NO_PAD.encode_string(header, &mut token);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims.json(), &mut token);
-        let signature = key.sign(token.as_bytes()).ok_or(SignError::Failed)?;
+        let signature = signer.sign(token.as_bytes()).ok_or(SignError::Failed)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(Issued { token, claims })
+    }
+
+    /// The checks that follow the signature's.
+    /// Whether an operator has revoked what vouches for a client that has shown no token.
+    pub(crate) fn are_revoked(&self, claims: &Claims, unix_ms: u64) -> bool {
+        Json::parse(claims.json()).is_some_and(|payload| self.revocations.concern(payload, unix_ms / 1000))
+    }
+
+    fn claims(&self, json: String, unix_ms: u64) -> Result<Claims, TokenError> {
+        let payload = Json::parse(&json).ok_or(TokenError::Invalid)?;
+        if payload.kind() == Kind::Null {
+            return Err(TokenError::PayloadNull);
+        }
+        let expires_at = self.demands.check(payload, seconds(unix_ms))?;
+        if self.revocations.concern(payload, unix_ms / 1000) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(Claims {
+            json,
+            expires_at,
+            leeway_seconds: self.demands.leeway_seconds,
+            facts: None,
+        })
     }
 
     fn verify_signature(&self, header: Json<'_>, parts: &Parts<'_>) -> Result<(), TokenError> {
@@ -110,39 +213,56 @@ impl Tokens {
             return Err(TokenError::InvalidAlgorithm);
         };
         let name = String::from_utf16_lossy(&name.units());
-        let (algorithm, key) = self.verifying.find(&name).ok_or(TokenError::InvalidAlgorithm)?;
-        let genuine = match key {
-            VerifyingKey::Secret(key) => {
-                // As texts, so that only the one canonical text of a tag is accepted; in constant time.
-                let tag = hmac::sign(key, parts.signed.as_bytes());
-                let tag = URL_SAFE_NO_PAD.encode(tag);
-                verify_slices_are_equal(tag.as_bytes(), parts.signature.as_bytes())
+        let (keys, may_come) = self.keyring.candidates(header);
+        if keys.is_empty() {
+            if may_come && let Some(wanted) = &self.keyring.wanted {
+                wanted.ask();
             }
-            VerifyingKey::Public(key) => {
-                let signature = decode(parts.signature);
-                if algorithm
-                    .signature_bytes()
-                    .is_some_and(|due| due != signature.len())
-                {
-                    let bytes = signature.len();
-                    return Err(TokenError::SignatureLength { algorithm, bytes });
-                }
-                key.verify_sig(parts.signed.as_bytes(), &signature)
+            return Err(TokenError::UnknownKey { may_come });
+        }
+        let suitable = keys.into_iter().filter_map(|key| key.verifying.find(&name));
+        let mut error = TokenError::InvalidAlgorithm;
+        for (algorithm, key) in suitable.take(KEYS_TRIED_MAX) {
+            match verify_with(algorithm, key, parts) {
+                Ok(()) => return Ok(()),
+                Err(why) => error = why,
             }
-            VerifyingKey::OtherCurve => return Err(TokenError::WrongCurve(algorithm)),
-        };
-        genuine.map_err(|_| TokenError::InvalidSignature)
+        }
+        Err(error)
     }
+}
+
+fn verify_with(algorithm: Algorithm, key: &VerifyingKey, parts: &Parts<'_>) -> Result<(), TokenError> {
+    let genuine = match key {
+        VerifyingKey::Secret(key) => {
+            // As texts, so that only the one canonical text of a tag is accepted; in constant time.
+            let tag = hmac::sign(key, parts.signed.as_bytes());
+            let tag = URL_SAFE_NO_PAD.encode(tag);
+            verify_slices_are_equal(tag.as_bytes(), parts.signature.as_bytes())
+        }
+        VerifyingKey::Public(key) => {
+            let signature = decode(parts.signature);
+            if algorithm
+                .signature_bytes()
+                .is_some_and(|due| due != signature.len())
+            {
+                let bytes = signature.len();
+                return Err(TokenError::SignatureLength { algorithm, bytes });
+            }
+            key.verify_sig(parts.signed.as_bytes(), &signature)
+        }
+        VerifyingKey::OtherCurve => return Err(TokenError::WrongCurve(algorithm)),
+    };
+    genuine.map_err(|_| TokenError::InvalidSignature)
 }
 
 impl fmt::Debug for Tokens {
     /// Names of algorithms, no keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signs = self.signing.as_ref().map(|_| self.signs);
-        let verifies: Vec<Algorithm> = self.verifying.algorithms().collect();
+        let signs = self.keyring.signer.as_ref().map(|signer| signer.algorithm);
         f.debug_struct("Tokens")
             .field("signs", &signs)
-            .field("verifies", &verifies)
+            .field("verifies", &self.keyring.algorithms())
             .finish_non_exhaustive()
     }
 }
@@ -152,6 +272,8 @@ impl fmt::Debug for Tokens {
 pub struct Claims {
     json: String,
     expires_at: Option<f64>,
+    /// What was forgiven when they were checked is forgiven later.
+    leeway_seconds: u16,
     /// What rules need to know of them, once they have been asked.
     facts: Option<Box<Facts>>,
 }
@@ -169,6 +291,7 @@ impl Claims {
         Claims {
             json,
             expires_at,
+            leeway_seconds: 0,
             facts: None,
         }
     }
@@ -183,6 +306,14 @@ impl Claims {
     /// `unix_ms > expires_at * 1000`, which is a little later than [`Tokens::verify`] has it.
     pub fn expires_at(&self) -> Option<f64> {
         self.expires_at
+    }
+
+    /// Whether who is connected by this token is to lose it at `unix_ms`: the moment is later than that at which
+    /// [`Tokens::verify`] refuses it by less than a second, as in the reference.
+    pub fn has_expired(&self, unix_ms: u64) -> bool {
+        let leeway = f64::from(self.leeway_seconds);
+        self.expires_at
+            .is_some_and(|expires_at| unix_ms as f64 > (expires_at + leeway) * 1000.0)
     }
 
     /// Whether JavaScript takes the payload for true; only then is a socket of the reference authenticated by it.
@@ -220,6 +351,14 @@ pub struct Issued {
     pub token: String,
     /// What it says, `iat` and `exp` included.
     pub claims: Claims,
+}
+
+/// An id for a token, the claim `jti`, by which this one alone can be revoked: 128 random bits. `None` if the system has
+/// no random bytes.
+pub fn new_token_id() -> Option<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// The parts of a token that has the right shape: three of base64url, the last of which may be empty.
@@ -281,44 +420,25 @@ impl Payload {
         }
     }
 
-    /// The checks that follow the signature's.
-    fn claims(self, unix_ms: u64) -> Result<Claims, TokenError> {
-        let json = match self {
+    fn into_json(self) -> String {
+        match self {
             Payload::Json(json) => json,
             Payload::Text(text) => {
                 let mut json = Vec::with_capacity(text.len() + 2);
                 json::write_string(text.encode_utf16(), &mut json);
                 String::from_utf8_lossy(&json).into_owned()
             }
-        };
-        let value = Json::parse(&json).ok_or(TokenError::Invalid)?;
-        if value.kind() == Kind::Null {
-            return Err(TokenError::PayloadNull);
         }
-        let now = seconds(unix_ms);
-        let number = |name, otherwise| match value.member(name).map(Json::kind) {
-            None => Ok(None),
-            Some(Kind::Number(number)) => Ok(Some(number)),
-            Some(Kind::Null | Kind::Bool(_) | Kind::String(_) | Kind::Array | Kind::Object) => Err(otherwise),
-        };
-        let not_before = number("nbf", TokenError::InvalidNbf)?;
-        if let Some(nbf) = not_before.filter(|&nbf| nbf > now) {
-            return Err(TokenError::NotActive { nbf });
-        }
-        let expires_at = number("exp", TokenError::InvalidExp)?;
-        if let Some(exp) = expires_at.filter(|&exp| now >= exp) {
-            return Err(TokenError::Expired { exp });
-        }
-        Ok(Claims {
-            json,
-            expires_at,
-            facts: None,
-        })
     }
 }
 
 /// The claims of a new token: jsonwebtoken's `sign.js` as the reference's `setAuthToken` calls it.
-fn claims_to_sign(claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<Claims, SignError> {
+fn claims_to_sign(
+    claims: &str,
+    expires_in: Option<u64>,
+    unix_ms: u64,
+    demands: &Demands,
+) -> Result<Claims, SignError> {
     let claims = Json::parse(claims).ok_or(SignError::NotJson)?;
     if claims.kind() != Kind::Object {
         return Err(SignError::NotAnObject);
@@ -369,10 +489,12 @@ fn claims_to_sign(claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result
         payload.extend_from_slice(b",\"exp\":");
         json::write_number(exp, &mut payload);
     }
+    demands.write_missing(claims, &mut payload);
     payload.push(b'}');
     Ok(Claims {
         json: String::from_utf8(payload).expect("made of what was text, at the boundaries of characters"),
         expires_at: given_exp.or(added_exp),
+        leeway_seconds: demands.leeway_seconds,
         facts: None,
     })
 }

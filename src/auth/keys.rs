@@ -1,6 +1,7 @@
 //! Algorithms and key material.
 //!
-//! Keys come as texts: a shared secret, or PEM. All that verifying needs is parsed here, once, per algorithm.
+//! Keys come as a shared secret, as PEM, or as the numbers of a JSON Web Key (`jwks.rs`). All that verifying needs is
+//! parsed here, once, per algorithm.
 //!
 //! Invariants
 //! 1. An algorithm that is not in [`VerifyingKeys`] verifies nothing; what a token's header says only chooses among
@@ -8,7 +9,7 @@
 //! 2. A pair of keys belongs together: what it signs has been verified once before it is used.
 //! 3. No key is printed: `Debug` shows names of algorithms.
 //!
-//! Not here: RSA keys restricted to PSS (`id-RSASSA-PSS`), encrypted private keys, certificates, JSON Web Keys.
+//! Not here: RSA keys restricted to PSS (`id-RSASSA-PSS`), encrypted private keys, certificates.
 //!
 //! Limits: RSA from 2048 to 8192 bits, as the library and jsonwebtoken's signing both want it.
 //!
@@ -108,7 +109,27 @@ impl Algorithm {
         }
     }
 
-    const fn family(self) -> Family {
+    /// The length of an HMAC's hash, in bytes.
+    pub(super) const fn hash_bytes(self) -> Option<usize> {
+        match self {
+            Algorithm::HS256 => Some(32),
+            Algorithm::HS384 => Some(48),
+            Algorithm::HS512 => Some(64),
+            Algorithm::RS256
+            | Algorithm::RS384
+            | Algorithm::RS512
+            | Algorithm::PS256
+            | Algorithm::PS384
+            | Algorithm::PS512
+            | Algorithm::ES256
+            | Algorithm::ES384
+            | Algorithm::ES512
+            | Algorithm::EdDSA => None,
+        }
+    }
+
+    /// The kind of key that it needs.
+    pub(super) const fn family(self) -> Family {
         match self.crypto() {
             Crypto::Hmac(_) => Family::Secret,
             Crypto::Rsa(_, _) => Family::Rsa,
@@ -221,8 +242,8 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 /// The kinds of keys.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
     Secret,
     Rsa,
     P256,
@@ -233,7 +254,7 @@ enum Family {
 
 impl Family {
     /// What a key may verify, unless told: jsonwebtoken's choice by key type. The first is what it signs with.
-    const fn algorithms(self) -> &'static [Algorithm] {
+    pub(super) const fn algorithms(self) -> &'static [Algorithm] {
         match self {
             Family::Secret => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
             Family::Rsa => &[
@@ -280,7 +301,12 @@ pub(super) enum VerifyingKey {
 impl VerifyingKeys {
     /// For a shared secret.
     pub(super) fn from_secret(secret: &[u8], only: Option<Algorithm>) -> Result<VerifyingKeys, KeyError> {
-        Self::new(Family::Secret, only, |algorithm| match algorithm.crypto() {
+        Self::of_secret(secret, &algorithms(Family::Secret, only)?)
+    }
+
+    /// For a shared secret and these algorithms.
+    pub(super) fn of_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<VerifyingKeys, KeyError> {
+        Self::new(algorithms, |algorithm| match algorithm.crypto() {
             Crypto::Hmac(hash) => Ok(VerifyingKey::Secret(Box::new(hmac::Key::new(hash, secret)))),
             Crypto::Rsa(_, _) | Crypto::Ecdsa(_, _, _) | Crypto::Ed25519 => {
                 Err(KeyError::Algorithm(algorithm))
@@ -293,14 +319,26 @@ impl VerifyingKeys {
         let is_public = |label: &str| matches!(label, "PUBLIC KEY" | "RSA PUBLIC KEY");
         let der = pem::find_section(text, is_public).ok_or(KeyError::PublicKey)?.der;
         let family = family_of_public_key(&der).ok_or(KeyError::PublicKey)?;
-        Self::new(family, only, |algorithm| {
+        Self::of_public(&der, family, &algorithms(family, only)?)
+    }
+
+    /// For a public key as the library takes it, DER or the bytes of a point, and these algorithms.
+    pub(super) fn of_public(
+        key: &[u8],
+        family: Family,
+        algorithms: &[Algorithm],
+    ) -> Result<VerifyingKeys, KeyError> {
+        if family_of_public_key(key) != Some(family) {
+            return Err(KeyError::PublicKey);
+        }
+        Self::new(algorithms, |algorithm| {
             let verification = match algorithm.crypto() {
                 Crypto::Ecdsa(curve, _, _) if curve != family => return Ok(VerifyingKey::OtherCurve),
                 Crypto::Rsa(verification, _) | Crypto::Ecdsa(_, verification, _) => verification,
                 Crypto::Ed25519 => &ED25519,
                 Crypto::Hmac(_) => return Err(KeyError::Algorithm(algorithm)),
             };
-            let key = ParsedPublicKey::new(verification, &der).map_err(|_| KeyError::PublicKey)?;
+            let key = ParsedPublicKey::new(verification, key).map_err(|_| KeyError::PublicKey)?;
             Ok(VerifyingKey::Public(key))
         })
     }
@@ -322,20 +360,23 @@ impl VerifyingKeys {
     }
 
     fn new(
-        family: Family,
-        only: Option<Algorithm>,
+        algorithms: &[Algorithm],
         key: impl Fn(Algorithm) -> Result<VerifyingKey, KeyError>,
     ) -> Result<VerifyingKeys, KeyError> {
-        let algorithms = match &only {
-            Some(algorithm) if algorithm.family() != family => return Err(KeyError::Algorithm(*algorithm)),
-            Some(algorithm) => std::slice::from_ref(algorithm),
-            None => family.algorithms(),
-        };
         let keys = algorithms
             .iter()
             .map(|&algorithm| Ok((algorithm, key(algorithm)?)))
             .collect::<Result<_, KeyError>>()?;
         Ok(VerifyingKeys { keys })
+    }
+}
+
+/// What a key of this kind verifies: the one algorithm that was asked for, if it suits, or all of the kind.
+fn algorithms(family: Family, only: Option<Algorithm>) -> Result<Vec<Algorithm>, KeyError> {
+    match only {
+        Some(algorithm) if algorithm.family() != family => Err(KeyError::Algorithm(algorithm)),
+        Some(algorithm) => Ok(vec![algorithm]),
+        None => Ok(family.algorithms().to_vec()),
     }
 }
 
@@ -389,6 +430,37 @@ impl SigningKey {
             // Both versions of PKCS#8; the pair is compared with the public key by the caller.
             (Crypto::Ed25519, _) => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(SigningKey::Ed25519),
             (Crypto::Hmac(_), _) => return Err(KeyError::Algorithm(algorithm)),
+        };
+        key.map_err(|_| KeyError::PrivateKey)
+    }
+
+    /// For the components of an RSA key (RFC 7518 section 6.3.2). They are checked against each other.
+    pub(super) fn from_rsa(
+        components: &rsa::KeyPairComponents<Vec<u8>>,
+        algorithm: Algorithm,
+    ) -> Result<SigningKey, KeyError> {
+        match algorithm.crypto() {
+            Crypto::Rsa(_, encoding) => RsaKeyPair::from_components(components)
+                .map(|key| SigningKey::Rsa(key, encoding))
+                .map_err(|_| KeyError::PrivateKey),
+            Crypto::Hmac(_) | Crypto::Ecdsa(_, _, _) | Crypto::Ed25519 => Err(KeyError::Algorithm(algorithm)),
+        }
+    }
+
+    /// For the number of a private key of an elliptic curve, and the bytes of its public one.
+    pub(super) fn from_curve(
+        private: &[u8],
+        public: &[u8],
+        algorithm: Algorithm,
+    ) -> Result<SigningKey, KeyError> {
+        let key = match algorithm.crypto() {
+            Crypto::Ecdsa(_, _, signing) => {
+                EcdsaKeyPair::from_private_key_and_public_key(signing, private, public).map(SigningKey::Ecdsa)
+            }
+            Crypto::Ed25519 => {
+                Ed25519KeyPair::from_seed_and_public_key(private, public).map(SigningKey::Ed25519)
+            }
+            Crypto::Hmac(_) | Crypto::Rsa(_, _) => return Err(KeyError::Algorithm(algorithm)),
         };
         key.map_err(|_| KeyError::PrivateKey)
     }

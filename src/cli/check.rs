@@ -78,6 +78,8 @@ fn address_is_ours(name: &str, address: SocketAddr) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use crate::cli::tests::answer;
 
     #[test]
@@ -124,6 +126,61 @@ mod tests {
             assert_eq!(code, 78, "{text}");
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_password_file_is_read_and_its_faults_named() {
+        let folder = std::env::temp_dir().join(format!("ringcast-check-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("users");
+        let name = file.to_str().unwrap();
+        let check = || answer(&["check", "--password-file", name], &[]);
+        let entry = format!("$7$1$AAAA${}==", "A".repeat(86));
+        for (text, code, part) in [
+            (format!("alice:{entry}\n"), 0, "flag      password_file = "),
+            (
+                format!("alice:{entry}\nbob\n\ncarol"),
+                0,
+                "line 2 is ignored, and 1 more",
+            ),
+            (
+                format!("alice:{entry}\nbob:topsecret\n"),
+                78,
+                "users: line 2: what follows the name is no hash",
+            ),
+            (
+                format!("alice:{entry}\nalice:{entry}\n"),
+                78,
+                "line 2: the user has an entry in line 1",
+            ),
+            (
+                entry.replace("$7$1$", "a:$7$2147483648$"),
+                78,
+                "line 1: checking this hash would take too long",
+            ),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            let (found, told) = check();
+            assert_eq!(found, code, "{told}");
+            assert!(
+                told.contains(part) && !told.contains("topsecret") && !told.contains("AAAA"),
+                "{told}"
+            );
+        }
+        std::fs::write(&file, "").unwrap();
+        for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let (code, told) = check();
+            assert_eq!(code, 0, "{told}");
+            assert_eq!(
+                told.contains("is open to every user of this machine: chmod 600"),
+                warned,
+                "{told}"
+            );
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(check().0, 78);
+        assert_eq!(answer(&["check", "--password-file", "/dev/null"], &[]).0, 78);
     }
 
     #[test]

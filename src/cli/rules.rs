@@ -77,7 +77,7 @@ fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
             is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
             Claims::vouched(claims.to_owned(), None)
         }
-        (Some(_), None) if doors.keys == KeySource::Random => {
+        (Some(_), None) if matches!(doors.keys, KeySource::Random(_)) => {
             return Err(CliError::Unfit(
                 "no key is configured, so that no token can be checked: set auth_key, or auth_public_key_file, to that \
                  of the server, or give --claims"

@@ -4,6 +4,7 @@ use nix::sys::prctl;
 use tracing::{debug, warn};
 
 use super::CliError;
+use crate::config::Doubt;
 use crate::config::load::Sources;
 use crate::control::Exit;
 use crate::control::reload::Reload;
@@ -20,7 +21,10 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     let filter = log::start(&loaded.config.log).map_err(|error| CliError::Server(format!("log: {error}")))?;
     // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
     for doubt in loaded.config.doubts(Cpus::of_this_process().usable()) {
-        warn!("{doubt}");
+        // That there is no key is told at greater length.
+        if doubt != Doubt::RandomKey {
+            warn!("{doubt}");
+        }
     }
     if let Err(error) = prctl::set_thp_disable(true) {
         debug!("huge pages stay on: {error}");

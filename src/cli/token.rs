@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::load::Sources;
 use crate::doors::{Doors, KeySource};
 
@@ -58,25 +59,27 @@ const SECONDS_MAX: u64 = 36_525 * 86_400;
 
 /// Writes the token in a line of its own.
 pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
-    let config = sources.load()?.config;
+    let config = Config {
+        // It is for those who log in, and the one who signs may not be allowed to read it.
+        password_file: None,
+        ..sources.load()?.config
+    };
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
     let doors = Doors::open(&config)?;
-    match doors.keys {
-        KeySource::Shared | KeySource::Files => {}
-        KeySource::Random => {
-            return Err(CliError::Unfit(
-                "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
-                 or auth_private_key_file and auth_public_key_file, to those of the server"
-                    .to_owned(),
-            ));
-        }
-        KeySource::PublicFile => {
-            return Err(CliError::Unfit(
-                "auth_public_key_file can only check tokens: set auth_private_key_file to sign one"
-                    .to_owned(),
-            ));
-        }
+    if matches!(doors.keys, KeySource::Random(_)) {
+        return Err(CliError::Unfit(
+            "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
+             or auth_private_key_file and auth_public_key_file, to those of the server"
+                .to_owned(),
+        ));
+    }
+    if !doors.tokens.can_sign() {
+        return Err(CliError::Unfit(
+            "the configured keys can only check tokens: set auth_private_key_file, or put a private key into jwks_file, \
+             to sign one"
+                .to_owned(),
+        ));
     }
     // Claims that bring their own `exp` keep it.
     let expires = match wanted.expires.0 {

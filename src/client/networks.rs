@@ -30,6 +30,11 @@ impl Networks {
         self.0.is_empty()
     }
 
+    /// Whether one of them is every address there is, of either kind.
+    pub fn are_everybody(&self) -> bool {
+        self.0.iter().any(|network| network.prefix == 0)
+    }
+
     /// Whether the address lies in one of them. The unknown address lies in none.
     pub fn contain(&self, address: &ClientAddress) -> bool {
         // Most servers trust nobody.
@@ -81,7 +86,7 @@ impl Network {
         let first = written.to_canonical();
         // `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
         let mapping = bits(written) - bits(first);
-        let prefix = prefix.unwrap_or(bits(written)).checked_sub(mapping)?;
+        let prefix = prefix.unwrap_or_else(|| bits(written)).checked_sub(mapping)?;
         let network = Network { first, prefix };
         (prefix <= bits(first) && number(first) & !network.mask() == 0).then_some(network)
     }
@@ -177,6 +182,13 @@ mod tests {
                 .unwrap()
                 .contain(&ClientAddress::UNKNOWN)
         );
+    }
+
+    #[test]
+    fn a_network_without_a_prefix_is_everybody() {
+        let are_everybody = |list: &str| list.parse::<Networks>().unwrap().are_everybody();
+        assert!(are_everybody("0.0.0.0/0") && are_everybody("::1, ::/0"));
+        assert!(!are_everybody("0.0.0.0/1, ::/1") && !are_everybody("") && !are_everybody("0.0.0.0"));
     }
 
     #[test]

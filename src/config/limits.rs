@@ -72,6 +72,8 @@ pub struct Limits {
     /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
     /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
     pub login_accounts_max: u32,
+    /// Most revocations of tokens in force at a time.
+    pub revocations_max: u32,
     /// Places in the ring; rounded up to a power of two.
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
@@ -110,6 +112,7 @@ impl Default for Limits {
             login_failures_max: 5,
             login_backoff_max: Duration::from_secs(900),
             login_accounts_max: 65_536,
+            revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
         }

@@ -503,6 +503,7 @@ mod tests {
                     .unwrap_or_else(|| match setting.name {
                         "auth_algorithm" => "HS256".into(),
                         "allowed_origins" => "https://example.com".into(),
+                        "jwks_url" => "https://id.example/".into(),
                         "trusted_proxies" => "192.0.2.1".into(),
                         _ => "file".into(),
                     }),

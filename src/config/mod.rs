@@ -3,6 +3,7 @@
 //! [`options`] names each setting once, [`load`] reads them from flags, environment and file. After the start no code
 //! reads the environment: these values are final.
 
+mod jwks;
 pub mod limits;
 pub mod load;
 pub mod options;
@@ -67,6 +68,24 @@ pub struct Config {
     pub login_password_fields: Vec<String>,
     /// Whether clients that are not authenticated are served.
     pub allow_anonymous: Anonymous,
+    /// The id of the key above, in the header `kid` of tokens.
+    pub auth_key_id: Option<String>,
+    /// A file with a set of keys in JSON (RFC 7517); private keys and secrets in it sign.
+    pub jwks_file: Option<PathBuf>,
+    /// Where a set of public keys is fetched: `https://`, or `http://` for networks that are trusted.
+    pub jwks_url: Option<String>,
+    /// How often it is fetched; whole seconds.
+    pub jwks_refresh: Duration,
+    /// Issuers of which a token must name one; any if there is none.
+    pub auth_issuer: Vec<String>,
+    /// Audiences of which a token must name one; any if there is none.
+    pub auth_audience: Vec<String>,
+    /// By how many seconds the clocks of those who sign tokens may differ from ours.
+    pub auth_leeway_seconds: u16,
+    /// Where revocations are kept for the next start.
+    pub revocations_file: Option<PathBuf>,
+    /// How long a revocation lasts: as long as the longest life of a token; whole seconds.
+    pub revocation_keep: Duration,
     /// How long a token is valid that the application signs without saying so; whole seconds.
     pub auth_default_expiry: Duration,
     /// Whether connections are pinged and must answer; clients need the same setting.
@@ -138,6 +157,15 @@ impl Default for Config {
             login_user_fields: ["email", "user", "username"].map(str::to_owned).to_vec(),
             login_password_fields: ["pw", "password"].map(str::to_owned).to_vec(),
             allow_anonymous: Anonymous::Auto,
+            auth_key_id: None,
+            jwks_file: None,
+            jwks_url: None,
+            jwks_refresh: Duration::from_secs(300),
+            auth_issuer: Vec::new(),
+            auth_audience: Vec::new(),
+            auth_leeway_seconds: 0,
+            revocations_file: None,
+            revocation_keep: Duration::from_secs(30 * 86_400),
             auth_default_expiry: Duration::from_secs(86_400),
             pings: true,
             ping_interval: Duration::from_millis(8000),
@@ -232,10 +260,24 @@ impl Config {
         if share < u64::from(self.limits.message_bytes_max) {
             doubts.push(Doubt::RingShareBelowMessage { share });
         }
-        if self.auth_key.is_none() && self.auth_public_key_file.is_none() {
+        let proxies = &self.proxies;
+        if proxies.trusted.are_everybody() {
+            doubts.push(Doubt::EverybodyTrusted);
+        } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
+            doubts.push(Doubt::ProxiesUnheard);
+        }
+        if self.has_random_key() {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
+        }
+        if let Some(url) = &self.jwks_url
+            && jwks::is_forgeable(url)
+        {
+            doubts.push(Doubt::KeysUnprotected);
+        }
+        if self.revocation_keep < self.auth_default_expiry {
+            doubts.push(Doubt::RevocationTooShort);
         }
         if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
             doubts.push(Doubt::TlsUnused);
@@ -244,6 +286,14 @@ impl Config {
             doubts.push(Doubt::PlainBesideClientAuth);
         }
         doubts
+    }
+
+    /// Whether no key is configured, so that one has to be made up.
+    pub fn has_random_key(&self) -> bool {
+        self.auth_key.is_none()
+            && self.auth_public_key_file.is_none()
+            && self.jwks_file.is_none()
+            && self.jwks_url.is_none()
     }
 }
 
@@ -351,10 +401,18 @@ pub enum Doubt {
         /// The share in bytes.
         share: u64,
     },
+    /// Whoever connects may say whom the connection is from.
+    EverybodyTrusted,
+    /// Proxies are trusted, but nothing that they say is read.
+    ProxiesUnheard,
     /// Tokens end with the process.
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
+    /// Keys are fetched without TLS from another machine.
+    KeysUnprotected,
+    /// Revocations end before the tokens that they are about.
+    RevocationTooShort,
     /// Certificates for nobody.
     TlsUnused,
     /// Who speaks no TLS needs no certificate.
@@ -377,8 +435,22 @@ impl fmt::Display for Doubt {
                 formatter,
                 "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
             ),
-            Doubt::RandomKey => formatter
-                .write_str("auth_key is not set: a random key is used, so tokens end with this process"),
+            Doubt::RandomKey => formatter.write_str(
+                "auth_key is not set: a random key is used, so tokens end with this process; set it: \
+                 RINGCAST_AUTH_KEY=$(openssl rand -base64 48)",
+            ),
+            Doubt::KeysUnprotected => formatter.write_str(
+                "jwks_url is not https: whoever can answer in the place of that server can sign tokens for anybody",
+            ),
+            Doubt::RevocationTooShort => formatter.write_str(
+                "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
+            ),
+            Doubt::EverybodyTrusted => formatter.write_str(
+                "trusted_proxies names every address there is: whoever connects can say whom the connection is from",
+            ),
+            Doubt::ProxiesUnheard => formatter.write_str(
+                "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
+            ),
             Doubt::TlsUnused => formatter.write_str(
                 "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
             ),
@@ -624,6 +696,23 @@ mod tests {
             config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
             assert_eq!(config.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn trust_in_everybody_and_trust_without_effect_are_doubted() {
+        let doubts = |trusted: &str, x_forwarded_for| {
+            let mut config = Config {
+                auth_key: Some(Secret::new([1; 32])),
+                ..Config::default()
+            };
+            config.proxies.trusted = trusted.parse().unwrap();
+            config.proxies.x_forwarded_for = x_forwarded_for;
+            config.doubts(&[0, 1])
+        };
+        assert_eq!(doubts("10.0.0.0/8", true), []);
+        assert_eq!(doubts("10.0.0.0/8", false), [Doubt::ProxiesUnheard]);
+        assert_eq!(doubts("10.0.0.0/8, 0.0.0.0/0", true), [Doubt::EverybodyTrusted]);
+        assert_eq!(doubts("", false), []);
     }
 
     #[test]

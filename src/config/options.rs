@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::jwks;
 use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
@@ -197,6 +198,12 @@ fn files_shown(files: &[PathBuf]) -> String {
     names.join(",")
 }
 
+/// A key's id stands in tokens and logs.
+fn key_id(text: &str) -> Option<String> {
+    let legal = (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    legal.then(|| text.to_owned())
+}
+
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
 const PROTOCOLS: &[(&str, Protocol)] = &[("auto", Protocol::Auto), ("1", Protocol::V1), ("2", Protocol::V2)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
@@ -265,16 +272,36 @@ macro_rules! word {
 
 macro_rules! file {
     ($name:literal, $field:ident, $doc:literal $(,)?) => {
+        file!($name, $field, "the name of a PEM file", $doc)
+    };
+    ($name:literal, $field:ident, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             Text,
-            "the name of a PEM file",
+            $expects,
             $doc,
             |config, text| {
                 config.$field = Some(some_text(text)?.into());
                 Some(())
             },
             |config| file_shown(config.$field.as_ref()),
+        )
+    };
+}
+
+/// Names, separated by commas.
+macro_rules! names {
+    ($name:literal, $field:ident, $expects:literal, $doc:literal $(,)?) => {
+        setting!(
+            $name,
+            Text,
+            $expects,
+            $doc,
+            |config, text| {
+                config.$field = names(text)?;
+                Some(())
+            },
+            |config| config.$field.join(","),
         )
     };
 }
@@ -439,7 +466,7 @@ pub const SETTINGS: &[Setting] = &[
     secret!(
         "auth_key",
         auth_key,
-        "Shared key that signs and checks tokens; without it and without key files, a random one for this run",
+        "Shared key that signs and checks tokens; without it and without other keys, a random one for this run",
     ),
     setting!(
         "auth_algorithm",
@@ -610,6 +637,70 @@ pub const SETTINGS: &[Setting] = &[
         ANONYMOUS,
         "auto, on or off",
         "Whether clients that are not authenticated are served: `auto` serves them if `listen` is a loopback address. `off` leaves them handshake, `#authenticate` and `login`",
+    ),
+    setting!(
+        "auth_key_id",
+        Text,
+        "an id of 1 to 256 visible ASCII characters",
+        "Id of that key, put into the header of tokens as `kid`; without it, of the first key of `jwks_file` that can sign",
+        |config, text| {
+            config.auth_key_id = Some(key_id(text)?);
+            Some(())
+        },
+        |config| config.auth_key_id.clone().unwrap_or_default(),
+    ),
+    file!(
+        "jwks_file",
+        jwks_file,
+        "the name of a file with a JSON Web Key Set",
+        "JSON Web Key Set with more keys for tokens, each chosen by its `kid`; private keys and secrets in it can sign",
+    ),
+    setting!(
+        "jwks_url",
+        Text,
+        "an address such as https://id.example/jwks.json, without user and fragment",
+        "Address where a JSON Web Key Set with public keys is fetched; bad answers keep the keys there are",
+        |config, text| {
+            config.jwks_url = Some(jwks::url(text)?);
+            Some(())
+        },
+        |config| config.jwks_url.clone().unwrap_or_default(),
+    ),
+    number!(
+        "jwks_refresh_seconds",
+        [jwks_refresh] in seconds,
+        10 to 86400,
+        "Seconds between two fetches of `jwks_url`; its `max-age` may make them fewer, an unknown `kid` asks at once, 10 s after the last",
+    ),
+    names!(
+        "auth_issuer",
+        auth_issuer,
+        "issuers, separated by commas",
+        "Issuers of which a token must name one (`iss`), separated by commas; the first is put into those signed here",
+    ),
+    names!(
+        "auth_audience",
+        auth_audience,
+        "audiences, separated by commas",
+        "Audiences of which a token must name one (`aud`), separated by commas; the first is put into those signed here",
+    ),
+    number!(
+        "auth_leeway_seconds",
+        [auth_leeway_seconds],
+        0 to 300,
+        "Seconds by which the clock of a token's signer may differ: `exp` and `nbf` are taken so much less strictly",
+    ),
+    file!(
+        "revocations_file",
+        revocations_file,
+        "the name of a file",
+        "File in which the server keeps what has been revoked, for its next start; without it a restart forgets that",
+    ),
+    number!(
+        "revocation_keep_seconds",
+        [revocation_keep] in seconds,
+        60 to 4294967295,
+        "Seconds for which a revocation lasts; no token may live longer",
     ),
     number!(
         "auth_default_expiry",
@@ -926,6 +1017,13 @@ pub const SETTINGS: &[Setting] = &[
         "Most addresses, and most users, whose failed logins are remembered; then those of longest ago are forgotten",
     ),
     number!(
+        "revocations_max",
+        "limits",
+        [limits.revocations_max],
+        1 to 1000000,
+        "Most revocations of tokens at a time; a further one is refused, and counted in `ringcast_revocations_refused_total`",
+    ),
+    number!(
         "ring_slots",
         "limits",
         [limits.ring_slots],
@@ -973,6 +1071,7 @@ mod tests {
                 "/other",
                 "10.0.0.1:1",
                 "off",
+                "on",
                 "skip",
                 "shared",
                 "HS512",
@@ -984,6 +1083,7 @@ mod tests {
                 "refuse",
                 "auto",
                 "on",
+                "https://id.example/",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))

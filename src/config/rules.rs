@@ -26,7 +26,7 @@ use super::load::nearest;
 pub struct RuleSpec {
     /// What follows if it matches.
     pub effect: Effect,
-    /// What it is about; an action may not be missing.
+    /// What it is about; without any, it is about nothing.
     pub actions: Vec<Action>,
     /// Patterns of the channels that it is about; `None` for all.
     pub channels: Option<Vec<String>>,

@@ -16,9 +16,12 @@
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
 mod connections;
+mod guard;
 mod health;
+pub(crate) mod jwks;
 pub mod memory;
 pub mod reload;
+mod revoke;
 mod routes;
 mod service_manager;
 mod signals;
@@ -28,7 +31,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -39,6 +42,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use jwks::{Counts, KeyFetcher};
 use memory::MemoryWatch;
 use reload::Reload;
 use service_manager::ServiceManager;
@@ -60,6 +64,8 @@ pub struct Settings {
     pub doors: Arc<Doors>,
     /// What looks after the memory in use, if there is a limit to it.
     pub memory: Option<MemoryWatch>,
+    /// Fetches keys, if they are to be fetched.
+    pub(crate) keys: Option<KeyFetcher>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -103,6 +109,12 @@ struct Shared {
     /// What the cores decide by. Locked by whoever changes it until all cores have been told, so that two changes
     /// reach all of them in the same order.
     doors: Mutex<Arc<Doors>>,
+    /// Held while what is revoked and its file are changed.
+    revoking: Mutex<()>,
+    /// Revocations that found `revocations_max` in force.
+    revocations_refused: AtomicU64,
+    /// How keys are fetched, if they are.
+    keys: Option<Arc<Counts>>,
     clock: Clock,
     start_unix_ms: u64,
     /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
@@ -181,6 +193,9 @@ impl Control {
             cores,
             config: settings.config.clone(),
             doors: Mutex::new(Arc::clone(&settings.doors)),
+            revoking: Mutex::new(()),
+            revocations_refused: AtomicU64::new(0),
+            keys: settings.keys.as_ref().map(KeyFetcher::counts),
             clock: settings.clock,
             start_unix_ms: settings.clock.now().unix_ms,
             draining: AtomicBool::new(false),
@@ -197,11 +212,14 @@ impl Control {
 
     /// Serves operators and waits for the end.
     pub fn run(self) -> Result<Exit, ControlError> {
-        tokio::runtime::Builder::new_current_thread()
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(ControlError::Runtime)?
-            .block_on(self.serve())
+            .map_err(ControlError::Runtime)?;
+        let exit = runtime.block_on(self.serve());
+        // A look-up of a name, for keys that are fetched, may take longer than anybody wants to wait.
+        runtime.shutdown_background();
+        exit
     }
 
     async fn serve(mut self) -> Result<Exit, ControlError> {
@@ -209,6 +227,11 @@ impl Control {
             SignalsFrom::Here => Signals::take().map_err(ControlError::Signals)?,
             SignalsFrom::Elsewhere => Signals::none(),
         };
+        revoke::tidy(&self.shared).await;
+        if let Some(keys) = self.settings.keys.take() {
+            // Ends with the runtime.
+            tokio::spawn(keys.run(Arc::clone(&self.shared)));
+        }
         if let Some(listener) = self.settings.listener.take() {
             listener.set_nonblocking(true).map_err(ControlError::Listener)?;
             let listener = tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)?;
@@ -334,14 +357,18 @@ impl Shared {
         let mut doors = self.doors.lock().await;
         *doors = Arc::new(change(&doors)?);
         for core in &self.cores {
-            // One that is busy has orders waiting; nothing of this may be lost.
-            while let Err(error) = core.send(Order::Adopt(Arc::clone(&doors)))
-                && error.kind() == io::ErrorKind::WouldBlock
-            {
-                sleep(LOOK_EVERY_IN_DRAIN).await;
-            }
+            self.order_surely(core, &Order::Adopt(Arc::clone(&doors))).await;
         }
         Ok(())
+    }
+
+    /// Gives an order that may not be lost: one that is busy has orders waiting.
+    async fn order_surely(&self, core: &CoreHandle, order: &Order) {
+        while let Err(error) = core.send(order.clone())
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            sleep(LOOK_EVERY_IN_DRAIN).await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::Shared;
 use crate::config::load::{Loaded, Sources};
 use crate::config::options::SETTINGS;
-use crate::doors::{Doors, DoorsError};
+use crate::doors::Doors;
 use crate::log::Filter;
 
 /// What a reload compares and changes.
@@ -30,16 +30,15 @@ impl Reload {
             Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
         let reopen = |doors: &Doors| {
-            let doors = doors
+            doors
                 .reopen(&loaded.config)?
-                .open_desk(&loaded.config, shared.clock)?;
-            for doubt in doors.doubts(shared.clock.now().unix_ms) {
-                warn!("{doubt}");
-            }
-            Ok::<_, DoorsError>(doors)
+                .open_desk(&loaded.config, shared.clock)
         };
         if let Err(error) = shared.change_doors(reopen).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
+        }
+        if let Some(wanted) = shared.doors.lock().await.tokens.wanted() {
+            wanted.ask();
         }
         for doubt in shared.doors.lock().await.doubts(shared.clock.now().unix_ms) {
             warn!("SIGHUP: {doubt}");
@@ -78,6 +77,11 @@ const RELOADED: &[&str] = &[
     "x_forwarded_for",
     "password_file",
     "rules_separator",
+    "auth_key_id",
+    "auth_issuer",
+    "auth_audience",
+    "auth_leeway_seconds",
+    "jwks_file",
 ];
 
 /// The settings that differ and need a restart.

@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,11 +19,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Shared, connections, health, stats};
+use super::{Shared, connections, guard, health, revoke, stats};
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
-use crate::metrics::text::{self, Process};
+use crate::metrics::text::{self, FetchedKeys, Process};
 
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
 /// port may be open to a network, and its descriptors are those of the process.
@@ -93,10 +94,21 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/stats", get(statistics))
         .route("/slow", get(connections::slow))
         .route("/closed", get(connections::closed))
+        .merge(guarded(&shared))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&shared), authorized))
         .with_state(shared)
+}
+
+/// What foreign pages must not reach.
+fn guarded(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/revoke", post(revoke::revoke).delete(revoke::restore))
+        .route("/revoked", get(revoke::revoked))
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(DefaultBodyLimit::max(revoke::BODY_BYTES_MAX))
+        .route_layer(from_fn_with_state(Arc::clone(shared), guard::guarded))
 }
 
 /// Lets a request pass that bears the key, or any if there is no key.
@@ -144,20 +156,26 @@ Ringcast control plane
 /stats     counters and settings, as JSON
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
 /closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
+/revoke    POST {\"sub\":\"ann\"} or another claim as JSON: such tokens are refused from now on, and their connections
+           end; DELETE takes it back
+/revoked   what is revoked, as JSON
 ";
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let cores: Vec<&CoreMetrics> = shared.cores.iter().map(|core| core.metrics()).collect();
+    let doors = Arc::clone(&*shared.doors.lock().await);
+    let keys = shared.keys.as_ref().map(|counts| FetchedKeys {
+        fetches: counts.fetches.load(Ordering::Relaxed),
+        failures: counts.failures.load(Ordering::Relaxed),
+        keys: doors.tokens.fetched().map_or(0, |set| set.key_count()),
+    });
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
-        tls_not_after_unix_s: shared
-            .doors
-            .lock()
-            .await
-            .tls
-            .as_ref()
-            .map(|tls| tls.not_after_unix_s()),
+        revocations: doors.tokens.revocations().len(),
+        revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
+        keys,
+        tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
@@ -181,6 +199,6 @@ async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {
 async fn wrong_method() -> Result<Infallible, (StatusCode, &'static str)> {
     Err((
         StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are served here\n",
+        "this method is not served here; the header Allow says which are\n",
     ))
 }

@@ -59,6 +59,7 @@ fn run(config: Config) -> Running {
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
         memory: None,
+        keys: None,
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -8,17 +8,37 @@ use std::time::Duration;
 use crate::clock::Uptime;
 
 /// What has passed through a connection since it came. Messages are WebSocket messages, heartbeats included; bytes are
-/// those of its socket, heads and frames' headers included.
+/// those of its socket, heads and frames' headers included. Messages are counted modulo 2^32: 8 bytes more would take a
+/// chunk of connections (`slab.rs`) to the next size of the allocator's, 32 bytes for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     /// Whole messages received.
-    pub(crate) messages_in: u64,
+    pub(crate) messages_in: u32,
     /// Messages queued for sending.
-    pub(crate) messages_out: u64,
+    pub(crate) messages_out: u32,
     /// Bytes read.
     pub(crate) bytes_in: u64,
     /// Bytes written.
     pub(crate) bytes_out: u64,
+}
+
+impl Account {
+    /// Counts messages that have come.
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is what is counted")]
+    pub(super) fn take_in(&mut self, messages: u64) {
+        self.messages_in = self.messages_in.wrapping_add(messages as u32);
+    }
+
+    /// Counts messages that are to be sent.
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is what is counted")]
+    pub(super) fn queue(&mut self, messages: u64) {
+        self.messages_out = self.messages_out.wrapping_add(messages as u32);
+    }
+
+    /// A number that changes with each message.
+    pub(super) fn messages(&self) -> u64 {
+        u64::from(self.messages_in) + u64::from(self.messages_out)
+    }
 }
 
 /// When a connection came: in hundredths of a second, since there is one of these for each connection. Ages are right

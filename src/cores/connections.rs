@@ -177,7 +177,7 @@ impl Connections {
         let messages = u64::from(!opcode.is_control());
         self.metrics.messages_sent.add(messages);
         self.queue(id, |connection, pool| {
-            connection.account.messages_out += messages;
+            connection.account.queue(messages);
             connection
                 .outbox
                 .push(pool, |bytes| frame::write(bytes, opcode, payload));
@@ -206,7 +206,7 @@ impl Connections {
                     count += 1;
                 }
             });
-            connection.account.messages_out += count as u64;
+            connection.account.queue(count as u64);
         });
         self.metrics.messages_sent.add(count as u64);
         count
@@ -277,7 +277,7 @@ impl Connections {
             connection
                 .outbox
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
-            connection.account.messages_out += 1;
+            connection.account.queue(1);
             self.queued_bytes += frame.len();
             if !connection.outbox.is_blocked() {
                 self.unflushed_bytes += frame.len();
@@ -367,7 +367,7 @@ impl Connections {
         if !connection.outbox.is_blocked() {
             self.unflushed_bytes += queued;
         }
-        connection.account.messages_out += count;
+        connection.account.queue(count);
         self.metrics.messages_sent.add(count);
         self.metrics.deliveries.add(count);
     }
@@ -528,7 +528,7 @@ impl Connections {
         self.conflated_bytes -= queued;
         self.queued_bytes += queued;
         self.unflushed_bytes += queued;
-        connection.account.messages_out += count as u64;
+        connection.account.queue(count as u64);
         self.metrics.messages_sent.add(count as u64);
         self.metrics.deliveries.add(count as u64);
         self.mark(index, Lane::Bulk);

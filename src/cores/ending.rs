@@ -153,7 +153,7 @@ impl<A: App> Core<A> {
                 reason = reason.label(),
                 "connection closed by a fault of this server"
             ),
-            Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App => {
+            Blame::Nobody | Blame::Peer | Blame::Limit | Blame::Draining | Blame::App | Blame::Operator => {
                 debug!(core, connection, %client, reason = reason.label(), "connection closed");
             }
         }
@@ -268,7 +268,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::IdleTimeout
         | CloseReason::Draining
         | CloseReason::Application(_)
-        | CloseReason::AuthenticationTimeout => Leave::CloseFrame,
+        | CloseReason::AuthenticationTimeout
+        | CloseReason::Revoked => Leave::CloseFrame,
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
+use crate::auth::Revocation;
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::LoginAnswer;
@@ -24,6 +25,13 @@ use super::report::Question;
 pub enum Order {
     /// Decide by these from now on.
     Adopt(Arc<Doors>),
+    /// End the connections that came in by a token which is revoked. The doors that refuse such tokens come before.
+    Revoke {
+        /// What is revoked.
+        revocation: Arc<Revocation>,
+        /// Who is told how many connections that ended.
+        done: Done,
+    },
     /// Accept no more, close every client within this time, then stop.
     Drain {
         /// Clients are closed one after the other over this time.
@@ -31,6 +39,51 @@ pub enum Order {
     },
     /// Drop what is left, now.
     Stop,
+}
+
+/// Takes word from a core that an order has been carried out. Without a waker: waking the runtime of the control plane
+/// would write to a descriptor of its table, whose number may be a client's socket in the core's.
+#[derive(Clone, Debug)]
+pub struct Done(Sender<u64>);
+
+/// Where the words arrive.
+#[derive(Debug)]
+pub struct Carried(Receiver<u64>);
+
+/// What has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// A core has carried the order out; so many connections were concerned.
+    Of(u64),
+    /// Somebody still has to.
+    NotYet,
+    /// All have, or have ended.
+    Last,
+}
+
+impl Done {
+    /// For an order to so many cores.
+    pub fn new(cores: usize) -> (Done, Carried) {
+        let (sender, receiver) = bounded(cores.max(1));
+        (Done(sender), Carried(receiver))
+    }
+
+    /// The order has been carried out.
+    pub(super) fn tell(&self, connections: u64) {
+        // There is room for each core's word; whether somebody waits for it is not the core's business.
+        let _ = self.0.try_send(connections);
+    }
+}
+
+impl Carried {
+    /// The next word.
+    pub fn next(&self) -> Word {
+        match self.0.try_recv() {
+            Ok(connections) => Word::Of(connections),
+            Err(TryRecvError::Empty) => Word::NotYet,
+            Err(TryRecvError::Disconnected) => Word::Last,
+        }
+    }
 }
 
 /// Where a core is in its life.

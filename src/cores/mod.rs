@@ -11,6 +11,7 @@
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
 //!  preface.rs   who a proxy says it is for
+//!  revoking.rs  whose tokens were taken back
 //!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them
@@ -36,6 +37,7 @@ mod pace;
 mod preface;
 mod receive;
 pub(crate) mod report;
+mod revoking;
 mod rules;
 mod secure;
 mod turn;
@@ -80,6 +82,7 @@ use mailbox::{CoreStatus, Mailbox};
 use meter::Measures;
 use pace::Pace;
 use report::{Ends, Survey};
+use revoking::Revoking;
 use turned_away::TurnedAway;
 use wheel::Wheel;
 
@@ -178,6 +181,8 @@ pub(crate) struct Core<A: App> {
     stalled: VecDeque<ConnectionId>,
     /// What connections have left behind that ended while they waited: only their publications are still carried out.
     orphans: VecDeque<(ConnectionId, Stalled)>,
+    /// Revocations whose connections are being looked for.
+    revoking: VecDeque<Revoking>,
     draining: Option<Draining>,
     stopping: bool,
     broker: CoreBroker,
@@ -294,6 +299,7 @@ impl<A: App> Core<A> {
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
             orphans: VecDeque::new(),
+            revoking: VecDeque::new(),
             draining: None,
             stopping: false,
             broker: parts.broker,

@@ -256,7 +256,11 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let claims = shown.or_else(|| secure::claims(&connection.stream));
+        let certified = || {
+            secure::claims(&connection.stream)
+                .filter(|claims| !self.lent.doors.tokens.are_revoked(claims, self.now.unix_ms))
+        };
+        let claims = shown.or_else(certified);
         let session = self.lent.new_session(self.now, claims);
         if session.is_open() {
             self.sessions_open += 1;
@@ -342,7 +346,7 @@ impl<A: App> Core<A> {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);
         }
-        connection.account.messages_in += messages;
+        connection.account.take_in(messages);
         if let Some(meter) = &mut connection.meter {
             meter.charge_messages(frames, &self.measures, self.now.uptime);
         }

@@ -18,6 +18,7 @@ use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use super::meter::Due;
+use super::revoking::Revoking;
 use super::{Core, Shared, wheel};
 
 impl<A: App> Core<A> {
@@ -69,6 +70,7 @@ impl<A: App> Core<A> {
             self.take_late_answers();
             self.take_logins();
         }
+        self.revoke_some();
         self.accept_batch();
         self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
@@ -170,6 +172,9 @@ impl<A: App> Core<A> {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
                 Order::Adopt(doors) => self.adopt_doors(doors),
+                Order::Revoke { revocation, done } => {
+                    self.revoking.push_back(Revoking::new(revocation, done));
+                }
                 Order::Drain { within } => {
                     self.mailbox.set_status(CoreStatus::Draining);
                     self.drain(within);
@@ -324,10 +329,7 @@ impl<A: App> Core<A> {
                 }
                 let due = match &mut connection.meter {
                     None => Due::Nothing,
-                    Some(meter) => {
-                        let messages = connection.account.messages_in + connection.account.messages_out;
-                        meter.due(messages, &self.measures, now)
-                    }
+                    Some(meter) => meter.due(connection.account.messages(), &self.measures, now),
                 };
                 if let Due::Close(reason) = due {
                     self.close(id, reason);
@@ -392,6 +394,7 @@ impl<A: App> Core<A> {
             || self.hand_overs_waiting
             || self.late_answers_waiting
             || self.questions_waiting
+            || !self.revoking.is_empty()
             || self.accepting == Accepting::Ready
             || self.rules.has_unchecked()
             || self.connections.has_unflushed();

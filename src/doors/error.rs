@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use super::KeysError;
 use super::tls::TlsError;
+use super::{KeysError, RevocationsError};
 use crate::config::rules::RuleFault;
 use crate::login::PasswordFileError;
 
@@ -21,6 +21,8 @@ pub enum DoorsError {
     Desk(io::Error),
     /// A rule's pattern is none.
     Rules(RuleFault),
+    /// The file of revocations is not right.
+    Revocations(RevocationsError),
 }
 
 impl fmt::Display for DoorsError {
@@ -33,6 +35,7 @@ impl fmt::Display for DoorsError {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
             DoorsError::Rules(fault) => fault.fmt(formatter),
+            DoorsError::Revocations(error) => error.fmt(formatter),
         }
     }
 }
@@ -60,5 +63,11 @@ impl From<KeysError> for DoorsError {
 impl From<TlsError> for DoorsError {
     fn from(error: TlsError) -> DoorsError {
         DoorsError::Tls(error)
+    }
+}
+
+impl From<RevocationsError> for DoorsError {
+    fn from(error: RevocationsError) -> DoorsError {
+        DoorsError::Revocations(error)
     }
 }

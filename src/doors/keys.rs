@@ -5,24 +5,62 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::auth::{Algorithm, KeyError, Tokens};
-use crate::config::Config;
+use tracing::info;
 
-/// Where the keys of tokens are from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::auth::{Algorithm, Demands, KeyError, KeySet, SetOrigin, Tokens, Unused};
+use crate::config::Config;
+use crate::config::secret::Secret;
+
+/// Where the key that tokens are signed with is from.
+#[derive(Clone, Debug)]
 pub enum KeySource {
     /// Made at the start, gone at the end.
-    Random,
+    Random(Secret),
     /// `auth_key`.
     Shared,
     /// Both key files.
     Files,
     /// `auth_public_key_file` alone.
     PublicFile,
+    /// `jwks_file`, `jwks_url` or both alone.
+    Sets,
 }
 
-/// Makes the keys that `config` asks for.
-pub(super) fn tokens(config: &Config) -> Result<(Tokens, KeySource), KeysError> {
+/// Makes the keys that `config` asks for, but for those that have to be fetched. The random key of those before is kept.
+pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
+    let (mut tokens, source) = own(config, before)?;
+    let id = config.auth_key_id.as_deref();
+    let has_own = !matches!(source, KeySource::Sets);
+    if let Some(id) = id
+        && has_own
+    {
+        tokens = tokens.with_key_id(id);
+    }
+    if let Some(file) = &config.jwks_file {
+        let set = set(file)?;
+        if let Some(id) = id.filter(|id| has_own && set.has_id(id)) {
+            return Err(KeysError::SameId {
+                file: file.clone(),
+                id: id.to_owned(),
+            });
+        }
+        tokens = tokens
+            .with_set(set, id.filter(|_| !has_own))
+            .ok_or_else(|| KeysError::NoSigner {
+                file: file.clone(),
+                id: id.unwrap_or_default().to_owned(),
+            })?;
+    }
+    let demands = Demands {
+        issuers: config.auth_issuer.clone(),
+        audiences: config.auth_audience.clone(),
+        leeway_seconds: config.auth_leeway_seconds,
+    };
+    Ok((tokens.with_demands(demands), source))
+}
+
+/// The key that is configured by itself, or a random one if there is no other at all.
+fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;
     if let Some(public_file) = &config.auth_public_key_file {
         let public = read(public_file)?;
@@ -37,9 +75,42 @@ pub(super) fn tokens(config: &Config) -> Result<(Tokens, KeySource), KeysError> 
     if let Some(key) = &config.auth_key {
         return Ok((Tokens::from_secret(key.expose(), algorithm)?, KeySource::Shared));
     }
-    let mut key = [0; RANDOM_KEY_BYTES];
-    getrandom::fill(&mut key).map_err(|error| KeysError::NoRandom(error.to_string()))?;
-    Ok((Tokens::from_secret(&key, algorithm)?, KeySource::Random))
+    if !config.has_random_key() {
+        return Ok((Tokens::default(), KeySource::Sets));
+    }
+    let key = match before {
+        Some(KeySource::Random(key)) => key.clone(),
+        Some(KeySource::Shared | KeySource::Files | KeySource::PublicFile | KeySource::Sets) | None => {
+            let mut key = [0; RANDOM_KEY_BYTES];
+            getrandom::fill(&mut key).map_err(|error| KeysError::NoRandom(error.to_string()))?;
+            Secret::new(key)
+        }
+    };
+    let tokens = Tokens::from_secret(key.expose(), algorithm)?;
+    Ok((tokens, KeySource::Random(key)))
+}
+
+/// The set of `jwks_file`. A key that is broken is an error here, where it can be mended; one of an unknown kind is for
+/// somebody else.
+fn set(file: &Path) -> Result<KeySet, KeysError> {
+    let refuse = |cause: String| KeysError::Set {
+        file: file.to_owned(),
+        cause,
+    };
+    let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    if bytes > SET_BYTES_MAX {
+        return Err(refuse(format!("larger than {SET_BYTES_MAX} bytes")));
+    }
+    let set = KeySet::parse(&read(file)?, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
+    for left_out in set.left_out() {
+        match left_out.reason {
+            Unused::Broken(_) => return Err(refuse(left_out.to_string())),
+            Unused::OtherPurpose | Unused::Kind | Unused::Algorithm | Unused::SecretFetched => {
+                info!("{}: left out: {left_out}", file.display());
+            }
+        }
+    }
+    Ok(set)
 }
 
 fn algorithm(config: &Config) -> Result<Option<Algorithm>, KeysError> {
@@ -68,6 +139,27 @@ pub enum KeysError {
         /// What the system says.
         cause: String,
     },
+    /// A set of keys is none.
+    Set {
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The configured key has the id of one in the set.
+    SameId {
+        /// The set's file.
+        file: PathBuf,
+        /// The id.
+        id: String,
+    },
+    /// The key that is to sign is not in the set, or cannot sign.
+    NoSigner {
+        /// The set's file.
+        file: PathBuf,
+        /// The key's id.
+        id: String,
+    },
     /// The algorithm is not known.
     Algorithm(String),
     /// A key is not one, or does not suit the algorithm.
@@ -82,6 +174,17 @@ impl fmt::Display for KeysError {
             KeysError::Unreadable { file, cause } => {
                 write!(formatter, "{}: cannot be read: {cause}", file.display())
             }
+            KeysError::Set { file, cause } => write!(formatter, "{}: {cause}", file.display()),
+            KeysError::SameId { file, id } => write!(
+                formatter,
+                "{}: a key has the kid {id:?}, which auth_key_id gives to the key that is configured: give one of them another",
+                file.display()
+            ),
+            KeysError::NoSigner { file, id } => write!(
+                formatter,
+                "{}: no key that can sign has the kid {id:?} of auth_key_id",
+                file.display()
+            ),
             KeysError::Algorithm(name) => write!(formatter, "auth_algorithm: {name} is not known"),
             KeysError::Key(error) => write!(formatter, "keys of tokens: {error}"),
             KeysError::NoRandom(cause) => write!(formatter, "the system gives no random key: {cause}"),
@@ -100,6 +203,9 @@ impl From<KeyError> for KeysError {
 /// As long as the longest hash of HMAC tokens (RFC 7518 section 3.2).
 const RANDOM_KEY_BYTES: usize = 64;
 
+/// Largest set of keys, in a file or fetched.
+pub(crate) const SET_BYTES_MAX: u64 = 256 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,16 +221,22 @@ mod tests {
 
     #[test]
     fn keys_come_from_where_the_configuration_says() {
-        assert!(matches!(tokens(&Config::default()), Ok((_, KeySource::Random))));
+        assert!(matches!(
+            tokens(&Config::default(), None),
+            Ok((_, KeySource::Random(_)))
+        ));
         let shared = Config {
             auth_key: Some(Secret::new("key")),
             ..Config::default()
         };
-        assert!(matches!(tokens(&shared), Ok((_, KeySource::Shared))));
+        assert!(matches!(tokens(&shared, None), Ok((_, KeySource::Shared))));
         let missing = Config {
             auth_public_key_file: Some("/nowhere.pem".into()),
             ..Config::default()
         };
-        assert!(matches!(tokens(&missing), Err(KeysError::Unreadable { .. })));
+        assert!(matches!(
+            tokens(&missing, None),
+            Err(KeysError::Unreadable { .. })
+        ));
     }
 }

@@ -7,15 +7,19 @@
 
 mod error;
 mod keys;
+mod revocations;
 pub mod tls;
 
 use std::sync::Arc;
 
 pub use self::error::DoorsError;
+pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
-use crate::auth::Tokens;
+pub use self::revocations::RevocationsError;
+pub(crate) use self::revocations::RevocationsFile;
 use crate::auth::passwords::Users;
 use crate::auth::rules::Rules;
+use crate::auth::{KeySet, Revocations, Tokens, WantedKeys};
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
 use crate::config::{Config, Proxies};
@@ -25,9 +29,9 @@ use crate::login::{self, LoginDesk};
 /// What decides who may come in.
 #[derive(Clone, Debug)]
 pub struct Doors {
-    /// Signs and checks tokens.
+    /// Signs and checks tokens, and knows which are revoked.
     pub tokens: Arc<Tokens>,
-    /// Where the keys of tokens are from.
+    /// Where the key that signs tokens is from.
     pub keys: KeySource,
     /// What TLS connections begin with; `None` where nothing speaks TLS.
     pub tls: Option<tls::Tls>,
@@ -56,7 +60,8 @@ impl Doors {
         Doors::read(config, None)
     }
 
-    /// Reads all of it again. A random key is kept, since tokens signed with it are out there.
+    /// Reads all of it again. Kept are a random key, since tokens signed with it are out there, keys that were fetched,
+    /// and what is revoked: its file is written by this process.
     ///
     /// # Errors
     /// Names the setting or the file that is not right; the doors stay as they are.
@@ -85,6 +90,25 @@ impl Doors {
         Ok(self)
     }
 
+    /// The same with keys that were fetched in the place of those fetched before.
+    #[must_use]
+    pub fn with_fetched(&self, set: Arc<KeySet>) -> Doors {
+        self.with(self.tokens.as_ref().clone().with_fetched(set))
+    }
+
+    /// The same with this revoked.
+    #[must_use]
+    pub fn with_revocations(&self, revocations: Revocations) -> Doors {
+        self.with(self.tokens.as_ref().clone().with_revocations(revocations))
+    }
+
+    fn with(&self, tokens: Tokens) -> Doors {
+        Doors {
+            tokens: Arc::new(tokens),
+            ..self.clone()
+        }
+    }
+
     /// Doors that know these tokens and nothing else.
     #[cfg(test)]
     pub(crate) fn with_tokens(tokens: Tokens) -> Doors {
@@ -103,12 +127,27 @@ impl Doors {
     }
 
     fn read(config: &Config, before: Option<&Doors>) -> Result<Doors, DoorsError> {
-        let (tokens, keys) = match (keys::tokens(config)?, before) {
-            ((_, KeySource::Random), Some(before)) if before.keys == KeySource::Random => {
-                (Arc::clone(&before.tokens), KeySource::Random)
+        let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;
+        match before {
+            Some(before) => {
+                tokens = tokens.with_revocations(before.tokens.revocations().clone());
+                // Whether keys are fetched is settled at the start.
+                if let Some(wanted) = before.tokens.wanted() {
+                    tokens = tokens.with_wanted(Arc::clone(wanted));
+                }
+                if let Some(fetched) = before.tokens.fetched() {
+                    tokens = tokens.with_fetched(Arc::clone(fetched));
+                }
             }
-            ((tokens, source), _) => (Arc::new(tokens), source),
-        };
+            None => {
+                if let Some(file) = &config.revocations_file {
+                    tokens = tokens.with_revocations(RevocationsFile::new(file).read()?);
+                }
+                if config.jwks_url.is_some() {
+                    tokens = tokens.with_wanted(Arc::new(WantedKeys::default()));
+                }
+            }
+        }
         let rules = Rules::compile(
             &config.rules,
             &config.shadow_rules,
@@ -126,7 +165,7 @@ impl Doors {
         let desk_before = before.and_then(|before| before.login.as_ref());
         let login = desk_before.zip(users.as_ref());
         Ok(Doors {
-            tokens,
+            tokens: Arc::new(tokens),
             keys,
             rules,
             tls,
@@ -167,10 +206,63 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_reads_the_users_again_and_keeps_the_desk() {
+        let folder = std::env::temp_dir().join(format!("ringcast-doors-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("users");
+        let with_file = Config {
+            password_file: Some(file.clone()),
+            ..Config::default()
+        };
+        let missing = Doors::open(&with_file).unwrap_err().to_string();
+        assert!(
+            missing.contains("cannot be read") && missing.contains("ringcast passwd -c"),
+            "{missing}"
+        );
+
+        std::fs::write(&file, "").unwrap();
+        let first = Doors::open(&with_file).unwrap();
+        assert!(first.login.is_none(), "who only reads needs no threads");
+        let first = first.open_desk(&with_file, Clock::begin()).unwrap();
+        assert_eq!(first.users.as_ref().map(|users| users.count()), Some(0));
+
+        let line = format!("$7$1$AAAA${}==", "A".repeat(86));
+        std::fs::write(&file, format!("alice:{line}")).unwrap();
+        let second = first.reopen(&with_file).unwrap();
+        assert_eq!(second.users.as_ref().map(|users| users.count()), Some(1));
+        let desks = [&first, &second].map(|doors| doors.login.as_ref().unwrap().metrics());
+        assert!(std::ptr::eq(desks[0], desks[1]));
+
+        std::fs::write(&file, format!("alice:{line}\nbob:plain")).unwrap();
+        let bad = second.reopen(&with_file).unwrap_err().to_string();
+        assert!(
+            bad.contains("users: line 2: ") && !bad.contains("plain\n"),
+            "{bad}"
+        );
+        std::fs::write(&file, format!("alice:{}", line.replace("$1$", "$2147483647$"))).unwrap();
+        assert!(second.reopen(&with_file).is_err());
+
+        let without = second.reopen(&Config::default()).unwrap();
+        assert!(without.login.is_none() && without.users.is_none());
+        // A server that is told of a file while it runs opens a desk then.
+        std::fs::write(&file, "").unwrap();
+        let again = without.reopen(&with_file).unwrap();
+        assert!(
+            again
+                .open_desk(&with_file, Clock::begin())
+                .unwrap()
+                .login
+                .is_some()
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn a_random_key_survives_a_reload_and_a_configured_one_is_read_again() {
         let random = Doors::open(&Config::default()).unwrap();
+        let token = random.tokens.sign("{}", None, 0).unwrap();
         let again = random.reopen(&Config::default()).unwrap();
-        assert!(Arc::ptr_eq(&random.tokens, &again.tokens));
+        assert!(again.tokens.verify(&token, 0).is_ok());
 
         let first = random.reopen(&with_key("one")).unwrap();
         let token = first.tokens.sign("{}", None, 0).unwrap();
@@ -185,7 +277,7 @@ mod tests {
         let second = first.reopen(&with_key("two")).unwrap();
         assert!(second.tokens.verify(&token, 0).is_err());
         let random = second.reopen(&Config::default()).unwrap();
-        assert_eq!(random.keys, KeySource::Random);
+        assert!(matches!(random.keys, KeySource::Random(_)));
         assert!(random.tokens.verify(&token, 0).is_err());
     }
 }

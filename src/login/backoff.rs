@@ -16,6 +16,8 @@
 //! - an attempt that comes too soon is not tried and does not count, so that waiting always helps;
 //! - one failure is forgiven every five minutes.
 //!
+//! What that costs: who shares an address with others, and has it held back, can tell who of them has logged in there.
+//!
 //! A success clears what was counted for that user, but not the address: else somebody with an account of his own could
 //! log in between two guesses at another's. It does not count against the address either.
 //!
@@ -275,7 +277,7 @@ impl<T: Copy> Ledger<T> {
 /// What of an address its owner cannot choose.
 fn network(address: IpAddr) -> u128 {
     match address.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits() & (u128::MAX << 64),
     }
 }

@@ -24,6 +24,7 @@ use tracing::error;
 
 use super::backoff::{Backoff, Policy};
 use super::{Attempt, Password, Verdict};
+use crate::auth::new_token_id;
 use crate::auth::passwords::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Users};
 use crate::clock::Clock;
 use crate::metrics::logins::{LoginMetrics, LoginOutcome};
@@ -184,7 +185,8 @@ impl Office {
         }
         self.backoff().succeeded(admitted, self.clock.now().uptime);
         Verdict::Welcome {
-            claims: serde_json::json!({ "sub": user, "username": user }).to_string(),
+            // With an id of its own each token can be revoked alone.
+            claims: serde_json::json!({ "sub": user, "username": user, "jti": new_token_id() }).to_string(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The password file on disk, for those who read it: the server at its start and on SIGHUP, and `ringcast check`.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ pub fn read(file: &Path) -> Result<(Users, Vec<Warning>), PasswordFileError> {
     let parsed = PasswordFile::parse(&bytes).map_err(|fault| failed(Cause::Fault(fault)))?;
     let users = parsed.users().map_err(|fault| failed(Cause::Fault(fault)))?;
     let mut warnings = Vec::new();
-    if mode & 0o004 != 0 {
-        warnings.push(Warning::ReadByOthers(file.to_owned()));
+    if mode & 0o007 != 0 {
+        warnings.push(Warning::OpenToOthers(file.to_owned()));
     }
     let mut ignored = parsed.ignored_lines();
     if let Some(first) = ignored.next() {
@@ -36,11 +36,12 @@ pub fn read(file: &Path) -> Result<(Users, Vec<Warning>), PasswordFileError> {
 }
 
 fn read_bytes(file: &Path) -> io::Result<(Vec<u8>, u32)> {
+    // A pipe would wait for its other end, and a reload with it.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
     let file = File::open(file)?;
     let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|count| count > FILE_BYTES_MAX) {
@@ -68,8 +69,8 @@ enum Cause {
 /// What is legal about a password file but hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// All users of this machine can copy the hashes.
-    ReadByOthers(PathBuf),
+    /// All users of this machine can copy the hashes, or write their own.
+    OpenToOthers(PathBuf),
     /// Lines that are no entries, no comments and not blank.
     Ignored {
         /// The file.
@@ -87,7 +88,11 @@ impl fmt::Display for PasswordFileError {
         match &self.cause {
             Cause::Unreadable(error) => write!(
                 formatter,
-                "password_file: {file} cannot be read: {error}; `ringcast passwd -c {file} USER` makes one"
+                "password_file: {file} cannot be read: {error}{}",
+                match error.kind() {
+                    io::ErrorKind::NotFound => "; `ringcast passwd -c FILE USER` makes one",
+                    _ => "",
+                }
             ),
             Cause::Fault(fault) => write!(formatter, "password_file: {file}: {fault}"),
         }
@@ -99,9 +104,9 @@ impl std::error::Error for PasswordFileError {}
 impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::ReadByOthers(file) => write!(
+            Warning::OpenToOthers(file) => write!(
                 formatter,
-                "password_file: {0} can be read by every user of this machine: chmod 600 {0}",
+                "password_file: {0} is open to every user of this machine: chmod 600 {0}",
                 file.display()
             ),
             Warning::Ignored { file, first, more } => write!(

@@ -64,8 +64,15 @@ fn verdict(desk: &LoginDesk, user: &str, password: &str) -> Verdict {
 #[test]
 fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     let desk = desk(100, 10);
-    let claims = r#"{"sub":"alice","username":"alice"}"#.to_owned();
-    assert_eq!(verdict(&desk, "alice", "secret"), Verdict::Welcome { claims });
+    let Verdict::Welcome { claims } = verdict(&desk, "alice", "secret") else {
+        panic!("alice has this password");
+    };
+    let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!(
+        (&claims["sub"], &claims["username"]),
+        (&"alice".into(), &"alice".into())
+    );
+    assert!(claims["jti"].as_str().is_some_and(|id| !id.is_empty()));
     for (user, password) in [
         ("alice", ""),
         ("alice", "Secret"),
@@ -81,4 +88,155 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     }
     assert_eq!(desk.metrics().value(LoginOutcome::Welcome), 1);
     assert_eq!(desk.metrics().value(LoginOutcome::Refused), 9);
+}
+
+#[test]
+fn an_attempt_that_finds_no_room_is_given_back_and_counted() {
+    let desk = desk(100, 2);
+    // The thread is busy with an answer until it is told to go on.
+    let (go_on, wait) = bounded::<()>(0);
+    let (begun_sender, begun) = bounded(1);
+    let hold = move |_| {
+        begun_sender.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    assert!(desk.ask(attempt("alice", "secret"), Box::new(hold)).is_ok());
+    begun.recv_timeout(Duration::from_secs(30)).unwrap();
+    let waiting = [
+        asked(&desk, attempt("alice", "secret")),
+        asked(&desk, attempt("alice", "x")),
+    ];
+    assert_eq!(desk.waiting(), 2);
+    let back = desk
+        .ask(
+            attempt("bob", "b"),
+            Box::new(|verdict| panic!("it was given back, and answered {verdict:?}")),
+        )
+        .unwrap_err();
+    assert_eq!((back.user.as_str(), back.password.expose()), ("bob", &b"b"[..]));
+    assert_eq!(desk.metrics().value(LoginOutcome::Busy), 1);
+    drop(go_on);
+    let [first, second] = waiting.map(|told| told.recv_timeout(Duration::from_secs(30)).unwrap());
+    assert!(matches!(first, Verdict::Welcome { .. }));
+    assert_eq!(second, Verdict::Refused);
+    assert!(matches!(verdict(&desk, "bob", "b"), Verdict::Welcome { .. }));
+}
+
+#[test]
+fn attempts_that_wait_are_answered_although_the_desk_is_closed() {
+    let told: Vec<_> = {
+        let desk = desk(100, 10);
+        (0..10)
+            .map(|_| asked(&desk, attempt("alice", "secret")))
+            .collect()
+    };
+    for told in told {
+        let verdict = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(verdict, Verdict::Welcome { .. }));
+    }
+}
+
+#[test]
+fn an_answer_that_panics_costs_no_thread() {
+    let desk = desk(100, 10);
+    let answer = |_| panic!("this test's own panic");
+    assert!(desk.ask(attempt("alice", "secret"), Box::new(answer)).is_ok());
+    assert!(matches!(
+        verdict(&desk, "alice", "secret"),
+        Verdict::Welcome { .. }
+    ));
+}
+
+#[test]
+fn after_too_many_failures_not_even_the_right_password_is_tried() {
+    let desk = desk(2, 10);
+    for _ in 0..2 {
+        assert_eq!(verdict(&desk, "alice", "guess"), Verdict::Refused);
+    }
+    for (user, password) in [("alice", "guess"), ("alice", "secret")] {
+        let Verdict::TooSoon { retry_after } = verdict(&desk, user, password) else {
+            panic!("{user} was tried");
+        };
+        assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(3600));
+    }
+    assert!(matches!(verdict(&desk, "bob", "b"), Verdict::Welcome { .. }));
+    assert_eq!(desk.metrics().value(LoginOutcome::TooSoon), 2);
+    // A reload is no pardon.
+    let reloaded = desk.with_users(Arc::new(users(&[("alice", "secret")])));
+    assert!(matches!(
+        verdict(&reloaded, "alice", "secret"),
+        Verdict::TooSoon { .. }
+    ));
+}
+
+#[test]
+fn strangers_are_held_back_as_users_are() {
+    let desk = desk(2, 10);
+    for _ in 0..2 {
+        assert_eq!(verdict(&desk, "nobody", "guess"), Verdict::Refused);
+    }
+    assert!(matches!(
+        verdict(&desk, "nobody", "guess"),
+        Verdict::TooSoon { .. }
+    ));
+}
+
+#[test]
+fn a_reload_changes_who_is_welcome() {
+    let before = desk(100, 10);
+    let after = before.with_users(Arc::new(users(&[("alice", "changed"), ("carol", "c")])));
+    for (user, password, is_before, is_after) in [
+        ("alice", "secret", true, false),
+        ("alice", "changed", false, true),
+        ("bob", "b", true, false),
+        ("carol", "c", false, true),
+    ] {
+        for (desk, welcome) in [(&before, is_before), (&after, is_after)] {
+            let verdict = verdict(desk, user, password);
+            assert_eq!(matches!(verdict, Verdict::Welcome { .. }), welcome, "{user}");
+        }
+    }
+}
+
+#[test]
+fn names_and_passwords_that_nobody_has_are_checked_and_refused() {
+    let desk = desk(100, 10);
+    let long = "n".repeat(10_000_000);
+    for (user, password) in [
+        (long.as_str(), "secret"),
+        ("alice", long.as_str()),
+        (&"ä".repeat(1000), "x"),
+    ] {
+        assert_eq!(verdict(&desk, user, password), Verdict::Refused);
+    }
+    assert_eq!(desk.metrics().value(LoginOutcome::Refused), 3);
+    assert_eq!(desk.metrics().seconds.counts().iter().sum::<u64>(), 3);
+}
+
+#[test]
+fn a_password_that_is_too_long_is_refused_although_it_begins_with_the_right_one() {
+    let longest = "p".repeat(1024);
+    let desk = desk(100, 10).with_users(Arc::new(users(&[("alice", &longest)])));
+    assert!(matches!(
+        verdict(&desk, "alice", &longest),
+        Verdict::Welcome { .. }
+    ));
+    assert_eq!(verdict(&desk, "alice", &format!("{longest}p")), Verdict::Refused);
+}
+
+#[test]
+fn a_name_stands_in_the_claims_as_json() {
+    let name = "ann\"\\},\u{e9}";
+    let desk = desk(100, 10).with_users(Arc::new(users(&[(name, "a")])));
+    let Verdict::Welcome { claims } = verdict(&desk, name, "a") else {
+        panic!("she is refused");
+    };
+    let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!(claims, serde_json::json!({ "sub": name, "username": name }));
+}
+
+#[test]
+fn an_attempt_does_not_show_its_password() {
+    let shown = format!("{:?}", attempt("alice", "topsecret"));
+    assert!(shown.contains("alice") && !shown.contains("topsecret"), "{shown}");
 }

@@ -46,6 +46,7 @@ impl Capacity {
     pub(crate) fn of(machine: &Machine, target: &Target) -> Capacity {
         let mut bounds: Vec<Bound> = [
             configured(target),
+            configured_in_all(target),
             open_files(machine, target),
             all_files(machine),
             watches(machine),
@@ -119,6 +120,15 @@ fn configured(target: &Target) -> Option<Bound> {
         limit: "connections_per_core_max",
         connections: most * target.cores(),
         because: format!("{} for each of {} cores", grouped(most), target.cores()),
+    })
+}
+
+fn configured_in_all(target: &Target) -> Option<Bound> {
+    let most = u64::from(target.connections_max);
+    (most > 0).then(|| Bound {
+        limit: "connections_max",
+        connections: most,
+        because: format!("{} for the whole server", grouped(most)),
     })
 }
 

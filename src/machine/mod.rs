@@ -121,6 +121,7 @@ pub(crate) struct Target {
     /// Whether clients come through a network card.
     pub(crate) remote: bool,
     pub(crate) connections_per_core_max: u32,
+    pub(crate) connections_max: u32,
     pub(crate) tcp_backlog: u64,
     pub(crate) ring_bytes_max: u64,
     /// Time between two pings to a connection, if there are any.
@@ -147,6 +148,7 @@ impl Target {
             fd_tables: config.fd_tables,
             remote: !config.listen.ip().is_loopback(),
             connections_per_core_max: config.limits.connections_per_core_max,
+            connections_max: config.limits.connections_max,
             tcp_backlog: u64::try_from(config.tcp_backlog).unwrap_or(0),
             ring_bytes_max: config.limits.ring_bytes_max,
             ping_interval: config.pings.then_some(config.ping_interval),

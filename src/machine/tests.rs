@@ -223,6 +223,8 @@ fn the_configuration_and_a_shared_table_bind_as_well() {
         of_level(&findings(&machine, &own), Level::Stops),
         ["connections_per_core_max"]
     );
+    let in_all = target(&machine, 1000, &[("RINGCAST_CONNECTIONS_MAX", "39")]);
+    assert_eq!(Capacity::of(&machine, &in_all).connections, Some(39));
     let shared = target(&machine, 1000, &[("RINGCAST_FD_TABLES", "shared")]);
     assert_eq!(
         Capacity::of(&machine, &shared).connections,

@@ -55,10 +55,27 @@ pub struct Process {
     pub start_unix_ms: u64,
     /// Whether it is about to end.
     pub draining: bool,
+    /// Revocations of tokens in force.
+    pub revocations: usize,
+    /// Those that were refused, since there were too many.
+    pub revocations_refused: u64,
+    /// Keys that are fetched, if any are.
+    pub keys: Option<FetchedKeys>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
     pub tls_not_after_unix_s: Option<i64>,
     /// What the system knows.
     pub status: ProcessStatus,
+}
+
+/// What is exposed of keys that are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedKeys {
+    /// Fetches begun.
+    pub fetches: u64,
+    /// Fetches without a good answer.
+    pub failures: u64,
+    /// Keys that were fetched last.
+    pub keys: usize,
 }
 
 /// The type of what [`expose`] writes, for HTTP.
@@ -239,6 +256,41 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "1 while the server stops and closes its connections, else 0.",
         sample: |_, process| Some(format!(" {}", u8::from(process.draining))),
+    },
+    Solo {
+        name: "ringcast_revocations",
+        kind: "gauge",
+        labels: "",
+        help: "Revocations of tokens in force, and those that have ended and are not yet forgotten.",
+        sample: |_, process| Some(format!(" {}", process.revocations)),
+    },
+    Solo {
+        name: "ringcast_revocations_refused_total",
+        kind: "counter",
+        labels: "",
+        help: "Revocations refused because limits.revocations_max are in force.",
+        sample: |_, process| Some(format!(" {}", process.revocations_refused)),
+    },
+    Solo {
+        name: "ringcast_jwks_fetches_total",
+        kind: "counter",
+        labels: "",
+        help: "Fetches of jwks_url, where it is set.",
+        sample: |_, process| process.keys.map(|keys| format!(" {}", keys.fetches)),
+    },
+    Solo {
+        name: "ringcast_jwks_failures_total",
+        kind: "counter",
+        labels: "",
+        help: "Fetches of jwks_url without a good answer: the keys there were have stayed.",
+        sample: |_, process| process.keys.map(|keys| format!(" {}", keys.failures)),
+    },
+    Solo {
+        name: "ringcast_jwks_keys",
+        kind: "gauge",
+        labels: "",
+        help: "Keys of the last good answer of jwks_url.",
+        sample: |_, process| process.keys.map(|keys| format!(" {}", keys.keys)),
     },
     Solo {
         name: "ringcast_tls_certificate_not_after_seconds",
@@ -531,6 +583,13 @@ mod tests {
         Process {
             start_unix_ms: 1_700_000_000_250,
             draining: true,
+            revocations: 1,
+            revocations_refused: 0,
+            keys: Some(FetchedKeys {
+                fetches: 3,
+                failures: 1,
+                keys: 2,
+            }),
             tls_not_after_unix_s: Some(1_800_000_000),
             status: ProcessStatus::read(),
         }

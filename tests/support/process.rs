@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, RwLock};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,9 +14,10 @@ use super::{Client, PATIENCE, eventually};
 /// A running `ringcast`, killed with the value.
 pub(crate) struct Process {
     child: Child,
-    lines: mpsc::Receiver<String>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// The lines of the log so far.
+    log: Arc<RwLock<Vec<String>>>,
 }
 
 impl Process {
@@ -44,11 +45,16 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(RwLock::new(Vec::new()));
         // The log is where a port that the system chose is told.
         let mut address_after = |start: &str| loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the server did not start");
+            assert!(
+                stderr.read_line(&mut line).unwrap() > 0,
+                "the server did not start"
+            );
+            log.write().unwrap().push(line.clone());
             if let Some((_, rest)) = line.split_once(start) {
                 let rest = rest.trim_start_matches("s://").trim_start_matches("://");
                 break rest.split('/').next().unwrap().parse().unwrap();
@@ -56,32 +62,38 @@ impl Process {
         };
         let address = address_after("ws://");
         let admin = address_after("control plane on http");
-        // A full pipe would make the server wait, whether anybody wants to see its log or not.
-        let (told, lines) = mpsc::channel();
+        // A full pipe would make the server wait.
+        let rest = Arc::clone(&log);
         thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                // The test may have ended.
-                let _ = told.send(line);
+            for line in stderr.lines() {
+                rest.write().unwrap().push(line.unwrap_or_default());
             }
         });
         Process {
             child,
-            lines,
             address,
             admin,
+            log,
         }
     }
 
-    /// Waits for a line of the log that has these words.
+    /// Waits for a line of the log that holds `part`, and forgets all up to it.
     #[track_caller]
-    pub(crate) fn logs(&self, words: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            match line.unwrap_or_else(|_| panic!("the log does not say {words:?}")) {
-                line if line.contains(words) => return line,
-                _ => {}
+    pub(crate) fn logged(&self, part: &str) -> String {
+        let mut line = String::new();
+        eventually(part, || {
+            let mut log = self.log.write().unwrap();
+            let found = log.iter().position(|line| line.contains(part));
+            if let Some(at) = found {
+                line = log.drain(..=at).next_back().unwrap_or_default();
             }
-        }
+            found.is_some()
+        });
+        line
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
     }
 
     pub(crate) fn client(&self) -> Client {

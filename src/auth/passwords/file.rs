@@ -126,21 +126,16 @@ impl PasswordFile {
         place.is_some()
     }
 
-    /// Hashes each entry that holds a plain password; how many there were.
-    pub fn hash_plain<E>(
-        &mut self,
-        mut hash: impl FnMut(&[u8]) -> Result<PasswordHash, E>,
-    ) -> Result<usize, E> {
-        let mut count = 0;
+    /// Hashes each entry that holds a plain password.
+    pub fn hash_plain<E>(&mut self, mut hash: impl FnMut(&str) -> Result<PasswordHash, E>) -> Result<(), E> {
         for line in &mut self.lines {
             if let Some((name, password)) = entry(&line.text)
                 && PasswordHash::parse(password) == Err(HashFault::Unknown)
             {
-                line.text = format!("{name}:{}", hash(password.as_bytes())?.text());
-                count += 1;
+                line.text = format!("{name}:{}", hash(password)?.text());
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// The text of the file. It is for the file alone.

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::hash::{Cost, DERIVED};
 use super::*;
 
 /// Written by mosquitto_passwd 2.0.11 for the password `secret`, the second with `-H sha512`.
@@ -76,27 +77,54 @@ fn a_stranger_is_refused_with_any_password_of_the_file() {
     }
 }
 
+/// What one check computes.
+fn costs(users: &Users, name: &str, password: &str) -> Vec<Cost> {
+    DERIVED.with_borrow_mut(Vec::clear);
+    users.verify(name, password.as_bytes());
+    DERIVED.with_borrow_mut(std::mem::take)
+}
+
 #[test]
-fn a_stranger_costs_what_users_cost_and_always_the_same() {
-    // Whose entry a stranger is checked against: that of a user, and each user's about as often as another's.
-    let text: String = (0..4)
-        .map(|index| {
-            format!(
-                "user{index}:{}\n",
-                &MOSQUITTO.lines().nth(2).unwrap()["alice:".len()..]
-            )
-        })
-        .collect();
-    let users = users(&text).unwrap();
-    let mut counts = [0; 4];
+fn a_stranger_costs_what_a_user_costs() {
+    let [alice, bob] = [2, 3].map(|line| MOSQUITTO.lines().nth(line).unwrap());
+    for text in [alice.to_owned(), bob.to_owned(), format!("ann:{ARGON2ID}")] {
+        let name = text.split(':').next().unwrap();
+        let users = users(&text).unwrap();
+        let cost = costs(&users, name, "secret");
+        assert_eq!(cost.len(), 1);
+        assert_eq!(costs(&users, name, "wrong"), cost);
+        for stranger in ["", "nobody", &format!("{name} "), &"n".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(costs(&users, stranger, "secret"), cost, "{stranger}");
+        }
+    }
+    // Nobody is known: as for a new entry.
+    let new = PasswordHash::of_nobody();
+    DERIVED.with_borrow_mut(Vec::clear);
+    new.verify(b"");
+    let cost = DERIVED.with_borrow_mut(std::mem::take);
+    assert_eq!(costs(&users("").unwrap(), "nobody", "secret"), cost);
+}
+
+#[test]
+fn among_hashes_of_several_kinds_strangers_cost_now_this_now_that_but_each_always_the_same() {
+    let users = users(&format!("{MOSQUITTO}ann:{ARGON2ID}\ncarol:{ARGON2ID}")).unwrap();
+    let mut counts = [0; 3];
     for stranger in 0..4000 {
         let name = format!("stranger {stranger}");
-        let place = users.of_stranger(&name);
-        assert_eq!(place, users.of_stranger(&name));
-        counts[place] += 1;
+        let cost = costs(&users, &name, "secret");
+        if stranger < 100 {
+            assert_eq!(costs(&users, &name, "another"), cost);
+        }
+        counts[match cost[..] {
+            [Cost::Pbkdf2 { .. }] => 0,
+            [Cost::Sha512] => 1,
+            [Cost::Argon2id { .. }] => 2,
+            _ => panic!("{name}: {cost:?}"),
+        }] += 1;
     }
+    let [pbkdf2, sha512, argon2id] = counts;
     assert!(
-        counts.iter().all(|count| (800..1200).contains(count)),
+        (800..1200).contains(&pbkdf2) && (800..1200).contains(&sha512) && (1800..2200).contains(&argon2id),
         "{counts:?}"
     );
 }

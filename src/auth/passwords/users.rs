@@ -50,7 +50,7 @@ impl Users {
     }
 
     /// Whose entry somebody is checked against who has none.
-    pub(super) fn of_stranger(&self, name: &str) -> usize {
+    fn of_stranger(&self, name: &str) -> usize {
         let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.stranger.hash_one(name) % count).unwrap_or(0)
     }

@@ -113,17 +113,26 @@ impl Default for Rules {
 
 impl Rules {
     /// Compiles rules and shadow rules. `before` are those that they replace: if these say the same, they stay.
-    /// `separator` is a character of ASCII.
     ///
     /// # Errors
-    /// Names the rule whose pattern is none.
+    /// Names the rule whose pattern is none. The separator is none if it is no punctuation of ASCII, or part of a
+    /// wildcard.
     pub fn compile(
         enforced: &[RuleSpec],
         shadow: &[RuleSpec],
         separator: char,
         before: Option<&Arc<Rules>>,
     ) -> Result<Arc<Rules>, RuleFault> {
-        let separator = u8::try_from(separator).unwrap_or(b'.');
+        let separator = u8::try_from(separator)
+            .ok()
+            .filter(|byte| byte.is_ascii_punctuation() && !b"*{}".contains(byte))
+            .ok_or_else(|| RuleFault {
+                list: "rules_separator",
+                number: 0,
+                file: None,
+                line: 0,
+                fault: format!("found {separator:?}, expected one character such as . / : - or _"),
+            })?;
         if let Some(before) = before
             && before.separator == separator
             && before.specs[0] == enforced

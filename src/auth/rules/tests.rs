@@ -475,6 +475,13 @@ fn a_pattern_that_is_none_names_its_rule() {
             "{wrong}"
         );
     }
+    for separator in ['*', '{', '}', 'a', ' ', 'é', '😀'] {
+        let error = Rules::compile(&[], &[], separator, None).unwrap_err();
+        assert!(
+            error.to_string().starts_with("rules_separator: found "),
+            "{error}"
+        );
+    }
     let shadow = RuleSpec {
         line: 9,
         ..on(&["a*"])

@@ -8,7 +8,7 @@ mod prompt;
 mod replace;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use self::replace::Target;
 use super::CliError;
 use crate::auth::passwords::{
-    ITERATIONS_DEFAULT, ITERATIONS_MAX, NameFault, PASSWORD_BYTES_MAX, PasswordFile, PasswordHash,
-    SALT_BYTES_ARGON2ID, SALT_BYTES_PBKDF2, check_name,
+    ITERATIONS_DEFAULT, ITERATIONS_MAX, PASSWORD_BYTES_MAX, PasswordFile, PasswordHash, SALT_BYTES_ARGON2ID,
+    SALT_BYTES_PBKDF2, check_name,
 };
 
 /// What is to be done, and to which file.
@@ -205,45 +205,73 @@ pub(super) fn passwd(wanted: Wanted) -> Result<(), CliError> {
             password,
             create,
         } => {
-            // What cannot be written is told before anybody types a password.
-            let target = if create {
-                Target::create(&file)
-            } else {
-                Target::open(&file)
-            };
-            let mut target = target.map_err(|error| failed(&file, &error))?;
-            let mut passwords = parse(&file, target.text())?;
             let password = match password {
                 Some(OnCommandLine(password)) => password,
-                None => prompt::twice()?,
+                None => {
+                    // What cannot be changed is told before anybody types; others may change it while he does.
+                    parse(&file, &target(&file, create)?)?;
+                    prompt::twice()?
+                }
             };
             let hash = hashing.hash(&password)?;
-            passwords
-                .set(&user, &hash)
-                .map_err(|fault: NameFault| usage(&fault.to_string()))?;
-            write(&file, &mut target, &passwords)
+            change(&file, create, |passwords| {
+                passwords
+                    .set(&user, &hash)
+                    .map_err(|fault| usage(&fault.to_string()))
+            })
         }
-        Action::Delete { user } => {
-            let mut target = Target::open(&file).map_err(|error| failed(&file, &error))?;
-            let mut passwords = parse(&file, target.text())?;
-            if !passwords.remove(&user) {
-                return Err(CliError::Failed(format!(
-                    "{}: there is no user {user:?}",
-                    file.display()
-                )));
+        Action::Delete { user } => change(&file, false, |passwords| {
+            if passwords.remove(&user) {
+                return Ok(());
             }
-            write(&file, &mut target, &passwords)
-        }
-        Action::HashPlain => {
-            let mut target = Target::open(&file).map_err(|error| failed(&file, &error))?;
-            let mut passwords = parse(&file, target.text())?;
-            passwords.hash_plain(|password| {
-                let password = str::from_utf8(password).expect("the file is UTF-8");
-                hashing.hash(password)
-            })?;
-            write(&file, &mut target, &passwords)
-        }
+            let file = file.display();
+            Err(CliError::Failed(format!("{file}: there is no user {user:?}")))
+        }),
+        Action::HashPlain => change(&file, false, |passwords| {
+            passwords.hash_plain(|password| hashing.hash(password))
+        }),
     }
+}
+
+/// Changes a file, which nobody else does meanwhile.
+fn change(
+    file: &Path,
+    create: bool,
+    change: impl FnOnce(&mut PasswordFile) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let target = target(file, create)?;
+    let mut passwords = parse(file, &target)?;
+    change(&mut passwords)?;
+    let text = Zeroizing::new(passwords.text());
+    let changed = target
+        .replace(text.as_bytes())
+        .map_err(|error| failed(file, &error))?;
+    if let Some(what) = changed {
+        // Without standard error there is nobody to tell.
+        let _ = writeln!(io::stderr(), "ringcast: {}: {what}", file.display());
+    }
+    Ok(())
+}
+
+fn target(file: &Path, create: bool) -> Result<Target, CliError> {
+    if create {
+        return Target::create(file).map_err(|error| failed(file, &error));
+    }
+    Target::open(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            CliError::Failed(format!("{}: {error}; -c makes a new file", file.display()))
+        }
+        _ => failed(file, &error),
+    })
+}
+
+fn failed(file: &Path, error: &io::Error) -> CliError {
+    CliError::Failed(format!("{}: {error}", file.display()))
+}
+
+fn parse(file: &Path, target: &Target) -> Result<PasswordFile, CliError> {
+    PasswordFile::parse(target.text())
+        .map_err(|fault| CliError::Failed(format!("{}: {fault}", file.display())))
 }
 
 impl Hashing {
@@ -268,33 +296,6 @@ impl Hashing {
             }
         })
     }
-}
-
-fn parse(file: &Path, text: &[u8]) -> Result<PasswordFile, CliError> {
-    PasswordFile::parse(text).map_err(|fault| CliError::Failed(format!("{}: {fault}", file.display())))
-}
-
-fn write(file: &Path, target: &mut Target, passwords: &PasswordFile) -> Result<(), CliError> {
-    let text = Zeroizing::new(passwords.text());
-    let changed = target
-        .replace(text.as_bytes())
-        .map_err(|error| failed(file, &error))?;
-    if let Some(what) = changed {
-        // Without standard error there is nobody to tell.
-        let _ = io::Write::write_fmt(
-            &mut io::stderr(),
-            format_args!("ringcast: {}: {what}\n", file.display()),
-        );
-    }
-    Ok(())
-}
-
-fn failed(file: &Path, error: &io::Error) -> CliError {
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound => "; -c makes a new file",
-        _ => "",
-    };
-    CliError::Failed(format!("{}: {error}{hint}", file.display()))
 }
 
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], CliError> {

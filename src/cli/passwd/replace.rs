@@ -72,7 +72,7 @@ impl Target {
     }
 
     /// Replaces it; what else changes.
-    pub(super) fn replace(&mut self, text: &[u8]) -> io::Result<Option<Changed>> {
+    pub(super) fn replace(&self, text: &[u8]) -> io::Result<Option<Changed>> {
         let mut suffix = [0; 8];
         getrandom::fill(&mut suffix).map_err(io::Error::other)?;
         let mut temporary = OsString::from(".");

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::{Environment, Session, send};
 use crate::app::{App, Peer, Piece, Refusal, Refused};
-use crate::auth::{Claims, TokenError};
+use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
 use crate::decision::{CloseReason, Decisions};
 use crate::socketcluster::encode;
@@ -76,6 +76,21 @@ impl Session {
         Ok(issued.token)
     }
 
+    /// Takes the client's token away if this revokes it, and tells it; whether it does. The connection is to be closed.
+    pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
+        if self
+            .claims
+            .take_if(|claims| revocation.concerns(claims))
+            .is_none()
+        {
+            return false;
+        }
+        if self.is_open() {
+            send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
+        }
+        true
+    }
+
     /// Takes the client's token away if it has expired, and tells it; returns when that was.
     pub(super) fn expire(&mut self, now: Now, decisions: &mut Decisions) -> Option<f64> {
         let expired = self.forget_expired(now);
@@ -85,12 +100,8 @@ impl Session {
 
     /// Takes the client's token away if it has expired; returns when that was. The caller tells the client.
     pub(super) fn forget_expired(&mut self, now: Now) -> Option<f64> {
-        let expires_at = self.claims.as_ref()?.expires_at()?;
-        if now.unix_ms as f64 <= expires_at * 1000.0 {
-            return None;
-        }
-        self.claims = None;
-        Some(expires_at)
+        let claims = self.claims.take_if(|claims| claims.has_expired(now.unix_ms))?;
+        claims.expires_at()
     }
 }
 

@@ -1,0 +1,123 @@
+//! A real HAProxy in front: the client it relays for is known, and what that client says of itself is not believed.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::support::{Client, Server};
+use super::{address, believing, connect_from, upgrade_with};
+
+/// A running HAProxy, ended with the value.
+struct HaProxy {
+    child: Child,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+impl HaProxy {
+    /// Relays to the server: the mode, and what its `server` line has besides.
+    fn start(server: &Server, mode: &str, options: &str) -> HaProxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let name = format!("ringcast-haproxy-{}-{}", std::process::id(), address.port());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("haproxy.cfg");
+        let configuration = format!(
+            "global\n  maxconn 100\ndefaults\n  timeout connect 20s\n  timeout client 60s\n  timeout server 60s\n\
+             listen entrance\n  {mode}\n  bind fd@0\n  server ringcast {} {options}\n",
+            server.address
+        );
+        fs::write(&file, configuration).unwrap();
+        // It inherits the listener, so that its port is free and clients may come at once.
+        let child = Command::new("haproxy")
+            .arg("-db")
+            .arg("-f")
+            .arg(&file)
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("haproxy is installed, as tests/run does it");
+        HaProxy {
+            child,
+            folder,
+            address,
+        }
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        // It may have ended by itself, which a test has noticed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Comes through the proxy with more header lines; where the client is from.
+#[track_caller]
+fn through(proxy: &HaProxy, lines: &str) -> (Client, SocketAddr) {
+    let mut client = connect_from("127.0.0.9", proxy.address);
+    let own = client.stream.local_addr().unwrap();
+    client.send_bytes(upgrade_with(lines).as_bytes());
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client.handshake();
+    (client, own)
+}
+
+#[test]
+fn haproxy_announces_its_clients_in_both_versions() {
+    for options in [
+        "send-proxy",
+        "send-proxy-v2",
+        "send-proxy-v2 proxy-v2-options crc32c",
+    ] {
+        let (server, told) = believing(|config| {
+            config.proxies.trusted = "127.0.0.1".parse().unwrap();
+            config.proxies.proxy_protocol = true;
+        });
+        let proxy = HaProxy::start(&server, "mode tcp", options);
+        let (_client, own) = through(&proxy, "X-Forwarded-For: 203.0.113.1\r\n");
+        assert_eq!(address(&told), own.to_string(), "{options}");
+
+        // A header that the client itself writes comes behind the proxy's own: no request begins like that.
+        let mut liar = connect_from("127.0.0.9", proxy.address);
+        liar.send_bytes(b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n");
+        liar.send_bytes(upgrade_with("").as_bytes());
+        assert!(liar.rest().starts_with("HTTP/1.1 400 "), "{options}");
+    }
+}
+
+#[test]
+fn haproxy_forwards_for_its_clients_whatever_they_say_themselves() {
+    let (server, told) = believing(|config| {
+        config.proxies.trusted = "127.0.0.1".parse().unwrap();
+        config.proxies.x_forwarded_for = true;
+    });
+    let proxy = HaProxy::start(&server, "mode http\n  option forwardfor", "");
+    for lines in [
+        "",
+        "X-Forwarded-For: 203.0.113.1\r\n",
+        "X-Forwarded-For: 203.0.113.1, 127.0.0.1\r\n",
+    ] {
+        let (_client, _) = through(&proxy, lines);
+        assert_eq!(address(&told), "127.0.0.9:0", "{lines}");
+    }
+}
+
+#[test]
+fn haproxy_that_is_not_trusted_is_the_client() {
+    let (server, told) = believing(|config| {
+        config.proxies.trusted = "192.0.2.1".parse().unwrap();
+        config.proxies.proxy_protocol = true;
+        config.proxies.x_forwarded_for = true;
+    });
+    let proxy = HaProxy::start(&server, "mode http\n  option forwardfor", "");
+    let (_client, _) = through(&proxy, "");
+    assert!(address(&told).starts_with("127.0.0.1:"));
+}

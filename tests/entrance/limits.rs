@@ -1,0 +1,192 @@
+//! How many may come in, both sides of each bound.
+
+use ringcast::config::Cores;
+use ringcast::config::limits::{AcceptExcess, Limit, MemoryMax};
+
+use super::support::{Client, Server, UPGRADE, eventually};
+use super::{PROXY, STRANGER, believing, from, upgrade_with};
+
+/// Asks for a WebSocket; the first line of the answer and the whole head.
+fn asked(mut client: Client) -> (Client, String) {
+    client.send_bytes(UPGRADE.as_bytes());
+    let head = client.read_head();
+    (client, head)
+}
+
+#[track_caller]
+fn let_in(client: Client) -> Client {
+    let (client, head) = asked(client);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client
+}
+
+/// The answer is this, says when to come again, and ends the connection.
+#[track_caller]
+fn refused(client: Client, status: &str) {
+    let (mut client, head) = asked(client);
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    assert!(head.contains("\r\nRetry-After: 5\r\n"), "{head}");
+    client.rest();
+}
+
+#[test]
+fn beyond_the_limit_of_the_server_connections_wait_until_one_leaves() {
+    let server = Server::start(|config| config.limits.connections_max = 3);
+    let mut inside: Vec<Client> = (0..3).map(|_| let_in(server.connect())).collect();
+    let mut fourth = server.connect();
+    fourth.send_bytes(UPGRADE.as_bytes());
+    eventually("it waits", || server.limit_hits(Limit::Connections) > 0);
+    assert_eq!(server.connections(), 3);
+    inside.pop();
+    assert!(fourth.read_head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(server.connections(), 3);
+}
+
+#[test]
+fn beyond_the_limit_of_the_server_connections_are_answered_503_if_so_configured() {
+    let server = Server::start(|config| {
+        config.limits.connections_max = 3;
+        config.accept_excess = AcceptExcess::Refuse;
+    });
+    let mut inside: Vec<Client> = (0..3).map(|_| let_in(server.connect())).collect();
+    for _ in 0..40 {
+        refused(server.connect(), "503");
+    }
+    assert_eq!(server.limit_hits(Limit::Connections), 40);
+    assert_eq!(server.connections(), 3);
+    inside.pop();
+    eventually("there is room", || server.connections() == 2);
+    let_in(server.connect());
+}
+
+#[test]
+fn no_core_ever_has_more_connections_than_it_may() {
+    let server = Server::start(|config| {
+        config.limits.connections_per_core_max = 5;
+        config.accept_excess = AcceptExcess::Refuse;
+    });
+    let address = server.address;
+    let answers: Vec<(Client, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    (0..10)
+                        .map(|_| asked(Client::connect(address)))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let inside = answers
+        .iter()
+        .filter(|(_, head)| head.starts_with("HTTP/1.1 101 "));
+    assert_eq!(inside.count(), 10);
+    assert_eq!(server.each(|core| &core.connections), [5, 5]);
+    assert_eq!(server.limit_hits(Limit::ConnectionsPerCore), 70);
+}
+
+#[test]
+fn one_address_has_as_many_connections_as_it_may_and_others_theirs() {
+    let server = Server::start(|config| config.limits.connections_per_address_max = 2);
+    let mut inside = vec![let_in(from(STRANGER, &server)), let_in(from(STRANGER, &server))];
+    refused(from(STRANGER, &server), "429");
+    refused(from(STRANGER, &server), "429");
+    assert_eq!(server.limit_hits(Limit::ConnectionsPerAddress), 2);
+    let_in(from("127.0.0.4", &server));
+    inside.pop();
+    eventually("one has left", || server.connections() == 1);
+    inside.push(let_in(from(STRANGER, &server)));
+    refused(from(STRANGER, &server), "429");
+    drop(inside);
+    server.settles_at(0, 0);
+}
+
+#[test]
+fn connections_that_a_proxy_brings_count_for_the_client_it_names() {
+    let (server, _told) = believing(|config| {
+        config.proxies.proxy_protocol = true;
+        config.limits.connections_per_address_max = 1;
+    });
+    let brought = |header: &str| {
+        let mut client = from(PROXY, &server);
+        client.send_bytes(header.as_bytes());
+        client
+    };
+    let header = "PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n";
+    let inside = let_in(brought(header));
+    // Refused at once, not when it asks.
+    assert!(brought(header).rest().starts_with("HTTP/1.1 429 "));
+    let_in(brought("PROXY TCP4 192.0.2.8 198.51.100.1 12345 443\r\n"));
+    // The proxy's own checks are nobody's.
+    let _checks = [
+        let_in(brought("PROXY UNKNOWN\r\n")),
+        let_in(brought("PROXY UNKNOWN\r\n")),
+    ];
+    drop(inside);
+    eventually("it has left", || server.connections() == 2);
+    let_in(brought(header));
+}
+
+#[test]
+fn requests_that_a_proxy_forwards_count_for_their_client() {
+    let (server, _told) = believing(|config| {
+        config.proxies.x_forwarded_for = true;
+        config.limits.connections_per_address_max = 1;
+    });
+    let forwarded = |ip: &str| {
+        let mut client = from(PROXY, &server);
+        client.send_bytes(upgrade_with(&format!("X-Forwarded-For: {ip}\r\n")).as_bytes());
+        let head = client.read_head();
+        (client, head)
+    };
+    let (inside, head) = forwarded("192.0.2.7");
+    assert!(head.starts_with("HTTP/1.1 101 "));
+    assert!(forwarded("192.0.2.7").1.starts_with("HTTP/1.1 429 "));
+    assert!(forwarded("203.0.113.1, 192.0.2.7").1.starts_with("HTTP/1.1 429 "));
+    assert!(forwarded("192.0.2.8").1.starts_with("HTTP/1.1 101 "));
+    drop(inside);
+    eventually("it has left", || server.connections() == 0);
+    assert!(forwarded("192.0.2.7").1.starts_with("HTTP/1.1 101 "));
+}
+
+#[test]
+fn who_comes_too_fast_waits_or_is_refused_as_configured() {
+    let start = |accepts_per_second_max, accept_excess| {
+        Server::start(|config| {
+            config.cores = Cores::Count(1);
+            config.limits.accepts_per_second_max = accepts_per_second_max;
+            config.accept_excess = accept_excess;
+        })
+    };
+    let server = start(1, AcceptExcess::Refuse);
+    let_in(server.connect());
+    refused(server.connect(), "503");
+    assert_eq!(server.limit_hits(Limit::AcceptRate), 1);
+    eventually("its turn has come", || {
+        asked(server.connect()).1.starts_with("HTTP/1.1 101 ")
+    });
+
+    let server = start(20, AcceptExcess::Wait);
+    let inside: Vec<Client> = (0..10).map(|_| let_in(server.connect())).collect();
+    assert!(server.limit_hits(Limit::AcceptRate) > 0);
+    assert_eq!(server.connections(), inside.len() as u64);
+}
+
+#[test]
+fn when_memory_is_short_nobody_new_comes_in() {
+    let server = Server::start(|config| config.limits.memory_bytes_max = MemoryMax::Bytes(1 << 20));
+    eventually("the memory in use has been looked at", || {
+        asked(server.connect()).1.starts_with("HTTP/1.1 503 ")
+    });
+    refused(server.connect(), "503");
+    assert!(server.limit_hits(Limit::Memory) > 0);
+
+    for enough in [MemoryMax::Bytes(1 << 40), MemoryMax::Auto, MemoryMax::Off] {
+        let server = Server::start(|config| config.limits.memory_bytes_max = enough);
+        let_in(server.connect()).handshake();
+    }
+}

@@ -1,0 +1,575 @@
+//! Keys that change, keys that are fetched, demands, and revocation: with the binary, real files, a real HTTP server
+//! for keys, and clients over TCP.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use ringcast::auth::{KeySet, SetOrigin, Tokens};
+use serde_json::{Value, json};
+use support::process::Process;
+use support::{Client, Received, eventually};
+
+/// A folder of its own for each test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "ringcast-tokens-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let file = self.0.join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays behind harms nothing.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The keys of `tests/data/jwt/jwks.json`, which jose made.
+fn jwk(algorithm: &str, member: &str) -> Value {
+    let vectors: Value = serde_json::from_str(include_str!("data/jwt/jwks.json")).unwrap();
+    let pairs = vectors["pairs"].as_array().unwrap();
+    pairs.iter().find(|pair| pair["alg"] == algorithm).unwrap()[member].clone()
+}
+
+fn set(keys: &[Value]) -> String {
+    json!({ "keys": keys }).to_string()
+}
+
+/// Who signs with the private key of that algorithm.
+fn signer(algorithm: &str) -> Tokens {
+    let set = KeySet::parse(&set(&[jwk(algorithm, "private_jwk")]), SetOrigin::Own).unwrap();
+    Tokens::default().with_set(set, None).unwrap()
+}
+
+fn sign(tokens: &Tokens, claims: &str) -> String {
+    tokens.sign(claims, None, now_ms()).unwrap()
+}
+
+fn now_ms() -> u64 {
+    ringcast::clock::Clock::begin().now().unix_ms
+}
+
+/// What `#authenticate` answers.
+fn authenticate(client: &mut Client, token: &str) -> Value {
+    let answer = client.call("#authenticate", &format!("\"{token}\""));
+    serde_json::from_str(&answer).unwrap()
+}
+
+fn is_taken(process: &Process, token: &str) -> bool {
+    authenticate(&mut process.client(), token)["data"]["isAuthenticated"] == true
+}
+
+/// The name and the message of the error with which a token is refused, and whether it is bad for good.
+#[track_caller]
+fn refusal(client: &mut Client, token: &str) -> (String, String, bool) {
+    let answer = authenticate(client, token);
+    let error = match &answer["error"] {
+        Value::Null => &answer["data"]["authError"],
+        error => error,
+    };
+    assert!(error.is_object(), "the token was taken: {answer}");
+    let text = |name: &str| error[name].as_str().unwrap().to_owned();
+    (text("name"), text("message"), error["isBadToken"] == true)
+}
+
+/// A request to the control plane; the status and the body.
+fn request(admin: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
+    let mut stream = std::net::TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
+    (head[9..12].parse().unwrap(), body)
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+fn revoke(process: &Process, what: &str) -> (u16, Value) {
+    request(process.admin, "POST", "/revoke", JSON, what)
+}
+
+const KEY: &str = "a key for the tests of tokens, long";
+
+// --- keys in files
+
+#[test]
+fn a_key_file_that_changes_is_read_at_sighup_and_a_bad_one_changes_nothing() {
+    let folder = Folder::new();
+    let file = folder.write("keys.json", &set(&[jwk("ES256", "public_jwk")]));
+    let process = Process::start(&[("RINGCAST_JWKS_FILE", &file)]);
+    let old = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
+    let new = sign(&signer("RS256"), r#"{"sub":"bob"}"#);
+    let mut connected = process.client();
+    assert_eq!(
+        authenticate(&mut connected, &old)["data"]["isAuthenticated"],
+        true
+    );
+    assert_eq!(
+        refusal(&mut process.client(), &new),
+        ("AuthTokenInvalidError".into(), "invalid signature".into(), true)
+    );
+
+    // Each of these is wrong in another way, and none takes the old key away.
+    for bad in [
+        "",
+        "{\"keys\":[]}",
+        "<html>",
+        &set(&[jwk("ES256", "public_jwk"), jwk("ES256", "public_jwk")]),
+    ] {
+        folder.write("keys.json", bad);
+        process.signal(Signal::SIGHUP);
+        process.logged("SIGHUP: nothing is reloaded");
+        assert!(is_taken(&process, &old) && !is_taken(&process, &new), "{bad}");
+    }
+
+    folder.write("keys.json", &set(&[jwk("RS256", "public_jwk")]));
+    process.signal(Signal::SIGHUP);
+    eventually("the new key is known", || is_taken(&process, &new));
+    eventually("the old key is forgotten", || !is_taken(&process, &old));
+    // Who came in by the old key stays.
+    connected.ping();
+}
+
+#[test]
+fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
+    let settings = [
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_AUTH_KEY_ID", "2026-11"),
+        ("RINGCAST_AUTH_ISSUER", "https://id.example/,https://old.example/"),
+        ("RINGCAST_AUTH_AUDIENCE", "chat"),
+        ("RINGCAST_AUTH_LEEWAY_SECONDS", "60"),
+    ];
+    let token = |more: &[&str], settings: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringcast"));
+        let output = command
+            .arg("token")
+            .args(more)
+            .envs(settings.iter().copied())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let process = Process::start(&settings);
+    let good = token(&["--claims", r#"{"sub":"ann"}"#], &settings);
+    assert!(
+        good.starts_with("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjIwMjYtMTEifQ."),
+        "{good}"
+    );
+    assert!(is_taken(&process, &good));
+    // The reference's tokens have no kid.
+    assert!(is_taken(
+        &process,
+        &token(
+            &["--claims", r#"{"iss":"https://old.example/","aud":["x","chat"]}"#],
+            &settings[..1]
+        )
+    ));
+    let mut client = process.client();
+    for (claims, settings, message) in [
+        ("{}", &settings[..1], "jwt audience invalid. expected: chat"),
+        (
+            r#"{"aud":"chat"}"#,
+            &settings[..1],
+            "jwt issuer invalid. expected: https://id.example/,https://old.example/",
+        ),
+        (
+            r#"{"aud":"Chat","iss":"https://id.example/"}"#,
+            &settings,
+            "jwt audience invalid. expected: chat",
+        ),
+        (
+            r#"{"iss":"https://id.example"}"#,
+            &settings,
+            "jwt issuer invalid. expected: https://id.example/,https://old.example/",
+        ),
+    ] {
+        let refused = refusal(&mut client, &token(&["--claims", claims], settings));
+        assert_eq!(
+            refused,
+            ("AuthTokenInvalidError".into(), message.into(), true),
+            "{claims}"
+        );
+        assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+    }
+    let mut renamed = settings;
+    renamed[1].1 = "2026-12";
+    let refused = refusal(&mut client, &token(&[], &renamed));
+    assert_eq!(
+        refused,
+        ("AuthTokenInvalidError".into(), "invalid signature".into(), true)
+    );
+    assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+
+    // Sixty seconds of grace, and no more.
+    let now = now_ms() / 1000;
+    let expired = |ago: u64| token(&["--claims", &format!(r#"{{"exp":{}}}"#, now - ago)], &settings);
+    assert!(is_taken(&process, &expired(5)));
+    assert_eq!(refusal(&mut client, &expired(61)).1, "jwt expired");
+}
+
+// --- keys that are fetched
+
+/// A server of keys that answers as it is told, and counts.
+struct KeyServer {
+    address: SocketAddr,
+    answer: Arc<RwLock<String>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl KeyServer {
+    fn start(keys: &[Value]) -> KeyServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (answer, asked) = (
+            Arc::new(RwLock::new(String::new())),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let server = KeyServer {
+            address,
+            answer: Arc::clone(&answer),
+            asked: Arc::clone(&asked),
+        };
+        server.answers(&good(keys));
+        // Ends with the process of the test.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read(&mut byte).unwrap_or(0) == 0 {
+                        break;
+                    }
+                    head.push(byte[0]);
+                }
+                // Whoever does not want all of a large answer goes.
+                let _ = stream.write_all(answer.read().unwrap().as_bytes());
+                asked.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        server
+    }
+
+    fn answers(&self, answer: &str) {
+        answer.clone_into(&mut self.answer.write().unwrap());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/keys?of=ringcast", self.address)
+    }
+}
+
+fn good(keys: &[Value]) -> String {
+    answer("200 OK", &set(keys))
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[test]
+fn keys_are_fetched_before_the_first_client_and_an_unknown_one_has_them_fetched_once_more() {
+    let keys = KeyServer::start(&[jwk("ES256", "public_jwk")]);
+    let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
+    assert_eq!(keys.asked(), 1);
+    let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
+    let new = sign(&signer("RS256"), r#"{"sub":"bob"}"#);
+    assert!(is_taken(&process, &token));
+
+    // The key changes. Many clients bring tokens by the new one: one fetch brings it, and none of them loses its token.
+    keys.answers(&good(&[jwk("RS256", "public_jwk"), jwk("HS256", "private_jwk")]));
+    let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+    for client in &mut clients {
+        assert_eq!(
+            refusal(client, &new),
+            ("AuthTokenInvalidError".into(), "invalid signature".into(), false)
+        );
+    }
+    eventually("the new key is fetched", || is_taken(&process, &new));
+    assert_eq!(keys.asked(), 2);
+    assert!(!is_taken(&process, &token));
+    // A secret that somebody publishes signs nothing.
+    assert!(!is_taken(
+        &process,
+        &sign(&signer("HS256"), r#"{"sub":"mallory"}"#)
+    ));
+    let mut admin = process.admin();
+    assert_eq!(admin.metric("ringcast_jwks_keys"), 1);
+    assert_eq!(admin.metric("ringcast_jwks_failures_total"), 0);
+}
+
+#[test]
+fn bad_answers_keep_the_keys_that_are_there() {
+    let keys = KeyServer::start(&[jwk("ES256", "public_jwk")]);
+    let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
+    let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
+    assert!(is_taken(&process, &token));
+    let elsewhere = KeyServer::start(&[jwk("RS256", "public_jwk")]);
+    let redirect = format!(
+        "HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
+        elsewhere.url()
+    );
+    let unknown = sign(&signer("RS256"), "{}");
+    let mut admin = process.admin();
+    for (nth, bad) in [redirect, answer("200 OK", "{\"keys\":[]}")].iter().enumerate() {
+        keys.answers(bad);
+        assert!(!is_taken(&process, &unknown));
+        eventually("the bad answer is counted", || {
+            admin.metric("ringcast_jwks_failures_total") == nth as u64 + 1
+        });
+        assert!(is_taken(&process, &token));
+    }
+    assert_eq!(elsewhere.asked(), 0);
+}
+
+#[test]
+fn a_start_goes_on_without_keys_that_cannot_be_fetched() {
+    let body = format!("{{\"keys\":[{}]}}", " ".repeat(256 * 1024));
+    for bad in [
+        answer("500 Internal Server Error", &set(&[jwk("ES256", "public_jwk")])),
+        answer("200 OK", "<html>"),
+        answer("200 OK", ""),
+        answer("200 OK", &body),
+        good(&[jwk("HS256", "private_jwk")]),
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
+        "no HTTP\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off".to_owned(),
+    ] {
+        let keys = KeyServer::start(&[]);
+        keys.answers(&bad);
+        let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
+        let start = &bad[..bad.len().min(60)];
+        assert_eq!(keys.asked(), 1, "{start}");
+        process.logged("starting without these keys");
+        assert_eq!(
+            process.admin().metric("ringcast_jwks_failures_total"),
+            1,
+            "{start}"
+        );
+        let (_, message, is_bad) = refusal(&mut process.client(), &sign(&signer("ES256"), "{}"));
+        assert_eq!(
+            (message.as_str(), is_bad),
+            ("invalid signature", false),
+            "{start}"
+        );
+    }
+}
+
+// --- revocation
+
+/// Clients with a token each; their handshakes are done with it.
+fn clients_of(process: &Process, token: &str, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|_| {
+            let mut client = process.client();
+            assert_eq!(authenticate(&mut client, token)["data"]["isAuthenticated"], true);
+            client.subscribe("hall");
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
+    let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY), ("RINGCAST_CORES", "4")]);
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let (ann, bob) = (
+        sign(&tokens, r#"{"sub":"ann"}"#),
+        sign(&tokens, r#"{"sub":"bob"}"#),
+    );
+    let mut of_ann = clients_of(&process, &ann, 100);
+    let mut of_bob = clients_of(&process, &bob, 100);
+    let mut admin = process.admin();
+    for core in 0..4 {
+        // The connections of both are on all of them.
+        assert!(admin.metric(&format!("ringcast_connections{{core=\"{core}\"}}")) > 40);
+    }
+
+    let (status, answer) = revoke(&process, r#"{"sub":"ann"}"#);
+    assert_eq!(
+        (status, &answer),
+        (200, &json!({"revoked": {"sub": "ann"}, "connections": 100}))
+    );
+    // The answer comes when all of that is done.
+    assert_eq!(admin.metric("ringcast_closes_total{reason=\"revoked\"}"), 100);
+    assert_eq!(admin.metric("ringcast_revocations"), 1);
+    for client in &mut of_ann {
+        assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+        assert_eq!(client.event(), Received::Close(Some(4032), "revoked".to_owned()));
+    }
+    of_bob[0].publish("hall", "1");
+    for client in &mut of_bob {
+        assert_eq!(client.publication("hall"), "1");
+    }
+
+    // The token opens nothing any more, on whichever core.
+    let revoked = || ("AuthTokenRevokedError".to_owned(), "jwt revoked".to_owned(), true);
+    for _ in 0..8 {
+        assert_eq!(refusal(&mut process.client(), &ann), revoked());
+    }
+    let mut client = process.connect();
+    client.upgrade();
+    client.send_text(&format!(
+        r##"{{"event":"#handshake","data":{{"authToken":"{ann}"}},"cid":1}}"##
+    ));
+    let answer: Value = serde_json::from_str(&client.message()).unwrap();
+    assert_eq!(answer["data"]["isAuthenticated"], false);
+    assert_eq!(answer["data"]["authError"]["name"], "AuthTokenRevokedError");
+    assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+    assert!(is_taken(&process, &bob));
+    // One that is issued later does.
+    let later = tokens.sign(r#"{"sub":"ann"}"#, None, now_ms() + 5000).unwrap();
+    assert!(is_taken(&process, &later));
+
+    let (status, list) = request(process.admin, "GET", "/revoked", "", "");
+    assert_eq!(
+        (status, &list["count"], &list["revoked"][0]["value"]),
+        (200, &json!(1), &json!("ann"))
+    );
+    assert_eq!(
+        request(process.admin, "DELETE", "/revoke", JSON, r#"{"sub":"ann"}"#).0,
+        200
+    );
+    assert_eq!(
+        request(process.admin, "DELETE", "/revoke", JSON, r#"{"sub":"ann"}"#).0,
+        404
+    );
+    assert!(is_taken(&process, &ann));
+}
+
+#[test]
+fn one_token_is_revoked_by_its_id() {
+    let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY)]);
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let [phone, laptop] =
+        ["phone", "laptop"].map(|id| sign(&tokens, &format!(r#"{{"sub":"ann","jti":"{id}"}}"#)));
+    let mut of_phone = clients_of(&process, &phone, 2);
+    let mut of_laptop = clients_of(&process, &laptop, 2);
+    assert_eq!(revoke(&process, r#"{"jti":"phone"}"#).1["connections"], 2);
+    for client in &mut of_phone {
+        assert_eq!(client.close_frame().0, Some(4032));
+    }
+    for client in &mut of_laptop {
+        client.ping();
+    }
+    assert!(!is_taken(&process, &phone) && is_taken(&process, &laptop));
+}
+
+#[test]
+fn what_is_revoked_outlives_the_process_and_a_reload() {
+    let folder = Folder::new();
+    let file = folder.0.join("revoked").to_str().unwrap().to_owned();
+    let settings = [
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_REVOCATIONS_FILE", file.as_str()),
+        ("RINGCAST_REVOCATIONS_MAX", "2"),
+    ];
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let [ann, bob] = ["ann", "bob"].map(|user| sign(&tokens, &format!(r#"{{"sub":"{user}"}}"#)));
+    let mut process = Process::start(&settings);
+    assert_eq!(revoke(&process, r#"{"sub":"ann"}"#).0, 200);
+    assert_eq!(revoke(&process, r#"{"sub":"bob"}"#).0, 200);
+    process.signal(Signal::SIGHUP);
+    process.logged("SIGHUP: reloaded");
+    assert!(!is_taken(&process, &ann) && !is_taken(&process, &bob));
+    // There is room for two; the same again is not a third.
+    assert_eq!(revoke(&process, r#"{"sub":"bob"}"#).0, 200);
+    let (status, answer) = revoke(&process, r#"{"sub":"eve"}"#);
+    assert_eq!(status, 507, "{answer}");
+    assert_eq!(process.admin().metric("ringcast_revocations_refused_total"), 1);
+    assert_eq!(
+        request(process.admin, "DELETE", "/revoke", JSON, r#"{"sub":"bob"}"#).0,
+        200
+    );
+    process.signal(Signal::SIGTERM);
+    process.exit_code();
+
+    let process = Process::start(&settings);
+    assert!(!is_taken(&process, &ann) && is_taken(&process, &bob));
+    assert_eq!(process.admin().metric("ringcast_revocations"), 1);
+}
+
+#[test]
+fn no_page_that_an_operator_looks_at_can_revoke() {
+    let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY)]);
+    let what = r#"{"sub":"ann"}"#;
+    for (headers, status) in [
+        ("", 415),
+        ("Content-Type: text/plain\r\n", 415),
+        (
+            "Content-Type: application/json\r\nOrigin: http://evil.example\r\n",
+            403,
+        ),
+        (
+            "Content-Type: application/json\r\nSec-Fetch-Site: cross-site\r\n",
+            403,
+        ),
+        (JSON, 200),
+    ] {
+        assert_eq!(
+            request(process.admin, "POST", "/revoke", headers, what).0,
+            status,
+            "{headers}"
+        );
+    }
+    for bad in ["", "{}", "[]", r#"{"sub":"ann","jti":"x"}"#, r#"{"sub":null}"#] {
+        assert_eq!(revoke(&process, bad).0, 400, "{bad}");
+    }
+    assert_eq!(
+        revoke(&process, &format!(r#"{{"sub":"{}"}}"#, "x".repeat(5000))).0,
+        413
+    );
+    assert_eq!(request(process.admin, "GET", "/revoke", "", "").0, 405);
+    assert_eq!(process.admin().metric("ringcast_revocations"), 1);
+}
+
+#[test]
+fn a_server_without_a_key_says_so_at_length() {
+    let process = Process::start(&[]);
+    process.logged("RINGCAST_AUTH_KEY=$(openssl rand -base64 48)");
+}
