@@ -308,7 +308,10 @@ fn garbage_harms_nobody() {
     for (index, bytes) in cases.iter().enumerate() {
         let mut client = world.server.connect();
         client.send_bytes(bytes);
-        client.send_fin();
+        // What can be no TLS, whatever follows, is answered at once.
+        if ![0, 2].contains(&index) {
+            client.send_fin();
+        }
         // An alert, a server's hello or nothing; and then the end.
         let mut answer = Vec::new();
         client.stream.read_to_end(&mut answer).unwrap();

@@ -82,9 +82,10 @@ impl<A: App> Core<A> {
             None => return self.close(id, CloseReason::TlsFailed),
         };
         if let Some(connection) = self.connections.get_mut(id) {
-            let tls = connection.stream.begin_tls(tls);
-            tls.take_first(hello);
-            self.attend_to_tls(id);
+            match connection.stream.begin_tls(tls).take_first(hello) {
+                None => self.attend_to_tls(id),
+                Some(broken) => self.end_of_tls(id, broken),
+            }
         }
     }
 

@@ -122,11 +122,12 @@ impl Tls {
         })
     }
 
-    /// Takes the first bytes, which were read before it was known that they are TLS.
-    pub(crate) fn take_first(&mut self, bytes: &[u8]) {
+    /// Takes the first bytes, which were read before it was known that they are TLS; why it ends at once, if it does.
+    pub(crate) fn take_first(&mut self, bytes: &[u8]) -> Option<Broken> {
         let mut records = bytes.to_vec();
         // Nobody can encrypt yet: a handshake takes at least one answer of ours.
         self.take_in(&mut records, &mut []);
+        self.take_broken()
     }
 
     /// As [`super::stream::Stream::read`].
@@ -137,19 +138,12 @@ impl Tls {
         room: &mut [u8],
         records: &mut Vec<u8>,
     ) -> io::Result<Arrival> {
-        match std::mem::replace(&mut self.state, State::Told) {
-            State::Alive => self.state = State::Alive,
-            State::PeerClosed => {
-                self.state = State::PeerClosed;
-                return Ok(Arrival::End);
-            }
-            State::Broken(error) => {
-                debug!("TLS ends: {error}");
-                return Ok(Arrival::Broken(Broken {
-                    failure: Failure::of(&error),
-                    in_handshake: self.connection.is_handshaking(),
-                }));
-            }
+        if let Some(broken) = self.take_broken() {
+            return Ok(Arrival::Broken(broken));
+        }
+        match self.state {
+            State::Alive | State::Broken(_) => {}
+            State::PeerClosed => return Ok(Arrival::End),
             State::Told => return discard(socket, wire_max, room),
         }
         let before = self.incoming.len();
@@ -198,8 +192,9 @@ impl Tls {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                     self.state = State::PeerClosed;
-                    self.incoming = Vec::new();
-                    return filled;
+                    // What follows is not looked at (RFC 8446 section 6.1).
+                    at = records.len();
+                    break;
                 }
                 // More has to come. (Early data are off, and there are no more states.)
                 Ok(_) => is_over = true,
@@ -226,6 +221,20 @@ impl Tls {
             self.incoming = Vec::new();
         }
         filled
+    }
+
+    /// Why TLS ends here, once.
+    fn take_broken(&mut self) -> Option<Broken> {
+        let State::Broken(error) = &self.state else {
+            return None;
+        };
+        debug!("TLS ends: {error}");
+        let broken = Broken {
+            failure: Failure::of(error),
+            in_handshake: self.connection.is_handshaking(),
+        };
+        self.state = State::Told;
+        Some(broken)
     }
 
     /// The peer cannot be understood any more: collects the alert that tells it so.
