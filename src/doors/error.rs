@@ -21,6 +21,8 @@ pub enum DoorsError {
     Desk(io::Error),
     /// A rule's pattern is none.
     Rules(RuleFault),
+    /// `jwks_url` is set or not, other than at the start.
+    KeysFetched,
     /// The file of revocations is not right.
     Revocations(RevocationsError),
 }
@@ -35,6 +37,9 @@ impl fmt::Display for DoorsError {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
             DoorsError::Rules(fault) => fault.fmt(formatter),
+            DoorsError::KeysFetched => formatter.write_str(
+                "jwks_url has been set, or is not set any more, since the start: that needs a restart",
+            ),
             DoorsError::Revocations(error) => error.fmt(formatter),
         }
     }

@@ -130,6 +130,10 @@ impl Doors {
         let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;
         match before {
             Some(before) => {
+                // With the own key gone and the others not fetched, every client would lose its token.
+                if config.jwks_url.is_some() != before.tokens.wanted().is_some() {
+                    return Err(DoorsError::KeysFetched);
+                }
                 tokens = tokens.with_revocations(before.tokens.revocations().clone());
                 // Whether keys are fetched is settled at the start.
                 if let Some(wanted) = before.tokens.wanted() {
@@ -279,5 +283,37 @@ mod tests {
         let random = second.reopen(&Config::default()).unwrap();
         assert!(matches!(random.keys, KeySource::Random(_)));
         assert!(random.tokens.verify(&token, 0).is_err());
+    }
+
+    #[test]
+    fn what_is_fetched_and_revoked_survives_a_reload_and_fetching_begins_at_a_start() {
+        let fetching = Config {
+            jwks_url: Some("https://id.example/".to_owned()),
+            ..with_key("one")
+        };
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/jwks.json")).unwrap();
+        let pair = &vectors["pairs"][6];
+        let set = serde_json::json!({ "keys": [pair["public_jwk"]] }).to_string();
+        let set = KeySet::parse(&set, crate::auth::SetOrigin::Fetched).unwrap();
+        let mut revocations = Revocations::default();
+        let what = crate::auth::Revoked::parse(r#"{"sub":"bob"}"#).unwrap();
+        revocations
+            .insert(&crate::auth::Revocation::new(what, 5, 10))
+            .unwrap();
+        let doors = Doors::open(&fetching)
+            .unwrap()
+            .with_fetched(Arc::new(set))
+            .with_revocations(revocations)
+            .reopen(&fetching)
+            .unwrap();
+        assert!(doors.tokens.verify(pair["token"].as_str().unwrap(), 0).is_ok());
+        assert_eq!(doors.tokens.revocations().len(), 1);
+        assert!(matches!(
+            doors.reopen(&with_key("one")),
+            Err(DoorsError::KeysFetched)
+        ));
+        let without = Doors::open(&with_key("one")).unwrap();
+        assert!(matches!(without.reopen(&fetching), Err(DoorsError::KeysFetched)));
     }
 }
