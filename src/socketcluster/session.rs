@@ -217,9 +217,6 @@ impl Session {
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
             Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
         };
-        if result.is_ok() {
-            self.keep_to_rules(env, decisions);
-        }
         self.end_message(was_authenticated, result, env, decisions)
     }
 
@@ -249,9 +246,6 @@ impl Session {
             env,
             decisions,
         );
-        if result.is_ok() {
-            self.keep_to_rules(env, decisions);
-        }
         self.end_message(was_authenticated, result, env, decisions)
     }
 
@@ -414,7 +408,8 @@ impl Session {
         self.carry_out_orders(answer, env, decisions)
     }
 
-    /// Lets what was held back follow the answers of a message; of a closed connection, only its publications.
+    /// Follows a change of who the client is, and lets what was held back follow the answers of a message; of a closed
+    /// connection, only its publications.
     fn end_message<A: App>(
         &mut self,
         was_authenticated: bool,
@@ -422,6 +417,9 @@ impl Session {
         env: &Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        if result.is_ok() {
+            self.keep_to_rules(env, decisions);
+        }
         match result {
             Ok(()) => decisions.push_held(),
             Err(_) => decisions.push_held_publications(),

@@ -73,9 +73,6 @@ impl Session {
             if !env.settings.allow_anonymous {
                 result = result.and_then(|()| self.watched_for(env.now, decisions));
             }
-            if result.is_ok() {
-                self.keep_to_rules(env, decisions);
-            }
             self.end_message(was_authenticated, result, env, decisions)
         }
     }
