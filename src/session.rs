@@ -167,9 +167,9 @@ impl Session {
     }
 
     /// The rules may be others: has the subscriptions looked at again.
-    pub fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
         match self {
-            Session::SocketCluster(session) => session.keep_to_rules(env, decisions),
+            Session::SocketCluster(session) => session.look_again(env, decisions),
             Session::Echo(_) => {}
         }
     }

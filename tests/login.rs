@@ -597,25 +597,57 @@ fn a_client_that_never_says_who_it_is_is_closed() {
 }
 
 #[test]
-fn whether_all_are_served_follows_from_the_address_unless_it_is_said() {
-    for (listen, setting, expected) in [
-        ("127.0.0.1:0", Anonymous::Auto, true),
-        ("127.9.9.9:0", Anonymous::Auto, true),
-        ("[::1]:0", Anonymous::Auto, true),
-        ("0.0.0.0:0", Anonymous::Auto, false),
-        ("[::]:0", Anonymous::Auto, false),
-        ("[::ffff:127.0.0.1]:0", Anonymous::Auto, false),
-        ("192.0.2.1:0", Anonymous::Auto, false),
-        ("0.0.0.0:0", Anonymous::On, true),
-        ("127.0.0.1:0", Anonymous::Off, false),
+fn a_proxy_that_is_trusted_says_whether_the_client_came_by_https() {
+    let folder = Folder::new();
+    for (trusted, header_lines, is_secure) in [
+        ("127.0.0.1", "X-Forwarded-Proto: https\r\n", true),
+        (
+            "127.0.0.1",
+            "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n",
+            true,
+        ),
+        ("127.0.0.1", "X-Forwarded-Proto: http\r\n", false),
+        ("127.0.0.1", "", false),
+        ("192.0.2.1", "X-Forwarded-Proto: https\r\n", false),
     ] {
-        let config = Config {
-            listen: listen.parse().unwrap(),
-            allow_anonymous: setting,
-            ..Config::default()
-        };
-        assert_eq!(config.serves_anonymous(), expected, "{listen}");
+        let server = start(&folder, |config| {
+            config.proxies.trusted = trusted.parse().unwrap();
+            config.proxies.x_forwarded_for = true;
+        });
+        let answer = ask(server.address, &post("/login", header_lines, JSON));
+        let cookie = header(&answer, "Set-Cookie").unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), is_secure, "{header_lines}");
+        // Then a page that was loaded without it is another site's.
+        let token = token(server.address);
+        let headers = format!("Host: test\r\n{header_lines}Cookie: ringcast={token}");
+        assert!(is_authenticated(&server, &headers));
+        assert!(is_authenticated(
+            &server,
+            &format!("{headers}\r\nOrigin: https://test")
+        ));
+        let headers = format!("{headers}\r\nOrigin: http://test");
+        assert_eq!(is_authenticated(&server, &headers), !is_secure, "{header_lines}");
     }
+}
+
+#[test]
+fn back_off_is_for_the_client_that_a_proxy_names_and_for_nobody_else() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| {
+        config.limits.login_failures_max = 1;
+        config.proxies.trusted = "127.0.0.1".parse().unwrap();
+        config.proxies.x_forwarded_for = true;
+    });
+    let attempt = |client: &str, user: &str| {
+        let headers = format!("X-Forwarded-For: 203.0.113.1, {client}\r\n");
+        let body = format!(r#"{{"user":"{user}","pw":"dddd"}}"#);
+        ask(server.address, &post("/login", &headers, &body))
+    };
+    eventually("patience with one client ends", || {
+        status(&attempt("192.0.2.7", "x")) == "429"
+    });
+    assert_eq!(status(&attempt("192.0.2.8", "y")), "401");
+    assert_eq!(status(&attempt("192.0.2.7", "z")), "429");
 }
 
 #[test]

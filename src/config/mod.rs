@@ -271,6 +271,14 @@ impl Config {
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
         }
+        if doubts.contains(&Doubt::RandomKey)
+            && self.password_file.is_none()
+            && self.jwks_file.is_none()
+            && self.jwks_url.is_none()
+            && !self.serves_anonymous()
+        {
+            doubts.push(Doubt::NobodyComesIn);
+        }
         if let Some(url) = &self.jwks_url
             && jwks::is_forgeable(url)
         {
@@ -409,6 +417,8 @@ pub enum Doubt {
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
+    /// Only the authenticated are served, and nothing here lets anybody become it.
+    NobodyComesIn,
     /// Keys are fetched without TLS from another machine.
     KeysUnprotected,
     /// Revocations end before the tokens that they are about.
@@ -456,6 +466,9 @@ impl fmt::Display for Doubt {
             ),
             Doubt::PlainBesideClientAuth => formatter.write_str(
                 "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
+            ),
+            Doubt::NobodyComesIn => formatter.write_str(
+                "allow_anonymous: only authenticated clients are served, and without auth_key, key files or password_file there are none: set one of them, or allow_anonymous = on",
             ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
@@ -716,6 +729,45 @@ mod tests {
     }
 
     #[test]
+    fn logins_need_a_key_that_signs_and_fields_of_their_own() {
+        let mut config = Config {
+            auth_public_key_file: Some("public.pem".into()),
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+        config.password_file = Some("passwords".into());
+        assert_eq!(config.check(), Err(Conflict::LoginWithoutKey));
+        config.auth_private_key_file = Some("private.pem".into());
+        assert_eq!(config.check(), Ok(()));
+        config.login_password_fields.push("user".to_owned());
+        assert_eq!(config.check(), Err(Conflict::SameField("user".to_owned())));
+    }
+
+    #[test]
+    fn all_are_served_by_themselves_only_where_nobody_can_come_from_outside() {
+        for (listen, tls_listen, setting, expected) in [
+            ("127.0.0.1:0", None, Anonymous::Auto, true),
+            ("127.9.9.9:0", None, Anonymous::Auto, true),
+            ("[::1]:0", Some("127.0.0.1:1"), Anonymous::Auto, true),
+            ("127.0.0.1:0", Some("0.0.0.0:8443"), Anonymous::Auto, false),
+            ("0.0.0.0:0", None, Anonymous::Auto, false),
+            ("[::]:0", None, Anonymous::Auto, false),
+            ("[::ffff:127.0.0.1]:0", None, Anonymous::Auto, false),
+            ("192.0.2.1:0", None, Anonymous::Auto, false),
+            ("0.0.0.0:0", None, Anonymous::On, true),
+            ("127.0.0.1:0", None, Anonymous::Off, false),
+        ] {
+            let mut config = Config {
+                listen: listen.parse().unwrap(),
+                allow_anonymous: setting,
+                ..Config::default()
+            };
+            config.tls.listen = tls_listen.map(|address| address.parse().unwrap());
+            assert_eq!(config.serves_anonymous(), expected, "{listen} {tls_listen:?}");
+        }
+    }
+
+    #[test]
     fn a_doubt_begins_where_clients_would_suffer() {
         let quiet = Config {
             auth_key: Some(Secret::new([1; 32])),
@@ -767,6 +819,13 @@ mod tests {
         ));
 
         assert_eq!(Config::default().doubts(&[0]), [Doubt::RandomKey]);
+        let mut closed = Config {
+            listen: "0.0.0.0:8000".parse().unwrap(),
+            ..Config::default()
+        };
+        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey, Doubt::NobodyComesIn]);
+        closed.password_file = Some("passwords".into());
+        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey]);
         let short = Config {
             auth_key: Some(Secret::new([1; 31])),
             ..Config::default()

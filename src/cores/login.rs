@@ -61,11 +61,10 @@ impl<A: App> Core<A> {
     ) -> Result<Input, Refusal> {
         request.require_host()?;
         let origin = request.joined_header("origin");
-        let is_under_tls = self.is_under_tls(id);
-        let is_trusted = self.honours_cookies(request, origin.as_deref(), is_under_tls);
+        let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
+        let is_trusted = self.honours_cookies(request, origin.as_deref(), is_https);
         // A page that was loaded by HTTPS sends its requests by it, whatever ends it before they come here.
-        let is_secure =
-            is_under_tls || origin.is_some_and(|origin| is_trusted && origin.starts_with("https://"));
+        let is_secure = is_https || origin.is_some_and(|origin| is_trusted && origin.starts_with("https://"));
         let cookie = &self.counter.cookie;
         match self.counter.account.step(page, request, body, is_trusted, cookie) {
             Step::Incomplete { tell } => {
@@ -104,6 +103,7 @@ impl<A: App> Core<A> {
     /// add it (cross-site WebSocket hijacking). A bad one is as none.
     pub(super) fn shown_by_cookie(
         &self,
+        id: ConnectionId,
         request: &Request<'_>,
         verdict: origins::Verdict,
     ) -> Option<Box<Claims>> {
@@ -111,6 +111,13 @@ impl<A: App> Core<A> {
             return None;
         }
         let token = cookie::find(request, &self.counter.cookie)?;
+        if self.proxy_says_https(id, request) {
+            // What was judged is whether the page's host is this one. Its scheme has to be the same as well.
+            let origin = request.joined_header("origin");
+            if !self.honours_cookies(request, origin.as_deref(), true) {
+                return None;
+            }
+        }
         self.verified(token).map(Box::new)
     }
 
@@ -262,6 +269,21 @@ impl<A: App> Core<A> {
             self.connections
                 .send_head(id, |bytes| bytes.extend_from_slice(account::CONTINUE));
         }
+    }
+
+    /// Whether a proxy that is trusted to say whom a request is from says that it came to it by HTTPS. Asks the system
+    /// who the peer is, since the connection has its client's address by now.
+    fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
+        let proxies = &self.lent.doors.proxies;
+        let says_so = || {
+            let scheme = request.single_header("x-forwarded-proto");
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
+        };
+        let peer = || {
+            let peer = self.connections.get(id)?.stream.socket.peer_addr().ok()?;
+            Some(ClientAddress::from(peer))
+        };
+        proxies.x_forwarded_for && says_so() && peer().is_some_and(|peer| proxies.trusted.contain(&peer))
     }
 
     fn honours_cookies(&self, request: &Request<'_>, origin: Option<&str>, is_secure: bool) -> bool {

@@ -252,7 +252,7 @@ impl<A: App> Core<A> {
             list: &doors.allowed_origins,
         };
         let verdict = accepted.check_origin(origins, self.is_under_tls(id))?;
-        let shown = self.shown_by_cookie(request, verdict);
+        let shown = self.shown_by_cookie(id, request, verdict);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };

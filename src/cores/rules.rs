@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
             let mut decisions = std::mem::take(&mut self.decisions);
             decisions.clear();
             let env = self.lent.environment(self.now, id);
-            open.session.keep_to_rules(&env, &mut decisions);
+            open.session.look_again(&env, &mut decisions);
             let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
             self.carry_out(id, Stalled::new(decisions, Ok(())));
             if sooner {

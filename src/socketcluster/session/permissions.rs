@@ -38,9 +38,19 @@ impl Session {
 
     /// Has the subscriptions looked at again if the client or the rules are others than at the last time.
     #[inline]
-    pub fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
         if env.doors.rules.enforces() {
             self.keep_to(&env.doors.rules, env, decisions);
+        }
+    }
+
+    /// The rules may be others: has the subscriptions looked at again.
+    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+        let was_authenticated = self.claims.is_some();
+        self.keep_to_rules(env, decisions);
+        if !env.settings.allow_anonymous {
+            // What has expired is found by the way.
+            self.watch(was_authenticated, env, decisions);
         }
     }
 
