@@ -638,16 +638,20 @@ fn back_off_is_for_the_client_that_a_proxy_names_and_for_nobody_else() {
         config.proxies.trusted = "127.0.0.1".parse().unwrap();
         config.proxies.x_forwarded_for = true;
     });
-    let attempt = |client: &str, user: &str| {
-        let headers = format!("X-Forwarded-For: 203.0.113.1, {client}\r\n");
-        let body = format!(r#"{{"user":"{user}","pw":"dddd"}}"#);
-        ask(server.address, &post("/login", &headers, &body))
+    // What a client writes to the left of its own address changes nothing.
+    let mut claimed = 0_u32;
+    let mut attempt = |client: &str| {
+        claimed += 1;
+        let headers = format!("X-Forwarded-For: 203.0.113.{claimed}, {client}\r\n");
+        ask(
+            server.address,
+            &post("/login", &headers, &JSON.replace("cccc", "dddd")),
+        )
     };
     eventually("patience with one client ends", || {
-        status(&attempt("192.0.2.7", "x")) == "429"
+        status(&attempt("192.0.2.7")) == "429"
     });
-    assert_eq!(status(&attempt("192.0.2.8", "y")), "401");
-    assert_eq!(status(&attempt("192.0.2.7", "z")), "429");
+    assert_eq!(status(&attempt("192.0.2.8")), "401");
 }
 
 #[test]
