@@ -291,7 +291,7 @@ impl Jwk<'_> {
         signs: bool,
     ) -> Result<(VerifyingKeys, Option<SigningKey>), Unused> {
         let secret = bytes(self.k.as_ref(), "its k is not base64url")?;
-        let asked = only.map_or(Family::Secret.algorithms().to_vec(), |only| vec![only]);
+        let asked = only.map_or_else(|| Family::Secret.algorithms().to_vec(), |only| vec![only]);
         let algorithms: Vec<Algorithm> = asked
             .into_iter()
             .filter(|algorithm| {
@@ -315,7 +315,7 @@ impl Jwk<'_> {
         only: Option<Algorithm>,
         signs: bool,
     ) -> Result<(VerifyingKeys, Option<SigningKey>), Unused> {
-        let algorithms = only.map_or(Family::Rsa.algorithms().to_vec(), |only| vec![only]);
+        let algorithms = only.map_or_else(|| Family::Rsa.algorithms().to_vec(), |only| vec![only]);
         let number = |text: &Option<Cow<'_, str>>, fault| Ok(without_zeros(bytes(text.as_ref(), fault)?));
         let public_key = PublicKeyComponents {
             n: number(&self.n, "its n is not base64url")?,

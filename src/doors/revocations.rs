@@ -114,7 +114,7 @@ impl RevocationsFile {
             .sync_all()?;
         fs::rename(&new, &self.0)?;
         let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 }
 
