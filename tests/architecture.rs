@@ -73,7 +73,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "control",
-            &["config", "metrics", "clock", "log", "cores", "doors", "login"][..],
+            &[
+                "auth", "config", "metrics", "clock", "log", "cores", "doors", "login",
+            ][..],
         ),
         (
             "server",

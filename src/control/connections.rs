@@ -2,16 +2,19 @@
 //!
 //! All cores are asked at once. One that does not answer within [`PATIENCE`] is named in `unanswered`, and nobody waits
 //! for it any longer.
+//!
+//! Answers come through channels that are looked into now and then: a core must never wake this thread's runtime. It
+//! would write to the number of the runtime's descriptor, and in its own table that may be a client.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use crate::cores::account::Account;
@@ -63,9 +66,9 @@ async fn ask<T: Send + 'static>(
         .cores
         .iter()
         .map(|core| {
-            let (give, answer) = oneshot::channel();
+            let (give, answer) = bounded(1);
             let question = question(Answer::new(move |value| {
-                // Who asked may have lost patience.
+                // There is room for the one answer; who asked may have lost patience.
                 let _ = give.send(value);
             }));
             core.ask(question).is_ok().then_some(answer)
@@ -74,7 +77,7 @@ async fn ask<T: Send + 'static>(
     let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
     for (core, answer) in asked.into_iter().enumerate() {
         let answer = match answer {
-            Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+            Some(answer) => received(&answer, deadline).await,
             None => None,
         };
         match answer {
@@ -84,6 +87,21 @@ async fn ask<T: Send + 'static>(
     }
     (answers, unanswered)
 }
+
+/// What a core says before the deadline.
+async fn received<T>(answer: &Receiver<T>, deadline: Instant) -> Option<T> {
+    loop {
+        match answer.try_recv() {
+            Ok(answer) => return Some(answer),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if Instant::now() >= deadline => return None,
+            Err(TryRecvError::Empty) => sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// How often an answer is looked for: an operator does not notice it.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The rows of all cores, each with the index of its core.
 fn told_by<T>(answers: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
