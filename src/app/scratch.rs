@@ -93,6 +93,12 @@ impl Scratch {
         }
     }
 
+    /// Whether there is anything to take.
+    #[inline]
+    pub fn has_hits(&self) -> bool {
+        self.hits != Hits::default()
+    }
+
     /// The limits met since the last call.
     pub fn take_hits(&mut self) -> Hits {
         std::mem::take(&mut self.hits)

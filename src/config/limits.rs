@@ -58,7 +58,8 @@ pub struct Limits {
     pub rate_grace: Duration,
     /// Longest time without a message in either direction, heartbeats aside; zero for any time.
     pub idle_timeout: Duration,
-    /// Most bytes of a channel's name that a client subscribes or publishes to. The reference has no bound.
+    /// Most bytes of a channel's name that a client subscribes or publishes to. The reference has no bound; names of ten
+    /// thousand bytes are known to be used.
     pub channel_name_bytes_max: u32,
     /// Most calls of one client's that the application may owe an answer. The reference has no bound.
     pub client_calls_max: u32,
@@ -106,7 +107,7 @@ impl Default for Limits {
             rate_burst: Duration::from_secs(1),
             rate_grace: Duration::from_secs(10),
             idle_timeout: Duration::ZERO,
-            channel_name_bytes_max: 1024,
+            channel_name_bytes_max: 65_536,
             client_calls_max: 10_000,
             logins_waiting_max: 64,
             login_failures_max: 5,

@@ -17,7 +17,7 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::http::{Refusal, Request, request};
-use crate::session::{Hits, Session};
+use crate::session::Session;
 use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
@@ -390,28 +390,38 @@ impl<A: App> Core<A> {
     }
 
     /// Counts the limits that a session has met, and its heartbeats.
+    #[inline]
     pub(super) fn count_hits(&mut self, id: ConnectionId) {
+        if self.lent.scratch.has_hits() {
+            self.count_what_was_hit(id);
+        }
+    }
+
+    #[cold]
+    fn count_what_was_hit(&mut self, id: ConnectionId) {
         let hits = self.lent.scratch.take_hits();
-        if hits != Hits::default() {
-            if let Some(connection) = self.connections.get_mut(id)
-                && let Some(meter) = &mut connection.meter
-            {
-                meter.count_heartbeats(hits.heartbeats);
-                // The array itself has been counted as a message.
-                let packets = hits.packets_of_arrays;
-                meter.charge_messages(packets, &self.measures, self.now.uptime);
-            }
-            self.metrics.limit_hits[Limit::ChannelNameBytes.index()].add(hits.channel_name_bytes);
-            self.metrics.limit_hits[Limit::ClientCalls.index()].add(hits.client_calls);
-            self.metrics.limit_hits[Limit::JsonDepth.index()].add(hits.json_depth);
-            self.metrics.limit_hits[Limit::CallsPerConnection.index()].add(hits.calls);
-            self.metrics.limit_hits[Limit::AckTime.index()].add(hits.ack_time);
-            self.metrics.limit_hits[Limit::Anonymous.index()].add(hits.anonymous);
-            self.metrics.limit_hits[Limit::LoginsPerConnection.index()].add(hits.logins);
-            self.metrics.limit_hits[Limit::LoginBodyBytes.index()].add(hits.login_data);
-            if hits.rules {
-                self.count_rule_hits();
-            }
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(meter) = &mut connection.meter
+        {
+            meter.count_heartbeats(hits.heartbeats);
+            // The array itself has been counted as a message.
+            let packets = hits.packets_of_arrays;
+            meter.charge_messages(packets, &self.measures, self.now.uptime);
+        }
+        for (limit, count) in [
+            (Limit::ChannelNameBytes, hits.channel_name_bytes),
+            (Limit::ClientCalls, hits.client_calls),
+            (Limit::JsonDepth, hits.json_depth),
+            (Limit::CallsPerConnection, hits.calls),
+            (Limit::AckTime, hits.ack_time),
+            (Limit::Anonymous, hits.anonymous),
+            (Limit::LoginsPerConnection, hits.logins),
+            (Limit::LoginBodyBytes, hits.login_data),
+        ] {
+            self.metrics.limit_hits[limit.index()].add(count);
+        }
+        if hits.rules {
+            self.count_rule_hits();
         }
     }
 

@@ -104,7 +104,7 @@ impl Default for Settings {
             ack_timeout: Duration::from_secs(10),
             calls_max: 1000,
             client_calls_max: 10_000,
-            channel_name_bytes_max: 1024,
+            channel_name_bytes_max: 65_536,
             allow_client_publish: true,
             auth_default_expiry: Duration::from_secs(86_400),
             allow_anonymous: true,
