@@ -56,8 +56,11 @@ impl File {
         file
     }
 
+    /// At once: a server that reads meanwhile sees the old text or the new one.
     fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).unwrap();
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
     }
 
     fn name(&self) -> &str {

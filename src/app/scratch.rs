@@ -25,6 +25,8 @@ pub struct Scratch {
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
+    /// Checks of tokens for the connection whose turn it is.
+    verifications: u32,
     /// Whether what is sent to the client goes out as one array.
     pub(crate) in_batch: bool,
     /// The call id of the call that is being answered; empty if none is.
@@ -91,6 +93,23 @@ impl Scratch {
             post: Some(post),
             ..Scratch::default()
         }
+    }
+
+    /// Begins to count checks of tokens anew: a connection has its turn.
+    pub(crate) fn begin_verifications(&mut self) {
+        self.verifications = 0;
+    }
+
+    /// Counts a check of a token, and returns how many there have been for this connection in this turn.
+    pub(crate) fn count_verification(&mut self) -> u32 {
+        self.verifications += 1;
+        self.verifications
+    }
+
+    /// How many there have been.
+    #[inline]
+    pub(crate) fn verifications(&self) -> u32 {
+        self.verifications
     }
 
     /// Whether there is anything to take.

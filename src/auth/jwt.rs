@@ -311,9 +311,14 @@ impl Claims {
     /// Whether who is connected by this token is to lose it at `unix_ms`: the moment is later than that at which
     /// [`Tokens::verify`] refuses it by less than a second, as in the reference.
     pub fn has_expired(&self, unix_ms: u64) -> bool {
+        self.lost_at()
+            .is_some_and(|lost_at| unix_ms as f64 > lost_at * 1000.0)
+    }
+
+    /// When that is, in seconds since 1970: `exp` and the leeway.
+    pub(crate) fn lost_at(&self) -> Option<f64> {
         let leeway = f64::from(self.leeway_seconds);
-        self.expires_at
-            .is_some_and(|expires_at| unix_ms as f64 > (expires_at + leeway) * 1000.0)
+        self.expires_at.map(|expires_at| expires_at + leeway)
     }
 
     /// Whether JavaScript takes the payload for true; only then is a socket of the reference authenticated by it.

@@ -700,7 +700,7 @@ pub const SETTINGS: &[Setting] = &[
         "revocation_keep_seconds",
         [revocation_keep] in seconds,
         60 to 4294967295,
-        "Seconds for which a revocation lasts; no token may live longer",
+        "Seconds for which a revocation lasts; a token that lives longer, or for ever, is good again then",
     ),
     number!(
         "auth_default_expiry",

@@ -50,6 +50,10 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
                 .map(|tls| tls.admin_config()),
             false => None,
         };
+        if shared.config.tls.admin && tls.is_none() {
+            // Never in the clear what was to be under TLS.
+            continue;
+        }
         tokio::spawn(async move {
             match tls {
                 None => serve_one(stream, service).await,

@@ -19,6 +19,7 @@ use crate::transport::listener;
 use super::admission::Entry;
 use super::balance::NoRoom;
 use super::connection::Phase;
+use super::pace::Pace;
 use super::{Core, preface};
 
 /// Which port a socket came to.
@@ -90,6 +91,9 @@ impl<A: App> Core<A> {
         for listener in &mut self.listeners.open {
             listener.is_ready = true;
         }
+        // Nobody can wait any longer: whoever is not answered now is reset when the listener closes.
+        self.pace = Pace::new(0, 1);
+        self.accept_excess = AcceptExcess::Refuse;
         self.accepting = Accepting::Ready;
         for _ in 0..LAST_ACCEPTS_MAX {
             if self.accepting != Accepting::Ready {
@@ -244,10 +248,12 @@ impl<A: App> Core<A> {
                     return;
                 }
                 // The socket came, but this table had no room for it: the system has closed it.
-                Err(_) => {
+                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
                     self.metrics.limit_hit(Limit::Descriptors);
                     self.loads.end();
                 }
+                // It is still on its way: look again in the next turn.
+                Err(_) => return,
             }
         }
     }

@@ -58,6 +58,7 @@ impl<A: App> Core<A> {
             fin_sent: false,
         };
         let session = session_id(&connection.phase);
+        let was_paused = connection.held_back || connection.limited;
         let receiver = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
@@ -120,6 +121,10 @@ impl<A: App> Core<A> {
             self.connections.finish(id);
         }
         self.arm(id);
+        if was_paused {
+            // Its close frame may be in what was not read meanwhile, and no event will tell.
+            self.take_in_again(id);
+        }
     }
 
     /// An open connection takes leave of its channels, its session and the application.

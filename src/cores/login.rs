@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::auth::passwords::Users;
 use crate::auth::{Claims, Credentials};
 use crate::client::ClientAddress;
 use crate::config::limits::Limit;
@@ -195,12 +196,14 @@ impl<A: App> Core<A> {
             way.send(Answered {
                 address: id.token().0,
                 answer,
+                users: doors.users.clone(),
             });
         };
         desk.ask(attempt, Box::new(answer)).map_err(|_| Busy)
     }
 
-    fn login_answered(&mut self, answered: Answered) {
+    fn login_answered(&mut self, mut answered: Answered) {
+        answered.answer = self.judged_by_now(answered.answer, answered.users.as_ref());
         let id = ConnectionId::from_token(mio::Token(answered.address));
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -226,6 +229,28 @@ impl<A: App> Core<A> {
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => {}
+        }
+    }
+
+    /// A login waits, and while it does a reload may have replaced the users, and an operator may have revoked what they
+    /// are called: a welcome is one by what holds now, or none.
+    fn judged_by_now(&self, answer: LoginAnswer, users: Option<&Arc<Users>>) -> LoginAnswer {
+        let LoginAnswer::Welcome(issued) = &answer else {
+            return answer;
+        };
+        let doors = &self.lent.doors;
+        let same_users = match (users, &doors.users) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (Some(_) | None, _) => false,
+        };
+        if !same_users {
+            return LoginAnswer::TooSoon {
+                retry_after_seconds: 1,
+            };
+        }
+        match doors.tokens.verify(&issued.token, self.now.unix_ms) {
+            Ok(_) => answer,
+            Err(_) => LoginAnswer::Refused,
         }
     }
 
@@ -287,6 +312,10 @@ impl<A: App> Core<A> {
     }
 
     fn honours_cookies(&self, request: &Request<'_>, origin: Option<&str>, is_secure: bool) -> bool {
+        if origin.is_none() {
+            // No page asks, whatever the reference's option makes of that.
+            return true;
+        }
         let doors = &self.lent.doors;
         let origins = Origins {
             option: &doors.origins,

@@ -14,6 +14,7 @@ use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
 use crate::auth::Revocation;
+use crate::auth::passwords::Users;
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::LoginAnswer;
@@ -138,6 +139,8 @@ pub(super) struct Answered {
     /// Where the core finds the connection.
     pub(super) address: usize,
     pub(super) answer: LoginAnswer,
+    /// The users among whom the desk has looked.
+    pub(super) users: Option<Arc<Users>>,
 }
 
 /// The way of the login desk's answers to a core.

@@ -72,6 +72,11 @@ pub(super) enum Due {
 }
 
 impl Measures {
+    /// Whether there is a limit to what a connection may send in a second.
+    pub(super) fn have_rate(&self) -> bool {
+        self.messages.per_second != 0 || self.bytes.per_second != 0
+    }
+
     pub(super) fn new(limits: &Limits) -> Measures {
         let rate = |per_second| Rate {
             per_second,

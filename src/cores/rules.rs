@@ -1,7 +1,7 @@
 //! What rules ask of a core: counting what they refuse, ending subscriptions that they no longer allow, and going through
 //! all connections when they are replaced.
 //!
-//! Limits: `CHECKED_PER_TURN_MAX`.
+//! Limits: `EFFORT_PER_TURN_MAX`.
 
 use std::sync::Arc;
 
@@ -49,11 +49,14 @@ impl<A: App> Core<A> {
 
     /// Has some more connections keep to the rules that have come.
     pub(super) fn check_some(&mut self) {
-        for _ in 0..CHECKED_PER_TURN_MAX {
+        let mut effort = EFFORT_PER_TURN_MAX;
+        while effort > 0 {
             let Some(id) = self.rules.unchecked.pop() else {
                 self.rules.unchecked = Vec::new();
                 return;
             };
+            let subscriptions = self.broker.subscriptions.count_of(id.index());
+            effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + subscriptions);
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
             };
@@ -65,6 +68,7 @@ impl<A: App> Core<A> {
             let env = self.lent.environment(self.now, id);
             open.session.look_again(&env, &mut decisions);
             let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+            self.count_hits(id);
             self.carry_out(id, Stalled::new(decisions, Ok(())));
             if sooner {
                 self.arm(id);
@@ -80,6 +84,8 @@ impl<A: App> Core<A> {
             .channels_of(id.index())
             .map(Box::from)
             .collect();
+        // Whoever makes the server look again and again has used up his share of the turn.
+        self.frames_received += names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE;
         let doors = Arc::clone(&self.lent.doors);
         for name in names {
             // Sending may have ended it.
@@ -137,7 +143,11 @@ fn told(verdict: Verdict) -> String {
     }
 }
 
-/// After a reload, connections looked at in one turn; each costs about as much as a message.
-const CHECKED_PER_TURN_MAX: usize = 256;
+/// After a reload, what is looked at in one turn, in subscriptions: a millisecond, but for one connection that has more.
+const EFFORT_PER_TURN_MAX: usize = 4096;
+/// To look at a connection without any costs about as much as so many.
+const EFFORT_OF_A_CONNECTION: usize = 16;
+/// To look at so many costs about as much as a message.
+const SUBSCRIPTIONS_PER_MESSAGE: u64 = 16;
 /// A flood of differences is one line in this time.
 const LOG_EVERY: std::time::Duration = std::time::Duration::from_secs(1);

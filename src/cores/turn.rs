@@ -130,6 +130,18 @@ impl<A: App> Core<A> {
     fn read_left_over(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.unfinished = false;
+            if !connection.leftover.is_empty() {
+                // Whole messages may be among what was kept; until they are done with, nothing more is read.
+                self.lent.scratch.begin_verifications();
+                self.take_in(id, &mut []);
+                if self
+                    .connections
+                    .get(id)
+                    .is_none_or(|connection| connection.unfinished)
+                {
+                    return;
+                }
+            }
             self.read(id, true);
         }
     }

@@ -92,8 +92,13 @@ impl RevocationsFile {
         let mut file = private(OpenOptions::new().append(true).create(true)).open(&self.0)?;
         let mut line = String::new();
         write_line(revocation, &mut line);
-        file.write_all(line.as_bytes())?;
-        file.sync_data()
+        let before = file.metadata()?.len();
+        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // Half a line would be the beginning of the next. If that fails as well, the next start says so.
+            let _ = file.set_len(before);
+        }
+        written
     }
 
     /// Replaces all by these: by another file that takes the place of this one, so that a crash leaves one of the two.

@@ -210,12 +210,15 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let was_authenticated = self.claims.is_some();
+        let mut was_authenticated = self.claims.is_some();
         let result = match message {
             Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env, decisions),
-            Message::Text(text) => self.receive_text(text, env, decisions),
+            Message::Text(text) => self.receive_text(text, &mut was_authenticated, env, decisions),
             // The reference reads bytes as text too, and puts U+FFFD where they are none.
-            Message::Binary(bytes) => self.receive_text(&String::from_utf8_lossy(bytes), env, decisions),
+            Message::Binary(bytes) => {
+                let text = String::from_utf8_lossy(bytes);
+                self.receive_text(&text, &mut was_authenticated, env, decisions)
+            }
         };
         self.end_message(was_authenticated, result, env, decisions)
     }
@@ -259,9 +262,12 @@ impl Session {
         }
     }
 
+    /// `was_authenticated`: whether the client was at any time before the end of the message. In an array it may become
+    /// somebody, subscribe, and be nobody again.
     fn receive_text<A: App>(
         &mut self,
         text: &str,
+        was_authenticated: &mut bool,
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
@@ -274,6 +280,7 @@ impl Session {
             Decoded::Many(mut packets) => packets.try_for_each(|packet| {
                 env.scratch.count_packet_of_array();
                 self.receive_packet(&packet, env, decisions)?;
+                *was_authenticated |= self.claims.is_some();
                 if decisions.bytes_len() > ANSWERS_BYTES_MAX {
                     return Err(CloseReason::MessageTooBig);
                 }
@@ -418,6 +425,9 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         if result.is_ok() {
+            if was_authenticated && let State::Open { authenticated, .. } = &mut self.state {
+                *authenticated = true;
+            }
             self.keep_to_rules(env, decisions);
         }
         match result {

@@ -53,6 +53,8 @@ pub enum TlsError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The server has begun with TLS, and is to go on without.
+    StillSpoken,
     /// The cryptography cannot be used.
     System(rustls::Error),
 }
@@ -60,6 +62,9 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            TlsError::StillSpoken => formatter.write_str(
+                "TLS: this server listens with it, and cannot stop that while it runs: restart it, or set listen_tls, tls_listen or admin_tls as before",
+            ),
             TlsError::Unreadable { file, cause } => write!(
                 formatter,
                 "TLS: {}: cannot be read: {cause}; name a file that this process may read",

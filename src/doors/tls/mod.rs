@@ -49,7 +49,10 @@ impl Tls {
     /// Reads the files that the settings name; `None` if nothing speaks TLS.
     pub(super) fn read(settings: &Settings, before: Option<&Tls>) -> Result<Option<Tls>, TlsError> {
         if !settings.is_used() {
-            return Ok(None);
+            return match before {
+                Some(_) => Err(TlsError::StillSpoken),
+                None => Ok(None),
+            };
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let files = settings.certificate_files.iter().zip(&settings.key_files);

@@ -73,7 +73,7 @@ impl Session {
         match (was_authenticated, &self.claims) {
             (_, Some(claims)) => {
                 *watch = claims
-                    .expires_at()
+                    .lost_at()
                     .map_or(Moment::NEVER, |seconds| Moment::after(expiry(seconds, env.now)));
             }
             (true, None) => {

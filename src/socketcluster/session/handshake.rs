@@ -1,8 +1,8 @@
 //! The handshake: who may come in, and what it is told (wire reference, section 5).
 
 use super::timers::next_tick;
-use super::tokens::handshake_token;
-use super::{Environment, Session, State, send};
+use super::tokens::{TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
+use super::{Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, SessionId};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions};
@@ -22,6 +22,10 @@ impl Session {
             State::AwaitingHandshake { created } => Some(created),
             State::Open { .. } | State::Ended => None,
         };
+        if first.is_none() && env.scratch.count_verification() > VERIFICATIONS_MAX {
+            invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
+            return Ok(());
+        }
         // No token is no error here. What the client brought with its request holds unless it offers one.
         let offered = handshake_token(data).map(|token| token.verify(env));
         let brought = first.and_then(|_| self.claims.take()).map(|claims| Ok(*claims));

@@ -2008,3 +2008,30 @@ fn without_a_desk_login_is_the_applications_also_for_those_shut_out() {
     assert_eq!(client.text(LOGIN_CALL), open);
     assert_eq!(client.scratch.take_hits().anonymous, 0);
 }
+
+#[test]
+fn who_becomes_somebody_for_a_part_of_an_array_keeps_nothing_of_it() {
+    let settings = Settings {
+        allow_anonymous: false,
+        ..Settings::default()
+    };
+    let mut client = Client::with_settings(Probe::default(), settings);
+    client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
+    let subscribe = r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##;
+    let forget = r##"{"event":"#removeAuthToken","data":null}"##;
+    let who = authenticate(r#"{"user":"ann"}"#);
+    let outcome = client.text(&format!("[{who},{subscribe},{forget}]"));
+    let last = outcome.0.last().map(String::as_str).unwrap_or_default();
+    assert!(last.contains("No longer authenticated"), "{outcome:?}");
+}
+
+#[test]
+fn one_array_has_no_more_tokens_checked_than_its_share() {
+    let mut client = Client::new(Probe::default());
+    client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
+    let many = vec![authenticate(r#"{"user":"ann"}"#); super::tokens::VERIFICATIONS_MAX as usize + 1];
+    let outcome = client.text(&format!("[{}]", many.join(",")));
+    let refused = |line: &&String| line.contains(super::tokens::TOO_MANY_TOKENS);
+    assert_eq!(outcome.0.iter().filter(refused).count(), 1, "{outcome:?}");
+    assert!(refused(&outcome.0.last().unwrap()));
+}

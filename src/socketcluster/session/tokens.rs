@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{Environment, Session, send};
+use super::{Environment, Session, invalid_action, send};
 use crate::app::{App, Peer, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
@@ -14,6 +14,12 @@ use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::packet::{Value, is_falsy};
 
+/// Tokens of one message that are checked, an array of packets being one: each costs what a hundred packets cost.
+pub(super) const VERIFICATIONS_MAX: u32 = 16;
+
+/// What further ones are answered.
+pub(super) const TOO_MANY_TOKENS: &str = "Too many tokens at once";
+
 impl Session {
     pub(super) fn authenticate<A: App>(
         &mut self,
@@ -22,6 +28,10 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        if env.scratch.count_verification() > VERIFICATIONS_MAX {
+            invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
+            return Ok(());
+        }
         let verified = authenticate_token(data).verify(env);
         let failure = self.accept(verified, env).err();
         self.settle(env)?;
