@@ -8,7 +8,7 @@ use simd_json::Buffers;
 use super::calls::{CallId, CallRefused};
 use super::deferred::{Deferred, Owed, Post};
 use super::rule_hits::RuleHits;
-use crate::auth::rules::Decided;
+use crate::auth::rules::{Decided, Recent};
 use crate::config::rules::Action;
 use crate::decision::CloseCode;
 
@@ -25,6 +25,8 @@ pub struct Scratch {
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
+    /// What rules have decided lately about clients without claims.
+    pub(crate) recent: Recent,
     /// Checks of tokens for the connection whose turn it is.
     verifications: u32,
     /// Whether what is sent to the client goes out as one array.

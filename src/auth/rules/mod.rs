@@ -20,6 +20,7 @@
 
 mod explain;
 mod pattern;
+mod recent;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use super::json::{Json, Kind};
 use crate::config::rules::{Action, Effect, RuleFault, RuleSpec, Scalar, Who};
 
 pub use self::explain::{Explanation, Reason};
+pub use self::recent::Recent;
 
 /// What a client may do, compiled.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Facts {
     concerned: Box<[u64]>,
     /// By the order of [`Rules::claims`].
     fillings: Box<[Filling]>,
+    /// What has been decided by them lately.
+    recent: Recent,
 }
 
 /// What the rules say.
@@ -206,6 +210,29 @@ impl Rules {
         Decided { verdict, shadow }
     }
 
+    /// As [`Rules::decide`] for a client with claims, whose last decisions are remembered with its facts.
+    #[inline]
+    pub fn decide_for(&self, action: Action, name: &[u8], facts: &mut Facts) -> Decided {
+        if let Some(decided) = facts.recent.recall(self.id, action, name) {
+            return decided;
+        }
+        let decided = self.decide(action, name, Some(facts));
+        facts.recent.remember(self.id, action, name, decided);
+        decided
+    }
+
+    /// As [`Rules::decide`] for clients without claims. For all of them the same is decided, so that a core remembers it
+    /// once.
+    #[inline]
+    pub(crate) fn decide_for_anonymous(&self, action: Action, name: &[u8], recent: &mut Recent) -> Decided {
+        if let Some(decided) = recent.recall(self.id, action, name) {
+            return decided;
+        }
+        let decided = self.decide(action, name, None);
+        recent.remember(self.id, action, name, decided);
+        decided
+    }
+
     /// The outer `None` is a client without claims, the inner one a client whose claims say nothing.
     fn facts_of(&self, claims: Option<Option<Json<'_>>>) -> Facts {
         let rules = self.specs.iter().flatten();
@@ -224,6 +251,7 @@ impl Rules {
             subscriptions_checked: false,
             concerned: concerned.into(),
             fillings: self.claims.iter().map(|name| filling(name)).collect(),
+            recent: Recent::default(),
         }
     }
 }

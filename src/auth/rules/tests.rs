@@ -601,3 +601,43 @@ proptest! {
         prop_assert_eq!(verdict.allowed, verdict.rule.is_some());
     }
 }
+
+#[test]
+fn what_is_remembered_is_what_would_be_decided() {
+    let first = compile(&[on(&["a.*", "user.{sub}"])]);
+    let second = Rules::compile(&[on(&["b.*"])], &[], '.', Some(&first)).unwrap();
+    let mut ann = Claims::vouched(r#"{"sub":"ann"}"#.to_owned(), None);
+    let mut recent = Recent::default();
+    let long = format!("a.{}", "x".repeat(80));
+    let names = [
+        "a.1",
+        "b.1",
+        "a.2",
+        "user.ann",
+        "user.bob",
+        "",
+        "a.1.1",
+        "1.a",
+        long.as_str(),
+        &long[..64],
+    ];
+    // Twice each, and by other rules between: the second time from memory where it is remembered.
+    for _ in 0..3 {
+        for name in names.iter().chain(&names) {
+            for rules in [&first, &first, &second] {
+                for action in [Action::Publish, Action::Subscribe, Action::Invoke] {
+                    let name = name.as_bytes();
+                    let facts = ann.facts(rules);
+                    assert_eq!(
+                        rules.decide_for(action, name, facts),
+                        rules.decide(action, name, Some(facts))
+                    );
+                    assert_eq!(
+                        rules.decide_for_anonymous(action, name, &mut recent),
+                        rules.decide(action, name, None)
+                    );
+                }
+            }
+        }
+    }
+}

@@ -23,8 +23,8 @@ impl Session {
             return true;
         }
         let decided = match &mut self.claims {
-            Some(claims) => rules.decide(action, name, Some(claims.facts(rules))),
-            None => rules.decide(action, name, None),
+            Some(claims) => rules.decide_for(action, name, claims.facts(rules)),
+            None => rules.decide_for_anonymous(action, name, &mut env.scratch.recent),
         };
         env.scratch.count_decided(action, decided);
         decided.verdict.allowed
