@@ -73,6 +73,12 @@ fn decide_by_rules() -> io::Result<()> {
             }
         })?;
     }
+    section("rules: decide again what is remembered", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            let channel = black_box(&b"user.ann.mail.inbox"[..]);
+            black_box(rules.decide_for(Action::Publish, channel, facts));
+        }
+    })?;
     Ok(())
 }
 
