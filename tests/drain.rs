@@ -173,3 +173,24 @@ fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_he
         assert_eq!(closes.map(Counter::value).sum::<u64>(), accepts);
     }
 }
+
+#[test]
+fn who_waits_in_the_backlog_for_the_accept_rate_is_answered_when_the_server_drains() {
+    let server = Server::start(|config| {
+        config.cores = Cores::Count(1);
+        config.limits.accepts_per_second_max = 1;
+        config.drain = Duration::ZERO;
+    });
+    let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send_bytes(UPGRADE.as_bytes());
+    }
+    eventually("the rate is met", || {
+        server.limit_hits(ringcast::config::limits::Limit::AcceptRate) > 0
+    });
+    server.running().drain();
+    for mut client in clients {
+        // A socket that is reset has nothing to read but an error.
+        client.rest();
+    }
+}

@@ -124,6 +124,23 @@ fn a_message_larger_than_its_byte_rate_comes_through_in_pieces() {
     assert_eq!(server.limit_hits(Limit::MessagesPerSecond), 0);
 }
 
+/// Its close frame lies in what was read and not looked at when it was paused; no event tells of it again.
+#[test]
+fn who_is_closed_while_it_is_paused_need_not_wait_for_the_close_timeout() {
+    let server = Server::start(|config| {
+        config.limits.messages_per_second_max = 10;
+        config.limits.rate_burst = Duration::from_millis(100);
+        config.limits.rate_grace = Duration::from_millis(300);
+        config.limits.close_timeout = Duration::from_secs(600);
+    });
+    let mut flood = server.client();
+    flood.send_bytes(&[pings(100), support::close_frame(1000, "")].concat());
+    eventually("it is closed", || server.closes(CloseReason::RateExceeded) == 1);
+    while flood.next() != Received::End {}
+    flood.send_fin();
+    server.settles_at(0, 0);
+}
+
 #[test]
 fn who_stays_over_its_rate_is_closed_and_delays_nobody() {
     let server = Server::start(|config| {
