@@ -1351,7 +1351,10 @@ fn a_token_is_good_until_its_leeway_is_over() {
     client.wait_ms(40_000);
     assert!(client.text(r#"{"event":"who","cid":9}"#).0[0].contains("bob"));
     client.wait_ms(1);
-    assert_eq!(client.text(r#"{"event":"empty","cid":3}"#), [REMOVE, r#"{"rid":3}"#]);
+    assert_eq!(
+        client.text(r#"{"event":"empty","cid":3}"#),
+        [REMOVE, r#"{"rid":3}"#]
+    );
 }
 
 #[test]
