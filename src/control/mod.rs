@@ -119,6 +119,8 @@ struct Shared {
     start_unix_ms: u64,
     /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
     draining: AtomicBool,
+    /// Connections that the drain closes in a thousand seconds. Written and read as `draining` is.
+    drain_closes_per_1000_seconds: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +201,7 @@ impl Control {
             clock: settings.clock,
             start_unix_ms: settings.clock.now().unix_ms,
             draining: AtomicBool::new(false),
+            drain_closes_per_1000_seconds: AtomicU64::new(0),
         });
         (
             Control {
@@ -285,6 +288,9 @@ impl Control {
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared
+            .drain_closes_per_1000_seconds
+            .store(closes_per_1000_seconds(connections, within), Ordering::Relaxed);
         self.shared.order(&Order::Drain { within });
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
@@ -370,6 +376,16 @@ impl Shared {
             sleep(LOOK_EVERY_IN_DRAIN).await;
         }
     }
+}
+
+/// So many, evenly spread; without a time for it all within a second.
+fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
+    let within_ms = if within.is_zero() {
+        1000
+    } else {
+        within.as_millis()
+    };
+    u64::try_from(u128::from(connections) * 1_000_000 / within_ms).unwrap_or(u64::MAX)
 }
 
 /// Returns once a drain is wished for; never, if nobody is left who could.

@@ -176,6 +176,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
+        drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
         revocations: doors.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
         keys,

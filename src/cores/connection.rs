@@ -167,6 +167,11 @@ impl ConnectionId {
         self.index
     }
 
+    /// How many have come since, when the last to come was of this generation.
+    pub(super) const fn age(self, last: u32) -> u32 {
+        last.wrapping_sub(self.generation)
+    }
+
     /// As the poll knows it. An event may still be on its way when the connection has ended and its place is taken:
     /// the generation tells.
     pub(super) const fn token(self) -> Token {
@@ -254,6 +259,14 @@ impl Connection {
 }
 
 impl Phase {
+    /// Whether the connection has ended, and only its socket is left.
+    pub(super) const fn is_over(&self) -> bool {
+        match self {
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } | Phase::Open(_) => false,
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => true,
+        }
+    }
+
     /// The phase of a socket that has just come.
     pub(super) fn begin(now: Uptime, port: Port, has_preface: bool, limits: &Limits) -> Phase {
         let deadline = now + limits.request_timeout;

@@ -97,6 +97,17 @@ impl Connections {
         self.slab.iter().map(|(_, connection)| connection.id)
     }
 
+    /// Those that have not ended yet, in the order in which they came.
+    pub(super) fn not_ended(&self) -> Vec<ConnectionId> {
+        let all = self.slab.iter().map(|(_, connection)| connection);
+        let mut ids: Vec<_> = all
+            .filter(|connection| !connection.phase.is_over())
+            .map(|connection| connection.id)
+            .collect();
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.age(self.generation)));
+        ids
+    }
+
     /// Takes a socket in; `register` makes it known to the poll under the id.
     pub(super) fn insert(
         &mut self,

@@ -152,6 +152,8 @@ pub struct CoreMetrics {
     pub connections: Counter,
     /// Connections that have completed the SocketCluster handshake and are open now (gauge).
     pub sessions: Counter,
+    /// Connections that a drain has still to close (gauge).
+    pub drain_left: Counter,
     /// Sockets accepted from the listener.
     pub accepts: Counter,
     /// Accepted sockets handed to a lighter core before their first byte was read.

@@ -55,6 +55,8 @@ pub struct Process {
     pub start_unix_ms: u64,
     /// Whether it is about to end.
     pub draining: bool,
+    /// Connections that it closes in a thousand seconds, if it is.
+    pub drain_closes_per_1000_seconds: u64,
     /// Revocations of tokens in force.
     pub revocations: usize,
     /// Those that were refused, since there were too many.
@@ -258,6 +260,16 @@ const SOLOS: &[Solo] = &[
         sample: |_, process| Some(format!(" {}", u8::from(process.draining))),
     },
     Solo {
+        name: "ringcast_drain_closes_per_second",
+        kind: "gauge",
+        labels: "",
+        help: "The rate at which the drain closes connections: those left when it began, over drain_seconds; else 0.",
+        sample: |_, process| {
+            let ns = process.drain_closes_per_1000_seconds.saturating_mul(1_000_000);
+            Some(format!(" {}", Seconds(ns)))
+        },
+    },
+    Solo {
         name: "ringcast_revocations",
         kind: "gauge",
         labels: "",
@@ -402,6 +414,11 @@ pub const METRICS: &[Metric] = &[
         name: "ringcast_sessions",
         help: "Connections open now that have completed the SocketCluster handshake.",
         values: Values::Gauge(|block| &block.sessions),
+    },
+    Metric {
+        name: "ringcast_drain_left",
+        help: "Connections that the drain has still to close; 0 while there is none.",
+        values: Values::Gauge(|block| &block.drain_left),
     },
     Metric {
         name: "ringcast_accepts_total",
@@ -583,6 +600,7 @@ mod tests {
         Process {
             start_unix_ms: 1_700_000_000_250,
             draining: true,
+            drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,
             keys: Some(FetchedKeys {
@@ -736,6 +754,7 @@ mod tests {
         assert!(series.contains("ringcast_closes_total{core=\"0\",reason=\"slow_consumer\"}"));
         assert!(text.contains("process_start_time_seconds 1700000000.25\n"));
         assert!(text.contains("ringcast_draining 1\n"));
+        assert!(text.contains("ringcast_drain_closes_per_second 12.5\n"));
         assert!(text.contains("ringcast_tls_certificate_not_after_seconds 1800000000\n"));
     }
 
