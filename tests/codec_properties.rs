@@ -148,6 +148,144 @@ fn what_fuzzing_has_kept_finds_nothing() {
     assert!(found.is_empty(), "by {found:#?}");
 }
 
+/// JSON as clients may send it: what JavaScript changes in passing among it, and keys that packets have.
+fn document() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => sample::select(&["null", "true", "-0", "1e400", "0.10", "9007199254740993", r#""Buffer""#, r#""\ud800""#][..])
+            .prop_map(str::to_owned),
+        1 => any::<f64>().prop_filter("JSON's", |number| number.is_finite()).prop_map(|number| format!("{number:e}")),
+        2 => any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+    ];
+    let key = prop_oneof![
+        4 => sample::select(&["event", "data", "cid", "rid", "error", "channel", "authToken", "type"][..])
+            .prop_map(str::to_owned),
+        1 => "[a-z]{0,3}",
+    ];
+    leaf.prop_recursive(4, 30, 5, move |inner| {
+        let space = sample::select(&["", "", " ", "\n\t"][..]);
+        prop_oneof![
+            (collection::vec(inner.clone(), 0..5), space)
+                .prop_map(|(all, space)| format!("[{space}{}]", all.join(","))),
+            collection::vec((key.clone(), inner), 0..5).prop_map(|members| {
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(key, value)| format!("\"{key}\":{value}"))
+                    .collect();
+                format!("{{{}}}", members.join(", "))
+            }),
+        ]
+    })
+}
+
+/// A packet that means something to the server, or to the application of `fuzz::connection`.
+fn packet() -> impl Strategy<Value = String> {
+    let event = sample::select(
+        &[
+            "#handshake",
+            "#authenticate",
+            "#removeAuthToken",
+            "#publish",
+            "#subscribe",
+            "#unsubscribe",
+            "echo",
+            "several",
+            "ask",
+            "publish",
+            "token",
+            "confirm",
+            "forget",
+            "kick",
+            "bye",
+            "later",
+            "refuse",
+            "nobody's",
+        ][..],
+    );
+    let channel = sample::select(&["open", "open/a", "open/other", "of/bob/x", "no", "a", "\\ud800"][..]);
+    let data = prop_oneof![
+        2 => (channel, document()).prop_map(|(name, data)| format!(r#"{{"channel":"{name}","data":{data}}}"#)),
+        1 => channel_text(),
+        1 => document(),
+    ];
+    let cid = proptest::option::weighted(0.7, 1..9_u32);
+    prop_oneof![
+        8 => (event, data, cid).prop_map(|(event, data, cid)| {
+            let cid = cid.map(|cid| format!(",\"cid\":{cid}")).unwrap_or_default();
+            format!(r#"{{"event":"{event}","data":{data}{cid}}}"#)
+        }),
+        1 => (1..5_u32, document()).prop_map(|(rid, data)| format!(r#"{{"rid":{rid},"data":{data}}}"#)),
+        1 => document(),
+    ]
+}
+
+fn channel_text() -> impl Strategy<Value = String> {
+    sample::select(&[r#""open""#, r#""a""#, r#""no""#][..]).prop_map(str::to_owned)
+}
+
+/// A script of `fuzz::connection`.
+fn script() -> impl Strategy<Value = String> {
+    let step = prop_oneof![
+        8 => packet().prop_map(|packet| format!("t{packet}")),
+        1 => collection::vec(packet(), 0..4).prop_map(|all| format!("t[{}]", all.join(","))),
+        1 => packet().prop_map(|packet| format!("b{packet}")),
+        2 => (0..40_000_u32).prop_map(|ms| format!("+{ms}")),
+        2 => sample::select(&["t", "t#2", "~", "w", "wabc", "x", "r\u{8a}"][..]).prop_map(str::to_owned),
+        2 => sample::select(&[r#"!{"sub":"bob"}"#, r#"!{"sub":"bob","exp":1700000030}"#, r#"!{"bad":1}"#,
+            r#"k{"sub":"bob"}"#][..]).prop_map(str::to_owned),
+    ];
+    let steps = collection::vec(step.prop_map(|step| step.replace('\n', " ")), 0..12);
+    ("[12anrp]{0,3}", any::<bool>(), steps).prop_map(|(letters, begins, steps)| {
+        let handshake = r##"t{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
+        let start = if begins { handshake } else { "t" };
+        format!("{letters}\n{start}\n{}", steps.join("\n"))
+    })
+}
+
+/// A script of `fuzz::rules`.
+fn rules_script() -> impl Strategy<Value = String> {
+    let claims = sample::select(
+        &[
+            "",
+            r#" {"sub":"a"}"#,
+            r#" {"sub":"*","b":["a","b",7,""]}"#,
+            r#" {"sub":"a/b","b":-0}"#,
+            r#" "x""#,
+        ][..],
+    );
+    let segment = sample::select(&["a", "b", "*", "{sub}", "{b}", "", "7", "0", "**"][..]);
+    let name = collection::vec(segment, 0..4).prop_map(|segments| segments.join("/"));
+    let line =
+        (sample::select(&["+", "-", "?", "?"][..]), name).prop_map(|(kind, name)| format!("{kind}{name}"));
+    (claims, collection::vec(line, 0..12))
+        .prop_map(|(claims, lines)| format!("/{claims}\n{}", lines.join("\n")))
+}
+
+proptest! {
+    #[test]
+    fn json_means_what_javascript_makes_of_it(text in prop_oneof![document(), packet()], cut in any::<sample::Index>()) {
+        for target in [fuzz::envelope::json, fuzz::envelope::envelope, fuzz::envelope::packet, fuzz::envelope::rewrite] {
+            target(text.as_bytes());
+            target(&text.as_bytes()[..cut.index(text.len() + 1)]);
+        }
+    }
+
+    #[test]
+    fn connections_do_the_same_however_their_bytes_come(script in script()) {
+        fuzz::connection::connection(script.as_bytes());
+    }
+
+    #[test]
+    fn rules_decide_as_a_simpler_reading_does(script in rules_script()) {
+        fuzz::rules::rules(script.as_bytes());
+    }
+
+    #[test]
+    fn tokens_say_what_was_signed(claims in document()) {
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS256\"}}\n{claims}").as_bytes());
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS512\",\"typ\":\"JWT\"}}\n{{\"a\":{claims},\"nbf\":1}}").as_bytes());
+    }
+}
+
 proptest! {
     #[test]
     fn websocket_frames_mean_what_tungstenite_reads(bytes in connection()) {
