@@ -1,155 +1,18 @@
 //! Properties of the codecs over generated input: where bytes are cut has no influence, garbage never panics, and an
 //! independent implementation agrees.
 
-use std::io::{Cursor, Read, Write};
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof, sample};
-use ringcast::decision::CloseReason;
-use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
-use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-const LIMITS: Limits = Limits {
-    message_bytes_max: 1000,
-    frame_bytes_max: 1000,
-    fragments_max: 10_000,
-};
+#[allow(unreachable_pub, dead_code)] // the package for cargo-fuzz
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
 
-/// A message or control frame that was received.
-#[derive(Clone, Debug, PartialEq)]
-enum Event {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong,
-    Close(Option<(u16, String)>),
-}
-
-/// What the bytes of a connection came to: events, and the error if there was one.
-type Outcome = (Vec<Event>, Option<CloseReason>);
-
-fn event(received: &Received<'_>) -> Event {
-    match received {
-        Received::Text(text) => Event::Text((*text).to_owned()),
-        Received::Binary(bytes) => Event::Binary(bytes.to_vec()),
-        Received::Ping(payload) => Event::Ping(payload.to_vec()),
-        Received::Pong => Event::Pong,
-        Received::Close(CloseFrame { code, reason }) => {
-            Event::Close(code.map(|code| (code.as_u16(), (*reason).to_owned())))
-        }
-    }
-}
-
-/// Feeds the pieces as a core would: what is left over stands before the next piece.
-fn ours(pieces: &[&[u8]]) -> Outcome {
-    let mut receiver = Receiver::new();
-    let mut buffer = Vec::new();
-    let mut events = Vec::new();
-    for piece in pieces {
-        buffer.extend_from_slice(piece);
-        loop {
-            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
-                Ok(Step::Message { received, consumed }) => {
-                    events.push(event(&received));
-                    if matches!(received, Received::Close(_)) {
-                        return (events, None);
-                    }
-                    consumed
-                }
-                Ok(Step::Incomplete { consumed }) => {
-                    buffer.drain(..consumed);
-                    assert!(buffer.len() < 6 + 125, "{} bytes left in the input", buffer.len());
-                    break;
-                }
-                Err(reason) => return (events, Some(reason)),
-            };
-            buffer.drain(..consumed);
-        }
-    }
-    (events, None)
-}
-
-/// A stream that ends after the given bytes and swallows what is written.
-struct Input<'a>(Cursor<&'a [u8]>);
-
-impl Read for Input<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.0.read(buffer)? {
-            0 => Err(std::io::ErrorKind::WouldBlock.into()),
-            count => Ok(count),
-        }
-    }
-}
-
-impl Write for Input<'_> {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The same by tungstenite.
-fn oracle(bytes: &[u8]) -> Outcome {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(LIMITS.message_bytes_max))
-        .max_frame_size(Some(LIMITS.message_bytes_max));
-    let mut socket = WebSocket::from_raw_socket(Input(Cursor::new(bytes)), Role::Server, Some(config));
-    let mut events = Vec::new();
-    loop {
-        let event = match socket.read() {
-            Ok(tungstenite::Message::Text(text)) => Event::Text(text.as_str().to_owned()),
-            Ok(tungstenite::Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
-            Ok(tungstenite::Message::Ping(payload)) => Event::Ping(payload.to_vec()),
-            Ok(tungstenite::Message::Pong(_)) => Event::Pong,
-            Ok(tungstenite::Message::Close(frame)) => {
-                // It answers an illegal code with 1002 and hands that answer out as if it had been received.
-                if frame
-                    .as_ref()
-                    .is_some_and(|frame| frame.reason.as_str() == "Protocol violation")
-                {
-                    return (events, Some(CloseReason::ProtocolError));
-                }
-                events.push(Event::Close(
-                    frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
-                ));
-                return (events, None);
-            }
-            Ok(tungstenite::Message::Frame(_)) => unreachable!("frames are never read raw"),
-            Err(tungstenite::Error::Io(_)) => return (events, None),
-            Err(tungstenite::Error::Protocol(_)) => return (events, Some(CloseReason::ProtocolError)),
-            Err(tungstenite::Error::Utf8(_)) => return (events, Some(CloseReason::InvalidUtf8)),
-            Err(tungstenite::Error::Capacity(_)) => return (events, Some(CloseReason::MessageTooBig)),
-            Err(error) => panic!("unexpected {error}"),
-        };
-        events.push(event);
-    }
-}
-
-/// Compares with the oracle, allowing for what it does knowingly otherwise.
-fn agrees(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
-    let (events, error) = ours(&[bytes]);
-    let (mut expected_events, mut expected_error) = oracle(bytes);
-    if error.is_some() && expected_error.is_none() && events == expected_events {
-        // It judges a frame when all of it is there; we do when the fault is. So let it have the rest of the frame.
-        let padded = [bytes, &[0; 10 + 4 + 1000]].concat();
-        (expected_events, expected_error) = oracle(&padded);
-    }
-    prop_assert_eq!(&events, &expected_events);
-    let differs_knowingly = match (error, expected_error) {
-        // It looks at the length before anything else; the reference, and we, look at the first two bytes.
-        (Some(CloseReason::ProtocolError), Some(CloseReason::MessageTooBig)) => true,
-        // It looks at the reason of a close frame before its code; the reference, and we, the other way round.
-        (Some(CloseReason::ProtocolError), Some(CloseReason::InvalidUtf8)) => true,
-        _ => false,
-    };
-    if !differs_knowingly {
-        prop_assert_eq!(error, expected_error);
-    }
-    Ok(())
-}
+use fuzz::frames::{Event, LIMITS, agrees, ours};
 
 fn frame(first: u8, masked: bool, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
@@ -263,15 +126,175 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Whatever fuzzing has kept: each input is one that reached something new, or that once found a fault.
+#[test]
+fn what_fuzzing_has_kept_finds_nothing() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let mut found = Vec::new();
+    for (name, target) in fuzz::TARGETS {
+        let folder = corpus.join(name);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut count = 0;
+        for entry in entries {
+            let path = entry.expect("an entry").path();
+            let data = fs::read(&path).expect("an input");
+            if catch_unwind(|| target(&data)).is_err() {
+                found.push(path);
+            }
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no corpus");
+    }
+    assert!(found.is_empty(), "by {found:#?}");
+}
+
+/// JSON as clients may send it: what JavaScript changes in passing among it, and keys that packets have.
+fn document() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => sample::select(&["null", "true", "-0", "1e400", "0.10", "9007199254740993", r#""Buffer""#, r#""\ud800""#][..])
+            .prop_map(str::to_owned),
+        1 => any::<f64>().prop_filter("JSON's", |number| number.is_finite()).prop_map(|number| format!("{number:e}")),
+        2 => any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+    ];
+    let key = prop_oneof![
+        4 => sample::select(&["event", "data", "cid", "rid", "error", "channel", "authToken", "type"][..])
+            .prop_map(str::to_owned),
+        1 => "[a-z]{0,3}",
+    ];
+    leaf.prop_recursive(4, 30, 5, move |inner| {
+        let space = sample::select(&["", "", " ", "\n\t"][..]);
+        prop_oneof![
+            (collection::vec(inner.clone(), 0..5), space)
+                .prop_map(|(all, space)| format!("[{space}{}]", all.join(","))),
+            collection::vec((key.clone(), inner), 0..5).prop_map(|members| {
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(key, value)| format!("\"{key}\":{value}"))
+                    .collect();
+                format!("{{{}}}", members.join(", "))
+            }),
+        ]
+    })
+}
+
+/// A packet that means something to the server, or to the application of `fuzz::connection`.
+fn packet() -> impl Strategy<Value = String> {
+    let event = sample::select(
+        &[
+            "#handshake",
+            "#authenticate",
+            "#removeAuthToken",
+            "#publish",
+            "#subscribe",
+            "#unsubscribe",
+            "echo",
+            "several",
+            "ask",
+            "publish",
+            "token",
+            "confirm",
+            "forget",
+            "kick",
+            "bye",
+            "later",
+            "refuse",
+            "nobody's",
+        ][..],
+    );
+    let channel = sample::select(&["open", "open/a", "open/other", "of/bob/x", "no", "a", "\\ud800"][..]);
+    let data = prop_oneof![
+        2 => (channel, document()).prop_map(|(name, data)| format!(r#"{{"channel":"{name}","data":{data}}}"#)),
+        1 => channel_text(),
+        1 => document(),
+    ];
+    let cid = proptest::option::weighted(0.7, 1..9_u32);
+    prop_oneof![
+        8 => (event, data, cid).prop_map(|(event, data, cid)| {
+            let cid = cid.map(|cid| format!(",\"cid\":{cid}")).unwrap_or_default();
+            format!(r#"{{"event":"{event}","data":{data}{cid}}}"#)
+        }),
+        1 => (1..5_u32, document()).prop_map(|(rid, data)| format!(r#"{{"rid":{rid},"data":{data}}}"#)),
+        1 => document(),
+    ]
+}
+
+fn channel_text() -> impl Strategy<Value = String> {
+    sample::select(&[r#""open""#, r#""a""#, r#""no""#][..]).prop_map(str::to_owned)
+}
+
+/// A script of `fuzz::connection`.
+fn script() -> impl Strategy<Value = String> {
+    let step = prop_oneof![
+        8 => packet().prop_map(|packet| format!("t{packet}")),
+        1 => collection::vec(packet(), 0..4).prop_map(|all| format!("t[{}]", all.join(","))),
+        1 => packet().prop_map(|packet| format!("b{packet}")),
+        2 => (0..40_000_u32).prop_map(|ms| format!("+{ms}")),
+        2 => sample::select(&["t", "t#2", "~", "w", "wabc", "x", "r\u{8a}"][..]).prop_map(str::to_owned),
+        2 => sample::select(&[r#"!{"sub":"bob"}"#, r#"!{"sub":"bob","exp":1700000030}"#, r#"!{"bad":1}"#,
+            r#"k{"sub":"bob"}"#][..]).prop_map(str::to_owned),
+    ];
+    let steps = collection::vec(step.prop_map(|step| step.replace('\n', " ")), 0..12);
+    ("[12anrp]{0,3}", any::<bool>(), steps).prop_map(|(letters, begins, steps)| {
+        let handshake = r##"t{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
+        let start = if begins { handshake } else { "t" };
+        format!("{letters}\n{start}\n{}", steps.join("\n"))
+    })
+}
+
+/// A script of `fuzz::rules`.
+fn rules_script() -> impl Strategy<Value = String> {
+    let claims = sample::select(
+        &[
+            "",
+            r#" {"sub":"a"}"#,
+            r#" {"sub":"*","b":["a","b",7,""]}"#,
+            r#" {"sub":"a/b","b":-0}"#,
+            r#" "x""#,
+        ][..],
+    );
+    let segment = sample::select(&["a", "b", "*", "{sub}", "{b}", "", "7", "0", "**"][..]);
+    let name = collection::vec(segment, 0..4).prop_map(|segments| segments.join("/"));
+    let line =
+        (sample::select(&["+", "-", "?", "?"][..]), name).prop_map(|(kind, name)| format!("{kind}{name}"));
+    (claims, collection::vec(line, 0..12))
+        .prop_map(|(claims, lines)| format!("/{claims}\n{}", lines.join("\n")))
+}
+
+proptest! {
+    #[test]
+    fn json_means_what_javascript_makes_of_it(text in prop_oneof![document(), packet()], cut in any::<sample::Index>()) {
+        for target in [fuzz::envelope::json, fuzz::envelope::envelope, fuzz::envelope::packet, fuzz::envelope::rewrite] {
+            target(text.as_bytes());
+            target(&text.as_bytes()[..cut.index(text.len() + 1)]);
+        }
+    }
+
+    #[test]
+    fn connections_do_the_same_however_their_bytes_come(script in script()) {
+        fuzz::connection::connection(script.as_bytes());
+    }
+
+    #[test]
+    fn rules_decide_as_a_simpler_reading_does(script in rules_script()) {
+        fuzz::rules::rules(script.as_bytes());
+    }
+
+    #[test]
+    fn tokens_say_what_was_signed(claims in document()) {
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS256\"}}\n{claims}").as_bytes());
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS512\",\"typ\":\"JWT\"}}\n{{\"a\":{claims},\"nbf\":1}}").as_bytes());
+    }
+}
+
 proptest! {
     #[test]
     fn websocket_frames_mean_what_tungstenite_reads(bytes in connection()) {
-        agrees(&bytes)?;
+        agrees(&bytes);
     }
 
     #[test]
     fn websocket_garbage_is_what_tungstenite_reads(bytes in garbage()) {
-        agrees(&bytes)?;
+        agrees(&bytes);
     }
 
     #[test]
