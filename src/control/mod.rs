@@ -16,6 +16,7 @@
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
 mod connections;
+mod freed;
 mod guard;
 mod health;
 pub(crate) mod jwks;
@@ -271,6 +272,7 @@ impl Control {
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
+                    freed::give_back();
                     if let Some(memory) = &self.settings.memory {
                         memory.look(self.shared.connections());
                     }
