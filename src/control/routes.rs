@@ -41,13 +41,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
         };
         let service = service.clone();
         let tls = match shared.config.tls.admin {
-            true => shared
-                .doors
-                .lock()
-                .await
-                .tls
-                .as_ref()
-                .map(|tls| tls.admin_config()),
+            true => shared.doors.now().tls.as_ref().map(|tls| tls.admin_config()),
             false => None,
         };
         if shared.config.tls.admin && tls.is_none() {
@@ -167,7 +161,7 @@ Ringcast control plane
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let cores: Vec<&CoreMetrics> = shared.cores.iter().map(|core| core.metrics()).collect();
-    let doors = Arc::clone(&*shared.doors.lock().await);
+    let doors = shared.doors.now();
     let keys = shared.keys.as_ref().map(|counts| FetchedKeys {
         fetches: counts.fetches.load(Ordering::Relaxed),
         failures: counts.failures.load(Ordering::Relaxed),
@@ -183,7 +177,6 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
-    let doors = shared.doors.lock().await;
     let logins = doors.login.as_ref().map(LoginDesk::metrics);
     text::expose(&cores, process, logins, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
@@ -193,7 +186,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
 async fn statistics(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
-    Json(stats::collect(&shared).await)
+    Json(stats::collect(&shared))
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {
