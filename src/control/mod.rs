@@ -22,6 +22,7 @@ mod health;
 mod in_force;
 pub(crate) mod jwks;
 pub mod memory;
+mod places;
 pub mod reload;
 mod revoke;
 mod routes;
@@ -47,6 +48,7 @@ use crate::doors::Doors;
 use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
 use memory::MemoryWatch;
+use places::Places;
 use reload::Reload;
 use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
@@ -111,6 +113,8 @@ struct Shared {
     config: Config,
     /// What the cores decide by.
     doors: InForce,
+    /// For those who ask.
+    places: Places,
     /// Held while what is revoked and its file are changed.
     revoking: Mutex<()>,
     /// Revocations that found `revocations_max` in force.
@@ -195,6 +199,7 @@ impl Control {
             cores,
             config: settings.config.clone(),
             doors: InForce::new(Arc::clone(&settings.doors)),
+            places: Places::default(),
             revoking: Mutex::new(()),
             revocations_refused: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
