@@ -61,6 +61,8 @@ pub struct Process {
     pub revocations: usize,
     /// Those that were refused, since there were too many.
     pub revocations_refused: u64,
+    /// Connections of operators that had to give way to others.
+    pub admin_connections_ended: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
@@ -282,6 +284,13 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "Revocations refused because limits.revocations_max are in force.",
         sample: |_, process| Some(format!(" {}", process.revocations_refused)),
+    },
+    Solo {
+        name: "ringcast_admin_connections_ended_total",
+        kind: "counter",
+        labels: "",
+        help: "Connections to the control plane that had to give way: the most silent of 64 when another comes.",
+        sample: |_, process| Some(format!(" {}", process.admin_connections_ended)),
     },
     Solo {
         name: "ringcast_jwks_fetches_total",
@@ -638,6 +647,7 @@ mod tests {
             drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,
+            admin_connections_ended: 0,
             keys: Some(FetchedKeys {
                 fetches: 3,
                 failures: 1,
