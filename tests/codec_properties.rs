@@ -6,7 +6,9 @@ use std::io::{Cursor, Read, Write};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof, sample};
 use ringcast::decision::CloseReason;
-use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
+use ringcast::websocket::{
+    CloseFrame, Compression, Deflater, Inflater, Limits, OpCode, Received, Receiver, Step,
+};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 const LIMITS: Limits = Limits {
@@ -42,13 +44,26 @@ fn event(received: &Received<'_>) -> Event {
 
 /// Feeds the pieces as a core would: what is left over stands before the next piece.
 fn ours(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, None)
+}
+
+/// As a core would that has agreed on compression.
+fn ours_compressed(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, Some(Inflater::default()))
+}
+
+fn feed(pieces: &[&[u8]], mut inflater: Option<Inflater>) -> Outcome {
     let mut receiver = Receiver::new();
     let mut buffer = Vec::new();
     let mut events = Vec::new();
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
+            let step = match &mut inflater {
+                None => receiver.receive(&mut buffer, &LIMITS),
+                Some(inflater) => receiver.receive_compressed(&mut buffer, &LIMITS, inflater),
+            };
+            let consumed = match step {
                 Ok(Step::Message { received, consumed }) => {
                     events.push(event(&received));
                     if matches!(received, Received::Close(_)) {
@@ -199,25 +214,64 @@ fn close_payload() -> impl Strategy<Value = Vec<u8>> {
 
 /// The frames of one legal message, control frames among them: text cut at any byte, characters included.
 fn message() -> impl Strategy<Value = Vec<u8>> {
-    let cuts = collection::vec(any::<sample::Index>(), 0..4);
     let ping = proptest::option::of(collection::vec(any::<u8>(), 0..126));
-    (payload(), cuts, ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
-        cuts.sort_unstable();
-        cuts.push(payload.len());
-        let mut bytes = Vec::new();
-        let mut start = 0;
-        for (index, &end) in cuts.iter().enumerate() {
-            let opcode = if index == 0 { opcode } else { 0 };
-            let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
-            bytes.extend(frame(fin | opcode, true, mask, &payload[start..end]));
-            start = end;
-            if let Some(ping) = &ping {
-                bytes.extend(frame(0x89, true, mask, ping));
-            }
-        }
-        bytes
+    (payload(), cuts(), ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
+        fragments(opcode, &payload, &cuts, ping.as_deref(), mask)
     })
+}
+
+fn cuts() -> impl Strategy<Value = Vec<sample::Index>> {
+    collection::vec(any::<sample::Index>(), 0..4)
+}
+
+/// A message in frames, each followed by a ping if there is one.
+fn fragments(
+    first: u8,
+    payload: &[u8],
+    cuts: &[sample::Index],
+    ping: Option<&[u8]>,
+    mask: [u8; 4],
+) -> Vec<u8> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+    cuts.sort_unstable();
+    cuts.push(payload.len());
+    let mut bytes = Vec::new();
+    let mut start = 0;
+    for (index, &end) in cuts.iter().enumerate() {
+        let first = if index == 0 { first } else { 0 };
+        let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
+        bytes.extend(frame(fin | first, true, mask, &payload[start..end]));
+        start = end;
+        if let Some(ping) = ping {
+            bytes.extend(frame(0x89, true, mask, ping));
+        }
+    }
+    bytes
+}
+
+/// The frames of one message as it is and compressed, fragmented alike or not, with as many control frames.
+fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    // Not stored: that would be longer than the message, and judged by that.
+    let coding = (1..=9_u32, 9..=15_u8, any::<sample::Index>());
+    (payload(), coding, cuts(), 1..=2_u8, any::<[u8; 4]>()).prop_map(
+        |(payload, (level, window_bits, flushed), cuts, opcode, mask)| {
+            let level = flate2::Compression::new(level);
+            let mut compress = flate2::Compress::new_with_window_bits(level, false, window_bits);
+            let mut compressed = Vec::with_capacity(2 * payload.len() + 1000);
+            let (start, end) = payload.split_at(flushed.index(payload.len() + 1));
+            for part in [start, end] {
+                compress
+                    .compress_vec(part, &mut compressed, flate2::FlushCompress::Sync)
+                    .expect("there is room");
+            }
+            // Nothing follows a flush with nothing.
+            compressed.truncate(compressed.len() - 4);
+            (
+                fragments(opcode, &payload, &cuts, Some(b"p"), mask),
+                fragments(0x40 | opcode, &compressed, &cuts, Some(b"p"), mask),
+            )
+        },
+    )
 }
 
 /// One frame of any kind, often illegal where it stands.
@@ -294,6 +348,61 @@ proptest! {
         pieces.push(rest);
         pieces.reverse();
         prop_assert_eq!(&ours(&pieces), &whole);
+    }
+
+    /// Compressed or not, a connection comes to the same messages and the same end.
+    #[test]
+    fn websocket_messages_are_the_same_when_they_come_compressed(
+        messages in collection::vec(message_and_compressed(), 0..5),
+        size in 1..40_usize,
+    ) {
+        let (plain, compressed): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        let (plain, compressed) = (plain.concat(), compressed.concat());
+        let no_pings = |events: Vec<Event>| -> Vec<_> {
+            events.into_iter().filter(|event| !matches!(event, Event::Ping(_))).collect()
+        };
+        let (events, error) = ours(&[&plain]);
+        let (found, found_error) = ours_compressed(&[&compressed]);
+        prop_assert_eq!(no_pings(events), no_pings(found));
+        // A length is judged before it has arrived where it is announced.
+        let error = error.map(|error| match error {
+            CloseReason::MessageTooBig => CloseReason::InflatedTooBig,
+            other => other,
+        });
+        prop_assert_eq!(error, found_error);
+        let pieces: Vec<_> = compressed.chunks(size).collect();
+        prop_assert_eq!(ours_compressed(&pieces), ours_compressed(&[&compressed]));
+        // What is not compressed may come as well.
+        prop_assert_eq!(ours_compressed(&[&plain]), ours(&[&plain]));
+    }
+
+    /// No payload makes more of itself than the bound, nor a panic; and what we compress is what we inflate.
+    #[test]
+    fn websocket_payloads_are_inflated_within_their_bound(
+        payload in collection::vec(any::<u8>(), 0..300),
+        flips in collection::vec((any::<sample::Index>(), any::<u8>()), 0..3),
+        bytes_max in 0..2000_usize,
+        small in any::<bool>(),
+    ) {
+        let mut inflater = Inflater::default();
+        if let Ok(made) = inflater.inflate(&payload, bytes_max) {
+            prop_assert!(made.len() <= bytes_max);
+        }
+        let message: Vec<u8> = payload.iter().map(|byte| b'a' + byte % 8).collect();
+        let compression = if small { Compression::Small } else { Compression::Large };
+        let mut frame = Vec::new();
+        Deflater::new(0).write(&mut frame, compression, OpCode::Binary, &message);
+        if frame[0] & 0x40 != 0 {
+            let start = if frame[1] < 126 { 2 } else { 4 };
+            prop_assert_eq!(inflater.inflate(&frame[start..], 300), Ok(&message[..]));
+            for (index, byte) in flips {
+                let at = start + index.index(frame.len() - start);
+                frame[at] = byte;
+            }
+            if let Ok(made) = inflater.inflate(&frame[start..], bytes_max) {
+                prop_assert!(made.len() <= bytes_max);
+            }
+        }
     }
 
     /// Each message that arrives is one that may: no longer than the limit.
