@@ -5,7 +5,7 @@
 //! cargo run --release --example echo -- 127.0.0.1:9001
 //! ```
 //! The path is `/`. Limits are raised to what Autobahn's group 9 sends: messages of 16 MiB, 65,536 fragments. Clients that
-//! offer compression get every message compressed that becomes shorter by it, as groups 12 and 13 want it.
+//! offer compression get every message compressed, as groups 12 and 13 want it.
 
 use std::process::ExitCode;
 

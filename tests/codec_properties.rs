@@ -7,12 +7,165 @@ use std::path::Path;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof, sample};
+use ringcast::decision::CloseReason;
+use ringcast::websocket::{
+    CloseFrame, Compression, Deflater, Inflater, Limits, OpCode, Received, Receiver, Step,
+};
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 #[allow(unreachable_pub, dead_code)] // the package for cargo-fuzz
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
 use fuzz::frames::{Event, LIMITS, agrees, ours};
+/// A message or control frame that was received.
+#[derive(Clone, Debug, PartialEq)]
+enum Event {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<(u16, String)>),
+}
+
+/// What the bytes of a connection came to: events, and the error if there was one.
+type Outcome = (Vec<Event>, Option<CloseReason>);
+
+fn event(received: &Received<'_>) -> Event {
+    match received {
+        Received::Text(text) => Event::Text((*text).to_owned()),
+        Received::Binary(bytes) => Event::Binary(bytes.to_vec()),
+        Received::Ping(payload) => Event::Ping(payload.to_vec()),
+        Received::Pong => Event::Pong,
+        Received::Close(CloseFrame { code, reason }) => {
+            Event::Close(code.map(|code| (code.as_u16(), (*reason).to_owned())))
+        }
+    }
+}
+
+/// Feeds the pieces as a core would: what is left over stands before the next piece.
+fn ours(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, None)
+}
+
+/// As a core would that has agreed on compression.
+fn ours_compressed(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, Some(Inflater::default()))
+}
+
+fn feed(pieces: &[&[u8]], mut inflater: Option<Inflater>) -> Outcome {
+    let mut receiver = Receiver::new();
+    let mut buffer = Vec::new();
+    let mut events = Vec::new();
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            let step = match &mut inflater {
+                None => receiver.receive(&mut buffer, &LIMITS),
+                Some(inflater) => receiver.receive_compressed(&mut buffer, &LIMITS, inflater),
+            };
+            let consumed = match step {
+                Ok(Step::Message { received, consumed }) => {
+                    events.push(event(&received));
+                    if matches!(received, Received::Close(_)) {
+                        return (events, None);
+                    }
+                    consumed
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    buffer.drain(..consumed);
+                    assert!(buffer.len() < 6 + 125, "{} bytes left in the input", buffer.len());
+                    break;
+                }
+                Err(reason) => return (events, Some(reason)),
+            };
+            buffer.drain(..consumed);
+        }
+    }
+    (events, None)
+}
+
+/// A stream that ends after the given bytes and swallows what is written.
+struct Input<'a>(Cursor<&'a [u8]>);
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Input<'_> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same by tungstenite.
+fn oracle(bytes: &[u8]) -> Outcome {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(LIMITS.message_bytes_max))
+        .max_frame_size(Some(LIMITS.message_bytes_max));
+    let mut socket = WebSocket::from_raw_socket(Input(Cursor::new(bytes)), Role::Server, Some(config));
+    let mut events = Vec::new();
+    loop {
+        let event = match socket.read() {
+            Ok(tungstenite::Message::Text(text)) => Event::Text(text.as_str().to_owned()),
+            Ok(tungstenite::Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
+            Ok(tungstenite::Message::Ping(payload)) => Event::Ping(payload.to_vec()),
+            Ok(tungstenite::Message::Pong(_)) => Event::Pong,
+            Ok(tungstenite::Message::Close(frame)) => {
+                // It answers an illegal code with 1002 and hands that answer out as if it had been received.
+                if frame
+                    .as_ref()
+                    .is_some_and(|frame| frame.reason.as_str() == "Protocol violation")
+                {
+                    return (events, Some(CloseReason::ProtocolError));
+                }
+                events.push(Event::Close(
+                    frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
+                ));
+                return (events, None);
+            }
+            Ok(tungstenite::Message::Frame(_)) => unreachable!("frames are never read raw"),
+            Err(tungstenite::Error::Io(_)) => return (events, None),
+            Err(tungstenite::Error::Protocol(_)) => return (events, Some(CloseReason::ProtocolError)),
+            Err(tungstenite::Error::Utf8(_)) => return (events, Some(CloseReason::InvalidUtf8)),
+            Err(tungstenite::Error::Capacity(_)) => return (events, Some(CloseReason::MessageTooBig)),
+            Err(error) => panic!("unexpected {error}"),
+        };
+        events.push(event);
+    }
+}
+
+/// Compares with the oracle, allowing for what it does knowingly otherwise.
+fn agrees(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
+    let (events, error) = ours(&[bytes]);
+    let (mut expected_events, mut expected_error) = oracle(bytes);
+    if error.is_some() && expected_error.is_none() && events == expected_events {
+        // It judges a frame when all of it is there; we do when the fault is. So let it have the rest of the frame.
+        let padded = [bytes, &[0; 10 + 4 + 1000]].concat();
+        (expected_events, expected_error) = oracle(&padded);
+    }
+    prop_assert_eq!(&events, &expected_events);
+    let differs_knowingly = match (error, expected_error) {
+        // It looks at the length before anything else; the reference, and we, look at the first two bytes.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::MessageTooBig)) => true,
+        // It looks at the reason of a close frame before its code; the reference, and we, the other way round.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::InvalidUtf8)) => true,
+        _ => false,
+    };
+    if !differs_knowingly {
+        prop_assert_eq!(error, expected_error);
+    }
+    Ok(())
+}
 
 fn frame(first: u8, masked: bool, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
@@ -62,25 +215,64 @@ fn close_payload() -> impl Strategy<Value = Vec<u8>> {
 
 /// The frames of one legal message, control frames among them: text cut at any byte, characters included.
 fn message() -> impl Strategy<Value = Vec<u8>> {
-    let cuts = collection::vec(any::<sample::Index>(), 0..4);
     let ping = proptest::option::of(collection::vec(any::<u8>(), 0..126));
-    (payload(), cuts, ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
-        cuts.sort_unstable();
-        cuts.push(payload.len());
-        let mut bytes = Vec::new();
-        let mut start = 0;
-        for (index, &end) in cuts.iter().enumerate() {
-            let opcode = if index == 0 { opcode } else { 0 };
-            let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
-            bytes.extend(frame(fin | opcode, true, mask, &payload[start..end]));
-            start = end;
-            if let Some(ping) = &ping {
-                bytes.extend(frame(0x89, true, mask, ping));
-            }
-        }
-        bytes
+    (payload(), cuts(), ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
+        fragments(opcode, &payload, &cuts, ping.as_deref(), mask)
     })
+}
+
+fn cuts() -> impl Strategy<Value = Vec<sample::Index>> {
+    collection::vec(any::<sample::Index>(), 0..4)
+}
+
+/// A message in frames, each followed by a ping if there is one.
+fn fragments(
+    first: u8,
+    payload: &[u8],
+    cuts: &[sample::Index],
+    ping: Option<&[u8]>,
+    mask: [u8; 4],
+) -> Vec<u8> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+    cuts.sort_unstable();
+    cuts.push(payload.len());
+    let mut bytes = Vec::new();
+    let mut start = 0;
+    for (index, &end) in cuts.iter().enumerate() {
+        let first = if index == 0 { first } else { 0 };
+        let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
+        bytes.extend(frame(fin | first, true, mask, &payload[start..end]));
+        start = end;
+        if let Some(ping) = ping {
+            bytes.extend(frame(0x89, true, mask, ping));
+        }
+    }
+    bytes
+}
+
+/// The frames of one message as it is and compressed, fragmented alike or not, with as many control frames.
+fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    // Not stored: that would be longer than the message, and judged by that.
+    let coding = (1..=9_u32, 9..=15_u8, any::<sample::Index>());
+    (payload(), coding, cuts(), 1..=2_u8, any::<[u8; 4]>()).prop_map(
+        |(payload, (level, window_bits, flushed), cuts, opcode, mask)| {
+            let level = flate2::Compression::new(level);
+            let mut compress = flate2::Compress::new_with_window_bits(level, false, window_bits);
+            let mut compressed = Vec::with_capacity(2 * payload.len() + 1000);
+            let (start, end) = payload.split_at(flushed.index(payload.len() + 1));
+            for part in [start, end] {
+                compress
+                    .compress_vec(part, &mut compressed, flate2::FlushCompress::Sync)
+                    .expect("there is room");
+            }
+            // Nothing follows a flush with nothing.
+            compressed.truncate(compressed.len() - 4);
+            (
+                fragments(opcode, &payload, &cuts, Some(b"p"), mask),
+                fragments(0x40 | opcode, &compressed, &cuts, Some(b"p"), mask),
+            )
+        },
+    )
 }
 
 /// One frame of any kind, often illegal where it stands.
@@ -317,6 +509,61 @@ proptest! {
         pieces.push(rest);
         pieces.reverse();
         prop_assert_eq!(&ours(&pieces), &whole);
+    }
+
+    /// Compressed or not, a connection comes to the same messages and the same end.
+    #[test]
+    fn websocket_messages_are_the_same_when_they_come_compressed(
+        messages in collection::vec(message_and_compressed(), 0..5),
+        size in 1..40_usize,
+    ) {
+        let (plain, compressed): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        let (plain, compressed) = (plain.concat(), compressed.concat());
+        let no_pings = |events: Vec<Event>| -> Vec<_> {
+            events.into_iter().filter(|event| !matches!(event, Event::Ping(_))).collect()
+        };
+        let (events, error) = ours(&[&plain]);
+        let (found, found_error) = ours_compressed(&[&compressed]);
+        prop_assert_eq!(no_pings(events), no_pings(found));
+        // A length is judged before it has arrived where it is announced.
+        let error = error.map(|error| match error {
+            CloseReason::MessageTooBig => CloseReason::InflatedTooBig,
+            other => other,
+        });
+        prop_assert_eq!(error, found_error);
+        let pieces: Vec<_> = compressed.chunks(size).collect();
+        prop_assert_eq!(ours_compressed(&pieces), ours_compressed(&[&compressed]));
+        // What is not compressed may come as well.
+        prop_assert_eq!(ours_compressed(&[&plain]), ours(&[&plain]));
+    }
+
+    /// No payload makes more of itself than the bound, nor a panic; and what we compress is what we inflate.
+    #[test]
+    fn websocket_payloads_are_inflated_within_their_bound(
+        payload in collection::vec(any::<u8>(), 0..300),
+        flips in collection::vec((any::<sample::Index>(), any::<u8>()), 0..3),
+        bytes_max in 0..2000_usize,
+        small in any::<bool>(),
+    ) {
+        let mut inflater = Inflater::default();
+        if let Ok(made) = inflater.inflate(&payload, bytes_max) {
+            prop_assert!(made.len() <= bytes_max);
+        }
+        let message: Vec<u8> = payload.iter().map(|byte| b'a' + byte % 8).collect();
+        let compression = if small { Compression::Small } else { Compression::Large };
+        let mut frame = Vec::new();
+        Deflater::new(0).write(&mut frame, compression, OpCode::Binary, &message);
+        if frame[0] & 0x40 != 0 {
+            let start = if frame[1] < 126 { 2 } else { 4 };
+            prop_assert_eq!(inflater.inflate(&frame[start..], 300), Ok(&message[..]));
+            for (index, byte) in flips {
+                let at = start + index.index(frame.len() - start);
+                frame[at] = byte;
+            }
+            if let Ok(made) = inflater.inflate(&frame[start..], bytes_max) {
+                prop_assert!(made.len() <= bytes_max);
+            }
+        }
     }
 
     /// Each message that arrives is one that may: no longer than the limit.

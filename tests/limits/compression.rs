@@ -1,9 +1,8 @@
 //! permessage-deflate over TCP: what arrives is whole, both ways, for those that agreed to it and those beside them that
 //! did not; and what a client may not do with it.
 
-use std::collections::VecDeque;
-
 use flate2::{Compress, FlushCompress};
+use ringcast::app::{Answer, App, Call, Peer};
 use ringcast::config::Config;
 use ringcast::config::limits::{Limit, SlowConsumer};
 use ringcast::decision::CloseReason;
@@ -147,17 +146,35 @@ fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order
     assert!(after * 20 < before, "{before} bytes to {after}");
 }
 
+/// Answers with as many letters as it is asked for.
+struct Letters;
+
+impl App for Letters {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        let count = call.data.and_then(|data| data.parse::<usize>(peer).ok());
+        peer.reply(&"n".repeat(count.unwrap_or(0)))
+    }
+}
+
 #[test]
 fn replies_are_compressed_from_the_bound_on() {
-    let server = compressing(|config| config.compression_bytes_min = 200);
+    let configure = |config: &mut Config| {
+        config.compression = true;
+        config.compression_bytes_min = 200;
+    };
+    let server = Server::start_with(configure, |_| Letters);
     let (mut client, _) = offering(&server, OFFER);
-    // An error holds the name that was asked for.
-    for (length, compressed) in [(20, 0), (2000, 1)] {
-        let text = format!(r#"{{"event":"{}","cid":7}}"#, "n".repeat(length));
-        send_compressed(&mut client, &text);
+    let around = r#"{"rid":7,"data":""}"#.len();
+    let mut compressed = 0;
+    for length in [20, 199 - around, 200 - around, 100_000] {
+        send_compressed(
+            &mut client,
+            &format!(r#"{{"event":"n","data":{length},"cid":7}}"#),
+        );
         let answer = client.message();
-        assert!(answer.contains(&"n".repeat(length)), "{answer}");
-        assert_eq!(client.compressed, compressed);
+        assert_eq!(answer, format!(r#"{{"rid":7,"data":"{}"}}"#, "n".repeat(length)));
+        compressed += usize::from(answer.len() >= 200);
+        assert_eq!(client.compressed, compressed, "{} bytes", answer.len());
     }
 }
 
@@ -218,7 +235,9 @@ fn a_flood_of_messages_that_become_large_is_spread_over_turns() {
 fn a_rate_in_bytes_counts_what_messages_become() {
     let server = compressing(|config| config.limits.bytes_per_second_max = 50_000);
     let (mut client, _) = offering(&server, OFFER);
-    send_compressed(&mut client, &format!("\"{}\"", "x".repeat(80_000)));
+    // Room for more comes in twenty seconds.
+    send_compressed(&mut client, &format!("\"{}\"", "x".repeat(1_000_000)));
+    eventually("it is read", || server.total(|core| &core.messages_inflated) == 1);
     client.begin_call("ping", "null");
     eventually("it is paused", || server.limit_hits(Limit::BytesPerSecond) > 0);
 }
@@ -248,7 +267,7 @@ fn a_slow_subscriber_gets_whole_messages_in_order() {
     slow.handshake();
     slow.subscribe("news");
     let mut publisher = server.client();
-    let mut noise = VecDeque::from(vec![0_u8; 6000]);
+    let mut noise = vec![0_u8; 6000];
     let mut number = 1_u32;
     let conflated = |server: &Server| server.total(|core| &core.publications_conflated);
     let mut sent = 0;
@@ -257,7 +276,7 @@ fn a_slow_subscriber_gets_whole_messages_in_order() {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             *byte = b"0123456789abcdef"[(number >> 28) as usize];
         }
-        let text = String::from_utf8(noise.iter().copied().collect()).unwrap();
+        let text = str::from_utf8(&noise).unwrap();
         publisher.publish("news", &format!(r#"["{sent}","{text}"]"#));
         publisher.ping();
         sent += 1;
