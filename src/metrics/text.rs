@@ -625,6 +625,7 @@ mod tests {
         let CoreMetrics {
             connections,
             sessions,
+            drain_left,
             accepts,
             hand_overs_sent,
             hand_overs_received,
@@ -658,6 +659,7 @@ mod tests {
         let single = [
             connections,
             sessions,
+            drain_left,
             accepts,
             hand_overs_sent,
             hand_overs_received,
