@@ -1,9 +1,11 @@
 //! A server: its parts, the order in which they start, and the order in which they end.
 //!
-//! Start: reserve the address → polls, wakers, hand-over sockets and the ring, which every thread must hold → one
-//! thread per core, each with its own descriptor table and listener → the control plane. Nothing is opened between the
+//! Start: what the service manager gives → reserve the address → polls, wakers, hand-over sockets and the ring, which every thread must hold → one
+//! thread per core, each with its own descriptor table → its listeners, sent to it → the control plane. Nothing is opened between the
 //! first and the last core that a core should not hold.
 //! End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
+
+mod listening;
 
 use std::fmt;
 use std::io;
@@ -40,8 +42,10 @@ use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind, Logins};
+use crate::transport::given::GivenError;
 use crate::transport::hand_over::HandOver;
-use crate::transport::listener::{self, Reservation};
+
+use listening::Reserved;
 
 /// A server that is accepting connections.
 #[derive(Debug)]
@@ -97,6 +101,9 @@ impl Server {
         embedding: Embedding,
         mut app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
+        // First of all: nothing else may take the numbers of these descriptors.
+        let given = listening::given(embedding.signals)?;
+        let config = &listening::with_addresses(config, &given);
         if embedding.signals == SignalsFrom::Here {
             control::hold_back().map_err(StartError::System)?;
         }
@@ -111,52 +118,24 @@ impl Server {
         for doubt in doors.doubts(clock.now().unix_ms) {
             warn!("{doubt}");
         }
-        for address in [Some(config.listen), config.tls.listen, config.admin]
-            .into_iter()
-            .flatten()
-        {
-            if listener::is_served(address) {
-                warn!(
-                    "another process serves {address}, too: until it ends, clients are divided between the two"
-                );
-            }
-        }
-        let reservation = Reservation::bind(config.listen).map_err(|cause| StartError::Listen {
-            address: config.listen,
-            cause,
-        })?;
-        let tls_reservation = config
-            .tls
-            .listen
-            .map(|address| {
-                Reservation::bind(address).map_err(|cause| StartError::ListenTls { address, cause })
-            })
-            .transpose()?;
-        let ports = Ports {
-            main: reservation.address(),
-            main_tls: config.tls.on_listen,
-            tls: tls_reservation.as_ref().map(Reservation::address),
-        };
-        let admin = config
-            .admin
-            .map(|address| {
-                listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
-            })
-            .transpose()?;
+        let mut reserved = Reserved::new(config, given, embedding.signals)?;
+        let ports = reserved.ports().clone();
+        let admin = reserved.admin(config)?;
         let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
         // Before the cores have their CPUs, so that hashing runs where there is room.
         let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
+        let count = placement.len();
         let settings = core_settings(
             config,
             embedding.kind,
             Arc::clone(&doors),
             Arc::clone(&admission),
             ports.clone(),
+            u64::try_from(reserved.acceptors(count)).unwrap_or(u64::MAX),
             clock,
         );
 
         // All that every thread must hold, before the first of them splits its descriptor table off.
-        let count = placement.len();
         let polls = (0..count)
             .map(|_| Poll::new())
             .collect::<io::Result<Vec<_>>>()
@@ -167,6 +146,7 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::System)?;
         let hand_overs = HandOver::new(count).map_err(StartError::System)?;
+        let outlets = hand_overs[0].outlets();
         let brokers = broker(count, config.limits.ring_slots, config.limits.ring_bytes_max);
         let (handles, mailboxes): (Vec<_>, Vec<_>) =
             wakers.iter().map(|waker| mailbox(Arc::clone(waker))).unzip();
@@ -193,6 +173,10 @@ impl Server {
                 },
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
+        let sockets = reserved
+            .listen(count, config.tcp_backlog, &outlets)
+            .inspect_err(|_| stop(&handles))?;
+        drop(outlets);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         announce(config, &ports, admin_address, &placement, &doors);
         report(config, &started, placement);
@@ -204,6 +188,7 @@ impl Server {
                 memory: memory_watch(config, admission),
                 keys,
                 listener: admin,
+                sockets,
                 signals: embedding.signals,
                 reload: embedding.reload,
                 clock,
@@ -283,6 +268,8 @@ fn stop(cores: &[CoreHandle]) {
 /// Why a server did not start: what to do about it is in the text.
 #[derive(Debug)]
 pub enum StartError {
+    /// Sockets of the service manager are not right.
+    Given(GivenError),
     /// Keys, or other files that the configuration names, are not right.
     Doors(DoorsError),
     /// The address for clients cannot be had.
@@ -315,6 +302,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Given(error) => error.fmt(f),
             StartError::Doors(error) => error.fmt(f),
             StartError::Listen { address, cause } => {
                 write!(
@@ -400,11 +388,12 @@ fn core_settings(
     doors: Arc<Doors>,
     admission: Arc<Admission>,
     ports: Ports,
+    acceptors: u64,
     clock: Clock,
 ) -> CoreSettings {
     CoreSettings {
         ports,
-        backlog: config.tcp_backlog,
+        acceptors,
         path: config.path.clone(),
         login_path: config.login_path.clone(),
         login_cookie: config.login_cookie.clone(),

@@ -7,6 +7,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -139,6 +140,56 @@ fn has_input(client: &Client) -> bool {
     let has_input = client.stream.peek(&mut [0]).is_ok();
     client.stream.set_nonblocking(false).unwrap();
     has_input
+}
+
+#[test]
+fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
+    const TAKEOVERS: usize = 5;
+    let mut serving = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1")]);
+    let address = serving.address;
+    let listen = address.to_string();
+    let is_over = AtomicBool::new(false);
+    let connects: usize = std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        // Clients that come again as soon as they are gone: a socket that is refused or reset fails the test.
+        let coming: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut connects = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let mut client = Client::connect(address);
+                        client.upgrade();
+                        client.handshake();
+                        connects += 1;
+                        client.reset();
+                    }
+                    connects
+                })
+            })
+            .collect();
+        for _ in 0..TAKEOVERS {
+            let next = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1"), ("RINGCAST_LISTEN", &listen)]);
+            next.logged("listening with the process that serves already");
+            let mut before = std::mem::replace(&mut serving, next);
+            before.signal(Signal::SIGTERM);
+            assert_eq!(before.exit_code(), Some(0));
+        }
+        drop(over);
+        coming.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert!(connects > TAKEOVERS * 100, "{connects}");
+    serving.signal(Signal::SIGTERM);
+    assert_eq!(serving.exit_code(), Some(0));
+    assert!(TcpStream::connect(address).is_err(), "the last one leaves nobody");
+}
+
+/// Tells so when it is dropped, also by a test that fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     )
     .map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
+        StartError::Given(error) => CliError::Unfit(error.to_string()),
         StartError::Listen { .. }
         | StartError::ListenTls { .. }
         | StartError::Admin { .. }

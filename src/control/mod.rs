@@ -11,7 +11,8 @@
 //!
 //! Invariants
 //! 1. Readiness is off before any core is told to drain (`Shared::draining`, set by `drain` alone).
-//! 2. The operators' listener answers until the end, so that a drain can be watched.
+//! 2. The copies of the cores' listeners are closed before any core is told to drain (`serve`).
+//! 3. The operators' listener answers until the end, so that a drain can be watched.
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
@@ -29,6 +30,7 @@ mod routes;
 mod service_manager;
 mod signals;
 mod stats;
+mod successor;
 
 use std::fmt;
 use std::io;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub config: Config,
     /// Where operators connect, bound already; `None` for nowhere.
     pub listener: Option<TcpListener>,
+    /// What the cores listen on: copies for the process that comes after this one.
+    pub sockets: Vec<TcpListener>,
     /// Who handles signals.
     pub signals: SignalsFrom,
     /// What SIGHUP reloads; without it SIGHUP is only logged.
@@ -248,11 +252,25 @@ impl Control {
             // Ends with the runtime.
             tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
         }
+        let sockets = std::mem::take(&mut self.settings.sockets);
+        let offer = match (
+            self.settings.signals,
+            sockets.first().and_then(|socket| socket.local_addr().ok()),
+        ) {
+            (SignalsFrom::Here, Some(address)) => Some(tokio::spawn(successor::offer(sockets, address))),
+            (SignalsFrom::Here | SignalsFrom::Elsewhere, _) => None,
+        };
         let manager = self.settings.signals.service_manager();
         manager.watch(&self.shared);
         manager.ready();
         if let Some(exit) = self.until_drain(&mut signals).await {
             return Ok(exit);
+        }
+        if let Some(offer) = offer {
+            // The copies are closed before the cores close theirs: then nobody listens, or the heir alone.
+            offer.abort();
+            // It ends by having been aborted.
+            let _ = offer.await;
         }
         Ok(self.drain(&mut signals).await)
     }

@@ -55,6 +55,7 @@ fn run(config: Config) -> Running {
     let settings = Settings {
         config,
         listener: Some(listener),
+        sockets: Vec::new(),
         signals: SignalsFrom::Elsewhere,
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Token};
 use nix::errno::Errno;
+use tracing::error;
 
 use crate::app::App;
 use crate::client::ClientAddress;
@@ -14,7 +16,6 @@ use crate::clock::Uptime;
 use crate::config::limits::{AcceptExcess, Limit};
 use crate::config::tls::OnListen;
 use crate::http::Refusal;
-use crate::transport::listener;
 
 use super::admission::Entry;
 use super::balance::NoRoom;
@@ -25,7 +26,7 @@ use super::{Core, preface};
 /// Which port a socket came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Port {
+pub(crate) enum Port {
     /// That of `listen`.
     Main,
     /// That of `tls_listen`.
@@ -44,7 +45,7 @@ pub(crate) struct Ports {
 }
 
 /// The listeners of one core.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: Vec<Listener>,
     /// The one to ask next, so that a storm at one port does not keep others out.
@@ -219,7 +220,11 @@ impl<A: App> Core<A> {
     /// Keeps the socket, or hands it to the lightest core.
     fn place(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
         if core != self.id.index() {
-            if self.hand_over.send(core, &stream, port as u8).is_ok() {
+            if self
+                .hand_over
+                .send(core, &stream, HandedOver::Connection(port).byte())
+                .is_ok()
+            {
                 self.metrics.hand_overs_sent.add(1);
                 return;
             }
@@ -231,18 +236,14 @@ impl<A: App> Core<A> {
         self.adopt(stream, peer.into(), port);
     }
 
-    /// Takes in what other cores have sent.
+    /// Takes in what was sent: sockets from other cores, and the listeners when all begins.
     pub(super) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.hand_over.receive() {
-                Ok((stream, port)) => {
-                    self.metrics.hand_overs_received.add(1);
-                    // Who has gone already has no address any more.
-                    let peer = stream
-                        .peer_addr()
-                        .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
-                    self.adopt(stream, peer, Port::of_byte(port));
-                }
+                Ok((socket, about)) => match HandedOver::of_byte(about) {
+                    HandedOver::Connection(port) => self.take_connection(socket, port),
+                    HandedOver::Listener(port) => self.take_listener(socket, port),
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.hand_overs_waiting = false;
                     return;
@@ -256,6 +257,34 @@ impl<A: App> Core<A> {
                 Err(_) => return,
             }
         }
+    }
+
+    fn take_connection(&mut self, socket: OwnedFd, port: Port) {
+        self.metrics.hand_overs_received.add(1);
+        let stream = TcpStream::from_std(socket.into());
+        // Who has gone already has no address any more.
+        let peer = stream
+            .peer_addr()
+            .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
+        self.adopt(stream, peer, port);
+    }
+
+    fn take_listener(&mut self, socket: OwnedFd, port: Port) {
+        let mut socket = TcpListener::from_std(socket.into());
+        let registered = self
+            .poll
+            .registry()
+            .register(&mut socket, port.token(), Interest::READABLE);
+        if let Err(cause) = registered {
+            // Memory, or watches of this user: the others go on.
+            error!(core = self.id.index(), "a listener cannot be watched: {cause}");
+            return;
+        }
+        self.listeners.open.push(Listener {
+            socket,
+            port,
+            is_ready: false,
+        });
     }
 
     fn adopt(&mut self, stream: TcpStream, client: ClientAddress, port: Port) {
@@ -319,6 +348,34 @@ impl Port {
     }
 }
 
+/// What is sent to a core, told in a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandedOver {
+    /// That came to this port.
+    Connection(Port),
+    /// Of this port.
+    Listener(Port),
+}
+
+impl HandedOver {
+    pub(crate) const fn byte(self) -> u8 {
+        match self {
+            HandedOver::Connection(port) => port as u8,
+            HandedOver::Listener(port) => port as u8 | LISTENER_BIT,
+        }
+    }
+
+    const fn of_byte(byte: u8) -> HandedOver {
+        let port = Port::of_byte(byte & !LISTENER_BIT);
+        match byte & LISTENER_BIT {
+            0 => HandedOver::Connection(port),
+            _ => HandedOver::Listener(port),
+        }
+    }
+}
+
+const LISTENER_BIT: u8 = 1 << 7;
+
 impl Ports {
     /// What is spoken on a port.
     pub(super) fn speak(&self, port: Port) -> OnListen {
@@ -330,24 +387,6 @@ impl Ports {
 }
 
 impl Listeners {
-    /// Listens on all ports.
-    pub(super) fn open(ports: &Ports, backlog: i32, registry: &Registry) -> io::Result<Listeners> {
-        let wanted = [(Some(ports.main), Port::Main), (ports.tls, Port::Tls)];
-        let open = wanted.into_iter().filter_map(|(address, port)| {
-            address.map(|address| {
-                let mut socket = listener::listen(address, backlog)?;
-                registry.register(&mut socket, port.token(), Interest::READABLE)?;
-                Ok(Listener {
-                    socket,
-                    port,
-                    is_ready: false,
-                })
-            })
-        });
-        let open = open.collect::<io::Result<_>>()?;
-        Ok(Listeners { open, next: 0 })
-    }
-
     /// Stops listening.
     pub(super) fn close(&mut self) {
         self.open.clear();

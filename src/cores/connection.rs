@@ -262,6 +262,15 @@ impl Connection {
 }
 
 impl Phase {
+    /// Whether the peer has not introduced itself yet.
+    pub(super) fn is_coming(&self) -> bool {
+        match self {
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
+            Phase::Open(open) => !open.session.is_open(),
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
+        }
+    }
+
     /// Whether the connection has ended, and only its socket is left.
     pub(super) const fn is_over(&self) -> bool {
         match self {

@@ -103,15 +103,20 @@ impl Connections {
         self.slab.iter().map(|(_, connection)| connection.id)
     }
 
-    /// Those that have not ended yet, in the order in which they came.
-    pub(super) fn not_ended(&self) -> Vec<ConnectionId> {
+    /// Those that have not ended yet, each list in the order in which they came: the known, and those that have not
+    /// introduced themselves.
+    pub(super) fn not_ended(&self) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
         let all = self.slab.iter().map(|(_, connection)| connection);
-        let mut ids: Vec<_> = all
-            .filter(|connection| !connection.phase.is_over())
-            .map(|connection| connection.id)
-            .collect();
-        ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.age(self.generation)));
-        ids
+        let mut left: Vec<&Connection> = all.filter(|connection| !connection.phase.is_over()).collect();
+        left.sort_unstable_by_key(|connection| std::cmp::Reverse(connection.id.age(self.generation)));
+        let (coming, known): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|connection| connection.phase.is_coming());
+        let id = |connection: &Connection| connection.id;
+        (
+            known.into_iter().map(id).collect(),
+            coming.into_iter().map(id).collect(),
+        )
     }
 
     /// Takes a socket in; `register` makes it known to the poll under the id.

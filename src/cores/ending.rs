@@ -23,7 +23,11 @@ use super::report::session_id;
 /// Clients being closed one after the other, those that came first before the others.
 #[derive(Debug)]
 pub(super) struct Draining {
+    /// Those whose closes are spread, and behind them the others: who has not introduced himself yet could only be cut
+    /// off. He is let in, and closed when the time is over.
     ids: Vec<ConnectionId>,
+    /// How many of `ids` are spread.
+    spread: usize,
     closed: usize,
     /// How many of `ids` have not ended yet, by themselves or by the drain.
     left: u64,
@@ -212,11 +216,14 @@ impl<A: App> Core<A> {
     /// Begins to close all clients.
     pub(super) fn drain(&mut self, within: Duration) {
         if self.draining.is_none() {
+            // A listener may still be on its way.
+            self.receive_hand_overs();
             // What the kernel has completed for this listener is ours; nobody else could serve it.
             self.accept_the_last();
             self.listeners.close();
             self.loads.close();
-            let draining = Draining::new(self.connections.not_ended(), self.now.uptime, within);
+            let (known, coming) = self.connections.not_ended();
+            let draining = Draining::new(known, coming, self.now.uptime, within);
             self.metrics.drain_left.set(draining.left);
             self.draining = Some(draining);
         }
@@ -247,11 +254,19 @@ impl<A: App> Core<A> {
 }
 
 impl Draining {
-    /// These, in their order, evenly spread.
-    fn new(ids: Vec<ConnectionId>, began: Uptime, within: Duration) -> Draining {
+    /// The first in their order, evenly spread, the others at the end.
+    fn new(
+        mut ids: Vec<ConnectionId>,
+        coming: Vec<ConnectionId>,
+        began: Uptime,
+        within: Duration,
+    ) -> Draining {
+        let spread = ids.len();
+        ids.extend(coming);
         Draining {
             left: ids.len() as u64,
             ids,
+            spread,
             closed: 0,
             after: None,
             began,
@@ -285,8 +300,8 @@ impl Draining {
         if elapsed >= within {
             return self.ids.len();
         }
-        let share = self.ids.len() as u128 * elapsed / within + 1;
-        usize::try_from(share).unwrap_or(usize::MAX).min(self.ids.len())
+        let share = self.spread as u128 * elapsed / within + 1;
+        usize::try_from(share).unwrap_or(usize::MAX).min(self.spread)
     }
 }
 
@@ -327,19 +342,27 @@ mod tests {
 
     #[test]
     fn a_drain_spreads_the_closes_over_its_time() {
-        let ids = (0..100).map(|index| ConnectionId::new(index, 0)).collect();
-        let drain = Draining::new(ids, Uptime::from_ms(1000), Duration::from_secs(10));
+        let ids = |indexes: std::ops::Range<u32>| indexes.map(|index| ConnectionId::new(index, 0)).collect();
+        let mut drain = Draining::new(
+            ids(0..100),
+            ids(100..103),
+            Uptime::from_ms(1000),
+            Duration::from_secs(10),
+        );
         let due = |ms| drain.due(Uptime::from_ms(ms));
         assert_eq!(
             [due(1000), due(1100), due(6000), due(10_999), due(11_000)],
-            [1, 2, 51, 100, 100]
+            [1, 2, 51, 100, 103]
         );
+        drain.add(ConnectionId::new(103, 0));
+        let due = |ms| drain.due(Uptime::from_ms(ms));
+        assert_eq!([due(1000), due(10_999), due(11_000)], [1, 100, 104]);
     }
 
     #[test]
     fn a_drain_without_time_closes_all_at_once() {
         let ids = (0..3).map(|index| ConnectionId::new(index, 0)).collect();
-        let drain = Draining::new(ids, Uptime::from_ms(0), Duration::ZERO);
+        let drain = Draining::new(ids, Vec::new(), Uptime::from_ms(0), Duration::ZERO);
         assert_eq!(drain.due(Uptime::from_ms(0)), 3);
     }
 }

@@ -74,7 +74,7 @@ use crate::websocket::deflate::Inflater;
 use crate::websocket::message;
 
 use accept::{Accepting, HAND_OVERS, Listeners};
-pub(crate) use accept::{Ports, WAKER};
+pub(crate) use accept::{HandedOver, Port, Ports, WAKER};
 use admission::Admission;
 use balance::Loads;
 use compressed::Compressor;
@@ -109,7 +109,8 @@ impl CoreId {
 #[derive(Clone, Debug)]
 pub(crate) struct CoreSettings {
     pub(crate) ports: Ports,
-    pub(crate) backlog: i32,
+    /// How many cores have listeners.
+    pub(crate) acceptors: u64,
     pub(crate) path: String,
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
@@ -266,7 +267,6 @@ pub(crate) fn run<A: App>(
 impl<A: App> Core<A> {
     fn new(parts: CoreParts<A>, settings: CoreSettings, own_fd_table: bool) -> io::Result<Core<A>> {
         let limits = settings.limits;
-        let listeners = Listeners::open(&settings.ports, settings.backlog, parts.poll.registry())?;
         let inbox = parts.hand_over.as_fd().as_raw_fd();
         parts
             .poll
@@ -281,11 +281,11 @@ impl<A: App> Core<A> {
             now,
             turn_began_ns: 0,
             poll: parts.poll,
-            listeners,
+            listeners: Listeners::default(),
             accepting: Accepting::Waiting,
             ports: settings.ports,
             accept_excess: settings.accept_excess,
-            pace: Pace::new(limits.accepts_per_second_max, cores),
+            pace: Pace::new(limits.accepts_per_second_max, settings.acceptors),
             admission: settings.admission,
             turned_away: TurnedAway::default(),
             hand_over: parts.hand_over,

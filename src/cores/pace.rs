@@ -3,7 +3,7 @@
 //! The generic cell rate algorithm: one number says when the next one would be due if all came evenly, and who comes no
 //! more than the burst ahead of that may pass.
 //!
-//! Limits: `accepts_per_second_max`, in equal shares for each core.
+//! Limits: `accepts_per_second_max`, in equal shares for each core that has a listener.
 
 use std::time::Duration;
 

@@ -152,12 +152,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get(id) else {
             return false;
         };
-        has_ended
-            || match &connection.phase {
-                Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
-                Phase::Open(open) => !open.session.is_open(),
-                Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
-            }
+        has_ended || connection.phase.is_coming()
     }
 
     /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a

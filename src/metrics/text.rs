@@ -670,6 +670,7 @@ mod tests {
         let CoreMetrics {
             connections,
             sessions,
+            drain_left,
             accepts,
             hand_overs_sent,
             hand_overs_received,
@@ -710,6 +711,7 @@ mod tests {
         let single = [
             connections,
             sessions,
+            drain_left,
             accepts,
             hand_overs_sent,
             hand_overs_received,

@@ -4,6 +4,9 @@
 //! the cores split their descriptor tables, so every table has them. `SOCK_SEQPACKET` keeps one message one socket,
 //! and unlike a datagram pair is bounded by bytes (some hundred messages) rather than by ten messages.
 //!
+//! Listeners go the same way when the cores begin: whatever is opened for one core after the tables are split must be
+//! sent there.
+//!
 //! Not here: which core gets the socket (`cores/balance.rs`).
 #![allow(unsafe_code)] // one line: a received descriptor becomes an owned one
 
@@ -11,7 +14,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use mio::net::TcpStream;
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
@@ -43,44 +45,66 @@ impl HandOver {
             .collect())
     }
 
-    /// Sends `stream`, which nothing has been read from and no poll knows, to `core`, with a byte about it. `WouldBlock`
+    /// Sends a socket, which nothing has been read from and no poll knows, to `core`, with a byte about it. `WouldBlock`
     /// if that core has too many waiting already. The caller drops its copy afterwards.
-    pub(crate) fn send(&self, core: usize, stream: &TcpStream, about: u8) -> io::Result<()> {
-        let descriptors = [stream.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(
-            self.outlets[core].as_raw_fd(),
-            &[IoSlice::new(&[about])],
-            &rights,
-            flags,
-            None,
-        )?;
-        Ok(())
+    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+        send_descriptor(&self.outlets[core], socket, about)
+    }
+
+    /// Sends to all cores, for who is none.
+    pub(crate) fn outlets(&self) -> Outlets {
+        Outlets(Arc::clone(&self.outlets))
     }
 
     /// The next socket that another core has sent, with its byte; `WouldBlock` when there is none, another error if it
     /// came without a descriptor (this process has no room for one more).
-    pub(crate) fn receive(&self) -> io::Result<(TcpStream, u8)> {
-        let mut byte = [0];
-        let mut space = cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut room = [IoSliceMut::new(&mut byte)];
-        let message = recvmsg::<()>(self.inbox.as_raw_fd(), &mut room, Some(&mut space), flags)?;
-        let mut received = None;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(descriptors) = control
-                && let Some(&descriptor) = descriptors.first()
-            {
-                // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
-                let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                received = Some(TcpStream::from_std(owned.into()));
-            }
+    pub(crate) fn receive(&self) -> io::Result<(OwnedFd, u8)> {
+        receive_descriptor(&self.inbox)
+    }
+}
+
+/// The ways to all cores.
+#[derive(Debug)]
+pub(crate) struct Outlets(Arc<[OwnedFd]>);
+
+impl Outlets {
+    /// As [`HandOver::send`].
+    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+        send_descriptor(&self.0[core], socket, about)
+    }
+}
+
+/// Sends one byte, and with it a descriptor.
+pub(super) fn send_descriptor(to: &impl AsRawFd, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+    let descriptors = [socket.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&[about])], &rights, flags, None)?;
+    Ok(())
+}
+
+/// Receives what [`send_descriptor`] has sent: `UnexpectedEof` at the end.
+pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<(OwnedFd, u8)> {
+    let mut byte = [0];
+    let mut space = cmsg_space!(RawFd);
+    let mut room = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut room, Some(&mut space), flags)?;
+    if message.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut received = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control
+            && let Some(&descriptor) = descriptors.first()
+        {
+            // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
+            received = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
-        match received {
-            Some(stream) => Ok((stream, byte[0])),
-            None => Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32)),
-        }
+    }
+    match received {
+        Some(socket) => Ok((socket, byte[0])),
+        None => Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32)),
     }
 }
 
@@ -104,7 +128,8 @@ mod tests {
         client.write_all(b"sent before the hand-over").unwrap();
         let ends = HandOver::new(2).unwrap();
         let accepted = listener.accept().unwrap().0;
-        ends[0].send(1, &TcpStream::from_std(accepted), 7).unwrap();
+        ends[0].send(1, &accepted, 7).unwrap();
+        drop(accepted);
         let (received, about) = ends[1].receive().unwrap();
         assert_eq!(about, 7);
         let mut received = std::net::TcpStream::from(received);

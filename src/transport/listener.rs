@@ -1,15 +1,16 @@
 //! Listening sockets: one per core on the same address, with `SO_REUSEPORT`.
 //!
 //! A [`Reservation`] is bound before the cores start and never listens: it fixes the port when 0 was asked for, tells
-//! early when the address cannot be had, and receives no connection. Each core then opens its own listener in its own
-//! descriptor table, so that closing it really stops the kernel from giving that core connections.
+//! early when the address cannot be had, and receives no connection. The listeners follow when the cores have split
+//! their descriptor tables off, and each is sent to its core: no other core has a copy, so that closing it really stops
+//! the kernel from giving that core connections. The process keeps copies for the one that comes next
+//! (`succession.rs`), and closes them first.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Holds an address for the listeners of all cores.
 #[derive(Debug)]
@@ -38,16 +39,24 @@ impl Reservation {
     }
 }
 
-/// Opens one core's listener. The options set here are inherited by the sockets it accepts, which saves a system call
-/// for each per connection.
+/// Opens a listener.
 pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let socket = bound(address)?;
+    let socket = bound(address)?.into();
+    prepare(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Makes a socket that is bound a listener as they are here, also one that others have opened. The options set here are
+/// inherited by the sockets it accepts, which saves a system call for each per connection.
+pub(crate) fn prepare(socket: &TcpListener, backlog: i32) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     // Half-open connections are found by the protocol's pings; these two find them where pings are off.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-    socket.listen(backlog)?;
-    Ok(TcpListener::from_std(socket.into()))
+    // Of one that listens already it changes the backlog.
+    socket.listen(backlog)
 }
 
 /// Whether another socket listens on this address already. It may be meant, an old process that drains; or a slip.
@@ -63,7 +72,7 @@ pub(crate) fn is_served(address: SocketAddr) -> bool {
 
 /// Opens the control plane's listener. It shares its address like the others, so that a new process can start while an
 /// old one of the same user drains; until that has ended, either may answer.
-pub(crate) fn listen_for_operators(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub(crate) fn listen_for_operators(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound(address)?;
     socket.listen(OPERATORS_WAITING_MAX)?;
     Ok(socket.into())

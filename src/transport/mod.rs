@@ -1,6 +1,8 @@
 //! Sockets: listening, handing over, plain or under TLS. Knows no WebSocket.
 
+pub(crate) mod given;
 pub(crate) mod hand_over;
 pub(crate) mod listener;
 pub(crate) mod stream;
+pub(crate) mod succession;
 pub(crate) mod tls;

@@ -1,0 +1,219 @@
+//! Where the listening sockets come from: the service manager, the process before, or this one opens them.
+//!
+//! | what there is | what the cores listen on |
+//! |---|---|
+//! | sockets of the service manager for a port | these, dealt out to the cores; `listen` or `tls_listen` says what they say |
+//! | a process of the same user that serves the same address | its sockets, and it keeps them, too, until it ends |
+//! | neither | one listener per core, opened here |
+//!
+//! Those that are opened or inherited are as many as there are cores, or more. The service manager may give fewer, or
+//! one: then only so many cores accept, and hand over to the others (`cores/balance.rs`).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use tracing::{info, warn};
+
+use super::StartError;
+use crate::config::Config;
+use crate::control::SignalsFrom;
+use crate::cores::{HandedOver, Port, Ports};
+use crate::transport::given::Given;
+use crate::transport::hand_over::Outlets;
+use crate::transport::listener::{self, Reservation};
+use crate::transport::succession;
+
+/// The ports before anybody listens.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    given: Given,
+    /// Of ports that the service manager gives nothing for.
+    reservations: Vec<Reservation>,
+    ports: Ports,
+    /// Addresses where another process serves.
+    served: Vec<SocketAddr>,
+    signals: SignalsFrom,
+}
+
+/// What the service manager gives to this process. A program that embeds the server has its own.
+pub(super) fn given(signals: SignalsFrom) -> Result<Given, StartError> {
+    match signals {
+        SignalsFrom::Here => Given::take().map_err(StartError::Given),
+        SignalsFrom::Elsewhere => Ok(Given::default()),
+    }
+}
+
+/// The configuration with the addresses of what was given.
+pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
+    let mut config = config.clone();
+    let address = |sockets: &[TcpListener]| sockets.first().and_then(|socket| socket.local_addr().ok());
+    if let Some(main) = address(&given.main) {
+        config.listen = main;
+    }
+    if let Some(tls) = address(&given.tls) {
+        config.tls.listen = Some(tls);
+    }
+    if let Some(admin) = given.admin.as_ref().and_then(|socket| socket.local_addr().ok()) {
+        config.admin = Some(admin);
+    }
+    config
+}
+
+impl Reserved {
+    /// Reserves what is not given.
+    pub(super) fn new(config: &Config, given: Given, signals: SignalsFrom) -> Result<Reserved, StartError> {
+        let wanted = [Some(config.listen), config.tls.listen, config.admin];
+        let given_for = [
+            !given.main.is_empty(),
+            !given.tls.is_empty(),
+            given.admin.is_some(),
+        ];
+        let served = wanted.into_iter().zip(given_for);
+        let served: Vec<SocketAddr> = served
+            .filter_map(|(address, is_given)| address.filter(|_| !is_given))
+            .filter(|address| listener::is_served(*address))
+            .collect();
+        let mut reservations = Vec::new();
+        let mut reserve = |address, is_given| match is_given {
+            true => Ok(address),
+            false => Reservation::bind(address).map(|reservation| {
+                let address = reservation.address();
+                reservations.push(reservation);
+                address
+            }),
+        };
+        let main = reserve(config.listen, given_for[0]).map_err(|cause| StartError::Listen {
+            address: config.listen,
+            cause,
+        })?;
+        let tls = config.tls.listen.map(|address| {
+            reserve(address, given_for[1]).map_err(|cause| StartError::ListenTls { address, cause })
+        });
+        let ports = Ports {
+            main,
+            main_tls: config.tls.on_listen,
+            tls: tls.transpose()?,
+        };
+        Ok(Reserved {
+            given,
+            reservations,
+            ports,
+            served,
+            signals,
+        })
+    }
+
+    /// The ports, none of them 0.
+    pub(super) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// How many of so many cores will have a listener.
+    pub(super) fn acceptors(&self, cores: usize) -> usize {
+        match self.given.main.len() {
+            0 => cores,
+            count => cores.min(count + self.given.tls.len()),
+        }
+    }
+
+    /// The listener for operators.
+    pub(super) fn admin(&mut self, config: &Config) -> Result<Option<TcpListener>, StartError> {
+        if let Some(given) = self.given.admin.take() {
+            return Ok(Some(given));
+        }
+        let open = |address| {
+            listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
+        };
+        config.admin.map(open).transpose()
+    }
+
+    /// Listens, and sends each core its listeners. Answers with all of them, for who comes after this process.
+    pub(super) fn listen(
+        self,
+        cores: usize,
+        backlog: i32,
+        outlets: &Outlets,
+    ) -> Result<Vec<TcpListener>, StartError> {
+        let inherited = self.inherited();
+        for address in &self.served {
+            let has_it = |socket: &TcpListener| socket.local_addr().is_ok_and(|has| has == *address);
+            if !inherited.iter().any(has_it) {
+                warn!(
+                    "another process serves {address}, too: until it ends, clients are divided between the two"
+                );
+            }
+        }
+        let main = sockets(self.ports.main, self.given.main, &inherited, cores, backlog);
+        let main = main.map_err(|cause| StartError::Listen {
+            address: self.ports.main,
+            cause,
+        })?;
+        let tls = match self.ports.tls {
+            Some(address) => sockets(address, self.given.tls, &inherited, cores, backlog)
+                .map_err(|cause| StartError::ListenTls { address, cause })?,
+            None => Vec::new(),
+        };
+        let all = main.into_iter().map(|socket| (socket, Port::Main));
+        let all: Vec<_> = all
+            .chain(tls.into_iter().map(|socket| (socket, Port::Tls)))
+            .collect();
+        for (index, (socket, port)) in all.iter().enumerate() {
+            outlets
+                .send(index % cores, socket, HandedOver::Listener(*port).byte())
+                .map_err(StartError::System)?;
+        }
+        // Only now: until somebody listens, they keep others off.
+        drop(self.reservations);
+        Ok(all.into_iter().map(|(socket, _)| socket).collect())
+    }
+
+    /// What the process that serves the port for clients leaves to this one.
+    fn inherited(&self) -> Vec<TcpListener> {
+        if self.signals == SignalsFrom::Elsewhere || !self.served.contains(&self.ports.main) {
+            return Vec::new();
+        }
+        match succession::inherit(self.ports.main) {
+            Ok((sockets, process)) => {
+                info!(
+                    process,
+                    sockets = sockets.len(),
+                    "listening with the process that serves already: it can be ended, and nobody is refused"
+                );
+                sockets
+            }
+            Err(error) => {
+                warn!(
+                    "the process that serves {} does not share its sockets: {error}",
+                    self.ports.main
+                );
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// The sockets of one port: those given, or those inherited, and as many more as it takes for each core to have one.
+fn sockets(
+    address: SocketAddr,
+    given: Vec<TcpListener>,
+    inherited: &[TcpListener],
+    cores: usize,
+    backlog: i32,
+) -> io::Result<Vec<TcpListener>> {
+    let is_given = !given.is_empty();
+    let mut sockets = given;
+    if !is_given {
+        for socket in inherited {
+            if socket.local_addr()? == address {
+                sockets.push(socket.try_clone()?);
+            }
+        }
+    }
+    for socket in &sockets {
+        listener::prepare(socket, backlog)?;
+    }
+    while !is_given && sockets.len() < cores {
+        sockets.push(listener::listen(address, backlog)?);
+    }
+    Ok(sockets)
+}

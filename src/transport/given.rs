@@ -1,0 +1,131 @@
+//! Listening sockets that the service manager has opened for this process (sd_listen_fds(3)).
+//!
+//! They are told apart by their names, `FileDescriptorName=` of a socket unit: `tls` is for the port of `tls_listen`,
+//! `admin` for the control plane, and `listen`, or whatever systemd calls a socket without a name (`unknown`,
+//! `NAME.socket`), for clients.
+#![allow(unsafe_code)] // one line: descriptors that the service manager names become owned ones
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use socket2::SockRef;
+
+/// What was given, by port.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// For clients.
+    pub(crate) main: Vec<TcpListener>,
+    /// For clients that speak TLS.
+    pub(crate) tls: Vec<TcpListener>,
+    /// For operators.
+    pub(crate) admin: Option<TcpListener>,
+}
+
+/// What was given is of no use.
+#[derive(Debug)]
+pub enum GivenError {
+    /// The variables that announce it cannot be read.
+    Announced(io::Error),
+    /// It has another name than those known here.
+    Name(String),
+    /// It is no TCP socket that listens.
+    NotListening(String),
+    /// There are several for operators.
+    SeveralForOperators,
+}
+
+impl Given {
+    /// What this process was given. Nothing, as a rule.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn take() -> Result<Given, GivenError> {
+        let mut given = Given::default();
+        for (number, name) in sd_notify::listen_fds_with_names().map_err(GivenError::Announced)? {
+            // SAFETY: the variables say that this descriptor was opened for this process, whose number they hold, and
+            // nothing else here takes it: this runs once, before anything is opened.
+            let owned = unsafe { OwnedFd::from_raw_fd(number) };
+            given.sort(TcpListener::from(owned), name)?;
+        }
+        Ok(given)
+    }
+
+    fn sort(&mut self, socket: TcpListener, name: String) -> Result<(), GivenError> {
+        if socket.local_addr().is_err() || !SockRef::from(&socket).is_listener().unwrap_or(false) {
+            return Err(GivenError::NotListening(name));
+        }
+        match name.as_str() {
+            "listen" | "unknown" | "" => self.main.push(socket),
+            unit if unit.ends_with(".socket") => self.main.push(socket),
+            "tls" => self.tls.push(socket),
+            "admin" => {
+                if self.admin.replace(socket).is_some() {
+                    return Err(GivenError::SeveralForOperators);
+                }
+            }
+            _ => return Err(GivenError::Name(name)),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for GivenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GivenError::Announced(cause) => write!(
+                formatter,
+                "LISTEN_FDS or LISTEN_PID of the service manager cannot be used: {cause}"
+            ),
+            GivenError::Name(name) => write!(
+                formatter,
+                "the service manager gives a socket named {name:?}: FileDescriptorName= must be listen, tls or admin"
+            ),
+            GivenError::NotListening(name) => write!(
+                formatter,
+                "the socket {name:?} that the service manager gives is no TCP socket that listens: use ListenStream= \
+                 with an address and a port, and Accept=no"
+            ),
+            GivenError::SeveralForOperators => formatter.write_str(
+                "the service manager gives several sockets named admin: there is one control plane, write one ListenStream=",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for GivenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    #[test]
+    fn sockets_are_told_apart_by_their_names() {
+        let mut given = Given::default();
+        for name in ["listen", "unknown", "", "ringcast.socket", "tls", "tls", "admin"] {
+            given.sort(listening(), name.to_owned()).unwrap();
+        }
+        assert_eq!((given.main.len(), given.tls.len()), (4, 2));
+        assert!(given.admin.is_some());
+        let again = given.sort(listening(), "admin".to_owned());
+        assert!(matches!(again, Err(GivenError::SeveralForOperators)));
+        let unknown = given.sort(listening(), "wss".to_owned());
+        assert!(matches!(unknown, Err(GivenError::Name(name)) if name == "wss"));
+    }
+
+    #[test]
+    fn what_does_not_listen_is_refused() {
+        let connected = std::net::TcpStream::connect(listening().local_addr().unwrap());
+        let connected = TcpListener::from(OwnedFd::from(connected.unwrap()));
+        let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        for socket in [connected, TcpListener::from(OwnedFd::from(unix))] {
+            let refused = Given::default().sort(socket, "listen".to_owned());
+            assert!(matches!(refused, Err(GivenError::NotListening(_))));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Listening sockets for the process that comes after this one.
+//!
+//! A listener that is closed takes with it whoever has not been accepted yet: connections in its queue, and those whose
+//! handshake it has begun, are reset although another process listens on the same port. So a process that starts where
+//! another one of the same user serves asks it for its listeners. From then on both have the same ones; when the first
+//! closes its own, nothing is closed that a client could notice.
+//!
+//! They meet at an abstract Unix address made of the user and the address that both listen on. What passes is one byte
+//! with one descriptor, for each socket; then the end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixListener, UnixStream};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
+
+use super::hand_over::{receive_descriptor, send_descriptor};
+
+/// Where the process that comes next asks for the sockets that listen on `address`.
+///
+/// # Errors
+/// `AddrInUse` as long as an older process is there.
+pub(crate) fn offer(address: SocketAddr) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind_addr(&meeting_point(address)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Gives sockets to who asks for them; answers with its process id.
+///
+/// # Errors
+/// `PermissionDenied` if it is another user's.
+pub(crate) fn bequeath(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
+    let process = process_of_this_user(to)?;
+    to.set_nonblocking(false)?;
+    to.set_write_timeout(Some(PATIENCE))?;
+    for socket in sockets {
+        send_descriptor(to, socket, 0)?;
+    }
+    Ok(process)
+}
+
+/// The sockets of the process that serves `address`, and its id.
+///
+/// # Errors
+/// `ConnectionRefused` if none of this user is there.
+pub(crate) fn inherit(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)> {
+    let meeting_point = meeting_point(address)?;
+    let mut tries = 1;
+    let from = loop {
+        match UnixStream::connect_addr(&meeting_point) {
+            // It may have followed another one a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && tries < TRIES_MAX => {
+                tries += 1;
+                thread::sleep(TRY_EVERY);
+            }
+            other => break other?,
+        }
+    };
+    from.set_read_timeout(Some(PATIENCE))?;
+    let process = process_of_this_user(&from)?;
+    let mut sockets = Vec::new();
+    loop {
+        match receive_descriptor(&from) {
+            Ok((socket, _)) => sockets.push(TcpListener::from(socket)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok((sockets, process)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn meeting_point(address: SocketAddr) -> io::Result<net::SocketAddr> {
+    net::SocketAddr::from_abstract_name(format!("ringcast/{}/{address}", geteuid()))
+}
+
+/// Anybody may take a name, and anybody may connect to one.
+fn process_of_this_user(stream: &UnixStream) -> io::Result<i32> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials)?;
+    match peer.uid() == geteuid().as_raw() {
+        true => Ok(peer.pid()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
+/// How long one of the two waits for the other, which is at work.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Well over the time after which who serves looks whether it can offer its sockets.
+const TRIES_MAX: u32 = 10;
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_accepted_when_a_listener_closed_is_accepted_by_the_heir() {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let unclaimed = inherit(address).unwrap_err();
+        assert_eq!(unclaimed.kind(), io::ErrorKind::ConnectionRefused);
+        let offered = offer(address).unwrap();
+        assert_eq!(offer(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let asking = thread::spawn(move || inherit(address).unwrap());
+        let to = loop {
+            match offered.accept() {
+                Ok((to, _)) => break to,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        let clients: Vec<_> = (0..4)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        bequeath(&to, &[first]).unwrap();
+        drop((to, offered));
+        let (sockets, process) = asking.join().unwrap();
+        assert_eq!((sockets.len(), process), (1, std::process::id().cast_signed()));
+        for client in &clients {
+            let (_, peer) = sockets[0].accept().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+    }
+}
