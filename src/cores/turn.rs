@@ -27,6 +27,7 @@ impl<A: App> Core<A> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
             let timeout = self.timeout();
+            let before = self.now.uptime;
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Err(_) => events.clear(),
@@ -34,6 +35,11 @@ impl<A: App> Core<A> {
             }
             self.broker.ring.awake();
             self.now = self.clock.now();
+            // Neither a long turn nor a thread that the system did not run is silence of the clients.
+            let slept = timeout.unwrap_or(Duration::MAX);
+            if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
+                self.present_since = self.now.uptime;
+            }
             self.turn_began_ns = self.clock.elapsed_ns();
             self.turn(&events);
             self.metrics.turns.add(1);
@@ -332,8 +338,13 @@ impl<A: App> Core<A> {
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
-                if connection.stalled.is_some() || connection.limited {
+                // A peer that is not read because of the ring, of its rate, or of those before it, is not silent by its own
+                // fault; nor is one that was not pinged while this core stood still.
+                if connection.stalled.is_some()
+                    || connection.limited
+                    || connection.unfinished
+                    || open.session.was_heard_before(self.present_since)
+                {
                     open.session.excuse(self.now, &self.lent.settings);
                 }
                 if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {

@@ -8,8 +8,8 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::harness::{beside_healthy_clients, last, size};
-use super::support::process::{Process, thread_named};
-use super::support::{eventually, now};
+use super::support::process::{Admin, Process, thread_named};
+use super::support::{Client, eventually, now};
 
 /// Holds one thread of the server as a debugger does, until the value is dropped.
 struct Held(Pid);
@@ -52,6 +52,29 @@ fn a_process_that_is_stopped() {
         last(now() + seconds(2));
         stage.process.signal(Signal::SIGCONT);
     });
+}
+
+/// Who answers every ping is not silent while he is not asked: a core that stands still for longer than the ping timeout
+/// ends nobody for it.
+#[test]
+fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
+    let process = Process::start(&[
+        ("RINGCAST_CORES", "1"),
+        ("RINGCAST_PING_INTERVAL_MS", "500"),
+        ("RINGCAST_PING_TIMEOUT_MS", "2000"),
+    ]);
+    let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+    let mut admin = process.admin();
+    let turns = |admin: &mut Admin| admin.metric("ringcast_turns_total{core=\"0\"}");
+    let held = Held::core(process.pid(), "core 0");
+    last(now() + Duration::from_secs(3));
+    let before = turns(&mut admin);
+    drop(held);
+    eventually("the core has looked at each", || turns(&mut admin) > before + 2);
+    for client in &mut clients {
+        client.ping();
+    }
+    assert_eq!(admin.metric("ringcast_closes_total{reason=\"pong_timeout\"}"), 0);
 }
 
 /// As many reloads as a core has room for, and more, while it takes none: operators are answered, signals are heard, and
