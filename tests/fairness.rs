@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -60,7 +62,10 @@ impl Crowd {
         let (release, released) = bounded(1);
         let deliveries = Arc::new(OnceLock::<Deliveries>::new());
         let server = Server::start_with(
-            |config| config.cores = Cores::Count(1),
+            |config| {
+                config.cores = Cores::Count(1);
+                config.admin = Some(([127, 0, 0, 1], 0).into());
+            },
             |_| Busy {
                 entered: entered.clone(),
                 released: released.clone(),
@@ -184,5 +189,37 @@ fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
         // Nothing else comes: neither a copy too many, nor anything after the answer.
         let last = client.call("delivered", "null");
         assert!(publication(&last, "news").is_none());
+    }
+}
+
+#[test]
+fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
+    let mut crowd = Crowd::gather();
+    let mut publisher = crowd.server.client();
+    let server = &crowd.server;
+    crowd.busy.begin_call("busy", "null");
+    crowd.entered.recv().unwrap();
+    publisher.publish("news", &data(1));
+    server.running().drain();
+    // Then the order is in the core's mailbox: it is carried out in the turn that publishes.
+    eventually("readiness is off", || {
+        let mut operator = TcpStream::connect(server.running().admin_address().unwrap()).unwrap();
+        operator
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        operator.read_to_string(&mut answer).unwrap();
+        answer.starts_with("HTTP/1.1 503 ")
+    });
+    crowd.release.send(()).unwrap();
+    for client in &mut crowd.subscribers {
+        assert_eq!(client.publication("news"), data(1));
+        assert_eq!(client.close_frame().0, Some(1001));
+        client.send_bytes(&support::close_frame(1001, ""));
+    }
+    assert!(crowd.server.total(|core| &core.deliveries_paused) > 0);
+    for mut client in [crowd.busy, publisher] {
+        assert_eq!(client.close_frame().0, Some(1001));
+        client.send_bytes(&support::close_frame(1001, ""));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{debug, error};
 
 use crate::app::App;
+use crate::broker::Sequence;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason};
@@ -26,6 +27,8 @@ pub(super) struct Draining {
     closed: usize,
     began: Uptime,
     within: Duration,
+    /// What was published when the next ones to be closed came to be due. They have all of it before they go.
+    published: Option<Sequence>,
 }
 
 /// How a connection is taken leave of.
@@ -213,6 +216,7 @@ impl<A: App> Core<A> {
                 closed: 0,
                 began: self.now.uptime,
                 within,
+                published: None,
             });
         }
     }
@@ -222,9 +226,17 @@ impl<A: App> Core<A> {
         let Some(mut draining) = self.draining.take() else {
             return false;
         };
-        for _ in draining.closed..draining.due(self.now.uptime) {
-            self.close(draining.ids[draining.closed], CloseReason::Draining);
-            draining.closed += 1;
+        let due = draining.due(self.now.uptime);
+        if draining.closed < due {
+            let ring = &self.broker.ring;
+            let published = *draining.published.get_or_insert_with(|| ring.claimed());
+            if ring.has_passed(published) {
+                draining.published = None;
+                for _ in draining.closed..due {
+                    self.close(draining.ids[draining.closed], CloseReason::Draining);
+                    draining.closed += 1;
+                }
+            }
         }
         self.draining = Some(draining);
         self.orphans.is_empty() && self.loads.is_closed_and_empty()
@@ -290,6 +302,7 @@ mod tests {
             closed: 0,
             began: Uptime::from_ms(1000),
             within: Duration::from_secs(10),
+            published: None,
         };
         let due = |ms| drain.due(Uptime::from_ms(ms));
         assert_eq!(
@@ -306,6 +319,7 @@ mod tests {
             closed: 0,
             began: Uptime::from_ms(0),
             within: Duration::ZERO,
+            published: None,
         };
         assert_eq!(drain.due(Uptime::from_ms(0)), 3);
     }
