@@ -12,7 +12,8 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{Answer, App, Call, Peer, Refusal};
+use ringcast::auth::Claims;
 use ringcast::config::Cores;
 use ringcast::decision::CloseReason;
 use support::{Client, Server, eventually, publication};
@@ -221,5 +222,116 @@ fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
     for mut client in [crowd.busy, publisher] {
         assert_eq!(client.close_frame().0, Some(1001));
         client.send_bytes(&support::close_frame(1001, ""));
+    }
+}
+
+/// Counts the tokens that were good, and in which turn of its core.
+struct Tellers {
+    turn: Arc<OnceLock<Deliveries>>,
+    shown: u64,
+    /// Of the turn that is counted now.
+    in_turn: (u64, u64),
+    most_in_a_turn: u64,
+    entered: Sender<()>,
+    released: Receiver<()>,
+}
+
+impl App for Tellers {
+    fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        let turn = self.turn.get().unwrap()();
+        if self.in_turn.0 != turn {
+            self.in_turn = (turn, 0);
+        }
+        self.in_turn.1 += 1;
+        self.most_in_a_turn = self.most_in_a_turn.max(self.in_turn.1);
+        self.shown += 1;
+        Ok(())
+    }
+
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("busy") => {
+                self.entered.send(()).unwrap();
+                self.released.recv().unwrap();
+                self.most_in_a_turn = 0;
+                peer.reply_empty()
+            }
+            Some("most") => peer.reply(&self.most_in_a_turn),
+            _ => peer.reply(&self.shown),
+        }
+    }
+}
+
+/// A hundred connections show tokens, with signatures of RSA, as fast as they can.
+#[test]
+fn those_who_show_tokens_again_and_again_hold_up_nobody() {
+    const SHOWERS: usize = 100;
+    const EACH: usize = 8;
+    let (entered, entering) = bounded(1);
+    let (release, released) = bounded(1);
+    let turn = Arc::new(OnceLock::<Deliveries>::new());
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("data/jwt/jwks.json")).unwrap();
+    let pair = vectors["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pair| pair["alg"] == "RS256")
+        .unwrap();
+    let keys = std::env::temp_dir().join(format!("ringcast-fairness-{}.json", std::process::id()));
+    std::fs::write(
+        &keys,
+        serde_json::json!({ "keys": [pair["public_jwk"]] }).to_string(),
+    )
+    .unwrap();
+    let server = Server::start_with(
+        |config| {
+            config.cores = Cores::Count(1);
+            config.jwks_file = Some(keys.clone());
+        },
+        |_| Tellers {
+            turn: Arc::clone(&turn),
+            shown: 0,
+            in_turn: (0, 0),
+            most_in_a_turn: 0,
+            entered: entered.clone(),
+            released: released.clone(),
+        },
+    );
+    std::fs::remove_file(&keys).unwrap();
+    let core = server.running().cores()[0].clone();
+    assert!(turn.set(Box::new(move || core.metrics().turns.value())).is_ok());
+    let token = pair["token"].to_string();
+    let mut showers: Vec<Client> = (0..SHOWERS).map(|_| server.client()).collect();
+    let (mut busy, mut healthy) = (server.client(), server.client());
+    // The first time each of them may be anybody, and a turn ends after a few: others wait for some turns. The second time
+    // they are known for it, and nobody waits for more than their share of one turn.
+    for (round, waited_max) in [(0, SHOWERS * EACH), (1, 32 * 4)] {
+        busy.begin_call("busy", "null");
+        entering.recv().unwrap();
+        for shower in &mut showers {
+            for _ in 0..EACH {
+                shower.begin_call("#authenticate", &token);
+            }
+        }
+        healthy.begin_call("shown", "null");
+        release.send(()).unwrap();
+        let shown = count_of(&healthy.message());
+        let before = round * SHOWERS * EACH;
+        assert!(
+            shown - before <= waited_max,
+            "{} before the healthy one",
+            shown - before
+        );
+        busy.message();
+        for shower in &mut showers {
+            for _ in 0..EACH {
+                let answer = shower.message();
+                assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+            }
+        }
+        // Those who were not known for it, and those who were.
+        let most = count_of(&healthy.call("most", "null"));
+        assert!(most <= 16 + 32 * 4, "{most} in a turn");
+        assert_eq!(count_of(&healthy.call("shown", "null")), before + SHOWERS * EACH);
     }
 }

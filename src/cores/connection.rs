@@ -60,6 +60,8 @@ pub(super) struct Connection {
     pub(super) held_back: bool,
     /// Whether it is not read because it is over a rate: its meter is paused.
     pub(super) limited: bool,
+    /// Whether it has shown a token since its last heartbeat: it is read when those who come or go are.
+    pub(super) shows_tokens: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,

@@ -121,6 +121,7 @@ impl Connections {
             unfinished: false,
             held_back: false,
             limited: false,
+            shows_tokens: false,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
             stalled: None,
