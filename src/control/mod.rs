@@ -393,10 +393,16 @@ impl Shared {
             .sum()
     }
 
-    fn order(&self, order: &Order) {
-        for core in &self.cores {
-            // A core that takes no orders has stopped, which its status says.
-            let _ = core.send(order.clone());
+    /// Gives an order to all cores, at once or as soon as they have room for it.
+    fn order(self: &Arc<Self>, order: &Order) {
+        for (index, core) in self.cores.iter().enumerate() {
+            // A core that takes no orders for another reason has stopped, which its status says.
+            if let Err(error) = core.send(order.clone())
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                let (shared, order) = (Arc::clone(self), order.clone());
+                tokio::spawn(async move { shared.order_surely(&shared.cores[index], &order).await });
+            }
         }
     }
 

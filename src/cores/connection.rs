@@ -63,6 +63,8 @@ pub(super) struct Connection {
     pub(super) limited: bool,
     /// What its client and we agreed on, once it is open.
     pub(super) compression: Compression,
+    /// Whether it has shown a token since its last heartbeat: it is read when those who come or go are.
+    pub(super) shows_tokens: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,

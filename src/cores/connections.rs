@@ -144,6 +144,7 @@ impl Connections {
             held_back: false,
             limited: false,
             compression: Compression::Off,
+            shows_tokens: false,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
             stalled: None,

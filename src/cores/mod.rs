@@ -59,7 +59,7 @@ use crate::app::{App, Upgrade};
 use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Uptime};
 use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
@@ -178,6 +178,10 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
+    /// Since when it has turned without standing still.
+    present_since: Uptime,
+    /// Tokens checked in this turn, but for those of connections that are coming or going.
+    token_checks: u32,
     /// How long connections that are coming or going have been read in this turn.
     comers_and_goers_ns: u64,
     /// Connections to read without waiting for an event.
@@ -306,6 +310,8 @@ impl<A: App> Core<A> {
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
+            present_since: now.uptime,
+            token_checks: 0,
             comers_and_goers_ns: 0,
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),

@@ -125,13 +125,17 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::PeerVanished);
     }
 
-    /// Puts a connection on the list of those to read first in the next turn, once.
+    /// Puts a connection on the list of those to read first in the next turn, once: on that of those who come or go if it
+    /// is one of them.
     pub(super) fn read_next_turn(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.unfinished
         {
             connection.unfinished = true;
-            self.unfinished.push_back(id);
+            match connection.shows_tokens {
+                true => self.comers_and_goers.push_back(id),
+                false => self.unfinished.push_back(id),
+            }
         }
     }
 
@@ -360,8 +364,13 @@ impl<A: App> Core<A> {
             if result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
                 break (result, Next::Consumed);
             }
-            let is_enough = environment.scratch.verifications() >= VERIFICATIONS_PER_TURN_MAX
-                || (compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX);
+            let verifications = environment.scratch.verifications();
+            let mut is_enough = compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX;
+            if verifications > 0 && was_open {
+                // The first alone, since nobody could know: then it waits with its like.
+                is_enough |= !std::mem::replace(&mut connection.shows_tokens, true)
+                    || verifications >= VERIFICATIONS_PER_TURN_MAX;
+            }
             if is_enough && consumed < input.len() {
                 break (result, Next::Enough);
             }

@@ -44,11 +44,11 @@ fn of_the_wall_jump() {
         eventually("the token is taken away", || {
             bearer.message().contains("#removeAuthToken")
         });
-        stage.crew.works(Window::Beside, size(100, 5000));
+        stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "-86400");
         // Before it was signed: it is good, as those without `nbf` are at any time before their end.
         authenticate(&mut bearer, &token);
-        stage.crew.works(Window::Beside, size(100, 5000));
+        stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "+0");
         bearer.ping();
         assert_eq!(stage.closes("pong_timeout"), closes);

@@ -81,7 +81,8 @@ fn of_tiny_frames() {
 #[test]
 fn of_pings() {
     let pings = frame(PING, &[b'p'; 125]).repeat(100);
-    let times = size(100, 2000);
+    // What waits for a client that does not read them fits into its outbox: it is not the one that stops.
+    let times = size(100, 1000);
     beside_healthy_clients("flood of pings", format!("{} pings", times * 100), &[], |stage| {
         flood_with(stage, std::slice::from_ref(&pings), times);
     });

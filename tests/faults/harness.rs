@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use super::healthy::{self, Crew, Outcome, Window};
@@ -46,6 +47,7 @@ pub(crate) fn on_stage(
     of: impl fmt::Display,
     mut make: impl FnMut(&mut Stage),
 ) {
+    raise_open_files_limit();
     let mut stage = Stage {
         crew: Crew::begin(process.address),
         admin: process.admin(),
@@ -208,6 +210,12 @@ fn quantiles(all: &[[Histogram<u64>; 3]], window: Window) -> String {
     }
     let ms = |quantile| sum.value_at_quantile(quantile) as f64 / 1000.0;
     format!("{:.2} / {:.1}", ms(0.5), ms(0.99))
+}
+
+/// The full sizes are more than a shell allows.
+fn raise_open_files_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
 /// Connects from this address, and sends what it has to say at once.
