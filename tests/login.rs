@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::signal::Signal;
 use ringcast::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::config::limits::Limit;
 use ringcast::config::{Anonymous, Config, Protocol};
 use ringcast::decision::CloseReason;
+use support::process::{Held, Process};
 use support::{Client, Server, UPGRADE, eventually, frame};
 
 /// A folder of its own, gone with the value.
@@ -549,6 +551,32 @@ fn a_flood_of_logins_by_one_connection_asks_the_desk_once() {
     drop(client);
     server.settles_at(0, 0);
     server.client().ping();
+}
+
+#[test]
+fn nobody_is_let_in_by_users_that_were_replaced_while_he_waited() {
+    let folder = Folder::new();
+    let file = folder.password_file(101);
+    let process = Process::start(&[
+        ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),
+        ("RINGCAST_LOGIN_THREADS", "1"),
+    ]);
+    let mut client = process.client();
+    let desk = Held::thread(process.pid(), "login 0");
+    let cid = client.begin_call("login", JSON);
+    // The core has taken the call, too.
+    client.ping();
+    process.signal(Signal::SIGHUP);
+    process.logged("SIGHUP: reloaded");
+    drop(desk);
+    let answer = client.message();
+    assert!(
+        answer.starts_with(&format!(r#"{{"rid":{cid},"error""#)) && answer.contains("LoginTooSoonError"),
+        "{answer}"
+    );
+    client.begin_call("login", JSON);
+    client.message();
+    assert!(client.message().contains("#setAuthToken"));
 }
 
 #[test]

@@ -10,11 +10,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
 
-use support::process::{Process, thread_named};
+use support::process::{Held, Process};
 use support::{PATIENCE, eventually};
 
 /// The socket of a service manager, removed with the value.
@@ -77,13 +75,11 @@ fn the_watchdog_is_fed_only_while_every_core_turns() {
     let process = Process::start(&[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "400000")]);
     manager.hears("READY=1\n");
     manager.hears("WATCHDOG=1\n");
-    let core = thread_named(process.pid(), "core 1");
-    ptrace::attach(core).unwrap();
-    waitpid(core, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    let core = Held::thread(process.pid(), "core 1");
     // Ten looks long: a watchdog that is fed is never silent for so long.
     eventually("the watchdog starves", || {
         manager.next(Duration::from_secs(1)).is_none()
     });
-    ptrace::detach(core, None).unwrap();
+    drop(core);
     manager.hears("WATCHDOG=1\n");
 }

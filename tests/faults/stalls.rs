@@ -2,33 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 
 use super::harness::{beside_healthy_clients, last, size};
 use super::support::process::{Admin, Process, thread_named};
 use super::support::{Client, eventually, now};
-
-/// Holds one thread of the server as a debugger does, until the value is dropped.
-struct Held(Pid);
-
-impl Held {
-    fn core(process: Pid, name: &str) -> Held {
-        let thread = thread_named(process, name);
-        ptrace::attach(thread).unwrap();
-        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-        Held(thread)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // It may have ended with a test that has failed.
-        let _ = ptrace::detach(self.0, None);
-    }
-}
 
 fn seconds(full: u64) -> Duration {
     size(Duration::from_millis(500), Duration::from_secs(full))
@@ -38,7 +16,7 @@ fn seconds(full: u64) -> Duration {
 fn a_core_that_is_not_run() {
     let of = format!("{:?}", seconds(2));
     beside_healthy_clients("a core is descheduled", of, &[], |stage| {
-        let held = Held::core(stage.process.pid(), "core 1");
+        let held = Held::thread(stage.process.pid(), "core 1");
         last(now() + seconds(2));
         drop(held);
     });
@@ -66,7 +44,7 @@ fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
     let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
     let mut admin = process.admin();
     let turns = |admin: &mut Admin| admin.metric("ringcast_turns_total{core=\"0\"}");
-    let held = Held::core(process.pid(), "core 0");
+    let held = Held::thread(process.pid(), "core 0");
     last(now() + Duration::from_secs(3));
     let before = turns(&mut admin);
     drop(held);
@@ -83,7 +61,7 @@ fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
 fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "10")]);
     let mut admin = process.admin();
-    let held = Held::core(process.pid(), "core 1");
+    let held = Held::thread(process.pid(), "core 1");
     for _ in 0..16 {
         process.signal(Signal::SIGHUP);
         process.logged("SIGHUP: reloaded");
@@ -107,7 +85,7 @@ fn a_ring_that_is_full() {
     let of = format!("64 slots, {:?}", seconds(5));
     beside_healthy_clients("the ring is full", of, &settings, |stage| {
         let hits = stage.hits("ring");
-        let held = Held::core(stage.process.pid(), "core 1");
+        let held = Held::thread(stage.process.pid(), "core 1");
         let mut full: Option<Instant> = None;
         eventually("the ring is full", || {
             full = (stage.hits("ring") > hits).then(now);

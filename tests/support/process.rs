@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, RwLock};
 use std::thread;
 
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::{Client, PATIENCE, eventually};
@@ -178,12 +180,28 @@ impl Admin {
     }
 }
 
-/// The thread of a process that has this name.
-pub(crate) fn thread_named(process: Pid, name: &str) -> Pid {
-    fs::read_dir(format!("/proc/{process}/task"))
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
-        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
-        .unwrap()
+/// A thread of a process that stands still, as one that a debugger holds, until the value is dropped. Only the thread that
+/// took it can let it go.
+pub(crate) struct Held(Pid);
+
+impl Held {
+    /// The thread that has this name.
+    pub(crate) fn thread(process: Pid, name: &str) -> Held {
+        let thread = fs::read_dir(format!("/proc/{process}/task"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
+            .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
+            .unwrap();
+        ptrace::attach(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Held(thread)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended with a test that has failed.
+        let _ = ptrace::detach(self.0, None);
+    }
 }
