@@ -156,7 +156,7 @@ fn a_user_without_privileges_serves_a_privileged_port() {
     let binary = std::env::temp_dir().join(format!("ringcast-unprivileged-{}", std::process::id()));
     fs::copy(BINARY, &binary).unwrap();
     let script = format!(
-        "exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all {}",
+        "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all {}",
         binary.display()
     );
     let mut process = Process::spawn(
