@@ -224,6 +224,14 @@ impl Session {
         }
     }
 
+    /// Whether nothing has been heard from the client since that moment.
+    pub fn was_heard_before(&self, moment: Uptime) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.was_heard_before(moment),
+            Session::Echo(_) => false,
+        }
+    }
+
     /// Takes the client's token away if this revokes it; whether it does. The connection is to be closed.
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         match self {

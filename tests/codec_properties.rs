@@ -1,20 +1,23 @@
 //! Properties of the codecs over generated input: where bytes are cut has no influence, garbage never panics, and an
 //! independent implementation agrees.
 
-use std::io::{Cursor, Read, Write};
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof, sample};
 use ringcast::decision::CloseReason;
-use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
+use ringcast::websocket::{
+    CloseFrame, Compression, Deflater, Inflater, Limits, OpCode, Received, Receiver, Step,
+};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-const LIMITS: Limits = Limits {
-    message_bytes_max: 1000,
-    frame_bytes_max: 1000,
-    fragments_max: 10_000,
-};
+#[allow(unreachable_pub, dead_code)] // the package for cargo-fuzz
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
 
+use fuzz::frames::{Event, LIMITS, agrees, ours};
 /// A message or control frame that was received.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
@@ -42,13 +45,26 @@ fn event(received: &Received<'_>) -> Event {
 
 /// Feeds the pieces as a core would: what is left over stands before the next piece.
 fn ours(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, None)
+}
+
+/// As a core would that has agreed on compression.
+fn ours_compressed(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, Some(Inflater::default()))
+}
+
+fn feed(pieces: &[&[u8]], mut inflater: Option<Inflater>) -> Outcome {
     let mut receiver = Receiver::new();
     let mut buffer = Vec::new();
     let mut events = Vec::new();
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
+            let step = match &mut inflater {
+                None => receiver.receive(&mut buffer, &LIMITS),
+                Some(inflater) => receiver.receive_compressed(&mut buffer, &LIMITS, inflater),
+            };
+            let consumed = match step {
                 Ok(Step::Message { received, consumed }) => {
                     events.push(event(&received));
                     if matches!(received, Received::Close(_)) {
@@ -199,25 +215,64 @@ fn close_payload() -> impl Strategy<Value = Vec<u8>> {
 
 /// The frames of one legal message, control frames among them: text cut at any byte, characters included.
 fn message() -> impl Strategy<Value = Vec<u8>> {
-    let cuts = collection::vec(any::<sample::Index>(), 0..4);
     let ping = proptest::option::of(collection::vec(any::<u8>(), 0..126));
-    (payload(), cuts, ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
-        cuts.sort_unstable();
-        cuts.push(payload.len());
-        let mut bytes = Vec::new();
-        let mut start = 0;
-        for (index, &end) in cuts.iter().enumerate() {
-            let opcode = if index == 0 { opcode } else { 0 };
-            let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
-            bytes.extend(frame(fin | opcode, true, mask, &payload[start..end]));
-            start = end;
-            if let Some(ping) = &ping {
-                bytes.extend(frame(0x89, true, mask, ping));
-            }
-        }
-        bytes
+    (payload(), cuts(), ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
+        fragments(opcode, &payload, &cuts, ping.as_deref(), mask)
     })
+}
+
+fn cuts() -> impl Strategy<Value = Vec<sample::Index>> {
+    collection::vec(any::<sample::Index>(), 0..4)
+}
+
+/// A message in frames, each followed by a ping if there is one.
+fn fragments(
+    first: u8,
+    payload: &[u8],
+    cuts: &[sample::Index],
+    ping: Option<&[u8]>,
+    mask: [u8; 4],
+) -> Vec<u8> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+    cuts.sort_unstable();
+    cuts.push(payload.len());
+    let mut bytes = Vec::new();
+    let mut start = 0;
+    for (index, &end) in cuts.iter().enumerate() {
+        let first = if index == 0 { first } else { 0 };
+        let fin = if index + 1 == cuts.len() { 0x80 } else { 0 };
+        bytes.extend(frame(fin | first, true, mask, &payload[start..end]));
+        start = end;
+        if let Some(ping) = ping {
+            bytes.extend(frame(0x89, true, mask, ping));
+        }
+    }
+    bytes
+}
+
+/// The frames of one message as it is and compressed, fragmented alike or not, with as many control frames.
+fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    // Not stored: that would be longer than the message, and judged by that.
+    let coding = (1..=9_u32, 9..=15_u8, any::<sample::Index>());
+    (payload(), coding, cuts(), 1..=2_u8, any::<[u8; 4]>()).prop_map(
+        |(payload, (level, window_bits, flushed), cuts, opcode, mask)| {
+            let level = flate2::Compression::new(level);
+            let mut compress = flate2::Compress::new_with_window_bits(level, false, window_bits);
+            let mut compressed = Vec::with_capacity(2 * payload.len() + 1000);
+            let (start, end) = payload.split_at(flushed.index(payload.len() + 1));
+            for part in [start, end] {
+                compress
+                    .compress_vec(part, &mut compressed, flate2::FlushCompress::Sync)
+                    .expect("there is room");
+            }
+            // Nothing follows a flush with nothing.
+            compressed.truncate(compressed.len() - 4);
+            (
+                fragments(opcode, &payload, &cuts, Some(b"p"), mask),
+                fragments(0x40 | opcode, &compressed, &cuts, Some(b"p"), mask),
+            )
+        },
+    )
 }
 
 /// One frame of any kind, often illegal where it stands.
@@ -263,15 +318,175 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Whatever fuzzing has kept: each input is one that reached something new, or that once found a fault.
+#[test]
+fn what_fuzzing_has_kept_finds_nothing() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let mut found = Vec::new();
+    for (name, target) in fuzz::TARGETS {
+        let folder = corpus.join(name);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut count = 0;
+        for entry in entries {
+            let path = entry.expect("an entry").path();
+            let data = fs::read(&path).expect("an input");
+            if catch_unwind(|| target(&data)).is_err() {
+                found.push(path);
+            }
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no corpus");
+    }
+    assert!(found.is_empty(), "by {found:#?}");
+}
+
+/// JSON as clients may send it: what JavaScript changes in passing among it, and keys that packets have.
+fn document() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => sample::select(&["null", "true", "-0", "1e400", "0.10", "9007199254740993", r#""Buffer""#, r#""\ud800""#][..])
+            .prop_map(str::to_owned),
+        1 => any::<f64>().prop_filter("JSON's", |number| number.is_finite()).prop_map(|number| format!("{number:e}")),
+        2 => any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+    ];
+    let key = prop_oneof![
+        4 => sample::select(&["event", "data", "cid", "rid", "error", "channel", "authToken", "type"][..])
+            .prop_map(str::to_owned),
+        1 => "[a-z]{0,3}",
+    ];
+    leaf.prop_recursive(4, 30, 5, move |inner| {
+        let space = sample::select(&["", "", " ", "\n\t"][..]);
+        prop_oneof![
+            (collection::vec(inner.clone(), 0..5), space)
+                .prop_map(|(all, space)| format!("[{space}{}]", all.join(","))),
+            collection::vec((key.clone(), inner), 0..5).prop_map(|members| {
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(key, value)| format!("\"{key}\":{value}"))
+                    .collect();
+                format!("{{{}}}", members.join(", "))
+            }),
+        ]
+    })
+}
+
+/// A packet that means something to the server, or to the application of `fuzz::connection`.
+fn packet() -> impl Strategy<Value = String> {
+    let event = sample::select(
+        &[
+            "#handshake",
+            "#authenticate",
+            "#removeAuthToken",
+            "#publish",
+            "#subscribe",
+            "#unsubscribe",
+            "echo",
+            "several",
+            "ask",
+            "publish",
+            "token",
+            "confirm",
+            "forget",
+            "kick",
+            "bye",
+            "later",
+            "refuse",
+            "nobody's",
+        ][..],
+    );
+    let channel = sample::select(&["open", "open/a", "open/other", "of/bob/x", "no", "a", "\\ud800"][..]);
+    let data = prop_oneof![
+        2 => (channel, document()).prop_map(|(name, data)| format!(r#"{{"channel":"{name}","data":{data}}}"#)),
+        1 => channel_text(),
+        1 => document(),
+    ];
+    let cid = proptest::option::weighted(0.7, 1..9_u32);
+    prop_oneof![
+        8 => (event, data, cid).prop_map(|(event, data, cid)| {
+            let cid = cid.map(|cid| format!(",\"cid\":{cid}")).unwrap_or_default();
+            format!(r#"{{"event":"{event}","data":{data}{cid}}}"#)
+        }),
+        1 => (1..5_u32, document()).prop_map(|(rid, data)| format!(r#"{{"rid":{rid},"data":{data}}}"#)),
+        1 => document(),
+    ]
+}
+
+fn channel_text() -> impl Strategy<Value = String> {
+    sample::select(&[r#""open""#, r#""a""#, r#""no""#][..]).prop_map(str::to_owned)
+}
+
+/// A script of `fuzz::connection`.
+fn script() -> impl Strategy<Value = String> {
+    let step = prop_oneof![
+        8 => packet().prop_map(|packet| format!("t{packet}")),
+        1 => collection::vec(packet(), 0..4).prop_map(|all| format!("t[{}]", all.join(","))),
+        1 => packet().prop_map(|packet| format!("b{packet}")),
+        2 => (0..40_000_u32).prop_map(|ms| format!("+{ms}")),
+        2 => sample::select(&["t", "t#2", "~", "w", "wabc", "x", "r\u{8a}"][..]).prop_map(str::to_owned),
+        2 => sample::select(&[r#"!{"sub":"bob"}"#, r#"!{"sub":"bob","exp":1700000030}"#, r#"!{"bad":1}"#,
+            r#"k{"sub":"bob"}"#][..]).prop_map(str::to_owned),
+    ];
+    let steps = collection::vec(step.prop_map(|step| step.replace('\n', " ")), 0..12);
+    ("[12anrp]{0,3}", any::<bool>(), steps).prop_map(|(letters, begins, steps)| {
+        let handshake = r##"t{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
+        let start = if begins { handshake } else { "t" };
+        format!("{letters}\n{start}\n{}", steps.join("\n"))
+    })
+}
+
+/// A script of `fuzz::rules`.
+fn rules_script() -> impl Strategy<Value = String> {
+    let claims = sample::select(
+        &[
+            "",
+            r#" {"sub":"a"}"#,
+            r#" {"sub":"*","b":["a","b",7,""]}"#,
+            r#" {"sub":"a/b","b":-0}"#,
+            r#" "x""#,
+        ][..],
+    );
+    let segment = sample::select(&["a", "b", "*", "{sub}", "{b}", "", "7", "0", "**"][..]);
+    let name = collection::vec(segment, 0..4).prop_map(|segments| segments.join("/"));
+    let line =
+        (sample::select(&["+", "-", "?", "?"][..]), name).prop_map(|(kind, name)| format!("{kind}{name}"));
+    (claims, collection::vec(line, 0..12))
+        .prop_map(|(claims, lines)| format!("/{claims}\n{}", lines.join("\n")))
+}
+
+proptest! {
+    #[test]
+    fn json_means_what_javascript_makes_of_it(text in prop_oneof![document(), packet()], cut in any::<sample::Index>()) {
+        for target in [fuzz::envelope::json, fuzz::envelope::envelope, fuzz::envelope::packet, fuzz::envelope::rewrite] {
+            target(text.as_bytes());
+            target(&text.as_bytes()[..cut.index(text.len() + 1)]);
+        }
+    }
+
+    #[test]
+    fn connections_do_the_same_however_their_bytes_come(script in script()) {
+        fuzz::connection::connection(script.as_bytes());
+    }
+
+    #[test]
+    fn rules_decide_as_a_simpler_reading_does(script in rules_script()) {
+        fuzz::rules::rules(script.as_bytes());
+    }
+
+    #[test]
+    fn tokens_say_what_was_signed(claims in document()) {
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS256\"}}\n{claims}").as_bytes());
+        fuzz::tokens::jwt(format!("{{\"alg\":\"HS512\",\"typ\":\"JWT\"}}\n{{\"a\":{claims},\"nbf\":1}}").as_bytes());
+    }
+}
+
 proptest! {
     #[test]
     fn websocket_frames_mean_what_tungstenite_reads(bytes in connection()) {
-        agrees(&bytes)?;
+        agrees(&bytes);
     }
 
     #[test]
     fn websocket_garbage_is_what_tungstenite_reads(bytes in garbage()) {
-        agrees(&bytes)?;
+        agrees(&bytes);
     }
 
     #[test]
@@ -294,6 +509,61 @@ proptest! {
         pieces.push(rest);
         pieces.reverse();
         prop_assert_eq!(&ours(&pieces), &whole);
+    }
+
+    /// Compressed or not, a connection comes to the same messages and the same end.
+    #[test]
+    fn websocket_messages_are_the_same_when_they_come_compressed(
+        messages in collection::vec(message_and_compressed(), 0..5),
+        size in 1..40_usize,
+    ) {
+        let (plain, compressed): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        let (plain, compressed) = (plain.concat(), compressed.concat());
+        let no_pings = |events: Vec<Event>| -> Vec<_> {
+            events.into_iter().filter(|event| !matches!(event, Event::Ping(_))).collect()
+        };
+        let (events, error) = ours(&[&plain]);
+        let (found, found_error) = ours_compressed(&[&compressed]);
+        prop_assert_eq!(no_pings(events), no_pings(found));
+        // A length is judged before it has arrived where it is announced.
+        let error = error.map(|error| match error {
+            CloseReason::MessageTooBig => CloseReason::InflatedTooBig,
+            other => other,
+        });
+        prop_assert_eq!(error, found_error);
+        let pieces: Vec<_> = compressed.chunks(size).collect();
+        prop_assert_eq!(ours_compressed(&pieces), ours_compressed(&[&compressed]));
+        // What is not compressed may come as well.
+        prop_assert_eq!(ours_compressed(&[&plain]), ours(&[&plain]));
+    }
+
+    /// No payload makes more of itself than the bound, nor a panic; and what we compress is what we inflate.
+    #[test]
+    fn websocket_payloads_are_inflated_within_their_bound(
+        payload in collection::vec(any::<u8>(), 0..300),
+        flips in collection::vec((any::<sample::Index>(), any::<u8>()), 0..3),
+        bytes_max in 0..2000_usize,
+        small in any::<bool>(),
+    ) {
+        let mut inflater = Inflater::default();
+        if let Ok(made) = inflater.inflate(&payload, bytes_max) {
+            prop_assert!(made.len() <= bytes_max);
+        }
+        let message: Vec<u8> = payload.iter().map(|byte| b'a' + byte % 8).collect();
+        let compression = if small { Compression::Small } else { Compression::Large };
+        let mut frame = Vec::new();
+        Deflater::new(0).write(&mut frame, compression, OpCode::Binary, &message);
+        if frame[0] & 0x40 != 0 {
+            let start = if frame[1] < 126 { 2 } else { 4 };
+            prop_assert_eq!(inflater.inflate(&frame[start..], 300), Ok(&message[..]));
+            for (index, byte) in flips {
+                let at = start + index.index(frame.len() - start);
+                frame[at] = byte;
+            }
+            if let Ok(made) = inflater.inflate(&frame[start..], bytes_max) {
+                prop_assert!(made.len() <= bytes_max);
+            }
+        }
     }
 
     /// Each message that arrives is one that may: no longer than the limit.

@@ -7,10 +7,13 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{Answer, App, Call, Peer, Refusal};
+use ringcast::auth::Claims;
 use ringcast::config::Cores;
 use ringcast::decision::CloseReason;
 use support::{Client, Server, eventually, publication};
@@ -60,7 +63,10 @@ impl Crowd {
         let (release, released) = bounded(1);
         let deliveries = Arc::new(OnceLock::<Deliveries>::new());
         let server = Server::start_with(
-            |config| config.cores = Cores::Count(1),
+            |config| {
+                config.cores = Cores::Count(1);
+                config.admin = Some(([127, 0, 0, 1], 0).into());
+            },
             |_| Busy {
                 entered: entered.clone(),
                 released: released.clone(),
@@ -184,5 +190,148 @@ fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
         // Nothing else comes: neither a copy too many, nor anything after the answer.
         let last = client.call("delivered", "null");
         assert!(publication(&last, "news").is_none());
+    }
+}
+
+#[test]
+fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
+    let mut crowd = Crowd::gather();
+    let mut publisher = crowd.server.client();
+    let server = &crowd.server;
+    crowd.busy.begin_call("busy", "null");
+    crowd.entered.recv().unwrap();
+    publisher.publish("news", &data(1));
+    server.running().drain();
+    // Then the order is in the core's mailbox: it is carried out in the turn that publishes.
+    eventually("readiness is off", || {
+        let mut operator = TcpStream::connect(server.running().admin_address().unwrap()).unwrap();
+        operator
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        operator.read_to_string(&mut answer).unwrap();
+        answer.starts_with("HTTP/1.1 503 ")
+    });
+    crowd.release.send(()).unwrap();
+    for client in &mut crowd.subscribers {
+        assert_eq!(client.publication("news"), data(1));
+        assert_eq!(client.close_frame().0, Some(1001));
+        client.send_bytes(&support::close_frame(1001, ""));
+    }
+    assert!(crowd.server.total(|core| &core.deliveries_paused) > 0);
+    for mut client in [crowd.busy, publisher] {
+        assert_eq!(client.close_frame().0, Some(1001));
+        client.send_bytes(&support::close_frame(1001, ""));
+    }
+}
+
+/// Counts the tokens that were good, and in which turn of its core.
+struct Tellers {
+    turn: Arc<OnceLock<Deliveries>>,
+    shown: u64,
+    /// Of the turn that is counted now.
+    in_turn: (u64, u64),
+    most_in_a_turn: u64,
+    entered: Sender<()>,
+    released: Receiver<()>,
+}
+
+impl App for Tellers {
+    fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        let turn = self.turn.get().unwrap()();
+        if self.in_turn.0 != turn {
+            self.in_turn = (turn, 0);
+        }
+        self.in_turn.1 += 1;
+        self.most_in_a_turn = self.most_in_a_turn.max(self.in_turn.1);
+        self.shown += 1;
+        Ok(())
+    }
+
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        match call.event.as_str() {
+            Some("busy") => {
+                self.entered.send(()).unwrap();
+                self.released.recv().unwrap();
+                self.most_in_a_turn = 0;
+                peer.reply_empty()
+            }
+            Some("most") => peer.reply(&self.most_in_a_turn),
+            _ => peer.reply(&self.shown),
+        }
+    }
+}
+
+/// A hundred connections show tokens, with signatures of RSA, as fast as they can.
+#[test]
+fn those_who_show_tokens_again_and_again_hold_up_nobody() {
+    const SHOWERS: usize = 100;
+    const EACH: usize = 8;
+    let (entered, entering) = bounded(1);
+    let (release, released) = bounded(1);
+    let turn = Arc::new(OnceLock::<Deliveries>::new());
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("data/jwt/jwks.json")).unwrap();
+    let pair = vectors["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pair| pair["alg"] == "RS256")
+        .unwrap();
+    let keys = std::env::temp_dir().join(format!("ringcast-fairness-{}.json", std::process::id()));
+    std::fs::write(
+        &keys,
+        serde_json::json!({ "keys": [pair["public_jwk"]] }).to_string(),
+    )
+    .unwrap();
+    let server = Server::start_with(
+        |config| {
+            config.cores = Cores::Count(1);
+            config.jwks_file = Some(keys.clone());
+        },
+        |_| Tellers {
+            turn: Arc::clone(&turn),
+            shown: 0,
+            in_turn: (0, 0),
+            most_in_a_turn: 0,
+            entered: entered.clone(),
+            released: released.clone(),
+        },
+    );
+    std::fs::remove_file(&keys).unwrap();
+    let core = server.running().cores()[0].clone();
+    assert!(turn.set(Box::new(move || core.metrics().turns.value())).is_ok());
+    let token = pair["token"].to_string();
+    let mut showers: Vec<Client> = (0..SHOWERS).map(|_| server.client()).collect();
+    let (mut busy, mut healthy) = (server.client(), server.client());
+    // The first time each of them may be anybody, and a turn ends after a few: others wait for some turns. The second time
+    // they are known for it, and nobody waits for more than their share of one turn.
+    for (round, waited_max) in [(0, SHOWERS * EACH), (1, 32 * 4)] {
+        busy.begin_call("busy", "null");
+        entering.recv().unwrap();
+        for shower in &mut showers {
+            for _ in 0..EACH {
+                shower.begin_call("#authenticate", &token);
+            }
+        }
+        healthy.begin_call("shown", "null");
+        release.send(()).unwrap();
+        let shown = count_of(&healthy.message());
+        let before = round * SHOWERS * EACH;
+        assert!(
+            shown - before <= waited_max,
+            "{} before the healthy one",
+            shown - before
+        );
+        busy.message();
+        for shower in &mut showers {
+            for _ in 0..EACH {
+                let answer = shower.message();
+                assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+            }
+        }
+        // Those who were not known for it, and those who were.
+        let most = count_of(&healthy.call("most", "null"));
+        assert!(most <= 16 + 32 * 4, "{most} in a turn");
+        assert_eq!(count_of(&healthy.call("shown", "null")), before + SHOWERS * EACH);
     }
 }

@@ -3,6 +3,13 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "hostile/documents.rs"]
+mod documents;
+#[path = "hostile/json.rs"]
+mod json;
+#[allow(unreachable_pub, dead_code)] // a part of the package for cargo-fuzz
+#[path = "../fuzz/src/json_model.rs"]
+mod json_model;
 mod support;
 
 use std::io::Write;

@@ -16,9 +16,8 @@ use std::time::Duration;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
-use support::process::Process;
+use support::process::{Process, thread_named};
 use support::{Client, PATIENCE, UPGRADE, eventually};
 
 /// The socket of a service manager, removed with the value.
@@ -235,14 +234,4 @@ fn systemd_finds_nothing_to_say_about_the_units() {
         is_closed,
         "systemd-analyze security --offline=true tuning/ringcast.service: over 1.5"
     );
-}
-
-/// The thread of a process that has this name.
-fn thread_named(process: Pid, name: &str) -> Pid {
-    fs::read_dir(format!("/proc/{process}/task"))
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
-        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
-        .unwrap()
 }

@@ -17,10 +17,13 @@
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
 mod connections;
+mod freed;
 mod guard;
 mod health;
+mod in_force;
 pub(crate) mod jwks;
 pub mod memory;
+mod places;
 pub mod reload;
 mod revoke;
 mod routes;
@@ -36,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
@@ -44,8 +47,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
 use memory::MemoryWatch;
+use places::Places;
 use reload::Reload;
 use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
@@ -110,9 +115,10 @@ pub struct ControlHandle(Arc<watch::Sender<Wish>>);
 struct Shared {
     cores: Vec<CoreHandle>,
     config: Config,
-    /// What the cores decide by. Locked by whoever changes it until all cores have been told, so that two changes
-    /// reach all of them in the same order.
-    doors: Mutex<Arc<Doors>>,
+    /// What the cores decide by.
+    doors: InForce,
+    /// For those who ask.
+    places: Places,
     /// Held while what is revoked and its file are changed.
     revoking: Mutex<()>,
     /// Revocations that found `revocations_max` in force.
@@ -198,7 +204,8 @@ impl Control {
         let shared = Arc::new(Shared {
             cores,
             config: settings.config.clone(),
-            doors: Mutex::new(Arc::clone(&settings.doors)),
+            doors: InForce::new(Arc::clone(&settings.doors)),
+            places: Places::default(),
             revoking: Mutex::new(()),
             revocations_refused: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
@@ -270,6 +277,7 @@ impl Control {
 
     /// Returns at the wish for a drain, or with the end if it is worse.
     async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
+        let reloads = self.begin_reloads();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -279,7 +287,7 @@ impl Control {
                         info!("{name}: draining; a second one ends at once");
                         return None;
                     }
-                    Signal::Reload => self.reload().await,
+                    Signal::Reload => reloads.notify_one(),
                 },
                 () = wished(&mut self.wishes) => {
                     info!("draining, as asked by the process itself");
@@ -292,6 +300,8 @@ impl Control {
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
+                    self.shared.doors.drop_former();
+                    freed::give_back();
                     if let Some(memory) = &self.settings.memory {
                         memory.look(self.shared.connections());
                     }
@@ -338,14 +348,28 @@ impl Control {
         }
     }
 
-    async fn reload(&mut self) {
+    /// Reloads at each wish, in a task of its own that ends with the runtime: a reload waits for cores that have no room
+    /// for another order, and signals must be heard meanwhile. Wishes that come while one is under way are one more.
+    fn begin_reloads(&mut self) -> Arc<Notify> {
+        let wishes = Arc::new(Notify::new());
+        let wished = Arc::clone(&wishes);
+        let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
         let manager = self.settings.signals.service_manager();
-        manager.reloading();
-        match &mut self.settings.reload {
-            Some(reload) => reload.run(&self.shared).await,
-            None => info!("SIGHUP: there is nothing to reload in this process"),
-        }
-        manager.ready();
+        tokio::spawn(async move {
+            loop {
+                wished.notified().await;
+                manager.reloading();
+                match &mut reload {
+                    Some(reload) => reload.run(&shared).await,
+                    None => info!("SIGHUP: there is nothing to reload in this process"),
+                }
+                if shared.draining() {
+                    return;
+                }
+                manager.ready();
+            }
+        });
+        wishes
     }
 }
 
@@ -369,21 +393,27 @@ impl Shared {
             .sum()
     }
 
-    fn order(&self, order: &Order) {
-        for core in &self.cores {
-            // A core that takes no orders has stopped, which its status says.
-            let _ = core.send(order.clone());
+    /// Gives an order to all cores, at once or as soon as they have room for it.
+    fn order(self: &Arc<Self>, order: &Order) {
+        for (index, core) in self.cores.iter().enumerate() {
+            // A core that takes no orders for another reason has stopped, which its status says.
+            if let Err(error) = core.send(order.clone())
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                let (shared, order) = (Arc::clone(self), order.clone());
+                tokio::spawn(async move { shared.order_surely(&shared.cores[index], &order).await });
+            }
         }
     }
 
     /// Changes what all cores decide by.
     async fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
-        let mut doors = self.doors.lock().await;
-        *doors = Arc::new(change(&doors)?);
-        for core in &self.cores {
-            self.order_surely(core, &Order::Adopt(Arc::clone(&doors))).await;
-        }
-        Ok(())
+        let tell = async |doors: &Arc<Doors>| {
+            for core in &self.cores {
+                self.order_surely(core, &Order::Adopt(Arc::clone(doors))).await;
+            }
+        };
+        self.doors.change(change, tell).await
     }
 
     /// Gives an order that may not be lost: one that is busy has orders waiting.

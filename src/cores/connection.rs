@@ -24,6 +24,7 @@ use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
 use crate::transport::stream::Stream;
+use crate::websocket::deflate::Compression;
 use crate::websocket::message::Receiver;
 
 use super::accept::Port;
@@ -60,6 +61,10 @@ pub(super) struct Connection {
     pub(super) held_back: bool,
     /// Whether it is not read because it is over a rate: its meter is paused.
     pub(super) limited: bool,
+    /// What its client and we agreed on, once it is open.
+    pub(super) compression: Compression,
+    /// Whether it has shown a token since its last heartbeat: it is read when those who come or go are.
+    pub(super) shows_tokens: bool,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,

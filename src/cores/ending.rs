@@ -315,7 +315,9 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::TlsFailed
         | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
+        | CloseReason::BadCompression
         | CloseReason::MessageTooBig
+        | CloseReason::InflatedTooBig
         | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
         CloseReason::HandshakeTimeout

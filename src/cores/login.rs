@@ -9,7 +9,7 @@
 //! A password is checked and a token signed on a thread of the desk. What comes back finds its connection by its id; if
 //! that has gone meanwhile, nothing happens.
 //!
-//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the desk; `request_timeout`, once more, for the answer.
+//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the desk, and the room for answers in the mailbox; `request_timeout`, once more, for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +181,10 @@ impl<A: App> Core<A> {
             // A reload has closed it since.
             return Err(Busy);
         };
+        if !self.mailbox.has_room_for_login() {
+            desk.count_busy();
+            return Err(Busy);
+        }
         let (way, clock, expiry) = (self.mailbox.login_way(), self.clock, self.counter.expiry);
         let answer = move |verdict| {
             let answer = match verdict {
@@ -199,7 +203,9 @@ impl<A: App> Core<A> {
                 users: doors.users.clone(),
             });
         };
-        desk.ask(attempt, Box::new(answer)).map_err(|_| Busy)
+        desk.ask(attempt, Box::new(answer)).map_err(|_| Busy)?;
+        self.mailbox.login_is_under_way();
+        Ok(())
     }
 
     fn login_answered(&mut self, mut answered: Answered) {

@@ -4,6 +4,7 @@
 //! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
 //! each. Nobody waits here: what finds its channel full goes back to its sender.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -120,6 +121,8 @@ pub(crate) struct Mailbox {
     post: Arc<PostBox>,
     logins: Receiver<Answered>,
     login_way: LoginWay,
+    /// Logins that were asked for and whose answers were not taken: never more than there is room for.
+    logins_under_way: Cell<usize>,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
 }
@@ -151,10 +154,10 @@ pub(super) struct LoginWay {
 }
 
 impl LoginWay {
-    /// Gives an answer; for a thread of the desk, which waits while there is no room. A core that makes none for so long
-    /// has other troubles, and nobody left who would notice.
+    /// Gives an answer; for a thread of the desk. There is room for it since the login was asked for, whether the core turns
+    /// or not: only that of a core that has ended is lost.
     pub(super) fn send(&self, answered: Answered) {
-        if self.logins.send_timeout(answered, LOGIN_PATIENCE).is_ok() {
+        if self.logins.try_send(answered).is_ok() {
             // As with late answers: who cannot be woken is being woken.
             let _ = self.waker.wake();
         }
@@ -170,7 +173,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
     let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
-    let (login_sender, logins) = bounded(LOGINS_WAITING_MAX);
+    let (login_sender, logins) = bounded(LOGINS_UNDER_WAY_MAX);
     let login_way = LoginWay {
         logins: login_sender,
         waker: Arc::clone(&waker),
@@ -198,6 +201,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
             post,
             logins,
             login_way,
+            logins_under_way: Cell::new(0),
             metrics,
             status,
         },
@@ -268,7 +272,19 @@ impl Mailbox {
 
     /// What has come of the next login, if anything has.
     pub(super) fn try_receive_login(&self) -> Option<Answered> {
-        self.logins.try_recv().ok()
+        let answered = self.logins.try_recv().ok()?;
+        self.logins_under_way.set(self.logins_under_way.get() - 1);
+        Some(answered)
+    }
+
+    /// Whether there is room for the answer to another login.
+    pub(super) fn has_room_for_login(&self) -> bool {
+        self.logins_under_way.get() < LOGINS_UNDER_WAY_MAX
+    }
+
+    /// A login has been asked for: its answer has room from now on.
+    pub(super) fn login_is_under_way(&self) {
+        self.logins_under_way.set(self.logins_under_way.get() + 1);
     }
 
     /// The way of the login desk's answers to this core.
@@ -316,10 +332,9 @@ impl Post for PostBox {
 pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
 const QUESTIONS_WAITING_MAX: usize = 4;
-/// Answered logins that may wait for a core, which takes them in its next turn.
-const LOGINS_WAITING_MAX: usize = 256;
-/// How long a thread of the login desk waits for a core to take one.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
+/// Logins of the clients of one core that may be under way, from the question to the turn that takes the answer. A further
+/// one is refused as `busy`, as if `logins_waiting_max` were met.
+const LOGINS_UNDER_WAY_MAX: usize = 1024;
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
 
@@ -359,5 +374,35 @@ mod tests {
         assert!(post.post(returned).is_ok());
         drop(mailbox);
         assert!(matches!(post.post(late(78)), Err(Returned::Gone)));
+    }
+
+    #[test]
+    fn the_answer_to_a_login_has_room_however_long_the_core_stands_still() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (_handle, mailbox) = mailbox(waker);
+        let answered = |address| Answered {
+            address,
+            answer: LoginAnswer::Refused,
+            users: None,
+        };
+        let mut asked = 0;
+        while mailbox.has_room_for_login() {
+            mailbox.login_is_under_way();
+            asked += 1;
+        }
+        // Nobody takes any of them meanwhile, and nobody waits.
+        for address in 0..asked {
+            mailbox.login_way().send(answered(address));
+        }
+        assert!(!mailbox.has_room_for_login());
+        for address in 0..asked {
+            assert_eq!(
+                mailbox.try_receive_login().map(|answered| answered.address),
+                Some(address)
+            );
+            assert!(mailbox.has_room_for_login());
+        }
+        assert!(mailbox.try_receive_login().is_none());
     }
 }

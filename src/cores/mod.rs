@@ -8,6 +8,7 @@
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
 //!  preface.rs   who a proxy says it is for
@@ -23,6 +24,7 @@ mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod balance;
+mod compressed;
 mod conflated;
 mod connection;
 mod connections;
@@ -57,7 +59,7 @@ use crate::app::{App, Upgrade};
 use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Uptime};
 use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
@@ -68,12 +70,14 @@ use crate::metrics::block::CoreMetrics;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
 use crate::transport::tls::ROOM_BYTES_MIN;
+use crate::websocket::deflate::Inflater;
 use crate::websocket::message;
 
 use accept::{Accepting, HAND_OVERS, Listeners};
 pub(crate) use accept::{HandedOver, Port, Ports, WAKER};
 use admission::Admission;
 use balance::Loads;
+use compressed::Compressor;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Progress;
@@ -113,6 +117,8 @@ pub(crate) struct CoreSettings {
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) accept_excess: AcceptExcess,
+    pub(crate) compression: bool,
+    pub(crate) compression_bytes_min: u32,
     pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
@@ -172,6 +178,10 @@ pub(crate) struct Core<A: App> {
     connections: Connections,
     sessions_open: u64,
     wheel: Wheel,
+    /// Since when it has turned without standing still.
+    present_since: Uptime,
+    /// Tokens checked in this turn, but for those of connections that are coming or going.
+    token_checks: u32,
     /// How long connections that are coming or going have been read in this turn.
     comers_and_goers_ns: u64,
     /// Connections to read without waiting for an event.
@@ -198,6 +208,9 @@ pub(crate) struct Core<A: App> {
     frames_received: u64,
     decisions: Decisions,
     frame_head: Vec<u8>,
+    /// Whether offers of compression are accepted.
+    compression: bool,
+    inflater: Inflater,
     limits: Limits,
     measures: Measures,
     message_limits: message::Limits,
@@ -290,10 +303,15 @@ impl<A: App> Core<A> {
             connections: Connections::new(
                 limits.outbox_bytes_max,
                 settings.slow_consumer,
+                settings
+                    .compression
+                    .then(|| Compressor::new(settings.compression_bytes_min)),
                 Arc::clone(&metrics),
             ),
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
+            present_since: now.uptime,
+            token_checks: 0,
             comers_and_goers_ns: 0,
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),
@@ -311,6 +329,8 @@ impl<A: App> Core<A> {
             frames_received: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
+            compression: settings.compression,
+            inflater: Inflater::default(),
             message_limits: message::Limits {
                 message_bytes_max: limits.message_bytes_max as usize,
                 frame_bytes_max: match limits.frame_bytes_max {

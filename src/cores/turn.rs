@@ -27,6 +27,7 @@ impl<A: App> Core<A> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
             let timeout = self.timeout();
+            let before = self.now.uptime;
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Err(_) => events.clear(),
@@ -34,6 +35,11 @@ impl<A: App> Core<A> {
             }
             self.broker.ring.awake();
             self.now = self.clock.now();
+            // Neither a long turn nor a thread that the system did not run is silence of the clients.
+            let slept = timeout.unwrap_or(Duration::MAX);
+            if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
+                self.present_since = self.now.uptime;
+            }
             self.turn_began_ns = self.clock.elapsed_ns();
             self.turn(&events);
             self.metrics.turns.add(1);
@@ -52,9 +58,13 @@ impl<A: App> Core<A> {
         self.connections.now = self.now.uptime;
         self.begin_delivering();
         // What an earlier turn left over comes first.
+        self.token_checks = 0;
         for _ in 0..self.unfinished.len() {
-            if let Some(id) = self.unfinished.pop_front() {
+            if self.token_checks < TOKEN_CHECKS_MAX
+                && let Some(id) = self.unfinished.pop_front()
+            {
                 self.read_left_over(id);
+                self.token_checks += self.lent.scratch.verifications();
             }
         }
         self.comers_and_goers_ns = 0;
@@ -119,8 +129,12 @@ impl<A: App> Core<A> {
                 if !is_unfinished && (event.is_readable() || has_ended) {
                     if self.comes_or_goes(id, has_ended) {
                         self.read_comer_or_goer(id, has_ended);
-                    } else {
+                    } else if self.token_checks < TOKEN_CHECKS_MAX {
                         self.read(id, has_ended);
+                        self.token_checks += self.lent.scratch.verifications();
+                    } else {
+                        self.metrics.comers_deferred.add(1);
+                        self.read_next_turn(id);
                     }
                 }
             }
@@ -133,6 +147,7 @@ impl<A: App> Core<A> {
             if !connection.leftover.is_empty() {
                 // Whole messages may be among what was kept; until they are done with, nothing more is read.
                 self.lent.scratch.begin_verifications();
+                self.inflater.begin_share();
                 self.take_in(id, &mut []);
                 if self
                     .connections
@@ -146,17 +161,17 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a connection has not introduced itself, or its peer has gone.
+    /// Whether a connection has not introduced itself, or does it again and again by tokens, or its peer has gone.
     fn comes_or_goes(&self, id: ConnectionId, has_ended: bool) -> bool {
         let Some(connection) = self.connections.get(id) else {
             return false;
         };
-        has_ended || connection.phase.is_coming()
+        has_ended || connection.shows_tokens || connection.phase.is_coming()
     }
 
     /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
-    /// message, that of TLS a hundred times as much, and in a storm of them the poll tells of a thousand at once: they
-    /// get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
+    /// message, that of TLS a hundred times as much, as do signatures of tokens, and in a storm of them the poll tells of a
+    /// thousand at once: they get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
     /// coming.
     fn read_comer_or_goer(&mut self, id: ConnectionId, has_ended: bool) {
         if self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX {
@@ -327,10 +342,16 @@ impl<A: App> Core<A> {
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
-                if connection.stalled.is_some() || connection.limited {
+                // A peer that is not read because of the ring, of its rate, or of those before it, is not silent by its own
+                // fault; nor is one that was not pinged while this core stood still.
+                if connection.stalled.is_some()
+                    || connection.limited
+                    || connection.unfinished
+                    || open.session.was_heard_before(self.present_since)
+                {
                     open.session.excuse(self.now, &self.lent.settings);
                 }
+                connection.shows_tokens = false;
                 if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
                     return;
                 }
@@ -431,6 +452,9 @@ const EVENTS_PER_TURN_MAX: usize = 1024;
 /// How long one turn reads connections that have not introduced themselves, or whose peers have gone: 32 of them, at
 /// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
 const COMERS_AND_GOERS_NS_MAX: u64 = 320_000;
+/// Tokens that one turn checks for those who have not shown one lately: then whoever else has sent something waits for the
+/// next turn, so that what has been answered leaves. As long as 32 handshakes take, with RSA.
+const TOKEN_CHECKS_MAX: u32 = 16;
 /// What each of them counts for at least.
 const COMER_OR_GOER_NS_MIN: u64 = 10_000;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.

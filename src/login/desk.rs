@@ -113,6 +113,11 @@ impl LoginDesk {
         })
     }
 
+    /// Counts an attempt that its asker had no room for the answer of: busy as well.
+    pub fn count_busy(&self) {
+        self.office.metrics.count(LoginOutcome::Busy);
+    }
+
     /// The same desk for other users, with the same threads and the same patience.
     pub fn with_users(&self, users: Arc<Users>) -> LoginDesk {
         LoginDesk {

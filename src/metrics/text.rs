@@ -61,6 +61,8 @@ pub struct Process {
     pub revocations: usize,
     /// Those that were refused, since there were too many.
     pub revocations_refused: u64,
+    /// Connections of operators that had to give way to others.
+    pub admin_connections_ended: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
@@ -284,6 +286,13 @@ const SOLOS: &[Solo] = &[
         sample: |_, process| Some(format!(" {}", process.revocations_refused)),
     },
     Solo {
+        name: "ringcast_admin_connections_ended_total",
+        kind: "counter",
+        labels: "",
+        help: "Connections to the control plane that had to give way: the most silent of 64 when another comes.",
+        sample: |_, process| Some(format!(" {}", process.admin_connections_ended)),
+    },
+    Solo {
         name: "ringcast_jwks_fetches_total",
         kind: "counter",
         labels: "",
@@ -470,6 +479,41 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.messages_sent),
     },
     Metric {
+        name: "ringcast_compression_agreed_total",
+        help: "Upgrades that agreed on compression.",
+        values: Values::Counter(|block| &block.compression_agreed),
+    },
+    Metric {
+        name: "ringcast_inflated_messages_total",
+        help: "Compressed messages received.",
+        values: Values::Counter(|block| &block.messages_inflated),
+    },
+    Metric {
+        name: "ringcast_inflate_before_bytes_total",
+        help: "Bytes of compressed messages as they were sent.",
+        values: Values::Counter(|block| &block.inflate_bytes_before),
+    },
+    Metric {
+        name: "ringcast_inflate_after_bytes_total",
+        help: "Bytes of compressed messages as they were meant.",
+        values: Values::Counter(|block| &block.inflate_bytes_after),
+    },
+    Metric {
+        name: "ringcast_deflated_messages_total",
+        help: "Messages compressed; a publication once for all clients of a core that share a window.",
+        values: Values::Counter(|block| &block.messages_deflated),
+    },
+    Metric {
+        name: "ringcast_deflate_before_bytes_total",
+        help: "Bytes of messages before they were compressed.",
+        values: Values::Counter(|block| &block.deflate_bytes_before),
+    },
+    Metric {
+        name: "ringcast_deflate_after_bytes_total",
+        help: "Bytes of messages after they were compressed.",
+        values: Values::Counter(|block| &block.deflate_bytes_after),
+    },
+    Metric {
         name: "ringcast_sent_bytes_total",
         help: "Bytes written to sockets; under TLS before they are encrypted.",
         values: Values::Counter(|block| &block.bytes_sent),
@@ -603,6 +647,7 @@ mod tests {
             drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,
+            admin_connections_ended: 0,
             keys: Some(FetchedKeys {
                 fetches: 3,
                 failures: 1,
@@ -635,6 +680,13 @@ mod tests {
             messages_received,
             bytes_received,
             messages_sent,
+            compression_agreed,
+            messages_inflated,
+            inflate_bytes_before,
+            inflate_bytes_after,
+            messages_deflated,
+            deflate_bytes_before,
+            deflate_bytes_after,
             bytes_sent,
             publications,
             deliveries,
@@ -668,6 +720,13 @@ mod tests {
             messages_received,
             bytes_received,
             messages_sent,
+            compression_agreed,
+            messages_inflated,
+            inflate_bytes_before,
+            inflate_bytes_after,
+            messages_deflated,
+            deflate_bytes_before,
+            deflate_bytes_after,
             bytes_sent,
             publications,
             deliveries,

@@ -220,7 +220,7 @@ fn to_number(value: &str) -> f64 {
         _ => Scanner::new(value).string().map_or(f64::NAN, |string| {
             let mut text = Vec::new();
             string.write_decoded(&mut text);
-            String::from_utf8(text).map_or(f64::NAN, |text| text_to_number(text.trim()))
+            String::from_utf8(text).map_or(f64::NAN, |text| text_to_number(text.trim_matches(is_space)))
         }),
     }
 }
@@ -229,6 +229,10 @@ fn to_number(value: &str) -> f64 {
 fn text_to_number(text: &str) -> f64 {
     for (prefixes, radix) in [(["0x", "0X"], 16), (["0o", "0O"], 8), (["0b", "0B"], 2)] {
         if let Some(digits) = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+            // Rust would take a sign here.
+            if digits.starts_with('+') {
+                return f64::NAN;
+            }
             return u64::from_str_radix(digits, radix).map_or(f64::NAN, |number| number as f64);
         }
     }
@@ -237,6 +241,11 @@ fn text_to_number(text: &str) -> f64 {
     } else {
         text.parse().unwrap_or(f64::NAN)
     }
+}
+
+/// What JavaScript takes for white space: Unicode's, without the next-line control, and the byte-order mark.
+fn is_space(character: char) -> bool {
+    character == '\u{feff}' || character != '\u{85}' && character.is_whitespace()
 }
 
 #[cfg(test)]
@@ -308,6 +317,31 @@ mod tests {
             ),
         ] {
             assert_eq!(passed_on(json), expected);
+        }
+    }
+
+    #[test]
+    fn the_texts_of_a_buffer_are_numbers_as_javascript_has_them() {
+        // Checked against Buffer.from of Node 20.
+        for (text, octet) in [
+            ("0x+5", 0),
+            ("0b+1", 0),
+            ("+5", 5),
+            ("\u{feff}7", 7),
+            ("\u{2007}7", 7),
+            ("\u{85}7", 0),
+            ("\u{180e}7", 0),
+            ("\u{200b}7", 0),
+            ("\u{b}8\u{c}", 8),
+            ("1_0", 0),
+            ("0x1F", 31),
+            ("infinity", 0),
+            ("0xffffffffffffffffff01", 0),
+        ] {
+            let json = serde_json::json!({ "type": "Buffer", "data": [text] });
+            let expected = serde_json::json!({ "base64": true, "data": STANDARD.encode([octet]) });
+            let passed_on: serde_json::Value = passed_on(&json.to_string()).parse().unwrap();
+            assert_eq!(passed_on, expected, "{text:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The built binary, for what only a process of its own can show: signals, exit codes, limits of the system.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -38,7 +39,7 @@ impl Process {
         Process::spawn(command, settings)
     }
 
-    /// By a command that becomes the binary in the end.
+    /// By a command of the test's own, which ends in the binary.
     pub(crate) fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Process {
         let mut child = command
             .env("RINGCAST_LISTEN", "127.0.0.1:0")
@@ -178,4 +179,14 @@ impl Admin {
             .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
     }
+}
+
+/// The thread of a process that has this name.
+pub(crate) fn thread_named(process: Pid, name: &str) -> Pid {
+    fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
+        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
+        .unwrap()
 }

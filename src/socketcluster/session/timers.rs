@@ -17,6 +17,11 @@ impl Session {
         self.postpone_calls(now.uptime + settings.ack_timeout);
     }
 
+    /// Whether nothing has been heard from the client since that moment.
+    pub fn was_heard_before(&self, moment: Uptime) -> bool {
+        self.heard < moment
+    }
+
     /// When [`Session::timed_out`] is to be called.
     pub fn next_deadline(&self, settings: &Settings) -> Uptime {
         match self.state {

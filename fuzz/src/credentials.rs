@@ -1,0 +1,32 @@
+//! A name and a password, as forms and JSON bring them.
+
+use ringcast::auth::CredentialFields;
+
+use super::json_model;
+
+/// What a form says can be sent again and says the same; JSON is what the model reads.
+pub fn credentials(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let fields = CredentialFields::default();
+    if let Ok(found) = fields.in_form(text) {
+        let form = format!("user={}&pw={}", escaped(&found.user), escaped(&found.password));
+        let again = fields.in_form(&form).ok().expect("what was escaped can be read");
+        assert_eq!((again.user, again.password), (found.user, found.password));
+    }
+    if let Ok(found) = fields.in_json(text) {
+        let value = json_model::parse(text).expect("it was JSON");
+        for (names, said) in [
+            (&["email", "user", "username"][..], &found.user),
+            (&["pw", "password"], &found.password),
+        ] {
+            let first = names.iter().find_map(|name| value.member(name));
+            assert!(first.is_some_and(|first| first.is_text(said)));
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}

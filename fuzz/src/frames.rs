@@ -1,0 +1,267 @@
+//! WebSocket: headers, and the messages that frames make.
+
+use std::io::{Cursor, Read, Write};
+
+use ringcast::decision::CloseReason;
+use ringcast::websocket::frame::{self, Expect, HEADER_BYTES_MAX, Mask};
+use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step};
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+
+/// What one message may take here.
+pub const LIMITS: Limits = Limits {
+    message_bytes_max: 1000,
+    frame_bytes_max: 1000,
+    fragments_max: 10_000,
+};
+
+/// The header of a frame: what is cut off cannot change what was read, and the mask undoes itself.
+pub fn frame(data: &[u8]) {
+    for expect in [Expect::Message, Expect::Continuation] {
+        let whole = frame::parse_header(data, expect);
+        for cut in 0..data.len().min(HEADER_BYTES_MAX) {
+            let part = frame::parse_header(&data[..cut], expect);
+            assert!(
+                part == Ok(None) || part == whole,
+                "{part:?} of {whole:?} at {cut}"
+            );
+        }
+        let Ok(Some(header)) = whole else { continue };
+        assert!(header.header_len <= data.len().min(HEADER_BYTES_MAX));
+        assert_eq!(header.opcode.is_control() && header.payload_len > 125, false);
+        let payload = &data[header.header_len..];
+        let mut masked = payload.to_vec();
+        frame::unmask(&mut masked, header.mask);
+        let key: &[u8; 4] = data[header.header_len - 4..header.header_len]
+            .try_into()
+            .expect("four bytes");
+        for (index, byte) in masked.iter().enumerate() {
+            assert_eq!(*byte, payload[index] ^ key[index % 4]);
+        }
+        // In two parts as in one.
+        let cut = payload.len() / 3;
+        let mut parts = payload.to_vec();
+        let (first, second) = parts.split_at_mut(cut);
+        frame::unmask(first, Mask::new(*key));
+        frame::unmask(second, Mask::new(*key).after(cut));
+        assert_eq!(parts, masked);
+    }
+    let _ = frame::next_frame_len(data);
+    for opcode in [OpCode::Text, OpCode::Binary] {
+        let mut out = Vec::new();
+        frame::write(&mut out, opcode, data);
+        assert_eq!(out.len(), frame::header_len(data.len()) + data.len());
+        assert_eq!(frame::next_frame_len(&out), Some(out.len()));
+        assert_eq!(frame::next_frame_len(&out[..out.len() - 1]), None);
+        assert_eq!(out.split_off(out.len() - data.len()), data);
+    }
+}
+
+/// The bytes of a connection, as tungstenite reads them, however they are cut.
+pub fn message(data: &[u8]) {
+    let whole = agrees(data);
+    for size in [1, 2, 7, 131] {
+        assert_eq!(
+            ours(&data.chunks(size).collect::<Vec<_>>()),
+            whole,
+            "in pieces of {size}"
+        );
+    }
+    for event in &whole.0 {
+        let length = match event {
+            Event::Text(text) => text.len(),
+            Event::Binary(bytes) => bytes.len(),
+            Event::Ping(bytes) => bytes.len() + LIMITS.message_bytes_max - 125,
+            Event::Pong | Event::Close(_) => 0,
+        };
+        assert!(length <= LIMITS.message_bytes_max, "{length} bytes");
+    }
+}
+
+/// A message or control frame that was received.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+    /// A ping.
+    Ping(Vec<u8>),
+    /// A pong.
+    Pong,
+    /// A close frame, with its code and reason.
+    Close(Option<(u16, String)>),
+}
+
+/// What the bytes of a connection came to: events, and the error if there was one.
+pub type Outcome = (Vec<Event>, Option<CloseReason>);
+
+/// Feeds the pieces as a core would: what is left over stands before the next piece.
+pub fn ours(pieces: &[&[u8]]) -> Outcome {
+    let mut receiver = Receiver::new();
+    let mut buffer = Vec::new();
+    let mut events = Vec::new();
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
+                Ok(Step::Message { received, consumed }) => {
+                    events.push(event(&received));
+                    if matches!(received, Received::Close(_)) {
+                        return (events, None);
+                    }
+                    consumed
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    buffer.drain(..consumed);
+                    assert!(buffer.len() < 6 + 125, "{} bytes left in the input", buffer.len());
+                    break;
+                }
+                Err(reason) => return (events, Some(reason)),
+            };
+            buffer.drain(..consumed);
+        }
+    }
+    (events, None)
+}
+
+/// Compares with tungstenite, allowing for what it does knowingly otherwise; returns what was read.
+///
+/// # Panics
+/// They differ.
+pub fn agrees(bytes: &[u8]) -> Outcome {
+    let (events, error) = ours(&[bytes]);
+    let (mut expected_events, mut expected_error) = oracle(bytes);
+    let mut judged = bytes.to_vec();
+    if error.is_some() && expected_error.is_none() && events == expected_events {
+        // It judges a frame when all of it is there; we do when the fault is. So let it have the rest of the frame.
+        judged.resize(bytes.len() + 10 + 4 + 1000, 0);
+        (expected_events, expected_error) = oracle(&judged);
+    }
+    if error == Some(CloseReason::ProtocolError) && has_long_form(&judged) {
+        // It takes lengths that are not minimal; RFC 6455 section 5.2 does not, and we are right to have stopped.
+        assert!(
+            expected_events.starts_with(&events),
+            "{events:?} {expected_events:?}"
+        );
+        return (events, error);
+    }
+    if let Some((Event::Close(Some((1014, _))), before)) = events.split_last() {
+        // Registered since RFC 6455, and taken by the reference.
+        assert_eq!(
+            (before, expected_error),
+            (&expected_events[..], Some(CloseReason::ProtocolError))
+        );
+        return (events, error);
+    }
+    assert_eq!(events, expected_events);
+    let differs_knowingly = match (error, expected_error) {
+        // It looks at the length before anything else; the reference, and we, look at the first two bytes.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::MessageTooBig)) => true,
+        // It looks at the reason of a close frame before its code; the reference, and we, the other way round.
+        (Some(CloseReason::ProtocolError), Some(CloseReason::InvalidUtf8)) => true,
+        _ => false,
+    };
+    if !differs_knowingly {
+        assert_eq!(error, expected_error);
+    }
+    (events, error)
+}
+
+/// Whether one of the frames has a length that is not minimal: it takes two bytes or eight, and need not.
+fn has_long_form(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let [_, second, after @ ..] = rest {
+        let (length, least, length_bytes) = match second & 0x7f {
+            126 => (after.get(..2).map(number), 126, 2),
+            127 => (after.get(..8).map(number), 0x1_0000, 8),
+            short => (Some(u64::from(short)), 0, 0),
+        };
+        let Some(length) = length else { return false };
+        if length < least {
+            return true;
+        }
+        let frame = usize::try_from(length)
+            .ok()
+            .and_then(|length| after.get(length_bytes + 4..)?.get(length..));
+        let Some(next) = frame else { return false };
+        rest = next;
+    }
+    false
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn event(received: &Received<'_>) -> Event {
+    match received {
+        Received::Text(text) => Event::Text((*text).to_owned()),
+        Received::Binary(bytes) => Event::Binary(bytes.to_vec()),
+        Received::Ping(payload) => Event::Ping(payload.to_vec()),
+        Received::Pong => Event::Pong,
+        Received::Close(CloseFrame { code, reason }) => {
+            Event::Close(code.map(|code| (code.as_u16(), (*reason).to_owned())))
+        }
+    }
+}
+
+/// A stream that ends after the given bytes and swallows what is written.
+struct Input<'a>(Cursor<&'a [u8]>);
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Input<'_> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same by tungstenite.
+fn oracle(bytes: &[u8]) -> Outcome {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(LIMITS.message_bytes_max))
+        .max_frame_size(Some(LIMITS.message_bytes_max));
+    let mut socket = WebSocket::from_raw_socket(Input(Cursor::new(bytes)), Role::Server, Some(config));
+    let mut events = Vec::new();
+    loop {
+        let event = match socket.read() {
+            Ok(tungstenite::Message::Text(text)) => Event::Text(text.as_str().to_owned()),
+            Ok(tungstenite::Message::Binary(bytes)) => Event::Binary(bytes.to_vec()),
+            Ok(tungstenite::Message::Ping(payload)) => Event::Ping(payload.to_vec()),
+            Ok(tungstenite::Message::Pong(_)) => Event::Pong,
+            Ok(tungstenite::Message::Close(frame)) => {
+                // It answers an illegal code with 1002 and hands that answer out as if it had been received.
+                if frame
+                    .as_ref()
+                    .is_some_and(|frame| frame.reason.as_str() == "Protocol violation")
+                {
+                    return (events, Some(CloseReason::ProtocolError));
+                }
+                events.push(Event::Close(
+                    frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
+                ));
+                return (events, None);
+            }
+            Ok(tungstenite::Message::Frame(_)) => unreachable!("frames are never read raw"),
+            Err(tungstenite::Error::Io(_)) => return (events, None),
+            Err(tungstenite::Error::Protocol(_)) => return (events, Some(CloseReason::ProtocolError)),
+            Err(tungstenite::Error::Utf8(_)) => return (events, Some(CloseReason::InvalidUtf8)),
+            Err(tungstenite::Error::Capacity(_)) => return (events, Some(CloseReason::MessageTooBig)),
+            Err(error) => panic!("unexpected {error}"),
+        };
+        events.push(event);
+    }
+}

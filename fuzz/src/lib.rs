@@ -1,0 +1,41 @@
+//! What is fed any bytes at all: one function for each thing that reads what comes from outside.
+//!
+//! A target takes bytes, and panics if what the code makes of them is not what it must be: what another implementation
+//! makes of them, what a simpler one here does, or what holds of any input. `fuzz_targets` gives them to libFuzzer;
+//! `tests/codec_properties.rs` includes this folder as a module, replays the corpus, and tests properties with the same
+//! functions, so that neither needs the other.
+
+pub mod connection;
+pub mod credentials;
+pub mod envelope;
+pub mod frames;
+pub mod http;
+pub mod json_model;
+pub mod proxy;
+pub mod rules;
+pub mod text_files;
+pub mod tokens;
+
+/// Something to feed.
+pub type Target = fn(&[u8]);
+
+/// All of them, by the names of their binaries and of their folders in `corpus`.
+pub const TARGETS: [(&str, Target); 17] = [
+    ("configuration", text_files::configuration),
+    ("connection", connection::connection),
+    ("cookie", http::cookie),
+    ("credentials", credentials::credentials),
+    ("envelope", envelope::envelope),
+    ("forwarded", proxy::forwarded),
+    ("frame", frames::frame),
+    ("http_head", http::head),
+    ("json", envelope::json),
+    ("jwks", tokens::jwks),
+    ("jwt", tokens::jwt),
+    ("message", frames::message),
+    ("packet", envelope::packet),
+    ("password_file", text_files::password_file),
+    ("proxy_header", proxy::header),
+    ("rewrite", envelope::rewrite),
+    ("rules", rules::rules),
+];

@@ -1,0 +1,119 @@
+//! What stands still: a core that the system does not run, the whole process, and the ring that fills up meanwhile.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::harness::{beside_healthy_clients, last, size};
+use super::support::process::{Admin, Process, thread_named};
+use super::support::{Client, eventually, now};
+
+/// Holds one thread of the server as a debugger does, until the value is dropped.
+struct Held(Pid);
+
+impl Held {
+    fn core(process: Pid, name: &str) -> Held {
+        let thread = thread_named(process, name);
+        ptrace::attach(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Held(thread)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended with a test that has failed.
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+fn seconds(full: u64) -> Duration {
+    size(Duration::from_millis(500), Duration::from_secs(full))
+}
+
+#[test]
+fn a_core_that_is_not_run() {
+    let of = format!("{:?}", seconds(2));
+    beside_healthy_clients("a core is descheduled", of, &[], |stage| {
+        let held = Held::core(stage.process.pid(), "core 1");
+        last(now() + seconds(2));
+        drop(held);
+    });
+}
+
+#[test]
+fn a_process_that_is_stopped() {
+    let of = format!("{:?}", seconds(2));
+    beside_healthy_clients("the process is stopped", of, &[], |stage| {
+        stage.process.signal(Signal::SIGSTOP);
+        last(now() + seconds(2));
+        stage.process.signal(Signal::SIGCONT);
+    });
+}
+
+/// Who answers every ping is not silent while he is not asked: a core that stands still for longer than the ping timeout
+/// ends nobody for it.
+#[test]
+fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
+    let process = Process::start(&[
+        ("RINGCAST_CORES", "1"),
+        ("RINGCAST_PING_INTERVAL_MS", "500"),
+        ("RINGCAST_PING_TIMEOUT_MS", "2000"),
+    ]);
+    let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+    let mut admin = process.admin();
+    let turns = |admin: &mut Admin| admin.metric("ringcast_turns_total{core=\"0\"}");
+    let held = Held::core(process.pid(), "core 0");
+    last(now() + Duration::from_secs(3));
+    let before = turns(&mut admin);
+    drop(held);
+    eventually("the core has looked at each", || turns(&mut admin) > before + 2);
+    for client in &mut clients {
+        client.ping();
+    }
+    assert_eq!(admin.metric("ringcast_closes_total{reason=\"pong_timeout\"}"), 0);
+}
+
+/// As many reloads as a core has room for, and more, while it takes none: operators are answered, signals are heard, and
+/// the drain reaches the core as soon as it turns.
+#[test]
+fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
+    let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "10")]);
+    let mut admin = process.admin();
+    let held = Held::core(process.pid(), "core 1");
+    for _ in 0..16 {
+        process.signal(Signal::SIGHUP);
+        process.logged("SIGHUP: reloaded");
+    }
+    process.signal(Signal::SIGHUP);
+    for path in ["/metrics", "/healthz", "/readyz", "/stats"] {
+        assert_eq!(admin.get(path).0, 200, "{path}");
+    }
+    process.signal(Signal::SIGTERM);
+    process.logged("SIGTERM: draining");
+    eventually("the drain has begun", || admin.get("/readyz").0 == 503);
+    drop(held);
+    process.logged("drained 0 connections");
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+/// A core that is not run takes nothing from the ring. What is published meanwhile fills it, then publishers wait.
+#[test]
+fn a_ring_that_is_full() {
+    let settings = [("RINGCAST_RING_SLOTS", "64")];
+    let of = format!("64 slots, {:?}", seconds(5));
+    beside_healthy_clients("the ring is full", of, &settings, |stage| {
+        let hits = stage.hits("ring");
+        let held = Held::core(stage.process.pid(), "core 1");
+        let mut full: Option<Instant> = None;
+        eventually("the ring is full", || {
+            full = (stage.hits("ring") > hits).then(now);
+            full.is_some()
+        });
+        last(full.unwrap() + seconds(5));
+        drop(held);
+    });
+}
