@@ -6,14 +6,17 @@ mod support;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use support::process::{Held, Process};
-use support::{PATIENCE, eventually};
+use support::{Client, PATIENCE, UPGRADE, eventually};
 
 /// The socket of a service manager, removed with the value.
 struct Manager {
@@ -82,4 +85,149 @@ fn the_watchdog_is_fed_only_while_every_core_turns() {
     });
     drop(core);
     manager.hears("WATCHDOG=1\n");
+}
+
+#[test]
+fn a_socket_of_the_service_manager_is_served_by_all_cores_and_a_restart_refuses_nobody() {
+    // Kept open here, as systemd does.
+    let (listen, admin) = (
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let settings = [
+        ("RINGCAST_DRAIN_SECONDS", "0"),
+        ("RINGCAST_LISTEN", "127.0.0.1:1"),
+    ];
+    let mut process = Process::spawn(activated(&listen, &admin, "listen:admin", BINARY), &settings);
+    assert_eq!(process.address, listen.local_addr().unwrap());
+    assert_eq!(process.admin, admin.local_addr().unwrap());
+    let clients: Vec<Client> = (0..8).map(|_| process.client()).collect();
+    for core in ["0", "1"] {
+        let connections = process
+            .admin()
+            .metric(&format!("ringcast_connections{{core=\"{core}\"}}"));
+        assert_eq!(connections, 4, "on core {core}");
+    }
+    process.signal(Signal::SIGTERM);
+    drop(clients);
+    assert_eq!(process.exit_code(), Some(0));
+    let mut waiting = Client::connect(listen.local_addr().unwrap());
+    waiting.send_bytes(UPGRADE.as_bytes());
+    let _next = Process::spawn(activated(&listen, &admin, "listen:admin", BINARY), &settings);
+    assert!(waiting.read_head().starts_with("HTTP/1.1 101 "));
+    waiting.handshake();
+}
+
+#[test]
+fn a_socket_without_a_use_is_an_error_of_the_configuration() {
+    let (listen, admin) = (
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    for (names, said) in [
+        ("listen:wss", "must be listen, tls or admin"),
+        ("admin:admin", "several sockets named admin"),
+    ] {
+        let output = activated(&listen, &admin, names, BINARY).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(log.contains(said), "{log}");
+        assert_eq!(output.status.code(), Some(78));
+    }
+}
+
+/// As the unit has it: no user of this machine, no privilege, none to be had, and a port that takes one to open.
+#[test]
+fn a_user_without_privileges_serves_a_privileged_port() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can open such a port");
+        return;
+    }
+    let mut ports = (600..1024).rev();
+    let listen = ports
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Where everybody may go.
+    let binary = std::env::temp_dir().join(format!("ringcast-unprivileged-{}", std::process::id()));
+    fs::copy(BINARY, &binary).unwrap();
+    let script = format!(
+        "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all {}",
+        binary.display()
+    );
+    let mut process = Process::spawn(
+        activated(&listen, &admin, "ringcast.socket:admin", &script),
+        &[("RINGCAST_DRAIN_SECONDS", "0")],
+    );
+    let removed = fs::remove_file(&binary);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(status.contains(line), "{status}");
+    }
+    process.client().ping();
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), Some(0));
+    removed.unwrap();
+}
+
+/// A command that has two sockets as systemd would give them, and becomes what `exec` says.
+fn activated(first: &TcpListener, second: &TcpListener, names: &str, exec: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ exec {exec}");
+    command
+        .args(["-c", &script])
+        .stdin(OwnedFd::from(first.try_clone().unwrap()))
+        .stdout(OwnedFd::from(second.try_clone().unwrap()))
+        .env("LISTEN_FDS", "2")
+        .env("LISTEN_FDNAMES", names);
+    command
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ringcast");
+
+/// What systemd itself says of the units, where it is installed: nothing unknown, and little exposed.
+#[test]
+fn systemd_finds_nothing_to_say_about_the_units() {
+    let tuning = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
+    let folder = std::env::temp_dir().join(format!("ringcast-units-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let service = fs::read_to_string(tuning.join("ringcast.service")).unwrap();
+    // Where it is to be installed there is none here.
+    let service = service.replace("/usr/local/bin/ringcast", "/bin/true");
+    let service_file = folder.join("ringcast.service");
+    fs::write(&service_file, service).unwrap();
+    fs::copy(tuning.join("ringcast.socket"), folder.join("ringcast.socket")).unwrap();
+    let analyze = |words: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        let output = command.args(words).current_dir(&folder).output();
+        output.map(|output| {
+            (
+                output.status.success(),
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            )
+        })
+    };
+    let verified = analyze(&["verify", "--man=no", "./ringcast.service", "./ringcast.socket"]);
+    let exposed = analyze(&[
+        "security",
+        "--offline=true",
+        "--threshold=15",
+        "./ringcast.service",
+    ]);
+    fs::remove_dir_all(&folder).unwrap();
+    let (Ok((_, said)), Ok((is_closed, _))) = (verified, exposed) else {
+        println!("skipped: systemd-analyze is not installed");
+        return;
+    };
+    // The type is known from systemd 253 on.
+    let faults = said.lines().filter(|line| !line.contains("notify-reload"));
+    let faults: Vec<&str> = faults.filter(|line| line.contains("ringcast.s")).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(
+        is_closed,
+        "systemd-analyze security --offline=true tuning/ringcast.service: over 1.5"
+    );
 }

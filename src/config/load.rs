@@ -1,4 +1,4 @@
-//! Flags, then `RINGCAST_*` variables, then the TOML file, then defaults.
+//! Flags, then `RINGCAST_*` variables, then credentials of the service manager, then the TOML file, then defaults.
 //!
 //! [`Sources`] holds what the process was started with; [`Sources::load`] makes a [`Config`] of it, at the start and
 //! again on a reload, when only the file can have changed.
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::credentials::{self, Credentials};
 use super::options::{Kind, PREFIX, SETTINGS, Setting};
 use super::rules::{self, RuleFault};
 use super::{Config, Conflict};
@@ -22,6 +23,7 @@ use super::{Config, Conflict};
 pub struct Sources {
     flags: Vec<(String, String)>,
     variables: Vec<(String, OsString)>,
+    credentials: Credentials,
 }
 
 /// A configuration, and where each of its values is from.
@@ -42,6 +44,8 @@ pub enum Source {
     Default,
     /// The file.
     File,
+    /// The service manager.
+    Credential,
     /// The environment.
     Variable,
     /// The command line.
@@ -54,12 +58,21 @@ impl Sources {
         flags: Vec<(String, String)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Sources {
-        let variables = environment
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with(PREFIX))
-            .collect();
-        Sources { flags, variables }
+        let (mut variables, mut credentials) = (Vec::new(), Credentials::default());
+        for (name, value) in environment {
+            if credentials::is_announced_by(&name) {
+                credentials = Credentials::new(value);
+            } else if let Ok(name) = name.into_string()
+                && name.starts_with(PREFIX)
+            {
+                variables.push((name, value));
+            }
+        }
+        Sources {
+            flags,
+            variables,
+            credentials,
+        }
     }
 
     /// Reads everything, and checks each value and all together.
@@ -78,6 +91,9 @@ impl Sources {
             loaded.read_file(&file, &text)?;
         }
         for (index, setting) in SETTINGS.iter().enumerate() {
+            if let Some((file, text)) = self.credentials.find(setting)? {
+                loaded.store(index, &text, Source::Credential, || file.display().to_string())?;
+            }
             for (name, value) in &self.variables {
                 if *name == setting.variable() {
                     let text = text_of_variable(name, value)?;
@@ -226,6 +242,7 @@ impl fmt::Display for Source {
         formatter.pad(match self {
             Source::Default => "default",
             Source::File => "file",
+            Source::Credential => "credential",
             Source::Variable => "variable",
             Source::Flag => "flag",
         })

@@ -3,6 +3,7 @@
 //! [`options`] names each setting once, [`load`] reads them from flags, environment and file. After the start no code
 //! reads the environment: these values are final.
 
+mod credentials;
 mod jwks;
 pub mod limits;
 pub mod load;

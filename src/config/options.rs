@@ -66,6 +66,11 @@ impl Setting {
         }
     }
 
+    /// Whether its value is the name of a file, or of several.
+    pub fn names_files(&self) -> bool {
+        self.name.ends_with("_file") || self.name.ends_with("_files")
+    }
+
     /// Whether the values differ; those of secrets are compared too.
     pub fn changed(&self, before: &Config, after: &Config) -> bool {
         (self.text)(before) != (self.text)(after)

@@ -26,14 +26,18 @@ pub(crate) struct Process {
 impl Process {
     /// On free ports, with these settings on top.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Process {
-        Process::spawn(Command::new(env!("CARGO_BIN_EXE_ringcast")), settings)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringcast"));
+        command.stdin(Stdio::null());
+        Process::spawn(command, settings)
     }
 
     /// With so many descriptors at most.
     pub(crate) fn start_with_descriptors(count: u32, settings: &[(&str, &str)]) -> Process {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {count} && exec \"$0\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_ringcast")]);
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_ringcast")])
+            .stdin(Stdio::null());
         Process::spawn(command, settings)
     }
 
@@ -45,7 +49,6 @@ impl Process {
             .env("RINGCAST_CORES", "2")
             .env("RINGCAST_LOG", "info")
             .envs(settings.iter().copied())
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

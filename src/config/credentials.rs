@@ -1,0 +1,156 @@
+//! Secrets that the service manager hands over as files (`LoadCredential=`, systemd.exec(5)).
+//!
+//! A credential is a file in `$CREDENTIALS_DIRECTORY` that has the name of a setting: the value of a secret, without the
+//! line's end, or the file that such a setting names. Other files there are somebody else's.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::load::ConfigError;
+use super::options::{Kind, Setting};
+
+/// Where credentials are, if there are any.
+#[derive(Clone, Default)]
+pub(super) struct Credentials(Option<PathBuf>);
+
+impl Credentials {
+    /// Those of the process whose environment has this value for [`VARIABLE`].
+    pub(super) fn new(folder: OsString) -> Credentials {
+        Credentials((!folder.is_empty()).then(|| folder.into()))
+    }
+
+    /// The credential for a setting, if there is one: its file, and the text to store.
+    pub(super) fn find(&self, setting: &Setting) -> Result<Option<(PathBuf, String)>, ConfigError> {
+        let takes_one = setting.kind == Kind::Secret || setting.names_files();
+        let Some(folder) = self.0.as_ref().filter(|_| takes_one) else {
+            return Ok(None);
+        };
+        let file = folder.join(setting.name);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = match setting.kind {
+            Kind::Secret => secret_in(&file)?,
+            Kind::Text | Kind::Number | Kind::TextOrNumber | Kind::Switch => file.display().to_string(),
+        };
+        Ok(Some((file, text)))
+    }
+}
+
+/// A secret in a file of its own, which editors end with a line's end.
+fn secret_in(file: &Path) -> Result<String, ConfigError> {
+    let text = fs::read_to_string(file).map_err(|error| ConfigError::Unreadable {
+        file: file.to_owned(),
+        cause: error.to_string(),
+    })?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// Whether a variable of the environment says where they are.
+pub(super) fn is_announced_by(name: &OsStr) -> bool {
+    name == VARIABLE
+}
+
+const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::{ConfigError, Loaded, Source, Sources};
+
+    /// Credentials, removed with the value.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn with(name: &str, files: &[(&str, &[u8])]) -> Folder {
+            let folder = std::env::temp_dir().join(format!("ringcast-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            for (name, bytes) in files {
+                std::fs::write(folder.join(name), bytes).unwrap();
+            }
+            Folder(folder)
+        }
+
+        fn load(&self, flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+            let flags = flags
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            let folder = ("CREDENTIALS_DIRECTORY".into(), self.0.clone().into());
+            let variables = variables
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            Sources::new(flags.collect(), variables.chain([folder])).load()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            // What stays behind harms nothing.
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn auth_key(loaded: &Loaded) -> (&[u8], Source) {
+        let mut settings = loaded.settings();
+        let found = settings.find(|(setting, ..)| setting.name == "auth_key").unwrap();
+        assert_eq!(found.1.as_deref(), Some("…"));
+        (loaded.config.auth_key.as_ref().unwrap().expose(), found.2)
+    }
+
+    #[test]
+    fn a_credential_beats_the_file_and_is_beaten_by_a_variable_and_a_flag() {
+        let config = b"auth_key = \"of the file\"\n";
+        let folder = Folder::with(
+            "precedence",
+            &[("config.toml", config), ("auth_key", b"of systemd\n")],
+        );
+        let file = folder.0.join("config.toml");
+        let file = ("config", file.to_str().unwrap());
+        let variable = ("RINGCAST_AUTH_KEY", "of the environment");
+        let flag = ("auth-key", "of the command line");
+        for (flags, variables, key, source) in [
+            (&[file][..], &[][..], "of systemd", Source::Credential),
+            (&[file], &[variable], "of the environment", Source::Variable),
+            (&[file, flag], &[variable], "of the command line", Source::Flag),
+        ] {
+            let loaded = folder.load(flags, variables).unwrap();
+            assert_eq!(auth_key(&loaded), (key.as_bytes(), source));
+        }
+        let without = Sources::new(vec![("config".into(), file.1.into())], [])
+            .load()
+            .unwrap();
+        assert_eq!(auth_key(&without), (&b"of the file"[..], Source::File));
+    }
+
+    #[test]
+    fn a_credential_may_be_the_file_that_a_setting_names_and_others_are_left_alone() {
+        let files: &[(&str, &[u8])] = &[
+            ("password_file", b""),
+            ("auth_key", b"k"),
+            ("tcp_backlog", b"7"),
+            ("other", b""),
+        ];
+        let folder = Folder::with("named", files);
+        let loaded = folder.load(&[], &[]).unwrap();
+        assert_eq!(loaded.config.password_file, Some(folder.0.join("password_file")));
+        assert_eq!(loaded.config.tcp_backlog, 4096, "no secret, and no file");
+    }
+
+    #[test]
+    fn a_credential_that_is_no_secret_is_refused_without_being_shown() {
+        for (name, bytes) in [
+            ("empty", &b"\n"[..]),
+            ("two-lines", b"top\nsecret\n"),
+            ("binary", b"\xfftopsecret"),
+        ] {
+            let folder = Folder::with(name, &[("auth_key", bytes)]);
+            let text = folder.load(&[], &[]).unwrap_err().to_string();
+            assert!(text.contains("auth_key"), "{text}");
+            assert!(
+                !text.contains("secret\n") && !text.contains("topsecret"),
+                "{text}"
+            );
+        }
+    }
+}
