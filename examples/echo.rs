@@ -4,7 +4,8 @@
 //! ```text
 //! cargo run --release --example echo -- 127.0.0.1:9001
 //! ```
-//! The path is `/`. Limits are raised to what Autobahn's group 9 sends: messages of 16 MiB, 65,536 fragments.
+//! The path is `/`. Limits are raised to what Autobahn's group 9 sends: messages of 16 MiB, 65,536 fragments. Clients that
+//! offer compression get every message compressed that becomes shorter by it, as groups 12 and 13 want it.
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         listen,
         admin: None,
         path: "/".to_owned(),
+        compression: true,
+        compression_bytes_min: 0,
         ..Config::default()
     };
     config.limits.message_bytes_max = 16 * 1024 * 1024 + 16;

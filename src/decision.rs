@@ -372,11 +372,15 @@ pub enum CloseReason {
     AuthenticationTimeout,
     /// An operator has revoked the token by which the client came in.
     Revoked,
+    /// A compressed message that inflates to more than `message_bytes_max`.
+    InflatedTooBig,
+    /// A compressed message that cannot be inflated.
+    BadCompression,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 26;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -388,8 +392,8 @@ impl CloseReason {
             | CloseReason::TlsFailed
             | CloseReason::BadProxyHeader => return None,
             CloseReason::ProtocolError => 1002,
-            CloseReason::InvalidUtf8 => 1007,
-            CloseReason::MessageTooBig | CloseReason::FrameTooBig => 1009,
+            CloseReason::InvalidUtf8 | CloseReason::BadCompression => 1007,
+            CloseReason::MessageTooBig | CloseReason::FrameTooBig | CloseReason::InflatedTooBig => 1009,
             CloseReason::TooManyFragments => 1008,
             CloseReason::HandshakeTimeout => 4005,
             CloseReason::MessageBeforeHandshake => 4009,
@@ -438,6 +442,8 @@ impl CloseReason {
         "frame_too_big",
         "authentication_timeout",
         "revoked",
+        "inflated_too_big",
+        "bad_compression",
     ];
 
     /// The place of this reason in tables of counters.
@@ -467,6 +473,8 @@ impl CloseReason {
             CloseReason::FrameTooBig => 21,
             CloseReason::AuthenticationTimeout => 22,
             CloseReason::Revoked => 23,
+            CloseReason::InflatedTooBig => 24,
+            CloseReason::BadCompression => 25,
         }
     }
 
@@ -476,6 +484,7 @@ impl CloseReason {
             CloseReason::RequestTimeout => Some(Limit::RequestTime),
             CloseReason::MessageTooBig => Some(Limit::MessageBytes),
             CloseReason::FrameTooBig => Some(Limit::FrameBytes),
+            CloseReason::InflatedTooBig => Some(Limit::InflatedBytes),
             CloseReason::TooManyFragments => Some(Limit::Fragments),
             CloseReason::HandshakeTimeout => Some(Limit::HandshakeTime),
             CloseReason::PongTimeout => Some(Limit::PongTime),
@@ -491,6 +500,7 @@ impl CloseReason {
             | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
+            | CloseReason::BadCompression
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
             | CloseReason::HandshakeRefused(_)
@@ -510,6 +520,7 @@ impl CloseReason {
             | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
             | CloseReason::InvalidUtf8
+            | CloseReason::BadCompression
             | CloseReason::HandshakeTimeout
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
@@ -517,6 +528,7 @@ impl CloseReason {
             | CloseReason::AuthenticationTimeout => Blame::Peer,
             CloseReason::MessageTooBig
             | CloseReason::FrameTooBig
+            | CloseReason::InflatedTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
             | CloseReason::RateExceeded

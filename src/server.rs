@@ -411,6 +411,8 @@ fn core_settings(
         limits: config.limits.clone(),
         slow_consumer: config.slow_consumer,
         accept_excess: config.accept_excess,
+        compression: config.compression,
+        compression_bytes_min: config.compression_bytes_min,
         admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,

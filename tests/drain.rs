@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use ringcast::config::Cores;
 use ringcast::control::Exit;
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::Counter;
-use support::process::Process;
-use support::{Client, PATIENCE, Received, Server, UPGRADE, close_frame, eventually};
+use support::process::{Admin, Process};
+use support::{Client, PATIENCE, Received, Server, TEXT, UPGRADE, close_frame, eventually, frame};
 
 /// Waits until the control plane says that this server wants no more clients.
 fn until_not_ready(process: &Process) {
@@ -56,6 +57,80 @@ fn a_signal_closes_every_client_over_the_time_of_the_drain_and_the_process_exits
         assert_eq!([silent.next(), half.next()], [Received::End, Received::End]);
         assert_eq!(process.exit_code(), Some(0));
     }
+}
+
+#[test]
+fn a_drain_closes_those_that_came_first_first_at_the_rate_that_the_metrics_tell() {
+    let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "4")]);
+    let mut clients: Vec<Client> = (0..60).map(|_| process.client()).collect();
+    // The places of those that leave are taken by others, which are the last to come.
+    clients.drain(..20);
+    let mut admin = process.admin();
+    eventually("their places are free", || {
+        admin.metric("ringcast_connections") == 40
+    });
+    clients.extend((0..40).map(|_| process.client()));
+    assert_eq!(admin.metric("ringcast_drain_left"), 0);
+    assert_eq!(admin.metric("ringcast_drain_closes_per_second"), 0);
+    process.signal(Signal::SIGTERM);
+    until_not_ready(&process);
+    assert_eq!(admin.metric("ringcast_drain_closes_per_second"), 20);
+    let mut looks = Vec::new();
+    loop {
+        let left = admin.metric("ringcast_drain_left");
+        // Looked at from the last to the first: who is found open was open when all before were looked at.
+        let is_closed: Vec<bool> = clients.iter().rev().map(has_input).collect();
+        let closed = is_closed.iter().filter(|is_closed| **is_closed).count();
+        assert!(
+            closed as u64 + left >= 80,
+            "{left} are left, and {closed} are closed"
+        );
+        looks.push(is_closed);
+        if closed == 80 {
+            break;
+        }
+    }
+    let core_of: HashMap<String, u64> = ends(&mut admin).into_iter().collect();
+    for core in [0, 1] {
+        let are_of_core: Vec<bool> = clients
+            .iter()
+            .rev()
+            .map(|client| core_of[&client.id] == core)
+            .collect();
+        for look in &looks {
+            let of_core = look
+                .iter()
+                .zip(&are_of_core)
+                .filter(|(_, is_of_core)| **is_of_core);
+            let closed: Vec<bool> = of_core.map(|(is_closed, _)| *is_closed).collect();
+            assert!(closed.is_sorted(), "from the last to the first: {closed:?}");
+        }
+    }
+    assert!(
+        looks
+            .iter()
+            .filter(|look| look.contains(&true) && look.contains(&false))
+            .count()
+            > 10
+    );
+    for mut client in clients {
+        assert_eq!(client.event(), Received::Close(Some(1001), String::new()));
+        client.send_bytes(&close_frame(1001, ""));
+    }
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+/// The sessions that have ended, each with its core.
+fn ends(admin: &mut Admin) -> Vec<(String, u64)> {
+    let closed: serde_json::Value = serde_json::from_str(&admin.get("/closed").1).unwrap();
+    let ends = closed["connections"].as_array().unwrap().iter();
+    ends.map(|end| {
+        (
+            end["id"].as_str().unwrap().to_owned(),
+            end["core"].as_u64().unwrap(),
+        )
+    })
+    .collect()
 }
 
 /// Whether something has come that was not read yet.
@@ -116,6 +191,43 @@ fn publications_that_were_acknowledged_arrive_before_the_end() {
     publisher.send_bytes(&close_frame(1001, ""));
     drop((subscribers, publisher));
     assert_eq!(server.wait(), Exit::Drained);
+}
+
+#[test]
+fn a_publication_to_many_that_was_acknowledged_reaches_all_of_them_although_the_drain_comes_meanwhile() {
+    const ACKNOWLEDGED: usize = 100;
+    for _ in 0..5 {
+        let server = Server::start(|config| {
+            config.cores = Cores::Count(2);
+            config.drain = Duration::ZERO;
+            config.limits.outbox_bytes_max = 64 * 1024 * 1024;
+        });
+        let mut subscribers: Vec<Client> = (0..400).map(|_| server.client()).collect();
+        for subscriber in &mut subscribers {
+            subscriber.subscribe("news");
+        }
+        let mut publisher = server.client();
+        let publish = |cid: u32| {
+            let text =
+                format!(r##"{{"event":"#publish","data":{{"channel":"news","data":{cid}}},"cid":{cid}}}"##);
+            frame(TEXT, text.as_bytes())
+        };
+        // More copies than a turn makes.
+        publisher.send_bytes(&(1000..1500).map(publish).collect::<Vec<_>>().concat());
+        for _ in 0..ACKNOWLEDGED {
+            while !publisher.message().contains("rid") {}
+        }
+        server.running().drain();
+        for subscriber in &mut subscribers {
+            let mut received = 0;
+            while let Received::Text(_) = subscriber.event() {
+                received += 1;
+            }
+            assert!(received >= ACKNOWLEDGED, "{received} arrived");
+        }
+        drop((subscribers, publisher));
+        assert_eq!(server.wait(), Exit::Drained);
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "limits/compression.rs"]
+mod compression;
 mod support;
 
 use std::time::Duration;

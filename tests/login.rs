@@ -397,6 +397,20 @@ fn another_sites_page_can_neither_log_in_nor_out() {
     }
 }
 
+#[test]
+fn a_program_that_names_no_page_may_log_in_where_pages_are_named() {
+    let folder = Folder::new();
+    let server = start(&folder, |config| config.origins = "app.example:443".to_owned());
+    for (headers, wanted) in [
+        ("", "200"),
+        ("Origin: https://app.example\r\n", "200"),
+        ("Origin: https://evil.example\r\n", "403"),
+    ] {
+        let answer = ask(server.address, &post("/login", headers, JSON));
+        assert_eq!(status(&answer), wanted, "{headers}");
+    }
+}
+
 /// To `Host: test`, with `https://app.example`, `null` and `https://*.pages.example` listed: whose cookies count.
 const ORIGINS: [(&str, bool); 18] = [
     ("http://test", true),

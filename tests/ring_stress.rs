@@ -1,5 +1,4 @@
 //! The ring under real threads: a small ring that is full most of the time, fast and slow cores, sleeping cores.
-#![cfg(not(ringcast_loom))]
 
 use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};

@@ -13,9 +13,8 @@ use std::time::Duration;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
-use support::process::Process;
+use support::process::{Process, thread_named};
 use support::{PATIENCE, eventually};
 
 /// The socket of a service manager, removed with the value.
@@ -87,14 +86,4 @@ fn the_watchdog_is_fed_only_while_every_core_turns() {
     });
     ptrace::detach(core, None).unwrap();
     manager.hears("WATCHDOG=1\n");
-}
-
-/// The thread of a process that has this name.
-fn thread_named(process: Pid, name: &str) -> Pid {
-    fs::read_dir(format!("/proc/{process}/task"))
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
-        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
-        .unwrap()
 }

@@ -844,3 +844,24 @@ fn certificates_change_under_a_thousand_connections() {
         "{metrics}"
     );
 }
+
+#[test]
+fn a_reload_without_the_settings_of_tls_is_refused_and_operators_are_still_spoken_to_under_it() {
+    let (authority, files) = (Authority::new("servers"), Files::new());
+    let (certificate, key) = files.write_pair("server", &authority.server(&["localhost"]));
+    let settings = |text: &str| files.write("ringcast.toml", text);
+    let tls = format!(
+        "listen_tls = \"shared\"\nadmin_tls = true\ntls_certificate_files = {certificate:?}\ntls_key_files = {key:?}\n"
+    );
+    let config = settings(&tls);
+    let process = Process::start(&[("RINGCAST_CONFIG", config.to_str().unwrap())]);
+    settings("");
+    process.signal(Signal::SIGHUP);
+    let said = process.logged("SIGHUP: ");
+    assert!(said.contains("nothing is reloaded"), "{said}");
+    let trust = Arc::new(authority.trust(ALL, None));
+    client(process.address, &trust).ping();
+    let mut operator = connect(process.admin, &trust, "localhost");
+    operator.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    assert!(operator.rest().starts_with("HTTP/1.1 200 "));
+}

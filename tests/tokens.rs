@@ -16,8 +16,13 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use ringcast::auth::{KeySet, SetOrigin, Tokens};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::process::Process;
+use support::secure::{Authority, Files, Pair};
 use support::{Client, Received, eventually};
 
 /// A folder of its own for each test, removed at its end.
@@ -249,6 +254,7 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
 
 /// A server of keys that answers as it is told, and counts.
 struct KeyServer {
+    scheme: &'static str,
     address: SocketAddr,
     answer: Arc<RwLock<String>>,
     asked: Arc<AtomicUsize>,
@@ -256,6 +262,11 @@ struct KeyServer {
 
 impl KeyServer {
     fn start(keys: &[Value]) -> KeyServer {
+        KeyServer::start_with(keys, None)
+    }
+
+    /// Under TLS, if there is a certificate.
+    fn start_with(keys: &[Value], pair: Option<&Pair>) -> KeyServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (answer, asked) = (
@@ -263,26 +274,26 @@ impl KeyServer {
             Arc::new(AtomicUsize::new(0)),
         );
         let server = KeyServer {
+            scheme: if pair.is_some() { "https" } else { "http" },
             address,
             answer: Arc::clone(&answer),
             asked: Arc::clone(&asked),
         };
         server.answers(&good(keys));
+        let tls = pair.map(|pair| Arc::new(server_config(pair)));
         // Ends with the process of the test.
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    if stream.read(&mut byte).unwrap_or(0) == 0 {
-                        break;
+                let stream = stream.unwrap();
+                let answer = answer.read().unwrap().clone();
+                let was_asked = match &tls {
+                    None => serve(stream, &answer),
+                    Some(config) => {
+                        let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+                        serve(StreamOwned::new(connection, stream), &answer)
                     }
-                    head.push(byte[0]);
-                }
-                // Whoever does not want all of a large answer goes.
-                let _ = stream.write_all(answer.read().unwrap().as_bytes());
-                asked.fetch_add(1, Ordering::SeqCst);
+                };
+                asked.fetch_add(usize::from(was_asked), Ordering::SeqCst);
             }
         });
         server
@@ -297,8 +308,34 @@ impl KeyServer {
     }
 
     fn url(&self) -> String {
-        format!("http://{}/keys?of=ringcast", self.address)
+        format!("{}://{}/keys?of=ringcast", self.scheme, self.address)
     }
+}
+
+/// Answers one request, if one comes.
+fn serve(mut stream: impl Read + Write, answer: &str) -> bool {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return false;
+        }
+        head.push(byte[0]);
+    }
+    // Whoever does not want all of a large answer goes.
+    let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
+    true
+}
+
+fn server_config(pair: &Pair) -> ServerConfig {
+    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap()
 }
 
 fn good(keys: &[Value]) -> String {
@@ -360,6 +397,28 @@ fn a_bad_answer_keeps_the_keys_that_are_there_and_a_redirect_is_one() {
     });
     assert!(is_taken(&process, &token));
     assert_eq!((keys.asked(), elsewhere.asked()), (2, 0));
+}
+
+#[test]
+fn keys_come_over_https_from_a_server_that_an_authority_of_this_machine_vouches_for() {
+    let (authority, stranger, files) = (Authority::new("ours"), Authority::new("theirs"), Files::new());
+    let trusted = files.write("authorities.pem", &authority.pem());
+    let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
+    for (pair, is_good) in [
+        (authority.server(&["127.0.0.1"]), true),
+        (authority.server(&["keys.example"]), false),
+        (stranger.server(&["127.0.0.1"]), false),
+    ] {
+        let keys = KeyServer::start_with(&[jwk("ES256", "public_jwk")], Some(&pair));
+        let process = Process::start(&[
+            ("RINGCAST_JWKS_URL", &keys.url()),
+            ("SSL_CERT_FILE", trusted.to_str().unwrap()),
+        ]);
+        assert_eq!(keys.asked(), usize::from(is_good));
+        assert_eq!(is_taken(&process, &token), is_good);
+        let failures = process.admin().metric("ringcast_jwks_failures_total");
+        assert_eq!(failures > 0, !is_good);
+    }
 }
 
 #[test]

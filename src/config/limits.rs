@@ -191,11 +191,13 @@ pub enum Limit {
     LoginBodyBytes,
     /// A login while another of the same connection is open: answered with an `InvalidActionError`.
     LoginsPerConnection,
+    /// A compressed message that inflates to more than `message_bytes_max`: closed with 1009.
+    InflatedBytes,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 33;
+    pub const COUNT: usize = 34;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -232,6 +234,7 @@ impl Limit {
         "authentication_time",
         "login_body_bytes",
         "logins_per_connection",
+        "inflated_bytes",
     ];
 
     /// The place in tables of counters.

@@ -109,6 +109,10 @@ pub struct Config {
     pub slow_consumer: SlowConsumer,
     /// What happens to connections that come while there is no room, or too fast.
     pub accept_excess: AcceptExcess,
+    /// Whether messages may be compressed (permessage-deflate), for clients that offer it.
+    pub compression: bool,
+    /// The shortest message that is compressed, in bytes.
+    pub compression_bytes_min: u32,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -177,6 +181,8 @@ impl Default for Config {
             rules_separator: '.',
             slow_consumer: SlowConsumer::Close,
             accept_excess: AcceptExcess::Wait,
+            compression: false,
+            compression_bytes_min: 1024,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,

@@ -769,6 +769,20 @@ pub const SETTINGS: &[Setting] = &[
         "wait or refuse",
         "What happens to connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`: they `wait` in the backlog, or are answered 503 (`refuse`)",
     ),
+    word!(
+        "compression",
+        compression,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether clients that offer it may compress messages (permessage-deflate) and get theirs compressed",
+    ),
+    number!(
+        "compression_bytes_min",
+        [compression_bytes_min],
+        0 to 1073741824,
+        "Shortest message in bytes that is compressed for such clients",
+    ),
     number!(
         "drain_seconds",
         [drain] in seconds,

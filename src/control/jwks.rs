@@ -103,7 +103,7 @@ impl KeyFetcher {
 
     /// Fetches until the runtime ends.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
-        let wanted = shared.doors.lock().await.tokens.wanted().cloned();
+        let wanted = shared.doors.now().tokens.wanted().cloned();
         loop {
             sleep(PAUSE.min(self.wait)).await;
             tokio::select! {

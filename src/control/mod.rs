@@ -16,10 +16,13 @@
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
 mod connections;
+mod freed;
 mod guard;
 mod health;
+mod in_force;
 pub(crate) mod jwks;
 pub mod memory;
+mod places;
 pub mod reload;
 mod revoke;
 mod routes;
@@ -34,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
@@ -42,8 +45,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
 use memory::MemoryWatch;
+use places::Places;
 use reload::Reload;
 use service_manager::ServiceManager;
 pub(crate) use signals::hold_back;
@@ -106,9 +111,10 @@ pub struct ControlHandle(Arc<watch::Sender<Wish>>);
 struct Shared {
     cores: Vec<CoreHandle>,
     config: Config,
-    /// What the cores decide by. Locked by whoever changes it until all cores have been told, so that two changes
-    /// reach all of them in the same order.
-    doors: Mutex<Arc<Doors>>,
+    /// What the cores decide by.
+    doors: InForce,
+    /// For those who ask.
+    places: Places,
     /// Held while what is revoked and its file are changed.
     revoking: Mutex<()>,
     /// Revocations that found `revocations_max` in force.
@@ -119,6 +125,8 @@ struct Shared {
     start_unix_ms: u64,
     /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
     draining: AtomicBool,
+    /// Connections that the drain closes in a thousand seconds. Written and read as `draining` is.
+    drain_closes_per_1000_seconds: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,13 +200,15 @@ impl Control {
         let shared = Arc::new(Shared {
             cores,
             config: settings.config.clone(),
-            doors: Mutex::new(Arc::clone(&settings.doors)),
+            doors: InForce::new(Arc::clone(&settings.doors)),
+            places: Places::default(),
             revoking: Mutex::new(()),
             revocations_refused: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             clock: settings.clock,
             start_unix_ms: settings.clock.now().unix_ms,
             draining: AtomicBool::new(false),
+            drain_closes_per_1000_seconds: AtomicU64::new(0),
         });
         (
             Control {
@@ -249,6 +259,7 @@ impl Control {
 
     /// Returns at the wish for a drain, or with the end if it is worse.
     async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
+        let reloads = self.begin_reloads();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -258,7 +269,7 @@ impl Control {
                         info!("{name}: draining; a second one ends at once");
                         return None;
                     }
-                    Signal::Reload => self.reload().await,
+                    Signal::Reload => reloads.notify_one(),
                 },
                 () = wished(&mut self.wishes) => {
                     info!("draining, as asked by the process itself");
@@ -271,6 +282,8 @@ impl Control {
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
+                    self.shared.doors.drop_former();
+                    freed::give_back();
                     if let Some(memory) = &self.settings.memory {
                         memory.look(self.shared.connections());
                     }
@@ -285,6 +298,9 @@ impl Control {
         let within = self.shared.config.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared
+            .drain_closes_per_1000_seconds
+            .store(closes_per_1000_seconds(connections, within), Ordering::Relaxed);
         self.shared.order(&Order::Drain { within });
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
@@ -314,14 +330,28 @@ impl Control {
         }
     }
 
-    async fn reload(&mut self) {
+    /// Reloads at each wish, in a task of its own that ends with the runtime: a reload waits for cores that have no room
+    /// for another order, and signals must be heard meanwhile. Wishes that come while one is under way are one more.
+    fn begin_reloads(&mut self) -> Arc<Notify> {
+        let wishes = Arc::new(Notify::new());
+        let wished = Arc::clone(&wishes);
+        let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
         let manager = self.settings.signals.service_manager();
-        manager.reloading();
-        match &mut self.settings.reload {
-            Some(reload) => reload.run(&self.shared).await,
-            None => info!("SIGHUP: there is nothing to reload in this process"),
-        }
-        manager.ready();
+        tokio::spawn(async move {
+            loop {
+                wished.notified().await;
+                manager.reloading();
+                match &mut reload {
+                    Some(reload) => reload.run(&shared).await,
+                    None => info!("SIGHUP: there is nothing to reload in this process"),
+                }
+                if shared.draining() {
+                    return;
+                }
+                manager.ready();
+            }
+        });
+        wishes
     }
 }
 
@@ -354,12 +384,12 @@ impl Shared {
 
     /// Changes what all cores decide by.
     async fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
-        let mut doors = self.doors.lock().await;
-        *doors = Arc::new(change(&doors)?);
-        for core in &self.cores {
-            self.order_surely(core, &Order::Adopt(Arc::clone(&doors))).await;
-        }
-        Ok(())
+        let tell = async |doors: &Arc<Doors>| {
+            for core in &self.cores {
+                self.order_surely(core, &Order::Adopt(Arc::clone(doors))).await;
+            }
+        };
+        self.doors.change(change, tell).await
     }
 
     /// Gives an order that may not be lost: one that is busy has orders waiting.
@@ -370,6 +400,16 @@ impl Shared {
             sleep(LOOK_EVERY_IN_DRAIN).await;
         }
     }
+}
+
+/// So many, evenly spread; without a time for it all within a second.
+fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
+    let within_ms = if within.is_zero() {
+        1000
+    } else {
+        within.as_millis()
+    };
+    u64::try_from(u128::from(connections) * 1_000_000 / within_ms).unwrap_or(u64::MAX)
 }
 
 /// Returns once a drain is wished for; never, if nobody is left who could.

@@ -37,10 +37,10 @@ impl Reload {
         if let Err(error) = shared.change_doors(reopen).await {
             return warn!("SIGHUP: nothing is reloaded: {error}");
         }
-        if let Some(wanted) = shared.doors.lock().await.tokens.wanted() {
+        if let Some(wanted) = shared.doors.now().tokens.wanted() {
             wanted.ask();
         }
-        for doubt in shared.doors.lock().await.doubts(shared.clock.now().unix_ms) {
+        for doubt in shared.doors.now().doubts(shared.clock.now().unix_ms) {
             warn!("SIGHUP: {doubt}");
         }
         let others = changes(&self.loaded, &loaded);

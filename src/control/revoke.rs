@@ -57,7 +57,7 @@ pub(super) async fn restore(State(shared): State<Arc<Shared>>, body: String) -> 
 /// What is revoked, the latest first.
 pub(super) async fn revoked(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let now = shared.clock.now().unix_ms / 1000;
-    let doors = Arc::clone(&*shared.doors.lock().await);
+    let doors = shared.doors.now();
     let revocations = doors.tokens.revocations();
     let mut list: Vec<Revocation> = revocations.iter().filter(|one| now < one.until()).collect();
     let count = list.len();

@@ -12,13 +12,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
+use super::places::Seat;
 use super::{Shared, connections, guard, health, revoke, stats};
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
@@ -26,54 +27,67 @@ use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, FetchedKeys, Process};
 
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
-/// port may be open to a network, and its descriptors are those of the process.
+/// port may be open to a network, and its descriptors are those of the process. Who comes when all places are taken gets
+/// that of somebody who is silent.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let service = TowerToHyperService::new(router(Arc::clone(&shared)));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let router = router(Arc::clone(&shared));
     loop {
-        // The rest wait in the backlog.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let service = service.clone();
         let tls = match shared.config.tls.admin {
-            true => shared
-                .doors
-                .lock()
-                .await
-                .tls
-                .as_ref()
-                .map(|tls| tls.admin_config()),
+            true => shared.doors.now().tls.as_ref().map(|tls| tls.admin_config()),
             false => None,
         };
         if shared.config.tls.admin && tls.is_none() {
             // Never in the clear what was to be under TLS.
             continue;
         }
-        tokio::spawn(async move {
-            match tls {
-                None => serve_one(stream, service).await,
-                Some(config) => {
-                    let handshake = TlsAcceptor::from(config).accept(stream);
-                    // Who speaks no TLS, or not in time, has gone.
-                    if let Ok(Ok(stream)) = timeout(SILENCE_MAX, handshake).await {
-                        serve_one(stream, service).await;
+        let seat = Arc::new(shared.places.take());
+        let router = router.clone();
+        let taken = Arc::clone(&seat);
+        let task = tokio::spawn(async move {
+            let first = Arc::clone(&taken);
+            let serve = async move {
+                match tls {
+                    None => serve_one(stream, router, taken).await,
+                    Some(config) => {
+                        // Who speaks no TLS has gone.
+                        if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                            serve_one(stream, router, taken).await;
+                        }
                     }
                 }
+            };
+            tokio::select! {
+                () = serve => {}
+                () = has_asked_too_late(&first) => {}
             }
-            drop(place);
         });
+        seat.is_of(task.abort_handle());
     }
 }
 
-async fn serve_one(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    service: TowerToHyperService<Router>,
-) {
+/// Returns if nothing has been asked for within the time for the first request.
+async fn has_asked_too_late(seat: &Seat) {
+    sleep(FIRST_REQUEST_TIME_MAX).await;
+    if seat.has_asked() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, seat: Arc<Seat>) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let (router, seat) = (router.clone(), Arc::clone(&seat));
+        async move {
+            seat.asks();
+            let answer = router.call(request).await;
+            seat.is_answered();
+            answer
+        }
+    });
     // An operator that leaves in the middle of an answer is no news.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -82,9 +96,9 @@ async fn serve_one(
         .await;
 }
 
-/// Connections of operators at a time.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may be without a complete request head, also between two requests: scrapes are 15 s apart.
+/// How long a connection may take to its first request, its TLS handshake included.
+const FIRST_REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long it may then be without a complete request head, between two requests: scrapes are 15 s apart.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long the control plane waits when it cannot accept, for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -167,7 +181,7 @@ Ringcast control plane
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let cores: Vec<&CoreMetrics> = shared.cores.iter().map(|core| core.metrics()).collect();
-    let doors = Arc::clone(&*shared.doors.lock().await);
+    let doors = shared.doors.now();
     let keys = shared.keys.as_ref().map(|counts| FetchedKeys {
         fetches: counts.fetches.load(Ordering::Relaxed),
         failures: counts.failures.load(Ordering::Relaxed),
@@ -176,14 +190,15 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
+        drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
         revocations: doors.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
+        admin_connections_ended: shared.places.gave_way(),
         keys,
         tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
-    let doors = shared.doors.lock().await;
     let logins = doors.login.as_ref().map(LoginDesk::metrics);
     text::expose(&cores, process, logins, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
@@ -193,7 +208,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
 async fn statistics(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
-    Json(stats::collect(&shared).await)
+    Json(stats::collect(&shared))
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {

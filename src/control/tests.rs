@@ -219,31 +219,46 @@ fn exit_codes_tell_a_drain_from_what_went_wrong() {
 }
 
 #[test]
-fn connections_over_the_bound_wait_until_one_ends() {
+fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
     let running = run(Config::default());
     let connect = || {
         let stream = TcpStream::connect(running.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     };
-    let ask = |stream: &mut TcpStream| write!(stream, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    let mut admitted: Vec<_> = (0..routes::CONNECTIONS_MAX).map(|_| connect()).collect();
+    let ask = |stream: &mut TcpStream| {
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "it is answered");
+    };
+    // The first has asked, so that it is the second that has been silent for longest.
+    let mut admitted: Vec<_> = (0..places::PLACES_MAX).map(|_| connect()).collect();
+    ask(&mut admitted[0]);
     let mut over = connect();
     ask(&mut over);
-    let mut room = [0; 1024];
-    // Whoever answers these twenty has had the time to answer the one that waits.
-    for _ in 0..20 {
-        ask(&mut admitted[0]);
-        assert!(admitted[0].read(&mut room).unwrap() > 0);
-    }
-    over.set_nonblocking(true).unwrap();
-    assert_eq!(
-        over.read(&mut room).unwrap_err().kind(),
-        io::ErrorKind::WouldBlock
+    assert_eq!(admitted[1].read(&mut [0; 1024]).unwrap(), 0, "it has given way");
+    ask(&mut admitted[0]);
+    ask(&mut admitted[2]);
+    ask(&mut over);
+    drop(admitted);
+    let metrics = running.request("GET /metrics HTTP/1.1");
+    assert!(
+        metrics.contains("\nringcast_admin_connections_ended_total 1\n"),
+        "{metrics}"
     );
-    over.set_nonblocking(false).unwrap();
-    drop(admitted.pop());
-    assert!(over.read(&mut room).unwrap() > 0);
+    assert_eq!(running.end(), Exit::Drained);
+}
+
+#[test]
+fn who_asks_for_nothing_is_not_waited_for() {
+    let running = run(Config::default());
+    let mut silent = TcpStream::connect(running.admin).unwrap();
+    let mut slow = TcpStream::connect(running.admin).unwrap();
+    write!(slow, "GET /healthz HT").unwrap();
+    for stream in [&mut silent, &mut slow] {
+        // Well before the minute that there is between two requests.
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
+    }
     assert_eq!(running.end(), Exit::Drained);
 }
 

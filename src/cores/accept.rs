@@ -297,7 +297,7 @@ impl<A: App> Core<A> {
         self.metrics.connections.set(self.connections.len() as u64);
         self.arm(id);
         if let Some(draining) = &mut self.draining {
-            draining.add(id);
+            self.metrics.drain_left.set(draining.add(id));
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::session::{self, Session};
 use crate::transport::stream::Stream;
+use crate::websocket::deflate::Compression;
 use crate::websocket::message::Receiver;
 
 use super::accept::Port;
@@ -60,6 +61,8 @@ pub(super) struct Connection {
     pub(super) held_back: bool,
     /// Whether it is not read because it is over a rate: its meter is paused.
     pub(super) limited: bool,
+    /// What its client and we agreed on, once it is open.
+    pub(super) compression: Compression,
     pub(super) outbox: Outbox,
     /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
     pub(super) leftover: Leftover,
@@ -167,6 +170,11 @@ impl ConnectionId {
         self.index
     }
 
+    /// How many have come since, when the last to come was of this generation.
+    pub(super) const fn age(self, last: u32) -> u32 {
+        last.wrapping_sub(self.generation)
+    }
+
     /// As the poll knows it. An event may still be on its way when the connection has ended and its place is taken:
     /// the generation tells.
     pub(super) const fn token(self) -> Token {
@@ -254,6 +262,14 @@ impl Connection {
 }
 
 impl Phase {
+    /// Whether the connection has ended, and only its socket is left.
+    pub(super) const fn is_over(&self) -> bool {
+        match self {
+            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } | Phase::Open(_) => false,
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => true,
+        }
+    }
+
     /// The phase of a socket that has just come.
     pub(super) fn begin(now: Uptime, port: Port, has_preface: bool, limits: &Limits) -> Phase {
         let deadline = now + limits.request_timeout;

@@ -25,9 +25,11 @@ use crate::metrics::block::CoreMetrics;
 use crate::slab::Slab;
 use crate::transport::stream::Stream;
 use crate::websocket::close::CloseFrame;
-use crate::websocket::frame::{self, OpCode};
+use crate::websocket::deflate::Compression;
+use crate::websocket::frame::OpCode;
 
 use super::account::{Account, Opened};
+use super::compressed::{self, Compressor};
 use super::conflated::{Conflated, Conflation};
 use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
@@ -56,6 +58,8 @@ pub(super) struct Connections {
     conflated_bytes: usize,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
+    /// Nothing unless compression is on.
+    compressor: Option<Box<Compressor>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -64,6 +68,7 @@ impl Connections {
     pub(super) fn new(
         outbox_bytes_max: u32,
         slow_consumer: SlowConsumer,
+        compressor: Option<Compressor>,
         metrics: Arc<CoreMetrics>,
     ) -> Connections {
         Connections {
@@ -83,6 +88,7 @@ impl Connections {
             conflated_bytes: 0,
             outbox_bytes_max: outbox_bytes_max as usize,
             slow_consumer,
+            compressor: compressor.map(Box::new),
             metrics,
         }
     }
@@ -95,6 +101,17 @@ impl Connections {
     /// All ids.
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.slab.iter().map(|(_, connection)| connection.id)
+    }
+
+    /// Those that have not ended yet, in the order in which they came.
+    pub(super) fn not_ended(&self) -> Vec<ConnectionId> {
+        let all = self.slab.iter().map(|(_, connection)| connection);
+        let mut ids: Vec<_> = all
+            .filter(|connection| !connection.phase.is_over())
+            .map(|connection| connection.id)
+            .collect();
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(id.age(self.generation)));
+        ids
     }
 
     /// Takes a socket in; `register` makes it known to the poll under the id.
@@ -121,6 +138,7 @@ impl Connections {
             unfinished: false,
             held_back: false,
             limited: false,
+            compression: Compression::Off,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
             stalled: None,
@@ -176,11 +194,12 @@ impl Connections {
     pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
         let messages = u64::from(!opcode.is_control());
         self.metrics.messages_sent.add(messages);
-        self.queue(id, |connection, pool| {
+        self.queue(id, |connection, pool, compressor| {
             connection.account.queue(messages);
-            connection
-                .outbox
-                .push(pool, |bytes| frame::write(bytes, opcode, payload));
+            let compression = connection.compression;
+            connection.outbox.push(pool, |bytes| {
+                compressed::write(compressor, compression, bytes, opcode, payload);
+            });
         });
     }
 
@@ -199,10 +218,12 @@ impl Connections {
             return texts.count();
         }
         let mut count = 0;
-        self.queue(id, |connection, pool| {
+        self.queue(id, |connection, pool, mut compressor| {
+            let compression = connection.compression;
             connection.outbox.push(pool, |bytes| {
                 for text in texts {
-                    frame::write(bytes, OpCode::Text, text);
+                    let compressor = compressor.as_deref_mut();
+                    compressed::write(compressor, compression, bytes, OpCode::Text, text);
                     count += 1;
                 }
             });
@@ -214,22 +235,26 @@ impl Connections {
 
     /// Queues a close frame.
     pub(super) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
-        self.queue(id, |connection, pool| {
+        self.queue(id, |connection, pool, _| {
             connection.outbox.push(pool, |bytes| close.write(bytes));
         });
     }
 
     /// Queues the response head.
     pub(super) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.queue(id, |connection, pool| connection.outbox.push_head(pool, write));
+        self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
     }
 
     /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
     pub(super) fn send_records(&mut self, id: ConnectionId) {
-        self.queue(id, |connection, pool| connection.outbox.push(pool, |_| {}));
+        self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
     }
 
-    fn queue(&mut self, id: ConnectionId, push: impl FnOnce(&mut Connection, &mut Pool)) {
+    fn queue(
+        &mut self,
+        id: ConnectionId,
+        push: impl FnOnce(&mut Connection, &mut Pool, Option<&mut Compressor>),
+    ) {
         let Some(connection) = self
             .slab
             .get_mut(id.index() as usize)
@@ -238,7 +263,7 @@ impl Connections {
             return;
         };
         let before = connection.outbox.len();
-        push(connection, &mut self.pool);
+        push(connection, &mut self.pool, self.compressor.as_deref_mut());
         let after = connection.outbox.len();
         self.queued_bytes += after - before;
         if !connection.outbox.is_blocked() {
@@ -262,12 +287,37 @@ impl Connections {
         buffers.min(bytes.div_ceil(frame_bytes.max(1)))
     }
 
+    /// What is delivered from now on is another publication.
+    pub(super) fn begin_publication(&mut self) {
+        if let Some(compressor) = &mut self.compressor {
+            compressor.begin_publication();
+        }
+    }
+
+    /// Bytes of publications that were compressed since the last call.
+    pub(super) fn take_published_bytes(&mut self) -> usize {
+        self.compressor
+            .as_mut()
+            .map_or(0, |compressor| compressor.take_published_bytes())
+    }
+
     /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
     /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
     pub(super) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
+        let mut compressor = self.compressor.take();
+        let frames = match &mut compressor {
+            None => [frame; Compression::COUNT],
+            Some(compressor) => {
+                let agreed = subscribers
+                    .iter()
+                    .map(|&index| self.slab[index as usize].compression);
+                compressor.frames(frame, agreed)
+            }
+        };
         let mut taken = 0;
         for &index in subscribers {
             let mut connection = &mut self.slab[index as usize];
+            let frame = frames[connection.compression.index()];
             if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
                 if !self.make_room(index, channel, frame) {
                     continue;
@@ -288,6 +338,7 @@ impl Connections {
             }
             taken += 1;
         }
+        self.compressor = compressor;
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken
@@ -427,6 +478,12 @@ impl Connections {
         }
         let waiting = self.queued_bytes + self.conflated_bytes;
         self.metrics.outbox_bytes.set(waiting as u64);
+        if let Some(compressor) = &mut self.compressor {
+            let work = compressor.take_work();
+            self.metrics.messages_deflated.add(work.messages);
+            self.metrics.deflate_bytes_before.add(work.bytes_before);
+            self.metrics.deflate_bytes_after.add(work.bytes_after);
+        }
     }
 
     /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
@@ -583,12 +640,17 @@ mod tests {
     use std::net::{TcpListener, TcpStream as Peer};
 
     use super::*;
+    use crate::websocket::frame;
 
     /// So many connections, and their peers.
     fn connected(count: u32) -> (Connections, Vec<Peer>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut connections =
-            Connections::new(1 << 20, SlowConsumer::Close, Arc::new(CoreMetrics::default()));
+        let mut connections = Connections::new(
+            1 << 20,
+            SlowConsumer::Close,
+            None,
+            Arc::new(CoreMetrics::default()),
+        );
         let peers = (0..count).map(|_| {
             let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, _) = listener.accept().unwrap();

@@ -108,6 +108,7 @@ impl<A: App> Core<A> {
         if !progress.under_way {
             progress.under_way = true;
             subscriptions.begin_walk(delivery.hash, || publication.channel());
+            self.connections.begin_publication();
             // One of no interest here costs something, too.
             progress.copies_left -= 1;
         }
@@ -122,6 +123,8 @@ impl<A: App> Core<A> {
             let subscribers = subscriptions.walk(room);
             progress.copies_left -= subscribers.len();
             taken += self.connections.deliver(subscribers, channel, frame);
+            let copies = self.connections.take_published_bytes() / COMPRESSED_BYTES_PER_COPY;
+            progress.copies_left = progress.copies_left.saturating_sub(copies);
         }
         let is_over = subscriptions.is_walk_over();
         if taken > 0 {
@@ -199,5 +202,7 @@ impl Progress {
 /// Copies of publications that one turn makes, at 20 to 100 ns each: well over what merges into one flush of some
 /// thousand connections, and soon done all the same.
 const COPIES_PER_TURN_MAX: usize = 16_384;
+/// To compress so many bytes costs what a copy does.
+const COMPRESSED_BYTES_PER_COPY: usize = 16;
 /// A core that has fallen behind gives places back in steps, so that publishers need not wait for all of its backlog.
 const RELEASE_EVERY: usize = 256;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{debug, error};
 
 use crate::app::App;
+use crate::broker::Sequence;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason};
@@ -19,11 +20,15 @@ use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
 use super::report::session_id;
 
-/// Clients being closed one after the other.
+/// Clients being closed one after the other, those that came first before the others.
 #[derive(Debug)]
 pub(super) struct Draining {
     ids: Vec<ConnectionId>,
     closed: usize,
+    /// How many of `ids` have not ended yet, by themselves or by the drain.
+    left: u64,
+    /// The place in the ring up to which has to be delivered before the next are closed.
+    after: Option<Sequence>,
     began: Uptime,
     within: Duration,
 }
@@ -80,6 +85,10 @@ impl<A: App> Core<A> {
                 return;
             }
         };
+        if let Some(draining) = &mut self.draining {
+            draining.left -= 1;
+            self.metrics.drain_left.set(draining.left);
+        }
         if was_handshaking {
             self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
         }
@@ -207,34 +216,66 @@ impl<A: App> Core<A> {
             self.accept_the_last();
             self.listeners.close();
             self.loads.close();
-            let ids = self.connections.ids().collect();
-            self.draining = Some(Draining {
-                ids,
-                closed: 0,
-                began: self.now.uptime,
-                within,
-            });
+            let draining = Draining::new(self.connections.not_ended(), self.now.uptime, within);
+            self.metrics.drain_left.set(draining.left);
+            self.draining = Some(draining);
         }
     }
 
     /// Closes the clients whose moment has come. True when none is left, nor on its way from another core.
     pub(super) fn drain_some(&mut self) -> bool {
-        let Some(mut draining) = self.draining.take() else {
+        let Some(draining) = &mut self.draining else {
             return false;
         };
-        for _ in draining.closed..draining.due(self.now.uptime) {
-            self.close(draining.ids[draining.closed], CloseReason::Draining);
-            draining.closed += 1;
+        if draining.is_due(self.now.uptime) {
+            // What was acknowledged to its publisher reaches those who are closed now; a publication to many may be
+            // under way.
+            let after = *draining.after.get_or_insert_with(|| self.broker.ring.claimed());
+            if self.broker.ring.has_passed(after) {
+                draining.after = None;
+                while let Some(id) = self
+                    .draining
+                    .as_mut()
+                    .and_then(|draining| draining.next_due(self.now.uptime))
+                {
+                    self.close(id, CloseReason::Draining);
+                }
+            }
         }
-        self.draining = Some(draining);
         self.orphans.is_empty() && self.loads.is_closed_and_empty()
     }
 }
 
 impl Draining {
+    /// These, in their order, evenly spread.
+    fn new(ids: Vec<ConnectionId>, began: Uptime, within: Duration) -> Draining {
+        Draining {
+            left: ids.len() as u64,
+            ids,
+            closed: 0,
+            after: None,
+            began,
+            within,
+        }
+    }
+
     /// One more, that came while draining.
-    pub(super) fn add(&mut self, id: ConnectionId) {
+    pub(super) fn add(&mut self, id: ConnectionId) -> u64 {
         self.ids.push(id);
+        self.left += 1;
+        self.left
+    }
+
+    fn is_due(&self, now: Uptime) -> bool {
+        self.closed < self.due(now)
+    }
+
+    /// The next to be closed by now.
+    fn next_due(&mut self, now: Uptime) -> Option<ConnectionId> {
+        self.is_due(now).then(|| {
+            self.closed += 1;
+            self.ids[self.closed - 1]
+        })
     }
 
     /// How many should be closed by now: an even share of the time for each, the first at once.
@@ -259,7 +300,9 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::TlsFailed
         | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8
+        | CloseReason::BadCompression
         | CloseReason::MessageTooBig
+        | CloseReason::InflatedTooBig
         | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
         CloseReason::HandshakeTimeout
@@ -285,12 +328,7 @@ mod tests {
     #[test]
     fn a_drain_spreads_the_closes_over_its_time() {
         let ids = (0..100).map(|index| ConnectionId::new(index, 0)).collect();
-        let drain = Draining {
-            ids,
-            closed: 0,
-            began: Uptime::from_ms(1000),
-            within: Duration::from_secs(10),
-        };
+        let drain = Draining::new(ids, Uptime::from_ms(1000), Duration::from_secs(10));
         let due = |ms| drain.due(Uptime::from_ms(ms));
         assert_eq!(
             [due(1000), due(1100), due(6000), due(10_999), due(11_000)],
@@ -301,12 +339,7 @@ mod tests {
     #[test]
     fn a_drain_without_time_closes_all_at_once() {
         let ids = (0..3).map(|index| ConnectionId::new(index, 0)).collect();
-        let drain = Draining {
-            ids,
-            closed: 0,
-            began: Uptime::from_ms(0),
-            within: Duration::ZERO,
-        };
+        let drain = Draining::new(ids, Uptime::from_ms(0), Duration::ZERO);
         assert_eq!(drain.due(Uptime::from_ms(0)), 3);
     }
 }

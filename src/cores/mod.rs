@@ -8,6 +8,7 @@
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
 //!  preface.rs   who a proxy says it is for
@@ -23,6 +24,7 @@ mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod balance;
+mod compressed;
 mod conflated;
 mod connection;
 mod connections;
@@ -68,12 +70,14 @@ use crate::metrics::block::CoreMetrics;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
 use crate::transport::tls::ROOM_BYTES_MIN;
+use crate::websocket::deflate::Inflater;
 use crate::websocket::message;
 
 use accept::{Accepting, HAND_OVERS, Listeners};
 pub(crate) use accept::{Ports, WAKER};
 use admission::Admission;
 use balance::Loads;
+use compressed::Compressor;
 use connection::{ConnectionId, Stalled};
 use connections::Connections;
 use delivery::Progress;
@@ -112,6 +116,8 @@ pub(crate) struct CoreSettings {
     pub(crate) limits: Limits,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) accept_excess: AcceptExcess,
+    pub(crate) compression: bool,
+    pub(crate) compression_bytes_min: u32,
     pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
@@ -197,6 +203,9 @@ pub(crate) struct Core<A: App> {
     frames_received: u64,
     decisions: Decisions,
     frame_head: Vec<u8>,
+    /// Whether offers of compression are accepted.
+    compression: bool,
+    inflater: Inflater,
     limits: Limits,
     measures: Measures,
     message_limits: message::Limits,
@@ -290,6 +299,9 @@ impl<A: App> Core<A> {
             connections: Connections::new(
                 limits.outbox_bytes_max,
                 settings.slow_consumer,
+                settings
+                    .compression
+                    .then(|| Compressor::new(settings.compression_bytes_min)),
                 Arc::clone(&metrics),
             ),
             sessions_open: 0,
@@ -311,6 +323,8 @@ impl<A: App> Core<A> {
             frames_received: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
+            compression: settings.compression,
+            inflater: Inflater::default(),
             message_limits: message::Limits {
                 message_bytes_max: limits.message_bytes_max as usize,
                 frame_bytes_max: match limits.frame_bytes_max {

@@ -20,8 +20,9 @@ use crate::http::{Refusal, Request, request};
 use crate::session::Session;
 use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
+use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
-use crate::websocket::message::{Received, Receiver, Step};
+use crate::websocket::message::{Passed, Received, Receiver, Step};
 use crate::websocket::origins::Origins;
 use crate::websocket::{handshake, message};
 
@@ -40,6 +41,7 @@ impl<A: App> Core<A> {
         let mut room = FIRST_READ_BYTES_MAX;
         let frames_before = self.frames_received;
         self.lent.scratch.begin_verifications();
+        self.inflater.begin_share();
         while let Some(connection) = self.connections.get_mut(id) {
             connection.unread = true;
             if connection.is_paused() {
@@ -174,7 +176,7 @@ impl<A: App> Core<A> {
                 },
                 Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { receiver, .. } => {
-                    let step = await_close(receiver, input, &self.message_limits);
+                    let step = await_close(receiver, input, &self.message_limits, connection.compression);
                     if matches!(step, AwaitClose::Closed) {
                         let deadline = self.now.uptime + self.limits.close_timeout;
                         connection.phase = Phase::Finishing {
@@ -240,7 +242,11 @@ impl<A: App> Core<A> {
     }
 
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
-        let accepted = handshake::upgrade(request, &self.path)?;
+        let mut accepted = handshake::upgrade(request, &self.path)?;
+        let compression = match self.compression {
+            true => accepted.agree_on_compression(request)?,
+            false => Compression::Off,
+        };
         if self.admission.memory_is_full() {
             return Err(Refusal::Busy);
         }
@@ -272,6 +278,10 @@ impl<A: App> Core<A> {
             receiver: Receiver::default(),
             session,
         });
+        connection.compression = compression;
+        self.metrics
+            .compression_agreed
+            .add(u64::from(compression.is_on()));
         connection.meter = self.measures.new_meter(self.now.uptime);
         let deadline = connection.deadline(&self.lent.settings, &self.measures);
         let sooner = wheel::is_sooner(deadline, connection.armed);
@@ -291,6 +301,7 @@ impl<A: App> Core<A> {
         let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
             return Input::Consumed(0);
         };
+        let compression = connection.compression;
         let frames_left = match &connection.meter {
             None => u64::MAX,
             Some(meter) => meter.messages_left(&self.measures, self.now.uptime),
@@ -314,7 +325,14 @@ impl<A: App> Core<A> {
             {
                 break (Ok(()), Next::Consumed);
             }
-            let received = match receiver.receive(&mut input[consumed..], &self.message_limits) {
+            let rest = &mut input[consumed..];
+            let step = match compression {
+                Compression::Off => receiver.receive(rest, &self.message_limits),
+                Compression::Large | Compression::Small => {
+                    receiver.receive_compressed(rest, &self.message_limits, &mut self.inflater)
+                }
+            };
+            let received = match step {
                 Ok(Step::Message {
                     received,
                     consumed: by,
@@ -342,7 +360,9 @@ impl<A: App> Core<A> {
             if result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
                 break (result, Next::Consumed);
             }
-            if environment.scratch.verifications() >= VERIFICATIONS_PER_TURN_MAX && consumed < input.len() {
+            let is_enough = environment.scratch.verifications() >= VERIFICATIONS_PER_TURN_MAX
+                || (compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX);
+            if is_enough && consumed < input.len() {
                 break (result, Next::Enough);
             }
         };
@@ -354,6 +374,17 @@ impl<A: App> Core<A> {
         connection.account.take_in(messages);
         if let Some(meter) = &mut connection.meter {
             meter.charge_messages(frames, &self.measures, self.now.uptime);
+        }
+        if compression.is_on() {
+            let work = self.inflater.take_work();
+            self.metrics.messages_inflated.add(work.messages);
+            self.metrics.inflate_bytes_before.add(work.bytes_before);
+            self.metrics.inflate_bytes_after.add(work.bytes_after);
+            // What was read has been charged.
+            if let Some(meter) = &mut connection.meter {
+                let more = work.bytes_after.saturating_sub(work.bytes_before);
+                meter.charge_bytes(more, &self.measures, self.now.uptime);
+            }
         }
         self.frames_received += frames;
         self.metrics.messages_received.add(messages);
@@ -649,6 +680,7 @@ fn limit_of(refusal: &Refusal) -> Option<Limit> {
         | Refusal::Version
         | Refusal::Path
         | Refusal::Subprotocol
+        | Refusal::Extensions
         | Refusal::Origin(_)
         | Refusal::Application { .. } => None,
     }
@@ -732,15 +764,16 @@ enum AwaitClose {
 }
 
 /// Steps over input up to the peer's close frame; a frame that cannot be read ends the waiting as well.
-fn await_close(receiver: &mut Receiver, input: &mut [u8], limits: &message::Limits) -> AwaitClose {
-    match receiver.receive(input, limits) {
-        Ok(Step::Message {
-            received: Received::Close(_),
-            ..
-        })
-        | Err(_) => AwaitClose::Closed,
-        Ok(Step::Message { consumed, .. }) => AwaitClose::Consumed(consumed),
-        Ok(Step::Incomplete { consumed }) => AwaitClose::Incomplete(consumed),
+fn await_close(
+    receiver: &mut Receiver,
+    input: &mut [u8],
+    limits: &message::Limits,
+    compression: Compression,
+) -> AwaitClose {
+    match receiver.pass(input, limits, compression) {
+        Ok(Passed::Close) | Err(_) => AwaitClose::Closed,
+        Ok(Passed::Frame(consumed)) => AwaitClose::Consumed(consumed),
+        Ok(Passed::Incomplete(consumed)) => AwaitClose::Incomplete(consumed),
     }
 }
 
@@ -750,6 +783,8 @@ const DECIDED_BYTES_MAX: usize = 16 * 1024;
 const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 /// After so many whole messages and control frames it is a flood: others wait for about 0.1 ms.
 const FRAMES_PER_TURN_MAX: u64 = 256;
+/// After so much work on compressed messages the rest of the input waits for the next turn, as if it had been read.
+const INFLATED_PER_TURN_MAX: u64 = READ_BYTES_PER_TURN_MAX as u64;
 /// After so many tokens the rest of the input waits for the next turn: to check a signature of P-521 takes 0.3 ms.
 const VERIFICATIONS_PER_TURN_MAX: u32 = 4;
 /// Some 300 short messages.

@@ -133,6 +133,7 @@ impl<A: App> Core<A> {
             if !connection.leftover.is_empty() {
                 // Whole messages may be among what was kept; until they are done with, nothing more is read.
                 self.lent.scratch.begin_verifications();
+                self.inflater.begin_share();
                 self.take_in(id, &mut []);
                 if self
                     .connections

@@ -34,6 +34,8 @@ pub enum Refusal {
     Path,
     /// `Sec-WebSocket-Protocol` is not a list of distinct tokens: 400.
     Subprotocol,
+    /// `Sec-WebSocket-Extensions` is not a list of extensions, and some could be had: 400.
+    Extensions,
     /// The origin is not among those allowed: 403. The origin as it was received, `*` if there was none.
     Origin(String),
     /// There is no room for one more at present: 503, and when to come again.
@@ -93,6 +95,10 @@ impl Refusal {
                     "",
                     "Invalid Sec-WebSocket-Protocol header",
                 );
+            }
+            Refusal::Extensions => {
+                let body = "Invalid or unacceptable Sec-WebSocket-Extensions header";
+                write_html(out, Status::BAD_REQUEST, "", body);
             }
             Refusal::Origin(origin) => {
                 let body = format!("Failed to authorize socket handshake - Invalid origin: {origin}");

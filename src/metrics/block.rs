@@ -152,6 +152,8 @@ pub struct CoreMetrics {
     pub connections: Counter,
     /// Connections that have completed the SocketCluster handshake and are open now (gauge).
     pub sessions: Counter,
+    /// Connections that a drain has still to close (gauge).
+    pub drain_left: Counter,
     /// Sockets accepted from the listener.
     pub accepts: Counter,
     /// Accepted sockets handed to a lighter core before their first byte was read.
@@ -170,6 +172,20 @@ pub struct CoreMetrics {
     pub bytes_received: Counter,
     /// WebSocket messages queued for sending, publications included.
     pub messages_sent: Counter,
+    /// Upgrades that agreed on compression.
+    pub compression_agreed: Counter,
+    /// Compressed messages received.
+    pub messages_inflated: Counter,
+    /// Bytes of their payloads as they were sent.
+    pub inflate_bytes_before: Counter,
+    /// Bytes of their payloads as they were meant.
+    pub inflate_bytes_after: Counter,
+    /// Messages compressed; a publication once for all clients of this core that share a window.
+    pub messages_deflated: Counter,
+    /// Bytes of their payloads.
+    pub deflate_bytes_before: Counter,
+    /// Bytes of their payloads when compressed.
+    pub deflate_bytes_after: Counter,
     /// Bytes written to sockets; under TLS before they are encrypted.
     pub bytes_sent: Counter,
     /// Publications this core put into the ring.

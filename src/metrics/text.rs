@@ -55,10 +55,14 @@ pub struct Process {
     pub start_unix_ms: u64,
     /// Whether it is about to end.
     pub draining: bool,
+    /// Connections that it closes in a thousand seconds, if it is.
+    pub drain_closes_per_1000_seconds: u64,
     /// Revocations of tokens in force.
     pub revocations: usize,
     /// Those that were refused, since there were too many.
     pub revocations_refused: u64,
+    /// Connections of operators that had to give way to others.
+    pub admin_connections_ended: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
@@ -258,6 +262,16 @@ const SOLOS: &[Solo] = &[
         sample: |_, process| Some(format!(" {}", u8::from(process.draining))),
     },
     Solo {
+        name: "ringcast_drain_closes_per_second",
+        kind: "gauge",
+        labels: "",
+        help: "The rate at which the drain closes connections: those left when it began, over drain_seconds; else 0.",
+        sample: |_, process| {
+            let ns = process.drain_closes_per_1000_seconds.saturating_mul(1_000_000);
+            Some(format!(" {}", Seconds(ns)))
+        },
+    },
+    Solo {
         name: "ringcast_revocations",
         kind: "gauge",
         labels: "",
@@ -270,6 +284,13 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "Revocations refused because limits.revocations_max are in force.",
         sample: |_, process| Some(format!(" {}", process.revocations_refused)),
+    },
+    Solo {
+        name: "ringcast_admin_connections_ended_total",
+        kind: "counter",
+        labels: "",
+        help: "Connections to the control plane that had to give way: the most silent of 64 when another comes.",
+        sample: |_, process| Some(format!(" {}", process.admin_connections_ended)),
     },
     Solo {
         name: "ringcast_jwks_fetches_total",
@@ -404,6 +425,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Gauge(|block| &block.sessions),
     },
     Metric {
+        name: "ringcast_drain_left",
+        help: "Connections that the drain has still to close; 0 while there is none.",
+        values: Values::Gauge(|block| &block.drain_left),
+    },
+    Metric {
         name: "ringcast_accepts_total",
         help: "Sockets accepted from the listener.",
         values: Values::Counter(|block| &block.accepts),
@@ -451,6 +477,41 @@ pub const METRICS: &[Metric] = &[
         name: "ringcast_messages_sent_total",
         help: "WebSocket messages queued for sending, publications included.",
         values: Values::Counter(|block| &block.messages_sent),
+    },
+    Metric {
+        name: "ringcast_compression_agreed_total",
+        help: "Upgrades that agreed on compression.",
+        values: Values::Counter(|block| &block.compression_agreed),
+    },
+    Metric {
+        name: "ringcast_inflated_messages_total",
+        help: "Compressed messages received.",
+        values: Values::Counter(|block| &block.messages_inflated),
+    },
+    Metric {
+        name: "ringcast_inflate_before_bytes_total",
+        help: "Bytes of compressed messages as they were sent.",
+        values: Values::Counter(|block| &block.inflate_bytes_before),
+    },
+    Metric {
+        name: "ringcast_inflate_after_bytes_total",
+        help: "Bytes of compressed messages as they were meant.",
+        values: Values::Counter(|block| &block.inflate_bytes_after),
+    },
+    Metric {
+        name: "ringcast_deflated_messages_total",
+        help: "Messages compressed; a publication once for all clients of a core that share a window.",
+        values: Values::Counter(|block| &block.messages_deflated),
+    },
+    Metric {
+        name: "ringcast_deflate_before_bytes_total",
+        help: "Bytes of messages before they were compressed.",
+        values: Values::Counter(|block| &block.deflate_bytes_before),
+    },
+    Metric {
+        name: "ringcast_deflate_after_bytes_total",
+        help: "Bytes of messages after they were compressed.",
+        values: Values::Counter(|block| &block.deflate_bytes_after),
     },
     Metric {
         name: "ringcast_sent_bytes_total",
@@ -583,8 +644,10 @@ mod tests {
         Process {
             start_unix_ms: 1_700_000_000_250,
             draining: true,
+            drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,
+            admin_connections_ended: 0,
             keys: Some(FetchedKeys {
                 fetches: 3,
                 failures: 1,
@@ -616,6 +679,13 @@ mod tests {
             messages_received,
             bytes_received,
             messages_sent,
+            compression_agreed,
+            messages_inflated,
+            inflate_bytes_before,
+            inflate_bytes_after,
+            messages_deflated,
+            deflate_bytes_before,
+            deflate_bytes_after,
             bytes_sent,
             publications,
             deliveries,
@@ -648,6 +718,13 @@ mod tests {
             messages_received,
             bytes_received,
             messages_sent,
+            compression_agreed,
+            messages_inflated,
+            inflate_bytes_before,
+            inflate_bytes_after,
+            messages_deflated,
+            deflate_bytes_before,
+            deflate_bytes_after,
             bytes_sent,
             publications,
             deliveries,
@@ -736,6 +813,7 @@ mod tests {
         assert!(series.contains("ringcast_closes_total{core=\"0\",reason=\"slow_consumer\"}"));
         assert!(text.contains("process_start_time_seconds 1700000000.25\n"));
         assert!(text.contains("ringcast_draining 1\n"));
+        assert!(text.contains("ringcast_drain_closes_per_second 12.5\n"));
         assert!(text.contains("ringcast_tls_certificate_not_after_seconds 1800000000\n"));
     }
 

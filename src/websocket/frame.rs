@@ -19,6 +19,8 @@ pub const HEADER_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// The first of the reserved bits: the message is compressed. RFC 7692 section 6.
+const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -71,6 +73,8 @@ impl OpCode {
 pub enum Expect {
     /// No message is open: text or binary.
     Message,
+    /// No message is open, and one may be compressed.
+    CompressedMessage,
     /// A message is open: a continuation.
     Continuation,
 }
@@ -80,6 +84,8 @@ pub enum Expect {
 pub struct Header {
     /// Whether this is the last frame of its message.
     pub fin: bool,
+    /// Whether it begins a message that is compressed.
+    pub compressed: bool,
     /// What the frame is.
     pub opcode: OpCode,
     /// Bytes of payload after the header.
@@ -152,6 +158,7 @@ pub fn parse_header(input: &[u8], expect: Expect) -> Result<Option<Header>, Clos
     };
     Ok(mask.map(|&mask| Header {
         fin: first & FIN != 0,
+        compressed: first & COMPRESSED != 0,
         opcode,
         payload_len,
         mask: Mask(mask),
@@ -180,14 +187,14 @@ pub(super) fn short_text(input: &[u8]) -> Option<(Range<usize>, Mask)> {
 
 #[inline]
 fn check_start(first: u8, second: u8, expect: Expect) -> Result<OpCode, CloseReason> {
-    if first & RESERVED != 0 {
+    if first & RESERVED != 0 && !may_be_compressed(first, expect) {
         return Err(CloseReason::ProtocolError);
     }
     let opcode = OpCode::from_bits(first & OPCODE).ok_or(CloseReason::ProtocolError)?;
     let length = second & LENGTH;
     let legal = match opcode {
         OpCode::Continuation => expect == Expect::Continuation,
-        OpCode::Text | OpCode::Binary => expect == Expect::Message,
+        OpCode::Text | OpCode::Binary => expect != Expect::Continuation,
         // A close frame's payload begins with two bytes of code: one byte is no payload.
         OpCode::Close => first & FIN != 0 && length < LENGTH_16 && length != 1,
         OpCode::Ping | OpCode::Pong => first & FIN != 0 && length < LENGTH_16,
@@ -197,6 +204,17 @@ fn check_start(first: u8, second: u8, expect: Expect) -> Result<OpCode, CloseRea
     } else {
         Err(CloseReason::ProtocolError)
     }
+}
+
+/// Whether the reserved bits say no more than that a compressed message begins here, and it may.
+#[cold]
+fn may_be_compressed(first: u8, expect: Expect) -> bool {
+    first & RESERVED == COMPRESSED
+        && expect == Expect::CompressedMessage
+        && matches!(
+            OpCode::from_bits(first & OPCODE),
+            Some(OpCode::Text | OpCode::Binary)
+        )
 }
 
 /// Masks or unmasks `payload` in place, eight bytes at a time.
@@ -248,6 +266,25 @@ pub fn write(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Appends a whole, unmasked frame that holds a compressed message.
+pub fn write_compressed(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    let start = out.len();
+    write(out, opcode, payload);
+    out[start] |= COMPRESSED;
+}
+
+/// What a whole server frame that is not compressed is, and its payload; `None` if it is something else.
+pub fn parts(frame: &[u8]) -> Option<(OpCode, &[u8])> {
+    let (&[first, length], _) = frame.split_first_chunk::<2>()?;
+    let header_len = match length & LENGTH {
+        LENGTH_16 => 4,
+        LENGTH_64 => 10,
+        _ => 2,
+    };
+    let opcode = OpCode::from_bits(first & OPCODE).filter(|_| first & (FIN | RESERVED) == FIN)?;
+    Some((opcode, frame.get(header_len..)?))
+}
+
 /// Bytes of the server frame that `frames` begins with, header included; `None` if it does not hold all of it.
 pub fn next_frame_len(frames: &[u8]) -> Option<usize> {
     let (&[_, length], rest) = frames.split_first_chunk::<2>()?;
@@ -290,6 +327,7 @@ mod tests {
             }
             let expected = Header {
                 fin: true,
+                compressed: false,
                 opcode: OpCode::Text,
                 payload_len,
                 mask: Mask(MASK),
@@ -325,11 +363,14 @@ mod tests {
     #[test]
     fn the_first_two_bytes_are_judged_by_the_rfc() {
         for [first, second] in (0..=u16::MAX).map(u16::to_be_bytes) {
-            for expect in [Expect::Message, Expect::Continuation] {
+            for expect in [Expect::Message, Expect::CompressedMessage, Expect::Continuation] {
                 let (opcode, length) = (first & 15, second & 127);
                 let known = [0, 1, 2, 8, 9, 10].contains(&opcode);
                 let control = opcode >= 8;
-                let legal = first & 0x70 == 0
+                // RFC 7692 section 6: on the first frame of a message only.
+                let compressed =
+                    first & 0x70 == 0x40 && expect == Expect::CompressedMessage && [1, 2].contains(&opcode);
+                let legal = (first & 0x70 == 0 || compressed)
                     && known
                     && second & 0x80 != 0
                     && (!control || (first & 0x80 != 0 && length <= 125))
@@ -380,6 +421,13 @@ mod tests {
             }
             let frame_len = out.len();
             assert_eq!(next_frame_len(&out), Some(frame_len));
+            assert_eq!(parts(&out), Some((OpCode::Binary, &vec![7; length][..])));
+            let mut compressed = Vec::new();
+            write_compressed(&mut compressed, OpCode::Binary, &vec![7; length]);
+            assert_eq!(compressed[0], 0xc2);
+            assert_eq!(compressed[1..], out[1..]);
+            assert_eq!(next_frame_len(&compressed), Some(frame_len));
+            assert_eq!(parts(&compressed), None);
             write(&mut out, OpCode::Text, b"next");
             assert_eq!(next_frame_len(&out), Some(frame_len));
             assert_eq!(next_frame_len(&out[frame_len..]), Some(6));

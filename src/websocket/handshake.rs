@@ -4,13 +4,15 @@
 //! upgrade at all, method, protocol, key, version, path, subprotocol. The origin is asked for separately, by
 //! [`Upgrade::check_origin`]: the reference lets the application judge the request first, and only then the origin.
 //!
-//! Extensions are not negotiated: offers are ignored, legal or not, as the reference does with its default options.
+//! Extensions are asked for separately as well, by [`Upgrade::agree_on_compression`]; without that, offers are ignored,
+//! legal or not, as the reference does with its default options.
 //! RFC 6455 section 4.2; wire reference, section 2.
 
 use std::borrow::Cow;
 
 use tungstenite::handshake::derive_accept_key;
 
+use super::deflate::{self, Agreement, Compression};
 use super::origins::{Origins, Verdict};
 use crate::http::{Refusal, Request};
 
@@ -24,6 +26,7 @@ pub struct Upgrade<'a> {
     pub origin: Option<Cow<'a, str>>,
     /// The host that is asked, unless there are several.
     host: Option<&'a [u8]>,
+    compression: Option<Agreement>,
 }
 
 impl Upgrade<'_> {
@@ -33,6 +36,18 @@ impl Upgrade<'_> {
     /// The refusal to answer with.
     pub fn check_origin(&self, origins: Origins<'_>, is_secure: bool) -> Result<Verdict, Refusal> {
         origins.judge(self.origin.as_deref(), self.host, is_secure)
+    }
+
+    /// Accepts compression, if the request that this is made of offers it.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn agree_on_compression(&mut self, request: &Request<'_>) -> Result<Compression, Refusal> {
+        self.compression = deflate::agree(request.header_values("sec-websocket-extensions"))
+            .map_err(|deflate::Malformed| Refusal::Extensions)?;
+        Ok(self
+            .compression
+            .map_or(Compression::Off, |agreement| agreement.compression))
     }
 
     /// Appends the 101 answer.
@@ -47,6 +62,9 @@ impl Upgrade<'_> {
             out.extend_from_slice(b"Sec-WebSocket-Protocol: ");
             out.extend_from_slice(subprotocol.as_bytes());
             out.extend_from_slice(b"\r\n");
+        }
+        if let Some(agreement) = self.compression {
+            agreement.write(out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -79,6 +97,7 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
         subprotocol: first_subprotocol(request.header_values("sec-websocket-protocol"))?,
         origin: request.joined_header(version.origin_header()),
         host: request.single_header("host"),
+        compression: None,
     })
 }
 
@@ -129,7 +148,7 @@ fn first_subprotocol<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option
     let mut offered = Vec::new();
     for item in lines.flat_map(|line| line.split(|&byte| byte == b',')) {
         let item = item.trim_ascii();
-        if item.is_empty() || !item.iter().copied().all(is_token_byte) {
+        if item.is_empty() || !item.iter().copied().all(deflate::is_token_byte) {
             return Err(Refusal::Subprotocol);
         }
         offered.push(std::str::from_utf8(item).map_err(|_| Refusal::Subprotocol)?);
@@ -140,11 +159,6 @@ fn first_subprotocol<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option
         return Err(Refusal::Subprotocol);
     }
     Ok(first)
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

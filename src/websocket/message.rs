@@ -19,15 +19,18 @@
 //! 3. The assembly's memory follows the bytes that arrived, not the length that a header announces; the total is
 //!    judged against `message_bytes_max`, and the frame against `frame_bytes_max`, when a header is read, before any of its payload.
 //! 4. Where the input is cut has no influence on what is handed out, nor on the error.
+//! 5. A compressed message is inflated when all of it is there: the inflater is the core's, and keeps nothing for a
+//!    connection between its turns. Until then its bytes count as they were sent; then those that come of it do.
 //!
 //! Text is checked as it arrives: a byte that cannot become UTF-8 ends the connection at once, in the middle of a
-//! frame. RFC 6455 sections 5.4 to 5.6 and 8.1.
+//! frame; compressed text when it has been inflated. RFC 6455 sections 5.4 to 5.6 and 8.1, RFC 7692 section 6.2.
 
 use std::ops::Range;
 
 use simdutf8::basic::from_utf8;
 
 use super::close::CloseFrame;
+use super::deflate::{Compression, Inflater};
 use super::frame::{self, Expect, Header, Mask, OpCode};
 use super::utf8;
 use crate::decision::CloseReason;
@@ -75,6 +78,17 @@ pub enum Step<'a> {
     },
 }
 
+/// What became of input that is only looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// A message, or a control frame: bytes of input that are done with.
+    Frame(usize),
+    /// A close frame.
+    Close,
+    /// Bytes of input that are done with; more must come.
+    Incomplete(usize),
+}
+
 /// The receiving half of one connection.
 #[derive(Debug, Default)]
 pub struct Receiver {
@@ -83,7 +97,11 @@ pub struct Receiver {
 
 /// What [`Receiver::advance`] found; the borrow of it follows.
 enum Found {
-    Whole { opcode: OpCode, payload: Range<usize> },
+    Whole {
+        opcode: OpCode,
+        compressed: bool,
+        payload: Range<usize>,
+    },
     Assembled,
     Nothing,
 }
@@ -112,20 +130,93 @@ impl Receiver {
             let received = Received::Text(text);
             return Ok(Step::Message { received, consumed });
         }
-        let (found, consumed) = self.advance(input, limits)?;
-        let received = match found {
-            Found::Whole { opcode, payload } => read(opcode, &input[payload])?,
-            Found::Assembled => self
-                .assembly
-                .as_ref()
-                .expect("a message was assembled just now")
-                .message(),
+        self.receive_any(input, limits, None)
+    }
+
+    /// As [`Receiver::receive`], for a connection whose messages may be compressed.
+    ///
+    /// # Errors
+    /// The reason to close for. Nothing may be received after it.
+    pub fn receive_compressed<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        limits: &Limits,
+        inflater: &'a mut Inflater,
+    ) -> Result<Step<'a>, CloseReason> {
+        self.receive_any(input, limits, Some(inflater))
+    }
+
+    #[inline]
+    fn receive_any<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        limits: &Limits,
+        inflater: Option<&'a mut Inflater>,
+    ) -> Result<Step<'a>, CloseReason> {
+        let first = match inflater {
+            None => Expect::Message,
+            Some(_) => Expect::CompressedMessage,
+        };
+        let (found, consumed) = self.advance(input, limits, first)?;
+        let (opcode, compressed, payload) = match found {
+            Found::Whole {
+                opcode,
+                compressed,
+                payload,
+            } => (opcode, compressed, &input[payload]),
+            Found::Assembled => {
+                let assembly = self.assembly.as_ref().expect("a message was assembled just now");
+                match &assembly.body {
+                    Body::Text { checked, .. } => {
+                        let received = Received::Text(checked);
+                        return Ok(Step::Message { received, consumed });
+                    }
+                    Body::Binary(bytes) => (OpCode::Binary, false, &bytes[..]),
+                    Body::Compressed { opcode, bytes } => (*opcode, true, &bytes[..]),
+                }
+            }
             Found::Nothing => return Ok(Step::Incomplete { consumed }),
         };
+        let payload = match (compressed, inflater) {
+            (false, _) => payload,
+            (true, Some(inflater)) => inflater.inflate(payload, limits.message_bytes_max)?,
+            (true, None) => return Err(CloseReason::ProtocolError),
+        };
+        let received = read(opcode, payload)?;
         Ok(Step::Message { received, consumed })
     }
 
-    fn advance(&mut self, input: &mut [u8], limits: &Limits) -> Result<(Found, usize), CloseReason> {
+    /// Steps over one message or control frame without making anything of it but a close frame.
+    ///
+    /// # Errors
+    /// What follows cannot be read.
+    pub fn pass(
+        &mut self,
+        input: &mut [u8],
+        limits: &Limits,
+        compression: Compression,
+    ) -> Result<Passed, CloseReason> {
+        let first = match compression {
+            Compression::Off => Expect::Message,
+            Compression::Large | Compression::Small => Expect::CompressedMessage,
+        };
+        let (found, consumed) = self.advance(input, limits, first)?;
+        Ok(match found {
+            Found::Whole {
+                opcode: OpCode::Close,
+                ..
+            } => Passed::Close,
+            Found::Whole { .. } | Found::Assembled => Passed::Frame(consumed),
+            Found::Nothing => Passed::Incomplete(consumed),
+        })
+    }
+
+    fn advance(
+        &mut self,
+        input: &mut [u8],
+        limits: &Limits,
+        first: Expect,
+    ) -> Result<(Found, usize), CloseReason> {
         if self
             .assembly
             .as_ref()
@@ -144,7 +235,7 @@ impl Receiver {
                 }
             }
             let expect = match self.assembly {
-                None => Expect::Message,
+                None => first,
                 Some(_) => Expect::Continuation,
             };
             let Some(header) = frame::parse_header(&input[consumed..], expect)? else {
@@ -161,15 +252,19 @@ impl Receiver {
             if is_control && !is_whole {
                 return Ok((Found::Nothing, consumed));
             }
-            if is_control || (is_whole && header.fin && expect == Expect::Message) {
+            if is_control || (is_whole && header.fin && expect != Expect::Continuation) {
                 let payload = start..start + length;
                 frame::unmask(&mut input[payload.clone()], header.mask);
-                let opcode = header.opcode;
                 consumed = payload.end;
-                return Ok((Found::Whole { opcode, payload }, consumed));
+                let found = Found::Whole {
+                    opcode: header.opcode,
+                    compressed: header.compressed,
+                    payload,
+                };
+                return Ok((found, consumed));
             }
             self.assembly
-                .get_or_insert_with(|| Box::new(Assembly::new(header.opcode)))
+                .get_or_insert_with(|| Box::new(Assembly::new(&header)))
                 .begin_frame(&header, length);
             consumed = start;
         }
@@ -229,8 +324,13 @@ enum Progress {
 }
 
 impl Assembly {
-    fn new(opcode: OpCode) -> Assembly {
-        let body = if opcode == OpCode::Text {
+    fn new(first: &Header) -> Assembly {
+        let body = if first.compressed {
+            Body::Compressed {
+                opcode: first.opcode,
+                bytes: Vec::new(),
+            }
+        } else if first.opcode == OpCode::Text {
             Body::Text {
                 checked: String::new(),
                 tail: Tail::default(),
@@ -277,13 +377,6 @@ impl Assembly {
         };
         Ok(taken)
     }
-
-    fn message(&self) -> Received<'_> {
-        match &self.body {
-            Body::Text { checked, .. } => Received::Text(checked),
-            Body::Binary(bytes) => Received::Binary(bytes),
-        }
-    }
 }
 
 /// The payload so far.
@@ -295,19 +388,24 @@ enum Body {
         tail: Tail,
     },
     Binary(Vec<u8>),
+    /// Text or binary, as it was sent.
+    Compressed {
+        opcode: OpCode,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Body {
     fn len(&self) -> usize {
         match self {
             Body::Text { checked, tail } => checked.len() + tail.len,
-            Body::Binary(bytes) => bytes.len(),
+            Body::Binary(bytes) | Body::Compressed { bytes, .. } => bytes.len(),
         }
     }
 
     fn append(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         match self {
-            Body::Binary(bytes) => {
+            Body::Binary(bytes) | Body::Compressed { bytes, .. } => {
                 bytes.extend_from_slice(payload);
                 Ok(())
             }
@@ -324,7 +422,7 @@ impl Body {
     fn finish(&self) -> Result<(), CloseReason> {
         match self {
             Body::Text { tail, .. } if tail.len > 0 => Err(CloseReason::InvalidUtf8),
-            Body::Text { .. } | Body::Binary(_) => Ok(()),
+            Body::Text { .. } | Body::Binary(_) | Body::Compressed { .. } => Ok(()),
         }
     }
 }

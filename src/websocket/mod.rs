@@ -10,9 +10,10 @@
 //!
 //! Where RFC 6455 leaves a choice, the npm package `ws` decides: it is the reference server's engine. Where `ws` is
 //! laxer than the RFC (lengths that are not minimal) the RFC decides; where the RFC allows to fail early (UTF-8) we
-//! do, and `ws` waits for the end of the message. Extensions are not negotiated.
+//! do, and `ws` waits for the end of the message. The one extension is permessage-deflate (RFC 7692), if it is switched on.
 
 pub mod close;
+pub mod deflate;
 pub mod frame;
 pub mod handshake;
 pub mod message;
@@ -20,5 +21,6 @@ pub mod origins;
 mod utf8;
 
 pub use close::CloseFrame;
+pub use deflate::{Compression, Deflater, Inflater};
 pub use frame::OpCode;
-pub use message::{Limits, Received, Receiver, Step};
+pub use message::{Limits, Passed, Received, Receiver, Step};

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Real clients, then the comparison with the reference server, against BINARY with 1, 2 and 8 cores; then logins, also by
-# pages in a headless Chromium.
+# Real clients, then the comparison with the reference server, against BINARY with 1, 2 and 8 cores; then logins and
+# compression, also by pages in a headless Chromium.
 # tests/interop/run.sh BINARY        The last line is `N passed, N failed`; the exit status is 1 if any failed.
 set -u
 binary=$(realpath "${1:?usage: run.sh BINARY}")
@@ -54,6 +54,7 @@ for cores in 1 2 8; do
   count "reference side by side, $cores cores" node differential.mjs --binary "$binary" --cores "$cores"
 done
 count "logging in, with clients and in a browser" node login.mjs --binary "$binary"
+count "compression, with clients and in a browser" node compression.mjs --binary "$binary"
 rm -rf "$output" "$certificate"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -167,6 +167,8 @@ pub(crate) struct Client {
     unread: Vec<u8>,
     consumed: usize,
     calls: u64,
+    /// How many messages came compressed.
+    pub(crate) compressed: usize,
     /// The socket id of the handshake's answer.
     pub(crate) id: String,
 }
@@ -194,6 +196,7 @@ impl Client {
             unread: Vec::new(),
             consumed: 0,
             calls: 0,
+            compressed: 0,
             id: String::new(),
         }
     }
@@ -394,8 +397,14 @@ impl Client {
             short => (2, u64::from(short)),
         };
         let end = start + usize::try_from(length).unwrap();
-        let payload = bytes.get(start..end)?;
-        let received = match first {
+        let mut payload = bytes.get(start..end)?;
+        let inflated;
+        if first & COMPRESSED != 0 {
+            inflated = inflate(payload);
+            payload = &inflated;
+            self.compressed += 1;
+        }
+        let received = match first & !COMPRESSED {
             TEXT => Received::Text(str::from_utf8(payload).unwrap().to_owned()),
             BINARY => Received::Binary(payload.to_vec()),
             PING => Received::Ping(payload.to_vec()),
@@ -410,6 +419,21 @@ impl Client {
         self.consumed += end;
         Some(received)
     }
+}
+
+/// A message compressed as permessage-deflate has it.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let mut decompress = flate2::Decompress::new(false);
+    let (mut rest, mut out) = (&[payload, &[0, 0, 0xff, 0xff]].concat()[..], Vec::new());
+    while !rest.is_empty() || out.len() == out.capacity() {
+        out.reserve(64 * 1024);
+        let before = decompress.total_in();
+        decompress
+            .decompress_vec(rest, &mut out, flate2::FlushDecompress::Sync)
+            .unwrap();
+        rest = &rest[usize::try_from(decompress.total_in() - before).unwrap()..];
+    }
+    out
 }
 
 /// The data of a publication on `channel`, if this message is one.
@@ -431,6 +455,7 @@ pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
+const COMPRESSED: u8 = 0x40;
 
 /// A request that is answered with 101.
 pub(crate) const UPGRADE: &str = "GET /socketcluster/ HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\

@@ -1,5 +1,6 @@
 //! The built binary, for what only a process of its own can show: signals, exit codes, limits of the system.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +35,8 @@ impl Process {
         Process::spawn(command, settings)
     }
 
-    fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Process {
+    /// By a command of the test's own, which ends in the binary.
+    pub(crate) fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Process {
         let mut child = command
             .env("RINGCAST_LISTEN", "127.0.0.1:0")
             .env("RINGCAST_ADMIN", "127.0.0.1:0")
@@ -174,4 +176,14 @@ impl Admin {
             .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
     }
+}
+
+/// The thread of a process that has this name.
+pub(crate) fn thread_named(process: Pid, name: &str) -> Pid {
+    fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
+        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
+        .unwrap()
 }

@@ -7,7 +7,7 @@ use crate::app::{
     Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Post, Publication, Returned,
     Undelivered,
 };
-use crate::auth::Tokens;
+use crate::auth::{Demands, Tokens};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
@@ -1337,6 +1337,24 @@ fn an_expired_token_is_taken_away_once_before_the_answer_and_the_packet_is_carri
         assert_eq!(client.text(packet), [REMOVE, after]);
         assert_eq!(client.text(r#"{"event":"empty","cid":3}"#), [r#"{"rid":3}"#]);
     }
+}
+
+#[test]
+fn a_token_is_good_until_its_leeway_is_over() {
+    let mut client = Client::new(Probe::default());
+    let demands = Demands {
+        leeway_seconds: 30,
+        ..Demands::default()
+    };
+    client.doors = Doors::with_tokens(tokens().with_demands(demands));
+    client.text(&good());
+    client.wait_ms(40_000);
+    assert!(client.text(r#"{"event":"who","cid":9}"#).0[0].contains("bob"));
+    client.wait_ms(1);
+    assert_eq!(
+        client.text(r#"{"event":"empty","cid":3}"#),
+        [REMOVE, r#"{"rid":3}"#]
+    );
 }
 
 #[test]

@@ -293,7 +293,7 @@ fn memory_follows_what_arrived_and_not_what_was_announced() {
         assert_eq!(step, Ok(Step::Incomplete { consumed: 114 }));
         let capacity = match &receiver.assembly.as_ref().unwrap().body {
             Body::Text { checked, .. } => checked.capacity(),
-            Body::Binary(bytes) => bytes.capacity(),
+            Body::Binary(bytes) | Body::Compressed { bytes, .. } => bytes.capacity(),
         };
         assert!((100..=200).contains(&capacity), "{capacity}");
     }
@@ -309,4 +309,187 @@ fn input_that_is_left_is_untouched() {
         assert_eq!(step, Ok(Step::Incomplete { consumed: 7 }));
         assert_eq!(input[7..], ping[..cut]);
     }
+}
+
+/// What is received of compressed messages, at once and cut at each place; the payload of messages in words.
+fn receive_compressed(bytes: &[u8], limits: &Limits) -> (Vec<String>, Option<CloseReason>) {
+    let all = |pieces: &[&[u8]]| {
+        let (mut receiver, mut inflater) = (Receiver::new(), Inflater::default());
+        let (mut buffer, mut received) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            loop {
+                let consumed = match receiver.receive_compressed(&mut buffer, limits, &mut inflater) {
+                    Ok(Step::Message {
+                        received: message,
+                        consumed,
+                    }) => {
+                        received.push(format!("{message:?}"));
+                        consumed
+                    }
+                    Ok(Step::Incomplete { consumed }) => {
+                        buffer.drain(..consumed);
+                        break;
+                    }
+                    Err(reason) => return (received, Some(reason)),
+                };
+                buffer.drain(..consumed);
+            }
+        }
+        assert!(receiver.assembly.is_none() || !buffer.is_empty() || received.len() < 5);
+        (received, None)
+    };
+    let whole = all(&[bytes]);
+    assert_eq!(all(&bytes.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
+    for cut in 0..bytes.len() {
+        let (start, end) = bytes.split_at(cut);
+        assert_eq!(all(&[start, end]), whole, "cut at {cut}");
+    }
+    whole
+}
+
+/// RFC 7692 section 7.2.3.1.
+const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+const COMPRESSED: u8 = 0x40;
+
+#[test]
+fn compressed_messages_are_whole_however_they_were_fragmented() {
+    let first = frame(FIN | COMPRESSED | 1, HELLO);
+    for at in 0..=HELLO.len() {
+        for second in at..=HELLO.len() {
+            let bytes = [
+                first.clone(),
+                frame(COMPRESSED | 2, &HELLO[..at]),
+                frame(FIN | 9, b"between"),
+                frame(0, &HELLO[at..second]),
+                frame(FIN, &HELLO[second..]),
+                // What is not compressed may stand beside it.
+                frame(FIN | 1, b"plain"),
+            ]
+            .concat();
+            let expected = [
+                "Text(\"Hello\")",
+                "Ping([98, 101, 116, 119, 101, 101, 110])",
+                "Binary([72, 101, 108, 108, 111])",
+                "Text(\"plain\")",
+            ];
+            let expected = expected.map(str::to_owned).to_vec();
+            assert_eq!(
+                receive_compressed(&bytes, &LIMITS),
+                (expected, None),
+                "{at} {second}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bit_of_compression_is_legal_where_a_message_begins_and_nowhere_else() {
+    let refused = |frames: &[Vec<u8>]| receive_compressed(&frames.concat(), &LIMITS).1;
+    let protocol_error = Some(CloseReason::ProtocolError);
+    for first in [FIN, 0] {
+        let begun = frame(COMPRESSED | 1, b"");
+        assert_eq!(
+            refused(&[begun, frame(first | COMPRESSED, HELLO)]),
+            protocol_error
+        );
+        let begun = frame(1, b"");
+        assert_eq!(
+            refused(&[begun, frame(first | COMPRESSED, HELLO)]),
+            protocol_error
+        );
+    }
+    for opcode in [8, 9, 10, 0, 3, 11] {
+        assert_eq!(
+            refused(&[frame(FIN | COMPRESSED | opcode, b"")]),
+            protocol_error,
+            "{opcode}"
+        );
+    }
+    for reserved in [0x10, 0x20, 0x30, 0x50, 0x60, 0x70] {
+        assert_eq!(
+            refused(&[frame(FIN | reserved | 1, HELLO)]),
+            protocol_error,
+            "{reserved:x}"
+        );
+    }
+    // Without an agreement it is legal nowhere.
+    assert_eq!(
+        error(&[frame(FIN | COMPRESSED | 1, HELLO)]),
+        CloseReason::ProtocolError
+    );
+    assert_eq!(error(&[frame(COMPRESSED | 1, HELLO)]), CloseReason::ProtocolError);
+}
+
+#[test]
+fn compressed_text_is_text_and_both_lengths_are_bounded() {
+    let closed = |first: u8, payload: &[u8], message_bytes_max| {
+        let limits = Limits {
+            message_bytes_max,
+            frame_bytes_max: message_bytes_max,
+            ..LIMITS
+        };
+        let (received, reason) = receive_compressed(&frame(first, payload), &limits);
+        assert_eq!(received.len(), usize::from(reason.is_none()));
+        reason
+    };
+    // "Hell\xff", stored.
+    let no_text = b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\xff\x00";
+    assert_eq!(
+        closed(FIN | COMPRESSED | 1, no_text, 100),
+        Some(CloseReason::InvalidUtf8)
+    );
+    assert_eq!(closed(FIN | COMPRESSED | 2, no_text, 100), None);
+    assert_eq!(
+        closed(FIN | COMPRESSED | 1, b"Hello", 100),
+        Some(CloseReason::BadCompression)
+    );
+    // Seven bytes that become five, and eleven that become as many.
+    assert_eq!(closed(FIN | COMPRESSED | 1, HELLO, 7), None);
+    assert_eq!(
+        closed(FIN | COMPRESSED | 1, HELLO, 6),
+        Some(CloseReason::MessageTooBig)
+    );
+    // 300 times "a" in eight bytes.
+    let many = b"\x4a\x4c\x1c\x05\xc4\x02\x00\x00";
+    assert_eq!(closed(FIN | COMPRESSED | 1, many, 300), None);
+    assert_eq!(
+        closed(FIN | COMPRESSED | 1, many, 299),
+        Some(CloseReason::InflatedTooBig)
+    );
+}
+
+#[test]
+fn what_is_passed_over_is_neither_inflated_nor_judged_but_for_its_frames() {
+    let passed = |bytes: &[u8], compression| {
+        let (mut receiver, mut input, mut steps) = (Receiver::new(), bytes.to_vec(), Vec::new());
+        loop {
+            let step = receiver.pass(&mut input, &LIMITS, compression);
+            steps.push(step);
+            match step {
+                Ok(Passed::Frame(consumed)) => drop(input.drain(..consumed)),
+                Ok(Passed::Close | Passed::Incomplete(_)) | Err(_) => return steps,
+            }
+        }
+    };
+    let bytes = [
+        frame(FIN | COMPRESSED | 1, b"not to be inflated"),
+        frame(COMPRESSED | 2, b"nor"),
+        frame(FIN, b"this"),
+        frame(FIN | 8, b""),
+    ];
+    let whole = |at: usize| Ok(Passed::Frame(bytes[at].len()));
+    let both = Ok(Passed::Frame(bytes[1].len() + bytes[2].len()));
+    assert_eq!(
+        passed(&bytes.concat(), Compression::Small),
+        [whole(0), both, Ok(Passed::Close)]
+    );
+    assert_eq!(
+        passed(&bytes.concat(), Compression::Off),
+        [Err(CloseReason::ProtocolError)]
+    );
+    assert_eq!(
+        passed(&bytes[..2].concat(), Compression::Large),
+        [whole(0), Ok(Passed::Incomplete(bytes[1].len()))]
+    );
 }

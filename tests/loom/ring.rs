@@ -1,18 +1,15 @@
 //! Every interleaving of a small ring, up to a bound on preemptions.
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg ringcast_loom" CARGO_TARGET_DIR=target/loom cargo test --test ring_loom
+//! cargo test --package ringcast-loom
 //! ```
-//! (13 s on one CPU; with `--release` it runs faster and builds far longer. Its own target directory, since the flags
-//! concern all dependencies.)
 //!
 //! Buffers are compared after a pause of the reader, so one that is reused too early is seen as a wrong frame; slots
 //! are loom's cells, so any access without an order is reported. A lost wake-up is a deadlock, which loom reports too.
-#![cfg(ringcast_loom)]
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use ringcast::broker::{CoreBroker, broker};
+use ringcast_loom::broker::{CoreBroker, broker};
 
 const ROOMY: u64 = 1 << 20;
 
@@ -167,7 +164,7 @@ fn no_wake_up_is_lost() {
     check(3, || {
         let [mut one, mut two, mut sleeper] = cores::<3>(2);
         let hash = sleeper.hasher.hash(b"wanted");
-        let limits = ringcast::config::limits::Limits::default();
+        let limits = ringcast_loom::config::limits::Limits::default();
         sleeper.subscriptions.subscribe(0, b"wanted", hash, &limits);
         let bell = Arc::new(Notify::new());
         let ringer = Arc::clone(&bell);

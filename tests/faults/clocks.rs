@@ -1,0 +1,90 @@
+//! The wall clock jumps: by a day ahead, and two days back. Deadlines and heartbeats go by another clock and do not
+//! notice; tokens go by this one.
+//!
+//! Debian's libfaketime stands between the server and the system, and reads the offset from a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ringcast::auth::Tokens;
+use ringcast::clock::Clock;
+
+use super::harness::{on_stage, size};
+use super::healthy::Window;
+use super::support::process::Process;
+use super::support::secure::Files;
+use super::support::{Client, eventually};
+
+const KEY: &str = "a key that tests share";
+
+#[test]
+fn of_the_wall_jump() {
+    let files = Files::new();
+    let offset = files.write("offset", "+0");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringcast"));
+    command
+        .env("LD_PRELOAD", library())
+        .env("FAKETIME_TIMESTAMP_FILE", &offset)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let settings = [
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_PING_INTERVAL_MS", "200"),
+        ("RINGCAST_PING_TIMEOUT_MS", "5000"),
+    ];
+    let process = Process::spawn(command, &settings);
+    on_stage(process, "the wall clock jumps", "+1 d, then −2 d", |stage| {
+        let closes = stage.closes("pong_timeout");
+        let mut bearer = stage.process.client();
+        let token = token(unix_s() + 3600);
+        authenticate(&mut bearer, &token);
+        jump(&offset, "+86400");
+        // It has expired, and is taken away at the next sign of life.
+        eventually("the token is taken away", || {
+            bearer.message().contains("#removeAuthToken")
+        });
+        stage.crew.works(Window::Beside, size(100, 5000));
+        jump(&offset, "-86400");
+        // Before it was signed: it is good, as those without `nbf` are at any time before their end.
+        authenticate(&mut bearer, &token);
+        stage.crew.works(Window::Beside, size(100, 5000));
+        jump(&offset, "+0");
+        bearer.ping();
+        assert_eq!(stage.closes("pong_timeout"), closes);
+    });
+}
+
+/// Replaces the file in one step: it is read at any moment.
+fn jump(offset: &Path, to: &str) {
+    let next = offset.with_extension("next");
+    fs::write(&next, to).unwrap();
+    fs::rename(&next, offset).unwrap();
+}
+
+fn unix_s() -> u64 {
+    Clock::begin().now().unix_ms / 1000
+}
+
+fn token(exp_unix_s: u64) -> String {
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let claims = format!(r#"{{"sub":"ann","exp":{exp_unix_s}}}"#);
+    tokens.sign(&claims, None, 0).unwrap()
+}
+
+#[track_caller]
+fn authenticate(client: &mut Client, token: &str) {
+    let answer = client.call("#authenticate", &format!("\"{token}\""));
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+}
+
+/// Of the package `faketime`.
+fn library() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut names = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    names
+        .find(|name| name.exists())
+        .expect("the package faketime is installed")
+}

@@ -1,0 +1,283 @@
+//! Makes a fault beside healthy clients, and prints what has come of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use socket2::{Domain, Socket, Type};
+
+use super::healthy::{self, Crew, Outcome, Window};
+use super::support::process::{Admin, Process};
+use super::support::{PATIENCE, TEXT, UPGRADE, eventually, frame, now};
+
+/// A server, its healthy clients, and an operator.
+pub(crate) struct Stage {
+    pub(crate) process: Process,
+    pub(crate) crew: Crew,
+    pub(crate) admin: Admin,
+}
+
+/// `short` by default, `full` where the full sizes are asked for.
+pub(crate) fn size<T>(short: T, full: T) -> T {
+    match std::env::var("RINGCAST_FAULTS") {
+        Ok(wish) if wish == "full" => full,
+        Ok(_) | Err(_) => short,
+    }
+}
+
+/// Makes a fault of this size twice on a server with these settings.
+pub(crate) fn beside_healthy_clients(
+    fault: &str,
+    of: impl fmt::Display,
+    settings: &[(&str, &str)],
+    make: impl FnMut(&mut Stage),
+) {
+    on_stage(Process::start(settings), fault, of, make);
+}
+
+/// The same on a server that has been started.
+pub(crate) fn on_stage(
+    process: Process,
+    fault: &str,
+    of: impl fmt::Display,
+    mut make: impl FnMut(&mut Stage),
+) {
+    let mut stage = Stage {
+        crew: Crew::begin(process.address),
+        admin: process.admin(),
+        process,
+    };
+    assert_eq!(stage.admin.get("/readyz").0, 200);
+    stage.crew.works(Window::Without, size(200, 2000));
+    let before = stage.resident_bytes();
+    let mut times = [Duration::ZERO; 2];
+    let mut after_first = 0;
+    for (round, time) in times.iter_mut().enumerate() {
+        stage.crew.enter(Window::Beside);
+        let begin = now();
+        make(&mut stage);
+        *time = now() - begin;
+        stage.crew.works(Window::Beside, 1);
+        stage.crew.enter(Window::Between);
+        stage.settles();
+        match round {
+            0 => after_first = stage.resident_bytes(),
+            _ => stage.keeps_within(after_first),
+        }
+    }
+    let row = Row {
+        fault: fault.to_owned(),
+        of: of.to_string(),
+        took: times[1],
+        memory: [before, after_first, stage.resident_bytes()],
+        limits: stage.limits(),
+        outcome: stage.crew.finish(),
+    };
+    row.print();
+}
+
+impl Stage {
+    /// How often this limit has been met so far.
+    pub(crate) fn hits(&mut self, limit: &str) -> u64 {
+        self.admin
+            .metric(&format!("ringcast_limit_hits_total{{limit=\"{limit}\"}}"))
+    }
+
+    /// How many connections have ended for this reason so far.
+    pub(crate) fn closes(&mut self, reason: &str) -> u64 {
+        self.admin
+            .metric(&format!("ringcast_closes_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// Waits until there are so many connections beside the healthy ones.
+    #[track_caller]
+    pub(crate) fn holds(&mut self, others: usize) {
+        let expected = (healthy::COUNT + others) as u64;
+        eventually("the others are here", || {
+            self.admin.metric("ringcast_connections") == expected
+        });
+    }
+
+    /// Waits until all that is left is the healthy clients' own.
+    #[track_caller]
+    fn settles(&mut self) {
+        let healthy = healthy::COUNT as u64;
+        eventually("everything is released", || {
+            self.admin.metric("ringcast_connections") == healthy
+                && self.admin.metric("ringcast_subscriptions") == healthy
+                && self.admin.metric("ringcast_outbox_bytes") == 0
+        });
+        self.crew.works(Window::Between, 20);
+    }
+
+    /// Waits until there is no more in memory than a tenth above `bytes`: pages go back with some delay.
+    #[track_caller]
+    fn keeps_within(&self, bytes: u64) {
+        let limit = bytes + bytes / 10;
+        let deadline = now() + PATIENCE;
+        loop {
+            let resident = self.resident_bytes();
+            if resident <= limit {
+                return;
+            }
+            assert!(now() < deadline, "{resident} bytes, after {bytes} the first time");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The limits that have been met, and how often.
+    fn limits(&mut self) -> BTreeMap<String, u64> {
+        let (_, text) = self.admin.get("/metrics");
+        let mut limits = BTreeMap::new();
+        for line in text
+            .lines()
+            .filter(|line| line.starts_with("ringcast_limit_hits_total"))
+        {
+            let label = line.split("limit=\"").nth(1).unwrap().split('"').next().unwrap();
+            let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            *limits.entry(label.to_owned()).or_default() += count;
+        }
+        limits.retain(|_, count| *count > 0);
+        limits
+    }
+}
+
+/// A line of the table.
+struct Row {
+    fault: String,
+    of: String,
+    took: Duration,
+    /// Before, after the first time, after the second.
+    memory: [u64; 3],
+    limits: BTreeMap<String, u64>,
+    outcome: Outcome,
+}
+
+impl Row {
+    #[expect(clippy::print_stdout, reason = "the figures are for readers as well")]
+    fn print(&self) {
+        let Outcome {
+            answered,
+            received,
+            calls,
+            deliveries,
+        } = &self.outcome;
+        let both = |all: &[[Histogram<u64>; 3]]| {
+            let [without, beside] = [Window::Without, Window::Beside].map(|window| quantiles(all, window));
+            format!("{without} | {beside}")
+        };
+        let memory = self
+            .memory
+            .map(|bytes| format!("{:.1}", bytes as f64 / 1e6))
+            .join(" → ");
+        let limits: Vec<String> = self
+            .limits
+            .iter()
+            .map(|(limit, count)| format!("{limit} {count}"))
+            .collect();
+        println!(
+            "| {} | {} | {:.1} s | {answered} + {received} | 0 | {} | {} | {memory} | {} |",
+            self.fault,
+            self.of,
+            self.took.as_secs_f64(),
+            both(calls),
+            both(deliveries),
+            limits.join(", ")
+        );
+    }
+}
+
+/// The median and the 99th percentile over all clients, in milliseconds.
+fn quantiles(all: &[[Histogram<u64>; 3]], window: Window) -> String {
+    let mut sum = healthy::histograms().into_iter().next().unwrap();
+    for histograms in all {
+        sum.add(&histograms[window as usize]).unwrap();
+    }
+    let ms = |quantile| sum.value_at_quantile(quantile) as f64 / 1000.0;
+    format!("{:.2} / {:.1}", ms(0.5), ms(0.99))
+}
+
+/// Connects from this address, and sends what it has to say at once.
+pub(crate) fn connect(from: [u8; 4], to: SocketAddr, start: &[u8]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    if from != LOCALHOST {
+        socket
+            .bind(&SocketAddr::new(IpAddr::V4(Ipv4Addr::from(from)), 0).into())
+            .unwrap();
+    }
+    socket.connect(&to.into()).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(start).unwrap();
+    stream
+}
+
+pub(crate) const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
+
+/// What brings a connection as far as a session, without waiting for answers.
+pub(crate) fn introduction() -> Vec<u8> {
+    let handshake = br##"{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
+    [UPGRADE.as_bytes(), &frame(TEXT, handshake)].concat()
+}
+
+/// Goes on as slowly as it can with each of them, a byte at a time, until the server has ended them all. What the server
+/// sends is read and not answered.
+pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
+    for stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let deadline = now() + PATIENCE;
+    while !streams.is_empty() {
+        assert!(now() < deadline, "{} are never ended", streams.len());
+        streams.retain_mut(|stream| {
+            // It may have been ended in the meantime.
+            let written = stream.write(&[next]);
+            !has_ended(stream) && written.is_ok()
+        });
+        thread::sleep(DRIP_EVERY);
+    }
+}
+
+const DRIP_EVERY: Duration = Duration::from_millis(50);
+
+/// Whether the server has ended its direction of one that does not block; what it has sent is read.
+pub(crate) fn has_ended(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Waits for a moment: the fault is that something lasts so long.
+pub(crate) fn last(until: Instant) {
+    thread::sleep(until.saturating_duration_since(now()));
+}
+
+/// Random numbers, the same in every run: xorshift64*.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}

@@ -1,0 +1,4 @@
+//! Of the configuration, only what bounds subscriptions.
+
+#[path = "../../src/config/limits.rs"]
+pub mod limits;
