@@ -195,7 +195,8 @@ fn number(bytes: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn event(received: &Received<'_>) -> Event {
+/// What it is.
+pub fn event(received: &Received<'_>) -> Event {
     match received {
         Received::Text(text) => Event::Text((*text).to_owned()),
         Received::Binary(bytes) => Event::Binary(bytes.to_vec()),
