@@ -27,7 +27,7 @@ pub fn frame(data: &[u8]) {
         }
         let Ok(Some(header)) = whole else { continue };
         assert!(header.header_len <= data.len().min(HEADER_BYTES_MAX));
-        assert_eq!(header.opcode.is_control() && header.payload_len > 125, false);
+        assert!(!header.opcode.is_control() || header.payload_len <= 125);
         let payload = &data[header.header_len..];
         let mut masked = payload.to_vec();
         frame::unmask(&mut masked, header.mask);

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod frames;
 pub mod http;
 pub mod json_model;
+pub mod probe;
 pub mod proxy;
 pub mod rules;
 pub mod text_files;
