@@ -20,18 +20,15 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_lc_rs::hmac::HMAC_SHA256;
-use ringcast::app::{
-    Answer, AnswerError, App, AppError, Call, CallId, Name, Peer, Publication, RawJson, Refusal,
-};
 
-use ringcast::auth::{Claims, Revocation, Revoked};
+use ringcast::auth::{Revocation, Revoked};
 use ringcast::client::proxy_header;
 use ringcast::clock::{Now, Uptime};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::config::secret::Secret;
 use ringcast::config::{Config, Protocol};
 use ringcast::decision::{
-    CloseCode, CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
+    CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use ringcast::doors::Doors;
 use ringcast::http::request;
@@ -41,6 +38,7 @@ use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step, 
 use serde_json::value::RawValue;
 
 use super::json_model::{self, Value};
+use super::probe::{APP_CHANNEL, Probe};
 use super::tokens;
 
 /// Most channels of the connection.
@@ -127,7 +125,7 @@ fn client_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&length.to_be_bytes());
         }
     }
-    let mask = [1, length as u8, 3, first];
+    let mask = [1, length.to_le_bytes()[0], 3, first];
     out.extend_from_slice(&mask);
     let start = out.len();
     out.extend_from_slice(payload);
@@ -562,150 +560,5 @@ fn check_publication(channel: &[u8], text: &str) {
         );
         let name = value.member("data").and_then(|data| data.member("channel"));
         assert_eq!(name, Some(&Value::Text(json_model::units_of_wtf8(channel))));
-    }
-}
-
-/// Where the application publishes.
-const APP_CHANNEL: &str = "of the application";
-
-/// An application that does everything an application may, by the names it is asked.
-struct Probe {
-    gives_tokens: bool,
-    is_connected: bool,
-}
-
-impl Probe {
-    fn act(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
-        let data: Option<Box<RawValue>> = call.data.and_then(|data| data.parse(peer).ok());
-        let is_token = matches!(call.event.as_str(), Some("token" | "confirm"));
-        if is_token && !self.gives_tokens {
-            return peer.block();
-        }
-        match call.event.as_str() {
-            Some("echo") => peer.reply(&data),
-            Some("empty") => peer.reply_empty(),
-            Some("refuse") => {
-                let error = AppError::new(call.data.map_or("no", RawJson::as_str));
-                peer.refuse(&error.named("Refused").with("data", 1))
-            }
-            Some("block") => peer.block(),
-            Some("several") => {
-                peer.batch();
-                peer.transmit("one", &data);
-                peer.transmit_empty("two");
-                peer.reply_empty()
-            }
-            Some("ask") => {
-                let asked = peer.invoke("ask", &data).is_ok();
-                peer.reply(&asked)
-            }
-            Some("publish") => {
-                peer.publish(APP_CHANNEL, &data);
-                peer.reply_empty()
-            }
-            Some("token") => {
-                peer.set_auth_token(&data, Some(20));
-                peer.reply_empty()
-            }
-            Some("confirm") => {
-                let asked = peer.set_auth_token_confirmed(&data, None).is_ok();
-                peer.reply(&asked)
-            }
-            Some("forget") => {
-                peer.deauthenticate();
-                let _ = peer.deauthenticate_confirmed();
-                peer.reply_empty()
-            }
-            Some("kick") => {
-                peer.kick_out(call.data.map(RawJson::as_str), Some("out"));
-                peer.kick_out(None, None);
-                peer.reply_empty()
-            }
-            Some("bye") => {
-                peer.disconnect(
-                    CloseCode::new(4321).expect("a code"),
-                    call.data.map_or("", RawJson::as_str),
-                );
-                peer.reply_empty()
-            }
-            Some("later") => peer.defer().0,
-            _ => Answer::silent(),
-        }
-    }
-}
-
-impl App for Probe {
-    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
-        match peer
-            .claims()
-            .is_some_and(|claims| claims.json().contains("\"unwanted\""))
-        {
-            true => Err(Refusal::silent()),
-            false => Ok(()),
-        }
-    }
-
-    fn authenticate(&mut self, claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
-        match claims.json().contains("\"bad\"") {
-            true => Err(AppError::new("bad").bad_token().into()),
-            false => Ok(()),
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        channel: Name<'_>,
-        _: Option<RawJson<'_>>,
-        _: &mut Peer<'_>,
-    ) -> Result<(), Refusal> {
-        match channel.as_str() {
-            Some("no") => Err(AppError::new("no").into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn publish(
-        &mut self,
-        channel: Name<'_>,
-        data: Option<RawJson<'_>>,
-        peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
-        match channel.as_str() {
-            Some("no") => Err(Refusal::silent()),
-            Some("open/other") => Ok(peer.rewrite(&data.map(RawJson::as_str))),
-            _ => Ok(Publication::as_sent()),
-        }
-    }
-
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
-        assert!(self.is_connected, "only who is connected calls");
-        self.act(call, peer)
-    }
-
-    fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
-        assert!(self.is_connected, "only who is connected transmits");
-        let _ = self.act(call, peer);
-    }
-
-    fn answered(
-        &mut self,
-        _: CallId,
-        answer: Result<Option<RawJson<'_>>, AnswerError<'_>>,
-        peer: &mut Peer<'_>,
-    ) {
-        if let Ok(Some(data)) = answer {
-            peer.transmit("answered", data.as_str());
-        }
-    }
-
-    fn connected(&mut self, _: &mut Peer<'_>) {
-        assert!(!std::mem::replace(&mut self.is_connected, true), "connected once");
-    }
-
-    fn disconnected(&mut self, _: SessionId, _: CloseReason) {
-        assert!(
-            std::mem::replace(&mut self.is_connected, false),
-            "disconnected once"
-        );
     }
 }

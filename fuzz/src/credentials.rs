@@ -12,7 +12,9 @@ pub fn credentials(data: &[u8]) {
     let fields = CredentialFields::default();
     if let Ok(found) = fields.in_form(text) {
         let form = format!("user={}&pw={}", escaped(&found.user), escaped(&found.password));
-        let again = fields.in_form(&form).ok().expect("what was escaped can be read");
+        let Ok(again) = fields.in_form(&form) else {
+            panic!("what was escaped can be read");
+        };
         assert_eq!((again.user, again.password), (found.user, found.password));
     }
     if let Ok(found) = fields.in_json(text) {

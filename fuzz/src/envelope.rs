@@ -123,7 +123,7 @@ pub fn packet(data: &[u8]) {
     };
     let data = data.map(|data| rewritten(data.json));
     let data = data.as_deref().map(str::as_bytes);
-    let expected = data.map(|json| parsed(json));
+    let expected = data.map(parsed);
     if let Packet::Event(event) = packet {
         let (mut name, mut out) = (Vec::new(), Vec::new());
         event.name.write_decoded(&mut name);

@@ -27,7 +27,7 @@ pub fn frame(data: &[u8]) {
         }
         let Ok(Some(header)) = whole else { continue };
         assert!(header.header_len <= data.len().min(HEADER_BYTES_MAX));
-        assert_eq!(header.opcode.is_control() && header.payload_len > 125, false);
+        assert!(!header.opcode.is_control() || header.payload_len <= 125);
         let payload = &data[header.header_len..];
         let mut masked = payload.to_vec();
         frame::unmask(&mut masked, header.mask);
@@ -195,7 +195,8 @@ fn number(bytes: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn event(received: &Received<'_>) -> Event {
+/// What it is.
+pub fn event(received: &Received<'_>) -> Event {
     match received {
         Received::Text(text) => Event::Text((*text).to_owned()),
         Received::Binary(bytes) => Event::Binary(bytes.to_vec()),

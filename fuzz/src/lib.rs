@@ -7,10 +7,12 @@
 
 pub mod connection;
 pub mod credentials;
+pub mod deflate;
 pub mod envelope;
 pub mod frames;
 pub mod http;
 pub mod json_model;
+pub mod probe;
 pub mod proxy;
 pub mod rules;
 pub mod text_files;
@@ -20,11 +22,12 @@ pub mod tokens;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their binaries and of their folders in `corpus`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("configuration", text_files::configuration),
     ("connection", connection::connection),
     ("cookie", http::cookie),
     ("credentials", credentials::credentials),
+    ("deflate", deflate::deflate),
     ("envelope", envelope::envelope),
     ("forwarded", proxy::forwarded),
     ("frame", frames::frame),

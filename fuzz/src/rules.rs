@@ -137,7 +137,7 @@ fn matches(pattern: &str, name: &[u8], separator: u8, claims: Option<&Value>) ->
             ("*", _) => !segment.is_empty(),
             (_, Some(claim)) => claims
                 .and_then(|claims| claims.member(claim))
-                .is_some_and(|value| is_filled_by(value, segment, separator)),
+                .is_some_and(|value| is_filled_by(value, segment)),
             (literal, None) => literal.as_bytes() == segment,
         };
         if !is_met {
@@ -147,11 +147,11 @@ fn matches(pattern: &str, name: &[u8], separator: u8, claims: Option<&Value>) ->
     segments.next().is_none()
 }
 
-fn is_filled_by(value: &Value, segment: &[u8], separator: u8) -> bool {
+fn is_filled_by(value: &Value, segment: &[u8]) -> bool {
     match value {
         Value::Array(elements) => elements
             .iter()
-            .any(|element| !matches!(element, Value::Array(_)) && is_filled_by(element, segment, separator)),
+            .any(|element| !matches!(element, Value::Array(_)) && is_filled_by(element, segment)),
         Value::Text(units) => {
             String::from_utf16(units).is_ok_and(|text| !text.is_empty() && text.as_bytes() == segment)
         }

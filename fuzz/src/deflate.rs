@@ -1,0 +1,105 @@
+//! Compression: offers of it, streams, and the frames that carry them.
+
+use ringcast::decision::CloseReason;
+use ringcast::websocket::deflate::{Compression, Deflater, Inflater, agree};
+use ringcast::websocket::{OpCode, Received, Receiver, Step, frame};
+
+use super::frames::{self, Event, LIMITS, Outcome};
+
+/// No stream makes more than it may; what is compressed comes back; frames mean the same wherever they are cut; and the
+/// answer to an offer is a line.
+pub fn deflate(data: &[u8]) {
+    let mut inflater = Inflater::default();
+    let first = inflater
+        .inflate(data, LIMITS.message_bytes_max)
+        .map(<[u8]>::to_vec);
+    match &first {
+        Ok(made) => assert!(made.len() <= LIMITS.message_bytes_max),
+        Err(reason) => assert!(matches!(
+            reason,
+            CloseReason::BadCompression | CloseReason::InflatedTooBig
+        )),
+    }
+    // What came before has left nothing behind, whatever it was.
+    assert_eq!(
+        inflater
+            .inflate(data, LIMITS.message_bytes_max)
+            .map(<[u8]>::to_vec),
+        first
+    );
+    if let Ok(made) = &first
+        && !made.is_empty()
+    {
+        let less = inflater.inflate(data, made.len() - 1).map(<[u8]>::to_vec);
+        assert_eq!(less, Err(CloseReason::InflatedTooBig));
+    }
+
+    for compression in [Compression::Large, Compression::Small] {
+        let mut frame = Vec::new();
+        Deflater::new(0).write(&mut frame, compression, OpCode::Binary, data);
+        assert_eq!(frame::next_frame_len(&frame), Some(frame.len()));
+        let header = match frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        let payload = &frame[header..];
+        if frame[0] & 0x40 == 0 {
+            assert_eq!(payload, data);
+        } else {
+            assert!(payload.len() < data.len());
+            assert_eq!(inflater.inflate(payload, data.len()), Ok(data));
+        }
+    }
+
+    let whole = received(&[data]);
+    for size in [1, 7] {
+        assert_eq!(
+            received(&data.chunks(size).collect::<Vec<_>>()),
+            whole,
+            "in pieces of {size}"
+        );
+    }
+    // Without a frame that is compressed it is as without compression.
+    if frames::ours(&[data]).1 != Some(CloseReason::ProtocolError) {
+        assert_eq!(whole, frames::ours(&[data]));
+    }
+
+    if let Ok(Some(agreement)) = agree(data.split(|&byte| byte == b'\n')) {
+        let mut line = Vec::new();
+        agreement.write(&mut line);
+        assert!(line.starts_with(b"Sec-WebSocket-Extensions: permessage-deflate"));
+        let ends = line.iter().filter(|byte| byte.is_ascii_control()).count();
+        assert!(ends == 2 && line.ends_with(b"\r\n"));
+    }
+}
+
+/// The messages of a connection that may compress.
+fn received(pieces: &[&[u8]]) -> Outcome {
+    let (mut receiver, mut inflater) = (Receiver::new(), Inflater::default());
+    let (mut input, mut events) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let consumed = match receiver.receive_compressed(&mut input, &LIMITS, &mut inflater) {
+                Ok(Step::Message { received, consumed }) => {
+                    events.push(frames::event(&received));
+                    if let Some(Event::Text(text)) = events.last() {
+                        assert!(text.len() <= LIMITS.message_bytes_max);
+                    }
+                    if matches!(received, Received::Close(_)) {
+                        return (events, None);
+                    }
+                    consumed
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    input.drain(..consumed);
+                    break;
+                }
+                Err(reason) => return (events, Some(reason)),
+            };
+            input.drain(..consumed);
+        }
+    }
+    (events, None)
+}
