@@ -53,10 +53,18 @@ pub(super) struct Listeners {
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: Source,
     port: Port,
     /// Whether it may have more to give.
     is_ready: bool,
+}
+
+/// Where the sockets of a listener come from.
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    #[cfg(test)]
+    Simulated(super::simulation::Door),
 }
 
 /// Whether the listeners may have more to give.
@@ -319,6 +327,16 @@ impl Port {
     }
 }
 
+impl Source {
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Source::Tcp(listener) => listener.accept(),
+            #[cfg(test)]
+            Source::Simulated(door) => door.accept(),
+        }
+    }
+}
+
 impl Ports {
     /// What is spoken on a port.
     pub(super) fn speak(&self, port: Port) -> OnListen {
@@ -338,13 +356,25 @@ impl Listeners {
                 let mut socket = listener::listen(address, backlog)?;
                 registry.register(&mut socket, port.token(), Interest::READABLE)?;
                 Ok(Listener {
-                    socket,
+                    socket: Source::Tcp(socket),
                     port,
                     is_ready: false,
                 })
             })
         });
         let open = open.collect::<io::Result<_>>()?;
+        Ok(Listeners { open, next: 0 })
+    }
+
+    /// Listens to a simulation, and to nobody else.
+    #[cfg(test)]
+    pub(super) fn simulated(mut door: super::simulation::Door, registry: &Registry) -> io::Result<Listeners> {
+        registry.register(&mut door, LISTENER, Interest::READABLE)?;
+        let open = vec![Listener {
+            socket: Source::Simulated(door),
+            port: Port::Main,
+            is_ready: false,
+        }];
         Ok(Listeners { open, next: 0 })
     }
 
