@@ -3,6 +3,9 @@
 //! Protocol code takes [`Now`] as an argument and never asks the system. Deadlines are [`Uptime`]: milliseconds
 //! since the process began, 8 bytes, unmoved by changes of the wall clock. `unix_ms` is wall time, for tokens only.
 
+#[cfg(test)]
+pub(crate) mod simulated;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks.
@@ -53,6 +56,9 @@ impl std::ops::Add<Duration> for Uptime {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     begin: Instant,
+    /// The time of a simulation, in the place of the system's.
+    #[cfg(test)]
+    simulated: Option<&'static simulated::Time>,
 }
 
 impl Clock {
@@ -61,12 +67,18 @@ impl Clock {
     pub fn begin() -> Clock {
         Clock {
             begin: Instant::now(),
+            #[cfg(test)]
+            simulated: None,
         }
     }
 
     /// Reads both clocks.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     pub fn now(&self) -> Now {
+        #[cfg(test)]
+        if let Some(time) = self.simulated {
+            return time.now();
+        }
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
@@ -79,6 +91,10 @@ impl Clock {
     /// Nanoseconds since the clock began, for measuring how long something took.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     pub fn elapsed_ns(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(time) = self.simulated {
+            return time.elapsed_ns();
+        }
         u64::try_from(Instant::now().duration_since(self.begin).as_nanos()).unwrap_or(u64::MAX)
     }
 

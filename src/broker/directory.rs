@@ -56,6 +56,13 @@ impl Directory {
         CoreSet::from_words(low, high)
     }
 
+    /// How many buckets some core has an interest in, counted for each core.
+    #[cfg(test)]
+    pub(crate) fn interests(&self) -> u32 {
+        let masks = self.masks.iter();
+        masks.map(|mask| mask.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
     fn word(&self, bucket: usize, core: usize) -> &AtomicU64 {
         &self.masks[bucket * self.words + core / 64]
     }
@@ -99,6 +106,12 @@ impl Interest {
                 .word(bucket, self.core)
                 .fetch_and(!self.bit(), Ordering::Relaxed);
         }
+    }
+
+    /// What all cores have in common.
+    #[cfg(test)]
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     fn bit(&self) -> u64 {

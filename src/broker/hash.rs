@@ -49,6 +49,15 @@ impl ChannelHasher {
         }
     }
 
+    /// A hasher with this key, for runs that can be repeated.
+    #[cfg(test)]
+    pub(crate) fn with_key(key: u64) -> ChannelHasher {
+        ChannelHasher {
+            seed: key,
+            shared: SharedSeed::from_u64(key),
+        }
+    }
+
     /// The hash of a name.
     pub fn hash(&self, channel: &[u8]) -> ChannelHash {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);

@@ -240,6 +240,12 @@ impl Ring {
         self.outstanding.len()
     }
 
+    /// Bytes of own publications that have not been taken back.
+    #[cfg(test)]
+    pub(crate) fn lent_bytes(&self) -> usize {
+        self.pool.lent_bytes()
+    }
+
     /// Announces that this core is about to sleep. `false` says that it must not: there is something to read, or soon
     /// will be. After `true`, it sleeps until woken, then says [`Ring::awake`].
     #[must_use]
@@ -316,10 +322,13 @@ impl Ring {
     fn rouse_laggards(&self) -> CoreSet {
         let own = self.outstanding.front().map_or(0, |oldest| oldest.sequence);
         let behind = own.max(self.passed + self.shared.slot_count() / 4);
+        // One that has read all there is keeps nothing. Two that wait for room would wake each other without end.
+        let end = self.claimed().0;
         let mut laggards = CoreSet::EMPTY;
         for (core, lines) in self.shared.cores.iter().enumerate() {
             // Relaxed: a wake-up too many or one retry too late does no harm.
-            if core != self.core && lines.cursor.0.load(Ordering::Relaxed) <= behind {
+            let cursor = lines.cursor.0.load(Ordering::Relaxed);
+            if core != self.core && cursor <= behind && cursor < end {
                 laggards.insert(core);
             }
         }

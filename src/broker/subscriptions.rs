@@ -168,6 +168,12 @@ impl Subscriptions {
             .map(|entry| &*self.channel(entry.channel).name)
     }
 
+    /// How many buckets of the directory some core has an interest in.
+    #[cfg(test)]
+    pub(crate) fn interests_of_all_cores(&self) -> u32 {
+        self.interest.directory().interests()
+    }
+
     /// How many subscriptions there are.
     pub fn len(&self) -> u64 {
         self.len

@@ -54,10 +54,18 @@ pub(super) struct Listeners {
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: Source,
     port: Port,
     /// Whether it may have more to give.
     is_ready: bool,
+}
+
+/// Where the sockets of a listener come from.
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    #[cfg(test)]
+    Simulated(super::simulation::Door),
 }
 
 /// Whether the listeners may have more to give.
@@ -281,7 +289,7 @@ impl<A: App> Core<A> {
             return;
         }
         self.listeners.open.push(Listener {
-            socket,
+            socket: Source::Tcp(socket),
             port,
             is_ready: false,
         });
@@ -374,6 +382,16 @@ impl HandedOver {
     }
 }
 
+impl Source {
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Source::Tcp(listener) => listener.accept(),
+            #[cfg(test)]
+            Source::Simulated(door) => door.accept(),
+        }
+    }
+}
+
 const LISTENER_BIT: u8 = 1 << 7;
 
 impl Ports {
@@ -387,6 +405,18 @@ impl Ports {
 }
 
 impl Listeners {
+    /// Listens to a simulation, and to nobody else.
+    #[cfg(test)]
+    pub(super) fn simulated(mut door: super::simulation::Door, registry: &mio::Registry) -> io::Result<Listeners> {
+        registry.register(&mut door, LISTENER, Interest::READABLE)?;
+        let open = vec![Listener {
+            socket: Source::Simulated(door),
+            port: Port::Main,
+            is_ready: false,
+        }];
+        Ok(Listeners { open, next: 0 })
+    }
+
     /// Stops listening.
     pub(super) fn close(&mut self) {
         self.open.clear();

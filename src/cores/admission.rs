@@ -89,6 +89,12 @@ impl Admission {
         }
     }
 
+    /// How many networks are remembered.
+    #[cfg(test)]
+    pub(super) fn networks(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     /// The network that counts as one address, and its table; `None` if nothing is counted.
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     fn place(&self, client: &ClientAddress) -> Option<(u128, &Shard)> {
@@ -129,10 +135,6 @@ mod tests {
         ClientAddress::new(ip.parse().unwrap(), 1)
     }
 
-    fn entries(admission: &Admission) -> usize {
-        admission.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
     #[test]
     fn one_address_has_so_many_and_another_as_many() {
         let admission = Admission::new(2);
@@ -171,9 +173,9 @@ mod tests {
             assert_eq!(admission.enter(one), Entry::Counted);
             assert_eq!(admission.enter(one), Entry::Refused);
         }
-        assert_eq!(entries(&admission), all.len());
+        assert_eq!(admission.networks(), all.len());
         all.iter().for_each(|one| admission.leave(one));
-        assert_eq!(entries(&admission), 0);
+        assert_eq!(admission.networks(), 0);
     }
 
     #[test]

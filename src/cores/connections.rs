@@ -93,6 +93,12 @@ impl Connections {
         }
     }
 
+    /// What happens to those that do not keep up.
+    #[cfg(test)]
+    pub(super) fn slow_consumer(&self) -> SlowConsumer {
+        self.slow_consumer
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.slab.len()
@@ -288,8 +294,9 @@ impl Connections {
 
     /// How many more subscribers a publication may be queued for before something is flushed.
     pub(super) fn room(&self, frame_bytes: usize) -> usize {
-        let bytes = UNFLUSHED_BYTES_MAX.saturating_sub(self.unflushed_bytes);
-        let buffers = POOLED_BUFFERS_MAX.saturating_sub(self.bulk.len());
+        let (bytes_max, buffers_max) = room_max();
+        let bytes = bytes_max.saturating_sub(self.unflushed_bytes);
+        let buffers = buffers_max.saturating_sub(self.bulk.len());
         buffers.min(bytes.div_ceil(frame_bytes.max(1)))
     }
 
@@ -628,6 +635,15 @@ impl Connections {
     }
 }
 
+/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or what a simulation has in their place.
+fn room_max() -> (usize, usize) {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return (scale.unflushed_bytes_max, scale.buffers_max);
+    }
+    (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
+}
+
 fn conflated_bytes(outbox: &Outbox) -> usize {
     outbox.conflated().map_or(0, Conflated::bytes)
 }
@@ -639,6 +655,9 @@ const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PROMPT_KEPT: usize = 1024;
 /// A look at the clock costs as much as 1 % of one flush.
 const FLUSHES_BETWEEN_LOOKS: u64 = 8;
+
+#[cfg(test)]
+mod invariants;
 
 #[cfg(test)]
 mod tests {

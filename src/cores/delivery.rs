@@ -82,7 +82,7 @@ impl<A: App> Core<A> {
         self.metrics
             .deliveries_paused
             .add(u64::from(self.progress.under_way));
-        self.progress.copies_left = COPIES_PER_TURN_MAX;
+        self.progress.copies_left = copies_per_turn_max();
     }
 
     /// Delivers what is published, as far as this turn may; the rest keeps the core from sleeping.
@@ -197,6 +197,15 @@ impl Progress {
             Some(_) | None => self.delivered.push_back(delivered),
         }
     }
+}
+
+/// [`COPIES_PER_TURN_MAX`], or what a simulation has in its place.
+fn copies_per_turn_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return scale.copies_per_turn_max;
+    }
+    COPIES_PER_TURN_MAX
 }
 
 /// Copies of publications that one turn makes, at 20 to 100 ns each: well over what merges into one flush of some

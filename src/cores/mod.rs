@@ -42,6 +42,8 @@ pub(crate) mod report;
 mod revoking;
 mod rules;
 mod secure;
+#[cfg(test)]
+mod simulation;
 mod turn;
 mod turned_away;
 mod wheel;

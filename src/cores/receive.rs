@@ -36,7 +36,7 @@ impl<A: App> Core<A> {
     /// that it is empty, since the peer's FIN may follow and no event will tell.
     pub(super) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let mut budget = READ_BYTES_PER_TURN_MAX;
+        let (mut budget, frames_max) = per_turn_max();
         // Who sends more has this taken in before anybody knows whether it is one large message or a flood of small ones.
         let mut room = FIRST_READ_BYTES_MAX;
         let frames_before = self.frames_received;
@@ -87,7 +87,7 @@ impl<A: App> Core<A> {
                     if drained {
                         break;
                     }
-                    if budget == 0 || self.frames_received - frames_before >= FRAMES_PER_TURN_MAX {
+                    if budget == 0 || self.frames_received - frames_before >= frames_max {
                         self.read_next_turn(id);
                         break;
                     }
@@ -700,6 +700,15 @@ fn copy<'r>(payload: &[u8], room: &'r mut [u8; CONTROL_PAYLOAD_BYTES_MAX]) -> &'
     let copied = &mut room[..payload.len()];
     copied.copy_from_slice(payload);
     copied
+}
+
+/// [`READ_BYTES_PER_TURN_MAX`] and [`FRAMES_PER_TURN_MAX`], or what a simulation has in their place.
+fn per_turn_max() -> (usize, u64) {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return (scale.read_bytes_per_turn_max, scale.frames_per_turn_max);
+    }
+    (READ_BYTES_PER_TURN_MAX, FRAMES_PER_TURN_MAX)
 }
 
 /// What comes after the messages that were taken together.

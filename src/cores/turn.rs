@@ -27,31 +27,47 @@ impl<A: App> Core<A> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
             let timeout = self.timeout();
-            let before = self.now.uptime;
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                Err(_) => events.clear(),
-                Ok(()) => {}
-            }
-            self.broker.ring.awake();
-            self.now = self.clock.now();
-            // Neither a long turn nor a thread that the system did not run is silence of the clients.
-            let slept = timeout.unwrap_or(Duration::MAX);
-            if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
-                self.present_since = self.now.uptime;
-            }
-            self.turn_began_ns = self.clock.elapsed_ns();
-            self.turn(&events);
-            self.metrics.turns.add(1);
-            self.metrics
-                .turn_seconds
-                .record_ns(self.clock.elapsed_ns() - self.turn_began_ns);
+            self.wait(&mut events, timeout)?;
+            self.take_turn(&events, timeout);
         }
+        Ok(self.end())
+    }
+
+    /// Lets go of everything but what has to be dropped elsewhere.
+    pub(super) fn end(self) -> Shared {
         self.mailbox.set_status(CoreStatus::Stopped);
-        Ok(Shared {
+        Shared {
             _poll: self.poll,
             _hand_over: self.hand_over,
-        })
+        }
+    }
+
+    /// Waits for events, so long at most.
+    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Err(_) => events.clear(),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// One turn after a wait that was to take so long at most, at the time it is then.
+    pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) {
+        self.broker.ring.awake();
+        let before = self.now.uptime;
+        self.now = self.clock.now();
+        // Neither a long turn nor a thread that the system did not run is silence of the clients.
+        let slept = timeout.unwrap_or(Duration::MAX);
+        if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
+            self.present_since = self.now.uptime;
+        }
+        self.turn_began_ns = self.clock.elapsed_ns();
+        self.turn(events);
+        self.metrics.turns.add(1);
+        self.metrics
+            .turn_seconds
+            .record_ns(self.clock.elapsed_ns() - self.turn_began_ns);
     }
 
     fn turn(&mut self, events: &Events) {
@@ -414,7 +430,7 @@ impl<A: App> Core<A> {
 
     /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
     /// to the other cores, and looks at the ring a last time after that.
-    fn timeout(&mut self) -> Option<Duration> {
+    pub(super) fn timeout(&mut self) -> Option<Duration> {
         let work_is_left = !self.unfinished.is_empty()
             || !self.comers_and_goers.is_empty()
             || self.wheel.has_due()

@@ -137,6 +137,12 @@ impl Wheel {
         Some(place.number())
     }
 
+    /// How many connections it knows.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
     /// Whether visits are due and not taken yet.
     pub(super) fn has_due(&self) -> bool {
         !self.is_empty(DUE)

@@ -232,6 +232,23 @@ fn a_full_ring_wakes_who_keeps_it_full() {
 }
 
 #[test]
+fn who_has_read_everything_is_not_woken_by_a_full_ring() {
+    // Core 2 does not come to read. Of those that sleep, only who lags can make room: were the others woken as well, two
+    // that wait for room would wake each other until there is some.
+    let mut fixture = Fixture::new(4, 2, ROOMY);
+    fixture.put(0, 0);
+    fixture.put(1, 1);
+    assert_eq!((fixture.drain(0).len(), fixture.drain(1).len()), (2, 2));
+    for core in [0, 1] {
+        assert!(fixture.rings[core].prepare_sleep());
+    }
+    let full = fixture.publish(3, 2).unwrap_err();
+    assert!(full.wake.is_empty(), "{full:?}");
+    let full = fixture.publish(0, 2).unwrap_err();
+    assert!(full.wake.is_empty(), "{full:?}");
+}
+
+#[test]
 fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
     let mut fixture = Fixture::new(3, 2, ROOMY);
     fixture.put(0, 1);

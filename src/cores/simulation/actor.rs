@@ -1,0 +1,144 @@
+//! The application of a simulation: procedures that do what applications do, and a record of whom it was told of.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::app::{
+    Answer, AnswerError, App, Call, CallId, Deferred, Name, Peer, Publication, RawJson, Refusal, SessionId,
+};
+use crate::clock::Uptime;
+use crate::decision::{CloseCode, CloseReason};
+
+/// What all cores' applications have been told, and what they owe.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The turn that is being taken.
+    pub(super) turn: Turn,
+    /// Sessions, by their ids.
+    pub(super) sessions: BTreeMap<String, Session>,
+    pub(super) owed: Vec<Deferred>,
+    /// Calls of the server's that wait for their answers.
+    pub(super) calls_open: usize,
+    /// Something that must not be.
+    pub(super) wrong: Option<String>,
+}
+
+/// When a core turns, and what had been delivered there before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn {
+    /// The first place in the ring that had not been delivered when the turn began.
+    pub(super) undelivered: u64,
+    pub(super) now: Uptime,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) end: Option<End>,
+}
+
+/// How a session has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) reason: CloseReason,
+    pub(super) turn: Turn,
+}
+
+#[derive(Debug)]
+pub(super) struct Actor(pub(super) Rc<RefCell<Told>>);
+
+/// The code of those whom the application sends away.
+pub(super) const SENT_AWAY: u16 = 4500;
+
+impl App for Actor {
+    fn subscribe(
+        &mut self,
+        channel: Name<'_>,
+        _data: Option<RawJson<'_>>,
+        _peer: &mut Peer<'_>,
+    ) -> Result<(), Refusal> {
+        if channel == *"forbidden" {
+            return Err(Refusal::silent());
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        channel: Name<'_>,
+        _data: Option<RawJson<'_>>,
+        _peer: &mut Peer<'_>,
+    ) -> Result<Publication, Refusal> {
+        if channel == *"forbidden" {
+            return Err(Refusal::silent());
+        }
+        Ok(Publication::as_sent())
+    }
+
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        let data = call.data.map_or("null", RawJson::as_str);
+        match call.event.as_str() {
+            Some("echo") => peer.reply(&call.data),
+            // So many bytes.
+            Some("much") => peer.reply(&"m".repeat(data.parse().unwrap_or(0))),
+            Some("later") => {
+                let (answer, deferred) = peer.defer();
+                self.0.borrow_mut().owed.push(deferred);
+                answer
+            }
+            Some("ask me") => {
+                if peer.invoke("question", &1).is_ok() {
+                    self.0.borrow_mut().calls_open += 1;
+                }
+                peer.reply_empty()
+            }
+            Some("kick me") => {
+                peer.kick_out(Some(data.trim_matches('"')), Some("because"));
+                peer.reply_empty()
+            }
+            Some("kick me out of all") => {
+                peer.kick_out(None, None);
+                peer.reply_empty()
+            }
+            Some("send me away") => {
+                peer.disconnect(CloseCode::new(SENT_AWAY).expect("one of 4000 to 4999"), "go");
+                peer.reply_empty()
+            }
+            _ => Answer::silent(),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        _call: CallId,
+        _answer: Result<Option<RawJson<'_>>, AnswerError<'_>>,
+        _peer: &mut Peer<'_>,
+    ) {
+        let told = &mut *self.0.borrow_mut();
+        match told.calls_open.checked_sub(1) {
+            Some(left) => told.calls_open = left,
+            None => told.wrong = Some("a call was answered twice".to_owned()),
+        }
+    }
+
+    fn connected(&mut self, peer: &mut Peer<'_>) {
+        let told = &mut *self.0.borrow_mut();
+        if told
+            .sessions
+            .insert(peer.id().to_string(), Session { end: None })
+            .is_some()
+        {
+            told.wrong = Some("a session was connected twice".to_owned());
+        }
+    }
+
+    fn disconnected(&mut self, id: SessionId, reason: CloseReason) {
+        let told = &mut *self.0.borrow_mut();
+        let turn = told.turn;
+        match told.sessions.get_mut(&id.to_string()) {
+            Some(session @ Session { end: None, .. }) => session.end = Some(End { reason, turn }),
+            Some(_) => told.wrong = Some(format!("a session ended twice, at last for {reason:?}")),
+            None => told.wrong = Some("a session ended that never was connected".to_owned()),
+        }
+    }
+}

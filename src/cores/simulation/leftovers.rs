@@ -1,0 +1,118 @@
+//! What must hold of a core between two turns, and what it may leave behind: nothing.
+
+use crate::config::limits::SlowConsumer;
+use crate::cores::Core;
+use crate::cores::connection::Phase;
+
+use super::actor::Actor;
+
+/// Nothing is on its way, and the core sleeps. `is_whole`: no core stands still, for which others would have to wait.
+///
+/// # Errors
+/// Something is not as it must be.
+pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> {
+    if let Some(broken) = core.connections.broken_invariant() {
+        return Err(broken);
+    }
+    let count = core.connections.len();
+    for (list, len) in [
+        ("unfinished", core.unfinished.len()),
+        ("comers_and_goers", core.comers_and_goers.len()),
+        ("stalled", core.stalled.len()),
+        ("held", core.held.len()),
+        ("wheel", core.wheel.len()),
+    ] {
+        if len > count && is_whole {
+            return Err(format!("{len} in `{list}`, and there are {count} connections"));
+        }
+    }
+    for id in core.connections.ids() {
+        let Some(connection) = core.connections.get(id) else {
+            return Err(format!("{id:?} is listed and not there"));
+        };
+        let index = id.index();
+        let subscriptions = core.broker.subscriptions.count_of(index);
+        let Phase::Open(open) = &connection.phase else {
+            if subscriptions > 0 || connection.stalled.is_some() || connection.meter.is_some() {
+                return Err(format!("what has ended still has something: {connection:?}"));
+            }
+            continue;
+        };
+        if subscriptions > core.limits.channels_per_connection_max as usize {
+            return Err(format!("{subscriptions} subscriptions of one connection"));
+        }
+        if subscriptions > 0 && !open.session.is_open() {
+            return Err("somebody is subscribed without a handshake".to_owned());
+        }
+    }
+    expect_gauges(core)
+}
+
+fn expect_gauges(core: &Core<Actor>) -> Result<(), String> {
+    let metrics = &core.metrics;
+    for (name, gauge, real) in [
+        ("connections", &metrics.connections, core.connections.len() as u64),
+        ("sessions", &metrics.sessions, core.sessions_open),
+        (
+            "subscriptions",
+            &metrics.subscriptions,
+            core.broker.subscriptions.len(),
+        ),
+    ] {
+        if gauge.value() != real {
+            return Err(format!("{name} says {}, there are {real}", gauge.value()));
+        }
+    }
+    Ok(())
+}
+
+/// The core has ended.
+///
+/// # Errors
+/// It has left something behind.
+pub(super) fn after_end(core: &mut Core<Actor>) -> Result<(), String> {
+    if let Some(broken) = core.connections.broken_invariant() {
+        return Err(broken);
+    }
+    expect_gauges(core)?;
+    // Lists of ids may still name who is no more.
+    for (what, left) in [
+        ("connections", core.connections.len()),
+        ("visits", core.wheel.len()),
+        ("orphans", core.orphans.len()),
+        ("revocations", core.revoking.len()),
+        ("bytes", as_count(core.metrics.outbox_bytes.value())),
+        ("subscriptions", as_count(core.broker.subscriptions.len())),
+        ("sessions", as_count(core.sessions_open)),
+    ] {
+        if left > 0 {
+            return Err(format!("it has ended, and has left {left} {what}"));
+        }
+    }
+    if core.metrics.publications_skipped.value() > 0 && core.connections.slow_consumer() != SlowConsumer::Skip
+    {
+        return Err("publications were skipped by no policy".to_owned());
+    }
+    Ok(())
+}
+
+fn as_count(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// All cores have turned since the last publication: none keeps anything of it.
+///
+/// # Errors
+/// Something is still out.
+pub(super) fn of_the_ring(core: &mut Core<Actor>) -> Result<(), String> {
+    let ring = &mut core.broker.ring;
+    ring.reclaim();
+    let left = (ring.depth(), ring.outstanding(), ring.lent_bytes());
+    if left != (0, 0, 0) {
+        return Err(format!(
+            "in the ring: {} not taken, {} publications not taken back, {} bytes lent",
+            left.0, left.1, left.2
+        ));
+    }
+    Ok(())
+}

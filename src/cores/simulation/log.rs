@@ -1,0 +1,136 @@
+//! What was published, in the order of the ring: read by an end of the ring of its own, as a core reads it.
+
+use std::ops::Range;
+
+use crate::broker::Ring;
+
+/// All publications of a run.
+#[derive(Debug)]
+pub(super) struct Log {
+    observer: Ring,
+    channels: Vec<Vec<Entry>>,
+    sent: Vec<Sent>,
+}
+
+/// A publication that was in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) sequence: u64,
+    pub(super) number: usize,
+}
+
+/// A publication that a client has sent, or begun to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) client: usize,
+    pub(super) channel: usize,
+    /// Its place in the log of its channel, once it has been in the ring.
+    pub(super) place: Option<usize>,
+}
+
+pub(super) fn channel_name(channel: usize) -> String {
+    format!("c{channel}")
+}
+
+impl Log {
+    pub(super) fn new(observer: Ring, channels: usize) -> Log {
+        Log {
+            observer,
+            channels: vec![Vec::new(); channels],
+            sent: Vec::new(),
+        }
+    }
+
+    /// The end of all that is in the ring.
+    pub(super) fn claimed(&self) -> u64 {
+        self.observer.claimed().as_u64()
+    }
+
+    /// The number of a publication that is about to be sent.
+    pub(super) fn begin(&mut self, client: usize, channel: usize) -> usize {
+        self.sent.push(Sent {
+            client,
+            channel,
+            place: None,
+        });
+        self.sent.len() - 1
+    }
+
+    pub(super) fn of_channel(&self, channel: usize) -> &[Entry] {
+        &self.channels[channel]
+    }
+
+    /// The entry of a publication with this number.
+    pub(super) fn entry(&self, number: usize) -> Option<(usize, Entry)> {
+        let sent = self.sent.get(number)?;
+        let place = sent.place?;
+        Some((place, self.channels[sent.channel][place]))
+    }
+
+    /// The places in the log of a channel whose sequences lie between these.
+    pub(super) fn places(&self, channel: usize, sequences: Range<u64>) -> Range<usize> {
+        let log = &self.channels[channel];
+        let place = |sequence| log.partition_point(|entry| entry.sequence < sequence);
+        place(sequences.start)..place(sequences.end)
+    }
+
+    /// How many publications there were.
+    pub(super) fn len(&self) -> usize {
+        self.channels.iter().map(Vec::len).sum()
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// Something is in the ring that nobody sent, twice, or out of the order in which its client sent it.
+    pub(super) fn read(&mut self) -> Result<(), String> {
+        while let Some(delivery) = self.observer.next() {
+            let publication = delivery.publication;
+            let sequence = publication.sequence().as_u64();
+            let text = String::from_utf8_lossy(publication.frame());
+            let number = number_in(&text).ok_or_else(|| format!("nobody sent {text}"))?;
+            let sent = self
+                .sent
+                .get_mut(number)
+                .ok_or_else(|| format!("nobody has sent {text} yet"))?;
+            if publication.channel() != channel_name(sent.channel).as_bytes() {
+                return Err(format!("{text} is in another channel"));
+            }
+            if sent.place.is_some() {
+                return Err(format!("published twice: {text}"));
+            }
+            let channel = &mut self.channels[sent.channel];
+            sent.place = Some(channel.len());
+            channel.push(Entry { sequence, number });
+        }
+        self.observer.release();
+        Ok(())
+    }
+
+    /// Whether the publications of each client are in the order in which it sent them.
+    ///
+    /// # Errors
+    /// Two that are not.
+    pub(super) fn check_order(&self) -> Result<(), String> {
+        let mut last = std::collections::BTreeMap::new();
+        for (number, sent) in self.sent.iter().enumerate() {
+            if let Some(place) = sent.place {
+                let sequence = self.channels[sent.channel][place].sequence;
+                if let Some((before, earlier)) = last.insert(sent.client, (number, sequence))
+                    && earlier > sequence
+                {
+                    return Err(format!(
+                        "publication {before} comes after {number} of the same client"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of a publication, as it stands at the beginning of its data.
+pub(super) fn number_in(text: &str) -> Option<usize> {
+    let (_, data) = text.rsplit_once("\"data\":\"")?;
+    data.split_once(':')?.0.parse().ok()
+}

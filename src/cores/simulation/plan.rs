@@ -1,0 +1,120 @@
+//! What a seed chooses before a run begins: the server's limits, small enough to be met, and the clients' number.
+
+use std::time::Duration;
+
+use super::Scale;
+use super::random::Random;
+use crate::config::Protocol;
+use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
+
+/// The settings of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) cores: usize,
+    pub(super) limits: Limits,
+    pub(super) slow_consumer: SlowConsumer,
+    pub(super) accept_excess: AcceptExcess,
+    pub(super) protocol: Protocol,
+    pub(super) ping_interval: Option<Duration>,
+    pub(super) ping_timeout: Duration,
+    pub(super) drain: Duration,
+    pub(super) scale: Scale,
+    /// Events of one wait.
+    pub(super) events_max: usize,
+    /// By how much a look at the clock moves it.
+    pub(super) creep_ns_max: u64,
+    pub(super) send_buffer: usize,
+    pub(super) addresses: u16,
+    pub(super) channels: usize,
+    pub(super) clients_max: usize,
+    pub(super) steps: usize,
+    /// Most bytes of a publication's padding.
+    pub(super) padding_max: usize,
+}
+
+impl Default for Plan {
+    /// Two cores with the server's own limits, and nothing left to chance: for scenarios that are written out.
+    fn default() -> Plan {
+        Plan {
+            cores: 2,
+            limits: Limits {
+                ring_slots: 64,
+                ..Limits::default()
+            },
+            slow_consumer: SlowConsumer::Close,
+            accept_excess: AcceptExcess::Wait,
+            protocol: Protocol::Auto,
+            ping_interval: Some(Duration::from_secs(8)),
+            ping_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
+            scale: Scale::default(),
+            events_max: 1024,
+            creep_ns_max: 1,
+            send_buffer: 200_000,
+            addresses: 1000,
+            channels: 4,
+            clients_max: 10,
+            steps: 0,
+            padding_max: 100,
+        }
+    }
+}
+
+impl Plan {
+    pub(super) fn of(random: &mut Random) -> Plan {
+        let ms = Duration::from_millis;
+        let (ping_interval, ping_timeout) = random.of(&[
+            (Some(500), 1800),
+            (Some(1000), 4000),
+            (Some(8000), 30_000),
+            (None, 30_000),
+        ]);
+        let some = |random: &mut Random, value: u32| if random.chance(1, 8) { value } else { 0 };
+        let limits = Limits {
+            handshake_timeout: ms(random.of(&[1000, 10_000])),
+            request_timeout: ms(random.of(&[1000, 20_000])),
+            close_timeout: ms(random.of(&[500, 5000])),
+            connections_max: some(random, 6),
+            connections_per_core_max: some(random, 4),
+            connections_per_address_max: some(random, 3),
+            accepts_per_second_max: some(random, 20),
+            channels_per_connection_max: random.of(&[2, 1000, 1000]),
+            outbox_bytes_max: random.of(&[500, 2000, 10_000, 1_000_000]),
+            messages_per_second_max: some(random, 30),
+            bytes_per_second_max: some(random, 3000).into(),
+            rate_burst: ms(1000),
+            rate_grace: ms(random.of(&[0, 3000])),
+            idle_timeout: if random.chance(1, 8) { ms(7000) } else { ms(0) },
+            client_calls_max: random.of(&[3, 1000]),
+            calls_per_connection_max: random.of(&[2, 1000]),
+            ring_slots: random.of(&[1, 2, 4, 16, 64, 256]),
+            ring_bytes_max: random.of(&[500, 4000, 100_000, 10_000_000]),
+            ..Limits::default()
+        };
+        Plan {
+            cores: random.of(&[1, 2, 2, 3, 4]),
+            limits,
+            slow_consumer: random.of(&[SlowConsumer::Close, SlowConsumer::Skip, SlowConsumer::Conflate]),
+            accept_excess: random.of(&[AcceptExcess::Wait, AcceptExcess::Refuse]),
+            protocol: Protocol::Auto,
+            ping_interval: ping_interval.map(ms),
+            ping_timeout: ms(ping_timeout),
+            drain: ms(random.of(&[0, 100, 3000])),
+            scale: Scale {
+                copies_per_turn_max: random.of(&[1, 3, 10, 16_384]),
+                unflushed_bytes_max: random.of(&[100, 3000, 4_000_000]),
+                buffers_max: random.of(&[1, 4, 8192]),
+                read_bytes_per_turn_max: random.of(&[100, 1000, 256 * 1024]),
+                frames_per_turn_max: random.of(&[1, 5, 256]),
+            },
+            events_max: random.of(&[1, 2, 8, 1024]),
+            creep_ns_max: random.of(&[1, 1000, 30_000, 400_000]),
+            send_buffer: random.of(&[1, 8192, 40_000, 200_000]),
+            addresses: random.of(&[1, 3, 1000]),
+            channels: 1 + random.below(3),
+            clients_max: 2 + random.below(12),
+            steps: 30 + random.below(270),
+            padding_max: random.of(&[10, 100, 1000, 6000]),
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! What happens next, as the seed has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::client::{Asked, Client, Phase};
+use super::leftovers;
+use super::plan::Plan;
+use super::random::Random;
+use super::world::{Ground, World};
+use crate::auth::{Revocation, Revoked};
+use crate::cores::mailbox::{Done, Order};
+
+/// One run: the sum of all that has happened in it.
+pub(super) fn run(seed: u64) -> Summary {
+    let mut random = Random::new(seed);
+    let plan = Plan::of(&mut random);
+    let steps = plan.steps;
+    let mut world = World::new(Some(seed), plan, random);
+    world.ground.note(format!("{:?}", world.ground.plan));
+    for _ in 0..steps {
+        world.step();
+    }
+    world.end();
+    Summary {
+        hash: world.ground.trace.hash(),
+        clients: world.clients.len(),
+        publications: world.ground.log.len(),
+        deliveries: world.ground.deliveries,
+        turns: world
+            .handles
+            .iter()
+            .map(|core| core.metrics().turns.value())
+            .sum(),
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) hash: u64,
+    pub(super) clients: usize,
+    pub(super) publications: usize,
+    pub(super) deliveries: usize,
+    pub(super) turns: u64,
+}
+
+impl World {
+    fn step(&mut self) {
+        match self.ground.random.below(100) {
+            0..30 => self.turn_some(),
+            30..36 => self.newcomer(),
+            36..80 => self.somebody_acts(),
+            80..85 => self.settle_noted(),
+            85..91 => self.time_passes(),
+            91..93 => self.set_wall(),
+            93..96 => self.core_stands_still(),
+            96..98 => self.answer_late(),
+            98 => self.revoke(),
+            _ => self.nudge(),
+        }
+    }
+
+    fn turn_some(&mut self) {
+        let core = self.ground.random.below(self.seats.len());
+        if !self.seats[core].stands_still && self.turn(core) {
+            self.ground.note(format!("core {core} turns"));
+        }
+    }
+
+    fn newcomer(&mut self) {
+        let alive = self.clients.iter().filter(|client| client.phase != Phase::Gone);
+        if alive.count() >= self.ground.plan.clients_max {
+            return;
+        }
+        let core = self.ground.random.below(self.seats.len());
+        let version_1 = self.ground.random.chance(1, 3);
+        let Some(index) = self.connect(core, version_1) else {
+            return;
+        };
+        let random = &mut self.ground.random;
+        let (is_deaf, has_token) = (random.chance(1, 12), random.chance(1, 4));
+        let (is_slow, is_rude) = (random.chance(1, 10), random.chance(1, 20));
+        if has_token {
+            let claims = format!(r#"{{"sub":"user {}"}}"#, random.below(3));
+            let unix_ms = self.ground.time.peek().unix_ms;
+            let token = self
+                .doors
+                .tokens
+                .sign(&claims, None, unix_ms)
+                .expect("there is a key");
+            self.clients[index].token = Some(token);
+        }
+        self.clients[index].answers_pings = !is_deaf;
+        self.ground.note(format!("client {index} connects to core {core}, deaf: {is_deaf}, token: {has_token}, slow: {is_slow}, rude: {is_rude}"));
+        self.with(index, |client, ground| {
+            if is_rude {
+                client.ask(ground, Asked::Call);
+            } else if !is_slow {
+                client.ask(ground, Asked::Handshake);
+            }
+            if !is_rude && !is_slow && ground.random.chance(4, 5) {
+                let channel = ground.random.below(ground.plan.channels);
+                client.ask(ground, Asked::Subscribe(channel));
+            }
+            let max = some_bytes(ground, client);
+            client.write(ground, max);
+        });
+    }
+
+    fn somebody_acts(&mut self) {
+        let alive: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|client| client.phase != Phase::Gone)
+            .map(|client| client.index)
+            .collect();
+        if alive.is_empty() {
+            return;
+        }
+        let index = self.ground.random.of(&alive);
+        self.with(index, |client, ground| {
+            let what = act(client, ground);
+            ground.note(format!("client {index} {what}"));
+        });
+    }
+
+    fn settle_noted(&mut self) {
+        self.ground.note("all come to rest");
+        self.settle();
+    }
+
+    fn time_passes(&mut self) {
+        let random = &mut self.ground.random;
+        let by = match random.below(8) {
+            0..3 => Duration::from_micros(random.below(1000) as u64),
+            3..5 => Duration::from_millis(random.below(100) as u64),
+            5..7 => Duration::from_millis(random.below(2000) as u64),
+            _ => Duration::from_millis(random.below(40_000) as u64),
+        };
+        let stands_still = self.seats.iter().any(|seat| seat.stands_still);
+        let is_short = stands_still && self.ground.random.chance(7, 8);
+        let by = if is_short {
+            by.min(Duration::from_millis(100))
+        } else {
+            by
+        };
+        self.ground.note(format!("{by:?} pass"));
+        if stands_still && by > Duration::from_millis(200) {
+            self.ground.stood_still = true;
+        }
+        if by < Duration::from_millis(1) {
+            self.ground.time.advance(by);
+        } else {
+            self.pass(by);
+        }
+    }
+
+    fn set_wall(&mut self) {
+        let by_ms = self.ground.random.of(&[-3_600_000, -1, 1000, 3_600_000]);
+        self.ground.note(format!("the wall clock is set by {by_ms} ms"));
+        self.ground.time.set_wall(by_ms);
+    }
+
+    fn core_stands_still(&mut self) {
+        let core = self.ground.random.below(self.seats.len());
+        let seat = &mut self.seats[core];
+        seat.stands_still ^= true;
+        let word = if seat.stands_still {
+            "stands still"
+        } else {
+            "goes on"
+        };
+        self.ground.note(format!("core {core} {word}"));
+    }
+
+    fn answer_late(&mut self) {
+        let owed = std::mem::take(&mut self.ground.told.borrow_mut().owed);
+        self.ground
+            .note(format!("{} calls are answered late", owed.len()));
+        for deferred in owed {
+            let bytes = self.ground.random.of(&[1, 100, 3000]);
+            // Who has gone needs none; nor do more wait than there is room for.
+            let _ = deferred.answer(move |peer| peer.reply(&"l".repeat(bytes)));
+        }
+    }
+
+    fn revoke(&mut self) {
+        let user = self.ground.random.below(3);
+        self.ground.note(format!("user {user} is revoked"));
+        self.ground.revoked = true;
+        let what = Revoked::parse(&format!(r#"{{"sub":"user {user}"}}"#)).expect("a claim");
+        let now = self.ground.time.peek().unix_ms / 1000;
+        let revocation = Revocation::new(what, now, now + 1_000_000);
+        let mut revocations = self.doors.tokens.revocations().clone();
+        revocations.insert(&revocation).expect("there is room");
+        self.doors = Arc::new(self.doors.with_revocations(revocations));
+        let (done, _) = Done::new(self.seats.len());
+        for order in [
+            Order::Adopt(Arc::clone(&self.doors)),
+            Order::Revoke {
+                revocation: Arc::new(revocation),
+                done,
+            },
+        ] {
+            self.order_if_taken(&order);
+        }
+    }
+
+    /// Gives an order to those cores that have room for it; one that stands still has not for ever.
+    fn order_if_taken(&mut self, order: &Order) {
+        for (seat, handle) in self.seats.iter().zip(&self.handles) {
+            if seat.core.is_some() {
+                // As the control plane does: who does not take it is asked again, or is stuck.
+                let _ = handle.send(order.clone());
+            }
+        }
+    }
+
+    fn nudge(&mut self) {
+        let core = self.ground.random.below(self.handles.len());
+        self.ground.note(format!("core {core} is nudged"));
+        self.handles[core].nudge();
+    }
+
+    /// Everybody goes, or is sent away; nothing may be left.
+    fn end(&mut self) {
+        for seat in &mut self.seats {
+            seat.stands_still = false;
+        }
+        if self.ground.random.chance(1, 2) {
+            self.ground.note("all leave");
+            self.all_leave();
+        } else {
+            self.ground.note("nobody leaves");
+        }
+        self.ground.note("drain");
+        self.drain();
+        let limits = &self.ground.plan.limits;
+        let patience = self.ground.plan.drain + limits.close_timeout + Duration::from_secs(1);
+        self.pass_until_stopped(patience);
+        self.after_the_end();
+    }
+
+    fn pass_until_stopped(&mut self, within: Duration) {
+        let end = self.ground.time.peek().uptime + within;
+        while self.seats.iter().any(|seat| seat.core.is_some()) {
+            self.settle();
+            let now = self.ground.time.peek().uptime;
+            if now > end {
+                return;
+            }
+            let next = self.next_deadline().unwrap_or(end);
+            self.ground
+                .time
+                .advance(next.since(now).max(Duration::from_millis(1)));
+        }
+    }
+
+    fn all_leave(&mut self) {
+        for index in 0..self.clients.len() {
+            self.with(index, |client, ground| {
+                if client.phase == Phase::Gone {
+                    return;
+                }
+                client.attentive = true;
+                match ground.random.below(4) {
+                    0 => client.disappear(),
+                    1 => {
+                        client.write(ground, usize::MAX);
+                        client.send_fin();
+                    }
+                    _ => client.queue_close(ground, 1000),
+                }
+            });
+        }
+        let limits = &self.ground.plan.limits;
+        let longest =
+            limits.close_timeout + limits.request_timeout + limits.handshake_timeout + limits.idle_timeout;
+        self.pass(longest + Duration::from_secs(40));
+        if let Some(client) = self.clients.iter().find(|client| client.phase != Phase::Gone) {
+            self.ground.fail(&format!("{client:?} is still here"));
+        }
+        self.check_the_ring();
+        for (index, seat) in self.seats.iter().enumerate() {
+            if let Some(core) = &seat.core
+                && core.connections.len() + core.orphans.len() > 0
+            {
+                self.ground
+                    .fail(&format!("core {index} has connections of nobody"));
+            }
+        }
+    }
+
+    /// Once all cores have turned, nothing of what was published is kept.
+    fn check_the_ring(&mut self) {
+        self.settle();
+        for handle in &self.handles {
+            handle.nudge();
+        }
+        self.settle();
+        let cores = || self.seats.iter().filter_map(|seat| seat.core.as_ref());
+        let subscriptions: u64 = cores().map(|core| core.broker.subscriptions.len()).sum();
+        let interests = cores()
+            .next()
+            .map_or(0, |core| core.broker.subscriptions.interests_of_all_cores());
+        if (subscriptions == 0) != (interests == 0) {
+            self.ground.fail(&format!(
+                "{subscriptions} subscriptions, and the directory knows {interests}"
+            ));
+        }
+        for (index, seat) in self.seats.iter_mut().enumerate() {
+            if let Some(core) = &mut seat.core {
+                self.ground.expect_of_core(index, leftovers::of_the_ring(core));
+            }
+        }
+    }
+
+    fn after_the_end(&mut self) {
+        if self.seats.iter().any(|seat| seat.core.is_some()) {
+            self.ground.fail("the drain is not over in time");
+        }
+        if self.admission.networks() > 0 {
+            self.ground.fail("addresses are still counted");
+        }
+        let metrics = || self.handles.iter().map(|handle| handle.metrics());
+        let sum = |count: fn(&crate::metrics::block::CoreMetrics) -> u64| metrics().map(count).sum::<u64>();
+        let ends = sum(|core| core.closes.iter().map(|close| close.value()).sum());
+        let (accepts, answers) = (
+            sum(|core| core.accepts.value()),
+            sum(|core| core.http_answers.value()),
+        );
+        if ends > accepts || ends + answers < accepts {
+            self.ground
+                .fail(&format!("{accepts} accepted, {ends} ended, {answers} answered"));
+        }
+        let told = self.ground.told.borrow();
+        if let Some((id, session)) = told.sessions.iter().find(|(_, session)| session.end.is_none()) {
+            self.ground
+                .fail(&format!("the application still has {id}: {session:?}"));
+        }
+        if told.calls_open > 0 {
+            self.ground.fail("calls of the server's were never answered");
+        }
+        self.ground.expect(0, "at last", self.ground.log.check_order());
+    }
+}
+
+/// A client does something; says what.
+fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
+    let channel = ground.random.below(ground.plan.channels);
+    let may_send = client.may_send();
+    match ground.random.below(40) {
+        0..6 if may_send => sent(client, ground, &[Asked::Subscribe(channel)], "subscribes"),
+        6..8 if may_send => sent(client, ground, &[Asked::Unsubscribe(channel)], "unsubscribes"),
+        8..18 if may_send => {
+            let count = ground.random.of(&[1, 1, 2, 5, 20]);
+            let all = vec![Asked::Publish(channel); count];
+            sent(client, ground, &all, "publishes")
+        }
+        18..21 if may_send => sent(client, ground, &[Asked::Call], "calls"),
+        21..24 if may_send => {
+            let some = [
+                Asked::Subscribe(channel),
+                Asked::Publish(channel),
+                Asked::Call,
+                Asked::Unsubscribe(channel),
+                Asked::Forbidden,
+            ];
+            let count = 1 + ground.random.below(6);
+            let all: Vec<_> = (0..count).map(|_| ground.random.of(&some)).collect();
+            sent(client, ground, &all, "asks for several things")
+        }
+        24..26 if may_send => {
+            called(client, ground, channel);
+            "calls a procedure"
+        }
+        26..31 => {
+            let max = some_bytes(ground, client);
+            client.write(ground, max);
+            "writes on"
+        }
+        31..34 => {
+            let max = ground.random.of(&[1, 10, 100, 8192]);
+            client.read(ground, max);
+            "reads"
+        }
+        34 => {
+            client.attentive ^= true;
+            client.sent.dozed |= !client.attentive;
+            "is attentive, or is not"
+        }
+        35 if may_send && client.session.is_some() && ground.random.chance(1, 2) => leave(client, ground),
+        36 if ground.random.chance(1, 6) => {
+            client.disappear();
+            "disappears"
+        }
+        37 if may_send && ground.random.chance(1, 6) => {
+            client.queue_garbage(ground);
+            "sends garbage"
+        }
+        38 if ground.random.chance(1, 6) => {
+            client.answers_pings = false;
+            "answers no ping from now on"
+        }
+        _ => "waits",
+    }
+}
+
+/// Asks for all of that, in messages of their own or in one.
+fn sent(client: &mut Client, ground: &mut Ground, all: &[Asked], what: &'static str) -> &'static str {
+    if ground.random.chance(1, 4) && client.session.is_some() {
+        client.ask_all(ground, all);
+    } else {
+        for &asked in all {
+            client.ask(ground, asked);
+        }
+    }
+    let max = some_bytes(ground, client);
+    client.write(ground, max);
+    what
+}
+
+fn called(client: &mut Client, ground: &mut Ground, channel: usize) {
+    match ground.random.below(8) {
+        0..2 => client.call(ground, "later", "1", true),
+        2..4 => {
+            let bytes = ground.random.of(&["10", "1000", "5000"]);
+            client.call(ground, "much", bytes, false);
+        }
+        4 => client.call(ground, "ask me", "1", false),
+        5 => client.call(ground, "kick me", &format!("\"c{channel}\""), false),
+        6 => client.call(ground, "kick me out of all", "1", false),
+        _ => {
+            client.sent.asked_to_go = true;
+            client.call(ground, "send me away", "1", false);
+        }
+    }
+    client.write(ground, usize::MAX);
+}
+
+fn leave(client: &mut Client, ground: &mut Ground) -> &'static str {
+    if ground.random.chance(1, 3) {
+        client.write(ground, usize::MAX);
+        client.send_fin();
+        return "ends its direction";
+    }
+    client.queue_close(ground, 1000);
+    client.write(ground, usize::MAX);
+    "says goodbye"
+}
+
+/// All that is to be written, or a part.
+fn some_bytes(ground: &mut Ground, client: &Client) -> usize {
+    match ground.random.below(4) {
+        0 => ground.random.below(client.unwritten() + 1),
+        _ => usize::MAX,
+    }
+}

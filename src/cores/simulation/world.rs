@@ -1,0 +1,514 @@
+//! The server of a run: its cores, their time, and what all clients know together.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Poll, Waker};
+
+use super::actor::{Actor, Told, Turn};
+use super::client::Client;
+use super::door::{Door, Way};
+use super::log::Log;
+use super::plan::Plan;
+use super::random::Random;
+use super::{SCALE, leftovers};
+use crate::auth::CredentialFields;
+use crate::broker::{ChannelHasher, broker};
+use crate::clock::Uptime;
+use crate::clock::simulated::Time;
+use crate::config::Config;
+use crate::config::limits::SlowConsumer;
+use crate::config::secret::Secret;
+use crate::config::tls::OnListen;
+use crate::cores::accept::{Listeners, Ports, WAKER};
+use crate::cores::admission::Admission;
+use crate::cores::balance::Loads;
+use crate::cores::mailbox::{CoreHandle, Order, mailbox};
+use crate::cores::{Core, CoreId, CoreParts, CoreSettings, Shared};
+use crate::doors::Doors;
+use crate::session::{self, Kind, Logins};
+use crate::transport::hand_over::HandOver;
+
+/// A server and its clients.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) seats: Vec<Seat>,
+    pub(super) clients: Vec<Client>,
+    pub(super) handles: Vec<CoreHandle>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) doors: Arc<Doors>,
+    rests: u64,
+    pub(super) ground: Ground,
+}
+
+/// What clients need to judge what they see.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) random: Random,
+    pub(super) time: &'static Time,
+    pub(super) plan: Plan,
+    pub(super) log: Log,
+    pub(super) told: Rc<RefCell<Told>>,
+    pub(super) trace: Trace,
+    /// Publications that have come to clients.
+    pub(super) deliveries: usize,
+    /// Publications that certainly have not come to somebody who was subscribed.
+    pub(super) missing: usize,
+    pub(super) draining: bool,
+    pub(super) revoked: bool,
+    /// A core has stood still for so long that its clients may have been taken for silent.
+    pub(super) stood_still: bool,
+}
+
+/// One core, and when it turns next.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Gone when it has stopped.
+    pub(super) core: Option<Core<Actor>>,
+    /// What its thread's end would have left to the process.
+    shared: Option<Shared>,
+    pub(super) way: Way,
+    events: Events,
+    /// How long its wait may take; `None` if only an event ends it.
+    timeout: Option<Duration>,
+    /// When that is over.
+    until: Option<Uptime>,
+    /// The system has not given it the processor for a while.
+    pub(super) stands_still: bool,
+}
+
+/// What has happened, as a number and, of late, in words.
+#[derive(Debug)]
+pub(super) struct Trace {
+    seed: Option<u64>,
+    step: usize,
+    hash: u64,
+    last: VecDeque<String>,
+}
+
+impl World {
+    pub(super) fn new(seed: Option<u64>, plan: Plan, random: Random) -> World {
+        SCALE.set(Some(plan.scale));
+        let key = seed.unwrap_or(0);
+        let time = Time::begin(key, plan.creep_ns_max);
+        let clock = time.clock();
+        let told = Rc::new(RefCell::new(Told::default()));
+        let config = Config {
+            auth_key: Some(Secret::new("the key of all simulations, which is no secret")),
+            ..Config::default()
+        };
+        let doors = Arc::new(Doors::open(&config).expect("a key is all that is configured"));
+        let admission = Arc::new(Admission::new(plan.limits.connections_per_address_max));
+        let polls: Vec<Poll> = (0..plan.cores).map(|_| Poll::new().expect("a poll")).collect();
+        let waker = |poll: &Poll| Arc::new(Waker::new(poll.registry(), WAKER).expect("a waker"));
+        let wakers: Arc<[Arc<Waker>]> = polls.iter().map(waker).collect();
+        let (handles, mailboxes): (Vec<_>, Vec<_>) =
+            wakers.iter().map(|waker| mailbox(Arc::clone(waker))).unzip();
+        // One end more than there are cores: the log's.
+        let share = plan.limits.ring_bytes_max / plan.cores as u64;
+        let mut brokers = broker(
+            plan.cores + 1,
+            plan.limits.ring_slots,
+            share * (plan.cores as u64 + 1),
+        );
+        let observer = brokers.pop().expect("one more").ring;
+        let hand_overs = HandOver::new(plan.cores).expect("socket pairs");
+        let loads = Loads::new(plan.cores, plan.limits.connections_max);
+        let settings = settings(&plan, &doors, &admission, clock);
+        let parts = polls
+            .into_iter()
+            .zip(hand_overs)
+            .zip(loads)
+            .zip(brokers)
+            .zip(mailboxes);
+        let seats = parts
+            .enumerate()
+            .map(|(index, ((((poll, hand_over), loads), mut broker), mailbox))| {
+                broker.hasher = ChannelHasher::with_key(key);
+                let parts = CoreParts {
+                    id: CoreId::new(index),
+                    cpu: None,
+                    poll,
+                    wakers: Arc::clone(&wakers),
+                    hand_over,
+                    loads,
+                    broker,
+                    mailbox,
+                    app: Actor(Rc::clone(&told)),
+                };
+                Seat::new(parts, &settings, &plan)
+            })
+            .collect();
+        let log = Log::new(observer, plan.channels);
+        World {
+            seats,
+            clients: Vec::new(),
+            handles,
+            admission,
+            doors,
+            rests: 0,
+            ground: Ground {
+                random,
+                time,
+                plan,
+                log,
+                told,
+                trace: Trace::new(seed),
+                deliveries: 0,
+                missing: 0,
+                draining: false,
+                revoked: false,
+                stood_still: false,
+            },
+        }
+    }
+
+    /// A client connects to this core's listener; `None` if nobody listens any more.
+    pub(super) fn connect(&mut self, core: usize, version_1: bool) -> Option<usize> {
+        let socket = self.seats[core].way.connect().ok()?;
+        let index = self.clients.len();
+        let now = self.ground.time.peek().uptime;
+        self.clients.push(Client::new(index, socket, version_1, now));
+        Some(index)
+    }
+
+    /// Lets a client act.
+    pub(super) fn with<R>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Ground) -> R) -> R {
+        act(&mut self.clients[client], &mut self.ground)
+    }
+
+    /// Has a core take a turn, if it would: false if it sleeps on.
+    pub(super) fn turn(&mut self, index: usize) -> bool {
+        let (seat, ground) = (&mut self.seats[index], &mut self.ground);
+        let Some(core) = &mut seat.core else {
+            return false;
+        };
+        core.wait(&mut seat.events, Some(Duration::ZERO))
+            .expect("a poll that works");
+        let is_due = seat.until.is_some_and(|until| ground.time.peek().uptime >= until);
+        if seat.events.is_empty() && !is_due {
+            return false;
+        }
+        ground.told.borrow_mut().turn = Turn {
+            undelivered: core.broker.ring.claimed().as_u64() - core.broker.ring.depth(),
+            now: ground.time.peek().uptime,
+        };
+        core.take_turn(&seat.events, seat.timeout);
+        ground
+            .trace
+            .mix(index as u64 * 1000 + seat.events.iter().count() as u64);
+        ground.trace.mix(ground.time.peek_ns());
+        if core.stopping {
+            let stopped = seat.core.take();
+            if let Some(mut core) = stopped {
+                ground.expect_of_core(index, leftovers::after_end(&mut core));
+                seat.shared = Some(core.end());
+            }
+        } else {
+            let timeout = core.timeout();
+            seat.timeout = timeout;
+            let now = ground.time.peek().uptime;
+            seat.until = timeout.map(|timeout| match timeout {
+                Duration::ZERO => Uptime::default(),
+                later => now + later,
+            });
+        }
+        if let Err(error) = ground.log.read() {
+            ground.fail(&error);
+        }
+        true
+    }
+
+    /// Lets all cores and all attentive clients do what they have to do, until nobody has anything to do.
+    pub(super) fn settle(&mut self) {
+        let began = self.ground.time.peek().uptime;
+        let stands_still = self.seats.iter().any(|seat| seat.stands_still);
+        for _ in 0..ROUNDS_MAX {
+            let mut is_busy = false;
+            for index in 0..self.seats.len() {
+                is_busy |= !self.seats[index].stands_still && self.turn(index);
+            }
+            for client in &mut self.clients {
+                if client.attentive {
+                    is_busy |= client.write(&mut self.ground, usize::MAX);
+                    is_busy |= client.read(&mut self.ground, usize::MAX);
+                }
+            }
+            let took = self.ground.time.peek().uptime.since(began);
+            if stands_still && took >= BESIDE_ONE_MAX {
+                return;
+            }
+            if !is_busy && !self.wait_for_the_ring() {
+                self.check_at_rest();
+                return;
+            }
+        }
+        let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
+        let counts: Vec<_> = cores
+            .map(|core| {
+                let waiting = (core.stalled.len(), core.orphans.len(), core.held.len());
+                (
+                    core.unfinished.len(),
+                    waiting,
+                    core.accepting,
+                    core.broker.ring.depth(),
+                )
+            })
+            .collect();
+        self.ground.fail(&format!("there is no rest: {counts:?}"));
+    }
+
+    /// Cores that wait for room in the ring look again after a moment: whether the clock was moved to it.
+    fn wait_for_the_ring(&mut self) -> bool {
+        let waits = |seat: &Seat| {
+            !seat.stands_still
+                && seat
+                    .core
+                    .as_ref()
+                    .is_some_and(|core| !core.stalled.is_empty() || !core.orphans.is_empty())
+        };
+        // While another core keeps the ring full there is no end to it.
+        let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
+        if is_waiting {
+            self.ground.time.advance(Duration::from_millis(1));
+        }
+        is_waiting
+    }
+
+    /// When the next core's wait is over.
+    pub(super) fn next_deadline(&self) -> Option<Uptime> {
+        self.seats
+            .iter()
+            .filter(|seat| seat.core.is_some() && !seat.stands_still)
+            .filter_map(|seat| seat.until)
+            .min()
+    }
+
+    /// Moves the clock on by so much, from deadline to deadline.
+    pub(super) fn pass(&mut self, by: Duration) {
+        let end = self.ground.time.peek().uptime + by;
+        loop {
+            self.settle();
+            let now = self.ground.time.peek().uptime;
+            if now >= end {
+                return;
+            }
+            let next = self.next_deadline().map_or(end, |next| next.min(end));
+            // A moment more, since a deadline is met when it is over.
+            let step = next.since(now).max(Duration::from_millis(1));
+            self.ground.time.advance(step);
+        }
+    }
+
+    /// What must hold whenever nothing is on its way.
+    fn check_at_rest(&mut self) {
+        let ground = &mut self.ground;
+        if let Some(wrong) = &ground.told.borrow().wrong {
+            ground.fail(wrong);
+        }
+        self.rests += 1;
+        let mut skipped = 0;
+        let is_whole = !self.seats.iter().any(|seat| seat.stands_still);
+        for (index, seat) in self.seats.iter().enumerate() {
+            let metrics = self.handles[index].metrics();
+            skipped += metrics.publications_skipped.value() + metrics.publications_conflated.value();
+            // To look through all tables costs more than a turn.
+            if self.rests.is_multiple_of(TABLES_EVERY)
+                && let Some(core) = &seat.core
+            {
+                ground.expect_of_core(index, leftovers::at_rest(core, is_whole));
+            }
+        }
+        if ground.plan.slow_consumer == SlowConsumer::Skip && ground.missing as u64 > skipped {
+            ground.fail(&format!(
+                "{} publications are missing, {skipped} were skipped",
+                ground.missing
+            ));
+        }
+        if !is_whole {
+            return;
+        }
+        for client in &self.clients {
+            ground.expect(client.index, "at rest", client.check_at_rest(ground));
+        }
+    }
+
+    /// Gives an order to all cores.
+    pub(super) fn order(&mut self, order: &Order) {
+        for (seat, handle) in self.seats.iter().zip(&self.handles) {
+            if seat.core.is_some() {
+                handle.send(order.clone()).expect("orders are taken");
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.ground.draining = true;
+        let within = self.ground.plan.drain;
+        self.order(&Order::Drain { within });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        SCALE.set(None);
+    }
+}
+
+impl Seat {
+    fn new(parts: CoreParts<Actor>, settings: &CoreSettings, plan: &Plan) -> Seat {
+        let (door, way) = Door::open(plan.send_buffer, plan.addresses).expect("a local socket");
+        let mut core = Core::new(parts, settings.clone(), false).expect("a core begins");
+        core.listeners = Listeners::simulated(door, core.poll.registry()).expect("a watch");
+        Seat {
+            core: Some(core),
+            shared: None,
+            way,
+            events: Events::with_capacity(plan.events_max),
+            timeout: Some(Duration::ZERO),
+            until: Some(Uptime::default()),
+            stands_still: false,
+        }
+    }
+}
+
+impl Ground {
+    pub(super) fn note(&mut self, what: impl Into<String>) {
+        let at = self.time.peek_ns() / 1000;
+        self.trace.note(at, &what.into());
+    }
+
+    /// Ends the run: something is not as it must be.
+    pub(super) fn fail(&self, what: &str) -> ! {
+        panic!("{what}");
+    }
+
+    pub(super) fn expect(&self, client: usize, when: &str, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.fail(&format!("client {client}, {when}: {error}"));
+        }
+    }
+
+    pub(super) fn expect_of_core(&self, core: usize, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.fail(&format!("core {core}: {error}"));
+        }
+    }
+}
+
+impl Trace {
+    fn new(seed: Option<u64>) -> Trace {
+        Trace {
+            seed,
+            step: 0,
+            hash: 0xCBF2_9CE4_8422_2325,
+            last: VecDeque::with_capacity(ACTIONS_KEPT),
+        }
+    }
+
+    /// Takes a number into the sum of all that has happened.
+    pub(super) fn mix(&mut self, number: u64) {
+        self.hash = (self.hash ^ number)
+            .wrapping_mul(0x0100_0000_01B3)
+            .rotate_left(17);
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn note(&mut self, at_us: u64, what: &str) {
+        self.step += 1;
+        for &byte in what.as_bytes() {
+            self.mix(u64::from(byte));
+        }
+        if self.last.len() == ACTIONS_KEPT {
+            self.last.pop_front();
+        }
+        self.last
+            .push_back(format!("{:>5} {:>12} µs  {what}", self.step, at_us));
+    }
+}
+
+impl Drop for Trace {
+    /// Says how it came to a failure, wherever that was found.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut text = String::from("the last that was done:\n");
+        for line in &self.last {
+            text.push_str(line);
+            text.push('\n');
+        }
+        if let Some(seed) = self.seed {
+            let end = seed + 1;
+            text.push_str(&format!(
+                "seed {seed}, step {}: RINGCAST_SEEDS={seed}..{end} cargo test --lib simulation\n",
+                self.step
+            ));
+        }
+        // There is no other use for a failure to write.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+fn settings(
+    plan: &Plan,
+    doors: &Arc<Doors>,
+    admission: &Arc<Admission>,
+    clock: crate::clock::Clock,
+) -> CoreSettings {
+    CoreSettings {
+        ports: Ports {
+            main: ([127, 0, 0, 1], 0).into(),
+            main_tls: OnListen::Off,
+            tls: None,
+        },
+        acceptors: u64::try_from(plan.cores).expect("few cores"),
+        compression: false,
+        compression_bytes_min: 1024,
+        path: "/socketcluster/".to_owned(),
+        login_path: "/login".to_owned(),
+        login_cookie: "ringcast".to_owned(),
+        limits: plan.limits.clone(),
+        slow_consumer: plan.slow_consumer,
+        accept_excess: plan.accept_excess,
+        admission: Arc::clone(admission),
+        own_fd_table: false,
+        kind: Kind::SocketCluster,
+        session: session::Settings {
+            protocol: plan.protocol,
+            ping_interval: plan.ping_interval,
+            ping_timeout: plan.ping_timeout,
+            handshake_timeout: plan.limits.handshake_timeout,
+            ack_timeout: Duration::from_secs(3),
+            calls_max: plan.limits.calls_per_connection_max,
+            client_calls_max: plan.limits.client_calls_max,
+            channel_name_bytes_max: plan.limits.channel_name_bytes_max,
+            allow_client_publish: true,
+            auth_default_expiry: Duration::from_secs(86_400),
+            allow_anonymous: true,
+            authentication_timeout: None,
+            logins: Logins {
+                fields: CredentialFields::default(),
+                body_bytes_max: 4096,
+            },
+        },
+        doors: Arc::clone(doors),
+        clock,
+    }
+}
+
+/// Turns of each core until there must be rest.
+const ROUNDS_MAX: u64 = 5_000;
+/// While a core stands still, those that wait for room look for it every millisecond, and find no rest; not more often.
+const BESIDE_ONE_MAX: Duration = Duration::from_millis(20);
+/// After so many times of rest, the tables of all cores are looked through.
+const TABLES_EVERY: u64 = 8;
+/// What is told of a failure.
+const ACTIONS_KEPT: usize = 50;
