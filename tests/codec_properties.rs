@@ -444,11 +444,17 @@ fn rules_script() -> impl Strategy<Value = String> {
             r#" "x""#,
         ][..],
     );
-    let segment = sample::select(&["a", "b", "*", "{sub}", "{b}", "", "7", "0", "**"][..]);
-    let name = collection::vec(segment, 0..4).prop_map(|segments| segments.join("/"));
-    let line =
-        (sample::select(&["+", "-", "?", "?"][..]), name).prop_map(|(kind, name)| format!("{kind}{name}"));
-    (claims, collection::vec(line, 0..12))
+    let segments = |all: &'static [&'static str]| {
+        collection::vec(sample::select(all), 1..4).prop_map(|segments| segments.join("/"))
+    };
+    let pattern = segments(&["a", "*", "{sub}", "{sub}", "{b}", "", "**"]);
+    let name = segments(&["a", "b", "*", "7", "0", ""]);
+    let line = prop_oneof![
+        2 => pattern.clone().prop_map(|pattern| format!("+{pattern}")),
+        1 => pattern.prop_map(|pattern| format!("-{pattern}")),
+        4 => name.prop_map(|name| format!("?{name}")),
+    ];
+    (claims, collection::vec(line, 0..24))
         .prop_map(|(claims, lines)| format!("/{claims}\n{}", lines.join("\n")))
 }
 
