@@ -15,7 +15,7 @@
 //! Invariants
 //! 1. What was inflated never takes more than the bound it was given and one byte; a message that would is refused then,
 //!    not when all of it has been seen.
-//! 2. When the work has been taken, no more than [`KEPT_BYTES_MAX`] of output is kept, however large a message was.
+//! 2. When the work has been taken, no more than `KEPT_BYTES_MAX` of output is kept, however large a message was.
 //!
 //! A client that asks for a window between 9 and 14 bits gets 9: RFC 7692 section 7.1.2.1 allows a smaller one than was
 //! asked for, and two compressors bound what a core keeps and how often it compresses one publication.
