@@ -348,8 +348,9 @@ impl<A: App> Core<A> {
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
-                if connection.stalled.is_some() || connection.limited {
+                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault; nor is one
+                // whose input is read in the next turn, after a long time without turns.
+                if connection.stalled.is_some() || connection.limited || connection.unfinished {
                     open.session.excuse(self.now, &self.lent.settings);
                 }
                 if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
