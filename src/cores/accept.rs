@@ -407,7 +407,10 @@ impl Ports {
 impl Listeners {
     /// Listens to a simulation, and to nobody else.
     #[cfg(test)]
-    pub(super) fn simulated(mut door: super::simulation::Door, registry: &mio::Registry) -> io::Result<Listeners> {
+    pub(super) fn simulated(
+        mut door: super::simulation::Door,
+        registry: &mio::Registry,
+    ) -> io::Result<Listeners> {
         registry.register(&mut door, LISTENER, Interest::READABLE)?;
         let open = vec![Listener {
             socket: Source::Simulated(door),
