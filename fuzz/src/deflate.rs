@@ -2,9 +2,9 @@
 
 use ringcast::decision::CloseReason;
 use ringcast::websocket::deflate::{Compression, Deflater, Inflater, agree};
-use ringcast::websocket::{OpCode, Received, Receiver, Step, frame};
+use ringcast::websocket::{OpCode, frame};
 
-use super::frames::{self, Event, LIMITS, Outcome};
+use super::frames::{self, LIMITS, ours_compressed};
 
 /// No stream makes more than it may; what is compressed comes back; frames mean the same wherever they are cut; and the
 /// answer to an offer is a line.
@@ -52,10 +52,11 @@ pub fn deflate(data: &[u8]) {
         }
     }
 
-    let whole = received(&[data]);
+    let whole = ours_compressed(&[data]);
+    frames::assert_limits(&whole);
     for size in [1, 7] {
         assert_eq!(
-            received(&data.chunks(size).collect::<Vec<_>>()),
+            ours_compressed(&data.chunks(size).collect::<Vec<_>>()),
             whole,
             "in pieces of {size}"
         );
@@ -72,34 +73,4 @@ pub fn deflate(data: &[u8]) {
         let ends = line.iter().filter(|byte| byte.is_ascii_control()).count();
         assert!(ends == 2 && line.ends_with(b"\r\n"));
     }
-}
-
-/// The messages of a connection that may compress.
-fn received(pieces: &[&[u8]]) -> Outcome {
-    let (mut receiver, mut inflater) = (Receiver::new(), Inflater::default());
-    let (mut input, mut events) = (Vec::new(), Vec::new());
-    for piece in pieces {
-        input.extend_from_slice(piece);
-        loop {
-            let consumed = match receiver.receive_compressed(&mut input, &LIMITS, &mut inflater) {
-                Ok(Step::Message { received, consumed }) => {
-                    events.push(frames::event(&received));
-                    if let Some(Event::Text(text)) = events.last() {
-                        assert!(text.len() <= LIMITS.message_bytes_max);
-                    }
-                    if matches!(received, Received::Close(_)) {
-                        return (events, None);
-                    }
-                    consumed
-                }
-                Ok(Step::Incomplete { consumed }) => {
-                    input.drain(..consumed);
-                    break;
-                }
-                Err(reason) => return (events, Some(reason)),
-            };
-            input.drain(..consumed);
-        }
-    }
-    (events, None)
 }

@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write};
 
 use ringcast::decision::CloseReason;
 use ringcast::websocket::frame::{self, Expect, HEADER_BYTES_MAX, Mask};
-use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step};
+use ringcast::websocket::{CloseFrame, Inflater, Limits, OpCode, Received, Receiver, Step};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 /// What one message may take here.
@@ -66,7 +66,15 @@ pub fn message(data: &[u8]) {
             "in pieces of {size}"
         );
     }
-    for event in &whole.0 {
+    assert_limits(&whole);
+}
+
+/// No message or ping is longer than it may be.
+///
+/// # Panics
+/// One is.
+pub fn assert_limits((events, _): &Outcome) {
+    for event in events {
         let length = match event {
             Event::Text(text) => text.len(),
             Event::Binary(bytes) => bytes.len(),
@@ -97,13 +105,26 @@ pub type Outcome = (Vec<Event>, Option<CloseReason>);
 
 /// Feeds the pieces as a core would: what is left over stands before the next piece.
 pub fn ours(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, None)
+}
+
+/// As a core would that has agreed on compression.
+pub fn ours_compressed(pieces: &[&[u8]]) -> Outcome {
+    feed(pieces, Some(Inflater::default()))
+}
+
+fn feed(pieces: &[&[u8]], mut inflater: Option<Inflater>) -> Outcome {
     let mut receiver = Receiver::new();
     let mut buffer = Vec::new();
     let mut events = Vec::new();
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            let consumed = match receiver.receive(&mut buffer, &LIMITS) {
+            let step = match &mut inflater {
+                None => receiver.receive(&mut buffer, &LIMITS),
+                Some(inflater) => receiver.receive_compressed(&mut buffer, &LIMITS, inflater),
+            };
+            let consumed = match step {
                 Ok(Step::Message { received, consumed }) => {
                     events.push(event(&received));
                     if matches!(received, Received::Close(_)) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::harness::{beside_healthy_clients, last, size};
-use super::support::process::{Admin, Process, thread_named};
+use super::support::process::{Admin, Held, Process};
 use super::support::{Client, eventually, now};
 
 fn seconds(full: u64) -> Duration {
