@@ -348,9 +348,8 @@ impl<A: App> Core<A> {
                 self.drop_socket(id);
             }
             Phase::Open(open) => {
-                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault; nor is one
-                // whose input is read in the next turn, after a long time without turns.
-                if connection.stalled.is_some() || connection.limited || connection.unfinished {
+                // A peer that is not read because of the ring, or of its rate, is not silent by its own fault.
+                if connection.stalled.is_some() || connection.limited {
                     open.session.excuse(self.now, &self.lent.settings);
                 }
                 if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
