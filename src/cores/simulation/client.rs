@@ -149,6 +149,7 @@ impl Client {
     /// Queues a packet as a message of its own; `packet` is told the call id.
     pub(super) fn ask(&mut self, ground: &mut Ground, asked: Asked) {
         let packet = self.packet(ground, asked);
+        ground.log.end_message();
         self.queue_text(ground, &packet);
         self.mark(1);
     }
@@ -156,6 +157,7 @@ impl Client {
     /// Queues packets as one array.
     pub(super) fn ask_all(&mut self, ground: &mut Ground, all: &[Asked]) {
         let packets: Vec<_> = all.iter().map(|&asked| self.packet(ground, asked)).collect();
+        ground.log.end_message();
         self.queue_text(ground, &format!("[{}]", packets.join(",")));
         self.mark(all.len());
     }
@@ -558,7 +560,7 @@ impl Client {
             1001 => ground.draining,
             1002 | 1009 => sent.garbage,
             // Silence counts from the upgrade on.
-            4001 => self.session.is_none() || sent.dozed || !self.answers_pings || ground.stood_still,
+            4001 => self.session.is_none() || sent.dozed || !self.answers_pings || self.is_excused(ground),
             4005 => self.session.is_none(),
             4009 => sent.before_handshake,
             4010 => ground.plan.slow_consumer != SlowConsumer::Skip || !self.late.is_empty(),
@@ -568,6 +570,13 @@ impl Client {
             SENT_AWAY => sent.asked_to_go,
             _ => false,
         }
+    }
+
+    /// Whether the core of its session has stood still, so that it was not pinged.
+    fn is_excused(&self, ground: &Ground) -> bool {
+        let told = ground.told.borrow();
+        let session = self.session.as_ref().and_then(|id| told.sessions.get(id));
+        session.is_some_and(|session| ground.stood_still.contains(&session.core))
     }
 
     /// The application was told the same end, and what was delivered before it has come.
@@ -582,7 +591,8 @@ impl Client {
                 "closed with {code}, and the application was told {end:?}"
             ));
         }
-        if code == 4001 {
+        // Who does not read is not read, once its outbox is full: its pong may lie there for long.
+        if code == 4001 && !self.sent.dozed {
             let silent_since = self.pong_at.unwrap_or(self.connected_at);
             if end.turn.now.since(silent_since) < ground.plan.ping_timeout {
                 return Err(format!("a pong left at {silent_since:?}, {end:?}"));

@@ -75,12 +75,11 @@ pub(super) fn after_end(core: &mut Core<Actor>) -> Result<(), String> {
         return Err(broken);
     }
     expect_gauges(core)?;
-    // Lists of ids may still name who is no more.
+    // Lists of ids may still name who is no more, and revocations concern nobody any more.
     for (what, left) in [
         ("connections", core.connections.len()),
         ("visits", core.wheel.len()),
         ("orphans", core.orphans.len()),
-        ("revocations", core.revoking.len()),
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
         ("subscriptions", as_count(core.broker.subscriptions.len())),
         ("sessions", as_count(core.sessions_open)),

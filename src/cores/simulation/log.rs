@@ -10,6 +10,7 @@ pub(super) struct Log {
     observer: Ring,
     channels: Vec<Vec<Entry>>,
     sent: Vec<Sent>,
+    messages: usize,
 }
 
 /// A publication that was in the ring.
@@ -24,6 +25,8 @@ pub(super) struct Entry {
 pub(super) struct Sent {
     pub(super) client: usize,
     pub(super) channel: usize,
+    /// The message in which it was sent.
+    message: usize,
     /// Its place in the log of its channel, once it has been in the ring.
     pub(super) place: Option<usize>,
 }
@@ -38,6 +41,7 @@ impl Log {
             observer,
             channels: vec![Vec::new(); channels],
             sent: Vec::new(),
+            messages: 0,
         }
     }
 
@@ -51,6 +55,7 @@ impl Log {
         self.sent.push(Sent {
             client,
             channel,
+            message: self.messages,
             place: None,
         });
         self.sent.len() - 1
@@ -104,6 +109,27 @@ impl Log {
             channel.push(Entry { sequence, number });
         }
         self.observer.release();
+        Ok(())
+    }
+
+    /// What is sent next is in another message.
+    pub(super) fn end_message(&mut self) {
+        self.messages += 1;
+    }
+
+    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter.
+    ///
+    /// # Errors
+    /// One of which something is missing.
+    pub(super) fn check_whole(&self) -> Result<(), String> {
+        for (number, two) in self.sent.windows(2).enumerate() {
+            if two[0].message == two[1].message && two[0].place.is_some() != two[1].place.is_some() {
+                return Err(format!(
+                    "of one message, either {number} or {} was published, and not the other",
+                    number + 1
+                ));
+            }
+        }
         Ok(())
     }
 

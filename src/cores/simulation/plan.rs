@@ -32,6 +32,9 @@ pub(super) struct Plan {
     pub(super) padding_max: usize,
 }
 
+/// So many clients that not all of them are served in one turn.
+pub(super) const CROWD: usize = 30;
+
 impl Default for Plan {
     /// Two cores with the server's own limits, and nothing left to chance: for scenarios that are written out.
     fn default() -> Plan {
@@ -112,7 +115,11 @@ impl Plan {
             send_buffer: random.of(&[1, 8192, 40_000, 200_000]),
             addresses: random.of(&[1, 3, 1000]),
             channels: 1 + random.below(3),
-            clients_max: 2 + random.below(12),
+            clients_max: if random.chance(1, 32) {
+                CROWD
+            } else {
+                2 + random.below(12)
+            },
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client::{Asked, Client, Phase};
 use super::leftovers;
-use super::plan::Plan;
+use super::plan::{CROWD, Plan};
 use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
@@ -18,6 +18,9 @@ pub(super) fn run(seed: u64) -> Summary {
     let steps = plan.steps;
     let mut world = World::new(Some(seed), plan, random);
     world.ground.note(format!("{:?}", world.ground.plan));
+    if world.ground.plan.clients_max == CROWD {
+        world.crowd();
+    }
     for _ in 0..steps {
         world.step();
     }
@@ -59,6 +62,22 @@ impl World {
             98 => self.revoke(),
             _ => self.nudge(),
         }
+    }
+
+    /// Many clients that follow one channel.
+    fn crowd(&mut self) {
+        self.ground.note("a crowd comes");
+        for _ in 0..CROWD {
+            let Some(index) = self.connect(0, false) else {
+                return;
+            };
+            self.with(index, |client, ground| {
+                client.ask(ground, Asked::Handshake);
+                client.ask(ground, Asked::Subscribe(0));
+                client.write(ground, usize::MAX);
+            });
+        }
+        self.settle();
     }
 
     fn turn_some(&mut self) {
@@ -136,7 +155,7 @@ impl World {
             0..3 => Duration::from_micros(random.below(1000) as u64),
             3..5 => Duration::from_millis(random.below(100) as u64),
             5..7 => Duration::from_millis(random.below(2000) as u64),
-            _ => Duration::from_millis(random.below(40_000) as u64),
+            _ => Duration::from_millis(random.below(10_000) as u64),
         };
         let stands_still = self.seats.iter().any(|seat| seat.stands_still);
         let is_short = stands_still && self.ground.random.chance(7, 8);
@@ -147,7 +166,12 @@ impl World {
         };
         self.ground.note(format!("{by:?} pass"));
         if stands_still && by > Duration::from_millis(200) {
-            self.ground.stood_still = true;
+            let still = self
+                .seats
+                .iter()
+                .enumerate()
+                .filter(|(_, seat)| seat.stands_still);
+            self.ground.stood_still.extend(still.map(|(core, _)| core));
         }
         if by < Duration::from_millis(1) {
             self.ground.time.advance(by);
@@ -228,7 +252,10 @@ impl World {
         for seat in &mut self.seats {
             seat.stands_still = false;
         }
-        if self.ground.random.chance(1, 2) {
+        let limits = &self.ground.plan.limits;
+        // What somebody has sent who is over its rate is read for minutes.
+        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        if !is_limited && self.ground.random.chance(1, 2) {
             self.ground.note("all leave");
             self.all_leave();
         } else {
@@ -275,9 +302,11 @@ impl World {
             });
         }
         let limits = &self.ground.plan.limits;
-        let longest =
-            limits.close_timeout + limits.request_timeout + limits.handshake_timeout + limits.idle_timeout;
-        self.pass(longest + Duration::from_secs(40));
+        let longest = limits
+            .close_timeout
+            .max(limits.request_timeout)
+            .max(limits.handshake_timeout);
+        self.pass(longest * 2 + Duration::from_secs(1));
         if let Some(client) = self.clients.iter().find(|client| client.phase != Phase::Gone) {
             self.ground.fail(&format!("{client:?} is still here"));
         }
@@ -343,6 +372,7 @@ impl World {
             self.ground.fail("calls of the server's were never answered");
         }
         self.ground.expect(0, "at last", self.ground.log.check_order());
+        self.ground.expect(0, "at last", self.ground.log.check_whole());
     }
 }
 
@@ -380,12 +410,12 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
             client.write(ground, max);
             "writes on"
         }
-        31..34 => {
+        31..33 => {
             let max = ground.random.of(&[1, 10, 100, 8192]);
             client.read(ground, max);
             "reads"
         }
-        34 => {
+        33 | 34 => {
             client.attentive ^= true;
             client.sent.dozed |= !client.attentive;
             "is attentive, or is not"

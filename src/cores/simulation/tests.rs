@@ -1,6 +1,11 @@
 //! The seeds, and what they have found.
 
+use super::client::Asked;
+use super::plan::Plan;
+use super::random::Random;
 use super::schedule::{self, Summary};
+use super::world::World;
+use crate::config::limits::Limits;
 
 #[test]
 fn a_seed_repeats_itself_exactly() {
@@ -27,6 +32,54 @@ fn every_promise_is_kept_whatever_the_seed() {
             "{all:?}"
         );
     }
+}
+
+/// A world in which nothing happens but what a test says, with one client on each core: their indexes are the same.
+fn with_a_client_on_each_core(cores: usize, ring_slots: u32) -> World {
+    let plan = Plan {
+        cores,
+        limits: Limits {
+            ring_slots,
+            ..Limits::default()
+        },
+        ..Plan::default()
+    };
+    let mut world = World::new(None, plan, Random::new(0));
+    // The first goes to core 0, the next to the lightest.
+    for _ in 0..cores {
+        let client = world.connect(0, false).unwrap();
+        world.with(client, |client, ground| {
+            client.ask(ground, Asked::Handshake);
+        });
+        world.settle();
+    }
+    world
+}
+
+#[test]
+fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
+    let mut world = with_a_client_on_each_core(3, 2);
+    world.seats[2].stands_still = true;
+    for client in [0, 1] {
+        world.with(client, |client, ground| {
+            client.ask_all(ground, &[Asked::Publish(0); 5]);
+        });
+    }
+    let turns = |world: &World| -> u64 {
+        world
+            .handles
+            .iter()
+            .map(|core| core.metrics().turns.value())
+            .sum()
+    };
+    let before = turns(&world);
+    world.settle();
+    // Each of both looks for room once a millisecond.
+    let looks = turns(&world) - before;
+    assert!(looks < 100, "{looks} turns in 20 ms");
+    world.seats[2].stands_still = false;
+    world.settle();
+    assert_eq!(world.ground.log.len(), 10);
 }
 
 /// Those of `RINGCAST_SEEDS`, such as `0..100000`; else the first thousand.

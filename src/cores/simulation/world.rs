@@ -1,7 +1,7 @@
 //! The server of a run: its cores, their time, and what all clients know together.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,8 +60,8 @@ pub(super) struct Ground {
     pub(super) missing: usize,
     pub(super) draining: bool,
     pub(super) revoked: bool,
-    /// A core has stood still for so long that its clients may have been taken for silent.
-    pub(super) stood_still: bool,
+    /// Cores that have stood still for so long that their clients may have been taken for silent.
+    pub(super) stood_still: BTreeSet<usize>,
 }
 
 /// One core, and when it turns next.
@@ -162,7 +162,7 @@ impl World {
                 missing: 0,
                 draining: false,
                 revoked: false,
-                stood_still: false,
+                stood_still: BTreeSet::new(),
             },
         }
     }
@@ -194,6 +194,7 @@ impl World {
             return false;
         }
         ground.told.borrow_mut().turn = Turn {
+            core: index,
             undelivered: core.broker.ring.claimed().as_u64() - core.broker.ring.depth(),
             now: ground.time.peek().uptime,
         };
@@ -227,17 +228,25 @@ impl World {
     pub(super) fn settle(&mut self) {
         let began = self.ground.time.peek().uptime;
         let stands_still = self.seats.iter().any(|seat| seat.stands_still);
+        let mut was_busy = true;
         for _ in 0..ROUNDS_MAX {
             let mut is_busy = false;
             for index in 0..self.seats.len() {
                 is_busy |= !self.seats[index].stands_still && self.turn(index);
             }
-            for client in &mut self.clients {
+            // Unless somebody has done something, there is nothing new to read.
+            let all = if is_busy || was_busy {
+                self.clients.len()
+            } else {
+                0
+            };
+            for client in &mut self.clients[..all] {
                 if client.attentive {
                     is_busy |= client.write(&mut self.ground, usize::MAX);
                     is_busy |= client.read(&mut self.ground, usize::MAX);
                 }
             }
+            was_busy = is_busy;
             let took = self.ground.time.peek().uptime.since(began);
             if stands_still && took >= BESIDE_ONE_MAX {
                 return;
