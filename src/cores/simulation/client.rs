@@ -201,7 +201,7 @@ impl Client {
                 let token = self
                     .token
                     .as_ref()
-                    .map_or("null".to_owned(), |token| format!("\"{token}\""));
+                    .map_or_else(|| "null".to_owned(), |token| format!("\"{token}\""));
                 format!(r##"{{"event":"#handshake","data":{{"authToken":{token}}},"cid":{cid}}}"##)
             }
             Asked::Subscribe(channel) => {
@@ -253,7 +253,7 @@ impl Client {
     }
 
     /// Writes as much as the socket takes, `max` bytes at most. Returns whether anything left.
-    pub(super) fn write(&mut self, ground: &mut Ground, max: usize) -> bool {
+    pub(super) fn write(&mut self, ground: &Ground, max: usize) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };

@@ -70,7 +70,7 @@ fn expect_gauges(core: &Core<Actor>) -> Result<(), String> {
 ///
 /// # Errors
 /// It has left something behind.
-pub(super) fn after_end(core: &mut Core<Actor>) -> Result<(), String> {
+pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
     if let Some(broken) = core.connections.broken_invariant() {
         return Err(broken);
     }

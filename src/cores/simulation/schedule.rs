@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Gives an order to those cores that have room for it; one that stands still has not for ever.
-    fn order_if_taken(&mut self, order: &Order) {
+    fn order_if_taken(&self, order: &Order) {
         for (seat, handle) in self.seats.iter().zip(&self.handles) {
             if seat.core.is_some() {
                 // As the control plane does: who does not take it is asked again, or is stuck.
@@ -345,7 +345,7 @@ impl World {
         }
     }
 
-    fn after_the_end(&mut self) {
+    fn after_the_end(&self) {
         if self.seats.iter().any(|seat| seat.core.is_some()) {
             self.ground.fail("the drain is not over in time");
         }

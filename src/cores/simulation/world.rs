@@ -205,8 +205,8 @@ impl World {
         ground.trace.mix(ground.time.peek_ns());
         if core.stopping {
             let stopped = seat.core.take();
-            if let Some(mut core) = stopped {
-                ground.expect_of_core(index, leftovers::after_end(&mut core));
+            if let Some(core) = stopped {
+                ground.expect_of_core(index, leftovers::after_end(&core));
                 seat.shared = Some(core.end());
             }
         } else {
@@ -242,7 +242,7 @@ impl World {
             };
             for client in &mut self.clients[..all] {
                 if client.attentive {
-                    is_busy |= client.write(&mut self.ground, usize::MAX);
+                    is_busy |= client.write(&self.ground, usize::MAX);
                     is_busy |= client.read(&mut self.ground, usize::MAX);
                 }
             }
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// Cores that wait for room in the ring look again after a moment: whether the clock was moved to it.
-    fn wait_for_the_ring(&mut self) -> bool {
+    fn wait_for_the_ring(&self) -> bool {
         let waits = |seat: &Seat| {
             !seat.stands_still
                 && seat
@@ -347,7 +347,7 @@ impl World {
     }
 
     /// Gives an order to all cores.
-    pub(super) fn order(&mut self, order: &Order) {
+    pub(super) fn order(&self, order: &Order) {
         for (seat, handle) in self.seats.iter().zip(&self.handles) {
             if seat.core.is_some() {
                 handle.send(order.clone()).expect("orders are taken");
