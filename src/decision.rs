@@ -1,7 +1,7 @@
 //! What a session may ask for, and how a connection ends.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
-//! `cores/receive.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
+//! `cores/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
 //! by [`Span`], so that in the steady state nothing is allocated.
 //!
 //! Invariants

@@ -11,7 +11,8 @@
 //! there may be LoggingIn, while the login desk is asked. A FIN of the peer finds what is still in the outbox: then the
 //! way to "dropped" leads through Emptying.
 //!
-//! What moves a connection along is in `receive.rs` (input) and `ending.rs` (its end); the table is `connections.rs`.
+//! What moves a connection along is in `upgrade.rs` and `receive.rs` (input), `carry_out.rs` (what it decides) and
+//! `ending.rs` (its end); the table is `connections.rs`.
 //!
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 

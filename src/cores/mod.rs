@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
-//!  receive.rs   input → decisions → done       delivery.rs  ring → outboxes
+//!  receive.rs   input → decisions              carry_out.rs decisions → done
+//!  upgrade.rs   the request head               delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
@@ -24,6 +25,7 @@ mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod balance;
+mod carry_out;
 mod compressed;
 mod conflated;
 mod connection;
@@ -46,6 +48,7 @@ mod secure;
 mod simulation;
 mod turn;
 mod turned_away;
+mod upgrade;
 mod wheel;
 
 use std::collections::VecDeque;

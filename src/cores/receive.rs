@@ -1,9 +1,8 @@
-//! Input: from bytes in the core's read buffer to decisions carried out.
+//! Input: from bytes in the core's read buffer to decisions.
 //!
-//! A whole frame is parsed where it lies; only what cannot be consumed yet is copied to the connection. When a
-//! publication finds the ring full, the rest of its message and of the input is kept and the connection is not read
-//! until the ring has room: its peer's TCP window then pushes back. The same holds while a delivery is under way that
-//! has to come before the rest (`delivery.rs`).
+//! A whole frame is parsed where it lies; only what cannot be consumed yet is copied to the connection. What is decided
+//! is carried out by `carry_out.rs`; while something of it has to wait, the rest of the input is kept and the connection
+//! is not read: its peer's TCP window then pushes back. The upgrade is `upgrade.rs`'s.
 //!
 //! Limits: `READ_BYTES_PER_TURN_MAX` and, counted after each read, `FRAMES_PER_TURN_MAX` for one connection; what is left
 //! over is first in the next turn.
@@ -11,24 +10,19 @@
 use std::io;
 
 use crate::app::App;
-use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::config::limits::Limit;
-use crate::decision::{
-    CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
-};
-use crate::http::{Refusal, Request, request};
-use crate::session::Session;
+use crate::decision::{CloseReason, Message};
+use crate::http::Refusal;
 use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
+use crate::websocket::message;
 use crate::websocket::message::{Passed, Received, Receiver, Step};
-use crate::websocket::origins::Origins;
-use crate::websocket::{handshake, message};
 
 use super::Core;
-use super::connection::{Awaited, ConnectionId, Leftover, Open, Phase, Stalled};
-use super::secure::{self, First};
+use super::connection::{ConnectionId, Leftover, Open, Phase, Stalled};
+use super::secure::First;
 use super::wheel;
 
 impl<A: App> Core<A> {
@@ -212,90 +206,6 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The request head: upgrade, or an answer in plain HTTP.
-    fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
-        let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
-            Ok(None) => return Input::Incomplete(0),
-            Ok(Some((request, consumed))) => {
-                self.recognise_client(id, &request);
-                let admitted = self.admit_announced(id);
-                admitted.and_then(|()| match self.page(&request) {
-                    Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
-                    None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
-                })
-            }
-            Err(refusal) => Err(refusal),
-        };
-        match answer {
-            Ok(input) => input,
-            Err(refusal) => {
-                self.refuse(id, &refusal);
-                Input::Consumed(input.len())
-            }
-        }
-    }
-
-    /// Answers in plain HTTP and ends the connection.
-    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
-        self.metrics.http_answers.add(1);
-        if let Some(limit) = limit_of(refusal) {
-            self.metrics.limit_hit(limit);
-        }
-        self.connections.send_head(id, |bytes| refusal.write(bytes));
-        self.close(id, CloseReason::HttpAnswered);
-    }
-
-    fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
-        let mut accepted = handshake::upgrade(request, &self.path)?;
-        let compression = match self.compression {
-            true => accepted.agree_on_compression(request)?,
-            false => Compression::Off,
-        };
-        if self.admission.memory_is_full() {
-            return Err(Refusal::Busy);
-        }
-        let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
-            return Ok(());
-        };
-        self.lent.allow_upgrade(request, client)?;
-        let doors = &self.lent.doors;
-        let origins = Origins {
-            option: &doors.origins,
-            list: &doors.allowed_origins,
-        };
-        let verdict = accepted.check_origin(origins, self.is_under_tls(id))?;
-        let shown = self.shown_by_cookie(id, request, verdict);
-        let Some(connection) = self.connections.get_mut(id) else {
-            return Ok(());
-        };
-        let certified = || {
-            secure::claims(&connection.stream)
-                .filter(|claims| !self.lent.doors.tokens.are_revoked(claims, self.now.unix_ms))
-        };
-        let claims = shown.or_else(certified);
-        let session = self.lent.new_session(self.now, claims);
-        if session.is_open() {
-            self.sessions_open += 1;
-            self.metrics.sessions.set(self.sessions_open);
-        }
-        connection.phase = Phase::Open(Open {
-            receiver: Receiver::default(),
-            session,
-        });
-        connection.compression = compression;
-        self.metrics
-            .compression_agreed
-            .add(u64::from(compression.is_on()));
-        connection.meter = self.measures.new_meter(self.now.uptime);
-        let deadline = connection.deadline(&self.lent.settings, &self.measures);
-        let sooner = wheel::is_sooner(deadline, connection.armed);
-        self.connections.send_head(id, |bytes| accepted.write(bytes));
-        if sooner {
-            self.arm(id);
-        }
-        Ok(())
-    }
-
     /// WebSocket messages, up to a control frame that is to be answered or the end of the input. What they decide is
     /// carried out together, which saved each of sixteen messages that came in one read a quarter of its instructions.
     fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
@@ -474,225 +384,6 @@ impl<A: App> Core<A> {
             self.count_rule_hits();
         }
     }
-
-    /// Carries decisions out in order. If the ring is full, or a delivery has to come first, the connection keeps those
-    /// that are left, and what is decided meanwhile (by a timer, by a late answer) queues behind them.
-    pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && let Some(before) = &mut connection.stalled
-        {
-            before.decisions.append(&work.decisions);
-            before.asked = None;
-            before.then = before.then.or(work.then);
-            self.decisions = work.decisions;
-            return;
-        }
-        loop {
-            if let Some(place) = self.awaits(&work)
-                && let Some(connection) = self.connections.get_mut(id)
-                // Who is gone sees no order.
-                && matches!(connection.phase, Phase::Open(_))
-            {
-                connection.stalled = Some(Box::new(work));
-                self.held.push_back((place, id));
-                return;
-            }
-            let Some(decision) = work.decisions.decision(work.at) else {
-                break;
-            };
-            match self.carry_out_one(id, decision, &mut work) {
-                Ok(Outcome::Next { done }) => {
-                    work.at += done;
-                    work.awaited = Awaited::Unknown;
-                }
-                Ok(Outcome::Published(place)) => {
-                    work.at += 1;
-                    work.awaited = Awaited::Published(place);
-                }
-                Ok(Outcome::Asked) => {
-                    let place = work.asked.get_or_insert_with(|| self.broker.ring.claimed());
-                    work.awaited = Awaited::Asked(*place);
-                }
-                Ok(Outcome::Closed) => {
-                    work.then = None;
-                    break;
-                }
-                Err(RingFull { .. }) => {
-                    if !work.waited {
-                        work.waited = true;
-                        self.metrics.ring_stalls.add(1);
-                        self.metrics.limit_hit(Limit::Ring);
-                    }
-                    if let Some(connection) = self.connections.get_mut(id)
-                        && matches!(connection.phase, Phase::Open(_))
-                    {
-                        connection.stalled = Some(Box::new(work));
-                        self.stalled.push_back(id);
-                    } else {
-                        self.orphans.push_back((id, work));
-                    }
-                    return;
-                }
-            }
-        }
-        if let Some(reason) = work.then {
-            self.close(id, reason);
-        }
-        self.decisions = work.decisions;
-    }
-
-    fn carry_out_one(
-        &mut self,
-        id: ConnectionId,
-        decision: Decision,
-        work: &mut Stalled,
-    ) -> Result<Outcome, RingFull> {
-        if changes_subscriptions(decision) && !matches!(work.awaited, Awaited::Asked(_)) {
-            return Ok(Outcome::Asked);
-        }
-        let decisions = &mut work.decisions;
-        match decision {
-            Decision::Send { .. } => {
-                let done = self.connections.send_texts(id, decisions.texts_from(work.at));
-                return Ok(Outcome::Next { done });
-            }
-            Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
-            Decision::Subscribe { channel, cid } => self.subscribe(id, channel, cid, decisions),
-            Decision::Unsubscribe { channel, cid } => self.unsubscribe(id, channel, cid, decisions),
-            Decision::KickOut { channel, message } => {
-                self.remove_subscription(id, decisions.bytes(channel));
-                self.send(id, OpCode::Text, decisions.bytes(message));
-            }
-            Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
-            // By who the client is now: the last look that was asked for does for all.
-            Decision::CheckSubscriptions if asks_again(decisions, work.at) => {}
-            Decision::CheckSubscriptions => self.check_subscriptions(id, decisions),
-            Decision::Publish { channel, message } => {
-                if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
-                    // Room is for those that have waited for it.
-                    return Err(RingFull { wake: CoreSet::EMPTY });
-                }
-                let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
-                return Ok(Outcome::Published(place));
-            }
-            Decision::Login { user, password } => self.log_in_by_call(id, user, password, decisions),
-            Decision::Close { reason, text } => {
-                let text = String::from_utf8_lossy(decisions.bytes(text));
-                self.close_saying(id, reason, &text);
-                return Ok(Outcome::Closed);
-            }
-        }
-        Ok(Outcome::Next { done: 1 })
-    }
-
-    /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
-    /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
-    pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
-        if self.session(id).is_some() {
-            self.connections.send(id, opcode, message);
-        }
-    }
-
-    /// A subscription sees exactly the publications after it: those before have been delivered.
-    fn subscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
-        if self.session(id).is_none() {
-            return;
-        }
-        let name = decisions.bytes(channel);
-        let hash = self.broker.hasher.hash(name);
-        let outcome = self
-            .broker
-            .subscriptions
-            .subscribe(id.index(), name, hash, &self.limits);
-        self.metrics.subscriptions.set(self.broker.subscriptions.len());
-        match outcome {
-            SubscribeOutcome::Subscribed => {}
-            SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
-            SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
-        }
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.subscribed(channel, cid, outcome, decisions)
-        {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
-        }
-    }
-
-    fn unsubscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
-        let outcome = self.remove_subscription(id, decisions.bytes(channel));
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.unsubscribed(channel, cid, outcome, decisions)
-        {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
-        }
-    }
-
-    pub(super) fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
-        if self.session(id).is_none() {
-            return UnsubscribeOutcome::NotSubscribed;
-        }
-        let hash = self.broker.hasher.hash(name);
-        if self.connections.is_conflating(id)
-            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
-        {
-            self.connections.forget_conflated(id, channel);
-        }
-        let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
-        self.metrics.subscriptions.set(self.broker.subscriptions.len());
-        outcome
-    }
-
-    fn kick_out_all(&mut self, id: ConnectionId, reason: Option<Span>, decisions: &mut Decisions) {
-        if self.session(id).is_none() {
-            return;
-        }
-        let names: Vec<Box<[u8]>> = self
-            .broker
-            .subscriptions
-            .channels_of(id.index())
-            .map(Box::from)
-            .collect();
-        for name in names {
-            self.remove_subscription(id, &name);
-            if let Some(session) = self.session(id) {
-                let message = session.kicked_out(&name, reason, decisions);
-                self.send(id, OpCode::Text, decisions.bytes(message));
-            }
-        }
-    }
-
-    /// The session of an open connection.
-    pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
-        match &mut self.connections.get_mut(id)?.phase {
-            Phase::Open(open) => Some(&mut open.session),
-            Phase::Preface { .. }
-            | Phase::Request { .. }
-            | Phase::LoggingIn { .. }
-            | Phase::Closing { .. }
-            | Phase::Finishing { .. }
-            | Phase::Emptying { .. } => None,
-        }
-    }
-}
-
-fn limit_of(refusal: &Refusal) -> Option<Limit> {
-    match refusal {
-        Refusal::HeadTooLarge => Some(Limit::RequestHeadBytes),
-        Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
-        Refusal::Busy => Some(Limit::Memory),
-        Refusal::Malformed
-        | Refusal::NotImplemented
-        | Refusal::NotImplementedHead
-        | Refusal::NotTls
-        | Refusal::Method
-        | Refusal::UpgradeHeader
-        | Refusal::Key
-        | Refusal::Version
-        | Refusal::Path
-        | Refusal::Subprotocol
-        | Refusal::Extensions
-        | Refusal::Origin(_)
-        | Refusal::Application { .. } => None,
-    }
 }
 
 /// What a control frame carries, out of the read buffer, which the answer must not borrow.
@@ -736,43 +427,6 @@ pub(super) enum Input {
     Incomplete(usize),
     /// All that has come: nothing of it will be looked at.
     Rest,
-}
-
-/// What became of a decision.
-enum Outcome {
-    /// So many decisions are done with.
-    Next {
-        done: usize,
-    },
-    /// What follows comes after the delivery of all before this place.
-    Published(Sequence),
-    /// It comes after the delivery of all that is published by now.
-    Asked,
-    Closed,
-}
-
-/// Whether the subscriptions are looked at again later in the same decisions.
-fn asks_again(decisions: &Decisions, at: usize) -> bool {
-    let later = decisions.list().iter().skip(at + 1);
-    later
-        .rev()
-        .any(|decision| matches!(decision, Decision::CheckSubscriptions))
-}
-
-/// Whether a decision has its place in the order of publications.
-fn changes_subscriptions(decision: Decision) -> bool {
-    match decision {
-        Decision::Subscribe { .. }
-        | Decision::Unsubscribe { .. }
-        | Decision::KickOut { .. }
-        | Decision::KickOutAll { .. }
-        | Decision::CheckSubscriptions => true,
-        Decision::Send { .. }
-        | Decision::SendBinary { .. }
-        | Decision::Publish { .. }
-        | Decision::Close { .. }
-        | Decision::Login { .. } => false,
-    }
 }
 
 enum AwaitClose {

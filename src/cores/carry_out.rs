@@ -1,0 +1,252 @@
+//! Decisions carried out, in order.
+//!
+//! When a publication finds the ring full, the rest of its message and of the input is kept and the connection is not
+//! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
+//! (`delivery.rs`).
+
+use crate::app::App;
+use crate::broker::{CoreSet, RingFull, Sequence};
+use crate::config::limits::Limit;
+use crate::decision::{Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::session::Session;
+use crate::websocket::frame::OpCode;
+
+use super::Core;
+use super::connection::{Awaited, ConnectionId, Phase, Stalled};
+
+impl<A: App> Core<A> {
+    /// Carries decisions out in order. If the ring is full, or a delivery has to come first, the connection keeps those
+    /// that are left, and what is decided meanwhile (by a timer, by a late answer) queues behind them.
+    pub(super) fn carry_out(&mut self, id: ConnectionId, mut work: Stalled) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(before) = &mut connection.stalled
+        {
+            before.decisions.append(&work.decisions);
+            before.asked = None;
+            before.then = before.then.or(work.then);
+            self.decisions = work.decisions;
+            return;
+        }
+        loop {
+            if let Some(place) = self.awaits(&work)
+                && let Some(connection) = self.connections.get_mut(id)
+                // Who is gone sees no order.
+                && matches!(connection.phase, Phase::Open(_))
+            {
+                connection.stalled = Some(Box::new(work));
+                self.held.push_back((place, id));
+                return;
+            }
+            let Some(decision) = work.decisions.decision(work.at) else {
+                break;
+            };
+            match self.carry_out_one(id, decision, &mut work) {
+                Ok(Outcome::Next { done }) => {
+                    work.at += done;
+                    work.awaited = Awaited::Unknown;
+                }
+                Ok(Outcome::Published(place)) => {
+                    work.at += 1;
+                    work.awaited = Awaited::Published(place);
+                }
+                Ok(Outcome::Asked) => {
+                    let place = work.asked.get_or_insert_with(|| self.broker.ring.claimed());
+                    work.awaited = Awaited::Asked(*place);
+                }
+                Ok(Outcome::Closed) => {
+                    work.then = None;
+                    break;
+                }
+                Err(RingFull { .. }) => {
+                    if !work.waited {
+                        work.waited = true;
+                        self.metrics.ring_stalls.add(1);
+                        self.metrics.limit_hit(Limit::Ring);
+                    }
+                    if let Some(connection) = self.connections.get_mut(id)
+                        && matches!(connection.phase, Phase::Open(_))
+                    {
+                        connection.stalled = Some(Box::new(work));
+                        self.stalled.push_back(id);
+                    } else {
+                        self.orphans.push_back((id, work));
+                    }
+                    return;
+                }
+            }
+        }
+        if let Some(reason) = work.then {
+            self.close(id, reason);
+        }
+        self.decisions = work.decisions;
+    }
+
+    fn carry_out_one(
+        &mut self,
+        id: ConnectionId,
+        decision: Decision,
+        work: &mut Stalled,
+    ) -> Result<Outcome, RingFull> {
+        if changes_subscriptions(decision) && !matches!(work.awaited, Awaited::Asked(_)) {
+            return Ok(Outcome::Asked);
+        }
+        let decisions = &mut work.decisions;
+        match decision {
+            Decision::Send { .. } => {
+                let done = self.connections.send_texts(id, decisions.texts_from(work.at));
+                return Ok(Outcome::Next { done });
+            }
+            Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
+            Decision::Subscribe { channel, cid } => self.subscribe(id, channel, cid, decisions),
+            Decision::Unsubscribe { channel, cid } => self.unsubscribe(id, channel, cid, decisions),
+            Decision::KickOut { channel, message } => {
+                self.remove_subscription(id, decisions.bytes(channel));
+                self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+            Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
+            // By who the client is now: the last look that was asked for does for all.
+            Decision::CheckSubscriptions if asks_again(decisions, work.at) => {}
+            Decision::CheckSubscriptions => self.check_subscriptions(id, decisions),
+            Decision::Publish { channel, message } => {
+                if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
+                    // Room is for those that have waited for it.
+                    return Err(RingFull { wake: CoreSet::EMPTY });
+                }
+                let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
+                return Ok(Outcome::Published(place));
+            }
+            Decision::Login { user, password } => self.log_in_by_call(id, user, password, decisions),
+            Decision::Close { reason, text } => {
+                let text = String::from_utf8_lossy(decisions.bytes(text));
+                self.close_saying(id, reason, &text);
+                return Ok(Outcome::Closed);
+            }
+        }
+        Ok(Outcome::Next { done: 1 })
+    }
+
+    /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
+    /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
+    pub(super) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
+        if self.session(id).is_some() {
+            self.connections.send(id, opcode, message);
+        }
+    }
+
+    /// A subscription sees exactly the publications after it: those before have been delivered.
+    fn subscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+        if self.session(id).is_none() {
+            return;
+        }
+        let name = decisions.bytes(channel);
+        let hash = self.broker.hasher.hash(name);
+        let outcome = self
+            .broker
+            .subscriptions
+            .subscribe(id.index(), name, hash, &self.limits);
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+        match outcome {
+            SubscribeOutcome::Subscribed => {}
+            SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
+            SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
+        }
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.subscribed(channel, cid, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    fn unsubscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+        let outcome = self.remove_subscription(id, decisions.bytes(channel));
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.unsubscribed(channel, cid, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    pub(super) fn remove_subscription(&mut self, id: ConnectionId, name: &[u8]) -> UnsubscribeOutcome {
+        if self.session(id).is_none() {
+            return UnsubscribeOutcome::NotSubscribed;
+        }
+        let hash = self.broker.hasher.hash(name);
+        if self.connections.is_conflating(id)
+            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
+        {
+            self.connections.forget_conflated(id, channel);
+        }
+        let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+        outcome
+    }
+
+    fn kick_out_all(&mut self, id: ConnectionId, reason: Option<Span>, decisions: &mut Decisions) {
+        if self.session(id).is_none() {
+            return;
+        }
+        let names: Vec<Box<[u8]>> = self
+            .broker
+            .subscriptions
+            .channels_of(id.index())
+            .map(Box::from)
+            .collect();
+        for name in names {
+            self.remove_subscription(id, &name);
+            if let Some(session) = self.session(id) {
+                let message = session.kicked_out(&name, reason, decisions);
+                self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+        }
+    }
+
+    /// The session of an open connection.
+    pub(super) fn session(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        match &mut self.connections.get_mut(id)?.phase {
+            Phase::Open(open) => Some(&mut open.session),
+            Phase::Preface { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
+        }
+    }
+}
+
+/// What became of a decision.
+enum Outcome {
+    /// So many decisions are done with.
+    Next {
+        done: usize,
+    },
+    /// What follows comes after the delivery of all before this place.
+    Published(Sequence),
+    /// It comes after the delivery of all that is published by now.
+    Asked,
+    Closed,
+}
+
+/// Whether the subscriptions are looked at again later in the same decisions.
+fn asks_again(decisions: &Decisions, at: usize) -> bool {
+    let later = decisions.list().iter().skip(at + 1);
+    later
+        .rev()
+        .any(|decision| matches!(decision, Decision::CheckSubscriptions))
+}
+
+/// Whether a decision has its place in the order of publications.
+fn changes_subscriptions(decision: Decision) -> bool {
+    match decision {
+        Decision::Subscribe { .. }
+        | Decision::Unsubscribe { .. }
+        | Decision::KickOut { .. }
+        | Decision::KickOutAll { .. }
+        | Decision::CheckSubscriptions => true,
+        Decision::Send { .. }
+        | Decision::SendBinary { .. }
+        | Decision::Publish { .. }
+        | Decision::Close { .. }
+        | Decision::Login { .. } => false,
+    }
+}
