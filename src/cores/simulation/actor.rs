@@ -27,7 +27,6 @@ pub(super) struct Told {
 /// When a core turns, and what had been delivered there before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn {
-    pub(super) core: usize,
     /// The first place in the ring that had not been delivered when the turn began.
     pub(super) undelivered: u64,
     pub(super) now: Uptime,
@@ -35,7 +34,6 @@ pub(super) struct Turn {
 
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) core: usize,
     pub(super) end: Option<End>,
 }
 
@@ -125,10 +123,9 @@ impl App for Actor {
 
     fn connected(&mut self, peer: &mut Peer<'_>) {
         let told = &mut *self.0.borrow_mut();
-        let core = told.turn.core;
         if told
             .sessions
-            .insert(peer.id().to_string(), Session { core, end: None })
+            .insert(peer.id().to_string(), Session { end: None })
             .is_some()
         {
             told.wrong = Some("a session was connected twice".to_owned());

@@ -559,8 +559,8 @@ impl Client {
             1000 => sent.close,
             1001 => ground.draining,
             1002 | 1009 => sent.garbage,
-            // Silence counts from the upgrade on.
-            4001 => self.session.is_none() || sent.dozed || !self.answers_pings || self.is_excused(ground),
+            // Silence counts from the upgrade on, and not while the core stood still.
+            4001 => self.session.is_none() || sent.dozed || !self.answers_pings,
             4005 => self.session.is_none(),
             4009 => sent.before_handshake,
             4010 => ground.plan.slow_consumer != SlowConsumer::Skip || !self.late.is_empty(),
@@ -570,13 +570,6 @@ impl Client {
             SENT_AWAY => sent.asked_to_go,
             _ => false,
         }
-    }
-
-    /// Whether the core of its session has stood still, so that it was not pinged.
-    fn is_excused(&self, ground: &Ground) -> bool {
-        let told = ground.told.borrow();
-        let session = self.session.as_ref().and_then(|id| told.sessions.get(id));
-        session.is_some_and(|session| ground.stood_still.contains(&session.core))
     }
 
     /// The application was told the same end, and what was delivered before it has come.

@@ -165,14 +165,6 @@ impl World {
             by
         };
         self.ground.note(format!("{by:?} pass"));
-        if stands_still && by > Duration::from_millis(200) {
-            let still = self
-                .seats
-                .iter()
-                .enumerate()
-                .filter(|(_, seat)| seat.stands_still);
-            self.ground.stood_still.extend(still.map(|(core, _)| core));
-        }
         if by < Duration::from_millis(1) {
             self.ground.time.advance(by);
         } else {

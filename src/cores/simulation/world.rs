@@ -1,7 +1,7 @@
 //! The server of a run: its cores, their time, and what all clients know together.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,8 +60,6 @@ pub(super) struct Ground {
     pub(super) missing: usize,
     pub(super) draining: bool,
     pub(super) revoked: bool,
-    /// Cores that have stood still for so long that their clients may have been taken for silent.
-    pub(super) stood_still: BTreeSet<usize>,
 }
 
 /// One core, and when it turns next.
@@ -162,7 +160,6 @@ impl World {
                 missing: 0,
                 draining: false,
                 revoked: false,
-                stood_still: BTreeSet::new(),
             },
         }
     }
@@ -194,7 +191,6 @@ impl World {
             return false;
         }
         ground.told.borrow_mut().turn = Turn {
-            core: index,
             undelivered: core.broker.ring.claimed().as_u64() - core.broker.ring.depth(),
             now: ground.time.peek().uptime,
         };
