@@ -21,7 +21,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 
 "$echo_binary" "127.0.0.1:$port" >/dev/null &
 server=$!
-trap '{ kill -KILL "$server"; wait "$server"; } 2>/dev/null; [ -n "${REPORT:-}" ] || rm -rf "$report"' EXIT
+trap '{ kill -KILL "$server"; wait "$server"; } 2>/dev/null || true; [ -n "${REPORT:-}" ] || rm -rf "$report"' EXIT
 for _ in $(seq 200); do
   (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
   sleep 0.05

@@ -245,8 +245,10 @@ impl World {
             seat.stands_still = false;
         }
         let limits = &self.ground.plan.limits;
-        // What somebody has sent who is over its rate is read for minutes.
-        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        // What somebody has sent who is over its rate is read for minutes, and a crowd may be let in for as long.
+        let is_limited = limits.messages_per_second_max > 0
+            || limits.bytes_per_second_max > 0
+            || limits.accepts_per_second_max > 0;
         if !is_limited && self.ground.random.chance(1, 2) {
             self.ground.note("all leave");
             self.all_leave();

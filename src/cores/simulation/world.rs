@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,19 +342,18 @@ impl World {
         }
     }
 
-    /// Gives an order to all cores.
-    pub(super) fn order(&self, order: &Order) {
-        for (seat, handle) in self.seats.iter().zip(&self.handles) {
-            if seat.core.is_some() {
-                handle.send(order.clone()).expect("orders are taken");
-            }
-        }
-    }
-
+    /// Has all cores drain; one that has not taken the orders before takes a turn first.
     pub(super) fn drain(&mut self) {
         self.ground.draining = true;
         let within = self.ground.plan.drain;
-        self.order(&Order::Drain { within });
+        for index in 0..self.seats.len() {
+            while self.seats[index].core.is_some()
+                && let Err(error) = self.handles[index].send(Order::Drain { within })
+            {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "orders are taken");
+                assert!(self.turn(index), "who was sent an order is awake");
+            }
+        }
     }
 }
 
