@@ -353,7 +353,14 @@ impl<A: App> Core<A> {
             Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
                 self.close(id, CloseReason::RequestTimeout);
             }
-            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => {
+            Phase::Closing { deadline, .. }
+            | Phase::Finishing { deadline, .. }
+            | Phase::Emptying { deadline } => {
+                // What was queued last could not leave while this core stood still.
+                if self.present_since == now {
+                    *deadline = now + self.limits.close_timeout;
+                    return;
+                }
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
             }

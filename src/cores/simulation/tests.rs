@@ -82,6 +82,38 @@ fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
     assert_eq!(world.ground.log.len(), 10);
 }
 
+#[test]
+fn who_was_closed_before_his_core_stood_still_is_told_why() {
+    let plan = Plan {
+        cores: 1,
+        send_buffer: 1,
+        padding_max: 1000,
+        ..Plan::default()
+    };
+    let patience = plan.limits.close_timeout + plan.ping_timeout;
+    let mut world = World::new(None, plan, Random::new(0));
+    let client = world.connect(0, false).unwrap();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Handshake);
+        client.ask(ground, Asked::Subscribe(0));
+    });
+    world.settle();
+    world.clients[client].attentive = false;
+    world.with(client, |client, ground| {
+        client.ask_all(ground, &[Asked::Publish(0); 40]);
+        client.queue_garbage(ground);
+        client.write(ground, usize::MAX);
+    });
+    world.settle();
+    world.seats[0].stands_still = true;
+    world.pass(patience);
+    world.clients[client].attentive = true;
+    world.seats[0].stands_still = false;
+    // A client that is dropped without a word ends the run.
+    world.settle();
+    assert!(!world.clients[client].is_open());
+}
+
 /// Those of `RINGCAST_SEEDS`, such as `0..100000`; else the first thousand.
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("RINGCAST_SEEDS") else {
