@@ -402,6 +402,7 @@ fn core_settings(
         accept_excess: config.accept_excess,
         compression: config.compression,
         compression_bytes_min: config.compression_bytes_min,
+        fan_out_slice: config.fan_out_slice,
         admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,

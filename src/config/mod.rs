@@ -114,6 +114,10 @@ pub struct Config {
     pub compression: bool,
     /// The shortest message that is compressed, in bytes.
     pub compression_bytes_min: u32,
+    /// How long a turn at least sends publications to many, and heartbeats, before it answers calls again; whole
+    /// microseconds. A turn that took longer before sends for as long, so that calls cannot keep publications from
+    /// leaving.
+    pub fan_out_slice: Duration,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -184,6 +188,7 @@ impl Default for Config {
             accept_excess: AcceptExcess::Wait,
             compression: false,
             compression_bytes_min: 1024,
+            fan_out_slice: Duration::from_micros(500),
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,

@@ -333,6 +333,10 @@ macro_rules! number {
         number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
             |value| value, |config: &Config| config.$($field).+.to_string())
     };
+    ($name:literal, $($table:literal,)? [$($field:ident).+] in microseconds, $min:literal to $max:literal, $doc:literal $(,)?) => {
+        number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
+            Duration::from_micros, |config: &Config| config.$($field).+.as_micros().to_string())
+    };
     ($name:literal, $($table:literal,)? [$($field:ident).+] in milliseconds, $min:literal to $max:literal, $doc:literal $(,)?) => {
         number!(@ $name, $($table,)? [$($field).+], $min to $max, $doc,
             Duration::from_millis, |config: &Config| config.$($field).+.as_millis().to_string())
@@ -789,6 +793,12 @@ pub const SETTINGS: &[Setting] = &[
         "Shortest message in bytes that is compressed for such clients",
     ),
     number!(
+        "fan_out_slice_us",
+        [fan_out_slice] in microseconds,
+        10 to 1000000,
+        "Microseconds for which a turn at least sends publications to many, and heartbeats, before it answers calls again; a turn that took longer before sends for as long",
+    ),
+    number!(
         "drain_seconds",
         [drain] in seconds,
         0 to 86400,
@@ -1157,6 +1167,7 @@ mod tests {
                 &["0", "2147483648", "-1", "1.5", "1s", ""][..],
             ),
             ("drain_seconds", &["0", "86400"], &["86401", "x"]),
+            ("fan_out_slice_us", &["10", "1000000"], &["9", "1000001"]),
             ("fragments_max", &["4294967295"], &["4294967296", "0"]),
             (
                 "listen",

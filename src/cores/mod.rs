@@ -55,6 +55,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Waker};
@@ -124,6 +125,7 @@ pub(crate) struct CoreSettings {
     pub(crate) accept_excess: AcceptExcess,
     pub(crate) compression: bool,
     pub(crate) compression_bytes_min: u32,
+    pub(crate) fan_out_slice: Duration,
     pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
@@ -162,6 +164,8 @@ pub(crate) struct Core<A: App> {
     clock: Clock,
     now: Now,
     turn_began_ns: u64,
+    /// How long a turn at least sends what is not prompt. A ping that comes meanwhile waits as long.
+    fan_out_slice_ns: u64,
     poll: Poll,
     listeners: Listeners,
     accepting: Accepting,
@@ -289,6 +293,7 @@ impl<A: App> Core<A> {
             clock: settings.clock,
             now,
             turn_began_ns: 0,
+            fan_out_slice_ns: settings.fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
             poll: parts.poll,
             listeners: Listeners::default(),
             accepting: Accepting::Waiting,

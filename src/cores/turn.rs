@@ -409,13 +409,14 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends what waits, as far as the time reaches. Sending may end connections and make others readable again.
+    /// Sends what waits, what is not prompt as far as the time reaches. A longer turn sends as long as it took before, so
+    /// that calls cannot keep publications from leaving. Sending may end connections and make others readable again.
     fn flush(&mut self) {
         let mut end_ns = None;
         self.connections.flush(|| {
             let now_ns = self.clock.elapsed_ns();
             let turn_ns = now_ns.saturating_sub(self.turn_began_ns);
-            now_ns >= *end_ns.get_or_insert_with(|| now_ns + turn_ns.max(FLUSH_NS_MAX))
+            now_ns >= *end_ns.get_or_insert_with(|| now_ns + turn_ns.max(self.fan_out_slice_ns))
         });
         self.end_those_found();
         while let Some(id) = self.connections.resumed.pop() {
@@ -485,9 +486,6 @@ const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
 /// or it would take all of them for silent.
 const VISITS_PER_TURN_MIN: usize = 256;
-/// How long a turn at least sends what is not prompt: publications to many, and heartbeats. A ping that comes meanwhile
-/// waits as long. A longer turn sends as long as it took before, so that calls cannot keep publications from leaving.
-const FLUSH_NS_MAX: u64 = 500_000;
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes the next few.

@@ -476,6 +476,7 @@ fn settings(
         acceptors: u64::try_from(plan.cores).expect("few cores"),
         compression: false,
         compression_bytes_min: 1024,
+        fan_out_slice: Duration::from_micros(500),
         path: "/socketcluster/".to_owned(),
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
