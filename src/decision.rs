@@ -216,6 +216,21 @@ impl Decisions {
             .extend(later.list.iter().map(|decision| decision.shifted(by)));
     }
 
+    /// Only those of the publications from `index` on, in memory of just their size.
+    pub fn publications_from(&self, index: usize) -> Decisions {
+        let mut publications = Decisions::default();
+        for decision in &self.list[index..] {
+            if let Decision::Publish { channel, message } = *decision {
+                let mut copy = |span| publications.write(|bytes| bytes.extend_from_slice(self.bytes(span)));
+                let (channel, message) = (copy(channel), copy(message));
+                publications.push(Decision::Publish { channel, message });
+            }
+        }
+        publications.bytes.shrink_to_fit();
+        publications.list.shrink_to_fit();
+        publications
+    }
+
     /// How many bytes the decisions name.
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()

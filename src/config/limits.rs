@@ -79,6 +79,8 @@ pub struct Limits {
     pub ring_slots: u32,
     /// Most bytes of publications in the ring; each core may fill an equal share.
     pub ring_bytes_max: u64,
+    /// Most bytes of publications that wait for a full ring and whose publishers have left, for each core.
+    pub orphaned_bytes_max: u32,
 }
 
 impl Default for Limits {
@@ -116,6 +118,7 @@ impl Default for Limits {
             revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
+            orphaned_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
@@ -193,11 +196,14 @@ pub enum Limit {
     LoginsPerConnection,
     /// A compressed message that inflates to more than `message_bytes_max`: closed with 1009.
     InflatedBytes,
+    /// `orphaned_bytes_max`: a publication of a client that has left while the ring was full, and was not acknowledged, is
+    /// given up.
+    OrphanedBytes,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 34;
+    pub const COUNT: usize = 35;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -235,6 +241,7 @@ impl Limit {
         "login_body_bytes",
         "logins_per_connection",
         "inflated_bytes",
+        "orphaned_bytes",
     ];
 
     /// The place in tables of counters.

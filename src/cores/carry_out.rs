@@ -69,7 +69,7 @@ impl<A: App> Core<A> {
                         connection.stalled = Some(Box::new(work));
                         self.stalled.push_back(id);
                     } else {
-                        self.orphans.push_back((id, work));
+                        self.leave_behind(&work);
                     }
                     return;
                 }

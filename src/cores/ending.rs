@@ -72,10 +72,10 @@ impl<A: App> Core<A> {
             Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
                 // What it sends now is only looked through for its close frame. What it has published is published.
-                if let Some(stalled) = connection.stalled.take() {
-                    self.orphans.push_back((id, *stalled));
-                }
                 (connection.held_back, connection.limited, connection.meter) = (false, false, None);
+                if let Some(stalled) = connection.stalled.take() {
+                    self.leave_behind(&stalled);
+                }
                 Some(self.leave(id, open, reason))
             }
             // All that is left is the socket.

@@ -9,6 +9,7 @@
 //!  receive.rs   input → decisions              carry_out.rs decisions → done
 //!  upgrade.rs   the request head               delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  orphans.rs   publications of those that have ended
 //!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
@@ -36,6 +37,7 @@ pub(crate) mod fd_table;
 mod login;
 pub(crate) mod mailbox;
 mod meter;
+mod orphans;
 mod outbox;
 mod pace;
 mod preface;
@@ -84,12 +86,13 @@ pub(crate) use accept::{HandedOver, Port, Ports, WAKER};
 use admission::Admission;
 use balance::Loads;
 use compressed::Compressor;
-use connection::{ConnectionId, Stalled};
+use connection::ConnectionId;
 use connections::Connections;
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
 use meter::Measures;
+use orphans::Orphans;
 use pace::Pace;
 use report::{Ends, Survey};
 use revoking::Revoking;
@@ -199,8 +202,7 @@ pub(crate) struct Core<A: App> {
     comers_and_goers: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
-    /// What connections have left behind that ended while they waited: only their publications are still carried out.
-    orphans: VecDeque<(ConnectionId, Stalled)>,
+    orphans: Orphans,
     /// Revocations whose connections are being looked for.
     revoking: VecDeque<Revoking>,
     draining: Option<Draining>,
@@ -326,7 +328,7 @@ impl<A: App> Core<A> {
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
-            orphans: VecDeque::new(),
+            orphans: Orphans::new(limits.orphaned_bytes_max),
             revoking: VecDeque::new(),
             draining: None,
             stopping: false,

@@ -275,18 +275,9 @@ impl<A: App> Core<A> {
 
     /// Goes on with messages whose publication found the ring full, in the order in which they came.
     fn resume_stalled(&mut self) {
-        for _ in 0..self.orphans.len() {
-            let Some((id, mut work)) = self.orphans.pop_front() else {
-                break;
-            };
-            // It is at the head of all now, however it came here.
-            work.waited = true;
-            let left = self.orphans.len();
-            self.carry_out(id, work);
-            if self.orphans.len() > left {
-                self.orphans.rotate_right(1);
-                return;
-            }
+        self.publish_orphans();
+        if !self.orphans.is_empty() {
+            return;
         }
         for _ in 0..self.stalled.len() {
             let Some(id) = self.stalled.pop_front() else {

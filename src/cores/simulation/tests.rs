@@ -1,11 +1,13 @@
 //! The seeds, and what they have found.
 
+use std::time::Duration;
+
 use super::client::Asked;
 use super::plan::Plan;
 use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
-use crate::config::limits::Limits;
+use crate::config::limits::{Limit, Limits};
 
 #[test]
 fn a_seed_repeats_itself_exactly() {
@@ -35,13 +37,10 @@ fn every_promise_is_kept_whatever_the_seed() {
 }
 
 /// A world in which nothing happens but what a test says, with one client on each core: their indexes are the same.
-fn with_a_client_on_each_core(cores: usize, ring_slots: u32) -> World {
+fn with_a_client_on_each_core(cores: usize, limits: Limits) -> World {
     let plan = Plan {
         cores,
-        limits: Limits {
-            ring_slots,
-            ..Limits::default()
-        },
+        limits,
         ..Plan::default()
     };
     let mut world = World::new(None, plan, Random::new(0));
@@ -58,7 +57,13 @@ fn with_a_client_on_each_core(cores: usize, ring_slots: u32) -> World {
 
 #[test]
 fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
-    let mut world = with_a_client_on_each_core(3, 2);
+    let mut world = with_a_client_on_each_core(
+        3,
+        Limits {
+            ring_slots: 2,
+            ..Limits::default()
+        },
+    );
     world.seats[2].stands_still = true;
     for client in [0, 1] {
         world.with(client, |client, ground| {
@@ -80,6 +85,47 @@ fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
     world.seats[2].stands_still = false;
     world.settle();
     assert_eq!(world.ground.log.len(), 10);
+}
+
+/// A core that stands still keeps a ring of two places full. Those who are closed meanwhile leave no more behind than the
+/// limit, of each message all or nothing, and what is given up is counted.
+#[test]
+fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
+    let orphaned_bytes_max = 1000;
+    let mut world = with_a_client_on_each_core(
+        2,
+        Limits {
+            ring_slots: 2,
+            orphaned_bytes_max,
+            ..Limits::default()
+        },
+    );
+    let clients: Vec<usize> = (0..40).map(|_| world.connect(0, false).unwrap()).collect();
+    for &client in &clients {
+        world.with(client, |client, ground| {
+            client.ask(ground, Asked::Handshake);
+        });
+    }
+    world.settle();
+    world.seats[1].stands_still = true;
+    let given_up = |world: &World| {
+        world.handles[0].metrics().limit_hits[Limit::OrphanedBytes.index()].value()
+    };
+    for &client in &clients {
+        world.with(client, |client, ground| {
+            client.ask_all(ground, &[Asked::Publish(0); 5]);
+        });
+    }
+    world.settle();
+    world.drain();
+    world.pass(Duration::from_secs(1));
+    let lost = given_up(&world);
+    assert!(lost > 0);
+    world.seats[1].stands_still = false;
+    world.settle();
+    world.ground.log.check_whole().unwrap();
+    let published = world.ground.log.len() as u64;
+    assert_eq!((published + lost, given_up(&world)), (5 * 40, lost));
 }
 
 #[test]
