@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::crowd::Crowd;
 use super::driver::{Driver, Gauges, Share, Target};
+use super::machine;
 use super::order::Digest;
 use super::plan::{Opening, Plan, Until};
 use super::result::Faults;
@@ -39,6 +40,7 @@ struct Member {
 
 enum Command {
     Run(Plan),
+    RunFirst,
     DropAll,
     Verify,
     End,
@@ -46,6 +48,7 @@ enum Command {
 
 enum Answer {
     Ran(Box<Tally>),
+    RunsFirst(bool),
     Dropped,
     Verified { digests: Digests, behind: Vec<String> },
 }
@@ -138,6 +141,18 @@ impl Crew {
             member.waker.wake()?;
         }
         Ok(())
+    }
+
+    /// Has its threads run before those of other crews where they share a CPU; false if the system does not allow it.
+    pub(crate) fn run_first(&self) -> io::Result<bool> {
+        for member in &self.members {
+            member.tell(Command::RunFirst)?;
+        }
+        let mut all = true;
+        for member in &self.members {
+            all &= matches!(member.answer(&mut || ())?, Answer::RunsFirst(true));
+        }
+        Ok(all)
     }
 
     /// Drops all connections at once.
@@ -242,6 +257,7 @@ fn serve(mut driver: Driver, cpu: usize, commands: &Receiver<Command>, answers: 
         let Ok(command) = commands.recv() else { return };
         let answer = held.and_then(|()| match command {
             Command::Run(plan) => driver.run(&plan).map(|tally| Some(Answer::Ran(Box::new(tally)))),
+            Command::RunFirst => Ok(Some(Answer::RunsFirst(machine::run_first()))),
             Command::DropAll => {
                 driver.drop_all();
                 Ok(Some(Answer::Dropped))

@@ -1,9 +1,9 @@
 //! What do others notice? A hundred clients ping at a steady rate, first alone, then beside something heavy: many who
 //! come back at once, one that sends as fast as it can, a publication to very many.
 //!
-//! The steady ones have a thread of their own, so that the generator's work for the others stands in their way as little
-//! as the machine allows. Where both sides share a CPU, the time it takes to be scheduled is in their latency; "sent
-//! late by" shows how much of it.
+//! The steady ones have a thread of their own, which runs before the generator's others where the system allows it: users
+//! elsewhere do not wait for those who storm in, either. Where the server shares their CPU, they are first there, too, and
+//! what the server's threads wait for each other is in their latency. "sent late by" shows what the generator adds to it.
 
 use std::io;
 
@@ -115,6 +115,13 @@ fn steady(bench: &mut Bench) -> io::Result<(Crew, Plan)> {
     };
     let crew = bench.crew_of(sizes, 1, None)?;
     bench.open(&crew)?;
+    if !crew.run_first()? {
+        bench.note(
+            "The thread of those that ping may not run before the others (chrt --rr): what it waits for a CPU is in \
+             their latency."
+                .to_owned(),
+        );
+    }
     let plan = Plan {
         pings: at_rate(bench.options.rate.unwrap_or(1000.0), STEADY),
         until: Until::Told,
