@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::clock::Uptime;
 
 /// What has passed through a connection since it came. Messages are WebSocket messages, heartbeats included; bytes are
-/// those of its socket, heads and frames' headers included. Messages are counted modulo 2^32: 8 bytes more would take a
-/// chunk of connections (`slab.rs`) to the next size of the allocator's, 32 bytes for each.
+/// those of its socket, heads and frames' headers included. Messages are counted modulo 2^32, so that this has its
+/// place in the first line of a connection (`connection.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     /// Whole messages received.

@@ -12,6 +12,10 @@
 //! 3. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
 //!    list is being walked.
 
+#[cfg(test)]
+mod invariants;
+mod publications;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,9 +34,11 @@ use crate::websocket::frame::OpCode;
 
 use super::account::{Account, Opened};
 use super::compressed::{self, Compressor};
-use super::conflated::{Conflated, Conflation};
 use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
-use super::outbox::{Flush, Outbox, POOLED_BUFFERS_MAX, Pool};
+use super::outbox::{Flush, Outbox, Pool};
+use super::shared::Span;
+use super::wheel::Slot;
+use publications::conflated_bytes;
 
 /// The table.
 #[derive(Debug)]
@@ -50,6 +56,8 @@ pub(super) struct Connections {
     bulk: VecDeque<u32>,
     /// Places that were ever taken from the front of `bulk`.
     bulk_taken: u64,
+    /// The publication that is being delivered, if its frame had room in the pool.
+    under_way: Option<Span>,
     pub(super) ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
     pub(super) resumed: Vec<ConnectionId>,
@@ -81,6 +89,7 @@ impl Connections {
             prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: VecDeque::new(),
             bulk_taken: 0,
+            under_way: None,
             ending: Vec::new(),
             resumed: Vec::new(),
             queued_bytes: 0,
@@ -143,7 +152,7 @@ impl Connections {
             client,
             opened: Opened::at(self.now),
             is_counted: false,
-            armed: Uptime::NEVER,
+            armed: Slot::NONE,
             lane: Lane::Idle,
             unread: false,
             unfinished: false,
@@ -290,150 +299,6 @@ impl Connections {
             self.metrics.limit_hit(Limit::OutboxReplies);
         }
         self.mark(id.index(), self.lane);
-    }
-
-    /// How many more subscribers a publication may be queued for before something is flushed.
-    pub(super) fn room(&self, frame_bytes: usize) -> usize {
-        let (bytes_max, buffers_max) = room_max();
-        let bytes = bytes_max.saturating_sub(self.unflushed_bytes);
-        let buffers = buffers_max.saturating_sub(self.bulk.len());
-        buffers.min(bytes.div_ceil(frame_bytes.max(1)))
-    }
-
-    /// What is delivered from now on is another publication.
-    pub(super) fn begin_publication(&mut self) {
-        if let Some(compressor) = &mut self.compressor {
-            compressor.begin_publication();
-        }
-    }
-
-    /// Bytes of publications that were compressed since the last call.
-    pub(super) fn take_published_bytes(&mut self) -> usize {
-        self.compressor
-            .as_mut()
-            .map_or(0, |compressor| compressor.take_published_bytes())
-    }
-
-    /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
-    /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
-    pub(super) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
-        let mut compressor = self.compressor.take();
-        let frames = match &mut compressor {
-            None => [frame; Compression::COUNT],
-            Some(compressor) => {
-                let agreed = subscribers
-                    .iter()
-                    .map(|&index| self.slab[index as usize].compression);
-                compressor.frames(frame, agreed)
-            }
-        };
-        let mut taken = 0;
-        for &index in subscribers {
-            let mut connection = &mut self.slab[index as usize];
-            let frame = frames[connection.compression.index()];
-            if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
-                if !self.make_room(index, channel, frame) {
-                    continue;
-                }
-                connection = &mut self.slab[index as usize];
-            }
-            connection
-                .outbox
-                .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame));
-            connection.account.queue(1);
-            self.queued_bytes += frame.len();
-            if !connection.outbox.is_blocked() {
-                self.unflushed_bytes += frame.len();
-                if connection.lane == Lane::Idle {
-                    connection.lane = Lane::Bulk;
-                    self.bulk.push_back(index);
-                }
-            }
-            taken += 1;
-        }
-        self.compressor = compressor;
-        self.metrics.messages_sent.add(taken);
-        self.metrics.deliveries.add(taken);
-        taken
-    }
-
-    /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
-    /// policy has been carried out.
-    fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
-        let blocked = self.slab[index as usize].outbox.is_blocked();
-        if !blocked {
-            // A burst within one turn: the socket has not been asked yet.
-            self.flush_one(index);
-            let outbox = &self.slab[index as usize].outbox;
-            if outbox.takes(frame.len(), self.outbox_bytes_max) {
-                return true;
-            }
-        }
-        self.metrics.limit_hit(Limit::OutboxBytes);
-        match self.slow_consumer {
-            SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
-            SlowConsumer::Conflate => self.conflate(index, channel, frame),
-            SlowConsumer::Close => self
-                .ending
-                .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
-        }
-        false
-    }
-
-    /// Keeps a publication as the newest of its channel until the outbox has been sent.
-    fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
-        let bytes_max = self.outbox_bytes_max;
-        let connection = &mut self.slab[index as usize];
-        self.conflated_bytes -= conflated_bytes(&connection.outbox);
-        match connection.outbox.conflate(channel, frame, bytes_max) {
-            Conflation::Added => {}
-            Conflation::Replaced => self.metrics.publications_conflated.add(1),
-            Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
-        }
-        self.conflated_bytes += conflated_bytes(&connection.outbox);
-    }
-
-    /// Whether publications for a connection wait behind its outbox.
-    pub(super) fn is_conflating(&self, id: ConnectionId) -> bool {
-        self.get(id)
-            .is_some_and(|connection| connection.outbox.conflated().is_some())
-    }
-
-    /// Drops the publication that waits of a channel: the subscription has ended.
-    pub(super) fn forget_conflated(&mut self, id: ConnectionId, channel: u32) {
-        if let Some(connection) = self.slab.get_mut(id.index() as usize)
-            && connection.id == id
-        {
-            self.conflated_bytes -= conflated_bytes(&connection.outbox);
-            connection.outbox.forget_conflated(channel);
-            self.conflated_bytes += conflated_bytes(&connection.outbox);
-        }
-    }
-
-    /// Queues what waits behind the outbox of a connection that ends, since nothing may follow its close frame; or drops
-    /// it, if there is no more to be sent.
-    pub(super) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
-        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
-            return;
-        };
-        if connection.id != id || connection.outbox.conflated().is_none() {
-            return;
-        }
-        self.conflated_bytes -= conflated_bytes(&connection.outbox);
-        if !send {
-            connection.outbox.forget_all_conflated();
-            return;
-        }
-        let before = connection.outbox.len();
-        let count = connection.outbox.settle_conflated() as u64;
-        let queued = connection.outbox.len() - before;
-        self.queued_bytes += queued;
-        if !connection.outbox.is_blocked() {
-            self.unflushed_bytes += queued;
-        }
-        connection.account.queue(count);
-        self.metrics.messages_sent.add(count);
-        self.metrics.deliveries.add(count);
     }
 
     /// Forgets what has not begun to leave, to make room for the close frame.
@@ -591,19 +456,6 @@ impl Connections {
         }
     }
 
-    /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
-    fn queue_refilled(&mut self, index: u32, count: usize) {
-        let connection = &mut self.slab[index as usize];
-        let queued = connection.outbox.len();
-        self.conflated_bytes -= queued;
-        self.queued_bytes += queued;
-        self.unflushed_bytes += queued;
-        connection.account.queue(count as u64);
-        self.metrics.messages_sent.add(count as u64);
-        self.metrics.deliveries.add(count as u64);
-        self.mark(index, Lane::Bulk);
-    }
-
     /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
     fn mark(&mut self, index: u32, lane: Lane) {
         let connection = &mut self.slab[index as usize];
@@ -635,35 +487,17 @@ impl Connections {
     }
 }
 
-/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or what a simulation has in their place.
-fn room_max() -> (usize, usize) {
-    #[cfg(test)]
-    if let Some(scale) = super::simulation::scale() {
-        return (scale.unflushed_bytes_max, scale.buffers_max);
-    }
-    (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
-}
-
-fn conflated_bytes(outbox: &Outbox) -> usize {
-    outbox.conflated().map_or(0, Conflated::bytes)
-}
-
-/// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
-/// than this beyond what slow ones keep.
-const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Room for the replies of one turn, from the beginning, so that the list does not grow in the middle of serving.
 const PROMPT_KEPT: usize = 1024;
 /// A look at the clock costs as much as 1 % of one flush.
 const FLUSHES_BETWEEN_LOOKS: u64 = 8;
 
 #[cfg(test)]
-mod invariants;
-
-#[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream as Peer};
 
+    use super::publications::UNFLUSHED_BYTES_MAX;
     use super::*;
     use crate::websocket::frame;
 
@@ -697,6 +531,14 @@ mod tests {
         (connections, peers)
     }
 
+    /// One publication, in the same channel always.
+    fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> u64 {
+        connections.begin_publication();
+        let taken = connections.deliver(subscribers, 0, frame);
+        connections.end_publication();
+        taken
+    }
+
     /// What has been sent to a peer.
     fn sent(peer: &mut Peer) -> Vec<u8> {
         let mut bytes = vec![0; 100];
@@ -712,7 +554,7 @@ mod tests {
         let (mut connections, mut peers) = connected(count);
         let all: Vec<u32> = (0..count).collect();
         let first = frame_of(b"one");
-        assert_eq!(connections.deliver(&all, 0, &first), u64::from(count));
+        assert_eq!(deliver(&mut connections, &all, &first), u64::from(count));
         let end_of_first = connections.end_of_bulk();
         let last = connections.slab[19].id;
         connections.send(last, OpCode::Text, b"reply");
@@ -729,7 +571,7 @@ mod tests {
 
         // The second joins the first where that has not left; the place of the reply counts no more.
         let second = frame_of(b"two");
-        connections.deliver(&all[..19], 0, &second);
+        deliver(&mut connections, &all[..19], &second);
         connections.flush(|| false);
         for peer in &mut peers[flushed..19] {
             assert_eq!(sent(peer), [first.clone(), second.clone()].concat());
@@ -746,7 +588,7 @@ mod tests {
         let large = vec![0; UNFLUSHED_BYTES_MAX + 1];
         assert_eq!(connections.room(large.len()), 1);
         assert_eq!(connections.room(UNFLUSHED_BYTES_MAX / 4), 4);
-        connections.deliver(&[0], 0, &large);
+        deliver(&mut connections, &[0], &large);
         assert_eq!(connections.room(1), 0);
         // What the socket does not take waits for the poll, not for a flush.
         connections.flush(|| false);

@@ -135,6 +135,9 @@ impl<A: App> Core<A> {
             });
         }
         progress.under_way = !is_over;
+        if is_over {
+            self.connections.end_publication();
+        }
         // May change who is subscribed.
         self.end_those_found();
         is_over

@@ -10,6 +10,7 @@
 //!  upgrade.rs   the request head               delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
 //!  orphans.rs   publications of those that have ended
+//!  shared.rs    publications that wait in many outboxes
 //!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
 //!  secure.rs    connections under TLS
@@ -46,6 +47,7 @@ pub(crate) mod report;
 mod revoking;
 mod rules;
 mod secure;
+mod shared;
 #[cfg(test)]
 mod simulation;
 mod turn;

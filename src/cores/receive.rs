@@ -23,7 +23,6 @@ use crate::websocket::message::{Passed, Received, Receiver, Step};
 use super::Core;
 use super::connection::{ConnectionId, Leftover, Open, Phase, Stalled};
 use super::secure::First;
-use super::wheel;
 
 impl<A: App> Core<A> {
     /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
@@ -285,7 +284,9 @@ impl<A: App> Core<A> {
                 break (result, Next::Enough);
             }
         };
-        let sooner = wheel::is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
+        let sooner = self
+            .wheel
+            .is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
         if session.is_open() != was_open {
             self.sessions_open += 1;
             self.metrics.sessions.set(self.sessions_open);

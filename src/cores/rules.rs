@@ -18,7 +18,6 @@ use crate::websocket::frame::OpCode;
 
 use super::Core;
 use super::connection::{ConnectionId, Phase, Stalled};
-use super::wheel;
 
 /// What a core keeps for it.
 #[derive(Debug, Default)]
@@ -67,7 +66,9 @@ impl<A: App> Core<A> {
             decisions.clear();
             let env = self.lent.environment(self.now, id);
             open.session.look_again(&env, &mut decisions);
-            let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+            let sooner = self
+                .wheel
+                .is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
             self.count_hits(id);
             self.carry_out(id, Stalled::new(decisions, Ok(())));
             if sooner {

@@ -19,7 +19,7 @@ use super::connection::{ConnectionId, Lane, Phase, Stalled};
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use super::meter::Due;
 use super::revoking::Revoking;
-use super::{Core, Shared, wheel};
+use super::{Core, Shared};
 
 impl<A: App> Core<A> {
     /// Turns until told to stop.
@@ -265,7 +265,9 @@ impl<A: App> Core<A> {
         let result =
             open.session
                 .answer_late(answer, &mut self.lent.environment(self.now, id), &mut decisions);
-        let sooner = wheel::is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
+        let sooner = self
+            .wheel
+            .is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
         self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
         if sooner {

@@ -14,7 +14,7 @@ use crate::websocket::origins::Origins;
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
 use super::receive::Input;
-use super::{secure, wheel};
+use super::secure;
 
 impl<A: App> Core<A> {
     /// The request head: upgrade, or an answer in plain HTTP.
@@ -93,7 +93,7 @@ impl<A: App> Core<A> {
             .add(u64::from(compression.is_on()));
         connection.meter = self.measures.new_meter(self.now.uptime);
         let deadline = connection.deadline(&self.lent.settings, &self.measures);
-        let sooner = wheel::is_sooner(deadline, connection.armed);
+        let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));
         if sooner {
             self.arm(id);

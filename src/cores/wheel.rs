@@ -35,6 +35,15 @@ pub(super) struct Wheel {
     cursor: u64,
 }
 
+/// For when a visit is armed: the place of its tick in the wheel, which stands for that tick until it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(u16);
+
+impl Slot {
+    /// For no visit at all.
+    pub(super) const NONE: Slot = Slot(u16::MAX);
+}
+
 /// The neighbours in a list.
 #[derive(Clone, Copy, Debug)]
 struct Links {
@@ -82,8 +91,8 @@ impl Wheel {
     }
 
     /// Asks for a visit of a connection at `deadline`, or as far ahead as the wheel reaches, in place of any it waits
-    /// for; answers when it will be.
-    pub(super) fn arm(&mut self, index: u32, deadline: Uptime) -> Uptime {
+    /// for; answers where it waits.
+    pub(super) fn arm(&mut self, index: u32, deadline: Uptime) -> Slot {
         let place = Place::of_connection(index);
         if self.links.get(index as usize).is_some() {
             self.unlink(place);
@@ -97,7 +106,17 @@ impl Wheel {
         self.at(before).next = place;
         self.at(head).before = place;
         self.occupied[slot / 64] |= 1 << (slot % 64);
-        Uptime::from_ms(tick * TICK_MS)
+        Slot(u16::try_from(slot).unwrap_or(u16::MAX))
+    }
+
+    /// Whether a deadline wants a visit before the one that is armed. One that is due or was handed out counts as the
+    /// last of all.
+    pub(super) fn is_sooner(&self, deadline: Uptime, armed: Slot) -> bool {
+        if armed == Slot::NONE {
+            return deadline != Uptime::NEVER;
+        }
+        let ahead = (usize::from(armed.0) + SLOTS - slot_of(self.cursor)) % SLOTS;
+        tick_of(deadline).max(self.cursor) < self.cursor + ahead as u64
     }
 
     /// Forgets a connection.
@@ -221,11 +240,6 @@ impl Wheel {
     }
 }
 
-/// Whether a deadline wants a visit before the one that is armed.
-pub(super) fn is_sooner(deadline: Uptime, armed: Uptime) -> bool {
-    tick_of(deadline) < tick_of(armed)
-}
-
 /// The first tick that is not before the deadline.
 fn tick_of(deadline: Uptime) -> u64 {
     deadline.as_ms().div_ceil(TICK_MS)
@@ -249,6 +263,10 @@ const SLOTS: usize = 4096;
 const DUE: usize = SLOTS;
 
 const _: () = assert!(size_of::<Option<Links>>() == 8);
+const _: () = assert!(
+    SLOTS < u16::MAX as usize,
+    "slots are numbered with 16 bits, and one number is for none"
+);
 
 #[cfg(test)]
 mod tests {
@@ -263,7 +281,7 @@ mod tests {
     fn a_visit_is_handed_out_at_its_time_and_not_before() {
         let mut wheel = Wheel::new(Uptime::from_ms(1000));
         let at = Uptime::from_ms(1504);
-        assert_eq!(wheel.arm(1, Uptime::from_ms(1497)), at);
+        wheel.arm(1, Uptime::from_ms(1497));
         assert_eq!(wheel.next(), Some(at));
         assert!(due(&mut wheel, 1503).is_empty());
         assert_eq!(due(&mut wheel, 1504), [1]);
@@ -272,17 +290,43 @@ mod tests {
 
     #[test]
     fn a_deadline_that_is_armed_already_is_not_sooner() {
-        let mut wheel = Wheel::new(Uptime::from_ms(0));
-        for ms in 1..40 {
-            let deadline = Uptime::from_ms(ms);
-            let armed = wheel.arm(1, deadline);
-            assert!(
-                !is_sooner(deadline, armed),
-                "{ms} ms would be armed again with each message"
-            );
-            assert!(is_sooner(Uptime::from_ms(ms.saturating_sub(TICK_MS + 1)), armed) || ms <= TICK_MS);
+        for start in [0, 7, 4095, 4096, 10_000] {
+            let start = start * TICK_MS;
+            let mut wheel = Wheel::new(Uptime::from_ms(start));
+            for ms in start + 1..start + 40 {
+                let deadline = Uptime::from_ms(ms);
+                let armed = wheel.arm(1, deadline);
+                assert!(
+                    !wheel.is_sooner(deadline, armed),
+                    "{ms} ms would be armed again with each message"
+                );
+                let before = Uptime::from_ms(ms.saturating_sub(TICK_MS + 1));
+                assert!(wheel.is_sooner(before, armed) || ms <= start + TICK_MS);
+                assert!(!wheel.is_sooner(Uptime::NEVER, armed));
+            }
         }
-        assert!(!is_sooner(Uptime::NEVER, Uptime::from_ms(TICK_MS)));
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_reach_of_the_wheel_is_not_sooner_than_the_visit_at_its_end() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        let reach_ms = SLOTS as u64 * TICK_MS;
+        let deadline = Uptime::from_ms(3 * reach_ms);
+        let armed = wheel.arm(1, deadline);
+        for now_ms in (0..reach_ms - TICK_MS).step_by(1000) {
+            wheel.advance(Uptime::from_ms(now_ms));
+            assert!(!wheel.is_sooner(deadline, armed), "{now_ms} ms");
+            assert!(
+                wheel.is_sooner(Uptime::from_ms(now_ms + TICK_MS), armed) || now_ms + 3 * TICK_MS > reach_ms
+            );
+        }
+    }
+
+    #[test]
+    fn any_deadline_is_sooner_than_no_visit() {
+        let wheel = Wheel::new(Uptime::from_ms(1000));
+        assert!(wheel.is_sooner(Uptime::from_ms(1_000_000_000), Slot::NONE));
+        assert!(!wheel.is_sooner(Uptime::NEVER, Slot::NONE));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Whether a table keeps the invariants at its head: asked by simulations, between turns.
 
-use super::{Connections, Lane, conflated_bytes};
+use super::publications::conflated_bytes;
+use super::{Connections, Lane};
 use crate::config::limits::SlowConsumer;
 use crate::cores::connection::Phase;
+use crate::cores::outbox::Outbox;
 
 impl Connections {
     /// What is wrong, if anything is.
@@ -32,6 +34,17 @@ impl Connections {
             if outbox.conflated().is_some() && !matches!(connection.phase, Phase::Open(_)) {
                 return Some(format!("connection {index} has ended and still conflates"));
             }
+        }
+        let shared = self
+            .slab
+            .iter()
+            .filter(|(_, connection)| matches!(connection.outbox, Outbox::Shared(_)));
+        let held = shared.count() + usize::from(self.under_way.is_some());
+        if held != self.pool.shared.held() {
+            return Some(format!(
+                "{held} hold publications, counted {}",
+                self.pool.shared.held()
+            ));
         }
         let kept = (self.queued_bytes, self.unflushed_bytes, self.conflated_bytes);
         if kept != (queued, unflushed, conflated) {

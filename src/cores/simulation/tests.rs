@@ -108,9 +108,8 @@ fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
     }
     world.settle();
     world.seats[1].stands_still = true;
-    let given_up = |world: &World| {
-        world.handles[0].metrics().limit_hits[Limit::OrphanedBytes.index()].value()
-    };
+    let given_up =
+        |world: &World| world.handles[0].metrics().limit_hits[Limit::OrphanedBytes.index()].value();
     for &client in &clients {
         world.with(client, |client, ground| {
             client.ask_all(ground, &[Asked::Publish(0); 5]);

@@ -1,0 +1,208 @@
+//! Publications: into the outboxes of their subscribers, and what becomes of those for whom there is no room.
+//!
+//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
+//! before it flushes some.
+
+use crate::config::limits::{Limit, SlowConsumer};
+use crate::decision::CloseReason;
+use crate::websocket::deflate::Compression;
+
+use super::Connections;
+use crate::cores::conflated::{Conflated, Conflation};
+use crate::cores::connection::{ConnectionId, Lane};
+use crate::cores::outbox::{Outbox, POOLED_BUFFERS_MAX};
+
+impl Connections {
+    /// How many more subscribers a publication may be queued for before something is flushed.
+    pub(in crate::cores) fn room(&self, frame_bytes: usize) -> usize {
+        let (bytes_max, buffers_max) = room_max();
+        let bytes = bytes_max.saturating_sub(self.unflushed_bytes);
+        let buffers = buffers_max.saturating_sub(self.bulk.len());
+        buffers.min(bytes.div_ceil(frame_bytes.max(1)))
+    }
+
+    /// What is delivered from now on is another publication.
+    pub(in crate::cores) fn begin_publication(&mut self) {
+        self.end_publication();
+        if let Some(compressor) = &mut self.compressor {
+            compressor.begin_publication();
+        }
+    }
+
+    /// The publication has been delivered to all of its subscribers.
+    pub(in crate::cores) fn end_publication(&mut self) {
+        if let Some(span) = self.under_way.take() {
+            self.pool.shared.let_go(span);
+        }
+    }
+
+    /// Bytes of publications that were compressed since the last call.
+    pub(in crate::cores) fn take_published_bytes(&mut self) -> usize {
+        self.compressor
+            .as_mut()
+            .map_or(0, |compressor| compressor.take_published_bytes())
+    }
+
+    /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
+    /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
+    pub(in crate::cores) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
+        let mut compressor = self.compressor.take();
+        let frames = match &mut compressor {
+            None => [frame; Compression::COUNT],
+            Some(compressor) => {
+                let agreed = subscribers
+                    .iter()
+                    .map(|&index| self.slab[index as usize].compression);
+                compressor.frames(frame, agreed)
+            }
+        };
+        if self.under_way.is_none() {
+            self.under_way = self.pool.shared.write(channel, frame);
+        }
+        let mut taken = 0;
+        for &index in subscribers {
+            let mut connection = &mut self.slab[index as usize];
+            let frame = frames[connection.compression.index()];
+            if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
+                if !self.make_room(index, channel, frame) {
+                    continue;
+                }
+                connection = &mut self.slab[index as usize];
+            }
+            match self.under_way {
+                Some(span)
+                    if connection.compression == Compression::Off && connection.stream.tls.is_none() =>
+                {
+                    connection.outbox.push_shared(&mut self.pool, span);
+                }
+                _ => connection
+                    .outbox
+                    .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
+            }
+            connection.account.queue(1);
+            self.queued_bytes += frame.len();
+            if !connection.outbox.is_blocked() {
+                self.unflushed_bytes += frame.len();
+                if connection.lane == Lane::Idle {
+                    connection.lane = Lane::Bulk;
+                    self.bulk.push_back(index);
+                }
+            }
+            taken += 1;
+        }
+        self.compressor = compressor;
+        self.metrics.messages_sent.add(taken);
+        self.metrics.deliveries.add(taken);
+        taken
+    }
+
+    /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
+    /// policy has been carried out.
+    fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
+        let blocked = self.slab[index as usize].outbox.is_blocked();
+        if !blocked {
+            // A burst within one turn: the socket has not been asked yet.
+            self.flush_one(index);
+            let outbox = &self.slab[index as usize].outbox;
+            if outbox.takes(frame.len(), self.outbox_bytes_max) {
+                return true;
+            }
+        }
+        self.metrics.limit_hit(Limit::OutboxBytes);
+        match self.slow_consumer {
+            SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
+            SlowConsumer::Conflate => self.conflate(index, channel, frame),
+            SlowConsumer::Close => self
+                .ending
+                .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
+        }
+        false
+    }
+
+    /// Keeps a publication as the newest of its channel until the outbox has been sent.
+    fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
+        let bytes_max = self.outbox_bytes_max;
+        let connection = &mut self.slab[index as usize];
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        match connection.outbox.conflate(channel, frame, bytes_max) {
+            Conflation::Added => {}
+            Conflation::Replaced => self.metrics.publications_conflated.add(1),
+            Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
+        }
+        self.conflated_bytes += conflated_bytes(&connection.outbox);
+    }
+
+    /// Whether publications for a connection wait behind its outbox.
+    pub(in crate::cores) fn is_conflating(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.outbox.conflated().is_some())
+    }
+
+    /// Drops the publication that waits of a channel: the subscription has ended.
+    pub(in crate::cores) fn forget_conflated(&mut self, id: ConnectionId, channel: u32) {
+        if let Some(connection) = self.slab.get_mut(id.index() as usize)
+            && connection.id == id
+        {
+            self.conflated_bytes -= conflated_bytes(&connection.outbox);
+            connection.outbox.forget_conflated(channel);
+            self.conflated_bytes += conflated_bytes(&connection.outbox);
+        }
+    }
+
+    /// Queues what waits behind the outbox of a connection that ends, since nothing may follow its close frame; or drops
+    /// it, if there is no more to be sent.
+    pub(in crate::cores) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
+        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
+            return;
+        };
+        if connection.id != id || connection.outbox.conflated().is_none() {
+            return;
+        }
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        if !send {
+            connection.outbox.forget_all_conflated();
+            return;
+        }
+        let before = connection.outbox.len();
+        let count = connection.outbox.settle_conflated() as u64;
+        let queued = connection.outbox.len() - before;
+        self.queued_bytes += queued;
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += queued;
+        }
+        connection.account.queue(count);
+        self.metrics.messages_sent.add(count);
+        self.metrics.deliveries.add(count);
+    }
+
+    /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
+    pub(super) fn queue_refilled(&mut self, index: u32, count: usize) {
+        let connection = &mut self.slab[index as usize];
+        let queued = connection.outbox.len();
+        self.conflated_bytes -= queued;
+        self.queued_bytes += queued;
+        self.unflushed_bytes += queued;
+        connection.account.queue(count as u64);
+        self.metrics.messages_sent.add(count as u64);
+        self.metrics.deliveries.add(count as u64);
+        self.mark(index, Lane::Bulk);
+    }
+}
+
+/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or what a simulation has in their place.
+fn room_max() -> (usize, usize) {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return (scale.unflushed_bytes_max, scale.buffers_max);
+    }
+    (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
+}
+
+/// What waits behind an outbox.
+pub(super) fn conflated_bytes(outbox: &Outbox) -> usize {
+    outbox.conflated().map_or(0, Conflated::bytes)
+}
+
+/// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
+/// than this beyond what slow ones keep.
+pub(super) const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
