@@ -28,18 +28,27 @@ pub(crate) struct Kind {
 }
 
 pub(crate) const RINGCAST: &str = "ringcast";
+/// Another build of Ringcast, which whoever has changed something puts among the peers.
+pub(crate) const BEFORE: &str = "ringcast-before";
 pub(crate) const ECHO: &str = "echo";
 pub(crate) const BUN: &str = "bun";
 pub(crate) const SOCKETCLUSTER: &str = "socketcluster";
 pub(crate) const SOCKETCLUSTER_CLUSTER: &str = "socketcluster-cluster";
 
 /// In the order of the tables.
-pub(crate) const KINDS: [Kind; 5] = [
+pub(crate) const KINDS: [Kind; 6] = [
     Kind {
         name: RINGCAST,
         title: "Ringcast",
         dialect: Dialect::SocketCluster,
         program: env!("CARGO_BIN_EXE_ringcast"),
+        argument: None,
+    },
+    Kind {
+        name: BEFORE,
+        title: "Ringcast before",
+        dialect: Dialect::SocketCluster,
+        program: "./ringcast-before",
         argument: None,
     },
     Kind {
@@ -84,6 +93,13 @@ pub(crate) struct Contender {
     deferred: Option<Pid>,
 }
 
+impl Kind {
+    /// Ringcast says where it listens in its log.
+    fn has_log(&self) -> bool {
+        [RINGCAST, BEFORE].contains(&self.name)
+    }
+}
+
 impl Contender {
     /// Starts it on this CPU, on a free port; `peers` is where they are installed.
     pub(crate) fn start(kind: Kind, peers: &Path, cpu: usize) -> io::Result<Contender> {
@@ -105,7 +121,7 @@ impl Contender {
         .env("RINGCAST_LOG", "info")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(if kind.name == RINGCAST {
+        .stderr(if kind.has_log() {
             Stdio::piped()
         } else {
             Stdio::inherit()
@@ -167,7 +183,7 @@ impl Contender {
 
     /// Waits until it says where it listens: in Ringcast's log, and on the peers' output as `listening PORT VERSION`.
     fn listening(&mut self) -> io::Result<()> {
-        let output: Option<Box<dyn Read + Send>> = if self.kind.name == RINGCAST {
+        let output: Option<Box<dyn Read + Send>> = if self.kind.has_log() {
             self.child.stderr.take().map(|log| Box::new(log) as _)
         } else {
             self.child.stdout.take().map(|output| Box::new(output) as _)

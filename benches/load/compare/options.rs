@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lexopt::Arg::{Long, Short, Value};
 
 use super::super::report::Output;
-use super::contender::{ECHO, KINDS, RINGCAST};
+use super::contender::{BEFORE, ECHO, KINDS, RINGCAST};
 use super::measures::MEASURES;
 
 /// What is to be compared, and how often.
@@ -84,7 +84,10 @@ impl Options {
     }
 
     pub(crate) fn wants_server(&self, name: &str) -> bool {
-        self.servers.is_empty() || self.servers.iter().any(|server| server == name)
+        match &self.servers[..] {
+            [] => name != BEFORE,
+            named => named.iter().any(|server| server == name),
+        }
     }
 
     pub(crate) fn wants_measure(&self, name: &str) -> bool {
@@ -122,7 +125,8 @@ Usage: cargo bench --bench load -- compare [options]
 
   --rounds N         slices of 60 ms for each server and measure [30]
   --weighings N      fresh processes whose memory is weighed [3]
-  --servers LIST     of ringcast,echo,bun,socketcluster,socketcluster-cluster [all]
+  --servers LIST     of ringcast,echo,bun,socketcluster,socketcluster-cluster [all], and ringcast-before: another build,
+                     whose binary is in the peers' folder under this name
   --measures LIST    of ping-1,ping-16,fan-out-8,fan-out-1,channels,connect,memory [all]
   --system-calls     counts system calls as well, with strace
   --quick            Ringcast and the echo alone, 3 rounds
