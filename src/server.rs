@@ -163,6 +163,7 @@ impl Server {
                 |(index, ((((poll, hand_over), loads), broker), mailbox))| CoreParts {
                     id: CoreId::new(index),
                     cpu: placement.get(index).map(|cpu| core_affinity::CoreId { id: *cpu }),
+                    shares_cpu: shares_cpu(&placement, index),
                     poll,
                     wakers: Arc::clone(&wakers),
                     hand_over,
@@ -431,6 +432,14 @@ fn core_settings(
         doors,
         clock,
     }
+}
+
+/// Whether the CPU of a core is that of another, too: there may be more of them than CPUs.
+fn shares_cpu(placement: &[usize], core: usize) -> bool {
+    placement.get(core).is_some_and(|cpu| {
+        let on_it = placement.iter().filter(|other| *other == cpu);
+        on_it.count() > 1
+    })
 }
 
 /// What looks after `memory_bytes_max`, if there is such a limit.

@@ -145,6 +145,8 @@ pub(crate) struct CoreParts<A> {
     pub(crate) id: CoreId,
     /// The CPU to run on; `None` leaves the choice to the system.
     pub(crate) cpu: Option<core_affinity::CoreId>,
+    /// Whether another core runs there as well.
+    pub(crate) shares_cpu: bool,
     pub(crate) poll: Poll,
     pub(crate) wakers: Arc<[Arc<Waker>]>,
     pub(crate) hand_over: HandOver,
@@ -166,6 +168,8 @@ pub(crate) struct Started {
 #[derive(Debug)]
 pub(crate) struct Core<A: App> {
     id: CoreId,
+    /// Whether another core runs on the same CPU.
+    shares_cpu: bool,
     clock: Clock,
     now: Now,
     turn_began_ns: u64,
@@ -294,6 +298,7 @@ impl<A: App> Core<A> {
         let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
         Ok(Core {
             id: parts.id,
+            shares_cpu: parts.shares_cpu,
             clock: settings.clock,
             now,
             turn_began_ns: 0,

@@ -4,6 +4,7 @@
 //! call each: all that hold replies, and of those that hold only publications as many as the time allows.
 
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -28,7 +29,10 @@ impl<A: App> Core<A> {
         while !self.stopping {
             let timeout = self.timeout();
             self.wait(&mut events, timeout)?;
-            self.take_turn(&events, timeout);
+            let took_ns = self.take_turn(&events, timeout);
+            if self.shares_cpu && took_ns > ALONE_NS_MAX {
+                thread::yield_now();
+            }
         }
         Ok(self.end())
     }
@@ -52,8 +56,8 @@ impl<A: App> Core<A> {
         Ok(())
     }
 
-    /// One turn after a wait that was to take so long at most, at the time it is then.
-    pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) {
+    /// One turn after a wait that was to take so long at most, at the time it is then. Returns how long it took.
+    pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
         self.broker.ring.awake();
         let before = self.now.uptime;
         self.now = self.clock.now();
@@ -65,9 +69,9 @@ impl<A: App> Core<A> {
         self.turn_began_ns = self.clock.elapsed_ns();
         self.turn(events);
         self.metrics.turns.add(1);
-        self.metrics
-            .turn_seconds
-            .record_ns(self.clock.elapsed_ns() - self.turn_began_ns);
+        let took_ns = self.clock.elapsed_ns() - self.turn_began_ns;
+        self.metrics.turn_seconds.record_ns(took_ns);
+        took_ns
     }
 
     fn turn(&mut self, events: &Events) {
@@ -466,11 +470,14 @@ impl<A: App> Core<A> {
 
 /// Events of one wait.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-/// How long one turn reads connections that have not introduced themselves, or whose peers have gone: 32 of them, at
+/// How long one turn reads connections that have not introduced themselves, or whose peers have gone: ten of them, at
 /// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
-const COMERS_AND_GOERS_NS_MAX: u64 = 320_000;
+const COMERS_AND_GOERS_NS_MAX: u64 = 100_000;
+/// A turn after which a core that shares its CPU with others lets them run. By itself the system takes the CPU from it at
+/// its next tick only, which is 4 ms for each of them. A shorter turn is not worth the system call.
+const ALONE_NS_MAX: u64 = 100_000;
 /// Tokens that one turn checks for those who have not shown one lately: then whoever else has sent something waits for the
-/// next turn, so that what has been answered leaves. As long as 32 handshakes take, with RSA.
+/// next turn, so that what has been answered leaves. As long as 32 upgrades take, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// What each of them counts for at least.
 const COMER_OR_GOER_NS_MIN: u64 = 10_000;

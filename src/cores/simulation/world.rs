@@ -128,6 +128,7 @@ impl World {
             .map(|(index, ((((poll, hand_over), loads), mut broker), mailbox))| {
                 broker.hasher = ChannelHasher::with_key(key);
                 let parts = CoreParts {
+                    shares_cpu: false,
                     id: CoreId::new(index),
                     cpu: None,
                     poll,
