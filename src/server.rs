@@ -404,6 +404,7 @@ fn core_settings(
         compression: config.compression,
         compression_bytes_min: config.compression_bytes_min,
         fan_out_slice: config.fan_out_slice,
+        busy_poll: config.busy_poll,
         admission,
         own_fd_table: config.fd_tables == FdTables::Auto,
         kind,

@@ -118,6 +118,9 @@ pub struct Config {
     /// microseconds. A turn that took longer before sends for as long, so that calls cannot keep publications from
     /// leaving.
     pub fan_out_slice: Duration,
+    /// How long a core that has nothing to do looks for more before it sleeps, unless it shares its CPU with another; whole
+    /// microseconds.
+    pub busy_poll: Duration,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
     /// Whether each core has its own descriptor table.
@@ -189,6 +192,7 @@ impl Default for Config {
             compression: false,
             compression_bytes_min: 1024,
             fan_out_slice: Duration::from_micros(500),
+            busy_poll: Duration::ZERO,
             drain: Duration::from_secs(10),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,

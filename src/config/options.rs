@@ -799,6 +799,12 @@ pub const SETTINGS: &[Setting] = &[
         "Microseconds for which a turn at least sends publications to many, and heartbeats, before it answers calls again; a turn that took longer before sends for as long",
     ),
     number!(
+        "busy_poll_us",
+        [busy_poll] in microseconds,
+        0 to 1000,
+        "Microseconds for which a core that has nothing to do looks for more before it sleeps: lower latency for CPU time; not where cores share a CPU",
+    ),
+    number!(
         "drain_seconds",
         [drain] in seconds,
         0 to 86400,
@@ -1174,6 +1180,7 @@ mod tests {
                 &["0", "2147483648", "-1", "1.5", "1s", ""][..],
             ),
             ("drain_seconds", &["0", "86400"], &["86401", "x"]),
+            ("busy_poll_us", &["0", "1000"], &["1001", "-1"]),
             ("fan_out_slice_us", &["10", "1000000"], &["9", "1000001"]),
             ("fragments_max", &["4294967295"], &["4294967296", "0"]),
             (

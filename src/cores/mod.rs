@@ -5,7 +5,7 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
+//!  turn.rs      the steps of one turn, with busy_poll.rs          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions              carry_out.rs decisions → done
 //!  upgrade.rs   the request head               delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
@@ -27,6 +27,7 @@ mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
 pub(crate) mod balance;
+mod busy_poll;
 mod carry_out;
 mod compressed;
 mod conflated;
@@ -131,6 +132,7 @@ pub(crate) struct CoreSettings {
     pub(crate) compression: bool,
     pub(crate) compression_bytes_min: u32,
     pub(crate) fan_out_slice: Duration,
+    pub(crate) busy_poll: Duration,
     pub(crate) admission: Arc<Admission>,
     pub(crate) own_fd_table: bool,
     pub(crate) kind: Kind,
@@ -175,6 +177,8 @@ pub(crate) struct Core<A: App> {
     turn_began_ns: u64,
     /// How long a turn at least sends what is not prompt. A ping that comes meanwhile waits as long.
     fan_out_slice_ns: u64,
+    /// How long to look for work before each sleep.
+    busy_poll_ns: u64,
     poll: Poll,
     listeners: Listeners,
     accepting: Accepting,
@@ -302,6 +306,7 @@ impl<A: App> Core<A> {
             clock: settings.clock,
             now,
             turn_began_ns: 0,
+            busy_poll_ns: settings.busy_poll.as_nanos().try_into().unwrap_or(u64::MAX),
             fan_out_slice_ns: settings.fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
             poll: parts.poll,
             listeners: Listeners::default(),

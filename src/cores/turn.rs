@@ -27,8 +27,13 @@ impl<A: App> Core<A> {
     pub(super) fn run(mut self) -> io::Result<Shared> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
-            let timeout = self.timeout();
-            self.wait(&mut events, timeout)?;
+            let timeout = if self.poll_busily(&mut events)? {
+                Some(Duration::from_nanos(self.busy_poll_ns))
+            } else {
+                let timeout = self.timeout();
+                self.wait(&mut events, timeout)?;
+                timeout
+            };
             let took_ns = self.take_turn(&events, timeout);
             if self.shares_cpu && took_ns > ALONE_NS_MAX {
                 thread::yield_now();
@@ -433,10 +438,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
-    /// to the other cores, and looks at the ring a last time after that.
-    pub(super) fn timeout(&mut self) -> Option<Duration> {
-        let work_is_left = !self.unfinished.is_empty()
+    /// Whether the next turn has something to do whatever comes.
+    pub(super) fn has_work_left(&self) -> bool {
+        !self.unfinished.is_empty()
             || !self.comers_and_goers.is_empty()
             || self.wheel.has_due()
             || !self.held.is_empty()
@@ -446,8 +450,13 @@ impl<A: App> Core<A> {
             || !self.revoking.is_empty()
             || self.accepting == Accepting::Ready
             || self.rules.has_unchecked()
-            || self.connections.has_unflushed();
-        if work_is_left || !self.broker.ring.prepare_sleep() {
+            || self.connections.has_unflushed()
+    }
+
+    /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
+    /// to the other cores, and looks at the ring a last time after that.
+    pub(super) fn timeout(&mut self) -> Option<Duration> {
+        if self.has_work_left() || !self.broker.ring.prepare_sleep() {
             return Some(Duration::ZERO);
         }
         self.metrics.ring_depth.set(0);

@@ -210,6 +210,8 @@ pub struct CoreMetrics {
     pub outbox_bytes: Counter,
     /// Turns of the event loop.
     pub turns: Counter,
+    /// Turns that began without a sleep, since busy polling had found something.
+    pub busy_poll_hits: Counter,
     /// How long turns took, without the waiting.
     pub turn_seconds: Histogram,
     /// From the publish to the end of the turn that wrote it or found its socket full, per delivery.

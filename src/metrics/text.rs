@@ -574,6 +574,11 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.turns),
     },
     Metric {
+        name: "ringcast_busy_poll_hits_total",
+        help: "Turns that began without a sleep, since busy polling had found something.",
+        values: Values::Counter(|block| &block.busy_poll_hits),
+    },
+    Metric {
         name: "ringcast_turn_seconds",
         help: "How long turns took, without the waiting.",
         values: Values::Histogram(|block| &block.turn_seconds),
@@ -699,6 +704,7 @@ mod tests {
             wakes,
             outbox_bytes,
             turns,
+            busy_poll_hits,
             turn_seconds,
             publish_to_write_seconds,
             closes,
@@ -739,6 +745,7 @@ mod tests {
             wakes,
             outbox_bytes,
             turns,
+            busy_poll_hits,
         ];
         let mut next = FIRST;
         for counter in single

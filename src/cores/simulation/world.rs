@@ -478,6 +478,7 @@ fn settings(
         compression: false,
         compression_bytes_min: 1024,
         fan_out_slice: Duration::from_micros(500),
+        busy_poll: Duration::ZERO,
         path: "/socketcluster/".to_owned(),
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
