@@ -5,10 +5,11 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn, with busy_poll.rs          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
+//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
 //!  receive.rs   input → decisions              carry_out.rs decisions → done
 //!  upgrade.rs   the request head               delivery.rs  ring → outboxes
 //!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
+//!  busy_poll.rs before a sleep
 //!  orphans.rs   publications of those that have ended
 //!  shared.rs    publications that wait in many outboxes
 //!  compressed.rs for those that agreed to it

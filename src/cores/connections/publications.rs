@@ -4,13 +4,13 @@
 //! before it flushes some.
 
 use crate::config::limits::{Limit, SlowConsumer};
+use crate::cores::conflated::{Conflated, Conflation};
+use crate::cores::connection::{ConnectionId, Lane};
+use crate::cores::outbox::{Outbox, POOLED_BUFFERS_MAX};
 use crate::decision::CloseReason;
 use crate::websocket::deflate::Compression;
 
 use super::Connections;
-use crate::cores::conflated::{Conflated, Conflation};
-use crate::cores::connection::{ConnectionId, Lane};
-use crate::cores::outbox::{Outbox, POOLED_BUFFERS_MAX};
 
 impl Connections {
     /// How many more subscribers a publication may be queued for before something is flushed.
