@@ -24,6 +24,7 @@
 //! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
 //! | limits, settings | [`config`] |
+//! | what text files may look like | [`text`] |
 //! | what the machine allows | `machine` |
 //! | metrics, health, signals, drain | [`metrics`], [`control`] |
 //!
@@ -77,5 +78,6 @@ pub mod session;
 mod slab;
 pub mod socketcluster;
 mod sync;
+pub mod text;
 mod transport;
 pub mod websocket;

@@ -13,7 +13,7 @@
 //!   doors
 //!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync client
+//!   config metrics machine log clock slab sync client text
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -30,11 +30,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
-        ("config", &["client", "log"][..]),
+        ("text", &[][..]),
+        ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
-        ("auth", &["clock", "config"][..]),
+        ("auth", &["clock", "config", "text"][..]),
         ("login", &["auth", "clock", "config", "metrics"][..]),
         ("doors", &["auth", "client", "clock", "config", "login"][..]),
         ("app", &["auth", "clock", "config", "decision"][..]),
@@ -82,6 +83,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "doors",
                 "login",
+                "text",
                 "transport",
             ][..],
         ),
@@ -124,6 +126,7 @@ const PURE: &[&str] = &[
     "client",
     "decision",
     "session",
+    "text",
 ];
 
 /// What a pure module must not touch.

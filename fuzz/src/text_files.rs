@@ -50,6 +50,7 @@ pub fn password_file(data: &[u8]) {
     };
     let before = file.text();
     let text = std::str::from_utf8(data).expect("it was read");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     assert_eq!(before.trim_end_matches('\n'), text.trim_end_matches('\n'));
     assert_eq!(
         PasswordFile::parse(before.as_bytes())

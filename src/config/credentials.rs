@@ -4,11 +4,12 @@
 //! line's end, or the file that such a setting names. Other files there are somebody else's.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::load::ConfigError;
 use super::options::{Kind, Setting};
+use super::text_file::{self, SECRET_BYTES_MAX};
+use crate::text;
 
 /// Where credentials are, if there are any.
 #[derive(Clone, Default)]
@@ -38,14 +39,15 @@ impl Credentials {
     }
 }
 
-/// A secret in a file of its own, which editors end with a line's end.
+/// A secret in a file of its own, which editors begin with a byte order mark and end with a line's end.
 fn secret_in(file: &Path) -> Result<String, ConfigError> {
-    let text = fs::read_to_string(file).map_err(|error| ConfigError::Unreadable {
+    let unreadable = |cause: String| ConfigError::Unreadable {
         file: file.to_owned(),
-        cause: error.to_string(),
-    })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+        cause,
+    };
+    let text = text_file::read(file, SECRET_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+    let secret = text::secret(&text).map_err(|fault| unreadable(fault.to_string()))?;
+    Ok(secret.to_owned())
 }
 
 /// Whether a variable of the environment says where they are.
@@ -138,15 +140,37 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_that_is_no_secret_is_refused_without_being_shown() {
+    fn what_an_editor_adds_is_no_part_of_a_secret() {
         for (name, bytes) in [
-            ("empty", &b"\n"[..]),
-            ("two-lines", b"top\nsecret\n"),
-            ("binary", b"\xfftopsecret"),
+            ("mark", &b"\xef\xbb\xbfa key\n"[..]),
+            ("windows", b"a key\r\n"),
+            ("lines", b"a key\n\n"),
+        ] {
+            let folder = Folder::with(name, &[("auth_key", bytes)]);
+            let loaded = folder.load(&[], &[]).unwrap();
+            assert_eq!(auth_key(&loaded), (&b"a key"[..], Source::Credential), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_no_secret_is_refused_without_being_shown() {
+        for (name, bytes, said) in [
+            ("empty", &b"\n"[..], "line 1: the secret is empty"),
+            ("two-lines", b"top\nsecret\n", "line 2: a secret is one line"),
+            ("binary", b"\xfftopsecret", "line 1: it is not UTF-8"),
+            (
+                "blank",
+                b"topsecret \n",
+                "line 1: the secret begins or ends with a blank",
+            ),
+            ("utf-16", b"\xff\xfet\0o\0p\0", "line 1: the file is UTF-16"),
         ] {
             let folder = Folder::with(name, &[("auth_key", bytes)]);
             let text = folder.load(&[], &[]).unwrap_err().to_string();
-            assert!(text.contains("auth_key"), "{text}");
+            assert!(
+                text.contains("auth_key: cannot be read: ") && text.contains(said),
+                "{text}"
+            );
             assert!(
                 !text.contains("secret\n") && !text.contains("topsecret"),
                 "{text}"

@@ -16,6 +16,7 @@ use toml::{Table, Value};
 use super::credentials::{self, Credentials};
 use super::options::{Kind, PREFIX, SETTINGS, Setting};
 use super::rules::{self, RuleFault};
+use super::text_file::{self, CONFIG_BYTES_MAX};
 use super::{Config, Conflict};
 
 /// What the process was started with.
@@ -84,7 +85,7 @@ impl Sources {
             sources: vec![Source::Default; SETTINGS.len()],
         };
         if let Some(file) = loaded.file.clone() {
-            let text = std::fs::read_to_string(&file).map_err(|error| ConfigError::Unreadable {
+            let text = text_file::read(&file, CONFIG_BYTES_MAX).map_err(|error| ConfigError::Unreadable {
                 file: file.clone(),
                 cause: error.to_string(),
             })?;

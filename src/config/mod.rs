@@ -10,6 +10,7 @@ pub mod load;
 pub mod options;
 pub mod rules;
 pub mod secret;
+pub(crate) mod text_file;
 pub mod tls;
 
 use std::collections::BTreeSet;

@@ -13,6 +13,7 @@ use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
 use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
+use crate::text;
 
 /// One setting.
 pub struct Setting {
@@ -77,7 +78,13 @@ impl Setting {
     }
 
     /// Stores a value, or changes nothing and says that it is not one of those expected.
+    ///
+    /// No value holds a carriage return, a NUL or a byte order mark: they come from files that were written elsewhere, are
+    /// seen by nobody, and would make a host, a path or a key another one.
     pub fn store(&self, config: &mut Config, text: &str) -> Result<(), Unexpected> {
+        if text.contains(['\r', '\0', '\u{feff}']) {
+            return Err(Unexpected);
+        }
         (self.store)(config, text).ok_or(Unexpected)
     }
 
@@ -176,9 +183,9 @@ fn separator(text: &str) -> Option<char> {
     characters.next().is_none().then_some(separator)
 }
 
-/// A secret may not end in a line break: it came from `$(cat file)` gone wrong, and no client could know.
+/// A secret may not end in a line break or a blank: it came from `$(cat file)` gone wrong, and no client could know.
 fn secret(text: &str) -> Option<Secret> {
-    let legal = !text.is_empty() && !text.contains(['\r', '\n']);
+    let legal = text::secret(text) == Ok(text);
     legal.then(|| Secret::new(text))
 }
 
@@ -316,7 +323,7 @@ macro_rules! secret {
         setting!(
             $name,
             Secret,
-            "a key of one line that is not empty",
+            "a key of one line, not empty and without blanks around it",
             $doc,
             |config, text| {
                 config.$field = Some(secret(text)?);
@@ -1197,7 +1204,13 @@ mod tests {
             ("pings", &["on", "off", "true", "false"], &["", "1", "yes", "ON"]),
             ("protocol", &["auto", "1", "2"], &["0", "3", "v1"]),
             ("auth_algorithm", &["HS256", "EdDSA"], &["none", "hs256", ""]),
-            ("auth_key", &["k"], &["", "key\n"]),
+            (
+                "auth_key",
+                &["k", "two words"],
+                &["", "key\n", "key ", "\tkey", "key\r", "\u{feff}key"],
+            ),
+            ("password_file", &["users"], &["", "users\r", "us\0ers"]),
+            ("login_threads", &["1"], &["1\r", " 1"]),
             (
                 "log",
                 &["info", "ringcast=debug,warn", "off"],

@@ -34,6 +34,7 @@ use super::Shared;
 use crate::auth::{KeySet, KeySetError, LeftOut, SetOrigin, WantedKeys};
 use crate::config::Config;
 use crate::doors::{Doors, SET_BYTES_MAX};
+use crate::text::{self, TextFault};
 
 /// Fetches a set of keys, again and again.
 #[derive(Debug)]
@@ -187,6 +188,7 @@ enum FetchError {
     Status(StatusCode),
     TooLarge,
     Encoded,
+    NotText(TextFault),
     Set(KeySetError),
 }
 
@@ -204,7 +206,10 @@ impl fmt::Display for FetchError {
             }
             FetchError::Status(status) => write!(formatter, "the answer is {status}"),
             FetchError::TooLarge => write!(formatter, "the answer is larger than {SET_BYTES_MAX} bytes"),
-            FetchError::Encoded => formatter.write_str("the answer is not plain UTF-8"),
+            FetchError::Encoded => {
+                formatter.write_str("the answer is encoded (Content-Encoding), which nothing asked for")
+            }
+            FetchError::NotText(fault) => write!(formatter, "the answer is no text: {fault}"),
             FetchError::Set(error) => error.fmt(formatter),
         }
     }
@@ -293,7 +298,9 @@ where
                 Err(_) => FetchError::TooLarge,
             }
         })?;
-        let text = String::from_utf8(body.to_bytes().into()).map_err(|_| FetchError::Encoded)?;
+        let text = text::decode(&body.to_bytes())
+            .map_err(FetchError::NotText)?
+            .to_owned();
         let max_age = max_age(&head.headers);
         Ok(Answer { text, max_age })
     };

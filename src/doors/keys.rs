@@ -3,6 +3,7 @@
 //! `auth` itself opens no file.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::info;
@@ -10,6 +11,7 @@ use tracing::info;
 use crate::auth::{Algorithm, Demands, KeyError, KeySet, SetOrigin, Tokens, Unused};
 use crate::config::Config;
 use crate::config::secret::Secret;
+use crate::config::text_file;
 
 /// Where the key that tokens are signed with is from.
 #[derive(Clone, Debug)]
@@ -63,8 +65,12 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
 fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;
     if let Some(public_file) = &config.auth_public_key_file {
-        let public = read(public_file)?;
-        let private = config.auth_private_key_file.as_deref().map(read).transpose()?;
+        let public = read_pem(public_file)?;
+        let private = config
+            .auth_private_key_file
+            .as_deref()
+            .map(read_pem)
+            .transpose()?;
         let source = if private.is_some() {
             KeySource::Files
         } else {
@@ -97,11 +103,8 @@ fn set(file: &Path) -> Result<KeySet, KeysError> {
         file: file.to_owned(),
         cause,
     };
-    let bytes = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-    if bytes > SET_BYTES_MAX {
-        return Err(refuse(format!("larger than {SET_BYTES_MAX} bytes")));
-    }
-    let set = KeySet::parse(&read(file)?, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
+    let text = text_file::read(file, SET_BYTES_MAX).map_err(|error| unreadable(file, &error))?;
+    let set = KeySet::parse(&text, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
     for left_out in set.left_out() {
         match left_out.reason {
             Unused::Broken(_) => return Err(refuse(left_out.to_string())),
@@ -122,11 +125,17 @@ fn algorithm(config: &Config) -> Result<Option<Algorithm>, KeysError> {
         .map_err(|_| KeysError::Algorithm(name.clone()))
 }
 
-fn read(file: &Path) -> Result<String, KeysError> {
-    std::fs::read_to_string(file).map_err(|error| KeysError::Unreadable {
+fn read_pem(file: &Path) -> Result<String, KeysError> {
+    let text = text_file::read_pem(file).map_err(|error| unreadable(file, &error))?;
+    // Only what stands between sections can be of another encoding.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> KeysError {
+    KeysError::Unreadable {
         file: file.to_owned(),
         cause: error.to_string(),
-    })
+    }
 }
 
 /// Why there are no keys.
@@ -217,6 +226,41 @@ mod tests {
         for name in AUTH_ALGORITHMS {
             assert!(name.parse::<Algorithm>().is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_an_editor_adds_is_no_part_of_a_key() {
+        let folder = std::env::temp_dir().join(format!("ringcast-keys-text-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/vectors.json")).unwrap();
+        let pem = &vectors["keys"]["p256"]["public"][0].as_str().unwrap();
+        let jwks: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/jwks.json")).unwrap();
+        let set = serde_json::json!({ "keys": [jwks["pairs"][6]["public_jwk"]] });
+        let set = serde_json::to_string_pretty(&set).unwrap();
+        let (pem_file, set_file) = (folder.join("key.pem"), folder.join("keys.json"));
+        let config = Config {
+            auth_public_key_file: Some(pem_file.clone()),
+            jwks_file: Some(set_file.clone()),
+            ..Config::default()
+        };
+        for end in ["\n", "\r\n", " \r\n"] {
+            for mark in ["", "\u{feff}"] {
+                std::fs::write(&pem_file, format!("{mark}{}", pem.replace('\n', end))).unwrap();
+                std::fs::write(&set_file, format!("{mark}{}", set.replace('\n', end))).unwrap();
+                tokens(&config, None).unwrap();
+            }
+        }
+        for file in [&pem_file, &set_file] {
+            let text = std::fs::read_to_string(file).unwrap();
+            let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            std::fs::write(file, utf_16).unwrap();
+            let error = tokens(&config, None).unwrap_err().to_string();
+            assert!(error.contains("line 1: "), "{error}");
+            std::fs::write(file, text).unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::auth::{Revocation, Revocations, Revoked};
+use crate::config::text_file;
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl RevocationsFile {
     /// All that is in it; nothing if it is not there.
     pub(super) fn read(&self) -> Result<Revocations, RevocationsError> {
         let mut revocations = Revocations::default();
-        let text = match fs::read_to_string(&self.0) {
+        let text = match text_file::read(&self.0, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(revocations),
             Err(error) => {
@@ -122,6 +123,9 @@ impl RevocationsFile {
         File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 }
+
+/// Largest file: a million revocations have a fifth of this.
+const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Names of users are nobody else's business.
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
@@ -230,7 +234,7 @@ mod tests {
             "",
             "{}",
             r#"{"claim":"sub","value":[],"at":1,"until":2}"#,
-            "\u{0}",
+            "\u{1}",
         ] {
             fs::write(&file.0, format!("{whole}{line}\n")).unwrap();
             let error = file.read().unwrap_err().to_string();

@@ -33,7 +33,8 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
     if name.starts_with('#') {
         return Err(NameFault::Hash);
     }
-    if name.chars().any(char::is_control) {
+    // A byte order mark is no control character, and is as invisible.
+    if name.contains('\u{feff}') || name.chars().any(char::is_control) {
         return Err(NameFault::Control);
     }
     if name.trim() != name {

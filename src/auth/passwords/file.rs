@@ -10,6 +10,7 @@ use std::fmt;
 use super::entry::{NameFault, check_name};
 use super::hash::{HashFault, PasswordHash};
 use super::users::Users;
+use crate::text::{self, TextFaultKind};
 
 /// A password file.
 #[derive(Clone, Default)]
@@ -38,7 +39,7 @@ pub struct FileFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFaultKind {
     /// It is not text.
-    NotUtf8,
+    Text(TextFaultKind),
     /// Its name is none.
     Name(NameFault),
     /// Its hash is none.
@@ -51,11 +52,11 @@ pub enum FileFaultKind {
 }
 
 impl PasswordFile {
-    /// Reads the text of a file, without looking at the hashes: what is to be changed may have a damaged one.
+    /// Reads the text of a file, which loses a byte order mark, without looking at the hashes: what is to be changed may have a damaged one.
     pub fn parse(bytes: &[u8]) -> Result<PasswordFile, FileFault> {
-        let text = str::from_utf8(bytes).map_err(|error| FileFault {
-            line: 1 + count_line_breaks(&bytes[..error.valid_up_to()]),
-            kind: FileFaultKind::NotUtf8,
+        let text = text::decode(bytes).map_err(|fault| FileFault {
+            line: fault.line,
+            kind: FileFaultKind::Text(fault.kind),
         })?;
         let mut file = PasswordFile::default();
         let mut first_lines: HashMap<&str, usize> = HashMap::new();
@@ -168,7 +169,7 @@ impl fmt::Display for FileFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "line {}: ", self.line)?;
         match self.kind {
-            FileFaultKind::NotUtf8 => formatter.write_str("it is not UTF-8"),
+            FileFaultKind::Text(fault) => fault.fmt(formatter),
             FileFaultKind::Name(fault) => fault.fmt(formatter),
             FileFaultKind::Hash(fault) => fault.fmt(formatter),
             FileFaultKind::Twice { first } => {
@@ -191,8 +192,4 @@ fn entry(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_once(':')?;
     let hash = rest.split(':').next().unwrap_or_default();
     Some((name.trim(), hash.trim()))
-}
-
-fn count_line_breaks(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::hash::{Cost, DERIVED};
 use super::*;
+use crate::text::TextFaultKind;
 
 /// Written by mosquitto_passwd 2.0.11 for the password `secret`, the second with `-H sha512`.
 const MOSQUITTO: &str = "\
@@ -172,9 +173,46 @@ fn an_error_names_the_line_and_not_the_hash() {
         not_text,
         FileFault {
             line: 2,
-            kind: FileFaultKind::NotUtf8
+            kind: FileFaultKind::Text(TextFaultKind::NotUtf8)
         }
     );
+}
+
+#[test]
+fn what_an_editor_adds_makes_nobody_somebody_else() {
+    let mut lines = MOSQUITTO.lines().skip(2);
+    let (alice, bob) = (lines.next().unwrap(), lines.next().unwrap());
+    for text in [
+        format!("\u{feff}{alice}\r\n{bob}\r\n"),
+        format!("\u{feff}{alice} \t\n{bob}\r"),
+        format!("# users\r\n\r\n {alice}\r\n\t{bob}"),
+    ] {
+        let users = users(&text).unwrap();
+        assert!(
+            users.verify("alice", b"secret") && users.verify("bob", b"secret"),
+            "{text:?}"
+        );
+        // A new password takes the place of the old one.
+        let mut file = PasswordFile::parse(text.as_bytes()).unwrap();
+        let hash = PasswordHash::pbkdf2(b"new", [1; 12], 101).unwrap();
+        file.set("alice", &hash).unwrap();
+        assert_eq!(file.text().matches("alice:").count(), 1);
+        assert_eq!(file.users().unwrap().count(), 2);
+    }
+    for (text, line) in [
+        // A comment that swallows a user.
+        (format!("# users\r{alice}\r{bob}\r"), 1),
+        // Two files, one behind the other.
+        (format!("{alice}\n\u{feff}{bob}\n"), 2),
+        (format!("{alice}\n{}\n", bob.replace("$YEE", "$YEE\u{a0}")), 2),
+    ] {
+        assert_eq!(users(&text).unwrap_err().line, line, "{text:?}");
+    }
+    let utf_16: Vec<u8> = MOSQUITTO.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [[b"\xff\xfe", &utf_16[..]].concat(), utf_16] {
+        let fault = PasswordFile::parse(&bytes).unwrap_err();
+        assert!(fault.to_string().starts_with("line 1: ") && fault.to_string().contains("UTF-16"));
+    }
 }
 
 #[test]
@@ -307,7 +345,9 @@ proptest! {
     fn garbage_is_refused_or_kept_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(file) = PasswordFile::parse(&bytes) {
             let text = file.text();
-            prop_assert_eq!(text.trim_end_matches('\n').as_bytes(), bytes.trim_ascii_end_of_lines());
+            let bytes = bytes.trim_ascii_end_of_lines();
+            let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+            prop_assert_eq!(text.trim_end_matches('\n').as_bytes(), bytes);
             let _ = file.users();
         }
     }

@@ -10,7 +10,6 @@ mod certificates;
 mod error;
 mod identity;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use rustls::{RootCertStore, ServerConfig};
 use self::certificates::Certificates;
 pub use self::error::TlsError;
 pub(crate) use self::identity::claims_of;
+use crate::config::text_file;
 use crate::config::tls::{ClientAuth, Tls as Settings};
 
 /// What cores hand to each new connection.
@@ -180,7 +180,7 @@ fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(file).map_err(|error| TlsError::Unreadable {
+    text_file::read_pem(file).map_err(|error| TlsError::Unreadable {
         file: file.to_owned(),
         cause: error.to_string(),
     })

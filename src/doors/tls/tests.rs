@@ -1,3 +1,4 @@
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,6 +48,31 @@ impl Drop for Files {
         // Files that stay behind harm nothing.
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+#[test]
+fn marks_blanks_and_line_ends_of_other_systems_change_nothing_in_a_pem_file() {
+    let files = Files::new();
+    let good = files.settings((2020, 2090));
+    let (certificate, key) = (&good.certificate_files[0], &good.key_files[0]);
+    for file in [certificate, key] {
+        let text = fs::read_to_string(file).unwrap();
+        let other = format!("\u{feff}subject=M\u{fc}ller\r\n{}", text.replace('\n', " \t\r\n"));
+        // The mark stands right before the section as well.
+        let mark = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        for text in [other, mark] {
+            fs::write(file, text).unwrap();
+            assert!(Tls::read(&good, None).unwrap().is_some(), "{}", file.display());
+        }
+    }
+    let text = fs::read_to_string(certificate).unwrap();
+    let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(certificate, utf_16).unwrap();
+    let error = Tls::read(&good, None).unwrap_err().to_string();
+    assert!(
+        error.contains("certificate.pem: cannot be read: line 1: the file is UTF-16"),
+        "{error}"
+    );
 }
 
 const IN_2026_MS: u64 = 1_770_000_000_000;

@@ -1,0 +1,224 @@
+//! The bytes of a text file that an operator wrote, on whatever machine and with whatever editor.
+//!
+//! Every text file is read through here: the configuration, password files, keys, sets of keys, certificates, revocations
+//! and secrets. What editors add is taken off (a byte order mark), what no reader expects is an error with its line
+//! (UTF-16, a NUL, a lone carriage return): a name or a key that begins or ends with an invisible character would be
+//! nobody's, without a word. CR LF stays as it is: each reader takes it for the end of a line.
+//!
+//! Not here: opening files (`config::text_file`).
+
+use std::fmt;
+
+/// Why bytes are not a text, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextFault {
+    /// Counted from 1.
+    pub line: usize,
+    /// What stands there.
+    pub kind: TextFaultKind,
+}
+
+/// What no text file may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextFaultKind {
+    /// A byte order mark of UTF-16 or UTF-32.
+    Utf16,
+    /// Bytes that are not UTF-8.
+    NotUtf8,
+    /// A byte 0: UTF-16 without a mark, or no text at all.
+    Nul,
+    /// A carriage return without a line feed after it: what stands behind it looks like a line of its own, and is none.
+    CarriageReturn,
+}
+
+/// The text, without a byte order mark.
+///
+/// # Errors
+/// The first place where it is none.
+pub fn decode(bytes: &[u8]) -> Result<&str, TextFault> {
+    let bytes = without_mark(bytes)?;
+    let fault = |at: usize, kind| TextFault {
+        line: 1 + count_line_feeds(&bytes[..at]),
+        kind,
+    };
+    let text = str::from_utf8(bytes).map_err(|error| fault(error.valid_up_to(), TextFaultKind::NotUtf8))?;
+    if let Some(at) = lone_carriage_return(bytes) {
+        return Err(fault(at, TextFaultKind::CarriageReturn));
+    }
+    Ok(text)
+}
+
+/// The text of a PEM file (RFC 7468), without a byte order mark and without blanks at the ends of lines. What stands
+/// between its sections may be of any encoding.
+///
+/// # Errors
+/// It is UTF-16, or has a NUL: DER, for example.
+pub fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, TextFault> {
+    let bytes = without_mark(bytes)?;
+    let mut text = Vec::with_capacity(bytes.len());
+    for line in bytes.split(|byte| *byte == b'\n') {
+        text.extend_from_slice(line.trim_ascii());
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+/// A secret in a file of its own: its one line, which may end as editors end it.
+///
+/// # Errors
+/// The text is not one line, or the line is empty or has blanks around it, which are seen by nobody and part of the key.
+pub fn secret(text: &str) -> Result<&str, SecretFault> {
+    let mut lines = text.trim_end_matches(['\r', '\n']).lines();
+    let line = lines.next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(SecretFault::Empty);
+    }
+    if lines.next().is_some() {
+        return Err(SecretFault::SecondLine);
+    }
+    if line.trim() != line {
+        return Err(SecretFault::Blanks);
+    }
+    Ok(line)
+}
+
+/// Why a text is not a secret. No variant holds any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretFault {
+    /// There is nothing in it.
+    Empty,
+    /// Something follows the first line.
+    SecondLine,
+    /// Blanks before or after it.
+    Blanks,
+}
+
+fn without_mark(bytes: &[u8]) -> Result<&[u8], TextFault> {
+    const UTF_8: &[u8] = b"\xef\xbb\xbf";
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(TextFault {
+            line: 1,
+            kind: TextFaultKind::Utf16,
+        });
+    }
+    let bytes = bytes.strip_prefix(UTF_8).unwrap_or(bytes);
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(at) => Err(TextFault {
+            line: 1 + count_line_feeds(&bytes[..at]),
+            kind: TextFaultKind::Nul,
+        }),
+        None => Ok(bytes),
+    }
+}
+
+/// The place of a carriage return that ends no line. The last byte of a file may be one.
+fn lone_carriage_return(bytes: &[u8]) -> Option<usize> {
+    let mut returns = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\r');
+    returns
+        .find(|(at, _)| bytes.get(at + 1).is_some_and(|next| *next != b'\n'))
+        .map(|(at, _)| at)
+}
+
+fn count_line_feeds(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+impl fmt::Display for TextFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {}: {}", self.line, self.kind)
+    }
+}
+
+impl fmt::Display for TextFaultKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            TextFaultKind::Utf16 => "the file is UTF-16: save it as UTF-8",
+            TextFaultKind::NotUtf8 => "it is not UTF-8: save the file as UTF-8",
+            TextFaultKind::Nul => "a NUL byte: the file is UTF-16 or no text; save it as UTF-8",
+            TextFaultKind::CarriageReturn => {
+                "a carriage return (CR) without a line feed (LF): end lines with LF or CR LF"
+            }
+        })
+    }
+}
+
+impl std::error::Error for TextFault {}
+
+impl fmt::Display for SecretFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            SecretFault::Empty => "line 1: the secret is empty",
+            SecretFault::SecondLine => "line 2: a secret is one line, and nothing else",
+            SecretFault::Blanks => {
+                "line 1: the secret begins or ends with a blank, which would be part of the key: remove it"
+            }
+        })
+    }
+}
+
+impl std::error::Error for SecretFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_editors_add_is_no_part_of_the_text() {
+        for (bytes, text) in [
+            (&b"\xef\xbb\xbfann:x\r\n"[..], "ann:x\r\n"),
+            (b"a\r\n\r\nb\r", "a\r\n\r\nb\r"),
+            (b"", ""),
+            (b"\xef\xbb\xbf", ""),
+            ("é\n".as_bytes(), "é\n"),
+        ] {
+            assert_eq!(decode(bytes), Ok(text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_an_error_with_its_line() {
+        for (bytes, line, kind) in [
+            (&b"\xff\xfea\0"[..], 1, TextFaultKind::Utf16),
+            (b"\xfe\xff\0a", 1, TextFaultKind::Utf16),
+            (b"a\0n\0", 1, TextFaultKind::Nul),
+            (b"a\nb\0", 2, TextFaultKind::Nul),
+            (b"a\nb\xffc\n", 2, TextFaultKind::NotUtf8),
+            (b"# users\rann:x\r", 1, TextFaultKind::CarriageReturn),
+            (b"a\r\nb\r\r\n", 2, TextFaultKind::CarriageReturn),
+        ] {
+            assert_eq!(decode(bytes), Err(TextFault { line, kind }));
+        }
+    }
+
+    #[test]
+    fn pem_may_have_marks_blanks_and_other_encodings_around_its_sections() {
+        let text = b"\xef\xbb\xbfsubject=M\xfcller\r\n  -----BEGIN X----- \t\r\nAAAA \r\n-----END X-----";
+        assert_eq!(
+            decode_pem(text).unwrap(),
+            b"subject=M\xfcller\n-----BEGIN X-----\nAAAA\n-----END X-----\n"
+        );
+        for der in [&b"0\x82\0"[..], b"\xff\xfe-\0"] {
+            assert!(decode_pem(der).is_err());
+        }
+    }
+
+    #[test]
+    fn a_secret_is_one_line_without_blanks_around_it() {
+        for text in ["key", "key\n", "key\r\n", "key\n\n", "key\r\n\r\n"] {
+            assert_eq!(secret(text), Ok("key"), "{text:?}");
+        }
+        assert_eq!(secret("two words\n"), Ok("two words"));
+        for (text, fault) in [
+            ("", SecretFault::Empty),
+            ("\r\n", SecretFault::Empty),
+            ("key \n", SecretFault::Blanks),
+            ("\tkey\n", SecretFault::Blanks),
+            ("key\u{a0}", SecretFault::Blanks),
+            ("\u{2003}key", SecretFault::Blanks),
+            ("top\nsecret\n", SecretFault::SecondLine),
+            ("\nkey\n", SecretFault::Empty),
+        ] {
+            assert_eq!(secret(text), Err(fault), "{text:?}");
+        }
+    }
+}
