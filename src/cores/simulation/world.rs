@@ -15,7 +15,7 @@ use super::door::{Door, Way};
 use super::log::Log;
 use super::plan::Plan;
 use super::random::Random;
-use super::{SCALE, leftovers};
+use super::{SCALE, descriptors, leftovers};
 use crate::auth::CredentialFields;
 use crate::broker::{ChannelHasher, broker};
 use crate::clock::Uptime;
@@ -83,6 +83,8 @@ pub(super) struct Seat {
 #[derive(Debug)]
 pub(super) struct Trace {
     seed: Option<u64>,
+    /// Whether the same seed comes to the same, whatever other threads do.
+    replays: bool,
     step: usize,
     hash: u64,
     last: VecDeque<String>,
@@ -91,6 +93,7 @@ pub(super) struct Trace {
 impl World {
     pub(super) fn new(seed: Option<u64>, plan: Plan, random: Random) -> World {
         SCALE.set(Some(plan.scale));
+        let replays = descriptors::make_own();
         let key = seed.unwrap_or(0);
         let time = Time::begin(key, plan.creep_ns_max);
         let clock = time.clock();
@@ -156,7 +159,7 @@ impl World {
                 plan,
                 log,
                 told,
-                trace: Trace::new(seed),
+                trace: Trace::new(seed, replays),
                 deliveries: 0,
                 missing: 0,
                 draining: false,
@@ -406,9 +409,10 @@ impl Ground {
 }
 
 impl Trace {
-    fn new(seed: Option<u64>) -> Trace {
+    fn new(seed: Option<u64>, replays: bool) -> Trace {
         Trace {
             seed,
+            replays,
             step: 0,
             hash: 0xCBF2_9CE4_8422_2325,
             last: VecDeque::with_capacity(ACTIONS_KEPT),
@@ -456,6 +460,12 @@ impl Drop for Trace {
                 "seed {seed}, step {}: RINGCAST_SEEDS={seed}..{end} cargo test --lib simulation\n",
                 self.step
             ));
+        }
+        if !self.replays {
+            text.push_str(
+                "This system does not permit unshare(CLONE_FILES): other tests of the process can be seen in the run, \
+                 and only with --test-threads=1 does it repeat itself.\n",
+            );
         }
         // There is no other use for a failure to write.
         let _ = std::io::stderr().write_all(text.as_bytes());

@@ -1,0 +1,39 @@
+//! The descriptor table of a thread that simulates.
+//!
+//! A socket ends for its peer when the last descriptor of it is closed, wherever that is. Other tests of the process begin
+//! child processes, which hold a copy of the whole table until their program begins, and threads with tables of their own,
+//! which hold one for as long as they run. On a busy machine that is long enough for a simulated client never to see that
+//! its connection was closed, in a run that no seed repeats. So the thread that simulates has a table that nobody copies.
+
+use std::cell::OnceCell;
+use std::fs;
+
+use nix::unistd::close;
+
+use crate::cores::fd_table;
+
+thread_local! {
+    static IS_OWN: OnceCell<bool> = const { OnceCell::new() };
+}
+
+/// Gives this thread a table of its own with standard input, output and error in it, once. False where the system does not
+/// permit that: what other threads do can be seen in a simulation then.
+pub(super) fn make_own() -> bool {
+    IS_OWN.with(|is_own| {
+        *is_own.get_or_init(|| {
+            if fd_table::unshare_descriptors().is_err() {
+                return false;
+            }
+            let entries = fs::read_dir("/proc/thread-self/fd").expect("a thread sees its own descriptors");
+            let numbers: Vec<i32> = entries
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+                .filter(|&number| number > 2)
+                .collect();
+            for number in numbers {
+                // One of them was the directory's, which is closed by now.
+                let _ = close(number);
+            }
+            true
+        })
+    })
+}
