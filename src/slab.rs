@@ -51,6 +51,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// Bytes of memory that the table takes, without what its values have elsewhere.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.slots * size_of::<Option<T>>() + self.chunks.capacity() * size_of::<Chunk<T>>()
+    }
+
     /// One more than the highest index that may hold a value.
     pub(crate) fn places(&self) -> usize {
         self.chunks.len() * CHUNK
@@ -245,6 +250,11 @@ mod tests {
             slab.remove(number);
         }
         assert_eq!(room(&slab), 3);
+        let bytes = slab.memory_bytes();
+        assert!(
+            (3 * CHUNK..4 * CHUNK).contains(&(bytes / size_of::<Option<String>>())),
+            "{bytes}"
+        );
         for number in 0..4 * CHUNK {
             slab.remove(number);
         }

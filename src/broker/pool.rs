@@ -68,6 +68,11 @@ impl Pool {
         self.lent_bytes
     }
 
+    /// Bytes of buffers that wait for their next use.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Most bytes of buffers that may be out.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max

@@ -241,9 +241,13 @@ impl Ring {
     }
 
     /// Bytes of own publications that have not been taken back.
-    #[cfg(test)]
     pub(crate) fn lent_bytes(&self) -> usize {
         self.pool.lent_bytes()
+    }
+
+    /// Bytes of buffers that are kept for own publications to come.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.pool.kept_bytes()
     }
 
     /// Announces that this core is about to sleep. `false` says that it must not: there is something to read, or soon

@@ -57,6 +57,11 @@ impl Subscriptions {
         }
     }
 
+    /// Bytes of memory that the tables take, without names and lists of more than one.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.table.allocation_size() + self.channels.memory_bytes() + self.connections.memory_bytes()
+    }
+
     /// Subscribes a connection. At the limit a repeated subscribe is refused too, as the reference does.
     ///
     /// The caller first passes [`Ring::claimed`](super::Ring::claimed).

@@ -72,6 +72,11 @@ pub(super) struct Connections {
 }
 
 impl Connections {
+    /// Bytes of memory that the table takes, without what its connections have elsewhere.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.slab.memory_bytes()
+    }
+
     /// An empty table.
     pub(super) fn new(
         outbox_bytes_max: u32,

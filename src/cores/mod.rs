@@ -203,6 +203,8 @@ pub(crate) struct Core<A: App> {
     wheel: Wheel,
     /// Since when it has turned without standing still.
     present_since: Uptime,
+    /// When the metrics are told next what memory is used for.
+    memory_due: Uptime,
     /// Tokens checked in this turn, but for those of connections that are coming or going.
     token_checks: u32,
     /// How long connections that are coming or going have been read in this turn.
@@ -336,6 +338,7 @@ impl<A: App> Core<A> {
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
             present_since: now.uptime,
+            memory_due: now.uptime,
             token_checks: 0,
             comers_and_goers_ns: 0,
             unfinished: VecDeque::new(),

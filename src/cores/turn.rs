@@ -112,6 +112,9 @@ impl<A: App> Core<A> {
             self.receive_hand_overs();
         }
         self.metrics.ring_depth.set(self.broker.ring.depth());
+        if self.now.uptime >= self.memory_due {
+            self.tell_memory();
+        }
         self.deliver();
         self.resume_held();
         self.broker.ring.reclaim_much();
@@ -305,6 +308,17 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Tells the metrics what this core's tables and publications take, once a second.
+    fn tell_memory(&mut self) {
+        self.memory_due = self.now.uptime + MEMORY_TOLD_EVERY;
+        let (ring, tables) = (&self.broker.ring, self.connections.table_bytes());
+        self.metrics.ring_bytes.set(ring.lent_bytes() as u64);
+        self.metrics.ring_kept_bytes.set(ring.kept_bytes() as u64);
+        self.metrics
+            .table_bytes
+            .set((tables + self.broker.subscriptions.table_bytes()) as u64);
+    }
+
     /// Goes on with the decisions that a connection keeps.
     pub(super) fn carry_on(&mut self, id: ConnectionId) {
         let stalled = self
@@ -495,6 +509,8 @@ const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
 /// or it would take all of them for silent.
 const VISITS_PER_TURN_MIN: usize = 256;
+/// How often the metrics are told what memory is used for.
+const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes the next few.

@@ -202,6 +202,12 @@ pub struct CoreMetrics {
     pub subscriptions: Counter,
     /// Publications in the ring that this core has not yet taken (gauge).
     pub ring_depth: Counter,
+    /// Bytes of this core's publications that some core has yet to take (gauge).
+    pub ring_bytes: Counter,
+    /// Bytes of buffers kept for the next publications of this core (gauge).
+    pub ring_kept_bytes: Counter,
+    /// Bytes of the tables of connections, channels and subscriptions (gauge).
+    pub table_bytes: Counter,
     /// Publishes that found the ring full, or others waiting for room in it, and waited.
     pub ring_stalls: Counter,
     /// Sleeping cores this core has woken.

@@ -15,6 +15,10 @@ use nix::sys::time::TimeValLike;
 pub struct ProcessStatus {
     /// Memory in use, in bytes.
     pub resident_bytes: Option<u64>,
+    /// The part of it that is no file's, in bytes: heap and stacks.
+    pub anonymous_bytes: Option<u64>,
+    /// The part of it that is a file's, in bytes: the program and its libraries.
+    pub file_bytes: Option<u64>,
     /// Descriptors open in the main table.
     pub open_fds: Option<u64>,
     /// Descriptors that each table may hold.
@@ -27,8 +31,11 @@ impl ProcessStatus {
     /// Asks the system.
     pub fn read() -> ProcessStatus {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        let memory = fs::read_to_string("/proc/self/status").unwrap_or_default();
         ProcessStatus {
-            resident_bytes: resident_bytes(),
+            resident_bytes: status_bytes(&memory, "VmRSS:"),
+            anonymous_bytes: status_bytes(&memory, "RssAnon:"),
+            file_bytes: status_bytes(&memory, "RssFile:"),
             // Since Linux 6.2 the size of this folder is the count of its entries; before, it is 0.
             open_fds: fs::metadata("/proc/self/fd")
                 .ok()
@@ -44,8 +51,12 @@ impl ProcessStatus {
 
 /// Memory in use by this process, in bytes.
 pub fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    status_bytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// A line of `/proc/PID/status` that is a size.
+fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -73,6 +84,8 @@ mod tests {
     fn the_system_knows_this_process() {
         let status = ProcessStatus::read();
         assert!(status.resident_bytes.is_some_and(|bytes| bytes > 100_000));
+        let parts = status.anonymous_bytes.unwrap() + status.file_bytes.unwrap();
+        assert!(parts <= status.resident_bytes.unwrap());
         assert!(status.max_fds.is_some_and(|count| count > 3));
         assert!(status.cpu_ns.is_some());
     }

@@ -3,8 +3,9 @@
 //
 // Some clients are steady: real ones of majors 14 and 20, which call and publish, and count what they receive. Around them
 // others come and go: they subscribe to names nobody has heard of, stop reading, send garbage, half a request, forged
-// tokens, wrong passwords, and vanish in every way there is. A line is printed each minute: what the steady ones counted,
-// the server's memory and descriptors. At the end the others leave, and it must be as if they had never been there.
+// tokens, wrong passwords, and vanish in every way there is. Two lines are printed each minute: what the steady ones
+// counted, and the server's memory by kind (see `memory`). At the end the others leave, and it must be as if they had never
+// been there.
 // The last line is `N passed, N failed`; the exit status is 1 if any failed.
 import fs from 'node:fs';
 import net from 'node:net';
@@ -24,6 +25,7 @@ const CHANNELS = 5;
 const PASSERS_BY = 40; // at any time
 const STALLED = 3;
 const OUTBOX_BYTES_MAX = 256 * 1024;
+const RING_SLOTS = 65536, SLOT_BYTES = 32;
 const PATIENCE_MS = 60000;
 /** What memory may be above the level it had when the first tenth was over. */
 const GROWTH_MAX = 1.1;
@@ -43,7 +45,7 @@ const passwords = path.join(folder, 'passwords');
 fs.writeFileSync(passwords, `ann:$7$1000$${Buffer.alloc(12, 7).toString('base64')}$${Buffer.alloc(64, 7).toString('base64')}\n`, {mode: 0o600});
 const admin = await freePort();
 const server = await startTarget(args.binary, {protocol: 'auto'}, Number(args.cores), {
-  RINGCAST_ADMIN: `127.0.0.1:${admin}`, RINGCAST_OUTBOX_BYTES_MAX: String(OUTBOX_BYTES_MAX), RINGCAST_PASSWORD_FILE: passwords,
+  RINGCAST_ADMIN: `127.0.0.1:${admin}`, RINGCAST_OUTBOX_BYTES_MAX: String(OUTBOX_BYTES_MAX), RINGCAST_RING_SLOTS: String(RING_SLOTS), RINGCAST_PASSWORD_FILE: passwords,
   RINGCAST_REQUEST_TIMEOUT_MS: '10000', RINGCAST_PING_INTERVAL_MS: '8000', RINGCAST_PING_TIMEOUT_MS: '20000', RINGCAST_LOG: 'error',
 });
 
@@ -57,6 +59,41 @@ async function metrics() {
   return totals;
 }
 const memoryKib = () => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))[1]);
+
+/**
+ * Resident memory by kind, in KiB. The system tells the mappings apart: `program` are pages of files, which come in as code
+ * is run for the first time; `stacks` those of the threads; `heap` all else, which the allocator has. Of the heap the server
+ * says what it knows: `ring`, `kept` (buffers for the next publications), `tables`, `outboxes`. The ring's `slots` come into
+ * memory one after the other, each with the first publication that takes it. `rest` is what nobody accounts for: sessions,
+ * settings, keys, buffers of the event loops, and what the allocator holds free.
+ */
+async function memory() {
+  const task = `/proc/${server.child.pid}`, kinds = {total: 0, program: 0, stacks: 0, heap: 0, lazy: 0};
+  for (const thread of fs.readdirSync(`${task}/task`)) {
+    // A thread that waits in a system call tells its stack pointer; the others have told it before.
+    const pointer = fs.readFileSync(`${task}/task/${thread}/syscall`, 'utf8').trim().split(' ').at(-2);
+    if (pointer?.startsWith('0x')) stackPointers.set(thread, BigInt(pointer));
+  }
+  const pointers = [...stackPointers.values()];
+  for (const mapping of fs.readFileSync(`${task}/smaps`, 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
+    const [head] = mapping.split('\n', 1), [begin, end] = head.split(' ')[0].split('-').map((address) => BigInt(`0x${address}`));
+    const kib = (field) => Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(mapping)?.[1] ?? 0);
+    const isStack = head.includes('[stack]') || pointers.some((pointer) => pointer >= begin && pointer < end);
+    kinds.total += kib('Rss');
+    kinds.lazy += kib('LazyFree');
+    kinds[isStack ? 'stacks' : /\s\/\S+$/.test(head) ? 'program' : 'heap'] += kib('Rss');
+  }
+  const now = await metrics();
+  const known = Object.fromEntries(Object.entries(GAUGES).map(([kind, names]) => [kind, Math.round(names.reduce((sum, name) => sum + (now[name] ?? 0), 0) / 1024)]));
+  known.slots = Math.round(Math.min(now.ringcast_publications_total, RING_SLOTS) * SLOT_BYTES / 1024);
+  return {...kinds, ...known, rest: kinds.heap - Object.values(known).reduce((sum, value) => sum + value, 0)};
+}
+/** Thread → where its stack is. */
+const stackPointers = new Map();
+/** What the server accounts for, by the gauges that tell it. */
+const GAUGES = {
+  ring: ['ringcast_ring_bytes'], kept: ['ringcast_ring_kept_bytes'], tables: ['ringcast_table_bytes'], outboxes: ['ringcast_outbox_bytes'],
+};
 /** Over all threads: each event loop has a table of its own. */
 const descriptors = () => fs.readdirSync(`/proc/${server.child.pid}/task`)
   .reduce((sum, thread) => sum + fs.readdirSync(`/proc/${server.child.pid}/task/${thread}/fd`).length, 0);
@@ -177,12 +214,14 @@ const talk = (async () => {
     await sleep(10);
   }
 })();
-const samples = [];
+const samples = [], byKind = [];
 for (let minute = 1; Date.now() < end; minute++) {
   for (const next = Math.min(begin + minute * 60000, end); Date.now() < next;) { await sleep(Math.min(5000, next - Date.now())); samples.push(memoryKib()); }
   const now = await metrics();
   console.log(`${minute} min: ${counts.answers} answers, ${counts.received} publications, ${counts.wrong.length} wrong; ${memoryKib()} KiB, ${descriptors()} descriptors; ` +
     `${now.ringcast_connections} connections, ${now.ringcast_accepts_total} accepted, ${now.ringcast_limit_hits_total} limits hit`);
+  byKind.push(await memory());
+  console.log(`  KiB: ${Object.entries(byKind.at(-1)).map(([kind, kib]) => `${kind} ${kib}`).join(', ')}`);
 }
 await talk;
 const settled = await until(() => steady.every((client) => client.pending === 0) && counts.received === counts.published * steady.length);

@@ -57,7 +57,6 @@ impl Drop for Over<'_> {
 
 /// With `--show-output` it tells the sum of all that has happened: the same in each run of the same seeds and code.
 #[test]
-#[expect(clippy::print_stdout, reason = "for comparing processes by hand")]
 fn every_promise_is_kept_whatever_the_seed() {
     let seeds = seeds(0..1000);
     let mut all = Summary::default();
