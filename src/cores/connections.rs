@@ -56,8 +56,8 @@ pub(super) struct Connections {
     bulk: VecDeque<u32>,
     /// Places that were ever taken from the front of `bulk`.
     bulk_taken: u64,
-    /// The publication that is being delivered, if its frame had room in the pool.
-    under_way: Option<Span>,
+    /// The publication that is being delivered, where its frames had room in the pool: by [`Compression::index`].
+    under_way: [Option<Span>; Compression::COUNT],
     pub(super) ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
     pub(super) resumed: Vec<ConnectionId>,
@@ -94,7 +94,7 @@ impl Connections {
             prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: VecDeque::new(),
             bulk_taken: 0,
-            under_way: None,
+            under_way: [None; Compression::COUNT],
             ending: Vec::new(),
             resumed: Vec::new(),
             queued_bytes: 0,
@@ -414,7 +414,7 @@ impl Connections {
             Some(tls) => {
                 let mut writer = tls.writer(socket, &mut self.records);
                 let flushed = connection.outbox.flush(&mut writer, &mut self.pool);
-                connection.outbox.hold(tls.held());
+                connection.outbox.hold(tls.held(), &self.pool);
                 flushed
             }
         };

@@ -4,7 +4,6 @@ use super::publications::conflated_bytes;
 use super::{Connections, Lane};
 use crate::config::limits::SlowConsumer;
 use crate::cores::connection::Phase;
-use crate::cores::outbox::Outbox;
 
 impl Connections {
     /// What is wrong, if anything is.
@@ -35,15 +34,19 @@ impl Connections {
                 return Some(format!("connection {index} has ended and still conflates"));
             }
         }
-        let shared = self
-            .slab
-            .iter()
-            .filter(|(_, connection)| matches!(connection.outbox, Outbox::Shared(_)));
-        let held = shared.count() + usize::from(self.under_way.is_some());
+        let held: usize = self.slab.iter().map(|(_, one)| one.outbox.spans_held()).sum();
+        let held = held + self.under_way.iter().flatten().count();
         if held != self.pool.shared.held() {
             return Some(format!(
                 "{held} hold publications, counted {}",
                 self.pool.shared.held()
+            ));
+        }
+        let lent: usize = self.slab.iter().map(|(_, one)| one.outbox.shared_bytes()).sum();
+        if lent != self.pool.shared.lent_bytes() {
+            return Some(format!(
+                "{lent} bytes are shared, counted {}",
+                self.pool.shared.lent_bytes()
             ));
         }
         let kept = (self.queued_bytes, self.unflushed_bytes, self.conflated_bytes);

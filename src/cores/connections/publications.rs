@@ -7,6 +7,7 @@ use crate::config::limits::{Limit, SlowConsumer};
 use crate::cores::conflated::{Conflated, Conflation};
 use crate::cores::connection::{ConnectionId, Lane};
 use crate::cores::outbox::{Outbox, POOLED_BUFFERS_MAX};
+use crate::cores::shared::Span;
 use crate::decision::CloseReason;
 use crate::websocket::deflate::Compression;
 
@@ -31,8 +32,10 @@ impl Connections {
 
     /// The publication has been delivered to all of its subscribers.
     pub(in crate::cores) fn end_publication(&mut self) {
-        if let Some(span) = self.under_way.take() {
-            self.pool.shared.let_go(span);
+        for span in &mut self.under_way {
+            if let Some(span) = span.take() {
+                self.pool.shared.finish(span);
+            }
         }
     }
 
@@ -56,26 +59,21 @@ impl Connections {
                 compressor.frames(frame, agreed)
             }
         };
-        if self.under_way.is_none() {
-            self.under_way = self.pool.shared.write(channel, frame);
-        }
+        let spans = self.share(channel, &frames);
         let mut taken = 0;
         for &index in subscribers {
             let mut connection = &mut self.slab[index as usize];
-            let frame = frames[connection.compression.index()];
+            let form = connection.compression.index();
+            let frame = frames[form];
             if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
                 if !self.make_room(index, channel, frame) {
                     continue;
                 }
                 connection = &mut self.slab[index as usize];
             }
-            match self.under_way {
-                Some(span)
-                    if connection.compression == Compression::Off && connection.stream.tls.is_none() =>
-                {
-                    connection.outbox.push_shared(&mut self.pool, span);
-                }
-                _ => connection
+            match spans[form] {
+                Some(span) => connection.outbox.push_shared(&mut self.pool, span),
+                None => connection
                     .outbox
                     .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
             }
@@ -94,6 +92,25 @@ impl Connections {
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken
+    }
+
+    /// Has the frames of the publication under way lie where outboxes share them, as far as there is room. Those that are
+    /// sent as they are, rather than compressed, are the same.
+    fn share(
+        &mut self,
+        channel: u32,
+        frames: &[&[u8]; Compression::COUNT],
+    ) -> [Option<Span>; Compression::COUNT] {
+        let mut spans = [None; Compression::COUNT];
+        for (form, frame) in frames.iter().enumerate() {
+            let form_shared = if std::ptr::eq(*frame, frames[0]) { 0 } else { form };
+            let under_way = &mut self.under_way[form_shared];
+            if under_way.is_none() {
+                *under_way = self.pool.shared.write(channel, frame);
+            }
+            spans[form] = *under_way;
+        }
+        spans
     }
 
     /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
