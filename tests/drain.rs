@@ -7,7 +7,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -28,7 +28,35 @@ fn until_not_ready(process: &Process) {
 }
 
 #[test]
-fn a_signal_closes_every_client_over_the_time_of_the_drain_and_the_process_exits_with_0() {
+fn a_drain_closes_one_client_of_each_core_at_once_and_serves_the_others() {
+    // Nobody else's turn comes within an hour.
+    let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "36000")]);
+    let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+    process.signal(Signal::SIGTERM);
+    until_not_ready(&process);
+    let mut admin = process.admin();
+    eventually("the first are closed", || {
+        admin.metric("ringcast_drain_left") == 18
+    });
+    let (closed, mut open): (Vec<Client>, Vec<Client>) = clients.drain(..).partition(has_input);
+    assert_eq!(
+        closed.len(),
+        2,
+        "a close frame is sent before the metrics tell of it"
+    );
+    for mut client in closed {
+        assert_eq!(client.event(), Received::Close(Some(1001), String::new()));
+    }
+    for client in &mut open {
+        client.ping();
+    }
+    // The process ends when nobody is left.
+    drop(open);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_signal_closes_every_client_within_the_time_of_the_drain_and_the_process_exits_with_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "2")]);
         assert_eq!(process.admin().get("/readyz").0, 200);
@@ -45,10 +73,6 @@ fn a_signal_closes_every_client_over_the_time_of_the_drain_and_the_process_exits
         eventually("no connection is accepted", || {
             TcpStream::connect(process.address).is_err()
         });
-        // Two cores close one each at once; the others are still served.
-        eventually("the first are closed", || clients.iter().any(has_input));
-        let still_open = clients.iter_mut().filter(|client| !has_input(client)).last();
-        still_open.expect("they are not all closed at once").ping();
         clients.push(waiting);
         for mut client in clients {
             assert_eq!(client.event(), Received::Close(Some(1001), String::new()));
@@ -107,13 +131,6 @@ fn a_drain_closes_those_that_came_first_first_at_the_rate_that_the_metrics_tell(
             assert!(closed.is_sorted(), "from the last to the first: {closed:?}");
         }
     }
-    assert!(
-        looks
-            .iter()
-            .filter(|look| look.contains(&true) && look.contains(&false))
-            .count()
-            > 10
-    );
     for mut client in clients {
         assert_eq!(client.event(), Received::Close(Some(1001), String::new()));
         client.send_bytes(&close_frame(1001, ""));
@@ -145,39 +162,48 @@ fn has_input(client: &Client) -> bool {
 #[test]
 fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
     const TAKEOVERS: usize = 5;
+    /// So many come while both processes serve, and so many more while the first one drains.
+    const COME: usize = 20;
     let mut serving = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1")]);
     let address = serving.address;
     let listen = address.to_string();
-    let is_over = AtomicBool::new(false);
-    let connects: usize = std::thread::scope(|scope| {
+    let (is_over, connects) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
         let over = Over(&is_over);
         // Clients that come again as soon as they are gone: a socket that is refused or reset fails the test.
         let coming: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut connects = 0;
                     while !is_over.load(Ordering::Relaxed) {
                         let mut client = Client::connect(address);
                         client.upgrade();
                         client.handshake();
-                        connects += 1;
+                        connects.fetch_add(1, Ordering::Relaxed);
                         client.reset();
                     }
-                    connects
                 })
             })
             .collect();
+        let some_come = || {
+            let before = connects.load(Ordering::Relaxed);
+            eventually("clients come", || {
+                // A client that was refused has ended its thread.
+                coming.iter().any(|thread| thread.is_finished())
+                    || connects.load(Ordering::Relaxed) >= before + COME
+            });
+        };
         for _ in 0..TAKEOVERS {
             let next = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1"), ("RINGCAST_LISTEN", &listen)]);
             next.logged("listening with the process that serves already");
+            some_come();
             let mut before = std::mem::replace(&mut serving, next);
             before.signal(Signal::SIGTERM);
+            some_come();
             assert_eq!(before.exit_code(), Some(0));
         }
         drop(over);
-        coming.into_iter().map(|thread| thread.join().unwrap()).sum()
+        coming.into_iter().for_each(|thread| thread.join().unwrap());
     });
-    assert!(connects > TAKEOVERS * 100, "{connects}");
     serving.signal(Signal::SIGTERM);
     assert_eq!(serving.exit_code(), Some(0));
     assert!(TcpStream::connect(address).is_err(), "the last one leaves nobody");
@@ -220,7 +246,10 @@ fn a_drain_without_clients_is_over_at_once() {
 
 #[test]
 fn publications_that_were_acknowledged_arrive_before_the_end() {
-    let server = Server::start(|config| config.limits.outbox_bytes_max = 64 * 1024 * 1024);
+    let server = Server::start(|config| {
+        config.limits.outbox_bytes_max = 64 * 1024 * 1024;
+        config.limits.close_timeout = PATIENCE;
+    });
     let mut subscribers: Vec<Client> = (0..4).map(|_| server.client()).collect();
     for subscriber in &mut subscribers {
         subscriber.subscribe("news");
@@ -252,6 +281,7 @@ fn a_publication_to_many_that_was_acknowledged_reaches_all_of_them_although_the_
             config.cores = Cores::Count(2);
             config.drain = Duration::ZERO;
             config.limits.outbox_bytes_max = 64 * 1024 * 1024;
+            config.limits.close_timeout = PATIENCE;
         });
         let mut subscribers: Vec<Client> = (0..400).map(|_| server.client()).collect();
         for subscriber in &mut subscribers {

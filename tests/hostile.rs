@@ -119,7 +119,7 @@ fn half_open_clients_are_closed_by_the_pong_timeout() {
     let (server, _healthy) = beside_a_healthy_client(
         |config| {
             config.ping_interval = Duration::from_millis(250);
-            config.ping_timeout = Duration::from_secs(2);
+            config.ping_timeout = Duration::from_secs(6);
             config.limits.close_timeout = Duration::from_millis(50);
         },
         |server| {
@@ -351,11 +351,12 @@ fn subscribing_to_long_names_ends_at_their_limit_in_bytes() {
 fn whoever_dawdles_in_any_phase_is_ended_by_its_own_timeout() {
     let (server, _healthy) = beside_a_healthy_client(
         |config| {
-            config.limits.request_timeout = Duration::from_millis(700);
-            config.limits.handshake_timeout = Duration::from_millis(700);
+            // Those that are not slow on purpose keep within these on a busy machine, too.
+            config.limits.request_timeout = Duration::from_secs(3);
+            config.limits.handshake_timeout = Duration::from_secs(3);
             config.limits.close_timeout = Duration::from_millis(50);
             config.ping_interval = Duration::from_millis(500);
-            config.ping_timeout = Duration::from_secs(2);
+            config.ping_timeout = Duration::from_secs(6);
         },
         |server| {
             let large = frame(TEXT, &[b' '; 70_000]);

@@ -349,9 +349,13 @@ impl Connections {
     /// Sends what waits, each connection's with one system call: all that is prompt, and of the rest what comes before
     /// `is_over`, which is asked now and then.
     pub(super) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
-        while let Some(index) = self.prompt.pop() {
+        // In the order in which they were queued: the connection that was read first is answered first.
+        let mut sent = 0;
+        while let Some(&index) = self.prompt.get(sent) {
             self.flush_from(Lane::Prompt, index);
+            sent += 1;
         }
+        self.prompt.clear();
         while let Some(index) = self.bulk.pop_front() {
             self.bulk_taken += 1;
             self.flush_from(Lane::Bulk, index);

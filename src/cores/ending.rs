@@ -91,7 +91,6 @@ impl<A: App> Core<A> {
         };
         if let Some(draining) = &mut self.draining {
             draining.left -= 1;
-            self.metrics.drain_left.set(draining.left);
         }
         if was_handshaking {
             self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
@@ -250,6 +249,13 @@ impl<A: App> Core<A> {
             }
         }
         self.orphans.is_empty() && self.loads.is_closed_and_empty()
+    }
+
+    /// Tells how many the drain has still to close, after a flush: when the gauge falls, the close frames have been sent.
+    pub(super) fn tell_drain(&self) {
+        if let Some(draining) = &self.draining {
+            self.metrics.drain_left.set(draining.left);
+        }
     }
 }
 

@@ -129,6 +129,7 @@ impl<A: App> Core<A> {
             self.stopping = true;
         }
         self.flush();
+        self.tell_drain();
         if self.questions_waiting {
             self.answer_questions();
         }
