@@ -42,7 +42,7 @@ use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind, Logins};
-use crate::transport::given::GivenError;
+use crate::transport::given::{Given, GivenError};
 use crate::transport::hand_over::HandOver;
 
 use listening::Reserved;
@@ -88,7 +88,13 @@ pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
         reload: Some(reload),
         ..Embedding::default()
     };
-    Server::start(config, embedding, |_| Builtin::default())?
+    let given = listening::given(embedding.signals)?;
+    let config = listening::with_addresses(config, &given);
+    // An application of an embedding program may have logins of its own; this one has not.
+    if config.admits_nobody() {
+        return Err(StartError::AdmitsNobody(config.listen));
+    }
+    Server::start_with(&config, given, embedding, |_| Builtin::default())?
         .wait()
         .map_err(StartError::Control)
 }
@@ -99,11 +105,20 @@ impl Server {
     pub fn start<A: App + Send + 'static>(
         config: &Config,
         embedding: Embedding,
-        mut app: impl FnMut(CoreId) -> A,
+        app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
         // First of all: nothing else may take the numbers of these descriptors.
         let given = listening::given(embedding.signals)?;
-        let config = &listening::with_addresses(config, &given);
+        let config = listening::with_addresses(config, &given);
+        Server::start_with(&config, given, embedding, app)
+    }
+
+    fn start_with<A: App + Send + 'static>(
+        config: &Config,
+        given: Given,
+        embedding: Embedding,
+        mut app: impl FnMut(CoreId) -> A,
+    ) -> Result<Server, StartError> {
         if embedding.signals == SignalsFrom::Here {
             control::hold_back().map_err(StartError::System)?;
         }
@@ -273,6 +288,8 @@ pub enum StartError {
     Given(GivenError),
     /// Keys, or other files that the configuration names, are not right.
     Doors(DoorsError),
+    /// Only authenticated clients are served at this address, and none can become authenticated.
+    AdmitsNobody(SocketAddr),
     /// The address for clients cannot be had.
     Listen {
         /// The address.
@@ -305,6 +322,12 @@ impl fmt::Display for StartError {
         match self {
             StartError::Given(error) => error.fmt(f),
             StartError::Doors(error) => error.fmt(f),
+            StartError::AdmitsNobody(listen) => write!(
+                f,
+                "no client could log in: on {listen} only authenticated clients are served (allow_anonymous), and there is \
+                 no key that signs their tokens and no password_file; set a key (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), \
+                 key files, jwks_file or jwks_url), a password_file, or serve everybody with RINGCAST_ALLOW_ANONYMOUS=on"
+            ),
             StartError::Listen { address, cause } => {
                 write!(
                     f,

@@ -5,25 +5,40 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::CliError;
 use crate::clock::Clock;
-use crate::config::Cores;
 use crate::config::load::Sources;
 use crate::doors::Doors;
 use crate::machine::cpus::Cpus;
+use crate::server::StartError;
 
 /// Checks the settings, key files, CPUs and addresses; writes the settings as they would be used, and what is
 /// doubtful.
+///
+/// # Errors
+/// All that is wrong, a line for each.
 pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
-    let loaded = sources.load()?;
+    let (loaded, errors) = sources.read();
     let config = &loaded.config;
+    let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    // Where a key could not be read, that is why nobody could log in.
+    if faults.is_empty() && config.admits_nobody() {
+        faults.push(StartError::AdmitsNobody(config.listen).to_string());
+    }
+    faults.extend(Doors::faults(config).iter().map(ToString::to_string));
+    faults.extend(cpus.missing(&config.cores).err());
+    let addresses = [
+        ("listen", Some(config.listen)),
+        ("tls_listen", config.tls.listen),
+        ("admin", config.admin),
+    ];
+    faults.extend(
+        addresses
+            .iter()
+            .filter_map(|(name, address)| not_ours(name, (*address)?)),
+    );
+    if !faults.is_empty() {
+        return Err(CliError::Faults(faults));
+    }
     let doors = Doors::open(config)?;
-    cores_exist(&config.cores, cpus.allowed())?;
-    address_is_ours("listen", config.listen)?;
-    if let Some(tls) = config.tls.listen {
-        address_is_ours("tls_listen", tls)?;
-    }
-    if let Some(admin) = config.admin {
-        address_is_ours("admin", admin)?;
-    }
     if let Some(file) = &loaded.file {
         writeln!(out, "file: {}", file.display())?;
     }
@@ -33,6 +48,13 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     }
     for (list, rules) in [("rules", &config.rules), ("shadow_rules", &config.shadow_rules)] {
         writeln!(out, "{list}: {}", rules.len())?;
+    }
+    if !loaded.ignored.is_empty() {
+        writeln!(
+            out,
+            "ignored, since others set them: {}",
+            loaded.ignored.join(", ")
+        )?;
     }
     let mut doubts: Vec<String> = config
         .doubts(cpus.usable())
@@ -53,27 +75,14 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     Ok(())
 }
 
-fn cores_exist(cores: &Cores, cpus: &[usize]) -> Result<(), CliError> {
-    let Cores::Cpus(wanted) = cores else { return Ok(()) };
-    match wanted.iter().find(|cpu| !cpus.contains(cpu)) {
-        Some(cpu) => Err(CliError::Unfit(format!(
-            "cores: this process may not run on CPU {cpu}; it may on {}",
-            Cores::Cpus(cpus.to_vec())
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Whether this machine has the address. The port may be taken, by the very server whose settings are checked: any
-/// free port shows as much.
-fn address_is_ours(name: &str, address: SocketAddr) -> Result<(), CliError> {
-    match TcpListener::bind(SocketAddr::new(address.ip(), 0)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(CliError::Unfit(format!(
-            "{name}: {} is not an address of this machine: {error}",
-            address.ip()
-        ))),
-    }
+/// What to say of an address that this machine does not have. The port may be taken, by the very server whose settings are
+/// checked: any free port shows as much.
+fn not_ours(name: &str, address: SocketAddr) -> Option<String> {
+    let error = TcpListener::bind(SocketAddr::new(address.ip(), 0)).err()?;
+    Some(format!(
+        "{name}: {} is not an address of this machine: {error}",
+        address.ip()
+    ))
 }
 
 #[cfg(test)]
@@ -110,7 +119,7 @@ mod tests {
         for (words, part) in [
             (
                 ["--cores", "1-2"],
-                "cores: this process may not run on CPU 2; it may on 0,1",
+                "cores: this process cannot run on CPU 2: it may run on 0,1",
             ),
             (
                 ["--listen", "192.0.2.1:8000"],
@@ -126,6 +135,80 @@ mod tests {
             assert_eq!(code, 78, "{text}");
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let (code, text) = answer(
+            &[
+                "check",
+                "--cores",
+                "0-5",
+                "--listen",
+                "192.0.2.1:8000",
+                "--auth-public-key-file",
+                "/nowhere.pem",
+                "--jwks-file",
+                "/nowhere.json",
+                "--password-file",
+                "/nowhere.users",
+            ],
+            &[("RINGCAST_PINGS", "maybe"), ("RINGCAST_CORE", "1")],
+        );
+        assert_eq!(code, 78);
+        for part in [
+            "RINGCAST_PINGS: found \"maybe\"",
+            "RINGCAST_CORE is not known; did you mean RINGCAST_CORES?",
+            "password_file: no key is set that could sign",
+            "/nowhere.pem: cannot be read",
+            "/nowhere.json: cannot be read",
+            "/nowhere.users cannot be read",
+            "cores: this process cannot run on CPUs 2,3,4,5: it may run on 0,1",
+            "listen: 192.0.2.1 is not an address",
+        ] {
+            assert_eq!(
+                text.lines().filter(|line| line.contains(part)).count(),
+                1,
+                "{part} in {text}"
+            );
+        }
+        assert_eq!(text.lines().count(), 8, "{text}");
+    }
+
+    #[test]
+    fn a_server_that_nobody_could_log_in_to_is_refused() {
+        let listen = ["check", "--listen", "0.0.0.0:8000"];
+        let (code, text) = answer(&listen, &[]);
+        assert_eq!(code, 78);
+        assert!(
+            text.contains("no client could log in") && text.contains("RINGCAST_AUTH_KEY"),
+            "{text}"
+        );
+        for variable in [
+            ("RINGCAST_AUTH_KEY", "an example of a key, 32 bytes long"),
+            ("RINGCAST_ALLOW_ANONYMOUS", "on"),
+            ("RINGCAST_JWKS_URL", "https://id.example/"),
+        ] {
+            assert_eq!(answer(&listen, &[variable]).0, 0, "{variable:?}");
+        }
+        assert_eq!(answer(&["check"], &[("RINGCAST_ALLOW_ANONYMOUS", "off")]).0, 78);
+    }
+
+    #[test]
+    fn variables_of_a_service_of_this_name_are_named_and_ignored() {
+        let (code, text) = answer(&["check"], &[("RINGCAST_PORT", "tcp://10.0.0.11:8000")]);
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.contains("ignored, since others set them: RINGCAST_PORT\n"),
+            "{text}"
+        );
+        let words = ["token", "--claims", "{}"];
+        let key = ("RINGCAST_AUTH_KEY", "an example of a key, 32 bytes long");
+        let service = ("RINGCAST_SERVICE_HOST", "10.0.0.11");
+        assert_eq!(answer(&words, &[key, service]).0, 0);
+        let words = ["tuning", "--connections", "1", "--cores", "1"];
+        assert_ne!(answer(&words, &[service]).0, 78);
+        assert_eq!(answer(&words, &[("RINGCAST_CORE", "1")]).0, 78);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command line: words to a command, its outcome to an exit code.
 //!
 //! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
-//! right, with the cause in one line; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a bug;
+//! right, with one line for each cause; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a bug;
 //! 1 where this machine stops the target of `tuning`, rules deny what `rules test` asks about, or `passwd` leaves its
 //! file as it is; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use lexopt::Arg;
 
 use crate::config::Config;
-use crate::config::load::{self, ConfigError, Sources};
+use crate::config::load::{self, ConfigError, ConfigErrors, Sources};
 use crate::config::options::SETTINGS;
 use crate::control::Exit;
 use crate::doors::DoorsError;
@@ -35,8 +35,10 @@ pub fn run(
         // Who has read enough (`ringcast check | head`) is served.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            // Without standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "ringcast: {error}");
+            for line in error.to_string().lines() {
+                // Without standard error there is nobody to tell.
+                let _ = writeln!(io::stderr(), "ringcast: {line}");
+            }
             error.exit_code()
         }
     }
@@ -164,7 +166,9 @@ enum CliError {
     /// The words are no command.
     Usage(String),
     /// The settings are not right.
-    Config(ConfigError),
+    Config(ConfigErrors),
+    /// What `check` has found, each in a line.
+    Faults(Vec<String>),
     /// Keys, or other files that the settings name, are not right.
     Doors(DoorsError),
     /// A token that is not accepted; its error as clients see it.
@@ -185,7 +189,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => EX_USAGE,
-            CliError::Config(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
+            CliError::Config(_) | CliError::Faults(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
             CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
             CliError::Interrupted => 130,
             CliError::Token(_) => EX_DATAERR,
@@ -205,6 +209,7 @@ impl fmt::Display for CliError {
         match self {
             CliError::Usage(text) => write!(formatter, "{text} (see ringcast --help)"),
             CliError::Config(error) => error.fmt(formatter),
+            CliError::Faults(faults) => formatter.write_str(&faults.join("\n")),
             CliError::Doors(error) => error.fmt(formatter),
             CliError::Interrupted => formatter.write_str("interrupted; nothing is changed"),
             CliError::Unfit(text) | CliError::Server(text) | CliError::Failed(text) => {
@@ -224,7 +229,13 @@ impl From<lexopt::Error> for CliError {
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
-        CliError::Config(error)
+        CliError::Config(error.into())
+    }
+}
+
+impl From<ConfigErrors> for CliError {
+    fn from(errors: ConfigErrors) -> CliError {
+        CliError::Config(errors)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `ringcast serve`: the server, until it has drained.
 
 use nix::sys::prctl;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::CliError;
 use crate::config::Doubt;
@@ -20,7 +20,15 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     let loaded = sources.load()?;
     let filter = log::start(&loaded.config.log).map_err(|error| CliError::Server(format!("log: {error}")))?;
     // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
-    for doubt in loaded.config.doubts(Cpus::of_this_process().usable()) {
+    let cpus = Cpus::of_this_process();
+    cpus.missing(&loaded.config.cores).map_err(CliError::Unfit)?;
+    if let Some(first) = loaded.ignored.first() {
+        info!(
+            "environment: {first} and {} more variables are ignored: Kubernetes or Docker set them for a service of that name",
+            loaded.ignored.len() - 1
+        );
+    }
+    for doubt in loaded.config.doubts(cpus.usable()) {
         // That there is no key is told at greater length.
         if doubt != Doubt::RandomKey {
             warn!("{doubt}");
@@ -40,7 +48,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     )
     .map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
-        StartError::Given(error) => CliError::Unfit(error.to_string()),
+        StartError::Given(_) | StartError::AdmitsNobody(_) => CliError::Unfit(error.to_string()),
         StartError::Listen { .. }
         | StartError::ListenTls { .. }
         | StartError::Admin { .. }

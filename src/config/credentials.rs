@@ -59,7 +59,7 @@ const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 #[cfg(test)]
 mod tests {
-    use crate::config::load::{ConfigError, Loaded, Source, Sources};
+    use crate::config::load::{ConfigErrors, Loaded, Source, Sources};
 
     /// Credentials, removed with the value.
     struct Folder(std::path::PathBuf);
@@ -74,7 +74,7 @@ mod tests {
             Folder(folder)
         }
 
-        fn load(&self, flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        fn load(&self, flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
             let flags = flags
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into()));

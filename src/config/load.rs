@@ -4,16 +4,20 @@
 //! again on a reload, when only the file can have changed.
 //!
 //! Invariants
-//! 1. A name that is not known is an error, in each of the sources, and names the nearest known one.
+//! 1. A name that is not known is an error, in each of the sources, and names the nearest known one. Variables that others
+//!    set are told apart by their shape (`environment`).
 //! 2. An error never shows the value of a secret, nor a line of the file.
+//! 3. All errors are found, not only the first; those that would follow from another are left out.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::credentials::{self, Credentials};
+use super::environment;
 use super::options::{Kind, PREFIX, SETTINGS, Setting};
 use super::rules::{self, RuleFault};
 use super::text_file::{self, CONFIG_BYTES_MAX};
@@ -24,6 +28,8 @@ use super::{Config, Conflict};
 pub struct Sources {
     flags: Vec<(String, String)>,
     variables: Vec<(String, OsString)>,
+    /// Names of variables that others set.
+    ignored: Vec<String>,
     credentials: Credentials,
 }
 
@@ -34,8 +40,21 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// Variables that begin as ours do and were set by others, such as Kubernetes.
+    pub ignored: Vec<String>,
     /// By the order of [`SETTINGS`].
     sources: Vec<Source>,
+}
+
+/// What was read, and all that is wrong with it.
+#[derive(Debug)]
+struct Reading {
+    loaded: Loaded,
+    errors: Vec<ConfigError>,
+    /// Settings whose values were not taken, by the order of [`SETTINGS`].
+    failed: Vec<usize>,
+    /// Whether all that is in the file is known.
+    file_is_read: bool,
 }
 
 /// Where a value is from.
@@ -59,76 +78,98 @@ impl Sources {
         flags: Vec<(String, String)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Sources {
-        let (mut variables, mut credentials) = (Vec::new(), Credentials::default());
+        let mut sources = Sources {
+            flags,
+            ..Sources::default()
+        };
         for (name, value) in environment {
             if credentials::is_announced_by(&name) {
-                credentials = Credentials::new(value);
+                sources.credentials = Credentials::new(value);
             } else if let Ok(name) = name.into_string()
                 && name.starts_with(PREFIX)
             {
-                variables.push((name, value));
+                let is_setting = name == CONFIG_VARIABLE || setting_of_variable(&name).is_some();
+                match environment::is_of_others(&name, &value, is_setting) {
+                    true => sources.ignored.push(name),
+                    false => sources.variables.push((name, value)),
+                }
             }
         }
-        Sources {
-            flags,
-            variables,
-            credentials,
-        }
+        sources
     }
 
     /// Reads everything, and checks each value and all together.
-    pub fn load(&self) -> Result<Loaded, ConfigError> {
-        self.check_names()?;
-        let mut loaded = Loaded {
-            config: Config::default(),
-            file: self.file()?,
-            sources: vec![Source::Default; SETTINGS.len()],
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place.
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let (loaded, errors) = self.read();
+        match errors.is_empty() {
+            true => Ok(loaded),
+            false => Err(ConfigErrors(errors)),
+        }
+    }
+
+    /// What can be read, and all that is wrong: settings with an error have the value of the next source, or their default.
+    pub(crate) fn read(&self) -> (Loaded, Vec<ConfigError>) {
+        let mut reading = Reading {
+            loaded: Loaded {
+                config: Config::default(),
+                file: None,
+                ignored: self.ignored.clone(),
+                sources: vec![Source::Default; SETTINGS.len()],
+            },
+            errors: self.unknown_names(),
+            failed: Vec::new(),
+            file_is_read: true,
         };
-        if let Some(file) = loaded.file.clone() {
-            let text = text_file::read(&file, CONFIG_BYTES_MAX).map_err(|error| ConfigError::Unreadable {
-                file: file.clone(),
-                cause: error.to_string(),
-            })?;
-            loaded.read_file(&file, &text)?;
+        match self.file() {
+            Ok(Some(file)) => reading.open_file(&file),
+            Ok(None) => {}
+            Err(error) => {
+                reading.file_is_read = false;
+                reading.errors.push(error);
+            }
         }
         for (index, setting) in SETTINGS.iter().enumerate() {
-            if let Some((file, text)) = self.credentials.find(setting)? {
-                loaded.store(index, &text, Source::Credential, || file.display().to_string())?;
+            match self.credentials.find(setting) {
+                Ok(Some((file, text))) => {
+                    reading.store(index, &text, Source::Credential, || file.display().to_string());
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    reading.failed.push(index);
+                    reading.errors.push(error);
+                }
             }
             for (name, value) in &self.variables {
                 if *name == setting.variable() {
-                    let text = text_of_variable(name, value)?;
-                    loaded.store(index, text, Source::Variable, || name.clone())?;
+                    match text_of_variable(name, value) {
+                        Ok(text) => reading.store(index, text, Source::Variable, || name.clone()),
+                        Err(error) => reading.errors.push(error),
+                    }
                 }
             }
             for (flag, text) in &self.flags {
                 if is_flag_of(flag, setting) {
-                    loaded.store(index, text, Source::Flag, || setting.flag())?;
+                    reading.store(index, text, Source::Flag, || setting.flag());
                 }
             }
         }
-        loaded.config.check()?;
-        Ok(loaded)
+        reading.conflicts();
+        (reading.loaded, reading.errors)
     }
 
-    fn check_names(&self) -> Result<(), ConfigError> {
-        for (flag, _) in &self.flags {
-            if flag != CONFIG_FLAG && !SETTINGS.iter().any(|setting| is_flag_of(flag, setting)) {
-                return Err(unknown_flag(flag));
-            }
-        }
-        for (variable, _) in &self.variables {
-            if variable != CONFIG_VARIABLE && !SETTINGS.iter().any(|setting| *variable == setting.variable())
-            {
-                let known = SETTINGS.iter().map(Setting::variable);
-                return Err(ConfigError::Unknown {
-                    place: "environment".to_owned(),
-                    nearest: nearest(variable, known.chain([CONFIG_VARIABLE.to_owned()])),
-                    name: variable.clone(),
-                });
-            }
-        }
-        Ok(())
+    fn unknown_names(&self) -> Vec<ConfigError> {
+        let flags = self.flags.iter().map(|(flag, _)| flag);
+        let flags = flags
+            .filter(|flag| *flag != CONFIG_FLAG && !SETTINGS.iter().any(|setting| is_flag_of(flag, setting)))
+            .map(|flag| unknown_flag(flag));
+        let variables = self.variables.iter().map(|(variable, _)| variable);
+        let variables = variables
+            .filter(|variable| *variable != CONFIG_VARIABLE && setting_of_variable(variable).is_none())
+            .map(|variable| unknown_variable(variable));
+        flags.chain(variables).collect()
     }
 
     fn file(&self) -> Result<Option<PathBuf>, ConfigError> {
@@ -167,74 +208,114 @@ impl Loaded {
             .zip(sources)
             .map(|(setting, source)| (setting, setting.show(&self.config), source))
     }
+}
 
-    fn read_file(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
-        // The error's own text would quote the line, which may be a secret.
-        let table: Table = toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Syntax {
-            file: file.to_owned(),
-            line: error
-                .span()
-                .map_or(1, |span| 1 + text[..span.start].matches('\n').count()),
-            cause: error.message().replace('\n', ", "),
-        })?;
-        self.read_table(file, None, &table)?;
+impl Reading {
+    fn open_file(&mut self, file: &Path) {
+        self.loaded.file = Some(file.to_owned());
+        match text_file::read(file, CONFIG_BYTES_MAX) {
+            Ok(text) => self.read_file(file, &text),
+            Err(error) => {
+                self.file_is_read = false;
+                self.errors.push(ConfigError::Unreadable {
+                    file: file.to_owned(),
+                    cause: error.to_string(),
+                });
+            }
+        }
+    }
+
+    fn read_file(&mut self, file: &Path, text: &str) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        // What stands around an error may have been taken for something else: nothing of the file is used. The error's own
+        // text would quote the line, which may be a secret.
+        let mut lines_told = Vec::new();
+        for error in errors {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            self.file_is_read = false;
+            // What follows in the same line follows from it.
+            if !lines_told.contains(&line) {
+                lines_told.push(line);
+                self.errors.push(ConfigError::Syntax {
+                    file: file.to_owned(),
+                    line,
+                    cause: error.message().replace('\n', ", "),
+                });
+            }
+        }
+        if !self.file_is_read {
+            return;
+        }
+        self.read_table(file, text, None, table.get_ref());
         for list in rules::LISTS {
-            if let Some(value) = table.get(list) {
-                let read = rules::read(file, text, list, value).map_err(ConfigError::Rule)?;
-                match list {
-                    "rules" => self.config.rules = read,
-                    _ => self.config.shadow_rules = read,
+            if let Some(value) = table.get_ref().get(list) {
+                match rules::read(file, text, list, value) {
+                    Ok(read) if list == rules::LISTS[0] => self.loaded.config.rules = read,
+                    Ok(read) => self.loaded.config.shadow_rules = read,
+                    Err(faults) => self.errors.extend(faults.into_iter().map(ConfigError::Rule)),
                 }
             }
         }
-        Ok(())
     }
 
-    fn read_table(
-        &mut self,
-        file: &Path,
-        table_name: Option<&str>,
-        table: &Table,
-    ) -> Result<(), ConfigError> {
-        for (name, value) in table {
-            if table_name.is_none() && rules::LISTS.contains(&name.as_str()) {
+    fn read_table(&mut self, file: &Path, text: &str, table_name: Option<&str>, table: &DeTable<'_>) {
+        let mut members: Vec<_> = table.iter().collect();
+        members.sort_by_key(|(name, _)| name.span().start);
+        for (spanned, value) in members {
+            let name: &str = spanned.get_ref();
+            if table_name.is_none() && rules::LISTS.contains(&name) {
                 continue;
             }
-            if let (None, Value::Table(inner)) = (table_name, value)
+            if let (None, DeValue::Table(inner)) = (table_name, value.get_ref())
                 && SETTINGS.iter().any(|setting| setting.table == Some(name))
             {
-                self.read_table(file, Some(name), inner)?;
+                self.read_table(file, text, Some(name), inner);
                 continue;
             }
-            let key = table_name.map_or_else(|| name.clone(), |table| format!("{table}.{name}"));
+            let key = table_name.map_or_else(|| name.to_owned(), |table| format!("{table}.{name}"));
+            let place = format!("{}: line {}", file.display(), line_of(text, spanned.span().start));
             let Some(index) = SETTINGS.iter().position(|setting| setting.key() == key) else {
-                return Err(ConfigError::Unknown {
-                    place: file.display().to_string(),
+                self.errors.push(ConfigError::Unknown {
+                    place,
                     nearest: nearest_key(name, &key),
                     name: key,
                 });
+                continue;
             };
-            let place = || format!("{}: {key}", file.display());
-            let text = text_of_value(&SETTINGS[index], value)
-                .ok_or_else(|| unexpected(&SETTINGS[index], place(), &value.to_string()))?;
-            self.store(index, &text, Source::File, place)?;
+            let place = || format!("{place}: {key}");
+            match text_of_value(&SETTINGS[index], value) {
+                Some(text) => self.store(index, &text, Source::File, place),
+                None => {
+                    self.failed.push(index);
+                    let found = text.get(value.span()).unwrap_or_default();
+                    self.errors.push(unexpected(&SETTINGS[index], place(), found));
+                }
+            }
         }
-        Ok(())
     }
 
-    fn store(
-        &mut self,
-        index: usize,
-        text: &str,
-        source: Source,
-        place: impl Fn() -> String,
-    ) -> Result<(), ConfigError> {
+    fn store(&mut self, index: usize, text: &str, source: Source, place: impl Fn() -> String) {
         let setting = &SETTINGS[index];
-        setting
-            .store(&mut self.config, text)
-            .map_err(|_| unexpected(setting, place(), text))?;
-        self.sources[index] = source;
-        Ok(())
+        match setting.store(&mut self.loaded.config, text) {
+            Ok(()) => self.loaded.sources[index] = source,
+            Err(_) => {
+                self.failed.push(index);
+                self.errors.push(unexpected(setting, place(), text));
+            }
+        }
+    }
+
+    /// Finds what does not go together, but not with a value that was not taken.
+    fn conflicts(&mut self) {
+        if !self.file_is_read {
+            return;
+        }
+        let failed: Vec<&str> = self.failed.iter().map(|index| SETTINGS[*index].name).collect();
+        let conflicts = self.loaded.config.conflicts();
+        let conflicts = conflicts
+            .into_iter()
+            .filter(|conflict| !conflict.settings().iter().any(|name| failed.contains(name)));
+        self.errors.extend(conflicts.map(ConfigError::Conflict));
     }
 }
 
@@ -247,6 +328,35 @@ impl fmt::Display for Source {
             Source::Variable => "variable",
             Source::Flag => "flag",
         })
+    }
+}
+
+/// All that is wrong with the settings: at least one error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    /// Each in a line of its own.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            write!(formatter, "{}{error}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> ConfigErrors {
+        ConfigErrors(vec![error])
     }
 }
 
@@ -304,10 +414,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConfigError::Unknown { place, name, nearest } => {
-                write!(
-                    formatter,
-                    "{place}: {name} is not known; the nearest that is: {nearest}"
-                )
+                write!(formatter, "{place}: {name} is not known; did you mean {nearest}?")
             }
             ConfigError::NoValue { flag, expects } => {
                 write!(formatter, "{flag} has no value: expected {expects}")
@@ -343,12 +450,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl From<Conflict> for ConfigError {
-    fn from(conflict: Conflict) -> ConfigError {
-        ConfigError::Conflict(conflict)
-    }
-}
-
 /// The flag, without its hyphens, that names the file.
 pub const CONFIG_FLAG: &str = "config";
 
@@ -378,6 +479,40 @@ pub fn unknown_flag(flag: &str) -> ConfigError {
         ),
         name,
     }
+}
+
+fn unknown_variable(variable: &str) -> ConfigError {
+    let known = SETTINGS.iter().map(Setting::variable);
+    let word = variable.strip_prefix(PREFIX).unwrap_or(variable);
+    let named_elsewhere = NAMES_ELSEWHERE.iter().find(|(other, _)| *other == word);
+    ConfigError::Unknown {
+        place: "environment".to_owned(),
+        nearest: match named_elsewhere {
+            Some((_, ours)) => format!("{PREFIX}{ours}"),
+            None => nearest(variable, known.chain([CONFIG_VARIABLE.to_owned()])),
+        },
+        name: variable.to_owned(),
+    }
+}
+
+/// What other servers call a setting whose name here is not like it.
+const NAMES_ELSEWHERE: [(&str, &str); 8] = [
+    ("PORT", "LISTEN"),
+    ("HOST", "LISTEN"),
+    ("ADDRESS", "LISTEN"),
+    ("BIND", "LISTEN"),
+    ("ADMIN_PORT", "ADMIN"),
+    ("WORKERS", "CORES"),
+    ("THREADS", "CORES"),
+    ("LOG_LEVEL", "LOG"),
+];
+
+fn setting_of_variable(variable: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.variable() == variable)
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text[..at].matches('\n').count()
 }
 
 fn is_flag_of(flag: &str, setting: &Setting) -> bool {
@@ -422,13 +557,16 @@ fn text_of_variable<'a>(name: &str, value: &'a OsString) -> Result<&'a str, Conf
 }
 
 /// The value as text, if it is of the kind that the setting takes.
-fn text_of_value(setting: &Setting, value: &Value) -> Option<String> {
-    match (setting.kind, value) {
-        (Kind::Text | Kind::Secret | Kind::TextOrNumber | Kind::Switch, Value::String(text)) => {
-            Some(text.clone())
+fn text_of_value(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
+    match (setting.kind, value.get_ref()) {
+        (Kind::Text | Kind::Secret | Kind::TextOrNumber | Kind::Switch, DeValue::String(text)) => {
+            Some(text.to_string())
         }
-        (Kind::Number | Kind::TextOrNumber, Value::Integer(number)) => Some(number.to_string()),
-        (Kind::Switch, Value::Boolean(switch)) => Some(switch.to_string()),
+        (Kind::Number | Kind::TextOrNumber, DeValue::Integer(number)) => {
+            let number = i64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            Some(number.to_string())
+        }
+        (Kind::Switch, DeValue::Boolean(switch)) => Some(switch.to_string()),
         (Kind::Text | Kind::Secret | Kind::Number | Kind::TextOrNumber | Kind::Switch, _) => None,
     }
 }
@@ -447,7 +585,7 @@ mod tests {
         flags: &[(&str, &str)],
         variables: &[(&str, &str)],
         file: Option<&str>,
-    ) -> Result<Loaded, ConfigError> {
+    ) -> Result<Loaded, ConfigErrors> {
         let mut environment: Vec<(OsString, OsString)> = Vec::new();
         for (name, value) in variables {
             environment.push((name.into(), value.into()));
@@ -551,7 +689,10 @@ mod tests {
                     }
                     Err(error) => {
                         // Some settings ask for another.
-                        assert!(matches!(error, ConfigError::Conflict(_)), "{line}: {error}")
+                        let conflicts = error
+                            .iter()
+                            .all(|error| matches!(error, ConfigError::Conflict(_)));
+                        assert!(conflicts, "{line}: {error}")
                     }
                 }
             }
@@ -563,27 +704,27 @@ mod tests {
         let text = message(&[("ping-intervall-ms", "1")], &[], None);
         assert_eq!(
             text,
-            "command line: --ping-intervall-ms is not known; the nearest that is: --ping-interval-ms"
+            "command line: --ping-intervall-ms is not known; did you mean --ping-interval-ms?"
         );
         let text = message(&[], &[("RINGCAST_CORE", "1")], None);
         assert_eq!(
             text,
-            "environment: RINGCAST_CORE is not known; the nearest that is: RINGCAST_CORES"
+            "environment: RINGCAST_CORE is not known; did you mean RINGCAST_CORES?"
         );
         let text = message(&[], &[], Some("lissten = \"127.0.0.1:1\""));
         assert!(
-            text.ends_with(".toml: lissten is not known; the nearest that is: listen"),
+            text.ends_with(".toml: line 1: lissten is not known; did you mean listen?"),
             "{text}"
         );
         let text = message(&[], &[], Some("message_bytes_max = 1"));
         assert!(
-            text.ends_with("the nearest that is: limits.message_bytes_max"),
+            text.ends_with("line 1: message_bytes_max is not known; did you mean limits.message_bytes_max?"),
             "{text}"
         );
         let text = message(&[], &[], Some("[limits]\nmesage_bytes_max = 1"));
         assert!(
             text.ends_with(
-                "limits.mesage_bytes_max is not known; the nearest that is: limits.message_bytes_max"
+                ".toml: line 2: limits.mesage_bytes_max is not known; did you mean limits.message_bytes_max?"
             ),
             "{text}"
         );
@@ -594,6 +735,35 @@ mod tests {
     #[test]
     fn variables_of_others_are_ignored() {
         assert!(load(&[], &[("PATH", "/bin"), ("RINGCASTER", "1")], None).is_ok());
+        let service = [
+            ("RINGCAST_PORT", "tcp://10.0.0.11:8000"),
+            ("RINGCAST_SERVICE_HOST", "10.0.0.11"),
+            ("RINGCAST_ADMIN_PORT_9464_TCP_ADDR", "10.0.0.12"),
+            ("RINGCAST_TCP_BACKLOG", "7"),
+        ];
+        let loaded = load(&[], &service, None).unwrap();
+        assert_eq!(loaded.config.tcp_backlog, 7);
+        assert_eq!(loaded.ignored.len(), 3);
+        let text = message(&[], &[service[0], service[1], ("RINGCAST_CORE", "1")], None);
+        assert_eq!(
+            text,
+            "environment: RINGCAST_CORE is not known; did you mean RINGCAST_CORES?"
+        );
+    }
+
+    #[test]
+    fn names_of_other_servers_lead_to_ours() {
+        let text = message(&[], &[("RINGCAST_PORT", "8000")], None);
+        assert_eq!(
+            text,
+            "environment: RINGCAST_PORT is not known; did you mean RINGCAST_LISTEN?"
+        );
+        for (_, ours) in NAMES_ELSEWHERE {
+            assert!(
+                setting_of_variable(&format!("{PREFIX}{ours}")).is_some(),
+                "{ours}"
+            );
+        }
     }
 
     #[test]
@@ -608,8 +778,8 @@ mod tests {
         );
         for (file, end) in [
             (
-                "listen = 8000",
-                ": listen: found \"8000\", expected an address with a port, such as 127.0.0.1:8000 or [::]:8000",
+                "\n\nlisten = 8000",
+                ": line 3: listen: found \"8000\", expected an address with a port, such as 127.0.0.1:8000 or [::]:8000",
             ),
             ("tcp_backlog = \"1\"", "expected a whole number from 1 to 65535"),
         ] {
@@ -627,6 +797,72 @@ mod tests {
             text,
             "RINGCAST_CONFIG: found \"\", expected the name of a TOML file"
         );
+    }
+
+    #[test]
+    fn all_errors_are_found_each_with_its_line() {
+        let text = "listen = 8000\nfoo = 1\n[limits]\nmessage_bytes_max = \"-1\"\noutbox_bytes_max = -1\n\n\
+                    [[rules]]\nalow = \"publish\"\n[[shadow_rules]]\nallow = \"publsh\"\n";
+        let flags = [("cores", "0"), ("foo", "1")];
+        let variables = [("RINGCAST_LISTN", "127.0.0.1:1"), ("RINGCAST_PINGS", "yes")];
+        let errors = load(&flags, &variables, Some(text)).unwrap_err();
+        let said: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+        let expected = [
+            "command line: --foo is not known",
+            "environment: RINGCAST_LISTN is not known; did you mean RINGCAST_LISTEN?",
+            "line 1: listen: found \"8000\"",
+            "line 2: foo is not known",
+            "line 4: limits.message_bytes_max: found \"\\\"-1\\\"\"",
+            "line 5: limits.outbox_bytes_max: found \"-1\", expected a whole number",
+            "line 8: rules number 1: alow is not known",
+            "line 10: shadow_rules number 1: allow: \"publsh\" is not an action; did you mean publish?",
+            "--cores: found \"0\"",
+            "RINGCAST_PINGS: found \"yes\"",
+        ];
+        for part in expected {
+            assert_eq!(
+                said.iter().filter(|line| line.contains(part)).count(),
+                1,
+                "{part}: {said:#?}"
+            );
+        }
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        assert_eq!(errors.to_string().lines().count(), said.len());
+    }
+
+    #[test]
+    fn each_line_that_is_no_toml_is_named_and_nothing_else_of_the_file() {
+        let text = "listen = \nauth_key = topsecret\nfoo = 1\n[limits\n";
+        let errors = load(&[("cores", "0")], &[], Some(text)).unwrap_err().to_string();
+        for part in [
+            "line 1 is not TOML",
+            "line 2 is not TOML",
+            "line 4 is not TOML",
+            "--cores: found \"0\"",
+        ] {
+            assert!(errors.contains(part), "{part}: {errors}");
+        }
+        assert!(
+            !errors.contains("topsecret") && !errors.contains("foo"),
+            "{errors}"
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_not_taken_conflicts_with_nothing() {
+        let admin = ("RINGCAST_ADMIN", "0.0.0.0:9464");
+        let errors = load(&[], &[admin, ("RINGCAST_ADMIN_KEY", "a key ")], None).unwrap_err();
+        assert_eq!(errors.iter().count(), 1, "{errors}");
+        let errors = load(
+            &[],
+            &[
+                admin,
+                ("RINGCAST_PROXY_PROTOCOL", "on"),
+                ("RINGCAST_X_FORWARDED_FOR", "on"),
+            ],
+            None,
+        );
+        assert_eq!(errors.unwrap_err().iter().count(), 3);
     }
 
     #[test]

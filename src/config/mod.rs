@@ -4,6 +4,7 @@
 //! reads the environment: these values are final.
 
 mod credentials;
+mod environment;
 mod jwks;
 pub mod limits;
 pub mod load;
@@ -206,44 +207,53 @@ impl Default for Config {
 
 impl Config {
     /// Whether the settings go together; those that cannot are refused before anything starts.
+    ///
+    /// # Errors
+    /// The first that do not; [`Config::conflicts`] has all.
     pub fn check(&self) -> Result<(), Conflict> {
+        self.conflicts().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All settings that do not go together.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
         if let Some(admin) = self.admin {
             if !admin.ip().is_loopback() && self.admin_key.is_none() {
-                return Err(Conflict::AdminWithoutKey(admin));
+                conflicts.push(Conflict::AdminWithoutKey(admin));
             }
             if admin == self.listen && admin.port() != 0 {
-                return Err(Conflict::SameAddress(admin));
+                conflicts.push(Conflict::SameAddress(admin));
             }
         }
         if self.auth_private_key_file.is_some() && self.auth_public_key_file.is_none() {
-            return Err(Conflict::PrivateKeyAlone);
+            conflicts.push(Conflict::PrivateKeyAlone);
         }
         if self.auth_key.is_some() && self.auth_public_key_file.is_some() {
-            return Err(Conflict::TwoKeys);
+            conflicts.push(Conflict::TwoKeys);
         }
-        self.tls.check(self.listen, self.admin)?;
+        self.tls.conflicts(self.listen, self.admin, &mut conflicts);
         if self.proxies.trusted.is_empty() {
-            if self.proxies.proxy_protocol {
-                return Err(Conflict::NobodyTrusted("proxy_protocol"));
-            }
-            if self.proxies.x_forwarded_for {
-                return Err(Conflict::NobodyTrusted("x_forwarded_for"));
-            }
+            let heeded = [
+                (self.proxies.proxy_protocol, "proxy_protocol"),
+                (self.proxies.x_forwarded_for, "x_forwarded_for"),
+            ];
+            let heeded = heeded.into_iter().filter(|(is_on, _)| *is_on);
+            conflicts.extend(heeded.map(|(_, name)| Conflict::NobodyTrusted(name)));
         }
         if let Some(name) = self
             .login_user_fields
             .iter()
             .find(|name| self.login_password_fields.contains(name))
         {
-            return Err(Conflict::SameField(name.clone()));
+            conflicts.push(Conflict::SameField(name.clone()));
         }
         if self.password_file.is_some()
             && self.auth_public_key_file.is_some()
             && self.auth_private_key_file.is_none()
         {
-            return Err(Conflict::LoginWithoutKey);
+            conflicts.push(Conflict::LoginWithoutKey);
         }
-        Ok(())
+        conflicts
     }
 
     /// Whether clients that are not authenticated are served.
@@ -256,6 +266,13 @@ impl Config {
             Anonymous::On => true,
             Anonymous::Off => false,
         }
+    }
+
+    /// Whether only authenticated clients are served and, with the built-in application, none can become authenticated: no
+    /// token can be signed elsewhere, nobody has a password, and no certificate is asked for.
+    pub fn admits_nobody(&self) -> bool {
+        let by_certificate = self.tls.is_used() && self.tls.client_auth != ClientAuth::Off;
+        !self.serves_anonymous() && self.has_random_key() && self.password_file.is_none() && !by_certificate
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -287,14 +304,6 @@ impl Config {
             doubts.push(Doubt::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
             doubts.push(Doubt::ShortKey);
-        }
-        if doubts.contains(&Doubt::RandomKey)
-            && self.password_file.is_none()
-            && self.jwks_file.is_none()
-            && self.jwks_url.is_none()
-            && !self.serves_anonymous()
-        {
-            doubts.push(Doubt::NobodyComesIn);
         }
         if let Some(url) = &self.jwks_url
             && jwks::is_forgeable(url)
@@ -354,6 +363,37 @@ pub enum Conflict {
     SameField(String),
     /// Logins, and no key to sign their tokens.
     LoginWithoutKey,
+}
+
+impl Conflict {
+    /// The settings that it is about: with one of them of an unknown value, it is not known either.
+    pub(super) const fn settings(&self) -> &'static [&'static str] {
+        match self {
+            Conflict::AdminWithoutKey(_) => &["admin", "admin_key"],
+            Conflict::SameAddress(_) => &["admin", "listen"],
+            Conflict::PrivateKeyAlone => &["auth_private_key_file", "auth_public_key_file"],
+            Conflict::TwoKeys => &["auth_key", "auth_public_key_file"],
+            Conflict::TlsFilesUnpaired { .. } => &["tls_certificate_files", "tls_key_files"],
+            Conflict::TlsWithoutCertificate => &[
+                "listen_tls",
+                "tls_listen",
+                "admin_tls",
+                "tls_certificate_files",
+                "tls_key_files",
+            ],
+            Conflict::TlsClientAuthUnpaired => &["tls_client_auth", "tls_client_ca_file"],
+            Conflict::TlsOnSameAddress(_) => &["tls_listen", "listen"],
+            Conflict::TlsOnAdminAddress(_) => &["tls_listen", "admin"],
+            Conflict::NobodyTrusted(_) => &["trusted_proxies", "proxy_protocol", "x_forwarded_for"],
+            Conflict::SameField(_) => &["login_user_fields", "login_password_fields"],
+            Conflict::LoginWithoutKey => &[
+                "password_file",
+                "auth_key",
+                "auth_public_key_file",
+                "auth_private_key_file",
+            ],
+        }
+    }
 }
 
 impl fmt::Display for Conflict {
@@ -434,8 +474,6 @@ pub enum Doubt {
     RandomKey,
     /// RFC 7518 section 3.2 asks for a key as long as the hash.
     ShortKey,
-    /// Only the authenticated are served, and nothing here lets anybody become it.
-    NobodyComesIn,
     /// Keys are fetched without TLS from another machine.
     KeysUnprotected,
     /// Revocations end before the tokens that they are about.
@@ -483,9 +521,6 @@ impl fmt::Display for Doubt {
             ),
             Doubt::PlainBesideClientAuth => formatter.write_str(
                 "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
-            ),
-            Doubt::NobodyComesIn => formatter.write_str(
-                "allow_anonymous: only authenticated clients are served, and without auth_key, key files or password_file there are none: set one of them, or allow_anonymous = on",
             ),
             Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
@@ -840,9 +875,17 @@ mod tests {
             listen: "0.0.0.0:8000".parse().unwrap(),
             ..Config::default()
         };
-        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey, Doubt::NobodyComesIn]);
+        assert!(closed.admits_nobody() && !Config::default().admits_nobody() && !quiet.admits_nobody());
         closed.password_file = Some("passwords".into());
-        assert_eq!(closed.doubts(&[0]), [Doubt::RandomKey]);
+        assert!(!closed.admits_nobody());
+        closed.password_file = None;
+        closed.tls.client_auth = ClientAuth::Optional;
+        assert!(closed.admits_nobody(), "certificates without TLS");
+        closed.tls.on_listen = OnListen::Only;
+        assert!(!closed.admits_nobody());
+        closed.tls.client_auth = ClientAuth::Off;
+        closed.allow_anonymous = Anonymous::On;
+        assert!(!closed.admits_nobody());
         let short = Config {
             auth_key: Some(Secret::new([1; 31])),
             ..Config::default()

@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::de::DeValue;
 use toml::{Spanned, Value};
 
 use super::load::nearest;
@@ -218,23 +219,30 @@ impl fmt::Display for RuleFault {
     }
 }
 
-/// A list of rules out of a file that has been found to be TOML; `value` is the list, without its places.
+/// A list of rules out of a file that has been found to be TOML; `value` is the list there.
+///
+/// # Errors
+/// The first fault of each rule that has one.
 pub(super) fn read(
     file: &Path,
     text: &str,
     list: &'static str,
-    value: &Value,
-) -> Result<Vec<RuleSpec>, RuleFault> {
-    let of_the_list = |fault: String| RuleFault {
-        list,
-        number: 0,
-        file: Some(file.to_owned()),
-        line: 0,
-        fault,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Vec<RuleSpec>, Vec<RuleFault>> {
+    let line_of = |at: usize| 1 + text[..at].matches('\n').count();
+    let of_the_list = |fault: String| {
+        vec![RuleFault {
+            list,
+            number: 0,
+            file: Some(file.to_owned()),
+            line: line_of(value.span().start),
+            fault,
+        }]
     };
     let is_list = value
+        .get_ref()
         .as_array()
-        .is_some_and(|rules| rules.iter().all(Value::is_table));
+        .is_some_and(|rules| rules.iter().all(|rule| rule.get_ref().is_table()));
     if !is_list {
         return Err(of_the_list(format!(
             "expected a list of tables: begin each rule with [[{list}]]"
@@ -253,8 +261,7 @@ pub(super) fn read(
             tables.len()
         )));
     }
-    let line_of = |at: usize| 1 + text[..at].matches('\n').count();
-    let mut rules = Vec::with_capacity(tables.len());
+    let (mut rules, mut faults) = (Vec::with_capacity(tables.len()), Vec::new());
     for (index, table) in tables.iter().enumerate() {
         let line = line_of(table.span().start);
         let mut keys = Vec::with_capacity(table.get_ref().len());
@@ -267,19 +274,24 @@ pub(super) fn read(
         }
         // The first fault of the file is named, not that of the first key of the alphabet.
         keys.sort_by_key(|key| key.line);
-        let rule = rule(&keys, line).map_err(|(line, fault)| RuleFault {
-            list,
-            number: index + 1,
-            file: Some(file.to_owned()),
-            line,
-            fault,
-        })?;
-        rules.push(RuleSpec {
-            file: Some(file.to_owned()),
-            ..rule
-        });
+        match rule(&keys, line) {
+            Ok(rule) => rules.push(RuleSpec {
+                file: Some(file.to_owned()),
+                ..rule
+            }),
+            Err((line, fault)) => faults.push(RuleFault {
+                list,
+                number: index + 1,
+                file: Some(file.to_owned()),
+                line,
+                fault,
+            }),
+        }
     }
-    Ok(rules)
+    match faults.is_empty() {
+        true => Ok(rules),
+        false => Err(faults),
+    }
 }
 
 /// The file, but for what is not rules.
@@ -305,7 +317,7 @@ type Fault = (usize, String);
 fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
     if let Some(unknown) = keys.iter().find(|key| !KEYS.contains(&key.name)) {
         let nearest = nearest(unknown.name, KEYS.iter().map(|key| (*key).to_owned()));
-        let fault = format!("{} is not known; the nearest that is: {nearest}", unknown.name);
+        let fault = format!("{} is not known; did you mean {nearest}?", unknown.name);
         return Err((unknown.line, fault));
     }
     let find = |name: &str| keys.iter().find(|key| key.name == name);
@@ -376,10 +388,7 @@ fn actions(
         } else {
             let known = Action::WORDS.into_iter().chain([EVERY_ACTION]);
             let nearest = nearest(word, known.map(str::to_owned));
-            let fault = format!(
-                "{}: {word:?} is not an action; the nearest that is: {nearest}",
-                key.name
-            );
+            let fault = format!("{}: {word:?} is not an action; did you mean {nearest}?", key.name);
             return Err((key.line, fault));
         }
     }
@@ -442,9 +451,7 @@ fn one_of_them(value: &Value) -> Result<Who, String> {
             word => {
                 let words = ["anyone", "authenticated", "anonymous"].map(str::to_owned);
                 let nearest = nearest(word, words.into_iter());
-                return Err(format!(
-                    "to: {word:?} is not known; the nearest that is: {nearest}"
-                ));
+                return Err(format!("to: {word:?} is not known; did you mean {nearest}?"));
             }
         },
         Value::Table(table) => table,
@@ -455,9 +462,7 @@ fn one_of_them(value: &Value) -> Result<Who, String> {
     let known = ["claim", "is", "contains"];
     if let Some(name) = table.keys().find(|name| !known.contains(&name.as_str())) {
         let nearest = nearest(name, known.map(str::to_owned).into_iter());
-        return Err(format!(
-            "to.{name} is not known; the nearest that is: to.{nearest}"
-        ));
+        return Err(format!("to.{name} is not known; did you mean to.{nearest}?"));
     }
     let Some(claim) = table.get("claim").and_then(Value::as_str) else {
         return Err(EXPECTED.to_owned());
@@ -506,9 +511,9 @@ pub const WHOLE_MAX: u64 = (1 << 53) - 1;
 mod tests {
     use super::*;
 
-    fn read_rules(text: &str) -> Result<Vec<RuleSpec>, RuleFault> {
-        let table: toml::Table = toml::from_str(text).unwrap();
-        read(Path::new("f"), text, "rules", &table["rules"])
+    fn read_rules(text: &str) -> Result<Vec<RuleSpec>, Vec<RuleFault>> {
+        let table = toml::de::DeTable::parse(text).unwrap();
+        read(Path::new("f"), text, "rules", &table.get_ref()["rules"])
     }
 
     fn one(text: &str) -> RuleSpec {
@@ -517,8 +522,9 @@ mod tests {
     }
 
     fn fault(text: &str) -> String {
-        let fault = read_rules(text).unwrap_err().to_string();
-        fault.strip_prefix("f: ").unwrap().to_owned()
+        let faults = read_rules(text).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults[0].to_string().strip_prefix("f: ").unwrap().to_owned()
     }
 
     #[test]
@@ -584,11 +590,11 @@ mod tests {
         for (text, expected) in [
             (
                 "[[rules]]\nallow = \"*\"\n[[rules]]\nallow = \"*\"\nchanels = \"a\"",
-                "line 5: rules number 2: chanels is not known; the nearest that is: channels",
+                "line 5: rules number 2: chanels is not known; did you mean channels?",
             ),
             (
                 "[[rules]]\nallow = [\"subscribe\", \"publsh\"]",
-                "line 2: rules number 1: allow: \"publsh\" is not an action; the nearest that is: publish",
+                "line 2: rules number 1: allow: \"publsh\" is not an action; did you mean publish?",
             ),
             (
                 "\n[[rules]]\nto = \"anyone\"",
@@ -621,7 +627,7 @@ mod tests {
             ),
             (
                 "[[rules]]\nallow = \"*\"\nto = \"autenticated\"",
-                "line 3: rules number 1: to: \"autenticated\" is not known; the nearest that is: authenticated",
+                "line 3: rules number 1: to: \"autenticated\" is not known; did you mean authenticated?",
             ),
             (
                 "[[rules]]\nallow = \"*\"\nto = []",
@@ -629,7 +635,7 @@ mod tests {
             ),
             (
                 "[[rules]]\nallow = \"*\"\nto = { clam = \"a\", is = 1 }",
-                "line 3: rules number 1: to.clam is not known; the nearest that is: to.claim",
+                "line 3: rules number 1: to.clam is not known; did you mean to.claim?",
             ),
             (
                 "[[rules]]\nallow = \"*\"\nto = { claim = \"a\", is = [] }",
@@ -641,15 +647,15 @@ mod tests {
             ),
             (
                 "rules = 1",
-                "rules: expected a list of tables: begin each rule with [[rules]]",
+                "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
             ),
             (
                 "rules = [1]",
-                "rules: expected a list of tables: begin each rule with [[rules]]",
+                "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
             ),
             (
                 "[rules]\nallow = \"*\"",
-                "rules: expected a list of tables: begin each rule with [[rules]]",
+                "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
             ),
         ] {
             assert_eq!(fault(text), expected, "{text}");
@@ -671,12 +677,23 @@ mod tests {
     }
 
     #[test]
+    fn each_rule_with_a_fault_is_named() {
+        let text = "[[rules]]\nallow = 1\n[[rules]]\nallow = \"*\"\n[[rules]]\nalow = \"*\"\n";
+        let faults: Vec<_> = read_rules(text)
+            .unwrap_err()
+            .iter()
+            .map(|fault| (fault.line, fault.number))
+            .collect();
+        assert_eq!(faults, [(2, 1), (6, 3)]);
+    }
+
+    #[test]
     fn the_number_of_rules_is_bounded() {
         let rules = |count: usize| "[[rules]]\nallow = \"*\"\n".repeat(count);
         assert_eq!(read_rules(&rules(RULES_MAX)).unwrap().len(), RULES_MAX);
         assert_eq!(
             fault(&rules(RULES_MAX + 1)),
-            "rules: found 1001 rules, expected at most 1000"
+            "line 1: rules: found 1001 rules, expected at most 1000"
         );
     }
 }

@@ -55,31 +55,33 @@ impl Tls {
         self.on_listen != OnListen::Off || self.listen.is_some() || self.admin
     }
 
-    /// Whether the settings go together.
-    pub(super) fn check(&self, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), Conflict> {
+    /// Finds settings that do not go together.
+    pub(super) fn conflicts(
+        &self,
+        listen: SocketAddr,
+        admin: Option<SocketAddr>,
+        conflicts: &mut Vec<Conflict>,
+    ) {
         if self.certificate_files.len() != self.key_files.len() {
-            return Err(Conflict::TlsFilesUnpaired {
+            conflicts.push(Conflict::TlsFilesUnpaired {
                 certificates: self.certificate_files.len(),
                 keys: self.key_files.len(),
             });
-        }
-        if self.is_used() && self.certificate_files.is_empty() {
-            return Err(Conflict::TlsWithoutCertificate);
+        } else if self.is_used() && self.certificate_files.is_empty() {
+            conflicts.push(Conflict::TlsWithoutCertificate);
         }
         if (self.client_auth != ClientAuth::Off) != self.client_ca_file.is_some() {
-            return Err(Conflict::TlsClientAuthUnpaired);
+            conflicts.push(Conflict::TlsClientAuthUnpaired);
         }
         if let Some(address) = self.listen
             && address.port() != 0
         {
             if address == listen {
-                return Err(Conflict::TlsOnSameAddress(address));
-            }
-            if Some(address) == admin {
-                return Err(Conflict::TlsOnAdminAddress(address));
+                conflicts.push(Conflict::TlsOnSameAddress(address));
+            } else if Some(address) == admin {
+                conflicts.push(Conflict::TlsOnAdminAddress(address));
             }
         }
-        Ok(())
     }
 }
 

@@ -27,7 +27,12 @@ impl Reload {
     pub(super) async fn run(&mut self, shared: &Shared) {
         let loaded = match self.sources.load() {
             Ok(loaded) => loaded,
-            Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
+            Err(errors) => {
+                for error in errors.iter() {
+                    warn!("SIGHUP: nothing is reloaded: {error}");
+                }
+                return;
+            }
         };
         let reopen = |doors: &Doors| {
             doors

@@ -61,6 +61,19 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
     Ok((tokens.with_demands(demands), source))
 }
 
+/// All that is wrong with the keys that `config` asks for.
+pub(super) fn faults(config: &Config) -> Vec<KeysError> {
+    let parts = [
+        own(config, None).err(),
+        config.jwks_file.as_deref().and_then(|file| set(file).err()),
+    ];
+    let mut faults: Vec<KeysError> = parts.into_iter().flatten().collect();
+    if faults.is_empty() {
+        faults.extend(tokens(config, None).err());
+    }
+    faults
+}
+
 /// The key that is configured by itself, or a random one if there is no other at all.
 fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;

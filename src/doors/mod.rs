@@ -60,6 +60,21 @@ impl Doors {
         Doors::read(config, None)
     }
 
+    /// All that is wrong with what `config` names, for `ringcast check`: [`Doors::open`] stops at the first.
+    pub fn faults(config: &Config) -> Vec<DoorsError> {
+        let mut faults: Vec<DoorsError> = keys::faults(config).into_iter().map(DoorsError::from).collect();
+        if let Some(file) = &config.revocations_file {
+            faults.extend(RevocationsFile::new(file).read().err().map(DoorsError::from));
+        }
+        let rules = Rules::faults(&config.rules, &config.shadow_rules, config.rules_separator);
+        faults.extend(rules.into_iter().map(DoorsError::from));
+        faults.extend(tls::Tls::faults(&config.tls).into_iter().map(DoorsError::from));
+        if let Some(file) = &config.password_file {
+            faults.extend(login::read(file).err().map(DoorsError::from));
+        }
+        faults
+    }
+
     /// Reads all of it again. Kept are a random key, since tokens signed with it are out there, keys that were fetched,
     /// and what is revoked: its file is written by this process.
     ///

@@ -58,9 +58,29 @@ impl Cpus {
         }
     }
 
-    /// All of them, first siblings first.
-    pub(crate) fn allowed(&self) -> &[usize] {
-        &self.allowed
+    /// Whether cores can run where the setting says; with a count they share what there is.
+    ///
+    /// # Errors
+    /// What to say of the CPUs that this process may not run on.
+    pub(crate) fn missing(&self, cores: &Cores) -> Result<(), String> {
+        let Cores::Cpus(wanted) = cores else { return Ok(()) };
+        let numbers = |cpus: &[usize]| {
+            let mut cpus = cpus.to_vec();
+            cpus.sort_unstable();
+            let cpus: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+            cpus.join(",")
+        };
+        let missing = wanted.iter().copied().filter(|cpu| !self.allowed.contains(cpu));
+        let missing: Vec<usize> = missing.collect();
+        match missing.len() {
+            0 => Ok(()),
+            count => Err(format!(
+                "cores: this process cannot run on CPU{} {}: it may run on {}",
+                if count == 1 { "" } else { "s" },
+                numbers(&missing),
+                numbers(&self.allowed)
+            )),
+        }
     }
 
     /// As many as may be used at a time.
@@ -89,10 +109,10 @@ mod tests {
     fn second_siblings_come_last_whichever_way_they_are_numbered() {
         let halves = pairs(&[[0, 4], [1, 5], [2, 6], [3, 7]]);
         let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &halves);
-        assert_eq!(cpus.allowed(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(cpus.allowed, [0, 1, 2, 3, 4, 5, 6, 7]);
         let neighbours = pairs(&[[0, 1], [2, 3], [4, 5], [6, 7]]);
         let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &neighbours);
-        assert_eq!(cpus.allowed(), [0, 2, 4, 6, 1, 3, 5, 7]);
+        assert_eq!(cpus.allowed, [0, 2, 4, 6, 1, 3, 5, 7]);
         assert_eq!(cpus.placement(&Cores::Count(4)), [0, 2, 4, 6]);
         assert_eq!(cpus.placement(&Cores::Count(5)), [0, 2, 4, 6, 1]);
         assert_eq!(cpus.placement(&Cores::Auto), [0, 2, 4, 6, 1, 3, 5, 7]);
@@ -101,13 +121,24 @@ mod tests {
     #[test]
     fn a_sibling_that_is_not_allowed_does_not_count() {
         let cpus = Cpus::new(&[1, 2, 3], 3, &pairs(&[[0, 1], [2, 3]]));
-        assert_eq!(cpus.allowed(), [1, 2, 3]);
+        assert_eq!(cpus.allowed, [1, 2, 3]);
     }
 
     #[test]
     fn a_list_of_cpus_is_taken_as_it_is() {
         let cpus = Cpus::new(&[0, 1, 2, 3], 4, &pairs(&[[0, 1], [2, 3]]));
         assert_eq!(cpus.placement(&Cores::Cpus(vec![0, 1])), [0, 1]);
+    }
+
+    #[test]
+    fn a_list_with_cpus_that_are_not_there_names_them() {
+        let cpus = Cpus::new(&[3, 0, 2], 3, &[]);
+        assert_eq!(cpus.missing(&Cores::Cpus(vec![0, 2])), Ok(()));
+        assert_eq!(cpus.missing(&Cores::Count(9)), Ok(()));
+        assert_eq!(
+            cpus.missing(&Cores::Cpus(vec![0, 1, 4])).unwrap_err(),
+            "cores: this process cannot run on CPUs 1,4: it may run on 0,2,3"
+        );
     }
 
     #[test]
@@ -119,6 +150,6 @@ mod tests {
 
     #[test]
     fn a_machine_that_does_not_tell_its_siblings_keeps_its_order() {
-        assert_eq!(Cpus::new(&[3, 1, 2], 3, &[]).allowed(), [3, 1, 2]);
+        assert_eq!(Cpus::new(&[3, 1, 2], 3, &[]).allowed, [3, 1, 2]);
     }
 }

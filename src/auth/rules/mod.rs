@@ -158,6 +158,32 @@ impl Rules {
         Ok(Arc::new(rules))
     }
 
+    /// The faults of all rules; [`Rules::compile`] stops at the first.
+    pub fn faults(enforced: &[RuleSpec], shadow: &[RuleSpec], separator: char) -> Vec<RuleFault> {
+        if let Err(fault) = Rules::compile(&[], &[], separator, None) {
+            return vec![fault];
+        }
+        let one_by_one = |list: &'static str, rules: &[RuleSpec]| {
+            let faults = rules.iter().enumerate().filter_map(|(index, rule)| {
+                let fault = Rules::compile(std::slice::from_ref(rule), &[], separator, None).err()?;
+                let number = index + 1;
+                Some(RuleFault {
+                    list,
+                    number,
+                    ..fault
+                })
+            });
+            faults.collect::<Vec<_>>()
+        };
+        let mut faults = one_by_one("rules", enforced);
+        faults.extend(one_by_one("shadow_rules", shadow));
+        if faults.is_empty() {
+            // What is wrong only with all of them together.
+            faults.extend(Rules::compile(enforced, shadow, separator, None).err());
+        }
+        faults
+    }
+
     /// Tells these rules from those that they replaced.
     pub fn id(&self) -> u32 {
         self.id

@@ -75,6 +75,22 @@ impl Tls {
         }))
     }
 
+    /// All that is wrong with the files that the settings name.
+    pub(super) fn faults(settings: &Settings) -> Vec<TlsError> {
+        if !settings.is_used() {
+            return Vec::new();
+        }
+        let provider = aws_lc_rs::default_provider();
+        let files = settings.certificate_files.iter().zip(&settings.key_files);
+        let pairs = files.map(|pair| Certificates::read(std::iter::once(pair), &provider));
+        let mut faults: Vec<TlsError> = pairs.filter_map(Result::err).collect();
+        faults.extend(Clients::read(settings).err());
+        if faults.is_empty() {
+            faults.extend(Tls::read(settings, None).err());
+        }
+        faults
+    }
+
     /// What a connection begins with.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
