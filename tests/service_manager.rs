@@ -8,7 +8,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -69,6 +70,73 @@ fn the_service_manager_hears_of_readiness_reloads_and_the_end() {
     process.signal(Signal::SIGTERM);
     manager.hears("STOPPING=1\n");
     assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_may_listen_at_an_abstract_name() {
+    let name = format!("ringcast-abstract-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    let manager = Manager {
+        socket,
+        path: PathBuf::from(format!("@{name}")),
+    };
+    let process = Process::start(&[("NOTIFY_SOCKET", &format!("@{name}"))]);
+    manager.hears("READY=1\n");
+    drop(process);
+}
+
+#[test]
+fn a_service_manager_that_cannot_be_told_is_said_once_and_ends_nothing() {
+    for (socket, said) in [
+        ("/nowhere/notify", "cannot be told READY=1: No such file"),
+        (
+            "vsock:2:1234",
+            "vsock:2:1234 is neither a path nor an abstract name",
+        ),
+        (
+            "@ringcast-nobody-listens-here",
+            "cannot be told READY=1: Connection refused",
+        ),
+    ] {
+        let process = Process::start(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "40000")]);
+        process.logged(said);
+        process.client().ping();
+        process.signal(Signal::SIGHUP);
+        let before = process.logged_until("SIGHUP: reloaded");
+        assert!(
+            !before.iter().any(|line| line.contains("cannot be told")),
+            "{before:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_announced_to_another_process_is_said_and_not_used() {
+    for (variables, said) in [
+        (
+            &[("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "x")][..],
+            "LISTEN_PID is 1, not this process",
+        ),
+        (
+            &[
+                ("LISTEN_PID", "many"),
+                ("LISTEN_FDS", "all"),
+                ("LISTEN_FDNAMES", "::"),
+            ],
+            "LISTEN_PID is many, not this process",
+        ),
+        (&[("LISTEN_FDS", "3")], "LISTEN_PID is not set"),
+        (
+            &[("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "400000")],
+            "WATCHDOG_PID is 1, not this process",
+        ),
+        (&[("WATCHDOG_USEC", "soon")], "WATCHDOG_USEC is \"soon\""),
+    ] {
+        let process = Process::start(variables);
+        process.logged(said);
+        process.client().ping();
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod health;
 mod in_force;
 pub(crate) mod jwks;
 pub mod memory;
+mod notify_socket;
 mod places;
 pub mod reload;
 mod revoke;

@@ -5,13 +5,14 @@
 //! sleeps, so each is woken after every look.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use super::Shared;
+use super::{Shared, notify_socket};
 
 /// Who supervises this process, if somebody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +45,50 @@ impl ServiceManager {
     /// Feeds the watchdog for as long as the runtime lives, if there is one.
     pub(super) fn watch(self, shared: &Arc<Shared>) {
         if self == ServiceManager::OfThisProcess
-            && let Some(timeout) = sd_notify::watchdog_enabled()
+            && let Some(timeout) = watchdog_timeout()
         {
             tokio::spawn(feed(self, Arc::clone(shared), timeout / LOOKS_PER_TIMEOUT));
         }
     }
 
     fn tell(self, states: &[NotifyState<'_>]) {
-        if self == ServiceManager::OfThisProcess
-            && let Err(error) = sd_notify::notify(states)
-        {
-            warn!("the service manager cannot be told {states:?}: {error}");
+        if self != ServiceManager::OfThisProcess {
+            return;
+        }
+        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        match notify_socket::send(&message) {
+            Ok(()) => CANNOT_BE_TOLD.store(false, Ordering::Relaxed),
+            // The watchdog is fed several times a second: one line until it succeeds again.
+            Err(error) if !CANNOT_BE_TOLD.swap(true, Ordering::Relaxed) => warn!(
+                "the service manager cannot be told {}: {error}; the server goes on without it",
+                message.trim_end().replace('\n', " ")
+            ),
+            Err(_) => {}
         }
     }
+}
+
+/// Whether the last message was lost; written and read by the control plane alone.
+static CANNOT_BE_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// How often the watchdog must be fed, if there is one for this process (sd_watchdog_enabled(3)).
+fn watchdog_timeout() -> Option<Duration> {
+    let usec = std::env::var("WATCHDOG_USEC").ok()?;
+    if let Ok(process) = std::env::var("WATCHDOG_PID")
+        && process.parse() != Ok(std::process::id())
+    {
+        info!("WATCHDOG_PID is {process}, not this process: the watchdog is another's, and is not fed");
+        return None;
+    }
+    let timeout = usec
+        .parse()
+        .ok()
+        .filter(|usec| *usec > 0)
+        .map(Duration::from_micros);
+    if timeout.is_none() {
+        warn!("WATCHDOG_USEC is {usec:?}, not a number of microseconds: no watchdog is fed");
+    }
+    timeout
 }
 
 async fn feed(manager: ServiceManager, shared: Arc<Shared>, every: Duration) {

@@ -38,7 +38,13 @@ pub(super) struct Reserved {
 /// What the service manager gives to this process. A program that embeds the server has its own.
 pub(super) fn given(signals: SignalsFrom) -> Result<Given, StartError> {
     match signals {
-        SignalsFrom::Here => Given::take().map_err(StartError::Given),
+        SignalsFrom::Here => {
+            let given = Given::take().map_err(StartError::Given)?;
+            if let Some(ignored) = &given.ignored {
+                warn!("{ignored}");
+            }
+            Ok(given)
+        }
         SignalsFrom::Elsewhere => Ok(Given::default()),
     }
 }

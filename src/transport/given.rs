@@ -5,6 +5,7 @@
 //! `NAME.socket`), for clients.
 #![allow(unsafe_code)] // one line: descriptors that the service manager names become owned ones
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
@@ -21,6 +22,8 @@ pub(crate) struct Given {
     pub(crate) tls: Vec<TcpListener>,
     /// For operators.
     pub(crate) admin: Option<TcpListener>,
+    /// What to say of an announcement that is for another process.
+    pub(crate) ignored: Option<String>,
 }
 
 /// What was given is of no use.
@@ -37,12 +40,27 @@ pub enum GivenError {
 }
 
 impl Given {
-    /// What this process was given. Nothing, as a rule.
+    /// What this process was given. Nothing, as a rule. What was given to another, whose variables this process has only
+    /// inherited, is not looked at.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn take() -> Result<Given, GivenError> {
+        let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let (process, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
         let mut given = Given::default();
+        match addressee(process.as_deref(), count.as_deref(), std::process::id()) {
+            Addressee::This => {}
+            Addressee::Nobody => return Ok(given),
+            Addressee::Another => {
+                given.ignored = Some(format!(
+                    "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS are another's, and are not used",
+                    process.as_deref().unwrap_or("not set"),
+                    std::process::id()
+                ));
+                return Ok(given);
+            }
+        }
         for (number, name) in sd_notify::listen_fds_with_names().map_err(GivenError::Announced)? {
             // SAFETY: the variables say that this descriptor was opened for this process, whose number they hold, and
             // nothing else here takes it: this runs once, before anything is opened.
@@ -71,12 +89,35 @@ impl Given {
     }
 }
 
+/// For whom sockets are announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addressee {
+    /// For this process.
+    This,
+    /// There are none.
+    Nobody,
+    /// For another one.
+    Another,
+}
+
+/// Variables outlive the process that they were meant for: a wrapper passes them on, and so does a shell.
+fn addressee(process: Option<&str>, count: Option<&str>, this_process: u32) -> Addressee {
+    match (process, count) {
+        (None, None) | (_, Some("0")) => Addressee::Nobody,
+        (Some(process), _) if process.parse() != Ok(this_process) => Addressee::Another,
+        (Some(_), Some(_)) => Addressee::This,
+        (Some(_), None) => Addressee::Nobody,
+        (None, Some(_)) => Addressee::Another,
+    }
+}
+
 impl fmt::Display for GivenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GivenError::Announced(cause) => write!(
                 formatter,
-                "LISTEN_FDS or LISTEN_PID of the service manager cannot be used: {cause}"
+                "LISTEN_FDS and LISTEN_FDNAMES of the service manager cannot be used: {cause}; they name the number of sockets \
+                 and a name for each"
             ),
             GivenError::Name(name) => write!(
                 formatter,
@@ -116,6 +157,25 @@ mod tests {
         assert!(matches!(again, Err(GivenError::SeveralForOperators)));
         let unknown = given.sort(listening(), "wss".to_owned());
         assert!(matches!(unknown, Err(GivenError::Name(name)) if name == "wss"));
+    }
+
+    #[test]
+    fn what_is_announced_to_another_process_is_not_ours() {
+        for (process, count, expected) in [
+            (None, None, Addressee::Nobody),
+            (Some("7"), Some("2"), Addressee::This),
+            (Some("7"), Some("two"), Addressee::This),
+            (Some("7"), Some("0"), Addressee::Nobody),
+            (Some("7"), None, Addressee::Nobody),
+            (Some("1"), Some("2"), Addressee::Another),
+            (Some("1"), None, Addressee::Another),
+            (Some("-7"), Some("1"), Addressee::Another),
+            (Some(""), Some("1"), Addressee::Another),
+            (Some("x"), Some("x"), Addressee::Another),
+            (None, Some("1"), Addressee::Another),
+        ] {
+            assert_eq!(addressee(process, count, 7), expected, "{process:?} {count:?}");
+        }
     }
 
     #[test]

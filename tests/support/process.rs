@@ -99,6 +99,21 @@ impl Process {
         line
     }
 
+    /// The lines of the log up to the first that holds `part`, waited for, and forgets them.
+    #[track_caller]
+    pub(crate) fn logged_until(&self, part: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        eventually(part, || {
+            let mut log = self.log.write().unwrap();
+            let found = log.iter().position(|line| line.contains(part));
+            if let Some(at) = found {
+                lines = log.drain(..=at).collect();
+            }
+            found.is_some()
+        });
+        lines
+    }
+
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }
