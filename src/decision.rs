@@ -355,7 +355,7 @@ pub enum CloseReason {
     ProtocolError,
     /// Text that is not UTF-8.
     InvalidUtf8,
-    /// A message over `message_bytes_max`, or one whose answers together are over 64 MiB.
+    /// A message over `message_bytes_max`.
     MessageTooBig,
     /// A message in more than `fragments_max` fragments.
     TooManyFragments,

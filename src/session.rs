@@ -12,6 +12,8 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::socketcluster;
+#[cfg(test)]
+pub(crate) use crate::socketcluster::session::PART_BYTES_MAX;
 pub use crate::socketcluster::session::{Environment, LoginAnswer, Logins, SessionId, SessionIds, Settings};
 
 /// What kind of session connections get.
@@ -72,7 +74,7 @@ impl Session {
         }
     }
 
-    /// Takes a whole message.
+    /// Takes a whole message, or begins with it: [`Session::has_more`].
     ///
     /// # Errors
     /// The connection is to be closed, after the decisions so far have been carried out.
@@ -88,6 +90,39 @@ impl Session {
                 echo(message, decisions);
                 Ok(())
             }
+        }
+    }
+
+    /// Whether something is left of a message, to be gone on with by [`Session::receive_more`] before anything else is
+    /// received.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.has_more(),
+            Session::Echo(_) => false,
+        }
+    }
+
+    /// How many bytes are kept for that.
+    pub fn kept_bytes(&self) -> usize {
+        match self {
+            Session::SocketCluster(session) => session.kept_bytes(),
+            Session::Echo(_) => 0,
+        }
+    }
+
+    /// Goes on with a message.
+    ///
+    /// # Errors
+    /// The connection is to be closed, after the decisions so far have been carried out.
+    pub fn receive_more<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.receive_more(env, decisions),
+            Session::Echo(_) => Ok(()),
         }
     }
 

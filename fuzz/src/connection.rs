@@ -50,6 +50,9 @@ const CHANNEL_NAME_BYTES_MAX: u32 = 100;
 /// Most calls of the server's that wait for an answer.
 const CALLS_MAX: u32 = 4;
 
+/// How many packets of an array are handled together.
+const PACKETS_MAX: u64 = 3;
+
 const LIMITS: Limits = Limits {
     message_bytes_max: 16 * 1024,
     frame_bytes_max: 16 * 1024,
@@ -339,10 +342,13 @@ impl Run {
                     Some(Message::Binary(bytes)) => bytes.len(),
                     None => 0,
                 };
-                let result = match message {
+                let mut result = match message {
                     Some(message) => session.receive(message, &mut self.environment(), &mut decisions),
                     None => Ok(()),
                 };
+                while result.is_ok() && session.has_more() {
+                    result = session.receive_more(&mut self.environment(), &mut decisions);
+                }
                 // A packet takes a few bytes, and what it comes to a few hundred, and what it says six times as many.
                 assert!(
                     decisions.bytes_len() <= 2000 + 400 * length,
@@ -369,6 +375,7 @@ impl Run {
             doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
+            packets_max: PACKETS_MAX,
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Scratch {
     pub(crate) recent: Recent,
     /// Checks of tokens for the connection whose turn it is.
     verifications: u32,
+    /// Checks of tokens in earlier turns, for the message that is gone on with.
+    verified_before: u32,
     /// Whether what is sent to the client goes out as one array.
     pub(crate) in_batch: bool,
     /// The call id of the call that is being answered; empty if none is.
@@ -102,16 +104,27 @@ impl Scratch {
         self.verifications = 0;
     }
 
-    /// Counts a check of a token, and returns how many there have been for this connection in this turn.
+    /// Counts a check of a token, and returns how many there have been for this connection in this turn, and for this
+    /// message before.
     pub(crate) fn count_verification(&mut self) -> u32 {
         self.verifications += 1;
-        self.verifications
+        self.verifications + self.verified_before
     }
 
-    /// How many there have been.
+    /// Says how many tokens of the message that comes now have been checked in earlier turns.
+    pub(crate) fn set_verified_before(&mut self, count: u32) {
+        self.verified_before = count;
+    }
+
+    /// How many there have been in this turn.
     #[inline]
     pub(crate) fn verifications(&self) -> u32 {
         self.verifications
+    }
+
+    /// The same, and those in earlier turns for the message that is gone on with.
+    pub(crate) fn verified(&self) -> u32 {
+        self.verifications + self.verified_before
     }
 
     /// Whether there is anything to take.

@@ -126,7 +126,7 @@ impl Default for Limits {
 /// A bound that can be hit, as the metric labels it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// A message over `message_bytes_max`, or a packet array whose answers together are over 64 MiB: closed with 1009.
+    /// A message over `message_bytes_max`: closed with 1009.
     MessageBytes,
     /// A message in more than `fragments_max` fragments: closed with 1008.
     Fragments,

@@ -243,6 +243,20 @@ impl Connection {
             || matches!(self.phase, Phase::Emptying { .. })
     }
 
+    /// Whether it has input that was read and has not been taken in, or not altogether.
+    pub(super) fn has_input(&self) -> bool {
+        let has_more = match &self.phase {
+            Phase::Open(open) => open.session.has_more(),
+            Phase::Preface { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => false,
+        };
+        has_more || !self.leftover.is_empty()
+    }
+
     /// Bytes that it has been decided to send and that have not left.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.outbox.len() + self.stalled.as_ref().map_or(0, |work| work.decisions.bytes_len())

@@ -135,7 +135,7 @@ impl<A: App> Core<A> {
         self.arm(id);
         if was_paused {
             // Its close frame may be in what was not read meanwhile, and no event will tell.
-            self.take_in_again(id);
+            self.take_in_kept(id);
         }
     }
 

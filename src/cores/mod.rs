@@ -228,8 +228,9 @@ pub(crate) struct Core<A: App> {
     read_buffer: Box<[u8]>,
     /// What was read and is being decrypted; nothing without TLS.
     records: Vec<u8>,
-    /// Whole messages and control frames, since the core began.
-    frames_received: u64,
+    /// Messages, packets of arrays and control frames that the connection that is read now may still have handled in
+    /// this turn.
+    share_left: u64,
     decisions: Decisions,
     frame_head: Vec<u8>,
     /// Whether offers of compression are accepted.
@@ -354,7 +355,7 @@ impl<A: App> Core<A> {
             progress: Progress::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into(),
             records: Vec::new(),
-            frames_received: 0,
+            share_left: 0,
             decisions: Decisions::new(),
             frame_head: Vec::new(),
             compression: settings.compression,
@@ -403,6 +404,7 @@ impl<A: App> Lent<A> {
             doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
+            packets_max: receive::frames_per_turn_max(),
         }
     }
 

@@ -4,8 +4,8 @@
 //! is carried out by `carry_out.rs`; while something of it has to wait, the rest of the input is kept and the connection
 //! is not read: its peer's TCP window then pushes back. The upgrade is `upgrade.rs`'s.
 //!
-//! Limits: `READ_BYTES_PER_TURN_MAX` and, counted after each read, `FRAMES_PER_TURN_MAX` for one connection; what is left
-//! over is first in the next turn.
+//! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, an array of packets counting as as many
+//! messages; what is left over is first in the next turn.
 
 use std::io;
 
@@ -28,16 +28,35 @@ impl<A: App> Core<A> {
     /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
     /// that it is empty, since the peer's FIN may follow and no event will tell.
     pub(super) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
-        let mut buffer = std::mem::take(&mut self.read_buffer);
-        let (mut budget, frames_max) = per_turn_max();
-        // Who sends more has this taken in before anybody knows whether it is one large message or a flood of small ones.
-        let mut room = FIRST_READ_BYTES_MAX;
-        let frames_before = self.frames_received;
+        self.begin_share();
+        self.read_on(id, to_the_end);
+    }
+
+    /// A connection begins to use up its share of this turn.
+    pub(super) fn begin_share(&mut self) {
+        self.share_left = frames_per_turn_max();
         self.lent.scratch.begin_verifications();
         self.inflater.begin_share();
+    }
+
+    /// The connection whose share has been begun has used up so much of it.
+    pub(super) fn use_share(&mut self, frames: u64) {
+        self.share_left = self.share_left.saturating_sub(frames);
+    }
+
+    /// As [`Core::read`], within what is left of the share that has been begun.
+    pub(super) fn read_on(&mut self, id: ConnectionId, to_the_end: bool) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let mut budget = read_bytes_per_turn_max();
+        // Who sends more has this taken in before anybody knows whether it is one large message or a flood of small ones.
+        let mut room = FIRST_READ_BYTES_MAX;
         while let Some(connection) = self.connections.get_mut(id) {
             connection.unread = true;
             if connection.is_paused() {
+                break;
+            }
+            if budget == 0 || self.share_left == 0 {
+                self.read_next_turn(id);
                 break;
             }
             let left = match &connection.meter {
@@ -78,10 +97,6 @@ impl<A: App> Core<A> {
                     }
                     budget = budget.saturating_sub(taken.wire);
                     if drained {
-                        break;
-                    }
-                    if budget == 0 || self.frames_received - frames_before >= frames_max {
-                        self.read_next_turn(id);
                         break;
                     }
                     room = buffer.len();
@@ -214,11 +229,15 @@ impl<A: App> Core<A> {
         let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
             return Input::Consumed(0);
         };
+        if session.has_more() {
+            return self.receive_more(id);
+        }
         let compression = connection.compression;
         let frames_left = match &connection.meter {
             None => u64::MAX,
             Some(meter) => meter.messages_left(&self.measures, self.now.uptime),
         };
+        let frames_max = frames_left.min(self.share_left);
         let mut decisions = std::mem::take(&mut self.decisions);
         decisions.clear();
         let was_open = session.is_open();
@@ -226,8 +245,13 @@ impl<A: App> Core<A> {
         let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
-            if frames + environment.scratch.packets_of_arrays() >= frames_left && consumed < input.len() {
-                break (Ok(()), Next::OverRate);
+            let counted = frames + environment.scratch.packets_of_arrays();
+            if counted >= frames_max && consumed < input.len() {
+                let next = match counted >= frames_left {
+                    true => Next::OverRate,
+                    false => Next::Enough,
+                };
+                break (Ok(()), next);
             }
             // A control frame is answered after what was decided before it, which may have to wait: it is not touched.
             // Nor is a fragment, which one may follow.
@@ -270,6 +294,10 @@ impl<A: App> Core<A> {
             };
             messages += 1;
             let result = session.receive(message, &mut environment, &mut decisions);
+            if session.has_more() {
+                receiver.forget_handed_out();
+                break (result, Next::Enough);
+            }
             if result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
                 break (result, Next::Consumed);
             }
@@ -306,7 +334,7 @@ impl<A: App> Core<A> {
                 meter.charge_bytes(more, &self.measures, self.now.uptime);
             }
         }
-        self.frames_received += frames;
+        self.use_share(frames);
         self.metrics.messages_received.add(messages);
         self.count_hits(id);
         self.carry_out(id, Stalled::new(decisions, result));
@@ -320,7 +348,7 @@ impl<A: App> Core<A> {
                 Input::Consumed(consumed)
             }
             Next::Enough => {
-                self.frames_received += FRAMES_PER_TURN_MAX;
+                self.share_left = 0;
                 self.read_next_turn(id);
                 Input::Incomplete(consumed)
             }
@@ -336,6 +364,43 @@ impl<A: App> Core<A> {
                 Input::Consumed(input.len())
             }
         }
+    }
+
+    /// Goes on with an array of packets. What is left of it then waits for the next turn, and all input behind it.
+    fn receive_more(&mut self, id: ConnectionId) -> Input {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Input::Rest;
+        };
+        let Phase::Open(Open { session, .. }) = &mut connection.phase else {
+            return Input::Consumed(0);
+        };
+        if let Some(meter) = &connection.meter
+            && meter.messages_left(&self.measures, self.now.uptime) == 0
+        {
+            self.pause(id, Limit::MessagesPerSecond);
+            return Input::Incomplete(0);
+        }
+        let mut decisions = std::mem::take(&mut self.decisions);
+        decisions.clear();
+        let result = session.receive_more(&mut self.lent.environment(self.now, id), &mut decisions);
+        let has_more = session.has_more();
+        if self.lent.scratch.verifications() > 0 {
+            connection.shows_tokens = true;
+        }
+        let sooner = self
+            .wheel
+            .is_sooner(session.next_deadline(&self.lent.settings), connection.armed);
+        self.count_hits(id);
+        self.carry_out(id, Stalled::new(decisions, result));
+        if sooner {
+            self.arm(id);
+        }
+        if has_more {
+            self.share_left = 0;
+            self.read_next_turn(id);
+            return Input::Incomplete(0);
+        }
+        Input::Consumed(0)
     }
 
     /// Lets a connection wait until its rate has room again.
@@ -361,6 +426,7 @@ impl<A: App> Core<A> {
     #[cold]
     fn count_what_was_hit(&mut self, id: ConnectionId) {
         let hits = self.lent.scratch.take_hits();
+        self.use_share(hits.packets_of_arrays);
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(meter) = &mut connection.meter
         {
@@ -394,13 +460,22 @@ fn copy<'r>(payload: &[u8], room: &'r mut [u8; CONTROL_PAYLOAD_BYTES_MAX]) -> &'
     copied
 }
 
-/// [`READ_BYTES_PER_TURN_MAX`] and [`FRAMES_PER_TURN_MAX`], or what a simulation has in their place.
-fn per_turn_max() -> (usize, u64) {
+/// [`READ_BYTES_PER_TURN_MAX`], or what a simulation has in its place.
+fn read_bytes_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = super::simulation::scale() {
-        return (scale.read_bytes_per_turn_max, scale.frames_per_turn_max);
+        return scale.read_bytes_per_turn_max;
     }
-    (READ_BYTES_PER_TURN_MAX, FRAMES_PER_TURN_MAX)
+    READ_BYTES_PER_TURN_MAX
+}
+
+/// [`FRAMES_PER_TURN_MAX`], or what a simulation has in its place.
+pub(super) fn frames_per_turn_max() -> u64 {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return scale.frames_per_turn_max;
+    }
+    FRAMES_PER_TURN_MAX
 }
 
 /// What comes after the messages that were taken together.
@@ -454,7 +529,8 @@ fn await_close(
 const DECIDED_BYTES_MAX: usize = 16 * 1024;
 /// What one connection may have read in one turn, so that a loud one does not starve the others.
 const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
-/// After so many whole messages and control frames it is a flood: others wait for about 0.1 ms.
+/// After so many whole messages, packets of an array and control frames it is a flood: others wait for about 0.1 ms. An
+/// array that is begun with something left of this is handled up to as many packets, so twice as many are the most.
 const FRAMES_PER_TURN_MAX: u64 = 256;
 /// After so much work on compressed messages the rest of the input waits for the next turn, as if it had been read.
 const INFLATED_PER_TURN_MAX: u64 = READ_BYTES_PER_TURN_MAX as u64;

@@ -86,7 +86,7 @@ impl<A: App> Core<A> {
             .map(Box::from)
             .collect();
         // Whoever makes the server look again and again has used up his share of the turn.
-        self.frames_received += names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE;
+        self.use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
         let doors = Arc::clone(&self.lent.doors);
         for name in names {
             // Sending may have ended it.

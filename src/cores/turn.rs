@@ -171,23 +171,24 @@ impl<A: App> Core<A> {
     }
 
     fn read_left_over(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.unfinished = false;
-            if !connection.leftover.is_empty() {
-                // Whole messages may be among what was kept; until they are done with, nothing more is read.
-                self.lent.scratch.begin_verifications();
-                self.inflater.begin_share();
-                self.take_in(id, &mut []);
-                if self
-                    .connections
-                    .get(id)
-                    .is_none_or(|connection| connection.unfinished)
-                {
-                    return;
-                }
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        connection.unfinished = false;
+        let has_input = connection.has_input();
+        self.begin_share();
+        if has_input {
+            // Whole messages may be among what was kept; until they are done with, nothing more is read.
+            self.take_in(id, &mut []);
+            if self
+                .connections
+                .get(id)
+                .is_none_or(|connection| connection.unfinished)
+            {
+                return;
             }
-            self.read(id, true);
         }
+        self.read_on(id, true);
     }
 
     /// Whether a connection has not introduced itself, or does it again and again by tokens, or its peer has gone.
@@ -333,6 +334,12 @@ impl<A: App> Core<A> {
 
     /// Goes on with the input of a connection that was not read for a while, unless something keeps it from that again.
     pub(super) fn take_in_again(&mut self, id: ConnectionId) {
+        self.begin_share();
+        self.take_in_kept(id);
+    }
+
+    /// The same, in the middle of what another connection's share is for.
+    pub(super) fn take_in_kept(&mut self, id: ConnectionId) {
         if self
             .connections
             .get(id)

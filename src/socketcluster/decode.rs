@@ -2,6 +2,11 @@
 //!
 //! What is not JSON, or not an object or array, is not an error: it is raw. A message is judged whole: nothing of an
 //! array is handled if its end does not parse. Arrays are therefore scanned twice, single packets once.
+//!
+//! An array may hold a hundred thousand packets. Both scans stop between two packets when the caller has done enough for
+//! one turn, and go on from a [`Place`] in the same text with [`resume`].
+//!
+//! Limits: `JUDGED_BYTES_MAX` of an array are judged at a time, and the packet that crosses it.
 
 use super::json::{Fault, Scanner};
 use super::number::Number;
@@ -15,8 +20,27 @@ pub enum Decoded<'a> {
     One(Packet<'a>),
     /// The packets of an array, in order.
     Many(Packets<'a>),
+    /// An array that is too long to be judged at once: [`resume`] goes on here.
+    Long(Place),
     /// Raw because it is nested too deeply for the scanner; counted, else as `One(Packet::Raw)`.
     TooDeep,
+}
+
+/// Where in the text of an array to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a packet up to which the array has been judged.
+    Judging(usize),
+    /// At the next packet of an array that has been judged whole.
+    Handling(usize),
+}
+
+/// Goes on with an array that is not done with. `text` is that of the message from which the place comes.
+pub fn resume(text: &str, place: Place) -> Decoded<'_> {
+    match place {
+        Place::Judging(at) => decoded(judge(text, at)),
+        Place::Handling(at) => Decoded::Many(Packets::at(text, at)),
+    }
 }
 
 /// Decodes a message that is not a pong.
@@ -59,27 +83,87 @@ fn decode_any(text: &str) -> Decoded<'_> {
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
     let result = match scanner.peek() {
-        Some(b'{') => object(&mut scanner).map(Decoded::One),
-        Some(b'[') => {
-            let mut elements = scanner.clone();
-            scanner.value().map(|()| {
-                elements.pass(b'[');
-                Decoded::Many(Packets { scanner: elements })
-            })
-        }
+        Some(b'{') => object(&mut scanner).and_then(|packet| scanner.finish().map(|()| Decoded::One(packet))),
+        Some(b'[') => array(text, scanner),
         Some(_) | None => return Decoded::One(Packet::Raw),
     };
-    match result.and_then(|decoded| scanner.finish().map(|()| decoded)) {
+    decoded(result)
+}
+
+fn decoded(result: Result<Decoded<'_>, Fault>) -> Decoded<'_> {
+    match result {
         Ok(decoded) => decoded,
         Err(Fault::Malformed) => Decoded::One(Packet::Raw),
         Err(Fault::TooDeep) => Decoded::TooDeep,
     }
 }
 
-/// The packets of an array that has been scanned whole.
+/// Begins to judge an array, at its bracket.
+fn array<'a>(text: &'a str, mut scanner: Scanner<'a>) -> Result<Decoded<'a>, Fault> {
+    scanner.expect(b'[')?;
+    let first = scanner.position();
+    scanner.skip_space();
+    if scanner.pass(b']') {
+        return scanner.finish().map(|()| Decoded::Many(Packets::at(text, first)));
+    }
+    judge(text, first)
+}
+
+/// Judges an array from one of its packets on: to its end, or as far as is judged at a time.
+fn judge(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
+    let mut scanner = Scanner::new(text);
+    scanner.skip_to(at);
+    let enough = at.saturating_add(JUDGED_BYTES_MAX);
+    while scanner.position() < enough {
+        scanner.value()?;
+        scanner.skip_space();
+        if !scanner.pass(b',') {
+            scanner.expect(b']')?;
+            scanner.finish()?;
+            return Ok(Decoded::Many(Packets::of(text)));
+        }
+    }
+    Ok(Decoded::Long(Place::Judging(scanner.position())))
+}
+
+/// What is judged of an array at a time: it takes about as long as to handle 256 packets.
+const JUDGED_BYTES_MAX: usize = 64 * 1024;
+
+/// The packets of an array that has been judged whole.
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     scanner: Scanner<'a>,
+}
+
+impl<'a> Packets<'a> {
+    /// All packets of an array.
+    fn of(text: &'a str) -> Packets<'a> {
+        let mut scanner = Scanner::new(text);
+        scanner.skip_space();
+        scanner.pass(b'[');
+        Packets { scanner }
+    }
+
+    fn at(text: &'a str, at: usize) -> Packets<'a> {
+        let mut scanner = Scanner::new(text);
+        scanner.skip_to(at);
+        Packets { scanner }
+    }
+
+    /// How far in the text it has come.
+    pub fn position(&self) -> usize {
+        self.scanner.position()
+    }
+
+    /// Where [`resume`] goes on; `None` behind the last packet.
+    pub fn place(&self) -> Option<Place> {
+        let mut ahead = self.scanner.clone();
+        ahead.skip_space();
+        match ahead.peek() {
+            None | Some(b']') => None,
+            Some(_) => Some(Place::Handling(self.position())),
+        }
+    }
 }
 
 impl<'a> Iterator for Packets<'a> {
@@ -417,6 +501,64 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["raw", "a", "raw", "raw", "raw", "raw", "response"]);
         assert!(matches!(decode("[]"), Decoded::Many(packets) if packets.clone().next().is_none()));
+    }
+
+    /// Decodes to the end, in as many parts as that takes, and says how many.
+    fn decoded_in_parts(text: &str) -> (Decoded<'_>, usize) {
+        let (mut decoded, mut parts) = (decode(text), 1);
+        while let Decoded::Long(place) = decoded {
+            decoded = resume(text, place);
+            parts += 1;
+        }
+        (decoded, parts)
+    }
+
+    #[test]
+    fn a_long_array_is_judged_in_parts_as_it_would_be_at_once() {
+        let element = r#"{"event":"a","data":[1,{"b":null}]} , "#;
+        let count = 3 * JUDGED_BYTES_MAX / element.len() + 10;
+        let array = |last: &str| format!(" [ {}{last} ] ", element.repeat(count));
+        for last in ["5", "{}", r#"{"event":"b"}"#, "[]"] {
+            let text = array(last);
+            let (decoded, parts) = decoded_in_parts(&text);
+            assert_eq!(parts, 4);
+            assert!(matches!(decoded, Decoded::Many(packets) if packets.clone().count() == count + 1));
+        }
+        for last in ["", "{", "{]", "5 5", "5,", "\"", "5 ]", "5 ] ["] {
+            let text = array(last);
+            let (decoded, _) = decoded_in_parts(&text);
+            assert!(
+                matches!(decoded, Decoded::One(Packet::Raw)),
+                "{last}: {decoded:?}"
+            );
+        }
+        let text = array(&"[".repeat(DEPTH_MAX + 2));
+        assert!(matches!(decoded_in_parts(&text).0, Decoded::TooDeep));
+        // One packet is not divided, however large it is.
+        let text = format!("[\"{}\",1]", "x".repeat(5 * JUDGED_BYTES_MAX));
+        assert_eq!(decoded_in_parts(&text).1, 2);
+        let text = format!("[\"{}\"]", "x".repeat(5 * JUDGED_BYTES_MAX));
+        assert_eq!(decoded_in_parts(&text).1, 1);
+    }
+
+    #[test]
+    fn the_packets_of_an_array_are_the_same_wherever_it_is_left_and_gone_on_with() {
+        let text = r#" [ {"event":"a"} ,5, [ ] ,{"rid":1}, {"event":"b","data":[ "]" ]} ] "#;
+        let Decoded::Many(all) = decode(text) else {
+            panic!("an array")
+        };
+        let expected: Vec<_> = all.clone().collect();
+        let (mut packets, mut found) = (all, Vec::new());
+        loop {
+            found.extend(packets.next());
+            let Some(place) = packets.place() else { break };
+            let Decoded::Many(rest) = resume(text, place) else {
+                panic!("{place:?}")
+            };
+            packets = rest;
+        }
+        assert_eq!(found, expected);
+        assert!(matches!(decode(" [ ] "), Decoded::Many(packets) if packets.place().is_none()));
     }
 
     #[test]

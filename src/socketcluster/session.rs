@@ -19,12 +19,14 @@
 //!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
 //!  permissions.rs  what rules let a client do
 //!  login.rs     a password instead of a token      admission.rs  whether others than the authenticated are served
+//!  arrays.rs    many packets in one message
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
 //! and 12. Unlike it, a repeated handshake counts for nothing.
 
 mod admission;
+mod arrays;
 mod calls;
 mod channels;
 mod handshake;
@@ -34,9 +36,12 @@ mod permissions;
 mod timers;
 mod tokens;
 
+#[cfg(test)]
+pub(crate) use arrays::PART_BYTES_MAX;
+
 use std::time::Duration;
 
-use super::decode::{Decoded, decode};
+use super::decode::decode;
 use super::encode;
 use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
@@ -129,6 +134,8 @@ pub struct Environment<'a, A: App> {
     pub app: &'a mut A,
     /// The buffers of this core.
     pub scratch: &'a mut Scratch,
+    /// How many packets of an array are handled together; what is left waits for [`Session::receive_more`].
+    pub packets_max: u64,
 }
 
 impl Default for Logins {
@@ -200,7 +207,7 @@ impl Session {
         matches!(self.state, State::Open { .. })
     }
 
-    /// Takes a whole message.
+    /// Takes a whole message. Of a long array only a part may be handled: [`Session::has_more`].
     ///
     /// # Errors
     /// The connection is to be closed, after the decisions so far have been carried out.
@@ -262,8 +269,6 @@ impl Session {
         }
     }
 
-    /// `was_authenticated`: whether the client was at any time before the end of the message. In an array it may become
-    /// somebody, subscribe, and be nobody again.
     fn receive_text<A: App>(
         &mut self,
         text: &str,
@@ -275,22 +280,10 @@ impl Session {
         if env.now.uptime.since(self.heard) * 4 > env.settings.ping_timeout {
             self.heard = env.now.uptime;
         }
-        match decode(text) {
-            Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
-            Decoded::Many(mut packets) => packets.try_for_each(|packet| {
-                env.scratch.count_packet_of_array();
-                self.receive_packet(&packet, env, decisions)?;
-                *was_authenticated |= self.claims.is_some();
-                if decisions.bytes_len() > ANSWERS_BYTES_MAX {
-                    return Err(CloseReason::MessageTooBig);
-                }
-                Ok(())
-            }),
-            Decoded::TooDeep => {
-                env.scratch.count_json_depth_hit();
-                self.receive_packet(&Packet::Raw, env, decisions)
-            }
+        if let Some(place) = self.receive_decoded(decode(text), was_authenticated, env, decisions)? {
+            self.keep_array(text, place, env);
         }
+        Ok(())
     }
 
     fn receive_packet<A: App>(
@@ -448,9 +441,6 @@ impl Session {
         }
     }
 }
-
-/// What one array may have answered: a small array of calls must not ask for all memory.
-const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Data as it goes on: as it came, unless the reference would change it.
 fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a str {

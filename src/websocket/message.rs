@@ -186,6 +186,17 @@ impl Receiver {
         Ok(Step::Message { received, consumed })
     }
 
+    /// Gives the memory of the message back that was handed out last: its reader has made a copy.
+    pub fn forget_handed_out(&mut self) {
+        if self
+            .assembly
+            .as_ref()
+            .is_some_and(|assembly| assembly.progress == Progress::HandedOut)
+        {
+            self.assembly = None;
+        }
+    }
+
     /// Steps over one message or control frame without making anything of it but a close frame.
     ///
     /// # Errors
@@ -217,13 +228,7 @@ impl Receiver {
         limits: &Limits,
         first: Expect,
     ) -> Result<(Found, usize), CloseReason> {
-        if self
-            .assembly
-            .as_ref()
-            .is_some_and(|assembly| assembly.progress == Progress::HandedOut)
-        {
-            self.assembly = None;
-        }
+        self.forget_handed_out();
         let mut consumed = 0;
         loop {
             if let Some(assembly) = &mut self.assembly {

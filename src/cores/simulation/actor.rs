@@ -20,6 +20,8 @@ pub(super) struct Told {
     pub(super) owed: Vec<Deferred>,
     /// Calls of the server's that wait for their answers.
     pub(super) calls_open: usize,
+    /// Calls of clients.
+    pub(super) invoked: u64,
     /// Something that must not be.
     pub(super) wrong: Option<String>,
 }
@@ -77,6 +79,7 @@ impl App for Actor {
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
         let data = call.data.map_or("null", RawJson::as_str);
+        self.0.borrow_mut().invoked += 1;
         match call.event.as_str() {
             Some("echo") => peer.reply(&call.data),
             // So many bytes.

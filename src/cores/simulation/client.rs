@@ -19,6 +19,7 @@ use super::wire::{self, Frame};
 use super::world::Ground;
 use crate::clock::Uptime;
 use crate::config::limits::SlowConsumer;
+use crate::session::PART_BYTES_MAX;
 
 /// One connection, seen from its far end.
 #[derive(Debug)]
@@ -91,6 +92,11 @@ pub(super) enum Asked {
     Publish(usize),
     Forbidden,
     Call,
+    /// An answer of so many bytes.
+    Much(u16),
+    KickMe(usize),
+    KickMeOutOfAll,
+    SendMeAway,
 }
 
 #[derive(Debug)]
@@ -142,6 +148,11 @@ impl Client {
         self.phase != Phase::Gone && !self.sent.close && !self.sent.fin
     }
 
+    /// Whether a call of its has not been answered.
+    pub(super) fn is_owed_an_answer(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
     pub(super) fn unwritten(&self) -> usize {
         self.out.len()
     }
@@ -154,16 +165,40 @@ impl Client {
         self.mark(1);
     }
 
-    /// Queues packets as one array.
+    /// Queues packets as one array. What becomes of it is the same for all publications of a part.
     pub(super) fn ask_all(&mut self, ground: &mut Ground, all: &[Asked]) {
-        let packets: Vec<_> = all.iter().map(|&asked| self.packet(ground, asked)).collect();
+        let (mut array, mut part_began, mut part_count) = ("[".to_owned(), 1, 0);
+        for &asked in all {
+            array += &self.packet(ground, asked);
+            array.push(',');
+            part_count += 1;
+            if asked == Asked::SendMeAway {
+                // What follows is not handled.
+                ground.log.end_message();
+            }
+            if part_count == ground.plan.scale.frames_per_turn_max
+                || array.len() - part_began >= PART_BYTES_MAX
+            {
+                ground.log.end_message();
+                (part_began, part_count) = (array.len(), 0);
+            }
+        }
+        array.pop();
+        array.push(']');
         ground.log.end_message();
-        self.queue_text(ground, &format!("[{}]", packets.join(",")));
+        self.queue_text(ground, &array);
         self.mark(all.len());
     }
 
     /// Queues a call of a procedure. `is_late`: its answer comes when it likes, or never.
     pub(super) fn call(&mut self, ground: &mut Ground, event: &str, data: &str, is_late: bool) {
+        let packet = self.call_packet(event, data, is_late);
+        ground.log.end_message();
+        self.queue_text(ground, &packet);
+        self.mark(usize::from(!is_late));
+    }
+
+    fn call_packet(&mut self, event: &str, data: &str, is_late: bool) -> String {
         let cid = self.next_cid;
         self.next_cid += 1;
         self.sent.before_handshake |= cid == 1;
@@ -177,11 +212,7 @@ impl Client {
                 stamp: None,
             });
         }
-        self.queue_text(
-            ground,
-            &format!(r#"{{"event":"{event}","data":{data},"cid":{cid}}}"#),
-        );
-        self.mark(usize::from(!is_late));
+        call_text(event, data, cid)
     }
 
     fn packet(&mut self, ground: &mut Ground, asked: Asked) -> String {
@@ -220,7 +251,14 @@ impl Client {
             Asked::Forbidden => {
                 format!(r##"{{"event":"#publish","data":{{"channel":"forbidden","data":1}},"cid":{cid}}}"##)
             }
-            Asked::Call => format!(r#"{{"event":"echo","data":{cid},"cid":{cid}}}"#),
+            Asked::Call => call_text("echo", cid, cid),
+            Asked::Much(bytes) => call_text("much", bytes, cid),
+            Asked::KickMe(channel) => call_text("kick me", format!("\"c{channel}\""), cid),
+            Asked::KickMeOutOfAll => call_text("kick me out of all", 1, cid),
+            Asked::SendMeAway => {
+                self.sent.asked_to_go = true;
+                call_text("send me away", 1, cid)
+            }
         }
     }
 
@@ -466,7 +504,9 @@ impl Client {
                 !is_error
             }
             Asked::Forbidden => is_error,
-            Asked::Call => !is_error || ground.plan.limits.client_calls_max < 1000,
+            Asked::Call | Asked::Much(_) | Asked::KickMe(_) | Asked::KickMeOutOfAll | Asked::SendMeAway => {
+                !is_error || ground.plan.limits.client_calls_max < 1000
+            }
         };
         if !may {
             ground.fail(&format!("client {}: {call:?} was answered {packet}", self.index));
@@ -650,6 +690,10 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn call_text(event: &str, data: impl std::fmt::Display, cid: u64) -> String {
+    format!(r#"{{"event":"{event}","data":{data},"cid":{cid}}}"#)
 }
 
 fn channel_of(name: &Value) -> Option<usize> {

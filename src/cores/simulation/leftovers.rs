@@ -38,6 +38,9 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
             }
             continue;
         };
+        if open.session.has_more() && !connection.is_paused() && is_whole {
+            return Err(format!("an array is not gone on with: {connection:?}"));
+        }
         if subscriptions > core.limits.channels_per_connection_max as usize {
             return Err(format!("{subscriptions} subscriptions of one connection"));
         }

@@ -25,7 +25,7 @@ pub(super) struct Entry {
 pub(super) struct Sent {
     pub(super) client: usize,
     pub(super) channel: usize,
-    /// The message in which it was sent.
+    /// The message in which it was sent, or the part of an array.
     message: usize,
     /// Its place in the log of its channel, once it has been in the ring.
     pub(super) place: Option<usize>,
@@ -112,12 +112,13 @@ impl Log {
         Ok(())
     }
 
-    /// What is sent next is in another message.
+    /// What is sent next is in another message, or in another part of the same array.
     pub(super) fn end_message(&mut self) {
         self.messages += 1;
     }
 
-    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter.
+    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter. Of
+    /// an array that is handled in parts this holds of each part.
     ///
     /// # Errors
     /// One of which something is missing.
@@ -133,14 +134,23 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the publications of each client are in the order in which it sent them.
+    /// Whether the publications of each client are in the order in which it sent them, and none is missing before another.
     ///
     /// # Errors
     /// Two that are not.
     pub(super) fn check_order(&self) -> Result<(), String> {
         let mut last = std::collections::BTreeMap::new();
+        let mut missing = std::collections::BTreeMap::new();
         for (number, sent) in self.sent.iter().enumerate() {
+            if sent.place.is_none() {
+                missing.insert(sent.client, number);
+            }
             if let Some(place) = sent.place {
+                if let Some(before) = missing.get(&sent.client) {
+                    return Err(format!(
+                        "publication {before} is missing before {number} of the same client"
+                    ));
+                }
                 let sequence = self.channels[sent.channel][place].sequence;
                 if let Some((before, earlier)) = last.insert(sent.client, (number, sequence))
                     && earlier > sequence

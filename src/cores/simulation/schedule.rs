@@ -395,6 +395,13 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
             let all: Vec<_> = (0..count).map(|_| ground.random.of(&some)).collect();
             sent(client, ground, &all, "asks for several things")
         }
+        39 if client.session.is_some() && may_send && ground.random.chance(1, 2) => {
+            let all = many(ground);
+            client.ask_all(ground, &all);
+            let max = some_bytes(ground, client);
+            client.write(ground, max);
+            "asks for many things in one array"
+        }
         24..26 if may_send => {
             called(client, ground, channel);
             "calls a procedure"
@@ -431,6 +438,33 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
     }
 }
 
+/// What a long array may hold. Seldom something that ends the connection in its middle.
+fn many(ground: &mut Ground) -> Vec<Asked> {
+    let count = ground.random.of(&[10, 30, 100, 300]);
+    let is_quiet = ground.random.chance(1, 2);
+    let ends = ground.random.chance(1, 8);
+    let mut all: Vec<Asked> = (0..count)
+        .map(|_| {
+            let channel = ground.random.below(ground.plan.channels);
+            match ground.random.below(if is_quiet { 6 } else { 16 }) {
+                0..5 => Asked::Call,
+                5 => Asked::Forbidden,
+                6..12 => Asked::Publish(channel),
+                12 => Asked::Subscribe(channel),
+                13 => Asked::Unsubscribe(channel),
+                14 => Asked::Much(ground.random.of(&[10, 1000, 5000])),
+                _ if ground.random.chance(1, 2) => Asked::KickMe(channel),
+                _ => Asked::KickMeOutOfAll,
+            }
+        })
+        .collect();
+    if ends {
+        let place = ground.random.below(all.len());
+        all[place] = Asked::SendMeAway;
+    }
+    all
+}
+
 /// Asks for all of that, in messages of their own or in one.
 fn sent(client: &mut Client, ground: &mut Ground, all: &[Asked], what: &'static str) -> &'static str {
     if ground.random.chance(1, 4) && client.session.is_some() {
@@ -453,12 +487,9 @@ fn called(client: &mut Client, ground: &mut Ground, channel: usize) {
             client.call(ground, "much", bytes, false);
         }
         4 => client.call(ground, "ask me", "1", false),
-        5 => client.call(ground, "kick me", &format!("\"c{channel}\""), false),
-        6 => client.call(ground, "kick me out of all", "1", false),
-        _ => {
-            client.sent.asked_to_go = true;
-            client.call(ground, "send me away", "1", false);
-        }
+        5 => client.ask(ground, Asked::KickMe(channel)),
+        6 => client.ask(ground, Asked::KickMeOutOfAll),
+        _ => client.ask(ground, Asked::SendMeAway),
     }
     client.write(ground, usize::MAX);
 }

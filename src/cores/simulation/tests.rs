@@ -201,6 +201,64 @@ fn who_was_closed_before_his_core_stood_still_is_told_why() {
     assert!(!world.clients[client].is_open());
 }
 
+/// Whoever calls something while an array of 5,000 calls is handled is answered in the same turn, and no turn handles more
+/// packets of that array than it would of single messages.
+#[test]
+fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
+    let mut world = with_a_client_on_each_core(1, Limits::default());
+    let other = world.connect(0, false).unwrap();
+    world.with(other, |client, ground| client.ask(ground, Asked::Handshake));
+    world.settle();
+    let packets = 5000;
+    let per_turn_max = world.ground.plan.scale.frames_per_turn_max;
+    world.with(0, |client, ground| {
+        client.ask_all(ground, &vec![Asked::Call; packets]);
+    });
+    let invoked = |world: &World| world.ground.told.borrow().invoked;
+    let mut turns_with_packets = 0;
+    while world.clients[0].is_owed_an_answer() {
+        world.with(0, |client, ground| client.write(ground, usize::MAX));
+        world.with(other, |client, ground| {
+            client.ask(ground, Asked::Call);
+            client.write(ground, usize::MAX);
+        });
+        let before = invoked(&world);
+        assert!(world.turn(0), "there is something to do");
+        let of_the_array = invoked(&world) - before - 1;
+        assert!(of_the_array <= per_turn_max, "{of_the_array} packets in one turn");
+        turns_with_packets += u64::from(of_the_array > 0);
+        for client in [0, other] {
+            world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+        }
+        assert!(
+            !world.clients[other].is_owed_an_answer(),
+            "it is answered in the same turn"
+        );
+    }
+    assert!(turns_with_packets >= packets as u64 / per_turn_max);
+}
+
+/// The end of a connection in the middle of its array is like that in the middle of its messages: what has been handled
+/// is done, what has not been is dropped, and nothing is kept of it.
+#[test]
+fn what_is_left_of_an_array_goes_with_its_connection() {
+    let mut world = with_a_client_on_each_core(1, Limits::default());
+    world.with(0, |client, ground| {
+        client.ask_all(ground, &[Asked::Publish(0); 1000]);
+        client.write(ground, usize::MAX);
+    });
+    while world.ground.log.len() == 0 {
+        world.turn(0);
+    }
+    world.with(0, |client, _| client.disappear());
+    world.drain();
+    world.pass(Duration::from_secs(1));
+    let published = world.ground.log.len();
+    assert!((256..1000).contains(&published), "{published}");
+    world.ground.log.check_whole().unwrap();
+    world.ground.log.check_order().unwrap();
+}
+
 /// The seeds of `RINGCAST_SEEDS`, such as `0..100000`; without the variable, `usual`.
 fn seeds(usual: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var("RINGCAST_SEEDS") else {

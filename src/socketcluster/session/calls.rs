@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::arrays::Array;
 use super::login::Login;
 use super::{Environment, Session, passed_on};
 use crate::app::{
@@ -27,6 +28,8 @@ pub(super) struct Calls {
     owed: Option<Owed>,
     /// The one call of the client's that is not answered at once.
     pub(super) login: Login,
+    /// What is left of an array of packets, whatever is in it; boxed, since few sessions have one at any time.
+    pub(super) array: Option<Box<Array>>,
 }
 
 /// A call without its answer.

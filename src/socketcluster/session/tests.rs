@@ -18,6 +18,8 @@ struct Client<A: App> {
     app: A,
     scratch: Scratch,
     now: Now,
+    /// How many packets of an array are handled together.
+    packets_max: u64,
 }
 
 /// A core that takes no late answers.
@@ -56,6 +58,7 @@ impl<A: App> Client<A> {
             app,
             scratch: Scratch::with_post(Arc::new(Full)),
             now,
+            packets_max: 256,
         }
     }
 
@@ -83,6 +86,11 @@ impl<A: App> Client<A> {
 
     fn text(&mut self, text: &str) -> Outcome {
         self.run(|session, env, decisions| session.receive(Message::Text(text), env, decisions))
+    }
+
+    /// Goes on with an array.
+    fn more(&mut self) -> Outcome {
+        self.run(|session, env, decisions| session.receive_more(env, decisions))
     }
 
     fn binary(&mut self, bytes: &[u8]) -> Outcome {
@@ -115,6 +123,7 @@ impl<A: App> Client<A> {
             doors: &self.doors,
             app: &mut self.app,
             scratch: &mut self.scratch,
+            packets_max: self.packets_max,
         };
         let result = act(&mut self.session, &mut env, &mut decisions);
         let text = |span: Span| String::from_utf8_lossy(decisions.bytes(span)).into_owned();
@@ -610,20 +619,84 @@ fn who_is_disconnected_in_the_handshake_has_neither_come_nor_gone() {
 }
 
 #[test]
-fn an_array_whose_answers_grow_without_measure_ends_the_connection() {
-    let array = |calls: usize| {
-        let calls: Vec<_> = (1..=calls)
-            .map(|cid| format!(r#"{{"event":"large","cid":{cid}}}"#))
+fn an_array_is_handled_in_parts_and_its_answers_are_those_of_as_many_messages() {
+    let calls: Vec<_> = (1..=20)
+        .map(|cid| match cid % 4 {
+            0 => format!(r#"{{"event":"order","cid":{cid}}}"#),
+            1 => format!(r##"{{"event":"#subscribe","data":{{"channel":"c{cid}"}},"cid":{cid}}}"##),
+            _ => format!(r#"{{"event":"empty","cid":{cid}}}"#),
+        })
+        .collect();
+    let array = format!("[{}]", calls.join(","));
+    for packets_max in [1, 7, 19, 20, 256] {
+        let mut client = Client::open(Probe::default());
+        client.packets_max = packets_max;
+        let mut lines = Vec::new();
+        let mut parts = 0;
+        let mut outcome = client.text(&array);
+        loop {
+            lines.extend(outcome.0);
+            parts += 1;
+            if !client.session.has_more() {
+                break;
+            }
+            assert!(client.session.kept_bytes() >= array.len());
+            outcome = client.more();
+        }
+        assert_eq!(parts, 20_u64.div_ceil(packets_max));
+        assert_eq!(client.session.kept_bytes(), 0);
+        let mut single = Client::open(Probe::default());
+        let each = usize::try_from(packets_max).unwrap();
+        let expected: Vec<_> = calls
+            .chunks(each)
+            .flat_map(|part| single.text(&format!("[{}]", part.join(","))).0)
             .collect();
-        format!("[{}]", calls.join(","))
-    };
+        assert_eq!(lines, expected);
+    }
+}
+
+#[test]
+fn nothing_of_a_long_array_is_handled_if_its_end_is_malformed() {
+    let calls = r#"{"event":"empty","cid":1},"#.repeat(10_000);
+    for (end, answers) in [("5]", 10_000), ("5", 0)] {
+        let mut client = Client::open(Probe::default());
+        let mut lines = client.text(&format!("[{calls}{end}")).0;
+        while client.session.has_more() {
+            lines.extend(client.more().0);
+        }
+        assert_eq!(lines.len(), answers);
+    }
+}
+
+#[test]
+fn an_end_in_the_middle_of_an_array_is_its_end() {
     let mut client = Client::open(Probe::default());
-    assert_eq!(client.text(&array(63)).0.len(), 63);
-    let sent = client.text(&array(1000));
-    assert_eq!(
-        (sent.0.len(), sent.0.last().map(String::as_str)),
-        (65, Some("close 1009"))
-    );
+    client.packets_max = 2;
+    let empty = r#"{"event":"empty","cid":3}"#;
+    client.text(&format!(
+        r#"[{empty},{empty},{{"event":"leave","cid":2}},{empty}]"#
+    ));
+    let sent = client.more();
+    assert!(sent.0.last().unwrap().starts_with("close"), "{sent:?}");
+    assert!(!client.session.has_more());
+}
+
+/// What has been answered leaves, or fills the outbox, before more of the array is handled.
+#[test]
+fn a_part_of_an_array_is_over_when_its_answers_have_grown_large() {
+    let calls: Vec<_> = (1..=100)
+        .map(|cid| format!(r#"{{"event":"large","cid":{cid}}}"#))
+        .collect();
+    let mut client = Client::open(Probe::default());
+    let mut answers = client.text(&format!("[{}]", calls.join(","))).0.len();
+    assert!(client.session.has_more());
+    while client.session.has_more() {
+        let part = client.more().0;
+        let bytes: usize = part.iter().map(String::len).sum();
+        assert!(bytes < 6 * 1024 * 1024, "{bytes}");
+        answers += part.len();
+    }
+    assert_eq!(answers, 100);
 }
 
 #[test]
@@ -2048,7 +2121,14 @@ fn one_array_has_no_more_tokens_checked_than_its_share() {
     let mut client = Client::new(Probe::default());
     client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
     let many = vec![authenticate(r#"{"user":"ann"}"#); super::tokens::VERIFICATIONS_MAX as usize + 1];
-    let outcome = client.text(&format!("[{}]", many.join(",")));
+    let mut outcome = client.text(&format!("[{}]", many.join(",")));
+    let mut parts = 1;
+    while client.session.has_more() {
+        client.scratch.begin_verifications();
+        outcome.0.extend(client.more().0);
+        parts += 1;
+    }
+    assert_eq!(parts, 5, "four at a time");
     let refused = |line: &&String| line.contains(super::tokens::TOO_MANY_TOKENS);
     assert_eq!(outcome.0.iter().filter(refused).count(), 1, "{outcome:?}");
     assert!(refused(&outcome.0.last().unwrap()));

@@ -14,6 +14,9 @@ use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::packet::{Value, is_falsy};
 
+/// A part of an array is over when so many tokens have been checked in this turn.
+pub(super) const VERIFICATIONS_PER_PART: u32 = 4;
+
 /// Tokens of one message that are checked, an array of packets being one: each costs what a hundred packets cost.
 pub(super) const VERIFICATIONS_MAX: u32 = 16;
 
