@@ -26,6 +26,7 @@
 //! | limits, settings | [`config`] |
 //! | what text files may look like | [`text`] |
 //! | what the machine allows | `machine` |
+//! | files that are replaced as a whole | `replace` |
 //! | metrics, health, signals, drain | [`metrics`], [`control`] |
 //!
 //! A program that brings its own procedures implements [`app::App`] and starts a [`server::Server`]:
@@ -73,6 +74,7 @@ pub mod log;
 pub mod login;
 mod machine;
 pub mod metrics;
+mod replace;
 pub mod server;
 pub mod session;
 mod slab;

@@ -13,7 +13,7 @@
 //!   doors
 //!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync client text
+//!   config metrics machine log clock slab sync client replace text
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -30,14 +30,21 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("slab", &[][..]),
         ("sync", &[][..]),
         ("log", &[][..]),
+        ("replace", &[][..]),
         ("text", &[][..]),
         ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
         ("decision", &["config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock", "config", "text"][..]),
-        ("login", &["auth", "clock", "config", "metrics"][..]),
-        ("doors", &["auth", "client", "clock", "config", "login"][..]),
+        (
+            "login",
+            &["auth", "client", "clock", "config", "metrics", "replace"][..],
+        ),
+        (
+            "doors",
+            &["auth", "client", "clock", "config", "login", "replace", "text"][..],
+        ),
         ("app", &["auth", "clock", "config", "decision"][..]),
         ("http", &["auth", "config", "decision"][..]),
         ("websocket", &["client", "http", "config", "decision"][..]),
@@ -108,7 +115,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
-                "login",
+                "login", "replace",
             ][..],
         ),
         ("main", &["cli"][..]),

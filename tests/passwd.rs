@@ -465,6 +465,103 @@ fn a_reader_sees_the_old_file_or_the_new_one_and_no_change_is_lost() {
     assert_eq!(folder.names(), ["users"]);
 }
 
+/// Runs a script in mounts of its own, in which `$DIR` is the folder; whether this machine lets us.
+fn in_own_mounts(folder: &Folder, script: &str) -> bool {
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-euc", script])
+        .env("DIR", &folder.0)
+        .env("RINGCAST", RINGCAST)
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    if text.contains("unshare") || text.contains("permission denied") {
+        // A container that allows no mounts: as root of the machine this is tried.
+        return false;
+    }
+    assert!(output.status.success(), "{text}");
+    true
+}
+
+#[test]
+fn a_file_that_is_a_mount_is_written_in_place_and_that_is_told() {
+    let folder = Folder::new();
+    let (file, host) = (folder.file("users"), folder.file("host"));
+    done(&passwd(&file, &["-c", "-b", "FILE", "ann", "pw"], ""));
+    done(&passwd(&file, &["-b", "FILE", "zoe", "pw"], ""));
+    fs::copy(&file, &host).unwrap();
+    fs::set_permissions(&host, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = fs::metadata(&host).unwrap();
+    let tried = in_own_mounts(
+        &folder,
+        r#"
+        mount --bind "$DIR/host" "$DIR/users"
+        "$RINGCAST" passwd -b "$DIR/users" bob pw 2> "$DIR/told"
+        ln -s users "$DIR/link"
+        "$RINGCAST" passwd -b "$DIR/link" carol pw
+        "$RINGCAST" passwd -D "$DIR/users" ann
+        pids=""
+        for number in 1 2 3 4 5 6; do
+            "$RINGCAST" passwd --pbkdf2 -I 1 -b "$DIR/users" "user$number" pw & pids="$pids $!"
+        done
+        for pid in $pids; do wait "$pid"; done
+        "#,
+    );
+    if !tried {
+        return;
+    }
+    let mut found = users(&host);
+    found.sort();
+    let expected = [
+        "bob", "carol", "user1", "user2", "user3", "user4", "user5", "user6", "zoe",
+    ];
+    assert_eq!(found, expected);
+    let after = fs::metadata(&host).unwrap();
+    assert_eq!(
+        (after.mode(), after.uid(), after.ino()),
+        (before.mode(), before.uid(), before.ino())
+    );
+    let told = fs::read_to_string(folder.file("told")).unwrap();
+    assert!(
+        told.contains("written in place") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert_eq!(folder.names(), ["host", "link", "told", "users"]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_file() {
+    let folder = Folder::new();
+    fs::create_dir(folder.file("small")).unwrap();
+    // In its own place and as a mount: each time with no byte left for what is added.
+    let tried = in_own_mounts(
+        &folder,
+        r##"
+        mount -t tmpfs -o size=64k tmpfs "$DIR/small"
+        "$RINGCAST" passwd -c -b "$DIR/small/users" ann pw
+        # Its last page is full: one more line needs another.
+        printf '# %0*d\n' "$((4096 - $(stat -c %s "$DIR/small/users") - 3))" 0 >> "$DIR/small/users"
+        cp "$DIR/small/users" "$DIR/before"
+        ! cat /dev/zero > "$DIR/small/filler" 2> /dev/null
+        ! "$RINGCAST" passwd -b "$DIR/small/users" bob pw 2> "$DIR/told"
+        grep -q "No space left" "$DIR/told"
+        cmp "$DIR/small/users" "$DIR/before"
+        touch "$DIR/mounted"
+        mount --bind "$DIR/small/users" "$DIR/mounted"
+        ! "$RINGCAST" passwd -b "$DIR/mounted" bob pw 2> "$DIR/told"
+        grep -q "No space left" "$DIR/told"
+        cmp "$DIR/small/users" "$DIR/before"
+        rm "$DIR/small/filler"
+        "$RINGCAST" passwd -b "$DIR/mounted" bob pw
+        grep -q "^bob:" "$DIR/small/users"
+        grep -q "^ann:" "$DIR/small/users"
+        test "$(ls -A "$DIR/small")" = users
+        "##,
+    );
+    if tried {
+        assert_eq!(folder.names(), ["before", "mounted", "small", "told"]);
+    }
+}
+
 /// `ringcast passwd` on a terminal of its own.
 struct Typed {
     script: Child,
@@ -641,6 +738,28 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
     let output = run(RINGCAST, &["--config".as_ref(), settings.as_os_str()], "");
     assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("users: line 3: "), "{}", stderr(&output));
+
+    // Nor with a line that is nobody's entry.
+    fs::write(&file, text.clone() + "carol\n").unwrap();
+    server.reload();
+    server.until_logged("users: line 3: it has no ':', so that it is nobody's entry");
+    assert_eq!(server.users(), Some(2));
+    let output = run(RINGCAST, &["--config".as_ref(), settings.as_os_str()], "");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("users: line 3: it has no ':'"),
+        "{}",
+        stderr(&output)
+    );
+    // Whoever changes the file is told, and nothing is lost.
+    let output = passwd(&file, &["-b", "FILE", "bob", "b"], "");
+    done(&output);
+    assert!(
+        stderr(&output).contains("line 3: it has no ':'"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(fs::read_to_string(&file).unwrap().ends_with("carol\n"));
 
     fs::write(&file, text).unwrap();
     done(&passwd(&file, &["-D", "FILE", "bob"], ""));

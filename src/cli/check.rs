@@ -220,11 +220,15 @@ mod tests {
         let check = || answer(&["check", "--password-file", name], &[]);
         let entry = format!("$7$1$AAAA${}==", "A".repeat(86));
         for (text, code, part) in [
-            (format!("alice:{entry}\n"), 0, "flag      password_file = "),
             (
-                format!("alice:{entry}\nbob\n\ncarol"),
+                format!("# staff\n  # and others\n \t\nalice:{entry}\n"),
                 0,
-                "line 2 is ignored, and 1 more",
+                "flag      password_file = ",
+            ),
+            (
+                format!("# staff\n  # and others\n\nalice:{entry}\nbob\n\ncarol"),
+                78,
+                "users: line 5: it has no ':', so that it is nobody's entry: delete it",
             ),
             (
                 format!("alice:{entry}\nbob:topsecret\n"),

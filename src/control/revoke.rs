@@ -5,6 +5,7 @@
 //!
 //! Limits: `revocations_max`; one that is refused for it is counted.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tracing::{error, info, warn};
 use super::Shared;
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
 use crate::cores::mailbox::{Done, Order, Word};
-use crate::doors::{Doors, RevocationsFile};
+use crate::doors::{Doors, RevocationsFile, Rewritten};
 
 /// An answer: a status and JSON.
 type Answer = (StatusCode, Json<Value>);
@@ -96,11 +97,19 @@ pub(super) async fn tidy(shared: &Shared) {
         })
         .await;
     info!("{} revocations of tokens in {}", kept.len(), file.display());
-    if let Err(error) = RevocationsFile::new(file).replace(&kept) {
-        warn!(
+    match RevocationsFile::new(file).replace(&kept) {
+        Ok(rewritten) => tell(file, &rewritten),
+        Err(error) => warn!(
             "{}: cannot be written: {error}; what is revoked from now on will be forgotten at the end of this process",
             file.display()
-        );
+        ),
+    }
+}
+
+/// Says what else there is to say about a file that was written anew.
+fn tell(file: &Path, rewritten: &Rewritten) {
+    for remark in rewritten.remarks() {
+        warn!("{}: {remark}", file.display());
     }
 }
 
@@ -220,16 +229,19 @@ async fn restore_now(shared: Arc<Shared>, what: Revoked) -> Answer {
         return failure(StatusCode::NOT_FOUND, "nothing is revoked by that");
     };
     info!("restored: tokens by their claim {:?}", what.claim());
-    if let Some(file) = &shared.config.revocations_file
-        && let Err(error) = RevocationsFile::new(file).replace(&left)
-    {
-        error!("what is revoked could not be written: {error}");
-        return failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &format!(
-                "restored for now, but the next start will not know: the file cannot be written: {error}"
-            ),
-        );
+    if let Some(file) = &shared.config.revocations_file {
+        match RevocationsFile::new(file).replace(&left) {
+            Ok(rewritten) => tell(file, &rewritten),
+            Err(error) => {
+                error!("what is revoked could not be written: {error}");
+                return failure(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    &format!(
+                        "restored for now, but the next start will not know: the file cannot be written: {error}"
+                    ),
+                );
+            }
+        }
     }
     (
         StatusCode::OK,

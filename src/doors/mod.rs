@@ -16,7 +16,7 @@ pub use self::error::DoorsError;
 pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
 pub use self::revocations::RevocationsError;
-pub(crate) use self::revocations::RevocationsFile;
+pub(crate) use self::revocations::{RevocationsFile, Rewritten};
 use crate::auth::passwords::Users;
 use crate::auth::rules::Rules;
 use crate::auth::{KeySet, Revocations, Tokens, WantedKeys};
@@ -46,7 +46,7 @@ pub struct Doors {
     /// Where passwords are checked, once it [is open](Doors::open_desk).
     pub login: Option<LoginDesk>,
     /// What is doubtful about the files that were read.
-    warnings: Vec<login::Warning>,
+    warnings: Vec<String>,
     /// What clients may do.
     pub rules: Arc<Rules>,
 }
@@ -86,7 +86,7 @@ impl Doors {
 
     /// What works but is hardly meant, each with what to do.
     pub fn doubts(&self, unix_ms: u64) -> Vec<String> {
-        let mut doubts: Vec<_> = self.warnings.iter().map(ToString::to_string).collect();
+        let mut doubts = self.warnings.clone();
         if let Some(tls) = &self.tls {
             doubts.extend(tls.doubts(unix_ms));
         }
@@ -142,6 +142,7 @@ impl Doors {
     }
 
     fn read(config: &Config, before: Option<&Doors>) -> Result<Doors, DoorsError> {
+        let mut warnings = Vec::new();
         let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;
         match before {
             Some(before) => {
@@ -160,7 +161,9 @@ impl Doors {
             }
             None => {
                 if let Some(file) = &config.revocations_file {
-                    tokens = tokens.with_revocations(RevocationsFile::new(file).read()?);
+                    let (revocations, doubts) = RevocationsFile::new(file).read()?;
+                    warnings.extend(doubts.iter().map(ToString::to_string));
+                    tokens = tokens.with_revocations(revocations);
                 }
                 if config.jwks_url.is_some() {
                     tokens = tokens.with_wanted(Arc::new(WantedKeys::default()));
@@ -174,12 +177,13 @@ impl Doors {
             before.map(|before| &before.rules),
         )?;
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
-        let (users, warnings) = match &config.password_file {
+        let users = match &config.password_file {
             Some(file) => {
-                let (users, warnings) = login::read(file)?;
-                (Some(Arc::new(users)), warnings)
+                let (users, doubts) = login::read(file)?;
+                warnings.extend(doubts.iter().map(ToString::to_string));
+                Some(Arc::new(users))
             }
-            None => (None, Vec::new()),
+            None => None,
         };
         let desk_before = before.and_then(|before| before.login.as_ref());
         let login = desk_before.zip(users.as_ref());

@@ -5,24 +5,34 @@
 //! {"claim":"sub","value":"ann","at":1795359453,"until":1797951453}
 //! ```
 //!
-//! A line that was cut off by a crash is the last one and has no line break: it was never confirmed, and counts for
-//! nothing. Any other that cannot be read stops the start, since somebody would come in again.
+//! A whole line counts, whether a line break follows it or not. A line that cannot be read stops the start, since somebody
+//! would come in again, but for the last one if it has no line break: that was cut off by a crash and never confirmed. It
+//! counts for nothing, the log says so, and whoever writes the file anew keeps it in `FILE.unreadable`. Blank lines are
+//! none.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::auth::{Revocation, Revocations, Revoked};
-use crate::config::text_file;
+use crate::replace::{self, Remark, Target};
+use crate::text::{self, TextFaultKind};
 
 /// The file.
 #[derive(Clone, Debug)]
 pub(crate) struct RevocationsFile(PathBuf);
+
+/// What there is to say about a file that was written anew.
+#[derive(Debug, Default)]
+pub(crate) struct Rewritten {
+    /// The file that keeps lines which could not be read, and their numbers, counted from 1.
+    set_aside: Option<(PathBuf, Vec<usize>)>,
+    remark: Option<Remark>,
+}
 
 /// Why revocations cannot be read.
 #[derive(Debug)]
@@ -45,6 +55,19 @@ pub enum RevocationsError {
     },
 }
 
+/// What is legal about the file but hardly meant.
+#[derive(Debug)]
+pub(super) enum Warning {
+    /// Others may write it, and let revoked tokens in again, or read the names in it.
+    OpenToOthers(PathBuf),
+    /// Its last line was cut off.
+    CutOff {
+        file: PathBuf,
+        line: usize,
+        cause: String,
+    },
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -60,12 +83,15 @@ impl RevocationsFile {
         RevocationsFile(file.to_owned())
     }
 
-    /// All that is in it; nothing if it is not there.
-    pub(super) fn read(&self) -> Result<Revocations, RevocationsError> {
-        let mut revocations = Revocations::default();
-        let text = match text_file::read(&self.0, FILE_BYTES_MAX) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(revocations),
+    /// All that is in it, and what is doubtful about it; nothing if it is not there.
+    pub(super) fn read(&self) -> Result<(Revocations, Vec<Warning>), RevocationsError> {
+        let (mut revocations, mut warnings) = (Revocations::default(), Vec::new());
+        let (text, mode) = match replace::read(&self.0, BYTES_MAX) {
+            Ok(read) => read,
+            // A link to nothing is more likely a disk that is missing than a file that nobody has made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.0.is_symlink() => {
+                return Ok((revocations, warnings));
+            }
             Err(error) => {
                 return Err(RevocationsError::Unreadable {
                     file: self.0.clone(),
@@ -73,63 +99,108 @@ impl RevocationsFile {
                 });
             }
         };
-        for (index, line) in text.split_inclusive('\n').enumerate() {
-            let Some(line) = line.strip_suffix('\n') else {
-                break;
-            };
-            revocation(line)
-                .and_then(|revocation| revocations.insert(&revocation).map_err(|error| error.to_string()))
-                .map_err(|cause| RevocationsError::Line {
-                    file: self.0.clone(),
-                    line: index + 1,
-                    cause,
-                })?;
+        if let Err(fault) = text::decode(&text)
+            && fault.kind == TextFaultKind::Utf16
+        {
+            return Err(RevocationsError::Unreadable {
+                file: self.0.clone(),
+                cause: fault.to_string(),
+            });
         }
-        Ok(revocations)
+        if mode & OTHERS != 0 {
+            warnings.push(Warning::OpenToOthers(self.0.clone()));
+        }
+        for (line, bytes, is_last) in lines(&text) {
+            let added = revocation(bytes)
+                .and_then(|revocation| revocations.insert(&revocation).map_err(|error| error.to_string()));
+            let file = self.0.clone();
+            match added {
+                Ok(()) => {}
+                Err(cause) if is_last => warnings.push(Warning::CutOff { file, line, cause }),
+                Err(cause) => return Err(RevocationsError::Line { file, line, cause }),
+            }
+        }
+        Ok((revocations, warnings))
     }
 
     /// Adds one, so that it is on the disk when this returns.
     pub(crate) fn append(&self, revocation: &Revocation) -> io::Result<()> {
-        let mut file = private(OpenOptions::new().append(true).create(true)).open(&self.0)?;
         let mut line = String::new();
         write_line(revocation, &mut line);
-        let before = file.metadata()?.len();
-        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
-        if written.is_err() {
-            // Half a line would be the beginning of the next. If that fails as well, the next start says so.
-            let _ = file.set_len(before);
-        }
-        written
+        let file = self.0.canonicalize().or_else(|error| match error.kind() {
+            // `append` follows no link, not even one to nothing.
+            io::ErrorKind::NotFound => Ok(self.0.clone()),
+            _ => Err(error),
+        })?;
+        replace::append(&file, line.as_bytes())
     }
 
-    /// Replaces all by these: by another file that takes the place of this one, so that a crash leaves one of the two.
-    pub(crate) fn replace(&self, revocations: &Revocations) -> io::Result<()> {
-        let mut name = self.0.clone().into_os_string();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        let file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&new)?;
-        let mut out = BufWriter::new(file);
-        let mut line = String::new();
-        for revocation in revocations.iter() {
-            line.clear();
-            write_line(&revocation, &mut line);
-            out.write_all(line.as_bytes())?;
+    /// Replaces all by these. Lines that cannot be read are kept in another file.
+    pub(crate) fn replace(&self, revocations: &Revocations) -> io::Result<Rewritten> {
+        let target = Target::open_or_create(&self.0, BYTES_MAX)?;
+        let (numbers, unreadable): (Vec<usize>, Vec<&[u8]>) = lines(target.text())
+            .filter(|(_, bytes, _)| revocation(bytes).is_err())
+            .map(|(line, bytes, _)| (line, bytes))
+            .unzip();
+        let mut rewritten = Rewritten::default();
+        if !unreadable.is_empty() {
+            let aside = unreadable_of(target.path());
+            replace::append(&aside, &unreadable.join(&b'\n')).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!(
+                        "line {} cannot be read, and {} cannot be written to keep it: {error}",
+                        numbers[0],
+                        aside.display()
+                    ),
+                )
+            })?;
+            rewritten.set_aside = Some((aside, numbers));
         }
-        out.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        fs::rename(&new, &self.0)?;
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        let mut text = String::new();
+        for revocation in revocations.iter() {
+            write_line(&revocation, &mut text);
+            text.push('\n');
+        }
+        rewritten.remark = target.replace(text.as_bytes())?;
+        Ok(rewritten)
     }
 }
 
-/// Largest file: a million revocations have a fifth of this.
-const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+impl Rewritten {
+    /// Each thing that there is to say, in a line.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        let set_aside = self.set_aside.as_ref().map(|(file, lines)| {
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            format!(
+                "line {} could not be read and is kept in {}: revoke again what it named",
+                lines.join(", "),
+                file.display()
+            )
+        });
+        set_aside
+            .into_iter()
+            .chain(self.remark.map(|remark| remark.to_string()))
+    }
+}
 
-/// Names of users are nobody else's business.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    options.mode(0o600)
+/// The lines that are not blank, without an editor's byte order mark, with their numbers from 1, and whether one is the last and has no line break.
+fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8], bool)> {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    text.split_inclusive(|&byte| byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| match line.strip_suffix(b"\n") {
+            Some(line) => (index + 1, line, false),
+            None => (index + 1, line, true),
+        })
+        .filter(|(_, line, _)| !line.trim_ascii().is_empty())
+}
+
+/// The file beside it that keeps what could not be read.
+fn unreadable_of(file: &Path) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(".unreadable");
+    name.into()
 }
 
 fn write_line(revocation: &Revocation, out: &mut String) {
@@ -139,14 +210,14 @@ fn write_line(revocation: &Revocation, out: &mut String) {
     out.push_str(",\"value\":");
     out.push_str(what.value_json());
     out.push_str(&format!(
-        ",\"at\":{},\"until\":{}}}\n",
+        ",\"at\":{},\"until\":{}}}",
         revocation.at(),
         revocation.until()
     ));
 }
 
-fn revocation(line: &str) -> Result<Revocation, String> {
-    let line: Line<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+fn revocation(line: &[u8]) -> Result<Revocation, String> {
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let name = serde_json::Value::from(line.claim);
     let what = Revoked::parse(&format!("{{{name}:{}}}", line.value)).map_err(|error| error.to_string())?;
     Ok(Revocation::new(what, line.at, line.until))
@@ -167,10 +238,38 @@ impl fmt::Display for RevocationsError {
     }
 }
 
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::OpenToOthers(file) => write!(
+                formatter,
+                "revocations_file: {0} can be read or written by others than its owner, who could let revoked tokens in \
+                 again: chmod 600 {0}",
+                file.display()
+            ),
+            Warning::CutOff { file, line, cause } => write!(
+                formatter,
+                "revocations_file: {}: line {line}, the last one, was cut off ({cause}) and counts for nothing: revoke \
+                 again what it named; a start keeps it in {}",
+                file.display(),
+                unreadable_of(file).display()
+            ),
+        }
+    }
+}
+
 impl std::error::Error for RevocationsError {}
+
+/// Bits of a mode that let others than the owner write, or all others read.
+const OTHERS: u32 = 0o027;
+/// Largest file: a million revocations of the longest values.
+const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn revocation_of(json: &str) -> Revocation {
@@ -189,6 +288,13 @@ mod tests {
         fn file(&self) -> RevocationsFile {
             RevocationsFile::new(&self.0.join("revoked"))
         }
+
+        fn names(&self) -> Vec<String> {
+            let names = fs::read_dir(&self.0).unwrap();
+            names
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        }
     }
 
     impl Drop for Folder {
@@ -200,10 +306,9 @@ mod tests {
 
     #[test]
     fn what_is_added_is_read_again_and_nobody_else_may_read_it() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("added");
         let file = folder.file();
-        assert!(file.read().unwrap().is_empty());
+        assert!(file.read().unwrap().0.is_empty());
         let all = [
             r#"{"sub":"ann"}"#,
             r#"{"jti":"a\"\n\u0000\ud83d\ude00\\"}"#,
@@ -214,7 +319,7 @@ mod tests {
             file.append(revocation).unwrap();
         }
         for _ in 0..2 {
-            let read = file.read().unwrap();
+            let (read, _) = file.read().unwrap();
             assert_eq!(read.len(), 3);
             assert!(all.iter().all(|one| read.iter().any(|other| other == *one)));
             file.replace(&read).unwrap();
@@ -223,22 +328,158 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_off_counts_for_nothing_and_a_broken_one_stops_the_start() {
+    fn a_whole_last_line_counts_without_a_line_break_and_blank_lines_are_none() {
+        let folder = Folder::new("whole");
+        let file = folder.file();
+        let line = |name: &str| format!("{{\"claim\":\"sub\",\"value\":\"{name}\",\"at\":5,\"until\":10}}");
+        for (text, count) in [
+            (line("ann"), 1),
+            (line("ann") + "\n" + &line("bob"), 2),
+            ("\u{feff}".to_owned() + &line("ann"), 1),
+            (line("ann") + "\r\n\r\n \t\n" + &line("bob") + "\r", 2),
+            ("\n".to_owned(), 0),
+            (String::new(), 0),
+        ] {
+            fs::write(&file.0, &text).unwrap();
+            fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).unwrap();
+            let (read, warnings) = file.read().unwrap();
+            assert_eq!((read.len(), warnings.len()), (count, 0), "{text:?}");
+            // What is added is no part of a line before it.
+            file.append(&revocation_of(r#"{"sub":"cleo"}"#)).unwrap();
+            assert_eq!(file.read().unwrap().0.len(), count + 1, "{text:?}");
+            assert_eq!(file.replace(&read).unwrap().remarks().count(), 0);
+            assert_eq!(file.read().unwrap().0.len(), count, "{text:?}");
+        }
+        assert_eq!(folder.names(), ["revoked"]);
+    }
+
+    #[test]
+    fn a_line_cut_off_counts_for_nothing_is_told_and_kept() {
+        let folder = Folder::new("cut-off");
+        let file = folder.file();
+        let whole = "{\"claim\":\"sub\",\"value\":\"\u{e9}\",\"at\":5,\"until\":10}";
+        // Cut anywhere, in the middle of a letter too, or zeros where the disk had no more.
+        let cuts = (1..whole.len()).map(|end| whole.as_bytes()[..end].to_vec());
+        let mut kept = Vec::new();
+        for torn in cuts.chain([vec![0; 40], b"garbage".to_vec()]) {
+            fs::write(&file.0, [whole.as_bytes(), b"\n", &torn].concat()).unwrap();
+            fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).unwrap();
+            let (read, warnings) = file.read().unwrap();
+            assert_eq!(read.len(), 1, "{torn:?}");
+            let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            assert!(
+                told.len() == 1 && told[0].contains("line 2, the last one, was cut off"),
+                "{told:?}"
+            );
+            let remarks: Vec<String> = file.replace(&read).unwrap().remarks().collect();
+            assert!(
+                remarks.len() == 1 && remarks[0].contains("line 2 could not be read and is kept in"),
+                "{remarks:?}"
+            );
+            kept.extend([&torn[..], b"\n"].concat());
+            assert_eq!(fs::read(unreadable_of(&file.0)).unwrap(), kept);
+            assert_eq!(file.read().unwrap().1.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_stops_the_start_and_is_named() {
         let folder = Folder::new("broken");
         let file = folder.file();
         file.append(&revocation_of(r#"{"sub":"ann"}"#)).unwrap();
-        let whole = fs::read_to_string(&file.0).unwrap();
-        fs::write(&file.0, format!("{whole}{}", whole.trim_end())).unwrap();
-        assert_eq!(file.read().unwrap().len(), 1);
+        let whole = fs::read(&file.0).unwrap();
         for line in [
-            "",
-            "{}",
-            r#"{"claim":"sub","value":[],"at":1,"until":2}"#,
-            "\u{1}",
+            &b"{}"[..],
+            b"{\"claim\":\"sub\",\"value\":[],\"at\":1,\"until\":2}",
+            b"\0",
+            b"\xff",
         ] {
-            fs::write(&file.0, format!("{whole}{line}\n")).unwrap();
+            fs::write(&file.0, [&whole, line, b"\n"].concat()).unwrap();
             let error = file.read().unwrap_err().to_string();
             assert!(error.contains("line 2 is no revocation"), "{error}");
+            // If it came while the server ran, it is kept.
+            file.replace(&Revocations::default()).unwrap();
+            let kept = fs::read(unreadable_of(&file.0)).unwrap();
+            assert!(kept.ends_with(&[line, b"\n"].concat()), "{kept:?}");
         }
+    }
+
+    #[test]
+    fn a_file_of_utf_16_is_not_taken_for_a_line_that_was_cut_off() {
+        let folder = Folder::new("utf-16");
+        let text: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(&folder.file().0, text).unwrap();
+        let error = folder.file().read().unwrap_err().to_string();
+        assert!(error.contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_others_could_have_made() {
+        let folder = Folder::new("links");
+        let (file, victim) = (folder.file(), folder.0.join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let cut_off = || fs::write(&file.0, "garbage").unwrap();
+        for suffix in ["new", "tmp", "bak", "unreadable"] {
+            symlink(&victim, format!("{}.{suffix}", file.0.display())).unwrap();
+        }
+        cut_off();
+        // What cannot be kept aside is not destroyed either.
+        let error = file.replace(&Revocations::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1 cannot be read") && error.contains(".unreadable"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&file.0).unwrap(), b"garbage");
+        fs::remove_file(unreadable_of(&file.0)).unwrap();
+        cut_off();
+        file.replace(&Revocations::default()).unwrap();
+        file.append(&revocation_of(r#"{"sub":"ann"}"#)).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(file.read().unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_link_of_the_operators_own_stays_one_and_one_to_nothing_is_refused() {
+        let folder = Folder::new("own-link");
+        let link = RevocationsFile::new(&folder.0.join("link"));
+        symlink(&folder.file().0, &link.0).unwrap();
+        let error = link.read().unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
+        assert!(link.append(&revocation_of(r#"{"sub":"ann"}"#)).is_err());
+        assert!(link.replace(&Revocations::default()).is_err());
+        assert_eq!(folder.names(), ["link"]);
+        fs::write(&folder.file().0, "").unwrap();
+        link.append(&revocation_of(r#"{"sub":"ann"}"#)).unwrap();
+        let (read, _) = link.read().unwrap();
+        link.replace(&read).unwrap();
+        assert!(link.0.is_symlink());
+        assert_eq!(folder.file().read().unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn others_than_the_owner_are_warned_of() {
+        let folder = Folder::new("mode");
+        let file = folder.file();
+        fs::write(&file.0, "").unwrap();
+        for (mode, warned) in [
+            (0o600, false),
+            (0o640, false),
+            (0o644, true),
+            (0o602, true),
+            (0o620, true),
+        ] {
+            fs::set_permissions(&file.0, fs::Permissions::from_mode(mode)).unwrap();
+            let (_, warnings) = file.read().unwrap();
+            assert_eq!(warnings.len(), usize::from(warned), "{mode:o}");
+            if let [warning] = &warnings[..] {
+                assert!(warning.to_string().contains("chmod 600"), "{warning}");
+            }
+        }
+        // The next start mends it, and says so.
+        let remarks: Vec<String> = file.replace(&Revocations::default()).unwrap().remarks().collect();
+        assert!(
+            remarks.len() == 1 && remarks[0].contains("its mode was 620 and is 600 now"),
+            "{remarks:?}"
+        );
     }
 }

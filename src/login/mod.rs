@@ -28,6 +28,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use desk::{Answer, LoginDesk, Settings};
+pub(crate) use file::FILE_BYTES_MAX;
 pub use file::{PasswordFileError, Warning, read};
 
 /// What somebody claims to be.

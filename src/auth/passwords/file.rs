@@ -1,11 +1,17 @@
 //! The text of a password file: lines that are kept as they are, but for the user that is changed.
 //!
-//! Read as Mosquitto reads it: a line that begins with `#` or has no `:` is no entry, white space around name and hash
-//! is none of theirs, and what follows a second `:` is ignored. Unlike there, an entry that is damaged, or a name that
-//! stands twice, is an error: half of the users would be locked out, or a deleted one still be served, without a word.
+//! Read as Mosquitto reads it: a line that begins with `#` is a comment, white space around name and hash is none of
+//! theirs, and what follows a second `:` is ignored. Unlike there, a line that is neither an entry nor a comment nor blank
+//! is an error (Mosquitto's broker skips it in silence, its `mosquitto_passwd` calls the file corrupt), and so are an entry
+//! that is damaged and a name that stands twice: users would be locked out, or a deleted one still be served, without a
+//! word. [`PasswordFile::parse`] lets such lines be, for whoever mends the file; [`PasswordFile::users`] does not.
+//!
+//! A file may hold plain passwords, on their way to be hashed: its text is wiped when it is dropped.
 
 use std::collections::HashMap;
 use std::fmt;
+
+use zeroize::Zeroizing;
 
 use super::entry::{NameFault, check_name};
 use super::hash::{HashFault, PasswordHash};
@@ -21,7 +27,7 @@ pub struct PasswordFile {
 #[derive(Clone)]
 struct Line {
     /// Without its line break.
-    text: String,
+    text: Zeroizing<String>,
     /// Whose entry it is.
     name: Option<String>,
 }
@@ -44,6 +50,8 @@ pub enum FileFaultKind {
     Name(NameFault),
     /// Its hash is none.
     Hash(HashFault),
+    /// It is neither an entry nor a comment nor blank.
+    NoEntry,
     /// The user has an entry already.
     Twice {
         /// The line of that entry.
@@ -73,7 +81,7 @@ impl PasswordFile {
                 }
             }
             file.lines.push(Line {
-                text: text.to_owned(),
+                text: Zeroizing::new(text.to_owned()),
                 name: name.map(str::to_owned),
             });
         }
@@ -81,34 +89,32 @@ impl PasswordFile {
     }
 
     /// Everybody in the file.
+    ///
+    /// # Errors
+    /// The first line that is no entry and should be one, or whose hash is damaged.
     pub fn users(&self) -> Result<Users, FileFault> {
         let entries = self.lines.iter().enumerate().filter_map(|(index, line)| {
-            let (name, hash) = entry(&line.text)?;
-            Some(match PasswordHash::parse(hash) {
-                Ok(hash) => Ok((name.into(), hash)),
-                Err(fault) => Err(FileFault {
-                    line: index + 1,
-                    kind: FileFaultKind::Hash(fault),
+            let fault = |kind| FileFault {
+                line: index + 1,
+                kind,
+            };
+            match entry(&line.text) {
+                Some((name, hash)) => Some(match PasswordHash::parse(hash) {
+                    Ok(hash) => Ok((name.into(), hash)),
+                    Err(why) => Err(fault(FileFaultKind::Hash(why))),
                 }),
-            })
+                None if says_nothing(&line.text) => None,
+                None => Some(Err(fault(FileFaultKind::NoEntry))),
+            }
         });
         Ok(Users::new(entries.collect::<Result<_, _>>()?))
-    }
-
-    /// Lines that are neither entries nor comments nor blank, counted from 1: nobody reads them, and perhaps somebody
-    /// thinks otherwise.
-    pub fn ignored_lines(&self) -> impl Iterator<Item = usize> {
-        self.lines.iter().enumerate().filter_map(|(index, line)| {
-            let ignored = line.name.is_none() && !line.text.starts_with('#') && !line.text.trim().is_empty();
-            ignored.then_some(index + 1)
-        })
     }
 
     /// Gives a user this password, in the place of the old one if there is one.
     pub fn set(&mut self, name: &str, hash: &PasswordHash) -> Result<(), NameFault> {
         check_name(name)?;
         let line = Line {
-            text: format!("{name}:{}", hash.text()),
+            text: Zeroizing::new(format!("{name}:{}", hash.text())),
             name: Some(name.to_owned()),
         };
         match self.place(name) {
@@ -133,15 +139,17 @@ impl PasswordFile {
             if let Some((name, password)) = entry(&line.text)
                 && PasswordHash::parse(password) == Err(HashFault::Unknown)
             {
-                line.text = format!("{name}:{}", hash(password)?.text());
+                line.text = Zeroizing::new(format!("{name}:{}", hash(password)?.text()));
             }
         }
         Ok(())
     }
 
     /// The text of the file. It is for the file alone.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
+    pub fn text(&self) -> Zeroizing<String> {
+        // In one piece: a buffer that grows would leave copies behind.
+        let length = self.lines.iter().map(|line| line.text.len() + 1).sum();
+        let mut text = Zeroizing::new(String::with_capacity(length));
         for line in &self.lines {
             text.push_str(&line.text);
             text.push('\n');
@@ -172,6 +180,10 @@ impl fmt::Display for FileFault {
             FileFaultKind::Text(fault) => fault.fmt(formatter),
             FileFaultKind::Name(fault) => fault.fmt(formatter),
             FileFaultKind::Hash(fault) => fault.fmt(formatter),
+            FileFaultKind::NoEntry => formatter.write_str(
+                "it has no ':', so that it is nobody's entry: delete it, begin it with '#', or write it with \
+                 `ringcast passwd`",
+            ),
             FileFaultKind::Twice { first } => {
                 write!(
                     formatter,
@@ -192,4 +204,10 @@ fn entry(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_once(':')?;
     let hash = rest.split(':').next().unwrap_or_default();
     Some((name.trim(), hash.trim()))
+}
+
+/// Whether a line without an entry is meant to be none: a comment, indented perhaps, or blank.
+fn says_nothing(line: &str) -> bool {
+    let text = line.trim_start();
+    text.is_empty() || text.starts_with('#')
 }

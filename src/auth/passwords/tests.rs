@@ -48,17 +48,36 @@ fn a_hash_of_another_argon2_works() {
 }
 
 #[test]
-fn what_is_no_entry_for_mosquitto_is_none_here() {
+fn comments_and_blanks_are_no_entries_as_for_mosquitto() {
     let line = MOSQUITTO.lines().nth(2).unwrap();
     let hash = &line["alice:".len()..];
     let text =
-        format!("#eve:{hash}\nno colon\n\n  \n\t ann \t: {hash} :what follows:is ignored\nlast:{hash}");
+        format!("#eve:{hash}\n  # no colon\n\n  \n\t ann \t: {hash} :what follows:is ignored\nlast:{hash}");
     let file = PasswordFile::parse(text.as_bytes()).unwrap();
-    assert_eq!(file.ignored_lines().collect::<Vec<_>>(), [2]);
     let users = file.users().unwrap();
     assert_eq!(users.count(), 2);
     assert!(users.verify("ann", b"secret") && users.verify("last", b"secret"));
     assert!(!users.verify("eve", b"secret") && !users.verify("#eve", b"secret"));
+}
+
+#[test]
+fn a_line_that_is_nobodys_entry_is_an_error_with_its_number() {
+    let line = MOSQUITTO.lines().nth(2).unwrap();
+    for nobodys in ["bob", "garbage", "$7$101$AAAA$AAAA", ".", "bob;x"] {
+        let text = format!("# users\n{line}\n{nobodys}\n");
+        let file = PasswordFile::parse(text.as_bytes()).unwrap();
+        let fault = file.users().unwrap_err();
+        assert_eq!(
+            (fault.line, fault.kind),
+            (3, FileFaultKind::NoEntry),
+            "{nobodys:?}"
+        );
+        let told = fault.to_string();
+        assert!(
+            told.starts_with("line 3: it has no ':'") && !told.contains(nobodys),
+            "{told}"
+        );
+    }
 }
 
 #[test]

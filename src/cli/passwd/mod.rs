@@ -1,11 +1,10 @@
 //! `ringcast passwd`: creates, changes and deletes users of a password file, with the words of `mosquitto_passwd`.
 //!
 //! What differs from there, on purpose: new hashes are Argon2id unless asked otherwise, comments and blank lines stay,
-//! the file is replaced as a whole (nobody sees half of it), names are refused that could not be read back, and empty
-//! passwords also with `-b`.
+//! the file is replaced as a whole (`replace.rs`; nobody sees half of it), names are refused that could not be read back,
+//! and empty passwords also with `-b`.
 
 mod prompt;
-mod replace;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -13,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use self::replace::Target;
 use super::CliError;
 use crate::auth::passwords::{
     ITERATIONS_DEFAULT, ITERATIONS_MAX, PASSWORD_BYTES_MAX, PasswordFile, PasswordHash, SALT_BYTES_ARGON2ID,
     SALT_BYTES_PBKDF2, check_name,
 };
+use crate::login::FILE_BYTES_MAX;
+use crate::replace::Target;
 
 /// What is to be done, and to which file.
 #[derive(Debug)]
@@ -242,22 +242,27 @@ fn change(
     let target = target(file, create)?;
     let mut passwords = parse(file, &target)?;
     change(&mut passwords)?;
-    let text = Zeroizing::new(passwords.text());
-    let changed = target
+    let text = passwords.text();
+    let remark = target
         .replace(text.as_bytes())
         .map_err(|error| failed(file, &error))?;
-    if let Some(what) = changed {
+    // Whoever has made one change is told now what a server would tell at night.
+    let fault = passwords
+        .users()
+        .err()
+        .map(|fault| format!("{fault}: a server takes nothing from this file until that is mended"));
+    for text in remark.map(|remark| remark.to_string()).into_iter().chain(fault) {
         // Without standard error there is nobody to tell.
-        let _ = writeln!(io::stderr(), "ringcast: {}: {what}", file.display());
+        let _ = writeln!(io::stderr(), "ringcast: {}: {text}", file.display());
     }
     Ok(())
 }
 
 fn target(file: &Path, create: bool) -> Result<Target, CliError> {
     if create {
-        return Target::create(file).map_err(|error| failed(file, &error));
+        return Target::create(file, FILE_BYTES_MAX).map_err(|error| failed(file, &error));
     }
-    Target::open(file).map_err(|error| match error.kind() {
+    Target::open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             CliError::Failed(format!("{}: {error}; -c makes a new file", file.display()))
         }
