@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::process::Command;
+
+use nix::sys::signal::Signal;
 use ringcast::config::limits::Limit;
-use support::process::{Admin, Process};
+use support::process::{Admin, Held, Process};
 use support::{Client, UPGRADE, eventually};
 
 fn hits(limit: Limit) -> String {
@@ -100,4 +103,47 @@ fn a_system_that_refuses_descriptors_is_asked_again_until_it_has_some() {
     assert_all_are_answered(clients);
     eventually("all have gone", || admin.metric("ringcast_connections") == 0);
     process.client().ping();
+}
+
+/// Sockets on their way from one core to another hold no descriptor. If the table of the receiving core is full when it
+/// asks for them, the system closes them. Their places must not be lost: the core would take fewer connections from then
+/// on, and a drain would wait for connections that nobody has.
+#[test]
+fn sockets_that_find_the_table_of_their_core_full_give_their_places_back() {
+    for tables in ["auto", "shared"] {
+        let settings = [("RINGCAST_FD_TABLES", tables), ("RINGCAST_DRAIN_SECONDS", "0")];
+        let process = Process::start_with_descriptors(300, &settings);
+        let mut admin = process.admin();
+        let held = Held::thread(process.pid(), "core 1");
+        let mut clients = Vec::new();
+        eventually("sockets are on their way to the core that stands still", || {
+            clients.push(process.connect());
+            admin.metric("ringcast_hand_overs_sent_total") >= 8
+        });
+        limit_descriptors(&process, 4);
+        drop(held);
+        eventually("the sockets are lost", || {
+            clients.iter().filter(|client| has_ended(client)).count() >= 8
+        });
+        limit_descriptors(&process, 300);
+        drop(clients);
+        eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+        process.client().ping();
+        process.signal(Signal::SIGTERM);
+        process.logged("drained");
+    }
+}
+
+/// As a program would that fills its tables with descriptors of its own.
+fn limit_descriptors(process: &Process, count: u32) {
+    let (pid, limit) = (process.pid().to_string(), format!("--nofile={count}:300"));
+    let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+    assert!(status.unwrap().success());
+}
+
+fn has_ended(client: &Client) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let end = client.stream.peek(&mut [0]);
+    client.stream.set_nonblocking(false).unwrap();
+    end.is_ok_and(|count| count == 0)
 }

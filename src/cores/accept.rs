@@ -16,6 +16,7 @@ use crate::clock::Uptime;
 use crate::config::limits::{AcceptExcess, Limit};
 use crate::config::tls::OnListen;
 use crate::http::Refusal;
+use crate::transport::hand_over::Received;
 
 use super::admission::Entry;
 use super::balance::NoRoom;
@@ -248,22 +249,32 @@ impl<A: App> Core<A> {
     pub(super) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.hand_over.receive() {
-                Ok((socket, about)) => match HandedOver::of_byte(about) {
-                    HandedOver::Connection(port) => self.take_connection(socket, port),
-                    HandedOver::Listener(port) => self.take_listener(socket, port),
+                Ok(Received { socket, about }) => match (HandedOver::of_byte(about), socket) {
+                    (HandedOver::Connection(port), Some(socket)) => self.take_connection(socket, port),
+                    (HandedOver::Listener(port), Some(socket)) => self.take_listener(socket, port),
+                    (handed_over, None) => self.lose_hand_over(handed_over),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.hand_overs_waiting = false;
                     return;
                 }
-                // The socket came, but this table had no room for it: the system has closed it.
-                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
-                    self.metrics.limit_hit(Limit::Descriptors);
-                    self.loads.end();
-                }
-                // It is still on its way: look again in the next turn.
+                // The system lacks memory for a moment, and the message stays where it is: look again in the next turn.
                 Err(_) => return,
             }
+        }
+    }
+
+    /// A socket came, but this core's descriptor table was full, and the system has closed it.
+    fn lose_hand_over(&mut self, handed_over: HandedOver) {
+        self.metrics.limit_hit(Limit::Descriptors);
+        match handed_over {
+            // Its place was taken when it was sent.
+            HandedOver::Connection(_) => self.loads.end(),
+            HandedOver::Listener(port) => error!(
+                core = self.id.index(),
+                "no descriptor is free for the listener of {}: other cores accept for this one; raise LimitNOFILE",
+                port.setting()
+            ),
         }
     }
 
@@ -340,6 +351,14 @@ impl<A: App> Core<A> {
 }
 
 impl Port {
+    /// The setting that names its address.
+    const fn setting(self) -> &'static str {
+        match self {
+            Port::Main => "listen",
+            Port::Tls => "tls_listen",
+        }
+    }
+
     const fn token(self) -> Token {
         match self {
             Port::Main => LISTENER,

@@ -56,11 +56,19 @@ impl HandOver {
         Outlets(Arc::clone(&self.outlets))
     }
 
-    /// The next socket that another core has sent, with its byte; `WouldBlock` when there is none, another error if it
-    /// came without a descriptor (this process has no room for one more).
-    pub(crate) fn receive(&self) -> io::Result<(OwnedFd, u8)> {
+    /// The next socket that another core has sent; `WouldBlock` when there is none.
+    pub(crate) fn receive(&self) -> io::Result<Received> {
         receive_descriptor(&self.inbox)
     }
+}
+
+/// One message of [`send_descriptor`].
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// `None` if the receiver's descriptor table was full: the system has closed this copy of the socket.
+    pub(crate) socket: Option<OwnedFd>,
+    /// What the sender said about it, which arrives in either case.
+    pub(crate) about: u8,
 }
 
 /// The ways to all cores.
@@ -84,7 +92,7 @@ pub(super) fn send_descriptor(to: &impl AsRawFd, socket: &impl AsRawFd, about: u
 }
 
 /// Receives what [`send_descriptor`] has sent: `UnexpectedEof` at the end.
-pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<(OwnedFd, u8)> {
+pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<Received> {
     let mut byte = [0];
     let mut space = cmsg_space!(RawFd);
     let mut room = [IoSliceMut::new(&mut byte)];
@@ -93,19 +101,23 @@ pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<(OwnedFd, u8
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let mut received = None;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = control
-            && let Some(&descriptor) = descriptors.first()
-        {
-            // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
-            received = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let mut socket = None;
+    // Without a free descriptor Linux delivers the byte alone and sets MSG_CTRUNC, which nix reports as an error (ENOBUFS).
+    // The message is not there a second time.
+    for control in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            for descriptor in descriptors {
+                // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
+                let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                // One is sent with each message: a second one is closed here.
+                socket.get_or_insert(owned);
+            }
         }
     }
-    match received {
-        Some(socket) => Ok((socket, byte[0])),
-        None => Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32)),
-    }
+    Ok(Received {
+        socket,
+        about: byte[0],
+    })
 }
 
 impl AsFd for HandOver {
@@ -130,9 +142,9 @@ mod tests {
         let accepted = listener.accept().unwrap().0;
         ends[0].send(1, &accepted, 7).unwrap();
         drop(accepted);
-        let (received, about) = ends[1].receive().unwrap();
-        assert_eq!(about, 7);
-        let mut received = std::net::TcpStream::from(received);
+        let received = ends[1].receive().unwrap();
+        assert_eq!(received.about, 7);
+        let mut received = std::net::TcpStream::from(received.socket.unwrap());
         client.write_all(b", and after it").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = String::new();

@@ -15,6 +15,7 @@ use std::os::unix::net::{self, UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
@@ -66,7 +67,10 @@ pub(crate) fn inherit(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)
     let mut sockets = Vec::new();
     loop {
         match receive_descriptor(&from) {
-            Ok((socket, _)) => sockets.push(TcpListener::from(socket)),
+            Ok(received) => match received.socket {
+                Some(socket) => sockets.push(TcpListener::from(socket)),
+                None => return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32)),
+            },
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok((sockets, process)),
             Err(error) => return Err(error),
         }
