@@ -1,24 +1,50 @@
-//! Log lines: levels and filters.
+//! Log lines: levels and filters, text or JSON, and the way to standard error.
 //!
-//! Lines go to standard error. `info` is a handful of lines a day; connections are at `debug`.
+//! `info` is a handful of lines a day; connections are at `debug`. The target `ringcast::audit` is who came in, who was
+//! refused, and what operators did.
+//!
+//! Nothing that logs waits. Whether a line is wanted is asked of a filter that is replaced as a whole, without a lock;
+//! the line is formatted on the thread that logs, and queued for a thread that writes (`log/lines.rs`). When the reader of
+//! standard error stops, lines are dropped and counted (`ringcast_log_lines_dropped_total`), and the log says so once
+//! there is room.
+//!
+//! At the end of the process [`flush`] waits for the reader, for a bounded time.
+
+mod lines;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::panic;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata, Subscriber, callsite, error, warn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
+use tracing_subscriber::{EnvFilter, Layer, fmt as formats};
+
+use lines::{Importance, Lines};
 
 /// The filter of this process's log, replaceable while it runs.
 #[derive(Clone)]
-pub struct Filter(reload::Handle<EnvFilter, Registry>);
+pub struct Filter(Arc<ArcSwap<EnvFilter>>);
 
 impl Filter {
     /// Replaces the filter.
     pub fn replace(&self, filter: &str) -> Result<(), FilterError> {
-        let filter = EnvFilter::try_new(filter).map_err(|_| FilterError::Syntax)?;
-        self.0.reload(filter).map_err(|_| FilterError::NoLog)
+        self.0.store(Arc::new(parse(filter)?));
+        // What each place in the code knows of the filter is asked anew.
+        callsite::rebuild_interest_cache();
+        Ok(())
     }
 }
 
@@ -33,7 +59,7 @@ impl fmt::Debug for Filter {
 pub enum FilterError {
     /// The text is not a filter.
     Syntax,
-    /// This process's log is not ours: somebody else set one up before, or has ended it.
+    /// This process's log is not ours: somebody else set one up before, or the system has no thread for it.
     NoLog,
 }
 
@@ -46,22 +72,101 @@ impl fmt::Display for FilterError {
     }
 }
 
+impl std::error::Error for FilterError {}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people: time, level, target, message, fields.
+    #[default]
+    Text,
+    /// For machines: one object with `timestamp`, `level`, `target`, `message` and the fields.
+    Json,
+}
+
 /// Sets up the log of this process, once.
-pub fn start(filter: &str) -> Result<Filter, FilterError> {
-    let filter = EnvFilter::try_new(filter).map_err(|_| FilterError::Syntax)?;
-    let (filter, handle) = reload::Layer::new(filter);
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(
-            lines::layer()
-                .compact()
-                .with_ansi(colours)
-                .with_writer(std::io::stderr),
-        )
-        .try_init()
-        .map_err(|_| FilterError::NoLog)?;
-    Ok(Filter(handle))
+pub fn start(filter: &str, format: Format) -> Result<Filter, FilterError> {
+    let filter = Filter(Arc::new(ArcSwap::from_pointee(parse(filter)?)));
+    let to = To(lines().ok_or(FilterError::NoLog)?);
+    let registry = tracing_subscriber::registry().with(Current(filter.clone()));
+    let started = match format {
+        Format::Text => {
+            let lines = formats::layer().compact().with_ansi(io::stderr().is_terminal());
+            registry.with(lines.with_writer(to)).try_init()
+        }
+        Format::Json => {
+            let lines = formats::layer().json().flatten_event(true);
+            let lines = lines.with_current_span(false).with_span_list(false);
+            registry.with(lines.with_writer(to)).try_init()
+        }
+    };
+    started.map_err(|_| FilterError::NoLog)?;
+    Ok(filter)
+}
+
+/// Has panics logged, in the place of what Rust writes to standard error by itself: that would wait for its reader. Where
+/// `RUST_BACKTRACE` asks for it, the line has the backtrace.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let thread = thread.name().unwrap_or("without a name");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let backtrace = std::backtrace::Backtrace::capture();
+        match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => {
+                error!("thread {thread:?} panicked at {place}: {message}\n{backtrace}");
+            }
+            _ => error!("thread {thread:?} panicked at {place}: {message}"),
+        }
+    }));
+}
+
+/// Log lines that were dropped so far, since nobody read those before them.
+pub fn lines_dropped() -> u64 {
+    LINES.get().map_or(0, Lines::dropped)
+}
+
+/// Waits until all lines are written, if somebody reads them: for a second without any progress at most, or for a tenth
+/// of a second when the process is to end at once.
+pub fn flush(ending: Ending) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(ending.without_progress(), FLUSH_MAX);
+    }
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In order.
+    Orderly,
+    /// Somebody has lost patience.
+    AtOnce,
+}
+
+impl Ending {
+    fn without_progress(self) -> Duration {
+        match self {
+            Ending::Orderly => Duration::from_secs(1),
+            Ending::AtOnce => Duration::from_millis(100),
+        }
+    }
+}
+
+/// Writes the last words of a process to standard error, after all lines of the log. A terminal is waited for, as with
+/// every program; another reader only as [`flush`] does.
+pub fn last_words(text: &str) {
+    match lines() {
+        Some(lines) if !io::stderr().is_terminal() => {
+            lines.push(text.as_bytes(), Importance::Notice);
+            flush(Ending::Orderly);
+        }
+        Some(_) | None => {
+            flush(Ending::Orderly);
+            // Without standard error there is nobody to tell.
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
 }
 
 /// Whether the text is a log filter.
@@ -73,3 +178,122 @@ pub fn is_filter(text: &str) -> bool {
     };
     words.all(is_meant) && EnvFilter::try_new(text).is_ok()
 }
+
+fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(filter).map_err(|_| FilterError::Syntax)
+}
+
+/// The lines of this process; `None` if the system has no thread to write them.
+fn lines() -> Option<&'static Lines> {
+    if LINES.get().is_none() {
+        // A descriptor of its own: `io::stderr` has a lock, and whoever else wants it would wait for the reader as well.
+        let out: Box<dyn Write + Send> = match io::stderr().as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Box::new(File::from(descriptor)),
+            Err(_) => Box::new(io::sink()),
+        };
+        // Of two that begin at a time, one finds the other's and drops its own.
+        let _ = LINES.set(Lines::start(out, tell_dropped).ok()?);
+    }
+    LINES.get()
+}
+
+/// The writer of this process. There is one standard error.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+fn tell_dropped(count: u64) {
+    warn!(
+        target: NOTICE,
+        count,
+        "log lines were dropped: whoever reads standard error was too slow, or stood still"
+    );
+}
+
+const NOTICE: &str = "ringcast::log::dropped";
+
+/// The layer that asks the filter of the moment. Reading it takes no lock.
+struct Current(Filter);
+
+impl<S: Subscriber> Layer<S> for Current {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        Layer::<S>::register_callsite(&**self.0.0.load(), metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Layer::<S>::max_level_hint(&**self.0.0.load())
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        self.0.0.load().enabled(metadata, context)
+    }
+
+    // The rest is for filters that look at spans, which applications may have.
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.0.0.load().on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.0.0.load().on_record(id, values, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        self.0.0.load().on_enter(id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        self.0.0.load().on_exit(id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.0.0.load().on_close(id, context);
+    }
+}
+
+/// Hands finished lines over to the writer.
+#[derive(Clone, Copy)]
+struct To(&'static Lines);
+
+/// The way of one line.
+struct Line {
+    lines: &'static Lines,
+    importance: Importance,
+}
+
+impl<'a> MakeWriter<'a> for To {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line {
+            lines: self.0,
+            importance: Importance::Ordinary,
+        }
+    }
+
+    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Line {
+        let importance = if line.target() == NOTICE {
+            Importance::Notice
+        } else if *line.level() > Level::INFO {
+            Importance::Detail
+        } else {
+            Importance::Ordinary
+        };
+        Line {
+            lines: self.0,
+            importance,
+        }
+    }
+}
+
+impl Write for Line {
+    /// A whole line: the formatter writes it in one go.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.push(line, self.importance);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// However steadily the reader takes what is left, the end is not put off for longer.
+const FLUSH_MAX: Duration = Duration::from_secs(5);

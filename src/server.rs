@@ -38,6 +38,7 @@ use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
+use crate::log::{self, Ending};
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
@@ -403,6 +404,7 @@ fn spawn_cores<A: App + Send + 'static>(
 /// whatever supervises it starts a whole one.
 fn abandon(core: &str, cause: &str) -> ! {
     error!("{core} cannot go on: {cause}; the process ends");
+    log::flush(Ending::Orderly);
     std::process::exit(EXIT_CORE_FAILED);
 }
 

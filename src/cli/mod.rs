@@ -23,6 +23,7 @@ use crate::config::load::{self, ConfigError, ConfigErrors, Sources};
 use crate::config::options::SETTINGS;
 use crate::control::Exit;
 use crate::doors::DoorsError;
+use crate::log;
 use crate::machine::cpus::Cpus;
 
 /// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
@@ -35,10 +36,10 @@ pub fn run(
         // Who has read enough (`ringcast check | head`) is served.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            for line in error.to_string().lines() {
-                // Without standard error there is nobody to tell.
-                let _ = writeln!(io::stderr(), "ringcast: {line}");
-            }
+            let text = error.to_string();
+            let lines = text.lines().map(|line| format!("ringcast: {line}
+"));
+            log::last_words(&lines.collect::<String>());
             error.exit_code()
         }
     }

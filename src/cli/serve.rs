@@ -8,7 +8,7 @@ use crate::config::Doubt;
 use crate::config::load::Sources;
 use crate::control::Exit;
 use crate::control::reload::Reload;
-use crate::log;
+use crate::log::{self, Ending};
 use crate::machine::cpus::Cpus;
 use crate::server::{self, StartError};
 
@@ -18,7 +18,9 @@ use crate::server::{self, StartError};
 /// all of each would be resident. With them, 10,000 idle connections took 112 to 747 bytes each, by chance.
 pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     let loaded = sources.load()?;
-    let filter = log::start(&loaded.config.log).map_err(|error| CliError::Server(format!("log: {error}")))?;
+    let filter = log::start(&loaded.config.log, loaded.config.log_format)
+        .map_err(|error| CliError::Server(format!("log: {error}")))?;
+    log::report_panics();
     // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
     let cpus = Cpus::of_this_process();
     cpus.missing(&loaded.config.cores).map_err(CliError::Unfit)?;
@@ -38,15 +40,12 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
         debug!("huge pages stay on: {error}");
     }
     let config = loaded.config.clone();
-    server::run(
-        &config,
-        Reload {
-            sources,
-            loaded,
-            filter,
-        },
-    )
-    .map_err(|error| match error {
+    let reload = Reload {
+        sources,
+        loaded,
+        filter,
+    };
+    let exit = server::run(&config, reload).map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
         StartError::Given(_) | StartError::AdmitsNobody(_) => CliError::Unfit(error.to_string()),
         StartError::Listen { .. }
@@ -54,5 +53,10 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
         | StartError::Admin { .. }
         | StartError::Control(_)
         | StartError::System(_) => CliError::Server(error.to_string()),
-    })
+    })?;
+    log::flush(match exit {
+        Exit::CutShort { .. } => Ending::AtOnce,
+        Exit::Drained | Exit::Overdue | Exit::CoreLost => Ending::Orderly,
+    });
+    Ok(exit)
 }

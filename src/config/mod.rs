@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
+use crate::log::Format;
 use limits::{AcceptExcess, Limits, SlowConsumer};
 use rules::RuleSpec;
 use secret::Secret;
@@ -131,6 +132,8 @@ pub struct Config {
     pub tcp_backlog: i32,
     /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
+    /// What a log line looks like.
+    pub log_format: Format,
     /// TLS.
     pub tls: Tls,
     /// The bounds.
@@ -199,6 +202,7 @@ impl Default for Config {
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
             log: "info".to_owned(),
+            log_format: Format::Text,
             tls: Tls::default(),
             limits: Limits::default(),
         }

@@ -13,6 +13,7 @@ use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
 use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
+use crate::log::Format;
 use crate::text;
 
 /// One setting.
@@ -226,6 +227,7 @@ const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
 const ACCEPT_EXCESSES: &[(&str, AcceptExcess)] =
     &[("wait", AcceptExcess::Wait), ("refuse", AcceptExcess::Refuse)];
 const FD_TABLES: &[(&str, FdTables)] = &[("auto", FdTables::Auto), ("shared", FdTables::Shared)];
+const LOG_FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
 
 const ON_LISTEN: &[(&str, OnListen)] = &[
     ("off", OnListen::Off),
@@ -841,6 +843,14 @@ pub const SETTINGS: &[Setting] = &[
             Some(())
         },
         |config| config.log.clone(),
+    ),
+    word!(
+        "log_format",
+        log_format,
+        Text,
+        LOG_FORMATS,
+        "text or json",
+        "`text` for people, `json` for machines: one object for each log line",
     ),
     number!(
         "message_bytes_max",

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::places::Seat;
 use super::{Shared, connections, guard, health, revoke, stats};
+use crate::log;
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
@@ -194,6 +195,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         revocations: doors.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
         admin_connections_ended: shared.places.gave_way(),
+        log_lines_dropped: log::lines_dropped(),
         keys,
         tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use crate::config::options::SETTINGS;
 use crate::cores::mailbox::{CoreHandle, CoreStatus};
+use crate::log;
 use crate::login::LoginDesk;
 use crate::metrics::block::Counter;
 use crate::metrics::logins::LoginOutcome;
@@ -34,6 +35,7 @@ pub(super) fn collect(shared: &Shared) -> Value {
         "connections": shared.connections(),
         "cores": cores,
         "logins": logins,
+        "log_lines_dropped": log::lines_dropped(),
         "settings": settings,
     })
 }

@@ -63,6 +63,8 @@ pub struct Process {
     pub revocations_refused: u64,
     /// Connections of operators that had to give way to others.
     pub admin_connections_ended: u64,
+    /// Log lines that were dropped, since nobody read those before them.
+    pub log_lines_dropped: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
@@ -291,6 +293,13 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "Connections to the control plane that had to give way: the most silent of 64 when another comes.",
         sample: |_, process| Some(format!(" {}", process.admin_connections_ended)),
+    },
+    Solo {
+        name: "ringcast_log_lines_dropped_total",
+        kind: "counter",
+        labels: "",
+        help: "Log lines dropped since standard error was not read fast enough: 1 MiB of them may wait.",
+        sample: |_, process| Some(format!(" {}", process.log_lines_dropped)),
     },
     Solo {
         name: "ringcast_jwks_fetches_total",
@@ -682,6 +691,7 @@ mod tests {
             revocations: 1,
             revocations_refused: 0,
             admin_connections_ended: 0,
+            log_lines_dropped: 0,
             keys: Some(FetchedKeys {
                 fetches: 3,
                 failures: 1,

@@ -145,9 +145,7 @@ impl Process {
     }
 
     pub(crate) fn admin(&self) -> Admin {
-        let stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Admin(stream)
+        Admin::connect(self.admin)
     }
 }
 
@@ -163,6 +161,12 @@ impl Drop for Process {
 pub(crate) struct Admin(TcpStream);
 
 impl Admin {
+    pub(crate) fn connect(address: SocketAddr) -> Admin {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Admin(stream)
+    }
+
     /// The status and the body.
     pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
         self.0

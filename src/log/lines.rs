@@ -1,0 +1,377 @@
+//! Finished log lines on their way to whoever reads them.
+//!
+//! ```text
+//!   any thread ──push──► bounded channel ──► thread "log": whole lines, up to 4 KiB in one write ──► standard error
+//!        └── no room: the line is dropped and counted
+//! ```
+//!
+//! A thread that logs formats its line itself and copies it here. It never waits: not for the reader of standard error,
+//! not for the writer, and for no lock. The channel is only ever tried by the writer, since a channel that somebody waits
+//! in takes a lock to wake him; the writer parks instead.
+//!
+//! Invariants
+//! 1. `queued_bytes` is what lines in the channel and in the writer's hands are charged: [`Lines::push`] adds before it
+//!    sends, the writer subtracts after it has written. It is 0 exactly when nothing is left to write.
+//! 2. A line that is pushed while the writer sleeps wakes it: the writer sets `sleeping` before its last look at the
+//!    channel, a pusher looks at `sleeping` after it has sent, and a `SeqCst` fence stands between on both sides.
+//!
+//! Limits: [`QUEUE_BYTES_MAX`], [`DETAIL_BYTES_MAX`]; what goes beyond is counted by `ringcast_log_lines_dropped_total`.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+/// Where lines are pushed, and the thread that writes them.
+#[derive(Debug)]
+pub(super) struct Lines {
+    channel: Sender<Box<[u8]>>,
+    shared: Arc<Shared>,
+    writer: Thread,
+}
+
+/// What the writer and those who push know together. Counters are relaxed but where it is said.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Invariant 1. Subtracted with release, and read with acquire by `flush`: what is 0 has been written.
+    queued_bytes: AtomicUsize,
+    /// Added to by those who push, and by the writer for lines that nobody takes.
+    dropped: AtomicU64,
+    /// Bytes that were written, for `flush` to see that somebody reads.
+    written_bytes: AtomicU64,
+    /// Invariant 2.
+    sleeping: AtomicBool,
+}
+
+/// How much of the queue a line may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Importance {
+    /// A part of it only, so that a flood of details leaves room for the rest.
+    Detail,
+    /// All of it.
+    Ordinary,
+    /// That lines were dropped, which the writer itself says, once for many: always.
+    Notice,
+}
+
+impl Lines {
+    /// Begins to write to `out`. `tell` is called on the writer's thread with the number of lines that were dropped since
+    /// the last time, when there is room again.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        tell: impl FnMut(u64) + Send + 'static,
+    ) -> io::Result<Lines> {
+        let (channel, lines) = bounded(LINES_MAX + NOTICES_MAX);
+        let shared = Arc::new(Shared::default());
+        let writer = Writer {
+            lines,
+            shared: Arc::clone(&shared),
+            out,
+            batch: Vec::with_capacity(BATCH_BYTES),
+            charged: 0,
+            told: 0,
+            written_since_told: 0,
+        };
+        // The writer takes no signals: they belong to whoever handles them.
+        let mut mask = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))?;
+        let thread = thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.run(tell));
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        Ok(Lines {
+            channel,
+            shared,
+            writer: thread?.thread().clone(),
+        })
+    }
+
+    /// Queues a line with its line break, or drops and counts it.
+    pub(super) fn push(&self, line: &[u8], importance: Importance) {
+        let room = match importance {
+            Importance::Detail => DETAIL_BYTES_MAX,
+            Importance::Ordinary => QUEUE_BYTES_MAX,
+            Importance::Notice => usize::MAX,
+        };
+        let charge = charge(line);
+        let before = self.shared.queued_bytes.fetch_add(charge, Ordering::Relaxed);
+        if before.saturating_add(charge) > room || self.channel.try_send(line.into()).is_err() {
+            self.shared.queued_bytes.fetch_sub(charge, Ordering::Relaxed);
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // SeqCst: between the send and the look, as the writer's stands between its store and its last look (invariant 2).
+        fence(Ordering::SeqCst);
+        if self.shared.sleeping.load(Ordering::Relaxed) && self.shared.sleeping.swap(false, Ordering::Relaxed)
+        {
+            self.writer.unpark();
+        }
+    }
+
+    /// Lines that were dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all that was pushed is written, but no longer than `in_all`, and no longer than `without_progress` if
+    /// nothing is read meanwhile. For the end of a process.
+    pub(super) fn flush(&self, without_progress: Duration, in_all: Duration) {
+        let (mut waited, mut silent) = (Duration::ZERO, Duration::ZERO);
+        let mut written = self.written_bytes();
+        while self.shared.queued_bytes.load(Ordering::Acquire) > 0 {
+            if waited >= in_all || silent >= without_progress {
+                return;
+            }
+            thread::sleep(LOOK_EVERY);
+            waited += LOOK_EVERY;
+            let now = self.written_bytes();
+            silent = if now == written {
+                silent + LOOK_EVERY
+            } else {
+                Duration::ZERO
+            };
+            written = now;
+        }
+    }
+
+    fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread that writes.
+struct Writer<W> {
+    lines: Receiver<Box<[u8]>>,
+    shared: Arc<Shared>,
+    out: W,
+    batch: Vec<u8>,
+    /// What the lines in the batch were charged.
+    charged: usize,
+    /// How many dropped lines have been told.
+    told: u64,
+    written_since_told: usize,
+}
+
+impl<W: Write> Writer<W> {
+    fn run(mut self, mut tell: impl FnMut(u64)) {
+        loop {
+            let is_all = self.take();
+            if self.batch.is_empty() {
+                self.sleep();
+                continue;
+            }
+            self.write();
+            // Where lines are lost for as long as they come, it is said once for as many as are queued at most.
+            if is_all || self.written_since_told >= QUEUE_BYTES_MAX {
+                let dropped = self.shared.dropped.load(Ordering::Relaxed);
+                if dropped > self.told {
+                    tell(dropped - self.told);
+                    self.told = dropped;
+                }
+                self.written_since_told = 0;
+            }
+        }
+    }
+
+    /// Fills the batch with whole lines; true if no more were there.
+    fn take(&mut self) -> bool {
+        while let Ok(line) = self.lines.try_recv() {
+            self.charged += charge(&line);
+            self.batch.extend_from_slice(&line);
+            if self.batch.len() >= BATCH_BYTES - LINE_BYTES_USUAL {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn write(&mut self) {
+        let written = write_whole(&mut self.out, &self.batch, &self.shared.written_bytes);
+        if written.is_err() {
+            // Nobody will ever read it: the other end is closed, or the disk is full.
+            let lines = self.batch.iter().filter(|byte| **byte == b'\n').count();
+            self.shared
+                .dropped
+                .fetch_add(u64::try_from(lines).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.shared
+            .queued_bytes
+            .fetch_sub(self.charged, Ordering::Release);
+        self.written_since_told += self.batch.len();
+        self.charged = 0;
+        self.batch.clear();
+    }
+
+    fn sleep(&self) {
+        self.shared.sleeping.store(true, Ordering::Relaxed);
+        // SeqCst: as in `Lines::push` (invariant 2).
+        fence(Ordering::SeqCst);
+        if self.lines.is_empty() {
+            thread::park();
+        }
+        self.shared.sleeping.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Writes all of it, however long that takes, also where standard error does not block, as others can make it.
+fn write_whole(out: &mut impl Write, mut bytes: &[u8], written: &AtomicU64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                written.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+                bytes = &bytes[count..];
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What a line counts for: its place takes memory, too.
+fn charge(line: &[u8]) -> usize {
+    line.len().max(LINE_BYTES_USUAL)
+}
+
+/// Bytes of lines that wait for the reader of standard error; further lines are dropped.
+pub(super) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// The part of it that lines of `debug` and `trace` may take.
+const DETAIL_BYTES_MAX: usize = QUEUE_BYTES_MAX / 4 * 3;
+const LINE_BYTES_USUAL: usize = 256;
+const LINES_MAX: usize = QUEUE_BYTES_MAX / LINE_BYTES_USUAL;
+/// Notices that wait: one follows at the soonest when a queue of lines has been written.
+const NOTICES_MAX: usize = 4;
+/// A pipe takes so much in one piece (`PIPE_BUF`), so that lines of several processes do not mix.
+const BATCH_BYTES: usize = 4096;
+/// How often `flush` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long the writer leaves alone what takes nothing now and does not block.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read, pipe};
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    /// Lines to a pipe that nobody reads yet, and what is told of dropped ones.
+    fn piped() -> (Lines, PipeReader, Receiver<u64>) {
+        let (reader, out) = pipe().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test hears of all there is")]
+        let (tell, told) = unbounded();
+        let lines = Lines::start(out, move |count| tell.send(count).unwrap()).unwrap();
+        (lines, reader, told)
+    }
+
+    fn read(reader: &mut PipeReader, bytes: usize) -> String {
+        let mut text = vec![0; bytes];
+        reader.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn soon(lines: &Lines) {
+        lines.flush(Duration::from_millis(20), Duration::from_millis(20));
+    }
+
+    #[test]
+    fn lines_come_whole_and_in_order_however_they_are_batched() {
+        let (lines, mut reader, told) = piped();
+        let text: String = (0..2000).map(|number| format!("line {number}\n")).collect();
+        let expected = text.clone();
+        let reading = thread::spawn(move || read(&mut reader, expected.len()));
+        for line in text.split_inclusive('\n') {
+            lines.push(line.as_bytes(), Importance::Ordinary);
+        }
+        assert_eq!(reading.join().unwrap(), text);
+        lines.flush(Duration::from_secs(10), Duration::from_secs(10));
+        assert_eq!(lines.shared.queued_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(lines.dropped(), 0);
+        assert!(told.is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_costs_lines_and_no_time_and_hears_how_many() {
+        let (lines, mut reader, told) = piped();
+        let line = [vec![b'x'; 1023], b"\n".to_vec()].concat();
+        // More than the pipe and the queue hold together.
+        let count = 4096;
+        for _ in 0..count {
+            lines.push(&line, Importance::Ordinary);
+        }
+        let dropped = lines.dropped();
+        assert!(dropped > 0 && dropped < count);
+        assert!(lines.shared.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES_MAX);
+        soon(&lines);
+        assert!(told.is_empty(), "there is no room yet");
+        let kept = usize::try_from(count - dropped).unwrap();
+        read(&mut reader, kept * line.len());
+        assert_eq!(told.recv().unwrap(), dropped);
+        // From here on nothing is lost.
+        lines.push(&line, Importance::Ordinary);
+        read(&mut reader, line.len());
+        assert_eq!(lines.dropped(), dropped);
+    }
+
+    #[test]
+    fn a_flood_of_details_leaves_room_for_what_matters() {
+        let (lines, reader, _told) = piped();
+        let line = [b'x'; 1024];
+        for _ in 0..4096 {
+            lines.push(&line, Importance::Detail);
+        }
+        let dropped = lines.dropped();
+        assert!(dropped > 0);
+        lines.push(&line, Importance::Ordinary);
+        lines.push(&line, Importance::Notice);
+        assert_eq!(lines.dropped(), dropped);
+        lines.push(&line, Importance::Detail);
+        assert_eq!(lines.dropped(), dropped + 1);
+        drop(reader);
+    }
+
+    #[test]
+    fn lines_that_nobody_can_read_any_more_are_counted_and_nothing_stands_still() {
+        let (lines, reader, _told) = piped();
+        drop(reader);
+        for _ in 0..3 {
+            lines.push(b"lost\n", Importance::Ordinary);
+        }
+        lines.flush(Duration::from_secs(10), Duration::from_secs(10));
+        assert_eq!(lines.dropped(), 3);
+    }
+
+    /// Takes a byte at a time, and first nothing.
+    struct Reluctant<W>(W, bool);
+
+    impl<W: Write> Write for Reluctant<W> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            match self.1 {
+                true => Err(ErrorKind::WouldBlock.into()),
+                false => self.0.write(&bytes[..1]),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_standard_error_that_does_not_block_loses_nothing() {
+        let (mut reader, out) = pipe().unwrap();
+        let lines = Lines::start(Reluctant(out, false), |_| {}).unwrap();
+        lines.push(b"all of it\n", Importance::Ordinary);
+        assert_eq!(read(&mut reader, 10), "all of it\n");
+        lines.flush(Duration::from_secs(10), Duration::from_secs(10));
+        assert_eq!(lines.dropped(), 0);
+    }
+}

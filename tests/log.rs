@@ -1,0 +1,233 @@
+//! A reader of the log that has stopped: standard error is a full pipe, and nobody takes anything out of it. The server must
+//! not notice.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::process::Admin;
+use support::{Client, eventually};
+
+/// A server whose log was read up to the addresses. From then on the pipe is full.
+struct Unread {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    log: BufReader<PipeReader>,
+}
+
+impl Unread {
+    fn start(settings: &[(&str, &str)]) -> Unread {
+        let (reader, writer) = pipe().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+            .env("RINGCAST_LISTEN", "127.0.0.1:0")
+            .env("RINGCAST_ADMIN", "127.0.0.1:0")
+            .env("RINGCAST_CORES", "2")
+            .env("RINGCAST_AUTH_KEY", "a key that is only for this test")
+            .env("RINGCAST_DRAIN_SECONDS", "0")
+            .env("RINGCAST_CLOSE_TIMEOUT_MS", "500")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(writer.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::with_capacity(1, reader);
+        let mut address_after = |start: &str| loop {
+            let mut line = String::new();
+            if log.read_line(&mut line).unwrap() == 0 {
+                panic!("the server did not start: {:?}", child.wait());
+            }
+            if let Some((_, rest)) = line.split_once(start) {
+                break rest.split('/').next().unwrap().parse().unwrap();
+            }
+        };
+        let address = address_after("ws://");
+        let admin = address_after("control plane on http://");
+        fill(writer);
+        Unread {
+            child,
+            address,
+            admin,
+            log,
+        }
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::connect(self.address);
+        client.upgrade();
+        client.handshake();
+        client
+    }
+
+    fn admin(&self) -> Admin {
+        Admin::connect(self.admin)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    #[track_caller]
+    fn exit_code(&mut self) -> Option<i32> {
+        exit_code(&mut self.child)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let mut status = None;
+    eventually("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().code()
+}
+
+/// Fills a pipe to its brim. Its ends share flags with nobody but the server's standard error, which does not block while
+/// this lasts, and does afterwards.
+fn fill(mut writer: PipeWriter) {
+    let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+    set(OFlag::O_NONBLOCK);
+    for chunk in [&[b'.'; 4096][..], b"."] {
+        while (&writer).write(chunk).is_ok() {}
+    }
+    assert_eq!(writer.write(b".").unwrap_err().kind(), ErrorKind::WouldBlock);
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+}
+
+/// So many connections that come and go, each of which is a line at `debug`.
+fn come_and_go(address: SocketAddr, count: usize) {
+    for _ in 0..count {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+}
+
+#[test]
+fn a_reader_that_has_stopped_stops_nothing_at_any_level() {
+    for level in ["info", "debug", "trace"] {
+        let mut server = Unread::start(&[("RINGCAST_LOG", level)]);
+        let mut admin = server.admin();
+        let mut client = server.client();
+        // A line of the log's own for each; more than may wait.
+        come_and_go(server.address, 5000);
+        eventually("all have gone", || admin.metric("ringcast_connections") == 1);
+        client.ping();
+        server.client().ping();
+        assert_eq!(admin.get("/healthz").0, 200);
+        let dropped = admin.metric("ringcast_log_lines_dropped_total");
+        assert_eq!(dropped > 0, level != "info", "{dropped} at {level}");
+        server.signal(Signal::SIGHUP);
+        client.ping();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.exit_code(), Some(0), "{level}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_though_nobody_reads() {
+    let mut server = Unread::start(&[("RINGCAST_LOG", "debug"), ("RINGCAST_DRAIN_SECONDS", "3600")]);
+    let mut admin = server.admin();
+    let _clients = [server.client(), server.client(), server.client()];
+    server.signal(Signal::SIGTERM);
+    eventually("it drains", || admin.get("/readyz").0 == 503);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(143));
+}
+
+#[test]
+fn what_waits_at_the_end_is_written_when_somebody_reads_again() {
+    let mut server = Unread::start(&[("RINGCAST_LOG", "debug")]);
+    let mut admin = server.admin();
+    come_and_go(server.address, 5000);
+    eventually("lines are dropped", || {
+        admin.metric("ringcast_connections") == 0 && admin.metric("ringcast_log_lines_dropped_total") > 0
+    });
+    server.signal(Signal::SIGTERM);
+    let mut rest = String::new();
+    server.log.read_to_string(&mut rest).unwrap();
+    assert_eq!(server.exit_code(), Some(0));
+    let lines: Vec<&str> = rest.trim_start_matches('.').lines().collect();
+    let at = |part: &str| {
+        lines
+            .iter()
+            .position(|line| line.contains(part))
+            .unwrap_or_else(|| panic!("{part}"))
+    };
+    for line in &lines {
+        assert!(line.contains(" ringcast"), "a whole line: {line}");
+    }
+    assert!(at("log lines were dropped") > at("connection closed"));
+    assert!(at("drained 0 connections") > at("connection closed"));
+}
+
+#[test]
+fn a_server_that_cannot_start_says_so_to_a_reader_and_ends_without_one() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (settings, code) in [
+        (&[("RINGCAST_LISTEN", address.as_str())][..], 1),
+        (&[("RINGCAST_LOG", "=")], 78),
+        (&[("RINGCAST_PASSWORD_FILE", "/nonexistent")], 78),
+    ] {
+        for is_read in [true, false] {
+            let (mut reader, writer) = pipe().unwrap();
+            let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+                .env("RINGCAST_ADMIN", "off")
+                .envs(settings.iter().copied())
+                .stderr(writer.try_clone().unwrap())
+                .spawn()
+                .unwrap();
+            if is_read {
+                drop(writer);
+                let mut text = String::new();
+                reader.read_to_string(&mut text).unwrap();
+                assert!(text.lines().last().unwrap().starts_with("ringcast: "), "{text}");
+            } else {
+                fill(writer);
+            }
+            assert_eq!(exit_code(&mut child), Some(code), "{settings:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_are_objects_where_json_is_asked_for() {
+    let (reader, writer) = pipe().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+        .env("RINGCAST_LISTEN", "127.0.0.1:0")
+        .env("RINGCAST_ADMIN", "off")
+        .env("RINGCAST_LOG_FORMAT", "json")
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let mut limits = None;
+    for line in BufReader::new(reader).lines() {
+        let line = line.unwrap();
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        for key in ["timestamp", "level", "target", "message"] {
+            assert!(object[key].is_string(), "{line}");
+        }
+        if object["message"] == "limits" {
+            limits = Some(object);
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        }
+    }
+    assert_eq!(limits.unwrap()["ring_slots"], 65536);
+    assert_eq!(exit_code(&mut child), Some(0));
+}
