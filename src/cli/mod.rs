@@ -37,8 +37,12 @@ pub fn run(
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             let text = error.to_string();
-            let lines = text.lines().map(|line| format!("ringcast: {line}
-"));
+            let lines = text.lines().map(|line| {
+                format!(
+                    "ringcast: {line}
+"
+                )
+            });
             log::last_words(&lines.collect::<String>());
             error.exit_code()
         }
