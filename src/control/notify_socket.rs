@@ -25,7 +25,7 @@ pub(super) fn send(message: &str) -> io::Result<()> {
         return Ok(());
     };
     let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not hold up the control plane for long.
+    // A manager that does not read must not hold up what follows for ever.
     socket.set_write_timeout(Some(PATIENCE))?;
     socket.send_to_addr(message.as_bytes(), &address(&name)?)?;
     Ok(())

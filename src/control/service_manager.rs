@@ -4,8 +4,9 @@
 //! The watchdog (`WATCHDOG_USEC`) is fed only while this thread runs and every core turns. A core that has nothing to do
 //! sleeps, so each is woken after every look.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -56,20 +57,40 @@ impl ServiceManager {
             return;
         }
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-        match notify_socket::send(&message) {
-            Ok(()) => CANNOT_BE_TOLD.store(false, Ordering::Relaxed),
-            // The watchdog is fed several times a second: one line until it succeeds again.
-            Err(error) if !CANNOT_BE_TOLD.swap(true, Ordering::Relaxed) => warn!(
-                "the service manager cannot be told {}: {error}; the server goes on without it",
-                message.trim_end().replace('\n', " ")
-            ),
-            Err(_) => {}
-        }
+        // A manager that reads none of them gets no more: it is at fault, and the control plane does not wait.
+        let _ = MESSENGER.get_or_init(messenger).try_send(message);
     }
 }
 
-/// Whether the last message was lost; written and read by the control plane alone.
-static CANNOT_BE_TOLD: AtomicBool = AtomicBool::new(false);
+/// The way to the service manager.
+static MESSENGER: OnceLock<SyncSender<String>> = OnceLock::new();
+
+/// Starts the thread that sends what is told: a send waits while the manager's queue is full. Without a thread nothing is
+/// told.
+fn messenger() -> SyncSender<String> {
+    let (tell, told) = sync_channel::<String>(MESSAGES_MAX);
+    let send = move || {
+        let mut was_lost = false;
+        for message in told {
+            match notify_socket::send(&message) {
+                Ok(()) => was_lost = false,
+                // The watchdog is fed several times a second: one line until it succeeds again.
+                Err(error) if !std::mem::replace(&mut was_lost, true) => warn!(
+                    "the service manager cannot be told {}: {error}; the server goes on without it",
+                    message.trim_end().replace('\n', " ")
+                ),
+                Err(_) => {}
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("notify".to_owned()).spawn(send) {
+        warn!("the service manager cannot be told anything: {error}");
+    }
+    tell
+}
+
+/// Messages that wait for the service manager.
+const MESSAGES_MAX: usize = 16;
 
 /// How often the watchdog must be fed, if there is one for this process (sd_watchdog_enabled(3)).
 fn watchdog_timeout() -> Option<Duration> {
