@@ -265,7 +265,7 @@ impl<A: App> Core<A> {
     }
 
     /// A socket came, but this core's descriptor table was full, and the system has closed it.
-    fn lose_hand_over(&mut self, handed_over: HandedOver) {
+    fn lose_hand_over(&self, handed_over: HandedOver) {
         self.metrics.limit_hit(Limit::Descriptors);
         match handed_over {
             // Its place was taken when it was sent.
