@@ -152,7 +152,10 @@ fn a_key_file_that_changes_is_read_at_sighup_and_a_bad_one_changes_nothing() {
         "",
         "{\"keys\":[]}",
         "<html>",
-        &set(&[jwk("ES256", "public_jwk"), jwk("ES256", "public_jwk")]),
+        &set(&[
+            json!({"kty": "oct", "k": ""}),
+            json!({"kty": "OKP", "crv": "X25519", "x": "AA"}),
+        ]),
     ] {
         folder.write("keys.json", bad);
         process.signal(Signal::SIGHUP);
@@ -217,12 +220,12 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
         ),
         (
             r#"{"aud":"Chat","iss":"https://id.example/"}"#,
-            &settings,
+            &settings[..2],
             "jwt audience invalid. expected: chat",
         ),
         (
-            r#"{"iss":"https://id.example"}"#,
-            &settings,
+            r#"{"aud":"chat","iss":"https://id.example"}"#,
+            &settings[..2],
             "jwt issuer invalid. expected: https://id.example/,https://old.example/",
         ),
     ] {
@@ -245,7 +248,14 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
 
     // Sixty seconds of grace, and no more.
     let now = now_ms() / 1000;
-    let expired = |ago: u64| token(&["--claims", &format!(r#"{{"exp":{}}}"#, now - ago)], &settings);
+    // `ringcast token` signs no token that is refused.
+    let signs = Tokens::from_secret(KEY.as_bytes(), None)
+        .unwrap()
+        .with_key_id("2026-11");
+    let expired = |ago: u64| {
+        let claims = json!({"exp": now - ago, "aud": "chat", "iss": "https://id.example/"});
+        sign(&signs, &claims.to_string())
+    };
     assert!(is_taken(&process, &expired(5)));
     assert_eq!(refusal(&mut client, &expired(61)).1, "jwt expired");
 }
@@ -397,6 +407,35 @@ fn a_bad_answer_keeps_the_keys_that_are_there_and_a_redirect_is_one() {
     });
     assert!(is_taken(&process, &token));
     assert_eq!((keys.asked(), elsewhere.asked()), (2, 0));
+}
+
+#[test]
+fn one_bad_key_of_a_set_is_named_and_counted_and_a_set_without_a_good_one_changes_nothing() {
+    let folder = Folder::new();
+    let broken = json!({"kty": "RSA", "kid": "old", "n": "%", "e": "AQAB"});
+    let foreign = json!({"kty": "OKP", "crv": "X25519", "kid": "mail", "use": "enc", "x": "AA"});
+    let mut twin = jwk("RS256", "public_jwk");
+    twin["kid"] = jwk("ES256", "public_jwk")["kid"].clone();
+    let file = folder.write("keys.json", &set(&[broken.clone(), jwk("EdDSA", "public_jwk")]));
+    // A byte order mark before it, as one server of keys has it.
+    let body = set(&[foreign.clone(), twin, broken.clone(), jwk("ES256", "public_jwk")]);
+    let keys = KeyServer::start(&[]);
+    keys.answers(&answer("200 OK", &format!("\u{feff}{body}")));
+    let process = Process::start(&[("RINGCAST_JWKS_FILE", &file), ("RINGCAST_JWKS_URL", &keys.url())]);
+    process.logged("jwks_url: key 1 (kid \"mail\") is not used: its use or key_ops say");
+    process.logged("jwks_url: key 3 (kid \"old\") is not used: its n is not base64url");
+    process.logged("keys.json: key 1 (kid \"old\") is not used: its n is not base64url");
+    let mut admin = process.admin();
+    assert_eq!(admin.metric("ringcast_jwks_keys_left_out"), 3);
+    let tokens = ["EdDSA", "ES256"].map(|alg| sign(&signer(alg), r#"{"sub":"ann"}"#));
+    assert!(tokens.iter().all(|token| is_taken(&process, token)));
+
+    keys.answers(&good(&[foreign, broken]));
+    assert!(!is_taken(&process, &sign(&signer("HS256"), "{}")));
+    process.logged("there is no key in it to use; key 1 (kid \"mail\") is not used");
+    assert!(tokens.iter().all(|token| is_taken(&process, token)));
+    assert_eq!(admin.metric("ringcast_jwks_failures_total"), 1);
+    assert_eq!(admin.metric("ringcast_jwks_keys"), 2);
 }
 
 #[test]

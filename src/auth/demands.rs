@@ -18,7 +18,8 @@ pub struct Demands {
 }
 
 impl Demands {
-    /// The checks of a payload at `now`, in seconds since 1970; returns `exp`.
+    /// The checks of a payload at `now`, in seconds since 1970 with their fraction; returns `exp`. For times that are whole
+    /// seconds, as jsonwebtoken writes them, the fraction of `now` makes no difference.
     pub(super) fn check(&self, payload: Json<'_>, now: f64) -> Result<Option<f64>, TokenError> {
         let number = |name, otherwise| match payload.member(name).map(Json::kind) {
             None => Ok(None),

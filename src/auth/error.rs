@@ -21,6 +21,8 @@ pub enum TokenError {
     Malformed,
     /// Characters outside of base64url, an empty part, or a header that is not JSON or counts as false.
     Invalid,
+    /// The header names extensions that must be understood, or a payload that is not base64.
+    Critical,
     /// The header says `typ: JWT` and the payload is not JSON: what Node's parser says about it, in UTF-16.
     PayloadNotJson(Box<[u16]>),
     /// The signature is empty.
@@ -79,6 +81,7 @@ impl TokenError {
             TokenError::Missing
             | TokenError::Malformed
             | TokenError::Invalid
+            | TokenError::Critical
             | TokenError::SignatureRequired
             | TokenError::InvalidAlgorithm
             | TokenError::InvalidSignature
@@ -101,6 +104,7 @@ impl TokenError {
             TokenError::Missing => "jwt must be provided",
             TokenError::Malformed => "jwt malformed",
             TokenError::Invalid => "invalid token",
+            TokenError::Critical => "crit and b64 in the jwt header are not supported",
             TokenError::PayloadNotJson(said) => return Cow::Owned(String::from_utf16_lossy(said)),
             TokenError::SignatureRequired => "jwt signature is required",
             TokenError::InvalidAlgorithm => "invalid algorithm",
@@ -150,6 +154,7 @@ impl TokenError {
             | TokenError::Missing
             | TokenError::Malformed
             | TokenError::Invalid
+            | TokenError::Critical
             | TokenError::SignatureRequired
             | TokenError::InvalidAlgorithm
             | TokenError::WrongCurve(_)
@@ -191,6 +196,7 @@ impl TokenError {
             | TokenError::Missing
             | TokenError::Malformed
             | TokenError::Invalid
+            | TokenError::Critical
             | TokenError::PayloadNotJson(_)
             | TokenError::SignatureRequired
             | TokenError::InvalidAlgorithm

@@ -4,12 +4,16 @@
 //! `key_ops`. Certificates (`x5c`, `x5u`, `x5t`) are not: who may sign is said by whoever keeps the set, not by a chain.
 //!
 //! Invariants
-//! 1. A key verifies with its own `alg` alone; without one, with those of its kind and curve, and a secret only with
+//! 1. One key that cannot be used does not keep the others from being used (RFC 7517 section 5): it is left out, and named.
+//!    The same for what a key could do besides: one with broken private numbers still verifies.
+//! 2. A key verifies with its own `alg` alone; without one, with those of its kind and curve, and a secret only with
 //!    hashes that are no longer than it is (RFC 7518 section 3.2).
-//! 2. A set that came from elsewhere holds public keys alone: nothing in it signs, and a secret in it is left out.
-//! 3. No two keys of a set have the same id.
+//! 3. A set that came from elsewhere holds public keys alone: nothing in it signs, and a secret in it is left out.
 //!
-//! Limits: `KEYS_MAX` keys; ids of up to `KEY_ID_BYTES_MAX` bytes.
+//! Ids need not be unique (RFC 7517 section 4.5): two keys of different kinds may share one, and while keys change, two of
+//! the same kind do.
+//!
+//! Limits: `KEYS_MAX` keys, as many that are named as left out; ids of up to `KEY_ID_BYTES_MAX` bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,6 +33,7 @@ use super::keys::{Algorithm, Family, KeyError, SigningKey, VerifyingKeys};
 pub struct KeySet {
     pub(super) keys: Vec<SetKey>,
     left_out: Vec<LeftOut>,
+    left_out_count: usize,
 }
 
 /// One of them.
@@ -71,6 +76,10 @@ pub enum Unused {
     SecretFetched,
     /// It is wrong: what about it.
     Broken(&'static str),
+    /// It verifies, but its private numbers cannot be used: why.
+    SigningBroken(&'static str),
+    /// Behind `KEYS_MAX` others.
+    TooMany,
 }
 
 /// Why a text is no set of keys.
@@ -78,10 +87,6 @@ pub enum Unused {
 pub enum KeySetError {
     /// Not JSON with a list `keys`.
     NotASet(String),
-    /// More keys than are taken.
-    TooMany,
-    /// Two keys that could be used have this id.
-    SameId(String),
     /// No key that could be used; why, of the first.
     NoKey(Option<LeftOut>),
 }
@@ -94,39 +99,43 @@ impl KeySet {
     pub fn parse(text: &str, origin: SetOrigin) -> Result<KeySet, KeySetError> {
         let set: Set<'_> =
             serde_json::from_str(text).map_err(|error| KeySetError::NotASet(error.to_string()))?;
-        if set.keys.len() > KEYS_MAX {
-            return Err(KeySetError::TooMany);
-        }
-        let (mut keys, mut left_out): (Vec<SetKey>, _) = (Vec::new(), Vec::new());
+        let mut read = KeySet {
+            keys: Vec::new(),
+            left_out: Vec::new(),
+            left_out_count: 0,
+        };
         for (index, json) in set.keys.iter().enumerate() {
             let jwk = serde_json::from_str::<Jwk<'_>>(json.get());
             let id = jwk.as_ref().ok().and_then(|jwk| jwk.kid.as_deref());
-            let read = match &jwk {
+            let key = match &jwk {
+                _ if read.keys.len() >= KEYS_MAX => Err(Unused::TooMany),
                 Ok(jwk) => jwk.read(origin),
                 Err(_) => Err(Unused::Broken(
-                    "it is not a JSON object of texts, or has a member twice",
+                    "it is not a JSON object with a kty, whose members are texts and stand there once",
                 )),
             };
-            match read {
-                Ok(key) => {
-                    if let Some(id) = id
-                        && keys.iter().any(|other| other.key.id.as_deref() == Some(id))
-                    {
-                        return Err(KeySetError::SameId(printable(id)));
-                    }
-                    keys.push(key);
+            let reason = match key {
+                Ok((key, flaw)) => {
+                    read.keys.push(key);
+                    flaw
                 }
-                Err(reason) => left_out.push(LeftOut {
-                    place: index + 1,
-                    id: id.map(printable),
-                    reason,
-                }),
+                Err(reason) => Some(reason),
+            };
+            if let Some(reason) = reason {
+                read.left_out_count += 1;
+                if read.left_out.len() < KEYS_MAX {
+                    read.left_out.push(LeftOut {
+                        place: index + 1,
+                        id: id.map(printable),
+                        reason,
+                    });
+                }
             }
         }
-        if keys.is_empty() {
-            return Err(KeySetError::NoKey(left_out.into_iter().next()));
+        if read.keys.is_empty() {
+            return Err(KeySetError::NoKey(read.left_out.into_iter().next()));
         }
-        Ok(KeySet { keys, left_out })
+        Ok(read)
     }
 
     /// How many keys there are.
@@ -134,14 +143,14 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Those that are not used.
+    /// Those that are not used, or not for all that they say: the first hundred.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
 
-    /// Whether a key of it has this id.
-    pub fn has_id(&self, id: &str) -> bool {
-        self.keys.iter().any(|key| key.key.id.as_deref() == Some(id))
+    /// How many they are in all.
+    pub fn left_out_count(&self) -> usize {
+        self.left_out_count
     }
 }
 
@@ -155,21 +164,32 @@ impl fmt::Debug for KeySet {
     }
 }
 
+impl LeftOut {
+    /// Whether somebody has to look at it; else it is for another purpose or of a kind that nobody here needs.
+    pub fn is_fault(&self) -> bool {
+        match self.reason {
+            Unused::Broken(_) | Unused::SigningBroken(_) | Unused::TooMany => true,
+            Unused::OtherPurpose | Unused::Kind | Unused::Algorithm | Unused::SecretFetched => false,
+        }
+    }
+}
+
 impl fmt::Display for LeftOut {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "key {}", self.place)?;
         if let Some(id) = &self.id {
             write!(formatter, " (kid {id:?})")?;
         }
-        formatter.write_str(match self.reason {
-            Unused::OtherPurpose => ": its use or key_ops say that it is not for signatures",
-            Unused::Kind => {
-                ": its kty or crv is none of RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct"
-            }
-            Unused::Algorithm => ": its alg is not known",
-            Unused::SecretFetched => ": a secret (oct) in a set that was fetched is not trusted",
-            Unused::Broken(why) => return write!(formatter, ": {why}"),
-        })
+        let why = match self.reason {
+            Unused::OtherPurpose => "its use or key_ops say that it is not for signatures",
+            Unused::Kind => "its kty or crv is none of RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct",
+            Unused::Algorithm => "its alg is not known",
+            Unused::SecretFetched => "a secret (oct) in a set that was fetched is not trusted",
+            Unused::Broken(why) => why,
+            Unused::SigningBroken(why) => return write!(formatter, " verifies and cannot sign: {why}"),
+            Unused::TooMany => return write!(formatter, " is not used: {KEYS_MAX} before it are"),
+        };
+        write!(formatter, " is not used: {why}")
     }
 }
 
@@ -178,10 +198,6 @@ impl fmt::Display for KeySetError {
         match self {
             KeySetError::NotASet(cause) => {
                 write!(formatter, "not a set of keys, {{\"keys\":[…]}}: {cause}")
-            }
-            KeySetError::TooMany => write!(formatter, "more than {KEYS_MAX} keys"),
-            KeySetError::SameId(id) => {
-                write!(formatter, "two keys have the kid {id:?}: give each its own")
             }
             KeySetError::NoKey(None) => formatter.write_str("there is no key in it"),
             KeySetError::NoKey(Some(first)) => write!(formatter, "there is no key in it to use; {first}"),
@@ -223,7 +239,8 @@ struct Jwk<'a> {
 }
 
 impl Jwk<'_> {
-    fn read(&self, origin: SetOrigin) -> Result<SetKey, Unused> {
+    /// The key, and what is not right with it although it is used.
+    fn read(&self, origin: SetOrigin) -> Result<(SetKey, Option<Unused>), Unused> {
         let signs = self.purposes()?;
         let family = self.family()?;
         if self.kid.as_ref().is_some_and(|id| id.len() > KEY_ID_BYTES_MAX) {
@@ -243,18 +260,22 @@ impl Jwk<'_> {
             Family::Rsa => self.rsa(only, signs)?,
             Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => self.curve(family, signs)?,
         };
+        let (signing, mut flaw) = match signing {
+            Ok(signing) => (signing, None),
+            Err(Unused::Broken(why)) => (None, Some(Unused::SigningBroken(why))),
+            Err(other) => return Err(other),
+        };
         let id = self.kid.as_deref().map(str::to_owned);
         let algorithm = verifying.preferred();
         let key = Arc::new(Key::new(id.clone(), verifying));
-        let signer = signing.map(|signing| Arc::new(Signer::new(id, algorithm, signing)));
-        if let Some(signer) = &signer
-            && !signer.is_paired_with(&key)
-        {
-            return Err(Unused::Broken(
+        let mut signer = signing.map(|signing| Arc::new(Signer::new(id, algorithm, signing)));
+        if signer.as_ref().is_some_and(|signer| !signer.is_paired_with(&key)) {
+            signer = None;
+            flaw = Some(Unused::SigningBroken(
                 "its private and its public numbers do not belong together",
             ));
         }
-        Ok(SetKey { key, signer })
+        Ok((SetKey { key, signer }, flaw))
     }
 
     /// Whether it may sign, if it can; an error if it is not for signatures at all.
@@ -285,11 +306,7 @@ impl Jwk<'_> {
         }
     }
 
-    fn secret(
-        &self,
-        only: Option<Algorithm>,
-        signs: bool,
-    ) -> Result<(VerifyingKeys, Option<SigningKey>), Unused> {
+    fn secret(&self, only: Option<Algorithm>, signs: bool) -> Result<Halves, Unused> {
         let secret = bytes(self.k.as_ref(), "its k is not base64url")?;
         let asked = only.map_or_else(|| Family::Secret.algorithms().to_vec(), |only| vec![only]);
         let algorithms: Vec<Algorithm> = asked
@@ -307,14 +324,10 @@ impl Jwk<'_> {
         };
         let verifying = VerifyingKeys::of_secret(&secret, &algorithms).map_err(broken)?;
         let signing = signs.then(|| SigningKey::from_secret(&secret, preferred));
-        Ok((verifying, signing.transpose().map_err(broken)?))
+        Ok((verifying, Ok(signing.transpose().map_err(broken)?)))
     }
 
-    fn rsa(
-        &self,
-        only: Option<Algorithm>,
-        signs: bool,
-    ) -> Result<(VerifyingKeys, Option<SigningKey>), Unused> {
+    fn rsa(&self, only: Option<Algorithm>, signs: bool) -> Result<Halves, Unused> {
         let algorithms = only.map_or_else(|| Family::Rsa.algorithms().to_vec(), |only| vec![only]);
         let number = |text: &Option<Cow<'_, str>>, fault| Ok(without_zeros(bytes(text.as_ref(), fault)?));
         let public_key = PublicKeyComponents {
@@ -325,26 +338,31 @@ impl Jwk<'_> {
         let der = der.map_err(|_| broken(KeyError::PublicKey))?;
         let verifying = VerifyingKeys::of_public(der.as_ref(), Family::Rsa, &algorithms).map_err(broken)?;
         if !signs || self.d.is_none() {
-            return Ok((verifying, None));
+            return Ok((verifying, Ok(None)));
         }
-        if self.oth.is_some() {
-            return Err(Unused::Broken("RSA keys of more than two primes cannot be used"));
-        }
-        let fault = "its p, q, dp, dq and qi are needed to sign, in base64url";
-        let components = KeyPairComponents {
-            public_key,
-            d: number(&self.d, fault)?,
-            p: number(&self.p, fault)?,
-            q: number(&self.q, fault)?,
-            dP: number(&self.dp, fault)?,
-            dQ: number(&self.dq, fault)?,
-            qInv: number(&self.qi, fault)?,
+        let signing = || {
+            if self.oth.is_some() {
+                return Err(Unused::Broken("RSA keys of more than two primes cannot be used"));
+            }
+            let fault = "its p, q, dp, dq and qi are needed to sign, in base64url";
+            let components = KeyPairComponents {
+                public_key,
+                d: number(&self.d, fault)?,
+                p: number(&self.p, fault)?,
+                q: number(&self.q, fault)?,
+                dP: number(&self.dp, fault)?,
+                dQ: number(&self.dq, fault)?,
+                qInv: number(&self.qi, fault)?,
+            };
+            SigningKey::from_rsa(&components, verifying.preferred())
+                .map(Some)
+                .map_err(broken)
         };
-        let signing = SigningKey::from_rsa(&components, verifying.preferred()).map_err(broken)?;
-        Ok((verifying, Some(signing)))
+        let signing = signing();
+        Ok((verifying, signing))
     }
 
-    fn curve(&self, family: Family, signs: bool) -> Result<(VerifyingKeys, Option<SigningKey>), Unused> {
+    fn curve(&self, family: Family, signs: bool) -> Result<Halves, Unused> {
         // On a curve there is one algorithm, and an `alg` that is there has been found to be that one.
         let algorithms = &family.algorithms()[..1];
         let fault = "its x or y is not base64url of the length of its curve";
@@ -364,13 +382,20 @@ impl Jwk<'_> {
         }
         let verifying = VerifyingKeys::of_public(&public, family, algorithms).map_err(broken)?;
         if !signs || self.d.is_none() {
-            return Ok((verifying, None));
+            return Ok((verifying, Ok(None)));
         }
-        let private = bytes(self.d.as_ref(), "its d is not base64url")?;
-        let signing = SigningKey::from_curve(&private, &public, algorithms[0]).map_err(broken)?;
-        Ok((verifying, Some(signing)))
+        let private = bytes(self.d.as_ref(), "its d is not base64url");
+        let signing = private.and_then(|private| {
+            SigningKey::from_curve(&private, &public, algorithms[0])
+                .map(Some)
+                .map_err(broken)
+        });
+        Ok((verifying, signing))
     }
 }
+
+/// What verifies, and what signs, if anything is to and can.
+type Halves = (VerifyingKeys, Result<Option<SigningKey>, Unused>);
 
 fn bytes(text: Option<&Cow<'_, str>>, fault: &'static str) -> Result<Vec<u8>, Unused> {
     let text = text.ok_or(Unused::Broken(fault))?;

@@ -4,7 +4,7 @@
 //!   kid of the token   keys that are tried
 //!   ----------------   -------------------
 //!   not looked at      the own key, while no key has an id: as the reference does
-//!   a known id         the key of that id: the own one, else the file's, else the one that was fetched
+//!   a known id         the keys of that id: the own one, the file's, those that were fetched; up to a bound
 //!   none               the own key and those without an id; if there is none of these, every key, up to a bound
 //!   anything else      none
 //! ```
@@ -13,7 +13,9 @@
 //! 1. A key that is not chosen by its id is never tried for a token that names one, once any key has an id.
 //! 2. What a key verifies is its own list of algorithms: a header only chooses among them. `jwk`, `jku`, `x5u` and `x5c`
 //!    of a header are not looked at.
-//! 3. A fetched key never takes the place of one of this server's with the same id, and never signs.
+//! 3. A fetched key never takes the place of one of this server's with the same id, which is tried first, and never signs.
+//!
+//! Keys may share an id (RFC 7517 section 4.5): each whose algorithms include the token's is tried.
 
 use std::fmt;
 use std::sync::Arc;
@@ -149,6 +151,11 @@ impl Keyring {
         signs_with.is_none_or(|id| self.signer.as_ref().is_some_and(|signer| signer.id() == Some(id)))
     }
 
+    /// The keys of this server's file.
+    pub(super) fn file(&self) -> Option<&Arc<KeySet>> {
+        self.file.as_ref()
+    }
+
     /// Takes the place of what was fetched before.
     pub(super) fn put_fetched(&mut self, set: Arc<KeySet>) {
         self.fetched = Some(set);
@@ -172,12 +179,10 @@ impl Keyring {
         }
         match Named::in_header(header) {
             Named::As(id) => {
-                let found = own
-                    .into_iter()
-                    .chain(sets())
-                    .find(|key| key.id.as_ref() == Some(&id));
-                let may_come = found.is_none() && self.wanted.is_some();
-                (found.into_iter().collect(), may_come)
+                let all = own.into_iter().chain(sets());
+                let found: Vec<&Key> = all.filter(|key| key.id.as_ref() == Some(&id)).collect();
+                let may_come = found.is_empty() && self.wanted.is_some();
+                (found, may_come)
             }
             Named::No => {
                 let unnamed = sets().filter(|key| key.id.is_none());
@@ -261,7 +266,7 @@ impl fmt::Debug for Key {
 /// The longest escape of one character in JSON, `\u` and four digits.
 const ESCAPE_BYTES: usize = 6;
 
-/// Most keys that a token which names none is checked with.
+/// Most keys that a token which names none, or one that several have, is checked with.
 pub(super) const KEYS_TRIED_MAX: usize = 8;
 
 #[cfg(test)]

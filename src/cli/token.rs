@@ -57,7 +57,7 @@ const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)
 /// A hundred years: a longer life is a slip.
 const SECONDS_MAX: u64 = 36_525 * 86_400;
 
-/// Writes the token in a line of its own.
+/// Writes the token in a line of its own, if a server with these settings would take it, now or later.
 pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
     let config = Config {
         // It is for those who log in, and the one who signs may not be allowed to read it.
@@ -92,10 +92,17 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
         }
         Some(seconds) => Some(seconds),
     };
+    let now = Clock::begin().now().unix_ms;
     let token = doors
         .tokens
-        .sign(&wanted.claims, expires, Clock::begin().now().unix_ms)
+        .sign(&wanted.claims, expires, now)
         .map_err(|error| CliError::Unfit(format!("the token cannot be signed: {error}")))?;
+    // What is good only later may be signed now.
+    if let Err(error) = doors.tokens.verify(&token, now)
+        && error.is_bad_token()
+    {
+        return Err(CliError::Token(error.to_string()));
+    }
     writeln!(out, "{token}")?;
     Ok(())
 }
@@ -120,6 +127,34 @@ mod tests {
             let token = text.strip_suffix('\n').unwrap();
             assert_eq!(token.split('.').count(), 3, "{token}");
             assert!(!token.contains(['\n', ' ']), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_the_server_would_refuse_is_not_signed() {
+        let issuer = ("RINGCAST_AUTH_ISSUER", "https://id.example/");
+        for (claims, code, said) in [
+            (r#"{"exp":1}"#, 65, "the token is not accepted: jwt expired"),
+            (r#"{"exp":-1.5}"#, 65, "jwt expired"),
+            (r#"{"exp":"2100-01-01"}"#, 78, "iat, exp and nbf must be numbers"),
+            (r#"{"nbf":null}"#, 78, "iat, exp and nbf must be numbers"),
+            (r#"{"exp":1e400}"#, 64, "--claims"),
+            (r#"{"iss":"https://other.example/"}"#, 65, "jwt issuer invalid"),
+        ] {
+            let (found, text) = answer(&["token", "--claims", claims], &[KEY[0], issuer]);
+            assert_eq!(found, code, "{claims}: {text}");
+            assert!(text.contains(said), "{claims}: {text}");
+        }
+        for claims in [
+            "{}",
+            r#"{"nbf":4102444800}"#,
+            r#"{"exp":4102444800.5,"nbf":1.5,"iat":1e9}"#,
+        ] {
+            assert_eq!(
+                answer(&["token", "--claims", claims], &[KEY[0], issuer]).0,
+                0,
+                "{claims}"
+            );
         }
     }
 

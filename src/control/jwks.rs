@@ -43,7 +43,8 @@ pub(crate) struct KeyFetcher {
     refresh: Duration,
     /// What the last good answer said.
     text: Option<String>,
-    left_out: Vec<LeftOut>,
+    /// Keys that were named as left out: each is named once, however often it is fetched.
+    told: Vec<LeftOut>,
     /// When to fetch again, after the last one.
     wait: Duration,
     counts: Arc<Counts>,
@@ -63,7 +64,7 @@ impl KeyFetcher {
             url: config.jwks_url.clone()?,
             refresh: config.jwks_refresh,
             text: None,
-            left_out: Vec::new(),
+            told: Vec::new(),
             wait: PAUSE,
             counts: Arc::default(),
         })
@@ -150,12 +151,7 @@ impl KeyFetcher {
             None
         } else {
             let set = KeySet::parse(&answer.text, SetOrigin::Fetched).map_err(FetchError::Set)?;
-            if set.left_out() != self.left_out {
-                set.left_out()
-                    .iter()
-                    .for_each(|left_out| info!("jwks_url: left out: {left_out}"));
-                self.left_out = set.left_out().to_vec();
-            }
+            self.tell_left_out(&set);
             self.text = Some(answer.text);
             Some(Arc::new(set))
         };
@@ -163,6 +159,28 @@ impl KeyFetcher {
             max_age.clamp(PAUSE, self.refresh.max(PAUSE))
         });
         Ok(set)
+    }
+}
+
+impl KeyFetcher {
+    /// Names the keys that are not used and have not been named yet. A set that changes at every fetch has a bounded share of
+    /// the log.
+    fn tell_left_out(&mut self, set: &KeySet) {
+        for left_out in set.left_out() {
+            if self.told.contains(left_out) || self.told.len() >= TOLD_MAX {
+                continue;
+            }
+            match left_out.is_fault() {
+                true => warn!("jwks_url: {left_out}"),
+                false => info!("jwks_url: {left_out}"),
+            }
+            self.told.push(left_out.clone());
+            if self.told.len() == TOLD_MAX {
+                warn!(
+                    "jwks_url: no more keys are named that are not used; ringcast_jwks_keys_left_out counts them"
+                );
+            }
+        }
     }
 }
 
@@ -332,6 +350,8 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
+/// Most keys that are named as left out.
+const TOLD_MAX: usize = 200;
 /// Between two fetches, whoever asks.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How often it is looked at whether a key is missing.

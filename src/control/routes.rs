@@ -197,6 +197,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         admin_connections_ended: shared.places.gave_way(),
         log_lines_dropped: log::lines_dropped(),
         keys,
+        keys_left_out: doors.tokens.keys_left_out(),
         tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use crate::auth::{Algorithm, Demands, KeyError, KeySet, SetOrigin, Tokens, Unused};
+use crate::auth::{Algorithm, Demands, KeyError, KeySet, SetOrigin, Tokens};
 use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::config::text_file;
@@ -40,12 +40,6 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
     }
     if let Some(file) = &config.jwks_file {
         let set = set(file)?;
-        if let Some(id) = id.filter(|id| has_own && set.has_id(id)) {
-            return Err(KeysError::SameId {
-                file: file.clone(),
-                id: id.to_owned(),
-            });
-        }
         tokens = tokens
             .with_set(set, id.filter(|_| !has_own))
             .ok_or_else(|| KeysError::NoSigner {
@@ -109,8 +103,8 @@ fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource
     Ok((tokens, KeySource::Random(key)))
 }
 
-/// The set of `jwks_file`. A key that is broken is an error here, where it can be mended; one of an unknown kind is for
-/// somebody else.
+/// The set of `jwks_file`. A key that cannot be used is left out: one of another kind is for somebody else and named here,
+/// one that is broken is a doubt of the doors.
 fn set(file: &Path) -> Result<KeySet, KeysError> {
     let refuse = |cause: String| KeysError::Set {
         file: file.to_owned(),
@@ -118,13 +112,8 @@ fn set(file: &Path) -> Result<KeySet, KeysError> {
     };
     let text = text_file::read(file, SET_BYTES_MAX).map_err(|error| unreadable(file, &error))?;
     let set = KeySet::parse(&text, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
-    for left_out in set.left_out() {
-        match left_out.reason {
-            Unused::Broken(_) => return Err(refuse(left_out.to_string())),
-            Unused::OtherPurpose | Unused::Kind | Unused::Algorithm | Unused::SecretFetched => {
-                info!("{}: left out: {left_out}", file.display());
-            }
-        }
+    for left_out in set.left_out().iter().filter(|left_out| !left_out.is_fault()) {
+        info!("jwks_file: {}: {left_out}", file.display());
     }
     Ok(set)
 }
@@ -168,13 +157,6 @@ pub enum KeysError {
         /// What is wrong with it.
         cause: String,
     },
-    /// The configured key has the id of one in the set.
-    SameId {
-        /// The set's file.
-        file: PathBuf,
-        /// The id.
-        id: String,
-    },
     /// The key that is to sign is not in the set, or cannot sign.
     NoSigner {
         /// The set's file.
@@ -197,11 +179,6 @@ impl fmt::Display for KeysError {
                 write!(formatter, "{}: cannot be read: {cause}", file.display())
             }
             KeysError::Set { file, cause } => write!(formatter, "{}: {cause}", file.display()),
-            KeysError::SameId { file, id } => write!(
-                formatter,
-                "{}: a key has the kid {id:?}, which auth_key_id gives to the key that is configured: give one of them another",
-                file.display()
-            ),
             KeysError::NoSigner { file, id } => write!(
                 formatter,
                 "{}: no key that can sign has the kid {id:?} of auth_key_id",

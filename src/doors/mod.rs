@@ -177,6 +177,10 @@ impl Doors {
             before.map(|before| &before.rules),
         )?;
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        if let (Some(file), Some(set)) = (&config.jwks_file, tokens.file()) {
+            let faults = set.left_out().iter().filter(|left_out| left_out.is_fault());
+            warnings.extend(faults.map(|fault| format!("jwks_file: {}: {fault}", file.display())));
+        }
         let users = match &config.password_file {
             Some(file) => {
                 let (users, doubts) = login::read(file)?;

@@ -67,6 +67,8 @@ pub struct Process {
     pub log_lines_dropped: u64,
     /// Keys that are fetched, if any are.
     pub keys: Option<FetchedKeys>,
+    /// Keys of all sets that are not used, if there are sets.
+    pub keys_left_out: Option<usize>,
     /// When the first certificate of TLS ends, in seconds since 1970, if there is TLS.
     pub tls_not_after_unix_s: Option<i64>,
     /// What the system knows.
@@ -321,6 +323,13 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "Keys of the last good answer of jwks_url.",
         sample: |_, process| process.keys.map(|keys| format!(" {}", keys.keys)),
+    },
+    Solo {
+        name: "ringcast_jwks_keys_left_out",
+        kind: "gauge",
+        labels: "",
+        help: "Keys of jwks_file and of the last good answer of jwks_url that are not used, or cannot sign; the log names them.",
+        sample: |_, process| process.keys_left_out.map(|count| format!(" {count}")),
     },
     Solo {
         name: "ringcast_tls_certificate_not_after_seconds",
@@ -697,6 +706,7 @@ mod tests {
                 failures: 1,
                 keys: 2,
             }),
+            keys_left_out: Some(1),
             tls_not_after_unix_s: Some(1_800_000_000),
             status: ProcessStatus::read(),
         }

@@ -385,19 +385,16 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
         (with(&curve, "alg", json!("ES384")), "Broken"),
         (with(&curve, "crv", json!("P-384")), "Broken"),
         (without(&rsa, "n"), "Broken"),
-        (without(&rsa, "qi"), "Broken"),
-        (with(&rsa, "d", json!("AQAB")), "Broken"),
-        (with(&rsa, "oth", json!([])), "Broken"),
+        (without(&rsa, "kty"), "Broken"),
+        (with(&rsa, "use", json!(["sig"])), "Broken"),
+        (json!(null), "Broken"),
+        (json!([]), "Broken"),
         (with(&rsa, "e", json!("AQ==")), "Broken"),
         (with(&rsa, "kid", json!("k".repeat(257))), "Broken"),
         (with(&rsa, "kid", json!(5)), "Broken"),
         (small, "Broken"),
         (with(&curve, "x", curve["y"].clone()), "Broken"),
         (with(&curve, "x", json!("AA")), "Broken"),
-        (
-            with(&curve, "d", pair("ES384").private_jwk["d"].clone()),
-            "Broken",
-        ),
         (with(&secret, "k", json!("")), "Broken"),
         (
             with(&secret, "k", json!(URL_SAFE_NO_PAD.encode([1; 63]))),
@@ -413,6 +410,30 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
         assert_eq!(set.key_count(), 1, "{jwk}");
         let reason = format!("{:?}", set.left_out()[0].reason);
         assert!(reason.starts_with(expected), "{jwk}: {reason}");
+    }
+    // What is wrong only with its private half leaves a key that verifies.
+    for jwk in [
+        without(&rsa, "qi"),
+        with(&rsa, "d", json!("AQAB")),
+        with(&rsa, "p", json!("not base64!")),
+        with(&rsa, "oth", json!([])),
+        with(&curve, "d", pair("ES384").private_jwk["d"].clone()),
+        with(&curve, "d", json!("")),
+    ] {
+        let set = parse(std::slice::from_ref(&jwk), SetOrigin::Own).unwrap();
+        assert!(
+            matches!(set.left_out()[0].reason, Unused::SigningBroken(_)),
+            "{jwk}"
+        );
+        assert!(set.left_out()[0].is_fault());
+        let tokens = Tokens::default().with_set(set, None).unwrap();
+        assert!(!tokens.can_sign(), "{jwk}");
+        let signed = if jwk["kty"] == "RSA" {
+            pair("RS256")
+        } else {
+            pair("ES256")
+        };
+        check(&tokens, &signed.token).unwrap();
     }
     let set = format!(
         r#"{{"keys":[{{"kty":"oct","kid":"a","kid":"b","k":"{}"}}]}}"#,
@@ -469,14 +490,13 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
             .collect()
     };
     assert_eq!(parse(&numbered(100), SetOrigin::Own).unwrap().key_count(), 100);
+    // More than a hundred are cut off, and counted.
+    let many = parse(&numbered(300), SetOrigin::Own).unwrap();
     assert_eq!(
-        parse(&numbered(101), SetOrigin::Own).err(),
-        Some(KeySetError::TooMany)
+        (many.key_count(), many.left_out_count(), many.left_out().len()),
+        (100, 200, 100)
     );
-    assert_eq!(
-        parse(&[key.clone(), key.clone()], SetOrigin::Fetched).err(),
-        Some(KeySetError::SameId("key-EdDSA".to_owned()))
-    );
+    assert_eq!(many.left_out()[0].reason, Unused::TooMany);
     // One of another purpose, and those without a name, are not in the way.
     let for_secrecy = with(&key, "use", json!("enc"));
     let nameless = without(&key, "kid");
@@ -486,6 +506,93 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
             .key_count(),
         3
     );
+}
+
+#[test]
+fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
+    let shared = |alg: &str| with(&pair(alg).private_jwk, "kid", json!("k"));
+    let algorithms = ["RS256", "ES256", "ES384", "EdDSA", "HS256"];
+    let set: Vec<Value> = algorithms.iter().map(|alg| shared(alg)).collect();
+    let tokens = of_file(&set);
+    for alg in algorithms {
+        let token = of_file(&[shared(alg)]).sign("{}", None, NOW_MS).unwrap();
+        check(&tokens, &token).unwrap();
+    }
+    // Two of a kind, while one takes the place of the other; and one that is there twice.
+    let secret =
+        |byte: u8| json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode([byte; 32])});
+    let token = |byte: u8| forged(&[byte; 32], r#"{"alg":"HS256","kid":"k"}"#);
+    let tokens = of_file(&[secret(1), secret(1), shared("ES256"), secret(2)]);
+    check(&tokens, &token(1)).unwrap();
+    check(&tokens, &token(2)).unwrap();
+    assert_eq!(check(&tokens, &token(3)), Err(TokenError::InvalidSignature));
+    let other_algorithm = forged(&[1; 32], r#"{"alg":"HS512","kid":"k"}"#);
+    assert_eq!(
+        check(&tokens, &other_algorithm),
+        Err(TokenError::InvalidAlgorithm)
+    );
+    // Of those that fit, a bounded number.
+    let many: Vec<Value> = (1..=9).map(secret).collect();
+    let tokens = of_file(&many);
+    check(&tokens, &token(8)).unwrap();
+    assert_eq!(check(&tokens, &token(9)), Err(TokenError::InvalidSignature));
+    // The own key first, then one that was fetched.
+    let own = Tokens::from_secret(&[1; 32], None).unwrap().with_key_id("k");
+    let public = with(pair("ES256").public_jwk.as_ref().unwrap(), "kid", json!("k"));
+    let tokens = own
+        .with_wanted(Arc::default())
+        .with_fetched(Arc::new(parse(&[public], SetOrigin::Fetched).unwrap()));
+    check(&tokens, &token(1)).unwrap();
+    let theirs = of_file(&[shared("ES256")]).sign("{}", None, NOW_MS).unwrap();
+    check(&tokens, &theirs).unwrap();
+    assert_eq!(check(&tokens, &token(2)), Err(TokenError::InvalidSignature));
+}
+
+#[test]
+fn a_set_as_providers_publish_it_loses_only_what_is_not_for_signatures() {
+    let (rsa, curve) = (pair("RS256"), pair("ES256"));
+    let public = |pair: &Pair| pair.public_jwk.clone().unwrap();
+    let with_chain = with(
+        &with(&public(&rsa), "x5c", json!(["MIIB"])),
+        "x5t#S256",
+        json!("AAAA"),
+    );
+    let set = parse(
+        &[
+            json!({"kty": "OKP", "crv": "X25519", "kid": "x", "use": "enc", "x": "AA"}),
+            with(&public(&rsa), "use", json!("enc")),
+            json!({"kty": "RSA", "kid": "broken", "n": "%", "e": "AQAB"}),
+            with(&public(&curve), "alg", json!("ES256K")),
+            with_chain,
+            public(&curve),
+            json!({"kty": "LMS"}),
+        ],
+        SetOrigin::Fetched,
+    )
+    .unwrap();
+    assert_eq!((set.key_count(), set.left_out_count()), (2, 5));
+    let said: Vec<String> = set.left_out().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said[0],
+        "key 1 (kid \"x\") is not used: its use or key_ops say that it is not for signatures"
+    );
+    assert_eq!(
+        said[2],
+        "key 3 (kid \"broken\") is not used: its n is not base64url"
+    );
+    let faults: Vec<usize> = set
+        .left_out()
+        .iter()
+        .filter(|one| one.is_fault())
+        .map(|one| one.place)
+        .collect();
+    assert_eq!(faults, [3]);
+    let tokens = Tokens::default()
+        .with_wanted(Arc::default())
+        .with_fetched(Arc::new(set));
+    check(&tokens, &rsa.token).unwrap();
+    check(&tokens, &curve.token).unwrap();
+    assert_eq!(tokens.keys_left_out(), Some(5));
 }
 
 #[test]

@@ -23,6 +23,11 @@ const DEPARTURES = [
     reason: 'these names are plain channels: the reference acknowledges to unsubscribe what was never subscribed'},
   {script: /^auth: expiry, noticed at publish\?$/, target: /"#removeAuthToken".*"#publish".*"rid":3\}/s,
     reason: 'a publisher\'s own copy comes before the acknowledgement, always: unspecified (section 12)'},
+  {script: /^auth: .*, (crit|b64) header$/, target: /"crit and b64 in the jwt header are not supported"/,
+    reason: 'a header that says that an extension must be understood is refused (RFC 7515 section 4.1.11, RFC 7797); jsonwebtoken does not look at it'},
+  // In no script, since it shows only within one second: `nbf` and `exp` count with their fractions here (RFC 7519 section 2),
+  // where jsonwebtoken compares them with the whole seconds of the clock: it refuses a token until the second after its `nbf`,
+  // and takes one until the second after its `exp`.
   {script: /^http: (Upgrade: |Connection: (undefined|$|keep-alive|close|upgraded|x-upgrade)|plain |two pipelined plain requests|many spaces and tabs)/, target: /HTTP\/1\.1 (501 Not Implemented|400 Bad Request)\r\nConnection: close|101 Switching/,
     reason: 'a plain request is answered once, in few bytes, and the connection closed: the client port is for WebSockets'},
   {script: /^http: plain request, then an upgrade/, target: /HTTP\/1\.1 501 Not Implemented\r\nConnection: close/,
