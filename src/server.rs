@@ -19,7 +19,7 @@ use crossbeam_channel::bounded;
 use mio::{Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::app::App;
 use crate::app::builtin::Builtin;
@@ -195,7 +195,7 @@ impl Server {
             .inspect_err(|_| stop(&handles))?;
         drop(outlets);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, &ports, admin_address, &placement, &doors);
+        announce(config, &ports, admin_address, &doors);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
@@ -502,16 +502,8 @@ fn raise_open_files_limit() {
     }
 }
 
-/// A server without a key works, and everything about it looks right until the first restart.
-const RANDOM_KEY: &str = "\
-THERE IS NO KEY FOR TOKENS: one was made up for this run.
-  - Every token ends with this process: after a restart each user has to log in again.
-  - No other server or service can check these tokens, or issue any.
-  To mend it, start each server with the same key, kept secret, such as one made once by
-      RINGCAST_AUTH_KEY=$(openssl rand -base64 48)";
-
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement: &[usize], doors: &Doors) {
+fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &Doors) {
     let (listen, path) = (ports.main, &config.path);
     let served = match ports.main_tls {
         OnListen::Off => format!("ws://{listen}{path}"),
@@ -520,7 +512,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        "ringcast serves {served}, protocol {:?}", config.protocol
+        "ringcast serves {served}, protocol {}", config.protocol
     );
     if let Some(tls) = ports.tls {
         info!("and wss://{tls}{path}");
@@ -530,15 +522,18 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),
     }
-    match config.fd_tables {
-        FdTables::Auto => info!("{} cores on CPUs {placement:?}", placement.len()),
-        FdTables::Shared => info!(
-            "{} cores on CPUs {placement:?}, one descriptor table",
-            placement.len()
-        ),
-    }
     match &doors.keys {
-        KeySource::Random(_) => warn!("{RANDOM_KEY}"),
+        // A server without a key works, and everything about it looks right until the first restart.
+        KeySource::Random(_) if config.serves_anonymous() && config.allow_anonymous == Anonymous::Auto => {
+            warn!(
+                "auth_key is not set: tokens are signed with a random key and end with this process; right for a trial"
+            )
+        }
+        KeySource::Random(_) => warn!(
+            "auth_key is not set: tokens are signed with a random key. After a restart every user has to log in again, and no \
+             other server or service can check or issue tokens. Start each server with the same key, kept secret: \
+             RINGCAST_AUTH_KEY=$(openssl rand -hex 32)"
+        ),
         KeySource::Shared => info!("tokens: the key auth_key"),
         KeySource::Files => info!("tokens: the keys of auth_private_key_file and auth_public_key_file"),
         KeySource::PublicFile => {
@@ -546,15 +541,20 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         }
         KeySource::Sets => info!("tokens: the keys of jwks_file and jwks_url"),
     }
+    let loopback = |address: SocketAddr| address.ip().is_loopback();
     match (config.serves_anonymous(), config.allow_anonymous) {
-        (true, Anonymous::Auto) => {
+        (true, Anonymous::Auto) if ports.tls.is_some() => {
             info!(
                 "all clients are served: listen and tls_listen are loopback addresses (allow_anonymous = auto)"
             );
         }
+        (true, Anonymous::Auto) => {
+            info!("all clients are served: listen is a loopback address (allow_anonymous = auto)");
+        }
         (true, Anonymous::On | Anonymous::Off) => info!("all clients are served: allow_anonymous = on"),
         (false, Anonymous::Auto) => info!(
-            "only authenticated clients are served: listen is not a loopback address (allow_anonymous = auto)"
+            "only authenticated clients are served: {} is not a loopback address (allow_anonymous = auto)",
+            if loopback(listen) { "tls_listen" } else { "listen" }
         ),
         (false, Anonymous::On | Anonymous::Off) => {
             info!("only authenticated clients are served: allow_anonymous = off");
@@ -568,7 +568,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, placement
         );
     }
     let limits = &config.limits;
-    info!(
+    debug!(
         message_bytes_max = limits.message_bytes_max,
         outbox_bytes_max = limits.outbox_bytes_max,
         channels_per_connection_max = limits.channels_per_connection_max,
@@ -584,9 +584,12 @@ fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
     let own_fd_tables = started.iter().all(|core| core.own_fd_table);
     let target = Target::new(config, None, placement, own_fd_tables);
+    let cpus: Vec<String> = target.placement.iter().map(ToString::to_string).collect();
     info!(
         connections_max,
-        "{}",
+        "{} cores on CPUs {}: {}",
+        started.len(),
+        cpus.join(", "),
         machine::summary(&reading::machine(Path::new("/")), &target)
     );
     if started.iter().any(|core| !core.pinned) {

@@ -137,11 +137,12 @@ impl TokenError {
         })
     }
 
-    /// Whether the client must drop the token: for all but one that is good later.
+    /// Whether the client must drop the token: for all but one that is good later, or where the extension that it names is
+    /// known.
     pub fn is_bad_token(&self) -> bool {
         !matches!(
             self,
-            TokenError::NotActive { .. } | TokenError::UnknownKey { may_come: true }
+            TokenError::NotActive { .. } | TokenError::UnknownKey { may_come: true } | TokenError::Critical
         )
     }
 

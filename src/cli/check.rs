@@ -275,7 +275,7 @@ mod tests {
         let (code, text) = answer(&["check", "--cores", "3"], &[]);
         assert_eq!(code, 0);
         assert!(
-            text.contains("warning: cores: 3 event loops share 2 CPUs\n"),
+            text.contains("warning: cores: 3 event loops share 2 CPUs and wait"),
             "{text}"
         );
         assert!(text.contains("warning: auth_key is not set"), "{text}");

@@ -492,7 +492,10 @@ impl fmt::Display for Doubt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Doubt::MoreCoresThanCpus { cores, cpus } => {
-                write!(formatter, "cores: {cores} event loops share {cpus} CPUs")
+                write!(
+                    formatter,
+                    "cores: {cores} event loops share {cpus} CPUs and wait for each other; auto starts one for each CPU"
+                )
             }
             Doubt::PingsTooRare => formatter.write_str(
                 "ping_interval_ms is not below ping_timeout_ms: idle connections will time out before a ping",
@@ -628,6 +631,17 @@ pub enum Protocol {
     V1,
     /// Version 2: empty messages as ping and pong.
     V2,
+}
+
+impl fmt::Display for Protocol {
+    /// As it is set.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Protocol::Auto => "auto",
+            Protocol::V1 => "1",
+            Protocol::V2 => "2",
+        })
+    }
 }
 
 /// Whether clients that are not authenticated are served.

@@ -180,20 +180,18 @@ impl Target {
     }
 }
 
-/// One line for the log of a start: how many connections, what binds, and what else there is to see.
+/// One line for the log of a start: how many connections, what binds, and whether the machine is set up for the target.
 pub(crate) fn summary(machine: &Machine, target: &Target) -> String {
     let capacity = Capacity::of(machine, target);
     let findings = findings(machine, target);
     let of_level = |level| findings.iter().filter(|finding| finding.level == level).count();
     let connections = grouped(target.connections);
     let advice = match (of_level(Level::Stops), of_level(Level::Slows)) {
-        (0, 0) => format!("nothing in the way of {connections}"),
-        (0, slow) => format!("for {connections}, {slow} to improve: see `ringcast tuning`"),
-        (stop, slow) => {
-            format!("for {connections}, {stop} in the way and {slow} to improve: see `ringcast tuning`")
-        }
+        (0, 0) => return capacity.to_string(),
+        (0, slow) => format!("{slow} to improve"),
+        (stop, slow) => format!("{stop} in the way and {slow} to improve"),
     };
-    format!("{capacity}; {advice}")
+    format!("{capacity}; for {connections} connections `ringcast tuning` finds {advice}")
 }
 
 /// A number with commas, for people.

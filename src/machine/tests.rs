@@ -372,7 +372,7 @@ fn a_start_says_in_a_line_what_binds_and_what_there_is_to_see() {
     assert_eq!(
         summary(&machine, &target(&machine, 1_000_000, &[])),
         "up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by fs.epoll.max_user_watches; \
-         for 1,000,000, 1 in the way and 2 to improve: see `ringcast tuning`"
+         for 1,000,000 connections `ringcast tuning` finds 1 in the way and 2 to improve"
     );
 }
 
