@@ -7,6 +7,8 @@
 //! Invariants
 //! 1. Decisions are carried out in the order in which they were appended.
 //! 2. A [`Span`] is valid for the [`Decisions`] that made it, until [`Decisions::clear`].
+//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. What would not fit is left
+//!    out, and [`Decisions::is_overfull`] says so: then nothing of it may be carried out.
 //!
 //! Close codes: RFC 6455 section 7.4; wire reference, section 11.
 
@@ -154,6 +156,7 @@ pub struct Decisions {
     bytes: Vec<u8>,
     list: Vec<Decision>,
     held: Vec<Decision>,
+    is_overfull: bool,
 }
 
 impl Decisions {
@@ -170,6 +173,7 @@ impl Decisions {
         self.bytes.clear();
         self.list.clear();
         self.held.clear();
+        self.is_overfull = false;
     }
 
     /// Appends a decision.
@@ -181,11 +185,25 @@ impl Decisions {
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.bytes.len();
         write(&mut self.bytes);
-        let position = |at: usize| u32::try_from(at).expect("messages are bounded far below 4 GiB");
+        self.span_from(start, BYTES_MAX)
+    }
+
+    /// The bytes from `start` on; none of them if there are more than `bytes_max`.
+    fn span_from(&mut self, start: usize, bytes_max: usize) -> Span {
+        if self.bytes.len() > bytes_max {
+            self.bytes.truncate(start);
+            self.is_overfull = true;
+        }
+        let position = |at: usize| u32::try_from(at).expect("invariant 3");
         Span {
             start: position(start),
             end: position(self.bytes.len()),
         }
+    }
+
+    /// Whether something did not fit: `message_bytes_max` may be 1 GiB, and JSON may grow when it is passed on.
+    pub fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     /// Keeps a decision for the end of the message, behind all that is pushed until then.
@@ -208,12 +226,17 @@ impl Decisions {
         self.push_held();
     }
 
-    /// Appends what was decided later, on its own.
-    pub fn append(&mut self, later: &Decisions) {
-        let by = u32::try_from(self.bytes.len()).expect("messages are bounded far below 4 GiB");
+    /// Appends what was decided later, on its own. False, and nothing is appended, if there is no room.
+    #[must_use]
+    pub fn append(&mut self, later: &Decisions) -> bool {
+        if later.is_overfull || self.bytes.len() + later.bytes.len() > BYTES_MAX {
+            return false;
+        }
+        let by = u32::try_from(self.bytes.len()).expect("invariant 3");
         self.bytes.extend_from_slice(&later.bytes);
         self.list
             .extend(later.list.iter().map(|decision| decision.shifted(by)));
+        true
     }
 
     /// Only those of the publications from `index` on, in memory of just their size.
@@ -268,6 +291,8 @@ impl Decisions {
     }
 }
 
+/// As many as a [`Span`] can name.
+const BYTES_MAX: usize = u32::MAX as usize;
 /// A list that grew past this gives its memory back.
 const BYTES_KEPT_MAX: usize = 1024 * 1024;
 
@@ -579,7 +604,7 @@ mod tests {
             decisions
         };
         let mut decisions = decided("first");
-        decisions.append(&decided("later"));
+        assert!(decisions.append(&decided("later")));
         let texts: Vec<_> = decisions
             .list()
             .iter()
@@ -589,6 +614,23 @@ mod tests {
             })
             .collect();
         assert_eq!(texts, [&b"first"[..], b"later"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_told() {
+        let mut decisions = Decisions::new();
+        let first = decisions.write(|bytes| bytes.extend_from_slice(b"one"));
+        decisions.bytes.extend_from_slice(b"two");
+        let second = decisions.span_from(3, 6);
+        assert!(!decisions.is_overfull());
+        decisions.bytes.extend_from_slice(b"three");
+        let third = decisions.span_from(6, 10);
+        assert!(decisions.is_overfull());
+        let bytes = [first, second, third].map(|span| decisions.bytes(span).to_vec());
+        assert_eq!(bytes, [&b"one"[..], b"two", b""]);
+        assert!(!Decisions::new().append(&decisions));
+        decisions.clear();
+        assert!(!decisions.is_overfull());
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl<T> Slab<T> {
     }
 
     /// All values, by their indexes.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> + Clone {
         self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
             let values = chunk.slots.iter().enumerate();

@@ -181,6 +181,11 @@ impl Ring {
         self.shared.published(self.next)
     }
 
+    /// Whether the next place is claimed by a core that has not published there yet: it will, if the system lets it run.
+    pub fn front_is_pending(&self) -> bool {
+        self.depth() > 0 && self.front().is_none()
+    }
+
     /// Goes on behind what [`Ring::front`] has returned.
     pub fn pass(&mut self) {
         debug_assert!(self.front().is_some(), "only what was read is passed");

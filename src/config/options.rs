@@ -988,7 +988,7 @@ pub const SETTINGS: &[Setting] = &[
         "outbox_bytes_max",
         "limits",
         [limits.outbox_bytes_max],
-        1 to 4294967295,
+        1 to 1073741824,
         "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
     ),
     number!(

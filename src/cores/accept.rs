@@ -96,7 +96,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Accepts what the kernel has already completed for this listener, before it is closed for good.
+    /// Has what the kernel has already completed for the listeners accepted, a batch in each turn, before they are closed
+    /// for good.
     pub(super) fn accept_the_last(&mut self) {
         for listener in &mut self.listeners.open {
             listener.is_ready = true;
@@ -105,12 +106,6 @@ impl<A: App> Core<A> {
         self.pace = Pace::new(0, 1);
         self.accept_excess = AcceptExcess::Refuse;
         self.accepting = Accepting::Ready;
-        for _ in 0..LAST_ACCEPTS_MAX {
-            if self.accepting != Accepting::Ready {
-                return;
-            }
-            self.accept_one();
-        }
     }
 
     /// The poll says that a listener has something to give.
@@ -126,13 +121,17 @@ impl<A: App> Core<A> {
     fn accept_one(&mut self) {
         if !self.listeners.has_ready() {
             self.accepting = Accepting::Waiting;
+            if self.accept_excess == AcceptExcess::Wait {
+                // Nobody waits any more.
+                self.full = None;
+            }
             return;
         }
         let place = self.find_place();
         if let Err(Full { limit, until }) = place
             && self.accept_excess == AcceptExcess::Wait
         {
-            self.metrics.limit_hit(limit);
+            self.count_full(limit);
             self.accepting = Accepting::Paused(until);
             return;
         }
@@ -150,7 +149,8 @@ impl<A: App> Core<A> {
             }
             (Ok((stream, _)), Err(Full { limit, .. })) => {
                 self.metrics.accepts.add(1);
-                self.turn_away(stream, port, limit, &Refusal::Busy);
+                self.count_full(limit);
+                self.turn_away(stream, port, &Refusal::Busy);
             }
             (Err(error), place) => {
                 if let Ok(core) = place {
@@ -186,9 +186,21 @@ impl<A: App> Core<A> {
     fn let_in(&mut self, stream: TcpStream, peer: SocketAddr, port: Port, core: usize) {
         if self.admission.memory_is_full() {
             self.loads.give_back(core);
-            self.turn_away(stream, port, Limit::Memory, &Refusal::Busy);
+            self.count_full(Limit::Memory);
+            self.turn_away(stream, port, &Refusal::Busy);
         } else {
+            if self.accept_excess == AcceptExcess::Refuse || self.full == Some(Limit::Memory) {
+                self.full = None;
+            }
             self.place(stream, peer, port, core);
+        }
+    }
+
+    /// Counts a limit that begins to hold new connections back.
+    fn count_full(&mut self, limit: Limit) {
+        if self.full != Some(limit) {
+            self.full = Some(limit);
+            self.metrics.limit_hit(limit);
         }
     }
 
@@ -217,8 +229,8 @@ impl<A: App> Core<A> {
     }
 
     /// Answers a socket for which there is no room; where TLS is spoken there is nobody to read it.
-    fn turn_away(&mut self, stream: TcpStream, port: Port, limit: Limit, refusal: &Refusal) {
-        self.metrics.limit_hit(limit);
+    fn turn_away(&mut self, stream: TcpStream, port: Port, refusal: &Refusal) {
+        self.metrics.connections_refused.add(1);
         if self.ports.speak(port) == OnListen::Only {
             return;
         }
@@ -238,7 +250,8 @@ impl<A: App> Core<A> {
                 return;
             }
             if !self.loads.keep(core, self.connections_max) {
-                self.turn_away(stream, port, Limit::ConnectionsPerCore, &Refusal::Busy);
+                self.count_full(Limit::ConnectionsPerCore);
+                self.turn_away(stream, port, &Refusal::Busy);
                 return;
             }
         }
@@ -314,12 +327,8 @@ impl<A: App> Core<A> {
         };
         if counted == Entry::Refused {
             self.loads.end();
-            self.turn_away(
-                stream,
-                port,
-                Limit::ConnectionsPerAddress,
-                &Refusal::TooManyConnections,
-            );
+            self.metrics.limit_hit(Limit::ConnectionsPerAddress);
+            self.turn_away(stream, port, &Refusal::TooManyConnections);
             return;
         }
         let is_counted = counted == Entry::Counted;
@@ -342,10 +351,12 @@ impl<A: App> Core<A> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.is_counted = is_counted;
         }
+        self.alive += 1;
         self.metrics.connections.set(self.connections.len() as u64);
         self.arm(id);
         if let Some(draining) = &mut self.draining {
-            self.metrics.drain_left.set(draining.add(id));
+            draining.add(id);
+            self.metrics.drain_left.set(self.alive);
         }
     }
 }
@@ -474,8 +485,6 @@ pub(crate) const WAKER: Token = Token(usize::MAX - 1);
 pub(super) const HAND_OVERS: Token = Token(usize::MAX - 2);
 
 /// New sockets of one turn, so that a storm of them does not delay the connected.
-const ACCEPTS_PER_TURN_MAX: usize = 64;
-/// As many as a backlog holds.
-const LAST_ACCEPTS_MAX: usize = 65_536;
+pub(super) const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// How long a core without room waits before it looks again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

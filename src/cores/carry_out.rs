@@ -7,7 +7,7 @@
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::config::limits::Limit;
-use crate::decision::{Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::session::Session;
 use crate::websocket::frame::OpCode;
 
@@ -21,11 +21,15 @@ impl<A: App> Core<A> {
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(before) = &mut connection.stalled
         {
-            before.decisions.append(&work.decisions);
+            let had_room = before.decisions.append(&work.decisions);
             before.asked = None;
-            before.then = before.then.or(work.then);
+            before.then = before.then.or(work.then).or_else(|| no_room(had_room));
             self.decisions = work.decisions;
             return;
+        }
+        self.publish_ns = None;
+        if work.decisions.is_overfull() {
+            work = Stalled::new(Decisions::new(), Err(CloseReason::MessageTooBig));
         }
         loop {
             if let Some(place) = self.awaits(&work)
@@ -225,6 +229,11 @@ enum Outcome {
     /// It comes after the delivery of all that is published by now.
     Asked,
     Closed,
+}
+
+/// The end of a connection for which so much waits that no more can.
+fn no_room(had_room: bool) -> Option<CloseReason> {
+    (!had_room).then_some(CloseReason::SlowConsumer)
 }
 
 /// Whether the subscriptions are looked at again later in the same decisions.

@@ -119,24 +119,14 @@ impl Connections {
     }
 
     /// All ids.
+    #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.slab.iter().map(|(_, connection)| connection.id)
     }
 
-    /// Those that have not ended yet, each list in the order in which they came: the known, and those that have not
-    /// introduced themselves.
-    pub(super) fn not_ended(&self) -> (Vec<ConnectionId>, Vec<ConnectionId>) {
-        let all = self.slab.iter().map(|(_, connection)| connection);
-        let mut left: Vec<&Connection> = all.filter(|connection| !connection.phase.is_over()).collect();
-        left.sort_unstable_by_key(|connection| std::cmp::Reverse(connection.id.age(self.generation)));
-        let (coming, known): (Vec<_>, Vec<_>) = left
-            .into_iter()
-            .partition(|connection| connection.phase.is_coming());
-        let id = |connection: &Connection| connection.id;
-        (
-            known.into_iter().map(id).collect(),
-            coming.into_iter().map(id).collect(),
-        )
+    /// The generation of the connection that came last: [`ConnectionId::age`].
+    pub(super) fn last_generation(&self) -> u32 {
+        self.generation
     }
 
     /// Takes a socket in; `register` makes it known to the poll under the id.

@@ -49,19 +49,14 @@ impl<A: App> Core<A> {
         frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
         let hash = self.broker.hasher.hash(channel);
         let parts = [&self.frame_head[..], message];
-        let mut published = self
-            .broker
-            .ring
-            .try_publish(channel, hash, &parts, self.turn_began_ns);
+        let at_ns = *self.publish_ns.get_or_insert_with(|| self.clock.elapsed_ns());
+        let mut published = self.broker.ring.try_publish(channel, hash, &parts, at_ns);
         if let Err(RingFull { wake }) = published {
             // Those that lag and sleep make room; so does this core. Then once more.
             self.wake(wake);
             self.deliver();
             let parts = [&self.frame_head[..], message];
-            published = self
-                .broker
-                .ring
-                .try_publish(channel, hash, &parts, self.turn_began_ns);
+            published = self.broker.ring.try_publish(channel, hash, &parts, at_ns);
         }
         match published {
             Ok(published) => {

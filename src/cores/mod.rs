@@ -72,7 +72,7 @@ use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Clock, Now, Uptime};
-use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
+use crate::config::limits::{AcceptExcess, Limit, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
 use crate::http::account::Account;
@@ -176,6 +176,8 @@ pub(crate) struct Core<A: App> {
     clock: Clock,
     now: Now,
     turn_began_ns: u64,
+    /// When the publications that are carried out now were published: the clock is read for the first of them.
+    publish_ns: Option<u64>,
     /// How long a turn at least sends what is not prompt. A ping that comes meanwhile waits as long.
     fan_out_slice_ns: u64,
     /// How long to look for work before each sleep.
@@ -185,6 +187,8 @@ pub(crate) struct Core<A: App> {
     accepting: Accepting,
     ports: Ports,
     accept_excess: AcceptExcess,
+    /// The limit that holds new connections back, since it was counted.
+    full: Option<Limit>,
     pace: Pace,
     admission: Arc<Admission>,
     turned_away: TurnedAway,
@@ -199,6 +203,8 @@ pub(crate) struct Core<A: App> {
     loads: Loads,
     connections_max: u32,
     connections: Connections,
+    /// How many of them have not ended.
+    alive: u64,
     sessions_open: u64,
     wheel: Wheel,
     /// Since when it has turned without standing still.
@@ -310,6 +316,7 @@ impl<A: App> Core<A> {
             clock: settings.clock,
             now,
             turn_began_ns: 0,
+            publish_ns: None,
             busy_poll_ns: settings.busy_poll.as_nanos().try_into().unwrap_or(u64::MAX),
             fan_out_slice_ns: settings.fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
             poll: parts.poll,
@@ -317,6 +324,7 @@ impl<A: App> Core<A> {
             accepting: Accepting::Waiting,
             ports: settings.ports,
             accept_excess: settings.accept_excess,
+            full: None,
             pace: Pace::new(limits.accepts_per_second_max, settings.acceptors),
             admission: settings.admission,
             turned_away: TurnedAway::default(),
@@ -336,6 +344,7 @@ impl<A: App> Core<A> {
                     .then(|| Compressor::new(settings.compression_bytes_min)),
                 Arc::clone(&metrics),
             ),
+            alive: 0,
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
             present_since: now.uptime,

@@ -88,6 +88,7 @@ impl<A: App> Core<A> {
 
     /// Publishes what has been left behind, as far as the ring has room.
     pub(super) fn publish_orphans(&mut self) {
+        self.publish_ns = None;
         while let Some(mut orphan) = self.orphans.waiting.pop_front() {
             while let Some(decision) = orphan.publications.decision(orphan.at) {
                 if let Decision::Publish { channel, message } = decision

@@ -22,8 +22,8 @@ use super::connection::{ConnectionId, Phase, Stalled};
 /// What a core keeps for it.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Connections to look at since the rules are others.
-    unchecked: Vec<ConnectionId>,
+    /// The next place to look at since the rules are others. Connections that come in meanwhile are let in by the new ones.
+    unchecked: Option<u32>,
     /// When a difference to the shadow rules may be logged again.
     silent_until: Option<Uptime>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Whether there is something left to do.
     pub(super) fn has_unchecked(&self) -> bool {
-        !self.unchecked.is_empty()
+        self.unchecked.is_some()
     }
 }
 
@@ -41,18 +41,20 @@ impl<A: App> Core<A> {
         let has_other_rules = doors.rules.id() != self.lent.doors.rules.id();
         self.lent.doors = doors;
         if has_other_rules && self.lent.doors.rules.enforces() {
-            self.rules.unchecked.clear();
-            self.rules.unchecked.extend(self.connections.ids());
+            self.rules.unchecked = Some(0);
         }
     }
 
     /// Has some more connections keep to the rules that have come.
     pub(super) fn check_some(&mut self) {
-        let mut effort = EFFORT_PER_TURN_MAX;
-        while effort > 0 {
-            let Some(id) = self.rules.unchecked.pop() else {
-                self.rules.unchecked = Vec::new();
-                return;
+        let mut effort = effort_per_turn_max();
+        while effort > 0
+            && let Some(index) = self.rules.unchecked
+        {
+            self.rules.unchecked = (index < self.connections.places()).then_some(index + 1);
+            let Some(id) = self.connections.id_at(index) else {
+                effort -= 1;
+                continue;
             };
             let subscriptions = self.broker.subscriptions.count_of(id.index());
             effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + subscriptions);
@@ -142,6 +144,15 @@ fn told(verdict: Verdict) -> String {
         None if verdict.allowed => format!("{word}, without rules"),
         None => format!("{word}, no rule matches"),
     }
+}
+
+/// [`EFFORT_PER_TURN_MAX`], or what a simulation has in its place.
+fn effort_per_turn_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return scale.places_per_turn_max.saturating_mul(EFFORT_OF_A_CONNECTION);
+    }
+    EFFORT_PER_TURN_MAX
 }
 
 /// After a reload, what is looked at in one turn, in subscriptions: a millisecond, but for one connection that has more.

@@ -35,7 +35,7 @@ impl<A: App> Core<A> {
                 timeout
             };
             let took_ns = self.take_turn(&events, timeout);
-            if self.shares_cpu && took_ns > ALONE_NS_MAX {
+            if self.shares_cpu && (took_ns > ALONE_NS_MAX || self.broker.ring.front_is_pending()) {
                 thread::yield_now();
             }
         }
@@ -162,7 +162,7 @@ impl<A: App> Core<A> {
                         self.read(id, has_ended);
                         self.token_checks += self.lent.scratch.verifications();
                     } else {
-                        self.metrics.comers_deferred.add(1);
+                        self.metrics.token_checks_deferred.add(1);
                         self.read_next_turn(id);
                     }
                 }
@@ -472,6 +472,7 @@ impl<A: App> Core<A> {
             || !self.revoking.is_empty()
             || self.accepting == Accepting::Ready
             || self.rules.has_unchecked()
+            || self.has_drain_work()
             || self.connections.has_unflushed()
     }
 
@@ -504,7 +505,8 @@ const EVENTS_PER_TURN_MAX: usize = 1024;
 /// How long one turn reads connections that have not introduced themselves, or whose peers have gone: ten of them, at
 /// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
 const COMERS_AND_GOERS_NS_MAX: u64 = 100_000;
-/// A turn after which a core that shares its CPU with others lets them run. By itself the system takes the CPU from it at
+/// A turn after which a core that shares its CPU with others lets them run, as it does when it waits for one of them to fill
+/// a place of the ring. By itself the system takes the CPU from it at
 /// its next tick only, which is 4 ms for each of them. A shorter turn is not worth the system call.
 const ALONE_NS_MAX: u64 = 100_000;
 /// Tokens that one turn checks for those who have not shown one lately: then whoever else has sent something waits for the

@@ -162,6 +162,10 @@ pub struct CoreMetrics {
     pub hand_overs_received: Counter,
     /// Reads of connections that come or go that were put off to a later turn.
     pub comers_deferred: Counter,
+    /// Reads put off to a later turn since the tokens of others had used up the checks of this one.
+    pub token_checks_deferred: Counter,
+    /// Connections refused for want of room, or since they came too fast.
+    pub connections_refused: Counter,
     /// Ends of TLS handshakes, by [`Handshake::index`].
     pub tls_handshakes: [Counter; Handshake::COUNT],
     /// Requests answered with plain HTTP.
@@ -220,7 +224,8 @@ pub struct CoreMetrics {
     pub busy_poll_hits: Counter,
     /// How long turns took, without the waiting.
     pub turn_seconds: Histogram,
-    /// From the publish to the end of the turn that wrote it or found its socket full, per delivery.
+    /// From the publish, of the first publication where several were published together, to the end of the turn that
+    /// wrote it or found its socket full, per delivery.
     pub publish_to_write_seconds: Histogram,
     /// Ends of connections, by [`CloseReason::index`].
     pub closes: [Counter; CloseReason::COUNT],

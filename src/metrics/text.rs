@@ -478,8 +478,18 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_comers_deferred_total",
-        help: "Reads of connections that come or go put off to a later turn, so that they do not delay the others.",
+        help: "Reads put off to a later turn, of connections that come, go or show tokens again and again, since others of these had used up the time for them in this turn.",
         values: Values::Counter(|block| &block.comers_deferred),
+    },
+    Metric {
+        name: "ringcast_token_checks_deferred_total",
+        help: "Reads put off to a later turn, of any connection, since tokens of others had used up the checks of this turn.",
+        values: Values::Counter(|block| &block.token_checks_deferred),
+    },
+    Metric {
+        name: "ringcast_connections_refused_total",
+        help: "Connections refused since there was no room, or since they came too fast: answered 503 or 429, or only closed where TLS is spoken.",
+        values: Values::Counter(|block| &block.connections_refused),
     },
     Metric {
         name: "ringcast_tls_handshakes_total",
@@ -632,7 +642,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_publish_to_write_seconds",
-        help: "From the publish to the end of the turn that wrote it or found its socket full, per delivery.",
+        help: "From the publish to the end of the turn that wrote it or found its socket full, per delivery. The messages of one read are published together: for all of them the time is that of the first.",
         values: Values::Histogram(|block| &block.publish_to_write_seconds),
     },
     Metric {
@@ -678,7 +688,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ringcast_limit_hits_total",
-        help: "Limits hit, by limit.",
+        help: "Limits hit, by limit. Those that hold new connections back (connections, connections_per_core, accepts_per_second, memory_bytes) count once each time they begin to, not for each connection.",
         values: Values::Labelled {
             label: "limit",
             labels: &Limit::LABELS,
@@ -729,6 +739,8 @@ mod tests {
             hand_overs_sent,
             hand_overs_received,
             comers_deferred,
+            token_checks_deferred,
+            connections_refused,
             tls_handshakes,
             http_answers,
             messages_received,
@@ -774,6 +786,8 @@ mod tests {
             hand_overs_sent,
             hand_overs_received,
             comers_deferred,
+            token_checks_deferred,
+            connections_refused,
             http_answers,
             messages_received,
             bytes_received,

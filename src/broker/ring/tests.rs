@@ -264,3 +264,18 @@ fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
     assert_eq!(fixture.drain(1), [1, 2]);
     assert!(fixture.publish(0, 3).is_ok());
 }
+
+#[test]
+fn a_place_that_is_claimed_and_not_published_is_told_from_an_empty_ring() {
+    let mut fixture = Fixture::new(2, 8, ROOMY);
+    assert!(!fixture.rings[0].front_is_pending());
+    let sequence = fixture.rings[1].claim().unwrap();
+    assert!(fixture.rings[0].front_is_pending());
+    let mut buffer = Vec::new();
+    publication::write(&mut buffer, 9, b"c", &[&[7], b"!"]);
+    fixture.rings[1].shared.publish(sequence, hash(7), &buffer);
+    assert!(!fixture.rings[0].front_is_pending());
+    assert_eq!(fixture.drain(0), [7]);
+    assert!(!fixture.rings[0].front_is_pending());
+    fixture.drain(1);
+}

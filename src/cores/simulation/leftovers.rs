@@ -48,6 +48,16 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
             return Err("somebody is subscribed without a handshake".to_owned());
         }
     }
+    let alive = core
+        .connections
+        .ids()
+        .filter(|&id| core.connections.get(id).is_some_and(|one| !one.phase.is_over()));
+    let (alive, counted) = (alive.count() as u64, core.alive);
+    if alive != counted {
+        return Err(format!(
+            "{alive} connections have not ended, {counted} are counted"
+        ));
+    }
     expect_gauges(core)
 }
 

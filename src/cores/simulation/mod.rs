@@ -66,6 +66,8 @@ pub(super) struct Scale {
     pub(super) buffers_max: usize,
     pub(super) read_bytes_per_turn_max: usize,
     pub(super) frames_per_turn_max: u64,
+    /// Connections that a reload or a drain looks at.
+    pub(super) places_per_turn_max: usize,
 }
 
 impl Default for Scale {
@@ -77,6 +79,7 @@ impl Default for Scale {
             buffers_max: 8192,
             read_bytes_per_turn_max: 256 * 1024,
             frames_per_turn_max: 256,
+            places_per_turn_max: 256,
         }
     }
 }

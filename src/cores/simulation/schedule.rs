@@ -340,8 +340,12 @@ impl World {
     }
 
     fn after_the_end(&self) {
-        if self.seats.iter().any(|seat| seat.core.is_some()) {
-            self.ground.fail("the drain is not over in time");
+        if let Some(core) = self.seats.iter().find_map(|seat| seat.core.as_ref()) {
+            let waits = (core.connections.len(), core.alive, core.orphans.len());
+            self.ground.fail(&format!(
+                "the drain is not over in time: {:?}, {waits:?}",
+                core.draining
+            ));
         }
         if self.admission.networks() > 0 {
             self.ground.fail("addresses are still counted");

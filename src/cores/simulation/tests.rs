@@ -3,16 +3,21 @@
 use std::num::NonZero;
 use std::ops::Range;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Scale;
 use super::client::Asked;
 use super::plan::Plan;
 use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
+use crate::config::Config;
 use crate::config::limits::{Limit, Limits};
+use crate::config::rules::RuleSpec;
 use crate::cores::fd_table;
+use crate::cores::mailbox::Order;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
 /// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before their
@@ -257,6 +262,110 @@ fn what_is_left_of_an_array_goes_with_its_connection() {
     assert!((256..1000).contains(&published), "{published}");
     world.ground.log.check_whole().unwrap();
     world.ground.log.check_order().unwrap();
+}
+
+/// One core that looks at three connections in a turn, with so many clients that are subscribed to one channel.
+fn with_subscribers(count: usize, drain: Duration) -> World {
+    let plan = Plan {
+        cores: 1,
+        drain,
+        scale: Scale {
+            places_per_turn_max: 3,
+            ..Scale::default()
+        },
+        ..Plan::default()
+    };
+    let mut world = World::new(None, plan, Random::new(0));
+    for _ in 0..count {
+        let client = world.connect(0, false).unwrap();
+        world.with(client, |client, ground| {
+            client.ask(ground, Asked::Handshake);
+            client.ask(ground, Asked::Subscribe(0));
+        });
+        world.settle();
+    }
+    world
+}
+
+#[test]
+fn a_reload_looks_at_a_bounded_number_of_connections_in_a_turn() {
+    let mut world = with_subscribers(20, Duration::ZERO);
+    let config = Config {
+        rules: vec![RuleSpec::default()],
+        ..Config::default()
+    };
+    let doors = Arc::new(world.doors.reopen(&config).unwrap());
+    world.handles[0].send(Order::Adopt(doors)).unwrap();
+    let kicked_out = |world: &World| world.handles[0].metrics().rules_kick_outs.value();
+    let mut turns = 0;
+    while kicked_out(&world) < 20 {
+        let before = kicked_out(&world);
+        assert!(world.turn(0), "it goes on without being asked");
+        assert!(kicked_out(&world) - before <= 3);
+        turns += 1;
+        // Whoever comes in meanwhile is let in by the new rules.
+        if turns == 2 {
+            let client = world.connect(0, false).unwrap();
+            world.with(client, |client, ground| {
+                client.ask(ground, Asked::Handshake);
+                client.write(ground, usize::MAX);
+            });
+        }
+    }
+    assert!(turns >= 7);
+    world.settle();
+    assert_eq!(world.handles[0].metrics().subscriptions.value(), 0);
+}
+
+#[test]
+fn a_drain_lists_and_closes_a_bounded_number_of_connections_in_a_turn_the_oldest_first() {
+    let mut world = with_subscribers(20, Duration::ZERO);
+    world.clients[7].disappear();
+    world.settle();
+    // The youngest, in an old place.
+    let youngest = world.connect(0, false).unwrap();
+    world.with(youngest, |client, ground| client.ask(ground, Asked::Handshake));
+    world.settle();
+    world.drain();
+    let mut turns = 0;
+    while world.seats[0].core.is_some() {
+        let open = |world: &World| world.clients.iter().filter(|client| client.is_open()).count();
+        let before = open(&world);
+        if !world.turn(0) {
+            world.settle();
+        }
+        for client in 0..world.clients.len() {
+            world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+        }
+        assert!(before - open(&world) <= 3);
+        let first_open = world.clients.iter().position(|client| client.is_open());
+        let closed_behind = world.clients[first_open.unwrap_or(0)..]
+            .iter()
+            .filter(|client| client.code.is_some());
+        assert!(first_open.is_none() || closed_behind.count() == 0);
+        turns += 1;
+    }
+    assert!(turns > 20 / 3 * 2);
+}
+
+/// What the kernel has completed when a drain begins is accepted in batches, and served to its end.
+#[test]
+fn the_backlog_is_accepted_in_batches_when_a_drain_begins() {
+    let mut world = with_a_client_on_each_core(1, Limits::default());
+    for _ in 0..100 {
+        let client = world.connect(0, false).unwrap();
+        world.with(client, |client, ground| client.write(ground, usize::MAX));
+    }
+    world.drain();
+    let accepts = |world: &World| world.handles[0].metrics().accepts.value();
+    while accepts(&world) < 101 {
+        let before = accepts(&world);
+        assert!(world.turn(0), "it goes on without being asked");
+        assert!(accepts(&world) - before <= 64);
+    }
+    world.pass(Duration::from_secs(60));
+    assert!(world.clients.iter().all(|client| client.code == Some(1001)));
+    assert!(world.seats[0].core.is_none());
 }
 
 /// The seeds of `RINGCAST_SEEDS`, such as `0..100000`; without the variable, `usual`.
