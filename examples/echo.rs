@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use ringcast::app::builtin::Builtin;
 use ringcast::config::Config;
 use ringcast::control::SignalsFrom;
-use ringcast::server::{Embedding, Server};
+use ringcast::server::{Descriptors, Embedding, Server};
 use ringcast::session::Kind;
 
 fn main() -> ExitCode {
@@ -36,6 +36,8 @@ fn main() -> ExitCode {
     let embedding = Embedding {
         kind: Kind::Echo,
         signals: SignalsFrom::Here,
+        // This program is only the server, and has nothing else open.
+        descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()
     };
     let server = match Server::start(&config, embedding, |_| Builtin::new()) {

@@ -10,10 +10,12 @@ mod listening;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use mio::{Poll, Waker};
@@ -49,18 +51,27 @@ use crate::transport::hand_over::HandOver;
 use listening::Reserved;
 
 /// A server that is accepting connections.
+///
+/// [`Server::drain`] and then [`Server::wait`] end it in order. To drop it ends it at once: connections are cut off without
+/// a close frame, as a second SIGTERM does, and the drop returns when all threads of the server have ended, the
+/// application's values are dropped and the ports are free. It waits for application code that a core is running.
 #[derive(Debug)]
+#[must_use = "to drop a server ends it at once: keep it, or call `wait`"]
 pub struct Server {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
-    control: JoinHandle<Result<Exit, ControlError>>,
+    /// `None` once somebody has waited for it.
+    control: Option<JoinHandle<Result<Exit, ControlError>>>,
     drain: ControlHandle,
 }
 
 /// What a program that embeds the library chooses beyond the configuration.
+///
+/// Log lines go to the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait:
+/// neither for a disk nor for whoever reads standard error. [`log::start`](crate::log::start) sets up one that does not.
 #[derive(Debug)]
 pub struct Embedding {
     /// What the server speaks.
@@ -69,15 +80,46 @@ pub struct Embedding {
     pub signals: SignalsFrom,
     /// What SIGHUP reloads.
     pub reload: Option<Reload>,
+    /// Which of the program's descriptors its cores see.
+    pub descriptors: Descriptors,
+}
+
+/// Which of the program's descriptors (files, sockets, pipes) the cores see, and with them the application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Descriptors {
+    /// All of them, at any time, as on every thread of the program. All cores and the program share one limit on open files
+    /// (`RLIMIT_NOFILE`), whatever `fd_tables` says.
+    #[default]
+    OfProgram,
+    /// Each core has a descriptor table of its own, where `fd_tables` and the system permit it: the limit on open files
+    /// counts for each core, and no lock on descriptors is shared between cores. Right for a program that is only this
+    /// server.
+    ///
+    /// Of what the program has open when the server starts, a core has standard input, output and error, and these
+    /// numbers; they stay open until the core ends, whether the program closes them or not. All else is closed there, so
+    /// that others see the end of a pipe or a socket when the program closes it.
+    ///
+    /// **The application must not use any other descriptor on a core**, neither an older one nor one that the program opens
+    /// later: on a core its number is nobody's, or that of a client's socket. What the application opens on a core itself is
+    /// that core's alone, and is counted among its connections' descriptors. What an application's value holds from before
+    /// the start is closed on the core when the core drops the value, and stays open in the program, which has to close it
+    /// itself: let it keep an `Arc` of its own. Work on the program's files and sockets belongs on another thread
+    /// ([`Peer::defer`](crate::app::Peer::defer)). A log that goes to a file is such a descriptor: list it here, or have it
+    /// written by another thread, as [`log::start`](crate::log::start) does.
+    OfCores {
+        /// The numbers of those that stay open on every core.
+        kept: Vec<RawFd>,
+    },
 }
 
 impl Default for Embedding {
-    /// SocketCluster, in a process that keeps its signals to itself.
+    /// SocketCluster, in a process that keeps its signals to itself and whose descriptors are the same on every thread.
     fn default() -> Embedding {
         Embedding {
             kind: Kind::SocketCluster,
             signals: SignalsFrom::Elsewhere,
             reload: None,
+            descriptors: Descriptors::OfProgram,
         }
     }
 }
@@ -87,6 +129,7 @@ pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
     let embedding = Embedding {
         signals: SignalsFrom::Here,
         reload: Some(reload),
+        descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()
     };
     let given = listening::given(embedding.signals)?;
@@ -110,7 +153,10 @@ impl Server {
     ) -> Result<Server, StartError> {
         // First of all: nothing else may take the numbers of these descriptors.
         let given = listening::given(embedding.signals)?;
-        let config = listening::with_addresses(config, &given);
+        let mut config = listening::with_addresses(config, &given);
+        if embedding.descriptors == Descriptors::OfProgram {
+            config.fd_tables = FdTables::Shared;
+        }
         Server::start_with(&config, given, embedding, app)
     }
 
@@ -148,6 +194,7 @@ impl Server {
             Arc::clone(&admission),
             ports.clone(),
             u64::try_from(reserved.acceptors(count)).unwrap_or(u64::MAX),
+            embedding.descriptors,
             clock,
         );
 
@@ -224,7 +271,7 @@ impl Server {
             admin_address,
             cores: handles,
             threads,
-            control,
+            control: Some(control),
             drain,
         })
     }
@@ -255,21 +302,53 @@ impl Server {
     }
 
     /// Waits until the server has ended.
-    pub fn wait(self) -> Result<Exit, ControlError> {
-        let exit = self.control.join().unwrap_or(Ok(Exit::CoreLost));
+    pub fn wait(mut self) -> Result<Exit, ControlError> {
+        let exit = self.join_control();
         match exit {
-            Ok(Exit::Drained) => {
-                for thread in self.threads {
-                    // A core that panicked has said so, and has ended the process.
-                    let _ = thread.join();
-                }
-            }
+            Ok(Exit::Drained) => self.join_cores(),
             // Who cuts a drain short does not wait for a core that does not listen.
-            Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost) | Err(_) => stop(&self.cores),
+            Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => {
+                stop(&self.cores);
+            }
         }
         exit
     }
+
+    fn join_control(&mut self) -> Result<Exit, ControlError> {
+        let ended = self.control.take().map(JoinHandle::join);
+        ended.and_then(Result::ok).unwrap_or(Ok(Exit::CoreLost))
+    }
+
+    fn join_cores(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A core that panicked has said so, and has ended the process.
+            let _ = thread.join();
+        }
+    }
 }
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.control.is_none() {
+            return;
+        }
+        self.drain.stop();
+        // Nobody asks any more how it ended.
+        let _ = self.join_control();
+        for core in &self.cores {
+            // One that has orders waiting takes this one when it has taken some of them.
+            while let Err(error) = core.send(Order::Stop)
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                thread::sleep(STOP_AGAIN);
+            }
+        }
+        self.join_cores();
+    }
+}
+
+/// How long a core that has no room for another order is left alone.
+const STOP_AGAIN: Duration = Duration::from_millis(5);
 
 /// The thread of a core, and what is to be dropped when it has ended.
 type CoreThread = JoinHandle<Option<cores::Shared>>;
@@ -415,6 +494,7 @@ fn core_settings(
     admission: Arc<Admission>,
     ports: Ports,
     acceptors: u64,
+    descriptors: Descriptors,
     clock: Clock,
 ) -> CoreSettings {
     CoreSettings {
@@ -431,7 +511,10 @@ fn core_settings(
         fan_out_slice: config.fan_out_slice,
         busy_poll: config.busy_poll,
         admission,
-        own_fd_table: config.fd_tables == FdTables::Auto,
+        own_fd_table: match (config.fd_tables, descriptors) {
+            (FdTables::Auto, Descriptors::OfCores { kept }) => Some(kept.into()),
+            (FdTables::Auto | FdTables::Shared, _) => None,
+        },
         kind,
         session: session::Settings {
             protocol: config.protocol,

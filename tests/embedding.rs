@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use ringcast::app::{Answer, App, Call, Peer};
 use ringcast::config::{Config, Cores};
-use ringcast::server::{Embedding, Server};
+use ringcast::server::{Descriptors, Embedding, Server};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -212,4 +217,118 @@ fn the_close_frame_says_why() {
         (u16::from(frame.code), frame.reason.as_str()),
         (4100, "until soon")
     );
+}
+
+/// Writes what it is called with to a pipe of the program's, from its core.
+struct Scribe(Arc<PipeWriter>);
+
+impl App for Scribe {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+        let written = (&*self.0).write(call.event.as_str().unwrap_or_default().as_bytes());
+        peer.reply(&written.map_err(|error| error.to_string()))
+    }
+}
+
+fn scribes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin: None,
+        cores: Cores::Count(2),
+        drain: Duration::ZERO,
+        ..Config::default()
+    };
+    let embedding = Embedding {
+        descriptors,
+        ..Embedding::default()
+    };
+    Server::start(&config, embedding, |_| Scribe(pipe.clone())).unwrap()
+}
+
+/// Whether all writing ends of a pipe are closed.
+fn has_ended(mut reader: &PipeReader) -> bool {
+    fcntl(reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    match reader.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    }
+}
+
+/// Waits for that. A core of another test that begins holds a copy of all that is open for a moment.
+fn ends(reader: &PipeReader) -> bool {
+    (0..6000).any(|_| {
+        let ended = has_ended(reader);
+        if !ended {
+            std::thread::sleep(PATIENCE / 6000);
+        }
+        ended
+    })
+}
+
+#[test]
+fn what_the_program_closes_is_closed_while_cores_run() {
+    let (_unread, used) = pipe().unwrap();
+    let used = Arc::new(used);
+    let kept = vec![used.as_raw_fd()];
+    for descriptors in [Descriptors::OfProgram, Descriptors::OfCores { kept }] {
+        let (reader, writer) = pipe().unwrap();
+        let server = scribes(descriptors.clone(), used.clone());
+        let mut client = Client::connect(&server);
+        assert!(!has_ended(&reader));
+        drop(writer);
+        assert!(ends(&reader), "with {descriptors:?}");
+        assert_eq!(client.call("x", &json!(null))["data"], json!({ "Ok": 1 }));
+    }
+}
+
+#[test]
+fn an_application_uses_the_descriptors_that_were_kept_for_it() {
+    let (mut reader, writer) = pipe().unwrap();
+    let writer = Arc::new(writer);
+    let (unused, kept_only) = pipe().unwrap();
+    let kept = vec![writer.as_raw_fd(), kept_only.as_raw_fd()];
+    let server = scribes(Descriptors::OfCores { kept }, writer.clone());
+    let mut client = Client::connect(&server);
+    client.call("written on a core", &json!(null));
+    let mut text = [0; 17];
+    reader.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"written on a core");
+    // The program has none of it any more; the cores have, until they end.
+    drop(kept_only);
+    assert!(!has_ended(&unused));
+    drop(server);
+    assert!(ends(&unused));
+    // The cores have dropped the last of their values, but only their own tables know.
+    assert!(!has_ended(&reader));
+    drop(writer);
+    assert!(ends(&reader));
+}
+
+#[test]
+fn a_server_that_is_dropped_has_ended() {
+    for drains in [false, true] {
+        let value = Arc::new(pipe().unwrap().1);
+        let server = scribes(Descriptors::OfProgram, value.clone());
+        let address = server.address();
+        let mut clients = [Client::connect(&server), Client::connect(&server)];
+        clients[0].call("x", &json!(null));
+        if drains {
+            server.drain();
+        }
+        drop(server);
+        assert_eq!(
+            Arc::strong_count(&value),
+            1,
+            "the application's values are dropped"
+        );
+        for client in &mut clients {
+            while client.socket.read().is_ok() {}
+        }
+        assert_eq!(
+            TcpStream::connect(address).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
+    }
 }

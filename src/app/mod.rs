@@ -7,6 +7,12 @@
 //! What a method asks of its [`Peer`] is done after the packet's own answer, in the order asked, as in the reference,
 //! where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. What
 //! takes longer than a core may wait is answered later: [`Peer::defer`].
+//!
+//! **Descriptors.** On which files, sockets and pipes of the program an application may work is chosen by
+//! [`Embedding::descriptors`](../server/struct.Embedding.html#structfield.descriptors). By default they are the same on a
+//! core as on any other thread. Where cores have tables of their own (`Descriptors::OfCores`) there are only those that were
+//! listed, and those that the application has opened on this core; any other number may be that of a client's socket. A value that an
+//! application holds from before the start, such as a `File` or a `TcpStream`, is then of no use unless it was listed.
 
 pub mod builtin;
 mod calls;

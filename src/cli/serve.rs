@@ -56,7 +56,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     })?;
     log::flush(match exit {
         Exit::CutShort { .. } => Ending::AtOnce,
-        Exit::Drained | Exit::Overdue | Exit::CoreLost => Ending::Orderly,
+        Exit::Drained | Exit::Overdue | Exit::CoreLost | Exit::Stopped => Ending::Orderly,
     });
     Ok(exit)
 }

@@ -7,6 +7,8 @@
 //!   Serving ──first SIGTERM or SIGINT, or ControlHandle::drain──► Draining ──all cores stopped──► Exit::Drained
 //!      │                                                             ├──second signal──────────► Exit::CutShort
 //!      └──a core ends by itself──► Exit::CoreLost                    └──time over──────────────► Exit::Overdue
+//!
+//!   in either state, when the program drops the server ──► Exit::Stopped
 //! ```
 //!
 //! Invariants
@@ -134,10 +136,12 @@ struct Shared {
     drain_closes_per_1000_seconds: AtomicU64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is wished for, each more than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wish {
     Serve,
     Drain,
+    Stop,
 }
 
 /// How the server ended.
@@ -154,6 +158,8 @@ pub enum Exit {
     },
     /// A core ended without being told to, which is a bug.
     CoreLost,
+    /// The program that embeds the server has dropped it.
+    Stopped,
 }
 
 impl Exit {
@@ -161,7 +167,7 @@ impl Exit {
     /// (`EX_SOFTWARE`) after a bug.
     pub fn code(self) -> u8 {
         match self {
-            Exit::Drained | Exit::Overdue => 0,
+            Exit::Drained | Exit::Overdue | Exit::Stopped => 0,
             Exit::CutShort { signal } => signal.saturating_add(128),
             Exit::CoreLost => 70,
         }
@@ -194,7 +200,19 @@ impl std::error::Error for ControlError {}
 impl ControlHandle {
     /// Starts the drain, if none has begun.
     pub fn drain(&self) {
-        self.0.send_replace(Wish::Drain);
+        // Who has been told to stop drains no more.
+        self.0.send_if_modified(|wish| {
+            let begins = *wish == Wish::Serve;
+            if begins {
+                *wish = Wish::Drain;
+            }
+            begins
+        });
+    }
+
+    /// Has the cores and the control plane end at once.
+    pub(crate) fn stop(&self) {
+        self.0.send_replace(Wish::Stop);
     }
 }
 
@@ -290,7 +308,10 @@ impl Control {
                     }
                     Signal::Reload => reloads.notify_one(),
                 },
-                () = wished(&mut self.wishes) => {
+                wish = wished(&mut self.wishes, Wish::Serve) => {
+                    if wish == Wish::Stop {
+                        return Some(self.stop());
+                    }
                     info!("draining, as asked by the process itself");
                     return None;
                 }
@@ -311,6 +332,15 @@ impl Control {
         }
     }
 
+    fn stop(&self) -> Exit {
+        info!(
+            "ending at once with {} connections: the server was dropped",
+            self.shared.connections()
+        );
+        self.shared.order(&Order::Stop);
+        Exit::Stopped
+    }
+
     async fn drain(&self, signals: &mut Signals) -> Exit {
         self.settings.signals.service_manager().stopping();
         let begin = self.shared.clock.now().uptime;
@@ -324,8 +354,10 @@ impl Control {
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
         let mut look = interval(LOOK_EVERY_IN_DRAIN);
+        let mut wishes = self.wishes.clone();
         loop {
             tokio::select! {
+                _ = wished(&mut wishes, Wish::Drain) => return self.stop(),
                 signal = signals.next() => match signal {
                     Signal::End { name, number } => {
                         warn!("{name} again: ending at once with {} connections", self.shared.connections());
@@ -437,10 +469,11 @@ fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
     u64::try_from(u128::from(connections) * 1_000_000 / within_ms).unwrap_or(u64::MAX)
 }
 
-/// Returns once a drain is wished for; never, if nobody is left who could.
-async fn wished(wishes: &mut watch::Receiver<Wish>) {
-    if wishes.wait_for(|wish| *wish == Wish::Drain).await.is_err() {
-        std::future::pending::<()>().await;
+/// Returns once more is wished for than `done`; never, if nobody is left who could.
+async fn wished(wishes: &mut watch::Receiver<Wish>, done: Wish) -> Wish {
+    match wishes.wait_for(|wish| *wish > done).await {
+        Ok(wish) => *wish,
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -3,14 +3,49 @@
 //! `unshare(CLONE_FILES)` gives the calling thread a copy of the process's table: no lock or reference count on
 //! descriptors is shared between cores from then on, and the limit on open files counts per core. Whatever all cores
 //! need (polls, wakers, the ends of `transport/hand_over.rs`) is opened before.
+//!
+//! The copy also has all else that the process had open at that moment. What stays open in it stays open for the other
+//! end as well: a pipe gives no end of file, a socket sends no FIN, a lock on a file is held. So a core closes what it does
+//! not need.
+
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::close;
 
 /// Splits the calling thread's descriptor table off. Fails where a container profile forbids the call; the table then
 /// stays shared, and the server works with one limit for all cores.
 pub(super) fn unshare_descriptors() -> Result<(), nix::errno::Errno> {
     unshare(CloneFlags::CLONE_FILES)
 }
+
+/// Closes the descriptors of the calling thread's own table, but for the standard streams, `kept` and eventfds. An eventfd
+/// may be a waker, which does not tell its number; nobody waits for one to be closed.
+///
+/// # Errors
+/// `/proc` cannot be read: all stay open.
+pub(super) fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let numbers: Vec<RawFd> = fs::read_dir(OWN_TABLE)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers {
+        if number > STANDARD_ERROR && !kept.contains(&number) && !is_eventfd(number) {
+            // One of them was the directory's, which is closed by now.
+            let _ = close(number);
+        }
+    }
+    Ok(())
+}
+
+fn is_eventfd(number: RawFd) -> bool {
+    fs::read_link(format!("{OWN_TABLE}/{number}"))
+        .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
+}
+
+const OWN_TABLE: &str = "/proc/thread-self/fd";
+const STANDARD_ERROR: RawFd = 2;
 
 /// Whether the call is permitted: tried on a thread that ends with it.
 pub(crate) fn can_be_split() -> bool {

@@ -59,13 +59,14 @@ mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Waker};
 use nix::sys::resource::{Resource, getrlimit};
+use tracing::warn;
 
 use crate::app::{App, Upgrade};
 use crate::auth::Claims;
@@ -135,7 +136,8 @@ pub(crate) struct CoreSettings {
     pub(crate) fan_out_slice: Duration,
     pub(crate) busy_poll: Duration,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) own_fd_table: bool,
+    /// Whether each has a table of its own, and what of the program's descriptors stays open there.
+    pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
     pub(crate) doors: Arc<Doors>,
@@ -281,7 +283,13 @@ pub(crate) fn run<A: App>(
     started: impl FnOnce(io::Result<Started>),
 ) -> io::Result<Option<Shared>> {
     let pinned = parts.cpu.is_some_and(core_affinity::set_for_current);
-    let own_fd_table = settings.own_fd_table && fd_table::unshare_descriptors().is_ok();
+    let own_fd_table = match &settings.own_fd_table {
+        Some(kept) if fd_table::unshare_descriptors().is_ok() => {
+            close_others(&parts, kept);
+            true
+        }
+        Some(_) | None => false,
+    };
     match Core::new(parts, settings, own_fd_table) {
         Ok(core) => {
             core.mailbox.set_status(CoreStatus::Serving);
@@ -296,6 +304,19 @@ pub(crate) fn run<A: App>(
             started(Err(error));
             Ok(None)
         }
+    }
+}
+
+/// Closes what a core does not need of its copy of the process's descriptors.
+fn close_others<A>(parts: &CoreParts<A>, kept: &[RawFd]) {
+    let own = std::iter::once(parts.poll.as_raw_fd()).chain(parts.hand_over.descriptors());
+    let needed: Vec<RawFd> = own.chain(kept.iter().copied()).collect();
+    if let Err(error) = fd_table::close_all_but(&needed) {
+        warn!(
+            core = parts.id.index(),
+            "/proc/thread-self/fd cannot be read ({error}): files and sockets that the program has open now stay open \
+             until this core ends, whether the program closes them or not"
+        );
     }
 }
 

@@ -56,6 +56,13 @@ impl HandOver {
         Outlets(Arc::clone(&self.outlets))
     }
 
+    /// The descriptors that this core needs.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        std::iter::once(&self.inbox)
+            .chain(self.outlets.iter())
+            .map(AsRawFd::as_raw_fd)
+    }
+
     /// The next socket that another core has sent; `WouldBlock` when there is none.
     pub(crate) fn receive(&self) -> io::Result<Received> {
         receive_descriptor(&self.inbox)

@@ -24,7 +24,7 @@ use ringcast::control::Exit;
 use ringcast::cores::CoreId;
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::{CoreMetrics, Counter};
-use ringcast::server::{self, Embedding};
+use ringcast::server::{self, Descriptors, Embedding};
 
 /// How long any one thing may take, however busy the machine is: only a test that fails ever waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +72,11 @@ impl Server {
         };
         config.limits.close_timeout = Duration::from_secs(1);
         change(&mut config);
-        let running = server::Server::start(&config, Embedding::default(), app).unwrap();
+        let embedding = Embedding {
+            descriptors: Descriptors::OfCores { kept: Vec::new() },
+            ..Embedding::default()
+        };
+        let running = server::Server::start(&config, embedding, app).unwrap();
         Server {
             address: running.address(),
             running: Some(running),

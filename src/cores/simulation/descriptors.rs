@@ -6,9 +6,6 @@
 //! its connection was closed, in a run that no seed repeats. So the thread that simulates has a table that nobody copies.
 
 use std::cell::OnceCell;
-use std::fs;
-
-use nix::unistd::close;
 
 use crate::cores::fd_table;
 
@@ -24,15 +21,7 @@ pub(super) fn make_own() -> bool {
             if fd_table::unshare_descriptors().is_err() {
                 return false;
             }
-            let entries = fs::read_dir("/proc/thread-self/fd").expect("a thread sees its own descriptors");
-            let numbers: Vec<i32> = entries
-                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-                .filter(|&number| number > 2)
-                .collect();
-            for number in numbers {
-                // One of them was the directory's, which is closed by now.
-                let _ = close(number);
-            }
+            fd_table::close_all_but(&[]).expect("a thread sees its own descriptors");
             true
         })
     })

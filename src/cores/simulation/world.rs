@@ -496,7 +496,7 @@ fn settings(
         slow_consumer: plan.slow_consumer,
         accept_excess: plan.accept_excess,
         admission: Arc::clone(admission),
-        own_fd_table: false,
+        own_fd_table: None,
         kind: Kind::SocketCluster,
         session: session::Settings {
             protocol: plan.protocol,
