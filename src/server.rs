@@ -112,6 +112,16 @@ pub enum Descriptors {
     },
 }
 
+impl Descriptors {
+    /// What stays open in the tables of the cores, if they are to have tables of their own.
+    fn kept(self, tables: FdTables) -> Option<Arc<[RawFd]>> {
+        match (self, tables) {
+            (Descriptors::OfCores { kept }, FdTables::Auto) => Some(kept.into()),
+            (Descriptors::OfCores { .. }, FdTables::Shared) | (Descriptors::OfProgram, _) => None,
+        }
+    }
+}
+
 impl Default for Embedding {
     /// SocketCluster, in a process that keeps its signals to itself and whose descriptors are the same on every thread.
     fn default() -> Embedding {
@@ -194,9 +204,12 @@ impl Server {
             Arc::clone(&admission),
             ports.clone(),
             u64::try_from(reserved.acceptors(count)).unwrap_or(u64::MAX),
-            embedding.descriptors,
             clock,
         );
+        let settings = CoreSettings {
+            own_fd_table: embedding.descriptors.kept(config.fd_tables),
+            ..settings
+        };
 
         // All that every thread must hold, before the first of them splits its descriptor table off.
         let polls = (0..count)
@@ -494,7 +507,6 @@ fn core_settings(
     admission: Arc<Admission>,
     ports: Ports,
     acceptors: u64,
-    descriptors: Descriptors,
     clock: Clock,
 ) -> CoreSettings {
     CoreSettings {
@@ -511,10 +523,7 @@ fn core_settings(
         fan_out_slice: config.fan_out_slice,
         busy_poll: config.busy_poll,
         admission,
-        own_fd_table: match (config.fd_tables, descriptors) {
-            (FdTables::Auto, Descriptors::OfCores { kept }) => Some(kept.into()),
-            (FdTables::Auto | FdTables::Shared, _) => None,
-        },
+        own_fd_table: None,
         kind,
         session: session::Settings {
             protocol: config.protocol,
