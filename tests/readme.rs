@@ -11,6 +11,7 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
     for (name, table) in [
         ("settings", ringcast::config::options::markdown()),
         ("metrics", ringcast::metrics::text::markdown()),
+        ("close-codes", ringcast::metrics::close_codes::markdown()),
     ] {
         wanted = with_table(&wanted, name, &table);
     }

@@ -654,7 +654,7 @@ pub const SETTINGS: &[Setting] = &[
         Switch,
         ANONYMOUS,
         "auto, on or off",
-        "Whether clients that are not authenticated are served: `auto` serves them if `listen` is a loopback address. `off` leaves them handshake, `#authenticate` and `login`",
+        "Whether clients that are not authenticated are served: `auto` serves them if `listen` and, where it is set, `tls_listen` are loopback addresses. `off` leaves them handshake, `#authenticate` and `login`",
     ),
     setting!(
         "auth_key_id",
@@ -1143,6 +1143,7 @@ mod tests {
                 "auto",
                 "on",
                 "https://id.example/",
+                "json",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))

@@ -1,6 +1,7 @@
 //! Counters and their exposition.
 
 pub mod block;
+pub mod close_codes;
 pub mod logins;
 pub mod process;
 pub mod text;
