@@ -206,7 +206,7 @@ fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
     eventually("readiness is off", || {
         let mut operator = TcpStream::connect(server.running().admin_address().unwrap()).unwrap();
         operator
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
         let mut answer = String::new();
         operator.read_to_string(&mut answer).unwrap();

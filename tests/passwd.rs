@@ -692,7 +692,7 @@ impl Server {
         let (_, rest) = log.split_once("control plane on http://").unwrap();
         let mut stream = TcpStream::connect(rest.split('/').next().unwrap()).unwrap();
         stream
-            .write_all(b"GET /stats HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

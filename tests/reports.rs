@@ -23,7 +23,7 @@ fn get(server: &Server, path: &str) -> (u16, String) {
     stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -136,7 +136,7 @@ fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
     rude.send_text(r#"{"event":"ping","cid":1}"#);
     assert_eq!(rude.close_frame().0, Some(4009));
     let mut lost = server.connect();
-    lost.send_bytes(b"GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n");
+    lost.send_bytes(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     lost.rest();
     let ends = list(&server, "/closed");
     let reasons: Vec<_> = ends.iter().map(|end| (&end["reason"], &end["code"])).collect();

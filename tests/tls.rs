@@ -837,7 +837,7 @@ fn certificates_change_under_a_thousand_connections() {
         Some(HandshakeKind::Resumed)
     );
     let mut operator = connect(process.admin, &trust, "localhost");
-    operator.send_bytes(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    operator.send_bytes(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let metrics = operator.rest();
     assert!(
         metrics.contains("\nringcast_tls_certificate_not_after_seconds 3786912000\n"),
@@ -862,6 +862,6 @@ fn a_reload_without_the_settings_of_tls_is_refused_and_operators_are_still_spoke
     let trust = Arc::new(authority.trust(ALL, None));
     client(process.address, &trust).ping();
     let mut operator = connect(process.admin, &trust, "localhost");
-    operator.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    operator.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(operator.rest().starts_with("HTTP/1.1 200 "));
 }

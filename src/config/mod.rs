@@ -50,6 +50,10 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
     pub admin_key: Option<Secret>,
+    /// Names by which the control plane may be asked without its key, beside addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
+    /// Whether `/healthz` and `/readyz` of the control plane are answered without the key.
+    pub probes_without_key: KeylessProbes,
     /// The key that signs and checks tokens; a random one without it and without key files.
     pub auth_key: Option<Secret>,
     /// The algorithm of tokens, one of [`AUTH_ALGORITHMS`]; by the key's kind if `None`.
@@ -124,8 +128,12 @@ pub struct Config {
     /// How long a core that has nothing to do looks for more before it sleeps, unless it shares its CPU with another; whole
     /// microseconds.
     pub busy_poll: Duration,
+    /// Whether this start may share addresses with a process that listens there already, and take over its sockets.
+    pub take_over: bool,
     /// Over how long a drain spreads the ends of its connections; whole seconds.
     pub drain: Duration,
+    /// How long a core may stand still before `/healthz` and `/readyz` answer 503; whole milliseconds.
+    pub liveness_timeout: Duration,
     /// Whether each core has its own descriptor table.
     pub fd_tables: FdTables,
     /// Connections that may wait to be accepted, per core; the system may allow fewer.
@@ -163,6 +171,8 @@ impl Default for Config {
             proxies: Proxies::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
+            admin_hosts: Vec::new(),
+            probes_without_key: KeylessProbes::Auto,
             auth_key: None,
             auth_algorithm: None,
             auth_private_key_file: None,
@@ -198,7 +208,9 @@ impl Default for Config {
             compression_bytes_min: 1024,
             fan_out_slice: Duration::from_micros(500),
             busy_poll: Duration::ZERO,
+            take_over: false,
             drain: Duration::from_secs(10),
+            liveness_timeout: Duration::from_secs(5),
             fd_tables: FdTables::Auto,
             tcp_backlog: 4096,
             log: "info".to_owned(),
@@ -277,6 +289,15 @@ impl Config {
     pub fn admits_nobody(&self) -> bool {
         let by_certificate = self.tls.is_used() && self.tls.client_auth != ClientAuth::Off;
         !self.serves_anonymous() && self.has_random_key() && self.password_file.is_none() && !by_certificate
+    }
+
+    /// Whether a probe of the control plane needs no key.
+    pub fn allows_probes_without_key(&self) -> bool {
+        match self.probes_without_key {
+            KeylessProbes::Auto => self.admin.is_none_or(|admin| admin.ip().is_loopback()),
+            KeylessProbes::On => true,
+            KeylessProbes::Off => false,
+        }
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -653,6 +674,18 @@ pub enum Anonymous {
     /// They are.
     On,
     /// They may log in, and nothing else.
+    Off,
+}
+
+/// Whether probes of the control plane are answered without its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeylessProbes {
+    /// On a loopback address.
+    #[default]
+    Auto,
+    /// They are.
+    On,
+    /// They need it, too.
     Off,
 }
 

@@ -12,7 +12,7 @@ use super::jwks;
 use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
-use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, Protocol};
+use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, KeylessProbes, Protocol};
 use crate::log::Format;
 use crate::text;
 
@@ -168,6 +168,13 @@ fn names(text: &str) -> Option<Vec<String>> {
     names.iter().all(|name| !name.is_empty()).then_some(names)
 }
 
+/// Names of hosts separated by commas, as they stand in a header `Host`.
+fn host_names(text: &str) -> Option<Vec<String>> {
+    let names = names(text)?;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    names.iter().all(|name| name.bytes().all(legal)).then_some(names)
+}
+
 fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
     if text == "off" {
         return Some(None);
@@ -245,6 +252,14 @@ const ANONYMOUS: &[(&str, Anonymous)] = &[
     ("off", Anonymous::Off),
     ("true", Anonymous::On),
     ("false", Anonymous::Off),
+];
+
+const KEYLESS_PROBES: &[(&str, KeylessProbes)] = &[
+    ("auto", KeylessProbes::Auto),
+    ("on", KeylessProbes::On),
+    ("off", KeylessProbes::Off),
+    ("true", KeylessProbes::On),
+    ("false", KeylessProbes::Off),
 ];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -480,6 +495,25 @@ pub const SETTINGS: &[Setting] = &[
         "admin_key",
         admin_key,
         "Key that requests to the control plane must bear, as `Authorization: Bearer KEY`",
+    ),
+    setting!(
+        "admin_hosts",
+        Text,
+        "names such as ringcast.internal, without ports, separated by commas",
+        "Names by which the control plane may be asked without its key, separated by commas; addresses and `localhost` always may, others are refused since a page can make its own name lead here",
+        |config, text| {
+            config.admin_hosts = host_names(text)?;
+            Some(())
+        },
+        |config| config.admin_hosts.join(","),
+    ),
+    word!(
+        "probes_without_key",
+        probes_without_key,
+        Switch,
+        KEYLESS_PROBES,
+        "auto, on or off",
+        "Whether `/healthz` and `/readyz` of the control plane are answered without `admin_key`: `auto` does so on a loopback address",
     ),
     secret!(
         "auth_key",
@@ -813,11 +847,25 @@ pub const SETTINGS: &[Setting] = &[
         0 to 1000,
         "Microseconds for which a core that has nothing to do looks for more before it sleeps: lower latency for CPU time; not where cores share a CPU",
     ),
+    word!(
+        "take_over",
+        take_over,
+        Switch,
+        SWITCH,
+        "on or off",
+        "Whether to start although another process of the same user serves the same addresses, and to take over its listening sockets; for one start, as the flag `--take-over`",
+    ),
     number!(
         "drain_seconds",
         [drain] in seconds,
         0 to 86400,
         "Seconds over which a stopping server spreads the closing of its connections",
+    ),
+    number!(
+        "liveness_timeout_ms",
+        [liveness_timeout] in milliseconds,
+        100 to 3600000,
+        "Milliseconds a core may stand still before `/healthz` and `/readyz` answer 503 and name it",
     ),
     word!(
         "fd_tables",
@@ -1198,6 +1246,7 @@ mod tests {
                 &["0", "2147483648", "-1", "1.5", "1s", ""][..],
             ),
             ("drain_seconds", &["0", "86400"], &["86401", "x"]),
+            ("liveness_timeout_ms", &["100", "3600000"], &["99", "3600001"]),
             ("busy_poll_us", &["0", "1000"], &["1001", "-1"]),
             ("fan_out_slice_us", &["10", "1000000"], &["9", "1000001"]),
             ("fragments_max", &["4294967295"], &["4294967296", "0"]),
@@ -1247,6 +1296,12 @@ mod tests {
             ),
             ("login_user_fields", &["a", "a, b"], &["", "a,", ",a"]),
             ("allow_anonymous", &["auto", "on", "off"], &["", "yes"]),
+            ("probes_without_key", &["auto", "on", "off"], &["", "yes"]),
+            (
+                "admin_hosts",
+                &["a", "a.example, b_c"],
+                &["", "a,", "a:1", "http://a", "a b"],
+            ),
             ("authentication_timeout_ms", &["0"], &["-1"]),
         ] {
             for text in legal {

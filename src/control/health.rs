@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it takes clients.
+//! Whether the process is well, and whether it takes clients.
 
 use std::sync::Arc;
 
@@ -8,26 +8,48 @@ use axum::http::StatusCode;
 use super::Shared;
 use crate::cores::mailbox::CoreStatus;
 
-/// 200 while no core has ended by itself. A drain is no illness: a supervisor must not kill the process for it.
-pub(super) async fn alive(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+/// What a probe is told.
+type Answer = (StatusCode, String);
+
+/// 200 while every core turns and none has ended by itself. A drain is no illness: a supervisor must not kill the
+/// process for it.
+pub(super) async fn alive(State(shared): State<Arc<Shared>>) -> Answer {
     if !shared.draining() && shared.some_core_stopped() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "a core has ended\n");
+        return unavailable("a core has ended\n");
     }
-    (StatusCode::OK, "ok\n")
+    stuck(&shared).unwrap_or_else(|| (StatusCode::OK, "ok\n".to_owned()))
 }
 
 /// 200 while every core accepts clients.
-pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
     if shared.draining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        return unavailable("draining\n");
     }
     for core in &shared.cores {
         match core.status() {
             CoreStatus::Serving => {}
-            CoreStatus::Starting => return (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            CoreStatus::Draining => return (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            CoreStatus::Stopped => return (StatusCode::SERVICE_UNAVAILABLE, "a core has ended\n"),
+            CoreStatus::Starting => return unavailable("starting\n"),
+            CoreStatus::Draining => return unavailable("draining\n"),
+            CoreStatus::Stopped => return unavailable("a core has ended\n"),
         }
     }
-    (StatusCode::OK, "ready\n")
+    // The kernel goes on giving it a share of the new connections.
+    stuck(&shared).unwrap_or_else(|| (StatusCode::OK, "ready\n".to_owned()))
+}
+
+/// The cores that stand still, a line for each; `None` if all turn.
+fn stuck(shared: &Shared) -> Option<Answer> {
+    let lines: String = shared
+        .stuck_cores()
+        .iter()
+        .map(|stuck| {
+            let time = stuck.time.as_secs_f64();
+            format!("core {} has not turned for {time:.1} s\n", stuck.core)
+        })
+        .collect();
+    (!lines.is_empty()).then(|| unavailable(&lines))
+}
+
+fn unavailable(why: &str) -> Answer {
+    (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }

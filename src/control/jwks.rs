@@ -119,8 +119,7 @@ impl KeyFetcher {
                 Ok(Some(set)) => {
                     info!("jwks_url: {} keys", set.key_count());
                     let Ok(()) = shared
-                        .change_doors(|doors| Ok::<_, std::convert::Infallible>(doors.with_fetched(set)))
-                        .await;
+                        .change_doors(|doors| Ok::<_, std::convert::Infallible>(doors.with_fetched(set)));
                 }
                 Ok(None) => {}
                 Err(error) => warn!(

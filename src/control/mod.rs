@@ -15,19 +15,24 @@
 //! 1. Readiness is off before any core is told to drain (`Shared::draining`, set by `drain` alone).
 //! 2. The copies of the cores' listeners are closed before any core is told to drain (`serve`).
 //! 3. The operators' listener answers until the end, so that a drain can be watched.
+//! 4. Nothing on this thread waits for a core, a file or another process. What may block runs on threads beside it
+//!    (`spawn_blocking`), in bounded number: `BLOCKING_THREADS_MAX`.
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
 mod connections;
+mod dispatch;
 mod freed;
 mod guard;
 mod health;
 mod in_force;
 pub(crate) mod jwks;
+mod liveness;
 pub mod memory;
 mod notify_socket;
 mod places;
 pub mod reload;
+mod revocation_file;
 mod revoke;
 mod routes;
 mod service_manager;
@@ -42,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
@@ -50,14 +55,16 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
 use crate::doors::Doors;
+use dispatch::Dispatch;
 use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
+use liveness::Liveness;
 use memory::MemoryWatch;
 use places::Places;
 use reload::Reload;
 use service_manager::ServiceManager;
-pub(crate) use signals::hold_back;
 use signals::{Signal, Signals};
+pub(crate) use signals::{hold_back, hold_back_harmless};
 
 /// What the control plane works with.
 #[derive(Debug)]
@@ -122,13 +129,17 @@ struct Shared {
     doors: InForce,
     /// For those who ask.
     places: Places,
-    /// Held while what is revoked and its file are changed.
-    revoking: Mutex<()>,
+    /// What cores are to get of it, and have no room for yet.
+    dispatch: Dispatch,
+    /// Who writes revocations to their file.
+    revocation_file: revocation_file::Turn,
     /// Revocations that found `revocations_max` in force.
     revocations_refused: AtomicU64,
     /// How keys are fetched, if they are.
     keys: Option<Arc<Counts>>,
     clock: Clock,
+    /// Whether the cores turn.
+    liveness: Liveness,
     start_unix_ms: u64,
     /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
     draining: AtomicBool,
@@ -163,7 +174,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code of the process: 0 after a drain, 128 and the signal's number after a second one (130, 143), 70
+    /// The exit code of the process: 0 after a drain, 128 and the signal's number after a second one (130, 131, 143), 70
     /// (`EX_SOFTWARE`) after a bug.
     pub fn code(self) -> u8 {
         match self {
@@ -220,16 +231,19 @@ impl Control {
     /// A control plane for these cores, and the handle that drains them.
     pub fn new(settings: Settings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
         let (wish, wishes) = watch::channel(Wish::Serve);
+        let now = settings.clock.now();
         let shared = Arc::new(Shared {
+            liveness: Liveness::new(settings.config.liveness_timeout, cores.len(), now.uptime),
+            dispatch: Dispatch::new(cores.len()),
             cores,
             config: settings.config.clone(),
             doors: InForce::new(Arc::clone(&settings.doors)),
             places: Places::default(),
-            revoking: Mutex::new(()),
+            revocation_file: revocation_file::Turn::default(),
             revocations_refused: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             clock: settings.clock,
-            start_unix_ms: settings.clock.now().unix_ms,
+            start_unix_ms: now.unix_ms,
             draining: AtomicBool::new(false),
             drain_closes_per_1000_seconds: AtomicU64::new(0),
         });
@@ -247,10 +261,12 @@ impl Control {
     pub fn run(self) -> Result<Exit, ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .thread_name("control files")
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .map_err(ControlError::Runtime)?;
         let exit = runtime.block_on(self.serve());
-        // A look-up of a name, for keys that are fetched, may take longer than anybody wants to wait.
+        // A file, or a look-up of a name for keys that are fetched, may take longer than anybody wants to wait.
         runtime.shutdown_background();
         exit
     }
@@ -260,6 +276,8 @@ impl Control {
             SignalsFrom::Here => Signals::take().map_err(ControlError::Signals)?,
             SignalsFrom::Elsewhere => Signals::none(),
         };
+        // Ends with the runtime.
+        tokio::spawn(dispatch::deliver(Arc::clone(&self.shared)));
         revoke::tidy(&self.shared).await;
         if let Some(keys) = self.settings.keys.take() {
             // Ends with the runtime.
@@ -280,6 +298,8 @@ impl Control {
             (SignalsFrom::Here | SignalsFrom::Elsewhere, _) => None,
         };
         let manager = self.settings.signals.service_manager();
+        // Ends with the runtime.
+        tokio::spawn(liveness::watch(Arc::clone(&self.shared)));
         manager.watch(&self.shared);
         manager.ready();
         if let Some(exit) = self.until_drain(&mut signals).await {
@@ -307,6 +327,7 @@ impl Control {
                         return None;
                     }
                     Signal::Reload => reloads.notify_one(),
+                    Signal::Nothing { name } => ignored(name),
                 },
                 wish = wished(&mut self.wishes, Wish::Serve) => {
                     if wish == Wish::Stop {
@@ -365,6 +386,7 @@ impl Control {
                         return Exit::CutShort { signal: number };
                     }
                     Signal::Reload => info!("SIGHUP: nothing is reloaded while draining"),
+                    Signal::Nothing { name } => ignored(name),
                 },
                 _ = look.tick() => if self.shared.all_cores_stopped() {
                     let took = self.shared.clock.now().uptime.since(begin);
@@ -381,19 +403,20 @@ impl Control {
         }
     }
 
-    /// Reloads at each wish, in a task of its own that ends with the runtime: a reload waits for cores that have no room
-    /// for another order, and signals must be heard meanwhile. Wishes that come while one is under way are one more.
+    /// Reloads at each wish, in a task of its own that ends with the runtime: a reload waits for files, and signals must be
+    /// heard meanwhile. Wishes that come while one is under way are one more.
     fn begin_reloads(&mut self) -> Arc<Notify> {
         let wishes = Arc::new(Notify::new());
         let wished = Arc::clone(&wishes);
         let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
         let manager = self.settings.signals.service_manager();
         tokio::spawn(async move {
+            let readers = Arc::new(Semaphore::new(reload::READERS_MAX));
             loop {
                 wished.notified().await;
                 manager.reloading();
                 match &mut reload {
-                    Some(reload) => reload.run(&shared).await,
+                    Some(reload) => reload.run(&shared, &readers).await,
                     None => info!("SIGHUP: there is nothing to reload in this process"),
                 }
                 if shared.draining() {
@@ -439,14 +462,10 @@ impl Shared {
         }
     }
 
-    /// Changes what all cores decide by.
-    async fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
-        let tell = async |doors: &Arc<Doors>| {
-            for core in &self.cores {
-                self.order_surely(core, &Order::Adopt(Arc::clone(doors))).await;
-            }
-        };
-        self.doors.change(change, tell).await
+    /// Changes what all cores decide by. Each is told at once, or as soon as it has room for another order.
+    fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
+        self.doors
+            .change(change, |doors| self.dispatch.adopt(&self.cores, doors))
     }
 
     /// Gives an order that may not be lost: one that is busy has orders waiting.
@@ -469,6 +488,11 @@ fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
     u64::try_from(u128::from(connections) * 1_000_000 / within_ms).unwrap_or(u64::MAX)
 }
 
+/// Says that a signal does nothing, and which do something.
+fn ignored(signal: &str) {
+    warn!("{signal} is ignored: it has no meaning here. SIGHUP reloads, SIGTERM drains");
+}
+
 /// Returns once more is wished for than `done`; never, if nobody is left who could.
 async fn wished(wishes: &mut watch::Receiver<Wish>, done: Wish) -> Wish {
     match wishes.wait_for(|wish| *wish > done).await {
@@ -481,6 +505,10 @@ async fn wished(wishes: &mut watch::Receiver<Wish>, done: Wish) -> Wish {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often while the end is awaited.
 const LOOK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
+
+/// Threads for what may block: reloads, the file of revocations, look-ups of names. One that is held for ever, by a file
+/// that never ends, is one of them until the process ends.
+const BLOCKING_THREADS_MAX: usize = 16;
 
 /// After the drain's own time cores get this much, at most, for close frames to be answered.
 const DRAIN_GRACE_MAX: Duration = Duration::from_secs(5);

@@ -2,13 +2,26 @@
 //! take effect, and other changes are named.
 //!
 //! A file with an error changes nothing.
+//!
+//! Files are read on a thread beside the control plane's: a large one takes its time, and a pipe that nobody writes to, or
+//! a disk that does not answer, takes for ever. Such a reload is given up after [`READ_TIME_MAX`], and another may follow.
+//!
+//! Limits: `READ_TIME_MAX`; [`READERS_MAX`] threads that read, those given up included.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::config::load::{Loaded, Sources};
+use crate::clock::Clock;
+use crate::config::load::{ConfigErrors, Loaded, Sources};
 use crate::config::options::SETTINGS;
-use crate::doors::Doors;
+use crate::doors::{Doors, DoorsError};
 use crate::log::Filter;
 
 /// What a reload compares and changes.
@@ -22,26 +35,50 @@ pub struct Reload {
     pub filter: Filter,
 }
 
+/// Why nothing was read.
+#[derive(Debug)]
+enum NotRead {
+    Config(ConfigErrors),
+    Doors(DoorsError),
+    TimeOver,
+    ReadersBusy,
+    Panicked,
+}
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRead::Config(error) => error.fmt(formatter),
+            NotRead::Doors(error) => error.fmt(formatter),
+            NotRead::TimeOver => write!(
+                formatter,
+                "the files could not be read within {} s: is one a pipe, or on a disk that does not answer?",
+                READ_TIME_MAX.as_secs()
+            ),
+            NotRead::ReadersBusy => write!(
+                formatter,
+                "{READERS_MAX} earlier reloads still read their files: mend what holds them, or restart"
+            ),
+            NotRead::Panicked => formatter.write_str("reading the files failed with a bug; see above"),
+        }
+    }
+}
+
 impl Reload {
     /// Reads the configuration again and applies what can be applied.
-    pub(super) async fn run(&mut self, shared: &Shared) {
-        let loaded = match self.sources.load() {
-            Ok(loaded) => loaded,
-            Err(errors) => {
+    pub(super) async fn run(&mut self, shared: &Shared, readers: &Arc<Semaphore>) {
+        let (loaded, doors) = match self.read(shared, readers).await {
+            Ok(read) => read,
+            Err(NotRead::Config(errors)) => {
                 for error in errors.iter() {
                     warn!("SIGHUP: nothing is reloaded: {error}");
                 }
                 return;
             }
+            Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
-        let reopen = |doors: &Doors| {
-            doors
-                .reopen(&loaded.config)?
-                .open_desk(&loaded.config, shared.clock)
-        };
-        if let Err(error) = shared.change_doors(reopen).await {
-            return warn!("SIGHUP: nothing is reloaded: {error}");
-        }
+        let Ok(()) =
+            shared.change_doors(|current| Ok::<_, std::convert::Infallible>(doors.in_the_place_of(current)));
         if let Some(wanted) = shared.doors.now().tokens.wanted() {
             wanted.ask();
         }
@@ -63,6 +100,40 @@ impl Reload {
         }
     }
 }
+
+impl Reload {
+    /// Reads all files beside this thread.
+    async fn read(&self, shared: &Shared, readers: &Arc<Semaphore>) -> Result<(Loaded, Doors), NotRead> {
+        let reader = Arc::clone(readers)
+            .try_acquire_owned()
+            .map_err(|_| NotRead::ReadersBusy)?;
+        let (sources, before, clock) = (self.sources.clone(), shared.doors.now(), shared.clock);
+        let reading = spawn_blocking(move || {
+            let read = read(&sources, &before, clock);
+            drop(reader);
+            read
+        });
+        match timeout(READ_TIME_MAX, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => Err(NotRead::Panicked),
+            Err(_) => Err(NotRead::TimeOver),
+        }
+    }
+}
+
+fn read(sources: &Sources, before: &Doors, clock: Clock) -> Result<(Loaded, Doors), NotRead> {
+    let loaded = sources.load().map_err(NotRead::Config)?;
+    let doors = before
+        .reopen(&loaded.config)
+        .and_then(|doors| doors.open_desk(&loaded.config, clock))
+        .map_err(NotRead::Doors)?;
+    Ok((loaded, doors))
+}
+
+/// How long reading may take: a million users are read in a few seconds.
+const READ_TIME_MAX: Duration = Duration::from_secs(60);
+/// Threads that read for a reload, those of reloads that were given up included.
+pub(super) const READERS_MAX: usize = 4;
 
 /// Settings that take effect without a restart, as do the contents of the files that they name.
 const RELOADED: &[&str] = &[

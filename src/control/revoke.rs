@@ -1,11 +1,13 @@
 //! Tokens taken back by an operator: `POST /revoke`, `DELETE /revoke`, `GET /revoked`.
 //!
-//! A revocation takes effect in three steps, and the answer comes after the third: every core is given doors that refuse
-//! such tokens; it is written to its file; every core has ended the connections that came in by one.
+//! A revocation takes effect in three steps: every core is given doors that refuse such tokens; it is written to its file;
+//! every core ends the connections that came in by one. The answer comes when the file and the cores have said that they
+//! are done, or after a bounded time, and then it names the cores that have not said so: such a core has the order, or is
+//! given it as soon as it has room for it (`dispatch.rs`).
 //!
-//! Limits: `revocations_max`; one that is refused for it is counted.
+//! Limits: `revocations_max`; one that is refused for it is counted. `CORES_TIME_MAX` for the cores, and
+//! `revocation_file::FILE_TIME_MAX` for the file.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,19 +16,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::Shared;
+use super::revocation_file::{self, Change};
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
-use crate::cores::mailbox::{Done, Order, Word};
-use crate::doors::{Doors, RevocationsFile, Rewritten};
+use crate::cores::mailbox::{Done, Word};
+use crate::doors::Doors;
 
 /// An answer: a status and JSON.
 type Answer = (StatusCode, Json<Value>);
-
-/// Largest body of a request here, in bytes.
-pub(super) const BODY_BYTES_MAX: usize = 4096;
 
 /// Refuses the tokens that the body names, and ends their connections.
 pub(super) async fn revoke(State(shared): State<Arc<Shared>>, body: String) -> Answer {
@@ -82,34 +82,23 @@ pub(super) async fn revoked(State(shared): State<Arc<Shared>>) -> Json<Value> {
 const SHOWN_MAX: usize = 1000;
 
 /// Before the first operator: revocations that have ended are forgotten, and the file is what it will be added to.
-pub(super) async fn tidy(shared: &Shared) {
+pub(super) async fn tidy(shared: &Arc<Shared>) {
     let Some(file) = &shared.config.revocations_file else {
         return;
     };
     let now = shared.clock.now().unix_ms / 1000;
-    let _one_at_a_time = shared.revoking.lock().await;
     let mut kept = Revocations::default();
-    let Ok(()) = shared
-        .change_doors(|doors| {
-            kept = doors.tokens.revocations().clone();
-            kept.forget_ended(now);
-            Ok::<Doors, std::convert::Infallible>(doors.with_revocations(kept.clone()))
-        })
-        .await;
+    let Ok(()) = shared.change_doors(|doors| {
+        kept = doors.tokens.revocations().clone();
+        kept.forget_ended(now);
+        Ok::<Doors, std::convert::Infallible>(doors.with_revocations(kept.clone()))
+    });
     info!("{} revocations of tokens in {}", kept.len(), file.display());
-    match RevocationsFile::new(file).replace(&kept) {
-        Ok(rewritten) => tell(file, &rewritten),
-        Err(error) => warn!(
-            "{}: cannot be written: {error}; what is revoked from now on will be forgotten at the end of this process",
+    if let Err(error) = revocation_file::write(shared, Change::Others).await {
+        warn!(
+            "{}: {error}; what is revoked from now on will be forgotten at the end of this process",
             file.display()
-        ),
-    }
-}
-
-/// Says what else there is to say about a file that was written anew.
-fn tell(file: &Path, rewritten: &Rewritten) {
-    for remark in rewritten.remarks() {
-        warn!("{}: {remark}", file.display());
+        );
     }
 }
 
@@ -121,27 +110,24 @@ enum NotDone {
 
 async fn revoke_now(shared: Arc<Shared>, what: Revoked) -> Answer {
     let now = shared.clock.now().unix_ms / 1000;
-    let one_at_a_time = shared.revoking.lock().await;
     let mut made = None;
-    let changed = shared
-        .change_doors(|doors| {
-            // Who signs may be ahead of us by as much.
-            let leeway = u64::from(doors.tokens.demands().leeway_seconds);
-            let until = now.saturating_add(shared.config.revocation_keep.as_secs()) + leeway;
-            let revocation = Revocation::new(what.clone(), now + leeway, until);
-            let mut revocations = doors.tokens.revocations().clone();
-            add(
-                &mut revocations,
-                &revocation,
-                shared.config.limits.revocations_max as usize,
-                now,
-            )?;
-            made = Some(revocation);
-            Ok(doors.with_revocations(revocations))
-        })
-        .await;
+    let changed = shared.change_doors(|doors| {
+        // Who signs may be ahead of us by as much.
+        let leeway = u64::from(doors.tokens.demands().leeway_seconds);
+        let until = now.saturating_add(shared.config.revocation_keep.as_secs()) + leeway;
+        let revocation = Revocation::new(what.clone(), now + leeway, until);
+        let mut revocations = doors.tokens.revocations().clone();
+        add(
+            &mut revocations,
+            &revocation,
+            shared.config.limits.revocations_max as usize,
+            now,
+        )?;
+        made = Some(revocation);
+        Ok(doors.with_revocations(revocations))
+    });
     let revocation = match (changed, made) {
-        (Ok(()), Some(revocation)) => revocation,
+        (Ok(()), Some(revocation)) => Arc::new(revocation),
         (Err(NotDone::Full), _) => {
             shared.revocations_refused.fetch_add(1, Ordering::Relaxed);
             return failure(
@@ -152,27 +138,33 @@ async fn revoke_now(shared: Arc<Shared>, what: Revoked) -> Answer {
         (Err(NotDone::Not(error)), _) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
         (Ok(()), None) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "nothing was revoked"),
     };
-    let written = match &shared.config.revocations_file {
-        Some(file) => RevocationsFile::new(file).append(&revocation),
-        None => Ok(()),
-    };
-    drop(one_at_a_time);
-    let connections = end_connections(&shared, Arc::new(revocation)).await;
+    let (ended, written) = tokio::join!(
+        end_connections(&shared, &revocation),
+        revocation_file::write(&shared, Change::Added(Arc::clone(&revocation))),
+    );
+    let connections = ended.connections;
     info!(
         "revoked: tokens by their claim {:?}; {connections} connections ended",
         what.claim()
     );
     let mut answer = json!({"revoked": {what.claim(): value(&what)}, "connections": connections});
-    match written {
-        Ok(()) => (StatusCode::OK, Json(answer)),
-        Err(error) => {
-            error!("a revocation could not be written: {error}");
-            answer["error"] = json!(format!(
-                "revoked for now, but the next start will not know: the file cannot be written: {error}"
-            ));
-            (StatusCode::INTERNAL_SERVER_ERROR, Json(answer))
-        }
+    let mut status = StatusCode::OK;
+    if !ended.unanswered.is_empty() {
+        warn!(
+            "a revocation: cores {:?} have not answered; they end its connections as soon as they turn",
+            ended.unanswered
+        );
+        answer["unanswered"] = json!(ended.unanswered);
+        status = StatusCode::ACCEPTED;
     }
+    if let Err(error) = written {
+        error!("a revocation could not be written: {error}");
+        answer["error"] = json!(format!(
+            "revoked for now, but the next start will not know: {error}"
+        ));
+        status = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    (status, Json(answer))
 }
 
 fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) -> Result<(), NotDone> {
@@ -187,61 +179,68 @@ fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) ->
     revocations.insert(one).map_err(NotDone::Not)
 }
 
-/// Ends the connections on every core; how many they were.
-async fn end_connections(shared: &Shared, revocation: Arc<Revocation>) -> u64 {
-    let (done, carried) = Done::new(shared.cores.len());
-    for core in &shared.cores {
-        let revocation = Arc::clone(&revocation);
-        let done = done.clone();
-        shared
-            .order_surely(core, &Order::Revoke { revocation, done })
-            .await;
-    }
-    // A core that stops drops its order, and with it its way to tell.
-    drop(done);
-    let mut ended = 0;
-    loop {
-        match carried.next() {
-            Word::Of(connections) => ended += connections,
-            Word::NotYet => sleep(LOOK_EVERY).await,
-            Word::Last => return ended,
+/// What has come of the order to end connections.
+#[derive(Default)]
+struct Ended {
+    connections: u64,
+    /// The cores that have not said in time that they are done.
+    unanswered: Vec<usize>,
+}
+
+/// Has every core end the connections, all at once, and waits for their answers.
+async fn end_connections(shared: &Shared, revocation: &Arc<Revocation>) -> Ended {
+    let deadline = Instant::now() + CORES_TIME_MAX;
+    let mut answers = Vec::with_capacity(shared.cores.len());
+    shared.dispatch.revoke(&shared.cores, revocation, || {
+        let (done, carried) = Done::new(1);
+        answers.push(carried);
+        done
+    });
+    let mut ended = Ended::default();
+    for (index, (core, answer)) in shared.cores.iter().zip(&answers).enumerate() {
+        loop {
+            match answer.next() {
+                Word::Of(connections) => {
+                    ended.connections += connections;
+                    break;
+                }
+                Word::NotYet if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+                // A core that stops drops its order, and all of its connections.
+                Word::Last if core.has_stopped() => break,
+                Word::NotYet | Word::Last => {
+                    ended.unanswered.push(index);
+                    break;
+                }
+            }
         }
     }
+    ended
 }
+
+/// How long an operator waits for the cores.
+const CORES_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How often it is looked at whether the cores are done.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 async fn restore_now(shared: Arc<Shared>, what: Revoked) -> Answer {
-    let _one_at_a_time = shared.revoking.lock().await;
-    let mut left = None;
-    let Ok(()) = shared
-        .change_doors(|doors| {
-            let mut revocations = doors.tokens.revocations().clone();
-            if !revocations.remove(&what) {
-                return Ok::<Doors, std::convert::Infallible>(doors.clone());
-            }
-            left = Some(revocations.clone());
-            Ok(doors.with_revocations(revocations))
-        })
-        .await;
-    let Some(left) = left else {
+    let mut is_revoked = false;
+    let Ok(()) = shared.change_doors(|doors| {
+        let mut revocations = doors.tokens.revocations().clone();
+        is_revoked = revocations.remove(&what);
+        Ok::<Doors, std::convert::Infallible>(doors.with_revocations(revocations))
+    });
+    if !is_revoked {
         return failure(StatusCode::NOT_FOUND, "nothing is revoked by that");
-    };
+    }
+    shared.dispatch.forget(&what);
     info!("restored: tokens by their claim {:?}", what.claim());
-    if let Some(file) = &shared.config.revocations_file {
-        match RevocationsFile::new(file).replace(&left) {
-            Ok(rewritten) => tell(file, &rewritten),
-            Err(error) => {
-                error!("what is revoked could not be written: {error}");
-                return failure(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    &format!(
-                        "restored for now, but the next start will not know: the file cannot be written: {error}"
-                    ),
-                );
-            }
-        }
+    if let Err(error) = revocation_file::write(&shared, Change::Others).await {
+        error!("what is revoked could not be written: {error}");
+        return failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("restored for now, but the next start will not know: {error}"),
+        );
     }
     (
         StatusCode::OK,

@@ -1,21 +1,24 @@
 //! Who answers which request of an operator.
 
 use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
@@ -31,7 +34,7 @@ use crate::metrics::text::{self, FetchedKeys, Process};
 /// port may be open to a network, and its descriptors are those of the process. Who comes when all places are taken gets
 /// that of somebody who is silent.
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let router = router(Arc::clone(&shared));
+    let router = guarded(pages(), &shared);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
@@ -56,7 +59,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
                     Some(config) => {
                         // Who speaks no TLS has gone.
                         if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                            serve_one(stream, router, taken).await;
+                            serve_one(Ended(stream), router, taken).await;
                         }
                     }
                 }
@@ -91,10 +94,48 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router
     });
     // An operator that leaves in the middle of an answer is no news.
     let _ = http1::Builder::new()
+        // Who has said all there is to say may end its own direction, and still gets the answer.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .await;
+}
+
+/// A TLS stream whose peer may end its direction by a FIN alone. The end of a request is told by HTTP, so that nobody on
+/// the way can make a request shorter by it.
+#[derive(Debug)]
+struct Ended<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ended<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(context, buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Ended<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 /// How long a connection may take to its first request, its TLS handshake included.
@@ -104,7 +145,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long the control plane waits when it cannot accept, for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-fn router(shared: Arc<Shared>) -> Router {
+/// All pages.
+pub(super) fn pages() -> Router<Arc<Shared>> {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -113,54 +155,18 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/stats", get(statistics))
         .route("/slow", get(connections::slow))
         .route("/closed", get(connections::closed))
-        .merge(guarded(&shared))
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&shared), authorized))
-        .with_state(shared)
-}
-
-/// What foreign pages must not reach.
-fn guarded(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
-    Router::new()
         .route("/revoke", post(revoke::revoke).delete(revoke::restore))
         .route("/revoked", get(revoke::revoked))
+}
+
+/// Pages behind the guard, and the answers to whatever else is asked for, which the guard stands before as well.
+pub(super) fn guarded(pages: Router<Arc<Shared>>, shared: &Arc<Shared>) -> Router {
+    pages
+        .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .route_layer(DefaultBodyLimit::max(revoke::BODY_BYTES_MAX))
-        .route_layer(from_fn_with_state(Arc::clone(shared), guard::guarded))
+        .layer(from_fn_with_state(Arc::clone(shared), guard::guard))
+        .with_state(Arc::clone(shared))
 }
-
-/// Lets a request pass that bears the key, or any if there is no key.
-async fn authorized(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let Some(key) = &shared.config.admin_key else {
-        return next.run(request).await;
-    };
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
-    if authorization
-        .and_then(bearer)
-        .is_some_and(|guess| key.matches(guess))
-    {
-        return next.run(request).await;
-    }
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"ringcast\"")];
-    (
-        StatusCode::UNAUTHORIZED,
-        challenge,
-        "this needs the header Authorization: Bearer KEY\n",
-    )
-        .into_response()
-}
-
-/// The key of a header (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1).
-fn bearer(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, key) = authorization.split_at_checked(BEARER.len())?;
-    scheme.eq_ignore_ascii_case(BEARER).then(|| key.trim_ascii())
-}
-
-const BEARER: &[u8] = b"Bearer ";
 
 async fn index() -> &'static str {
     INDEX
@@ -170,8 +176,8 @@ const INDEX: &str = "\
 Ringcast control plane
 
 /metrics   counters, for Prometheus
-/healthz   200 while the process and all of its cores live
-/readyz    200 while clients are accepted, 503 while starting or draining
+/healthz   200 while every core turns; 503 names each core that has stood still for liveness_timeout_ms
+/readyz    200 while clients are accepted, 503 while starting or draining, or while a core stands still
 /stats     counters and settings, as JSON
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
 /closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
@@ -191,6 +197,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
+        core_stuck_ms: u64::try_from(shared.longest_stuck().as_millis()).unwrap_or(u64::MAX),
         drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
         revocations: doors.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),

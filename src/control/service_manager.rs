@@ -1,8 +1,7 @@
 //! What the service manager is told, if it asks for it: systemd with `Type=notify-reload`, or another that sets
 //! `NOTIFY_SOCKET` (sd_notify(3), systemd.service(5)).
 //!
-//! The watchdog (`WATCHDOG_USEC`) is fed only while this thread runs and every core turns. A core that has nothing to do
-//! sleeps, so each is woken after every look.
+//! The watchdog (`WATCHDOG_USEC`) is fed only while this thread runs and every core turns (`liveness.rs`).
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{Shared, notify_socket};
 
@@ -113,22 +112,13 @@ fn watchdog_timeout() -> Option<Duration> {
 }
 
 async fn feed(manager: ServiceManager, shared: Arc<Shared>, every: Duration) {
-    let mut turns: Vec<Option<u64>> = vec![None; shared.cores.len()];
-    let mut stuck = vec![false; shared.cores.len()];
     let mut look = interval(every.max(LOOK_EVERY_MIN));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        for (index, core) in shared.cores.iter().enumerate() {
-            let now = core.metrics().turns.value();
-            let is_stuck = turns[index] == Some(now) && !core.has_stopped();
-            if is_stuck && !stuck[index] {
-                error!("core {index} has not turned for {} ms", every.as_millis());
-            }
-            (turns[index], stuck[index]) = (Some(now), is_stuck);
-            core.nudge();
-        }
-        if !stuck.contains(&true) {
+        let now = shared.clock.now().uptime;
+        shared.liveness.look(&shared.cores, now);
+        if shared.liveness.stuck_for(every, &shared.cores, now).is_empty() {
             manager.tell(&[NotifyState::Watchdog]);
         }
     }

@@ -4,7 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::any;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+
 use super::*;
+use crate::config::KeylessProbes;
 use crate::config::secret::Secret;
 use crate::cores::mailbox::{CoreStatus, Mailbox, mailbox};
 
@@ -49,6 +56,23 @@ struct Running {
 }
 
 fn run(config: Config) -> Running {
+    let ((control, handle, admin), core) = with_listener(config);
+    let thread = std::thread::spawn(|| control.run());
+    Running {
+        admin,
+        core,
+        handle,
+        thread,
+    }
+}
+
+/// One that does not run.
+fn control(config: Config) -> (Control, FakeCore) {
+    let ((control, ..), core) = with_listener(config);
+    (control, core)
+}
+
+fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeCore) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = listener.local_addr().unwrap();
     let (core_handle, core) = FakeCore::new();
@@ -64,20 +88,14 @@ fn run(config: Config) -> Running {
         clock: Clock::begin(),
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);
-    let thread = std::thread::spawn(|| control.run());
-    Running {
-        admin,
-        core,
-        handle,
-        thread,
-    }
+    ((control, handle, admin), core)
 }
 
 impl Running {
     fn request(&self, head: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "{head}\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -101,6 +119,11 @@ impl Running {
     }
 }
 
+/// A head with the type that a page elsewhere cannot send.
+fn as_json(head: &str) -> String {
+    format!("{head}\r\nContent-Type: application/json")
+}
+
 #[test]
 fn operators_find_what_there_is() {
     let running = run(Config::default());
@@ -115,11 +138,16 @@ fn operators_find_what_there_is() {
         assert!(index.contains(path));
         assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 200, "{path}");
         assert_eq!(running.status(&format!("HEAD {path} HTTP/1.1")), 200, "{path}");
-        assert_eq!(running.status(&format!("POST {path} HTTP/1.1")), 405, "{path}");
+        assert_eq!(running.status(&format!("POST {path} HTTP/1.1")), 415, "{path}");
+        assert_eq!(
+            running.status(&as_json(&format!("POST {path} HTTP/1.1"))),
+            405,
+            "{path}"
+        );
     }
     assert!(
         running
-            .request("POST /stats HTTP/1.1")
+            .request(&as_json("POST /stats HTTP/1.1"))
             .contains("allow: GET,HEAD")
     );
     assert_eq!(running.status("GET /nothing HTTP/1.1"), 404);
@@ -130,9 +158,10 @@ fn operators_find_what_there_is() {
 fn a_key_is_asked_for_everywhere() {
     let running = run(Config {
         admin_key: Some(Secret::new("open sesame")),
+        probes_without_key: KeylessProbes::Off,
         ..Config::default()
     });
-    for path in ["/", "/metrics", "/healthz", "/stats", "/nothing"] {
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/stats", "/nothing"] {
         assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 401, "{path}");
     }
     for (authorization, status) in [
@@ -146,6 +175,138 @@ fn a_key_is_asked_for_everywhere() {
         let head = format!("GET /metrics HTTP/1.1\r\nAuthorization: {authorization}");
         assert_eq!(running.status(&head), status, "{authorization}");
     }
+    running.end();
+}
+
+#[test]
+fn probes_need_no_key_on_loopback_or_where_the_operator_says_so() {
+    let beyond = Some(SocketAddr::from(([0, 0, 0, 0], 9464)));
+    for (admin, probes_without_key, status) in [
+        (Config::default().admin, KeylessProbes::Auto, 200),
+        (beyond, KeylessProbes::Auto, 401),
+        (beyond, KeylessProbes::On, 200),
+    ] {
+        let running = run(Config {
+            admin,
+            admin_key: Some(Secret::new("open sesame")),
+            probes_without_key,
+            ..Config::default()
+        });
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), status, "{path}");
+            assert_eq!(running.status(&format!("HEAD {path} HTTP/1.1")), status, "{path}");
+            assert_eq!(running.status(&format!("POST {path} HTTP/1.1")), 401, "{path}");
+        }
+        assert_eq!(running.status("GET /metrics HTTP/1.1"), 401);
+        running.end();
+    }
+}
+
+/// Whoever adds a page has to do nothing for it: the guard stands around the router, and around what is no page.
+#[tokio::test]
+async fn a_page_that_is_added_is_guarded_and_so_are_all_there_are() {
+    let keyed = Config {
+        admin_key: Some(Secret::new("open sesame")),
+        probes_without_key: KeylessProbes::Off,
+        ..Config::default()
+    };
+    let paths = [
+        "/", "/metrics", "/healthz", "/readyz", "/stats", "/slow", "/closed", "/revoke", "/revoked",
+        "/added", "/nothing",
+    ];
+    for config in [Config::default(), keyed] {
+        let has_key = config.admin_key.is_some();
+        let (control, _core) = control(config);
+        let pages = routes::pages().route("/added", any(async || "a secret"));
+        let router = TowerToHyperService::new(routes::guarded(pages, &control.shared));
+        let status = async |method: &str, path: &str, host: &str| {
+            let request = Request::builder().method(method).uri(path).header("host", host);
+            let request = request.body(Body::empty()).unwrap();
+            router.call(request).await.unwrap().status().as_u16()
+        };
+        for path in paths {
+            for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS"] {
+                let refused = if has_key { 401 } else { 403 };
+                assert_eq!(
+                    status(method, path, "evil.example").await,
+                    refused,
+                    "{method} {path}"
+                );
+                if !["GET", "HEAD"].contains(&method) {
+                    // As a form of a page elsewhere would be.
+                    let refused = if has_key { 401 } else { 415 };
+                    assert_eq!(
+                        status(method, path, "127.0.0.1").await,
+                        refused,
+                        "{method} {path}"
+                    );
+                }
+            }
+        }
+        if !has_key {
+            assert_eq!(status("GET", "/added", "127.0.0.1").await, 200);
+        }
+    }
+}
+
+#[test]
+fn a_body_has_a_time_and_a_size_on_every_page_and_must_be_whole() {
+    let running = run(Config::default());
+    let head = |path: &str, length: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+        )
+    };
+    let sent = |bytes: String, and_ends: bool| {
+        let mut stream = TcpStream::connect(running.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        if and_ends {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        stream
+    };
+    let status = |mut stream: TcpStream| {
+        let mut answer = Vec::new();
+        // Of one that is still sending the rest, the end may be a reset.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer)
+            .unwrap()
+            .get(9..12)
+            .unwrap()
+            .parse::<u16>()
+            .unwrap()
+    };
+    let bytes = |count: usize| " ".repeat(count);
+    // All at once, since each takes its time.
+    let slow =
+        ["/revoke", "/metrics", "/nothing"].map(|path| sent(head(path, "Content-Length: 10") + "{", false));
+    let trickled = sent(
+        head("/revoke", "Transfer-Encoding: chunked") + "1\r\n{\r\n",
+        false,
+    );
+    for path in ["/revoke", "/metrics", "/nothing"] {
+        assert_eq!(
+            status(sent(head(path, "Content-Length: 4097") + &bytes(4097), false)),
+            413,
+            "{path}"
+        );
+        let chunk = format!("1001\r\n{}\r\n0\r\n\r\n", bytes(4097));
+        assert_eq!(
+            status(sent(head(path, "Transfer-Encoding: chunked") + &chunk, false)),
+            413,
+            "{path}"
+        );
+        assert_eq!(
+            status(sent(head(path, "Content-Length: 10") + "{", true)),
+            400,
+            "{path}"
+        );
+    }
+    for stream in slow.into_iter().chain([trickled]) {
+        assert_eq!(status(stream), 408);
+    }
+    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
     running.end();
 }
 
@@ -228,7 +389,7 @@ fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
         stream
     };
     let ask = |stream: &mut TcpStream| {
-        write!(stream, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "it is answered");
     };
     // The first has asked, so that it is the second that has been silent for longest.

@@ -16,7 +16,7 @@ pub use self::error::DoorsError;
 pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
 pub use self::revocations::RevocationsError;
-pub(crate) use self::revocations::{RevocationsFile, Rewritten};
+pub(crate) use self::revocations::RevocationsFile;
 use crate::auth::passwords::Users;
 use crate::auth::rules::Rules;
 use crate::auth::{KeySet, Revocations, Tokens, WantedKeys};
@@ -82,6 +82,17 @@ impl Doors {
     /// Names the setting or the file that is not right; the doors stay as they are.
     pub fn reopen(&self, config: &Config) -> Result<Doors, DoorsError> {
         Doors::read(config, Some(self))
+    }
+
+    /// The same, read a moment ago, in the place of `current`: what was fetched and revoked meanwhile counts.
+    #[must_use]
+    pub fn in_the_place_of(&self, current: &Doors) -> Doors {
+        let tokens = self.tokens.as_ref().clone();
+        let tokens = tokens.with_revocations(current.tokens.revocations().clone());
+        self.with(match current.tokens.fetched() {
+            Some(fetched) => tokens.with_fetched(Arc::clone(fetched)),
+            None => tokens,
+        })
     }
 
     /// What works but is hardly meant, each with what to do.

@@ -55,6 +55,8 @@ pub struct Process {
     pub start_unix_ms: u64,
     /// Whether it is about to end.
     pub draining: bool,
+    /// For how long the core that has stood still for longest has done so, in milliseconds.
+    pub core_stuck_ms: u64,
     /// Connections that it closes in a thousand seconds, if it is.
     pub drain_closes_per_1000_seconds: u64,
     /// Revocations of tokens in force.
@@ -264,6 +266,16 @@ const SOLOS: &[Solo] = &[
         labels: "",
         help: "1 while the server stops and closes its connections, else 0.",
         sample: |_, process| Some(format!(" {}", u8::from(process.draining))),
+    },
+    Solo {
+        name: "ringcast_core_stuck_seconds",
+        kind: "gauge",
+        labels: "",
+        help: "For how long the core that has stood still for longest has done so; 0 while every core turns. From liveness_timeout_ms on, /healthz answers 503.",
+        sample: |_, process| {
+            let ns = process.core_stuck_ms.saturating_mul(1_000_000);
+            Some(format!(" {}", Seconds(ns)))
+        },
     },
     Solo {
         name: "ringcast_drain_closes_per_second",
@@ -706,6 +718,7 @@ mod tests {
         Process {
             start_unix_ms: 1_700_000_000_250,
             draining: true,
+            core_stuck_ms: 1500,
             drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self, UnixListener, UnixStream};
 use std::thread;
@@ -31,18 +32,12 @@ pub(crate) fn offer(address: SocketAddr) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Gives sockets to who asks for them; answers with its process id.
+/// Gives one socket to a process that has asked for all of them.
 ///
 /// # Errors
-/// `PermissionDenied` if it is another user's.
-pub(crate) fn bequeath(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
-    let process = process_of_this_user(to)?;
-    to.set_nonblocking(false)?;
-    to.set_write_timeout(Some(PATIENCE))?;
-    for socket in sockets {
-        send_descriptor(to, socket, 0)?;
-    }
-    Ok(process)
+/// `WouldBlock` if the stream has no room and does not block.
+pub(crate) fn give(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
+    send_descriptor(to, socket, 0)
 }
 
 /// The sockets of the process that serves `address`, and its id.
@@ -81,8 +76,11 @@ fn meeting_point(address: SocketAddr) -> io::Result<net::SocketAddr> {
     net::SocketAddr::from_abstract_name(format!("ringcast/{}/{address}", geteuid()))
 }
 
-/// Anybody may take a name, and anybody may connect to one.
-fn process_of_this_user(stream: &UnixStream) -> io::Result<i32> {
+/// The id of the process at the other end. Anybody may take a name, and anybody may connect to one.
+///
+/// # Errors
+/// `PermissionDenied` if it is another user's.
+pub(crate) fn process_of_this_user(stream: &impl AsFd) -> io::Result<i32> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?;
     match peer.uid() == geteuid().as_raw() {
         true => Ok(peer.pid()),
@@ -119,8 +117,12 @@ mod tests {
         let clients: Vec<_> = (0..4)
             .map(|_| std::net::TcpStream::connect(address).unwrap())
             .collect();
-        bequeath(&to, &[first]).unwrap();
-        drop((to, offered));
+        assert_eq!(
+            process_of_this_user(&to).unwrap(),
+            std::process::id().cast_signed()
+        );
+        give(&to, &first).unwrap();
+        drop((first, to, offered));
         let (sockets, process) = asking.join().unwrap();
         assert_eq!((sockets.len(), process), (1, std::process::id().cast_signed()));
         for client in &clients {

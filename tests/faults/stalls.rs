@@ -55,19 +55,18 @@ fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
     assert_eq!(admin.metric("ringcast_closes_total{reason=\"pong_timeout\"}"), 0);
 }
 
-/// As many reloads as a core has room for, and more, while it takes none: operators are answered, signals are heard, and
-/// the drain reaches the core as soon as it turns.
+/// More reloads than a core has room for while it takes none: operators are answered, signals are heard, and the drain
+/// reaches the core as soon as it turns.
 #[test]
 fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "10")]);
     let mut admin = process.admin();
     let held = Held::thread(process.pid(), "core 1");
-    for _ in 0..16 {
+    for _ in 0..20 {
         process.signal(Signal::SIGHUP);
         process.logged("SIGHUP: reloaded");
     }
-    process.signal(Signal::SIGHUP);
-    for path in ["/metrics", "/healthz", "/readyz", "/stats"] {
+    for path in ["/metrics", "/stats"] {
         assert_eq!(admin.get(path).0, 200, "{path}");
     }
     process.signal(Signal::SIGTERM);

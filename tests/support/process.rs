@@ -170,7 +170,7 @@ impl Admin {
     /// The status and the body.
     pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
         self.0
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
             .unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -223,7 +223,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It may have ended with a test that has failed.
-        let _ = ptrace::detach(self.0, None);
+        // It may have ended with its process, which cannot be waited for before this thread has been.
+        if ptrace::detach(self.0, None).is_err() {
+            let _ = waitpid(self.0, Some(WaitPidFlag::__WALL));
+        }
     }
 }

@@ -1,0 +1,328 @@
+//! The control plane of a real process: what it says of cores that stand still, what it does not wait for, and signals.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringcast::auth::Tokens;
+use serde_json::{Value, json};
+use support::process::{Admin, Held, Process};
+use support::{Client, PATIENCE, Received, close_frame, eventually};
+
+/// A folder of its own, removed with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("ringcast-admin-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A pipe with a name, in the place of whatever was there.
+    fn pipe(&self, name: &str) -> PathBuf {
+        let (pipe, file) = (self.file("pipe"), self.file(name));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::rename(pipe, &file).unwrap();
+        file
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sends a request, ends its own direction, and reads to the end.
+fn ask(admin: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The status, and the body as JSON.
+fn revoke(admin: SocketAddr, what: &str) -> (u16, Value) {
+    let length = what.len();
+    let answer = ask(
+        admin,
+        &format!(
+            "POST /revoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{what}"
+        ),
+    );
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+const KEY: &str = "a key for tests that is long enough";
+
+fn authenticated(process: &Process, user: &str) -> Client {
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let now = ringcast::clock::Clock::begin().now().unix_ms;
+    let token = tokens
+        .sign(&json!({ "sub": user }).to_string(), None, now)
+        .unwrap();
+    let mut client = process.client();
+    let answer = client.call("#authenticate", &format!("\"{token}\""));
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+    client
+}
+
+/// The gauge, in seconds.
+fn stuck_seconds(admin: &mut Admin) -> f64 {
+    let (_, metrics) = admin.get("/metrics");
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("ringcast_core_stuck_seconds "));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_core_that_stands_still_is_named_and_keeps_neither_reloads_nor_revocations_from_the_others() {
+    let process = Process::start(&[
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_LIVENESS_TIMEOUT_MS", "1000"),
+    ]);
+    let mut of_ann: Vec<Client> = (0..10).map(|_| authenticated(&process, "ann")).collect();
+    let mut admin = process.admin();
+    let on_core = |admin: &mut Admin, core| admin.metric(&format!("ringcast_connections{{core=\"{core}\"}}"));
+    let (turning, standing) = (on_core(&mut admin, 0), on_core(&mut admin, 1));
+    assert!(turning > 0 && standing > 0);
+    assert_eq!((admin.get("/healthz").0, admin.get("/readyz").0), (200, 200));
+
+    let held = Held::thread(process.pid(), "core 1");
+    eventually("/healthz says so", || admin.get("/healthz").0 == 503);
+    for path in ["/healthz", "/readyz"] {
+        let (status, body) = admin.get(path);
+        assert_eq!(status, 503);
+        assert!(
+            body.starts_with("core 1 has not turned for ") && !body.contains("core 0"),
+            "{body}"
+        );
+    }
+    assert!(stuck_seconds(&mut admin) >= 1.0);
+    process.logged("core 1 has not turned for");
+    // More than its mailbox holds.
+    for _ in 0..20 {
+        process.signal(Signal::SIGHUP);
+        process.logged("SIGHUP: reloaded");
+    }
+    let (status, answer) = revoke(process.admin, r#"{"sub":"ann"}"#);
+    assert_eq!(
+        (status, &answer["connections"], &answer["unanswered"]),
+        (202, &json!(turning), &json!([1])),
+        "{answer}"
+    );
+    assert_eq!(admin.metric("ringcast_closes_total{reason=\"revoked\"}"), turning);
+
+    drop(held);
+    eventually("all is well again", || admin.get("/healthz").0 == 200);
+    assert_eq!((admin.get("/readyz").0, stuck_seconds(&mut admin)), (200, 0.0));
+    process.logged("core 1 turns again");
+    // What it was to do waited for it.
+    for client in &mut of_ann {
+        assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+        assert_eq!(client.event(), Received::Close(Some(4032), "revoked".to_owned()));
+        client.send_bytes(&close_frame(4032, ""));
+    }
+    assert_eq!(
+        admin.metric("ringcast_closes_total{reason=\"revoked\"}"),
+        turning + standing
+    );
+}
+
+#[test]
+fn a_process_that_was_stopped_has_no_core_that_stands_still() {
+    let process = Process::start(&[("RINGCAST_LIVENESS_TIMEOUT_MS", "200")]);
+    let mut admin = process.admin();
+    for _ in 0..5 {
+        process.signal(Signal::SIGSTOP);
+        // The time that passes is what is tested.
+        thread::sleep(std::time::Duration::from_millis(600));
+        process.signal(Signal::SIGCONT);
+        let answer = admin.get("/healthz");
+        assert_eq!(answer, (200, "ok\n".to_owned()));
+    }
+}
+
+/// A file may be large, or on a disk that does not answer: the thread that reads it stands still here.
+#[test]
+fn a_reload_that_takes_its_time_keeps_nothing_else_waiting() {
+    let mut process = Process::start(&[("RINGCAST_AUTH_KEY", KEY), ("RINGCAST_DRAIN_SECONDS", "0")]);
+    let mut admin = process.admin();
+    // The thread stays for some seconds, for the next reload.
+    process.signal(Signal::SIGHUP);
+    process.logged("SIGHUP: reloaded");
+    let reader = Held::thread(process.pid(), "control files");
+    process.signal(Signal::SIGHUP);
+    for path in ["/healthz", "/readyz", "/metrics", "/stats"] {
+        assert_eq!(admin.get(path).0, 200, "{path}");
+    }
+    // What is revoked meanwhile is still revoked when the reload is done.
+    let (status, answer) = revoke(process.admin, r#"{"sub":"ann"}"#);
+    assert_eq!(status, 200, "{answer}");
+    drop(reader);
+    process.logged("SIGHUP: reloaded");
+    assert_eq!(admin.metric("ringcast_revocations"), 1);
+    let reader = Held::thread(process.pid(), "control files");
+    process.signal(Signal::SIGHUP);
+    process.signal(Signal::SIGTERM);
+    process.logged("drained");
+    drop(reader);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_file_of_revocations_that_does_not_answer_is_told_and_keeps_nothing_else_waiting() {
+    let folder = Folder::new("revoked");
+    let file = folder.file("revoked");
+    let mut process = Process::start(&[
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_REVOCATIONS_FILE", file.to_str().unwrap()),
+        ("RINGCAST_DRAIN_SECONDS", "0"),
+    ]);
+    let mut client = authenticated(&process, "ann");
+    eventually("the file is there", || file.exists());
+    folder.pipe("revoked");
+    let address = process.admin;
+    let revoking = thread::spawn(move || revoke(address, r#"{"sub":"ann"}"#));
+    // Connections end, and others are answered, whatever the file does.
+    assert_eq!(client.close_frame().0, Some(4032));
+    assert_eq!(process.admin().get("/healthz").0, 200);
+    let (status, answer) = revoking.join().unwrap();
+    assert_eq!((status, &answer["connections"]), (500, &json!(1)), "{answer}");
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .contains("the next start will not know")
+    );
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_request_whose_sender_has_ended_its_direction_is_answered_on_every_page() {
+    let process = Process::start(&[]);
+    let (_, index) = process.admin().get("/");
+    let pages: Vec<&str> = index
+        .lines()
+        .filter_map(|line| line.strip_prefix('/')?.split_whitespace().next())
+        .collect();
+    assert!(pages.len() >= 8, "{index}");
+    for page in pages.iter().chain(&["", "nowhere"]) {
+        for method in ["GET", "HEAD", "POST", "DELETE"] {
+            let request = format!(
+                "{method} /{page} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+            );
+            let answer = ask(process.admin, &request);
+            assert!(answer.starts_with("HTTP/1.1 "), "{method} /{page}: {answer:?}");
+        }
+    }
+    let (status, answer) = revoke(process.admin, r#"{"sub":"ann"}"#);
+    assert_eq!((status, &answer["connections"]), (200, &json!(0)));
+}
+
+#[test]
+fn a_stray_signal_ends_nothing_and_is_told() {
+    let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "0")]);
+    let mut client = process.client();
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGXFSZ] {
+        process.signal(signal);
+        process.logged(&format!("{} is ignored", signal.as_str()));
+    }
+    // Whatever it does by default.
+    for signal in [
+        Signal::SIGPIPE,
+        Signal::SIGCONT,
+        Signal::SIGWINCH,
+        Signal::SIGURG,
+        Signal::SIGCHLD,
+    ] {
+        process.signal(signal);
+    }
+    process.signal(Signal::SIGHUP);
+    process.logged("SIGHUP: reloaded");
+    client.ping();
+    drop(client);
+    process.signal(Signal::SIGQUIT);
+    process.logged("SIGQUIT: draining");
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_signal_that_comes_before_the_server_serves_is_heard_when_it_does() {
+    // The start waits for an answer to its first fetch of keys.
+    let keys = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/keys", keys.local_addr().unwrap());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+        .env("RINGCAST_LISTEN", "127.0.0.1:0")
+        .env("RINGCAST_ADMIN", "off")
+        .env("RINGCAST_JWKS_URL", url)
+        .env("RINGCAST_CORES", "1")
+        .env("RINGCAST_DRAIN_SECONDS", "0")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let process = Pid::from_raw(child.id().cast_signed());
+    let (asking, _) = keys.accept().unwrap();
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+        kill(process, signal).unwrap();
+    }
+    drop((asking, keys));
+    let mut log = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut bytes = [0; 4096];
+    while !(log.contains("SIGHUP: reloaded") && log.contains("SIGUSR1 is") && log.contains("SIGUSR2 is")) {
+        let count = stderr.read(&mut bytes).unwrap();
+        assert!(count > 0, "it has ended: {log}");
+        log.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    kill(process, Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Whoever is told of readiness may have stopped reading.
+#[test]
+fn a_service_manager_that_reads_nothing_keeps_nothing_waiting() {
+    let folder = Folder::new("manager");
+    let socket = folder.file("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let mut process = Process::start(&[
+        ("NOTIFY_SOCKET", socket.to_str().unwrap()),
+        ("WATCHDOG_USEC", "40000"),
+        ("RINGCAST_DRAIN_SECONDS", "0"),
+    ]);
+    // As many as the socket holds: then a write to it would wait.
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    eventually("the socket is full", || {
+        sender.send_to(b"FULL=1", &socket).is_err()
+    });
+    for _ in 0..3 {
+        process.signal(Signal::SIGHUP);
+        process.logged("SIGHUP: reloaded");
+        assert_eq!(process.admin().get("/healthz").0, 200);
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), Some(0));
+    drop(manager);
+}
