@@ -6,6 +6,7 @@
 //! End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
 
 mod listening;
+mod occupied;
 
 use std::fmt;
 use std::io;
@@ -49,6 +50,8 @@ use crate::transport::given::{Given, GivenError};
 use crate::transport::hand_over::HandOver;
 
 use listening::Reserved;
+pub use occupied::Owner;
+use occupied::Starting;
 
 /// A server that is accepting connections.
 ///
@@ -156,6 +159,12 @@ pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
 impl Server {
     /// Starts a server with one application value per core, made by `app` on the calling thread. Returns when every
     /// core accepts connections.
+    ///
+    /// # Errors
+    /// [`StartError::Served`] if another process, or another server of this one, listens on one of the addresses. With
+    /// `config.take_over` the port is shared with it instead; where the program has its signals to itself
+    /// ([`SignalsFrom::Elsewhere`]) no listening sockets pass between the two, so that the system divides new connections
+    /// between them until one ends.
     pub fn start<A: App + Send + 'static>(
         config: &Config,
         embedding: Embedding,
@@ -191,6 +200,13 @@ impl Server {
             warn!("{doubt}");
         }
         let mut reserved = Reserved::new(config, given, embedding.signals)?;
+        if reserved.takes_over() && matches!(doors.keys, KeySource::Random(_)) {
+            warn!(
+                "take_over: tokens of the process that serves {} will not be accepted here: this one has made up a key. Set \
+                 auth_key to the same key in both",
+                config.listen
+            );
+        }
         let ports = reserved.ports().clone();
         let admin = reserved.admin(config)?;
         let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
@@ -383,22 +399,26 @@ pub enum StartError {
     Doors(DoorsError),
     /// Only authenticated clients are served at this address, and none can become authenticated.
     AdmitsNobody(SocketAddr),
-    /// The address for clients cannot be had.
+    /// Another process listens on an address already, and this start was not to take over from it, or cannot.
+    Served {
+        /// What the address is for.
+        setting: PortSetting,
+        /// The address.
+        address: SocketAddr,
+        /// The other process, if it can be seen.
+        owner: Option<Owner>,
+    },
+    /// Another process of the same user is starting on the same port, and takes too long.
+    Starting {
+        /// The port.
+        port: u16,
+        /// The other process.
+        process: i32,
+    },
+    /// An address cannot be had.
     Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// The address of `tls_listen` cannot be had.
-    ListenTls {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// The address of the control plane cannot be had.
-    Admin {
+        /// What it is for.
+        setting: PortSetting,
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -408,6 +428,64 @@ pub enum StartError {
     Control(ControlError),
     /// The system refused something else: descriptors, memory or threads.
     System(io::Error),
+}
+
+/// What an address is for, by the setting that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSetting {
+    /// Clients.
+    Listen,
+    /// Clients that speak TLS.
+    TlsListen,
+    /// Operators.
+    Admin,
+}
+
+impl PortSetting {
+    fn variable(self) -> &'static str {
+        match self {
+            PortSetting::Listen => "RINGCAST_LISTEN",
+            PortSetting::TlsListen => "RINGCAST_TLS_LISTEN",
+            PortSetting::Admin => "RINGCAST_ADMIN",
+        }
+    }
+
+    /// What there is to do where the address cannot be had.
+    fn advice(self) -> String {
+        let or_off = match self {
+            PortSetting::Listen => "",
+            PortSetting::TlsListen | PortSetting::Admin => ", or to off",
+        };
+        format!(
+            "set {} to a free address of this machine{or_off}",
+            self.variable()
+        )
+    }
+}
+
+impl StartError {
+    fn served(setting: PortSetting, address: SocketAddr) -> StartError {
+        StartError::Served {
+            setting,
+            address,
+            owner: Owner::of(address),
+        }
+    }
+
+    fn listening(setting: PortSetting, address: SocketAddr, cause: io::Error) -> StartError {
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => StartError::served(setting, address),
+            _ => StartError::Listen {
+                setting,
+                address,
+                cause,
+            },
+        }
+    }
+
+    fn starting(Starting { port, process }: Starting) -> StartError {
+        StartError::Starting { port, process }
+    }
 }
 
 impl fmt::Display for StartError {
@@ -421,24 +499,35 @@ impl fmt::Display for StartError {
                  no key that signs their tokens and no password_file; set a key (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), \
                  key files, jwks_file or jwks_url), a password_file, or serve everybody with RINGCAST_ALLOW_ANONYMOUS=on"
             ),
-            StartError::Listen { address, cause } => {
+            StartError::Served {
+                setting,
+                address,
+                owner,
+            } => {
+                match owner {
+                    Some(owner) => write!(f, "{address} is in use: {owner} listens there. ")?,
+                    None => write!(
+                        f,
+                        "{address} is in use by a process that cannot be seen from here, of another user or another \
+                         container. "
+                    )?,
+                }
                 write!(
                     f,
-                    "cannot listen on {address}: {cause}; set RINGCAST_LISTEN to a free address of this machine"
+                    "End it, or {}. To take over from a Ringcast server of the same user without refusing a client, start \
+                     with --take-over, and end the other afterwards",
+                    setting.advice()
                 )
             }
-            StartError::ListenTls { address, cause } => {
-                write!(
-                    f,
-                    "cannot listen on {address}: {cause}; set RINGCAST_TLS_LISTEN to a free address of this machine, or to off"
-                )
-            }
-            StartError::Admin { address, cause } => {
-                write!(
-                    f,
-                    "cannot open the control plane on {address}: {cause}; set RINGCAST_ADMIN to a free address, or to off"
-                )
-            }
+            StartError::Starting { port, process } => write!(
+                f,
+                "process {process} of this user is starting on port {port} and has not come to an end: end it, or wait"
+            ),
+            StartError::Listen {
+                setting,
+                address,
+                cause,
+            } => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
             StartError::Control(error) => error.fmt(f),
             StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
         }

@@ -193,7 +193,11 @@ fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
             });
         };
         for _ in 0..TAKEOVERS {
-            let next = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1"), ("RINGCAST_LISTEN", &listen)]);
+            let next = Process::start(&[
+                ("RINGCAST_DRAIN_SECONDS", "1"),
+                ("RINGCAST_LISTEN", &listen),
+                ("RINGCAST_TAKE_OVER", "on"),
+            ]);
             next.logged("listening with the process that serves already");
             some_come();
             let mut before = std::mem::replace(&mut serving, next);

@@ -20,7 +20,7 @@ use lexopt::Arg;
 
 use crate::config::Config;
 use crate::config::load::{self, ConfigError, ConfigErrors, Sources};
-use crate::config::options::SETTINGS;
+use crate::config::options::{Kind, SETTINGS};
 use crate::control::Exit;
 use crate::doors::DoorsError;
 use crate::log;
@@ -105,10 +105,13 @@ fn command(
                 let Some(expects) = load::flag_expects(&flag) else {
                     return Err(load::unknown_flag(&flag).into());
                 };
-                let value = text(&mut parser).map_err(|_| ConfigError::NoValue {
-                    flag: format!("--{flag}"),
-                    expects,
-                })?;
+                let value = match is_switch(&flag) {
+                    true => switch(&mut parser)?,
+                    false => text(&mut parser).map_err(|_| ConfigError::NoValue {
+                        flag: format!("--{flag}"),
+                        expects,
+                    })?,
+                };
                 flags.push((flag, value));
             }
             // Its words are those of another program.
@@ -132,6 +135,29 @@ fn command(
         Some(Name::Token) => Command::Token(sources, token),
         Some(Name::Tuning) => Command::Tuning(sources, tuning),
     })
+}
+
+fn is_switch(flag: &str) -> bool {
+    let mut switches = SETTINGS.iter().filter(|setting| setting.kind == Kind::Switch);
+    switches.any(|setting| setting.flag().strip_prefix("--") == Some(flag))
+}
+
+/// The value of a switch, which stands for itself if no value follows.
+fn switch(parser: &mut lexopt::Parser) -> Result<String, CliError> {
+    if let Some(value) = parser.optional_value() {
+        return value
+            .into_string()
+            .map_err(|word| CliError::Usage(format!("{} is not UTF-8", word.display())));
+    }
+    let is_value = |word: &std::ffi::OsStr| {
+        ["on", "off", "true", "false", "auto"]
+            .iter()
+            .any(|value| word == *value)
+    };
+    let value = parser
+        .try_raw_args()
+        .and_then(|mut words| words.next_if(is_value));
+    Ok(value.map_or_else(|| "on".to_owned(), |value| value.to_string_lossy().into_owned()))
 }
 
 fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
@@ -290,7 +316,7 @@ Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
                                         210000, which takes Mosquitto a tenth of a second for each client)
        ringcast --help | --version
 
-Each setting is a flag (--ping-timeout-ms 30000), else a variable (RINGCAST_PING_TIMEOUT_MS), else a key of a
+Each setting is a flag (--ping-timeout-ms 30000; a switch needs no value: --take-over), else a variable (RINGCAST_PING_TIMEOUT_MS), else a key of a
 TOML file (ping_timeout_ms; bounds are in its table [limits]), else its default, shown in brackets. Secrets are
 better kept in a variable or the file: other users can see flags.
 
@@ -365,6 +391,24 @@ mod tests {
             assert_eq!(code, 0, "{text}");
             assert!(text.contains("flag"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_switch_needs_no_value_and_takes_one() {
+        for (words, shown) in [
+            (&["check", "--take-over"][..], "on"),
+            (&["--take-over", "check"], "on"),
+            (&["--take-over", "--cores=2", "check"], "on"),
+            (&["--take-over=off", "check"], "off"),
+            (&["--take-over", "off", "check"], "off"),
+            (&["check", "--take-over", "on"], "on"),
+        ] {
+            let (code, text) = answer(words, &[]);
+            assert_eq!(code, 0, "{text}");
+            let line = text.lines().find(|line| line.contains("take_over")).unwrap();
+            assert!(line.contains(shown) && line.contains("flag"), "{words:?} {line}");
+        }
+        assert_eq!(answer(&["check", "--take-over", "maybe"], &[]).0, 64);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use tracing::{debug, info, warn};
 use super::CliError;
 use crate::config::Doubt;
 use crate::config::load::Sources;
-use crate::control::Exit;
 use crate::control::reload::Reload;
+use crate::control::{self, Exit};
 use crate::log::{self, Ending};
 use crate::machine::cpus::Cpus;
 use crate::server::{self, StartError};
@@ -17,6 +17,7 @@ use crate::server::{self, StartError};
 /// Without huge pages, which the allocator asks for: a core's connections lie here and there among pages of 2 MiB, and
 /// all of each would be resident. With them, 10,000 idle connections took 112 to 747 bytes each, by chance.
 pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
+    control::hold_back_harmless().map_err(|error| CliError::Server(format!("signals: {error}")))?;
     let loaded = sources.load()?;
     let filter = log::start(&loaded.config.log, loaded.config.log_format)
         .map_err(|error| CliError::Server(format!("log: {error}")))?;
@@ -48,9 +49,9 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     let exit = server::run(&config, reload).map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
         StartError::Given(_) | StartError::AdmitsNobody(_) => CliError::Unfit(error.to_string()),
-        StartError::Listen { .. }
-        | StartError::ListenTls { .. }
-        | StartError::Admin { .. }
+        StartError::Served { .. }
+        | StartError::Starting { .. }
+        | StartError::Listen { .. }
         | StartError::Control(_)
         | StartError::System(_) => CliError::Server(error.to_string()),
     })?;

@@ -3,8 +3,9 @@
 //! | what there is | what the cores listen on |
 //! |---|---|
 //! | sockets of the service manager for a port | these, dealt out to the cores; `listen` or `tls_listen` says what they say |
-//! | a process of the same user that serves the same address | its sockets, and it keeps them, too, until it ends |
-//! | neither | one listener per core, opened here |
+//! | a process that listens on the same address, or on one that overlaps it | nothing: the start fails, and names the process (`occupied.rs`) |
+//! | the same, of the same user, with `take_over` | its sockets, and it keeps them, too, until it ends |
+//! | none of these | one listener per core, opened here |
 //!
 //! Those that are opened or inherited are as many as there are cores, or more. The service manager may give fewer, or
 //! one: then only so many cores accept, and hand over to the others (`cores/balance.rs`).
@@ -14,7 +15,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use tracing::{info, warn};
 
-use super::StartError;
+use super::occupied::Claim;
+use super::{PortSetting, StartError};
 use crate::config::Config;
 use crate::control::SignalsFrom;
 use crate::cores::{HandedOver, Port, Ports};
@@ -30,9 +32,11 @@ pub(super) struct Reserved {
     /// Of ports that the service manager gives nothing for.
     reservations: Vec<Reservation>,
     ports: Ports,
-    /// Addresses where another process serves.
+    /// Addresses where another process serves, which is to be taken over from.
     served: Vec<SocketAddr>,
     signals: SignalsFrom,
+    /// Keeps other starts from these ports until this one listens.
+    _claim: Claim,
 }
 
 /// What the service manager gives to this process. A program that embeds the server has its own.
@@ -68,17 +72,33 @@ pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
 impl Reserved {
     /// Reserves what is not given.
     pub(super) fn new(config: &Config, given: Given, signals: SignalsFrom) -> Result<Reserved, StartError> {
-        let wanted = [Some(config.listen), config.tls.listen, config.admin];
         let given_for = [
             !given.main.is_empty(),
             !given.tls.is_empty(),
             given.admin.is_some(),
         ];
-        let served = wanted.into_iter().zip(given_for);
-        let served: Vec<SocketAddr> = served
-            .filter_map(|(address, is_given)| address.filter(|_| !is_given))
-            .filter(|address| listener::is_served(*address))
+        let wanted = [
+            (PortSetting::Listen, Some(config.listen)),
+            (PortSetting::TlsListen, config.tls.listen),
+            (PortSetting::Admin, config.admin),
+        ];
+        let wanted: Vec<(PortSetting, SocketAddr)> = wanted
+            .into_iter()
+            .zip(given_for)
+            .filter(|(_, is_given)| !is_given)
+            .filter_map(|((setting, address), _)| Some((setting, address?)))
             .collect();
+        let claim = Claim::take(wanted.iter().map(|(_, address)| *address)).map_err(StartError::starting)?;
+        let served = wanted
+            .into_iter()
+            .filter(|(_, address)| listener::is_served(*address));
+        let served: Vec<SocketAddr> = match config.take_over {
+            true => served.map(|(_, address)| address).collect(),
+            false => match served.into_iter().next() {
+                Some((setting, address)) => return Err(StartError::served(setting, address)),
+                None => Vec::new(),
+            },
+        };
         let mut reservations = Vec::new();
         let mut reserve = |address, is_given| match is_given {
             true => Ok(address),
@@ -88,12 +108,11 @@ impl Reserved {
                 address
             }),
         };
-        let main = reserve(config.listen, given_for[0]).map_err(|cause| StartError::Listen {
-            address: config.listen,
-            cause,
-        })?;
+        let main = reserve(config.listen, given_for[0])
+            .map_err(|cause| StartError::listening(PortSetting::Listen, config.listen, cause))?;
         let tls = config.tls.listen.map(|address| {
-            reserve(address, given_for[1]).map_err(|cause| StartError::ListenTls { address, cause })
+            reserve(address, given_for[1])
+                .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))
         });
         let ports = Ports {
             main,
@@ -106,7 +125,13 @@ impl Reserved {
             ports,
             served,
             signals,
+            _claim: claim,
         })
+    }
+
+    /// Whether another process serves the port for clients, and this one takes over from it.
+    pub(super) fn takes_over(&self) -> bool {
+        self.served.contains(&self.ports.main)
     }
 
     /// The ports, none of them 0.
@@ -128,7 +153,8 @@ impl Reserved {
             return Ok(Some(given));
         }
         let open = |address| {
-            listener::listen_for_operators(address).map_err(|cause| StartError::Admin { address, cause })
+            listener::listen_for_operators(address)
+                .map_err(|cause| StartError::listening(PortSetting::Admin, address, cause))
         };
         config.admin.map(open).transpose()
     }
@@ -150,13 +176,11 @@ impl Reserved {
             }
         }
         let main = sockets(self.ports.main, self.given.main, &inherited, cores, backlog);
-        let main = main.map_err(|cause| StartError::Listen {
-            address: self.ports.main,
-            cause,
-        })?;
+        let main =
+            main.map_err(|cause| StartError::listening(PortSetting::Listen, self.ports.main, cause))?;
         let tls = match self.ports.tls {
             Some(address) => sockets(address, self.given.tls, &inherited, cores, backlog)
-                .map_err(|cause| StartError::ListenTls { address, cause })?,
+                .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))?,
             None => Vec::new(),
         };
         let all = main.into_iter().map(|socket| (socket, Port::Main));
@@ -175,7 +199,7 @@ impl Reserved {
 
     /// What the process that serves the port for clients leaves to this one.
     fn inherited(&self) -> Vec<TcpListener> {
-        if self.signals == SignalsFrom::Elsewhere || !self.served.contains(&self.ports.main) {
+        if self.signals == SignalsFrom::Elsewhere || !self.takes_over() {
             return Vec::new();
         }
         match succession::inherit(self.ports.main) {
