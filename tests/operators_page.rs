@@ -122,7 +122,7 @@ fn run(steps: &[Step], folder: &Path) -> Vec<String> {
         .into_iter()
         .chain(std::env::split_paths(&path));
     let output = Command::new("timeout")
-        .args(["60", "bash", "-c", &script])
+        .args(["300", "bash", "-c", &script])
         .current_dir(folder)
         .env("PATH", std::env::join_paths(paths).unwrap())
         .env("RINGCAST_CORES", "2")

@@ -19,9 +19,11 @@ case " $* " in
     ;;
 esac
 
-cargo bench --locked --bench load --no-run
+# The tests only want to see that it runs, with what they have built already.
+profile=${BENCH_PROFILE:-bench}
+cargo bench --locked --profile "$profile" --bench load --no-run
 status=0
-cargo bench --locked --quiet --bench load -- compare --command "$command" \
+cargo bench --locked --quiet --profile "$profile" --bench load -- compare --command "$command" \
   --json "$out/comparison.json" --markdown "$out/table.md" --html "$out/report.html" --svg "$out" "$@" || status=$?
 if [ -s "$out/comparison.json" ]; then
   echo "left in $out: $(cd "$out" && ls | tr '\n' ' ')" >&2

@@ -46,7 +46,7 @@ impl FakeCore {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Running {
     admin: SocketAddr,

@@ -57,7 +57,7 @@ fn asked(desk: &LoginDesk, attempt: Attempt) -> Receiver<Verdict> {
 
 fn verdict(desk: &LoginDesk, user: &str, password: &str) -> Verdict {
     asked(desk, attempt(user, password))
-        .recv_timeout(Duration::from_secs(30))
+        .recv_timeout(Duration::from_secs(60))
         .unwrap()
 }
 
@@ -101,7 +101,7 @@ fn an_attempt_that_finds_no_room_is_given_back_and_counted() {
         let _ = wait.recv();
     };
     assert!(desk.ask(attempt("alice", "secret"), Box::new(hold)).is_ok());
-    begun.recv_timeout(Duration::from_secs(30)).unwrap();
+    begun.recv_timeout(Duration::from_secs(60)).unwrap();
     let waiting = [
         asked(&desk, attempt("alice", "secret")),
         asked(&desk, attempt("alice", "x")),
@@ -116,7 +116,7 @@ fn an_attempt_that_finds_no_room_is_given_back_and_counted() {
     assert_eq!((back.user.as_str(), back.password.expose()), ("bob", &b"b"[..]));
     assert_eq!(desk.metrics().value(LoginOutcome::Busy), 1);
     drop(go_on);
-    let [first, second] = waiting.map(|told| told.recv_timeout(Duration::from_secs(30)).unwrap());
+    let [first, second] = waiting.map(|told| told.recv_timeout(Duration::from_secs(60)).unwrap());
     assert!(matches!(first, Verdict::Welcome { .. }));
     assert_eq!(second, Verdict::Refused);
     assert!(matches!(verdict(&desk, "bob", "b"), Verdict::Welcome { .. }));
@@ -131,7 +131,7 @@ fn attempts_that_wait_are_answered_although_the_desk_is_closed() {
             .collect()
     };
     for told in told {
-        let verdict = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        let verdict = told.recv_timeout(Duration::from_secs(60)).unwrap();
         assert!(matches!(verdict, Verdict::Welcome { .. }));
     }
 }

@@ -7,7 +7,7 @@ import path from 'node:path';
 import {spawn} from 'node:child_process';
 import {createRequire} from 'node:module';
 import {isDeepStrictEqual, parseArgs} from 'node:util';
-import {startTarget, stop, freePort} from './lib/servers.mjs';
+import {startTarget, stop} from './lib/servers.mjs';
 
 const require = createRequire(import.meta.url);
 const WebSocket = require('ws');
@@ -25,8 +25,7 @@ function check(name, found, expected) {
 const within = (promise, what) => Promise.race([promise, new Promise((resolve) => setTimeout(() => resolve(`nothing: ${what}`), PATIENCE_MS).unref())]);
 const until = async (condition) => { for (const end = Date.now() + PATIENCE_MS; !condition() && Date.now() < end;) await new Promise((resolve) => setTimeout(resolve, 5)); };
 
-const admin = await freePort();
-const server = await startTarget(args.binary, {protocol: 'auto'}, 2, {RINGCAST_COMPRESSION: 'on', RINGCAST_ADMIN: `127.0.0.1:${admin}`});
+const server = await startTarget(args.binary, {protocol: 'auto'}, 2, {RINGCAST_COMPRESSION: 'on', RINGCAST_ADMIN: '127.0.0.1:0'}), {admin} = server;
 const metric = async (name) => {
   const text = await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text();
   return [...text.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)$`, 'gm'))].reduce((sum, match) => sum + Number(match[1]), 0);

@@ -88,7 +88,7 @@ import * as client20 from '/client20.js';
 const name = ${JSON.stringify(name)}, user = ${JSON.stringify(USER)}, found = {};
 const server = name === 'own' ? location.host : '127.0.0.1:${server.port}';
 const [hostname, port] = server.split(':');
-const patience = (promise) => Promise.race([promise, new Promise((resolve) => setTimeout(resolve, 20000, 'nothing'))]);
+const patience = (promise) => Promise.race([promise, new Promise((resolve) => setTimeout(resolve, 60000, 'nothing'))]);
 const attempt = async (key, run) => { try { found[key] = await patience(run()); } catch (error) { found[key] = String(error?.name ?? error); } };
 const answered = (at, options) => fetch('http://' + server + at, {credentials: 'include', ...options});
 const login = {method: 'POST', body: new URLSearchParams(user)};

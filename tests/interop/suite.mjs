@@ -1,10 +1,13 @@
-// Unmodified SocketCluster clients (majors 14, 15, 16, 19 and 20) against a running server.
+// Unmodified SocketCluster clients against a running server: the oldest major that speaks this protocol (5), the last with
+// callbacks (14), and 15, 16, 19 and 20. Others are named with --only and installed under `client` and their major: 6 to 11,
+// 13 and 17 pass, 12 was never published. Of 18, a socket with more than one listener hears nothing of either, on its own side;
+// it connects, calls, subscribes and receives.
 // node suite.mjs --target ws://127.0.0.1:8000/socketcluster/ --auth-key KEY [--only 14,20] [--name TEXT]
 // With wss:// the server must take plain connections on the same port, too (listen_tls = shared): some are raw sockets.
 //
 // Asks nothing of the application but `ping`, as a call and as an event, and that every client may subscribe and publish.
 // The server must take messages of 1 MiB and close a connection that sends a larger one, and ping every 5 to
-// 10 s. A server that speaks one protocol version only is tested with --only: 14 speaks protocol 1, the others 2.
+// 10 s. A server that speaks one protocol version only is tested with --only: up to 14 they speak protocol 1, then 2.
 import net from 'node:net';
 import {AsyncLocalStorage} from 'node:async_hooks';
 import {createHmac} from 'node:crypto';
@@ -18,11 +21,13 @@ if (!args.target || !args['auth-key']) { console.error('usage: node suite.mjs --
 const key = args['auth-key'];
 const url = new URL(args.target);
 const server = {hostname: url.hostname, port: Number(url.port || 80), path: url.pathname, secure: url.protocol === 'wss:'};
-const MAJORS = [14, 15, 16, 19, 20].filter((major) => !args.only || args.only.split(',').includes(String(major)));
+const MAJORS = args.only?.split(',').map(Number) ?? [5, 14, 15, 16, 19, 20];
 const MESSAGE_BYTES_MAX = 1024 * 1024;
+/** How long anything may take, however busy the machine is: only what fails ever waits so long. */
+const PATIENCE_MS = 60000;
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const until = async (condition, ms = 15000) => { for (const end = Date.now() + ms; !condition() && Date.now() < end;) await sleep(5); return condition(); };
+const until = async (condition, ms = PATIENCE_MS) => { for (const end = Date.now() + ms; !condition() && Date.now() < end;) await sleep(5); return condition(); };
 let names = 0;
 const channel = (tail = '') => `suite-${process.pid}-${++names}${tail}`;
 const seconds = () => Math.floor(Date.now() / 1000);
@@ -31,7 +36,7 @@ process.on('unhandledRejection', () => {}); // clients reject what was pending w
 /** Majors 15 and later: promises and async streams. */
 function streams(pkg, options) {
   const stored = {token: options.token ?? null};
-  const socket = pkg.create({...server, ackTimeout: 12000, autoReconnect: false, ...options, authEngine: {
+  const socket = pkg.create({...server, ackTimeout: PATIENCE_MS, connectTimeout: PATIENCE_MS, autoReconnect: false, ...options, authEngine: {
     loadToken: async () => stored.token,
     saveToken: async (name, token) => (stored.token = token),
     removeToken: async () => { stored.token = null; },
@@ -64,10 +69,10 @@ function streams(pkg, options) {
   return client;
 }
 
-/** Major 14: callbacks, protocol 1. */
+/** Up to major 14: callbacks, protocol 1. The first of them have `connect` for `create`, and nothing to destroy a socket. */
 function callbacks(pkg, options) {
   const stored = {token: options.token ?? null};
-  const socket = pkg.create({...server, ackTimeout: 12000, autoReconnect: false, multiplex: false, ...options, authEngine: {
+  const socket = (pkg.create ?? pkg.connect)({...server, ackTimeout: PATIENCE_MS, connectTimeout: PATIENCE_MS, autoReconnect: false, multiplex: false, ...options, authEngine: {
     loadToken: (name, done) => done(null, stored.token),
     saveToken: (name, token, more, done) => { stored.token = token; done?.(null, token); },
     removeToken: (name, done) => { stored.token = null; done?.(null); },
@@ -89,7 +94,10 @@ function callbacks(pkg, options) {
     authenticate: (token) => new Promise((resolve) => socket.authenticate(token, (e, status) => resolve(e ? [e.name, false, null] : [null, status.isAuthenticated, status.authError?.name ?? null]))),
     deauthenticate: () => promise((done) => socket.deauthenticate(done)),
     disconnect: (code, reason) => socket.disconnect(code, reason),
-    close: () => socket.destroy(),
+    close: () => {
+      // Majors 6 to 8 throw when they end after a call that had timed out: they keep it, without its callback.
+      try { socket.destroy ? socket.destroy() : socket.disconnect(); } catch (error) { if (!(error instanceof TypeError)) throw error; }
+    },
   };
   socket.on('error', () => {});
   socket.on('connect', (status) => client.connects.push(status));
@@ -150,7 +158,7 @@ const opened = new AsyncLocalStorage();
 
 async function suite(major) {
   const pkg = require(`client${major}`);
-  const old = major === 14;
+  const old = major <= 14;
   const waiting = [];
   const begin = (options = {}) => { const c = (old ? callbacks : streams)(pkg, options); opened.getStore().push(c); return c; };
   const client = async (options = {}) => {
@@ -235,7 +243,7 @@ async function suite(major) {
   });
   for (const event of ['nothing', '', 'Ping', '#ping', 'ping ', 'ünknown']) {
     await check(`an unknown procedure ${JSON.stringify(event)} times out and harms nothing`, async () => {
-      const c = await client({ackTimeout: 300});
+      const c = await client({ackTimeout: 2000});
       const name = await c.invoke(event, {}).then(() => 'answered', (e) => e.name);
       return [[name, (await c.invoke('ping')).count > 0], ['TimeoutError', true]];
     });
@@ -254,7 +262,7 @@ async function suite(major) {
   for (const [name, bad, error, dropped] of badTokens()) {
     await check(`a token ${name} at the handshake`, async () => {
       const c = await client({token: bad});
-      await until(() => c.stored.token === null, dropped ? 5000 : 200);
+      await until(() => c.stored.token === null, dropped ? PATIENCE_MS : 200);
       return [[c.connects[0].isAuthenticated, c.connects[0].authError?.name, c.socket.authState, c.stored.token === null, (await c.invoke('ping')).count > 0], [false, error, 'unauthenticated', dropped, true]];
     });
     await check(`authenticate() with a token ${name}`, async () => {
@@ -265,7 +273,7 @@ async function suite(major) {
     await check(`authenticate() with a token ${name} ends a former authentication`, async () => {
       const c = await client({token: token()});
       await c.authenticate(bad);
-      await until(() => c.socket.authState === 'unauthenticated', 5000);
+      await until(() => c.socket.authState === 'unauthenticated');
       return [[c.socket.authState], ['unauthenticated']];
     });
   }
@@ -289,18 +297,18 @@ async function suite(major) {
     return [[c.socket.authState, c.stored.token, [...messages]], ['unauthenticated', null, [1]]];
   });
   beside('an expiry is noticed at the next packet, which is carried out', async () => {
-    const c = await client({token: token({exp: seconds() + 2})});
+    // Long enough to come in with, on a busy machine.
+    const exp = seconds() + 6, c = await client({token: token({exp})});
     const before = c.socket.authState;
-    await sleep(3300);
-    const during = c.socket.authState;
+    await until(() => seconds() > exp);
     const {count} = await c.invoke('ping');
     await until(() => c.stored.token === null && c.deauthentications);
-    return [[before, during, count > 0, c.socket.authState, c.stored.token, c.deauthentications], ['authenticated', 'authenticated', true, 'unauthenticated', null, 1]];
+    return [[before, count > 0, c.socket.authState, c.stored.token, c.deauthentications], ['authenticated', true, 'unauthenticated', null, 1]];
   });
   beside('an expiry is noticed at the next pong', async () => {
     // Long enough to come in with, on a busy machine; short enough to have ended when the first pings come.
-    const c = await client({token: token({exp: seconds() + 4})});
-    await until(() => c.stored.token === null, 15000);
+    const c = await client({token: token({exp: seconds() + 6})});
+    await until(() => c.stored.token === null);
     return [[c.connects[0].isAuthenticated, c.socket.authState, c.stored.token, c.socket.state], [true, 'unauthenticated', null, 'open']];
   });
   await check('a subscription that waits for authentication', async () => {
@@ -432,7 +440,7 @@ async function suite(major) {
       publishers.forEach((p, n) => p.publishBlind(name, [n, i]));
       if (i % 50 === 0) await sleep(1);
     }
-    await until(() => lists.every((l) => l.length >= 5000), 40000);
+    await until(() => lists.every((l) => l.length >= 5000));
     const ordered = lists.map((l) => [0, 1, 2, 3, 4].every((n) => l.filter((m) => m[0] === n).every((m, i) => m[1] === i)));
     const text = JSON.stringify([...lists[0]]);
     return [[lists.map((l) => l.length), ordered, lists.every((l) => JSON.stringify([...l]) === text)], [Array(5).fill(5000), Array(5).fill(true), true]];
@@ -448,7 +456,7 @@ async function suite(major) {
     const name = channel(), all = await Promise.all(Array.from({length: 200}, () => client()));
     const lists = await Promise.all(all.map((c) => subscribe(c, name)));
     await all[0].publish(name, 'all');
-    await until(() => lists.every((l) => l.length), 20000);
+    await until(() => lists.every((l) => l.length));
     await Promise.all(all.map((c) => c.invoke('ping')));
     return [[lists.filter((l) => isDeepStrictEqual([...l], ['all'])).length], [200]];
   });
@@ -539,7 +547,8 @@ async function suite(major) {
       const pending = c.invoke('nothing').then(() => 'answered', (e) => e.name);
       await c.invoke('ping');
       r.cut();
-      return [[await pending], ['BadConnectionError']];
+      // Major 5 does not connect the two, and lets the call run out of its time.
+      return [[await pending], [major === 5 ? 'TimeoutError' : 'BadConnectionError']];
     } finally { r.end(); }
   });
   await check('reconnects five times in a row', async () => {

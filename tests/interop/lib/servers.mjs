@@ -3,7 +3,6 @@ import net from 'node:net';
 import {spawn} from 'node:child_process';
 import {fileURLToPath} from 'node:url';
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export const AUTH_KEY = 'interop-secret-interop-secret-32';
 
 /** Every configuration once, in words both servers understand. Absent: the server's default. */
@@ -36,43 +35,48 @@ export function freePort() {
   });
 }
 
-async function accepts(port) {
-  return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); });
-    socket.on('error', () => resolve(false));
-  });
-}
-
-async function start(command, args, env, port) {
+/** Starts a server on ports of the system's choice, which its output tells: `patterns` find them, by their names. */
+async function start(command, args, env, patterns) {
   const child = spawn(command, args, {env, stdio: ['ignore', 'pipe', 'pipe']});
-  const server = {port, child, output: '', exited: null};
+  const server = {child, output: '', exited: null};
+  const names = Object.keys(patterns), isListening = () => names.every((name) => server[name]);
   running.add(child);
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { server.output = (server.output + bytes).slice(-4000); });
-  child.on('error', (error) => { server.exited = error.message; });
-  child.on('exit', (code, signal) => { server.exited ??= `exit ${code ?? signal}`; running.delete(child); });
-  for (const end = Date.now() + 15000; Date.now() < end && !server.exited;) {
-    if (await accepts(port)) return server;
-    await sleep(25);
-  }
+  const listens = new Promise((resolve) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (bytes) => {
+        server.output = (server.output + bytes).slice(-4000);
+        for (const name of names) server[name] ??= Number(patterns[name].exec(server.output)?.[1]) || undefined;
+        if (isListening()) resolve();
+      });
+    }
+    child.on('error', (error) => { server.exited = error.message; resolve(); });
+    child.on('exit', (code, signal) => { server.exited ??= `exit ${code ?? signal}`; running.delete(child); resolve(); });
+    setTimeout(resolve, PATIENCE_MS).unref();
+  });
+  await listens;
+  if (isListening() && !server.exited) return server;
   throw new Error(`${command} did not start: ${server.exited ?? 'no answer'}\n${server.output}`);
 }
 
+/** How long anything may take, however busy the machine is: only what fails ever waits so long. */
+const PATIENCE_MS = 60000;
+
 export async function startReference(configuration = {}) {
-  const port = await freePort();
-  const args = [fileURLToPath(new URL('../reference.mjs', import.meta.url)), '--port', String(port), '--auth-key', AUTH_KEY];
+  const args = [fileURLToPath(new URL('../reference.mjs', import.meta.url)), '--port', '0', '--auth-key', AUTH_KEY];
   for (const [word, flag] of Object.entries(FLAGS)) if (configuration[word] !== undefined) args.push(`--${flag}`, String(configuration[word]));
   if (configuration.clientPublish === false) args.push('--no-client-publish');
-  return start(process.execPath, args, process.env, port);
+  return start(process.execPath, args, process.env, {port: /listening (\d+)\n/});
 }
 
-/** `variables` go to the environment as they are. */
+/** `variables` go to the environment as they are. With `RINGCAST_ADMIN` the server has a port `admin`, too. */
 export async function startTarget(binary, configuration = {}, cores = 2, variables = {}) {
-  const port = await freePort();
-  const env = {...process.env, RINGCAST_LISTEN: `127.0.0.1:${port}`, RINGCAST_ADMIN: 'off', RINGCAST_AUTH_KEY: AUTH_KEY,
-    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'warn', ...variables};
+  const env = {...process.env, RINGCAST_LISTEN: '127.0.0.1:0', RINGCAST_ADMIN: 'off', RINGCAST_AUTH_KEY: AUTH_KEY,
+    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'info', ...variables};
   for (const [word, variable] of Object.entries(VARIABLES)) if (configuration[word] !== undefined) env[variable] = String(configuration[word]);
   if (configuration.clientPublish === false) env.RINGCAST_ALLOW_CLIENT_PUBLISH = 'false';
-  return start(binary, [], env, port);
+  const patterns = {port: /\bwss?:\/\/127\.0\.0\.1:(\d+)\//};
+  if (env.RINGCAST_ADMIN !== 'off') patterns.admin = /control plane on https?:\/\/127\.0\.0\.1:(\d+)/;
+  return start(binary, [], env, patterns);
 }
 
 export async function stop(server) {
