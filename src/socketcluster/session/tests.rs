@@ -7,7 +7,9 @@ use crate::app::{
     Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Post, Publication, Returned,
     Undelivered,
 };
+use crate::auth::rules::Rules;
 use crate::auth::{Demands, Tokens};
+use crate::config::rules::{Effect, RuleSpec, Who};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A session with all that a core would lend it, and a clock to move.
@@ -1471,6 +1473,31 @@ fn a_pong_finds_an_expired_token_and_other_input_does_not() {
     }
     assert_eq!(client.text(""), [REMOVE]);
     assert_eq!(client.text(""), NOTHING);
+}
+
+/// A security property: whoever sends nothing, or anything but pongs, must not go on reading what only its token allowed.
+#[test]
+fn where_rules_are_in_force_a_ping_finds_an_expired_token_though_the_client_sends_nothing() {
+    let rule = RuleSpec {
+        effect: Effect::Allow,
+        to: vec![Who::Authenticated],
+        ..RuleSpec::default()
+    };
+    for has_rules in [false, true] {
+        let mut client = Client::new(Probe::default());
+        if has_rules {
+            client.doors.rules = Rules::compile(std::slice::from_ref(&rule), &[], '.', None).unwrap();
+        }
+        client.text(&good());
+        client.text(r##"{"event":"#subscribe","data":{"channel":"c"},"cid":2}"##);
+        client.wait_ms(10_001);
+        let due = client.tick().0;
+        let expected: &[&str] = match has_rules {
+            true => &["", REMOVE, "check subscriptions"],
+            false => &[""],
+        };
+        assert_eq!(due, expected);
+    }
 }
 
 // --- The built-in application

@@ -28,6 +28,8 @@ const DEPARTURES = [
   // In no script, since it shows only within one second: `nbf` and `exp` count with their fractions here (RFC 7519 section 2),
   // where jsonwebtoken compares them with the whole seconds of the clock: it refuses a token until the second after its `nbf`,
   // and takes one until the second after its `exp`.
+  {script: /^auth: expiry, with(out anonymous clients| rules), of a client that sends nothing$/, target: /"#removeAuthToken".*"#kickOut"/s,
+    reason: 'where a token decides what a client may read, it stops reading with its token: with [[rules]] at the next ping, with allow_anonymous = off when the token expires, though the client sends nothing; it is told both. The reference waits for a packet or a pong, and does not end subscriptions'},
   {script: /^http: (Upgrade: |Connection: (undefined|$|keep-alive|close|upgraded|x-upgrade)|plain |two pipelined plain requests|many spaces and tabs)/, target: /HTTP\/1\.1 (501 Not Implemented|400 Bad Request)\r\nConnection: close|101 Switching/,
     reason: 'a plain request is answered once, in few bytes, and the connection closed: the client port is for WebSockets'},
   {script: /^http: plain request, then an upgrade/, target: /HTTP\/1\.1 501 Not Implemented\r\nConnection: close/,

@@ -5,7 +5,7 @@ import {fileURLToPath} from 'node:url';
 
 export const AUTH_KEY = 'interop-secret-interop-secret-32';
 
-/** Every configuration once, in words both servers understand. Absent: the server's default. */
+/** Every configuration once, in words both servers understand. Absent: the server's default. `variables` are the target's alone. */
 export const CONFIGURATIONS = {
   base: {messageBytes: 2000, channels: 3, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
   names: {messageBytes: 2000, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
@@ -14,6 +14,8 @@ export const CONFIGURATIONS = {
   origins: {origins: 'example.com:* localhost:8000 *:9000 secure.test:443', handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
   timers: {handshakeMs: 400, pingIntervalMs: 300, pingTimeoutMs: 1000},
   'protocol 1': {protocol: 1, messageBytes: 2000, channels: 3, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
+  'no anonymous': {handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000, variables: {RINGCAST_ALLOW_ANONYMOUS: 'off'}},
+  rules: {handshakeMs: 6000, pingIntervalMs: 400, pingTimeoutMs: 120000, variables: {RINGCAST_CONFIG: fileURLToPath(new URL('../rules.toml', import.meta.url))}},
   'protocol 1 timers': {protocol: 1, handshakeMs: 400, pingIntervalMs: 300, pingTimeoutMs: 1000},
 };
 
@@ -71,7 +73,7 @@ export async function startReference(configuration = {}) {
 /** `variables` go to the environment as they are. With `RINGCAST_ADMIN` the server has a port `admin`, too. */
 export async function startTarget(binary, configuration = {}, cores = 2, variables = {}) {
   const env = {...process.env, RINGCAST_LISTEN: '127.0.0.1:0', RINGCAST_ADMIN: 'off', RINGCAST_AUTH_KEY: AUTH_KEY,
-    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'info', ...variables};
+    RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'info', ...configuration.variables, ...variables};
   for (const [word, variable] of Object.entries(VARIABLES)) if (configuration[word] !== undefined) env[variable] = String(configuration[word]);
   if (configuration.clientPublish === false) env.RINGCAST_ALLOW_CLIENT_PUBLISH = 'false';
   const patterns = {port: /\bwss?:\/\/127\.0\.0\.1:(\d+)\//};

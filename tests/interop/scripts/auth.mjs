@@ -81,6 +81,10 @@ for (const [name, packet] of [['call', '{"event":"ping","cid":3}'], ['unknown ca
 }
 expiring('noticed once', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), text('{"event":"ping","cid":4}'), frames(5), sync());
 expiring('not noticed by itself', 'base', ...lives, close());
+// DEPARTURES says why Ringcast tells it here.
+expiring('with rules, of a client that sends nothing', 'rules', ...lives, close());
+scripts.at(-1).ignorePings = true;
+expiring('without anonymous clients, of a client that sends nothing', 'no anonymous', ...lives, close());
 expiring('second handshake with the expired token', 'base', ...lives, text(`{"event":"#handshake","data":{"authToken":"${token}"},"cid":3}`), frames(4), sync());
 expiring('good token again afterwards', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), text({event: '#authenticate', data: good, cid: 4}), frames(5), sync());
 expiring('protocol 1, at a pong', 'protocol 1', ...lives, text('#2'), idle(200), close());
