@@ -25,7 +25,11 @@
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
 
+mod entries;
+
 use hashbrown::HashTable;
+
+use entries::Entries;
 
 use super::directory::Interest;
 use super::hash::ChannelHash;
@@ -72,13 +76,13 @@ impl Subscriptions {
         hash: ChannelHash,
         limits: &Limits,
     ) -> SubscribeOutcome {
-        let held = self.entries(connection);
-        if held.len() >= limits.channels_per_connection_max as usize {
+        if self.count_of(connection) >= limits.channels_per_connection_max as usize {
             let limit = limits.channels_per_connection_max;
             return SubscribeOutcome::TooMany { limit };
         }
         let known = self.find(hash, || name);
-        if known.is_some_and(|channel| place(held, channel).is_ok()) {
+        let held = self.connections.get(connection as usize);
+        if known.is_some_and(|channel| held.is_some_and(|held| held.has(channel))) {
             return SubscribeOutcome::Subscribed;
         }
         if self.names_bytes(connection) + name.len() > limits.channel_names_bytes_max as usize {
@@ -105,7 +109,7 @@ impl Subscriptions {
         let Some(entry) = held.remove(channel, name_bytes) else {
             return UnsubscribeOutcome::NotSubscribed;
         };
-        if held.as_slice().is_empty() {
+        if held.len() == 0 {
             self.connections.remove(connection as usize);
         }
         self.leave(entry);
@@ -117,8 +121,14 @@ impl Subscriptions {
         let Some(held) = self.connections.remove(connection as usize) else {
             return;
         };
-        for &entry in held.as_slice() {
-            self.leave(entry);
+        match held {
+            Held::Nothing => {}
+            Held::One(entry) => self.leave(entry),
+            Held::Many(many) => many
+                .entries
+                .to_vec()
+                .into_iter()
+                .for_each(|entry| self.leave(entry)),
         }
     }
 
@@ -156,7 +166,7 @@ impl Subscriptions {
 
     /// How many channels a connection is subscribed to.
     pub fn count_of(&self, connection: u32) -> usize {
-        self.entries(connection).len()
+        self.connections.get(connection as usize).map_or(0, Held::len)
     }
 
     /// Whether the walk has come to all it had to come to.
@@ -166,7 +176,8 @@ impl Subscriptions {
 
     /// The names of a connection's channels, in the order in which it subscribed. Allocates, to sort them.
     pub fn channels_of(&self, connection: u32) -> impl Iterator<Item = &[u8]> {
-        let mut entries = self.entries(connection).to_vec();
+        let held = self.connections.get(connection as usize);
+        let mut entries = held.map_or_else(Vec::new, Held::to_vec);
         entries.sort_unstable_by_key(|entry| entry.order);
         entries
             .into_iter()
@@ -199,12 +210,6 @@ impl Subscriptions {
 
     fn channel(&self, channel: u32) -> &Channel {
         &self.channels[channel as usize]
-    }
-
-    fn entries(&self, connection: u32) -> &[Entry] {
-        self.connections
-            .get(connection as usize)
-            .map_or(&[], Held::as_slice)
     }
 
     fn names_bytes(&self, connection: u32) -> usize {
@@ -372,17 +377,33 @@ enum Held {
 /// Where more than one subscription goes.
 #[derive(Debug)]
 struct Many {
-    entries: Vec<Entry>,
+    entries: Entries,
     names_bytes: usize,
     next_order: u32,
 }
 
 impl Held {
-    fn as_slice(&self) -> &[Entry] {
+    fn len(&self) -> usize {
         match self {
-            Held::Nothing => &[],
-            Held::One(entry) => std::slice::from_ref(entry),
-            Held::Many(many) => &many.entries,
+            Held::Nothing => 0,
+            Held::One(_) => 1,
+            Held::Many(many) => many.entries.len(),
+        }
+    }
+
+    fn has(&self, channel: u32) -> bool {
+        match self {
+            Held::Nothing => false,
+            Held::One(entry) => entry.channel == channel,
+            Held::Many(many) => many.entries.has(channel),
+        }
+    }
+
+    fn to_vec(&self) -> Vec<Entry> {
+        match self {
+            Held::Nothing => Vec::new(),
+            Held::One(entry) => vec![*entry],
+            Held::Many(many) => many.entries.to_vec(),
         }
     }
 
@@ -398,10 +419,8 @@ impl Held {
             Held::One(first) => {
                 first.order = 0;
                 entry.order = 1;
-                let mut entries = vec![*first, entry];
-                entries.sort_unstable_by_key(|entry| entry.channel);
                 *self = Held::Many(Box::new(Many {
-                    entries,
+                    entries: Entries::two([*first, entry]),
                     names_bytes,
                     next_order: 2,
                 }));
@@ -410,25 +429,30 @@ impl Held {
                 entry.order = many.next_order;
                 many.next_order = many.next_order.wrapping_add(1);
                 many.names_bytes = names_bytes;
-                let at = place(&many.entries, channel).unwrap_or_else(|at| at);
-                many.entries.insert(at, entry);
+                many.entries.insert(entry);
             }
         }
     }
 
     /// Takes out the entry of a channel, whose name has so many bytes.
     fn remove(&mut self, channel: u32, name_bytes: usize) -> Option<Entry> {
-        let at = place(self.as_slice(), channel).ok()?;
-        let entry = self.as_slice()[at];
         match self {
-            Held::Many(many) if many.entries.len() > 1 => {
-                many.entries.remove(at);
-                many.names_bytes -= name_bytes;
-                shrink(&mut many.entries);
+            Held::Nothing => None,
+            Held::One(entry) if entry.channel != channel => None,
+            Held::One(entry) => {
+                let entry = *entry;
+                *self = Held::Nothing;
+                Some(entry)
             }
-            Held::Nothing | Held::One(_) | Held::Many(_) => *self = Held::Nothing,
+            Held::Many(many) => {
+                let entry = many.entries.remove(channel)?;
+                many.names_bytes -= name_bytes;
+                if many.entries.len() == 0 {
+                    *self = Held::Nothing;
+                }
+                Some(entry)
+            }
         }
-        Some(entry)
     }
 
     /// Notes that this connection took the position of the subscription that left.
@@ -437,19 +461,10 @@ impl Held {
             Held::Nothing => unreachable!("invariant 1"),
             Held::One(entry) => entry.position = left.position,
             Held::Many(many) => {
-                let at = place(&many.entries, left.channel).expect("invariant 1");
-                many.entries[at].position = left.position;
+                let entry = many.entries.get_mut(left.channel).expect("invariant 1");
+                entry.position = left.position;
             }
         }
-    }
-}
-
-/// Where the entry of a channel is, or would be.
-fn place(entries: &[Entry], channel: u32) -> Result<usize, usize> {
-    // Most subscribe in the order in which ids are given out.
-    match entries.last() {
-        Some(last) if last.channel < channel => Err(entries.len()),
-        _ => entries.binary_search_by_key(&channel, |entry| entry.channel),
     }
 }
 

@@ -65,12 +65,10 @@ impl Fixture {
             interest: _,
         } = &self.subscriptions;
         for (index, held) in connections.iter() {
-            assert!(!held.as_slice().is_empty());
-            assert!(
-                held.as_slice()
-                    .is_sorted_by(|one, next| one.channel < next.channel)
-            );
-            for entry in held.as_slice() {
+            let entries = held.to_vec();
+            assert!(!entries.is_empty() && entries.len() == held.len());
+            assert!(entries.is_sorted_by(|one, next| one.channel < next.channel));
+            for entry in entries {
                 let subscribers = channels[entry.channel as usize].subscribers.as_slice();
                 assert_eq!(subscribers[entry.position as usize] as usize, index);
             }
@@ -78,7 +76,7 @@ impl Fixture {
         let subscribers = channels
             .iter()
             .map(|(_, channel)| channel.subscribers.as_slice().len());
-        let entries = connections.iter().map(|(_, held)| held.as_slice().len());
+        let entries = connections.iter().map(|(_, held)| held.len());
         assert_eq!(subscribers.clone().sum::<usize>() as u64, *len);
         assert_eq!(entries.sum::<usize>() as u64, *len);
         assert!(subscribers.clone().all(|count| count > 0));

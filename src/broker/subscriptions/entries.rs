@@ -1,0 +1,97 @@
+//! The subscriptions of one connection, found by their channels.
+//!
+//! A short list is sorted and searched; a long one is a tree. In a list of ten thousand, each subscribe and unsubscribe moved
+//! 60 KB on average: 256 of them, as many as a turn takes of one connection, took a millisecond.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, shrink};
+
+/// Entries in ascending order of their channels, each once.
+#[derive(Debug)]
+pub(super) enum Entries {
+    Few(Vec<Entry>),
+    Many(BTreeMap<u32, Entry>),
+}
+
+impl Entries {
+    pub(super) fn two(mut entries: [Entry; 2]) -> Entries {
+        entries.sort_unstable_by_key(|entry| entry.channel);
+        Entries::Few(entries.to_vec())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Entries::Few(list) => list.len(),
+            Entries::Many(tree) => tree.len(),
+        }
+    }
+
+    pub(super) fn has(&self, channel: u32) -> bool {
+        match self {
+            Entries::Few(list) => place(list, channel).is_ok(),
+            Entries::Many(tree) => tree.contains_key(&channel),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, channel: u32) -> Option<&mut Entry> {
+        match self {
+            Entries::Few(list) => place(list, channel).ok().map(|at| &mut list[at]),
+            Entries::Many(tree) => tree.get_mut(&channel),
+        }
+    }
+
+    /// Adds an entry whose channel is not there.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        match self {
+            Entries::Few(list) if list.len() < FEW_MAX => {
+                let at = place(list, entry.channel).unwrap_or_else(|at| at);
+                list.insert(at, entry);
+            }
+            Entries::Few(list) => {
+                let all = list.drain(..).chain([entry]);
+                *self = Entries::Many(all.map(|entry| (entry.channel, entry)).collect());
+            }
+            Entries::Many(tree) => {
+                tree.insert(entry.channel, entry);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, channel: u32) -> Option<Entry> {
+        match self {
+            Entries::Few(list) => {
+                let at = place(list, channel).ok()?;
+                let entry = list.remove(at);
+                shrink(list);
+                Some(entry)
+            }
+            Entries::Many(tree) => {
+                let entry = tree.remove(&channel)?;
+                if tree.len() <= FEW_MAX / 2 {
+                    *self = Entries::Few(tree.values().copied().collect());
+                }
+                Some(entry)
+            }
+        }
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<Entry> {
+        match self {
+            Entries::Few(list) => list.clone(),
+            Entries::Many(tree) => tree.values().copied().collect(),
+        }
+    }
+}
+
+/// Where the entry of a channel is, or would be.
+fn place(entries: &[Entry], channel: u32) -> Result<usize, usize> {
+    // Most subscribe in the order in which ids are given out.
+    match entries.last() {
+        Some(last) if last.channel < channel => Err(entries.len()),
+        _ => entries.binary_search_by_key(&channel, |entry| entry.channel),
+    }
+}
+
+/// As many as lie in twelve lines of the cache. Tests meet both forms with a handful.
+const FEW_MAX: usize = if cfg!(test) { 4 } else { 64 };
