@@ -176,12 +176,30 @@ impl Subscriptions {
 
     /// The names of a connection's channels, in the order in which it subscribed. Allocates, to sort them.
     pub fn channels_of(&self, connection: u32) -> impl Iterator<Item = &[u8]> {
-        let held = self.connections.get(connection as usize);
-        let mut entries = held.map_or_else(Vec::new, Held::to_vec);
+        self.names(self.some_of(connection, 0, usize::MAX))
+    }
+
+    /// Copies of the names of at most so many of a connection's channels, in the order in which it subscribed to them, and
+    /// where to go on, if there are more. The first are got from 0; channels that end meanwhile change nothing for others.
+    pub fn some_channels_of(&self, connection: u32, from: u32, max: usize) -> (Vec<Box<[u8]>>, Option<u32>) {
+        let entries = self.some_of(connection, from, max);
+        let next = match entries.last() {
+            Some(last) if entries.len() == max => last.channel.checked_add(1),
+            Some(_) | None => None,
+        };
+        (self.names(entries).map(Box::from).collect(), next)
+    }
+
+    fn names(&self, mut entries: Vec<Entry>) -> impl Iterator<Item = &[u8]> {
         entries.sort_unstable_by_key(|entry| entry.order);
         entries
             .into_iter()
             .map(|entry| &*self.channel(entry.channel).name)
+    }
+
+    fn some_of(&self, connection: u32, from: u32, max: usize) -> Vec<Entry> {
+        let held = self.connections.get(connection as usize);
+        held.map_or_else(Vec::new, |held| held.some(from, max))
     }
 
     /// How many buckets of the directory some core has an interest in.
@@ -399,11 +417,12 @@ impl Held {
         }
     }
 
-    fn to_vec(&self) -> Vec<Entry> {
+    /// The first so many entries from a channel on, in the order of their channels.
+    fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
-            Held::Nothing => Vec::new(),
-            Held::One(entry) => vec![*entry],
-            Held::Many(many) => many.entries.to_vec(),
+            Held::One(entry) if entry.channel >= from && max > 0 => vec![*entry],
+            Held::Nothing | Held::One(_) => Vec::new(),
+            Held::Many(many) => many.entries.some(from, max),
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! When a publication finds the ring full, the rest of its message and of the input is kept and the connection is not
 //! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
-//! (`delivery.rs`).
+//! (`delivery.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
+//!
+//! Limits: `CHANNELS_PER_TURN_MAX` of one connection.
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -47,6 +49,7 @@ impl<A: App> Core<A> {
             match self.carry_out_one(id, decision, &mut work) {
                 Ok(Outcome::Next { done }) => {
                     work.at += done;
+                    work.from = 0;
                     work.awaited = Awaited::Unknown;
                 }
                 Ok(Outcome::Published(place)) => {
@@ -56,6 +59,17 @@ impl<A: App> Core<A> {
                 Ok(Outcome::Asked) => {
                     let place = work.asked.get_or_insert_with(|| self.broker.ring.claimed());
                     work.awaited = Awaited::Asked(*place);
+                }
+                Ok(Outcome::More { from }) => {
+                    work.from = from;
+                    if let Some(connection) = self.connections.get_mut(id)
+                        && matches!(connection.phase, Phase::Open(_))
+                    {
+                        connection.stalled = Some(Box::new(work));
+                        self.walking.push_back(id);
+                        return;
+                    }
+                    // It has ended: it has no channels any more.
                 }
                 Ok(Outcome::Closed) => {
                     work.then = None;
@@ -107,10 +121,16 @@ impl<A: App> Core<A> {
                 self.remove_subscription(id, decisions.bytes(channel));
                 self.send(id, OpCode::Text, decisions.bytes(message));
             }
-            Decision::KickOutAll { reason } => self.kick_out_all(id, reason, decisions),
+            Decision::KickOutAll { reason } => {
+                let next = self.kick_out_some(id, reason, work.from, decisions);
+                return Ok(Outcome::of_walk(next));
+            }
             // By who the client is now: the last look that was asked for does for all.
             Decision::CheckSubscriptions if asks_again(decisions, work.at) => {}
-            Decision::CheckSubscriptions => self.check_subscriptions(id, decisions),
+            Decision::CheckSubscriptions => {
+                let next = self.check_subscriptions(id, work.from, decisions);
+                return Ok(Outcome::of_walk(next));
+            }
             Decision::Publish { channel, message } => {
                 if !work.waited && (!self.stalled.is_empty() || !self.orphans.is_empty()) {
                     // Room is for those that have waited for it.
@@ -185,21 +205,39 @@ impl<A: App> Core<A> {
         outcome
     }
 
-    fn kick_out_all(&mut self, id: ConnectionId, reason: Option<Span>, decisions: &mut Decisions) {
-        if self.session(id).is_none() {
-            return;
-        }
-        let names: Vec<Box<[u8]>> = self
-            .broker
-            .subscriptions
-            .channels_of(id.index())
-            .map(Box::from)
-            .collect();
+    /// Kicks a connection out of some of its channels; returns where to go on, if there are more.
+    fn kick_out_some(
+        &mut self,
+        id: ConnectionId,
+        reason: Option<Span>,
+        from: u32,
+        decisions: &mut Decisions,
+    ) -> Option<u32> {
+        self.session(id)?;
+        let (names, next) = self.some_channels_of(id, from);
         for name in names {
             self.remove_subscription(id, &name);
             if let Some(session) = self.session(id) {
                 let message = session.kicked_out(&name, reason, decisions);
                 self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+        }
+        next
+    }
+
+    /// The names of as many of a connection's channels as one turn may go through, and where to go on.
+    pub(super) fn some_channels_of(&self, id: ConnectionId, from: u32) -> (Vec<Box<[u8]>>, Option<u32>) {
+        self.broker
+            .subscriptions
+            .some_channels_of(id.index(), from, channels_per_turn_max())
+    }
+
+    /// Goes on with the channels of connections, in the order in which they were begun.
+    pub(super) fn resume_walking(&mut self) {
+        for _ in 0..self.walking.len() {
+            if let Some(id) = self.walking.pop_front() {
+                self.carry_on(id);
+                self.take_in_again(id);
             }
         }
     }
@@ -228,8 +266,34 @@ enum Outcome {
     Published(Sequence),
     /// It comes after the delivery of all that is published by now.
     Asked,
+    /// It goes on in the next turn with the channels from there on.
+    More {
+        from: u32,
+    },
     Closed,
 }
+
+impl Outcome {
+    fn of_walk(next: Option<u32>) -> Outcome {
+        match next {
+            Some(from) => Outcome::More { from },
+            None => Outcome::Next { done: 1 },
+        }
+    }
+}
+
+/// [`CHANNELS_PER_TURN_MAX`], or what a simulation has in its place.
+fn channels_per_turn_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = super::simulation::scale() {
+        return scale.channels_per_turn_max;
+    }
+    CHANNELS_PER_TURN_MAX
+}
+
+/// Channels of one connection that a turn goes through, to end subscriptions or to look whether they may stay: at 0.3 µs
+/// each, as long as a flood of messages may take.
+pub(super) const CHANNELS_PER_TURN_MAX: usize = 256;
 
 /// The end of a connection for which so much waits that no more can.
 fn no_room(had_room: bool) -> Option<CloseReason> {

@@ -153,6 +153,8 @@ pub(super) struct Stalled {
     pub(super) asked: Option<Sequence>,
     /// How the connection ends afterwards, if it does.
     pub(super) then: Option<CloseReason>,
+    /// Where the decision that is next goes on with the connection's channels.
+    pub(super) from: u32,
     /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
     pub(super) waited: bool,
 }
@@ -229,6 +231,7 @@ impl Stalled {
             awaited: Awaited::Unknown,
             asked: None,
             then: result.err(),
+            from: 0,
             waited: false,
         }
     }

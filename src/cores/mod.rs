@@ -223,6 +223,8 @@ pub(crate) struct Core<A: App> {
     comers_and_goers: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
+    /// Connections whose channels are being gone through.
+    walking: VecDeque<ConnectionId>,
     orphans: Orphans,
     /// Revocations whose connections are being looked for.
     revoking: VecDeque<Revoking>,
@@ -375,6 +377,7 @@ impl<A: App> Core<A> {
             unfinished: VecDeque::new(),
             comers_and_goers: VecDeque::new(),
             stalled: VecDeque::new(),
+            walking: VecDeque::new(),
             orphans: Orphans::new(limits.orphaned_bytes_max),
             revoking: VecDeque::new(),
             draining: None,

@@ -17,6 +17,7 @@ use crate::session::RuleHits;
 use crate::websocket::frame::OpCode;
 
 use super::Core;
+use super::carry_out::CHANNELS_PER_TURN_MAX;
 use super::connection::{ConnectionId, Phase, Stalled};
 
 /// What a core keeps for it.
@@ -57,7 +58,8 @@ impl<A: App> Core<A> {
                 continue;
             };
             let subscriptions = self.broker.subscriptions.count_of(id.index());
-            effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + subscriptions);
+            let looks = subscriptions.min(CHANNELS_PER_TURN_MAX);
+            effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + looks);
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
             };
@@ -79,20 +81,21 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Ends those of a connection's subscriptions that it may no longer have.
-    pub(super) fn check_subscriptions(&mut self, id: ConnectionId, decisions: &mut Decisions) {
-        let names: Vec<Box<[u8]>> = self
-            .broker
-            .subscriptions
-            .channels_of(id.index())
-            .map(Box::from)
-            .collect();
+    /// Ends those of some of a connection's subscriptions that it may no longer have; returns where to go on, if there are
+    /// more.
+    pub(super) fn check_subscriptions(
+        &mut self,
+        id: ConnectionId,
+        from: u32,
+        decisions: &mut Decisions,
+    ) -> Option<u32> {
+        let (names, next) = self.some_channels_of(id, from);
         // Whoever makes the server look again and again has used up his share of the turn.
         self.use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
         let doors = Arc::clone(&self.lent.doors);
         for name in names {
             // Sending may have ended it.
-            let Some(session) = self.session(id) else { return };
+            let session = self.session(id)?;
             if session.may_keep(&name, &doors.rules) {
                 continue;
             }
@@ -101,6 +104,7 @@ impl<A: App> Core<A> {
             self.metrics.rules_kick_outs.add(1);
             self.send(id, OpCode::Text, decisions.bytes(message));
         }
+        next
     }
 
     /// Counts what rules have refused, and would refuse.
@@ -155,7 +159,7 @@ fn effort_per_turn_max() -> usize {
     EFFORT_PER_TURN_MAX
 }
 
-/// After a reload, what is looked at in one turn, in subscriptions: a millisecond, but for one connection that has more.
+/// After a reload, what is looked at in one turn, in subscriptions: a millisecond.
 const EFFORT_PER_TURN_MAX: usize = 4096;
 /// To look at a connection without any costs about as much as so many.
 const EFFORT_OF_A_CONNECTION: usize = 16;

@@ -83,6 +83,7 @@ impl<A: App> Core<A> {
         self.connections.now = self.now.uptime;
         self.begin_delivering();
         // What an earlier turn left over comes first.
+        self.resume_walking();
         self.token_checks = 0;
         for _ in 0..self.unfinished.len() {
             if self.token_checks < TOKEN_CHECKS_MAX
@@ -466,6 +467,7 @@ impl<A: App> Core<A> {
             || !self.comers_and_goers.is_empty()
             || self.wheel.has_due()
             || !self.held.is_empty()
+            || !self.walking.is_empty()
             || self.hand_overs_waiting
             || self.late_answers_waiting
             || self.questions_waiting

@@ -77,9 +77,17 @@ impl Entries {
     }
 
     pub(super) fn to_vec(&self) -> Vec<Entry> {
+        self.some(0, usize::MAX)
+    }
+
+    /// The first so many from a channel on.
+    pub(super) fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
-            Entries::Few(list) => list.clone(),
-            Entries::Many(tree) => tree.values().copied().collect(),
+            Entries::Few(list) => {
+                let at = place(list, from).unwrap_or_else(|at| at);
+                list[at..].iter().take(max).copied().collect()
+            }
+            Entries::Many(tree) => tree.range(from..).take(max).map(|(_, entry)| *entry).collect(),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Fixture {
             interest: _,
         } = &self.subscriptions;
         for (index, held) in connections.iter() {
-            let entries = held.to_vec();
+            let entries = held.some(0, usize::MAX);
             assert!(!entries.is_empty() && entries.len() == held.len());
             assert!(entries.is_sorted_by(|one, next| one.channel < next.channel));
             for entry in entries {
@@ -90,6 +90,34 @@ impl Fixture {
 /// Few values, so that channels share hashes and buckets.
 fn hash(name: &str) -> ChannelHash {
     ChannelHash::from_u64(name.len() as u64 % 2)
+}
+
+#[test]
+fn a_connections_channels_are_gone_through_in_parts_whatever_ends_meanwhile() {
+    for max in [1, 2, 3, 7, 100] {
+        let mut fixture = Fixture::new();
+        let names: Vec<String> = (0..9).map(|number| format!("c{number}")).collect();
+        for name in &names {
+            fixture.subscribe(3, name);
+        }
+        let (mut from, mut parts, mut found) = (Some(0), 0, Vec::new());
+        while let Some(at) = from {
+            let (some, next) = fixture.subscriptions.some_channels_of(3, at, max);
+            assert!(some.len() <= max);
+            for name in some {
+                let name = String::from_utf8(name.into()).unwrap();
+                if name != "c4" {
+                    fixture.unsubscribe(3, &name);
+                }
+                found.push(name);
+            }
+            (from, parts) = (next, parts + 1);
+        }
+        assert_eq!(found, names);
+        assert!(parts >= 9_usize.div_ceil(max));
+        assert_eq!(fixture.channels_of(3), [b"c4"]);
+        fixture.check();
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         ("comers_and_goers", core.comers_and_goers.len()),
         ("stalled", core.stalled.len()),
         ("held", core.held.len()),
+        ("walking", core.walking.len()),
         ("wheel", core.wheel.len()),
     ] {
         if len > count && is_whole {

@@ -68,6 +68,8 @@ pub(super) struct Scale {
     pub(super) frames_per_turn_max: u64,
     /// Connections that a reload or a drain looks at.
     pub(super) places_per_turn_max: usize,
+    /// Channels of a connection that are gone through.
+    pub(super) channels_per_turn_max: usize,
 }
 
 impl Default for Scale {
@@ -80,6 +82,7 @@ impl Default for Scale {
             read_bytes_per_turn_max: 256 * 1024,
             frames_per_turn_max: 256,
             places_per_turn_max: 256,
+            channels_per_turn_max: 256,
         }
     }
 }

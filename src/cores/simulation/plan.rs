@@ -111,6 +111,7 @@ impl Plan {
                 read_bytes_per_turn_max: random.of(&[100, 1000, 256 * 1024]),
                 frames_per_turn_max: random.of(&[1, 5, 256]),
                 places_per_turn_max: random.of(&[3, 10, 256]),
+                channels_per_turn_max: random.of(&[1, 2, 256]),
             },
             events_max: random.of(&[1, 2, 8, 1024]),
             creep_ns_max: random.of(&[1, 1000, 30_000, 400_000]),

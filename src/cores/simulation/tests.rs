@@ -264,6 +264,45 @@ fn what_is_left_of_an_array_goes_with_its_connection() {
     world.ground.log.check_order().unwrap();
 }
 
+/// A client that is kicked out of a thousand channels keeps no turn longer than 256 of them take, and what it asked for
+/// behind that is answered behind that.
+#[test]
+fn all_channels_of_a_connection_are_gone_through_in_parts() {
+    let channels = 1000;
+    let plan = Plan {
+        cores: 1,
+        channels,
+        ..Plan::default()
+    };
+    let mut world = World::new(None, plan, Random::new(0));
+    let client = world.connect(0, false).unwrap();
+    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    world.settle();
+    let all: Vec<Asked> = (0..channels).map(Asked::Subscribe).collect();
+    world.with(client, |client, ground| client.ask_all(ground, &all));
+    world.settle();
+    let subscriptions = |world: &World| world.handles[0].metrics().subscriptions.value();
+    assert_eq!(subscriptions(&world), 1000);
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::KickMeOutOfAll);
+        client.ask(ground, Asked::Subscribe(0));
+        client.write(ground, usize::MAX);
+    });
+    let mut turns = 0;
+    while world.clients[client].is_owed_an_answer() {
+        let before = subscriptions(&world);
+        assert!(world.turn(0), "it goes on without being asked");
+        assert!(before.saturating_sub(subscriptions(&world)) <= 256);
+        world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+        turns += 1;
+    }
+    assert!(turns >= 4);
+    assert_eq!(
+        (subscriptions(&world), world.clients[client].following.len()),
+        (1, 1)
+    );
+}
+
 /// One core that looks at three connections in a turn, with so many clients that are subscribed to one channel.
 fn with_subscribers(count: usize, drain: Duration) -> World {
     let plan = Plan {

@@ -7,7 +7,8 @@
 //!
 //! Invariants, while `allow_anonymous` is off
 //! 1. Who is not authenticated is subscribed to nothing: whoever ceases to be is kicked out of all channels with the
-//!    same message, late answer or visit. Kept by [`Session::end_message`].
+//!    same message, late answer or visit, before anything else that it sends is looked at; of more than 256 channels, in
+//!    the turns that follow at once. Kept by [`Session::end_message`].
 //! 2. A token is watched: when it expires, its connection is visited, whatever the client sends or does not send.
 //!
 //! Limits: `authentication_timeout`.
