@@ -149,7 +149,7 @@ pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
     let config = listening::with_addresses(config, &given);
     // An application of an embedding program may have logins of its own; this one has not.
     if config.admits_nobody() {
-        return Err(StartError::AdmitsNobody(config.listen));
+        return Err(StartError::AdmitsNobody);
     }
     Server::start_with(&config, given, embedding, |_| Builtin::default())?
         .wait()
@@ -397,8 +397,8 @@ pub enum StartError {
     Given(GivenError),
     /// Keys, or other files that the configuration names, are not right.
     Doors(DoorsError),
-    /// Only authenticated clients are served at this address, and none can become authenticated.
-    AdmitsNobody(SocketAddr),
+    /// Only authenticated clients are served, and none can become authenticated.
+    AdmitsNobody,
     /// Another process listens on an address already, and this start was not to take over from it, or cannot.
     Served {
         /// What the address is for.
@@ -493,11 +493,11 @@ impl fmt::Display for StartError {
         match self {
             StartError::Given(error) => error.fmt(f),
             StartError::Doors(error) => error.fmt(f),
-            StartError::AdmitsNobody(listen) => write!(
-                f,
-                "no client could log in: on {listen} only authenticated clients are served (allow_anonymous), and there is \
-                 no key that signs their tokens and no password_file; set a key (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), \
-                 key files, jwks_file or jwks_url), a password_file, or serve everybody with RINGCAST_ALLOW_ANONYMOUS=on"
+            StartError::AdmitsNobody => f.write_str(
+                "no client could log in: only authenticated clients are served (listen or tls_listen is not a loopback \
+                 address, or allow_anonymous is off), and nothing is set that authenticates one; set a key \
+                 (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), key files, jwks_file or jwks_url), a password_file or \
+                 tls_client_auth, or serve everybody with RINGCAST_ALLOW_ANONYMOUS=on",
             ),
             StartError::Served {
                 setting,
@@ -707,7 +707,8 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &D
         // A server without a key works, and everything about it looks right until the first restart.
         KeySource::Random(_) if config.serves_anonymous() && config.allow_anonymous == Anonymous::Auto => {
             warn!(
-                "auth_key is not set: tokens are signed with a random key and end with this process; right for a trial"
+                "auth_key is not set: tokens are signed with a random key that ends with this process; fine for a trial, else set \
+             RINGCAST_AUTH_KEY"
             )
         }
         KeySource::Random(_) => warn!(

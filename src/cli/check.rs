@@ -21,7 +21,7 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
     // Where a key could not be read, that is why nobody could log in.
     if faults.is_empty() && config.admits_nobody() {
-        faults.push(StartError::AdmitsNobody(config.listen).to_string());
+        faults.push(StartError::AdmitsNobody.to_string());
     }
     faults.extend(Doors::faults(config).iter().map(ToString::to_string));
     faults.extend(cpus.missing(&config.cores).err());

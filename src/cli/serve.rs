@@ -27,8 +27,8 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     cpus.missing(&loaded.config.cores).map_err(CliError::Unfit)?;
     if let Some(first) = loaded.ignored.first() {
         info!(
-            "environment: {first} and {} more variables are ignored: Kubernetes or Docker set them for a service of that name",
-            loaded.ignored.len() - 1
+            count = loaded.ignored.len(),
+            "environment: variables such as {first} are ignored: Kubernetes or Docker set them for a service of that name"
         );
     }
     for doubt in loaded.config.doubts(cpus.usable()) {
@@ -48,7 +48,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     };
     let exit = server::run(&config, reload).map_err(|error| match error {
         StartError::Doors(error) => CliError::Doors(error),
-        StartError::Given(_) | StartError::AdmitsNobody(_) => CliError::Unfit(error.to_string()),
+        StartError::Given(_) | StartError::AdmitsNobody => CliError::Unfit(error.to_string()),
         StartError::Served { .. }
         | StartError::Starting { .. }
         | StartError::Listen { .. }

@@ -369,8 +369,8 @@ pub enum ConfigError {
         place: String,
         /// The name found there.
         name: String,
-        /// The known name most like it.
-        nearest: String,
+        /// The known name most like it, if one is.
+        nearest: Option<String>,
     },
     /// A flag without its value.
     NoValue {
@@ -413,9 +413,19 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigError::Unknown { place, name, nearest } => {
-                write!(formatter, "{place}: {name} is not known; did you mean {nearest}?")
-            }
+            ConfigError::Unknown {
+                place,
+                name,
+                nearest: Some(nearest),
+            } => write!(formatter, "{place}: {name} is not known; did you mean {nearest}?"),
+            ConfigError::Unknown {
+                place,
+                name,
+                nearest: None,
+            } => write!(
+                formatter,
+                "{place}: {name} is not known; `ringcast --help` lists what is"
+            ),
             ConfigError::NoValue { flag, expects } => {
                 write!(formatter, "{flag} has no value: expected {expects}")
             }
@@ -469,28 +479,28 @@ pub fn flag_expects(flag: &str) -> Option<&'static str> {
 
 /// The error for a flag that is not known.
 pub fn unknown_flag(flag: &str) -> ConfigError {
-    let known = SETTINGS.iter().map(Setting::flag);
-    let name = format!("--{flag}");
+    let known = SETTINGS.iter().map(|setting| setting.name.replace('_', "-"));
+    let known = known.chain([CONFIG_FLAG, "help", "version"].map(str::to_owned));
     ConfigError::Unknown {
         place: "command line".to_owned(),
-        nearest: nearest(
-            &name,
-            known.chain(["config", "help", "version"].map(|word| format!("--{word}"))),
-        ),
-        name,
+        nearest: alike(flag, nearest(flag, known)).map(|flag| format!("--{flag}")),
+        name: format!("--{flag}"),
     }
 }
 
 fn unknown_variable(variable: &str) -> ConfigError {
-    let known = SETTINGS.iter().map(Setting::variable);
+    // What all have in common makes none more alike.
     let word = variable.strip_prefix(PREFIX).unwrap_or(variable);
+    let known = SETTINGS.iter().map(|setting| setting.name.to_ascii_uppercase());
+    let known = known.chain([CONFIG_FLAG.to_ascii_uppercase()]);
     let named_elsewhere = NAMES_ELSEWHERE.iter().find(|(other, _)| *other == word);
+    let nearest = match named_elsewhere {
+        Some((_, ours)) => Some((*ours).to_owned()),
+        None => alike(word, nearest(word, known)),
+    };
     ConfigError::Unknown {
         place: "environment".to_owned(),
-        nearest: match named_elsewhere {
-            Some((_, ours)) => format!("{PREFIX}{ours}"),
-            None => nearest(variable, known.chain([CONFIG_VARIABLE.to_owned()])),
-        },
+        nearest: nearest.map(|word| format!("{PREFIX}{word}")),
         name: variable.to_owned(),
     }
 }
@@ -525,18 +535,30 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> String
         .unwrap_or_default()
 }
 
+/// The nearest name, unless it is so far from what was written that it would only lead astray.
+fn alike(written: &str, nearest: String) -> Option<String> {
+    Some(nearest).filter(|nearest| strsim::jaro_winkler(written, nearest) >= ALIKE_MIN)
+}
+
+/// `port` and `path` are less alike, `listn` and `listen` more.
+const ALIKE_MIN: f64 = 0.75;
+
 /// The known key nearest to `key`, found by its last part, so that one in the wrong table leads to the right one.
-fn nearest_key(name: &str, key: &str) -> String {
+fn nearest_key(name: &str, key: &str) -> Option<String> {
     let nearness = |setting: &Setting| {
         strsim::jaro_winkler(name, setting.name).max(strsim::jaro_winkler(key, &setting.key()))
     };
     let setting = SETTINGS
         .iter()
         .max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
-    let list = nearest(key, rules::LISTS.iter().map(|list| (*list).to_owned()));
+    let tables = SETTINGS.iter().filter_map(|setting| setting.table);
+    let list = nearest(key, rules::LISTS.into_iter().chain(tables).map(str::to_owned));
     match setting {
-        Some(setting) if nearness(setting) >= strsim::jaro_winkler(key, &list) => setting.key(),
-        Some(_) | None => list,
+        Some(setting) if nearness(setting) >= strsim::jaro_winkler(key, &list) => {
+            // A table that both have makes them no more alike.
+            alike(name, setting.name.to_owned()).map(|_| setting.key())
+        }
+        Some(_) | None => alike(name, list),
     }
 }
 
@@ -729,7 +751,10 @@ mod tests {
             "{text}"
         );
         let text = message(&[], &[], Some("[limitz]\nring_slots = 2"));
-        assert!(text.contains("limitz is not known"), "{text}");
+        assert!(
+            text.contains("line 1: limitz is not known; did you mean limits?"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -749,6 +774,22 @@ mod tests {
             text,
             "environment: RINGCAST_CORE is not known; did you mean RINGCAST_CORES?"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_like_none_leads_nowhere() {
+        for (flags, variables, file) in [
+            (&[("foo", "1")][..], &[][..], None),
+            (&[], &[("RINGCAST_FOO", "1")], None),
+            (&[], &[], Some("foo = 1")),
+            (&[], &[], Some("[limits]\nfoo = 1")),
+        ] {
+            let text = message(flags, variables, file);
+            assert!(
+                text.ends_with(" is not known; `ringcast --help` lists what is"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
