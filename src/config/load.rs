@@ -582,7 +582,8 @@ fn text_of_variable<'a>(name: &str, value: &'a OsString) -> Result<&'a str, Conf
 fn text_of_value(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
     match (setting.kind, value.get_ref()) {
         (Kind::Text | Kind::Secret | Kind::TextOrNumber | Kind::Switch, DeValue::String(text)) => {
-            Some(text.to_string())
+            // A text over several lines has the line ends of its file, which are no part of it.
+            Some(text.replace("\r\n", "\n"))
         }
         (Kind::Number | Kind::TextOrNumber, DeValue::Integer(number)) => {
             let number = i64::from_str_radix(number.as_str(), number.radix()).ok()?;
@@ -773,6 +774,38 @@ mod tests {
         assert_eq!(
             text,
             "environment: RINGCAST_CORE is not known; did you mean RINGCAST_CORES?"
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_system_says_the_same() {
+        let text = "\u{feff}tcp_backlog = 7\nauth_issuer = \"\"\"\nhttps://a.example,\n  https://b.example\n\"\"\"\n\
+                    [[rules]]\nallow = \"publish\"\nchannels = [\n  \"a\",\n  \"b\"\n]\n";
+        for text in [
+            text.to_owned(),
+            text.replace('\n', "\r\n"),
+            text.replace(",\n", ", \t\r\n"),
+        ] {
+            let config = load(&[], &[], Some(&text)).unwrap().config;
+            assert_eq!(config.tcp_backlog, 7);
+            assert_eq!(config.auth_issuer, ["https://a.example", "https://b.example"]);
+            assert_eq!(config.rules.len(), 1);
+        }
+        let utf_16: Vec<u16> = text.encode_utf16().collect();
+        let file = TestFile::new("");
+        std::fs::write(
+            &file.0,
+            utf_16
+                .iter()
+                .flat_map(|unit| unit.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
+        let flags = vec![("config".to_owned(), file.0.display().to_string())];
+        let error = Sources::new(flags, []).load().unwrap_err().to_string();
+        assert!(
+            error.contains("cannot be read: line 1: the file is UTF-16"),
+            "{error}"
         );
     }
 
