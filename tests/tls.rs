@@ -865,3 +865,27 @@ fn a_reload_without_the_settings_of_tls_is_refused_and_operators_are_still_spoke
     operator.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(operator.rest().starts_with("HTTP/1.1 200 "));
 }
+
+#[test]
+fn an_operator_that_has_ended_its_direction_is_answered_with_and_without_a_close_notify() {
+    let (authority, files) = (Authority::new("servers"), Files::new());
+    let (certificate, key) = files.write_pair("server", &authority.server(&["localhost"]));
+    let process = Process::start(&[
+        ("RINGCAST_LISTEN_TLS", "shared"),
+        ("RINGCAST_ADMIN_TLS", "on"),
+        ("RINGCAST_TLS_CERTIFICATE_FILES", certificate.to_str().unwrap()),
+        ("RINGCAST_TLS_KEY_FILES", key.to_str().unwrap()),
+    ]);
+    let trust = Arc::new(authority.trust(ALL, None));
+    for notifies in [true, false] {
+        let mut operator = connect(process.admin, &trust, "localhost");
+        // Its answer waits for the cores.
+        operator.send_bytes(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        if notifies {
+            operator.tls.as_mut().unwrap().send_close_notify();
+            operator.send_bytes(b"");
+        }
+        operator.send_fin();
+        assert!(operator.rest().starts_with("HTTP/1.1 200 "), "{notifies}");
+    }
+}

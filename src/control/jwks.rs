@@ -26,6 +26,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
@@ -261,7 +262,9 @@ async fn get(url: &str) -> Result<Answer, FetchError> {
         return ask(stream, &uri).await;
     }
     let name = ServerName::try_from(host).map_err(|_| wrong("its host is no name for a certificate"))?;
-    ask(connector()?.connect(name, stream).await?, &uri).await
+    // The certificates of this machine are files, often more than a hundred.
+    let connector = spawn_blocking(connector).await.map_err(io::Error::other)??;
+    ask(connector.connect(name, stream).await?, &uri).await
 }
 
 fn connector() -> Result<TlsConnector, io::Error> {

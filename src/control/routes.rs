@@ -1,11 +1,8 @@
 //! Who answers which request of an operator.
 
 use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -18,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
@@ -59,7 +56,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
                     Some(config) => {
                         // Who speaks no TLS has gone.
                         if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                            serve_one(Ended(stream), router, taken).await;
+                            serve_one(stream, router, taken).await;
                         }
                     }
                 }
@@ -100,42 +97,6 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router
         .header_read_timeout(SILENCE_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .await;
-}
-
-/// A TLS stream whose peer may end its direction by a FIN alone. The end of a request is told by HTTP, so that nobody on
-/// the way can make a request shorter by it.
-#[derive(Debug)]
-struct Ended<S>(S);
-
-impl<S: AsyncRead + Unpin> AsyncRead for Ended<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.0).poll_read(context, buffer) {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            other => other,
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Ended<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }
 
 /// How long a connection may take to its first request, its TLS handshake included.
@@ -182,7 +143,7 @@ Ringcast control plane
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
 /closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
 /revoke    POST {\"sub\":\"ann\"} or another claim as JSON: such tokens are refused from now on, and their connections
-           end; DELETE takes it back
+           end; the answer names cores that have not done so within 5 s (status 202); DELETE takes it back
 /revoked   what is revoked, as JSON
 ";
 
