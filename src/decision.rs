@@ -167,7 +167,8 @@ impl Decisions {
 
     /// Forgets all decisions; keeps the memory.
     pub fn clear(&mut self) {
-        if self.bytes.capacity() > BYTES_KEPT_MAX {
+        let lists = self.list.capacity().max(self.held.capacity());
+        if self.bytes.capacity() > BYTES_KEPT_MAX || lists > DECISIONS_KEPT_MAX {
             *self = Decisions::default();
         }
         self.bytes.clear();
@@ -259,6 +260,18 @@ impl Decisions {
         self.bytes.len()
     }
 
+    /// Bytes of memory that all of it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + (self.list.capacity() + self.held.capacity()) * size_of::<Decision>()
+    }
+
+    /// Gives back memory that is not used: these decisions wait, perhaps for long.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.list.shrink_to_fit();
+        self.held.shrink_to_fit();
+    }
+
     /// The bytes of a span.
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
@@ -294,7 +307,8 @@ impl Decisions {
 /// As many as a [`Span`] can name.
 const BYTES_MAX: usize = u32::MAX as usize;
 /// A list that grew past this gives its memory back.
-const BYTES_KEPT_MAX: usize = 1024 * 1024;
+const BYTES_KEPT_MAX: usize = 256 * 1024;
+const DECISIONS_KEPT_MAX: usize = 8192;
 
 /// What became of a [`Decision::Subscribe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -416,11 +430,16 @@ pub enum CloseReason {
     InflatedTooBig,
     /// A compressed message that cannot be inflated.
     BadCompression,
+    /// Nothing of what waits for the client was taken for `write_timeout`.
+    WriteTimeout,
+    /// The connections of its core held more than their share of `outbox_bytes_total_max`, and it was one of those that
+    /// held most.
+    HoldsMost,
 }
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 26;
+    pub const COUNT: usize = 28;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -440,12 +459,13 @@ impl CloseReason {
             CloseReason::CallIdMissing => 4008,
             CloseReason::PongTimeout => 4001,
             CloseReason::SigningFailed => 4002,
-            CloseReason::SlowConsumer => 4010,
+            CloseReason::SlowConsumer | CloseReason::HoldsMost => 4010,
             CloseReason::RateExceeded => 4029,
             CloseReason::IdleTimeout => 4030,
             CloseReason::AuthenticationTimeout => 4031,
             CloseReason::Draining => 1001,
             CloseReason::Revoked => 4032,
+            CloseReason::WriteTimeout => 4033,
             CloseReason::HandshakeRefused(code) | CloseReason::Application(code) => return Some(code),
         };
         Some(CloseCode(code))
@@ -484,6 +504,8 @@ impl CloseReason {
         "revoked",
         "inflated_too_big",
         "bad_compression",
+        "write_timeout",
+        "holds_most",
     ];
 
     /// The place of this reason in tables of counters.
@@ -515,6 +537,8 @@ impl CloseReason {
             CloseReason::Revoked => 23,
             CloseReason::InflatedTooBig => 24,
             CloseReason::BadCompression => 25,
+            CloseReason::WriteTimeout => 26,
+            CloseReason::HoldsMost => 27,
         }
     }
 
@@ -531,6 +555,8 @@ impl CloseReason {
             CloseReason::RateExceeded => Some(Limit::RateGrace),
             CloseReason::IdleTimeout => Some(Limit::IdleTime),
             CloseReason::AuthenticationTimeout => Some(Limit::AuthenticationTime),
+            CloseReason::WriteTimeout => Some(Limit::WriteTime),
+            CloseReason::HoldsMost => Some(Limit::OutboxBytesTotal),
             // Counted where they are met, since more can come of them than a close.
             CloseReason::SlowConsumer => None,
             CloseReason::PeerClosed
@@ -551,6 +577,14 @@ impl CloseReason {
         }
     }
 
+    /// Whether all that has not begun to leave is dropped, so that the close frame is next: the client does not read.
+    pub const fn drops_unsent(self) -> bool {
+        matches!(
+            self,
+            CloseReason::SlowConsumer | CloseReason::WriteTimeout | CloseReason::HoldsMost
+        )
+    }
+
     /// Whose doing it is; only a bug is logged as an error.
     pub const fn blame(self) -> Blame {
         match self {
@@ -565,12 +599,14 @@ impl CloseReason {
             | CloseReason::MessageBeforeHandshake
             | CloseReason::CallIdMissing
             | CloseReason::PongTimeout
+            | CloseReason::WriteTimeout
             | CloseReason::AuthenticationTimeout => Blame::Peer,
             CloseReason::MessageTooBig
             | CloseReason::FrameTooBig
             | CloseReason::InflatedTooBig
             | CloseReason::TooManyFragments
             | CloseReason::SlowConsumer
+            | CloseReason::HoldsMost
             | CloseReason::RateExceeded
             | CloseReason::IdleTimeout => Blame::Limit,
             CloseReason::Draining => Blame::Draining,

@@ -48,6 +48,7 @@ use crate::machine::{self, Target, reading};
 use crate::session::{self, Kind, Logins};
 use crate::transport::given::{Given, GivenError};
 use crate::transport::hand_over::HandOver;
+use crate::transport::listener::Traits;
 
 use listening::Reserved;
 pub use occupied::Owner;
@@ -219,7 +220,10 @@ impl Server {
             Arc::clone(&doors),
             Arc::clone(&admission),
             ports.clone(),
-            u64::try_from(reserved.acceptors(count)).unwrap_or(u64::MAX),
+            Counts {
+                cores: count,
+                acceptors: reserved.acceptors(count),
+            },
             clock,
         );
         let settings = CoreSettings {
@@ -266,8 +270,12 @@ impl Server {
                 },
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
+        let traits = Traits {
+            backlog: config.tcp_backlog,
+            write_timeout: config.limits.write_timeout,
+        };
         let sockets = reserved
-            .listen(count, config.tcp_backlog, &outlets)
+            .listen(count, &traits, &outlets)
             .inspect_err(|_| stop(&handles))?;
         drop(outlets);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -589,22 +597,29 @@ fn abandon(core: &str, cause: &str) -> ! {
     std::process::exit(EXIT_CORE_FAILED);
 }
 
+/// How many event loops there are, and how many of them have listeners.
+struct Counts {
+    cores: usize,
+    acceptors: usize,
+}
+
 fn core_settings(
     config: &Config,
     kind: Kind,
     doors: Arc<Doors>,
     admission: Arc<Admission>,
     ports: Ports,
-    acceptors: u64,
+    counts: Counts,
     clock: Clock,
 ) -> CoreSettings {
     CoreSettings {
         ports,
-        acceptors,
+        acceptors: u64::try_from(counts.acceptors).unwrap_or(u64::MAX),
         path: config.path.clone(),
         login_path: config.login_path.clone(),
         login_cookie: config.login_cookie.clone(),
         limits: config.limits.clone(),
+        held_bytes_max: held_bytes_max(config, counts.cores),
         slow_consumer: config.slow_consumer,
         accept_excess: config.accept_excess,
         compression: config.compression,
@@ -649,24 +664,48 @@ fn shares_cpu(placement: &[usize], core: usize) -> bool {
     })
 }
 
+/// The share of each of so many cores in `outbox_bytes_total_max`.
+fn held_bytes_max(config: &Config, cores: usize) -> usize {
+    let total = match config.limits.outbox_bytes_total_max {
+        MemoryMax::Off => return usize::MAX,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
+            Some(bytes) => bytes / 4,
+            None => HELD_BYTES_MAX_UNKNOWN,
+        },
+    };
+    info!(
+        bytes = total,
+        "connections that hold most are closed when all of them hold so much (outbox_bytes_total_max)"
+    );
+    usize::try_from(total).unwrap_or(usize::MAX) / cores.max(1)
+}
+
 /// What looks after `memory_bytes_max`, if there is such a limit.
 fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
+    let mut group = None;
     let max_bytes = match config.limits.memory_bytes_max {
         MemoryMax::Off => return None,
         MemoryMax::Bytes(bytes) => bytes,
-        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
-            Some(bytes) => bytes - bytes / 10,
-            None => {
+        MemoryMax::Auto => {
+            let machine = reading::machine(Path::new("/"));
+            let Some(bytes) = machine.memory_bytes_max() else {
                 warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
                 return None;
-            }
-        },
+            };
+            group = machine.memory_group();
+            bytes - bytes / 10
+        }
     };
     info!(
         max_bytes,
         "new connections are refused when so much memory is in use"
     );
-    Some(MemoryWatch::new(max_bytes, KERNEL_BYTES, admission))
+    let watch = MemoryWatch::new(max_bytes, KERNEL_BYTES, admission);
+    Some(match group {
+        Some(group) => watch.of_group(move || group.used_bytes(Path::new("/"))),
+        None => watch,
+    })
 }
 
 /// Takes as many descriptors as the system allows: one is needed for each connection.
@@ -782,5 +821,7 @@ fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     }
 }
 
+/// What all connections may hold where it cannot be read how much memory there is.
+const HELD_BYTES_MAX_UNKNOWN: u64 = 1 << 30;
 /// EX_SOFTWARE of sysexits.h.
 const EXIT_CORE_FAILED: i32 = 70;

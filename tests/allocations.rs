@@ -21,6 +21,9 @@ const ROUNDS: usize = 500;
 const BURST: usize = 100;
 /// Rounds between the burst and the counted ones.
 const WARM_UP_ROUNDS: usize = 50;
+/// How often the rounds are counted at most: on a busy machine a counted one may be the first in which all clients of a core
+/// are answered in one turn. What allocates in the steady state does so each time.
+const ATTEMPTS: usize = 5;
 
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
@@ -78,12 +81,20 @@ fn assert_nothing_is_allocated(what: &str, clients: &mut [Client], messages: &[&
     for _ in 0..WARM_UP_ROUNDS {
         exchange(clients, messages, senders, 1);
     }
-    let before = asked();
-    for _ in 0..ROUNDS {
-        exchange(clients, messages, senders, 1);
+    let mut between = [asked(), asked()];
+    for _ in 0..ATTEMPTS {
+        let before = asked();
+        for _ in 0..ROUNDS {
+            exchange(clients, messages, senders, 1);
+        }
+        between = [before, asked()];
+        if between[0] == between[1] {
+            return;
+        }
     }
+    let [before, after] = between;
     assert_eq!(
-        asked(),
+        after,
         before,
         "{ROUNDS} times {what}, by {} clients",
         clients.len()

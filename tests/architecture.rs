@@ -158,6 +158,7 @@ const UNSAFE: &[&str] = &[
     "src/control/freed.rs",
     "src/transport/given.rs",
     "src/transport/hand_over.rs",
+    "src/transport/unacknowledged.rs",
     "src/websocket/utf8.rs",
 ];
 

@@ -8,8 +8,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use ringcast::app::{Answer, App, Call, Deferred, Peer};
-use ringcast::config::limits::{Limit, SlowConsumer};
+use ringcast::config::limits::{Limit, MemoryMax, SlowConsumer};
+use ringcast::config::{Config, Cores};
 use ringcast::decision::CloseReason;
+use ringcast::metrics::block::HeldKind;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
 const OUTBOX_BYTES_MAX: u32 = 64 * 1024;
@@ -444,4 +446,161 @@ fn late_answers_end_a_client_that_does_not_read() {
     ask_for_late_answers(&mut client, 1000);
     eventually("it is closed", || server.closes(CloseReason::SlowConsumer) == 1);
     assert_eq!(server.limit_hits(Limit::OutboxBytes), 1);
+}
+
+/// What the connections of a server hold, of all kinds.
+fn held(server: &Server) -> u64 {
+    let kinds = 0..HeldKind::COUNT;
+    kinds
+        .map(|kind| server.total(|core| &core.held_bytes[kind]))
+        .sum()
+}
+
+const TOTAL_MAX: u64 = 2 << 20;
+/// What may be on its way to sockets that take it, or is being read, while the gauge is set.
+const TOTAL_SLACK: u64 = 1 << 20;
+
+fn bounded(change: impl FnOnce(&mut Config)) -> Server {
+    Server::start(|config| {
+        config.cores = Cores::Count(1);
+        config.limits.outbox_bytes_total_max = MemoryMax::Bytes(TOTAL_MAX);
+        config.limits.close_timeout = PATIENCE;
+        change(config);
+    })
+}
+
+/// Short publications, of which each subscriber that does not read keeps copies, to as many as together may hold a
+/// fraction of what each of them alone may.
+#[test]
+fn what_all_connections_hold_together_is_bounded_and_those_that_hold_most_go_first() {
+    let server = bounded(|_| {});
+    let mut little = Client::connect_narrow(server.address);
+    little.upgrade();
+    little.handshake();
+    little.subscribe("rare");
+    let slow: Vec<Client> = (0..20).map(|_| narrow_subscriber(&server)).collect();
+    let mut fast = server.client();
+    fast.subscribe("news");
+    let mut publisher = server.client();
+    let short = format!("\"{}\"", "x".repeat(2000));
+    let closed = || server.closes(CloseReason::HoldsMost);
+    let deadline = now() + PATIENCE;
+    let mut published = 0;
+    while closed() < 5 {
+        publisher.publish("news", &short);
+        assert_eq!(fast.publication("news"), short, "one that reads gets all of them");
+        if published < 100 {
+            publisher.publish("rare", &short);
+        }
+        published += 1;
+        let held = held(&server);
+        assert!(held <= TOTAL_MAX + TOTAL_SLACK, "{held} bytes are held");
+        assert!(now() < deadline, "none is closed after {published} publications");
+    }
+    assert_eq!(server.limit_hits(Limit::OutboxBytesTotal), closed());
+    assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
+    // Who holds little is not one of them: it has all that was published for it.
+    for _ in 0..100 {
+        assert_eq!(little.publication("rare"), short);
+    }
+    drop(slow);
+    publisher.ping();
+}
+
+/// Messages that come in part are held as well.
+#[test]
+fn messages_that_never_end_are_bounded_together() {
+    let server = bounded(|_| {});
+    let mut healthy = server.client();
+    let message = frame(TEXT, &[b' '; 1_000_000]);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send_bytes(&message[..900_000]);
+        healthy.ping();
+        let held = held(&server);
+        assert!(held <= TOTAL_MAX + TOTAL_SLACK, "{held} bytes are held");
+    }
+    eventually("those that are too many are closed", || {
+        server.closes(CloseReason::HoldsMost) >= 8
+    });
+    assert!(server.total(|core| &core.held_bytes[HeldKind::Assemblies.index()]) <= TOTAL_MAX);
+    drop(clients);
+    server.settles_at(1, 0);
+    eventually("nothing is held", || held(&server) == 0);
+}
+
+#[test]
+fn with_the_policy_skip_publications_are_left_out_before_anybody_is_closed_for_the_total() {
+    let server = bounded(|config| config.slow_consumer = SlowConsumer::Skip);
+    let slow: Vec<Client> = (0..20).map(|_| narrow_subscriber(&server)).collect();
+    let mut publisher = server.client();
+    let short = format!("\"{}\"", "x".repeat(2000));
+    let deadline = now() + PATIENCE;
+    while server.total(|core| &core.publications_skipped) < 1000 {
+        publisher.publish("news", &short);
+        publisher.ping();
+        let held = held(&server);
+        assert!(held <= TOTAL_MAX + TOTAL_SLACK, "{held} bytes are held");
+        assert!(now() < deadline, "nothing is skipped");
+    }
+    assert_eq!(server.closes(CloseReason::HoldsMost), 0);
+    assert!(server.limit_hits(Limit::OutboxBytesTotal) >= 1000);
+    drop(slow);
+}
+
+/// 50 of them once took 50 copies of each publication.
+#[test]
+fn a_long_publication_is_held_once_for_all_who_do_not_read() {
+    let server = Server::start(|config| config.cores = Cores::Count(1));
+    let slow: Vec<Client> = (0..50).map(|_| narrow_subscriber(&server)).collect();
+    let mut publisher = server.client();
+    let long = format!("\"{}\"", "x".repeat(16_000));
+    let waiting = || server.total(|core| &core.outbox_bytes);
+    let deadline = now() + PATIENCE;
+    while waiting() < 100_000_000 {
+        publisher.publish("news", &long);
+        publisher.ping();
+        assert!(now() < deadline, "they read");
+    }
+    let held = held(&server);
+    assert!(held < waiting() / 10, "{held} bytes for {}", waiting());
+    drop(slow);
+    eventually("all is let go", || self::held(&server) == 0);
+}
+
+#[test]
+fn a_client_that_answers_pings_and_reads_nothing_is_closed_after_the_write_timeout() {
+    let server = Server::start(|config| {
+        config.limits.write_timeout = Duration::from_secs(1);
+        config.limits.close_timeout = PATIENCE;
+        config.ping_interval = Duration::from_millis(200);
+        config.ping_timeout = Duration::from_secs(10);
+    });
+    let mut deaf = narrow_subscriber(&server);
+    let mut publisher = server.client();
+    publisher.subscribe("news");
+    let mut published = 0;
+    while server.total(|core| &core.outbox_bytes) == 0 {
+        publisher.publish("news", &data(published));
+        assert_eq!(publisher.publication("news"), data(published));
+        published += 1;
+    }
+    eventually("it is closed", || {
+        // A pong, whether it was pinged or not.
+        deaf.send_text("");
+        publisher.send_text("");
+        server.closes(CloseReason::WriteTimeout) == 1
+    });
+    assert_eq!(server.limit_hits(Limit::WriteTime), 1);
+    assert_eq!(server.closes(CloseReason::PongTimeout), 0);
+    loop {
+        match deaf.event() {
+            Received::Text(_) => {}
+            end => {
+                assert_eq!(end, Received::Close(Some(4033), String::new()));
+                break;
+            }
+        }
+    }
+    publisher.ping();
 }

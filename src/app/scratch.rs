@@ -196,8 +196,9 @@ impl Scratch {
     pub(crate) fn clear(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.pieces.clear();
-        if self.pieces.capacity() > PIECES_KEPT_MAX {
-            self.pieces = Vec::new();
+        let longest = self.pieces.capacity().max(self.rewritten.capacity());
+        if longest.max(self.input.capacity()) > BYTES_KEPT_MAX {
+            self.give_back();
         }
         self.orders.clear();
         self.cid.clear();
@@ -205,6 +206,13 @@ impl Scratch {
         self.in_batch = false;
         self.address = None;
         self.calls = CallsLeft::None;
+    }
+
+    /// What the largest message took is not kept for ever.
+    #[cold]
+    fn give_back(&mut self) {
+        (self.pieces, self.rewritten, self.input) = (Vec::new(), Vec::new(), Vec::new());
+        self.json = Buffers::default();
     }
 
     /// The same for the session at `address`, which has made `last_call` calls and may make `calls_left` more.
@@ -307,7 +315,7 @@ impl std::fmt::Debug for Scratch {
 }
 
 /// Pieces that grew past this give their memory back.
-const PIECES_KEPT_MAX: usize = 1024 * 1024;
+const BYTES_KEPT_MAX: usize = 256 * 1024;
 
 /// Where some text lies in a [`Scratch`], until it is cleared.
 #[derive(Clone, Copy, Debug)]

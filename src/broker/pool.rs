@@ -1,7 +1,8 @@
 //! The buffers of one core's publications: taken for a publish, put back when every core has read them.
 //!
 //! Buffers come in classes of powers of two, so that a small publication never sits in the buffer of a large one and
-//! what is accounted is what is really held. In the steady state nothing is allocated.
+//! what is accounted is what is really held. In the steady state nothing is allocated. What a burst has left goes back step
+//! by step: [`Pool::give_back`].
 //!
 //! Invariants
 //! 1. Lent and kept buffers together take at most `bytes_max`, but that a single buffer may be lent while nothing
@@ -10,6 +11,8 @@
 
 /// The smallest buffer.
 const CLASS_BYTES_MIN: usize = 128;
+/// What is kept however long nobody needs it, so that publications now and then allocate nothing.
+const KEPT_BYTES_MIN: usize = 64 * 1024;
 /// How many classes are kept: up to 64 KiB. The allocation of a larger buffer costs little beside filling it.
 const CLASSES: usize = 10;
 
@@ -17,6 +20,8 @@ const CLASSES: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Pool {
     kept: [Vec<Vec<u8>>; CLASSES],
+    /// The fewest of each class that were kept at a time since the last [`Pool::give_back`]: so many nobody has needed.
+    unused: [usize; CLASSES],
     kept_bytes: usize,
     lent_bytes: usize,
     bytes_max: usize,
@@ -27,6 +32,7 @@ impl Pool {
     pub(crate) fn new(bytes_max: usize) -> Pool {
         Pool {
             kept: std::array::from_fn(|_| Vec::new()),
+            unused: [0; CLASSES],
             kept_bytes: 0,
             lent_bytes: 0,
             bytes_max,
@@ -42,11 +48,15 @@ impl Pool {
     pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         debug_assert!(self.has_room(bytes), "asked before");
         let held = class_bytes(bytes);
-        let kept = self.kept.get_mut(class(bytes)).and_then(Vec::pop);
         self.lent_bytes += held;
-        if let Some(buffer) = kept {
-            self.kept_bytes -= held;
-            return buffer;
+        let class = class(bytes);
+        if let Some(kept) = self.kept.get_mut(class) {
+            let buffer = kept.pop();
+            self.unused[class] = self.unused[class].min(kept.len());
+            if let Some(buffer) = buffer {
+                self.kept_bytes -= held;
+                return buffer;
+            }
         }
         self.make_room();
         Vec::with_capacity(held)
@@ -60,6 +70,30 @@ impl Pool {
             buffer.clear();
             kept.push(buffer);
             self.kept_bytes += held;
+        }
+    }
+
+    /// Whether so much is kept that some of it should go back.
+    pub(crate) fn keeps_much(&self) -> bool {
+        self.kept_bytes > KEPT_BYTES_MIN
+    }
+
+    /// Frees half of the buffers that nobody has needed since the last call: one burst would otherwise stay for ever. To be
+    /// called now and then.
+    pub(crate) fn give_back(&mut self) {
+        let is_little = !self.keeps_much();
+        for (class, kept) in self.kept.iter_mut().enumerate() {
+            let unused = if is_little {
+                0
+            } else {
+                self.unused[class].min(kept.len())
+            };
+            kept.truncate(kept.len() - unused.div_ceil(2));
+            self.kept_bytes -= unused.div_ceil(2) * (CLASS_BYTES_MIN << class);
+            if kept.len() < kept.capacity() / 4 {
+                kept.shrink_to(kept.len() * 2);
+            }
+            self.unused[class] = kept.len();
         }
     }
 
@@ -152,6 +186,27 @@ mod tests {
         assert!(pool.kept_bytes + pool.lent_bytes <= 1024);
         assert!(pool.has_room(512) && !pool.has_room(513));
         pool.put_back(larger);
+        assert_eq!(pool.lent_bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_burst_has_left_goes_back_and_what_is_used_again_stays() {
+        let mut pool = Pool::new(1 << 20);
+        let burst: Vec<_> = (0..1000).map(|_| filled(&mut pool, 300)).collect();
+        burst.into_iter().for_each(|buffer| pool.put_back(buffer));
+        // Ten are in use at a time, again and again; the others wait for the next burst, ever fewer of them.
+        let mut kept = vec![pool.kept_bytes()];
+        for _ in 0..20 {
+            pool.give_back();
+            let used: Vec<_> = (0..10).map(|_| filled(&mut pool, 300)).collect();
+            used.into_iter().for_each(|buffer| pool.put_back(buffer));
+            kept.push(pool.kept_bytes());
+        }
+        assert!(kept[1] == kept[0] && kept[2] <= kept[0] / 2 + 5120, "{kept:?}");
+        assert!(kept.is_sorted_by(|before, after| before >= after), "{kept:?}");
+        let last = kept.last().unwrap();
+        assert!((KEPT_BYTES_MIN / 2..=KEPT_BYTES_MIN).contains(last), "{kept:?}");
+        assert!(pool.kept[2].capacity() <= 500, "nor is the list of them long");
         assert_eq!(pool.lent_bytes(), 0);
     }
 

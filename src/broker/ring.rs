@@ -250,6 +250,18 @@ impl Ring {
         self.pool.lent_bytes()
     }
 
+    /// Whether [`Ring::give_back`] has something to free.
+    pub(crate) fn keeps_much(&self) -> bool {
+        self.pool.keeps_much()
+    }
+
+    /// Takes back what can be, and frees a part of the buffers that nobody has needed since the last call. To be called now
+    /// and then.
+    pub(crate) fn give_back(&mut self) {
+        self.reclaim();
+        self.pool.give_back();
+    }
+
     /// Bytes of buffers that are kept for own publications to come.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.pool.kept_bytes()

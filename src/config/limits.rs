@@ -46,6 +46,11 @@ pub struct Limits {
     /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
     /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
     pub outbox_bytes_max: u32,
+    /// Most bytes that all connections together may hold: what waits for them and is not shared, publications that many
+    /// wait for, messages that have come in part, input and decisions that wait. Over it those that hold most are closed.
+    pub outbox_bytes_total_max: MemoryMax,
+    /// Longest time for which a client may take nothing of what waits for it; zero for any time.
+    pub write_timeout: Duration,
     /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
     /// once more; 0 for any number.
     pub messages_per_second_max: u32,
@@ -99,11 +104,13 @@ impl Default for Limits {
             connections_per_core_max: 0,
             connections_per_address_max: 0,
             accepts_per_second_max: 0,
-            memory_bytes_max: MemoryMax::Off,
+            memory_bytes_max: MemoryMax::Auto,
             channels_per_connection_max: 10_000,
             channel_names_bytes_max: 1024 * 1024,
             calls_per_connection_max: 1000,
             outbox_bytes_max: 16 * 1024 * 1024,
+            outbox_bytes_total_max: MemoryMax::Auto,
+            write_timeout: Duration::from_secs(60),
             messages_per_second_max: 0,
             bytes_per_second_max: 0,
             rate_burst: Duration::from_secs(1),
@@ -199,11 +206,16 @@ pub enum Limit {
     /// `orphaned_bytes_max`: a publication of a client that has left while the ring was full, and was not acknowledged, is
     /// given up.
     OrphanedBytes,
+    /// `outbox_bytes_total_max`: those that hold most are closed with 4010, or publications are skipped or conflated for
+    /// those that do not read.
+    OutboxBytesTotal,
+    /// Nothing taken for `write_timeout`: closed with 4033.
+    WriteTime,
 }
 
 impl Limit {
     /// How many there are.
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 37;
 
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; Self::COUNT] = [
@@ -242,6 +254,8 @@ impl Limit {
         "logins_per_connection",
         "inflated_bytes",
         "orphaned_bytes",
+        "outbox_bytes_total",
+        "write_time",
     ];
 
     /// The place in tables of counters.
@@ -260,13 +274,14 @@ pub enum AcceptExcess {
     Refuse,
 }
 
-/// Memory from which on nobody new is let in.
+/// A limit on memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryMax {
     /// There is no such limit.
-    #[default]
     Off,
-    /// 90 % of what this process may have: of its control group's limit, or of the machine's memory.
+    /// A part of what this process may have, which is its control group's limit or the machine's memory: for
+    /// `memory_bytes_max` 90 %, for `outbox_bytes_total_max` a quarter.
+    #[default]
     Auto,
     /// So many bytes.
     Bytes(u64),

@@ -130,6 +130,22 @@ fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Option<T> {
     T::try_from(value).ok()
 }
 
+fn memory_max(text: &str) -> Option<MemoryMax> {
+    Some(match text {
+        "off" => MemoryMax::Off,
+        "auto" => MemoryMax::Auto,
+        bytes => MemoryMax::Bytes(number(bytes, 1_048_576, 1_099_511_627_776)?),
+    })
+}
+
+fn memory_max_text(max: MemoryMax) -> String {
+    match max {
+        MemoryMax::Off => "off".to_owned(),
+        MemoryMax::Auto => "auto".to_owned(),
+        MemoryMax::Bytes(bytes) => bytes.to_string(),
+    }
+}
+
 fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
     words
         .iter()
@@ -989,20 +1005,12 @@ pub const SETTINGS: &[Setting] = &[
         table: Some("limits"),
         kind: Kind::TextOrNumber,
         expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
-        doc: "Bytes of memory from which on new connections are answered 503, until 95 % of it are in use: what the process holds, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit or of the machine's memory",
+        doc: "Bytes of memory from which on new connections are answered 503, until 95 % of it are in use: what the process holds, TCP buffers, and 4600 bytes for each socket; with `auto` in a control group that has a limit, as in a container, what the group is charged for. `auto` is 90 % of the control group's limit or of the machine's memory",
         store: |config, text| {
-            config.limits.memory_bytes_max = match text {
-                "off" => MemoryMax::Off,
-                "auto" => MemoryMax::Auto,
-                bytes => MemoryMax::Bytes(number(bytes, 1_048_576, 1_099_511_627_776)?),
-            };
+            config.limits.memory_bytes_max = memory_max(text)?;
             Some(())
         },
-        text: |config| match config.limits.memory_bytes_max {
-            MemoryMax::Off => "off".to_owned(),
-            MemoryMax::Auto => "auto".to_owned(),
-            MemoryMax::Bytes(bytes) => bytes.to_string(),
-        },
+        text: |config| memory_max_text(config.limits.memory_bytes_max),
     },
     number!(
         "connections_per_core_max",
@@ -1038,6 +1046,25 @@ pub const SETTINGS: &[Setting] = &[
         [limits.outbox_bytes_max],
         1 to 1073741824,
         "Most bytes waiting for one connection; then see `slow_consumer`. An empty outbox takes any one message",
+    ),
+    Setting {
+        name: "outbox_bytes_total_max",
+        table: Some("limits"),
+        kind: Kind::TextOrNumber,
+        expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
+        doc: "Most bytes that all connections together may hold, in equal shares for each core: what waits for them, counted once where it is shared, messages that have come in part, input and decisions that wait. Over it those that hold most are closed with 4010; with `slow_consumer` `skip` or `conflate`, publications for clients that do not read are skipped or conflated first. `auto` is a quarter of the control group's limit or of the machine's memory",
+        store: |config, text| {
+            config.limits.outbox_bytes_total_max = memory_max(text)?;
+            Some(())
+        },
+        text: |config| memory_max_text(config.limits.outbox_bytes_total_max),
+    },
+    number!(
+        "write_timeout_ms",
+        "limits",
+        [limits.write_timeout] in milliseconds,
+        0 to 2147483647,
+        "Milliseconds for which a client may take nothing of what waits for it, though it may answer pings; then it is closed with 4033. A client that reads slowly is not. 0 for any time",
     ),
     number!(
         "messages_per_second_max",

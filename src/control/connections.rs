@@ -33,7 +33,7 @@ pub(super) async fn slow(State(shared): State<Arc<Shared>>, Query(wanted): Query
     let count_max = wanted.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
     let (answers, unanswered) = ask(&shared, |answer| Question::Slow { count_max, answer }).await;
     let mut all = told_by(answers);
-    all.sort_by_key(|(_, slow)| std::cmp::Reverse(slow.waiting_bytes));
+    all.sort_by_key(|(_, slow)| std::cmp::Reverse(slow.held_bytes()));
     let list: Vec<Value> = all
         .iter()
         .take(count_max)
@@ -115,6 +115,7 @@ fn slow_shown(core: usize, slow: &Slow) -> Value {
         "id": slow.id.map(|id| id.to_string()),
         "address": slow.client.to_string(),
         "outbox_bytes": slow.waiting_bytes,
+        "input_bytes": slow.input_bytes,
         "conflated_channels": slow.conflated,
         "blocked_seconds": slow.blocked_for.map(|time| time.as_secs_f64()),
         "subscriptions": slow.subscriptions,

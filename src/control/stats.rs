@@ -53,6 +53,7 @@ fn core_stats(index: usize, core: &CoreHandle) -> Value {
         let value = match metric.values {
             Values::Counter(counter) | Values::Gauge(counter) => json!(counter(block).value()),
             Values::Labelled { labels, counters, .. } => labelled(labels, counters(block)),
+            Values::LabelledGauges { labels, gauges, .. } => labelled(labels, gauges(block)),
             Values::Histogram(histogram) => {
                 let histogram = histogram(block);
                 json!({

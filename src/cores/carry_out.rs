@@ -27,6 +27,7 @@ impl<A: App> Core<A> {
             before.asked = None;
             before.then = before.then.or(work.then).or_else(|| no_room(had_room));
             self.decisions = work.decisions;
+            self.connections.note_input(id);
             return;
         }
         self.publish_ns = None;
@@ -39,8 +40,9 @@ impl<A: App> Core<A> {
                 // Who is gone sees no order.
                 && matches!(connection.phase, Phase::Open(_))
             {
-                connection.stalled = Some(Box::new(work));
+                connection.stalled = Some(work.parked());
                 self.held.push_back((place, id));
+                self.connections.note_input(id);
                 return;
             }
             let Some(decision) = work.decisions.decision(work.at) else {
@@ -84,8 +86,9 @@ impl<A: App> Core<A> {
                     if let Some(connection) = self.connections.get_mut(id)
                         && matches!(connection.phase, Phase::Open(_))
                     {
-                        connection.stalled = Some(Box::new(work));
+                        connection.stalled = Some(work.parked());
                         self.stalled.push_back(id);
+                        self.connections.note_input(id);
                     } else {
                         self.leave_behind(&work);
                     }

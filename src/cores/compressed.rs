@@ -36,8 +36,8 @@ impl Compressor {
         }
     }
 
-    /// The next publication is another one.
-    pub(super) fn begin_publication(&mut self) {
+    /// The next publication is another one. Gives back what a large one took.
+    pub(super) fn end_publication(&mut self) {
         for variant in [&mut self.large, &mut self.small] {
             variant.is_made = false;
             if variant.frame.capacity() > KEPT_BYTES_MAX {
@@ -123,7 +123,7 @@ mod tests {
         let mut plain = Vec::new();
         frame::write(&mut plain, OpCode::Text, &[b'a'; 2000]);
         let (off, large, small) = (Compression::Off, Compression::Large, Compression::Small);
-        compressor.begin_publication();
+        compressor.end_publication();
         for (subscribers, compressed, work) in [
             (&[off, off][..], [false, false], 0),
             (&[off, large, large], [true, false], 1),
@@ -139,10 +139,10 @@ mod tests {
             assert_eq!(compressor.take_work().messages, work, "{subscribers:?}");
         }
         assert_eq!(compressor.take_published_bytes(), 4000);
-        compressor.begin_publication();
+        compressor.end_publication();
         plain[500] = b'b';
         let first = compressor.frames(&plain, [large].into_iter())[large.index()].to_vec();
-        compressor.begin_publication();
+        compressor.end_publication();
         plain[500] = b'c';
         assert_ne!(
             first,
@@ -156,7 +156,7 @@ mod tests {
         for (payload, is_compressed) in [(&[b'a'; 99][..], false), (&[], false), (&[b'a'; 100], true)] {
             let mut plain = Vec::new();
             frame::write(&mut plain, OpCode::Text, payload);
-            compressor.begin_publication();
+            compressor.end_publication();
             let frames = compressor.frames(&plain, [Compression::Large].into_iter());
             assert_eq!(frames != [&plain[..]; Compression::COUNT], is_compressed);
         }

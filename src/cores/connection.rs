@@ -30,6 +30,8 @@ use crate::websocket::message::Receiver;
 
 use super::accept::Port;
 use super::account::{Account, Opened};
+use super::connections::conflated_bytes;
+use super::held::Holding;
 use super::meter::{Measures, Meter};
 use super::outbox::Outbox;
 use super::wheel::Slot;
@@ -211,6 +213,10 @@ impl Leftover {
         self.0.is_none()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
     pub(super) fn into_vec(self) -> Vec<u8> {
         self.0.map_or_else(Vec::new, |bytes| *bytes)
     }
@@ -221,6 +227,12 @@ impl Stalled {
     pub(super) fn is_ending(&self) -> bool {
         let mut list = self.decisions.list().iter();
         self.then.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
+    }
+
+    /// To be kept while it waits, in memory of just its size: the core's own may be much longer.
+    pub(super) fn parked(mut self) -> Box<Stalled> {
+        self.decisions.shrink();
+        Box::new(self)
     }
 
     /// All that a session has decided about a message.
@@ -265,6 +277,62 @@ impl Connection {
         self.outbox.len() + self.stalled.as_ref().map_or(0, |work| work.decisions.bytes_len())
     }
 
+    /// What it holds in memory while it is waited for: for its socket, for more input, or for the ring.
+    pub(super) fn holding(&self) -> Holding {
+        let outbox = match self.outbox.is_slow() {
+            true => self.outbox.len() + conflated_bytes(&self.outbox),
+            false => 0,
+        };
+        Holding {
+            outbox,
+            leftover: self.leftover.len(),
+            assembly: self.receiver().map_or(0, Receiver::assembly_bytes),
+            parked: self.parked_bytes(),
+            tls: self.stream.kept_bytes(),
+        }
+    }
+
+    /// The rest of a long array, and decisions that wait.
+    fn parked_bytes(&self) -> usize {
+        let array = match &self.phase {
+            Phase::Open(open) => open.session.kept_bytes(),
+            Phase::Preface { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => 0,
+        };
+        array
+            + self
+                .stalled
+                .as_ref()
+                .map_or(0, |work| work.decisions.memory_bytes())
+    }
+
+    /// Whether it holds input, or what was made of it.
+    #[inline]
+    pub(super) fn holds_input(&self) -> bool {
+        self.has_input()
+            || self.stalled.is_some()
+            || self
+                .receiver()
+                .is_some_and(|receiver| receiver.assembly_bytes() > 0)
+            || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
+    }
+
+    fn receiver(&self) -> Option<&Receiver> {
+        match &self.phase {
+            Phase::Open(open) => Some(&open.receiver),
+            Phase::Closing { receiver, .. } => Some(receiver),
+            Phase::Preface { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
+        }
+    }
+
     /// When it wants to be looked at.
     pub(super) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
@@ -275,7 +343,7 @@ impl Connection {
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => *deadline,
             Phase::Open(open) => {
-                let deadline = open.session.next_deadline(settings);
+                let deadline = open.session.next_deadline(settings).min(self.outbox.taken_by());
                 match &self.meter {
                     None => deadline,
                     Some(meter) => deadline.min(meter.deadline(measures)),

@@ -9,7 +9,9 @@
 //!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
 //! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked, `conflated_bytes` of
 //!    what waits behind them.
-//! 3. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
+//! 3. `held` knows what each connection holds that is waited for (`held.rs`), since [`Connections::note_held`] is called
+//!    where that changes.
+//! 4. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
 //!    list is being walked.
 
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod publications;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 
@@ -25,7 +28,7 @@ use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::{Limit, SlowConsumer};
 use crate::decision::CloseReason;
-use crate::metrics::block::CoreMetrics;
+use crate::metrics::block::{CoreMetrics, HeldKind};
 use crate::slab::Slab;
 use crate::transport::stream::Stream;
 use crate::websocket::close::CloseFrame;
@@ -35,10 +38,11 @@ use crate::websocket::frame::OpCode;
 use super::account::{Account, Opened};
 use super::compressed::{self, Compressor};
 use super::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
+use super::held::{Held, Holding};
 use super::outbox::{Flush, Outbox, Pool};
 use super::shared::Span;
 use super::wheel::Slot;
-use publications::conflated_bytes;
+pub(super) use publications::conflated_bytes;
 
 /// The table.
 #[derive(Debug)]
@@ -64,6 +68,12 @@ pub(super) struct Connections {
     queued_bytes: usize,
     unflushed_bytes: usize,
     conflated_bytes: usize,
+    pub(super) held: Held,
+    /// Bytes that wait for the ring and whose publishers have left.
+    pub(super) abandoned_bytes: usize,
+    /// Connections whose sockets have been found full, to be visited when they must have taken something.
+    pub(super) blocked: Vec<ConnectionId>,
+    write_timeout: Duration,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
     /// Nothing unless compression is on.
@@ -71,7 +81,23 @@ pub(super) struct Connections {
     metrics: Arc<CoreMetrics>,
 }
 
+/// What bounds the waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Most bytes that wait for one connection.
+    pub(super) outbox_bytes_max: u32,
+    /// Most bytes that all connections of the core hold.
+    pub(super) held_bytes_max: usize,
+    /// Longest time for which a client may take nothing; zero for any time.
+    pub(super) write_timeout: Duration,
+}
+
 impl Connections {
+    /// Frees a part of the buffers that nobody has needed since the last call.
+    pub(super) fn give_back(&mut self) {
+        self.pool.give_back();
+    }
+
     /// Bytes of memory that the table takes, without what its connections have elsewhere.
     pub(super) fn table_bytes(&self) -> usize {
         self.slab.memory_bytes()
@@ -79,7 +105,7 @@ impl Connections {
 
     /// An empty table.
     pub(super) fn new(
-        outbox_bytes_max: u32,
+        bounds: &Bounds,
         slow_consumer: SlowConsumer,
         compressor: Option<Compressor>,
         metrics: Arc<CoreMetrics>,
@@ -100,7 +126,11 @@ impl Connections {
             queued_bytes: 0,
             unflushed_bytes: 0,
             conflated_bytes: 0,
-            outbox_bytes_max: outbox_bytes_max as usize,
+            held: Held::new(bounds.held_bytes_max),
+            abandoned_bytes: 0,
+            blocked: Vec::new(),
+            write_timeout: bounds.write_timeout,
+            outbox_bytes_max: bounds.outbox_bytes_max as usize,
             slow_consumer,
             compressor: compressor.map(Box::new),
             metrics,
@@ -171,6 +201,7 @@ impl Connections {
             && let Some(mut connection) = self.slab.remove(id.index() as usize)
         {
             connection.stream.part();
+            self.held.forget(id.index());
             self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
         }
@@ -285,6 +316,9 @@ impl Connections {
         if !connection.outbox.is_blocked() {
             self.unflushed_bytes += after - before;
         }
+        if connection.outbox.is_slow() {
+            self.held.note(id.index(), connection.holding());
+        }
         // Who is closing is asked for nothing but its close frame.
         if after > self.outbox_bytes_max
             && !connection.held_back
@@ -310,6 +344,7 @@ impl Connections {
         if !blocked {
             self.unflushed_bytes -= discarded;
         }
+        self.note_held(id.index());
     }
 
     /// The poll says that the socket takes more.
@@ -355,6 +390,9 @@ impl Connections {
         }
         let waiting = self.queued_bytes + self.conflated_bytes;
         self.metrics.outbox_bytes.set(waiting as u64);
+        for (gauge, (_, bytes)) in self.metrics.held_bytes.iter().zip(self.held_by_kind()) {
+            gauge.set(bytes as u64);
+        }
         if let Some(compressor) = &mut self.compressor {
             let work = compressor.take_work();
             self.metrics.messages_deflated.add(work.messages);
@@ -401,6 +439,7 @@ impl Connections {
         if connection.outbox.is_blocked() {
             return;
         }
+        let was_slow = connection.outbox.is_slow();
         self.unflushed_bytes -= connection.outbox.len();
         let Stream { socket, tls } = &mut connection.stream;
         let flushed = match tls {
@@ -415,14 +454,16 @@ impl Connections {
         match flushed {
             Ok((written, flush)) => {
                 self.queued_bytes -= written;
-                self.metrics.bytes_sent.add(written as u64);
-                connection.account.bytes_out += written as u64;
+                let tls = connection.stream.tls.as_mut();
+                let taken = tls.map_or(written, |tls| tls.take_written());
+                self.metrics.bytes_sent.add(taken as u64);
+                connection.account.bytes_out += taken as u64;
                 if connection.held_back && connection.outbox.len() <= self.outbox_bytes_max / 2 {
                     connection.held_back = false;
                     self.resumed.push(connection.id);
                 }
                 match flush {
-                    Flush::Blocked => connection.outbox.note_blocked(self.now),
+                    Flush::Blocked => self.note_blocked(index, taken),
                     Flush::Refilled(count) => self.queue_refilled(index, count),
                     Flush::Empty => match &mut connection.phase {
                         Phase::Finishing {
@@ -453,6 +494,126 @@ impl Connections {
                 self.ending.push((connection.id, CloseReason::PeerVanished));
             }
         }
+        let connection = &self.slab[index as usize];
+        if was_slow
+            || connection.outbox.is_slow()
+            || (connection.stream.tls.is_some() && self.held.knows(index))
+        {
+            self.note_held(index);
+        }
+    }
+
+    /// A flush has found a socket full, after it had taken so many bytes.
+    fn note_blocked(&mut self, index: u32, taken: usize) {
+        let connection = &mut self.slab[index as usize];
+        let is_first = connection.outbox.note_blocked(self.now);
+        if self.write_timeout.is_zero() {
+            return;
+        }
+        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
+        if is_first || taken > 0 || unacknowledged < connection.outbox.unacknowledged() {
+            let by = self.now + self.write_timeout;
+            connection.outbox.expect_progress(by, unacknowledged);
+        }
+        if is_first {
+            self.blocked.push(connection.id);
+        }
+    }
+
+    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer none
+    /// of those that the socket had taken before. The socket tells of room only when much of its buffer is free, so that a
+    /// peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this core stood
+    /// still does not count: the peer may have stood still as well.
+    pub(super) fn takes_nothing(&mut self, id: ConnectionId, present_since: Uptime) -> bool {
+        let (now, timeout) = (self.now, self.write_timeout);
+        let Some(connection) = self.get_mut(id) else {
+            return false;
+        };
+        if connection.outbox.taken_by() > now {
+            return false;
+        }
+        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
+        if unacknowledged < connection.outbox.unacknowledged() {
+            connection.outbox.expect_progress(now + timeout, unacknowledged);
+            return false;
+        }
+        if present_since + timeout > now {
+            connection
+                .outbox
+                .expect_progress(present_since + timeout, unacknowledged);
+            return false;
+        }
+        true
+    }
+
+    /// Takes notice of what a connection holds now.
+    pub(super) fn note_held(&mut self, index: u32) {
+        if let Some(connection) = self.slab.get(index as usize) {
+            self.held.note(index, connection.holding());
+        }
+    }
+
+    /// The same after input has been taken in, or what was made of it gone on with: nothing happens for those that hold
+    /// none of it, before and after.
+    #[inline]
+    pub(super) fn note_input(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id)
+            && (connection.holds_input() || self.held.knows(id.index()))
+        {
+            self.note_held(id.index());
+        }
+    }
+
+    /// What all connections hold together, by kind.
+    fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
+        let sums: &Holding = self.held.sums();
+        let shared = &self.pool.shared;
+        [
+            (
+                HeldKind::Outboxes,
+                self.queued_bytes.saturating_sub(shared.lent_bytes()),
+            ),
+            (HeldKind::Shared, shared.alone_bytes()),
+            (HeldKind::Conflated, self.conflated_bytes),
+            (HeldKind::Assemblies, sums.assembly),
+            (HeldKind::Leftovers, sums.leftover),
+            (HeldKind::Parked, sums.parked),
+            (HeldKind::Tls, sums.tls),
+            (HeldKind::Abandoned, self.abandoned_bytes),
+        ]
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held_by_kind().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Whether all connections together hold more than they may.
+    #[inline]
+    pub(super) fn hold_too_much(&self) -> bool {
+        self.held_bytes() > self.held.bytes_max
+    }
+
+    /// Whether some have to be closed for that: where publications can be left out, so much more may be held.
+    #[inline]
+    pub(super) fn must_shed(&self) -> bool {
+        let held_bytes = self.held_bytes();
+        let max = self.held.bytes_max;
+        held_bytes > max
+            && match self.slow_consumer {
+                SlowConsumer::Close => true,
+                SlowConsumer::Skip | SlowConsumer::Conflate => held_bytes - max > max / 8,
+            }
+    }
+
+    /// Whether so many have been closed that it takes a while until more have to be.
+    pub(super) fn has_shed(&self) -> bool {
+        let max = self.held.bytes_max;
+        self.held_bytes() <= max - max / 16
+    }
+
+    /// One of those that hold most.
+    pub(super) fn holds_most(&self) -> Option<ConnectionId> {
+        self.held.most().and_then(|index| self.id_at(index))
     }
 
     /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
@@ -503,8 +664,13 @@ mod tests {
     /// So many connections, and their peers.
     fn connected(count: u32) -> (Connections, Vec<Peer>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bounds = Bounds {
+            outbox_bytes_max: 1 << 20,
+            held_bytes_max: usize::MAX,
+            write_timeout: Duration::ZERO,
+        };
         let mut connections = Connections::new(
-            1 << 20,
+            &bounds,
             SlowConsumer::Close,
             None,
             Arc::new(CoreMetrics::default()),
@@ -598,6 +764,64 @@ mod tests {
         assert_eq!(connections.unflushed_bytes, connections.queued_bytes);
         connections.remove(connections.slab[0].id);
         assert_eq!((connections.queued_bytes, connections.unflushed_bytes), (0, 0));
+    }
+
+    /// A table with this write timeout, one connection in it whose socket is full, and its peer.
+    fn blocked(timeout: Duration) -> (Connections, ConnectionId, Peer) {
+        let (mut connections, mut peers) = connected(1);
+        connections.write_timeout = timeout;
+        connections.now = Uptime::from_ms(10_000);
+        let id = connections.slab[0].id;
+        let large = vec![0; 64 * 1024];
+        while connections.blocked.is_empty() {
+            connections.send(id, OpCode::Binary, &large);
+            connections.flush(|| false);
+        }
+        assert_eq!(connections.blocked, [id]);
+        (connections, id, peers.remove(0))
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_told_from_one_that_reads_slowly() {
+        let (mut connections, id, mut peer) = blocked(Duration::from_secs(60));
+        let at = |seconds: u64| Uptime::from_ms(10_000 + seconds * 1000);
+        let long_ago = Uptime::from_ms(0);
+        let deadline = |connections: &Connections| connections.slab[0].outbox.taken_by();
+        assert_eq!(deadline(&connections), at(60));
+        connections.now = at(59);
+        assert!(!connections.takes_nothing(id, long_ago));
+        connections.now = at(60);
+        assert!(connections.takes_nothing(id, long_ago));
+        // This core stood still for a part of that time.
+        assert!(!connections.takes_nothing(id, at(5)));
+        assert_eq!(deadline(&connections), at(65));
+        // The peer reads some, far too little for the socket to tell of room.
+        connections.now = at(65);
+        let full = connections.slab[0].stream.unacknowledged_bytes().unwrap();
+        let mut room = [0; 1024];
+        while connections.slab[0].stream.unacknowledged_bytes().unwrap() == full {
+            peer.read_exact(&mut room).unwrap();
+        }
+        assert!(!connections.takes_nothing(id, long_ago));
+        assert_eq!(deadline(&connections), at(125));
+        // The system has room again and takes some.
+        while connections.slab[0].stream.unacknowledged_bytes().unwrap() > full / 4 {
+            peer.read_exact(&mut room).unwrap();
+        }
+        connections.now = at(100);
+        connections.writable(id);
+        assert_eq!(
+            deadline(&connections),
+            Uptime::NEVER,
+            "nobody has asked the socket yet"
+        );
+        while !connections.slab[0].outbox.is_blocked() {
+            connections.send(id, OpCode::Binary, &[0; 64 * 1024]);
+            connections.flush(|| false);
+        }
+        assert_eq!(deadline(&connections), at(160));
+        connections.now = at(160);
+        assert!(connections.takes_nothing(id, long_ago));
     }
 
     fn frame_of(payload: &[u8]) -> Vec<u8> {

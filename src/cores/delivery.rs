@@ -83,11 +83,16 @@ impl<A: App> Core<A> {
     /// Delivers what is published, as far as this turn may; the rest keeps the core from sleeping.
     pub(super) fn deliver(&mut self) {
         let mut passed = 0_usize;
-        while self.progress.copies_left > 0 && self.deliver_front() {
-            self.broker.ring.pass();
-            passed += 1;
-            if passed.is_multiple_of(RELEASE_EVERY) {
-                self.broker.ring.release();
+        while self.progress.copies_left > 0 && !self.is_shedding() {
+            let shed_left = self.shed_left;
+            if self.deliver_front() {
+                self.broker.ring.pass();
+                passed += 1;
+                if passed.is_multiple_of(RELEASE_EVERY) {
+                    self.broker.ring.release();
+                }
+            } else if self.shed_left == shed_left {
+                break;
             }
         }
         self.broker.ring.release();
@@ -111,7 +116,7 @@ impl<A: App> Core<A> {
         while !subscriptions.is_walk_over() {
             let frame = publication.frame();
             let room = self.connections.room(frame.len()).min(progress.copies_left);
-            if room == 0 {
+            if room == 0 || (taken > 0 && self.connections.must_shed()) {
                 break;
             }
             let channel = subscriptions.walked();
@@ -135,6 +140,7 @@ impl<A: App> Core<A> {
         }
         // May change who is subscribed.
         self.end_those_found();
+        self.shed();
         is_over
     }
 

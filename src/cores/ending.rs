@@ -6,12 +6,13 @@
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::app::App;
 use crate::broker::Sequence;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
+use crate::config::limits::Limit;
 use crate::decision::{Blame, CloseReason};
 use crate::metrics::block::Handshake;
 use crate::websocket::close::CloseFrame;
@@ -19,7 +20,7 @@ use crate::websocket::message::Receiver;
 
 use super::Core;
 use super::accept::{ACCEPTS_PER_TURN_MAX, Accepting};
-use super::connection::{ConnectionId, Open, Phase};
+use super::connection::{ConnectionId, Leftover, Open, Phase};
 use super::connections::Connections;
 use super::report::session_id;
 
@@ -70,6 +71,8 @@ enum Leave {
     Fin,
     /// A close frame, then the peer's, then FIN.
     CloseFrame,
+    /// A close frame, then FIN: what the peer sends is thrown away, since it would take memory to look for its close frame.
+    LastFrame,
 }
 
 impl<A: App> Core<A> {
@@ -107,7 +110,7 @@ impl<A: App> Core<A> {
                 match leave(reason) {
                     Leave::Drop => self.drop_socket(id),
                     Leave::Empty => self.empty(id),
-                    Leave::Fin | Leave::CloseFrame => {}
+                    Leave::Fin | Leave::CloseFrame | Leave::LastFrame => {}
                 }
                 return;
             }
@@ -118,12 +121,12 @@ impl<A: App> Core<A> {
         }
         self.connections.end_conflation(
             id,
-            matches!(leave(reason), Leave::CloseFrame) && reason != CloseReason::SlowConsumer,
+            matches!(leave(reason), Leave::CloseFrame) && !reason.drops_unsent(),
         );
         self.count_end(id, reason);
         self.note_end(id, session, reason);
         match (leave(reason), receiver) {
-            (Leave::Drop, _) | (Leave::CloseFrame, None) => {
+            (Leave::Drop, _) | (Leave::CloseFrame | Leave::LastFrame, None) => {
                 self.drop_socket(id);
                 return;
             }
@@ -132,13 +135,18 @@ impl<A: App> Core<A> {
                 return;
             }
             (Leave::Fin, _) => {}
+            (Leave::LastFrame, Some(_)) => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.leftover = Leftover::default();
+                }
+            }
             (Leave::CloseFrame, Some(receiver)) => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.phase = Phase::Closing { receiver, deadline };
                 }
             }
         }
-        if reason == CloseReason::SlowConsumer {
+        if reason.drops_unsent() {
             self.connections.discard_unsent(id);
         }
         if let Some(code) = reason.code() {
@@ -154,6 +162,7 @@ impl<A: App> Core<A> {
             self.connections.finish(id);
         }
         self.arm(id);
+        self.connections.note_input(id);
         if was_paused {
             // Its close frame may be in what was not read meanwhile, and no event will tell.
             self.take_in_kept(id);
@@ -210,6 +219,7 @@ impl<A: App> Core<A> {
         if self.connections.flush_now(id) {
             self.drop_socket(id);
         }
+        self.connections.note_input(id);
     }
 
     /// Gives the socket and the place back.
@@ -231,6 +241,47 @@ impl<A: App> Core<A> {
         while let Some((id, reason)) = self.connections.ending.pop() {
             self.close(id, reason);
         }
+    }
+
+    /// Closes connections until all of them together hold no more than they may: always one of those that hold most. What
+    /// would be too many for this turn is left for the next, and nothing is delivered meanwhile.
+    #[inline]
+    pub(super) fn shed(&mut self) {
+        if self.connections.must_shed() {
+            self.shed_some();
+        }
+    }
+
+    #[cold]
+    fn shed_some(&mut self) {
+        if self.now.uptime >= self.shed_told_again && self.connections.holds_most().is_some() {
+            self.shed_told_again = self.now.uptime + SHED_TOLD_EVERY;
+            warn!(
+                core = self.id.index(),
+                bytes_max = self.connections.held.bytes_max,
+                "outbox_bytes_total_max is reached: the connections that hold most are closed; GET /slow lists them, \
+                 ringcast_held_bytes tells what is held"
+            );
+        }
+        while self.shed_left > 0
+            && !self.connections.has_shed()
+            && let Some(id) = self.connections.holds_most()
+        {
+            self.shed_left -= 1;
+            let is_over = self.connections.get(id).is_some_and(|one| one.phase.is_over());
+            if is_over {
+                // Its end has been told; what it still holds would take as long as it likes.
+                self.metrics.limit_hit(Limit::OutboxBytesTotal);
+                self.drop_socket(id);
+            } else {
+                self.close(id, CloseReason::HoldsMost);
+            }
+        }
+    }
+
+    /// Whether connections are still to be closed for what all of them hold.
+    pub(super) fn is_shedding(&self) -> bool {
+        self.connections.must_shed() && self.connections.holds_most().is_some()
     }
 
     /// Begins to close all clients.
@@ -449,6 +500,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::InflatedTooBig
         | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
+        CloseReason::HoldsMost => Leave::LastFrame,
         CloseReason::HandshakeTimeout
         | CloseReason::MessageBeforeHandshake
         | CloseReason::CallIdMissing
@@ -456,6 +508,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::PongTimeout
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
+        | CloseReason::WriteTimeout
         | CloseReason::RateExceeded
         | CloseReason::IdleTimeout
         | CloseReason::Draining
@@ -464,6 +517,11 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::Revoked => Leave::CloseFrame,
     }
 }
+
+/// Connections that one turn closes for what all of them hold: a few milliseconds of it.
+pub(super) const SHED_PER_TURN_MAX: u32 = 256;
+/// How often that is said.
+const SHED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@
 //!  shared.rs    publications that wait in many outboxes
 //!  compressed.rs for those that agreed to it
 //!  conflated.rs for those that have not kept up
+//!  held.rs      what all of that takes
 //!  secure.rs    connections under TLS
 //!  preface.rs   who a proxy says it is for
 //!  revoking.rs  whose tokens were taken back
@@ -37,6 +38,7 @@ mod connections;
 mod delivery;
 mod ending;
 pub(crate) mod fd_table;
+mod held;
 mod login;
 pub(crate) mod mailbox;
 mod meter;
@@ -92,7 +94,7 @@ use admission::Admission;
 use balance::Loads;
 use compressed::Compressor;
 use connection::ConnectionId;
-use connections::Connections;
+use connections::{Bounds, Connections};
 use delivery::Progress;
 use ending::Draining;
 use mailbox::{CoreStatus, Mailbox};
@@ -129,6 +131,8 @@ pub(crate) struct CoreSettings {
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
     pub(crate) limits: Limits,
+    /// Most bytes that the connections of one core may hold.
+    pub(crate) held_bytes_max: usize,
     pub(crate) slow_consumer: SlowConsumer,
     pub(crate) accept_excess: AcceptExcess,
     pub(crate) compression: bool,
@@ -230,6 +234,10 @@ pub(crate) struct Core<A: App> {
     revoking: VecDeque<Revoking>,
     draining: Option<Draining>,
     stopping: bool,
+    /// How many connections this turn may still close for what all of them hold.
+    shed_left: u32,
+    /// When it may next be said that there are such.
+    shed_told_again: Uptime,
     broker: CoreBroker,
     wakers: Arc<[Arc<Waker>]>,
     /// Connections whose next decision comes after the delivery of all before a place, in the order of those places.
@@ -360,7 +368,11 @@ impl<A: App> Core<A> {
             loads: parts.loads,
             connections_max: connections_max(limits.connections_per_core_max, own_fd_table, cores)?,
             connections: Connections::new(
-                limits.outbox_bytes_max,
+                &Bounds {
+                    outbox_bytes_max: limits.outbox_bytes_max,
+                    held_bytes_max: settings.held_bytes_max,
+                    write_timeout: limits.write_timeout,
+                },
                 settings.slow_consumer,
                 settings
                     .compression
@@ -382,6 +394,8 @@ impl<A: App> Core<A> {
             revoking: VecDeque::new(),
             draining: None,
             stopping: false,
+            shed_left: 0,
+            shed_told_again: now.uptime,
             broker: parts.broker,
             wakers: parts.wakers,
             held: VecDeque::new(),

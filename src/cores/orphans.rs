@@ -46,6 +46,11 @@ impl Orphans {
         self.waiting.is_empty()
     }
 
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Of how many connections there are some.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

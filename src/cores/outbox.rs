@@ -66,6 +66,10 @@ pub(super) struct Queued {
     blocked: bool,
     /// Since when the socket has never taken all; `NEVER` if it has. For those who look.
     blocked_since: Uptime,
+    /// When the socket must have taken something, or the peer acknowledged something that it took before.
+    taken_by: Uptime,
+    /// What the peer had not acknowledged when that was set.
+    unacknowledged: u32,
     /// What follows when all is sent.
     conflated: Option<Box<Conflated>>,
 }
@@ -97,6 +101,8 @@ pub(super) enum Flush {
 )]
 pub(super) struct Pool {
     free: Vec<Box<Queued>>,
+    /// The fewest that were there since the last [`Pool::give_back`]: so many nobody has needed.
+    unused: usize,
     /// Of the publications that wait in many outboxes.
     pub(super) shared: Shared,
 }
@@ -223,13 +229,43 @@ impl Outbox {
         (since != Uptime::NEVER).then_some(since)
     }
 
-    /// A flush has found the socket full.
-    pub(super) fn note_blocked(&mut self, now: Uptime) {
-        if let Some(queued) = self.queued_mut()
-            && queued.blocked_since == Uptime::NEVER
-        {
+    /// Whether its socket has not taken all for a while: it has been found full, and never empty since.
+    #[inline]
+    pub(super) fn is_slow(&self) -> bool {
+        self.queued()
+            .is_some_and(|queued| queued.blocked_since != Uptime::NEVER)
+    }
+
+    /// A flush has found the socket full. True if it is the first that did, since all was taken.
+    pub(super) fn note_blocked(&mut self, now: Uptime) -> bool {
+        let Some(queued) = self.queued_mut() else {
+            return false;
+        };
+        let is_first = queued.blocked_since == Uptime::NEVER;
+        if is_first {
             queued.blocked_since = now;
         }
+        is_first
+    }
+
+    /// Has something taken by then. `unacknowledged` is what the peer has yet to acknowledge now.
+    pub(super) fn expect_progress(&mut self, by: Uptime, unacknowledged: u32) {
+        if let Some(queued) = self.queued_mut() {
+            (queued.taken_by, queued.unacknowledged) = (by, unacknowledged);
+        }
+    }
+
+    /// When something must have been taken; `NEVER` if nothing waits that could be.
+    pub(super) fn taken_by(&self) -> Uptime {
+        match self.queued() {
+            Some(queued) if queued.blocked => queued.taken_by,
+            Some(_) | None => Uptime::NEVER,
+        }
+    }
+
+    /// What the peer had not acknowledged when it was last looked at.
+    pub(super) fn unacknowledged(&self) -> u32 {
+        self.queued().map_or(0, |queued| queued.unacknowledged)
     }
 
     /// Whether the socket is known to take no more.
@@ -399,7 +435,7 @@ impl Queued {
         self.earlier_bytes = 0;
         self.bytes.clear();
         (self.sent, self.begun, self.blocked) = (0, 0, false);
-        self.blocked_since = Uptime::NEVER;
+        (self.blocked_since, self.taken_by) = (Uptime::NEVER, Uptime::NEVER);
     }
 
     fn settle(&mut self) -> usize {
@@ -544,7 +580,9 @@ impl Piece {
 
 impl Pool {
     fn take(&mut self) -> Box<Queued> {
-        self.free.pop().unwrap_or_else(|| {
+        let pooled = self.free.pop();
+        self.unused = self.unused.min(self.free.len());
+        pooled.unwrap_or_else(|| {
             Box::new(Queued {
                 earlier: VecDeque::new(),
                 earlier_bytes: 0,
@@ -553,9 +591,19 @@ impl Pool {
                 begun: 0,
                 blocked: false,
                 blocked_since: Uptime::NEVER,
+                taken_by: Uptime::NEVER,
+                unacknowledged: 0,
                 conflated: None,
             })
         })
+    }
+
+    /// Frees half of the buffers that nobody has needed since the last call. To be called now and then.
+    pub(super) fn give_back(&mut self) {
+        let beyond = self.free.len().saturating_sub(POOLED_BUFFERS_MIN);
+        let unused = self.unused.min(beyond);
+        self.free.truncate(self.free.len() - unused.div_ceil(2));
+        self.unused = self.free.len();
     }
 
     fn give(&mut self, mut queued: Box<Queued>) {
@@ -581,6 +629,8 @@ pub(super) const POOLED_BUFFERS_MAX: usize = 8192;
 /// As many as a core keeps for the next turn: with all of them, twelve cores kept 48 MB after one publication to
 /// everybody. To allocate and free one costs a hundredth of the write that empties it.
 const POOLED_BUFFERS_KEPT: usize = 1024;
+/// As many stay however long nobody needs them.
+const POOLED_BUFFERS_MIN: usize = 64;
 /// A buffer that grew past this is freed rather than kept.
 const POOLED_BYTES_MAX: usize = 16 * 1024;
 

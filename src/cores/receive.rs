@@ -162,6 +162,7 @@ impl<A: App> Core<A> {
             let consumed = self.process(id, &mut joined);
             self.keep_leftover(id, &joined[consumed..]);
         }
+        self.connections.note_input(id);
     }
 
     fn keep_leftover(&mut self, id: ConnectionId, rest: &[u8]) {

@@ -22,7 +22,8 @@ use super::connection::{Connection, ConnectionId, Phase};
 /// What a core may be asked.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// Its connections with the most bytes waiting for them, at most so many, the longest first.
+    /// Its connections that hold the most bytes, those that wait for them and those that came of them; at most so many, the
+    /// most first.
     Slow {
         count_max: usize,
         answer: Answer<Vec<Slow>>,
@@ -51,7 +52,7 @@ impl<T> fmt::Debug for Answer<T> {
     }
 }
 
-/// A connection with bytes waiting for it.
+/// A connection with bytes waiting for it, or of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slow {
     /// The socket's id; `None` before the upgrade, and after the end of the session.
@@ -59,6 +60,8 @@ pub(crate) struct Slow {
     pub(crate) client: ClientAddress,
     /// What has not been written, with what is conflated.
     pub(crate) waiting_bytes: usize,
+    /// What else it holds: input, messages that have come in part, decisions, records of TLS.
+    pub(crate) input_bytes: usize,
     /// Of how many channels the newest publication waits until the rest has been written.
     pub(crate) conflated: usize,
     /// How long the socket has not taken all of it.
@@ -134,8 +137,8 @@ impl Survey {
         }
     }
 
-    fn note(&mut self, waiting_bytes: usize, index: u32) {
-        self.longest.push(Reverse((waiting_bytes, index)));
+    fn note(&mut self, held_bytes: usize, index: u32) {
+        self.longest.push(Reverse((held_bytes, index)));
         if self.longest.len() > self.count_max {
             self.longest.pop();
         }
@@ -171,9 +174,9 @@ impl<A: App> Core<A> {
         let places = self.connections.places();
         let end = places.min(survey.at.saturating_add(SURVEYED_PER_TURN_MAX));
         for index in survey.at..end {
-            let waiting_bytes = self.connections.at(index).map_or(0, waiting_bytes);
-            if waiting_bytes > 0 {
-                survey.note(waiting_bytes, index);
+            let held_bytes = self.connections.at(index).map_or(0, held_bytes);
+            if held_bytes > 0 {
+                survey.note(held_bytes, index);
             }
         }
         survey.at = end;
@@ -185,9 +188,9 @@ impl<A: App> Core<A> {
         let found = survey.longest.into_iter();
         let mut slow: Vec<Slow> = found
             .filter_map(|Reverse((_, index))| self.describe(index))
-            .filter(|slow| slow.waiting_bytes > 0)
+            .filter(|slow| slow.held_bytes() > 0)
             .collect();
-        slow.sort_by_key(|slow| Reverse(slow.waiting_bytes));
+        slow.sort_by_key(|slow| Reverse(slow.held_bytes()));
         survey.answer.give(slow);
     }
 
@@ -199,6 +202,7 @@ impl<A: App> Core<A> {
             id: session_id(&connection.phase),
             client: connection.client,
             waiting_bytes: waiting_bytes(connection),
+            input_bytes: input_bytes(connection),
             conflated: outbox.conflated().map_or(0, |conflated| conflated.len()),
             blocked_for: outbox.blocked_since().map(|since| now.since(since)),
             subscriptions: self.broker.subscriptions.count_of(index),
@@ -233,6 +237,22 @@ pub(super) fn session_id(phase: &Phase) -> Option<SessionId> {
         | Phase::Finishing { .. }
         | Phase::Emptying { .. } => None,
     }
+}
+
+impl Slow {
+    /// All of it: those that hold most come first.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.input_bytes
+    }
+}
+
+fn held_bytes(connection: &Connection) -> usize {
+    waiting_bytes(connection) + input_bytes(connection)
+}
+
+fn input_bytes(connection: &Connection) -> usize {
+    let holding = connection.holding();
+    holding.total() - holding.outbox
 }
 
 fn waiting_bytes(connection: &Connection) -> usize {

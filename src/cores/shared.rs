@@ -186,13 +186,11 @@ impl Shared {
         &buffer.bytes[span.start as usize..span.end as usize]
     }
 
-    #[cfg(test)]
     /// Bytes of spans that outboxes hold and have not sent: each counts as often as it is held.
     pub(super) fn lent_bytes(&self) -> usize {
         self.lent_bytes
     }
 
-    #[cfg(test)]
     /// Bytes of the publications that have buffers alone: each counts once. The other buffers take 4 MiB at most.
     pub(super) fn alone_bytes(&self) -> usize {
         self.alone_bytes

@@ -17,6 +17,7 @@ use crate::decision::CloseReason;
 
 use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
 use super::connection::{ConnectionId, Lane, Phase, Stalled};
+use super::ending::SHED_PER_TURN_MAX;
 use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use super::meter::Due;
 use super::revoking::Revoking;
@@ -81,6 +82,9 @@ impl<A: App> Core<A> {
 
     fn turn(&mut self, events: &Events) {
         self.connections.now = self.now.uptime;
+        self.connections.abandoned_bytes = self.orphans.bytes();
+        self.shed_left = SHED_PER_TURN_MAX;
+        self.shed();
         self.begin_delivering();
         // What an earlier turn left over comes first.
         self.resume_walking();
@@ -101,6 +105,7 @@ impl<A: App> Core<A> {
         }
         for event in events {
             self.take(event);
+            self.shed();
         }
         if self.late_answers_waiting {
             self.take_late_answers();
@@ -311,9 +316,12 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Tells the metrics what this core's tables and publications take, once a second.
+    /// Gives back what publications no longer need, and tells the metrics what they and this core's tables take, once a
+    /// second.
     fn tell_memory(&mut self) {
         self.memory_due = self.now.uptime + MEMORY_TOLD_EVERY;
+        self.broker.ring.give_back();
+        self.connections.give_back();
         let (ring, tables) = (&self.broker.ring, self.connections.table_bytes());
         self.metrics.ring_bytes.set(ring.lent_bytes() as u64);
         self.metrics.ring_kept_bytes.set(ring.kept_bytes() as u64);
@@ -330,6 +338,7 @@ impl<A: App> Core<A> {
             .and_then(|connection| connection.stalled.take());
         if let Some(stalled) = stalled {
             self.carry_out(id, *stalled);
+            self.connections.note_input(id);
         }
     }
 
@@ -374,6 +383,14 @@ impl<A: App> Core<A> {
         if connection.deadline(&self.lent.settings, &self.measures) > now {
             return;
         }
+        // The others have their own time.
+        let is_open = matches!(connection.phase, Phase::Open(_));
+        if is_open && self.connections.takes_nothing(id, self.present_since) {
+            return self.close(id, CloseReason::WriteTimeout);
+        }
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         match &mut connection.phase {
             Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
                 self.close(id, CloseReason::RequestTimeout);
@@ -444,6 +461,9 @@ impl<A: App> Core<A> {
             now_ns >= *end_ns.get_or_insert_with(|| now_ns + turn_ns.max(self.fan_out_slice_ns))
         });
         self.end_those_found();
+        while let Some(id) = self.connections.blocked.pop() {
+            self.arm(id);
+        }
         while let Some(id) = self.connections.resumed.pop() {
             self.take_in_again(id);
         }
@@ -476,6 +496,7 @@ impl<A: App> Core<A> {
             || self.rules.has_unchecked()
             || self.has_drain_work()
             || self.connections.has_unflushed()
+            || self.is_shedding()
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
@@ -497,6 +518,10 @@ impl<A: App> Core<A> {
         }
         if self.draining.is_some() {
             until = until.min(self.now.uptime + DRAIN_STEP);
+        }
+        if self.broker.ring.keeps_much() {
+            // Some of it goes back.
+            until = until.min(self.memory_due);
         }
         (until != Uptime::NEVER).then(|| until.since(self.clock.now().uptime))
     }

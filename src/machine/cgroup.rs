@@ -8,12 +8,54 @@ use std::path::{Component, Path, PathBuf};
 use super::reading::{number, text};
 
 /// What is bound; `None` where nothing is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cgroup {
     /// Bytes, sockets of the kernel's included.
     pub(super) memory_bytes_max: Option<u64>,
+    /// The group that has this limit.
+    pub(super) memory_group: Option<MemoryGroup>,
     /// Thousandths of a CPU.
     pub(super) cpu_millis: Option<u64>,
+}
+
+/// A group whose memory is limited.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MemoryGroup {
+    /// Below the root.
+    folder: PathBuf,
+    /// The names of its files.
+    files: &'static MemoryFiles,
+}
+
+/// How the files are called that tell what a group uses.
+#[derive(Debug, PartialEq)]
+struct MemoryFiles {
+    used: &'static str,
+    /// The line of `memory.stat` with the pages of files that nobody has used lately.
+    reclaimable: &'static str,
+}
+
+const VERSION_1: MemoryFiles = MemoryFiles {
+    used: "memory.usage_in_bytes",
+    reclaimable: "total_inactive_file",
+};
+const VERSION_2: MemoryFiles = MemoryFiles {
+    used: "memory.current",
+    reclaimable: "inactive_file",
+};
+
+impl MemoryGroup {
+    /// Bytes that the group is charged for: its processes, the buffers of their sockets, and what the kernel has for them.
+    /// Pages of files that the kernel takes back first do not count. `None` where it cannot be read.
+    pub(crate) fn used_bytes(&self, root: &Path) -> Option<u64> {
+        let used = number(root, self.folder.join(self.files.used))?;
+        let stat = text(root, self.folder.join("memory.stat")).unwrap_or_default();
+        let reclaimable = stat.lines().find_map(|line| {
+            let (name, bytes) = line.split_once(' ')?;
+            (name == self.files.reclaimable).then(|| bytes.trim().parse::<u64>().ok())?
+        });
+        Some(used.saturating_sub(reclaimable.unwrap_or(0)))
+    }
 }
 
 impl Cgroup {
@@ -24,31 +66,39 @@ impl Cgroup {
         for (controllers, path) in own.lines().filter_map(hierarchy) {
             if controllers.is_empty() {
                 for folder in ["", "unified"].iter().flat_map(|mount| folders(mount, path)) {
-                    found.limit(
-                        number(root, folder.join("memory.max")),
-                        cpu_max(root, &folder.join("cpu.max")),
-                    );
+                    found.limit_memory(number(root, folder.join("memory.max")), &folder, &VERSION_2);
+                    found.limit_cpu(cpu_max(root, &folder.join("cpu.max")));
                 }
             } else if controllers.split(',').any(|name| name == "memory") {
                 for folder in folders(controllers, path) {
                     let limit = number(root, folder.join("memory.limit_in_bytes"));
-                    found.limit(limit.filter(|bytes| *bytes < UNLIMITED), None);
+                    found.limit_memory(limit.filter(|bytes| *bytes < UNLIMITED), &folder, &VERSION_1);
                 }
             } else if controllers.split(',').any(|name| name == "cpu") {
                 for folder in ["cpu", controllers].iter().flat_map(|mount| folders(mount, path)) {
                     let quota = number(root, folder.join("cpu.cfs_quota_us"));
                     let period = number(root, folder.join("cpu.cfs_period_us"));
-                    found.limit(None, quota.zip(period).and_then(millis));
+                    found.limit_cpu(quota.zip(period).and_then(millis));
                 }
             }
         }
         found
     }
 
-    fn limit(&mut self, memory_bytes: Option<u64>, cpu_millis: Option<u64>) {
-        let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
-        self.memory_bytes_max = least(self.memory_bytes_max, memory_bytes);
-        self.cpu_millis = least(self.cpu_millis, cpu_millis);
+    fn limit_memory(&mut self, bytes_max: Option<u64>, folder: &Path, files: &'static MemoryFiles) {
+        if let Some(bytes_max) = bytes_max
+            && self.memory_bytes_max.is_none_or(|before| bytes_max < before)
+        {
+            self.memory_bytes_max = Some(bytes_max);
+            self.memory_group = Some(MemoryGroup {
+                folder: folder.to_path_buf(),
+                files,
+            });
+        }
+    }
+
+    fn limit_cpu(&mut self, millis: Option<u64>) {
+        self.cpu_millis = self.cpu_millis.into_iter().chain(millis).min();
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) mod tests;
 use std::time::Duration;
 
 use capacity::Capacity;
-use cgroup::Cgroup;
+use cgroup::{Cgroup, MemoryGroup};
 use findings::{Level, findings};
 
 use crate::config::{Config, FdTables};
@@ -61,6 +61,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// The control group whose limit is less than the memory of the machine, if there is one.
+    pub(crate) fn memory_group(&self) -> Option<MemoryGroup> {
+        let bytes_max = self.cgroup.memory_bytes_max?;
+        let binds = self.memory_total.is_none_or(|total| bytes_max < total);
+        self.cgroup.memory_group.clone().filter(|_| binds)
+    }
+
     /// Bytes of memory that this process may have.
     pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
         self.cgroup

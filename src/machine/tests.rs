@@ -173,6 +173,29 @@ fn a_group_is_bound_by_those_around_it() {
 }
 
 #[test]
+fn what_a_group_uses_is_read_where_its_limit_is() {
+    for (name, folder, used, stat) in [
+        ("container-v2", "sys/fs/cgroup", "memory.current", "inactive_file"),
+        (
+            "container-v1",
+            "sys/fs/cgroup/memory",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ] {
+        let fixture = Fixture::new(name);
+        let group = fixture.machine().memory_group().unwrap();
+        assert_eq!(group.used_bytes(&fixture.0), None, "{name}");
+        fixture.write(&format!("{folder}/{used}"), "300000000\n");
+        assert_eq!(group.used_bytes(&fixture.0), Some(300_000_000), "{name}");
+        let stat = format!("anon 7\n{stat} 50000000\nslab 9\n");
+        fixture.write(&format!("{folder}/memory.stat"), &stat);
+        assert_eq!(group.used_bytes(&fixture.0), Some(250_000_000), "{name}");
+    }
+    assert!(Fixture::new("bare-metal").machine().memory_group().is_none());
+}
+
+#[test]
 fn version_1_without_a_limit_has_none() {
     let fixture = Fixture::new("container-v1");
     fixture.write(

@@ -144,6 +144,49 @@ impl Handshake {
     }
 }
 
+/// What connections hold in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldKind {
+    /// What waits to be sent, in buffers of single connections.
+    Outboxes,
+    /// Long publications, each once for all connections that it waits for.
+    Shared,
+    /// The newest publications for connections that have not kept up.
+    Conflated,
+    /// Messages that have come in part.
+    Assemblies,
+    /// Input that was read and not consumed.
+    Leftovers,
+    /// The rest of long arrays of packets, and decisions that wait for the ring or for a delivery.
+    Parked,
+    /// Records of TLS that have come in part, or that sockets have not taken.
+    Tls,
+    /// Publications that wait for the ring and whose publishers have left.
+    Abandoned,
+}
+
+impl HeldKind {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
+    /// All labels, in the order of the variants.
+    pub const LABELS: [&'static str; Self::COUNT] = [
+        "outboxes",
+        "shared",
+        "conflated",
+        "assemblies",
+        "leftovers",
+        "parked",
+        "tls",
+        "abandoned",
+    ];
+
+    /// The place in tables of gauges.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// All counters of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -190,7 +233,7 @@ pub struct CoreMetrics {
     pub deflate_bytes_before: Counter,
     /// Bytes of their payloads when compressed.
     pub deflate_bytes_after: Counter,
-    /// Bytes written to sockets; under TLS before they are encrypted.
+    /// Bytes written to sockets; under TLS those of its records.
     pub bytes_sent: Counter,
     /// Publications this core put into the ring.
     pub publications: Counter,
@@ -218,6 +261,8 @@ pub struct CoreMetrics {
     pub wakes: Counter,
     /// Bytes waiting in outboxes (gauge).
     pub outbox_bytes: Counter,
+    /// Bytes that connections hold, by [`HeldKind::index`] (gauges).
+    pub held_bytes: Counters<{ HeldKind::COUNT }>,
     /// Turns of the event loop.
     pub turns: Counter,
     /// Turns that began without a sleep, since busy polling had found something.

@@ -31,6 +31,8 @@ impl CloseReason {
         CloseReason::Revoked,
         CloseReason::InflatedTooBig,
         CloseReason::BadCompression,
+        CloseReason::WriteTimeout,
+        CloseReason::HoldsMost,
     ];
 
     /// What happened, and what whoever wants to avoid it can do.
@@ -130,6 +132,14 @@ impl CloseReason {
             CloseReason::BadCompression => [
                 "a compressed message that cannot be inflated",
                 "mend the client's compression, or turn it off",
+            ],
+            CloseReason::WriteTimeout => [
+                "the client took nothing of what waits for it for `write_timeout_ms`, though it may answer pings",
+                "read what comes; a client that reads slowly is not closed",
+            ],
+            CloseReason::HoldsMost => [
+                "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
+                "as for `slow_consumer`; smaller messages, or more memory and a higher limit",
             ],
         }
     }

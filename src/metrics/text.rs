@@ -10,7 +10,7 @@
 
 use std::fmt::Write;
 
-use super::block::{CoreMetrics, Counter, Handshake, Histogram};
+use super::block::{CoreMetrics, Counter, Handshake, HeldKind, Histogram};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::config::limits::Limit;
@@ -43,6 +43,15 @@ pub enum Values {
         labels: &'static [&'static str],
         /// Their counters, in the same order.
         counters: fn(&CoreMetrics) -> &[Counter],
+    },
+    /// Go up and down; one for each value of a label.
+    LabelledGauges {
+        /// The label.
+        label: &'static str,
+        /// Its values.
+        labels: &'static [&'static str],
+        /// Their gauges, in the same order.
+        gauges: fn(&CoreMetrics) -> &[Counter],
     },
     /// Times.
     Histogram(fn(&CoreMetrics) -> &Histogram),
@@ -123,7 +132,9 @@ pub fn markdown() -> String {
     }
     for metric in METRICS {
         let labels = match metric.values {
-            Values::Labelled { label, .. } => format!("`core`, `{label}`"),
+            Values::Labelled { label, .. } | Values::LabelledGauges { label, .. } => {
+                format!("`core`, `{label}`")
+            }
             Values::Counter(_) | Values::Gauge(_) | Values::Histogram(_) => "`core`".to_owned(),
         };
         table.push_str(&format!(
@@ -141,7 +152,7 @@ impl Metric {
     pub fn kind(&self) -> &'static str {
         match self.values {
             Values::Counter(_) | Values::Labelled { .. } => "counter",
-            Values::Gauge(_) => "gauge",
+            Values::Gauge(_) | Values::LabelledGauges { .. } => "gauge",
             Values::Histogram(_) => "histogram",
         }
     }
@@ -158,9 +169,14 @@ impl Metric {
             Values::Labelled {
                 label,
                 labels,
-                counters,
+                counters: values,
+            }
+            | Values::LabelledGauges {
+                label,
+                labels,
+                gauges: values,
             } => {
-                for (value, counter) in labels.iter().zip(counters(block)) {
+                for (value, counter) in labels.iter().zip(values(block)) {
                     line(
                         out,
                         format_args!(
@@ -638,6 +654,15 @@ pub const METRICS: &[Metric] = &[
         values: Values::Gauge(|block| &block.outbox_bytes),
     },
     Metric {
+        name: "ringcast_held_bytes",
+        help: "Memory that connections hold, in bytes, by kind; all kinds together are bounded by outbox_bytes_total_max.",
+        values: Values::LabelledGauges {
+            label: "kind",
+            labels: &HeldKind::LABELS,
+            gauges: |block| &*block.held_bytes,
+        },
+    },
+    Metric {
         name: "ringcast_turns_total",
         help: "Turns of the event loop.",
         values: Values::Counter(|block| &block.turns),
@@ -780,6 +805,7 @@ mod tests {
             ring_stalls,
             wakes,
             outbox_bytes,
+            held_bytes,
             turns,
             busy_poll_hits,
             turn_seconds,
@@ -839,6 +865,7 @@ mod tests {
             .chain(rules_would_deny)
             .chain(rules_would_allow)
             .chain(limit_hits.iter())
+            .chain(held_bytes.iter())
         {
             counter.set(next);
             next += 1;

@@ -22,7 +22,7 @@ use crate::control::SignalsFrom;
 use crate::cores::{HandedOver, Port, Ports};
 use crate::transport::given::Given;
 use crate::transport::hand_over::Outlets;
-use crate::transport::listener::{self, Reservation};
+use crate::transport::listener::{self, Reservation, Traits};
 use crate::transport::succession;
 
 /// The ports before anybody listens.
@@ -163,7 +163,7 @@ impl Reserved {
     pub(super) fn listen(
         self,
         cores: usize,
-        backlog: i32,
+        traits: &Traits,
         outlets: &Outlets,
     ) -> Result<Vec<TcpListener>, StartError> {
         let inherited = self.inherited();
@@ -175,11 +175,11 @@ impl Reserved {
                 );
             }
         }
-        let main = sockets(self.ports.main, self.given.main, &inherited, cores, backlog);
+        let main = sockets(self.ports.main, self.given.main, &inherited, cores, traits);
         let main =
             main.map_err(|cause| StartError::listening(PortSetting::Listen, self.ports.main, cause))?;
         let tls = match self.ports.tls {
-            Some(address) => sockets(address, self.given.tls, &inherited, cores, backlog)
+            Some(address) => sockets(address, self.given.tls, &inherited, cores, traits)
                 .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))?,
             None => Vec::new(),
         };
@@ -228,7 +228,7 @@ fn sockets(
     given: Vec<TcpListener>,
     inherited: &[TcpListener],
     cores: usize,
-    backlog: i32,
+    traits: &Traits,
 ) -> io::Result<Vec<TcpListener>> {
     let is_given = !given.is_empty();
     let mut sockets = given;
@@ -240,10 +240,10 @@ fn sockets(
         }
     }
     for socket in &sockets {
-        listener::prepare(socket, backlog)?;
+        listener::prepare(socket, traits)?;
     }
     while !is_given && sockets.len() < cores {
-        sockets.push(listener::listen(address, backlog)?);
+        sockets.push(listener::listen(address, traits)?);
     }
     Ok(sockets)
 }

@@ -39,24 +39,36 @@ impl Reservation {
     }
 }
 
+/// What an operator chooses of listeners.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traits {
+    /// Connections that may wait to be accepted.
+    pub(crate) backlog: i32,
+    /// Longest time for which a client may take nothing of what waits for it.
+    pub(crate) write_timeout: Duration,
+}
+
 /// Opens a listener.
-pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, traits: &Traits) -> io::Result<TcpListener> {
     let socket = bound(address)?.into();
-    prepare(&socket, backlog)?;
+    prepare(&socket, traits)?;
     Ok(socket)
 }
 
 /// Makes a socket that is bound a listener as they are here, also one that others have opened. The options set here are
 /// inherited by the sockets it accepts, which saves a system call for each per connection.
-pub(crate) fn prepare(socket: &TcpListener, backlog: i32) -> io::Result<()> {
+pub(crate) fn prepare(socket: &TcpListener, traits: &Traits) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     // Half-open connections are found by the protocol's pings; these two find them where pings are off.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    // Newer systems end by it a peer that takes nothing but still answers their probes, older ones do not: a core
+    // decides that itself, by `write_timeout_ms`, and is to be the first.
+    let unacknowledged_max = UNACKNOWLEDGED_MAX.max(traits.write_timeout * 2);
+    socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
     // Of one that listens already it changes the backlog.
-    socket.listen(backlog)
+    socket.listen(traits.backlog)
 }
 
 /// Whether another socket listens on this address already. It may be meant, an old process that drains; or a slip.
@@ -94,7 +106,7 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 const OPERATORS_WAITING_MAX: i32 = 128;
 /// Idle time after which the system asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
-/// How long sent bytes may stay unacknowledged before the system gives the connection up.
+/// How long sent bytes may stay unacknowledged at least before the system gives the connection up.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
@@ -106,7 +118,16 @@ mod tests {
         let reservation = Reservation::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = reservation.address();
         assert_ne!(address.port(), 0);
-        let listeners = [listen(address, 16).unwrap(), listen(address, 16).unwrap()];
+        let traits = Traits {
+            backlog: 16,
+            write_timeout: Duration::from_secs(100),
+        };
+        let listeners = [
+            listen(address, &traits).unwrap(),
+            listen(address, &traits).unwrap(),
+        ];
+        let timeout = SockRef::from(&listeners[0]).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(Duration::from_secs(200)));
         let clients: Vec<_> = (0..16)
             .map(|_| std::net::TcpStream::connect(address).unwrap())
             .collect();

@@ -6,3 +6,4 @@ pub(crate) mod listener;
 pub(crate) mod stream;
 pub(crate) mod succession;
 pub(crate) mod tls;
+pub(crate) mod unacknowledged;

@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 
 use super::tls::{Broken, Tls};
+use super::unacknowledged;
 
 /// A socket, alone or under TLS.
 #[derive(Debug)]
@@ -95,6 +96,16 @@ impl Stream {
             // Whoever does not hear it finds the FIN.
             let _ = tls.say_goodbye(&mut self.socket);
         }
+    }
+
+    /// Bytes that were written and that the peer has not acknowledged; `None` where the system does not tell.
+    pub(crate) fn unacknowledged_bytes(&self) -> Option<u32> {
+        unacknowledged::unacknowledged_bytes(&self.socket)
+    }
+
+    /// Bytes of records that TLS keeps: those that have come in part, and those that the socket has not taken.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.kept_bytes())
     }
 
     /// Whether a TLS handshake is under way.

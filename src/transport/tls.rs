@@ -40,6 +40,8 @@ pub(crate) struct Tls {
     /// Records, of which the socket has taken `sent` bytes.
     outgoing: Vec<u8>,
     sent: usize,
+    /// Bytes that the socket has taken since somebody asked.
+    written: usize,
     /// How many bytes of plaintext the last records of `outgoing` are made of.
     held: usize,
     handshake: Handshake,
@@ -115,6 +117,7 @@ impl Tls {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             sent: 0,
+            written: 0,
             held: 0,
             handshake: Handshake::UnderWay,
             state: State::Alive,
@@ -307,6 +310,7 @@ impl Tls {
         if self.outgoing.is_empty() {
             // The common way: nothing waited before, and the socket takes all.
             let sent = write_once(socket, &records[..encrypted])?;
+            self.written += sent;
             self.outgoing.extend_from_slice(&records[sent..encrypted]);
             return blocked_unless(sent == encrypted);
         }
@@ -319,7 +323,9 @@ impl Tls {
         if self.outgoing.is_empty() {
             return Ok(());
         }
-        self.sent += write_once(socket, &self.outgoing[self.sent..])?;
+        let sent = write_once(socket, &self.outgoing[self.sent..])?;
+        self.written += sent;
+        self.sent += sent;
         if self.sent == self.outgoing.len() {
             (self.outgoing, self.sent) = (Vec::new(), 0);
         }
@@ -364,6 +370,16 @@ impl Tls {
     /// Bytes of plaintext that have to be offered again: see invariant 1.
     pub(crate) fn held(&self) -> usize {
         self.held
+    }
+
+    /// Bytes that the socket has taken since the last call: those of records, and of a handshake.
+    pub(crate) fn take_written(&mut self) -> usize {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Bytes of records that have come in part, or that the socket has not taken.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.incoming.len() + self.outgoing.len() - self.sent
     }
 
     /// Whether records wait that no plaintext stands for.

@@ -112,6 +112,11 @@ impl Receiver {
         Receiver { assembly: None }
     }
 
+    /// Bytes of a message that has come in part.
+    pub fn assembly_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.body.len())
+    }
+
     /// Takes one message from the input, which it unmasks in place. Call it again with the rest until the answer is
     /// `Incomplete`. An input that holds a whole frame costs neither a copy nor an allocation.
     ///

@@ -143,7 +143,7 @@ impl Stage {
         self.crew.works(Window::Between, 20);
     }
 
-    fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
         let line = status
             .lines()

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used)] // a test
 
 mod clocks;
+mod deaf;
 mod exhaustion;
 mod floods;
 mod harness;

@@ -16,6 +16,10 @@ impl Connections {
             if !outbox.is_blocked() {
                 unflushed += outbox.len();
             }
+            let (held, known) = (connection.holding(), self.held.of(connection.id.index()));
+            if held != known {
+                return Some(format!("connection {index} holds {held:?}, counted {known:?}"));
+            }
             let listed = match connection.lane {
                 Lane::Idle => outbox.is_empty() || outbox.is_blocked(),
                 Lane::Bulk => self.bulk.iter().any(|&place| place as usize == index),

@@ -19,15 +19,21 @@ impl Connections {
         let (bytes_max, buffers_max) = room_max();
         let bytes = bytes_max.saturating_sub(self.unflushed_bytes);
         let buffers = buffers_max.saturating_sub(self.bulk.len());
-        buffers.min(bytes.div_ceil(frame_bytes.max(1)))
+        buffers
+            .min(bytes.div_ceil(frame_bytes.max(1)))
+            .min(self.spare(frame_bytes))
+    }
+
+    /// For how many there is room before connections have to be closed for what all of them hold: one at least, since then
+    /// some are.
+    fn spare(&self, frame_bytes: usize) -> usize {
+        let spare = self.held.bytes_max.saturating_sub(self.held_bytes());
+        (spare / frame_bytes.max(1)).max(1)
     }
 
     /// What is delivered from now on is another publication.
     pub(in crate::cores) fn begin_publication(&mut self) {
         self.end_publication();
-        if let Some(compressor) = &mut self.compressor {
-            compressor.begin_publication();
-        }
     }
 
     /// The publication has been delivered to all of its subscribers.
@@ -36,6 +42,9 @@ impl Connections {
             if let Some(span) = span.take() {
                 self.pool.shared.finish(span);
             }
+        }
+        if let Some(compressor) = &mut self.compressor {
+            compressor.end_publication();
         }
     }
 
@@ -60,12 +69,15 @@ impl Connections {
             }
         };
         let spans = self.share(channel, &frames);
+        // Those that close slow subscribers have closed those that hold most.
+        let leaves_out = self.slow_consumer != SlowConsumer::Close && self.hold_too_much();
         let mut taken = 0;
         for &index in subscribers {
             let mut connection = &mut self.slab[index as usize];
             let form = connection.compression.index();
             let frame = frames[form];
-            if !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
+            let is_left_out = leaves_out && connection.outbox.is_blocked();
+            if is_left_out || !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
                 if !self.make_room(index, channel, frame) {
                     continue;
                 }
@@ -85,6 +97,9 @@ impl Connections {
                     connection.lane = Lane::Bulk;
                     self.bulk.push_back(index);
                 }
+            }
+            if connection.outbox.is_slow() {
+                self.held.note(index, connection.holding());
             }
             taken += 1;
         }
@@ -125,7 +140,13 @@ impl Connections {
                 return true;
             }
         }
-        self.metrics.limit_hit(Limit::OutboxBytes);
+        let outbox = &self.slab[index as usize].outbox;
+        // Its newest publications wait behind an outbox that was full, though it may not be any more.
+        let is_full = outbox.conflated().is_some() || !outbox.takes(frame.len(), self.outbox_bytes_max);
+        self.metrics.limit_hit(match is_full {
+            true => Limit::OutboxBytes,
+            false => Limit::OutboxBytesTotal,
+        });
         match self.slow_consumer {
             SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
             SlowConsumer::Conflate => self.conflate(index, channel, frame),
@@ -147,6 +168,7 @@ impl Connections {
             Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
         }
         self.conflated_bytes += conflated_bytes(&connection.outbox);
+        self.note_held(index);
     }
 
     /// Whether publications for a connection wait behind its outbox.
@@ -163,6 +185,7 @@ impl Connections {
             self.conflated_bytes -= conflated_bytes(&connection.outbox);
             connection.outbox.forget_conflated(channel);
             self.conflated_bytes += conflated_bytes(&connection.outbox);
+            self.note_held(id.index());
         }
     }
 
@@ -178,7 +201,7 @@ impl Connections {
         self.conflated_bytes -= conflated_bytes(&connection.outbox);
         if !send {
             connection.outbox.forget_all_conflated();
-            return;
+            return self.note_held(id.index());
         }
         let before = connection.outbox.len();
         let count = connection.outbox.settle_conflated() as u64;
@@ -190,6 +213,7 @@ impl Connections {
         connection.account.queue(count);
         self.metrics.messages_sent.add(count);
         self.metrics.deliveries.add(count);
+        self.note_held(id.index());
     }
 
     /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
@@ -216,7 +240,7 @@ fn room_max() -> (usize, usize) {
 }
 
 /// What waits behind an outbox.
-pub(super) fn conflated_bytes(outbox: &Outbox) -> usize {
+pub(in crate::cores) fn conflated_bytes(outbox: &Outbox) -> usize {
     outbox.conflated().map_or(0, Conflated::bytes)
 }
 

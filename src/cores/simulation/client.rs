@@ -18,7 +18,7 @@ use super::log::{channel_name, number_in};
 use super::wire::{self, Frame};
 use super::world::Ground;
 use crate::clock::Uptime;
-use crate::config::limits::SlowConsumer;
+use crate::config::limits::{MemoryMax, SlowConsumer};
 use crate::session::PART_BYTES_MAX;
 
 /// One connection, seen from its far end.
@@ -603,10 +603,15 @@ impl Client {
             4001 => self.session.is_none() || sent.dozed || !self.answers_pings,
             4005 => self.session.is_none(),
             4009 => sent.before_handshake,
-            4010 => ground.plan.slow_consumer != SlowConsumer::Skip || !self.late.is_empty(),
+            4010 => {
+                ground.plan.slow_consumer != SlowConsumer::Skip
+                    || !self.late.is_empty()
+                    || limits.outbox_bytes_total_max != MemoryMax::Off
+            }
             4029 => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
             4030 => !limits.idle_timeout.is_zero(),
             4032 => self.token.is_some() && ground.revoked,
+            4033 => !limits.write_timeout.is_zero() && sent.dozed,
             SENT_AWAY => sent.asked_to_go,
             _ => false,
         }
@@ -631,7 +636,7 @@ impl Client {
                 return Err(format!("a pong left at {silent_since:?}, {end:?}"));
             }
         }
-        if code != 4010 && ground.plan.slow_consumer == SlowConsumer::Close {
+        if ![4010, 4033].contains(&code) && ground.plan.slow_consumer == SlowConsumer::Close {
             for following in self.following.values() {
                 following.expect_until(end.turn.undelivered, &ground.log, SlowConsumer::Close)?;
             }
@@ -655,7 +660,11 @@ impl Client {
             Phase::Closed => true,
             // Too slow with its request, or it has ended its own direction.
             Phase::Requesting => true,
-            Phase::Upgraded => sent.fin || sent.close || sent.dozed,
+            // Nor is there time for a word where memory is short.
+            Phase::Upgraded => {
+                let total_max = ground.plan.limits.outbox_bytes_total_max;
+                sent.fin || sent.close || sent.dozed || total_max != MemoryMax::Off
+            }
             Phase::Gone => false,
         };
         if !is_expected {

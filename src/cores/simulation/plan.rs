@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Scale;
 use super::random::Random;
 use crate::config::Protocol;
-use crate::config::limits::{AcceptExcess, Limits, SlowConsumer};
+use crate::config::limits::{AcceptExcess, Limits, MemoryMax, SlowConsumer};
 
 /// The settings of one run.
 #[derive(Clone, Debug)]
@@ -83,6 +83,13 @@ impl Plan {
             accepts_per_second_max: some(random, 20),
             channels_per_connection_max: random.of(&[2, 1000, 1000]),
             outbox_bytes_max: random.of(&[500, 2000, 10_000, 1_000_000]),
+            outbox_bytes_total_max: random.of(&[
+                MemoryMax::Off,
+                MemoryMax::Off,
+                MemoryMax::Bytes(2000),
+                MemoryMax::Bytes(20_000),
+            ]),
+            write_timeout: ms(random.of(&[0, 1500, 10_000])),
             messages_per_second_max: some(random, 30),
             bytes_per_second_max: some(random, 3000).into(),
             rate_burst: ms(1000),

@@ -21,7 +21,7 @@ use crate::broker::{ChannelHasher, broker};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
 use crate::config::Config;
-use crate::config::limits::SlowConsumer;
+use crate::config::limits::{MemoryMax, SlowConsumer};
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
 use crate::cores::accept::{Listeners, Ports, WAKER};
@@ -493,6 +493,10 @@ fn settings(
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
         limits: plan.limits.clone(),
+        held_bytes_max: match plan.limits.outbox_bytes_total_max {
+            MemoryMax::Off | MemoryMax::Auto => usize::MAX,
+            MemoryMax::Bytes(bytes) => usize::try_from(bytes).expect("few"),
+        },
         slow_consumer: plan.slow_consumer,
         accept_excess: plan.accept_excess,
         admission: Arc::clone(admission),
