@@ -153,7 +153,10 @@ fn the_log_of_a_start_on_loopback_is_short_and_says_only_what_is_so() {
     let process = Process::start(&[]);
     process.client().ping();
     let lines = process.logged_until("cores on CPUs");
-    assert!(lines.len() <= 6, "{lines:#?}");
+    // What a restricted container lacks is said, too.
+    let (warnings, others): (Vec<&String>, Vec<&String>) =
+        lines.iter().partition(|line| line.contains("WARN"));
+    assert!(others.len() <= 6, "{lines:#?}");
     let text = lines.concat();
     assert!(text.contains("/socketcluster/, protocol auto"), "{text}");
     assert!(
@@ -164,7 +167,8 @@ fn the_log_of_a_start_on_loopback_is_short_and_says_only_what_is_so() {
         !text.contains("tls_listen") && !text.contains("in the way of"),
         "{text}"
     );
-    let warnings: Vec<&String> = lines.iter().filter(|line| line.contains("WARN")).collect();
-    assert_eq!(warnings.len(), 1, "{warnings:#?}");
-    assert!(warnings[0].contains("auth_key is not set"), "{warnings:#?}");
+    let about_the_key = warnings
+        .iter()
+        .filter(|line| line.contains("auth_key is not set"));
+    assert_eq!(about_the_key.count(), 1, "{warnings:#?}");
 }
