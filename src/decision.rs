@@ -14,6 +14,7 @@
 
 use std::ops::Range;
 
+use crate::auth::Credentials;
 use crate::config::limits::Limit;
 
 /// A whole WebSocket message as a session receives it.
@@ -95,13 +96,9 @@ pub enum Decision {
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
     },
-    /// Ask the login desk; the session is told the answer.
-    Login {
-        /// Who the client claims to be; UTF-8.
-        user: Span,
-        /// What is to prove it; UTF-8.
-        password: Span,
-    },
+    /// Ask the login desk with [`Decisions::take_credentials`]; the session is told the answer. A session decides no
+    /// other before that.
+    Login,
 }
 
 impl Decision {
@@ -142,10 +139,7 @@ impl Decision {
                 reason,
                 text: span(text),
             },
-            Decision::Login { user, password } => Decision::Login {
-                user: span(user),
-                password: span(password),
-            },
+            Decision::Login => Decision::Login,
         }
     }
 }
@@ -157,6 +151,8 @@ pub struct Decisions {
     list: Vec<Decision>,
     held: Vec<Decision>,
     is_overfull: bool,
+    /// Of the login that is decided: not among the bytes, which are not wiped.
+    credentials: Option<Box<Credentials>>,
 }
 
 impl Decisions {
@@ -175,6 +171,23 @@ impl Decisions {
         self.list.clear();
         self.held.clear();
         self.is_overfull = false;
+        self.credentials = None;
+    }
+
+    /// Decides a login.
+    pub fn push_login(&mut self, credentials: Credentials) {
+        self.credentials = Some(Box::new(credentials));
+        self.push(Decision::Login);
+    }
+
+    /// The same, for whoever only looks.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_deref()
+    }
+
+    /// Who the client of a decided login claims to be, and what is to prove it; once.
+    pub fn take_credentials(&mut self) -> Option<Box<Credentials>> {
+        self.credentials.take()
     }
 
     /// Appends a decision.
@@ -229,9 +242,12 @@ impl Decisions {
 
     /// Appends what was decided later, on its own. False, and nothing is appended, if there is no room.
     #[must_use]
-    pub fn append(&mut self, later: &Decisions) -> bool {
+    pub fn append(&mut self, later: &mut Decisions) -> bool {
         if later.is_overfull || self.bytes.len() + later.bytes.len() > BYTES_MAX {
             return false;
+        }
+        if later.credentials.is_some() {
+            self.credentials = later.credentials.take();
         }
         let by = u32::try_from(self.bytes.len()).expect("invariant 3");
         self.bytes.extend_from_slice(&later.bytes);
@@ -289,7 +305,7 @@ impl Decisions {
             | Decision::CheckSubscriptions
             | Decision::Publish { .. }
             | Decision::Close { .. }
-            | Decision::Login { .. } => None,
+            | Decision::Login => None,
         })
     }
 
@@ -640,7 +656,7 @@ mod tests {
             decisions
         };
         let mut decisions = decided("first");
-        assert!(decisions.append(&decided("later")));
+        assert!(decisions.append(&mut decided("later")));
         let texts: Vec<_> = decisions
             .list()
             .iter()
@@ -664,7 +680,7 @@ mod tests {
         assert!(decisions.is_overfull());
         let bytes = [first, second, third].map(|span| decisions.bytes(span).to_vec());
         assert_eq!(bytes, [&b"one"[..], b"two", b""]);
-        assert!(!Decisions::new().append(&decisions));
+        assert!(!Decisions::new().append(&mut decisions));
         decisions.clear();
         assert!(!decisions.is_overfull());
     }

@@ -83,3 +83,4 @@ mod sync;
 pub mod text;
 mod transport;
 pub mod websocket;
+mod wipe;

@@ -42,6 +42,7 @@ use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
 use crate::log::{self, Ending};
+use crate::login;
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
@@ -210,7 +211,10 @@ impl Server {
         }
         let ports = reserved.ports().clone();
         let admin = reserved.admin(config)?;
-        let admission = Arc::new(Admission::new(config.limits.connections_per_address_max));
+        let admission = Arc::new(Admission::new(
+            config.limits.connections_per_address_max,
+            config.translator_prefixes.clone(),
+        ));
         // Before the cores have their CPUs, so that hashing runs where there is room.
         let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
         let count = placement.len();
@@ -244,8 +248,12 @@ impl Server {
         let hand_overs = HandOver::new(count).map_err(StartError::System)?;
         let outlets = hand_overs[0].outlets();
         let brokers = broker(count, config.limits.ring_slots, config.limits.ring_bytes_max);
-        let (handles, mailboxes): (Vec<_>, Vec<_>) =
-            wakers.iter().map(|waker| mailbox(Arc::clone(waker))).unzip();
+        // A core that has as many logins under way as the desk takes does not refuse another one's before the desk.
+        let logins_max = login::under_way_max(config.limits.logins_waiting_max, config.login_threads);
+        let (handles, mailboxes): (Vec<_>, Vec<_>) = wakers
+            .iter()
+            .map(|waker| mailbox(Arc::clone(waker), logins_max))
+            .unzip();
         let wakers: Arc<[Arc<Waker>]> = wakers.into();
 
         let parts = polls

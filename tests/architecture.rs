@@ -13,7 +13,7 @@
 //!   doors
 //!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync client replace text
+//!   config metrics machine log clock slab sync client replace text wipe
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -32,9 +32,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("log", &[][..]),
         ("replace", &[][..]),
         ("text", &[][..]),
+        ("wipe", &[][..]),
         ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
-        ("decision", &["config"][..]),
+        ("decision", &["auth", "config"][..]),
         ("metrics", &["config", "decision"][..]),
         ("auth", &["clock", "config", "text"][..]),
         (
@@ -47,7 +48,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         ("app", &["auth", "clock", "config", "decision"][..]),
         ("http", &["auth", "config", "decision"][..]),
-        ("websocket", &["client", "http", "config", "decision"][..]),
+        ("websocket", &["client", "http", "config", "decision", "wipe"][..]),
         (
             "socketcluster",
             &["app", "auth", "clock", "config", "decision", "doors"][..],
@@ -77,6 +78,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "slab",
                 "transport",
                 "websocket",
+                "wipe",
             ][..],
         ),
         (
@@ -106,6 +108,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "doors",
                 "log",
+                "login",
                 "machine",
                 "session",
                 "transport",

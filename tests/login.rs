@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -694,6 +695,206 @@ fn back_off_is_for_the_client_that_a_proxy_names_and_for_nobody_else() {
         status(&attempt("192.0.2.7")) == "429"
     });
     assert_eq!(status(&attempt("192.0.2.8")), "401");
+}
+
+#[test]
+fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
+    let folder = Folder::new();
+    let file = folder.password_file(101);
+    let process = Process::start(&[
+        ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),
+        ("RINGCAST_LOGINS_WAITING_MAX", "4"),
+        ("RINGCAST_TRUSTED_PROXIES", "127.0.0.1"),
+        ("RINGCAST_X_FORWARDED_FOR", "on"),
+    ]);
+    let begin = |from: &str, body: &str| {
+        let mut client = process.connect();
+        client.send_bytes(post("/login", &format!("X-Forwarded-For: {from}\r\n"), body).as_bytes());
+        client
+    };
+    assert_eq!(status(&begin("192.0.2.7", JSON).rest()), "200");
+    // No password is checked until all have come.
+    let desk = Held::thread(process.pid(), "login 0");
+    let refused = || {
+        let mut admin = process.admin();
+        ["busy", "displaced"]
+            .map(|outcome| admin.metric(&format!("ringcast_logins_total{{outcome=\"{outcome}\"}}")))
+            .iter()
+            .sum::<u64>()
+    };
+    let flood = |from: fn(u32) -> String, round: u32| -> Vec<Client> {
+        let clients = (0..20).map(|index| {
+            let body = format!(r#"{{"email":"{round}-{index}","pw":"guess"}}"#);
+            begin(&from(index), &body)
+        });
+        clients.collect()
+    };
+    let mut clients = flood(|index| format!("2001:db8:1:{index:x}::1"), 0);
+    clients.extend(flood(|index| format!("64:ff9b::203.0.113.{index}"), 1));
+    eventually("the queue is full", || refused() >= 36);
+    let mut familiar = begin("192.0.2.7", JSON);
+    eventually("another gives way", || refused() >= 37);
+    drop(desk);
+    assert_eq!(status(&familiar.rest()), "200");
+    let answers: Vec<String> = clients.iter_mut().map(Client::rest).collect();
+    let busy = answers.iter().filter(|answer| status(answer) == "503").count();
+    assert_eq!(busy, 37, "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(status(answer), "401" | "503"))
+    );
+}
+
+/// How often any of these texts lies in memory that a process may write.
+fn times_in_memory(process: &Process, needles: &[&str]) -> usize {
+    const PAGE: u64 = 4096;
+    let pid = process.pid();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    // Allocators reserve gigabytes: only pages that are there are read.
+    let page_map = fs::File::open(format!("/proc/{pid}/pagemap")).unwrap();
+    let is_there = |page: u64| {
+        let mut entry = [0; 8];
+        page_map.read_exact_at(&mut entry, page * 8).is_ok() && u64::from_ne_bytes(entry) >> 62 != 0
+    };
+    let count_in = |from: u64, to: u64| {
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // Some are the system's own, and cannot be read.
+        let read = memory.read_exact_at(&mut bytes, from);
+        let count = |needle: &&str| memchr::memmem::find_iter(&bytes, needle.as_bytes()).count();
+        read.map_or(0, |()| needles.iter().map(count).sum())
+    };
+    let mut count = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap() / PAGE);
+        let mut page = from;
+        while page < to {
+            let first = page;
+            while page < to && is_there(page) {
+                page += 1;
+            }
+            if page > first {
+                count += count_in(first * PAGE, page * PAGE);
+            }
+            page += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn no_password_stays_in_the_memory_of_the_server() {
+    let folder = Folder::new();
+    const RIGHT: &str = "correct-horse-battery-staple-0123456789";
+    let mut passwords = PasswordFile::default();
+    for (name, hash) in [
+        ("argon2id", PasswordHash::argon2id(RIGHT.as_bytes(), [7; 16])),
+        (
+            "pbkdf2",
+            PasswordHash::pbkdf2(RIGHT.as_bytes(), [7; 12], 101).unwrap(),
+        ),
+    ] {
+        passwords.set(name, &hash).unwrap();
+    }
+    let file = folder.0.join("passwords");
+    fs::write(&file, passwords.text()).unwrap();
+    let process = Process::start(&[
+        ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),
+        ("RINGCAST_LOGIN_FAILURES_MAX", "1000"),
+        ("RINGCAST_CORES", "1"),
+    ]);
+    // Neither whole nor in part, as when it came in two pieces.
+    let parts = [&RIGHT[..16], &RIGHT[RIGHT.len() - 16..]];
+    let found = |what: &str| {
+        let count = times_in_memory(&process, &parts);
+        assert_eq!(count, 0, "{what}: the password lies in memory");
+    };
+    // What is looked for can be found: a channel's name is kept.
+    let mut subscriber = process.client();
+    subscriber.call("#subscribe", r#"{"channel":"a-name-that-is-kept-in-memory"}"#);
+    assert!(times_in_memory(&process, &["a-name-that-is-kept-in-memory"]) > 0);
+
+    let bodies = |user: &str, password: &str| {
+        let json = format!(r#"{{"user":"{user}","password":"{password}"}}"#);
+        let escaped = format!(
+            r#"{{"user":"{user}","x":"\n","password":"\u0063{}"}}"#,
+            &password[1..]
+        );
+        let form = format!("user={user}&password={password}&other={password}");
+        [("JSON", json), ("escaped", escaped), ("form", form)]
+    };
+    for user in ["pbkdf2", "argon2id", "nobody"] {
+        for (kind, body) in bodies(user, RIGHT) {
+            let request = post("/login", "", &body);
+            let expected = if user == "nobody" { "401" } else { "200" };
+            assert_eq!(status(&ask(process.address, &request)), expected);
+            found(&format!("{user}, {kind} in one piece"));
+            for cut in [
+                request.len() - 3,
+                request.len() - 20,
+                request.len() - body.len() + 10,
+            ] {
+                let mut client = process.connect();
+                let (first, second) = request.as_bytes().split_at(cut);
+                client.send_bytes(first);
+                // So much has been read when a later client is answered.
+                process.client().ping();
+                client.send_bytes(second);
+                assert_eq!(status(&client.rest()), expected);
+            }
+            found(&format!("{user}, {kind} in two pieces"));
+        }
+    }
+    // Bodies that are refused, and one that is never whole.
+    let (_, json) = &bodies("pbkdf2", RIGHT)[0];
+    for (headers, body, code) in [
+        ("Content-Type: text/plain\r\n", json.clone(), "415"),
+        ("", format!("{json}x"), "400"),
+        ("", format!("{json}{}", " ".repeat(5000)), "413"),
+        ("Origin: https://elsewhere.example\r\n", json.clone(), "403"),
+    ] {
+        let answer = ask(process.address, &post("/login", headers, &body));
+        assert_eq!(status(&answer), code, "{answer}");
+        found(code);
+    }
+    let mut client = process.connect();
+    client.send_bytes(&post("/login", "", json).as_bytes()[..post("/login", "", json).len() - 2]);
+    process.client().ping();
+    drop(client);
+    eventually("what came in part is gone", || {
+        times_in_memory(&process, &parts) == 0
+    });
+
+    // As calls: whole, in fragments, in pieces, refused. What comes over TLS is not looked for: rustls decrypts each
+    // record into memory of its own, which it gives back as it is, and lets nobody wipe.
+    let data = json;
+    let mut client = process.client();
+    client.call("login", data);
+    found("a call");
+    let mut client = process.client();
+    let call = format!(r#"{{"event":"login","data":{data},"cid":77}}"#);
+    let (first, rest) = call.as_bytes().split_at(call.len() - 30);
+    let mut fragments = frame(support::TEXT & 0x0f, first);
+    fragments.extend(frame(0x80, rest));
+    client.send_bytes(&fragments);
+    assert_eq!(client.message(), r#"{"rid":77}"#);
+    client.message();
+    found("a call in fragments");
+    let mut client = process.client();
+    let whole = frame(support::TEXT, call.as_bytes());
+    for part in whole.chunks(40) {
+        client.send_bytes(part);
+        process.client().ping();
+    }
+    assert_eq!(client.message(), r#"{"rid":77}"#);
+    client.message();
+    client.ping();
+    found("a call in pieces");
+    let refused = client.call("login", &data.replace("password", "pass"));
+    assert!(refused.contains("InvalidArgumentsError"), "{refused}");
+    found("a call that is refused");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use ringcast::client::network::Nat64Prefixes;
 use ringcast::clock::Clock;
 use ringcast::login::backoff::{DELAY_FIRST, Policy};
 use ringcast::login::{self, Attempt, LoginDesk, Password, Settings, Verdict};
@@ -124,6 +125,7 @@ fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
     let settings = Settings {
         threads: 1,
         waiting_max: 1,
+        nat64_prefixes: Nat64Prefixes::default(),
         policy: Policy {
             failures_max: 5,
             delay_first: DELAY_FIRST,

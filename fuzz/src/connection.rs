@@ -505,7 +505,7 @@ impl Run {
                 }
                 said.0.push(Said::Published(name, text));
             }
-            Decision::SendBinary { .. } | Decision::Login { .. } | Decision::Close { .. } => {
+            Decision::SendBinary { .. } | Decision::Login | Decision::Close { .. } => {
                 panic!("nothing here asks for {decision:?}")
             }
         }

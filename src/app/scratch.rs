@@ -15,6 +15,8 @@ use crate::decision::CloseCode;
 /// The buffers of one core.
 #[derive(Default)]
 pub struct Scratch {
+    /// Whether a password may lie in what was received.
+    has_credentials: bool,
     generation: u64,
     /// JSON and names that answers and orders are made of.
     pieces: Vec<u8>,
@@ -97,6 +99,17 @@ impl Scratch {
             post: Some(post),
             ..Scratch::default()
         }
+    }
+
+    /// Says that a password may lie in what was received.
+    pub(crate) fn note_credentials(&mut self) {
+        self.has_credentials = true;
+    }
+
+    /// Whether one may, since the last call.
+    #[inline]
+    pub(crate) fn take_credentials_note(&mut self) -> bool {
+        std::mem::take(&mut self.has_credentials)
     }
 
     /// Begins to count checks of tokens anew: a connection has its turn.

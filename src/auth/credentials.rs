@@ -1,8 +1,16 @@
 //! A user's name and password, as a client sends them: a JSON object, or the fields of a form.
 //!
 //! What is not text to the last byte is refused rather than mended: a mended password is another one.
+//!
+//! A password is written into memory once, behind what was received, and that memory is wiped when it is dropped. So are
+//! the other fields that are read on the way to it. What was received is wiped by the core, which owns it.
 
-use serde_json::{Map, Value};
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::json::{Json, Kind};
+use crate::config::secret::Secret;
 
 /// How the fields of a login may be called. Of those that are there, the first name listed counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,17 +19,46 @@ pub struct CredentialFields {
     passwords: Vec<String>,
 }
 
-/// Who somebody claims to be, and what is to prove it. Has no `Debug`.
+/// Who somebody claims to be, and what is to prove it.
+#[derive(Debug)]
 pub struct Credentials {
     /// The name, as it was sent.
     pub user: String,
     /// The password, as it was sent.
-    pub password: String,
+    pub password: Password,
 }
+
+/// A password in memory: never shown, and wiped when it is dropped.
+pub struct Password(Zeroizing<Vec<u8>>);
 
 /// What was sent does not hold a name and a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCredentials;
+
+impl Password {
+    /// Takes it over. Copies that were made before are the caller's to wipe.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Password {
+        Password(Zeroizing::new(bytes.into()))
+    }
+
+    /// The bytes, for checking alone.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Zeroizing<String>> for Password {
+    /// The same memory.
+    fn from(mut text: Zeroizing<String>) -> Password {
+        Password::new(std::mem::take(&mut *text))
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(Secret::HIDDEN)
+    }
+}
 
 impl Default for CredentialFields {
     /// What the usual forms and examples call them.
@@ -45,21 +82,13 @@ impl CredentialFields {
     /// # Errors
     /// It is none, or lacks a field, or holds something other than text in one.
     pub fn in_json(&self, text: &str) -> Result<Credentials, NoCredentials> {
-        let mut members: Map<String, Value> = serde_json::from_str(text).map_err(|_| NoCredentials)?;
-        let mut take = |names: &[String]| {
-            let name = names.iter().find(|name| members.contains_key(*name))?;
-            match members.remove(name) {
-                Some(Value::String(text)) => Some(text),
-                Some(
-                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_),
-                )
-                | None => None,
-            }
-        };
-        match (take(&self.users), take(&self.passwords)) {
-            (Some(user), Some(password)) => Ok(Credentials { user, password }),
-            (Some(_) | None, Some(_) | None) => Err(NoCredentials),
-        }
+        let object = Json::parse(text).ok_or(NoCredentials)?;
+        self.found(|name| {
+            Some(match object.member(name)?.kind() {
+                Kind::String(text) => text.text(),
+                Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Array | Kind::Object => None,
+            })
+        })
     }
 
     /// Reads `application/x-www-form-urlencoded` (URL standard, section 5.1). Of equal names the last counts.
@@ -67,24 +96,35 @@ impl CredentialFields {
     /// # Errors
     /// A field is lacking, or an escape or a character is broken.
     pub fn in_form(&self, text: &str) -> Result<Credentials, NoCredentials> {
-        let mut fields = Map::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            fields.insert(unescaped(name)?, unescaped(value)?.into());
-        }
-        let take = |names: &[String]| {
-            let value = names.iter().find_map(|name| fields.get(name))?;
-            value.as_str().map(str::to_owned)
-        };
-        match (take(&self.users), take(&self.passwords)) {
-            (Some(user), Some(password)) => Ok(Credentials { user, password }),
+            Ok((unescaped(name)?, unescaped(value)?))
+        });
+        let mut fields = pairs.collect::<Result<Vec<_>, _>>()?;
+        self.found(|name| {
+            let (_, value) = fields.iter_mut().rfind(|(found, _)| **found == name)?;
+            Some(Some(std::mem::take(value)))
+        })
+    }
+
+    /// The first of each list of names for which there is a field: `Some(None)` for one that is no text.
+    fn found(
+        &self,
+        mut field: impl FnMut(&str) -> Option<Option<Zeroizing<String>>>,
+    ) -> Result<Credentials, NoCredentials> {
+        let mut first = |names: &[String]| names.iter().find_map(|name| field(name)).flatten();
+        match (first(&self.users), first(&self.passwords)) {
+            (Some(mut user), Some(password)) => Ok(Credentials {
+                user: std::mem::take(&mut *user),
+                password: password.into(),
+            }),
             (Some(_) | None, Some(_) | None) => Err(NoCredentials),
         }
     }
 }
 
-fn unescaped(text: &str) -> Result<String, NoCredentials> {
-    let mut bytes = Vec::with_capacity(text.len());
+fn unescaped(text: &str) -> Result<Zeroizing<String>, NoCredentials> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
         rest = after;
@@ -98,7 +138,9 @@ fn unescaped(text: &str) -> Result<String, NoCredentials> {
             plain => *plain,
         });
     }
-    String::from_utf8(bytes).map_err(|_| NoCredentials)
+    str::from_utf8(&bytes).map_err(|_| NoCredentials)?;
+    let text = String::from_utf8(std::mem::take(&mut *bytes));
+    text.map(Zeroizing::new).map_err(|_| NoCredentials)
 }
 
 fn hex(digit: u8) -> Result<u8, NoCredentials> {
@@ -119,7 +161,10 @@ mod tests {
     }
 
     fn read(found: Result<Credentials, NoCredentials>) -> Option<(String, String)> {
-        found.ok().map(|found| (found.user, found.password))
+        found.ok().map(|found| {
+            let password = String::from_utf8(found.password.expose().to_vec()).unwrap();
+            (found.user, password)
+        })
     }
 
     #[track_caller]
@@ -153,6 +198,16 @@ mod tests {
             "2",
         );
         finds(fields.in_form("user=b&pw=1&email=a&pw=2"), "a", "2");
+    }
+
+    #[test]
+    fn fields_are_found_however_json_spells_their_names_and_values() {
+        finds(
+            fields().in_json(r#"{"\u0065mail":"\u0061nn","p\u0077":"\u00e9\u0000\ud83d\ude00"}"#),
+            "ann",
+            "\u{e9}\0\u{1F600}",
+        );
+        finds(fields().in_form("%65mail=%61nn&p%77=x"), "ann", "x");
     }
 
     #[test]

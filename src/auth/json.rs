@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 /// A value within a checked text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,46 +172,74 @@ impl<'a> Json<'a> {
     }
 }
 
-impl Escaped<'_> {
+impl<'a> Escaped<'a> {
     /// Whether this is that string.
     pub(super) fn is(self, text: &str) -> bool {
         if self.0.contains('\\') {
-            self.units().into_iter().eq(text.encode_utf16())
+            self.code_units().eq(text.encode_utf16())
         } else {
             self.0 == text
         }
     }
 
-    /// The length as it is written, in bytes.
-    pub(super) fn escaped_len(self) -> usize {
-        self.0.len()
+    /// Whether the string has more bytes than that in UTF-8, however it is written. Halves of surrogate pairs count as
+    /// three.
+    pub(super) fn is_longer_than(self, bytes_max: usize) -> bool {
+        // An escape has six bytes at most for each byte of what it says: nothing is decoded that cannot fit.
+        let least = self.0.len().div_ceil(ESCAPE_BYTES);
+        least > bytes_max || {
+            let characters = char::decode_utf16(self.code_units());
+            let lengths = characters.map(|character| character.map_or(3, char::len_utf8));
+            lengths.sum::<usize>() > bytes_max
+        }
+    }
+
+    /// The string, if it is text. It is written once into memory that is wiped when it is dropped: it may be a password.
+    pub(super) fn text(self) -> Option<Zeroizing<String>> {
+        // No string is longer than what is written for it.
+        let mut text = Zeroizing::new(String::with_capacity(self.0.len()));
+        for character in char::decode_utf16(self.code_units()) {
+            text.push(character.ok()?);
+        }
+        Some(text)
     }
 
     /// The string as JavaScript has it, in UTF-16.
     pub(super) fn units(self) -> Vec<u16> {
-        let mut units = Vec::with_capacity(self.0.len());
-        let mut rest = self.0;
-        while let Some((plain, escape)) = rest.split_once('\\') {
-            units.extend(plain.encode_utf16());
-            let mut length = 1;
-            units.push(match escape.as_bytes().first() {
-                Some(b'b') => 0x08,
-                Some(b'f') => 0x0C,
-                Some(b'n') => 0x0A,
-                Some(b'r') => 0x0D,
-                Some(b't') => 0x09,
-                Some(b'u') => {
-                    length = 5;
-                    let digits = escape.get(1..5).unwrap_or_default();
+        self.code_units().collect()
+    }
+
+    /// The same, one after the other.
+    fn code_units(self) -> impl Iterator<Item = u16> + 'a {
+        let mut rest = self.0.chars();
+        let mut second_half = None;
+        std::iter::from_fn(move || {
+            if let Some(unit) = second_half.take() {
+                return Some(unit);
+            }
+            let character = rest.next()?;
+            if character != '\\' {
+                let mut units = [0; 2];
+                let units = character.encode_utf16(&mut units);
+                second_half = units.get(1).copied();
+                return Some(units[0]);
+            }
+            Some(match rest.next() {
+                Some('b') => 0x08,
+                Some('f') => 0x0C,
+                Some('n') => 0x0A,
+                Some('r') => 0x0D,
+                Some('t') => 0x09,
+                Some('u') => {
+                    let (digits, after) = rest.as_str().split_at_checked(4).unwrap_or_default();
+                    rest = after.chars();
                     u16::from_str_radix(digits, 16).unwrap_or(0xFFFD)
                 }
-                Some(&other) => u16::from(other), // a quote, a slash, a backslash
+                // A quote, a slash, a backslash.
+                Some(other) => u16::try_from(u32::from(other)).unwrap_or(0xFFFD),
                 None => 0xFFFD,
-            });
-            rest = escape.get(length..).unwrap_or_default();
-        }
-        units.extend(rest.encode_utf16());
-        units
+            })
+        })
     }
 }
 
@@ -313,6 +342,8 @@ fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// The longest escape of one byte of UTF-8: `\u` and four digits.
+const ESCAPE_BYTES: usize = 6;
 /// Claims nested deeper than this are not signed. `JSON.stringify` would take some thousands.
 const DEPTH_MAX: usize = 128;
 
@@ -369,6 +400,38 @@ mod tests {
         assert_eq!(object.member("exp").map(Json::kind), Some(Kind::Number(2.0)));
         assert_eq!(object.member("absent"), None);
         assert_eq!(Json::parse(r#"["exp",1]"#).unwrap().member("exp"), None);
+    }
+
+    #[test]
+    fn a_string_is_measured_and_read_by_what_it_says() {
+        let string = |text: &'static str| match Json::parse(text).unwrap().kind() {
+            Kind::String(string) => string,
+            other => panic!("{other:?}"),
+        };
+        for (written, said) in [
+            (r#""""#, ""),
+            (r#""ann""#, "ann"),
+            (r#""\u0061nn""#, "ann"),
+            (r#""\u00e9""#, "\u{e9}"),
+            ("\"\u{e9}\"", "\u{e9}"),
+            (r#""\ud83d\ude00\/\"\\\n""#, "\u{1F600}/\"\\\n"),
+            ("\"\u{1F600}\"", "\u{1F600}"),
+        ] {
+            let string = string(written);
+            assert_eq!(
+                string.text().as_deref().map(String::as_str),
+                Some(said),
+                "{written}"
+            );
+            assert!(string.is(said), "{written}");
+            assert!(!string.is_longer_than(said.len()), "{written}");
+            assert!(
+                said.is_empty() || string.is_longer_than(said.len() - 1),
+                "{written}"
+            );
+        }
+        let half = string(r#""a\ud83d""#);
+        assert!(half.text().is_none() && half.is_longer_than(3) && !half.is_longer_than(4));
     }
 
     #[test]

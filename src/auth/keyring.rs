@@ -221,7 +221,7 @@ impl Named {
         match header.member("kid").map(Json::kind) {
             None => Named::No,
             // An id is compared with many: it is decoded once, and not at all where it cannot be one.
-            Some(Kind::String(text)) if text.escaped_len() <= KEY_ID_BYTES_MAX * ESCAPE_BYTES => {
+            Some(Kind::String(text)) if !text.is_longer_than(KEY_ID_BYTES_MAX) => {
                 String::from_utf16(&text.units()).map_or(Named::Wrongly, Named::As)
             }
             Some(
@@ -262,9 +262,6 @@ impl fmt::Debug for Key {
             .finish_non_exhaustive()
     }
 }
-
-/// The longest escape of one character in JSON, `\u` and four digits.
-const ESCAPE_BYTES: usize = 6;
 
 /// Most keys that a token which names none, or one that several have, is checked with.
 pub(super) const KEYS_TRIED_MAX: usize = 8;

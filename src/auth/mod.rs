@@ -32,7 +32,7 @@ mod pem;
 mod revocation;
 pub mod rules;
 
-pub use credentials::{CredentialFields, Credentials, NoCredentials};
+pub use credentials::{CredentialFields, Credentials, NoCredentials, Password};
 pub use demands::Demands;
 pub use error::{SignError, TokenError};
 pub use jwks::{KeySet, KeySetError, LeftOut, SetOrigin, Unused};

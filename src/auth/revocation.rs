@@ -78,7 +78,7 @@ impl Revoked {
         let [(name, value)] = &members[..] else {
             return Err(NotRevocable::Shape);
         };
-        if name.escaped_len() > NAME_BYTES_MAX {
+        if name.is_longer_than(NAME_BYTES_MAX) {
             return Err(NotRevocable::TooLong);
         }
         let claim = String::from_utf16(&name.units()).map_err(|_| NotRevocable::Shape)?;
@@ -97,7 +97,7 @@ impl Revoked {
 
     fn by(claim: Box<str>, value: Json<'_>) -> Result<Revoked, NotRevocable> {
         match value.kind() {
-            Kind::String(text) if text.escaped_len() > VALUE_BYTES_MAX => return Err(NotRevocable::TooLong),
+            Kind::String(text) if text.is_longer_than(VALUE_BYTES_MAX) => return Err(NotRevocable::TooLong),
             Kind::String(_) if !value.is_truthy() => return Err(NotRevocable::Value),
             Kind::String(_) | Kind::Number(_) => {}
             Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => return Err(NotRevocable::Value),
@@ -306,9 +306,9 @@ fn is_old(payload: Json<'_>, claim: &str, at: u64) -> bool {
 const PARTS: usize = 64;
 /// Each token is looked up by each of these.
 const CLAIM_NAMES_MAX: usize = 8;
-/// Longest name of a claim, as it is written in JSON.
+/// Longest name of a claim, in bytes of UTF-8, however it is written in JSON.
 const NAME_BYTES_MAX: usize = 64;
-/// Longest value of a claim, as it is written in JSON.
+/// Longest value of a claim, measured in the same way.
 const VALUE_BYTES_MAX: usize = 1024;
 
 #[cfg(test)]

@@ -40,16 +40,6 @@ impl ClientAddress {
         self.port
     }
 
-    /// What counts as one address where addresses are counted: an IPv4 address, or an IPv6 network of 64 bits, which is
-    /// the least that one customer has.
-    pub fn network(&self) -> u128 {
-        let bits = u128::from_be_bytes(self.ip);
-        match self.ip() {
-            IpAddr::V4(_) => bits,
-            IpAddr::V6(_) => bits >> 64 << 64,
-        }
-    }
-
     /// Both; `None` if the address is not known.
     pub fn socket_address(&self) -> Option<SocketAddr> {
         (*self != ClientAddress::UNKNOWN).then(|| SocketAddr::new(self.ip(), self.port))

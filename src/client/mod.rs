@@ -4,6 +4,7 @@
 
 mod address;
 pub mod forwarded;
+pub mod network;
 pub mod networks;
 pub mod origin;
 pub mod proxy_header;

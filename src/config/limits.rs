@@ -68,7 +68,8 @@ pub struct Limits {
     pub channel_name_bytes_max: u32,
     /// Most calls of one client's that the application may owe an answer. The reference has no bound.
     pub client_calls_max: u32,
-    /// Most logins that wait for their password to be checked; a further one is refused as `busy`.
+    /// Most logins that wait for their password to be checked. When there are more, one of the network with most of them is
+    /// refused: as `busy` if it is the one that has just come, as `displaced` if it waited already.
     pub logins_waiting_max: u32,
     /// Failed logins of one user from one address that cost nothing; a further one is refused as `too_soon`. Four times
     /// as many of an address, twenty times of a user.

@@ -684,6 +684,7 @@ mod tests {
                         "allowed_origins" => "https://example.com".into(),
                         "jwks_url" => "https://id.example/".into(),
                         "trusted_proxies" => "192.0.2.1".into(),
+                        "translator_prefixes" => "2001:db8:64::/96".into(),
                         _ => "file".into(),
                     }),
             };

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::client::network::Nat64Prefixes;
 use crate::client::networks::Networks;
 use crate::client::origin::AllowedOrigins;
 use crate::log::Format;
@@ -46,6 +47,8 @@ pub struct Config {
     pub allowed_origins: AllowedOrigins,
     /// Who may say whom a connection is from.
     pub proxies: Proxies,
+    /// The prefixes by which clients of IPv4 come as clients of IPv6, besides those that everybody knows.
+    pub translator_prefixes: Nat64Prefixes,
     /// Where the control plane listens; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// What requests to the control plane must bear; required on an address that is not loopback.
@@ -169,6 +172,7 @@ impl Default for Config {
             origins: "*:*".to_owned(),
             allowed_origins: AllowedOrigins::default(),
             proxies: Proxies::default(),
+            translator_prefixes: Nat64Prefixes::default(),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             admin_key: None,
             admin_hosts: Vec::new(),

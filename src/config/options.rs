@@ -495,6 +495,17 @@ pub const SETTINGS: &[Setting] = &[
         "Whether the client of a request from `trusted_proxies` is the first address from the right of `X-Forwarded-For` that is none of theirs",
     ),
     setting!(
+        "translator_prefixes",
+        Text,
+        "IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits such as 2001:db8:64::/96, without bits behind the prefix's",
+        "IPv6 prefixes of this network's translators (NAT64, SIIT; RFC 6052), so that each IPv4 client that comes by one counts as itself; `64:ff9b::/96` and `64:ff9b:1::/48` always are",
+        |config, text| {
+            config.translator_prefixes = text.parse().ok()?;
+            Some(())
+        },
+        |config| config.translator_prefixes.to_string(),
+    ),
+    setting!(
         "admin",
         Text,
         "off, or an address with a port, such as 127.0.0.1:9464",
@@ -991,7 +1002,7 @@ pub const SETTINGS: &[Setting] = &[
         "limits",
         [limits.connections_per_address_max],
         0 to 4294967295,
-        "Most connections of one client's address, all of an IPv6 network of 64 bits counted as one; more are answered 429. Connections of `trusted_proxies` count for the client they name. 0 for no limit",
+        "Most connections of one client's address, all of an IPv6 network of 64 bits counted as one, an IPv4 client that comes by NAT64, 6to4 or Teredo as its IPv4 address; more are answered 429. Connections of `trusted_proxies` count for the client they name. 0 for no limit",
     ),
     number!(
         "accepts_per_second_max",
@@ -1119,8 +1130,8 @@ pub const SETTINGS: &[Setting] = &[
         "logins_waiting_max",
         "limits",
         [limits.logins_waiting_max],
-        1 to 65536,
-        "Most logins that wait for their password to be checked; a further one is refused as `busy`",
+        1 to 4096,
+        "Most logins that wait for their password to be checked; when there are more, one of the network with most of them is refused as `busy`, or as `displaced` if it waited already",
     ),
     number!(
         "login_failures_max",
@@ -1219,6 +1230,7 @@ mod tests {
                 "on",
                 "https://id.example/",
                 "json",
+                "2001:db8:64::/96",
             ]
             .into_iter()
             .chain((setting.kind == Kind::Number).then_some("70000"))
@@ -1313,6 +1325,16 @@ mod tests {
                 "trusted_proxies",
                 &["10.0.0.0/8, ::1", ""],
                 &["10.0.0.1/8", "localhost", "*"],
+            ),
+            (
+                "translator_prefixes",
+                &["2001:db8:64::/96, 2001:db8:65::/64", ""],
+                &[
+                    "2001:db8:64::",
+                    "2001:db8:64::/95",
+                    "2001:db8::1/96",
+                    "192.0.2.0/24",
+                ],
             ),
             ("cores", &["auto", "0-1"], &["0"]),
             ("login_path", &["/login", "/a/b"], &["", "login", "/a?b"]),

@@ -152,7 +152,7 @@ mod tests {
     fn core() -> (CoreHandle, Mailbox, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let (handle, mailbox) = mailbox(Arc::new(waker));
+        let (handle, mailbox) = mailbox(Arc::new(waker), 1);
         (handle, mailbox, poll)
     }
 

@@ -97,6 +97,7 @@ fn is_full(used: u64, max: u64, was_full: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::network::Nat64Prefixes;
 
     #[test]
     fn newcomers_are_refused_from_the_limit_on_until_a_part_is_free() {
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_decides_and_connections_are_part_of_it() {
-        let admission = Arc::new(Admission::new(0));
+        let admission = Arc::new(Admission::new(0, Nat64Prefixes::default()));
         let watch = |max, connection| MemoryWatch::new(max, connection, Arc::clone(&admission));
         watch(1 << 50, 4600).look(1000);
         assert!(!admission.memory_is_full());

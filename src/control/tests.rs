@@ -25,7 +25,7 @@ impl FakeCore {
     fn new() -> (CoreHandle, FakeCore) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let (handle, mailbox) = mailbox(Arc::new(waker));
+        let (handle, mailbox) = mailbox(Arc::new(waker), 1);
         mailbox.set_status(CoreStatus::Serving);
         (handle, FakeCore { mailbox, poll })
     }

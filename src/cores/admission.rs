@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::client::ClientAddress;
+use crate::client::network::{ClientNetwork, Nat64Prefixes, Width};
 
 /// What all cores ask about a newcomer.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Admission {
     /// after the change may still be treated as before it.
     memory_is_full: AtomicBool,
     per_address_max: u32,
+    nat64: Nat64Prefixes,
     /// One table would make cores that accept wait for each other; in so many, hardly two meet.
     shards: Box<[Shard]>,
     hasher: RandomState,
@@ -34,15 +36,16 @@ pub(crate) struct Admission {
     reason = "held for one look-up, when a connection comes and when it goes, by one of 64 that needs the same shard at \
               that moment; never on the path of a message"
 )]
-struct Shard(std::sync::Mutex<HashMap<u128, u32>>);
+struct Shard(std::sync::Mutex<HashMap<ClientNetwork, u32>>);
 
 impl Admission {
     /// With nobody in yet. 0 for any number from one address.
-    pub(crate) fn new(per_address_max: u32) -> Admission {
+    pub(crate) fn new(per_address_max: u32, nat64: Nat64Prefixes) -> Admission {
         let shards = if per_address_max == 0 { 0 } else { SHARDS };
         Admission {
             memory_is_full: AtomicBool::new(false),
             per_address_max,
+            nat64,
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: RandomState::new(),
         }
@@ -97,18 +100,18 @@ impl Admission {
 
     /// The network that counts as one address, and its table; `None` if nothing is counted.
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-    fn place(&self, client: &ClientAddress) -> Option<(u128, &Shard)> {
+    fn place(&self, client: &ClientAddress) -> Option<(ClientNetwork, &Shard)> {
         if self.shards.is_empty() {
             return None;
         }
-        let network = client.network();
+        let network = self.nat64.network(client.ip(), Width::Address);
         let hash = self.hasher.hash_one(network) as usize;
         Some((network, &self.shards[hash % self.shards.len()]))
     }
 }
 
 impl Shard {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, u32>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ClientNetwork, u32>> {
         // Nothing that panics is done while it is held; counts are whole either way.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -131,13 +134,17 @@ const SHARDS: usize = 64;
 mod tests {
     use super::*;
 
+    fn counting(per_address_max: u32) -> Admission {
+        Admission::new(per_address_max, Nat64Prefixes::default())
+    }
+
     fn address(ip: &str) -> ClientAddress {
         ClientAddress::new(ip.parse().unwrap(), 1)
     }
 
     #[test]
     fn one_address_has_so_many_and_another_as_many() {
-        let admission = Admission::new(2);
+        let admission = counting(2);
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         assert_eq!(
             [admission.enter(&one), admission.enter(&one)],
@@ -153,7 +160,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_count_together() {
-        let admission = Admission::new(1);
+        let admission = counting(1);
         assert_eq!(admission.enter(&address("2001:db8::1")), Entry::Counted);
         assert_eq!(
             admission.enter(&address("2001:db8::ffff:ffff:ffff:ffff")),
@@ -166,8 +173,33 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_ipv4_that_a_translator_brings_are_told_apart_and_counted_as_one_client_each() {
+        let own = "2001:db8:64::/96".parse().unwrap();
+        let admission = Admission::new(2, own);
+        for ip in [
+            "192.0.2.1",
+            "64:ff9b::192.0.2.2",
+            "2001:db8:64::192.0.2.3",
+            "2002:c000:204::1",
+        ] {
+            assert_eq!(admission.enter(&address(ip)), Entry::Counted, "{ip}");
+        }
+        // Each has come once, by one way or another.
+        for ip in [
+            "64:ff9b::192.0.2.1",
+            "2001:db8:64::192.0.2.2",
+            "192.0.2.3",
+            "64:ff9b:1:1::192.0.2.4",
+        ] {
+            assert_eq!(admission.enter(&address(ip)), Entry::Counted, "{ip}");
+            assert_eq!(admission.enter(&address(ip)), Entry::Refused, "{ip}");
+        }
+        assert_eq!(admission.networks(), 4);
+    }
+
+    #[test]
     fn nothing_is_kept_of_those_who_have_left() {
-        let admission = Admission::new(1);
+        let admission = counting(1);
         let all: Vec<_> = (0..200).map(|last| address(&format!("192.0.2.{last}"))).collect();
         for one in &all {
             assert_eq!(admission.enter(one), Entry::Counted);
@@ -180,7 +212,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
-        let admission = Admission::new(0);
+        let admission = counting(0);
         assert_eq!(admission.enter(&address("192.0.2.1")), Entry::Uncounted);
         admission.leave(&address("192.0.2.1"));
         assert!(admission.shards.is_empty());
@@ -188,7 +220,7 @@ mod tests {
 
     #[test]
     fn cores_that_count_at_once_let_exactly_so_many_in() {
-        let admission = Admission::new(100);
+        let admission = counting(100);
         let one = address("192.0.2.1");
         let come = || {
             (0..1000)

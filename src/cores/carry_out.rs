@@ -23,7 +23,7 @@ impl<A: App> Core<A> {
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(before) = &mut connection.stalled
         {
-            let had_room = before.decisions.append(&work.decisions);
+            let had_room = before.decisions.append(&mut work.decisions);
             before.asked = None;
             before.then = before.then.or(work.then).or_else(|| no_room(had_room));
             self.decisions = work.decisions;
@@ -142,7 +142,7 @@ impl<A: App> Core<A> {
                 let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
                 return Ok(Outcome::Published(place));
             }
-            Decision::Login { user, password } => self.log_in_by_call(id, user, password, decisions),
+            Decision::Login => self.log_in_by_call(id, decisions),
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
                 self.close_saying(id, reason, &text);
@@ -323,6 +323,6 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }
         | Decision::Close { .. }
-        | Decision::Login { .. } => false,
+        | Decision::Login => false,
     }
 }

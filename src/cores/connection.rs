@@ -27,6 +27,7 @@ use crate::session::{self, Session};
 use crate::transport::stream::Stream;
 use crate::websocket::deflate::Compression;
 use crate::websocket::message::Receiver;
+use crate::wipe::wipe_and_drop;
 
 use super::accept::Port;
 use super::account::{Account, Opened};
@@ -217,8 +218,17 @@ impl Leftover {
         self.0.as_ref().map_or(0, |bytes| bytes.len())
     }
 
-    pub(super) fn into_vec(self) -> Vec<u8> {
-        self.0.map_or_else(Vec::new, |bytes| *bytes)
+    pub(super) fn into_vec(mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
+    }
+}
+
+impl Drop for Leftover {
+    /// Half a login may be in it when its connection ends.
+    fn drop(&mut self) {
+        if let Some(bytes) = self.0.take() {
+            wipe_and_drop(*bytes);
+        }
     }
 }
 

@@ -19,11 +19,11 @@ use crate::auth::passwords::Users;
 use crate::auth::{Claims, Credentials};
 use crate::client::ClientAddress;
 use crate::config::limits::Limit;
-use crate::decision::{CloseReason, Decisions, Span};
+use crate::decision::{CloseReason, Decisions};
 use crate::http::account::{self, Account, Answer, Page, Step};
 use crate::http::cookie::{self, SetCookie};
 use crate::http::{Refusal, Request};
-use crate::login::{Attempt, Password, Verdict};
+use crate::login::{Attempt, Verdict};
 use crate::session::LoginAnswer;
 use crate::websocket::frame::OpCode;
 use crate::websocket::origins::{self, Origins};
@@ -60,6 +60,10 @@ impl<A: App> Core<A> {
         request: &Request<'_>,
         body: &[u8],
     ) -> Result<Input, Refusal> {
+        if page == Page::Login {
+            // Whatever comes of it, and in part as well: where it lies, a password may lie.
+            self.lent.scratch.note_credentials();
+        }
         request.require_host()?;
         let origin = request.joined_header("origin");
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
@@ -135,19 +139,9 @@ impl<A: App> Core<A> {
     }
 
     /// Asks the desk for a session.
-    pub(super) fn log_in_by_call(
-        &mut self,
-        id: ConnectionId,
-        user: Span,
-        password: Span,
-        decisions: &mut Decisions,
-    ) {
-        let text = |span| String::from_utf8_lossy(decisions.bytes(span)).into_owned();
-        let credentials = Credentials {
-            user: text(user),
-            password: text(password),
-        };
-        if self.ask(id, credentials).is_ok() {
+    pub(super) fn log_in_by_call(&mut self, id: ConnectionId, decisions: &mut Decisions) {
+        let credentials = decisions.take_credentials();
+        if credentials.is_some_and(|credentials| self.ask(id, *credentials).is_ok()) {
             return;
         }
         if let Some(session) = self.session(id)
@@ -173,7 +167,7 @@ impl<A: App> Core<A> {
         let client = self.connections.get(id).map(|connection| connection.client);
         let attempt = Attempt {
             user,
-            password: Password::new(password),
+            password,
             address: client.unwrap_or(ClientAddress::UNKNOWN).ip(),
         };
         let doors = Arc::clone(&self.lent.doors);
@@ -196,6 +190,7 @@ impl<A: App> Core<A> {
                 Verdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
                     retry_after_seconds: whole_seconds(retry_after),
                 },
+                Verdict::Busy => LoginAnswer::Busy,
             };
             way.send(Answered {
                 address: id.token().0,
@@ -274,6 +269,7 @@ impl<A: App> Core<A> {
                 retry_after_seconds: *retry_after_seconds,
             },
             LoginAnswer::Unsigned => Answer::Unsigned,
+            LoginAnswer::Busy => Answer::Busy,
         };
         self.answer_page(id, &answer);
         // Whoever had ended his own direction has no other end to tell about.

@@ -168,12 +168,12 @@ impl LoginWay {
 #[derive(Debug)]
 struct Status(AtomicU8);
 
-/// A mailbox and its far end; `waker` belongs to the poll of the core.
-pub(crate) fn mailbox(waker: Arc<Waker>) -> (CoreHandle, Mailbox) {
+/// A mailbox and its far end; `waker` belongs to the poll of the core, of whose clients `logins_max` logins may be under way.
+pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
     let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
-    let (login_sender, logins) = bounded(LOGINS_UNDER_WAY_MAX);
+    let (login_sender, logins) = bounded(logins_max.max(1));
     let login_way = LoginWay {
         logins: login_sender,
         waker: Arc::clone(&waker),
@@ -279,7 +279,9 @@ impl Mailbox {
 
     /// Whether there is room for the answer to another login.
     pub(super) fn has_room_for_login(&self) -> bool {
-        self.logins_under_way.get() < LOGINS_UNDER_WAY_MAX
+        self.logins
+            .capacity()
+            .is_some_and(|max| self.logins_under_way.get() < max)
     }
 
     /// A login has been asked for: its answer has room from now on.
@@ -332,9 +334,6 @@ impl Post for PostBox {
 pub(super) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
 const QUESTIONS_WAITING_MAX: usize = 4;
-/// Logins of the clients of one core that may be under way, from the question to the turn that takes the answer. A further
-/// one is refused as `busy`, as if `logins_waiting_max` were met.
-const LOGINS_UNDER_WAY_MAX: usize = 1024;
 /// More orders than a control plane gives before it looks at the answer.
 const ORDERS_WAITING_MAX: usize = 16;
 
@@ -358,7 +357,7 @@ mod tests {
     fn a_full_mailbox_gives_answers_back_and_takes_orders_all_the_same() {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
-        let (handle, mailbox) = mailbox(waker);
+        let (handle, mailbox) = mailbox(waker, 64);
         let post = mailbox.post();
         for address in 0..LATE_ANSWERS_WAITING_MAX {
             assert!(post.post(late(address)).is_ok());
@@ -380,7 +379,7 @@ mod tests {
     fn the_answer_to_a_login_has_room_however_long_the_core_stands_still() {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
-        let (_handle, mailbox) = mailbox(waker);
+        let (_handle, mailbox) = mailbox(waker, 64);
         let answered = |address| Answered {
             address,
             answer: LoginAnswer::Refused,

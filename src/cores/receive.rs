@@ -19,6 +19,7 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::websocket::message;
 use crate::websocket::message::{Passed, Received, Receiver, Step};
+use crate::wipe::{wipe, wipe_and_drop};
 
 use super::Core;
 use super::connection::{ConnectionId, Leftover, Open, Phase, Stalled};
@@ -156,13 +157,32 @@ impl<A: App> Core<A> {
         if leftover.is_empty() {
             let consumed = self.process(id, bytes);
             self.keep_leftover(id, &bytes[consumed..]);
+            if self.lent.scratch.take_credentials_note() {
+                self.wipe_input(bytes);
+            }
         } else {
-            let mut joined = leftover.into_vec();
+            let mut joined = match self.lent.doors.login {
+                None => leftover.into_vec(),
+                Some(_) => moved(leftover.into_vec(), bytes.len()),
+            };
             joined.extend_from_slice(bytes);
             let consumed = self.process(id, &mut joined);
             self.keep_leftover(id, &joined[consumed..]);
+            if self.lent.scratch.take_credentials_note() {
+                self.wipe_input(bytes);
+                wipe_and_drop(joined);
+            }
         }
         self.connections.note_input(id);
+    }
+
+    /// Wipes what was received where a password may lie in it, and where it lay before: as records of TLS, which are
+    /// decrypted in place, and as a message that was compressed.
+    #[cold]
+    fn wipe_input(&mut self, bytes: &mut [u8]) {
+        wipe(bytes);
+        wipe(&mut self.records);
+        self.inflater.wipe();
     }
 
     fn keep_leftover(&mut self, id: ConnectionId, rest: &[u8]) {
@@ -452,6 +472,14 @@ impl<A: App> Core<A> {
             self.count_rule_hits();
         }
     }
+}
+
+/// The same bytes with room for more behind them. Where they were they are wiped: a buffer that grows would leave them.
+fn moved(bytes: Vec<u8>, more: usize) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(bytes.len() + more);
+    joined.extend_from_slice(&bytes);
+    wipe_and_drop(bytes);
+    joined
 }
 
 /// What a control frame carries, out of the read buffer, which the answer must not borrow.

@@ -222,6 +222,7 @@ fn desk_settings(config: &Config) -> login::Settings {
     login::Settings {
         threads: config.login_threads,
         waiting_max: limits.logins_waiting_max,
+        nat64_prefixes: config.translator_prefixes.clone(),
         policy: Policy {
             failures_max: limits.login_failures_max,
             delay_first: backoff::DELAY_FIRST,

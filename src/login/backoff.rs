@@ -24,7 +24,11 @@
 //! An attempt is counted as a failure when it is admitted, and taken back if it succeeds: attempts that are checked at
 //! the same time count one another.
 //!
-//! Addresses of IPv6 count by their first 64 bits, since a client has all the rest; those that embed IPv4 count as IPv4.
+//! An address here is a [`ClientNetwork`]: 64 bits of IPv6, since a client has all the rest; one that embeds an IPv4
+//! address counts as that.
+//!
+//! Of each user so many places are remembered where it has logged in ([`PLACES_MAX`]), so that somebody with an account
+//! and a large network cannot have those of all others forgotten.
 //!
 //! Memory is bounded (`login_accounts_max` for each kind of account): accounts are kept by a keyed 64-bit hash in two
 //! generations, and the older is forgotten when the younger has filled its half. To be forgotten, somebody has to fail
@@ -35,9 +39,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::client::network::ClientNetwork;
 use crate::clock::Uptime;
 
 /// How much patience there is.
@@ -61,8 +65,8 @@ pub struct Backoff {
     pairs: Ledger<Account>,
     addresses: Ledger<Account>,
     users: Ledger<Account>,
-    /// When a user last logged in from an address.
-    familiar: Ledger<Uptime>,
+    /// Where a user has logged in, by the user and a number below [`PLACES_MAX`] that the address gives.
+    familiar: Ledger<Visit>,
 }
 
 /// An attempt that may be tried: it is counted as failed until [`Backoff::succeeded`] gets it back.
@@ -78,6 +82,24 @@ struct Keys {
     pair: u64,
     address: u64,
     user: u64,
+    place: u64,
+}
+
+/// The last login of a user from an address.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    /// The user and the address.
+    pair: u64,
+    at: Uptime,
+}
+
+/// What is known of a user at an address before an attempt is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the user has logged in from there within 30 days.
+    pub is_familiar: bool,
+    /// How long it has to wait for the next attempt; zero if it need not.
+    pub wait: Duration,
 }
 
 /// Failures that are not forgiven yet.
@@ -110,30 +132,23 @@ impl Backoff {
         }
     }
 
+    /// How this user stands at this address.
+    pub fn standing(&self, user: &str, address: ClientNetwork, now: Uptime) -> Standing {
+        self.standing_of(&self.keys(user, address), now)
+    }
+
     /// Whether this user may try from this address.
     ///
     /// # Errors
     /// How long to wait; never zero.
-    pub fn admit(&mut self, user: &str, address: IpAddr, now: Uptime) -> Result<Admitted, Duration> {
+    pub fn admit(&mut self, user: &str, address: ClientNetwork, now: Uptime) -> Result<Admitted, Duration> {
         let keys = self.keys(user, address);
-        let familiar = self
-            .familiar
-            .get(keys.pair)
-            .is_some_and(|last| now.since(last) < FAMILIAR_FOR);
-        let pair = self.pairs.get(keys.pair);
-        let address_before = self.addresses.get(keys.address);
-        let user = self.users.get(keys.user);
-        let mut wait = self.rule(1, self.policy.delay_max).wait(pair, now);
-        if !familiar {
-            let at_address = self
-                .rule(FREE_PER_ADDRESS, self.policy.delay_max)
-                .wait(address_before, now);
-            let of_user = self.rule(FREE_PER_USER, USER_DELAY_MAX).wait(user, now);
-            wait = wait.max(at_address).max(of_user);
-        }
+        let Standing { wait, .. } = self.standing_of(&keys, now);
         if !wait.is_zero() {
             return Err(wait);
         }
+        let address_before = self.addresses.get(keys.address);
+        let (pair, user) = (self.pairs.get(keys.pair), self.users.get(keys.user));
         self.pairs.put(keys.pair, Account::one_more(pair, now));
         self.addresses
             .put(keys.address, Account::one_more(address_before, now));
@@ -141,12 +156,35 @@ impl Backoff {
         Ok(Admitted { keys, address_before })
     }
 
+    fn standing_of(&self, keys: &Keys, now: Uptime) -> Standing {
+        let is_familiar = self
+            .familiar
+            .get(keys.place)
+            .is_some_and(|visit| visit.pair == keys.pair && now.since(visit.at) < FAMILIAR_FOR);
+        let of_pair = self.pairs.get(keys.pair);
+        let mut wait = self.rule(1, self.policy.delay_max).wait(of_pair, now);
+        if !is_familiar {
+            let of_address = self.addresses.get(keys.address);
+            let at_address = self
+                .rule(FREE_PER_ADDRESS, self.policy.delay_max)
+                .wait(of_address, now);
+            let of_user = self.users.get(keys.user);
+            let of_user = self.rule(FREE_PER_USER, USER_DELAY_MAX).wait(of_user, now);
+            wait = wait.max(at_address).max(of_user);
+        }
+        Standing { is_familiar, wait }
+    }
+
     /// The attempt was no failure.
     pub fn succeeded(&mut self, admitted: Admitted, now: Uptime) {
         let Admitted { keys, address_before } = admitted;
         self.pairs.remove(keys.pair);
         self.users.remove(keys.user);
-        self.familiar.put(keys.pair, now);
+        let visit = Visit {
+            pair: keys.pair,
+            at: now,
+        };
+        self.familiar.put(keys.place, visit);
         // Others at this address may have failed meanwhile, so that it is not put back as it was.
         match (self.addresses.get(keys.address), address_before) {
             (Some(account), _) if account.failures <= 1 => self.addresses.remove(keys.address),
@@ -175,12 +213,13 @@ impl Backoff {
         }
     }
 
-    fn keys(&self, user: &str, address: IpAddr) -> Keys {
-        let network = network(address);
+    fn keys(&self, user: &str, network: ClientNetwork) -> Keys {
+        let address = self.hasher.hash_one(network);
         Keys {
             pair: self.hasher.hash_one((user, network)),
-            address: self.hasher.hash_one(network),
+            address,
             user: self.hasher.hash_one(user),
+            place: self.hasher.hash_one((user, address % PLACES_MAX)),
         }
     }
 }
@@ -274,20 +313,14 @@ impl<T: Copy> Ledger<T> {
     }
 }
 
-/// What of an address its owner cannot choose.
-fn network(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits() & (u128::MAX << 64),
-    }
-}
-
 /// Free failures of an address, for each one of a user there.
 const FREE_PER_ADDRESS: u32 = 4;
 /// Free failures of a user, for each one from one address.
 const FREE_PER_USER: u32 = 20;
 /// What strangers elsewhere can make a user wait.
 const USER_DELAY_MAX: Duration = Duration::from_secs(8);
+/// Addresses at which a user is remembered.
+const PLACES_MAX: u64 = 64;
 const FORGIVE_EVERY: Duration = Duration::from_secs(300);
 const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The wait after the first failure that is not free.

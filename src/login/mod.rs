@@ -1,14 +1,22 @@
 //! The login desk: whether somebody is who he claims to be.
 //!
 //! ```text
-//!   core ──ask──► bounded channel ──► thread "login 0" ──► back-off ──► hash ──► answer (on that thread)
-//!        ◄── given back when it is full                       │          │
-//!                                                             └── Verdict: TooSoon │ Refused │ Welcome
+//!   core ──ask──► intake ──► thread "login queue" ──► queue ──► thread "login 0" ──► back-off ──► hash ──► answer
+//!        ◄── given back when it is full     │           │                                │         │
+//!                                           ├── TooSoon └── Busy, when another           └ TooSoon └ Refused, Welcome
+//!                                           └── Busy        has a better claim
 //! ```
 //!
 //! Checking a password takes milliseconds and megabytes by design, so it never runs on a core: a core asks without
-//! waiting, and the answer is a closure that runs on a thread of the desk. That thread is the whole budget of hashing:
-//! who floods the desk waits, and so do other logins, while those who are in notice nothing.
+//! waiting, and the answer is a closure that runs on a thread of the desk. That thread is the whole budget of hashing, and
+//! `queue.rs` shares it by network: one customer's flood of logins delays and displaces that customer's own.
+//!
+//! | what is refused | outcome | the client is told |
+//! |---|---|---|
+//! | a user, an address or both have failed too often ([`backoff`]) | `too_soon` | 429 or `LoginTooSoonError`, when to try again |
+//! | the queue is full, and most of what waits is of the newcomer's own network | `busy` | 503 or `LoginBusyError`, at once |
+//! | the queue is full, and a newcomer of another network or a familiar one takes the place | `displaced` | the same, after it has waited |
+//! | more have come than the thread of the queue could look at ([`INTAKE_MAX`]) | `busy` | the same, at once |
 //!
 //! Against guessing there is [`backoff`], against learning who has an account there is
 //! [`Users::verify`](crate::auth::passwords::Users::verify): a stranger costs what a user costs, in time and in words.
@@ -20,14 +28,14 @@
 pub mod backoff;
 mod desk;
 mod file;
+mod queue;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
-pub use desk::{Answer, LoginDesk, Settings};
+pub use crate::auth::Password;
+pub(crate) use desk::under_way_max;
+pub use desk::{Answer, INTAKE_MAX, LoginDesk, Settings};
 pub(crate) use file::FILE_BYTES_MAX;
 pub use file::{PasswordFileError, Warning, read};
 
@@ -41,9 +49,6 @@ pub struct Attempt {
     /// The real address of the client, behind balancers too.
     pub address: IpAddr,
 }
-
-/// A password in memory: never shown, and wiped when it is dropped.
-pub struct Password(Zeroizing<Vec<u8>>);
 
 /// What comes of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,24 +66,8 @@ pub enum Verdict {
         /// When it will be; never zero.
         retry_after: Duration,
     },
-}
-
-impl Password {
-    /// Takes it over. Copies that were made before are the caller's to wipe.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Password {
-        Password(Zeroizing::new(bytes.into()))
-    }
-
-    /// The bytes, for checking alone.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(crate::config::secret::Secret::HIDDEN)
-    }
+    /// Too many wait, and others of them have a better claim: not tried.
+    Busy,
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::backoff::Policy;
 use super::*;
 use crate::auth::passwords::{PasswordFile, PasswordHash, Users};
+use crate::client::network::Nat64Prefixes;
 use crate::clock::Clock;
 use crate::metrics::logins::LoginOutcome;
 
@@ -30,6 +31,7 @@ fn desk(failures_max: u32, waiting_max: u32) -> LoginDesk {
     let settings = Settings {
         threads: 1,
         waiting_max,
+        nat64_prefixes: Nat64Prefixes::default(),
         policy,
     };
     LoginDesk::open(
@@ -90,36 +92,132 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     assert_eq!(desk.metrics().value(LoginOutcome::Refused), 9);
 }
 
-#[test]
-fn an_attempt_that_finds_no_room_is_given_back_and_counted() {
-    let desk = desk(100, 2);
-    // The thread is busy with an answer until it is told to go on.
+/// Keeps the only thread of a desk busy until the value is dropped.
+fn busy(desk: &LoginDesk, attempt: Attempt) -> Sender<()> {
     let (go_on, wait) = bounded::<()>(0);
     let (begun_sender, begun) = bounded(1);
     let hold = move |_| {
         begun_sender.send(()).unwrap();
         let _ = wait.recv();
     };
-    assert!(desk.ask(attempt("alice", "secret"), Box::new(hold)).is_ok());
-    begun.recv_timeout(Duration::from_secs(60)).unwrap();
-    let waiting = [
-        asked(&desk, attempt("alice", "secret")),
-        asked(&desk, attempt("alice", "x")),
-    ];
-    assert_eq!(desk.waiting(), 2);
-    let back = desk
-        .ask(
-            attempt("bob", "b"),
-            Box::new(|verdict| panic!("it was given back, and answered {verdict:?}")),
-        )
-        .unwrap_err();
-    assert_eq!((back.user.as_str(), back.password.expose()), ("bob", &b"b"[..]));
-    assert_eq!(desk.metrics().value(LoginOutcome::Busy), 1);
+    assert!(desk.ask(attempt, Box::new(hold)).is_ok());
+    begun.recv_timeout(PATIENCE).unwrap();
+    go_on
+}
+
+fn from(address: &str, user: &str, password: &str) -> Attempt {
+    Attempt {
+        address: address.parse().unwrap(),
+        ..attempt(user, password)
+    }
+}
+
+/// Asks as soon as the desk takes it.
+fn asked_surely(desk: &LoginDesk, address: &str, user: &str, password: &str) -> Receiver<Verdict> {
+    loop {
+        let (tell, told) = bounded(1);
+        let answer = move |verdict| drop(tell.send(verdict));
+        match desk.ask(from(address, user, password), Box::new(answer)) {
+            Ok(()) => return told,
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn when_too_many_wait_one_of_those_that_send_most_gives_way_and_is_told() {
+    let desk = desk(100, 2);
+    let go_on = busy(&desk, attempt("alice", "guess"));
+    let [first, second, third] =
+        ["secret", "x", "y"].map(|password| asked(&desk, attempt("alice", password)));
+    // The third has come last, and all are the same user's.
+    assert_eq!(third.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
+    assert_eq!((desk.waiting(), desk.metrics().value(LoginOutcome::Busy)), (2, 1));
+    // Another user there, and then another address, have a better claim than a second attempt.
+    let bob = asked(&desk, attempt("bob", "b"));
+    assert_eq!(second.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
+    let elsewhere = asked(&desk, from("198.51.100.1", "bob", "b"));
+    assert_eq!(bob.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
+    assert_eq!(desk.metrics().value(LoginOutcome::Displaced), 2);
     drop(go_on);
-    let [first, second] = waiting.map(|told| told.recv_timeout(Duration::from_secs(60)).unwrap());
-    assert!(matches!(first, Verdict::Welcome { .. }));
-    assert_eq!(second, Verdict::Refused);
-    assert!(matches!(verdict(&desk, "bob", "b"), Verdict::Welcome { .. }));
+    for told in [first, elsewhere] {
+        assert!(matches!(
+            told.recv_timeout(PATIENCE).unwrap(),
+            Verdict::Welcome { .. }
+        ));
+    }
+    assert_eq!(desk.waiting(), 0);
+}
+
+#[test]
+fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
+    type Flood = fn(u32) -> String;
+    let floods: [(&str, Flood); 6] = [
+        ("one address", |_| "203.0.113.1".to_owned()),
+        ("a /24", |index| format!("203.0.113.{}", index % 256)),
+        ("a /48", |index| format!("2001:db8:7:{:x}::1", index)),
+        ("a /32", |index| {
+            format!("2001:db8:{:x}:{:x}::1", index, index % 7)
+        }),
+        ("NAT64", |index| format!("64:ff9b::203.0.113.{}", index % 256)),
+        ("6to4", |index| format!("2002:cb00:{:x}::1", index)),
+    ];
+    for (name, address) in floods {
+        let desk = desk(1_000_000, 8);
+        let known = "192.0.2.9";
+        let told = asked_surely(&desk, known, "alice", "secret");
+        assert!(matches!(
+            told.recv_timeout(PATIENCE).unwrap(),
+            Verdict::Welcome { .. }
+        ));
+        let go_on = busy(&desk, from("203.0.113.1", "mallory", "guess"));
+        let flood: Vec<_> = (0..1000)
+            .map(|index| asked_surely(&desk, &address(index), &format!("user {index}"), "guess"))
+            .collect();
+        let alice = asked_surely(&desk, known, "alice", "secret");
+        let stranger = asked_surely(&desk, "198.51.100.1", "bob", "b");
+        let more: Vec<_> = (1000..2000)
+            .map(|index| asked_surely(&desk, &address(index), "alice", "guess"))
+            .collect();
+        // All have been looked at when no more wait than may.
+        let answered = || flood.iter().chain(&more).filter(|told| !told.is_empty()).count();
+        while answered() < 1994 {
+            std::thread::yield_now();
+        }
+        drop(go_on);
+        for told in [alice, stranger] {
+            let verdict = told.recv_timeout(PATIENCE).unwrap();
+            assert!(matches!(verdict, Verdict::Welcome { .. }), "{name}: {verdict:?}");
+        }
+        let verdicts = flood
+            .into_iter()
+            .chain(more)
+            .map(|told| told.recv_timeout(PATIENCE).unwrap());
+        let busy = verdicts.filter(|verdict| *verdict == Verdict::Busy).count();
+        assert!(busy >= 1990, "{name}: {busy}");
+    }
+}
+
+#[test]
+fn a_flood_of_one_user_who_may_log_in_keeps_no_other_familiar_one_out() {
+    let desk = desk(1_000_000, 8).with_users(Arc::new(users(&[("alice", "secret"), ("mallory", "m")])));
+    let welcome = |told: Receiver<Verdict>| {
+        let verdict = told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(verdict, Verdict::Welcome { .. }), "{verdict:?}");
+    };
+    for (address, user, password) in [("192.0.2.9", "alice", "secret"), ("2001:db8::1", "mallory", "m")] {
+        welcome(asked_surely(&desk, address, user, password));
+    }
+    let go_on = busy(&desk, from("203.0.113.1", "nobody", "guess"));
+    let flood: Vec<_> = (0..500)
+        .map(|_| asked_surely(&desk, "2001:db8::1", "mallory", "m"))
+        .collect();
+    let alice = asked_surely(&desk, "192.0.2.9", "alice", "secret");
+    drop(go_on);
+    welcome(alice);
+    drop(flood);
 }
 
 #[test]

@@ -25,8 +25,10 @@ pub enum LoginOutcome {
     Refused,
     /// Too many have failed before: it was not tried.
     TooSoon,
-    /// `logins_waiting_max`: it was not even taken.
+    /// `logins_waiting_max`: it found no room, since its own network has most that wait.
     Busy,
+    /// `logins_waiting_max`: it waited, and gave way to one of another network or to a familiar one.
+    Displaced,
 }
 
 impl LoginMetrics {
@@ -44,7 +46,7 @@ impl LoginMetrics {
 
 impl LoginOutcome {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// All of them.
     pub const ALL: [LoginOutcome; Self::COUNT] = [
@@ -52,6 +54,7 @@ impl LoginOutcome {
         LoginOutcome::Refused,
         LoginOutcome::TooSoon,
         LoginOutcome::Busy,
+        LoginOutcome::Displaced,
     ];
 
     /// The value of the metric's label.
@@ -61,6 +64,7 @@ impl LoginOutcome {
             LoginOutcome::Refused => "refused",
             LoginOutcome::TooSoon => "too_soon",
             LoginOutcome::Busy => "busy",
+            LoginOutcome::Displaced => "displaced",
         }
     }
 }

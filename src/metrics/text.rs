@@ -426,7 +426,7 @@ const LOGINS: [(&str, &str, &str, &str); 3] = [
         "ringcast_logins_total",
         "counter",
         "`outcome`",
-        "Logins with a password: welcome, refused, too_soon after failures, or busy when too many wait.",
+        "Logins with a password: welcome, refused, too_soon after failures; when too many wait, busy if it came last, displaced if it gave way to another.",
     ),
     (
         "ringcast_login_seconds",

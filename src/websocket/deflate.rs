@@ -38,6 +38,7 @@ pub use negotiation::{Agreement, Malformed, agree};
 
 use super::frame::{self, OpCode};
 use crate::decision::CloseReason;
+use crate::wipe::wipe_and_drop;
 
 /// What was agreed on with a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +128,11 @@ impl Inflater {
         self.work.add(payload.len(), self.made.len());
         self.share += self.made.len() as u64 + PAYLOAD_WEIGHT * payload.len() as u64;
         Ok(&self.made)
+    }
+
+    /// Wipes what has come of the last message.
+    pub fn wipe(&mut self) {
+        wipe_and_drop(std::mem::take(&mut self.made));
     }
 
     /// Begins to count what comes of the messages of one connection in one turn.

@@ -34,6 +34,7 @@ use super::deflate::{Compression, Inflater};
 use super::frame::{self, Expect, Header, Mask, OpCode};
 use super::utf8;
 use crate::decision::CloseReason;
+use crate::wipe::wipe_and_drop;
 
 /// What one message may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,6 +390,17 @@ impl Assembly {
     }
 }
 
+impl Drop for Assembly {
+    /// Wipes a short text: a login that came in pieces is one.
+    fn drop(&mut self) {
+        if let Body::Text { checked, .. } = &mut self.body
+            && checked.capacity() <= WIPED_BYTES_MAX
+        {
+            wipe_and_drop(std::mem::take(checked).into_bytes());
+        }
+    }
+}
+
 /// The payload so far.
 #[derive(Debug)]
 enum Body {
@@ -422,7 +434,15 @@ impl Body {
             Body::Text { checked, tail } => {
                 let payload = tail.complete(payload, checked)?;
                 let (whole, rest) = payload.split_at(payload.len() - unfinished_len(payload));
-                checked.push_str(from_utf8(whole).map_err(|_| CloseReason::InvalidUtf8)?);
+                let whole = from_utf8(whole).map_err(|_| CloseReason::InvalidUtf8)?;
+                if checked.len() <= WIPED_BYTES_MAX && checked.capacity() - checked.len() < whole.len() {
+                    // A buffer that grows by itself would leave what it holds where it was.
+                    let capacity = (2 * checked.capacity()).max(checked.len() + whole.len());
+                    let mut larger = String::with_capacity(capacity);
+                    larger.push_str(checked);
+                    wipe_and_drop(std::mem::replace(checked, larger).into_bytes());
+                }
+                checked.push_str(whole);
                 tail.begin(rest)
             }
         }
@@ -477,6 +497,10 @@ impl Tail {
         Ok(())
     }
 }
+
+/// Longest text that is wiped with its assembly: more than a login takes by default (`login_body_bytes_max`), and done in
+/// the time of some copies.
+const WIPED_BYTES_MAX: usize = 16 * 1024;
 
 /// How many of the last bytes belong to a character that is longer than what is there of it: 0 to 3.
 fn unfinished_len(text: &[u8]) -> usize {

@@ -158,6 +158,11 @@ fn a_name_that_is_none_leads_to_no_key() {
     for good in [r#""a""#, r#""\u0061""#, r#""b","kid":"a""#] {
         check(&tokens, &kid(good)).unwrap();
     }
+    // The longest that a key may have, in escapes of six times that, and one byte more.
+    let longest = json!({"kty": "oct", "kid": "a".repeat(256), "k": URL_SAFE_NO_PAD.encode(secret)});
+    let by_longest = of_file(&[longest]);
+    check(&by_longest, &kid(&format!("\"{}\"", "\\u0061".repeat(256)))).unwrap();
+    assert!(check(&by_longest, &kid(&format!("\"{}\"", "\\u0061".repeat(257)))).is_err());
     let long = format!("\"{}\"", "a".repeat(500_000));
     let escaped = format!("\"{}\"", "\\u0061".repeat(80_000));
     for bad in [

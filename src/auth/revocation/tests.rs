@@ -53,6 +53,45 @@ fn the_tokens_of_a_user_are_refused_that_were_issued_by_then() {
 }
 
 #[test]
+fn a_revocation_holds_however_the_token_and_the_operator_spell_it() {
+    let escaped =
+        |text: &str| -> String { text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect() };
+    for value in [
+        "ann",
+        "\u{e9}",
+        &"\u{e9}".repeat(512),
+        &"\u{1F600}".repeat(256),
+        &"a".repeat(1024),
+    ] {
+        let name = "u".repeat(64);
+        let spelled = [
+            format!(r#"{{"{name}":"{value}"}}"#),
+            format!(r#"{{"{}":"{}"}}"#, escaped(&name), escaped(value)),
+        ];
+        for by in &spelled {
+            let revoked = revocations(&[(by, NOW)]);
+            for claims in &spelled {
+                assert!(is_refused(claims, &revoked), "{by} {claims}");
+            }
+            let other = format!(r#"{{"{name}":"{}"}}"#, escaped(&value.replacen(|_| true, "b", 1)));
+            assert!(!is_refused(&other, &revoked), "{other}");
+        }
+    }
+    // One byte more is too long for the operator, in whatever spelling, and never revoked.
+    for value in ["a".repeat(1025), "\u{e9}".repeat(512) + "a"] {
+        for spelling in [value.clone(), escaped(&value)] {
+            let by = format!(r#"{{"sub":"{spelling}"}}"#);
+            assert_eq!(Revoked::parse(&by), Err(NotRevocable::TooLong));
+        }
+    }
+    let name = escaped(&"u".repeat(65));
+    assert_eq!(
+        Revoked::parse(&format!(r#"{{"{name}":"a"}}"#)),
+        Err(NotRevocable::TooLong)
+    );
+}
+
+#[test]
 fn one_token_is_refused_by_its_id_whenever_it_was_issued() {
     let revoked = revocations(&[(r#"{"jti":"a"}"#, NOW), (r#"{"userId":17}"#, NOW)]);
     for (claims, refused) in [

@@ -1,7 +1,10 @@
 //! A password from somebody at a terminal, twice and unseen, or from standard input, two lines of it.
+//!
+//! Read byte by byte, without a buffer: one would keep the password after the value here is wiped.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -12,15 +15,16 @@ use crate::cli::CliError;
 pub(super) fn twice() -> Result<Zeroizing<String>, CliError> {
     let (first, second) = if io::stdin().is_terminal() {
         let terminal = Terminal::open().map_err(|error| CliError::Failed(format!("/dev/tty: {error}")))?;
-        let mut lines = BufReader::new(&terminal.device);
-        let first = terminal.ask("Password: ", &mut lines)?;
+        let first = terminal.ask("Password: ")?;
         refuse_empty(&first)?;
-        (first, terminal.ask("Reenter password: ", &mut lines)?)
+        (first, terminal.ask("Reenter password: ")?)
     } else {
-        let mut lines = io::stdin().lock();
-        let first = line(&mut lines)?;
+        // `Stdin` has a buffer. What others have read of it, nobody has: it is not used elsewhere.
+        let input = io::stdin().as_fd().try_clone_to_owned();
+        let input = File::from(input.map_err(|error| unreadable(&error))?);
+        let first = line(&input)?;
         refuse_empty(&first)?;
-        (first, line(&mut lines)?)
+        (first, line(&input)?)
     };
     if *first != *second {
         return Err(CliError::Failed("the passwords do not match".to_owned()));
@@ -55,10 +59,10 @@ impl Terminal {
         Ok(Terminal { device, before })
     }
 
-    fn ask(&self, prompt: &str, lines: &mut impl BufRead) -> Result<Zeroizing<String>, CliError> {
+    fn ask(&self, prompt: &str) -> Result<Zeroizing<String>, CliError> {
         // Without a terminal that can be written to, the line is read all the same.
         let _ = (&self.device).write_all(prompt.as_bytes());
-        line(lines)
+        line(&self.device)
     }
 }
 
@@ -70,24 +74,35 @@ impl Drop for Terminal {
 }
 
 /// The next line without its break; at the end, what there is.
-fn line(lines: &mut impl BufRead) -> Result<Zeroizing<String>, CliError> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    for byte in lines.take(LINE_BYTES_MAX).bytes() {
-        match byte.map_err(|error| CliError::Failed(format!("the password cannot be read: {error}")))? {
-            b'\n' => break,
-            CTRL_C => return Err(CliError::Interrupted),
-            byte => bytes.push(byte),
+fn line(mut input: &File) -> Result<Zeroizing<String>, CliError> {
+    // As long as it can become: a text that grows would leave itself behind where it was.
+    let mut text = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX));
+    let mut byte = Zeroizing::new([0]);
+    while text.len() < LINE_BYTES_MAX {
+        match input.read(&mut *byte) {
+            Ok(0) => break,
+            Ok(_) => match *byte {
+                [b'\n'] => break,
+                [CTRL_C] => return Err(CliError::Interrupted),
+                [byte] => text.push(byte),
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(&error)),
         }
     }
-    if bytes.ends_with(b"\r") {
-        bytes.pop();
+    if text.ends_with(b"\r") {
+        text.pop();
     }
-    match str::from_utf8(&bytes) {
+    match str::from_utf8(&text) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(CliError::Failed("the password is not UTF-8".to_owned())),
     }
 }
 
+fn unreadable(error: &io::Error) -> CliError {
+    CliError::Failed(format!("the password cannot be read: {error}"))
+}
+
 const CTRL_C: u8 = 3;
 /// More than any password has.
-const LINE_BYTES_MAX: u64 = 8192;
+const LINE_BYTES_MAX: usize = 8192;

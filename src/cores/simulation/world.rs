@@ -103,12 +103,15 @@ impl World {
             ..Config::default()
         };
         let doors = Arc::new(Doors::open(&config).expect("a key is all that is configured"));
-        let admission = Arc::new(Admission::new(plan.limits.connections_per_address_max));
+        let admission = Arc::new(Admission::new(
+            plan.limits.connections_per_address_max,
+            config.translator_prefixes.clone(),
+        ));
         let polls: Vec<Poll> = (0..plan.cores).map(|_| Poll::new().expect("a poll")).collect();
         let waker = |poll: &Poll| Arc::new(Waker::new(poll.registry(), WAKER).expect("a waker"));
         let wakers: Arc<[Arc<Waker>]> = polls.iter().map(waker).collect();
         let (handles, mailboxes): (Vec<_>, Vec<_>) =
-            wakers.iter().map(|waker| mailbox(Arc::clone(waker))).unzip();
+            wakers.iter().map(|waker| mailbox(Arc::clone(waker), 64)).unzip();
         // One end more than there are cores: the log's.
         let share = plan.limits.ring_bytes_max / plan.cores as u64;
         let mut brokers = broker(

@@ -18,7 +18,9 @@ fn step(text: &str, is_trusted: bool) -> String {
             answer.write(&mut out);
             String::from_utf8(out).unwrap()[9..12].to_owned()
         }
-        Step::LogIn(Credentials { user, password }) => format!("log in {user} {password}"),
+        Step::LogIn(Credentials { user, password }) => {
+            format!("log in {user} {}", str::from_utf8(password.expose()).unwrap())
+        }
         Step::LogOut => "log out".to_owned(),
         Step::Show(token) => format!("show {token}"),
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::network::{Nat64Prefixes, Width};
 
 fn policy(failures_max: u32) -> Policy {
     Policy {
@@ -14,8 +15,8 @@ fn at(seconds: u64) -> Uptime {
     Uptime::from_ms((1000 + seconds) * 1000)
 }
 
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
+fn address(text: &str) -> ClientNetwork {
+    Nat64Prefixes::default().network(text.parse().unwrap(), Width::Address)
 }
 
 /// An attempt that fails, if it may be made.
@@ -206,20 +207,20 @@ fn attempts_at_the_same_time_count_one_another() {
 }
 
 #[test]
-fn an_address_is_what_its_owner_cannot_choose() {
-    for (one, other, same) in [
-        ("192.0.2.1", "192.0.2.2", false),
-        ("192.0.2.1", "::ffff:192.0.2.1", true),
-        ("2001:db8::1", "2001:db8:0:0:ffff:ffff:ffff:ffff", true),
-        ("2001:db8::1", "2001:db8:0:1::1", false),
-        ("::1", "127.0.0.1", false),
-    ] {
-        assert_eq!(
-            network(address(one)) == network(address(other)),
-            same,
-            "{one} {other}"
-        );
+fn a_user_with_many_addresses_has_nobody_elses_forgotten() {
+    let mut backoff = Backoff::new(Policy {
+        accounts_max: 1000,
+        ..policy(5)
+    });
+    assert_eq!(succeed(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
+    for network in 0..10_000 {
+        let from = format!("2001:db8:0:{network:x}::1");
+        assert_eq!(succeed(&mut backoff, "mallory", &from, at(0)), Ok(()));
     }
+    let standing = |backoff: &Backoff, user, from| backoff.standing(user, address(from), at(0)).is_familiar;
+    assert!(standing(&backoff, "alice", "192.0.2.1"));
+    assert!(standing(&backoff, "mallory", "2001:db8:0:270f::7"));
+    assert!(!standing(&backoff, "mallory", "192.0.2.1") && !standing(&backoff, "alice", "192.0.2.2"));
 }
 
 #[test]

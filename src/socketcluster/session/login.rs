@@ -13,7 +13,7 @@
 use super::{Environment, Session, send};
 use crate::app::{App, AppError, Peer, Refused};
 use crate::auth::Issued;
-use crate::decision::{CloseReason, Decision, Decisions, Span};
+use crate::decision::{CloseReason, Decisions, Span};
 use crate::socketcluster::encode;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
@@ -34,6 +34,8 @@ pub enum LoginAnswer {
     },
     /// They were right, but no token could be signed.
     Unsigned,
+    /// They were not looked at: too many wait, and others have a better claim.
+    Busy,
 }
 
 /// A login of the client's that has not been answered.
@@ -52,6 +54,8 @@ impl Session {
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) {
+        // Whatever comes of it: where it lies, a password may lie.
+        env.scratch.note_credentials();
         let cid = event.cid.map(Number::text);
         let logins = &env.settings.logins;
         if matches!(self.login(), Login::Open(_)) {
@@ -66,16 +70,14 @@ impl Session {
         let Ok(credentials) = logins.fields.in_json(data) else {
             return refuse(cid.as_ref(), &no_credentials(), decisions);
         };
-        let user = decisions.write(|out| out.extend_from_slice(credentials.user.as_bytes()));
-        let password = decisions.write(|out| out.extend_from_slice(credentials.password.as_bytes()));
-        decisions.push(Decision::Login { user, password });
+        decisions.push_login(credentials);
         self.calls.get_or_insert_default().login = Login::Open(cid);
     }
 
     /// The desk has no room for the login that was decided; the answer, or `None` for silence.
     pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
         let cid = self.take_login()??;
-        let error = AppError::new("Too many logins wait: try again in a moment").named("LoginBusyError");
+        let error = busy();
         Some(decisions.write(|out| encode::error(cid.as_bytes(), |out| error.write_json(out), out)))
     }
 
@@ -115,6 +117,10 @@ impl Session {
             }
             LoginAnswer::TooSoon { retry_after_seconds } => {
                 refuse(cid, &too_soon(retry_after_seconds), decisions);
+                return Ok(());
+            }
+            LoginAnswer::Busy => {
+                refuse(cid, &busy(), decisions);
                 return Ok(());
             }
             LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
@@ -160,6 +166,10 @@ fn refuse(cid: Option<&NumberText>, error: &AppError, decisions: &mut Decisions)
             encode::error(cid.as_bytes(), |out| error.write_json(out), out);
         });
     }
+}
+
+fn busy() -> AppError {
+    AppError::new("Too many logins wait: try again in a moment").named("LoginBusyError")
 }
 
 fn wrong() -> AppError {

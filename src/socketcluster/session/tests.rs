@@ -8,7 +8,7 @@ use crate::app::{
     Undelivered,
 };
 use crate::auth::rules::Rules;
-use crate::auth::{Demands, Tokens};
+use crate::auth::{Credentials, Demands, Tokens};
 use crate::config::rules::{Effect, RuleSpec, Who};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 
@@ -163,7 +163,10 @@ impl<A: App> Client<A> {
                         text(said)
                     )
                 }
-                Decision::Login { user, password } => format!("login {} {}", text(user), text(password)),
+                Decision::Login => {
+                    let Credentials { user, password } = decisions.credentials().unwrap();
+                    format!("login {user} {}", str::from_utf8(password.expose()).unwrap())
+                }
                 Decision::SendBinary { .. } => {
                     panic!("never decided here: {decision:?}")
                 }
@@ -1914,6 +1917,7 @@ impl<A: App> Client<A> {
         let settings = crate::login::Settings {
             threads: 1,
             waiting_max: 1,
+            nat64_prefixes: crate::client::network::Nat64Prefixes::default(),
             policy: crate::login::backoff::Policy {
                 failures_max: 1,
                 delay_first: Duration::from_secs(1),
@@ -2046,6 +2050,13 @@ fn a_login_is_answered_and_then_the_client_has_its_token() {
     assert_eq!(client.answer_login(welcome), [token.as_str()]);
     let (welcome, _) = client.welcome(60);
     assert_eq!(client.answer_login(welcome), NOTHING, "nobody has asked");
+}
+
+#[test]
+fn a_login_is_one_however_its_words_are_spelled() {
+    let mut client = Client::open(Probe::default()).with_desk();
+    let call = r#"{"event":"\u006cogin","data":{"\u0065mail":"\u0061","p\u0077":"\u0062"},"cid":2}"#;
+    assert_eq!(client.text(call), ["login a b"]);
 }
 
 #[test]
