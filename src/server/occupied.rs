@@ -132,8 +132,8 @@ fn table_holds(table: &Path, sockets: &[String]) -> bool {
 
 /// The ports of a start, until it listens there: another start of the same user on one of them waits.
 ///
-/// The names are descriptors, and a core that starts meanwhile would have copies of them in its table until it ends. So
-/// they belong to a thread with a table of its own, which lives as long as the claim.
+/// The names are descriptors, and a core that starts meanwhile has copies of them in its table, until it ends where it cannot
+/// close what it does not need. So they belong to a thread with a table of its own, which lives as long as the claim.
 #[derive(Debug)]
 pub(super) struct Claim {
     /// Its end is the end of the thread.

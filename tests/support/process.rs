@@ -209,15 +209,24 @@ pub(crate) struct Held(Pid);
 impl Held {
     /// The thread that has this name.
     pub(crate) fn thread(process: Pid, name: &str) -> Held {
-        let thread = fs::read_dir(format!("/proc/{process}/task"))
+        Held::threads(process, name).into_iter().next().unwrap()
+    }
+
+    /// All threads that have this name.
+    pub(crate) fn threads(process: Pid, name: &str) -> Vec<Held> {
+        fs::read_dir(format!("/proc/{process}/task"))
             .unwrap()
             .map(|entry| entry.unwrap())
-            .find(|entry| fs::read_to_string(entry.path().join("comm")).unwrap().trim_end() == name)
-            .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
-            .unwrap();
-        ptrace::attach(thread).unwrap();
-        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-        Held(thread)
+            .filter(|entry| {
+                fs::read_to_string(entry.path().join("comm")).is_ok_and(|found| found.trim_end() == name)
+            })
+            .map(|entry| {
+                let thread = Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap());
+                ptrace::attach(thread).unwrap();
+                waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+                Held(thread)
+            })
+            .collect()
     }
 }
 
