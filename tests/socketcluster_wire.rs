@@ -267,6 +267,8 @@ impl Connection {
             Ok(0) => self.ended = true,
             Ok(count) => self.unread.extend_from_slice(&bytes[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => self.ended = true,
+            // As after a machine that was stopped for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => {
                 return Err(format!(
                     "{error} while waiting\n  recorded {:#?}\n  now      {:#?}",

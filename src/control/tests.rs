@@ -419,7 +419,8 @@ fn who_asks_for_nothing_is_not_waited_for() {
     for stream in [&mut silent, &mut slow] {
         // Well before the minute that there is between two requests.
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert_eq!(stream.read(&mut [0; 1024]).unwrap(), 0);
+        // Unlike `read`, it goes on when a wait is interrupted, as by a machine that is stopped for a moment.
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
     }
     assert_eq!(running.end(), Exit::Drained);
 }

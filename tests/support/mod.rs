@@ -385,6 +385,8 @@ impl Client {
                 count > 0
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
+            // A wait with a time does not go on by itself, as after a machine that was stopped for a moment.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("nothing came from the server: {error}"),
         }
     }
