@@ -100,6 +100,11 @@ fn a_drain_closes_those_that_came_first_first_at_the_rate_that_the_metrics_tell(
     process.signal(Signal::SIGTERM);
     until_not_ready(&process);
     assert_eq!(admin.metric("ringcast_drain_closes_per_second"), 20);
+    eventually("both cores have begun", || {
+        // In this order: a close is counted before it is no longer left.
+        let left = admin.metric("ringcast_drain_left");
+        left + admin.metric("ringcast_closes_total{reason=\"draining\"}") >= 80
+    });
     let mut looks = Vec::new();
     loop {
         let left = admin.metric("ringcast_drain_left");

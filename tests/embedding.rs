@@ -326,9 +326,11 @@ fn a_server_that_is_dropped_has_ended() {
         for client in &mut clients {
             while client.socket.read().is_ok() {}
         }
-        assert_eq!(
-            TcpStream::connect(address).unwrap_err().kind(),
-            ErrorKind::ConnectionRefused
-        );
+        // Cores of another test, which have tables of their own, may begin with a copy of this server's listener for a moment.
+        let is_refused = (0..PATIENCE.as_millis()).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+        assert!(is_refused, "somebody listens");
     }
 }
