@@ -400,6 +400,8 @@ pub enum CloseReason {
     PeerVanished,
     /// The request was answered with plain HTTP.
     HttpAnswered,
+    /// A balancer has asked whether clients are served, and has been told.
+    Probed,
     /// No complete request head in time.
     RequestTimeout,
     /// The TLS handshake failed, or what came after it could not be decrypted.
@@ -455,7 +457,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 29;
 
     /// The code of our close frame; `None` if we send none.
     pub const fn code(self) -> Option<CloseCode> {
@@ -463,6 +465,7 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::Probed
             | CloseReason::RequestTimeout
             | CloseReason::TlsFailed
             | CloseReason::BadProxyHeader => return None,
@@ -522,6 +525,7 @@ impl CloseReason {
         "bad_compression",
         "write_timeout",
         "holds_most",
+        "probed",
     ];
 
     /// The place of this reason in tables of counters.
@@ -555,6 +559,7 @@ impl CloseReason {
             CloseReason::BadCompression => 25,
             CloseReason::WriteTimeout => 26,
             CloseReason::HoldsMost => 27,
+            CloseReason::Probed => 28,
         }
     }
 
@@ -578,6 +583,7 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::PeerVanished
             | CloseReason::HttpAnswered
+            | CloseReason::Probed
             | CloseReason::TlsFailed
             | CloseReason::BadProxyHeader
             | CloseReason::ProtocolError
@@ -604,7 +610,10 @@ impl CloseReason {
     /// Whose doing it is; only a bug is logged as an error.
     pub const fn blame(self) -> Blame {
         match self {
-            CloseReason::PeerClosed | CloseReason::PeerVanished | CloseReason::HttpAnswered => Blame::Nobody,
+            CloseReason::PeerClosed
+            | CloseReason::PeerVanished
+            | CloseReason::HttpAnswered
+            | CloseReason::Probed => Blame::Nobody,
             CloseReason::RequestTimeout
             | CloseReason::TlsFailed
             | CloseReason::BadProxyHeader

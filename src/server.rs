@@ -10,7 +10,7 @@ mod occupied;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -41,6 +41,7 @@ use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
 use crate::doors::{Doors, DoorsError, KeySource};
+use crate::http::site::Site;
 use crate::log::{self, Ending};
 use crate::login;
 use crate::machine::capacity::KERNEL_BYTES;
@@ -623,7 +624,11 @@ fn core_settings(
     CoreSettings {
         ports,
         acceptors: u64::try_from(counts.acceptors).unwrap_or(u64::MAX),
-        path: config.path.clone(),
+        site: Arc::new(Site::new(
+            &config.path,
+            config.probe_paths.clone(),
+            config.shows_welcome_page(),
+        )),
         login_path: config.login_path.clone(),
         login_cookie: config.login_cookie.clone(),
         limits: config.limits.clone(),
@@ -750,6 +755,9 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &D
         Some(admin) => info!("control plane on http://{admin}/"),
         None => info!("control plane off"),
     }
+    if config.shows_welcome_page() {
+        info!("to try it out, open {} in a browser", page_url(ports));
+    }
     match &doors.keys {
         // A server without a key works, and everything about it looks right until the first restart.
         KeySource::Random(_) if config.serves_anonymous() && config.allow_anonymous == Anonymous::Auto => {
@@ -806,6 +814,22 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &D
         ring_bytes_max = limits.ring_bytes_max,
         "limits",
     );
+}
+
+/// Where a browser of this machine finds the root.
+fn page_url(ports: &Ports) -> String {
+    let scheme = match ports.main_tls {
+        OnListen::Off | OnListen::Shared => "http",
+        OnListen::Only => "https",
+    };
+    let mut address = ports.main;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("{scheme}://{address}/")
 }
 
 /// Says what differs from what was asked for.

@@ -47,7 +47,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &["auth", "client", "clock", "config", "login", "replace", "text"][..],
         ),
         ("app", &["auth", "clock", "config", "decision"][..]),
-        ("http", &["auth", "config", "decision"][..]),
+        ("http", &["auth", "client", "config", "decision"][..]),
         ("websocket", &["client", "http", "config", "decision", "wipe"][..]),
         (
             "socketcluster",
@@ -107,6 +107,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "control",
                 "cores",
                 "doors",
+                "http",
                 "log",
                 "login",
                 "machine",

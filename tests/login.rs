@@ -253,7 +253,7 @@ fn what_is_not_a_login_says_what_is_wrong_with_it() {
         (post("/login", "", "{}"), "400"),
         (post("/login", "", ""), "400"),
         (post("/login", "Content-Type: text/plain\r\n", JSON), "415"),
-        (chunked.to_owned(), "411"),
+        (chunked.to_owned(), "400"),
         ("GET /login HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "405"),
         ("HEAD /login HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "405"),
         ("GET /whoami HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), "401"),
@@ -289,8 +289,7 @@ fn who_waits_for_leave_to_send_a_body_is_told_once() {
 fn without_a_password_file_and_beside_the_pages_all_is_as_before() {
     let folder = Folder::new();
     let (plain, with_users) = (Server::start(|_| {}), start(&folder, |_| {}));
-    let before =
-        "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 15\r\n\r\nNot Implemented";
+    let before = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\nNot Implemented";
     for request in [
         post("/login", "", JSON),
         post("/logout", "", ""),
@@ -450,8 +449,98 @@ fn a_cookie_counts_on_upgrade_only_for_pages_that_may_speak_for_their_user() {
         assert_eq!(is_authenticated(&server, &headers), is_trusted, "{origin}");
     }
     // Two origins are none.
-    let headers = format!("{cookie}\r\nOrigin: http://test\r\nOrigin: http://evil.example");
-    assert!(!is_authenticated(&server, &headers));
+    for lines in [
+        "Origin: http://test\r\nOrigin: http://evil.example",
+        "Origin: http://test\r\nOrigin: http://test",
+    ] {
+        assert!(
+            !is_authenticated(&server, &format!("{cookie}\r\n{lines}")),
+            "{lines}"
+        );
+    }
+}
+
+/// Version 8 names the page in a header of its own, which what stands in front may know nothing of.
+#[test]
+fn each_header_that_names_the_page_is_judged_whatever_the_version() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let cookie = format!("Host: test\r\nCookie: ringcast={}", token(server.address));
+    let strict = start(&folder, |config| {
+        config.allowed_origins = "http://test".parse().unwrap();
+    });
+    let (own, evil) = ("http://test", "http://evil.example");
+    for version in ["13", "8"] {
+        for (origin, draft, is_own) in [
+            (Some(own), None, true),
+            (None, Some(own), true),
+            (Some(own), Some(own), true),
+            (Some(evil), None, false),
+            (None, Some(evil), false),
+            (Some(own), Some(evil), false),
+            (Some(evil), Some(own), false),
+            (Some("null"), Some(own), false),
+        ] {
+            let line = |name: &str, value: Option<&str>| {
+                value.map_or_else(String::new, |value| format!("{name}: {value}\r\n"))
+            };
+            let lines = format!(
+                "{}{}",
+                line("Origin", origin),
+                line("Sec-WebSocket-Origin", draft)
+            );
+            let mut client = server.connect();
+            let upgrade = UPGRADE.replace("Version: 13", &format!("Version: {version}"));
+            let request = upgrade.replace("Host: test\r\n", &format!("{cookie}\r\n{lines}"));
+            client.send_bytes(request.as_bytes());
+            assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+            client.begin_call("#handshake", r#"{"authToken":null}"#);
+            let authenticated = client.message().contains(r#""isAuthenticated":true"#);
+            assert_eq!(authenticated, is_own, "version {version}, {lines}");
+
+            let request = upgrade.replace("Host: test\r\n", &format!("Host: test\r\n{lines}"));
+            let mut client = strict.connect();
+            client.send_bytes(request.as_bytes());
+            let head = client.read_head();
+            assert_eq!(
+                head.starts_with("HTTP/1.1 101 "),
+                is_own,
+                "version {version}, {lines}: {head}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_request_without_an_origin_is_foreign_if_its_browser_says_that_another_site_asks() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let token = token(server.address);
+    for (site, is_own) in [
+        ("", true),
+        ("Sec-Fetch-Site: none\r\n", true),
+        ("Sec-Fetch-Site: same-origin\r\n", true),
+        ("Sec-Fetch-Site: same-site\r\n", false),
+        ("Sec-Fetch-Site: cross-site\r\n", false),
+        ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n", false),
+    ] {
+        let headers = format!("{site}Cookie: ringcast={token}\r\n");
+        let whoami = ask(
+            server.address,
+            &format!("GET /whoami HTTP/1.1\r\nHost: test\r\n{headers}\r\n"),
+        );
+        assert_eq!(status(&whoami), if is_own { "200" } else { "401" }, "{site}");
+        for (path, body, good) in [("/login", JSON, "200"), ("/logout", "", "204")] {
+            let answer = ask(server.address, &post(path, &headers, body));
+            assert_eq!(
+                status(&answer),
+                if is_own { good } else { "403" },
+                "{path} {site}"
+            );
+        }
+        let lines = format!("Host: test\r\n{}", headers.trim_end());
+        assert_eq!(is_authenticated(&server, &lines), is_own, "{site}");
+    }
 }
 
 #[test]

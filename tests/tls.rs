@@ -515,6 +515,55 @@ fn a_clients_certificate_is_its_identity() {
     }
 }
 
+/// A browser shows the certificate for whatever page opens the socket, as it sends a cookie.
+#[test]
+fn a_certificate_counts_only_for_pages_that_may_speak_for_their_user() {
+    let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());
+    let pair = authority.server(&["localhost"]);
+    let server = Server::start_with(
+        |config| {
+            speak_tls(config, &files, &[pair]);
+            ask_clients(config, &files, ClientAuth::Required, &clients);
+            config.origins = "*:* listed.example:443".to_owned();
+        },
+        |_| Mirror,
+    );
+    let trust = Arc::new(authority.trust(ALL, Some(&clients.client("alice", (2020, 2090)))));
+    for (version, lines, counts) in [
+        (13, "", true),
+        (13, "Origin: https://test\r\n", true),
+        (13, "Origin: https://listed.example\r\n", true),
+        (13, "Origin: https://evil.example\r\n", false),
+        (13, "Origin: http://test\r\n", false),
+        (13, "Origin: https://test:8443\r\n", false),
+        (13, "Origin: null\r\n", false),
+        (13, "Origin: https://test\r\nOrigin: https://test\r\n", false),
+        (13, "Sec-Fetch-Site: cross-site\r\n", false),
+        (8, "Sec-WebSocket-Origin: https://test\r\n", true),
+        (8, "Sec-WebSocket-Origin: https://evil.example\r\n", false),
+        (8, "Origin: https://evil.example\r\n", false),
+        (
+            8,
+            "Origin: https://evil.example\r\nSec-WebSocket-Origin: https://test\r\n",
+            false,
+        ),
+    ] {
+        let mut alice = connect(server.address, &trust, "localhost");
+        let request = UPGRADE
+            .replace("Version: 13", &format!("Version: {version}"))
+            .replace("Host: test\r\n", &format!("Host: test\r\n{lines}"));
+        alice.send_bytes(request.as_bytes());
+        assert!(alice.read_head().starts_with("HTTP/1.1 101 "), "{lines}");
+        alice.handshake();
+        let answer = alice.call("who", "null");
+        assert_eq!(
+            answer.contains("alice"),
+            counts,
+            "version {version}, {lines}: {answer}"
+        );
+    }
+}
+
 #[test]
 fn a_token_takes_the_place_of_a_certificate() {
     let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());

@@ -31,7 +31,7 @@ fn each_fault_of_a_request_has_its_answer_and_ends_the_connection() {
     let version = "Missing or invalid Sec-WebSocket-Version header";
     let cases = [
         (
-            good.replace("/socketcluster/", "/socketcluster"),
+            good.replace("/socketcluster/", "/socketcluster//"),
             "400 Bad Request",
             "Bad Request",
         ),

@@ -1,9 +1,11 @@
 //! The head of a request, the upgrade, and cookies.
 
 use ringcast::auth::CredentialFields;
+use ringcast::client::ambient::Trust;
 use ringcast::http::account::{Account, Page, Step};
 use ringcast::http::cookie::{self, SetCookie};
 use ringcast::http::request::{self, Request};
+use ringcast::http::site::is_endpoint;
 use ringcast::websocket::handshake;
 
 const HEAD_BYTES_MAX: usize = 4096;
@@ -28,17 +30,19 @@ pub fn head(data: &[u8]) {
     };
     assert!(length <= data.len().min(HEAD_BYTES_MAX));
     assert!(data[..length].ends_with(b"\r\n\r\n"));
+    check_host(&request);
     check_headers(&request);
     match handshake::upgrade(&request, "/socketcluster/") {
         Ok(upgrade) => {
-            assert!(request.is_upgrade() && request.method() == "GET" && request.path() == "/socketcluster/");
+            assert!(request.offers_websocket() && request.method() == "GET" && !request.has_body());
+            assert!(is_endpoint("/socketcluster/", request.path()));
             check_answer(|out| upgrade.write(out));
         }
         Err(refusal) => check_answer(|out| refusal.write(out)),
     }
     let account = Account::new("/login", CredentialFields::default(), 1000);
     for page in [Page::Login, Page::Logout, Page::Whoami] {
-        match account.step(page, &request, &data[length..], true, "token") {
+        match account.step(page, &request, &data[length..], Trust::Own, "token") {
             Step::Answer(answer) => check_answer(|out| answer.write(out)),
             Step::LogIn(credentials) => {
                 assert!(credentials.user.len() + credentials.password.expose().len() <= 1000)
@@ -46,6 +50,16 @@ pub fn head(data: &[u8]) {
             Step::Incomplete { .. } => assert_eq!((page, request.method()), (Page::Login, "POST")),
             Step::Show(_) | Step::LogOut => {}
         }
+    }
+}
+
+/// One host, of which nothing could be taken for another, and none only where HTTP has none.
+fn check_host(request: &Request<'_>) {
+    let named = request.header_values("host").count();
+    assert!(named <= 1);
+    match request.host() {
+        Some(host) => assert!(!host.is_empty() && !host.iter().any(|byte| b" \t,/\\@?#".contains(byte))),
+        None => assert_eq!(named, 0),
     }
 }
 
@@ -93,7 +107,7 @@ pub fn cookie(data: &[u8]) {
         .take(10)
         .map(|line| line.iter().copied().filter(|byte| is_line(*byte)).collect())
         .collect();
-    let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+    let mut head = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
     for line in &lines {
         head.extend_from_slice(b"Cookie: ");
         head.extend_from_slice(line);
@@ -118,7 +132,7 @@ pub fn cookie(data: &[u8]) {
             });
         }
     }
-    let found = cookie::find(&request, "token");
+    let found = cookie::find(&request, "token").and_then(|cookie| cookie.heeded(Trust::Own));
     match values.first() {
         Some(first) if values.iter().all(|value| value == first) => {
             assert_eq!(found, std::str::from_utf8(first).ok());
@@ -141,9 +155,10 @@ pub fn cookie(data: &[u8]) {
         .strip_prefix("Set-Cookie: ")
         .and_then(|rest| rest.split_once(';'));
     let (pair, _) = pair.expect("a pair and its attributes");
-    let head = format!("GET / HTTP/1.1\r\nCookie: {pair}\r\n\r\n");
+    let head = format!("GET / HTTP/1.1\r\nHost: h\r\nCookie: {pair}\r\n\r\n");
     let (request, _) = request::parse(head.as_bytes(), 1 << 20)
         .expect("a request")
         .expect("a whole one");
-    assert_eq!(cookie::find(&request, "token"), Some(value));
+    let found = cookie::find(&request, "token").and_then(|cookie| cookie.heeded(Trust::Own));
+    assert_eq!(found, Some(value));
 }

@@ -3,6 +3,7 @@
 //! Pure: addresses, networks and bytes in, addresses out. What reads them from sockets is in `cores`.
 
 mod address;
+pub mod ambient;
 pub mod forwarded;
 pub mod network;
 pub mod networks;

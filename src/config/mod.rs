@@ -41,6 +41,10 @@ pub struct Config {
     pub protocol: Protocol,
     /// Path of the WebSocket endpoint; begins with `/`.
     pub path: String,
+    /// Paths at which a plain request is told whether clients are served.
+    pub probe_paths: Vec<String>,
+    /// Whether the root of the client port is a page to try the server out with.
+    pub welcome_page: WelcomePage,
     /// Origins that may connect, in the reference's syntax: `*:*`, or a list of `host:port`, `host:*`, `*:port`.
     pub origins: String,
     /// Origins that may connect, compared exactly; empty for whatever `origins` allows.
@@ -169,6 +173,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             protocol: Protocol::Auto,
             path: "/socketcluster/".to_owned(),
+            probe_paths: ["/health-check", "/healthz"].map(str::to_owned).to_vec(),
+            welcome_page: WelcomePage::Auto,
             origins: "*:*".to_owned(),
             allowed_origins: AllowedOrigins::default(),
             proxies: Proxies::default(),
@@ -279,10 +285,7 @@ impl Config {
     /// Whether clients that are not authenticated are served.
     pub fn serves_anonymous(&self) -> bool {
         match self.allow_anonymous {
-            Anonymous::Auto => [Some(self.listen), self.tls.listen]
-                .iter()
-                .flatten()
-                .all(|address| address.ip().is_loopback()),
+            Anonymous::Auto => self.listens_on_loopback_only(),
             Anonymous::On => true,
             Anonymous::Off => false,
         }
@@ -302,6 +305,23 @@ impl Config {
             KeylessProbes::On => true,
             KeylessProbes::Off => false,
         }
+    }
+
+    /// Whether the root of the client port is the page to try the server out with. By itself only where nobody else can
+    /// see it: not where a proxy on this machine brings the requests of others.
+    pub fn shows_welcome_page(&self) -> bool {
+        match self.welcome_page {
+            WelcomePage::Auto => self.listens_on_loopback_only() && self.proxies.trusted.is_empty(),
+            WelcomePage::On => true,
+            WelcomePage::Off => false,
+        }
+    }
+
+    fn listens_on_loopback_only(&self) -> bool {
+        [Some(self.listen), self.tls.listen]
+            .iter()
+            .flatten()
+            .all(|address| address.ip().is_loopback())
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
@@ -690,6 +710,18 @@ pub enum KeylessProbes {
     /// They are.
     On,
     /// They need it, too.
+    Off,
+}
+
+/// Whether the root of the client port is a page to try the server out with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WelcomePage {
+    /// Where all addresses are loopback addresses and no proxy is trusted.
+    #[default]
+    Auto,
+    /// It is.
+    On,
+    /// It is a line of text.
     Off,
 }
 

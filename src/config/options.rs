@@ -12,7 +12,7 @@ use super::jwks;
 use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
-use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, KeylessProbes, Protocol};
+use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, KeylessProbes, Protocol, WelcomePage};
 use crate::log::Format;
 use crate::text;
 
@@ -172,6 +172,14 @@ fn path(text: &str) -> Option<String> {
     legal.then(|| text.to_owned())
 }
 
+/// Paths separated by commas, or none of them.
+fn paths_or_off(text: &str) -> Option<Vec<String>> {
+    if text == "off" {
+        return Some(Vec::new());
+    }
+    text.split(',').map(|one| path(one.trim())).collect()
+}
+
 /// A token of RFC 9110 section 5.6.2, which is what a cookie's name is.
 fn token(text: &str) -> Option<String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -276,6 +284,14 @@ const KEYLESS_PROBES: &[(&str, KeylessProbes)] = &[
     ("off", KeylessProbes::Off),
     ("true", KeylessProbes::On),
     ("false", KeylessProbes::Off),
+];
+
+const WELCOME_PAGES: &[(&str, WelcomePage)] = &[
+    ("auto", WelcomePage::Auto),
+    ("on", WelcomePage::On),
+    ("off", WelcomePage::Off),
+    ("true", WelcomePage::On),
+    ("false", WelcomePage::Off),
 ];
 
 const fn first(names: &[&'static str]) -> Option<&'static str> {
@@ -444,6 +460,28 @@ pub const SETTINGS: &[Setting] = &[
             Some(())
         },
         |config| config.path.clone(),
+    ),
+    setting!(
+        "probe_paths",
+        Text,
+        "off, or paths such as /health-check,/healthz",
+        "Paths on the client port at which a balancer's `GET` or `HEAD` is answered 200 while clients are served and 503 during a drain, separated by commas, or `off`",
+        |config, text| {
+            config.probe_paths = paths_or_off(text)?;
+            Some(())
+        },
+        |config| match &config.probe_paths[..] {
+            [] => "off".to_owned(),
+            paths => paths.join(","),
+        },
+    ),
+    word!(
+        "welcome_page",
+        welcome_page,
+        Switch,
+        WELCOME_PAGES,
+        "auto, on or off",
+        "Whether `/` on the client port is a page to try the server out with: `on`, `off` (a line of text), or `auto`: on if all addresses are loopback addresses and `trusted_proxies` is empty",
     ),
     setting!(
         "origins",
@@ -1300,6 +1338,12 @@ mod tests {
                 &["/", "/socketcluster/"],
                 &["", "socketcluster", "/a b", "/a?b", "/a#b"],
             ),
+            (
+                "probe_paths",
+                &["off", "/", "/a, /b", "/health-check,/healthz"],
+                &["", "/a,", "a", "/a b", "/a?b", "on"],
+            ),
+            ("welcome_page", &["auto", "on", "off"], &["", "yes"]),
             ("pings", &["on", "off", "true", "false"], &["", "1", "yes", "ON"]),
             ("protocol", &["auto", "1", "2"], &["0", "3", "v1"]),
             ("auth_algorithm", &["HS256", "EdDSA"], &["none", "hs256", ""]),

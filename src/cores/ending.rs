@@ -124,7 +124,10 @@ impl<A: App> Core<A> {
             matches!(leave(reason), Leave::CloseFrame) && !reason.drops_unsent(),
         );
         self.count_end(id, reason);
-        self.note_end(id, session, reason);
+        // Probes come every few seconds for ever: the last ends would be nothing else.
+        if reason != CloseReason::Probed {
+            self.note_end(id, session, reason);
+        }
         match (leave(reason), receiver) {
             (Leave::Drop, _) | (Leave::CloseFrame | Leave::LastFrame, None) => {
                 self.drop_socket(id);
@@ -490,7 +493,7 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
         // The answer has been queued: HTTP, or the echo of the peer's close frame.
-        CloseReason::PeerClosed | CloseReason::HttpAnswered => Leave::Fin,
+        CloseReason::PeerClosed | CloseReason::HttpAnswered | CloseReason::Probed => Leave::Fin,
         // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
         CloseReason::TlsFailed
         | CloseReason::ProtocolError

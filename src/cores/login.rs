@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::auth::passwords::Users;
 use crate::auth::{Claims, Credentials};
 use crate::client::ClientAddress;
+use crate::client::ambient::Trust;
 use crate::config::limits::Limit;
 use crate::decision::{CloseReason, Decisions};
 use crate::http::account::{self, Account, Answer, Page, Step};
@@ -26,12 +27,13 @@ use crate::http::{Refusal, Request};
 use crate::login::{Attempt, Verdict};
 use crate::session::LoginAnswer;
 use crate::websocket::frame::OpCode;
-use crate::websocket::origins::{self, Origins};
+use crate::websocket::origins::Origins;
 
 use super::Core;
 use super::connection::{ConnectionId, Phase, Stalled};
 use super::mailbox::Answered;
 use super::receive::Input;
+use super::secure;
 
 /// The pages for users, and the cookie that their tokens are kept in.
 #[derive(Debug)]
@@ -46,10 +48,10 @@ pub(super) struct Counter {
 struct Busy;
 
 impl<A: App> Core<A> {
-    /// The page that a plain request asks for, if there is somebody who could log in.
-    pub(super) fn page(&self, request: &Request<'_>) -> Option<Page> {
-        let page = self.counter.account.page(request.path())?;
-        (self.lent.doors.login.is_some() && !request.is_upgrade()).then_some(page)
+    /// The page for users at a path, if there is somebody who could log in.
+    pub(super) fn account_page(&self, path: &str) -> Option<Page> {
+        let page = self.counter.account.page(path)?;
+        self.lent.doors.login.is_some().then_some(page)
     }
 
     /// A request for a page, with as much of its body as has come.
@@ -64,14 +66,16 @@ impl<A: App> Core<A> {
             // Whatever comes of it, and in part as well: where it lies, a password may lie.
             self.lent.scratch.note_credentials();
         }
-        request.require_host()?;
-        let origin = request.joined_header("origin");
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
-        let is_trusted = self.honours_cookies(request, origin.as_deref(), is_https);
+        let trust = self.origins().trust(request, is_https);
         // A page that was loaded by HTTPS sends its requests by it, whatever ends it before they come here.
-        let is_secure = is_https || origin.is_some_and(|origin| is_trusted && origin.starts_with("https://"));
+        let of_https = || {
+            let origin = request.joined_header("origin");
+            origin.is_some_and(|origin| origin.starts_with("https://"))
+        };
+        let is_secure = is_https || (trust == Trust::Own && of_https());
         let cookie = &self.counter.cookie;
-        match self.counter.account.step(page, request, body, is_trusted, cookie) {
+        match self.counter.account.step(page, request, body, trust, cookie) {
             Step::Incomplete { tell } => {
                 self.tell_to_go_on(id, tell);
                 return Ok(Input::Incomplete(0));
@@ -104,26 +108,27 @@ impl<A: App> Core<A> {
         Ok(Input::Rest)
     }
 
-    /// Who an upgrade shows its sender to be: by a cookie with a good token, if any page could not have made a browser
-    /// add it (cross-site WebSocket hijacking). A bad one is as none.
-    pub(super) fn shown_by_cookie(
-        &self,
-        id: ConnectionId,
-        request: &Request<'_>,
-        verdict: origins::Verdict,
-    ) -> Option<Box<Claims>> {
-        if !verdict.honours_cookies() {
+    /// Who an upgrade shows its sender to be by what a browser adds by itself: a cookie with a good token, else a
+    /// certificate. Neither counts for a page that may not speak for its user (cross-site WebSocket hijacking), and a bad
+    /// one is as none.
+    pub(super) fn shown_by_browser(&self, id: ConnectionId, request: &Request<'_>) -> Option<Box<Claims>> {
+        let cookie = cookie::find(request, &self.counter.cookie);
+        let connection = self.connections.get(id)?;
+        let certificate = secure::shown_by_certificate(&connection.stream);
+        if cookie.is_none() && certificate.is_none() {
             return None;
         }
-        let token = cookie::find(request, &self.counter.cookie)?;
-        if self.proxy_says_https(id, request) {
-            // What was judged is whether the page's host is this one. Its scheme has to be the same as well.
-            let origin = request.joined_header("origin");
-            if !self.honours_cookies(request, origin.as_deref(), true) {
-                return None;
-            }
-        }
-        self.verified(token).map(Box::new)
+        let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
+        let trust = self.origins().trust(request, is_https);
+        let by_cookie = cookie
+            .and_then(|cookie| cookie.heeded(trust))
+            .and_then(|token| self.verified(token))
+            .map(Box::new);
+        by_cookie.or_else(|| {
+            let tokens = &self.lent.doors.tokens;
+            let claims = certificate?.heeded(trust)?;
+            (!tokens.are_revoked(&claims, self.now.unix_ms)).then_some(claims)
+        })
     }
 
     /// Takes what has come of logins.
@@ -313,19 +318,13 @@ impl<A: App> Core<A> {
         proxies.x_forwarded_for && says_so() && peer().is_some_and(|peer| proxies.trusted.contain(&peer))
     }
 
-    fn honours_cookies(&self, request: &Request<'_>, origin: Option<&str>, is_secure: bool) -> bool {
-        if origin.is_none() {
-            // No page asks, whatever the reference's option makes of that.
-            return true;
-        }
+    /// Which pages may come in, and which of them may speak for their users.
+    pub(super) fn origins(&self) -> Origins<'_> {
         let doors = &self.lent.doors;
-        let origins = Origins {
+        Origins {
             option: &doors.origins,
             list: &doors.allowed_origins,
-        };
-        origins
-            .judge(origin, request.single_header("host"), is_secure)
-            .is_ok_and(origins::Verdict::honours_cookies)
+        }
     }
 
     /// What a token says, if it authenticates whoever bears it.

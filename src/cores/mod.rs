@@ -79,6 +79,7 @@ use crate::config::limits::{AcceptExcess, Limit, Limits, SlowConsumer};
 use crate::decision::Decisions;
 use crate::doors::Doors;
 use crate::http::account::Account;
+use crate::http::site::Site;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
@@ -127,7 +128,7 @@ pub(crate) struct CoreSettings {
     pub(crate) ports: Ports,
     /// How many cores have listeners.
     pub(crate) acceptors: u64,
-    pub(crate) path: String,
+    pub(crate) site: Arc<Site>,
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
     pub(crate) limits: Limits,
@@ -257,7 +258,7 @@ pub(crate) struct Core<A: App> {
     limits: Limits,
     measures: Measures,
     message_limits: message::Limits,
-    path: String,
+    site: Arc<Site>,
     counter: login::Counter,
     lent: Lent<A>,
     rules: rules::Watch,
@@ -417,7 +418,7 @@ impl<A: App> Core<A> {
             },
             measures: Measures::new(&limits),
             limits,
-            path: settings.path,
+            site: settings.site,
             counter: login::Counter {
                 account: Account::new(
                     &settings.login_path,
@@ -462,17 +463,25 @@ impl<A: App> Lent<A> {
     /// Asks the application about an upgrade.
     fn allow_upgrade(&mut self, request: &Request<'_>, client: ClientAddress) -> Result<(), Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
-        let many: Vec<_>;
+        let mut many: Vec<_>;
         let count = request.headers().take(few.len() + 1).count();
         let headers = if count <= few.len() {
             for (place, header) in few.iter_mut().zip(request.headers()) {
                 *place = header;
             }
-            &few[..count]
+            &mut few[..count]
         } else {
             many = request.headers().collect();
-            &many
+            &mut many
         };
+        // A target in absolute form names the host in the place of the header (RFC 9112 section 3.2.2).
+        for (name, value) in headers.iter_mut() {
+            if name.eq_ignore_ascii_case("host")
+                && let Some(host) = request.host()
+            {
+                *value = host;
+            }
+        }
         let upgrade = Upgrade {
             path: request.path(),
             query: request.query().unwrap_or(""),

@@ -13,6 +13,7 @@ use tracing::error;
 
 use crate::app::App;
 use crate::auth::Claims;
+use crate::client::ambient::Ambient;
 use crate::config::tls::OnListen;
 use crate::decision::CloseReason;
 use crate::doors::tls;
@@ -132,7 +133,7 @@ impl<A: App> Core<A> {
         let claims = self
             .connections
             .get(id)
-            .and_then(|connection| claims(&connection.stream));
+            .and_then(|connection| certified(&connection.stream));
         let end = claims.and_then(|claims| claims.expires_at());
         end.is_some_and(|end| self.now.unix_ms as f64 > end * 1000.0)
     }
@@ -142,8 +143,12 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Who the client is by its certificate.
-pub(super) fn claims(stream: &Stream) -> Option<Box<Claims>> {
+/// Who the client is by its certificate, which a browser shows for the requests of any page.
+pub(super) fn shown_by_certificate(stream: &Stream) -> Option<Ambient<Box<Claims>>> {
+    certified(stream).map(Ambient::new)
+}
+
+fn certified(stream: &Stream) -> Option<Box<Claims>> {
     let certificate = stream.tls.as_ref()?.peer_certificates().first()?;
     tls::claims_of(certificate).map(Box::new)
 }

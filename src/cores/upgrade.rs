@@ -1,20 +1,33 @@
 //! The request head of a connection: its upgrade, or an answer in plain HTTP.
 //!
-//! The order of the questions is the reference's: the request itself, the application, the origin.
+//! A server may ignore an offer of another protocol (RFC 9110 section 7.8), so `Upgrade: h2c` and the like make no
+//! difference to a plain request. At the WebSocket's own path, and for whatever asks for a WebSocket, each fault is named.
+//! The order of the questions about an upgrade is the reference's: the request itself, the application, the origin.
 
 use crate::app::App;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
+use crate::http::account::Page;
+use crate::http::request::Expectation;
+use crate::http::site::{self, Health, Plain};
 use crate::http::{Refusal, Request, request};
 use crate::websocket::deflate::Compression;
 use crate::websocket::handshake;
 use crate::websocket::message::Receiver;
-use crate::websocket::origins::Origins;
 
 use super::Core;
 use super::connection::{ConnectionId, Open, Phase};
 use super::receive::Input;
-use super::secure;
+
+/// What a request is for.
+enum Asked {
+    /// A WebSocket, rightly or not.
+    Upgrade,
+    /// A page for users.
+    Account(Page),
+    /// A page for everybody.
+    Plain(Plain),
+}
 
 impl<A: App> Core<A> {
     /// The request head: upgrade, or an answer in plain HTTP.
@@ -24,9 +37,13 @@ impl<A: App> Core<A> {
             Ok(Some((request, consumed))) => {
                 self.recognise_client(id, &request);
                 let admitted = self.admit_announced(id);
-                admitted.and_then(|()| match self.page(&request) {
-                    Some(page) => self.receive_page(id, page, &request, &input[consumed..]),
-                    None => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                admitted.and_then(|()| match self.asked(&request)? {
+                    Asked::Upgrade => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                    Asked::Account(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                    Asked::Plain(page) => {
+                        self.answer_plain(id, page, request.method() == "HEAD");
+                        Ok(Input::Rest)
+                    }
                 })
             }
             Err(refusal) => Err(refusal),
@@ -36,6 +53,46 @@ impl<A: App> Core<A> {
             Err(refusal) => {
                 self.refuse(id, &refusal);
                 Input::Consumed(input.len())
+            }
+        }
+    }
+
+    fn asked(&self, request: &Request<'_>) -> Result<Asked, Refusal> {
+        let path = request.path();
+        if self.site.is_endpoint(path) && request.is_upgrade() {
+            return Ok(Asked::Upgrade);
+        }
+        let account_page = self.account_page(path);
+        let page = self.site.page(request.method(), path);
+        if account_page.is_none() && page != Some(Plain::Probe) && request.offers_websocket() {
+            return Ok(Asked::Upgrade);
+        }
+        if request.expectation() == Expectation::Unknown {
+            return Err(Refusal::Expectation);
+        }
+        match (account_page, page) {
+            (Some(page), _) => Ok(Asked::Account(page)),
+            (None, Some(page)) => Ok(Asked::Plain(page)),
+            (None, None) => Err(Refusal::of_plain(request)),
+        }
+    }
+
+    fn answer_plain(&mut self, id: ConnectionId, page: Plain, head_only: bool) {
+        match page {
+            Plain::Probe => {
+                let health = match self.draining {
+                    Some(_) => Health::Draining,
+                    None => Health::Serving,
+                };
+                self.connections
+                    .send_head(id, |bytes| site::write_probe(health, head_only, bytes));
+                self.close(id, CloseReason::Probed);
+            }
+            Plain::Home => {
+                self.metrics.http_answers.add(1);
+                self.connections
+                    .send_head(id, |bytes| self.site.write_home(head_only, bytes));
+                self.close(id, CloseReason::HttpAnswered);
             }
         }
     }
@@ -51,7 +108,7 @@ impl<A: App> Core<A> {
     }
 
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
-        let mut accepted = handshake::upgrade(request, &self.path)?;
+        let mut accepted = handshake::upgrade(request, &self.site.endpoint)?;
         let compression = match self.compression {
             true => accepted.agree_on_compression(request)?,
             false => Compression::Off,
@@ -63,21 +120,11 @@ impl<A: App> Core<A> {
             return Ok(());
         };
         self.lent.allow_upgrade(request, client)?;
-        let doors = &self.lent.doors;
-        let origins = Origins {
-            option: &doors.origins,
-            list: &doors.allowed_origins,
-        };
-        let verdict = accepted.check_origin(origins, self.is_under_tls(id))?;
-        let shown = self.shown_by_cookie(id, request, verdict);
+        accepted.check_origin(self.origins(), self.is_under_tls(id))?;
+        let claims = self.shown_by_browser(id, request);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let certified = || {
-            secure::claims(&connection.stream)
-                .filter(|claims| !self.lent.doors.tokens.are_revoked(claims, self.now.unix_ms))
-        };
-        let claims = shown.or_else(certified);
         let session = self.lent.new_session(self.now, claims);
         if session.is_open() {
             self.sessions_open += 1;
@@ -108,6 +155,8 @@ fn limit_of(refusal: &Refusal) -> Option<Limit> {
         Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
         Refusal::Busy => Some(Limit::Memory),
         Refusal::Malformed
+        | Refusal::Expectation
+        | Refusal::TransferCoding
         | Refusal::NotImplemented
         | Refusal::NotImplementedHead
         | Refusal::NotTls

@@ -6,11 +6,14 @@
 //! Every answer ends its connection and is kept by no cache. There are no `Access-Control` headers: a page of another
 //! site that a browser shows can neither read an answer nor send what would need leave.
 //!
-//! Limits: `login_body_bytes_max` (413). A body needs a `Content-Length` (411).
+//! Limits: `login_body_bytes_max` (413). A login needs a body: a `Content-Length` or chunks (411).
 
+use super::body::{self, BodyError};
 use super::cookie::{self, SetCookie};
+use super::request::Expectation;
 use super::{Request, Status};
 use crate::auth::{CredentialFields, Credentials, NoCredentials};
+use crate::client::ambient::Trust;
 
 /// Where the pages are and what they take.
 #[derive(Clone, Debug)]
@@ -84,8 +87,10 @@ pub enum Answer<'a> {
     OtherSite,
     /// Another method, and those that are right.
     Method(&'static str),
-    /// No `Content-Length`.
+    /// Neither a `Content-Length` nor chunks.
     LengthRequired,
+    /// Chunks that cannot be read.
+    Chunks,
     /// A body over the limit.
     TooLarge,
     /// Neither JSON nor a form.
@@ -118,23 +123,22 @@ impl Account {
         }
     }
 
-    /// What to do about a request for a page. `is_trusted`: it comes from no page, or from one that may speak for its
-    /// user; `cookie` is the name of the cookie that holds a token.
+    /// What to do about a request for a page, with as much of its body as has come. `trust` says whether the request comes
+    /// from a page that may speak for its user; `cookie` is the name of the cookie that holds a token.
     pub fn step<'a>(
         &self,
         page: Page,
         request: &Request<'a>,
         body: &[u8],
-        is_trusted: bool,
+        trust: Trust,
         cookie: &str,
     ) -> Step<'a> {
-        match (page, request.method()) {
-            (Page::Login | Page::Logout, "POST") if !is_trusted => Step::Answer(Answer::OtherSite),
-            (Page::Login, "POST") => self.login(request, body).unwrap_or_else(Step::Answer),
-            (Page::Logout, "POST") => Step::LogOut,
-            (Page::Whoami, "GET" | "HEAD") => {
-                let token =
-                    bearer(request).or_else(|| is_trusted.then(|| cookie::find(request, cookie)).flatten());
+        match (page, request.method(), trust) {
+            (Page::Login | Page::Logout, "POST", Trust::Foreign) => Step::Answer(Answer::OtherSite),
+            (Page::Login, "POST", Trust::Own) => self.login(request, body).unwrap_or_else(Step::Answer),
+            (Page::Logout, "POST", Trust::Own) => Step::LogOut,
+            (Page::Whoami, "GET" | "HEAD", _) => {
+                let token = bearer(request).or_else(|| cookie::find(request, cookie)?.heeded(trust));
                 token.map_or_else(
                     || {
                         let head_only = request.method() == "HEAD";
@@ -143,23 +147,24 @@ impl Account {
                     Step::Show,
                 )
             }
-            (Page::Login | Page::Logout, _) => Step::Answer(Answer::Method("POST")),
-            (Page::Whoami, _) => Step::Answer(Answer::Method("GET, HEAD")),
+            (Page::Login | Page::Logout, _, _) => Step::Answer(Answer::Method("POST")),
+            (Page::Whoami, _, _) => Step::Answer(Answer::Method("GET, HEAD")),
         }
     }
 
     fn login<'a>(&self, request: &Request<'a>, body: &[u8]) -> Result<Step<'a>, Answer<'static>> {
-        let length = request.content_length().ok_or(Answer::LengthRequired)?;
-        if length > self.body_bytes_max {
-            return Err(Answer::TooLarge);
-        }
+        let input = body;
+        let body = body::read(request, input, self.body_bytes_max).map_err(|error| match error {
+            BodyError::None => Answer::LengthRequired,
+            BodyError::TooLarge => Answer::TooLarge,
+            BodyError::Malformed => Answer::Chunks,
+        })?;
         let kind = Kind::of(request.single_header("content-type")).ok_or(Answer::MediaType)?;
-        let length = usize::try_from(length).map_err(|_| Answer::TooLarge)?;
-        let Some(body) = body.get(..length) else {
-            let tell = body.is_empty() && request.expects_continue();
+        let Some(body) = body else {
+            let tell = input.is_empty() && request.expectation() == Expectation::Continue;
             return Ok(Step::Incomplete { tell });
         };
-        let text = std::str::from_utf8(body).map_err(|_| Answer::NoCredentials)?;
+        let text = std::str::from_utf8(&body).map_err(|_| Answer::NoCredentials)?;
         // What `curl -d '{…}'` sends is declared as a form.
         let found = if kind == Kind::Json || text.trim_ascii_start().starts_with('{') {
             self.fields.in_json(text)
@@ -255,7 +260,11 @@ impl Answer<'_> {
             }
             Answer::LengthRequired => {
                 write_status(out, Status::LENGTH_REQUIRED);
-                write_error(out, "A Content-Length is needed");
+                write_error(out, "A Content-Length is needed, or chunks");
+            }
+            Answer::Chunks => {
+                write_status(out, Status::BAD_REQUEST);
+                write_error(out, "The chunks of the body cannot be read");
             }
             Answer::TooLarge => {
                 write_status(out, Status::PAYLOAD_TOO_LARGE);

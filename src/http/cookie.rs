@@ -1,12 +1,14 @@
 //! The cookie that holds a token: read from requests, set by answers (RFC 6265).
 
 use super::Request;
+use crate::client::ambient::Ambient;
 
-/// The value of the cookie of that name, which is compared letter by letter.
+/// The value of the cookie of that name, which is compared letter by letter. A browser adds it to the requests of any
+/// page.
 ///
 /// A browser sends several of one name if another host of the same site has set one for the whole site, and nobody can
 /// tell whose is first. One that says something else than the others may be planted, so then none of them counts.
-pub fn find<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
+pub fn find<'a>(request: &Request<'a>, name: &str) -> Option<Ambient<&'a str>> {
     let pairs = request
         .header_values("cookie")
         .flat_map(|line| line.split(|&byte| byte == b';'))
@@ -19,7 +21,7 @@ pub fn find<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
     if values.any(|value| value != first) {
         return None;
     }
-    std::str::from_utf8(first).ok()
+    std::str::from_utf8(first).ok().map(Ambient::new)
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -63,12 +65,16 @@ impl SetCookie<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ambient::Trust;
     use crate::http::request;
 
     fn found(lines: &str) -> Option<String> {
-        let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
         let (request, _) = request::parse(head.as_bytes(), 64 * 1024).unwrap().unwrap();
-        find(&request, "token").map(str::to_owned)
+        let found = find(&request, "token");
+        found
+            .and_then(|cookie| cookie.heeded(Trust::Own))
+            .map(str::to_owned)
     }
 
     #[test]

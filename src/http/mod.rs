@@ -1,14 +1,17 @@
-//! HTTP/1.1 on the client port: the head of a request, the answers that refuse it, and three pages for users.
+//! HTTP/1.1 on the client port: the head of a request, the answers that refuse it, and the few pages there are.
 //!
-//! PURE: bytes in, values out. The client port exists for WebSocket upgrades; everything else is answered here with
-//! a few fixed bytes and `Connection: close`, as the reference server answers it (wire reference, section 2), but for
-//! the pages of [`account`], where there is a password file.
+//! PURE: bytes in, values out. The client port exists for WebSocket upgrades. Besides there are a probe for balancers and
+//! the root ([`site`]) and, where there is a password file, three pages for users ([`account`]). Everything else is
+//! answered with a few fixed bytes and `Connection: close`, as the reference server answers it (wire reference, section 2).
 //! Pages and an API for operators live on the control plane.
 
 pub mod account;
+mod authority;
+mod body;
 pub mod cookie;
 pub mod request;
 pub mod response;
+pub mod site;
 
 pub use request::Request;
 pub use response::{Refusal, Status};

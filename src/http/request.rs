@@ -6,10 +6,12 @@
 //! Invariants
 //! 1. A `Request` exists only for a head that httparse and the checks of [`parse`] have accepted, so that its header
 //!    block is lines of `name:value`, each ended by CR LF; [`Headers`] walks it without a second check.
-//! 2. What is refused here is what the HTTP parser of Node.js refuses: it is the one in front of the reference server.
+//! 2. What the HTTP parser of Node.js refuses is refused here: it is the one in front of the reference server. Besides,
+//!    a request names exactly one legal host, and its body can end in one place only ([`Framing`]), so that no proxy in
+//!    front can read it as another request.
 //!
 //! Not here: bodies. A plain request is answered at once and its connection closed; only a login has a body that is
-//! read (`account`).
+//! read (`body`, `account`).
 //!
 //! Limits: the head's bytes (`head_bytes_max`) and `HEADERS_MAX`, both answered with 431. RFC 9112.
 
@@ -18,6 +20,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, ParserConfig, Status};
 
+use super::authority;
 use super::response::Refusal;
 
 /// Most header lines of one request; they are parsed on the stack.
@@ -67,8 +70,35 @@ const METHODS: [&str; 35] = [
 pub struct Request<'a> {
     method: &'a str,
     target: &'a str,
+    /// The path and the query of the target.
+    resource: &'a str,
     minor_version: u8,
+    /// The one `Host` line, or what the target names in its place.
+    host: Option<&'a [u8]>,
+    framing: Framing,
     headers: &'a [u8],
+}
+
+/// Where the body of a request ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// No body is announced.
+    None,
+    /// After so many bytes; as many as can be counted, if they are more.
+    Length(u64),
+    /// After the last of its chunks.
+    Chunked,
+}
+
+/// What a client expects before it sends a body (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// Nothing.
+    None,
+    /// To be told that it may send the body.
+    Continue,
+    /// Something that no server here can promise.
+    Unknown,
 }
 
 impl<'a> Request<'a> {
@@ -82,14 +112,26 @@ impl<'a> Request<'a> {
         self.target
     }
 
-    /// The target before the first `?`. No escape is decoded: paths are compared as they are written.
+    /// The target before the first `?`, without the host of a target in absolute form. No escape is decoded: paths are
+    /// compared as they are written.
     pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+        let path = self
+            .resource
+            .split_once('?')
+            .map_or(self.resource, |(path, _)| path);
+        // `http://example.com` and `http://example.com?query` ask for the root.
+        if path.is_empty() { "/" } else { path }
     }
 
     /// The target after the first `?`.
     pub fn query(&self) -> Option<&'a str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        self.resource.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The host that is asked, with its port if one is given: from a target in absolute form, else from the `Host` header
+    /// (RFC 9112 section 3.2.2). Only a request of HTTP/1.0 may have none.
+    pub fn host(&self) -> Option<&'a [u8]> {
+        self.host
     }
 
     /// All header lines, in order.
@@ -101,13 +143,7 @@ impl<'a> Request<'a> {
 
     /// The values of all lines of one header, in order; `name` in any case.
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers().lines.filter_map(move |line| {
-            // A name holds no colon: where the wanted one would end, that of another line is longer or has ended.
-            let (key, rest) = line.split_at_checked(name.len())?;
-            let value = rest.strip_prefix(b":")?;
-            key.eq_ignore_ascii_case(name.as_bytes())
-                .then(|| value.trim_ascii())
-        })
+        self.headers().lines.filter_map(move |line| value_of(line, name))
     }
 
     /// The value of a header that stands on exactly one line. Several lines are one value joined by commas (RFC 9110
@@ -141,48 +177,49 @@ impl<'a> Request<'a> {
                 .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     }
 
-    /// The bytes of the body, if they are announced; as many as can be counted, if they are more.
-    pub(super) fn content_length(&self) -> Option<u64> {
-        let digits = self.single_header("content-length")?;
-        // Checked to be digits when the head was parsed.
-        let digits = std::str::from_utf8(digits).ok()?;
-        Some(digits.parse().unwrap_or(u64::MAX))
-    }
-
-    /// Whether the client waits to be told that it may send the body (RFC 9110 section 10.1.1).
-    pub(super) fn expects_continue(&self) -> bool {
-        self.minor_version == 1
-            && self
-                .single_header("expect")
-                .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
-    }
-
-    /// Whether nobody could disagree about where the body ends: one legal `Content-Length` at most, and none beside a
-    /// `Transfer-Encoding` (RFC 9112 section 6.3, as strict as Node).
-    fn body_length_is_clear(&self) -> bool {
-        let mut lengths = self.header_values("content-length");
-        let Some(length) = lengths.next() else {
-            return true;
+    /// Whether one of the protocols that are offered is WebSocket.
+    pub fn offers_websocket(&self) -> bool {
+        let is_websocket = |offer: &[u8]| {
+            let name = offer.split(|&byte| byte == b'/').next().unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(b"websocket")
         };
-        let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-        digits && lengths.next().is_none() && self.header_values("transfer-encoding").next().is_none()
+        self.is_upgrade()
+            && self
+                .header_values("upgrade")
+                .flat_map(|value| value.split(|&byte| byte == b','))
+                .any(is_websocket)
     }
 
-    /// Refuses a request without the `Host` header that HTTP/1.1 demands.
-    ///
-    /// # Errors
-    /// It lacks it.
-    pub fn require_host(&self) -> Result<(), Refusal> {
-        if self.lacks_host() {
-            Err(Refusal::Malformed)
-        } else {
-            Ok(())
+    /// Whether a body is announced that is not empty.
+    pub fn has_body(&self) -> bool {
+        match self.framing {
+            Framing::None | Framing::Length(0) => false,
+            Framing::Length(_) | Framing::Chunked => true,
         }
     }
 
-    /// Whether the request lacks the `Host` header that HTTP/1.1 demands (RFC 9112 section 3.2).
-    pub(super) fn lacks_host(&self) -> bool {
-        self.minor_version == 1 && self.header_values("host").next().is_none()
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// What the client expects before it sends the body. HTTP/1.0 has no expectations.
+    pub fn expectation(&self) -> Expectation {
+        if self.minor_version == 0 {
+            return Expectation::None;
+        }
+        let members = self
+            .header_values("expect")
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|member| !member.is_empty());
+        let mut found = Expectation::None;
+        for member in members {
+            if !member.eq_ignore_ascii_case(b"100-continue") {
+                return Expectation::Unknown;
+            }
+            found = Expectation::Continue;
+        }
+        found
     }
 }
 
@@ -254,16 +291,130 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
     let headers = head[line_end + 1..]
         .strip_suffix(b"\r\n")
         .ok_or(Refusal::Malformed)?;
+    let told = Told::by(headers)?;
+    if minor_version == 1 && told.host.is_none() {
+        return Err(Refusal::Malformed);
+    }
+    let (authority, resource) = match absolute_form(method, target) {
+        None => (None, target),
+        Some((authority, _)) if !authority::is_legal(authority.as_bytes()) => return Err(Refusal::Malformed),
+        Some((authority, resource)) => (Some(authority.as_bytes()), resource),
+    };
     let request = Request {
         method,
         target,
+        resource,
         minor_version,
+        host: authority.or(told.host),
+        framing: told.framing(minor_version)?,
         headers,
     };
-    if !request.body_length_is_clear() {
-        return Err(Refusal::Malformed);
-    }
     Ok(Some((request, head_bytes)))
+}
+
+/// What the header lines that decide about a whole request say, found in one walk.
+#[derive(Default)]
+struct Told<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    codings: Codings,
+}
+
+/// What the lines of `Transfer-Encoding` name.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Codings {
+    /// There is no such line.
+    #[default]
+    Absent,
+    /// `chunked`, once.
+    Chunked,
+    /// One that this server does not know.
+    Unknown,
+    /// Nothing, or `chunked` twice.
+    Faulty,
+}
+
+impl<'a> Told<'a> {
+    /// One `Host` at most, which is a host, and one `Content-Length` at most, which is a number.
+    fn by(headers: &'a [u8]) -> Result<Told<'a>, Refusal> {
+        let mut told = Told::default();
+        for line in (Lines { rest: headers }) {
+            if let Some(host) = value_of(line, "host") {
+                if !authority::is_legal(host) || told.host.replace(host).is_some() {
+                    return Err(Refusal::Malformed);
+                }
+            } else if let Some(digits) = value_of(line, "content-length") {
+                let length = content_length(digits).ok_or(Refusal::Malformed)?;
+                if told.length.replace(length).is_some() {
+                    return Err(Refusal::Malformed);
+                }
+            } else if let Some(codings) = value_of(line, "transfer-encoding") {
+                told.codings = told.codings.and(codings);
+            }
+        }
+        Ok(told)
+    }
+
+    /// The framing on which all readers agree (RFC 9112 section 6.3, as strict as Node).
+    fn framing(&self, minor_version: u8) -> Result<Framing, Refusal> {
+        match (self.codings, self.length) {
+            (Codings::Absent, None) => Ok(Framing::None),
+            (Codings::Absent, Some(length)) => Ok(Framing::Length(length)),
+            (Codings::Chunked, None) if minor_version == 1 => Ok(Framing::Chunked),
+            (Codings::Unknown, None) if minor_version == 1 => Err(Refusal::TransferCoding),
+            (Codings::Chunked | Codings::Unknown | Codings::Faulty, _) => Err(Refusal::Malformed),
+        }
+    }
+}
+
+impl Codings {
+    /// With one more line. Empty items of the list count for nothing.
+    fn and(self, line: &[u8]) -> Codings {
+        let items = line
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|item| !item.is_empty());
+        let codings = items.fold(self, |codings, item| {
+            match (codings, item.eq_ignore_ascii_case(b"chunked")) {
+                (Codings::Unknown, _) | (_, false) => Codings::Unknown,
+                (Codings::Absent, true) => Codings::Chunked,
+                (Codings::Chunked | Codings::Faulty, true) => Codings::Faulty,
+            }
+        });
+        match codings {
+            Codings::Absent => Codings::Faulty,
+            Codings::Chunked | Codings::Unknown | Codings::Faulty => codings,
+        }
+    }
+}
+
+/// Digits alone; `None` if it is anything else.
+fn content_length(digits: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let legal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    legal.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// The value of a header line, if it has this name, in any case.
+fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    // A name holds no colon: where the wanted one would end, that of another line is longer or has ended.
+    let (key, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":")?;
+    key.eq_ignore_ascii_case(name.as_bytes())
+        .then(|| value.trim_ascii())
+}
+
+/// The authority and the rest of a target in absolute form, with a scheme that leads here. Any other URL is nothing that
+/// this server has, and stays whole.
+fn absolute_form<'a>(method: &str, target: &'a str) -> Option<(&'a str, &'a str)> {
+    if target.starts_with(['/', '*']) || method == "CONNECT" {
+        return None;
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let is_ours = ["http", "https", "ws", "wss"]
+        .iter()
+        .any(|ours| scheme.eq_ignore_ascii_case(ours));
+    is_ours.then(|| rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())))
 }
 
 /// Empty lines before the request line are allowed (RFC 9112 section 2.2).
@@ -304,31 +455,183 @@ mod tests {
     }
 
     fn upgrades(headers: &str) -> bool {
-        request(&format!("GET / HTTP/1.1\r\n{headers}\r\n")).is_upgrade()
+        request(&format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n")).is_upgrade()
     }
 
     #[test]
-    fn a_request_whose_body_could_end_in_two_places_is_malformed() {
-        let verdict = |headers: &str| {
-            let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
-            parse(head.as_bytes(), LIMIT).map(|found| found.is_some())
+    fn a_body_ends_where_all_readers_agree_or_the_request_is_refused() {
+        let framing = |version: &str, headers: &str| {
+            let head = format!("POST / HTTP/{version}\r\nHost: h\r\n{headers}\r\n");
+            parse(head.as_bytes(), LIMIT).map(|found| found.unwrap().0.framing())
         };
-        for clear in [
-            "",
-            "Content-Length: 0\r\n",
-            "Content-Length: 12\r\n",
-            "Transfer-Encoding: chunked\r\n",
+        for (headers, expected) in [
+            ("", Framing::None),
+            ("Content-Length: 0\r\n", Framing::Length(0)),
+            ("Content-Length: 12\r\n", Framing::Length(12)),
+            (
+                "Content-Length: 99999999999999999999999999\r\n",
+                Framing::Length(u64::MAX),
+            ),
+            ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
+            ("transfer-encoding:\tChunked \r\n", Framing::Chunked),
+            ("Transfer-Encoding: , chunked,\r\n", Framing::Chunked),
         ] {
-            assert_eq!(verdict(clear), Ok(true), "{clear}");
+            assert_eq!(framing("1.1", headers), Ok(expected), "{headers}");
         }
         for unclear in [
             "Content-Length: \r\n",
             "Content-Length: -1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 0x1\r\n",
             "Content-Length: 1, 1\r\n",
             "Content-Length: 1\r\ncontent-length: 1\r\n",
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: gzip\r\n",
+            "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
         ] {
-            assert_eq!(verdict(unclear), Err(Refusal::Malformed), "{unclear}");
+            assert_eq!(framing("1.1", unclear), Err(Refusal::Malformed), "{unclear}");
+        }
+        for unknown in [
+            "gzip",
+            "identity",
+            "gzip, chunked",
+            "chunked, gzip",
+            "chunked\r\nTransfer-Encoding: identity",
+            "xchunked",
+            "chunked;q=1",
+            "\"chunked\"",
+            "chunked\u{b}",
+        ] {
+            let headers = format!("Transfer-Encoding: {unknown}\r\n");
+            let refused = framing("1.1", &headers).unwrap_err();
+            let control = unknown.contains('\u{b}');
+            let expected = if control {
+                Refusal::Malformed
+            } else {
+                Refusal::TransferCoding
+            };
+            assert_eq!(refused, expected, "{unknown}");
+        }
+        // HTTP/1.0 has no codings: what stands between may not have understood it.
+        assert_eq!(
+            framing("1.0", "Transfer-Encoding: chunked\r\n"),
+            Err(Refusal::Malformed)
+        );
+    }
+
+    #[test]
+    fn a_request_names_one_host_which_an_absolute_target_replaces() {
+        let host = |line: &str, headers: &str| {
+            let head = format!("{line}\r\n{headers}\r\n");
+            parse(head.as_bytes(), LIMIT).map(|found| {
+                let request = found.unwrap().0;
+                let host = request
+                    .host()
+                    .map(|host| String::from_utf8(host.to_vec()).unwrap());
+                (
+                    host,
+                    request.path().to_owned(),
+                    request.query().map(str::to_owned),
+                )
+            })
+        };
+        for (line, headers, expected) in [
+            (
+                "GET /a?b HTTP/1.1",
+                "Host: h:1\r\n",
+                (Some("h:1"), "/a", Some("b")),
+            ),
+            ("GET /a HTTP/1.0", "", (None, "/a", None)),
+            ("GET /a HTTP/1.0", "host: h\r\n", (Some("h"), "/a", None)),
+            (
+                "GET http://x/a?b HTTP/1.1",
+                "Host: h\r\n",
+                (Some("x"), "/a", Some("b")),
+            ),
+            ("GET HTTP://x:1 HTTP/1.1", "Host: h\r\n", (Some("x:1"), "/", None)),
+            (
+                "GET https://x?b HTTP/1.1",
+                "Host: h\r\n",
+                (Some("x"), "/", Some("b")),
+            ),
+            ("GET ws://[::1]:8/ HTTP/1.0", "", (Some("[::1]:8"), "/", None)),
+            // Nothing that is here.
+            (
+                "GET ftp://x/a HTTP/1.1",
+                "Host: h\r\n",
+                (Some("h"), "ftp://x/a", None),
+            ),
+            ("CONNECT x:1 HTTP/1.1", "Host: h\r\n", (Some("h"), "x:1", None)),
+            ("OPTIONS * HTTP/1.1", "Host: h\r\n", (Some("h"), "*", None)),
+        ] {
+            let (name, path, query) = expected;
+            let expected = (name.map(str::to_owned), path.to_owned(), query.map(str::to_owned));
+            assert_eq!(host(line, headers), Ok(expected), "{line} {headers}");
+        }
+        for (line, headers) in [
+            ("GET / HTTP/1.1", ""),
+            ("GET http://x/ HTTP/1.1", ""),
+            ("GET / HTTP/1.1", "Host: a\r\nHost: b\r\n"),
+            ("GET / HTTP/1.1", "Host: a\r\nhost: a\r\n"),
+            ("GET / HTTP/1.0", "Host: a\r\nHost: a\r\n"),
+            ("GET / HTTP/1.1", "Host:\r\n"),
+            ("GET / HTTP/1.1", "Host: a b\r\n"),
+            ("GET / HTTP/1.1", "Host: a, b\r\n"),
+            ("GET / HTTP/1.1", "Host: u@h\r\n"),
+            ("GET / HTTP/1.0", "Host: h/\r\n"),
+            ("GET http:///a HTTP/1.1", "Host: h\r\n"),
+            ("GET http://u@x/a HTTP/1.1", "Host: h\r\n"),
+            ("GET http://x:y/a HTTP/1.1", "Host: h\r\n"),
+            ("GET http://x/a HTTP/1.1", "Host: h i\r\n"),
+        ] {
+            assert_eq!(host(line, headers), Err(Refusal::Malformed), "{line} {headers}");
+        }
+    }
+
+    #[test]
+    fn an_offer_of_a_websocket_is_told_from_others() {
+        for (headers, offered) in [
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", true),
+            ("Connection: Upgrade\r\nUpgrade: h2c, WebSocket/13\r\n", true),
+            (
+                "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+                true,
+            ),
+            ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/2.0\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: websockets\r\n", false),
+            ("Upgrade: websocket\r\n", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+            assert_eq!(request(&head).offers_websocket(), offered, "{headers}");
+        }
+    }
+
+    #[test]
+    fn the_one_expectation_there_is_may_be_met_and_no_other() {
+        let expectation = |version: &str, headers: &str| {
+            request(&format!("POST / HTTP/{version}\r\nHost: h\r\n{headers}\r\n")).expectation()
+        };
+        for (headers, expected) in [
+            ("", Expectation::None),
+            ("Expect:\r\n", Expectation::None),
+            ("Expect: 100-continue\r\n", Expectation::Continue),
+            ("expect: 100-Continue\r\n", Expectation::Continue),
+            (
+                "Expect: 100-continue, 100-continue\r\nExpect: 100-continue\r\n",
+                Expectation::Continue,
+            ),
+            ("Expect: 200-ok\r\n", Expectation::Unknown),
+            ("Expect: 100-continue, x\r\n", Expectation::Unknown),
+            ("Expect: 100-continue\r\nExpect: x\r\n", Expectation::Unknown),
+            ("Expect: 100-continue=1\r\n", Expectation::Unknown),
+        ] {
+            assert_eq!(expectation("1.1", headers), expected, "{headers}");
+            assert_eq!(expectation("1.0", headers), Expectation::None, "{headers}");
         }
     }
 
@@ -373,7 +676,12 @@ mod tests {
 
     #[test]
     fn the_limit_of_header_lines_is_exact() {
-        let head = |lines: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(lines));
+        let head = |lines: usize| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+                "a: b\r\n".repeat(lines - 1)
+            )
+        };
         assert_eq!(request(&head(HEADERS_MAX)).headers().count(), HEADERS_MAX);
         let refusal = parse(head(HEADERS_MAX + 1).as_bytes(), LIMIT).unwrap_err();
         assert_eq!(refusal, Refusal::HeadTooLarge);
@@ -383,20 +691,20 @@ mod tests {
     #[test]
     fn what_node_calls_malformed_is_malformed() {
         for head in [
-            "FOO / HTTP/1.1\r\n\r\n",
-            "get / HTTP/1.1\r\n\r\n",
-            "GET foo HTTP/1.1\r\n\r\n",
-            "GET /a b HTTP/1.1\r\n\r\n",
-            "GET /é HTTP/1.1\r\n\r\n",
+            "FOO / HTTP/1.1\r\nHost: h\r\n\r\n",
+            "get / HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET foo HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /é HTTP/1.1\r\nHost: h\r\n\r\n",
             "GET / HTTP/1.1\nHost: h\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\n\n",
-            "GET / HTTP/1.1\r\nX : a\r\n\r\n",
-            "GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n",
-            "GET / HTTP/1.1\r\nX: a\0b\r\n\r\n",
-            "GET / HTTP/1.1\r\nX: a\x01b\r\n\r\n",
-            "GET / HTTP/1.1\r\nX@: a\r\n\r\n",
-            "GET / HTTP/1.1\r\n: a\r\n\r\n",
-            "GET / HTTP/1.1\r\nnovalue\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX: a\x01b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nX@: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\n: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nnovalue\r\n\r\n",
             "GARBAGE\r\n\r\n",
             "\x16\x03\x01\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -449,7 +757,7 @@ mod tests {
 
     #[test]
     fn bytes_beyond_ascii_are_characters_of_iso_8859_1() {
-        let input = b"GET / HTTP/1.1\r\nX: \xe9\r\n\r\n";
+        let input = b"GET / HTTP/1.1\r\nHost: h\r\nX: \xe9\r\n\r\n";
         let (request, _) = parse(input, LIMIT).unwrap().unwrap();
         assert_eq!(request.joined_header("x").as_deref(), Some("é"));
     }

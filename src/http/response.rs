@@ -18,10 +18,14 @@ pub enum Refusal {
     NotTls,
     /// The head is over the limit in bytes or lines: 431 without a body.
     HeadTooLarge,
-    /// A plain request: 501, on every path.
+    /// A plain request for nothing that is here: 501.
     NotImplemented,
     /// A plain HEAD request: 501, the body announced but not sent.
     NotImplementedHead,
+    /// The client expects something that this server cannot promise (RFC 9110 section 10.1.1): 417.
+    Expectation,
+    /// A body in a transfer coding that this server does not know (RFC 9112 section 6.1): 501.
+    TransferCoding,
     /// An upgrade by another method than GET: 405.
     Method,
     /// An upgrade to another protocol: 400.
@@ -54,9 +58,7 @@ pub enum Refusal {
 impl Refusal {
     /// The answer to a request that is not an upgrade.
     pub fn of_plain(request: &Request<'_>) -> Refusal {
-        if request.lacks_host() {
-            Refusal::Malformed
-        } else if request.method() == "HEAD" {
+        if request.method() == "HEAD" {
             Refusal::NotImplementedHead
         } else {
             Refusal::NotImplemented
@@ -72,6 +74,8 @@ impl Refusal {
                 write_html(out, Status::BAD_REQUEST, "", body);
             }
             Refusal::HeadTooLarge => write_bare(out, Status::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Refusal::Expectation => write_bare(out, Status::EXPECTATION_FAILED),
+            Refusal::TransferCoding => write_bare(out, Status::NOT_IMPLEMENTED),
             Refusal::NotImplemented => {
                 write_plain_head(out);
                 out.extend_from_slice(Status::NOT_IMPLEMENTED.name().as_bytes());
@@ -139,6 +143,7 @@ impl Status {
     pub(super) const PAYLOAD_TOO_LARGE: Status = Status(413);
     pub(super) const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
     pub(super) const TOO_MANY_REQUESTS: Status = Status(429);
+    const EXPECTATION_FAILED: Status = Status(417);
     const REQUEST_HEADER_FIELDS_TOO_LARGE: Status = Status(431);
     pub(super) const INTERNAL_SERVER_ERROR: Status = Status(500);
     const NOT_IMPLEMENTED: Status = Status(501);
@@ -225,6 +230,8 @@ fn write_bare(out: &mut Vec<u8>, status: Status) {
 /// Content-Length where the reference sends chunks: fewer bytes, the same to every client.
 fn write_plain_head(out: &mut Vec<u8>) {
     write_start(out, Status::NOT_IMPLEMENTED);
+    // Without a type a browser offers the answer as a download.
+    out.extend_from_slice(b"Content-Type: text/plain\r\n");
     write_length(out, Status::NOT_IMPLEMENTED.name());
     out.extend_from_slice(b"\r\n");
 }
@@ -337,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_plain_request_is_answered_501_and_head_without_the_body() {
-        let head = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 15\r\n\r\n";
+        let head = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\n";
         assert_eq!(
             written(&Refusal::NotImplemented),
             format!("{head}Not Implemented")
@@ -346,12 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_request_is_classified_by_method_and_host() {
+    fn a_plain_request_is_classified_by_its_method() {
         for (head, expected) in [
             ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::NotImplemented),
             ("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::NotImplementedHead),
             ("GET / HTTP/1.0\r\n\r\n", Refusal::NotImplemented),
-            ("GET / HTTP/1.1\r\n\r\n", Refusal::Malformed),
         ] {
             let (request, _) = crate::http::request::parse(head.as_bytes(), 1024)
                 .unwrap()

@@ -33,6 +33,7 @@ impl CloseReason {
         CloseReason::BadCompression,
         CloseReason::WriteTimeout,
         CloseReason::HoldsMost,
+        CloseReason::Probed,
     ];
 
     /// What happened, and what whoever wants to avoid it can do.
@@ -46,6 +47,10 @@ impl CloseReason {
             CloseReason::HttpAnswered => [
                 "the request was plain HTTP, or was refused, and has its answer",
                 "if it was meant as a WebSocket: see the status of the answer, `path` and `origins`",
+            ],
+            CloseReason::Probed => [
+                "a balancer asked at one of `probe_paths`, and has its answer",
+                "nothing; `probe_paths = \"off\"` answers none",
             ],
             CloseReason::RequestTimeout => [
                 "no complete request within `request_timeout_ms`",

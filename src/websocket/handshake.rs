@@ -13,7 +13,8 @@ use std::borrow::Cow;
 use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, Agreement, Compression};
-use super::origins::{Origins, Verdict};
+use super::origins::{ORIGIN_HEADERS, Origins};
+use crate::http::site::is_endpoint;
 use crate::http::{Refusal, Request};
 
 /// A request for a WebSocket that may be answered with 101.
@@ -23,19 +24,26 @@ pub struct Upgrade<'a> {
     /// The subprotocol to speak: the first that was offered.
     pub subprotocol: Option<&'a str>,
     /// The origin of the page that asks.
-    pub origin: Option<Cow<'a, str>>,
-    /// The host that is asked, unless there are several.
+    origin: Option<Cow<'a, str>>,
+    /// What the header for the origin of the other version says.
+    other_origin: Option<Cow<'a, str>>,
     host: Option<&'a [u8]>,
     compression: Option<Agreement>,
 }
 
 impl Upgrade<'_> {
-    /// Judges the origin; `is_secure` says that the request came over TLS that ends here.
+    /// Judges the origin as the reference does, and then what the header of the other version says, if it is there too:
+    /// what stands in front of a server may look at another header than the server. `is_secure` says that the request came
+    /// over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn check_origin(&self, origins: Origins<'_>, is_secure: bool) -> Result<Verdict, Refusal> {
-        origins.judge(self.origin.as_deref(), self.host, is_secure)
+    pub fn check_origin(&self, origins: Origins<'_>, is_secure: bool) -> Result<(), Refusal> {
+        origins.judge(self.origin.as_deref(), self.host, is_secure)?;
+        if let Some(other) = &self.other_origin {
+            origins.judge(Some(other), self.host, is_secure)?;
+        }
+        Ok(())
     }
 
     /// Accepts compression, if the request that this is made of offers it.
@@ -70,13 +78,18 @@ impl Upgrade<'_> {
     }
 }
 
-/// Checks a request against everything but its origin. `path` is compared as it is written.
+/// Checks a request against everything but its origin. `path` is that of the endpoint; it is compared as it is written,
+/// but for a slash at its end.
 ///
 /// # Errors
 /// The refusal to answer with.
 pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Refusal> {
     if !request.is_upgrade() {
         return Err(Refusal::of_plain(request));
+    }
+    // Its bytes would be taken for frames here, and for a body by a proxy in front.
+    if request.has_body() {
+        return Err(Refusal::Malformed);
     }
     if request.method() != "GET" {
         return Err(Refusal::Method);
@@ -89,14 +102,16 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
     let key = key.filter(|key| is_key(key)).ok_or(Refusal::Key)?;
     let version = request.single_header("sec-websocket-version");
     let version = version.and_then(Version::parse).ok_or(Refusal::Version)?;
-    if request.path() != path {
+    if !is_endpoint(path, request.path()) {
         return Err(Refusal::Path);
     }
+    let [origin, other_origin] = version.origin_headers();
     Ok(Upgrade {
         key,
         subprotocol: first_subprotocol(request.header_values("sec-websocket-protocol"))?,
-        origin: request.joined_header(version.origin_header()),
-        host: request.single_header("host"),
+        origin: request.joined_header(origin),
+        other_origin: request.joined_header(other_origin),
+        host: request.host(),
         compression: None,
     })
 }
@@ -123,10 +138,12 @@ impl Version {
         }
     }
 
-    fn origin_header(self) -> &'static str {
+    /// The header in which this version names the page, and that of the other.
+    fn origin_headers(self) -> [&'static str; 2] {
+        let [rfc6455, draft8] = ORIGIN_HEADERS;
         match self {
-            Version::Rfc6455 => "origin",
-            Version::Draft8 => "sec-websocket-origin",
+            Version::Rfc6455 => [rfc6455, draft8],
+            Version::Draft8 => [draft8, rfc6455],
         }
     }
 }
@@ -192,7 +209,7 @@ mod tests {
             list,
         };
         let upgrade = upgrade(&request, PATH).unwrap();
-        upgrade.check_origin(origins, false).map(|_| ())
+        upgrade.check_origin(origins, false)
     }
 
     #[test]
@@ -268,8 +285,12 @@ mod tests {
             );
         }
         assert_eq!(answer("POST", PATH, GOOD), Err(Refusal::Method));
+        assert!(answer("GET", "/socketcluster", GOOD).is_ok());
+        assert!(answer("GET", "http://other.example/socketcluster/", GOOD).is_ok());
         for target in [
-            "/socketcluster",
+            "/socketcluster//",
+            "ftp://h/socketcluster/",
+            "http://h/",
             "/",
             "/socketcluster/x",
             "/SocketCluster/",
@@ -319,11 +340,34 @@ mod tests {
     #[test]
     fn the_origin_is_read_from_the_header_of_the_version() {
         let eight = GOOD.replace("Version: 13", "Version: 8");
-        let lines = "Origin: http://a.com\r\nSec-WebSocket-Origin: http://b.com\r\n";
-        assert_eq!(check_origin(&format!("{GOOD}{lines}"), "a.com:80"), Ok(()));
-        assert_eq!(check_origin(&format!("{eight}{lines}"), "b.com:80"), Ok(()));
-        let refused = Err(Refusal::Origin("http://a.com".to_owned()));
-        assert_eq!(check_origin(&format!("{GOOD}{lines}"), "b.com:80"), refused);
+        let (a, b) = (
+            "Origin: http://a.com\r\n",
+            "Sec-WebSocket-Origin: http://b.com\r\n",
+        );
+        let refused = |origin: &str| Err(Refusal::Origin(origin.to_owned()));
+        assert_eq!(check_origin(&format!("{GOOD}{a}"), "a.com:80"), Ok(()));
+        assert_eq!(check_origin(&format!("{eight}{b}"), "b.com:80"), Ok(()));
+        assert_eq!(check_origin(&format!("{GOOD}{b}"), "b.com:80"), refused("*"));
+        assert_eq!(check_origin(&format!("{eight}{a}"), "a.com:80"), refused("*"));
+        // Where both are there, both must be allowed.
+        for request in [format!("{GOOD}{a}{b}"), format!("{eight}{a}{b}")] {
+            assert_eq!(check_origin(&request, "a.com:80 b.com:80"), Ok(()));
+            assert_eq!(check_origin(&request, "a.com:80"), refused("http://b.com"));
+            assert_eq!(check_origin(&request, "b.com:80"), refused("http://a.com"));
+        }
+    }
+
+    #[test]
+    fn an_upgrade_with_a_body_is_malformed() {
+        for (line, expected) in [
+            ("Content-Length: 0\r\n", true),
+            ("Content-Length: 1\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", false),
+        ] {
+            let answer = with(line);
+            assert_eq!(answer.is_ok(), expected, "{line}");
+            assert!(expected || answer == Err(Refusal::Malformed), "{line}");
+        }
     }
 
     #[test]

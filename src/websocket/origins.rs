@@ -9,8 +9,11 @@
 //! made with it. One difference: host names beyond ASCII are compared as they are, not in their `xn--` form. Browsers
 //! send that form themselves.
 
+use std::borrow::Cow;
+
+use crate::client::ambient::Trust;
 use crate::client::origin::{AllowedOrigins, Origin};
-use crate::http::Refusal;
+use crate::http::{Refusal, Request};
 
 /// Which origins may come in: the reference's option, and the strict list. Both must allow an origin.
 #[derive(Clone, Copy, Debug)]
@@ -37,18 +40,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Whether what the browser adds by itself, such as cookies, may be heeded: not if any page could have made it ask.
-    pub fn honours_cookies(self) -> bool {
+    /// Whether credentials that the browser adds by itself count for the page: not if it could be any page.
+    pub fn trust(self) -> Trust {
         match self {
-            Verdict::Missing | Verdict::SameOrigin | Verdict::Listed => true,
-            Verdict::Anyone => false,
+            Verdict::Missing | Verdict::SameOrigin | Verdict::Listed => Trust::Own,
+            Verdict::Anyone => Trust::Foreign,
         }
     }
 }
 
 impl Origins<'_> {
-    /// Judges an origin, as the header has it, several lines joined; `host` is the `Host` header if there is exactly one,
-    /// `is_secure` whether the request came over TLS that ends here.
+    /// Judges an origin, as the header has it, several lines joined; `host` is the host that is asked, `is_secure` whether
+    /// the request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -78,7 +81,44 @@ impl Origins<'_> {
             Some(_) | None => Verdict::Anyone,
         })
     }
+
+    /// Whether the page that made a browser send this request may speak for the browser's user. `is_secure` says that the
+    /// request came over TLS, wherever that ended.
+    ///
+    /// Each header that can name the page is judged, whichever the request should have used, and one that is foreign is
+    /// enough. Without any of them `Sec-Fetch-Site` is asked: a browser sends no origin with a GET of its own making.
+    pub fn trust(&self, request: &Request<'_>, is_secure: bool) -> Trust {
+        let mut origins = ORIGIN_HEADERS
+            .iter()
+            .filter_map(|header| request.joined_header(header))
+            .peekable();
+        if origins.peek().is_none() {
+            return fetch_metadata(request);
+        }
+        let foreign = |origin: Cow<'_, str>| {
+            let verdict = self.judge(Some(&origin), request.host(), is_secure);
+            verdict.map_or(Trust::Foreign, Verdict::trust) == Trust::Foreign
+        };
+        if origins.any(foreign) {
+            Trust::Foreign
+        } else {
+            Trust::Own
+        }
+    }
 }
+
+/// What a browser tells of the page beside its origin (W3C Fetch Metadata): `same-origin`, or `none` for what its user has
+/// typed. Programs that are no browsers tell nothing.
+fn fetch_metadata(request: &Request<'_>) -> Trust {
+    let mut sites = request.header_values("sec-fetch-site");
+    match (sites.next(), sites.next()) {
+        (None, _) | (Some(b"same-origin" | b"none"), None) => Trust::Own,
+        (Some(_), _) => Trust::Foreign,
+    }
+}
+
+/// The headers that name the page: that of all versions, and that of the drafts of version 8.
+pub(super) const ORIGIN_HEADERS: [&str; 2] = ["origin", "sec-websocket-origin"];
 
 /// Whether the `origins` option allows the origin. `None` is a request without the header.
 pub fn allows(origins: &str, origin: Option<&str>) -> bool {
@@ -410,8 +450,56 @@ mod tests {
         ] {
             assert_eq!(judge(other), Some(Verdict::Anyone), "{other}");
         }
-        assert!(Verdict::SameOrigin.honours_cookies() && Verdict::Missing.honours_cookies());
-        assert!(Verdict::Listed.honours_cookies() && !Verdict::Anyone.honours_cookies());
+        for verdict in [Verdict::SameOrigin, Verdict::Missing, Verdict::Listed] {
+            assert_eq!(verdict.trust(), Trust::Own);
+        }
+        assert_eq!(Verdict::Anyone.trust(), Trust::Foreign);
+    }
+
+    #[test]
+    fn every_header_that_names_the_page_is_judged_and_one_that_is_foreign_is_enough() {
+        let list = &AllowedOrigins::default();
+        let origins = Origins { option: "*:*", list };
+        for (lines, trust) in [
+            ("", Trust::Own),
+            ("Origin: http://h\r\n", Trust::Own),
+            ("Sec-WebSocket-Origin: http://h\r\n", Trust::Own),
+            (
+                "Origin: http://h\r\nSec-WebSocket-Origin: http://h\r\n",
+                Trust::Own,
+            ),
+            ("Origin: http://evil\r\n", Trust::Foreign),
+            ("Sec-WebSocket-Origin: http://evil\r\n", Trust::Foreign),
+            (
+                "Origin: http://h\r\nSec-WebSocket-Origin: http://evil\r\n",
+                Trust::Foreign,
+            ),
+            (
+                "Origin: http://evil\r\nSec-WebSocket-Origin: http://h\r\n",
+                Trust::Foreign,
+            ),
+            ("Origin: http://h\r\nOrigin: http://h\r\n", Trust::Foreign),
+            ("Origin: null\r\n", Trust::Foreign),
+            ("Origin:\r\n", Trust::Foreign),
+            ("Sec-Fetch-Site: same-origin\r\n", Trust::Own),
+            ("Sec-Fetch-Site: none\r\n", Trust::Own),
+            ("Sec-Fetch-Site: same-site\r\n", Trust::Foreign),
+            ("Sec-Fetch-Site: cross-site\r\n", Trust::Foreign),
+            ("Sec-Fetch-Site:\r\n", Trust::Foreign),
+            ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n", Trust::Foreign),
+            // The origin says more.
+            ("Origin: http://h\r\nSec-Fetch-Site: cross-site\r\n", Trust::Own),
+            (
+                "Origin: http://evil\r\nSec-Fetch-Site: same-origin\r\n",
+                Trust::Foreign,
+            ),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+            let (request, _) = crate::http::request::parse(head.as_bytes(), 1024)
+                .unwrap()
+                .unwrap();
+            assert_eq!(origins.trust(&request, false), trust, "{lines}");
+        }
     }
 
     #[test]

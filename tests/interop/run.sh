@@ -1,6 +1,6 @@
 #!/bin/bash
-# Real clients, then the comparison with the reference server, against BINARY with 1, 2 and 8 cores; then logins and
-# compression, also by pages in a headless Chromium.
+# Real clients, then the comparison with the reference server, against BINARY with 1, 2 and 8 cores; then logins,
+# compression and the page at /, with pages in a headless Chromium.
 # tests/interop/run.sh BINARY            The last line is `N passed, N failed`; the exit status is 1 if any failed.
 # tests/interop/run.sh BINARY --quick    the newest client with 2 cores, and nothing else
 set -u
@@ -68,6 +68,7 @@ for cores in 1 2 8; do
 done
 count "logging in, with clients and in a browser" node login.mjs --binary "$binary"
 count "compression, with clients and in a browser" node compression.mjs --binary "$binary"
+count "the page at / in a browser" node page.mjs --binary "$binary"
 rm -rf "$output" "$certificate"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -30,6 +30,7 @@ use crate::cores::balance::Loads;
 use crate::cores::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{Core, CoreId, CoreParts, CoreSettings, Shared};
 use crate::doors::Doors;
+use crate::http::site::Site;
 use crate::session::{self, Kind, Logins};
 use crate::transport::hand_over::HandOver;
 
@@ -492,7 +493,7 @@ fn settings(
         compression_bytes_min: 1024,
         fan_out_slice: Duration::from_micros(500),
         busy_poll: Duration::ZERO,
-        path: "/socketcluster/".to_owned(),
+        site: Arc::new(Site::new("/socketcluster/", Vec::new(), false)),
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
         limits: plan.limits.clone(),

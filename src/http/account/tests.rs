@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::ambient::Trust;
 use crate::http::request;
 
 fn account(login_path: &str) -> Account {
@@ -11,7 +12,8 @@ fn step(text: &str, is_trusted: bool) -> String {
     let account = account("/login");
     let page = account.page(request.path()).unwrap();
     let body = &text.as_bytes()[consumed..];
-    match account.step(page, &request, body, is_trusted, "token") {
+    let trust = if is_trusted { Trust::Own } else { Trust::Foreign };
+    match account.step(page, &request, body, trust, "token") {
         Step::Incomplete { tell } => format!("incomplete {tell}"),
         Step::Answer(answer) => {
             let mut out = Vec::new();
@@ -95,7 +97,32 @@ fn the_limit_of_a_body_is_exact_and_its_length_is_announced() {
     assert_eq!(post(&headers(41), ""), "413");
     assert_eq!(post("Content-Length: 99999999999999999999999999\r\n", ""), "413");
     assert_eq!(post("", JSON), "411");
-    assert_eq!(post("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"), "411");
+}
+
+#[test]
+fn a_body_may_come_in_chunks() {
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let (first, second) = JSON.split_at(7);
+    let chunks = format!(
+        "7;a=b\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\nX: y\r\n\r\n",
+        second.len()
+    );
+    assert_eq!(post(chunked, &chunks), "log in aaa@bbb.com cccc");
+    assert_eq!(
+        post(chunked, &format!("{chunks}GET /")),
+        "log in aaa@bbb.com cccc"
+    );
+    for cut in 0..chunks.len() {
+        assert_eq!(post(chunked, &chunks[..cut]), "incomplete false", "cut at {cut}");
+    }
+    let expecting = format!("{chunked}Expect: 100-continue\r\n");
+    assert_eq!(post(&expecting, ""), "incomplete true");
+    assert_eq!(post(&expecting, "7"), "incomplete false");
+    assert_eq!(post(chunked, "0\r\n\r\n"), "400");
+    assert_eq!(post(chunked, "29\r\n"), "413");
+    assert_eq!(post(chunked, "7\r\nsecretly\r\n"), "400");
+    assert_eq!(post(chunked, "x"), "incomplete false");
+    assert_eq!(post(chunked, "x\r\n"), "400");
 }
 
 #[test]
@@ -181,6 +208,7 @@ fn answers_are_kept_by_nobody_and_their_lengths_are_right() {
         Answer::OtherSite,
         Answer::Method("POST"),
         Answer::LengthRequired,
+        Answer::Chunks,
         Answer::TooLarge,
         Answer::MediaType,
     ];
@@ -201,5 +229,8 @@ fn answers_are_kept_by_nobody_and_their_lengths_are_right() {
         }
         statuses.push_str(&head[9..13]);
     }
-    assert_eq!(statuses, "200 204 200 401 429 503 500 400 403 405 411 413 415 ");
+    assert_eq!(
+        statuses,
+        "200 204 200 401 429 503 500 400 403 405 411 400 413 415 "
+    );
 }

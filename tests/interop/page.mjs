@@ -1,0 +1,217 @@
+// The page at `/` of the client port, as people use it: in a headless Chromium, on a phone and on a desk, by light and dark.
+// node page.mjs --binary BINARY [--pictures FOLDER]      The last line is `N passed, N failed`; the exit status is 1 if any failed.
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {pbkdf2Sync} from 'node:crypto';
+import {pathToFileURL, fileURLToPath} from 'node:url';
+import {isDeepStrictEqual, parseArgs} from 'node:util';
+import {startTarget, stop, freePort} from './lib/servers.mjs';
+import {launch} from './lib/browser.mjs';
+
+const {values: args} = parseArgs({options: {binary: {type: 'string'}, pictures: {type: 'string'}}});
+if (!args.binary) { console.error('usage: node page.mjs --binary BINARY [--pictures FOLDER]'); process.exit(2); }
+
+let passed = 0, failed = 0;
+function check(name, found, expected = true) {
+  if (isDeepStrictEqual(found, expected)) { passed++; console.log(`PASS ${name}`); return; }
+  failed++;
+  console.log(`FAIL ${name}\n  found    ${JSON.stringify(found)}\n  expected ${JSON.stringify(expected)}`);
+}
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ringcast-page-'));
+process.on('exit', () => fs.rmSync(folder, {recursive: true, force: true, maxRetries: 10}));
+const salt = Buffer.alloc(12, 7);
+const passwords = path.join(folder, 'passwords');
+fs.writeFileSync(passwords, `ann:$7$1000$${salt.toString('base64')}$${pbkdf2Sync('pw', salt, 1000, 64, 'sha512').toString('base64')}\n`, {mode: 0o600});
+const rules = path.join(folder, 'rules.toml');
+fs.writeFileSync(rules, '[[rules]]\nallow = ["subscribe", "publish"]\nchannels = "lobby"\n');
+
+const browser = launch(path.join(folder, 'profile'));
+if (!browser) {
+  check('Chromium is installed', 'it is not', 'it is');
+  console.log(`${passed} passed, ${failed} failed`);
+  process.exit(1);
+}
+const picture = async (tab, name) => { if (args.pictures) await tab.picture(path.join(args.pictures, `${name}.png`)); };
+const start = (variables = {}, port = 0) => startTarget(args.binary, {protocol: 'auto'}, 2, {RINGCAST_LISTEN: `127.0.0.1:${port}`, ...variables});
+const at = (server) => `http://127.0.0.1:${server.port}/`;
+
+// What a page shows, as its user reads it.
+const text = (id) => `document.getElementById('${id}').textContent`;
+const shows = (id, part) => `${text(id)}.includes(${JSON.stringify(part)})`;
+const lines = "[...document.querySelectorAll('#messages li')].map((line) => [line.className, line.innerText])";
+const said = (tab, kind, part) => tab.until(`${lines}.some(([kind, words]) => kind === '${kind}' && words.includes(${JSON.stringify(part)}))`);
+const joined = (tab, name) => tab.until(shows('channels', `#${name} joined`));
+const focus = (tab, id) => tab.evaluate(`document.getElementById('${id}').focus()`);
+/** Types into a field and presses Enter. */
+async function enter(tab, id, words) {
+  await focus(tab, id);
+  await tab.type(words);
+  await tab.enter();
+}
+const field = (tab, id) => tab.evaluate(`document.getElementById('${id}').value`);
+const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= innerWidth');
+
+// Two people talk, one on a phone by night.
+{
+  const server = await start({RINGCAST_PASSWORD_FILE: passwords});
+  const desk = await browser.tab(at(server)), phone = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
+  for (const tab of [desk, phone]) check('a page that is served connects and joins', [await tab.until(shows('state', 'connected')), await joined(tab, 'hall')], [true, true]);
+  await enter(desk, 'text', 'hello from the desk');
+  check('a message is shown as sent once the server has taken it', await said(desk, 'own', 'sent'));
+  check('and to others as another\'s', await said(phone, 'other', 'hello from the desk'));
+  const count = `${lines}.filter(([kind]) => kind !== 'event').length`;
+  check('once', [await desk.evaluate(count), await phone.evaluate(count)], [1, 1]);
+  check('the field is empty then', await field(desk, 'text'), '');
+  await enter(phone, 'text', '<b>grüße & 🙂</b>');
+  check('text is text', await said(desk, 'other', '<b>grüße & 🙂</b>'));
+  await enter(desk, 'channel', 'news');
+  check('another channel can be joined', await joined(desk, 'news'));
+  await enter(desk, 'text', 'to those who follow');
+  check('and is the one that is written to', await said(desk, 'own', '#news'));
+  await desk.evaluate("document.getElementById('ping').click()");
+  check('a ping is answered', await desk.until(shows('pong', 'answered in')));
+  await picture(desk, 'connected-1280-light');
+  await picture(phone, 'connected-360-dark');
+  check('nothing is wider than a phone', await fits(phone));
+  for (const [name, look] of [['connected-360-light', {width: 360, height: 740}], ['connected-1280-dark', {scheme: 'dark'}]]) {
+    const tab = await browser.tab(at(server), look);
+    await joined(tab, 'hall');
+    await enter(tab, 'text', 'and from here');
+    await said(tab, 'own', 'sent');
+    await picture(tab, name);
+    check('nothing is wider than the window', await fits(tab));
+    await tab.close();
+  }
+  // Everything that can be reached by the keyboard has a name for those who do not see it.
+  const {nodes} = await desk.call('Accessibility.getFullAXTree');
+  const nameless = nodes.filter((node) => !node.ignored && node.properties?.some(({name, value}) => name === 'focusable' && value.value) && !node.name?.value && node.role.value !== 'RootWebArea');
+  check('all that has the focus has a name', nameless.map((node) => node.role.value), []);
+  const reached = new Set();
+  for (let count = 0; count < 30; count++) {
+    await desk.press('Tab', 'Tab', 9);
+    reached.add(await desk.evaluate('document.activeElement.id || document.activeElement.textContent.trim()'));
+  }
+  check('the keyboard reaches all controls', ['ping', 'messages', 'target', 'text', 'Send', 'channel', 'Join', 'Leave', 'Log in'].filter((id) => !reached.has(id)), []);
+
+  // Logging in where everybody is served.
+  await desk.evaluate("document.getElementById('account').open = true");
+  await enter(desk, 'user', 'ann');
+  await focus(desk, 'password');
+  await desk.type('wrong');
+  await desk.enter();
+  check('a wrong password is named', await desk.until(shows('account-note', 'InvalidCredentialsError')));
+  await desk.evaluate("document.getElementById('password').select()");
+  await desk.type('pw');
+  await desk.enter();
+  check('the right one says who it is', [await desk.until(shows('state', 'authenticated as ann')), await field(desk, 'password')], [true, '']);
+  await desk.evaluate("document.getElementById('logout').click()");
+  check('logging out says so', await desk.until(`!${shows('state', 'authenticated')}`));
+
+  // The server goes and comes again.
+  await focus(desk, 'text');
+  await desk.type('written in time, ');
+  await stop(server);
+  check('a page that has lost its server says so and tries again', [await desk.until(shows('state', 'not connected, trying again')), await desk.until(shows('identity', 'next attempt in')), await desk.until(shows('why', '1006'))], [true, true, true]);
+  await enter(desk, 'text', 'sent too late');
+  check('what cannot be sent stays where it was written', [await field(desk, 'text'), await desk.until(shows('hint', 'Not connected'))], ['written in time, sent too late', true]);
+  await picture(desk, 'offline-1280-light');
+  const again = await start({}, server.port);
+  check('it finds the server again', [await desk.until(shows('state', 'connected')), await joined(desk, 'hall')], [true, true]);
+  await focus(desk, 'text');
+  await desk.enter();
+  check('and sends what was kept', [await said(desk, 'own', 'written in time, sent too late'), await field(desk, 'text')], [true, '']);
+  again.child.kill('SIGTERM');
+  check('a server that stops is not taken for a fault', await desk.until(shows('why', 'closed with 1001: the server is stopping')));
+  check('a page asks nobody but its server', [...new Set([...desk.requests, ...phone.requests].map((url) => new URL(url).host).filter(Boolean))], [`127.0.0.1:${server.port}`]);
+  check('and has nothing to complain of', [...desk.complaints, ...phone.complaints], []);
+  await desk.close();
+  await phone.close();
+  await stop(again);
+}
+
+// What the rules refuse.
+{
+  const server = await start({RINGCAST_CONFIG: rules});
+  for (const [name, look] of [['refused-360-light', {width: 360, height: 740}], ['refused-1280-dark', {scheme: 'dark'}]]) {
+    const tab = await browser.tab(at(server), look);
+    check('a channel that the rules refuse is shown as refused', await tab.until(shows('channels', '#hall refused: SilentMiddlewareBlockedError')));
+    check('in the messages as well', await said(tab, 'event', '#hall is refused'));
+    check('while the connection stands', await tab.evaluate(shows('state', 'connected')));
+    await enter(tab, 'text', 'may I?');
+    check('a publication that they refuse is not sent', [await said(tab, 'own', 'not sent: SilentMiddlewareBlockedError'), await said(tab, 'own', 'may I?')], [true, true]);
+    await picture(tab, name);
+    check('and all fits', await fits(tab));
+    await enter(tab, 'channel', 'lobby');
+    check('what they allow is joined', await joined(tab, 'lobby'));
+    check('nothing to complain of', tab.complaints, []);
+    await tab.close();
+  }
+  await stop(server);
+}
+
+// A server that serves only those who are logged in.
+{
+  const server = await start({RINGCAST_PASSWORD_FILE: passwords, RINGCAST_ALLOW_ANONYMOUS: 'off'});
+  const tab = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
+  check('a stranger is told that logging in is needed', [await tab.until(shows('channels', '#hall refused: AuthError')), await tab.until("document.getElementById('account').open"),
+    await tab.until(shows('account-note', 'only those who are logged in'))], [true, true, true]);
+  check('and is shown as nobody', await tab.evaluate(shows('identity', 'not authenticated')));
+  await picture(tab, 'strangers-360-dark');
+  await focus(tab, 'user');
+  await tab.type('ann');
+  await enter(tab, 'password', 'pw');
+  check('whoever logs in joins by that', [await tab.until(shows('state', 'authenticated as ann')), await joined(tab, 'hall')], [true, true]);
+  await tab.close();
+
+  const token = await fetch(`${at(server)}login`, {method: 'POST', body: new URLSearchParams({user: 'ann', password: 'pw'})}).then((answer) => answer.json()).then((body) => body.token);
+  const other = await browser.tab(at(server));
+  await other.until(shows('channels', 'refused'));
+  await picture(other, 'strangers-1280-light');
+  const show = async (words) => {
+    await other.evaluate("document.getElementById('token').select()");
+    await other.type(words);
+    await other.evaluate("document.querySelector('#show button').click()");
+  };
+  await focus(other, 'token');
+  await show('a.b.c');
+  check('a bad token is named', await other.until(shows('account-note', 'not accepted: AuthTokenInvalidError')));
+  await show(token);
+  check('a good one authenticates', [await other.until(shows('state', 'authenticated as ann')), await joined(other, 'hall')], [true, true]);
+  check('nothing to complain of', [...tab.complaints, ...other.complaints], []);
+  await other.close();
+  await stop(server);
+}
+
+// Opened as a file, and refused.
+{
+  const file = pathToFileURL(fileURLToPath(new URL('../../examples/browser.html', import.meta.url)));
+  const open = (url, look) => browser.tab(`${file}?url=${encodeURIComponent(url)}`, look);
+  const server = await start({RINGCAST_PATH: '/ws'});
+  const right = await open(`ws://127.0.0.1:${server.port}/ws`);
+  check('as a file it connects to the server that is named', [await right.until(shows('state', 'connected')), await joined(right, 'hall')], [true, true]);
+  const served = await browser.tab(at(server));
+  check('served at another path it knows the path', await joined(served, 'hall'));
+  await enter(right, 'text', 'from a file');
+  check('both hear each other', await said(served, 'other', 'from a file'));
+  const wrong = await open(`ws://127.0.0.1:${server.port}/elsewhere`);
+  check('a refused upgrade is no success', [await wrong.until(shows('why', 'no connection')), await wrong.until(shows('state', 'not connected'))], [true, true]);
+  await wrong.evaluate(`document.getElementById('url').value = 'ws://127.0.0.1:${server.port}/ws/'; document.querySelector('#server button').click()`);
+  check('another address can be typed in', await joined(wrong, 'hall'));
+  await wrong.evaluate("document.getElementById('url').value = 'http:'; document.querySelector('#server button').click()");
+  await picture(wrong, 'file-1280-light');
+  await stop(server);
+  const nowhere = await open(`ws://127.0.0.1:${await freePort()}/`, {width: 360, height: 740});
+  check('nor is a server that is not there', await nowhere.until(shows('state', 'not connected, trying again')));
+  await picture(nowhere, 'nowhere-360-light');
+  check('and all fits', await fits(nowhere));
+  const strict = await start({RINGCAST_ALLOWED_ORIGINS: 'https://app.example'});
+  const foreign = await browser.tab(at(strict));
+  check('nor is an origin that may not connect', [await foreign.until(shows('why', 'no connection')), await foreign.until(shows('state', 'not connected'))], [true, true]);
+  check('nothing to complain of', [...right.complaints, ...served.complaints, ...foreign.complaints], []);
+  await stop(strict);
+}
+await browser.end();
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed || !passed ? 1 : 0);
