@@ -69,6 +69,8 @@ pub(super) struct Connections {
     unflushed_bytes: usize,
     conflated_bytes: usize,
     pub(super) held: Held,
+    /// Whether the metrics have been told that nothing is held.
+    nothing_is_told: bool,
     /// Bytes that wait for the ring and whose publishers have left.
     pub(super) abandoned_bytes: usize,
     /// Connections whose sockets have been found full, to be visited when they must have taken something.
@@ -127,6 +129,7 @@ impl Connections {
             unflushed_bytes: 0,
             conflated_bytes: 0,
             held: Held::new(bounds.held_bytes_max),
+            nothing_is_told: false,
             abandoned_bytes: 0,
             blocked: Vec::new(),
             write_timeout: bounds.write_timeout,
@@ -390,9 +393,7 @@ impl Connections {
         }
         let waiting = self.queued_bytes + self.conflated_bytes;
         self.metrics.outbox_bytes.set(waiting as u64);
-        for (gauge, (_, bytes)) in self.metrics.held_bytes.iter().zip(self.held_by_kind()) {
-            gauge.set(bytes as u64);
-        }
+        self.tell_held();
         if let Some(compressor) = &mut self.compressor {
             let work = compressor.take_work();
             self.metrics.messages_deflated.add(work.messages);
@@ -564,6 +565,19 @@ impl Connections {
         }
     }
 
+    /// Tells the metrics what is held, unless that is nothing and has been told.
+    #[inline]
+    fn tell_held(&mut self) {
+        let is_nothing = self.held.is_empty() && self.queued_bytes == 0 && self.abandoned_bytes == 0;
+        if is_nothing && self.nothing_is_told {
+            return;
+        }
+        self.nothing_is_told = is_nothing;
+        for (gauge, (_, bytes)) in self.metrics.held_bytes.iter().zip(self.held_by_kind()) {
+            gauge.set(bytes as u64);
+        }
+    }
+
     /// What all connections hold together, by kind.
     fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
         let sums: &Holding = self.held.sums();
@@ -593,9 +607,14 @@ impl Connections {
         self.held_bytes() > self.held.bytes_max
     }
 
-    /// Whether some have to be closed for that: where publications can be left out, so much more may be held.
+    /// Whether some have to be closed for that: where publications can be left out, so much more may be held. Where no
+    /// connection is waited for, there is none to close.
     #[inline]
     pub(super) fn must_shed(&self) -> bool {
+        !self.held.is_empty() && self.holds_too_much_to_leave_out()
+    }
+
+    fn holds_too_much_to_leave_out(&self) -> bool {
         let held_bytes = self.held_bytes();
         let max = self.held.bytes_max;
         held_bytes > max

@@ -81,9 +81,15 @@ impl Held {
         }
     }
 
+    /// Whether no connection is known to hold anything.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
     /// Whether a connection is known to hold anything.
     pub(super) fn knows(&self, index: u32) -> bool {
-        self.entries.len() > 0 && self.entries.get(index as usize).is_some()
+        !self.is_empty() && self.entries.get(index as usize).is_some()
     }
 
     /// What all connections hold. Their outboxes count as often as something of them is shared.

@@ -27,6 +27,9 @@ impl Connections {
     /// For how many there is room before connections have to be closed for what all of them hold: one at least, since then
     /// some are.
     fn spare(&self, frame_bytes: usize) -> usize {
+        if self.held.is_empty() {
+            return usize::MAX;
+        }
         let spare = self.held.bytes_max.saturating_sub(self.held_bytes());
         (spare / frame_bytes.max(1)).max(1)
     }
