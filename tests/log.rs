@@ -213,6 +213,8 @@ fn lines_are_objects_where_json_is_asked_for() {
         .env("RINGCAST_LISTEN", "127.0.0.1:0")
         .env("RINGCAST_ADMIN", "off")
         .env("RINGCAST_LOG_FORMAT", "json")
+        // The limits are told at this level.
+        .env("RINGCAST_LOG", "debug")
         .stderr(writer)
         .spawn()
         .unwrap();
