@@ -4,7 +4,7 @@
 //! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
 //! (`delivery.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
 //!
-//! Limits: `CHANNELS_PER_TURN_MAX` of one connection.
+//! Limits: `CHANNELS_PER_TURN_MAX` of one connection, gone on with for `WALKS_PER_TURN_MAX` connections.
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -235,9 +235,9 @@ impl<A: App> Core<A> {
             .some_channels_of(id.index(), from, channels_per_turn_max())
     }
 
-    /// Goes on with the channels of connections, in the order in which they were begun.
+    /// Goes on with the channels of some connections, each in its turn.
     pub(super) fn resume_walking(&mut self) {
-        for _ in 0..self.walking.len() {
+        for _ in 0..self.walking.len().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.walking.pop_front() {
                 self.carry_on(id);
                 self.take_in_again(id);
@@ -297,6 +297,8 @@ fn channels_per_turn_max() -> usize {
 /// Channels of one connection that a turn goes through, to end subscriptions or to look whether they may stay: at 0.3 µs
 /// each, as long as a flood of messages may take.
 pub(super) const CHANNELS_PER_TURN_MAX: usize = 256;
+/// Connections for which that is gone on with in one turn; the others have theirs later.
+const WALKS_PER_TURN_MAX: usize = 8;
 
 /// The end of a connection for which so much waits that no more can.
 fn no_room(had_room: bool) -> Option<CloseReason> {
