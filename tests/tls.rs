@@ -448,6 +448,26 @@ fn both_ends_say_that_nothing_follows_and_a_cut_is_told_from_an_end() {
     world.server.settles_at(0, 0);
 }
 
+/// A client that has said that nothing follows still reads.
+#[test]
+fn a_plain_request_is_answered_after_the_clients_end_of_tls() {
+    let world = world(|_| {});
+    for (target, part) in [("/health-check", "\r\n\r\nOK"), ("/", "</html>")] {
+        let mut client = connect(world.server.address, &world.trust, "localhost");
+        client.send_bytes(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        client.tls.as_mut().unwrap().send_close_notify();
+        client
+            .tls
+            .as_mut()
+            .unwrap()
+            .complete_io(&mut client.stream)
+            .unwrap();
+        let answer = client.rest();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.trim_end().ends_with(part), "{answer}");
+    }
+}
+
 /// Answers with what it knows of the caller.
 struct Mirror;
 

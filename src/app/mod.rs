@@ -110,7 +110,8 @@ pub struct Upgrade<'a> {
     pub path: &'a str,
     /// What follows the `?`; empty if nothing does.
     pub query: &'a str,
-    /// Names and values in the order they came.
+    /// Names and values in the order they came. A browser adds cookies whichever page opens the socket: an application that
+    /// reads them itself must look at `Origin`, too.
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The address of the other end, if it is known.
     pub peer: Option<SocketAddr>,

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import {pbkdf2Sync} from 'node:crypto';
+import {createRequire} from 'node:module';
 import {pathToFileURL, fileURLToPath} from 'node:url';
 import {isDeepStrictEqual, parseArgs} from 'node:util';
 import {startTarget, stop, freePort} from './lib/servers.mjs';
@@ -185,8 +186,8 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
 }
 
 // Opened as a file, and refused.
+const file = pathToFileURL(fileURLToPath(new URL('../../examples/browser.html', import.meta.url)));
 {
-  const file = pathToFileURL(fileURLToPath(new URL('../../examples/browser.html', import.meta.url)));
   const open = (url, look) => browser.tab(`${file}?url=${encodeURIComponent(url)}`, look);
   const server = await start({RINGCAST_PATH: '/ws'});
   const right = await open(`ws://127.0.0.1:${server.port}/ws`);
@@ -211,6 +212,35 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   check('nor is an origin that may not connect', [await foreign.until(shows('why', 'no connection')), await foreign.until(shows('state', 'not connected'))], [true, true]);
   check('nothing to complain of', [...right.complaints, ...served.complaints, ...foreign.complaints], []);
   await stop(strict);
+}
+
+// A server that refuses the handshake, and one that says what others say.
+{
+  const {Server: WebSocketServer} = createRequire(import.meta.url)('ws');
+  const listener = new WebSocketServer({host: '127.0.0.1', port: 0});
+  await new Promise((resolve) => listener.once('listening', resolve));
+  listener.on('connection', (socket, request) => socket.on('message', (bytes) => {
+    const {event, cid} = JSON.parse(bytes);
+    if (event !== '#handshake') { socket.send(JSON.stringify({rid: cid})); return; }
+    if (request.url === '/closed') {
+      socket.send(JSON.stringify({rid: cid, error: {name: 'ClosedError', message: 'not today'}}));
+      socket.close(4008);
+      return;
+    }
+    socket.send(JSON.stringify({rid: cid, data: {id: 'x', pingTimeout: 20000, isAuthenticated: false}}));
+    setTimeout(() => {
+      for (const text of ['no JSON', '7', 'null', '[{"event":"#publish","data":{"channel":"hall","data":{"a":1}}},{"event":"#publish","data":{"channel":"hall","data":null}}]',
+        '{"event":"#kickOut","data":{"channel":"hall","message":"enough"}}']) socket.send(text);
+    }, 200);
+  }));
+  const at = (name) => browser.tab(`${file}?url=${encodeURIComponent(`ws://127.0.0.1:${listener.address().port}/${name}`)}`);
+  const refused = await at('closed');
+  check('a refused handshake is named with its error and its code', [await refused.until(shows('why', 'ClosedError: not today')), await refused.until(shows('why', '4008: the server has refused the handshake'))], [true, true]);
+  const other = await at('open');
+  check('whatever else a server says is shown or passed over', [await said(other, 'other', '{"a":1}'), await said(other, 'other', 'null'), await said(other, 'event', 'kicked out of #hall'),
+    await other.until(shows('channels', '#hall refused: enough'))], [true, true, true, true]);
+  check('nothing to complain of', [...refused.complaints, ...other.complaints], []);
+  listener.close();
 }
 await browser.end();
 console.log(`${passed} passed, ${failed} failed`);
