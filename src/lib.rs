@@ -28,6 +28,7 @@
 //! | what the machine allows | `machine` |
 //! | files that are replaced as a whole | `replace` |
 //! | metrics, health, signals, drain | [`metrics`], [`control`] |
+//! | log lines, who came in and who was refused | [`log`], [`audit`] |
 //!
 //! A program that brings its own procedures implements [`app::App`] and starts a [`server::Server`]:
 //!
@@ -59,6 +60,7 @@
 //! ```
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod cli;

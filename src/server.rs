@@ -26,6 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::app::App;
 use crate::app::builtin::Builtin;
+use crate::audit::Audit;
 use crate::auth::CredentialFields;
 use crate::broker::broker;
 use crate::clock::Clock;
@@ -295,6 +296,7 @@ impl Server {
             control::Settings {
                 config: config.clone(),
                 doors,
+                audit: Arc::clone(&settings.audit),
                 memory: memory_watch(config, admission),
                 keys,
                 listener: admin,
@@ -641,6 +643,7 @@ fn core_settings(
         busy_poll: config.busy_poll,
         admission,
         own_fd_table: None,
+        audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),
         kind,
         session: session::Settings {
             protocol: config.protocol,

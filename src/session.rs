@@ -275,6 +275,14 @@ impl Session {
         }
     }
 
+    /// What the client's token says, if it has shown a good one.
+    pub fn claims(&self) -> Option<&Claims> {
+        match self {
+            Session::SocketCluster(session) => session.claims(),
+            Session::Echo(_) => None,
+        }
+    }
+
     /// Whether the client has introduced itself and the end has not come.
     pub fn is_open(&self) -> bool {
         match self {

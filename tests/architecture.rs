@@ -13,7 +13,7 @@
 //!   doors
 //!   login
 //!   auth decision
-//!   config metrics machine log clock slab sync client replace text wipe
+//!   config metrics machine log audit clock slab sync client replace text wipe
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("client", &[][..]),
+        ("audit", &["clock"][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
@@ -36,7 +37,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
         ("decision", &["auth", "config"][..]),
-        ("metrics", &["config", "decision"][..]),
+        ("metrics", &["audit", "config", "decision"][..]),
         ("auth", &["clock", "config", "text"][..]),
         (
             "login",
@@ -63,6 +64,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cores",
             &[
                 "app",
+                "audit",
                 "auth",
                 "broker",
                 "client",
@@ -84,6 +86,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "control",
             &[
+                "audit",
                 "auth",
                 "config",
                 "metrics",
@@ -100,6 +103,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "server",
             &[
                 "app",
+                "audit",
                 "auth",
                 "broker",
                 "clock",

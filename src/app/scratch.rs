@@ -7,6 +7,7 @@ use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
 use super::deferred::{Deferred, Owed, Post};
+use super::refusals::Refusals;
 use super::rule_hits::RuleHits;
 use crate::auth::rules::{Decided, Recent};
 use crate::config::rules::Action;
@@ -46,6 +47,7 @@ pub struct Scratch {
     calls: CallsLeft,
     hits: Hits,
     rule_hits: RuleHits,
+    refusals: Refusals,
 }
 
 /// Which calls the session that is running may still make.
@@ -85,6 +87,8 @@ pub struct Hits {
     pub logins: u64,
     /// Logins refused for the size of their data: `Limit::LoginBodyBytes`.
     pub login_data: u64,
+    /// No limit: tokens refused, for [`Scratch::take_refusals`].
+    pub tokens: u64,
 }
 
 impl Scratch {
@@ -156,12 +160,31 @@ impl Scratch {
         std::mem::take(&mut self.rule_hits)
     }
 
+    /// What was refused since the last call.
+    pub fn take_refusals(&mut self) -> Refusals {
+        std::mem::take(&mut self.refusals)
+    }
+
     #[inline]
-    pub(crate) fn count_decided(&mut self, action: Action, decided: Decided) {
+    pub(crate) fn count_decided(&mut self, action: Action, name: &[u8], decided: Decided) {
         if !decided.verdict.allowed || !decided.shadow.allowed {
-            self.hits.rules = true;
-            self.rule_hits.count(action, decided);
+            self.count_refusal(action, name, decided);
         }
+    }
+
+    #[cold]
+    fn count_refusal(&mut self, action: Action, name: &[u8], decided: Decided) {
+        self.hits.rules = true;
+        self.rule_hits.count(action, decided);
+        if !decided.verdict.allowed {
+            self.refusals
+                .note_action("rules", action.word(), decided.verdict.rule, name);
+        }
+    }
+
+    pub(crate) fn count_token_refused(&mut self, reason: &'static str, by: &'static str) {
+        self.hits.tokens += 1;
+        self.refusals.note_token(reason, by);
     }
 
     pub(crate) fn count_json_depth_hit(&mut self) {
@@ -193,8 +216,10 @@ impl Scratch {
         self.hits.ack_time += 1;
     }
 
-    pub(crate) fn count_anonymous_hit(&mut self) {
+    pub(crate) fn count_anonymous_hit(&mut self, action: &'static str, name: &str) {
         self.hits.anonymous += 1;
+        self.refusals
+            .note_action("anonymous", action, None, name.as_bytes());
     }
 
     pub(crate) fn count_login_hit(&mut self) {

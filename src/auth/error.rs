@@ -96,6 +96,31 @@ impl TokenError {
         }
     }
 
+    /// Why, in a word, for the log.
+    pub fn label(&self) -> &'static str {
+        match self {
+            TokenError::NotAString => "not_a_string",
+            TokenError::Missing => "missing",
+            TokenError::Malformed => "malformed",
+            TokenError::Invalid => "invalid",
+            TokenError::Critical => "critical",
+            TokenError::PayloadNotJson(_) | TokenError::PayloadNull => "payload",
+            TokenError::SignatureRequired => "signature_missing",
+            TokenError::InvalidAlgorithm => "algorithm",
+            TokenError::UnknownKey { .. } => "unknown_key",
+            TokenError::WrongCurve(_) => "curve",
+            TokenError::SignatureLength { .. } => "signature_length",
+            TokenError::InvalidSignature => "signature",
+            TokenError::InvalidNbf => "nbf",
+            TokenError::NotActive { .. } => "not_active",
+            TokenError::InvalidExp => "exp",
+            TokenError::Expired { .. } => "expired",
+            TokenError::InvalidAudience(_) => "audience",
+            TokenError::InvalidIssuer(_) => "issuer",
+            TokenError::Revoked => "revoked",
+        }
+    }
+
     /// The error's message on the wire; halves of surrogate pairs are replaced here, not in
     /// [`TokenError::write_json`].
     pub fn message(&self) -> Cow<'static, str> {

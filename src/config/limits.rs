@@ -79,6 +79,9 @@ pub struct Limits {
     /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
     /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
     pub login_accounts_max: u32,
+    /// Most lines of refusals in the audit trail in a second, in the long run, half as many of one kind; 0 for any number.
+    /// `ringcast_audit_left_out_total` counts the rest, and the log tells how many there were.
+    pub audit_lines_per_second_max: u32,
     /// Most revocations of tokens in force at a time.
     pub revocations_max: u32,
     /// Places in the ring; rounded up to a power of two.
@@ -123,6 +126,7 @@ impl Default for Limits {
             login_failures_max: 5,
             login_backoff_max: Duration::from_secs(900),
             login_accounts_max: 65_536,
+            audit_lines_per_second_max: 10,
             revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,

@@ -1193,6 +1193,13 @@ pub const SETTINGS: &[Setting] = &[
         "Most addresses, and most users, whose failed logins are remembered; then those of longest ago are forgotten",
     ),
     number!(
+        "audit_lines_per_second_max",
+        "limits",
+        [limits.audit_lines_per_second_max],
+        0 to 1000000,
+        "Log lines about refusals (`ringcast::audit`) in a second in the long run, half as many of one kind; the rest is counted. 0 for any number",
+    ),
+    number!(
         "revocations_max",
         "limits",
         [limits.revocations_max],

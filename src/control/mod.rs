@@ -27,9 +27,11 @@ mod guard;
 mod health;
 mod in_force;
 pub(crate) mod jwks;
+mod left_out;
 mod liveness;
 pub mod memory;
 mod notify_socket;
+mod operators;
 mod places;
 pub mod reload;
 mod revocation_file;
@@ -51,6 +53,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
+use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::mailbox::{CoreHandle, Order};
@@ -58,6 +61,7 @@ use crate::doors::Doors;
 use dispatch::Dispatch;
 use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
+use left_out::LeftOut;
 use liveness::Liveness;
 use memory::MemoryWatch;
 use places::Places;
@@ -81,6 +85,8 @@ pub struct Settings {
     pub reload: Option<Reload>,
     /// What decides who may come in, as the cores were given it.
     pub doors: Arc<Doors>,
+    /// The rates of the audit trail.
+    pub audit: Arc<Audit>,
     /// What looks after the memory in use, if there is a limit to it.
     pub memory: Option<MemoryWatch>,
     /// Fetches keys, if they are to be fetched.
@@ -135,6 +141,10 @@ struct Shared {
     revocation_file: revocation_file::Turn,
     /// Revocations that found `revocations_max` in force.
     revocations_refused: AtomicU64,
+    /// The rates of the audit trail.
+    audit: Arc<Audit>,
+    /// Refused requests of operators that it lacks.
+    operators_left_out: AtomicU64,
     /// How keys are fetched, if they are.
     keys: Option<Arc<Counts>>,
     clock: Clock,
@@ -241,6 +251,8 @@ impl Control {
             places: Places::default(),
             revocation_file: revocation_file::Turn::default(),
             revocations_refused: AtomicU64::new(0),
+            audit: Arc::clone(&settings.audit),
+            operators_left_out: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             clock: settings.clock,
             start_unix_ms: now.unix_ms,
@@ -317,6 +329,7 @@ impl Control {
     /// Returns at the wish for a drain, or with the end if it is worse.
     async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
         let reloads = self.begin_reloads();
+        let mut left_out = LeftOut::default();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -324,9 +337,13 @@ impl Control {
                 signal = signals.next() => match signal {
                     Signal::End { name, .. } => {
                         info!("{name}: draining; a second one ends at once");
+                        audit::operation("drain", name);
                         return None;
                     }
-                    Signal::Reload => reloads.notify_one(),
+                    Signal::Reload => {
+                        audit::operation("reload", "SIGHUP");
+                        reloads.notify_one();
+                    }
                     Signal::Nothing { name } => ignored(name),
                 },
                 wish = wished(&mut self.wishes, Wish::Serve) => {
@@ -334,6 +351,7 @@ impl Control {
                         return Some(self.stop());
                     }
                     info!("draining, as asked by the process itself");
+                    audit::operation("drain", "program");
                     return None;
                 }
                 // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
@@ -343,6 +361,7 @@ impl Control {
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
+                    left_out.look(&self.shared);
                     self.shared.doors.drop_former();
                     freed::give_back();
                     if let Some(memory) = &self.settings.memory {

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::Shared;
 use super::revocation_file::{self, Change};
+use crate::audit;
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
 use crate::cores::mailbox::{Done, Word};
 use crate::doors::Doors;
@@ -143,10 +144,7 @@ async fn revoke_now(shared: Arc<Shared>, what: Revoked) -> Answer {
         revocation_file::write(&shared, Change::Added(Arc::clone(&revocation))),
     );
     let connections = ended.connections;
-    info!(
-        "revoked: tokens by their claim {:?}; {connections} connections ended",
-        what.claim()
-    );
+    audit::revocation("revoked", what.claim(), what.value_json(), Some(connections));
     let mut answer = json!({"revoked": {what.claim(): value(&what)}, "connections": connections});
     let mut status = StatusCode::OK;
     if !ended.unanswered.is_empty() {
@@ -234,7 +232,7 @@ async fn restore_now(shared: Arc<Shared>, what: Revoked) -> Answer {
         return failure(StatusCode::NOT_FOUND, "nothing is revoked by that");
     }
     shared.dispatch.forget(&what);
-    info!("restored: tokens by their claim {:?}", what.claim());
+    audit::revocation("restored", what.claim(), what.value_json(), None);
     if let Err(error) = revocation_file::write(&shared, Change::Others).await {
         error!("what is revoked could not be written: {error}");
         return failure(

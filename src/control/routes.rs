@@ -1,16 +1,18 @@
 //! Who answers which request of an operator.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +22,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::places::Seat;
-use super::{Shared, connections, guard, health, revoke, stats};
+use super::{Shared, connections, guard, health, operators, revoke, stats};
 use crate::log;
 use crate::login::LoginDesk;
 use crate::metrics::block::CoreMetrics;
@@ -33,7 +35,7 @@ use crate::metrics::text::{self, FetchedKeys, Process};
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
     let router = guarded(pages(), &shared);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -52,11 +54,11 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
             let first = Arc::clone(&taken);
             let serve = async move {
                 match tls {
-                    None => serve_one(stream, router, taken).await,
+                    None => serve_one(stream, peer, router, taken).await,
                     Some(config) => {
                         // Who speaks no TLS has gone.
                         if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                            serve_one(stream, router, taken).await;
+                            serve_one(stream, peer, router, taken).await;
                         }
                     }
                 }
@@ -78,10 +80,16 @@ async fn has_asked_too_late(seat: &Seat) {
     }
 }
 
-async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, seat: Arc<Seat>) {
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: SocketAddr,
+    router: Router,
+    seat: Arc<Seat>,
+) {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (router, seat) = (router.clone(), Arc::clone(&seat));
+        operators::identify(request.extensions_mut(), peer);
         async move {
             seat.asks();
             let answer = router.call(request).await;
@@ -126,6 +134,7 @@ pub(super) fn guarded(pages: Router<Arc<Shared>>, shared: &Arc<Shared>) -> Route
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(shared), guard::guard))
+        .layer(from_fn_with_state(Arc::clone(shared), operators::audited))
         .with_state(Arc::clone(shared))
 }
 

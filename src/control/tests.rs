@@ -83,6 +83,7 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         signals: SignalsFrom::Elsewhere,
         reload: None,
         doors: Arc::new(Doors::open(&Config::default()).unwrap()),
+        audit: Arc::new(Audit::new(10)),
         memory: None,
         keys: None,
         clock: Clock::begin(),

@@ -93,7 +93,7 @@ impl<A: App> Core<A> {
             }
             Step::Show(token) => {
                 let head_only = request.method() == "HEAD";
-                match self.verified(token) {
+                match self.verified(id, token, "page") {
                     Some(claims) => self.answer_page(
                         id,
                         &Answer::Claims {
@@ -111,7 +111,11 @@ impl<A: App> Core<A> {
     /// Who an upgrade shows its sender to be by what a browser adds by itself: a cookie with a good token, else a
     /// certificate. Neither counts for a page that may not speak for its user (cross-site WebSocket hijacking), and a bad
     /// one is as none.
-    pub(super) fn shown_by_browser(&self, id: ConnectionId, request: &Request<'_>) -> Option<Box<Claims>> {
+    pub(super) fn shown_by_browser(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> Option<Box<Claims>> {
         let cookie = cookie::find(request, &self.counter.cookie);
         let connection = self.connections.get(id)?;
         let certificate = secure::shown_by_certificate(&connection.stream);
@@ -120,15 +124,16 @@ impl<A: App> Core<A> {
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
         let trust = self.origins().trust(request, is_https);
-        let by_cookie = cookie
-            .and_then(|cookie| cookie.heeded(trust))
-            .and_then(|token| self.verified(token))
-            .map(Box::new);
-        by_cookie.or_else(|| {
-            let tokens = &self.lent.doors.tokens;
-            let claims = certificate?.heeded(trust)?;
-            (!tokens.are_revoked(&claims, self.now.unix_ms)).then_some(claims)
-        })
+        let token = cookie.and_then(|cookie| cookie.heeded(trust));
+        if let Some(claims) = token.and_then(|token| self.verified(id, token, "cookie")) {
+            return Some(Box::new(claims));
+        }
+        let claims = certificate?.heeded(trust)?;
+        if self.lent.doors.tokens.are_revoked(&claims, self.now.unix_ms) {
+            self.audit_token_refused(id, "revoked", "certificate");
+            return None;
+        }
+        Some(claims)
     }
 
     /// Takes what has come of logins.
@@ -146,7 +151,7 @@ impl<A: App> Core<A> {
     /// Asks the desk for a session.
     pub(super) fn log_in_by_call(&mut self, id: ConnectionId, decisions: &mut Decisions) {
         let credentials = decisions.take_credentials();
-        if credentials.is_some_and(|credentials| self.ask(id, *credentials).is_ok()) {
+        if credentials.is_some_and(|credentials| self.ask(id, BY_CALL, *credentials).is_ok()) {
             return;
         }
         if let Some(session) = self.session(id)
@@ -157,7 +162,7 @@ impl<A: App> Core<A> {
     }
 
     fn log_in_by_page(&mut self, id: ConnectionId, credentials: Credentials, is_secure: bool) {
-        if self.ask(id, credentials).is_err() {
+        if self.ask(id, BY_PAGE, credentials).is_err() {
             return self.answer_page(id, &Answer::Busy);
         }
         let deadline = self.now.uptime + self.limits.request_timeout;
@@ -167,13 +172,22 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn ask(&self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
+    fn ask(&mut self, id: ConnectionId, by: &str, credentials: Credentials) -> Result<(), Busy> {
+        let user = credentials.user.clone();
+        self.ask_desk(id, credentials).inspect_err(|_| {
+            let client = self.client_of(id);
+            self.audit_login_refused(client, &user, by, "busy");
+        })
+    }
+
+    fn ask_desk(&self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
         let Credentials { user, password } = credentials;
-        let client = self.connections.get(id).map(|connection| connection.client);
+        let client = self.client_of(id);
+        let named = user.clone();
         let attempt = Attempt {
             user,
             password,
-            address: client.unwrap_or(ClientAddress::UNKNOWN).ip(),
+            address: client.ip(),
         };
         let doors = Arc::clone(&self.lent.doors);
         let Some(desk) = &self.lent.doors.login else {
@@ -200,6 +214,8 @@ impl<A: App> Core<A> {
             way.send(Answered {
                 address: id.token().0,
                 answer,
+                user: named,
+                client,
                 users: doors.users.clone(),
             });
         };
@@ -209,8 +225,16 @@ impl<A: App> Core<A> {
     }
 
     fn login_answered(&mut self, mut answered: Answered) {
+        let was_welcome = matches!(answered.answer, LoginAnswer::Welcome(_));
         answered.answer = self.judged_by_now(answered.answer, answered.users.as_ref());
         let id = ConnectionId::from_token(mio::Token(answered.address));
+        // Whoever has gone since has tried all the same.
+        let by = match self.connections.get(id).map(|connection| &connection.phase) {
+            Some(Phase::LoggingIn { .. }) => BY_PAGE,
+            Some(_) => BY_CALL,
+            None => "gone",
+        };
+        self.audit_login(answered.client, &answered.user, by, &answered.answer, was_welcome);
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -328,9 +352,14 @@ impl<A: App> Core<A> {
     }
 
     /// What a token says, if it authenticates whoever bears it.
-    fn verified(&self, token: &str) -> Option<Claims> {
-        let claims = self.lent.doors.tokens.verify(token, self.now.unix_ms).ok()?;
-        claims.is_truthy().then_some(claims)
+    fn verified(&mut self, id: ConnectionId, token: &str, by: &str) -> Option<Claims> {
+        match self.lent.doors.tokens.verify(token, self.now.unix_ms) {
+            Ok(claims) => claims.is_truthy().then_some(claims),
+            Err(error) => {
+                self.audit_token_refused(id, error.label(), by);
+                None
+            }
+        }
     }
 }
 
@@ -338,6 +367,10 @@ impl<A: App> Core<A> {
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
+
+/// The ways of a login, as the audit trail names them.
+const BY_CALL: &str = "call";
+const BY_PAGE: &str = "page";
 
 /// A bound to show: a desk answers some hundred logins a second at most.
 const LOGINS_PER_TURN_MAX: usize = 64;

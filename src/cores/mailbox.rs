@@ -16,6 +16,7 @@ use mio::Waker;
 use crate::app::{LateAnswer, Post, Returned};
 use crate::auth::Revocation;
 use crate::auth::passwords::Users;
+use crate::client::ClientAddress;
 use crate::doors::Doors;
 use crate::metrics::block::CoreMetrics;
 use crate::session::LoginAnswer;
@@ -142,6 +143,10 @@ pub(super) struct Answered {
     /// Where the core finds the connection.
     pub(super) address: usize,
     pub(super) answer: LoginAnswer,
+    /// Whose login it was, by what was claimed.
+    pub(super) user: String,
+    /// From where it came: the connection may have ended since.
+    pub(super) client: ClientAddress,
     /// The users among whom the desk has looked.
     pub(super) users: Option<Arc<Users>>,
 }
@@ -383,6 +388,8 @@ mod tests {
         let answered = |address| Answered {
             address,
             answer: LoginAnswer::Refused,
+            user: String::new(),
+            client: ClientAddress::UNKNOWN,
             users: None,
         };
         let mut asked = 0;

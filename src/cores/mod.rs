@@ -22,12 +22,14 @@
 //!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
 //!  report.rs    what operators are told of them
 //!  rules.rs     what permissions ask of a core
+//!  audit_trail.rs  who was refused what
 //!  login.rs     the pages for users, and the way to the login desk
 //! ```
 
 mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
+mod audit_trail;
 pub(crate) mod balance;
 mod busy_poll;
 mod carry_out;
@@ -71,6 +73,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tracing::warn;
 
 use crate::app::{App, Upgrade};
+use crate::audit::{Audit, Trail};
 use crate::auth::Claims;
 use crate::broker::{CoreBroker, Sequence};
 use crate::client::ClientAddress;
@@ -141,6 +144,7 @@ pub(crate) struct CoreSettings {
     pub(crate) fan_out_slice: Duration,
     pub(crate) busy_poll: Duration,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) audit: Arc<Audit>,
     /// Whether each has a table of its own, and what of the program's descriptors stays open there.
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
     pub(crate) kind: Kind,
@@ -198,6 +202,7 @@ pub(crate) struct Core<A: App> {
     full: Option<Limit>,
     pace: Pace,
     admission: Arc<Admission>,
+    audit: Trail,
     turned_away: TurnedAway,
     hand_over: HandOver,
     hand_overs_waiting: bool,
@@ -359,6 +364,7 @@ impl<A: App> Core<A> {
             full: None,
             pace: Pace::new(limits.accepts_per_second_max, settings.acceptors),
             admission: settings.admission,
+            audit: Trail::new(settings.audit),
             turned_away: TurnedAway::default(),
             hand_over: parts.hand_over,
             hand_overs_waiting: false,

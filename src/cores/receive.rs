@@ -471,6 +471,9 @@ impl<A: App> Core<A> {
         if hits.rules {
             self.count_rule_hits();
         }
+        if hits.rules || hits.tokens > 0 || hits.anonymous > 0 {
+            self.audit_refusals(id);
+        }
     }
 }
 

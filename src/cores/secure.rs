@@ -124,6 +124,9 @@ impl<A: App> Core<A> {
                 Failure::Malformed => Handshake::Malformed,
             });
         }
+        if broken.failure == Failure::Certificate {
+            self.audit_token_refused(id, "certificate", "tls");
+        }
         self.connections.send_records(id);
         self.close(id, CloseReason::TlsFailed);
     }

@@ -103,6 +103,7 @@ impl<A: App> Core<A> {
         if let Some(limit) = limit_of(refusal) {
             self.metrics.limit_hit(limit);
         }
+        self.audit_request_refused(id, refusal);
         self.connections.send_head(id, |bytes| refusal.write(bytes));
         self.close(id, CloseReason::HttpAnswered);
     }

@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::audit::Event;
 use crate::config::limits::Limit;
 use crate::config::rules::Action;
 use crate::decision::CloseReason;
@@ -282,6 +283,8 @@ pub struct CoreMetrics {
     pub rules_would_allow: [Counter; Action::COUNT],
     /// Subscriptions ended since the rules no longer allow them.
     pub rules_kick_outs: Counter,
+    /// Lines left out of the audit trail, by [`Event::index`].
+    pub audit_left_out: [Counter; Event::COUNT],
     /// Limits hit, by [`Limit::index`].
     pub limit_hits: Counters<{ Limit::COUNT }>,
 }

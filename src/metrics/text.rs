@@ -13,6 +13,7 @@ use std::fmt::Write;
 use super::block::{CoreMetrics, Counter, Handshake, HeldKind, Histogram};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
+use crate::audit::Event;
 use crate::config::limits::Limit;
 use crate::config::rules::Action;
 use crate::decision::CloseReason;
@@ -724,6 +725,15 @@ pub const METRICS: &[Metric] = &[
         values: Values::Counter(|block| &block.rules_kick_outs),
     },
     Metric {
+        name: "ringcast_audit_left_out_total",
+        help: "Lines left out of the audit trail, since more came than limits.audit_lines_per_second_max, by event.",
+        values: Values::Labelled {
+            label: "event",
+            labels: &Event::LABELS,
+            counters: |block| &block.audit_left_out,
+        },
+    },
+    Metric {
         name: "ringcast_limit_hits_total",
         help: "Limits hit, by limit. Those that hold new connections back (connections, connections_per_core, accepts_per_second, memory_bytes) count once each time they begin to, not for each connection.",
         values: Values::Labelled {
@@ -815,6 +825,7 @@ mod tests {
             rules_would_deny,
             rules_would_allow,
             rules_kick_outs,
+            audit_left_out,
             limit_hits,
         } = block;
         let single = [
@@ -864,6 +875,7 @@ mod tests {
             .chain(rules_denied)
             .chain(rules_would_deny)
             .chain(rules_would_allow)
+            .chain(audit_left_out)
             .chain(limit_hits.iter())
             .chain(held_bytes.iter())
         {

@@ -202,6 +202,11 @@ impl Session {
         self.id
     }
 
+    /// What the client's token says, if it has shown a good one.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_deref()
+    }
+
     /// Whether the handshake is done and the end has not come.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })

@@ -144,6 +144,13 @@ impl Process {
         status.unwrap().code()
     }
 
+    /// To a control plane that asks for this key.
+    pub(crate) fn admin_with_key(&self, key: &str) -> Admin {
+        let mut admin = Admin::connect(self.admin);
+        admin.authorization = format!("Authorization: Bearer {key}\r\n");
+        admin
+    }
+
     pub(crate) fn admin(&self) -> Admin {
         Admin::connect(self.admin)
     }
@@ -158,31 +165,44 @@ impl Drop for Process {
 }
 
 /// A connection to the control plane, kept for many requests.
-pub(crate) struct Admin(TcpStream);
+pub(crate) struct Admin {
+    stream: TcpStream,
+    /// A header of each request, if the control plane has a key.
+    authorization: String,
+}
 
 impl Admin {
     pub(crate) fn connect(address: SocketAddr) -> Admin {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Admin(stream)
+        Admin {
+            stream,
+            authorization: String::new(),
+        }
     }
 
     /// The status and the body.
     pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
-        self.0
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        self.stream
+            .write_all(
+                format!(
+                    "GET {path} HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
+                    self.authorization
+                )
+                .as_bytes(),
+            )
             .unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            self.0.read_exact(&mut byte).unwrap();
+            self.stream.read_exact(&mut byte).unwrap();
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
         let length = head.split_once("content-length: ").unwrap().1;
         let length = length.split('\r').next().unwrap().parse().unwrap();
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
+        self.stream.read_exact(&mut body).unwrap();
         (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
     }
 

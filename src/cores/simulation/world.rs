@@ -505,6 +505,7 @@ fn settings(
         accept_excess: plan.accept_excess,
         admission: Arc::clone(admission),
         own_fd_table: None,
+        audit: Arc::new(crate::audit::Audit::new(0)),
         kind: Kind::SocketCluster,
         session: session::Settings {
             protocol: plan.protocol,

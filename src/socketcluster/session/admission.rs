@@ -42,7 +42,14 @@ impl Session {
         if self.claims.is_some() {
             return true;
         }
-        env.scratch.count_anonymous_hit();
+        let action = match reserved {
+            Some(Reserved::Publish) => "publish",
+            Some(Reserved::Subscribe) => "subscribe",
+            Some(Reserved::Unsubscribe) => "unsubscribe",
+            Some(Reserved::Handshake | Reserved::Authenticate | Reserved::RemoveAuthToken) | None => "call",
+        };
+        env.scratch
+            .count_anonymous_hit(action, event.name.plain().unwrap_or_default());
         if let Some(cid) = event.cid.map(Number::text) {
             let error = AppError::new("Only authenticated clients are served").named("AuthError");
             send(decisions, |out| {

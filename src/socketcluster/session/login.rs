@@ -130,6 +130,9 @@ impl Session {
         let mut peer = Peer::new(self.id, Some(&issued.claims), None, env.scratch);
         let refusal = env.app.authenticate(&issued.claims, &mut peer).err();
         self.settle(env)?;
+        if refusal.is_some() {
+            env.scratch.count_token_refused("application", "login");
+        }
         match (refusal, cid) {
             (None, cid) => {
                 self.claims = Some(Box::new(issued.claims));

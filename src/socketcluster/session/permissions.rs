@@ -26,7 +26,7 @@ impl Session {
             Some(claims) => rules.decide_for(action, name, claims.facts(rules)),
             None => rules.decide_for_anonymous(action, name, &mut env.scratch.recent),
         };
-        env.scratch.count_decided(action, decided);
+        env.scratch.count_decided(action, name, decided);
         decided.verdict.allowed
     }
 

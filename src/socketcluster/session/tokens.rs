@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{Environment, Session, invalid_action, send};
+use super::{Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
@@ -62,11 +62,20 @@ impl Session {
         env: &mut Environment<'_, A>,
     ) -> Result<(), AuthFailure> {
         self.claims = None;
-        let claims = verified.map_err(AuthFailure::Token)?;
+        let by = match self.state {
+            State::AwaitingHandshake { .. } => "handshake",
+            State::Open { .. } | State::Ended => "authenticate",
+        };
+        let claims = verified.map_err(|error| {
+            env.scratch.count_token_refused(error.label(), by);
+            AuthFailure::Token(error)
+        })?;
         let mut peer = Peer::new(self.id, Some(&claims), None, env.scratch);
-        env.app
-            .authenticate(&claims, &mut peer)
-            .map_err(AuthFailure::Refused)?;
+        let asked = env.app.authenticate(&claims, &mut peer);
+        asked.map_err(|refusal| {
+            env.scratch.count_token_refused("application", by);
+            AuthFailure::Refused(refusal)
+        })?;
         // A payload such as `0` is a good token that authenticates nobody.
         self.claims = claims.is_truthy().then(|| Box::new(claims));
         Ok(())

@@ -1,0 +1,348 @@
+//! The audit trail: who came in, who was refused what, and what operators did, as lines of the log's target
+//! `ringcast::audit`.
+//!
+//! ```text
+//!  core ──Trail──┐                                  ┌─► WARN ringcast::audit: login refused event="login_refused" …
+//!  core ──Trail──┼──► Audit: a rate for each event, ─┤
+//!  control ──────┘    and one for all refusals       └─► left out, counted, and told by the control plane
+//! ```
+//!
+//! Anybody can fail to log in as often as he likes, so lines have a rate. A core learns from the shared rate until when it
+//! is used up, and asks no more before: a flood costs each core a comparison and a counter of its own. What operators did
+//! has no rate: it takes the key, or the machine.
+//!
+//! A line has the address without the port, the user if one is known, and the reason; never a password, a token or a key.
+//! What a client has sent (names of users, channels, origins) is cut to [`TEXT_BYTES_MAX`], and quoted, so that it cannot
+//! pass for another field or another line. The address stands before it.
+//!
+//! Limits: `audit_lines_per_second_max`.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::{info, warn};
+
+use crate::clock::Uptime;
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A user has logged in with a password.
+    LoginAccepted,
+    /// A login was refused.
+    LoginRefused,
+    /// A token was refused, or a certificate in the place of one.
+    TokenRefused,
+    /// A client was refused what it may not do.
+    ActionRefused,
+    /// An upgrade was refused.
+    RequestRefused,
+    /// The control plane has refused a request.
+    OperatorRefused,
+}
+
+impl Event {
+    /// How many there are, for tables.
+    pub const COUNT: usize = 6;
+
+    /// All, by [`Event::index`].
+    pub const ALL: [Event; Event::COUNT] = [
+        Event::LoginAccepted,
+        Event::LoginRefused,
+        Event::TokenRefused,
+        Event::ActionRefused,
+        Event::RequestRefused,
+        Event::OperatorRefused,
+    ];
+
+    /// Their words, which are labels of metrics too.
+    pub const LABELS: [&'static str; Event::COUNT] = [
+        "login_accepted",
+        "login_refused",
+        "token_refused",
+        "action_refused",
+        "request_refused",
+        "operator_refused",
+    ];
+
+    /// Its place in tables.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its word.
+    pub const fn label(self) -> &'static str {
+        Event::LABELS[self.index()]
+    }
+
+    fn is_refusal(self) -> bool {
+        self != Event::LoginAccepted
+    }
+}
+
+/// The rates of all lines of a server.
+#[derive(Debug)]
+pub struct Audit {
+    /// Of each event: half of what all may have together, so that one leaves room for another.
+    events: [Rate; Event::COUNT],
+    /// Of all refusals together: what was accepted is not left out for what was refused.
+    refusals: Rate,
+}
+
+/// When the next line is due, in milliseconds of uptime (GCRA). Written by every thread that has something to say, a few
+/// times a second at most; relaxed, since nothing else is ordered by it.
+#[derive(Debug)]
+struct Rate {
+    next_ms: AtomicU64,
+    /// Between two lines, in the long run; zero for no rate.
+    period_ms: u64,
+}
+
+impl Audit {
+    /// So many lines of refusals in a second, after a burst of ten times as many; 0 for any number.
+    pub fn new(lines_per_second_max: u32) -> Audit {
+        let rate = |per_1000_seconds: u64| Rate {
+            next_ms: AtomicU64::new(0),
+            period_ms: 1_000_000_u64.checked_div(per_1000_seconds).unwrap_or(0),
+        };
+        let all = u64::from(lines_per_second_max) * 1000;
+        Audit {
+            events: std::array::from_fn(|_| rate(all / 2)),
+            refusals: rate(all),
+        }
+    }
+
+    /// Whether a line about this may be written now.
+    ///
+    /// # Errors
+    /// When to ask again.
+    pub fn may(&self, event: Event, now: Uptime) -> Result<(), Uptime> {
+        let of_event = &self.events[event.index()];
+        of_event.take(now)?;
+        if event.is_refusal() {
+            self.refusals.take(now).inspect_err(|_| of_event.give_back())?;
+        }
+        Ok(())
+    }
+}
+
+impl Rate {
+    fn take(&self, now: Uptime) -> Result<(), Uptime> {
+        let burst_ms = self.period_ms * BURST_LINES;
+        let taken = self
+            .next_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next_ms| {
+                let due = next_ms.max(now.as_ms());
+                (due <= now.as_ms() + burst_ms).then_some(due + self.period_ms)
+            });
+        match taken {
+            Ok(_) => Ok(()),
+            Err(next_ms) => Err(Uptime::from_ms(next_ms - burst_ms)),
+        }
+    }
+
+    fn give_back(&self) {
+        self.next_ms.fetch_sub(self.period_ms, Ordering::Relaxed);
+    }
+}
+
+/// What one thread knows of the rates.
+#[derive(Debug)]
+pub struct Trail {
+    audit: std::sync::Arc<Audit>,
+    silent_until: [Uptime; Event::COUNT],
+}
+
+impl Trail {
+    /// Of these rates.
+    pub fn new(audit: std::sync::Arc<Audit>) -> Trail {
+        Trail {
+            audit,
+            silent_until: [Uptime::from_ms(0); Event::COUNT],
+        }
+    }
+
+    /// Whether a line about this may be written now; if not, the caller counts it as left out.
+    pub fn may(&mut self, event: Event, now: Uptime) -> bool {
+        let silent_until = &mut self.silent_until[event.index()];
+        if now < *silent_until {
+            return false;
+        }
+        match self.audit.may(event, now) {
+            Ok(()) => true,
+            Err(until) => {
+                *silent_until = until;
+                false
+            }
+        }
+    }
+}
+
+/// Who is concerned, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    /// The address of the client, or of the operator.
+    pub address: Option<IpAddr>,
+    /// What the user is called.
+    pub user: Option<&'a str>,
+}
+
+/// Writes that a user has logged in.
+pub fn login_accepted(subject: Subject<'_>, by: &str) {
+    let Shown { address, user } = Shown::of(subject);
+    let event = Event::LoginAccepted.label();
+    info!(target: TARGET, event, address, user, by, "login accepted");
+}
+
+/// Writes that a login was refused.
+pub fn login_refused(subject: Subject<'_>, reason: &str, by: &str) {
+    let Shown { address, user } = Shown::of(subject);
+    let event = Event::LoginRefused.label();
+    warn!(target: TARGET, event, address, reason, by, user, "login refused");
+}
+
+/// Writes that a token was refused.
+pub fn token_refused(subject: Subject<'_>, reason: &str, by: &str) {
+    let Shown { address, user } = Shown::of(subject);
+    let event = Event::TokenRefused.label();
+    warn!(target: TARGET, event, address, reason, by, user, "token refused");
+}
+
+/// Writes that a client was refused what it may not do; `rule` is the number of the rule that decided.
+pub fn action_refused(subject: Subject<'_>, reason: &str, action: &str, name: &str, rule: Option<u32>) {
+    let Shown { address, user } = Shown::of(subject);
+    let (event, name) = (Event::ActionRefused.label(), cut(name));
+    warn!(target: TARGET, event, address, reason, action, rule, user, name, "action refused");
+}
+
+/// Writes that an upgrade was refused.
+pub fn request_refused(subject: Subject<'_>, reason: &str, origin: Option<&str>) {
+    let Shown { address, .. } = Shown::of(subject);
+    let (event, origin) = (Event::RequestRefused.label(), origin.map(cut));
+    warn!(target: TARGET, event, address, reason, origin, "request refused");
+}
+
+/// Writes that the control plane has refused a request.
+pub fn operator_refused(address: Option<IpAddr>, reason: &str, method: &str, path: &str) {
+    let Shown { address, .. } = Shown::of(Subject { address, user: None });
+    let (event, path) = (Event::OperatorRefused.label(), cut(path));
+    warn!(target: TARGET, event, address, reason, method, path, "operator refused");
+}
+
+/// Writes that an operator has asked the control plane for something that changes the server.
+pub fn operator_request(address: Option<IpAddr>, status: u16, method: &str, path: &str) {
+    let Shown { address, .. } = Shown::of(Subject { address, user: None });
+    let path = cut(path);
+    info!(target: TARGET, event = "operator_request", address, status, method, path, "operator request");
+}
+
+/// Writes that tokens were revoked, or that they were taken back.
+pub fn revocation(action: &str, claim: &str, value: &str, connections: Option<u64>) {
+    let value = cut(value);
+    info!(target: TARGET, event = "revocation", action, connections, claim, value, "revocation");
+}
+
+/// Writes that a signal, or the program, has changed what the server does.
+pub fn operation(action: &str, by: &str) {
+    info!(target: TARGET, event = "operation", action, by, "operation");
+}
+
+/// Writes how many lines there are not.
+pub fn left_out(event: Event, count: u64) {
+    let of = event.label();
+    warn!(target: TARGET, event = "left_out", of, count, "lines left out: audit_lines_per_second_max");
+}
+
+/// A subject as it is written.
+struct Shown<'a> {
+    address: Option<tracing::field::DisplayValue<IpAddr>>,
+    user: Option<&'a str>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(subject: Subject<'a>) -> Shown<'a> {
+        Shown {
+            address: subject.address.map(tracing::field::display),
+            user: subject.user.map(cut),
+        }
+    }
+}
+
+/// What fits of a text that a client has sent.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+/// The target of all lines here.
+const TARGET: &str = "ringcast::audit";
+/// What is shown of one text.
+const TEXT_BYTES_MAX: usize = 128;
+/// Lines that may come at once, as many as otherwise in ten seconds at the default rate.
+const BURST_LINES: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const REFUSED: Event = Event::LoginRefused;
+
+    fn at(ms: u64) -> Uptime {
+        Uptime::from_ms(ms)
+    }
+
+    fn count(trail: &mut Trail, event: Event, now: Uptime, asked: usize) -> usize {
+        (0..asked).filter(|_| trail.may(event, now)).count()
+    }
+
+    #[test]
+    fn a_flood_of_one_event_leaves_room_for_the_others() {
+        let mut trail = Trail::new(Arc::new(Audit::new(10)));
+        let burst = usize::try_from(BURST_LINES).unwrap() + 1;
+        assert_eq!(count(&mut trail, REFUSED, at(0), 10_000), burst);
+        assert_eq!(
+            count(&mut trail, Event::LoginAccepted, at(0), 10_000),
+            burst,
+            "who came in is told"
+        );
+        // Five a second of one, ten a second of all.
+        for second in 1..=20 {
+            let now = at(second * 1000);
+            assert_eq!(count(&mut trail, REFUSED, now, 10_000), 5, "{second}");
+            assert!(count(&mut trail, Event::TokenRefused, now, 3) > 0, "{second}");
+        }
+    }
+
+    #[test]
+    fn all_refusals_together_have_a_rate_and_all_threads_share_it() {
+        let audit = Arc::new(Audit::new(10));
+        let mut trails: Vec<Trail> = (0..4).map(|_| Trail::new(Arc::clone(&audit))).collect();
+        let mut flood = |now| {
+            let mut lines = 0;
+            for trail in &mut trails {
+                for event in Event::ALL.into_iter().filter(|event| event.is_refusal()) {
+                    lines += count(trail, event, now, 1000);
+                }
+            }
+            lines
+        };
+        flood(at(0));
+        let lines: usize = (1..=100).map(|second| flood(at(second * 1000))).sum();
+        assert!((990..=1010).contains(&lines), "{lines}");
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let mut trail = Trail::new(Arc::new(Audit::new(0)));
+        assert_eq!(count(&mut trail, REFUSED, at(5), 10_000), 10_000);
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let text = "é".repeat(TEXT_BYTES_MAX);
+        assert_eq!(cut(&text).len(), TEXT_BYTES_MAX);
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&("x".to_owned() + &text)).len(), TEXT_BYTES_MAX - 1);
+    }
+}

@@ -1,0 +1,280 @@
+//! The audit trail of the real binary: one line for each kind of event, nothing secret in any of them, and a flood that
+//! stays a trickle.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use ringcast::auth::passwords::{PasswordFile, PasswordHash};
+use serde_json::Value;
+use support::process::Process;
+use support::{Client, PATIENCE, UPGRADE, eventually};
+
+/// Files of a server with one user, `ann` with the password `right`, who may publish to one channel.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str) -> Files {
+        let folder = std::env::temp_dir().join(format!("ringcast-audit-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mut users = PasswordFile::default();
+        let hash = PasswordHash::pbkdf2(b"right", [7; 12], 101).unwrap();
+        users.set("ann", &hash).unwrap();
+        fs::write(folder.join("users"), users.text()).unwrap();
+        let rules = "[[rules]]\nallow = [\"publish\", \"subscribe\"]\nchannels = \"open\"\n";
+        fs::write(folder.join("ringcast.toml"), rules).unwrap();
+        Files(folder)
+    }
+
+    fn start(&self, settings: &[(&str, &str)]) -> Process {
+        let (users, config) = (self.0.join("users"), self.0.join("ringcast.toml"));
+        let mut all = vec![
+            ("RINGCAST_PASSWORD_FILE", users.to_str().unwrap()),
+            ("RINGCAST_CONFIG", config.to_str().unwrap()),
+            ("RINGCAST_AUTH_KEY", KEY),
+            ("RINGCAST_ADMIN_KEY", ADMIN_KEY),
+            ("RINGCAST_LOG_FORMAT", "text"),
+        ];
+        all.extend(settings);
+        Process::start(&all)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // Others find it in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const KEY: &str = "the key of all tokens";
+const ADMIN_KEY: &str = "the key of all operators";
+
+/// Asks a page of the client's port, or of the control plane, and reads all that comes.
+fn ask(address: std::net::SocketAddr, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let rest = format!("Host: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(format!("{head}\r\n{rest}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn log_in(process: &Process, user: &str, password: &str) -> String {
+    let body = serde_json::json!({ "user": user, "password": password }).to_string();
+    let head = "POST /login HTTP/1.1\r\nContent-Type: application/json";
+    ask(process.address, head, &body)
+}
+
+/// A line that begins, after its time, as an operator's filter would have it.
+#[track_caller]
+fn line(process: &Process, level: &str, start: &str) -> String {
+    let line = process.logged(start);
+    let (_, rest) = line.split_once(level).expect("the level comes first");
+    let rest = rest.trim_start();
+    assert!(rest.starts_with("ringcast::audit: "), "{line}");
+    assert!(rest["ringcast::audit: ".len()..].starts_with(start), "{line}");
+    line
+}
+
+#[test]
+fn each_kind_of_event_has_its_line_and_no_line_has_a_secret() {
+    let files = Files::new("kinds");
+    let process = files.start(&[]);
+    let mut lines = Vec::new();
+    let mut expect = |level, start: &str, parts: &[&str]| {
+        let found = line(&process, level, start);
+        for part in parts {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+        lines.push(found);
+    };
+
+    assert!(log_in(&process, "ann", "wrong").starts_with("HTTP/1.1 401"));
+    expect(
+        "WARN",
+        r#"login refused event="login_refused" address=127.0.0.1 reason="credentials" by="page" user="ann""#,
+        &[],
+    );
+    let welcome = log_in(&process, "ann", "right");
+    assert!(welcome.starts_with("HTTP/1.1 200"));
+    expect(
+        "INFO",
+        r#"login accepted event="login_accepted" address=127.0.0.1 user="ann" by="page""#,
+        &[],
+    );
+    let token = welcome
+        .split("ringcast=")
+        .nth(1)
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+
+    // What a client sends ends no field and no line.
+    let mut client = process.client();
+    let forged = r#"{"user":"x\" address=6.6.6.6\n2026 WARN ringcast::audit: login refused address=7.7.7.7","pw":"guess"}"#;
+    client.call("login", forged);
+    expect(
+        "WARN",
+        r#"login refused event="login_refused" address=127.0.0.1 reason="credentials" by="call" user="x\" address"#,
+        &[r"\n2026 WARN"],
+    );
+
+    let bad = format!("{token}x");
+    client.call("#authenticate", &format!("\"{bad}\""));
+    expect(
+        "WARN",
+        r#"token refused event="token_refused" address=127.0.0.1 reason="signature" by="authenticate""#,
+        &[],
+    );
+    let whoami = ask(
+        process.address,
+        &format!("GET /whoami HTTP/1.1\r\nCookie: ringcast={bad}"),
+        "",
+    );
+    assert!(whoami.starts_with("HTTP/1.1 401"));
+    expect("WARN", "token refused", &[r#"reason="signature" by="page""#]);
+
+    client.call("login", r#"{"user":"ann","pw":"right"}"#);
+    client.message();
+    expect("INFO", "login accepted", &[r#"user="ann" by="call""#]);
+    client.call("#publish", r#"{"channel":"closed","data":"the payload"}"#);
+    expect(
+        "WARN",
+        r#"action refused event="action_refused" address=127.0.0.1 reason="rules" action="publish" user="ann" name="closed""#,
+        &[],
+    );
+
+    let foreign = process.connect();
+    drop(foreign);
+    let revoke = |key: &str, body: &str| {
+        let head =
+            format!("POST /revoke HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {key}");
+        ask(process.admin, &head, body)
+    };
+    assert!(revoke("a guess at it", "{}").starts_with("HTTP/1.1 401"));
+    expect(
+        "WARN",
+        r#"operator refused event="operator_refused" address=127.0.0.1 reason="key" method="POST" path="/revoke""#,
+        &[],
+    );
+    assert!(revoke(ADMIN_KEY, r#"{"sub":"ann"}"#).starts_with("HTTP/1.1 200"));
+    expect(
+        "INFO",
+        r#"revocation event="revocation" action="revoked" connections=1 claim="sub" value="\"ann\"""#,
+        &[],
+    );
+    expect(
+        "INFO",
+        r#"operator request event="operator_request" address=127.0.0.1 status=200 method="POST" path="/revoke""#,
+        &[],
+    );
+    let mut revoked = Client::connect(process.address);
+    revoked.send_bytes(
+        UPGRADE
+            .replacen("\r\n\r\n", &format!("\r\nCookie: ringcast={token}\r\n\r\n"), 1)
+            .as_bytes(),
+    );
+    expect("WARN", "token refused", &[r#"reason="revoked" by="cookie""#]);
+
+    process.signal(Signal::SIGHUP);
+    expect(
+        "INFO",
+        r#"operation event="operation" action="reload" by="SIGHUP""#,
+        &[],
+    );
+    process.signal(Signal::SIGTERM);
+    expect(
+        "INFO",
+        r#"operation event="operation" action="drain" by="SIGTERM""#,
+        &[],
+    );
+
+    let lines = lines.concat();
+    let signature = token.rsplit('.').next().unwrap();
+    for secret in [
+        "wrong",
+        "right",
+        "guess",
+        "the payload",
+        KEY,
+        ADMIN_KEY,
+        signature,
+    ] {
+        assert!(!lines.contains(secret), "{secret} in {lines}");
+    }
+}
+
+#[test]
+fn who_is_not_authenticated_or_comes_from_a_foreign_page_is_noted() {
+    let files = Files::new("strangers");
+    let settings = [
+        ("RINGCAST_ALLOW_ANONYMOUS", "off"),
+        ("RINGCAST_ALLOWED_ORIGINS", "https://example.com"),
+        ("RINGCAST_LOG_FORMAT", "json"),
+    ];
+    let process = files.start(&settings);
+    let mut client = process.client();
+    client.call("#subscribe", r#"{"channel":"open"}"#);
+    let refused: Value = serde_json::from_str(&process.logged("action_refused")).unwrap();
+    assert_eq!(refused["target"], "ringcast::audit");
+    assert_eq!(refused["message"], "action refused");
+    assert_eq!(refused["address"], "127.0.0.1");
+    assert_eq!(
+        (&refused["reason"], &refused["action"]),
+        (&"anonymous".into(), &"subscribe".into())
+    );
+    let mut foreign = process.connect();
+    foreign.send_bytes(
+        UPGRADE
+            .replacen("\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n", 1)
+            .as_bytes(),
+    );
+    assert!(foreign.rest().starts_with("HTTP/1.1 403"));
+    let refused: Value = serde_json::from_str(&process.logged("request_refused")).unwrap();
+    assert_eq!(
+        (&refused["reason"], &refused["origin"]),
+        (&"origin".into(), &"https://evil.example".into())
+    );
+}
+
+#[test]
+fn a_flood_is_a_trickle_and_is_told_as_a_number() {
+    let files = Files::new("flood");
+    let process = files.start(&[("RINGCAST_AUDIT_LINES_PER_SECOND_MAX", "1")]);
+    let mut client = process.client();
+    let count = 2000;
+    for _ in 0..count {
+        client.call("#publish", r#"{"channel":"closed","data":1}"#);
+    }
+    let mut admin = process.admin_with_key(ADMIN_KEY);
+    let left_out = admin.metric(r#"ringcast_audit_left_out_total{event="action_refused"}"#);
+    assert!(left_out > count / 2, "{left_out}");
+    // It is over when nothing more is left out within a second.
+    let mut told = 0;
+    eventually("all that was left out is told", || {
+        let line = process.logged("lines left out");
+        assert!(
+            line.contains(r#"event="left_out" of="action_refused" count="#),
+            "{line}"
+        );
+        told += line
+            .rsplit("count=")
+            .next()
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap();
+        told == left_out
+    });
+}
