@@ -1264,6 +1264,7 @@ mod tests {
                 "on",
                 "skip",
                 "shared",
+                "json",
                 "HS512",
                 "debug",
                 "optional",
