@@ -203,6 +203,25 @@ fn a_socket_without_a_use_is_an_error_of_the_configuration() {
     }
 }
 
+/// A wrapper that closes what it was given leaves the variables, and the numbers to whatever this process opens.
+#[test]
+fn a_socket_that_was_closed_on_the_way_is_said_in_so_many_words() {
+    for (count, names) in [("1", ""), ("1", "admin"), ("2", "listen:admin")] {
+        let output = Command::new("sh")
+            .args(["-c", &format!("exec 3<&- 4<&-; LISTEN_PID=$$ exec {BINARY}")])
+            .env("LISTEN_FDS", count)
+            .env("LISTEN_FDNAMES", names)
+            .output()
+            .unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            log.contains("is no TCP socket that listens") || log.contains("LISTEN_FDS"),
+            "{count} {names}: {log:?}"
+        );
+        assert_eq!(output.status.code(), Some(78));
+    }
+}
+
 /// As the unit has it: no user of this machine, no privilege, none to be had, and a port that takes one to open.
 #[test]
 fn a_user_without_privileges_serves_a_privileged_port() {

@@ -3,13 +3,13 @@
 //! They are told apart by their names, `FileDescriptorName=` of a socket unit: `tls` is for the port of `tls_listen`,
 //! `admin` for the control plane, and `listen`, or whatever systemd calls a socket without a name (`unknown`,
 //! `NAME.socket`), for clients.
-#![allow(unsafe_code)] // one line: descriptors that the service manager names become owned ones
+#![allow(unsafe_code)] // two lines: descriptors that the service manager names are looked at, then become owned ones
 
 use std::env;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use socket2::SockRef;
 
@@ -62,8 +62,15 @@ impl Given {
             }
         }
         for (number, name) in sd_notify::listen_fds_with_names().map_err(GivenError::Announced)? {
-            // SAFETY: the variables say that this descriptor was opened for this process, whose number they hold, and
-            // nothing else here takes it: this runs once, before anything is opened.
+            // SAFETY: `listen_fds_with_names` has found it open, and it is closed by nobody meanwhile.
+            let socket = unsafe { BorrowedFd::borrow_raw(number) };
+            // A wrapper that closes what it was given passes the variables on all the same. The number is then that of
+            // something else, such as the log's way to standard error, which is not to be closed.
+            if !listens(&socket) {
+                return Err(GivenError::NotListening(name));
+            }
+            // SAFETY: a socket that listens, and the variables say that it was opened for this process, whose number they
+            // hold. Nothing else here takes it: this runs once, before anything listens.
             let owned = unsafe { OwnedFd::from_raw_fd(number) };
             given.sort(TcpListener::from(owned), name)?;
         }
@@ -71,7 +78,7 @@ impl Given {
     }
 
     fn sort(&mut self, socket: TcpListener, name: String) -> Result<(), GivenError> {
-        if socket.local_addr().is_err() || !SockRef::from(&socket).is_listener().unwrap_or(false) {
+        if !listens(&socket) {
             return Err(GivenError::NotListening(name));
         }
         match name.as_str() {
@@ -87,6 +94,15 @@ impl Given {
         }
         Ok(())
     }
+}
+
+/// Whether it is a TCP socket that listens.
+fn listens(socket: &impl AsFd) -> bool {
+    let socket = SockRef::from(socket);
+    let has_address = socket
+        .local_addr()
+        .is_ok_and(|address| address.as_socket().is_some());
+    has_address && socket.is_listener().unwrap_or(false)
 }
 
 /// For whom sockets are announced.
