@@ -143,8 +143,9 @@ impl Revocation {
 
     /// Whether these claims are of a token that is revoked by this.
     pub fn concerns(&self, claims: &Claims) -> bool {
-        Json::parse(claims.json())
-            .is_some_and(|payload| self.what.is_in(payload) && is_old(payload, &self.what.claim, self.at))
+        Json::parse(claims.json()).is_some_and(|payload| {
+            self.what.is_in(payload) && is_old(payload, &self.what.claim, self.at, self.until)
+        })
     }
 }
 
@@ -227,7 +228,7 @@ impl Revocations {
                 .member(name)
                 .and_then(|value| Revoked::by(name.clone(), value).ok())
                 .and_then(|what| parts.parts[parts.place(&what)].get(&what))
-                .is_some_and(|term| now < term.until && is_old(payload, name, term.at))
+                .is_some_and(|term| now < term.until && is_old(payload, name, term.at, term.until))
         })
     }
 }
@@ -292,11 +293,14 @@ impl fmt::Display for NotRevocable {
 
 impl std::error::Error for NotRevocable {}
 
-/// Whether a token was issued by then. One that does not say when it was may have been; and an id is never given twice.
-fn is_old(payload: Json<'_>, claim: &str, at: u64) -> bool {
+/// Whether a token was issued by `at`. One that does not say when it was may have been; so may one that claims a time
+/// after the revocation's end, which no token of today can have: milliseconds, as a rule. And an id is never given twice.
+fn is_old(payload: Json<'_>, claim: &str, at: u64, until: u64) -> bool {
     match payload.member("iat").map(Json::kind) {
         #[expect(clippy::cast_precision_loss, reason = "times are far below 2⁵³")]
-        Some(Kind::Number(issued_at)) if claim != "jti" => issued_at < (at + 1) as f64,
+        Some(Kind::Number(issued_at)) if claim != "jti" => {
+            issued_at < (at + 1) as f64 || issued_at > until as f64
+        }
         Some(Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::String(_) | Kind::Array | Kind::Object)
         | None => true,
     }

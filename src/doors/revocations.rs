@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A whole line counts, whether a line break follows it or not. A line that cannot be read stops the start, since somebody
-//! would come in again, but for the last one if it has no line break: that was cut off by a crash and never confirmed. It
-//! counts for nothing, the log says so, and whoever writes the file anew keeps it in `FILE.unreadable`. Blank lines are
-//! none.
+//! would come in again, but for the last one if it has no line break and does not begin with something whole: that was cut
+//! off by a crash and never confirmed. It counts for nothing, the log says so, and whoever writes the file anew keeps it in
+//! `FILE.unreadable`. Blank lines are none.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -116,7 +116,9 @@ impl RevocationsFile {
             let file = self.0.clone();
             match added {
                 Ok(()) => {}
-                Err(cause) if is_last => warnings.push(Warning::CutOff { file, line, cause }),
+                Err(cause) if is_last && !begins_with_whole_json(bytes) => {
+                    warnings.push(Warning::CutOff { file, line, cause })
+                }
                 Err(cause) => return Err(RevocationsError::Line { file, line, cause }),
             }
         }
@@ -214,6 +216,12 @@ fn write_line(revocation: &Revocation, out: &mut String) {
         revocation.at(),
         revocation.until()
     ));
+}
+
+/// Whether a line cannot have been cut off: two revocations without a line break between them, one with a slip in it.
+fn begins_with_whole_json(line: &[u8]) -> bool {
+    let mut values = serde_json::Deserializer::from_slice(line).into_iter::<&RawValue>();
+    matches!(values.next(), Some(Ok(_)))
 }
 
 fn revocation(line: &[u8]) -> Result<Revocation, String> {
@@ -401,6 +409,31 @@ mod tests {
             file.replace(&Revocations::default()).unwrap();
             let kept = fs::read(unreadable_of(&file.0)).unwrap();
             assert!(kept.ends_with(&[line, b"\n"].concat()), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_whole_once_was_not_cut_off() {
+        let folder = Folder::new("whole-but-wrong");
+        let file = folder.file();
+        let line = |name: &str| format!("{{\"claim\":\"sub\",\"value\":\"{name}\",\"at\":5,\"until\":10}}");
+        let (ann, bob) = (line("ann"), line("bob"));
+        for text in [
+            // `printf` twice, an editor of another system, an upload in the wrong mode.
+            format!("{ann}{bob}"),
+            format!("{ann}\r{bob}\r"),
+            format!("{ann}, {bob}"),
+            format!("[{ann}]"),
+            format!("{ann}\u{a0}"),
+            // Cut off behind something whole: that part was confirmed.
+            format!("{ann}{{\"claim\":"),
+            format!("{ann}\n{}", bob.replace("10}", "10,\"why\":\"left\"}")),
+            format!("{ann}\n{}", bob.replace("\"bob\"", "[\"bob\"]")),
+        ] {
+            fs::write(&file.0, &text).unwrap();
+            let error = file.read().unwrap_err().to_string();
+            assert!(error.contains("is no revocation"), "{text:?}: {error}");
+            assert_eq!(fs::read_to_string(&file.0).unwrap(), text);
         }
     }
 
