@@ -66,7 +66,7 @@ pub fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, TextFault> {
 /// A secret in a file of its own: its one line, which may end as editors end it.
 ///
 /// # Errors
-/// The text is not one line, or the line is empty or has blanks around it, which are seen by nobody and part of the key.
+/// The text is not one line, or the line is empty or has unseen characters around it, which would be part of the key.
 pub fn secret(text: &str) -> Result<&str, SecretFault> {
     let mut lines = text.trim_end_matches(['\r', '\n']).lines();
     let line = lines.next().unwrap_or_default();
@@ -76,10 +76,23 @@ pub fn secret(text: &str) -> Result<&str, SecretFault> {
     if lines.next().is_some() {
         return Err(SecretFault::SecondLine);
     }
-    if line.trim() != line {
+    if has_unseen_ends(line) {
         return Err(SecretFault::Blanks);
     }
     Ok(line)
+}
+
+/// Whether a text begins or ends with a character that nobody sees: a blank, a control character, or one without any
+/// width, which pages and chats put into what is copied from them.
+pub fn has_unseen_ends(text: &str) -> bool {
+    let is_unseen = |character: char| {
+        let is_without_width = matches!(
+            character,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        );
+        is_without_width || character.is_whitespace() || character.is_control()
+    };
+    text.starts_with(is_unseen) || text.ends_with(is_unseen)
 }
 
 /// Why a text is not a secret. No variant holds any of it.
@@ -89,7 +102,7 @@ pub enum SecretFault {
     Empty,
     /// Something follows the first line.
     SecondLine,
-    /// Blanks before or after it.
+    /// Blanks, or characters without width, before or after it.
     Blanks,
 }
 
@@ -150,7 +163,8 @@ impl fmt::Display for SecretFault {
             SecretFault::Empty => "line 1: the secret is empty",
             SecretFault::SecondLine => "line 2: a secret is one line, and nothing else",
             SecretFault::Blanks => {
-                "line 1: the secret begins or ends with a blank, which would be part of the key: remove it"
+                "line 1: the secret begins or ends with a blank, or with a character that has no width, which would be \
+                 part of the key: remove it"
             }
         })
     }
@@ -215,6 +229,10 @@ mod tests {
             ("\tkey\n", SecretFault::Blanks),
             ("key\u{a0}", SecretFault::Blanks),
             ("\u{2003}key", SecretFault::Blanks),
+            ("key\u{200b}\n", SecretFault::Blanks),
+            ("\u{feff}key\n", SecretFault::Blanks),
+            ("key\u{2060}", SecretFault::Blanks),
+            ("key\u{1a}", SecretFault::Blanks),
             ("top\nsecret\n", SecretFault::SecondLine),
             ("\nkey\n", SecretFault::Empty),
         ] {

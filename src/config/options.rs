@@ -372,7 +372,7 @@ macro_rules! secret {
         setting!(
             $name,
             Secret,
-            "a key of one line, not empty and without blanks around it",
+            "a key of one line, not empty, without blanks or characters of no width around it",
             $doc,
             |config, text| {
                 config.$field = Some(secret(text)?);
@@ -465,7 +465,7 @@ pub const SETTINGS: &[Setting] = &[
         "probe_paths",
         Text,
         "off, or paths such as /health-check,/healthz",
-        "Paths on the client port at which a balancer's `GET` or `HEAD` is answered 200 while clients are served and 503 during a drain, separated by commas, or `off`",
+        "Paths on the client port at which a balancer's `GET`, `HEAD` or `OPTIONS` is answered 200 while clients are served and 503 during a drain, separated by commas, or `off`",
         |config, text| {
             config.probe_paths = paths_or_off(text)?;
             Some(())

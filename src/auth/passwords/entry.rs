@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text;
+
 /// Why a text is no name of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFault {
@@ -13,7 +15,7 @@ pub enum NameFault {
     Colon,
     /// A `#` at its beginning, which makes the line a comment.
     Hash,
-    /// White space at an end, which readers of the file cut off.
+    /// White space at an end, which readers of the file cut off, or a character without width, which nobody types.
     Blank,
     /// A control character.
     Control,
@@ -37,7 +39,7 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
     if name.contains('\u{feff}') || name.chars().any(char::is_control) {
         return Err(NameFault::Control);
     }
-    if name.trim() != name {
+    if text::has_unseen_ends(name) {
         return Err(NameFault::Blank);
     }
     Ok(())
@@ -62,9 +64,9 @@ impl fmt::Display for NameFault {
             NameFault::Hash => {
                 formatter.write_str("the name of the user must not begin with '#': that is a comment")
             }
-            NameFault::Blank => {
-                formatter.write_str("the name of the user must not begin or end with white space")
-            }
+            NameFault::Blank => formatter.write_str(
+                "the name of the user must not begin or end with white space or characters of no width",
+            ),
             NameFault::Control => {
                 formatter.write_str("the name of the user must not contain control characters")
             }

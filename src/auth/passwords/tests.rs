@@ -343,6 +343,8 @@ fn names_that_could_not_be_read_back_are_refused() {
         " a",
         "a ",
         "a\u{a0}",
+        "a\u{200b}",
+        "\u{200e}a",
         "\u{2003}a",
         "a:b",
         ":",
