@@ -94,6 +94,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "log",
                 "cores",
                 "doors",
+                "http",
                 "login",
                 "text",
                 "transport",

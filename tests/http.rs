@@ -493,6 +493,9 @@ fn a_probe_is_answered_at_its_paths_and_counts_as_nothing_else() {
         get("/healthz", "Connection: close\r\n"),
         get("/healthz?from=elb", "User-Agent: ELB-HealthChecker/2.0\r\n"),
         "GET /health-check HTTP/1.0\r\n\r\n".to_owned(),
+        // `option httpchk /health-check` of HAProxy.
+        "OPTIONS /health-check HTTP/1.0\r\n\r\n".to_owned(),
+        get("/health-check/", ""),
     ] {
         let answer = ask(server.address, &request);
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -506,7 +509,7 @@ fn a_probe_is_answered_at_its_paths_and_counts_as_nothing_else() {
         status(&head) == "200" && head.ends_with("Content-Length: 2\r\n\r\n"),
         "{head}"
     );
-    assert_eq!(server.closes(CloseReason::Probed), 5);
+    assert_eq!(server.closes(CloseReason::Probed), 7);
     assert_eq!(server.total(|core| &core.http_answers), 0);
     assert_eq!(server.closes(CloseReason::HttpAnswered), 0);
     // Another method asks for something else.

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::Shared;
 use crate::config::Config;
 use crate::config::secret::Secret;
+use crate::http::is_legal_authority;
 
 /// Pages for probes of supervisors and balancers, which have no key: `probes_without_key` says whether they need one.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -94,7 +95,7 @@ struct Asked<'a> {
 /// Why a request is not let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
-    /// It names no host, or several.
+    /// It names no host, several, or something that is none.
     NoHost,
     /// It does not bear the key.
     NoKey,
@@ -115,7 +116,10 @@ enum Refused {
 impl Refused {
     fn answer(self) -> (StatusCode, &'static str) {
         match self {
-            Refused::NoHost => (StatusCode::BAD_REQUEST, "this needs one header Host\n"),
+            Refused::NoHost => (
+                StatusCode::BAD_REQUEST,
+                "this needs one header Host, which names a host\n",
+            ),
             Refused::NoKey => (
                 StatusCode::UNAUTHORIZED,
                 "this needs the header Authorization: Bearer KEY\n",
@@ -174,6 +178,13 @@ impl Asked<'_> {
         // Who has the key is an operator, whatever the name of this machine; no browser adds it by itself. Who names no
         // host is no browser.
         let target = self.authority.map_or(host, Authority::as_str);
+        // What another reader might take for another host, such as a proxy in front.
+        if ![host, target]
+            .iter()
+            .all(|host| host.is_empty() || is_legal_authority(host.as_bytes()))
+        {
+            return Err(Refused::NoHost);
+        }
         let is_foreign = |host: &str| !host.is_empty() && !policy.is_ours(host);
         if !has_key && (is_foreign(host) || is_foreign(target)) {
             return Err(Refused::ForeignHost);
@@ -181,7 +192,7 @@ impl Asked<'_> {
         if self.is_from_foreign_page(target) {
             return Err(Refused::ForeignPage);
         }
-        if self.is_reading() || self.is_json() {
+        if self.is_reading() || self.is_probe() || self.is_json() {
             Ok(())
         } else {
             Err(Refused::NotJson)
@@ -199,7 +210,7 @@ impl Asked<'_> {
     }
 
     fn is_probe(&self) -> bool {
-        self.is_reading() && PROBES.contains(&self.path)
+        (self.is_reading() || self.method == Method::OPTIONS) && PROBES.contains(&self.path)
     }
 
     fn is_reading(&self) -> bool {
@@ -215,13 +226,13 @@ impl Asked<'_> {
 
     fn is_from_foreign_page(&self, host: &str) -> bool {
         let from_elsewhere = self
-            .text("sec-fetch-site")
-            .is_some_and(|site| !matches!(site, "same-origin" | "none"));
+            .texts("sec-fetch-site")
+            .any(|site| !matches!(site, "same-origin" | "none"));
         // A link to a page here opens it: who has followed it sees it, and the page with the link does not.
         let is_followed_link = self.is_reading()
             && self.text("sec-fetch-mode") == Some("navigate")
             && self.text("sec-fetch-dest") == Some("document");
-        let foreign_origin = self.text("origin").is_some_and(|origin| {
+        let foreign_origin = self.texts("origin").any(|origin| {
             origin
                 .split_once("://")
                 .is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(host))
@@ -230,15 +241,25 @@ impl Asked<'_> {
     }
 
     fn is_json(&self) -> bool {
-        self.text("content-type")
-            .and_then(|kind| kind.split(';').next())
-            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        let mut kinds = self.texts("content-type").peekable();
+        let names_json = |kind: &str| {
+            let kind = kind.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case("application/json")
+        };
+        kinds.peek().is_some() && kinds.all(names_json)
     }
 
-    /// A header; empty if it is no text.
+    /// All values of a header; empty for each that is no text.
+    fn texts(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let values = self.headers.get_all(header::HeaderName::from_static(name));
+        values.into_iter().map(|value| value.to_str().unwrap_or_default())
+    }
+
+    /// A header that is there once; empty if it is no text.
     fn text(&self, name: &'static str) -> Option<&str> {
-        let value = self.headers.get(header::HeaderName::from_static(name))?;
-        Some(value.to_str().unwrap_or_default())
+        let mut values = self.texts(name);
+        let first = values.next()?;
+        values.next().is_none().then_some(first)
     }
 }
 
@@ -332,6 +353,25 @@ mod tests {
             (&[HOST, JSON, ("origin", "http://127.0.0.1:9465")], 403),
             (&[HOST, JSON, ("origin", "null")], 403),
             (&[HOST, JSON, ("origin", "")], 403),
+            (
+                &[
+                    HOST,
+                    JSON,
+                    ("origin", "http://127.0.0.1:9464"),
+                    ("origin", "http://evil.example"),
+                ],
+                403,
+            ),
+            (
+                &[
+                    HOST,
+                    JSON,
+                    ("sec-fetch-site", "same-origin"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                403,
+            ),
+            (&[HOST, JSON, ("content-type", "text/plain")], 415),
             (&[HOST, JSON, ("sec-fetch-site", "cross-site")], 403),
             (&[HOST, JSON, ("sec-fetch-site", "same-site")], 403),
             // A link that is followed changes nothing: it cannot be a POST.
@@ -356,7 +396,7 @@ mod tests {
             ),
             (&[("host", "localhost.evil.example"), JSON], 403),
             (&[("host", "127.0.0.1.evil.example"), JSON], 403),
-            (&[("host", "127.0.0.1@evil.example"), JSON], 403),
+            (&[("host", "127.0.0.1@evil.example"), JSON], 400),
             (&[JSON], 400),
             (&[HOST, HOST, JSON], 400),
             (&[HOST, ("host", "evil.example"), JSON], 400),
@@ -461,6 +501,46 @@ mod tests {
                 &policy,
             );
             assert_eq!(found, status, "{authority} {host:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_malformed_whoever_asks() {
+        let key = Secret::new("open sesame");
+        for host in [
+            "a b",
+            "a,b",
+            "::1",
+            "[::1",
+            "127.0.0.1:9464:1",
+            "127.0.0.1:99999",
+            "user@127.0.0.1",
+            "http://127.0.0.1",
+            "127.0.0.1/x",
+        ] {
+            let headers = [("host", host), JSON, KEY];
+            for key in [None, Some(&key)] {
+                assert_eq!(outcome(&Method::POST, &headers, key), 400, "{host}");
+                assert_eq!(outcome(&Method::GET, &headers, key), 400, "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_may_ask_with_options_and_nobody_else_may() {
+        for (path, status) in [
+            ("/healthz", 200),
+            ("/readyz", 200),
+            ("/metrics", 415),
+            ("/revoke", 415),
+        ] {
+            let policy = Policy {
+                key: None,
+                hosts: &[],
+                probes_without_key: true,
+            };
+            let found = outcome_of(&Method::OPTIONS, path, None, Version::HTTP_10, &[], &policy);
+            assert_eq!(found, status, "{path}");
         }
     }
 }

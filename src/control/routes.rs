@@ -119,8 +119,9 @@ pub(super) fn pages() -> Router<Arc<Shared>> {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        // HAProxy probes with OPTIONS where its `option httpchk` names no method.
+        .route("/healthz", get(health::alive).options(health::alive))
+        .route("/readyz", get(health::ready).options(health::ready))
         .route("/stats", get(statistics))
         .route("/slow", get(connections::slow))
         .route("/closed", get(connections::closed))

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 /// Whether it is a host that is not empty, with or without a port. A user before the host is refused, as RFC 9110
 /// section 4.2.4 advises; so are commas, which a name may hold and which join several hosts.
-pub(super) fn is_legal(text: &[u8]) -> bool {
+pub(crate) fn is_legal(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };

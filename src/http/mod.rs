@@ -13,5 +13,6 @@ pub mod request;
 pub mod response;
 pub mod site;
 
+pub(crate) use authority::is_legal as is_legal_authority;
 pub use request::Request;
 pub use response::{Refusal, Status};

@@ -62,14 +62,12 @@ impl Site {
 
     /// The page that a request asks for.
     pub fn page(&self, method: &str, path: &str) -> Option<Plain> {
-        if !matches!(method, "GET" | "HEAD") {
-            None
-        } else if self.probe_paths.iter().any(|probe| probe == path) {
-            Some(Plain::Probe)
-        } else if path == "/" {
-            Some(Plain::Home)
-        } else {
-            None
+        let is_probe = self.probe_paths.iter().any(|probe| is_endpoint(probe, path));
+        match method {
+            // HAProxy probes with OPTIONS where its `option httpchk` names no method.
+            "GET" | "HEAD" | "OPTIONS" if is_probe => Some(Plain::Probe),
+            "GET" | "HEAD" if path == "/" => Some(Plain::Home),
+            _ => None,
         }
     }
 
@@ -87,7 +85,7 @@ impl Site {
     }
 }
 
-/// Whether a path is that of the endpoint, with or without the slash at its end: clients of all majors ask with it, some
+/// Whether a path is that of the endpoint, or of a probe, with or without the slash at its end: clients of all majors ask with it, some
 /// configurations have it and some have not, and no two of these differ in anything else.
 pub fn is_endpoint(endpoint: &str, path: &str) -> bool {
     let without_slash = |path| str::strip_suffix(path, "/").unwrap_or(path);
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_get_and_head_find_a_page() {
+    fn only_methods_that_read_find_a_page() {
         let site = Site::new(
             "/ws",
             vec!["/health-check".to_owned(), "/healthz".to_owned()],
@@ -223,10 +221,13 @@ mod tests {
             ("HEAD", "/healthz", Some(Plain::Probe)),
             ("GET", "/", Some(Plain::Home)),
             ("HEAD", "/", Some(Plain::Home)),
+            ("OPTIONS", "/healthz", Some(Plain::Probe)),
+            ("GET", "/healthz/", Some(Plain::Probe)),
+            ("OPTIONS", "/", None),
             ("POST", "/healthz", None),
+            ("GET", "/healthz//", None),
             ("POST", "/", None),
             ("GET", "/ws", None),
-            ("GET", "/healthz/", None),
             ("GET", "/Healthz", None),
         ] {
             assert_eq!(site.page(method, path), page, "{method} {path}");
