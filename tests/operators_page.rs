@@ -1,5 +1,5 @@
-//! The worked example of the README, "From a bare server to the open internet", as it stands there: each command is
-//! run, and what it prints is compared with what the page says that it prints.
+//! The worked example of `docs/start.md` as it stands there: each command is run, and what it prints is compared with what the
+//! page says that it prints.
 //!
 //! Only addresses differ: a test listens on loopback, on ports that the system chose.
 
@@ -10,14 +10,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const PAGE: &str = "## From a bare server to the open internet";
-
 #[test]
 fn the_operators_page_does_what_it_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, page) = readme.split_once(PAGE).unwrap();
-    let page = page.split("\n## ").next().unwrap();
+    let page = fs::read_to_string(root.join("docs/start.md")).unwrap();
     let (clients, operators) = (free_port(), free_port());
     let page = page
         .replace("0.0.0.0:8443", &format!("127.0.0.1:{clients}"))

@@ -1,7 +1,7 @@
 //! Every setting once: its name, documentation, check, and place in [`Config`].
 //!
 //! A setting's file key is its name, its flag `--name-with-hyphens`, its variable `RINGCAST_NAME`. The help, the
-//! loader, `ringcast check`, `/stats` and the table in the README all come from [`SETTINGS`]; the default is what
+//! loader, `ringcast check`, `/stats` and the table in `docs/configuration.md` all come from [`SETTINGS`]; the default is what
 //! [`Config::default`] holds.
 
 use std::net::SocketAddr;
@@ -107,7 +107,7 @@ pub struct Unexpected;
 /// What all variables begin with.
 pub const PREFIX: &str = "RINGCAST_";
 
-/// The table of settings in Markdown, as the README has it.
+/// The table of settings in Markdown, as `docs/configuration.md` has it.
 pub fn markdown() -> String {
     let defaults = Config::default();
     let mut table = "| variable | file key | default | meaning |\n|---|---|---|---|\n".to_owned();

@@ -1,4 +1,4 @@
-//! The close codes in words: the table of the README, made from [`CloseReason`].
+//! The close codes in words: the table of `docs/close-codes.md`, made from [`CloseReason`].
 
 use crate::decision::{Blame, CloseCode, CloseReason};
 
@@ -175,7 +175,7 @@ impl Blame {
     }
 }
 
-/// The table of close codes in Markdown, as the README has it: by code, those without one last.
+/// The table of close codes in Markdown, as `docs/close-codes.md` has it: by code, those without one last.
 pub fn markdown() -> String {
     let mut reasons = CloseReason::ALL;
     reasons.sort_by_key(|reason| match reason.code() {

@@ -1,6 +1,6 @@
 //! Counters as Prometheus reads them: text format 0.0.4.
 //!
-//! [`METRICS`] names each field of [`CoreMetrics`] once; `/metrics`, `/stats` and the README's table come from it. All
+//! [`METRICS`] names each field of [`CoreMetrics`] once; `/metrics`, `/stats` and the table of `docs/metrics.md` come from it. All
 //! is appended to one `String`, which the caller may keep.
 //!
 //! Invariants
@@ -115,7 +115,7 @@ pub fn expose(cores: &[&CoreMetrics], process: Process, logins: Option<&LoginMet
     }
 }
 
-/// The table of metrics in Markdown, as the README has it.
+/// The table of metrics in Markdown, as `docs/metrics.md` has it.
 pub fn markdown() -> String {
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for Solo {

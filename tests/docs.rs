@@ -1,0 +1,230 @@
+//! The pages for users: their tables are those of the code, their links lead somewhere, and the settings and metrics that they
+//! name exist. `UPDATE=1 cargo test --test docs` writes the tables anew.
+
+#![allow(clippy::unwrap_used)] // a test
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn the_tables_of_the_pages_are_those_of_the_code() {
+    for (page, name, table) in [
+        (
+            "docs/configuration.md",
+            "settings",
+            ringcast::config::options::markdown(),
+        ),
+        ("docs/metrics.md", "metrics", ringcast::metrics::text::markdown()),
+        (
+            "docs/close-codes.md",
+            "close-codes",
+            ringcast::metrics::close_codes::markdown(),
+        ),
+    ] {
+        let file = root().join(page);
+        let found = fs::read_to_string(&file).unwrap();
+        let wanted = with_table(&found, name, &table);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, wanted).unwrap();
+            continue;
+        }
+        assert!(
+            found == wanted,
+            "{page} is not up to date: run UPDATE=1 cargo test --test docs"
+        );
+    }
+}
+
+/// A link within the repository leads to a file that is there, and to one of its headings if it names one.
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            let leads_somewhere = target.exists()
+                && (heading.is_empty()
+                    || fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(heading)));
+            if !leads_somewhere {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(
+        broken.is_empty(),
+        "links that lead nowhere:\n{}",
+        broken.join("\n")
+    );
+}
+
+#[test]
+fn every_setting_and_metric_that_a_page_names_exists() {
+    let settings = ringcast::config::options::markdown();
+    let metrics = ringcast::metrics::text::markdown();
+    let mut unknown = Vec::new();
+    for page in pages() {
+        // What has gone is told in the changelog.
+        if page.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        let text = fs::read_to_string(&page).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words {
+            let is_known = match word {
+                _ if word.ends_with('_') || NOT_SETTINGS.contains(&word) => true,
+                _ if word.starts_with("RINGCAST_") => settings.contains(&format!("`{word}`")),
+                _ if word.starts_with("ringcast_") => {
+                    let name = ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|suffix| word.strip_suffix(suffix))
+                        .unwrap_or(word);
+                    metrics.contains(&format!("`{word}`")) || metrics.contains(&format!("`{name}`"))
+                }
+                _ => true,
+            };
+            if !is_known {
+                unknown.push(format!("{}: {word}", page.display()));
+            }
+        }
+    }
+    assert!(
+        unknown.is_empty(),
+        "neither a setting nor a metric:\n{}",
+        unknown.join("\n")
+    );
+}
+
+/// A page that leads through the sources is right after files were moved, too.
+#[test]
+fn every_source_file_that_a_page_names_is_there() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for name in text
+            .split('`')
+            .filter(|word| word.ends_with(".rs") && word.contains('/'))
+        {
+            if !root().join(name).exists() && !root().join("src").join(name).exists() {
+                missing.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "files that are not there:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn the_index_of_the_documentation_lists_every_page() {
+    let index = fs::read_to_string(root().join("docs/README.md")).unwrap();
+    for page in pages_in("docs") {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(
+            name == "README.md" || index.contains(&format!("({name})")),
+            "docs/README.md lacks {name}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = fs::read_to_string(root().join("README.md"))
+        .unwrap()
+        .lines()
+        .count();
+    assert!(
+        lines <= 150,
+        "README.md has {lines} lines of 150: what is for those who stay belongs in docs/"
+    );
+}
+
+/// Variables in the documentation that are no settings of the server: of the tests, the file's name, and of other services.
+const NOT_SETTINGS: &[&str] = &[
+    "RINGCAST_CONFIG",
+    "RINGCAST_SEEDS",
+    "RINGCAST_PORT",
+    "RINGCAST_SERVICE_HOST",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The pages that people read.
+fn pages() -> Vec<PathBuf> {
+    ["", "docs", "tuning", "benches", "benches/load", "fuzz"]
+        .iter()
+        .flat_map(|folder| pages_in(folder))
+        .collect()
+}
+
+fn pages_in(folder: &str) -> Vec<PathBuf> {
+    fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect()
+}
+
+/// Targets of links that are no addresses. Code has none.
+fn links(text: &str) -> Vec<String> {
+    let prose: String = text
+        .split("```")
+        .step_by(2)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .split('`')
+        .step_by(2)
+        .collect::<Vec<_>>()
+        .join("");
+    prose
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| !link.contains("://") && !link.starts_with("mailto:"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What headings may be linked by: lower case, blanks as hyphens, letters, digits and underscores kept.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut in_code = false;
+    text.lines()
+        .filter(|line| {
+            in_code ^= line.starts_with("```");
+            !in_code && line.starts_with('#')
+        })
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .chars()
+                .filter_map(|c| match c {
+                    ' ' | '-' => Some('-'),
+                    c if c.is_alphanumeric() || c == '_' => Some(c),
+                    _ => None,
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// The text with the table between the comments of that name replaced.
+fn with_table(text: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = text
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("the page lacks {begin}"));
+    let (_, after) = rest
+        .split_once(&end)
+        .unwrap_or_else(|| panic!("the page lacks {end}"));
+    format!("{before}{begin}{table}{end}{after}")
+}
