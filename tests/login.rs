@@ -299,7 +299,7 @@ fn without_a_password_file_and_beside_the_pages_all_is_as_before() {
     }
     for path in [
         "/",
-        "/login/",
+        "/login//",
         "/LOGIN",
         "//login",
         "/socketcluster/",

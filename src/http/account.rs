@@ -11,6 +11,7 @@
 use super::body::{self, BodyError};
 use super::cookie::{self, SetCookie};
 use super::request::Expectation;
+use super::site::is_endpoint;
 use super::{Request, Status};
 use crate::auth::{CredentialFields, Credentials, NoCredentials};
 use crate::client::ambient::Trust;
@@ -110,17 +111,17 @@ impl Account {
         }
     }
 
-    /// The page of a path.
+    /// The page of a path, with or without the slash at its end.
     pub fn page(&self, path: &str) -> Option<Page> {
-        if path == self.login_path {
-            Some(Page::Login)
-        } else if path == self.logout_path {
-            Some(Page::Logout)
-        } else if path == self.whoami_path {
-            Some(Page::Whoami)
-        } else {
-            None
-        }
+        let pages = [
+            (&self.login_path, Page::Login),
+            (&self.logout_path, Page::Logout),
+            (&self.whoami_path, Page::Whoami),
+        ];
+        let mut pages = pages.into_iter();
+        pages
+            .find(|(its_path, _)| is_endpoint(its_path, path))
+            .map(|(_, page)| page)
     }
 
     /// What to do about a request for a page, with as much of its body as has come. `trust` says whether the request comes

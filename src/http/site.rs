@@ -85,7 +85,7 @@ impl Site {
     }
 }
 
-/// Whether a path is that of the endpoint, or of a probe, with or without the slash at its end: clients of all majors ask with it, some
+/// Whether a path is that of the endpoint, of a probe or of another page, with or without the slash at its end: clients of all majors ask with it, some
 /// configurations have it and some have not, and no two of these differ in anything else.
 pub fn is_endpoint(endpoint: &str, path: &str) -> bool {
     let without_slash = |path| str::strip_suffix(path, "/").unwrap_or(path);
