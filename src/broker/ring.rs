@@ -216,6 +216,7 @@ impl Ring {
     }
 
     /// Takes back the buffers of own publications that every core has passed.
+    #[inline]
     pub fn reclaim(&mut self) {
         self.passed = self.shared.passed();
         while let Some(oldest) = self
@@ -257,6 +258,7 @@ impl Ring {
 
     /// Takes back what can be, and frees a part of the buffers that nobody has needed since the last call. To be called now
     /// and then.
+    #[cold]
     pub(crate) fn give_back(&mut self) {
         self.reclaim();
         self.pool.give_back();

@@ -440,9 +440,11 @@ impl Connections {
         if connection.outbox.is_blocked() {
             return;
         }
-        let was_slow = connection.outbox.is_slow();
+        // Whether what it holds may change: `held` knows those whose sockets were found full, or whose TLS keeps something.
+        let mut is_held = connection.outbox.is_slow();
         self.unflushed_bytes -= connection.outbox.len();
         let Stream { socket, tls } = &mut connection.stream;
+        let has_tls = tls.is_some();
         let flushed = match tls {
             None => connection.outbox.flush(socket, &mut self.pool),
             Some(tls) => {
@@ -464,7 +466,10 @@ impl Connections {
                     self.resumed.push(connection.id);
                 }
                 match flush {
-                    Flush::Blocked => self.note_blocked(index, taken),
+                    Flush::Blocked => {
+                        is_held = true;
+                        self.note_blocked(index, taken);
+                    }
                     Flush::Refilled(count) => self.queue_refilled(index, count),
                     Flush::Empty => match &mut connection.phase {
                         Phase::Finishing {
@@ -495,11 +500,7 @@ impl Connections {
                 self.ending.push((connection.id, CloseReason::PeerVanished));
             }
         }
-        let connection = &self.slab[index as usize];
-        if was_slow
-            || connection.outbox.is_slow()
-            || (connection.stream.tls.is_some() && self.held.knows(index))
-        {
+        if is_held || has_tls {
             self.note_held(index);
         }
     }

@@ -229,6 +229,12 @@ impl Outbox {
         (since != Uptime::NEVER).then_some(since)
     }
 
+    /// Whether nothing but what is shared waits: then the socket is not known to be full.
+    #[inline]
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Outbox::Shared(_))
+    }
+
     /// Whether its socket has not taken all for a while: it has been found full, and never empty since.
     #[inline]
     pub(super) fn is_slow(&self) -> bool {
@@ -312,15 +318,14 @@ impl Outbox {
 
     /// Writes as much as the socket takes, with one call unless what waits lies in many pieces.
     pub(super) fn flush(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<(usize, Flush)> {
-        let count = self.len();
-        let written = match self {
+        let waiting = match self {
             Outbox::Empty => return Ok((0, Flush::Empty)),
-            Outbox::Shared(span) => write_some(socket, pool.shared.bytes(*span))?,
-            Outbox::Own(queued) if queued.earlier.is_empty() => {
-                write_some(socket, &queued.bytes[queued.sent..])?
-            }
+            Outbox::Shared(span) => pool.shared.bytes(*span),
+            Outbox::Own(queued) if queued.earlier.is_empty() => &queued.bytes[queued.sent..],
             Outbox::Own(_) => return self.flush_pieces(socket, pool),
         };
+        let count = waiting.len();
+        let written = write_some(socket, waiting)?;
         if written == Some(count) {
             return Ok((count, self.all_is_sent(pool)));
         }
@@ -349,6 +354,7 @@ impl Outbox {
         Ok((sent, self.all_is_sent(pool)))
     }
 
+    #[inline]
     fn all_is_sent(&mut self, pool: &mut Pool) -> Flush {
         if let Outbox::Own(queued) = self
             && queued.conflated.is_some()
@@ -411,6 +417,7 @@ fn write_some(socket: &mut impl Write, bytes: &[u8]) -> io::Result<Option<usize>
 }
 
 /// Has a write done; `None` if the socket takes nothing now.
+#[inline]
 fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
         match write() {

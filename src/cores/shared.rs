@@ -120,6 +120,7 @@ impl Shared {
     }
 
     /// An outbox holds a span that somebody holds, too.
+    #[inline]
     pub(super) fn hold(&mut self, span: Span) {
         self.lent_bytes += span.len();
         self.buffer_mut(span).held += 1;
@@ -150,17 +151,23 @@ impl Shared {
     }
 
     /// An outbox holds a span no longer.
+    #[inline]
     pub(super) fn let_go(&mut self, span: Span) {
         self.lent_bytes -= span.len();
         self.hold_less(span);
     }
 
+    #[inline]
     fn hold_less(&mut self, span: Span) {
         let buffer = self.buffer_mut(span);
         buffer.held -= 1;
-        if buffer.held > 0 {
-            return;
+        if buffer.held == 0 {
+            self.empty(span);
         }
+    }
+
+    fn empty(&mut self, span: Span) {
+        let buffer = self.buffer_mut(span);
         if span.is_alone() {
             self.alone_bytes -= buffer.bytes.len();
             self.alone.remove((span.buffer - BUFFERS) as usize);
@@ -170,6 +177,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn buffer_mut(&mut self, span: Span) -> &mut Buffer {
         match span.buffer.checked_sub(BUFFERS) {
             None => &mut self.buffers[span.buffer as usize],
@@ -178,6 +186,7 @@ impl Shared {
     }
 
     /// What a span names.
+    #[inline]
     pub(super) fn bytes(&self, span: Span) -> &[u8] {
         let buffer = match span.buffer.checked_sub(BUFFERS) {
             None => &self.buffers[span.buffer as usize],

@@ -94,14 +94,14 @@ impl Connections {
             }
             connection.account.queue(1);
             self.queued_bytes += frame.len();
-            if !connection.outbox.is_blocked() {
+            if connection.outbox.is_shared() || !connection.outbox.is_blocked() {
                 self.unflushed_bytes += frame.len();
                 if connection.lane == Lane::Idle {
                     connection.lane = Lane::Bulk;
                     self.bulk.push_back(index);
                 }
             }
-            if connection.outbox.is_slow() {
+            if !connection.outbox.is_shared() && connection.outbox.is_slow() {
                 self.held.note(index, connection.holding());
             }
             taken += 1;
