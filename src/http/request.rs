@@ -76,6 +76,7 @@ pub struct Request<'a> {
     /// The one `Host` line, or what the target names in its place.
     host: Option<&'a [u8]>,
     framing: Framing,
+    is_upgrade: bool,
     headers: &'a [u8],
 }
 
@@ -170,11 +171,7 @@ impl<'a> Request<'a> {
     /// Whether this asks for another protocol, by the rule of Node's parser: there is an `Upgrade` header that is not
     /// empty, and `upgrade` is one of the words that commas separate in a `Connection` header.
     pub fn is_upgrade(&self) -> bool {
-        self.header_values("upgrade").any(|value| !value.is_empty())
-            && self
-                .header_values("connection")
-                .flat_map(|value| value.split(|&byte| byte == b','))
-                .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        self.is_upgrade
     }
 
     /// Whether one of the protocols that are offered is WebSocket.
@@ -307,6 +304,7 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
         minor_version,
         host: authority.or(told.host),
         framing: told.framing(minor_version)?,
+        is_upgrade: told.offers_protocol && told.wants_upgrade,
         headers,
     };
     Ok(Some((request, head_bytes)))
@@ -318,6 +316,10 @@ struct Told<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     codings: Codings,
+    /// There is an `Upgrade` that is not empty.
+    offers_protocol: bool,
+    /// `upgrade` is one of the words of `Connection`.
+    wants_upgrade: bool,
 }
 
 /// What the lines of `Transfer-Encoding` name.
@@ -350,6 +352,12 @@ impl<'a> Told<'a> {
                 }
             } else if let Some(codings) = value_of(line, "transfer-encoding") {
                 told.codings = told.codings.and(codings);
+            } else if let Some(offer) = value_of(line, "upgrade") {
+                told.offers_protocol |= !offer.is_empty();
+            } else if let Some(words) = value_of(line, "connection") {
+                told.wants_upgrade |= words
+                    .split(|&byte| byte == b',')
+                    .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
             }
         }
         Ok(told)
