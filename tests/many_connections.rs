@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringcast::app::builtin::Builtin;
 use ringcast::config::{Config, Cores};
-use ringcast::server::{Embedding, Server};
+use ringcast::server::{Descriptors, Embedding, Server};
 use support::client::Client;
 
 const CONNECTIONS: usize = 20_000;
@@ -35,7 +35,11 @@ fn one_publication_reaches_each_of_20_000_connections_once() {
         pings: false,
         ..Config::default()
     };
-    let server = Server::start(&config, Embedding::default(), |_| Builtin::new()).unwrap();
+    let embedding = Embedding {
+        descriptors: Descriptors::OfCores { kept: Vec::new() },
+        ..Embedding::default()
+    };
+    let server = Server::start(&config, embedding, |_| Builtin::new()).unwrap();
     let address = server.address();
 
     let all_subscribed = Barrier::new(usize::from(THREADS) + 1);
