@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use mimalloc::MiMalloc;
 use ringcast::app::{Answer, App, Call, Peer, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, Cores};
-use ringcast::server::{Embedding, Server};
+use ringcast::server::{Descriptors, Embedding, Server};
 
 /// What the cores have asked the allocator for so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,11 @@ pub(crate) fn start<A: App + Send + 'static>(
         ..Config::default()
     };
     change(&mut config);
-    Server::start(&config, Embedding::default(), |_| Counted(app())).expect("this machine can run a server")
+    let embedding = Embedding {
+        descriptors: Descriptors::OfCores { kept: Vec::new() },
+        ..Embedding::default()
+    };
+    Server::start(&config, embedding, |_| Counted(app())).expect("this machine can run a server")
 }
 
 /// An application, on a thread that is counted.
