@@ -41,7 +41,7 @@ pub(crate) use arrays::PART_BYTES_MAX;
 
 use std::time::Duration;
 
-use super::decode::decode;
+use super::decode::{Decoded, decode};
 use super::encode;
 use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
@@ -285,10 +285,11 @@ impl Session {
         if env.now.uptime.since(self.heard) * 4 > env.settings.ping_timeout {
             self.heard = env.now.uptime;
         }
-        if let Some(place) = self.receive_decoded(decode(text), was_authenticated, env, decisions)? {
-            self.keep_array(text, place, env);
+        match decode(text) {
+            // Here, so that it is not copied on its way to a function.
+            Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
+            other => self.begin_array(text, other, was_authenticated, env, decisions),
         }
-        Ok(())
     }
 
     fn receive_packet<A: App>(

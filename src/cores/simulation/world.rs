@@ -531,7 +531,7 @@ fn settings(
 }
 
 /// Turns of each core until there must be rest.
-const ROUNDS_MAX: u64 = 5_000;
+const ROUNDS_MAX: u64 = 50_000;
 /// While a core stands still, those that wait for room look for it every millisecond, and find no rest; not more often.
 const BESIDE_ONE_MAX: Duration = Duration::from_millis(20);
 /// After so many times of rest, the tables of all cores are looked through.

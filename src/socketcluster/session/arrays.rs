@@ -70,14 +70,25 @@ impl Session {
         self.end_message(was_authenticated, result, env, decisions)
     }
 
-    /// Keeps the text of an array that has been begun. Copies it.
-    pub(super) fn keep_array<A: App>(&mut self, text: &str, place: Place, env: &Environment<'_, A>) {
-        let array = Array {
-            text: text.into(),
-            place,
-            verified: env.scratch.verified(),
-        };
-        self.calls.get_or_insert_default().array = Some(Box::new(array));
+    /// Begins an array; if something of it is left, its text is copied and kept.
+    #[inline(never)]
+    pub(super) fn begin_array<A: App>(
+        &mut self,
+        text: &str,
+        decoded: Decoded<'_>,
+        was_authenticated: &mut bool,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if let Some(place) = self.receive_decoded(decoded, was_authenticated, env, decisions)? {
+            let array = Array {
+                text: text.into(),
+                place,
+                verified: env.scratch.verified(),
+            };
+            self.calls.get_or_insert_default().array = Some(Box::new(array));
+        }
+        Ok(())
     }
 
     /// Handles a packet, or some of an array; returns where to go on.
