@@ -12,7 +12,7 @@
 //! has no rate: it takes the key, or the machine.
 //!
 //! A line has the address without the port, the user if one is known, and the reason; never a password, a token or a key.
-//! What a client has sent (names of users, channels, origins) is cut to [`TEXT_BYTES_MAX`], and quoted, so that it cannot
+//! What a client has sent (names of users, channels, origins) is cut to `TEXT_BYTES_MAX`, and quoted, so that it cannot
 //! pass for another field or another line. The address stands before it.
 //!
 //! Limits: `audit_lines_per_second_max`.

@@ -78,7 +78,7 @@ pub struct Server {
 /// What a program that embeds the library chooses beyond the configuration.
 ///
 /// Log lines go to the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait:
-/// neither for a disk nor for whoever reads standard error. [`log::start`](crate::log::start) sets up one that does not.
+/// neither for a disk nor for whoever reads standard error. [`log::start`] sets up one that does not.
 #[derive(Debug)]
 pub struct Embedding {
     /// What the server speaks.

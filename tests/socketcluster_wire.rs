@@ -27,6 +27,9 @@ use serde_json::Value;
 const AUTH_KEY: &str = "test-secret";
 /// How long a message may take before the replay fails.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Scenarios that are answered otherwise on purpose; the reasons stand in `DEPARTURES` of `interop/lib/compare.mjs`, and other
+/// tests pin down what happens instead.
+const DEPARTURES: &[&str] = &["http-server20: upgrade without the trailing slash"];
 /// Scenarios replayed at the same time.
 const PARALLEL: usize = 16;
 
@@ -38,6 +41,9 @@ fn recorded_scenarios_are_answered_as_the_reference_answered_them() {
 fn all_scenarios_are_answered_as_recorded(settings: &[(&str, &str)]) {
     let mut by_environment: BTreeMap<String, Vec<Scenario>> = BTreeMap::new();
     for scenario in scenarios() {
+        if DEPARTURES.contains(&scenario.name.as_str()) {
+            continue;
+        }
         by_environment
             .entry(scenario.environment.to_string())
             .or_default()

@@ -4,9 +4,9 @@
 //! A file with an error changes nothing.
 //!
 //! Files are read on a thread beside the control plane's: a large one takes its time, and a pipe that nobody writes to, or
-//! a disk that does not answer, takes for ever. Such a reload is given up after [`READ_TIME_MAX`], and another may follow.
+//! a disk that does not answer, takes for ever. Such a reload is given up after `READ_TIME_MAX`, and another may follow.
 //!
-//! Limits: `READ_TIME_MAX`; [`READERS_MAX`] threads that read, those given up included.
+//! Limits: `READ_TIME_MAX`; `READERS_MAX` threads that read, those given up included.
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //! 1. A `Request` exists only for a head that httparse and the checks of [`parse`] have accepted, so that its header
 //!    block is lines of `name:value`, each ended by CR LF; [`Headers`] walks it without a second check.
 //! 2. What the HTTP parser of Node.js refuses is refused here: it is the one in front of the reference server. Besides,
-//!    a request names exactly one legal host, and its body can end in one place only ([`Framing`]), so that no proxy in
+//!    a request names exactly one legal host, and its body can end in one place only (`Framing`), so that no proxy in
 //!    front can read it as another request.
 //!
 //! Not here: bodies. A plain request is answered at once and its connection closed; only a login has a body that is

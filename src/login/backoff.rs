@@ -27,7 +27,7 @@
 //! An address here is a [`ClientNetwork`]: 64 bits of IPv6, since a client has all the rest; one that embeds an IPv4
 //! address counts as that.
 //!
-//! Of each user so many places are remembered where it has logged in ([`PLACES_MAX`]), so that somebody with an account
+//! Of each user so many places are remembered where it has logged in (`PLACES_MAX`), so that somebody with an account
 //! and a large network cannot have those of all others forgotten.
 //!
 //! Memory is bounded (`login_accounts_max` for each kind of account): accounts are kept by a keyed 64-bit hash in two
