@@ -112,7 +112,7 @@ pub enum Descriptors {
     /// the start is closed on the core when the core drops the value, and stays open in the program, which has to close it
     /// itself: let it keep an `Arc` of its own. Work on the program's files and sockets belongs on another thread
     /// ([`Peer::defer`](crate::app::Peer::defer)). A log that goes to a file is such a descriptor: list it here, or have it
-    /// written by another thread, as [`log::start`](crate::log::start) does.
+    /// written by another thread, as [`log::start`] does.
     OfCores {
         /// The numbers of those that stay open on every core.
         kept: Vec<RawFd>,
