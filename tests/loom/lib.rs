@@ -1,5 +1,6 @@
 //! The server's own files, and no copy of them: the broker, and what it needs.
 
+pub mod auth;
 #[path = "../../src/broker/mod.rs"]
 pub mod broker;
 pub mod config;
