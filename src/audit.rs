@@ -178,7 +178,7 @@ impl Trail {
     }
 }
 
-/// Who is concerned, as far as it is known.
+/// The user that a line is about, if it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
     /// The address of the client, or of the operator.
@@ -275,7 +275,7 @@ fn cut(text: &str) -> &str {
 
 /// The target of all lines here.
 const TARGET: &str = "ringcast::audit";
-/// What is shown of one text.
+/// The part of a text that a line shows.
 const TEXT_BYTES_MAX: usize = 128;
 /// Lines that may come at once, as many as otherwise in ten seconds at the default rate.
 const BURST_LINES: u64 = 100;

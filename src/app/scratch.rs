@@ -160,7 +160,7 @@ impl Scratch {
         std::mem::take(&mut self.rule_hits)
     }
 
-    /// What was refused since the last call.
+    /// The refusals since the last call of this.
     pub fn take_refusals(&mut self) -> Refusals {
         std::mem::take(&mut self.refusals)
     }

@@ -19,7 +19,7 @@ pub struct CredentialFields {
     passwords: Vec<String>,
 }
 
-/// Who somebody claims to be, and what is to prove it.
+/// The user name that a login claims, and the password that is to prove it.
 #[derive(Debug)]
 pub struct Credentials {
     /// The name, as it was sent.

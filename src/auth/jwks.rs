@@ -143,7 +143,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Those that are not used, or not for all that they say: the first hundred.
+    /// Keys that are not used, or used for less than they say: the first hundred of them.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }

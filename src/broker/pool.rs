@@ -11,7 +11,7 @@
 
 /// The smallest buffer.
 const CLASS_BYTES_MIN: usize = 128;
-/// What is kept however long nobody needs it, so that publications now and then allocate nothing.
+/// Bytes of buffers that are kept even if they are not needed for long, so that rare publications allocate nothing.
 const KEPT_BYTES_MIN: usize = 64 * 1024;
 /// How many classes are kept: up to 64 KiB. The allocation of a larger buffer costs little beside filling it.
 const CLASSES: usize = 10;

@@ -416,7 +416,7 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
         let reason = format!("{:?}", set.left_out()[0].reason);
         assert!(reason.starts_with(expected), "{jwk}: {reason}");
     }
-    // What is wrong only with its private half leaves a key that verifies.
+    // A key with a fault in its private half alone still verifies.
     for jwk in [
         without(&rsa, "qi"),
         with(&rsa, "d", json!("AQAB")),

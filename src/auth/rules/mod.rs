@@ -178,7 +178,7 @@ impl Rules {
         let mut faults = one_by_one("rules", enforced);
         faults.extend(one_by_one("shadow_rules", shadow));
         if faults.is_empty() {
-            // What is wrong only with all of them together.
+            // Faults of all rules together, of which none has one by itself.
             faults.extend(Rules::compile(enforced, shadow, separator, None).err());
         }
         faults
