@@ -96,7 +96,7 @@ pub enum Decision {
         /// What the close frame says besides the code; cut to what fits.
         text: Span,
     },
-    /// Ask the login desk with [`Decisions::take_credentials`]; the session is told the answer. A session decides no
+    /// Ask the login password_checks with [`Decisions::take_credentials`]; the session is told the answer. A session decides no
     /// other before that.
     Login,
 }

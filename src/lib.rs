@@ -19,7 +19,7 @@
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
 //! | the ring, channels and their subscribers | [`broker`] |
-//! | tokens, password files | [`auth`], [`doors`] |
+//! | tokens, password files | [`auth`], [`policy`] |
 //! | who checks passwords, and how often | [`login`] |
 //! | addresses of clients | [`client`] |
 //! | what a program may decide | [`app`] |
@@ -70,12 +70,12 @@ pub mod config;
 pub mod control;
 pub mod cores;
 pub mod decision;
-pub mod doors;
 pub mod http;
 pub mod log;
 pub mod login;
 mod machine;
 pub mod metrics;
+pub mod policy;
 mod replace;
 pub mod server;
 pub mod session;

@@ -37,17 +37,17 @@ use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::Reload;
 use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
-use crate::cores::admission::Admission;
-use crate::cores::balance::Loads;
-use crate::cores::mailbox::{CoreHandle, Order, mailbox};
+use crate::cores::arrivals::admission::Admission;
+use crate::cores::arrivals::balance::Loads;
+use crate::cores::operators::mailbox::{CoreHandle, Order, mailbox};
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Ports, Started, WAKER};
-use crate::doors::{Doors, DoorsError, KeySource};
 use crate::http::site::Site;
 use crate::log::{self, Ending};
 use crate::login;
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{self, Target, reading};
+use crate::policy::{KeySource, Policy, PolicyError};
 use crate::session::{self, Kind, Logins};
 use crate::transport::given::{Given, GivenError};
 use crate::transport::hand_over::HandOver;
@@ -194,17 +194,17 @@ impl Server {
         }
         raise_open_files_limit();
         let clock = Clock::begin();
-        let mut doors = Doors::open(config).map_err(StartError::Doors)?;
+        let mut policy = Policy::open(config).map_err(StartError::Policy)?;
         let mut keys = KeyFetcher::of(config);
         if let Some(keys) = &mut keys {
-            doors = keys.first(doors);
+            policy = keys.first(policy);
         }
         let placement = Cpus::of_this_process().placement(&config.cores);
-        for doubt in doors.doubts(clock.now().unix_ms) {
+        for doubt in policy.warnings(clock.now().unix_ms) {
             warn!("{doubt}");
         }
         let mut reserved = Reserved::new(config, given, embedding.signals)?;
-        if reserved.takes_over() && matches!(doors.keys, KeySource::Random(_)) {
+        if reserved.takes_over() && matches!(policy.keys, KeySource::Random(_)) {
             warn!(
                 "take_over: tokens of the process that serves {} will not be accepted here: this one has made up a key. Set \
                  auth_key to the same key in both",
@@ -218,12 +218,16 @@ impl Server {
             config.translator_prefixes.clone(),
         ));
         // Before the cores have their CPUs, so that hashing runs where there is room.
-        let doors = Arc::new(doors.open_desk(config, clock).map_err(StartError::Doors)?);
+        let policy = Arc::new(
+            policy
+                .start_password_checks(config, clock)
+                .map_err(StartError::Policy)?,
+        );
         let count = placement.len();
         let settings = core_settings(
             config,
             embedding.kind,
-            Arc::clone(&doors),
+            Arc::clone(&policy),
             Arc::clone(&admission),
             ports.clone(),
             Counts {
@@ -250,7 +254,7 @@ impl Server {
         let hand_overs = HandOver::new(count).map_err(StartError::System)?;
         let outlets = hand_overs[0].outlets();
         let brokers = broker(count, config.limits.ring_slots, config.limits.ring_bytes_max);
-        // A core that has as many logins under way as the desk takes does not refuse another one's before the desk.
+        // A core that has as many logins under way as the password_checks takes does not refuse another one's before the password_checks.
         let logins_max = login::under_way_max(config.limits.logins_waiting_max, config.login_threads);
         let (handles, mailboxes): (Vec<_>, Vec<_>) = wakers
             .iter()
@@ -289,13 +293,13 @@ impl Server {
             .inspect_err(|_| stop(&handles))?;
         drop(outlets);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, &ports, admin_address, &doors);
+        announce(config, &ports, admin_address, &policy);
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
             control::Settings {
                 config: config.clone(),
-                doors,
+                policy,
                 audit: Arc::clone(&settings.audit),
                 memory: memory_watch(config, admission),
                 keys,
@@ -399,7 +403,7 @@ impl Drop for Server {
 const STOP_AGAIN: Duration = Duration::from_millis(5);
 
 /// The thread of a core, and what is to be dropped when it has ended.
-type CoreThread = JoinHandle<Option<cores::Shared>>;
+type CoreThread = JoinHandle<Option<cores::InheritedDescriptors>>;
 
 /// Tells cores to end without ceremony.
 fn stop(cores: &[CoreHandle]) {
@@ -415,7 +419,7 @@ pub enum StartError {
     /// Sockets of the service manager are not right.
     Given(GivenError),
     /// Keys, or other files that the configuration names, are not right.
-    Doors(DoorsError),
+    Policy(PolicyError),
     /// Only authenticated clients are served, and none can become authenticated.
     AdmitsNobody,
     /// Another process listens on an address already, and this start was not to take over from it, or cannot.
@@ -511,7 +515,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Given(error) => error.fmt(f),
-            StartError::Doors(error) => error.fmt(f),
+            StartError::Policy(error) => error.fmt(f),
             StartError::AdmitsNobody => f.write_str(
                 "no client could log in: only authenticated clients are served (listen or tls_listen is not a loopback \
                  address, or allow_anonymous is off), and nothing is set that authenticates one; set a key \
@@ -617,7 +621,7 @@ struct Counts {
 fn core_settings(
     config: &Config,
     kind: Kind,
-    doors: Arc<Doors>,
+    policy: Arc<Policy>,
     admission: Arc<Admission>,
     ports: Ports,
     counts: Counts,
@@ -667,7 +671,7 @@ fn core_settings(
                 body_bytes_max: config.limits.login_body_bytes_max,
             },
         },
-        doors,
+        policy,
         clock,
     }
 }
@@ -739,7 +743,7 @@ fn raise_open_files_limit() {
 }
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
-fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &Doors) {
+fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &Policy) {
     let (listen, path) = (ports.main, &config.path);
     let served = match ports.main_tls {
         OnListen::Off => format!("ws://{listen}{path}"),
@@ -761,7 +765,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &D
     if config.shows_welcome_page() {
         info!("to try it out, open {} in a browser", page_url(ports));
     }
-    match &doors.keys {
+    match &policy.keys {
         // A server without a key works, and everything about it looks right until the first restart.
         KeySource::Random(_) if config.serves_anonymous() && config.allow_anonymous == Anonymous::Auto => {
             warn!(
@@ -800,7 +804,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, doors: &D
             info!("only authenticated clients are served: allow_anonymous = off");
         }
     }
-    if let (Some(file), Some(users)) = (&config.password_file, &doors.users) {
+    if let (Some(file), Some(users)) = (&config.password_file, &policy.users) {
         info!(
             "logins: the users of {}, {} in all",
             file.display(),

@@ -252,17 +252,17 @@ impl Session {
     }
 
     /// Counts silence up to now as this server's doing: it has not read the connection.
-    pub fn excuse(&mut self, now: Now, settings: &Settings) {
+    pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         match self {
-            Session::SocketCluster(session) => session.excuse(now, settings),
+            Session::SocketCluster(session) => session.reset_silence_timer(now, settings),
             Session::Echo(_) => {}
         }
     }
 
     /// Whether nothing has been heard from the client since that moment.
-    pub fn was_heard_before(&self, moment: Uptime) -> bool {
+    pub fn last_heard_before(&self, moment: Uptime) -> bool {
         match self {
-            Session::SocketCluster(session) => session.was_heard_before(moment),
+            Session::SocketCluster(session) => session.last_heard_before(moment),
             Session::Echo(_) => false,
         }
     }

@@ -10,7 +10,7 @@
 //!   cores
 //!   broker | transport | websocket http | socketcluster session
 //!   app
-//!   doors
+//!   policy
 //!   login
 //!   auth decision
 //!   config metrics machine log audit clock slab sync client replace text wipe
@@ -44,7 +44,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &["auth", "client", "clock", "config", "metrics", "replace"][..],
         ),
         (
-            "doors",
+            "policy",
             &["auth", "client", "clock", "config", "login", "replace", "text"][..],
         ),
         ("app", &["auth", "clock", "config", "decision"][..]),
@@ -52,7 +52,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("websocket", &["client", "http", "config", "decision", "wipe"][..]),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision", "doors"][..],
+            &["app", "auth", "clock", "config", "decision", "policy"][..],
         ),
         (
             "session",
@@ -71,7 +71,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "config",
                 "decision",
-                "doors",
+                "policy",
                 "http",
                 "login",
                 "machine",
@@ -93,7 +93,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "log",
                 "cores",
-                "doors",
+                "policy",
                 "http",
                 "login",
                 "text",
@@ -111,7 +111,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "control",
                 "cores",
-                "doors",
+                "policy",
                 "http",
                 "log",
                 "login",
@@ -123,7 +123,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "cli",
             &[
-                "app", "auth", "clock", "config", "control", "cores", "doors", "log", "machine", "server",
+                "app", "auth", "clock", "config", "control", "cores", "policy", "log", "machine", "server",
                 "login", "replace",
             ][..],
         ),
@@ -164,7 +164,7 @@ const IMPURE: &[&str] = &[
 /// The files that may hold `unsafe`, each with its argument at its head.
 const UNSAFE: &[&str] = &[
     "src/broker/ring.rs",
-    "src/control/freed.rs",
+    "src/control/memory_release.rs",
     "src/transport/given.rs",
     "src/transport/hand_over.rs",
     "src/transport/unacknowledged.rs",

@@ -196,9 +196,9 @@ fn curl_logs_in_by_all_its_ways_of_asking() {
 }
 
 /// Says which host it was asked by.
-struct Doorman;
+struct Gatekeeper;
 
-impl App for Doorman {
+impl App for Gatekeeper {
     fn upgrade(&mut self, request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         let host = request.headers.iter().find(|(name, _)| *name == "Host");
         let host = host.map(|(_, host)| String::from_utf8(host.to_vec()).unwrap());
@@ -249,7 +249,7 @@ fn a_target_in_absolute_form_names_the_host_and_the_path() {
         let answer = ask(server.address, &request);
         assert_eq!(status(&answer), expected, "{request}: {answer}");
     }
-    let server = Server::start_with(|_| {}, |_| Doorman);
+    let server = Server::start_with(|_| {}, |_| Gatekeeper);
     let request = UPGRADE.replacen("/socketcluster/", "http://other.example:81/socketcluster/?a=b", 1);
     assert!(ask(server.address, &request).ends_with("\r\n\r\nother.example:81 /socketcluster/ a=b"));
 }

@@ -1,6 +1,6 @@
 //! What one connection may do: both sides of each limit, over TCP, and that nobody else notices who is over one.
 //!
-//! How exact the rates are is shown where time is an argument, in `cores/meter.rs`; here the clock is the real one, so
+//! How exact the rates are is shown where time is an argument, in `cores/lifecycle/meter.rs`; here the clock is the real one, so
 //! that what is asserted of it is only that something has come, or that nothing can have.
 
 #![allow(clippy::unwrap_used)] // a test

@@ -618,7 +618,7 @@ fn a_call_logs_in_and_the_token_follows_the_answer() {
 }
 
 #[test]
-fn a_flood_of_logins_by_one_connection_asks_the_desk_once() {
+fn a_flood_of_logins_by_one_connection_is_checked_once() {
     let folder = Folder::new();
     let file = folder.password_file(100_000);
     let server = Server::start(|config| config.password_file = Some(file));
@@ -652,13 +652,13 @@ fn nobody_is_let_in_by_users_that_were_replaced_while_he_waited() {
         ("RINGCAST_LOGIN_THREADS", "1"),
     ]);
     let mut client = process.client();
-    let desk = Held::thread(process.pid(), "login 0");
+    let password_checks = Held::thread(process.pid(), "login 0");
     let cid = client.begin_call("login", JSON);
     // The core has taken the call, too.
     client.ping();
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
-    drop(desk);
+    drop(password_checks);
     let answer = client.message();
     assert!(
         answer.starts_with(&format!(r#"{{"rid":{cid},"error""#)) && answer.contains("LoginTooSoonError"),
@@ -803,7 +803,7 @@ fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
     };
     assert_eq!(status(&begin("192.0.2.7", JSON).rest()), "200");
     // No password is checked until all have come.
-    let desk = Held::thread(process.pid(), "login 0");
+    let password_checks = Held::thread(process.pid(), "login 0");
     let refused = || {
         let mut admin = process.admin();
         ["busy", "displaced"]
@@ -823,7 +823,7 @@ fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
     eventually("the queue is full", || refused() >= 36);
     let mut familiar = begin("192.0.2.7", JSON);
     eventually("another gives way", || refused() >= 37);
-    drop(desk);
+    drop(password_checks);
     assert_eq!(status(&familiar.rest()), "200");
     let answers: Vec<String> = clients.iter_mut().map(Client::rest).collect();
     let busy = answers.iter().filter(|answer| status(answer) == "503").count();

@@ -1,4 +1,4 @@
-//! `ringcast passwd` beside the real `mosquitto_passwd`, its files with the real broker, and theirs with the login desk.
+//! `ringcast passwd` beside the real `mosquitto_passwd`, its files with the real broker, and theirs with the login password_checks.
 //!
 //! Needs Debian's `mosquitto` and `mosquitto-clients`; prompts are tried on a terminal that `script` makes.
 
@@ -21,8 +21,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use ringcast::client::network::Nat64Prefixes;
 use ringcast::clock::Clock;
-use ringcast::login::backoff::{DELAY_FIRST, Policy};
-use ringcast::login::{self, Attempt, LoginDesk, Password, Settings, Verdict};
+use ringcast::login::backoff::{BackoffPolicy, DELAY_FIRST};
+use ringcast::login::{self, Attempt, Password, PasswordChecks, Settings, Verdict};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -126,21 +126,22 @@ fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
         threads: 1,
         waiting_max: 1,
         nat64_prefixes: Nat64Prefixes::default(),
-        policy: Policy {
+        policy: BackoffPolicy {
             failures_max: 5,
             delay_first: DELAY_FIRST,
             delay_max: DELAY_FIRST,
             accounts_max: 10,
         },
     };
-    let desk = LoginDesk::open(settings, Arc::new(users), Clock::begin()).unwrap();
+    let password_checks = PasswordChecks::open(settings, Arc::new(users), Clock::begin()).unwrap();
     let (tell, told) = bounded(1);
     let attempt = Attempt {
         user: user.to_owned(),
         password: Password::new(password),
         address: [127, 0, 0, 1].into(),
     };
-    desk.ask(attempt, Box::new(move |verdict| tell.send(verdict).unwrap()))
+    password_checks
+        .ask(attempt, Box::new(move |verdict| tell.send(verdict).unwrap()))
         .unwrap();
     matches!(
         told.recv_timeout(Duration::from_secs(60)).unwrap(),

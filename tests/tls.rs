@@ -839,7 +839,7 @@ fn a_storm_of_handshakes_does_not_hold_up_the_connected() {
         read_before < hello_bytes as u64 / 2,
         "{read_before} of {hello_bytes}"
     );
-    assert!(server.total(|core| &core.comers_deferred) > COMERS as u64 / 2);
+    assert!(server.total(|core| &core.transitions_deferred) > COMERS as u64 / 2);
     for comer in &mut comers {
         comer.upgrade();
         comer.handshake();

@@ -99,7 +99,7 @@ impl Kernel {
     }
 }
 
-/// `TCP: inuse 5 orphan 0 tw 0 alloc 7 mem 1`, the last in pages.
+/// `TCP: inuse 5 abandoned 0 tw 0 alloc 7 mem 1`, the last in pages.
 fn socket_buffer_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/net/sockstat").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;

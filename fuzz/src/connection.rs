@@ -30,8 +30,8 @@ use ringcast::config::{Config, Protocol};
 use ringcast::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
-use ringcast::doors::Doors;
 use ringcast::http::request;
+use ringcast::policy::Policy;
 use ringcast::session::{Environment, Scratch, Session, SessionId, SessionIds, Settings};
 use ringcast::socketcluster;
 use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step, frame, handshake};
@@ -138,7 +138,7 @@ fn client_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
 struct Run {
     phase: Phase,
     input: Vec<u8>,
-    doors: Doors,
+    policy: Policy,
     settings: Settings,
     app: Probe,
     scratch: Scratch,
@@ -150,7 +150,7 @@ struct Run {
 }
 
 enum Phase {
-    Preface { then_request: bool },
+    ProxyHeader { then_request: bool },
     Request,
     Open(Box<Open>),
     Over,
@@ -164,7 +164,7 @@ struct Open {
 /// All sessions here are called the same, so that what they say can be compared.
 static ID: LazyLock<SessionId> = LazyLock::new(|| SessionIds::new().expect("random bytes").next_id());
 
-static DOORS: LazyLock<[Doors; 3]> = LazyLock::new(|| {
+static DOORS: LazyLock<[Policy; 3]> = LazyLock::new(|| {
     let rule = |actions: &[Action], channels: Option<&[&str]>| RuleSpec {
         effect: Effect::Allow,
         actions: actions.to_vec(),
@@ -185,7 +185,7 @@ static DOORS: LazyLock<[Doors; 3]> = LazyLock::new(|| {
             rules_separator: '/',
             ..Config::default()
         };
-        Doors::open(&config).expect("a configuration without files")
+        Policy::open(&config).expect("a configuration without files")
     })
 });
 
@@ -210,7 +210,7 @@ impl Run {
         let mut run = Run {
             phase: Phase::Request,
             input: Vec::new(),
-            doors: DOORS[usize::from(has(b'r'))].clone(),
+            policy: DOORS[usize::from(has(b'r'))].clone(),
             settings,
             app: Probe {
                 gives_tokens: !has(b'a'),
@@ -227,7 +227,7 @@ impl Run {
             transcript: Transcript::default(),
         };
         if has(b'x') {
-            run.phase = Phase::Preface {
+            run.phase = Phase::ProxyHeader {
                 then_request: has(b'h'),
             };
         } else if !has(b'h') {
@@ -256,7 +256,7 @@ impl Run {
     fn step(&mut self) -> bool {
         let mut input = std::mem::take(&mut self.input);
         let consumed = match &self.phase {
-            Phase::Preface { then_request } => match proxy_header::parse(&input) {
+            Phase::ProxyHeader { then_request } => match proxy_header::parse(&input) {
                 Ok(None) => None,
                 Ok(Some(header)) => {
                     if *then_request {
@@ -372,7 +372,7 @@ impl Run {
             now: self.now,
             address: 0,
             settings: &self.settings,
-            doors: &self.doors,
+            policy: &self.policy,
             app: &mut self.app,
             scratch: &mut self.scratch,
             packets_max: PACKETS_MAX,
@@ -405,7 +405,7 @@ impl Run {
             b'+' => {}
             b'~' => {
                 // From no rules to some and from some to others, but never to none: what was allowed stays checked.
-                self.doors = DOORS[2].clone();
+                self.policy = DOORS[2].clone();
                 self.has_rules = true;
                 session.look_again(&self.environment(), &mut decisions);
             }
@@ -483,7 +483,7 @@ impl Run {
             }
             Decision::CheckSubscriptions => {
                 for channel in std::mem::take(&mut self.channels) {
-                    if session.may_keep(&channel, &self.doors.rules) {
+                    if session.may_keep(&channel, &self.policy.rules) {
                         self.channels.insert(channel);
                     } else {
                         let message = session.forbidden(&channel, decisions);

@@ -2,8 +2,8 @@
 
 use ringcast::auth::CredentialFields;
 use ringcast::client::ambient::Trust;
-use ringcast::http::account::{Account, Page, Step};
 use ringcast::http::cookie::{self, SetCookie};
+use ringcast::http::login_pages::{LoginPages, Page, Step};
 use ringcast::http::request::{self, Request};
 use ringcast::http::site::is_endpoint;
 use ringcast::websocket::handshake;
@@ -40,7 +40,7 @@ pub fn head(data: &[u8]) {
         }
         Err(refusal) => check_answer(|out| refusal.write(out)),
     }
-    let account = Account::new("/login", CredentialFields::default(), 1000);
+    let account = LoginPages::new("/login", CredentialFields::default(), 1000);
     for page in [Page::Login, Page::Logout, Page::Whoami] {
         match account.step(page, &request, &data[length..], Trust::Own, "token") {
             Step::Answer(answer) => check_answer(|out| answer.write(out)),

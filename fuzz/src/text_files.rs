@@ -33,7 +33,7 @@ pub fn configuration(data: &[u8]) {
                     assert_eq!(setting.show(&config).as_ref(), Some(&shown), "{}", setting.key());
                 }
             }
-            let _ = loaded.config.doubts(&[0, 1]);
+            let _ = loaded.config.warnings(&[0, 1]);
         }
         Err(error) => {
             assert!(error.iter().count() > 0);

@@ -76,7 +76,7 @@ const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
 /// One core's end of the ring.
 #[derive(Debug)]
 pub struct Ring {
-    shared: Arc<Shared>,
+    shared: Arc<RingMemory>,
     core: usize,
     /// The sequence to read next.
     next: u64,
@@ -374,7 +374,7 @@ impl Drop for Ring {
 /// A ring for each of `cores`, with `slots` rounded up to a power of two, where each core's publications may take an
 /// equal share of `bytes_max`.
 pub(crate) fn rings(cores: usize, slots: u32, bytes_max: u64, directory: &Arc<Directory>) -> Vec<Ring> {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RingMemory {
         head: Line(AtomicU64::new(FIRST)),
         slots: (0..slots.max(1).next_power_of_two())
             .map(|_| Slot::new())
@@ -409,7 +409,7 @@ struct Outstanding {
 
 /// What all cores see.
 #[derive(Debug)]
-struct Shared {
+struct RingMemory {
     /// The next sequence to be claimed. Raised by every producer, one at a time; read by all. Relaxed: see `claim`;
     /// where it must be seen in time, the fences of `try_publish` and `prepare_sleep` do it.
     head: Line<AtomicU64>,
@@ -418,7 +418,7 @@ struct Shared {
     directory: Arc<Directory>,
 }
 
-impl Shared {
+impl RingMemory {
     fn slot(&self, sequence: u64) -> &Slot {
         #[expect(clippy::cast_possible_truncation, reason = "masked by a usize")]
         let index = sequence as usize & (self.slots.len() - 1);

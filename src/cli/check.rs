@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use super::CliError;
 use crate::clock::Clock;
 use crate::config::load::Sources;
-use crate::doors::Doors;
 use crate::machine::cpus::Cpus;
+use crate::policy::Policy;
 use crate::server::StartError;
 
 /// Checks the settings, key files, CPUs and addresses; writes the settings as they would be used, and what is
@@ -23,7 +23,7 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     if faults.is_empty() && config.admits_nobody() {
         faults.push(StartError::AdmitsNobody.to_string());
     }
-    faults.extend(Doors::faults(config).iter().map(ToString::to_string));
+    faults.extend(Policy::faults(config).iter().map(ToString::to_string));
     faults.extend(cpus.missing(&config.cores).err());
     let addresses = [
         ("listen", Some(config.listen)),
@@ -38,7 +38,7 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     if !faults.is_empty() {
         return Err(CliError::Faults(faults));
     }
-    let doors = Doors::open(config)?;
+    let policy = Policy::open(config)?;
     if let Some(file) = &loaded.file {
         writeln!(out, "file: {}", file.display())?;
     }
@@ -56,16 +56,16 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
             loaded.ignored.join(", ")
         )?;
     }
-    let mut doubts: Vec<String> = config
-        .doubts(cpus.usable())
+    let mut warnings: Vec<String> = config
+        .warnings(cpus.usable())
         .iter()
         .map(ToString::to_string)
         .collect();
-    doubts.extend(doors.doubts(Clock::begin().now().unix_ms));
-    for doubt in &doubts {
+    warnings.extend(policy.warnings(Clock::begin().now().unix_ms));
+    for doubt in &warnings {
         writeln!(out, "warning: {doubt}")?;
     }
-    match doubts.len() {
+    match warnings.len() {
         0 => writeln!(out, "the settings are right")?,
         count => writeln!(
             out,

@@ -22,9 +22,9 @@ use crate::config::Config;
 use crate::config::load::{self, ConfigError, ConfigErrors, Sources};
 use crate::config::options::{Kind, SETTINGS};
 use crate::control::Exit;
-use crate::doors::DoorsError;
 use crate::log;
 use crate::machine::cpus::Cpus;
+use crate::policy::PolicyError;
 
 /// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
 pub fn run(
@@ -201,7 +201,7 @@ enum CliError {
     /// What `check` has found, each in a line.
     Faults(Vec<String>),
     /// Keys, or other files that the settings name, are not right.
-    Doors(DoorsError),
+    Policy(PolicyError),
     /// A token that is not accepted; its error as clients see it.
     Token(String),
     /// Right by themselves, but not on this machine or for this command.
@@ -220,7 +220,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => EX_USAGE,
-            CliError::Config(_) | CliError::Faults(_) | CliError::Doors(_) | CliError::Unfit(_) => EX_CONFIG,
+            CliError::Config(_) | CliError::Faults(_) | CliError::Policy(_) | CliError::Unfit(_) => EX_CONFIG,
             CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
             CliError::Interrupted => 130,
             CliError::Token(_) => EX_DATAERR,
@@ -241,7 +241,7 @@ impl fmt::Display for CliError {
             CliError::Usage(text) => write!(formatter, "{text} (see ringcast --help)"),
             CliError::Config(error) => error.fmt(formatter),
             CliError::Faults(faults) => formatter.write_str(&faults.join("\n")),
-            CliError::Doors(error) => error.fmt(formatter),
+            CliError::Policy(error) => error.fmt(formatter),
             CliError::Interrupted => formatter.write_str("interrupted; nothing is changed"),
             CliError::Unfit(text) | CliError::Server(text) | CliError::Failed(text) => {
                 formatter.write_str(text)
@@ -270,9 +270,9 @@ impl From<ConfigErrors> for CliError {
     }
 }
 
-impl From<DoorsError> for CliError {
-    fn from(error: DoorsError) -> CliError {
-        CliError::Doors(error)
+impl From<PolicyError> for CliError {
+    fn from(error: PolicyError) -> CliError {
+        CliError::Policy(error)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::load::Sources;
 use crate::config::rules::{Action, RuleSpec, Who};
-use crate::doors::{Doors, KeySource};
+use crate::policy::{KeySource, Policy};
 
 /// What is asked of the rules.
 #[derive(Debug, Default)]
@@ -50,13 +50,13 @@ pub(super) fn rules(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
         password_file: None,
         ..sources.load()?.config
     };
-    let doors = Doors::open(&config)?;
+    let policy = Policy::open(&config)?;
     let Some((action, name)) = question else {
-        list(&doors.rules, out)?;
+        list(&policy.rules, out)?;
         return Ok(0);
     };
-    let claims = claims(wanted, &doors)?;
-    test(&doors.rules, action, name, claims.as_ref(), out)
+    let claims = claims(wanted, &policy)?;
+    test(&policy.rules, action, name, claims.as_ref(), out)
 }
 
 fn action_named(word: &str) -> Result<Action, CliError> {
@@ -69,7 +69,7 @@ fn action_named(word: &str) -> Result<Action, CliError> {
 }
 
 /// Whom the question is about; `None` for a client without a token.
-fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
+fn claims(wanted: &Wanted, policy: &Policy) -> Result<Option<Claims>, CliError> {
     let claims = match (&wanted.token, &wanted.claims) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
@@ -82,14 +82,14 @@ fn claims(wanted: &Wanted, doors: &Doors) -> Result<Option<Claims>, CliError> {
             is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
             Claims::vouched(claims.to_owned(), None)
         }
-        (Some(_), None) if matches!(doors.keys, KeySource::Random(_)) => {
+        (Some(_), None) if matches!(policy.keys, KeySource::Random(_)) => {
             return Err(CliError::Unfit(
                 "no key is configured, so that no token can be checked: set auth_key, or auth_public_key_file, to that \
                  of the server, or give --claims"
                     .to_owned(),
             ));
         }
-        (Some(token), None) => doors
+        (Some(token), None) => policy
             .tokens
             .verify(token, Clock::begin().now().unix_ms)
             .map_err(|error| {

@@ -4,7 +4,7 @@ use nix::sys::prctl;
 use tracing::{debug, info, warn};
 
 use super::CliError;
-use crate::config::Doubt;
+use crate::config::Warning;
 use crate::config::load::Sources;
 use crate::control::reload::Reload;
 use crate::control::{self, Exit};
@@ -31,9 +31,9 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
             "environment: variables such as {first} are ignored: Kubernetes or Docker set them for a service of that name"
         );
     }
-    for doubt in loaded.config.doubts(cpus.usable()) {
+    for doubt in loaded.config.warnings(cpus.usable()) {
         // That there is no key is told at greater length.
-        if doubt != Doubt::RandomKey {
+        if doubt != Warning::RandomKey {
             warn!("{doubt}");
         }
     }
@@ -47,7 +47,7 @@ pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
         filter,
     };
     let exit = server::run(&config, reload).map_err(|error| match error {
-        StartError::Doors(error) => CliError::Doors(error),
+        StartError::Policy(error) => CliError::Policy(error),
         StartError::Given(_) | StartError::AdmitsNobody => CliError::Unfit(error.to_string()),
         StartError::Served { .. }
         | StartError::Starting { .. }

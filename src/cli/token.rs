@@ -9,7 +9,7 @@ use super::CliError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::load::Sources;
-use crate::doors::{Doors, KeySource};
+use crate::policy::{KeySource, Policy};
 
 /// The token that is wanted.
 #[derive(Debug)]
@@ -66,15 +66,15 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
     };
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
-    let doors = Doors::open(&config)?;
-    if matches!(doors.keys, KeySource::Random(_)) {
+    let policy = Policy::open(&config)?;
+    if matches!(policy.keys, KeySource::Random(_)) {
         return Err(CliError::Unfit(
             "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
              or auth_private_key_file and auth_public_key_file, to those of the server"
                 .to_owned(),
         ));
     }
-    if !doors.tokens.can_sign() {
+    if !policy.tokens.can_sign() {
         return Err(CliError::Unfit(
             "the configured keys can only check tokens: set auth_private_key_file, or put a private key into jwks_file, \
              to sign one"
@@ -93,12 +93,12 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
         Some(seconds) => Some(seconds),
     };
     let now = Clock::begin().now().unix_ms;
-    let token = doors
+    let token = policy
         .tokens
         .sign(&wanted.claims, expires, now)
         .map_err(|error| CliError::Unfit(format!("the token cannot be signed: {error}")))?;
     // What is good only later may be signed now.
-    if let Err(error) = doors.tokens.verify(&token, now)
+    if let Err(error) = policy.tokens.verify(&token, now)
         && error.is_bad_token()
     {
         return Err(CliError::Token(error.to_string()));

@@ -89,7 +89,7 @@ pub struct Limits {
     /// Most bytes of publications in the ring; each core may fill an equal share.
     pub ring_bytes_max: u64,
     /// Most bytes of publications that wait for a full ring and whose publishers have left, for each core.
-    pub orphaned_bytes_max: u32,
+    pub abandoned_bytes_max: u32,
 }
 
 impl Default for Limits {
@@ -130,7 +130,7 @@ impl Default for Limits {
             revocations_max: 100_000,
             ring_slots: 65_536,
             ring_bytes_max: 64 * 1024 * 1024,
-            orphaned_bytes_max: 16 * 1024 * 1024,
+            abandoned_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
@@ -208,9 +208,9 @@ pub enum Limit {
     LoginsPerConnection,
     /// A compressed message that inflates to more than `message_bytes_max`: closed with 1009.
     InflatedBytes,
-    /// `orphaned_bytes_max`: a publication of a client that has left while the ring was full, and was not acknowledged, is
+    /// `abandoned_bytes_max`: a publication of a client that has left while the ring was full, and was not acknowledged, is
     /// given up.
-    OrphanedBytes,
+    AbandonedBytes,
     /// `outbox_bytes_total_max`: those that hold most are closed with 4010, or publications are skipped or conflated for
     /// those that do not read.
     OutboxBytesTotal,
@@ -258,7 +258,7 @@ impl Limit {
         "login_body_bytes",
         "logins_per_connection",
         "inflated_bytes",
-        "orphaned_bytes",
+        "abandoned_bytes",
         "outbox_bytes_total",
         "write_time",
     ];

@@ -325,50 +325,50 @@ impl Config {
     }
 
     /// What is legal but hardly meant. `cpus` are those this process may run on.
-    pub fn doubts(&self, cpus: &[usize]) -> Vec<Doubt> {
-        let mut doubts = Vec::new();
+    pub fn warnings(&self, cpus: &[usize]) -> Vec<Warning> {
+        let mut warnings = Vec::new();
         let core_count = self.cores.placement(cpus).len();
         if core_count > cpus.len() {
-            doubts.push(Doubt::MoreCoresThanCpus {
+            warnings.push(Warning::MoreCoresThanCpus {
                 cores: core_count,
                 cpus: cpus.len(),
             });
         }
         if self.pings && self.ping_interval >= self.ping_timeout {
-            doubts.push(Doubt::PingsTooRare);
+            warnings.push(Warning::PingsTooRare);
         } else if self.pings && self.protocol != Protocol::V2 && self.ping_interval * 2 >= self.ping_timeout {
-            doubts.push(Doubt::PingsTooRareForVersion1);
+            warnings.push(Warning::PingsTooRareForVersion1);
         }
         let share = self.limits.ring_bytes_max / u64::try_from(core_count.max(1)).unwrap_or(u64::MAX);
         if share < u64::from(self.limits.message_bytes_max) {
-            doubts.push(Doubt::RingShareBelowMessage { share });
+            warnings.push(Warning::RingShareBelowMessage { share });
         }
         let proxies = &self.proxies;
         if proxies.trusted.are_everybody() {
-            doubts.push(Doubt::EverybodyTrusted);
+            warnings.push(Warning::EverybodyTrusted);
         } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
-            doubts.push(Doubt::ProxiesUnheard);
+            warnings.push(Warning::ProxiesUnheard);
         }
         if self.has_random_key() {
-            doubts.push(Doubt::RandomKey);
+            warnings.push(Warning::RandomKey);
         } else if self.auth_key.as_ref().is_some_and(|key| key.expose().len() < 32) {
-            doubts.push(Doubt::ShortKey);
+            warnings.push(Warning::ShortKey);
         }
         if let Some(url) = &self.jwks_url
             && jwks::is_forgeable(url)
         {
-            doubts.push(Doubt::KeysUnprotected);
+            warnings.push(Warning::KeysUnprotected);
         }
         if self.revocation_keep < self.auth_default_expiry {
-            doubts.push(Doubt::RevocationTooShort);
+            warnings.push(Warning::RevocationTooShort);
         }
         if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
-            doubts.push(Doubt::TlsUnused);
+            warnings.push(Warning::TlsUnused);
         }
         if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
-            doubts.push(Doubt::PlainBesideClientAuth);
+            warnings.push(Warning::PlainBesideClientAuth);
         }
-        doubts
+        warnings
     }
 
     /// Whether no key is configured, so that one has to be made up.
@@ -498,7 +498,7 @@ impl fmt::Display for Conflict {
 
 /// Settings that work but are hardly meant. Each is a warning at the start and in `ringcast check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum Warning {
     /// Cores share CPUs.
     MoreCoresThanCpus {
         /// How many cores.
@@ -533,48 +533,48 @@ pub enum Doubt {
     PlainBesideClientAuth,
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for Warning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::MoreCoresThanCpus { cores, cpus } => {
+            Warning::MoreCoresThanCpus { cores, cpus } => {
                 write!(
                     formatter,
                     "cores: {cores} event loops share {cpus} CPUs and wait for each other; auto starts one for each CPU"
                 )
             }
-            Doubt::PingsTooRare => formatter.write_str(
+            Warning::PingsTooRare => formatter.write_str(
                 "ping_interval_ms is not below ping_timeout_ms: idle connections will time out before a ping",
             ),
-            Doubt::PingsTooRareForVersion1 => formatter.write_str(
+            Warning::PingsTooRareForVersion1 => formatter.write_str(
                 "twice ping_interval_ms is not below ping_timeout_ms: a protocol-1 client's first answer comes after two intervals, too late",
             ),
-            Doubt::RingShareBelowMessage { share } => write!(
+            Warning::RingShareBelowMessage { share } => write!(
                 formatter,
                 "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
             ),
-            Doubt::RandomKey => formatter.write_str(
+            Warning::RandomKey => formatter.write_str(
                 "auth_key is not set: a random key is used, so tokens end with this process; set it: \
                  RINGCAST_AUTH_KEY=$(openssl rand -base64 48)",
             ),
-            Doubt::KeysUnprotected => formatter.write_str(
+            Warning::KeysUnprotected => formatter.write_str(
                 "jwks_url is not https: whoever can answer in the place of that server can sign tokens for anybody",
             ),
-            Doubt::RevocationTooShort => formatter.write_str(
+            Warning::RevocationTooShort => formatter.write_str(
                 "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
             ),
-            Doubt::EverybodyTrusted => formatter.write_str(
+            Warning::EverybodyTrusted => formatter.write_str(
                 "trusted_proxies names every address there is: whoever connects can say whom the connection is from",
             ),
-            Doubt::ProxiesUnheard => formatter.write_str(
+            Warning::ProxiesUnheard => formatter.write_str(
                 "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
             ),
-            Doubt::TlsUnused => formatter.write_str(
+            Warning::TlsUnused => formatter.write_str(
                 "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
             ),
-            Doubt::PlainBesideClientAuth => formatter.write_str(
+            Warning::PlainBesideClientAuth => formatter.write_str(
                 "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
             ),
-            Doubt::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
+            Warning::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }
 }
@@ -852,19 +852,22 @@ mod tests {
 
     #[test]
     fn trust_in_everybody_and_trust_without_effect_are_doubted() {
-        let doubts = |trusted: &str, x_forwarded_for| {
+        let warnings = |trusted: &str, x_forwarded_for| {
             let mut config = Config {
                 auth_key: Some(Secret::new([1; 32])),
                 ..Config::default()
             };
             config.proxies.trusted = trusted.parse().unwrap();
             config.proxies.x_forwarded_for = x_forwarded_for;
-            config.doubts(&[0, 1])
+            config.warnings(&[0, 1])
         };
-        assert_eq!(doubts("10.0.0.0/8", true), []);
-        assert_eq!(doubts("10.0.0.0/8", false), [Doubt::ProxiesUnheard]);
-        assert_eq!(doubts("10.0.0.0/8, 0.0.0.0/0", true), [Doubt::EverybodyTrusted]);
-        assert_eq!(doubts("", false), []);
+        assert_eq!(warnings("10.0.0.0/8", true), []);
+        assert_eq!(warnings("10.0.0.0/8", false), [Warning::ProxiesUnheard]);
+        assert_eq!(
+            warnings("10.0.0.0/8, 0.0.0.0/0", true),
+            [Warning::EverybodyTrusted]
+        );
+        assert_eq!(warnings("", false), []);
     }
 
     #[test]
@@ -912,7 +915,7 @@ mod tests {
             auth_key: Some(Secret::new([1; 32])),
             ..Config::default()
         };
-        assert_eq!(quiet.doubts(&[0, 1]), []);
+        assert_eq!(quiet.warnings(&[0, 1]), []);
 
         let milliseconds = |interval, timeout, protocol| Config {
             ping_interval: Duration::from_millis(interval),
@@ -920,17 +923,22 @@ mod tests {
             protocol,
             ..quiet.clone()
         };
-        for (interval, timeout, protocol, doubts) in [
+        for (interval, timeout, protocol, warnings) in [
             (4999, 10_000, Protocol::Auto, vec![]),
-            (5000, 10_000, Protocol::Auto, vec![Doubt::PingsTooRareForVersion1]),
-            (5000, 10_000, Protocol::V1, vec![Doubt::PingsTooRareForVersion1]),
+            (
+                5000,
+                10_000,
+                Protocol::Auto,
+                vec![Warning::PingsTooRareForVersion1],
+            ),
+            (5000, 10_000, Protocol::V1, vec![Warning::PingsTooRareForVersion1]),
             (5000, 10_000, Protocol::V2, vec![]),
             (9999, 10_000, Protocol::V2, vec![]),
-            (10_000, 10_000, Protocol::V2, vec![Doubt::PingsTooRare]),
+            (10_000, 10_000, Protocol::V2, vec![Warning::PingsTooRare]),
         ] {
             assert_eq!(
-                milliseconds(interval, timeout, protocol).doubts(&[0]),
-                doubts,
+                milliseconds(interval, timeout, protocol).warnings(&[0]),
+                warnings,
                 "{interval} {timeout}"
             );
         }
@@ -940,24 +948,24 @@ mod tests {
             ..quiet.clone()
         };
         assert_eq!(
-            crowded.doubts(&[0, 1]),
-            [Doubt::MoreCoresThanCpus { cores: 3, cpus: 2 }]
+            crowded.warnings(&[0, 1]),
+            [Warning::MoreCoresThanCpus { cores: 3, cpus: 2 }]
         );
-        assert_eq!(crowded.doubts(&[0, 1, 2]), []);
+        assert_eq!(crowded.warnings(&[0, 1, 2]), []);
 
         let mut tight = Config {
             cores: Cores::Count(2),
             ..quiet.clone()
         };
         tight.limits.ring_bytes_max = 2 * u64::from(tight.limits.message_bytes_max);
-        assert_eq!(tight.doubts(&[0, 1]), []);
+        assert_eq!(tight.warnings(&[0, 1]), []);
         tight.limits.ring_bytes_max -= 1;
         assert!(matches!(
-            tight.doubts(&[0, 1])[..],
-            [Doubt::RingShareBelowMessage { .. }]
+            tight.warnings(&[0, 1])[..],
+            [Warning::RingShareBelowMessage { .. }]
         ));
 
-        assert_eq!(Config::default().doubts(&[0]), [Doubt::RandomKey]);
+        assert_eq!(Config::default().warnings(&[0]), [Warning::RandomKey]);
         let mut closed = Config {
             listen: "0.0.0.0:8000".parse().unwrap(),
             ..Config::default()
@@ -977,6 +985,6 @@ mod tests {
             auth_key: Some(Secret::new([1; 31])),
             ..Config::default()
         };
-        assert_eq!(short.doubts(&[0]), [Doubt::ShortKey]);
+        assert_eq!(short.warnings(&[0]), [Warning::ShortKey]);
     }
 }

@@ -1221,9 +1221,9 @@ pub const SETTINGS: &[Setting] = &[
         "Most bytes of publications in the ring, in equal shares for each core; a full share makes publishers wait",
     ),
     number!(
-        "orphaned_bytes_max",
+        "abandoned_bytes_max",
         "limits",
-        [limits.orphaned_bytes_max],
+        [limits.abandoned_bytes_max],
         0 to 4294967295,
         "Most bytes, for each core, of publications that wait for a full ring and whose publishers have left without an acknowledgement; more are given up",
     ),

@@ -88,7 +88,7 @@ impl Tls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Doubt};
+    use crate::config::{Config, Warning};
 
     fn used() -> Config {
         let mut config = Config::default();
@@ -145,14 +145,14 @@ mod tests {
         let mut config = used();
         config.tls.client_auth = ClientAuth::Required;
         config.tls.client_ca_file = Some("authorities".into());
-        let doubts = |config: &Config| config.doubts(&[0]);
-        assert!(!doubts(&config).contains(&Doubt::PlainBesideClientAuth));
+        let warnings = |config: &Config| config.warnings(&[0]);
+        assert!(!warnings(&config).contains(&Warning::PlainBesideClientAuth));
         config.tls.on_listen = OnListen::Shared;
-        assert!(doubts(&config).contains(&Doubt::PlainBesideClientAuth));
+        assert!(warnings(&config).contains(&Warning::PlainBesideClientAuth));
         config.tls.client_auth = ClientAuth::Optional;
-        assert!(!doubts(&config).contains(&Doubt::PlainBesideClientAuth));
-        assert!(!doubts(&config).contains(&Doubt::TlsUnused));
+        assert!(!warnings(&config).contains(&Warning::PlainBesideClientAuth));
+        assert!(!warnings(&config).contains(&Warning::TlsUnused));
         config.tls.on_listen = OnListen::Off;
-        assert!(doubts(&config).contains(&Doubt::TlsUnused));
+        assert!(warnings(&config).contains(&Warning::TlsUnused));
     }
 }

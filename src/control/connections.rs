@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::Shared;
-use crate::cores::account::Account;
-use crate::cores::report::{Answer, ENDS_KEPT, End, Question, Slow};
+use super::ControlState;
+use crate::cores::lifecycle::tally::Tally;
+use crate::cores::operators::report::{Answer, ENDS_KEPT, End, Question, Slow};
 
 /// What may follow the `?`.
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,10 @@ pub(super) struct Wanted {
 }
 
 /// The connections with the longest outboxes.
-pub(super) async fn slow(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Json<Value> {
+pub(super) async fn slow(
+    State(shared): State<Arc<ControlState>>,
+    Query(wanted): Query<Wanted>,
+) -> Json<Value> {
     let count_max = wanted.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
     let (answers, unanswered) = ask(&shared, |answer| Question::Slow { count_max, answer }).await;
     let mut all = told_by(answers);
@@ -43,7 +46,10 @@ pub(super) async fn slow(State(shared): State<Arc<Shared>>, Query(wanted): Query
 }
 
 /// The last connections to end.
-pub(super) async fn closed(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Json<Value> {
+pub(super) async fn closed(
+    State(shared): State<Arc<ControlState>>,
+    Query(wanted): Query<Wanted>,
+) -> Json<Value> {
     let count_max = wanted.limit.unwrap_or(LISTED_MAX).min(LISTED_MAX);
     let (answers, unanswered) = ask(&shared, |answer| Question::Closed { answer }).await;
     let mut all = told_by(answers);
@@ -58,7 +64,7 @@ pub(super) async fn closed(State(shared): State<Arc<Shared>>, Query(wanted): Que
 
 /// Asks all cores; answers with what they say, and with the indexes of those that say nothing.
 async fn ask<T: Send + 'static>(
-    shared: &Shared,
+    shared: &ControlState,
     question: impl Fn(Answer<T>) -> Question,
 ) -> (Vec<(usize, T)>, Vec<usize>) {
     let deadline = Instant::now() + PATIENCE;
@@ -120,7 +126,7 @@ fn slow_shown(core: usize, slow: &Slow) -> Value {
         "blocked_seconds": slow.blocked_for.map(|time| time.as_secs_f64()),
         "subscriptions": slow.subscriptions,
         "age_seconds": slow.age.as_secs_f64(),
-        "traffic": account_shown(&slow.account),
+        "traffic": tally_shown(&slow.tally),
     })
 }
 
@@ -133,11 +139,11 @@ fn end_shown(core: usize, end: &End) -> Value {
         "code": end.reason.code().map(|code| code.as_u16()),
         "at_unix_ms": end.at_unix_ms,
         "open_seconds": end.age.as_secs_f64(),
-        "traffic": account_shown(&end.account),
+        "traffic": tally_shown(&end.tally),
     })
 }
 
-fn account_shown(account: &Account) -> Value {
+fn tally_shown(account: &Tally) -> Value {
     json!({
         "messages_received": account.messages_in,
         "messages_sent": account.messages_out,

@@ -4,11 +4,11 @@
 //! it is to get waits here, and the other cores get theirs at once.
 //!
 //! Invariants
-//! 1. A core is given the doors that know a revocation before the order to carry that revocation out.
-//! 2. Of several doors that wait for a core, it gets the last alone.
+//! 1. A core is given the policy that know a revocation before the order to carry that revocation out.
+//! 2. Of several policy that wait for a core, it gets the last alone.
 //! 3. Nobody waits here: `adopt` and `revoke` return at once, and `deliver` goes on with what found no room.
 //!
-//! Limits: for each core there wait one value of doors, and of the revocations in force (`revocations_max`) each once.
+//! Limits: for each core there wait one value of policy, and of the revocations in force (`revocations_max`) each once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,10 +18,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Shared;
+use super::ControlState;
 use crate::auth::{Revocation, Revoked};
-use crate::cores::mailbox::{CoreHandle, Done, Order};
-use crate::doors::Doors;
+use crate::cores::operators::mailbox::{CoreHandle, Done, Order};
+use crate::policy::Policy;
 
 /// What waits for each core.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Dispatch {
 /// What waits for one core.
 #[derive(Debug, Default)]
 struct Waiting {
-    doors: Option<Arc<Doors>>,
+    policy: Option<Arc<Policy>>,
     revocations: VecDeque<(Arc<Revocation>, Done)>,
 }
 
@@ -47,8 +47,8 @@ impl Dispatch {
     }
 
     /// Has all cores decide by these, each as soon as it takes them.
-    pub(super) fn adopt(&self, cores: &[CoreHandle], doors: &Arc<Doors>) {
-        self.each(cores, |waiting| waiting.doors = Some(Arc::clone(doors)));
+    pub(super) fn adopt(&self, cores: &[CoreHandle], policy: &Arc<Policy>) {
+        self.each(cores, |waiting| waiting.policy = Some(Arc::clone(policy)));
     }
 
     /// Has all cores end the connections that this concerns; `done` makes for each core what it reports by.
@@ -98,10 +98,10 @@ impl Dispatch {
 impl Waiting {
     /// Sends what there is room for; whether nothing is left.
     fn send(&mut self, core: &CoreHandle) -> bool {
-        if let Some(doors) = self.doors.take()
-            && !takes(core, Order::Adopt(Arc::clone(&doors)))
+        if let Some(policy) = self.policy.take()
+            && !takes(core, Order::Adopt(Arc::clone(&policy)))
         {
-            self.doors = Some(doors);
+            self.policy = Some(policy);
             return false;
         }
         while let Some((revocation, done)) = self.revocations.front() {
@@ -131,7 +131,7 @@ fn takes(core: &CoreHandle, order: Order) -> bool {
 }
 
 /// Goes on with what found no room, for as long as the runtime lives.
-pub(super) async fn deliver(shared: Arc<Shared>) {
+pub(super) async fn deliver(shared: Arc<ControlState>) {
     loop {
         shared.dispatch.stuck.notified().await;
         while !shared.dispatch.send(&shared.cores) {
@@ -147,7 +147,7 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::cores::mailbox::{Mailbox, Word, mailbox};
+    use crate::cores::operators::mailbox::{Mailbox, Progress, mailbox};
 
     fn core() -> (CoreHandle, Mailbox, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
@@ -156,8 +156,8 @@ mod tests {
         (handle, mailbox, poll)
     }
 
-    fn doors() -> Arc<Doors> {
-        Arc::new(Doors::open(&Config::default()).unwrap())
+    fn policy() -> Arc<Policy> {
+        Arc::new(Policy::open(&Config::default()).unwrap())
     }
 
     fn revocation(json: &str) -> Arc<Revocation> {
@@ -168,7 +168,7 @@ mod tests {
     fn orders(mailbox: &Mailbox) -> Vec<String> {
         std::iter::from_fn(|| mailbox.try_receive())
             .map(|order| match order {
-                Order::Adopt(_) => "doors".to_owned(),
+                Order::Adopt(_) => "policy".to_owned(),
                 Order::Revoke { revocation, .. } => revocation.what().value_json().to_owned(),
                 other => panic!("{other:?}"),
             })
@@ -180,10 +180,10 @@ mod tests {
         let (standing, turning) = (core(), core());
         let cores = [standing.0, turning.0];
         let dispatch = Dispatch::new(2);
-        while cores[0].send(Order::Adopt(doors())).is_ok() {}
-        let last = doors();
-        for doors in [doors(), last.clone()] {
-            dispatch.adopt(&cores, &doors);
+        while cores[0].send(Order::Adopt(policy())).is_ok() {}
+        let last = policy();
+        for policy in [policy(), last.clone()] {
+            dispatch.adopt(&cores, &policy);
         }
         for user in [r#"{"sub":"ann"}"#, r#"{"sub":"bob"}"#, r#"{"sub":"eve"}"#] {
             dispatch.revoke(&cores, &revocation(user), || Done::new(1).0);
@@ -192,7 +192,7 @@ mod tests {
         let ann = r#""ann""#;
         assert_eq!(
             orders(&turning.1),
-            ["doors", "doors", ann, r#""bob""#, r#""eve""#, ann]
+            ["policy", "policy", ann, r#""bob""#, r#""eve""#, ann]
         );
         // It was taken back before the core that stands still could end anybody for it.
         dispatch.forget(&Revoked::parse(r#"{"sub":"bob"}"#).unwrap());
@@ -200,7 +200,7 @@ mod tests {
         let before = std::iter::from_fn(|| standing.1.try_receive()).count();
         assert!(before > 0 && dispatch.send(&cores));
         match standing.1.try_receive() {
-            Some(Order::Adopt(doors)) => assert!(Arc::ptr_eq(&doors, &last)),
+            Some(Order::Adopt(policy)) => assert!(Arc::ptr_eq(&policy, &last)),
             other => panic!("{other:?}"),
         }
         assert_eq!(orders(&standing.1), [r#""eve""#, ann]);
@@ -211,13 +211,13 @@ mod tests {
         let (handle, mailbox, _poll) = core();
         let cores = [handle];
         let dispatch = Dispatch::new(1);
-        while cores[0].send(Order::Adopt(doors())).is_ok() {}
+        while cores[0].send(Order::Adopt(policy())).is_ok() {}
         let (done, carried) = Done::new(1);
         let mut done = Some(done);
         dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), || done.take().unwrap());
-        assert_eq!(carried.next(), Word::NotYet);
+        assert_eq!(carried.next(), Progress::Pending);
         drop(mailbox);
         assert!(dispatch.send(&cores));
-        assert_eq!(carried.next(), Word::Last);
+        assert_eq!(carried.next(), Progress::Finished);
     }
 }

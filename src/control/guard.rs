@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use super::Shared;
+use super::ControlState;
 use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::http::is_legal_authority;
@@ -32,7 +32,7 @@ use crate::http::is_legal_authority;
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Lets a request pass that an operator has made, or a probe that is allowed, with its body whole.
-pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(shared): State<Arc<ControlState>>, request: Request, next: Next) -> Response {
     let asked = Asked {
         method: request.method(),
         path: request.uri().path(),
@@ -40,7 +40,7 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
         version: request.version(),
         headers: request.headers(),
     };
-    if let Err(refused) = asked.check(&Policy::of(&shared.config)) {
+    if let Err(refused) = asked.check(&GuardPolicy::of(&shared.config)) {
         return refused.into_response();
     }
     match with_whole_body(request).await {
@@ -50,16 +50,16 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
 }
 
 /// What the guard asks of the configuration.
-struct Policy<'a> {
+struct GuardPolicy<'a> {
     key: Option<&'a Secret>,
     /// Names of this machine, beside its addresses and `localhost`.
     hosts: &'a [String],
     probes_without_key: bool,
 }
 
-impl Policy<'_> {
-    fn of(config: &Config) -> Policy<'_> {
-        Policy {
+impl GuardPolicy<'_> {
+    fn of(config: &Config) -> GuardPolicy<'_> {
+        GuardPolicy {
             key: config.admin_key.as_ref(),
             hosts: &config.admin_hosts,
             probes_without_key: config.allows_probes_without_key(),
@@ -169,7 +169,7 @@ impl IntoResponse for Refused {
 }
 
 impl Asked<'_> {
-    fn check(&self, policy: &Policy<'_>) -> Result<(), Refused> {
+    fn check(&self, policy: &GuardPolicy<'_>) -> Result<(), Refused> {
         let host = self.host()?;
         let has_key = policy.key.is_some_and(|key| self.bears(key));
         if policy.key.is_some() && !has_key && !(policy.probes_without_key && self.is_probe()) {
@@ -301,7 +301,7 @@ mod tests {
         authority: Option<&str>,
         version: Version,
         headers: Headers<'_>,
-        policy: &Policy<'_>,
+        policy: &GuardPolicy<'_>,
     ) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     fn outcome(method: &Method, headers: Headers<'_>, key: Option<&Secret>) -> u16 {
-        let policy = Policy {
+        let policy = GuardPolicy {
             key,
             hosts: &[],
             probes_without_key: true,
@@ -453,7 +453,7 @@ mod tests {
         let key = Secret::new("open sesame");
         let hosts = ["ringcast.internal".to_owned()];
         let probe = |path: &str, version, headers: Headers<'_>, probes_without_key| {
-            let policy = Policy {
+            let policy = GuardPolicy {
                 key: Some(&key),
                 hosts: &hosts,
                 probes_without_key,
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_target_in_absolute_form_is_judged_by_its_host_too() {
-        let policy = Policy {
+        let policy = GuardPolicy {
             key: None,
             hosts: &[],
             probes_without_key: true,
@@ -534,7 +534,7 @@ mod tests {
             ("/metrics", 415),
             ("/revoke", 415),
         ] {
-            let policy = Policy {
+            let policy = GuardPolicy {
                 key: None,
                 hosts: &[],
                 probes_without_key: true,

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::Shared;
-use crate::cores::mailbox::CoreStatus;
+use super::ControlState;
+use crate::cores::operators::mailbox::CoreStatus;
 
 /// What a probe is told.
 type Answer = (StatusCode, String);
 
 /// 200 while every core turns and none has ended by itself. A drain is no illness: a supervisor must not kill the
 /// process for it.
-pub(super) async fn alive(State(shared): State<Arc<Shared>>) -> Answer {
+pub(super) async fn alive(State(shared): State<Arc<ControlState>>) -> Answer {
     if !shared.draining() && shared.some_core_stopped() {
         return unavailable("a core has ended\n");
     }
@@ -21,7 +21,7 @@ pub(super) async fn alive(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 /// 200 while every core accepts clients.
-pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
+pub(super) async fn ready(State(shared): State<Arc<ControlState>>) -> Answer {
     if shared.draining() {
         return unavailable("draining\n");
     }
@@ -38,7 +38,7 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 /// The cores that stand still, a line for each; `None` if all turn.
-fn stuck(shared: &Shared) -> Option<Answer> {
+fn stuck(shared: &ControlState) -> Option<Answer> {
     let lines: String = shared
         .stuck_cores()
         .iter()

@@ -31,10 +31,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
-use super::Shared;
+use super::ControlState;
 use crate::auth::{KeySet, KeySetError, LeftOut, SetOrigin, WantedKeys};
 use crate::config::Config;
-use crate::doors::{Doors, SET_BYTES_MAX};
+use crate::policy::{Policy, SET_BYTES_MAX};
 use crate::text::{self, TextFault};
 
 /// Fetches a set of keys, again and again.
@@ -75,9 +75,9 @@ impl KeyFetcher {
         Arc::clone(&self.counts)
     }
 
-    /// The doors with the keys of a first fetch, before the first client comes. A start goes on without them if they
+    /// The policy with the keys of a first fetch, before the first client comes. A start goes on without them if they
     /// are not there soon.
-    pub(crate) fn first(&mut self, doors: Doors) -> Doors {
+    pub(crate) fn first(&mut self, policy: Policy) -> Policy {
         // On a thread of its own: the caller's may have a runtime already.
         let fetched = std::thread::scope(|scope| {
             let fetch = scope.spawn(|| {
@@ -92,21 +92,21 @@ impl KeyFetcher {
             fetch.join().unwrap_or(Err(FetchError::TimeOver))
         });
         match fetched {
-            Ok(Some(set)) => doors.with_fetched(set),
-            Ok(None) => doors,
+            Ok(Some(set)) => policy.with_fetched(set),
+            Ok(None) => policy,
             Err(error) => {
                 warn!(
                     "jwks_url: {}: {error}; starting without these keys, and trying again",
                     self.url
                 );
-                doors
+                policy
             }
         }
     }
 
     /// Fetches until the runtime ends.
-    pub(super) async fn run(mut self, shared: Arc<Shared>) {
-        let wanted = shared.doors.now().tokens.wanted().cloned();
+    pub(super) async fn run(mut self, shared: Arc<ControlState>) {
+        let wanted = shared.policy.now().tokens.wanted().cloned();
         loop {
             sleep(PAUSE.min(self.wait)).await;
             tokio::select! {
@@ -120,7 +120,7 @@ impl KeyFetcher {
                 Ok(Some(set)) => {
                     info!("jwks_url: {} keys", set.key_count());
                     let Ok(()) = shared
-                        .change_doors(|doors| Ok::<_, std::convert::Infallible>(doors.with_fetched(set)));
+                        .change_policy(|policy| Ok::<_, std::convert::Infallible>(policy.with_fetched(set)));
                 }
                 Ok(None) => {}
                 Err(error) => warn!(

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Shared;
+use super::ControlState;
 use crate::audit::{self, Event};
 
 /// What has been told.
@@ -22,7 +22,7 @@ struct Told {
 
 impl LeftOut {
     /// Tells what is new, once the flood is over, or once a minute while it lasts.
-    pub(super) fn look(&mut self, shared: &Shared) {
+    pub(super) fn look(&mut self, shared: &ControlState) {
         for event in Event::ALL {
             let of_cores = shared.cores.iter().map(|core| core.metrics());
             let of_cores: u64 = of_cores

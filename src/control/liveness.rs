@@ -19,9 +19,9 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
-use super::Shared;
+use super::ControlState;
 use crate::clock::Uptime;
-use crate::cores::mailbox::CoreHandle;
+use crate::cores::operators::mailbox::CoreHandle;
 
 /// What is known of the turns of all cores.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Liveness {
     }
 }
 
-impl Shared {
+impl ControlState {
     /// The cores that have stood still for `liveness_timeout`, as they are now.
     pub(super) fn stuck_cores(&self) -> Vec<Stuck> {
         let now = self.clock.now().uptime;
@@ -121,7 +121,7 @@ impl Shared {
 }
 
 /// Looks for as long as the runtime lives, and logs when a core stands still and when it turns again.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(super) async fn watch(shared: Arc<ControlState>) {
     let mut look = interval(shared.liveness.look_every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = vec![false; shared.cores.len()];
@@ -156,7 +156,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cores::mailbox::{Mailbox, mailbox};
+    use crate::cores::operators::mailbox::{Mailbox, mailbox};
 
     struct Core {
         mailbox: Mailbox,
@@ -225,7 +225,7 @@ mod tests {
         liveness.look(&cores, at(0));
         liveness.look(&cores, at(1));
         core.mailbox
-            .set_status(crate::cores::mailbox::CoreStatus::Stopped);
+            .set_status(crate::cores::operators::mailbox::CoreStatus::Stopped);
         assert!(liveness.stuck_for(Duration::ZERO, &cores, at(10)).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::cores::admission::Admission;
+use crate::cores::arrivals::admission::Admission;
 use crate::metrics::process;
 
 /// A limit and who is told about it.

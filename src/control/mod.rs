@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Invariants
-//! 1. Readiness is off before any core is told to drain (`Shared::draining`, set by `drain` alone).
+//! 1. Readiness is off before any core is told to drain (`ControlState::draining`, set by `drain` alone).
 //! 2. The copies of the cores' listeners are closed before any core is told to drain (`serve`).
 //! 3. The operators' listener answers until the end, so that a drain can be watched.
 //! 4. Nothing on this thread waits for a core, a file or another process. What may block runs on threads beside it
@@ -20,19 +20,19 @@
 //!
 //! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
 
+mod admin_slots;
 mod connections;
+mod current_policy;
 mod dispatch;
-mod freed;
 mod guard;
 mod health;
-mod in_force;
 pub(crate) mod jwks;
 mod left_out;
 mod liveness;
 pub mod memory;
+mod memory_release;
 mod notify_socket;
 mod operators;
-mod places;
 pub mod reload;
 mod revocation_file;
 mod revoke;
@@ -56,15 +56,15 @@ use tracing::{error, info, warn};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::cores::mailbox::{CoreHandle, Order};
-use crate::doors::Doors;
+use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::policy::Policy;
+use admin_slots::Places;
+use current_policy::CurrentPolicy;
 use dispatch::Dispatch;
-use in_force::InForce;
 use jwks::{Counts, KeyFetcher};
 use left_out::LeftOut;
 use liveness::Liveness;
 use memory::MemoryWatch;
-use places::Places;
 use reload::Reload;
 use service_manager::ServiceManager;
 use signals::{Signal, Signals};
@@ -84,7 +84,7 @@ pub struct Settings {
     /// What SIGHUP reloads; without it SIGHUP is only logged.
     pub reload: Option<Reload>,
     /// What decides who may come in, as the cores were given it.
-    pub doors: Arc<Doors>,
+    pub policy: Arc<Policy>,
     /// The rates of the audit trail.
     pub audit: Arc<Audit>,
     /// What looks after the memory in use, if there is a limit to it.
@@ -118,21 +118,21 @@ impl SignalsFrom {
 #[derive(Debug)]
 pub struct Control {
     settings: Settings,
-    shared: Arc<Shared>,
-    wishes: watch::Receiver<Wish>,
+    shared: Arc<ControlState>,
+    targets: watch::Receiver<Target>,
 }
 
 /// Starts a drain from another thread. All copies act on the same server.
 #[derive(Clone, Debug)]
-pub struct ControlHandle(Arc<watch::Sender<Wish>>);
+pub struct ControlHandle(Arc<watch::Sender<Target>>);
 
 /// What handlers of requests see.
 #[derive(Debug)]
-struct Shared {
+struct ControlState {
     cores: Vec<CoreHandle>,
     config: Config,
     /// What the cores decide by.
-    doors: InForce,
+    policy: CurrentPolicy,
     /// For those who ask.
     places: Places,
     /// What cores are to get of it, and have no room for yet.
@@ -157,12 +157,12 @@ struct Shared {
     drain_closes_per_1000_seconds: AtomicU64,
 }
 
-/// What is wished for, each more than the one before.
+/// What the server is to do; a later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wish {
-    Serve,
-    Drain,
-    Stop,
+enum Target {
+    Serving,
+    Draining,
+    Stopped,
 }
 
 /// How the server ended.
@@ -222,10 +222,10 @@ impl ControlHandle {
     /// Starts the drain, if none has begun.
     pub fn drain(&self) {
         // Who has been told to stop drains no more.
-        self.0.send_if_modified(|wish| {
-            let begins = *wish == Wish::Serve;
+        self.0.send_if_modified(|target| {
+            let begins = *target == Target::Serving;
             if begins {
-                *wish = Wish::Drain;
+                *target = Target::Draining;
             }
             begins
         });
@@ -233,21 +233,21 @@ impl ControlHandle {
 
     /// Has the cores and the control plane end at once.
     pub(crate) fn stop(&self) {
-        self.0.send_replace(Wish::Stop);
+        self.0.send_replace(Target::Stopped);
     }
 }
 
 impl Control {
     /// A control plane for these cores, and the handle that drains them.
     pub fn new(settings: Settings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
-        let (wish, wishes) = watch::channel(Wish::Serve);
+        let (target, targets) = watch::channel(Target::Serving);
         let now = settings.clock.now();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ControlState {
             liveness: Liveness::new(settings.config.liveness_timeout, cores.len(), now.uptime),
             dispatch: Dispatch::new(cores.len()),
             cores,
             config: settings.config.clone(),
-            doors: InForce::new(Arc::clone(&settings.doors)),
+            policy: CurrentPolicy::new(Arc::clone(&settings.policy)),
             places: Places::default(),
             revocation_file: revocation_file::Turn::default(),
             revocations_refused: AtomicU64::new(0),
@@ -263,9 +263,9 @@ impl Control {
             Control {
                 settings,
                 shared,
-                wishes,
+                targets,
             },
-            ControlHandle(Arc::new(wish)),
+            ControlHandle(Arc::new(target)),
         )
     }
 
@@ -326,7 +326,7 @@ impl Control {
         Ok(self.drain(&mut signals).await)
     }
 
-    /// Returns at the wish for a drain, or with the end if it is worse.
+    /// Returns at the target for a drain, or with the end if it is worse.
     async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
         let reloads = self.begin_reloads();
         let mut left_out = LeftOut::default();
@@ -346,24 +346,24 @@ impl Control {
                     }
                     Signal::Nothing { name } => ignored(name),
                 },
-                wish = wished(&mut self.wishes, Wish::Serve) => {
-                    if wish == Wish::Stop {
+                target = target_beyond(&mut self.targets, Target::Serving) => {
+                    if target == Target::Stopped {
                         return Some(self.stop());
                     }
                     info!("draining, as asked by the process itself");
                     audit::operation("drain", "program");
                     return None;
                 }
-                // A core may stop at a drain that this loop has not yet heard of: the wish is older than the status.
+                // A core may stop at a drain that this loop has not yet heard of: the target is older than the status.
                 _ = look.tick() => {
-                    if self.shared.some_core_stopped() && *self.wishes.borrow() == Wish::Serve {
+                    if self.shared.some_core_stopped() && *self.targets.borrow() == Target::Serving {
                         error!("a core has ended by itself: this is a bug; ending");
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
                     left_out.look(&self.shared);
-                    self.shared.doors.drop_former();
-                    freed::give_back();
+                    self.shared.policy.drop_former();
+                    memory_release::give_back();
                     if let Some(memory) = &self.settings.memory {
                         memory.look(self.shared.connections());
                     }
@@ -394,10 +394,10 @@ impl Control {
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
         let mut look = interval(LOOK_EVERY_IN_DRAIN);
-        let mut wishes = self.wishes.clone();
+        let mut targets = self.targets.clone();
         loop {
             tokio::select! {
-                _ = wished(&mut wishes, Wish::Drain) => return self.stop(),
+                _ = target_beyond(&mut targets, Target::Draining) => return self.stop(),
                 signal = signals.next() => match signal {
                     Signal::End { name, number } => {
                         warn!("{name} again: ending at once with {} connections", self.shared.connections());
@@ -422,17 +422,17 @@ impl Control {
         }
     }
 
-    /// Reloads at each wish, in a task of its own that ends with the runtime: a reload waits for files, and signals must be
-    /// heard meanwhile. Wishes that come while one is under way are one more.
+    /// Starts a task that reloads at each request and ends with the runtime: a reload waits for files, and signals must be
+    /// heard meanwhile. Requests that come during a reload lead to one more.
     fn begin_reloads(&mut self) -> Arc<Notify> {
-        let wishes = Arc::new(Notify::new());
-        let wished = Arc::clone(&wishes);
+        let requests = Arc::new(Notify::new());
+        let requested = Arc::clone(&requests);
         let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
         let manager = self.settings.signals.service_manager();
         tokio::spawn(async move {
             let readers = Arc::new(Semaphore::new(reload::READERS_MAX));
             loop {
-                wished.notified().await;
+                requested.notified().await;
                 manager.reloading();
                 match &mut reload {
                     Some(reload) => reload.run(&shared, &readers).await,
@@ -444,11 +444,11 @@ impl Control {
                 manager.ready();
             }
         });
-        wishes
+        requests
     }
 }
 
-impl Shared {
+impl ControlState {
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -482,9 +482,9 @@ impl Shared {
     }
 
     /// Changes what all cores decide by. Each is told at once, or as soon as it has room for another order.
-    fn change_doors<E>(&self, change: impl FnOnce(&Doors) -> Result<Doors, E>) -> Result<(), E> {
-        self.doors
-            .change(change, |doors| self.dispatch.adopt(&self.cores, doors))
+    fn change_policy<E>(&self, change: impl FnOnce(&Policy) -> Result<Policy, E>) -> Result<(), E> {
+        self.policy
+            .change(change, |policy| self.dispatch.adopt(&self.cores, policy))
     }
 
     /// Gives an order that may not be lost: one that is busy has orders waiting.
@@ -512,10 +512,10 @@ fn ignored(signal: &str) {
     warn!("{signal} is ignored: it has no meaning here. SIGHUP reloads, SIGTERM drains");
 }
 
-/// Returns once more is wished for than `done`; never, if nobody is left who could.
-async fn wished(wishes: &mut watch::Receiver<Wish>, done: Wish) -> Wish {
-    match wishes.wait_for(|wish| *wish > done).await {
-        Ok(wish) => *wish,
+/// Returns the target once it is beyond `done`; never, if all senders are gone.
+async fn target_beyond(targets: &mut watch::Receiver<Target>, done: Target) -> Target {
+    match targets.wait_for(|target| *target > done).await {
+        Ok(target) => *target,
         Err(_) => std::future::pending().await,
     }
 }

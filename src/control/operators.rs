@@ -11,7 +11,7 @@ use axum::http::{Extensions, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Shared;
+use super::ControlState;
 use crate::audit::{self, Event};
 
 /// Whose request it is.
@@ -24,7 +24,11 @@ pub(super) fn identify(request: &mut Extensions, peer: SocketAddr) {
 }
 
 /// Writes what has become of a request, if it was refused or may have changed something.
-pub(super) async fn audited(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn audited(
+    State(shared): State<Arc<ControlState>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let address = request.extensions().get::<Operator>().map(|operator| operator.0);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = next.run(request).await;

@@ -1,4 +1,4 @@
-//! What SIGHUP reloads: the configuration file and the files that it names are read again. The log filter and the doors
+//! What SIGHUP reloads: the configuration file and the files that it names are read again. The log filter and the policy
 //! take effect, and other changes are named.
 //!
 //! A file with an error changes nothing.
@@ -17,12 +17,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Shared;
+use super::ControlState;
 use crate::clock::Clock;
 use crate::config::load::{ConfigErrors, Loaded, Sources};
 use crate::config::options::SETTINGS;
-use crate::doors::{Doors, DoorsError};
 use crate::log::Filter;
+use crate::policy::{Policy, PolicyError};
 
 /// What a reload compares and changes.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Reload {
 #[derive(Debug)]
 enum NotRead {
     Config(ConfigErrors),
-    Doors(DoorsError),
+    Policy(PolicyError),
     TimeOver,
     ReadersBusy,
     Panicked,
@@ -49,7 +49,7 @@ impl fmt::Display for NotRead {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotRead::Config(error) => error.fmt(formatter),
-            NotRead::Doors(error) => error.fmt(formatter),
+            NotRead::Policy(error) => error.fmt(formatter),
             NotRead::TimeOver => write!(
                 formatter,
                 "the files could not be read within {} s: is one a pipe, or on a disk that does not answer?",
@@ -66,8 +66,8 @@ impl fmt::Display for NotRead {
 
 impl Reload {
     /// Reads the configuration again and applies what can be applied.
-    pub(super) async fn run(&mut self, shared: &Shared, readers: &Arc<Semaphore>) {
-        let (loaded, doors) = match self.read(shared, readers).await {
+    pub(super) async fn run(&mut self, shared: &ControlState, readers: &Arc<Semaphore>) {
+        let (loaded, policy) = match self.read(shared, readers).await {
             Ok(read) => read,
             Err(NotRead::Config(errors)) => {
                 for error in errors.iter() {
@@ -77,12 +77,12 @@ impl Reload {
             }
             Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
-        let Ok(()) =
-            shared.change_doors(|current| Ok::<_, std::convert::Infallible>(doors.in_the_place_of(current)));
-        if let Some(wanted) = shared.doors.now().tokens.wanted() {
+        let Ok(()) = shared
+            .change_policy(|current| Ok::<_, std::convert::Infallible>(policy.in_the_place_of(current)));
+        if let Some(wanted) = shared.policy.now().tokens.wanted() {
             wanted.ask();
         }
-        for doubt in shared.doors.now().doubts(shared.clock.now().unix_ms) {
+        for doubt in shared.policy.now().warnings(shared.clock.now().unix_ms) {
             warn!("SIGHUP: {doubt}");
         }
         let others = changes(&self.loaded, &loaded);
@@ -103,11 +103,15 @@ impl Reload {
 
 impl Reload {
     /// Reads all files beside this thread.
-    async fn read(&self, shared: &Shared, readers: &Arc<Semaphore>) -> Result<(Loaded, Doors), NotRead> {
+    async fn read(
+        &self,
+        shared: &ControlState,
+        readers: &Arc<Semaphore>,
+    ) -> Result<(Loaded, Policy), NotRead> {
         let reader = Arc::clone(readers)
             .try_acquire_owned()
             .map_err(|_| NotRead::ReadersBusy)?;
-        let (sources, before, clock) = (self.sources.clone(), shared.doors.now(), shared.clock);
+        let (sources, before, clock) = (self.sources.clone(), shared.policy.now(), shared.clock);
         let reading = spawn_blocking(move || {
             let read = read(&sources, &before, clock);
             drop(reader);
@@ -121,13 +125,13 @@ impl Reload {
     }
 }
 
-fn read(sources: &Sources, before: &Doors, clock: Clock) -> Result<(Loaded, Doors), NotRead> {
+fn read(sources: &Sources, before: &Policy, clock: Clock) -> Result<(Loaded, Policy), NotRead> {
     let loaded = sources.load().map_err(NotRead::Config)?;
-    let doors = before
+    let policy = before
         .reopen(&loaded.config)
-        .and_then(|doors| doors.open_desk(&loaded.config, clock))
-        .map_err(NotRead::Doors)?;
-    Ok((loaded, doors))
+        .and_then(|policy| policy.start_password_checks(&loaded.config, clock))
+        .map_err(NotRead::Policy)?;
+    Ok((loaded, policy))
 }
 
 /// How long reading may take: a million users are read in a few seconds.

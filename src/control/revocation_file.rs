@@ -21,9 +21,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Shared;
+use super::ControlState;
 use crate::auth::Revocation;
-use crate::doors::RevocationsFile;
+use crate::policy::RevocationsFile;
 
 /// Whose turn it is to write the file, and whether all of it is to be written.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl fmt::Display for NotWritten {
 ///
 /// # Errors
 /// It is not in the file, as far as is known.
-pub(super) async fn write(shared: &Arc<Shared>, change: Change) -> Result<(), NotWritten> {
+pub(super) async fn write(shared: &Arc<ControlState>, change: Change) -> Result<(), NotWritten> {
     if shared.config.revocations_file.is_none() {
         return Ok(());
     }
@@ -93,7 +93,11 @@ pub(super) async fn write(shared: &Arc<Shared>, change: Change) -> Result<(), No
 }
 
 /// Has a thread write, which goes on also if nobody waits for it.
-fn begin(shared: &Arc<Shared>, lock: OwnedMutexGuard<()>, change: Change) -> JoinHandle<io::Result<()>> {
+fn begin(
+    shared: &Arc<ControlState>,
+    lock: OwnedMutexGuard<()>,
+    change: Change,
+) -> JoinHandle<io::Result<()>> {
     let shared = Arc::clone(shared);
     spawn_blocking(move || {
         let written = match &shared.config.revocations_file {
@@ -105,20 +109,20 @@ fn begin(shared: &Arc<Shared>, lock: OwnedMutexGuard<()>, change: Change) -> Joi
     })
 }
 
-fn write_now(shared: &Shared, path: &Path, mut change: Change) -> io::Result<()> {
+fn write_now(shared: &ControlState, path: &Path, mut change: Change) -> io::Result<()> {
     let file = RevocationsFile::new(path);
     let is_behind = &shared.revocation_file.is_behind;
     loop {
         if is_behind.swap(false, Ordering::Relaxed) {
             change = Change::Others;
         }
-        let doors = shared.doors.now();
-        let in_force = doors.tokens.revocations();
+        let policy = shared.policy.now();
+        let current_policy = policy.tokens.revocations();
         let written = match &change {
-            Change::Added(one) if in_force.iter().any(|other| other == **one) => file.append(one),
+            Change::Added(one) if current_policy.iter().any(|other| other == **one) => file.append(one),
             // It has been taken back since.
             Change::Added(_) => Ok(()),
-            Change::Others => file.replace(in_force).map(|rewritten| {
+            Change::Others => file.replace(current_policy).map(|rewritten| {
                 for remark in rewritten.remarks() {
                     warn!("{}: {remark}", path.display());
                 }

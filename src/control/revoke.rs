@@ -1,6 +1,6 @@
 //! Tokens taken back by an operator: `POST /revoke`, `DELETE /revoke`, `GET /revoked`.
 //!
-//! A revocation takes effect in three steps: every core is given doors that refuse such tokens; it is written to its file;
+//! A revocation takes effect in three steps: every core is given policy that refuse such tokens; it is written to its file;
 //! every core ends the connections that came in by one. The answer comes when the file and the cores have said that they
 //! are done, or after a bounded time, and then it names the cores that have not said so: such a core has the order, or is
 //! given it as soon as it has room for it (`dispatch.rs`).
@@ -19,18 +19,18 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::Shared;
+use super::ControlState;
 use super::revocation_file::{self, Change};
 use crate::audit;
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
-use crate::cores::mailbox::{Done, Word};
-use crate::doors::Doors;
+use crate::cores::operators::mailbox::{Done, Progress};
+use crate::policy::Policy;
 
 /// An answer: a status and JSON.
 type Answer = (StatusCode, Json<Value>);
 
 /// Refuses the tokens that the body names, and ends their connections.
-pub(super) async fn revoke(State(shared): State<Arc<Shared>>, body: String) -> Answer {
+pub(super) async fn revoke(State(shared): State<Arc<ControlState>>, body: String) -> Answer {
     match Revoked::parse(&body) {
         // In a task of its own: an operator who does not wait for the answer has asked for all of it.
         Ok(what) => tokio::spawn(revoke_now(shared, what)).await.unwrap_or_else(|_| {
@@ -44,7 +44,7 @@ pub(super) async fn revoke(State(shared): State<Arc<Shared>>, body: String) -> A
 }
 
 /// Takes a revocation back: tokens that have not expired are good again.
-pub(super) async fn restore(State(shared): State<Arc<Shared>>, body: String) -> Answer {
+pub(super) async fn restore(State(shared): State<Arc<ControlState>>, body: String) -> Answer {
     match Revoked::parse(&body) {
         Ok(what) => tokio::spawn(restore_now(shared, what)).await.unwrap_or_else(|_| {
             failure(
@@ -57,10 +57,10 @@ pub(super) async fn restore(State(shared): State<Arc<Shared>>, body: String) -> 
 }
 
 /// What is revoked, the latest first.
-pub(super) async fn revoked(State(shared): State<Arc<Shared>>) -> Json<Value> {
+pub(super) async fn revoked(State(shared): State<Arc<ControlState>>) -> Json<Value> {
     let now = shared.clock.now().unix_ms / 1000;
-    let doors = shared.doors.now();
-    let revocations = doors.tokens.revocations();
+    let policy = shared.policy.now();
+    let revocations = policy.tokens.revocations();
     let mut list: Vec<Revocation> = revocations.iter().filter(|one| now < one.until()).collect();
     let count = list.len();
     list.sort_by_key(|one| std::cmp::Reverse(one.at()));
@@ -83,16 +83,16 @@ pub(super) async fn revoked(State(shared): State<Arc<Shared>>) -> Json<Value> {
 const SHOWN_MAX: usize = 1000;
 
 /// Before the first operator: revocations that have ended are forgotten, and the file is what it will be added to.
-pub(super) async fn tidy(shared: &Arc<Shared>) {
+pub(super) async fn tidy(shared: &Arc<ControlState>) {
     let Some(file) = &shared.config.revocations_file else {
         return;
     };
     let now = shared.clock.now().unix_ms / 1000;
     let mut kept = Revocations::default();
-    let Ok(()) = shared.change_doors(|doors| {
-        kept = doors.tokens.revocations().clone();
+    let Ok(()) = shared.change_policy(|policy| {
+        kept = policy.tokens.revocations().clone();
         kept.forget_ended(now);
-        Ok::<Doors, std::convert::Infallible>(doors.with_revocations(kept.clone()))
+        Ok::<Policy, std::convert::Infallible>(policy.with_revocations(kept.clone()))
     });
     info!("{} revocations of tokens in {}", kept.len(), file.display());
     if let Err(error) = revocation_file::write(shared, Change::Others).await {
@@ -109,15 +109,15 @@ enum NotDone {
     Not(NotRevocable),
 }
 
-async fn revoke_now(shared: Arc<Shared>, what: Revoked) -> Answer {
+async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
     let now = shared.clock.now().unix_ms / 1000;
     let mut made = None;
-    let changed = shared.change_doors(|doors| {
+    let changed = shared.change_policy(|policy| {
         // Who signs may be ahead of us by as much.
-        let leeway = u64::from(doors.tokens.demands().leeway_seconds);
+        let leeway = u64::from(policy.tokens.demands().leeway_seconds);
         let until = now.saturating_add(shared.config.revocation_keep.as_secs()) + leeway;
         let revocation = Revocation::new(what.clone(), now + leeway, until);
-        let mut revocations = doors.tokens.revocations().clone();
+        let mut revocations = policy.tokens.revocations().clone();
         add(
             &mut revocations,
             &revocation,
@@ -125,7 +125,7 @@ async fn revoke_now(shared: Arc<Shared>, what: Revoked) -> Answer {
             now,
         )?;
         made = Some(revocation);
-        Ok(doors.with_revocations(revocations))
+        Ok(policy.with_revocations(revocations))
     });
     let revocation = match (changed, made) {
         (Ok(()), Some(revocation)) => Arc::new(revocation),
@@ -186,7 +186,7 @@ struct Ended {
 }
 
 /// Has every core end the connections, all at once, and waits for their answers.
-async fn end_connections(shared: &Shared, revocation: &Arc<Revocation>) -> Ended {
+async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) -> Ended {
     let deadline = Instant::now() + CORES_TIME_MAX;
     let mut answers = Vec::with_capacity(shared.cores.len());
     shared.dispatch.revoke(&shared.cores, revocation, || {
@@ -198,14 +198,14 @@ async fn end_connections(shared: &Shared, revocation: &Arc<Revocation>) -> Ended
     for (index, (core, answer)) in shared.cores.iter().zip(&answers).enumerate() {
         loop {
             match answer.next() {
-                Word::Of(connections) => {
+                Progress::Done(connections) => {
                     ended.connections += connections;
                     break;
                 }
-                Word::NotYet if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+                Progress::Pending if Instant::now() < deadline => sleep(LOOK_EVERY).await,
                 // A core that stops drops its order, and all of its connections.
-                Word::Last if core.has_stopped() => break,
-                Word::NotYet | Word::Last => {
+                Progress::Finished if core.has_stopped() => break,
+                Progress::Pending | Progress::Finished => {
                     ended.unanswered.push(index);
                     break;
                 }
@@ -221,12 +221,12 @@ const CORES_TIME_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked at whether the cores are done.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-async fn restore_now(shared: Arc<Shared>, what: Revoked) -> Answer {
+async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
     let mut is_revoked = false;
-    let Ok(()) = shared.change_doors(|doors| {
-        let mut revocations = doors.tokens.revocations().clone();
+    let Ok(()) = shared.change_policy(|policy| {
+        let mut revocations = policy.tokens.revocations().clone();
         is_revoked = revocations.remove(&what);
-        Ok::<Doors, std::convert::Infallible>(doors.with_revocations(revocations))
+        Ok::<Policy, std::convert::Infallible>(policy.with_revocations(revocations))
     });
     if !is_revoked {
         return failure(StatusCode::NOT_FOUND, "nothing is revoked by that");

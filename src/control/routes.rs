@@ -21,10 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::places::Seat;
-use super::{Shared, connections, guard, health, operators, revoke, stats};
+use super::admin_slots::Seat;
+use super::{ControlState, connections, guard, health, operators, revoke, stats};
 use crate::log;
-use crate::login::LoginDesk;
+use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, FetchedKeys, Process};
@@ -32,7 +32,7 @@ use crate::metrics::text::{self, FetchedKeys, Process};
 /// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
 /// port may be open to a network, and its descriptors are those of the process. Who comes when all places are taken gets
 /// that of somebody who is silent.
-pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<ControlState>) {
     let router = guarded(pages(), &shared);
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>
             continue;
         };
         let tls = match shared.config.tls.admin {
-            true => shared.doors.now().tls.as_ref().map(|tls| tls.admin_config()),
+            true => shared.policy.now().tls.as_ref().map(|tls| tls.admin_config()),
             false => None,
         };
         if shared.config.tls.admin && tls.is_none() {
@@ -115,7 +115,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All pages.
-pub(super) fn pages() -> Router<Arc<Shared>> {
+pub(super) fn pages() -> Router<Arc<ControlState>> {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -130,7 +130,7 @@ pub(super) fn pages() -> Router<Arc<Shared>> {
 }
 
 /// Pages behind the guard, and the answers to whatever else is asked for, which the guard stands before as well.
-pub(super) fn guarded(pages: Router<Arc<Shared>>, shared: &Arc<Shared>) -> Router {
+pub(super) fn guarded(pages: Router<Arc<ControlState>>, shared: &Arc<ControlState>) -> Router {
     pages
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -157,30 +157,30 @@ Ringcast control plane
 /revoked   what is revoked, as JSON
 ";
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
     let cores: Vec<&CoreMetrics> = shared.cores.iter().map(|core| core.metrics()).collect();
-    let doors = shared.doors.now();
+    let policy = shared.policy.now();
     let keys = shared.keys.as_ref().map(|counts| FetchedKeys {
         fetches: counts.fetches.load(Ordering::Relaxed),
         failures: counts.failures.load(Ordering::Relaxed),
-        keys: doors.tokens.fetched().map_or(0, |set| set.key_count()),
+        keys: policy.tokens.fetched().map_or(0, |set| set.key_count()),
     });
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
         draining: shared.draining(),
         core_stuck_ms: u64::try_from(shared.longest_stuck().as_millis()).unwrap_or(u64::MAX),
         drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
-        revocations: doors.tokens.revocations().len(),
+        revocations: policy.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
         admin_connections_ended: shared.places.gave_way(),
         log_lines_dropped: log::lines_dropped(),
         keys,
-        keys_left_out: doors.tokens.keys_left_out(),
-        tls_not_after_unix_s: doors.tls.as_ref().map(|tls| tls.not_after_unix_s()),
+        keys_left_out: policy.tokens.keys_left_out(),
+        tls_not_after_unix_s: policy.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
-    let logins = doors.login.as_ref().map(LoginDesk::metrics);
+    let logins = policy.login.as_ref().map(PasswordChecks::metrics);
     text::expose(&cores, process, logins, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
@@ -188,7 +188,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 /// A core's samples take about this much.
 const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
-async fn statistics(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
+async fn statistics(State(shared): State<Arc<ControlState>>) -> Json<serde_json::Value> {
     Json(stats::collect(&shared))
 }
 

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{Shared, notify_socket};
+use super::{ControlState, notify_socket};
 
 /// Who supervises this process, if somebody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl ServiceManager {
     }
 
     /// Feeds the watchdog for as long as the runtime lives, if there is one.
-    pub(super) fn watch(self, shared: &Arc<Shared>) {
+    pub(super) fn watch(self, shared: &Arc<ControlState>) {
         if self == ServiceManager::OfThisProcess
             && let Some(timeout) = watchdog_timeout()
         {
@@ -111,7 +111,7 @@ fn watchdog_timeout() -> Option<Duration> {
     timeout
 }
 
-async fn feed(manager: ServiceManager, shared: Arc<Shared>, every: Duration) {
+async fn feed(manager: ServiceManager, shared: Arc<ControlState>, every: Duration) {
     let mut look = interval(every.max(LOOK_EVERY_MIN));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -4,17 +4,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Shared;
+use super::ControlState;
 use crate::config::options::SETTINGS;
-use crate::cores::mailbox::{CoreHandle, CoreStatus};
+use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
-use crate::login::LoginDesk;
+use crate::login::PasswordChecks;
 use crate::metrics::block::Counter;
 use crate::metrics::logins::LoginOutcome;
 use crate::metrics::text::{METRICS, Values};
 
 /// Everything that `/stats` shows.
-pub(super) fn collect(shared: &Shared) -> Value {
+pub(super) fn collect(shared: &ControlState) -> Value {
     let now = shared.clock.now();
     let cores: Vec<Value> = shared
         .cores
@@ -26,8 +26,8 @@ pub(super) fn collect(shared: &Shared) -> Value {
         .iter()
         .map(|setting| (setting.key(), json!(setting.show(&shared.config))))
         .collect();
-    let doors = shared.doors.now();
-    let logins = doors.login.as_ref().map(login_stats);
+    let policy = shared.policy.now();
+    let logins = policy.login.as_ref().map(login_stats);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": now.uptime.as_ms() / 1000,
@@ -67,13 +67,13 @@ fn core_stats(index: usize, core: &CoreHandle) -> Value {
     Value::Object(stats)
 }
 
-fn login_stats(desk: &LoginDesk) -> Value {
-    let metrics = desk.metrics();
+fn login_stats(password_checks: &PasswordChecks) -> Value {
+    let metrics = password_checks.metrics();
     let outcomes =
         LoginOutcome::ALL.map(|outcome| (outcome.label().to_owned(), json!(metrics.value(outcome))));
     json!({
-        "users": desk.user_count(),
-        "waiting": desk.waiting(),
+        "users": password_checks.user_count(),
+        "waiting": password_checks.waiting(),
         "outcomes": Map::from_iter(outcomes),
         "accounts_forgotten": metrics.accounts_forgotten.value(),
     })

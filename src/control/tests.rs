@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use super::*;
 use crate::config::KeylessProbes;
 use crate::config::secret::Secret;
-use crate::cores::mailbox::{CoreStatus, Mailbox, mailbox};
+use crate::cores::operators::mailbox::{CoreStatus, Mailbox, mailbox};
 
 /// A core that only has a mailbox.
 struct FakeCore {
@@ -82,7 +82,7 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         sockets: Vec::new(),
         signals: SignalsFrom::Elsewhere,
         reload: None,
-        doors: Arc::new(Doors::open(&Config::default()).unwrap()),
+        policy: Arc::new(Policy::open(&Config::default()).unwrap()),
         audit: Arc::new(Audit::new(10)),
         memory: None,
         keys: None,
@@ -395,7 +395,7 @@ fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
         assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "it is answered");
     };
     // The first has asked, so that it is the second that has been silent for longest.
-    let mut admitted: Vec<_> = (0..places::PLACES_MAX).map(|_| connect()).collect();
+    let mut admitted: Vec<_> = (0..admin_slots::PLACES_MAX).map(|_| connect()).collect();
     ask(&mut admitted[0]);
     let mut over = connect();
     ask(&mut over);

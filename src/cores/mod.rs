@@ -5,61 +5,27 @@
 //! cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs      the steps of one turn          accept.rs    new sockets, with balance.rs, pace.rs, admission.rs
-//!  receive.rs   input → decisions              carry_out.rs decisions → done
-//!  upgrade.rs   the request head               delivery.rs  ring → outboxes
-//!  ending.rs    how connections end            connections.rs, outbox.rs   what waits to be sent
-//!  busy_poll.rs before a sleep
-//!  orphans.rs   publications of those that have ended
-//!  shared.rs    publications that wait in many outboxes
-//!  compressed.rs for those that agreed to it
-//!  conflated.rs for those that have not kept up
-//!  held.rs      what all of that takes
-//!  secure.rs    connections under TLS
-//!  preface.rs   who a proxy says it is for
-//!  revoking.rs  whose tokens were taken back
-//!  wheel.rs     when to look again             mailbox.rs   orders and late answers, from other threads
-//!  account.rs   what is counted of each connection   meter.rs   its rates and its idle time
-//!  report.rs    what operators are told of them
-//!  rules.rs     what permissions ask of a core
-//!  audit_trail.rs  who was refused what
-//!  login.rs     the pages for users, and the way to the login desk
+//!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep
+//!  arrivals/      accepted sockets, up to the WebSocket upgrade
+//!  input/         bytes → decisions → carried out
+//!  delivery/      the ring → outboxes of subscribers
+//!  outgoing/      the connections and what waits to be sent to each
+//!  lifecycle/     the phases, deadlines, rates and end of one connection
+//!  operators/     orders and questions from other threads, and reports to operators
+//!  simulation/    the whole server on one thread, with a clock of its own (tests only)
 //! ```
 
-mod accept;
-pub(crate) mod account;
-pub(crate) mod admission;
-mod audit_trail;
-pub(crate) mod balance;
+pub(crate) mod arrivals;
 mod busy_poll;
-mod carry_out;
-mod compressed;
-mod conflated;
-mod connection;
-mod connections;
 mod delivery;
-mod ending;
 pub(crate) mod fd_table;
-mod held;
-mod login;
-pub(crate) mod mailbox;
-mod meter;
-mod orphans;
-mod outbox;
-mod pace;
-mod preface;
-mod receive;
-pub(crate) mod report;
-mod revoking;
-mod rules;
-mod secure;
-mod shared;
+mod input;
+pub(crate) mod lifecycle;
+pub(crate) mod operators;
+mod outgoing;
 #[cfg(test)]
 mod simulation;
 mod turn;
-mod turned_away;
-mod upgrade;
-mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
@@ -80,35 +46,35 @@ use crate::client::ClientAddress;
 use crate::clock::{Clock, Now, Uptime};
 use crate::config::limits::{AcceptExcess, Limit, Limits, SlowConsumer};
 use crate::decision::Decisions;
-use crate::doors::Doors;
-use crate::http::account::Account;
+use crate::http::login_pages::LoginPages;
 use crate::http::site::Site;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
+use crate::policy::Policy;
 use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
 use crate::transport::hand_over::HandOver;
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::deflate::Inflater;
 use crate::websocket::message;
 
-use accept::{Accepting, HAND_OVERS, Listeners};
-pub(crate) use accept::{HandedOver, Port, Ports, WAKER};
-use admission::Admission;
-use balance::Loads;
-use compressed::Compressor;
-use connection::ConnectionId;
-use connections::{Bounds, Connections};
-use delivery::Progress;
-use ending::Draining;
-use mailbox::{CoreStatus, Mailbox};
-use meter::Measures;
-use orphans::Orphans;
-use pace::Pace;
-use report::{Ends, Survey};
-use revoking::Revoking;
-use turned_away::TurnedAway;
-use wheel::Wheel;
+use arrivals::accept::{Accepting, HAND_OVERS, Listeners};
+pub(crate) use arrivals::accept::{HandedOver, Port, Ports, WAKER};
+use arrivals::admission::Admission;
+use arrivals::balance::Loads;
+use arrivals::pace::Pace;
+use arrivals::rejected::Rejected;
+use delivery::abandoned_publications::AbandonedPublications;
+use delivery::fan_out::Progress;
+use lifecycle::connection::ConnectionId;
+use lifecycle::ending::Draining;
+use lifecycle::meter::Measures;
+use lifecycle::wheel::Wheel;
+use operators::mailbox::{CoreStatus, Mailbox};
+use operators::report::{Ends, Survey};
+use operators::revoking::Revoking;
+use outgoing::compressed::Compressor;
+use outgoing::connections::{Bounds, Connections};
 
 /// Which core of this process; they are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +115,7 @@ pub(crate) struct CoreSettings {
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
     pub(crate) kind: Kind,
     pub(crate) session: Settings,
-    pub(crate) doors: Arc<Doors>,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) clock: Clock,
 }
 
@@ -203,7 +169,7 @@ pub(crate) struct Core<A: App> {
     pace: Pace,
     admission: Arc<Admission>,
     audit: Trail,
-    turned_away: TurnedAway,
+    rejected: Rejected,
     hand_over: HandOver,
     hand_overs_waiting: bool,
     late_answers_waiting: bool,
@@ -220,22 +186,22 @@ pub(crate) struct Core<A: App> {
     sessions_open: u64,
     wheel: Wheel,
     /// Since when it has turned without standing still.
-    present_since: Uptime,
+    responsive_since: Uptime,
     /// When the metrics are told next what memory is used for.
     memory_due: Uptime,
     /// Tokens checked in this turn, but for those of connections that are coming or going.
     token_checks: u32,
     /// How long connections that are coming or going have been read in this turn.
-    comers_and_goers_ns: u64,
+    transition_ns: u64,
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Those that are to be read as well, but are coming or going and have to wait for their turn.
-    comers_and_goers: VecDeque<ConnectionId>,
+    transitional: VecDeque<ConnectionId>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
     /// Connections whose channels are being gone through.
     walking: VecDeque<ConnectionId>,
-    orphans: Orphans,
+    abandoned: AbandonedPublications,
     /// Revocations whose connections are being looked for.
     revoking: VecDeque<Revoking>,
     draining: Option<Draining>,
@@ -264,9 +230,9 @@ pub(crate) struct Core<A: App> {
     measures: Measures,
     message_limits: message::Limits,
     site: Arc<Site>,
-    counter: login::Counter,
+    counter: input::login::Counter,
     lent: Lent<A>,
-    rules: rules::Watch,
+    rules: operators::rules::Watch,
     mailbox: Mailbox,
     metrics: Arc<CoreMetrics>,
 }
@@ -277,7 +243,7 @@ struct Lent<A> {
     kind: Kind,
     settings: Settings,
     /// Replaced by a reload.
-    doors: Arc<Doors>,
+    policy: Arc<Policy>,
     app: A,
     scratch: Scratch,
     ids: SessionIds,
@@ -286,7 +252,7 @@ struct Lent<A> {
 /// What a core holds descriptors of that were opened before the tables were split. Whoever joins its thread drops it,
 /// so that the copies in the process's own table are closed as well.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct InheritedDescriptors {
     _poll: Poll,
     _hand_over: HandOver,
 }
@@ -297,7 +263,7 @@ pub(crate) fn run<A: App>(
     parts: CoreParts<A>,
     settings: CoreSettings,
     started: impl FnOnce(io::Result<Started>),
-) -> io::Result<Option<Shared>> {
+) -> io::Result<Option<InheritedDescriptors>> {
     let pinned = parts.cpu.is_some_and(core_affinity::set_for_current);
     let own_fd_table = match &settings.own_fd_table {
         Some(kept) if fd_table::unshare_descriptors().is_ok() => {
@@ -365,7 +331,7 @@ impl<A: App> Core<A> {
             pace: Pace::new(limits.accepts_per_second_max, settings.acceptors),
             admission: settings.admission,
             audit: Trail::new(settings.audit),
-            turned_away: TurnedAway::default(),
+            rejected: Rejected::default(),
             hand_over: parts.hand_over,
             hand_overs_waiting: false,
             late_answers_waiting: false,
@@ -389,15 +355,15 @@ impl<A: App> Core<A> {
             alive: 0,
             sessions_open: 0,
             wheel: Wheel::new(now.uptime),
-            present_since: now.uptime,
+            responsive_since: now.uptime,
             memory_due: now.uptime,
             token_checks: 0,
-            comers_and_goers_ns: 0,
+            transition_ns: 0,
             unfinished: VecDeque::new(),
-            comers_and_goers: VecDeque::new(),
+            transitional: VecDeque::new(),
             stalled: VecDeque::new(),
             walking: VecDeque::new(),
-            orphans: Orphans::new(limits.orphaned_bytes_max),
+            abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             revoking: VecDeque::new(),
             draining: None,
             stopping: false,
@@ -425,8 +391,8 @@ impl<A: App> Core<A> {
             measures: Measures::new(&limits),
             limits,
             site: settings.site,
-            counter: login::Counter {
-                account: Account::new(
+            counter: input::login::Counter {
+                account: LoginPages::new(
                     &settings.login_path,
                     settings.session.logins.fields.clone(),
                     settings.session.logins.body_bytes_max,
@@ -437,12 +403,12 @@ impl<A: App> Core<A> {
             lent: Lent {
                 kind: settings.kind,
                 settings: settings.session,
-                doors: settings.doors,
+                policy: settings.policy,
                 app: parts.app,
                 scratch: Scratch::with_post(parts.mailbox.post()),
                 ids: SessionIds::new()?,
             },
-            rules: rules::Watch::default(),
+            rules: operators::rules::Watch::default(),
             mailbox: parts.mailbox,
             metrics,
         })
@@ -455,10 +421,10 @@ impl<A: App> Lent<A> {
             now,
             address: id.token().0,
             settings: &self.settings,
-            doors: &self.doors,
+            policy: &self.policy,
             app: &mut self.app,
             scratch: &mut self.scratch,
-            packets_max: receive::frames_per_turn_max(),
+            packets_max: input::receive::frames_per_turn_max(),
         }
     }
 

@@ -15,17 +15,17 @@ use crate::clock::Uptime;
 use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 
-use super::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
-use super::connection::{ConnectionId, Lane, Phase, Stalled};
-use super::ending::SHED_PER_TURN_MAX;
-use super::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
-use super::meter::Due;
-use super::revoking::Revoking;
-use super::{Core, Shared};
+use super::{Core, InheritedDescriptors};
+use crate::cores::arrivals::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
+use crate::cores::lifecycle::connection::{ConnectionId, Lane, Phase, Work};
+use crate::cores::lifecycle::ending::SHED_PER_TURN_MAX;
+use crate::cores::lifecycle::meter::Due;
+use crate::cores::operators::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
+use crate::cores::operators::revoking::Revoking;
 
 impl<A: App> Core<A> {
     /// Turns until told to stop.
-    pub(super) fn run(mut self) -> io::Result<Shared> {
+    pub(super) fn run(mut self) -> io::Result<InheritedDescriptors> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.stopping {
             let timeout = if self.poll_busily(&mut events)? {
@@ -36,7 +36,7 @@ impl<A: App> Core<A> {
                 timeout
             };
             let took_ns = self.take_turn(&events, timeout);
-            if self.shares_cpu && (took_ns > ALONE_NS_MAX || self.broker.ring.front_is_pending()) {
+            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.broker.ring.front_is_pending()) {
                 thread::yield_now();
             }
         }
@@ -44,9 +44,9 @@ impl<A: App> Core<A> {
     }
 
     /// Lets go of everything but what has to be dropped elsewhere.
-    pub(super) fn end(self) -> Shared {
+    pub(super) fn end(self) -> InheritedDescriptors {
         self.mailbox.set_status(CoreStatus::Stopped);
-        Shared {
+        InheritedDescriptors {
             _poll: self.poll,
             _hand_over: self.hand_over,
         }
@@ -70,7 +70,7 @@ impl<A: App> Core<A> {
         // Neither a long turn nor a thread that the system did not run is silence of the clients.
         let slept = timeout.unwrap_or(Duration::MAX);
         if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
-            self.present_since = self.now.uptime;
+            self.responsive_since = self.now.uptime;
         }
         self.turn_began_ns = self.clock.elapsed_ns();
         self.turn(events);
@@ -82,7 +82,7 @@ impl<A: App> Core<A> {
 
     fn turn(&mut self, events: &Events) {
         self.connections.now = self.now.uptime;
-        self.connections.abandoned_bytes = self.orphans.bytes();
+        self.connections.abandoned_bytes = self.abandoned.bytes();
         self.shed_left = SHED_PER_TURN_MAX;
         self.shed();
         self.begin_delivering();
@@ -97,11 +97,11 @@ impl<A: App> Core<A> {
                 self.token_checks += self.lent.scratch.verifications();
             }
         }
-        self.comers_and_goers_ns = 0;
-        while self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX
-            && let Some(id) = self.comers_and_goers.pop_front()
+        self.transition_ns = 0;
+        while self.transition_ns < TRANSITION_BUDGET_NS
+            && let Some(id) = self.transitional.pop_front()
         {
-            self.on_time_of_comers_and_goers(|core| core.read_left_over(id));
+            self.within_transition_budget(|core| core.read_left_over(id));
         }
         for event in events {
             self.take(event);
@@ -113,7 +113,7 @@ impl<A: App> Core<A> {
         }
         self.revoke_some();
         self.accept_batch();
-        self.turned_away.close_due(self.now.uptime, &mut self.read_buffer);
+        self.rejected.close_due(self.now.uptime, &mut self.read_buffer);
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
@@ -162,8 +162,8 @@ impl<A: App> Core<A> {
                     .is_some_and(|connection| connection.unfinished);
                 let has_ended = event.is_read_closed() || event.is_error();
                 if !is_unfinished && (event.is_readable() || has_ended) {
-                    if self.comes_or_goes(id, has_ended) {
-                        self.read_comer_or_goer(id, has_ended);
+                    if self.is_transitional(id, has_ended) {
+                        self.read_transitional(id, has_ended);
                     } else if self.token_checks < TOKEN_CHECKS_MAX {
                         self.read(id, has_ended);
                         self.token_checks += self.lent.scratch.verifications();
@@ -198,38 +198,38 @@ impl<A: App> Core<A> {
     }
 
     /// Whether a connection has not introduced itself, or does it again and again by tokens, or its peer has gone.
-    fn comes_or_goes(&self, id: ConnectionId, has_ended: bool) -> bool {
+    fn is_transitional(&self, id: ConnectionId, has_ended: bool) -> bool {
         let Some(connection) = self.connections.get(id) else {
             return false;
         };
-        has_ended || connection.shows_tokens || connection.phase.is_coming()
+        has_ended || connection.shows_tokens || connection.phase.is_opening()
     }
 
     /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
     /// message, that of TLS a hundred times as much, as do signatures of tokens, and in a storm of them the poll tells of a
     /// thousand at once: they get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
     /// coming.
-    fn read_comer_or_goer(&mut self, id: ConnectionId, has_ended: bool) {
-        if self.comers_and_goers_ns < COMERS_AND_GOERS_NS_MAX {
-            self.on_time_of_comers_and_goers(|core| core.read(id, has_ended));
+    fn read_transitional(&mut self, id: ConnectionId, has_ended: bool) {
+        if self.transition_ns < TRANSITION_BUDGET_NS {
+            self.within_transition_budget(|core| core.read(id, has_ended));
         } else if let Some(connection) = self.connections.get_mut(id) {
             connection.unfinished = true;
-            self.metrics.comers_deferred.add(1);
-            self.comers_and_goers.push_back(id);
+            self.metrics.transitions_deferred.add(1);
+            self.transitional.push_back(id);
         }
     }
 
-    fn on_time_of_comers_and_goers(&mut self, work: impl FnOnce(&mut Self)) {
+    fn within_transition_budget(&mut self, work: impl FnOnce(&mut Self)) {
         let before_ns = self.clock.elapsed_ns();
         work(self);
         let took_ns = self.clock.elapsed_ns().saturating_sub(before_ns);
-        self.comers_and_goers_ns += took_ns.max(COMER_OR_GOER_NS_MIN);
+        self.transition_ns += took_ns.max(TRANSITION_COST_NS_MIN);
     }
 
     fn take_orders(&mut self) {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
-                Order::Adopt(doors) => self.adopt_doors(doors),
+                Order::Adopt(policy) => self.adopt_policy(policy),
                 Order::Revoke { revocation, done } => {
                     self.revoking.push_back(Revoking::new(revocation, done));
                 }
@@ -260,7 +260,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
+        if connection.suspended.as_deref().is_some_and(Work::is_ending) {
             return;
         }
         // Answers to its own calls are bounded by not reading more of them; late ones are the application's to give.
@@ -289,7 +289,7 @@ impl<A: App> Core<A> {
             .wheel
             .is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
         self.count_hits(id);
-        self.carry_out(id, Stalled::new(decisions, result));
+        self.carry_out(id, Work::new(decisions, result));
         if sooner {
             self.arm(id);
         }
@@ -297,8 +297,8 @@ impl<A: App> Core<A> {
 
     /// Goes on with messages whose publication found the ring full, in the order in which they came.
     fn resume_stalled(&mut self) {
-        self.publish_orphans();
-        if !self.orphans.is_empty() {
+        self.publish_abandoned();
+        if !self.abandoned.is_empty() {
             return;
         }
         for _ in 0..self.stalled.len() {
@@ -335,7 +335,7 @@ impl<A: App> Core<A> {
         let stalled = self
             .connections
             .get_mut(id)
-            .and_then(|connection| connection.stalled.take());
+            .and_then(|connection| connection.suspended.take());
         if let Some(stalled) = stalled {
             self.carry_out(id, *stalled);
             self.connections.note_input(id);
@@ -353,7 +353,7 @@ impl<A: App> Core<A> {
         if self
             .connections
             .get(id)
-            .is_some_and(|connection| connection.stalled.is_none())
+            .is_some_and(|connection| connection.suspended.is_none())
         {
             self.take_in(id, &mut []);
             self.read_again(id);
@@ -385,21 +385,21 @@ impl<A: App> Core<A> {
         }
         // The others have their own time.
         let is_open = matches!(connection.phase, Phase::Open(_));
-        if is_open && self.connections.takes_nothing(id, self.present_since) {
+        if is_open && self.connections.takes_nothing(id, self.responsive_since) {
             return self.close(id, CloseReason::WriteTimeout);
         }
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         match &mut connection.phase {
-            Phase::Preface { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
+            Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
                 self.close(id, CloseReason::RequestTimeout);
             }
             Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => {
                 // What was queued last could not leave while this core stood still.
-                if self.present_since == now {
+                if self.responsive_since == now {
                     *deadline = now + self.limits.close_timeout;
                     return;
                 }
@@ -409,20 +409,20 @@ impl<A: App> Core<A> {
             Phase::Open(open) => {
                 // A peer that is not read because of the ring, of its rate, or of those before it, is not silent by its own
                 // fault; nor is one that was not pinged while this core stood still.
-                if connection.stalled.is_some()
+                if connection.suspended.is_some()
                     || connection.limited
                     || connection.unfinished
-                    || open.session.was_heard_before(self.present_since)
+                    || open.session.last_heard_before(self.responsive_since)
                 {
-                    open.session.excuse(self.now, &self.lent.settings);
+                    open.session.reset_silence_timer(self.now, &self.lent.settings);
                 }
                 connection.shows_tokens = false;
-                if connection.stalled.as_deref().is_some_and(Stalled::is_ending) {
+                if connection.suspended.as_deref().is_some_and(Work::is_ending) {
                     return;
                 }
                 let due = match &mut connection.meter {
                     None => Due::Nothing,
-                    Some(meter) => meter.due(connection.account.messages(), &self.measures, now),
+                    Some(meter) => meter.due(connection.tally.messages(), &self.measures, now),
                 };
                 if let Due::Close(reason) = due {
                     self.close(id, reason);
@@ -435,7 +435,7 @@ impl<A: App> Core<A> {
                     .session
                     .timed_out(&mut self.lent.environment(self.now, id), &mut decisions);
                 self.count_hits(id);
-                self.carry_out(id, Stalled::new(decisions, result));
+                self.carry_out(id, Work::new(decisions, result));
                 if due == Due::Resume {
                     self.take_in_again(id);
                 }
@@ -484,7 +484,7 @@ impl<A: App> Core<A> {
     /// Whether the next turn has something to do whatever comes.
     pub(super) fn has_work_left(&self) -> bool {
         !self.unfinished.is_empty()
-            || !self.comers_and_goers.is_empty()
+            || !self.transitional.is_empty()
             || self.wheel.has_due()
             || !self.held.is_empty()
             || !self.walking.is_empty()
@@ -510,10 +510,10 @@ impl<A: App> Core<A> {
         if let Accepting::Paused(pause) = self.accepting {
             until = until.min(pause);
         }
-        if let Some(due) = self.turned_away.next() {
+        if let Some(due) = self.rejected.next() {
             until = until.min(due);
         }
-        if !self.stalled.is_empty() || !self.orphans.is_empty() {
+        if !self.stalled.is_empty() || !self.abandoned.is_empty() {
             until = until.min(self.now.uptime + RING_RETRY);
         }
         if self.draining.is_some() {
@@ -531,16 +531,16 @@ impl<A: App> Core<A> {
 const EVENTS_PER_TURN_MAX: usize = 1024;
 /// How long one turn reads connections that have not introduced themselves, or whose peers have gone: ten of them, at
 /// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
-const COMERS_AND_GOERS_NS_MAX: u64 = 100_000;
+const TRANSITION_BUDGET_NS: u64 = 100_000;
 /// A turn after which a core that shares its CPU with others lets them run, as it does when it waits for one of them to fill
 /// a place of the ring. By itself the system takes the CPU from it at
 /// its next tick only, which is 4 ms for each of them. A shorter turn is not worth the system call.
-const ALONE_NS_MAX: u64 = 100_000;
+const YIELD_AFTER_NS: u64 = 100_000;
 /// Tokens that one turn checks for those who have not shown one lately: then whoever else has sent something waits for the
 /// next turn, so that what has been answered leaves. As long as 32 upgrades take, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// What each of them counts for at least.
-const COMER_OR_GOER_NS_MIN: u64 = 10_000;
+const TRANSITION_COST_NS_MIN: u64 = 10_000;
 /// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
 const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,

@@ -5,10 +5,10 @@
 //! answered with a few fixed bytes and `Connection: close`, as the reference server answers it (wire reference, section 2).
 //! Pages and an API for operators live on the control plane.
 
-pub mod account;
 mod authority;
 mod body;
 pub mod cookie;
+pub mod login_pages;
 pub mod request;
 pub mod response;
 pub mod site;

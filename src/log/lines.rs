@@ -30,13 +30,13 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 #[derive(Debug)]
 pub(super) struct Lines {
     channel: Sender<Box<[u8]>>,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
     writer: Thread,
 }
 
 /// What the writer and those who push know together. Counters are relaxed but where it is said.
 #[derive(Debug, Default)]
-struct Shared {
+struct QueueState {
     /// Invariant 1. Subtracted with release, and read with acquire by `flush`: what is 0 has been written.
     queued_bytes: AtomicUsize,
     /// Added to by those who push, and by the writer for lines that nobody takes.
@@ -66,7 +66,7 @@ impl Lines {
         tell: impl FnMut(u64) + Send + 'static,
     ) -> io::Result<Lines> {
         let (channel, lines) = bounded(LINES_MAX + NOTICES_MAX);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(QueueState::default());
         let writer = Writer {
             lines,
             shared: Arc::clone(&shared),
@@ -146,7 +146,7 @@ impl Lines {
 /// The thread that writes.
 struct Writer<W> {
     lines: Receiver<Box<[u8]>>,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
     out: W,
     batch: Vec<u8>,
     /// What the lines in the batch were charged.

@@ -46,7 +46,7 @@ use crate::clock::Uptime;
 
 /// How much patience there is.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct BackoffPolicy {
     /// Failures of one user from one address that cost nothing; 0 for none.
     pub failures_max: u32,
     /// The wait after the first failure that is not free.
@@ -60,11 +60,11 @@ pub struct Policy {
 /// All accounts.
 #[derive(Debug)]
 pub struct Backoff {
-    policy: Policy,
+    policy: BackoffPolicy,
     hasher: RandomState,
-    pairs: Ledger<Account>,
-    addresses: Ledger<Account>,
-    users: Ledger<Account>,
+    pairs: Ledger<FailureRecord>,
+    addresses: Ledger<FailureRecord>,
+    users: Ledger<FailureRecord>,
     /// Where a user has logged in, by the user and a number below [`PLACES_MAX`] that the address gives.
     familiar: Ledger<Visit>,
 }
@@ -74,7 +74,7 @@ pub struct Backoff {
 #[must_use]
 pub struct Admitted {
     keys: Keys,
-    address_before: Option<Account>,
+    address_before: Option<FailureRecord>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ pub struct Standing {
 
 /// Failures that are not forgiven yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Account {
+struct FailureRecord {
     failures: u32,
     /// From when on the time counts towards the next forgiveness.
     forgiven: Uptime,
@@ -121,7 +121,7 @@ struct Rule {
 
 impl Backoff {
     /// Nobody has failed yet.
-    pub fn new(policy: Policy) -> Backoff {
+    pub fn new(policy: BackoffPolicy) -> Backoff {
         Backoff {
             policy,
             hasher: RandomState::new(),
@@ -149,10 +149,10 @@ impl Backoff {
         }
         let address_before = self.addresses.get(keys.address);
         let (pair, user) = (self.pairs.get(keys.pair), self.users.get(keys.user));
-        self.pairs.put(keys.pair, Account::one_more(pair, now));
+        self.pairs.put(keys.pair, FailureRecord::one_more(pair, now));
         self.addresses
-            .put(keys.address, Account::one_more(address_before, now));
-        self.users.put(keys.user, Account::one_more(user, now));
+            .put(keys.address, FailureRecord::one_more(address_before, now));
+        self.users.put(keys.user, FailureRecord::one_more(user, now));
         Ok(Admitted { keys, address_before })
     }
 
@@ -190,7 +190,7 @@ impl Backoff {
             (Some(account), _) if account.failures <= 1 => self.addresses.remove(keys.address),
             (Some(account), before) => self.addresses.put(
                 keys.address,
-                Account {
+                FailureRecord {
                     failures: account.failures - 1,
                     last: before.map_or(account.last, |before| before.last),
                     ..account
@@ -225,7 +225,7 @@ impl Backoff {
 }
 
 impl Rule {
-    fn wait(self, account: Option<Account>, now: Uptime) -> Duration {
+    fn wait(self, account: Option<FailureRecord>, now: Uptime) -> Duration {
         let Some(account) = account.map(|account| account.at(now)) else {
             return Duration::ZERO;
         };
@@ -241,9 +241,9 @@ impl Rule {
     }
 }
 
-impl Account {
-    fn one_more(account: Option<Account>, now: Uptime) -> Account {
-        let fresh = Account {
+impl FailureRecord {
+    fn one_more(account: Option<FailureRecord>, now: Uptime) -> FailureRecord {
+        let fresh = FailureRecord {
             failures: 0,
             forgiven: now,
             last: now,
@@ -252,7 +252,7 @@ impl Account {
             .map(|account| account.at(now))
             .filter(|account| account.failures > 0);
         let account = account.unwrap_or(fresh);
-        Account {
+        FailureRecord {
             failures: account.failures.saturating_add(1),
             last: now,
             ..account
@@ -260,10 +260,10 @@ impl Account {
     }
 
     /// Without the failures that were forgiven until `now`.
-    fn at(self, now: Uptime) -> Account {
+    fn at(self, now: Uptime) -> FailureRecord {
         let times = now.since(self.forgiven).as_millis() / FORGIVE_EVERY.as_millis();
         let times = u32::try_from(times).unwrap_or(u32::MAX);
-        Account {
+        FailureRecord {
             failures: self.failures.saturating_sub(times),
             forgiven: self.forgiven + FORGIVE_EVERY.saturating_mul(times),
             ..self

@@ -1,4 +1,4 @@
-//! The login desk: whether somebody is who he claims to be.
+//! The login password_checks: whether somebody is who he claims to be.
 //!
 //! ```text
 //!   core ──ask──► intake ──► thread "login queue" ──► queue ──► thread "login 0" ──► back-off ──► hash ──► answer
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Checking a password takes milliseconds and megabytes by design, so it never runs on a core: a core asks without
-//! waiting, and the answer is a closure that runs on a thread of the desk. That thread is the whole budget of hashing, and
+//! waiting, and the answer is a closure that runs on a thread of the password_checks. That thread is the whole budget of hashing, and
 //! `queue.rs` shares it by network: one customer's flood of logins delays and displaces that customer's own.
 //!
 //! | what is refused | outcome | the client is told |
@@ -26,18 +26,18 @@
 //! `ringcast_login_accounts_forgotten_total`.
 
 pub mod backoff;
-mod desk;
 mod file;
+mod password_checks;
 mod queue;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use crate::auth::Password;
-pub(crate) use desk::under_way_max;
-pub use desk::{Answer, INTAKE_MAX, LoginDesk, Settings};
 pub(crate) use file::FILE_BYTES_MAX;
 pub use file::{PasswordFileError, Warning, read};
+pub(crate) use password_checks::under_way_max;
+pub use password_checks::{Answer, INTAKE_MAX, PasswordChecks, Settings};
 
 /// What somebody claims to be.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
-//! The desk with real threads and real hashes.
+//! The password_checks with real threads and real hashes.
 
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::backoff::Policy;
+use super::backoff::BackoffPolicy;
 use super::*;
 use crate::auth::passwords::{PasswordFile, PasswordHash, Users};
 use crate::client::network::Nat64Prefixes;
@@ -21,8 +21,8 @@ fn users(names: &[(&str, &str)]) -> Users {
 }
 
 /// The waits are so long that none ends during a test.
-fn desk(failures_max: u32, waiting_max: u32) -> LoginDesk {
-    let policy = Policy {
+fn password_checks(failures_max: u32, waiting_max: u32) -> PasswordChecks {
+    let policy = BackoffPolicy {
         failures_max,
         delay_first: Duration::from_secs(3600),
         delay_max: Duration::from_secs(7200),
@@ -34,7 +34,7 @@ fn desk(failures_max: u32, waiting_max: u32) -> LoginDesk {
         nat64_prefixes: Nat64Prefixes::default(),
         policy,
     };
-    LoginDesk::open(
+    PasswordChecks::open(
         settings,
         Arc::new(users(&[("alice", "secret"), ("bob", "b")])),
         Clock::begin(),
@@ -50,23 +50,23 @@ fn attempt(user: &str, password: &str) -> Attempt {
     }
 }
 
-fn asked(desk: &LoginDesk, attempt: Attempt) -> Receiver<Verdict> {
+fn asked(password_checks: &PasswordChecks, attempt: Attempt) -> Receiver<Verdict> {
     let (tell, told) = bounded(1);
     let answer = move |verdict| tell.send(verdict).unwrap();
-    assert!(desk.ask(attempt, Box::new(answer)).is_ok());
+    assert!(password_checks.ask(attempt, Box::new(answer)).is_ok());
     told
 }
 
-fn verdict(desk: &LoginDesk, user: &str, password: &str) -> Verdict {
-    asked(desk, attempt(user, password))
+fn verdict(password_checks: &PasswordChecks, user: &str, password: &str) -> Verdict {
+    asked(password_checks, attempt(user, password))
         .recv_timeout(Duration::from_secs(60))
         .unwrap()
 }
 
 #[test]
 fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
-    let desk = desk(100, 10);
-    let Verdict::Welcome { claims } = verdict(&desk, "alice", "secret") else {
+    let password_checks = password_checks(100, 10);
+    let Verdict::Welcome { claims } = verdict(&password_checks, "alice", "secret") else {
         panic!("alice has this password");
     };
     let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();
@@ -86,21 +86,25 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
         ("", ""),
         ("mallory", "secret"),
     ] {
-        assert_eq!(verdict(&desk, user, password), Verdict::Refused, "{user}");
+        assert_eq!(
+            verdict(&password_checks, user, password),
+            Verdict::Refused,
+            "{user}"
+        );
     }
-    assert_eq!(desk.metrics().value(LoginOutcome::Welcome), 1);
-    assert_eq!(desk.metrics().value(LoginOutcome::Refused), 9);
+    assert_eq!(password_checks.metrics().value(LoginOutcome::Welcome), 1);
+    assert_eq!(password_checks.metrics().value(LoginOutcome::Refused), 9);
 }
 
-/// Keeps the only thread of a desk busy until the value is dropped.
-fn busy(desk: &LoginDesk, attempt: Attempt) -> Sender<()> {
+/// Keeps the only thread of a password_checks busy until the value is dropped.
+fn busy(password_checks: &PasswordChecks, attempt: Attempt) -> Sender<()> {
     let (go_on, wait) = bounded::<()>(0);
     let (begun_sender, begun) = bounded(1);
     let hold = move |_| {
         begun_sender.send(()).unwrap();
         let _ = wait.recv();
     };
-    assert!(desk.ask(attempt, Box::new(hold)).is_ok());
+    assert!(password_checks.ask(attempt, Box::new(hold)).is_ok());
     begun.recv_timeout(PATIENCE).unwrap();
     go_on
 }
@@ -112,12 +116,17 @@ fn from(address: &str, user: &str, password: &str) -> Attempt {
     }
 }
 
-/// Asks as soon as the desk takes it.
-fn asked_surely(desk: &LoginDesk, address: &str, user: &str, password: &str) -> Receiver<Verdict> {
+/// Asks as soon as the password_checks takes it.
+fn asked_surely(
+    password_checks: &PasswordChecks,
+    address: &str,
+    user: &str,
+    password: &str,
+) -> Receiver<Verdict> {
     loop {
         let (tell, told) = bounded(1);
         let answer = move |verdict| drop(tell.send(verdict));
-        match desk.ask(from(address, user, password), Box::new(answer)) {
+        match password_checks.ask(from(address, user, password), Box::new(answer)) {
             Ok(()) => return told,
             Err(_) => std::thread::yield_now(),
         }
@@ -128,19 +137,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn when_too_many_wait_one_of_those_that_send_most_gives_way_and_is_told() {
-    let desk = desk(100, 2);
-    let go_on = busy(&desk, attempt("alice", "guess"));
+    let password_checks = password_checks(100, 2);
+    let go_on = busy(&password_checks, attempt("alice", "guess"));
     let [first, second, third] =
-        ["secret", "x", "y"].map(|password| asked(&desk, attempt("alice", password)));
+        ["secret", "x", "y"].map(|password| asked(&password_checks, attempt("alice", password)));
     // The third has come last, and all are the same user's.
     assert_eq!(third.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
-    assert_eq!((desk.waiting(), desk.metrics().value(LoginOutcome::Busy)), (2, 1));
+    assert_eq!(
+        (
+            password_checks.waiting(),
+            password_checks.metrics().value(LoginOutcome::Busy)
+        ),
+        (2, 1)
+    );
     // Another user there, and then another address, have a better claim than a second attempt.
-    let bob = asked(&desk, attempt("bob", "b"));
+    let bob = asked(&password_checks, attempt("bob", "b"));
     assert_eq!(second.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
-    let elsewhere = asked(&desk, from("198.51.100.1", "bob", "b"));
+    let elsewhere = asked(&password_checks, from("198.51.100.1", "bob", "b"));
     assert_eq!(bob.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
-    assert_eq!(desk.metrics().value(LoginOutcome::Displaced), 2);
+    assert_eq!(password_checks.metrics().value(LoginOutcome::Displaced), 2);
     drop(go_on);
     for told in [first, elsewhere] {
         assert!(matches!(
@@ -148,7 +163,7 @@ fn when_too_many_wait_one_of_those_that_send_most_gives_way_and_is_told() {
             Verdict::Welcome { .. }
         ));
     }
-    assert_eq!(desk.waiting(), 0);
+    assert_eq!(password_checks.waiting(), 0);
 }
 
 #[test]
@@ -165,21 +180,28 @@ fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
         ("6to4", |index| format!("2002:cb00:{:x}::1", index)),
     ];
     for (name, address) in floods {
-        let desk = desk(1_000_000, 8);
+        let password_checks = password_checks(1_000_000, 8);
         let known = "192.0.2.9";
-        let told = asked_surely(&desk, known, "alice", "secret");
+        let told = asked_surely(&password_checks, known, "alice", "secret");
         assert!(matches!(
             told.recv_timeout(PATIENCE).unwrap(),
             Verdict::Welcome { .. }
         ));
-        let go_on = busy(&desk, from("203.0.113.1", "mallory", "guess"));
+        let go_on = busy(&password_checks, from("203.0.113.1", "mallory", "guess"));
         let flood: Vec<_> = (0..1000)
-            .map(|index| asked_surely(&desk, &address(index), &format!("user {index}"), "guess"))
+            .map(|index| {
+                asked_surely(
+                    &password_checks,
+                    &address(index),
+                    &format!("user {index}"),
+                    "guess",
+                )
+            })
             .collect();
-        let alice = asked_surely(&desk, known, "alice", "secret");
-        let stranger = asked_surely(&desk, "198.51.100.1", "bob", "b");
+        let alice = asked_surely(&password_checks, known, "alice", "secret");
+        let stranger = asked_surely(&password_checks, "198.51.100.1", "bob", "b");
         let more: Vec<_> = (1000..2000)
-            .map(|index| asked_surely(&desk, &address(index), "alice", "guess"))
+            .map(|index| asked_surely(&password_checks, &address(index), "alice", "guess"))
             .collect();
         // All have been looked at when no more wait than may.
         let answered = || flood.iter().chain(&more).filter(|told| !told.is_empty()).count();
@@ -202,19 +224,20 @@ fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
 
 #[test]
 fn a_flood_of_one_user_who_may_log_in_keeps_no_other_familiar_one_out() {
-    let desk = desk(1_000_000, 8).with_users(Arc::new(users(&[("alice", "secret"), ("mallory", "m")])));
+    let password_checks =
+        password_checks(1_000_000, 8).with_users(Arc::new(users(&[("alice", "secret"), ("mallory", "m")])));
     let welcome = |told: Receiver<Verdict>| {
         let verdict = told.recv_timeout(PATIENCE).unwrap();
         assert!(matches!(verdict, Verdict::Welcome { .. }), "{verdict:?}");
     };
     for (address, user, password) in [("192.0.2.9", "alice", "secret"), ("2001:db8::1", "mallory", "m")] {
-        welcome(asked_surely(&desk, address, user, password));
+        welcome(asked_surely(&password_checks, address, user, password));
     }
-    let go_on = busy(&desk, from("203.0.113.1", "nobody", "guess"));
+    let go_on = busy(&password_checks, from("203.0.113.1", "nobody", "guess"));
     let flood: Vec<_> = (0..500)
-        .map(|_| asked_surely(&desk, "2001:db8::1", "mallory", "m"))
+        .map(|_| asked_surely(&password_checks, "2001:db8::1", "mallory", "m"))
         .collect();
-    let alice = asked_surely(&desk, "192.0.2.9", "alice", "secret");
+    let alice = asked_surely(&password_checks, "192.0.2.9", "alice", "secret");
     drop(go_on);
     welcome(alice);
     drop(flood);
@@ -223,9 +246,9 @@ fn a_flood_of_one_user_who_may_log_in_keeps_no_other_familiar_one_out() {
 #[test]
 fn attempts_that_wait_are_answered_although_the_desk_is_closed() {
     let told: Vec<_> = {
-        let desk = desk(100, 10);
+        let password_checks = password_checks(100, 10);
         (0..10)
-            .map(|_| asked(&desk, attempt("alice", "secret")))
+            .map(|_| asked(&password_checks, attempt("alice", "secret")))
             .collect()
     };
     for told in told {
@@ -236,31 +259,38 @@ fn attempts_that_wait_are_answered_although_the_desk_is_closed() {
 
 #[test]
 fn an_answer_that_panics_costs_no_thread() {
-    let desk = desk(100, 10);
+    let password_checks = password_checks(100, 10);
     let answer = |_| panic!("this test's own panic");
-    assert!(desk.ask(attempt("alice", "secret"), Box::new(answer)).is_ok());
+    assert!(
+        password_checks
+            .ask(attempt("alice", "secret"), Box::new(answer))
+            .is_ok()
+    );
     assert!(matches!(
-        verdict(&desk, "alice", "secret"),
+        verdict(&password_checks, "alice", "secret"),
         Verdict::Welcome { .. }
     ));
 }
 
 #[test]
 fn after_too_many_failures_not_even_the_right_password_is_tried() {
-    let desk = desk(2, 10);
+    let password_checks = password_checks(2, 10);
     for _ in 0..2 {
-        assert_eq!(verdict(&desk, "alice", "guess"), Verdict::Refused);
+        assert_eq!(verdict(&password_checks, "alice", "guess"), Verdict::Refused);
     }
     for (user, password) in [("alice", "guess"), ("alice", "secret")] {
-        let Verdict::TooSoon { retry_after } = verdict(&desk, user, password) else {
+        let Verdict::TooSoon { retry_after } = verdict(&password_checks, user, password) else {
             panic!("{user} was tried");
         };
         assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(3600));
     }
-    assert!(matches!(verdict(&desk, "bob", "b"), Verdict::Welcome { .. }));
-    assert_eq!(desk.metrics().value(LoginOutcome::TooSoon), 2);
+    assert!(matches!(
+        verdict(&password_checks, "bob", "b"),
+        Verdict::Welcome { .. }
+    ));
+    assert_eq!(password_checks.metrics().value(LoginOutcome::TooSoon), 2);
     // A reload is no pardon.
-    let reloaded = desk.with_users(Arc::new(users(&[("alice", "secret")])));
+    let reloaded = password_checks.with_users(Arc::new(users(&[("alice", "secret")])));
     assert!(matches!(
         verdict(&reloaded, "alice", "secret"),
         Verdict::TooSoon { .. }
@@ -269,19 +299,19 @@ fn after_too_many_failures_not_even_the_right_password_is_tried() {
 
 #[test]
 fn strangers_are_held_back_as_users_are() {
-    let desk = desk(2, 10);
+    let password_checks = password_checks(2, 10);
     for _ in 0..2 {
-        assert_eq!(verdict(&desk, "nobody", "guess"), Verdict::Refused);
+        assert_eq!(verdict(&password_checks, "nobody", "guess"), Verdict::Refused);
     }
     assert!(matches!(
-        verdict(&desk, "nobody", "guess"),
+        verdict(&password_checks, "nobody", "guess"),
         Verdict::TooSoon { .. }
     ));
 }
 
 #[test]
 fn a_reload_changes_who_is_welcome() {
-    let before = desk(100, 10);
+    let before = password_checks(100, 10);
     let after = before.with_users(Arc::new(users(&[("alice", "changed"), ("carol", "c")])));
     for (user, password, is_before, is_after) in [
         ("alice", "secret", true, false),
@@ -289,8 +319,8 @@ fn a_reload_changes_who_is_welcome() {
         ("bob", "b", true, false),
         ("carol", "c", false, true),
     ] {
-        for (desk, welcome) in [(&before, is_before), (&after, is_after)] {
-            let verdict = verdict(desk, user, password);
+        for (password_checks, welcome) in [(&before, is_before), (&after, is_after)] {
+            let verdict = verdict(password_checks, user, password);
             assert_eq!(matches!(verdict, Verdict::Welcome { .. }), welcome, "{user}");
         }
     }
@@ -298,35 +328,38 @@ fn a_reload_changes_who_is_welcome() {
 
 #[test]
 fn names_and_passwords_that_nobody_has_are_checked_and_refused() {
-    let desk = desk(100, 10);
+    let password_checks = password_checks(100, 10);
     let long = "n".repeat(10_000_000);
     for (user, password) in [
         (long.as_str(), "secret"),
         ("alice", long.as_str()),
         (&"ä".repeat(1000), "x"),
     ] {
-        assert_eq!(verdict(&desk, user, password), Verdict::Refused);
+        assert_eq!(verdict(&password_checks, user, password), Verdict::Refused);
     }
-    assert_eq!(desk.metrics().value(LoginOutcome::Refused), 3);
-    assert_eq!(desk.metrics().seconds.counts().iter().sum::<u64>(), 3);
+    assert_eq!(password_checks.metrics().value(LoginOutcome::Refused), 3);
+    assert_eq!(password_checks.metrics().seconds.counts().iter().sum::<u64>(), 3);
 }
 
 #[test]
 fn a_password_that_is_too_long_is_refused_although_it_begins_with_the_right_one() {
     let longest = "p".repeat(1024);
-    let desk = desk(100, 10).with_users(Arc::new(users(&[("alice", &longest)])));
+    let password_checks = password_checks(100, 10).with_users(Arc::new(users(&[("alice", &longest)])));
     assert!(matches!(
-        verdict(&desk, "alice", &longest),
+        verdict(&password_checks, "alice", &longest),
         Verdict::Welcome { .. }
     ));
-    assert_eq!(verdict(&desk, "alice", &format!("{longest}p")), Verdict::Refused);
+    assert_eq!(
+        verdict(&password_checks, "alice", &format!("{longest}p")),
+        Verdict::Refused
+    );
 }
 
 #[test]
 fn a_name_stands_in_the_claims_as_json() {
     let name = "ann\"\\},\u{e9}";
-    let desk = desk(100, 10).with_users(Arc::new(users(&[(name, "a")])));
-    let Verdict::Welcome { claims } = verdict(&desk, name, "a") else {
+    let password_checks = password_checks(100, 10).with_users(Arc::new(users(&[(name, "a")])));
+    let Verdict::Welcome { claims } = verdict(&password_checks, name, "a") else {
         panic!("she is refused");
     };
     let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();

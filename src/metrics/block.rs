@@ -205,7 +205,7 @@ pub struct CoreMetrics {
     /// Sockets taken from another core.
     pub hand_overs_received: Counter,
     /// Reads of connections that come or go that were put off to a later turn.
-    pub comers_deferred: Counter,
+    pub transitions_deferred: Counter,
     /// Reads put off to a later turn since the tokens of others had used up the checks of this one.
     pub token_checks_deferred: Counter,
     /// Connections refused for want of room, or since they came too fast.

@@ -1,18 +1,18 @@
-//! What comes of logins: the counters of the login desk.
+//! What comes of logins: the counters of the login password_checks.
 //!
-//! Cores count what finds the desk full, its threads the rest: all of it is rare, and an atomic addition is right.
+//! Cores count what finds the password_checks full, its threads the rest: all of it is rare, and an atomic addition is right.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Counter, Histogram};
 
-/// The counters of a login desk.
+/// The counters of a login password_checks.
 #[derive(Debug, Default)]
 pub struct LoginMetrics {
     outcomes: [AtomicU64; LoginOutcome::COUNT],
-    /// From the question to the answer. Written under the lock of the desk.
+    /// From the question to the answer. Written under the lock of the password_checks.
     pub seconds: Histogram,
-    /// Accounts of failures forgotten for want of room. Written under the lock of the desk.
+    /// Accounts of failures forgotten for want of room. Written under the lock of the password_checks.
     pub accounts_forgotten: Counter,
 }
 

@@ -66,7 +66,7 @@ pub fn tcp_buffer_bytes() -> Option<u64> {
     buffer_bytes(&fs::read_to_string("/proc/net/sockstat").ok()?)
 }
 
-/// `TCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5`, in pages.
+/// `TCP: inuse 27 abandoned 0 tw 1 alloc 31 mem 5`, in pages.
 fn buffer_bytes(sockstat: &str) -> Option<u64> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let mut words = line.split_whitespace().skip_while(|word| *word != "mem").skip(1);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn pages_of_tcp_buffers_are_found() {
-        let sockstat = "sockets: used 9\nTCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5\nUDP: inuse 2 mem 7\n";
+        let sockstat = "sockets: used 9\nTCP: inuse 27 abandoned 0 tw 1 alloc 31 mem 5\nUDP: inuse 2 mem 7\n";
         assert_eq!(buffer_bytes(sockstat), Some(5 * PAGE_BYTES));
         assert_eq!(buffer_bytes("UDP: inuse 2 mem 7"), None);
     }

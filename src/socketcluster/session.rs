@@ -54,7 +54,7 @@ use crate::clock::{Now, Uptime};
 use crate::config::Protocol;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Message};
-use crate::doors::Doors;
+use crate::policy::Policy;
 pub use login::LoginAnswer;
 use timers::Moment;
 
@@ -129,7 +129,7 @@ pub struct Environment<'a, A: App> {
     /// What an operator can set.
     pub settings: &'a Settings,
     /// Who may come in.
-    pub doors: &'a Doors,
+    pub policy: &'a Policy,
     /// The application of this core.
     pub app: &'a mut A,
     /// The buffers of this core.
@@ -339,7 +339,7 @@ impl Session {
                 self.unsubscribe(event, env.now, decisions);
                 Ok(())
             }
-            None if env.doors.login.is_some() && event.name.is(login::LOGIN) => {
+            None if env.policy.login.is_some() && event.name.is(login::LOGIN) => {
                 self.log_in(event, env, decisions);
                 Ok(())
             }

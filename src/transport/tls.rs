@@ -18,7 +18,7 @@
 //!    behind it: it keeps places in them.
 //! 4. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and what a handshake says.
 //!
-//! Not here: certificates and settings (`doors/tls`), budgets of time (`cores/turn.rs`).
+//! Not here: certificates and settings (`policy/tls`), budgets of time (`cores/turn.rs`).
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -194,7 +194,7 @@ impl Cost {
                     .expect("costs and lengths were checked when the hash was parsed or chosen");
                 Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                     .hash_password_into(password, salt, hash)
-                    .expect("only salts and passwords out of bounds fail, which parse and the desk exclude");
+                    .expect("only salts and passwords out of bounds fail, which parse and the password_checks exclude");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::config::limits::SlowConsumer;
 use crate::cores::Core;
-use crate::cores::connection::Phase;
+use crate::cores::lifecycle::connection::Phase;
 
 use super::actor::Actor;
 
@@ -17,7 +17,7 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
     let count = core.connections.len();
     for (list, len) in [
         ("unfinished", core.unfinished.len()),
-        ("comers_and_goers", core.comers_and_goers.len()),
+        ("transitional", core.transitional.len()),
         ("stalled", core.stalled.len()),
         ("held", core.held.len()),
         ("walking", core.walking.len()),
@@ -34,7 +34,7 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         let index = id.index();
         let subscriptions = core.broker.subscriptions.count_of(index);
         let Phase::Open(open) = &connection.phase else {
-            if subscriptions > 0 || connection.stalled.is_some() || connection.meter.is_some() {
+            if subscriptions > 0 || connection.suspended.is_some() || connection.meter.is_some() {
                 return Err(format!("what has ended still has something: {connection:?}"));
             }
             continue;
@@ -93,7 +93,7 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
     for (what, left) in [
         ("connections", core.connections.len()),
         ("visits", core.wheel.len()),
-        ("orphans", core.orphans.len()),
+        ("abandoned", core.abandoned.len()),
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
         ("subscriptions", as_count(core.broker.subscriptions.len())),
         ("sessions", as_count(core.sessions_open)),

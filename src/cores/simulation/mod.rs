@@ -21,7 +21,7 @@
 //!
 //! That it finds what is broken was tried by breaking it, in 24 ways. It told of 19; the number of the first seed that
 //! did: wake-ups that are skipped (4), an end that forgets its subscriptions (0), a cursor one too far (0), a reply that is dropped where
-//! it is held (0), no excuse for who was not read (0), an end that is counted twice (2), a drain that forgets
+//! it is held (0), no reset_silence_timer for who was not read (0), an end that is counted twice (2), a drain that forgets
 //! what was left behind (8), a subscription that does not wait for what was asked before it (25), a walk that does not
 //! heed who leaves (136), a socket with room that is not told of (5), newcomers that a drain overlooks (6), interest that
 //! is not taken back (0), visits that stay (0), input that is left over and forgotten (78), pongs that do not count (1),

@@ -99,7 +99,7 @@ impl Plan {
             calls_per_connection_max: random.of(&[2, 1000]),
             ring_slots: random.of(&[1, 2, 4, 16, 64, 256]),
             ring_bytes_max: random.of(&[500, 4000, 100_000, 10_000_000]),
-            orphaned_bytes_max: random.of(&[0, 1000, 1_000_000]),
+            abandoned_bytes_max: random.of(&[0, 1000, 1_000_000]),
             ..Limits::default()
         };
         Plan {

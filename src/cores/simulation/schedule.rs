@@ -9,7 +9,7 @@ use super::plan::{CROWD, Plan};
 use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
-use crate::cores::mailbox::{Done, Order};
+use crate::cores::operators::mailbox::{Done, Order};
 
 /// One run: the sum of all that has happened in it.
 pub(super) fn run(seed: u64) -> Summary {
@@ -104,7 +104,7 @@ impl World {
             let claims = format!(r#"{{"sub":"user {}"}}"#, random.below(3));
             let unix_ms = self.ground.time.peek().unix_ms;
             let token = self
-                .doors
+                .policy
                 .tokens
                 .sign(&claims, None, unix_ms)
                 .expect("there is a key");
@@ -208,12 +208,12 @@ impl World {
         let what = Revoked::parse(&format!(r#"{{"sub":"user {user}"}}"#)).expect("a claim");
         let now = self.ground.time.peek().unix_ms / 1000;
         let revocation = Revocation::new(what, now, now + 1_000_000);
-        let mut revocations = self.doors.tokens.revocations().clone();
+        let mut revocations = self.policy.tokens.revocations().clone();
         revocations.insert(&revocation).expect("there is room");
-        self.doors = Arc::new(self.doors.with_revocations(revocations));
+        self.policy = Arc::new(self.policy.with_revocations(revocations));
         let (done, _) = Done::new(self.seats.len());
         for order in [
-            Order::Adopt(Arc::clone(&self.doors)),
+            Order::Adopt(Arc::clone(&self.policy)),
             Order::Revoke {
                 revocation: Arc::new(revocation),
                 done,
@@ -307,7 +307,7 @@ impl World {
         self.check_the_ring();
         for (index, seat) in self.seats.iter().enumerate() {
             if let Some(core) = &seat.core
-                && core.connections.len() + core.orphans.len() > 0
+                && core.connections.len() + core.abandoned.len() > 0
             {
                 self.ground
                     .fail(&format!("core {index} has connections of nobody"));
@@ -341,7 +341,7 @@ impl World {
 
     fn after_the_end(&self) {
         if let Some(core) = self.seats.iter().find_map(|seat| seat.core.as_ref()) {
-            let waits = (core.connections.len(), core.alive, core.orphans.len());
+            let waits = (core.connections.len(), core.alive, core.abandoned.len());
             self.ground.fail(&format!(
                 "the drain is not over in time: {:?}, {waits:?}",
                 core.draining

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::config::limits::{Limit, Limits};
 use crate::config::rules::RuleSpec;
 use crate::cores::fd_table;
-use crate::cores::mailbox::Order;
+use crate::cores::operators::mailbox::Order;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
 /// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before their
@@ -138,12 +138,12 @@ fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
 /// limit, of each message all or nothing, and what is given up is counted.
 #[test]
 fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
-    let orphaned_bytes_max = 1000;
+    let abandoned_bytes_max = 1000;
     let mut world = with_a_client_on_each_core(
         2,
         Limits {
             ring_slots: 2,
-            orphaned_bytes_max,
+            abandoned_bytes_max,
             ..Limits::default()
         },
     );
@@ -156,7 +156,7 @@ fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
     world.settle();
     world.seats[1].stands_still = true;
     let given_up =
-        |world: &World| world.handles[0].metrics().limit_hits[Limit::OrphanedBytes.index()].value();
+        |world: &World| world.handles[0].metrics().limit_hits[Limit::AbandonedBytes.index()].value();
     for &client in &clients {
         world.with(client, |client, ground| {
             client.ask_all(ground, &[Asked::Publish(0); 5]);
@@ -333,8 +333,8 @@ fn a_reload_looks_at_a_bounded_number_of_connections_in_a_turn() {
         rules: vec![RuleSpec::default()],
         ..Config::default()
     };
-    let doors = Arc::new(world.doors.reopen(&config).unwrap());
-    world.handles[0].send(Order::Adopt(doors)).unwrap();
+    let policy = Arc::new(world.policy.reopen(&config).unwrap());
+    world.handles[0].send(Order::Adopt(policy)).unwrap();
     let kicked_out = |world: &World| world.handles[0].metrics().rules_kick_outs.value();
     let mut turns = 0;
     while kicked_out(&world) < 20 {

@@ -24,13 +24,13 @@ use crate::config::Config;
 use crate::config::limits::{MemoryMax, SlowConsumer};
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
-use crate::cores::accept::{Listeners, Ports, WAKER};
-use crate::cores::admission::Admission;
-use crate::cores::balance::Loads;
-use crate::cores::mailbox::{CoreHandle, Order, mailbox};
-use crate::cores::{Core, CoreId, CoreParts, CoreSettings, Shared};
-use crate::doors::Doors;
+use crate::cores::arrivals::accept::{Listeners, Ports, WAKER};
+use crate::cores::arrivals::admission::Admission;
+use crate::cores::arrivals::balance::Loads;
+use crate::cores::operators::mailbox::{CoreHandle, Order, mailbox};
+use crate::cores::{Core, CoreId, CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
+use crate::policy::Policy;
 use crate::session::{self, Kind, Logins};
 use crate::transport::hand_over::HandOver;
 
@@ -41,7 +41,7 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) handles: Vec<CoreHandle>,
     pub(super) admission: Arc<Admission>,
-    pub(super) doors: Arc<Doors>,
+    pub(super) policy: Arc<Policy>,
     rests: u64,
     pub(super) ground: Ground,
 }
@@ -69,7 +69,7 @@ pub(super) struct Seat {
     /// Gone when it has stopped.
     pub(super) core: Option<Core<Actor>>,
     /// What its thread's end would have left to the process.
-    shared: Option<Shared>,
+    shared: Option<InheritedDescriptors>,
     pub(super) way: Way,
     events: Events,
     /// How long its wait may take; `None` if only an event ends it.
@@ -103,7 +103,7 @@ impl World {
             auth_key: Some(Secret::new("the key of all simulations, which is no secret")),
             ..Config::default()
         };
-        let doors = Arc::new(Doors::open(&config).expect("a key is all that is configured"));
+        let policy = Arc::new(Policy::open(&config).expect("a key is all that is configured"));
         let admission = Arc::new(Admission::new(
             plan.limits.connections_per_address_max,
             config.translator_prefixes.clone(),
@@ -123,7 +123,7 @@ impl World {
         let observer = brokers.pop().expect("one more").ring;
         let hand_overs = HandOver::new(plan.cores).expect("socket pairs");
         let loads = Loads::new(plan.cores, plan.limits.connections_max);
-        let settings = settings(&plan, &doors, &admission, clock);
+        let settings = settings(&plan, &policy, &admission, clock);
         let parts = polls
             .into_iter()
             .zip(hand_overs)
@@ -155,7 +155,7 @@ impl World {
             clients: Vec::new(),
             handles,
             admission,
-            doors,
+            policy,
             rests: 0,
             ground: Ground {
                 random,
@@ -263,7 +263,7 @@ impl World {
         let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
         let counts: Vec<_> = cores
             .map(|core| {
-                let waiting = (core.stalled.len(), core.orphans.len(), core.held.len());
+                let waiting = (core.stalled.len(), core.abandoned.len(), core.held.len());
                 (
                     core.unfinished.len(),
                     waiting,
@@ -282,7 +282,7 @@ impl World {
                 && seat
                     .core
                     .as_ref()
-                    .is_some_and(|core| !core.stalled.is_empty() || !core.orphans.is_empty())
+                    .is_some_and(|core| !core.stalled.is_empty() || !core.abandoned.is_empty())
         };
         // While another core keeps the ring full there is no end to it.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
@@ -478,7 +478,7 @@ impl Drop for Trace {
 
 fn settings(
     plan: &Plan,
-    doors: &Arc<Doors>,
+    policy: &Arc<Policy>,
     admission: &Arc<Admission>,
     clock: crate::clock::Clock,
 ) -> CoreSettings {
@@ -525,7 +525,7 @@ fn settings(
                 body_bytes_max: 4096,
             },
         },
-        doors: Arc::clone(doors),
+        policy: Arc::clone(policy),
         clock,
     }
 }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::client::network::{Nat64Prefixes, Width};
 
-fn policy(failures_max: u32) -> Policy {
-    Policy {
+fn policy(failures_max: u32) -> BackoffPolicy {
+    BackoffPolicy {
         failures_max,
         delay_first: Duration::from_secs(1),
         delay_max: Duration::from_secs(900),
@@ -66,7 +66,7 @@ fn an_attempt_that_came_too_soon_does_not_count() {
 
 #[test]
 fn no_wait_is_longer_than_the_longest() {
-    let mut backoff = Backoff::new(Policy {
+    let mut backoff = Backoff::new(BackoffPolicy {
         delay_max: Duration::from_secs(60),
         ..policy(1)
     });
@@ -208,7 +208,7 @@ fn attempts_at_the_same_time_count_one_another() {
 
 #[test]
 fn a_user_with_many_addresses_has_nobody_elses_forgotten() {
-    let mut backoff = Backoff::new(Policy {
+    let mut backoff = Backoff::new(BackoffPolicy {
         accounts_max: 1000,
         ..policy(5)
     });
@@ -225,7 +225,7 @@ fn a_user_with_many_addresses_has_nobody_elses_forgotten() {
 
 #[test]
 fn memory_is_bounded_and_the_youngest_are_remembered() {
-    let mut backoff = Backoff::new(Policy {
+    let mut backoff = Backoff::new(BackoffPolicy {
         accounts_max: 100,
         ..policy(1)
     });
@@ -251,7 +251,7 @@ fn memory_is_bounded_and_the_youngest_are_remembered() {
 
 #[test]
 fn the_longest_wait_and_the_largest_counts_do_not_overflow() {
-    let mut backoff = Backoff::new(Policy {
+    let mut backoff = Backoff::new(BackoffPolicy {
         failures_max: u32::MAX,
         delay_first: Duration::MAX,
         delay_max: Duration::MAX,
@@ -261,7 +261,7 @@ fn the_longest_wait_and_the_largest_counts_do_not_overflow() {
     for now in [Uptime::from_ms(0), at(0), end, end, at(0)] {
         let _ = fail(&mut backoff, "alice", "192.0.2.1", now);
     }
-    let mut backoff = Backoff::new(Policy {
+    let mut backoff = Backoff::new(BackoffPolicy {
         failures_max: 0,
         delay_max: Duration::MAX,
         ..policy(0)

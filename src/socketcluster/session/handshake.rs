@@ -56,7 +56,7 @@ impl Session {
                 next_ping,
                 subscribed: false,
                 authenticated: false,
-                rules: env.doors.rules.id(),
+                rules: env.policy.rules.id(),
                 watch: Session::first_watch(env.settings, env.now),
             };
         }

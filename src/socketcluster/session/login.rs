@@ -1,11 +1,11 @@
 //! The procedure `login`: a name and a password instead of a token.
 //!
 //! ```text
-//!  {"event":"login","data":{user, password},"cid":N} ──► Decision::Login ──► the login desk, elsewhere
+//!  {"event":"login","data":{user, password},"cid":N} ──► Decision::Login ──► the login password_checks, elsewhere
 //!  {"rid":N}, #setAuthToken   or   {"rid":N,"error":E}   ◄── Session::login_answered
 //! ```
 //!
-//! It is taken here, before the application, only while there is a desk to ask: otherwise `login` is an event like any
+//! It is taken here, before the application, only while there is a password_checks to ask: otherwise `login` is an event like any
 //! other. A transmitted one is served as well, and a failed one then not answered.
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
@@ -74,7 +74,7 @@ impl Session {
         self.calls.get_or_insert_default().login = Login::Open(cid);
     }
 
-    /// The desk has no room for the login that was decided; the answer, or `None` for silence.
+    /// The password_checks has no room for the login that was decided; the answer, or `None` for silence.
     pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
         let cid = self.take_login()??;
         let error = busy();

@@ -18,7 +18,7 @@ impl Session {
     /// for the first question about new claims.
     #[inline]
     pub(super) fn may<A: App>(&mut self, action: Action, name: &[u8], env: &mut Environment<'_, A>) -> bool {
-        let rules = &*env.doors.rules;
+        let rules = &*env.policy.rules;
         if rules.is_empty() {
             return true;
         }
@@ -39,8 +39,8 @@ impl Session {
     /// Has the subscriptions looked at again if the client or the rules are others than at the last time.
     #[inline]
     pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
-        if env.doors.rules.enforces() {
-            self.keep_to(&env.doors.rules, env, decisions);
+        if env.policy.rules.enforces() {
+            self.keep_to(&env.policy.rules, env, decisions);
         }
     }
 

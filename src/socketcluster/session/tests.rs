@@ -16,7 +16,7 @@ use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 struct Client<A: App> {
     session: Session,
     settings: Settings,
-    doors: Doors,
+    policy: Policy,
     app: A,
     scratch: Scratch,
     now: Now,
@@ -56,7 +56,7 @@ impl<A: App> Client<A> {
         Client {
             session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now, None),
             settings,
-            doors: Doors::with_tokens(tokens()),
+            policy: Policy::with_tokens(tokens()),
             app,
             scratch: Scratch::with_post(Arc::new(Full)),
             now,
@@ -122,7 +122,7 @@ impl<A: App> Client<A> {
             now: self.now,
             address: 0,
             settings: &self.settings,
-            doors: &self.doors,
+            policy: &self.policy,
             app: &mut self.app,
             scratch: &mut self.scratch,
             packets_max: self.packets_max,
@@ -1424,7 +1424,7 @@ fn a_token_is_good_until_its_leeway_is_over() {
         leeway_seconds: 30,
         ..Demands::default()
     };
-    client.doors = Doors::with_tokens(tokens().with_demands(demands));
+    client.policy = Policy::with_tokens(tokens().with_demands(demands));
     client.text(&good());
     client.wait_ms(40_000);
     assert!(client.text(r#"{"event":"who","cid":9}"#).0[0].contains("bob"));
@@ -1489,7 +1489,7 @@ fn where_rules_are_in_force_a_ping_finds_an_expired_token_though_the_client_send
     for has_rules in [false, true] {
         let mut client = Client::new(Probe::default());
         if has_rules {
-            client.doors.rules = Rules::compile(std::slice::from_ref(&rule), &[], '.', None).unwrap();
+            client.policy.rules = Rules::compile(std::slice::from_ref(&rule), &[], '.', None).unwrap();
         }
         client.text(&good());
         client.text(r##"{"event":"#subscribe","data":{"channel":"c"},"cid":2}"##);
@@ -1883,7 +1883,7 @@ fn shut_out(timeout_ms: Option<u64>) -> Client<Probe> {
 impl<A: App> Client<A> {
     fn authenticate_for(&mut self, seconds: u64) {
         let token = self
-            .doors
+            .policy
             .tokens
             .sign("{}", Some(seconds), self.now.unix_ms)
             .unwrap();
@@ -1895,14 +1895,14 @@ impl<A: App> Client<A> {
         );
     }
 
-    /// What the desk says about the login that was decided.
+    /// What the password_checks says about the login that was decided.
     fn answer_login(&mut self, answer: LoginAnswer) -> Outcome {
         self.run(|session, env, decisions| session.login_answered(answer, env, decisions))
     }
 
     fn welcome(&self, expires_in: u64) -> (LoginAnswer, String) {
         let issued = self
-            .doors
+            .policy
             .tokens
             .issue(r#"{"sub":"a"}"#, Some(expires_in), self.now.unix_ms)
             .unwrap();
@@ -1913,12 +1913,12 @@ impl<A: App> Client<A> {
         (LoginAnswer::Welcome(issued), token)
     }
 
-    fn with_desk(mut self) -> Client<A> {
+    fn with_password_checks(mut self) -> Client<A> {
         let settings = crate::login::Settings {
             threads: 1,
             waiting_max: 1,
             nat64_prefixes: crate::client::network::Nat64Prefixes::default(),
-            policy: crate::login::backoff::Policy {
+            policy: crate::login::backoff::BackoffPolicy {
                 failures_max: 1,
                 delay_first: Duration::from_secs(1),
                 delay_max: Duration::from_secs(1),
@@ -1927,7 +1927,8 @@ impl<A: App> Client<A> {
         };
         let users = crate::auth::passwords::PasswordFile::default().users().unwrap();
         let clock = crate::clock::Clock::begin();
-        self.doors.login = Some(crate::login::LoginDesk::open(settings, Arc::new(users), clock).unwrap());
+        self.policy.login =
+            Some(crate::login::PasswordChecks::open(settings, Arc::new(users), clock).unwrap());
         self
     }
 }
@@ -1972,7 +1973,7 @@ fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
 fn one_array_may_hold_the_token_and_what_it_is_needed_for() {
     let mut client = shut_out(None);
     let token = client
-        .doors
+        .policy
         .tokens
         .sign("{}", Some(60), client.now.unix_ms)
         .unwrap();
@@ -2033,7 +2034,7 @@ fn who_does_not_say_who_it_is_is_closed_in_time() {
 
 #[test]
 fn a_login_is_answered_and_then_the_client_has_its_token() {
-    let mut client = shut_out(None).with_desk();
+    let mut client = shut_out(None).with_password_checks();
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let (welcome, token) = client.welcome(60);
     assert_eq!(client.answer_login(welcome), [r#"{"rid":2}"#, token.as_str()]);
@@ -2054,14 +2055,14 @@ fn a_login_is_answered_and_then_the_client_has_its_token() {
 
 #[test]
 fn a_login_is_one_however_its_words_are_spelled() {
-    let mut client = Client::open(Probe::default()).with_desk();
+    let mut client = Client::open(Probe::default()).with_password_checks();
     let call = r#"{"event":"\u006cogin","data":{"\u0065mail":"\u0061","p\u0077":"\u0062"},"cid":2}"#;
     assert_eq!(client.text(call), ["login a b"]);
 }
 
 #[test]
 fn a_login_that_fails_says_why_and_changes_nothing() {
-    let mut client = Client::open(Probe::default()).with_desk();
+    let mut client = Client::open(Probe::default()).with_password_checks();
     client.authenticate_for(60);
     let mut ask = |answer| {
         assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
@@ -2101,7 +2102,7 @@ fn a_login_that_fails_says_why_and_changes_nothing() {
 
 #[test]
 fn one_login_at_a_time() {
-    let mut client = Client::open(Probe::default()).with_desk();
+    let mut client = Client::open(Probe::default()).with_password_checks();
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let under_way = r#"{"rid":2,"error":{"message":"Another login of this connection has not been answered yet","name":"InvalidActionError"}}"#;
     assert_eq!(client.text(LOGIN_CALL), [under_way]);
@@ -2119,7 +2120,7 @@ fn one_login_at_a_time() {
 
 #[test]
 fn the_application_may_refuse_whoever_has_the_password() {
-    let mut client = shut_out(None).with_desk();
+    let mut client = shut_out(None).with_password_checks();
     client.app.refuse_token = Some(Refusal::from(AppError::new("banned")));
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let (welcome, _) = client.welcome(60);

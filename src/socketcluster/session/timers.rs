@@ -12,13 +12,13 @@ use crate::decision::{CloseReason, Decisions};
 
 impl Session {
     /// Counts silence up to now as this server's doing: it has not read the connection, nor sent it what was decided.
-    pub fn excuse(&mut self, now: Now, settings: &Settings) {
+    pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         self.heard = now.uptime;
         self.postpone_calls(now.uptime + settings.ack_timeout);
     }
 
     /// Whether nothing has been heard from the client since that moment.
-    pub fn was_heard_before(&self, moment: Uptime) -> bool {
+    pub fn last_heard_before(&self, moment: Uptime) -> bool {
         self.heard < moment
     }
 

@@ -90,7 +90,7 @@ impl Session {
     ) -> Result<String, CloseReason> {
         let expires_in = expires_in.unwrap_or(env.settings.auth_default_expiry.as_secs());
         let issued = env
-            .doors
+            .policy
             .tokens
             .issue(env.scratch.piece(claims), Some(expires_in), env.now.unix_ms)
             .map_err(|_| CloseReason::SigningFailed)?;
@@ -165,7 +165,7 @@ pub(super) enum OfferedToken<'a> {
 impl<'a> OfferedToken<'a> {
     pub(super) fn verify<A: App>(&self, env: &Environment<'_, A>) -> Result<Claims, TokenError> {
         match self {
-            OfferedToken::Text(token) => env.doors.tokens.verify(token, env.now.unix_ms),
+            OfferedToken::Text(token) => env.policy.tokens.verify(token, env.now.unix_ms),
             OfferedToken::NotAString => Err(TokenError::NotAString),
         }
     }

@@ -1,0 +1,10 @@
+//! New connections: from the listener or another core to the WebSocket upgrade, and what refuses them.
+
+pub(crate) mod accept;
+pub(crate) mod admission;
+pub(crate) mod balance;
+pub(crate) mod pace;
+pub(crate) mod proxy_header;
+pub(crate) mod rejected;
+pub(crate) mod tls;
+pub(crate) mod upgrade;

@@ -1,0 +1,92 @@
+//! Who a connection is from, if a proxy says so: a PROXY header before everything else, `X-Forwarded-For` in the request.
+//!
+//! Both are heeded only where the address known so far is one of `trusted_proxies`. Without that a PROXY header is a
+//! request that nobody can read (400), and `X-Forwarded-For` a header like any other.
+
+use crate::app::App;
+use crate::client::{ClientAddress, forwarded, proxy_header};
+use crate::decision::CloseReason;
+use crate::http::{Refusal, Request};
+use crate::policy::Policy;
+
+use crate::cores::Core;
+use crate::cores::arrivals::admission::Entry;
+use crate::cores::input::receive::Input;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+
+/// Whether a connection from here must begin with a PROXY header.
+pub(in crate::cores) fn is_expected(policy: &Policy, client: &ClientAddress) -> bool {
+    policy.proxies.proxy_protocol && policy.proxies.trusted.contain(client)
+}
+
+impl<A: App> Core<A> {
+    /// The PROXY header: exactly its bytes are consumed, and what follows is the connection's own.
+    pub(in crate::cores) fn receive_proxy_header(&mut self, id: ConnectionId, input: &[u8]) -> Input {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Input::Consumed(input.len());
+        };
+        let Phase::ProxyHeader { deadline, port } = connection.phase else {
+            return Input::Consumed(0);
+        };
+        match proxy_header::parse(input) {
+            Ok(None) => Input::Incomplete(0),
+            Ok(Some(header)) => {
+                connection.client = header.client.unwrap_or(connection.client);
+                connection.phase = Phase::Request {
+                    deadline,
+                    port,
+                    sent_continue: false,
+                };
+                match self.admit_announced(id) {
+                    Ok(()) => Input::Consumed(header.length),
+                    Err(refusal) => {
+                        self.refuse(id, &refusal);
+                        Input::Consumed(input.len())
+                    }
+                }
+            }
+            Err(proxy_header::NoProxyHeader) => {
+                self.close(id, CloseReason::BadProxyHeader);
+                Input::Consumed(input.len())
+            }
+        }
+    }
+
+    /// Counts a connection that a proxy has brought, as soon as it is known whose it is: after the PROXY header, or with
+    /// its request. One whose address is still a proxy's is its own, and not counted.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub(in crate::cores) fn admit_announced(&mut self, id: ConnectionId) -> Result<(), Refusal> {
+        let trusted = &self.lent.policy.proxies.trusted;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        if connection.is_counted || trusted.contain(&connection.client) {
+            return Ok(());
+        }
+        match self.admission.enter(&connection.client) {
+            Entry::Counted => connection.is_counted = true,
+            Entry::Uncounted => {}
+            Entry::Refused => return Err(Refusal::TooManyConnections),
+        }
+        Ok(())
+    }
+
+    /// The client of a request, which a proxy may have named.
+    pub(in crate::cores) fn recognise_client(&mut self, id: ConnectionId, request: &Request<'_>) {
+        let proxies = &self.lent.policy.proxies;
+        if proxies.x_forwarded_for
+            && let Some(connection) = self.connections.get_mut(id)
+            && proxies.trusted.contain(&connection.client)
+        {
+            if std::mem::take(&mut connection.is_counted) {
+                // It has become a proxy's by a reload.
+                self.admission.leave(&connection.client);
+            }
+            let lines: Vec<&[u8]> = request.header_values("x-forwarded-for").collect();
+            let lines = lines.iter().copied();
+            connection.client = forwarded::client(connection.client, lines, &proxies.trusted);
+        }
+    }
+}

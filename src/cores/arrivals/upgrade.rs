@@ -1,0 +1,174 @@
+//! The request head of a connection: its upgrade, or an answer in plain HTTP.
+//!
+//! A server may ignore an offer of another protocol (RFC 9110 section 7.8), so `Upgrade: h2c` and the like make no
+//! difference to a plain request. At the WebSocket's own path, and for whatever asks for a WebSocket, each fault is named.
+//! The order of the questions about an upgrade is the reference's: the request itself, the application, the origin.
+
+use crate::app::App;
+use crate::config::limits::Limit;
+use crate::decision::CloseReason;
+use crate::http::login_pages::Page;
+use crate::http::request::Expectation;
+use crate::http::site::{self, Health, Plain};
+use crate::http::{Refusal, Request, request};
+use crate::websocket::deflate::Compression;
+use crate::websocket::handshake;
+use crate::websocket::message::Receiver;
+
+use crate::cores::Core;
+use crate::cores::input::receive::Input;
+use crate::cores::lifecycle::connection::{ConnectionId, Open, Phase};
+
+/// What a request is for.
+enum Asked {
+    /// A WebSocket, rightly or not.
+    Upgrade,
+    /// A page for users.
+    Account(Page),
+    /// A page for everybody.
+    Plain(Plain),
+}
+
+impl<A: App> Core<A> {
+    /// The request head: upgrade, or an answer in plain HTTP.
+    pub(in crate::cores) fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
+        let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
+            Ok(None) => return Input::Incomplete(0),
+            Ok(Some((request, consumed))) => {
+                self.recognise_client(id, &request);
+                let admitted = self.admit_announced(id);
+                admitted.and_then(|()| match self.asked(&request)? {
+                    Asked::Upgrade => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                    Asked::Account(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                    Asked::Plain(page) => {
+                        self.answer_plain(id, page, request.method() == "HEAD");
+                        Ok(Input::Rest)
+                    }
+                })
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
+            Ok(input) => input,
+            Err(refusal) => {
+                self.refuse(id, &refusal);
+                Input::Consumed(input.len())
+            }
+        }
+    }
+
+    fn asked(&self, request: &Request<'_>) -> Result<Asked, Refusal> {
+        let path = request.path();
+        if self.site.is_endpoint(path) && request.is_upgrade() {
+            return Ok(Asked::Upgrade);
+        }
+        let account_page = self.account_page(path);
+        let page = self.site.page(request.method(), path);
+        if account_page.is_none() && page != Some(Plain::Probe) && request.offers_websocket() {
+            return Ok(Asked::Upgrade);
+        }
+        if request.expectation() == Expectation::Unknown {
+            return Err(Refusal::Expectation);
+        }
+        match (account_page, page) {
+            (Some(page), _) => Ok(Asked::Account(page)),
+            (None, Some(page)) => Ok(Asked::Plain(page)),
+            (None, None) => Err(Refusal::of_plain(request)),
+        }
+    }
+
+    fn answer_plain(&mut self, id: ConnectionId, page: Plain, head_only: bool) {
+        match page {
+            Plain::Probe => {
+                let health = match self.draining {
+                    Some(_) => Health::Draining,
+                    None => Health::Serving,
+                };
+                self.connections
+                    .send_head(id, |bytes| site::write_probe(health, head_only, bytes));
+                self.close(id, CloseReason::Probed);
+            }
+            Plain::Home => {
+                self.metrics.http_answers.add(1);
+                self.connections
+                    .send_head(id, |bytes| self.site.write_home(head_only, bytes));
+                self.close(id, CloseReason::HttpAnswered);
+            }
+        }
+    }
+
+    /// Answers in plain HTTP and ends the connection.
+    pub(in crate::cores) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
+        self.metrics.http_answers.add(1);
+        if let Some(limit) = limit_of(refusal) {
+            self.metrics.limit_hit(limit);
+        }
+        self.audit_request_refused(id, refusal);
+        self.connections.send_head(id, |bytes| refusal.write(bytes));
+        self.close(id, CloseReason::HttpAnswered);
+    }
+
+    fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
+        let mut accepted = handshake::upgrade(request, &self.site.endpoint)?;
+        let compression = match self.compression {
+            true => accepted.agree_on_compression(request)?,
+            false => Compression::Off,
+        };
+        if self.admission.memory_is_full() {
+            return Err(Refusal::Busy);
+        }
+        let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
+            return Ok(());
+        };
+        self.lent.allow_upgrade(request, client)?;
+        accepted.check_origin(self.origins(), self.is_under_tls(id))?;
+        let claims = self.shown_by_browser(id, request);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Ok(());
+        };
+        let session = self.lent.new_session(self.now, claims);
+        if session.is_open() {
+            self.sessions_open += 1;
+            self.metrics.sessions.set(self.sessions_open);
+        }
+        connection.phase = Phase::Open(Open {
+            receiver: Receiver::default(),
+            session,
+        });
+        connection.compression = compression;
+        self.metrics
+            .compression_agreed
+            .add(u64::from(compression.is_on()));
+        connection.meter = self.measures.new_meter(self.now.uptime);
+        let deadline = connection.deadline(&self.lent.settings, &self.measures);
+        let sooner = self.wheel.is_sooner(deadline, connection.armed);
+        self.connections.send_head(id, |bytes| accepted.write(bytes));
+        if sooner {
+            self.arm(id);
+        }
+        Ok(())
+    }
+}
+
+fn limit_of(refusal: &Refusal) -> Option<Limit> {
+    match refusal {
+        Refusal::HeadTooLarge => Some(Limit::RequestHeadBytes),
+        Refusal::TooManyConnections => Some(Limit::ConnectionsPerAddress),
+        Refusal::Busy => Some(Limit::Memory),
+        Refusal::Malformed
+        | Refusal::Expectation
+        | Refusal::TransferCoding
+        | Refusal::NotImplemented
+        | Refusal::NotImplementedHead
+        | Refusal::NotTls
+        | Refusal::Method
+        | Refusal::UpgradeHeader
+        | Refusal::Key
+        | Refusal::Version
+        | Refusal::Path
+        | Refusal::Subprotocol
+        | Refusal::Extensions
+        | Refusal::Origin(_)
+        | Refusal::Application { .. } => None,
+    }
+}

@@ -1,0 +1,410 @@
+//! One socket: its transport, its WebSocket state, its session, and where it is in its life.
+//!
+//! ```text
+//!            head complete            our close frame          the peer's close frame
+//!  Request ───────────────► Open ─────────────────► Closing ──────────────┐
+//!     │ answered with HTTP    │ the peer's close frame, answered           ▼
+//!     │                       │ or a broken frame, answered            Finishing ──► dropped
+//!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
+//! ```
+//! Behind a proxy that announces its clients, ProxyHeader comes before Request; between a request and its answer over HTTP
+//! there may be LoggingIn, while the login password_checks is asked. A FIN of the peer finds what is still in the outbox: then the
+//! way to "dropped" leads through Emptying.
+//!
+//! What moves a connection along is in `upgrade.rs` and `receive.rs` (input), `carry_out.rs` (what it decides) and
+//! `ending.rs` (its end); the table is `connections.rs`.
+//!
+//! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
+
+use mio::Token;
+
+use crate::broker::Sequence;
+use crate::client::ClientAddress;
+use crate::clock::Uptime;
+use crate::config::limits::Limits;
+use crate::decision::{CloseReason, Decision, Decisions};
+use crate::session::{self, Session};
+use crate::transport::stream::Stream;
+use crate::websocket::deflate::Compression;
+use crate::websocket::message::Receiver;
+use crate::wipe::wipe_and_drop;
+
+use crate::cores::arrivals::accept::Port;
+use crate::cores::lifecycle::meter::{Measures, Meter};
+use crate::cores::lifecycle::tally::{Opened, Tally};
+use crate::cores::lifecycle::wheel::Slot;
+use crate::cores::outgoing::connections::conflated_bytes;
+use crate::cores::outgoing::held_memory::Holding;
+use crate::cores::outgoing::outbox::Outbox;
+
+/// Names one connection of a core, also after its place has been given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+/// One socket. What a delivery touches is in the first of three lines of the cache, whatever the compiler would do with the
+/// order: of a thousand subscribers each line is a miss. A build with debug assertions has 8 bytes more, of mio's, which
+/// would take a fourth line: it goes without.
+#[derive(Debug)]
+#[cfg_attr(not(debug_assertions), repr(C, align(64)))]
+pub(in crate::cores) struct Connection {
+    pub(in crate::cores) stream: Stream,
+    pub(in crate::cores) outbox: Outbox,
+    pub(in crate::cores) tally: Tally,
+    /// Which list of outboxes to flush it is in.
+    pub(in crate::cores) lane: Lane,
+    /// What its client and we agreed on, once it is open.
+    pub(in crate::cores) compression: Compression,
+    /// Whether it is not read because its outbox is full of replies.
+    pub(in crate::cores) held_back: bool,
+    /// Whether the socket may hold input that no event will tell about.
+    pub(in crate::cores) unread: bool,
+    /// Whether it is in the list of those to read first in the next turn.
+    pub(in crate::cores) unfinished: bool,
+    /// Whether it is not read because it is over a rate: its meter is paused.
+    pub(in crate::cores) limited: bool,
+    /// Whether it has shown a token since its last heartbeat: it is read when those who come or go are.
+    pub(in crate::cores) shows_tokens: bool,
+    /// Whether it is one of those that are counted for its address.
+    pub(in crate::cores) is_counted: bool,
+    pub(in crate::cores) phase: Phase,
+    pub(in crate::cores) id: ConnectionId,
+    pub(in crate::cores) suspended: Option<Box<Work>>,
+    /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
+    pub(in crate::cores) leftover: Leftover,
+    /// While open, and if a limit of it is on.
+    pub(in crate::cores) meter: Option<Box<Meter>>,
+    /// Who is at the other end.
+    pub(in crate::cores) client: ClientAddress,
+    /// When the wheel will visit it.
+    pub(in crate::cores) armed: Slot,
+    pub(in crate::cores) opened: Opened,
+}
+
+/// When an outbox is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Lane {
+    /// Nothing waits, or the socket takes no more.
+    Idle,
+    /// In its turn, as far as the time for that reaches.
+    Bulk,
+    /// At the end of this turn.
+    Prompt,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(in crate::cores) enum Phase {
+    /// The header in which a proxy names its client is not complete.
+    ProxyHeader {
+        deadline: Uptime,
+        port: Port,
+    },
+    /// The request head is not complete.
+    Request {
+        deadline: Uptime,
+        port: Port,
+        /// Whether a client that waits for leave to send a body has it.
+        sent_continue: bool,
+    },
+    /// The login password_checks is asked about the name and password in a request; input is discarded.
+    LoggingIn {
+        deadline: Uptime,
+        /// Whether the cookie may travel by HTTPS only.
+        is_secure: bool,
+    },
+    Open(Open),
+    /// Our close frame is on its way; input is discarded up to the peer's.
+    Closing {
+        receiver: Receiver,
+        deadline: Uptime,
+    },
+    /// After the outbox our FIN follows; input is discarded up to the peer's.
+    Finishing {
+        deadline: Uptime,
+        fin_sent: bool,
+    },
+    /// The peer has ended its direction but may still read: once the outbox is empty the socket is dropped.
+    Emptying {
+        deadline: Uptime,
+    },
+}
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub(in crate::cores) struct Open {
+    pub(in crate::cores) receiver: Receiver,
+    pub(in crate::cores) session: Session,
+}
+
+/// Bytes that few connections have at a time: none cost one empty pointer.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
+pub(in crate::cores) struct Leftover(Option<Box<Vec<u8>>>);
+
+/// What is left to do of a message.
+#[derive(Debug)]
+pub(in crate::cores) struct Work {
+    pub(in crate::cores) decisions: Decisions,
+    /// The decision that is next.
+    pub(in crate::cores) at: usize,
+    pub(in crate::cores) awaited: Awaited,
+    /// How much was published when the first of them that changes subscriptions was asked for. The others were asked for
+    /// in the same message or before, and need not wait for more.
+    pub(in crate::cores) asked: Option<Sequence>,
+    /// How the connection ends afterwards, if it does.
+    pub(in crate::cores) then: Option<CloseReason>,
+    /// Where the decision that is next goes on with the connection's channels.
+    pub(in crate::cores) from: u32,
+    /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
+    pub(in crate::cores) waited: bool,
+}
+
+/// What must be delivered before the next decision is carried out.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) enum Awaited {
+    /// That is not known yet.
+    Unknown,
+    /// All before this place, since the decision before published there: what follows comes behind the own copy.
+    Published(Sequence),
+    /// All before this place, since the decision changes what is subscribed, and so much was published when it was asked for.
+    Asked(Sequence),
+}
+
+impl ConnectionId {
+    pub(in crate::cores) const fn new(index: u32, generation: u32) -> ConnectionId {
+        ConnectionId { index, generation }
+    }
+
+    pub(in crate::cores) const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many have come since, when the last to come was of this generation.
+    pub(in crate::cores) const fn age(self, last: u32) -> u32 {
+        last.wrapping_sub(self.generation)
+    }
+
+    /// As the poll knows it. An event may still be on its way when the connection has ended and its place is taken:
+    /// the generation tells.
+    pub(in crate::cores) const fn token(self) -> Token {
+        Token(self.index as usize | (self.generation as usize) << 32)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of what `token` put together"
+    )]
+    pub(in crate::cores) const fn from_token(token: Token) -> ConnectionId {
+        ConnectionId {
+            index: token.0 as u32,
+            generation: (token.0 >> 32) as u32,
+        }
+    }
+}
+
+impl Leftover {
+    pub(in crate::cores) fn new(bytes: &[u8]) -> Leftover {
+        Leftover((!bytes.is_empty()).then(|| Box::new(bytes.to_vec())))
+    }
+
+    pub(in crate::cores) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(in crate::cores) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
+    pub(in crate::cores) fn into_vec(mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
+    }
+}
+
+impl Drop for Leftover {
+    /// Half a login may be in it when its connection ends.
+    fn drop(&mut self) {
+        if let Some(bytes) = self.0.take() {
+            wipe_and_drop(*bytes);
+        }
+    }
+}
+
+impl Work {
+    /// Whether the connection ends when all is carried out.
+    pub(in crate::cores) fn is_ending(&self) -> bool {
+        let mut list = self.decisions.list().iter();
+        self.then.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
+    }
+
+    /// To be kept while it waits, in memory of just its size: the core's own may be much longer.
+    pub(in crate::cores) fn parked(mut self) -> Box<Work> {
+        self.decisions.shrink();
+        Box::new(self)
+    }
+
+    /// All that a session has decided about a message.
+    pub(in crate::cores) fn new(decisions: Decisions, result: Result<(), CloseReason>) -> Work {
+        Work {
+            decisions,
+            at: 0,
+            awaited: Awaited::Unknown,
+            asked: None,
+            then: result.err(),
+            from: 0,
+            waited: false,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it must not be read now.
+    pub(in crate::cores) fn is_paused(&self) -> bool {
+        self.held_back
+            || self.limited
+            || self.suspended.is_some()
+            || matches!(self.phase, Phase::Emptying { .. })
+    }
+
+    /// Whether it has input that was read and has not been taken in, or not altogether.
+    pub(in crate::cores) fn has_input(&self) -> bool {
+        let has_more = match &self.phase {
+            Phase::Open(open) => open.session.has_more(),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => false,
+        };
+        has_more || !self.leftover.is_empty()
+    }
+
+    /// Bytes that it has been decided to send and that have not left.
+    pub(in crate::cores) fn waiting_bytes(&self) -> usize {
+        self.outbox.len()
+            + self
+                .suspended
+                .as_ref()
+                .map_or(0, |work| work.decisions.bytes_len())
+    }
+
+    /// What it holds in memory while it is waited for: for its socket, for more input, or for the ring.
+    pub(in crate::cores) fn holding(&self) -> Holding {
+        let outbox = match self.outbox.is_slow() {
+            true => self.outbox.len() + conflated_bytes(&self.outbox),
+            false => 0,
+        };
+        Holding {
+            outbox,
+            leftover: self.leftover.len(),
+            assembly: self.receiver().map_or(0, Receiver::assembly_bytes),
+            parked: self.parked_bytes(),
+            tls: self.stream.kept_bytes(),
+        }
+    }
+
+    /// The rest of a long array, and decisions that wait.
+    fn parked_bytes(&self) -> usize {
+        let array = match &self.phase {
+            Phase::Open(open) => open.session.kept_bytes(),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => 0,
+        };
+        array
+            + self
+                .suspended
+                .as_ref()
+                .map_or(0, |work| work.decisions.memory_bytes())
+    }
+
+    /// Whether it holds input, or what was made of it.
+    #[inline]
+    pub(in crate::cores) fn holds_input(&self) -> bool {
+        self.has_input()
+            || self.suspended.is_some()
+            || self
+                .receiver()
+                .is_some_and(|receiver| receiver.assembly_bytes() > 0)
+            || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
+    }
+
+    fn receiver(&self) -> Option<&Receiver> {
+        match &self.phase {
+            Phase::Open(open) => Some(&open.receiver),
+            Phase::Closing { receiver, .. } => Some(receiver),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
+        }
+    }
+
+    /// When it wants to be looked at.
+    pub(in crate::cores) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
+        match &self.phase {
+            Phase::ProxyHeader { deadline, .. }
+            | Phase::Request { deadline, .. }
+            | Phase::LoggingIn { deadline, .. }
+            | Phase::Closing { deadline, .. }
+            | Phase::Finishing { deadline, .. }
+            | Phase::Emptying { deadline } => *deadline,
+            Phase::Open(open) => {
+                let deadline = open.session.next_deadline(settings).min(self.outbox.taken_by());
+                match &self.meter {
+                    None => deadline,
+                    Some(meter) => deadline.min(meter.deadline(measures)),
+                }
+            }
+        }
+    }
+}
+
+impl Phase {
+    /// Whether the peer has not introduced itself yet.
+    pub(in crate::cores) fn is_opening(&self) -> bool {
+        match self {
+            Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
+            Phase::Open(open) => !open.session.is_open(),
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => false,
+        }
+    }
+
+    /// Whether the connection has ended, and only its socket is left.
+    pub(in crate::cores) const fn is_over(&self) -> bool {
+        match self {
+            Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } | Phase::Open(_) => {
+                false
+            }
+            Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => true,
+        }
+    }
+
+    /// The phase of a socket that has just come.
+    pub(in crate::cores) fn begin(now: Uptime, port: Port, has_proxy_header: bool, limits: &Limits) -> Phase {
+        let deadline = now + limits.request_timeout;
+        match has_proxy_header {
+            true => Phase::ProxyHeader { deadline, port },
+            false => Phase::Request {
+                deadline,
+                port,
+                sent_continue: false,
+            },
+        }
+    }
+}
+
+// As many as there are clients, in three lines of the cache. Who it is must be known as long as it is here, so the
+// client's address is 18 bytes of them; a pointer to its TLS is 8; 28 are what it has sent and received and when it came:
+// counted here, in the line that a delivery and a flush touch anyway, rather than in a table of their own.
+const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
+#[cfg(not(debug_assertions))]
+const _: () = assert!(std::mem::offset_of!(Connection, phase) == 64);
+const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");

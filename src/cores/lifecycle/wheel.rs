@@ -1,0 +1,414 @@
+//! When each connection wants to be looked at again.
+//!
+//! A ring of slots, one for each tick of time; a connection sits in the slot of its next deadline. Traffic does not
+//! touch the wheel: it only moves deadlines later, and a connection that is looked at too early is put back. So a
+//! heartbeat costs one visit per interval, and a message costs nothing.
+//!
+//! ```text
+//!   heads   [ .. | o | .. | o | .. ][ due ]   one slot per TICK_MS, SLOTS of them, used in a circle
+//!                  ↕        ↕         ↕       each the head of a circular list
+//!   links          7 ↔ 3    9         5 ↔ 2   of the connections that wait there
+//!   occupied  one bit for each slot, to find the next visit without touching the slots
+//! ```
+//! The lists run through the links of the connections themselves: 8 bytes for each, nothing allocated for a deadline
+//! and nothing left of one that was put off.
+//!
+//! Invariants
+//! 1. A visit is handed out at or after its time, never before, unless it is further away than the wheel reaches; then
+//!    it is handed out early and the caller arms it again.
+//! 2. A connection is in one list at most: in none, its links lead to itself.
+//! 3. A slot whose list is not empty has its bit set. The bit of an empty one goes when it is looked at.
+
+use std::num::NonZeroU32;
+
+use crate::clock::Uptime;
+use crate::slab::Slab;
+
+/// A wheel of deadlines. Connections are named by their indexes.
+#[derive(Debug)]
+pub(in crate::cores) struct Wheel {
+    links: Slab<Links>,
+    /// One for each slot; behind them that of the list of visits that are due.
+    heads: Box<[Links]>,
+    occupied: [u64; SLOTS / 64],
+    /// The first tick whose slot has not been handed out.
+    cursor: u64,
+}
+
+/// For when a visit is armed: the place of its tick in the wheel, which stands for that tick until it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct Slot(u16);
+
+impl Slot {
+    /// For no visit at all.
+    pub(in crate::cores) const NONE: Slot = Slot(u16::MAX);
+}
+
+/// The neighbours in a list.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    next: Place,
+    before: Place,
+}
+
+/// Where links are: those of a connection, or the head of a list. Counted from 1, so that a connection without links
+/// needs no room to say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(NonZeroU32);
+
+impl Place {
+    /// Heads come behind all that can be a connection: descriptors are numbered with 31 bits.
+    const FIRST_HEAD: u32 = 1 << 31;
+
+    fn of_connection(index: u32) -> Place {
+        debug_assert!(index < Place::FIRST_HEAD);
+        Place(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are SLOTS + 1 heads")]
+    fn of_head(slot: usize) -> Place {
+        Place(NonZeroU32::MIN.saturating_add(Place::FIRST_HEAD + slot as u32))
+    }
+
+    fn number(self) -> u32 {
+        self.0.get() - 1
+    }
+}
+
+impl Wheel {
+    /// An empty wheel that begins at `now`.
+    pub(in crate::cores) fn new(now: Uptime) -> Wheel {
+        let empty = |slot| Links {
+            next: Place::of_head(slot),
+            before: Place::of_head(slot),
+        };
+        Wheel {
+            links: Slab::new(),
+            heads: (0..=DUE).map(empty).collect(),
+            occupied: [0; SLOTS / 64],
+            cursor: tick_at(now),
+        }
+    }
+
+    /// Asks for a visit of a connection at `deadline`, or as far ahead as the wheel reaches, in place of any it waits
+    /// for; answers where it waits.
+    pub(in crate::cores) fn arm(&mut self, index: u32, deadline: Uptime) -> Slot {
+        let place = Place::of_connection(index);
+        if self.links.get(index as usize).is_some() {
+            self.unlink(place);
+        }
+        // Round up: a visit before its deadline would be for nothing.
+        let tick = tick_of(deadline).clamp(self.cursor, self.cursor + SLOTS as u64 - 1);
+        let slot = slot_of(tick);
+        let head = Place::of_head(slot);
+        let before = self.at(head).before;
+        self.links.insert_at(index as usize, Links { next: head, before });
+        self.at(before).next = place;
+        self.at(head).before = place;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        Slot(u16::try_from(slot).unwrap_or(u16::MAX))
+    }
+
+    /// Whether a deadline wants a visit before the one that is armed. One that is due or was handed out counts as the
+    /// last of all.
+    pub(in crate::cores) fn is_sooner(&self, deadline: Uptime, armed: Slot) -> bool {
+        if armed == Slot::NONE {
+            return deadline != Uptime::NEVER;
+        }
+        let ahead = (usize::from(armed.0) + SLOTS - slot_of(self.cursor)) % SLOTS;
+        tick_of(deadline).max(self.cursor) < self.cursor + ahead as u64
+    }
+
+    /// Forgets a connection.
+    pub(in crate::cores) fn disarm(&mut self, index: u32) {
+        if self.links.get(index as usize).is_some() {
+            self.unlink(Place::of_connection(index));
+            self.links.remove(index as usize);
+        }
+    }
+
+    /// Makes all visits due whose time has come at `now`.
+    pub(in crate::cores) fn advance(&mut self, now: Uptime) {
+        let last = tick_at(now);
+        // After a long pause each slot is still looked at once only.
+        let steps = (last + 1).saturating_sub(self.cursor).min(SLOTS as u64);
+        for tick in self.cursor..self.cursor + steps {
+            let slot = slot_of(tick);
+            if self.occupied[slot / 64] & (1 << (slot % 64)) != 0 {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+                self.make_due(slot);
+            }
+        }
+        self.cursor = self.cursor.max(last + 1);
+    }
+
+    /// The next connection to visit, of those that are due. It waits for nothing until it is armed again.
+    pub(in crate::cores) fn take_due(&mut self) -> Option<u32> {
+        if !self.has_due() {
+            return None;
+        }
+        let place = self.heads[DUE].next;
+        self.unlink(place);
+        *self.at(place) = Links {
+            next: place,
+            before: place,
+        };
+        Some(place.number())
+    }
+
+    /// How many connections it knows.
+    #[cfg(test)]
+    pub(in crate::cores) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether visits are due and not taken yet.
+    pub(in crate::cores) fn has_due(&self) -> bool {
+        !self.is_empty(DUE)
+    }
+
+    /// When the next visit will be due; `None` if there is none.
+    pub(in crate::cores) fn next(&mut self) -> Option<Uptime> {
+        loop {
+            let ahead = self.next_occupied()?;
+            let tick = self.cursor + ahead;
+            let slot = slot_of(tick);
+            if !self.is_empty(slot) {
+                return Some(Uptime::from_ms(tick * TICK_MS));
+            }
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+        }
+    }
+
+    /// How many ticks after the cursor the first slot comes whose bit is set.
+    fn next_occupied(&self) -> Option<u64> {
+        let start = slot_of(self.cursor);
+        let words = self.occupied.len();
+        // The first word twice: its bits from the cursor on, and at last those before it.
+        (0..=words).find_map(|step| {
+            let index = (start / 64 + step) % words;
+            let mask = match step {
+                0 => u64::MAX << (start % 64),
+                _ if step == words => !(u64::MAX << (start % 64)),
+                _ => u64::MAX,
+            };
+            let word = self.occupied[index] & mask;
+            (word != 0).then(|| {
+                let slot = index * 64 + word.trailing_zeros() as usize;
+                ((slot + SLOTS - start) % SLOTS) as u64
+            })
+        })
+    }
+
+    /// Moves the list of a slot to the end of the list of those that are due.
+    fn make_due(&mut self, slot: usize) {
+        if self.is_empty(slot) {
+            return;
+        }
+        let (head, due) = (Place::of_head(slot), Place::of_head(DUE));
+        let Links {
+            next: first,
+            before: last,
+        } = self.heads[slot];
+        self.heads[slot] = Links {
+            next: head,
+            before: head,
+        };
+        let end = self.heads[DUE].before;
+        self.at(end).next = first;
+        self.at(first).before = end;
+        self.at(last).next = due;
+        self.at(due).before = last;
+    }
+
+    /// Takes a connection out of its list. Its own links stay as they are.
+    fn unlink(&mut self, place: Place) {
+        let Links { next, before } = *self.at(place);
+        self.at(before).next = next;
+        self.at(next).before = before;
+    }
+
+    fn is_empty(&self, head: usize) -> bool {
+        self.heads[head].next == Place::of_head(head)
+    }
+
+    fn at(&mut self, place: Place) -> &mut Links {
+        match place.number().checked_sub(Place::FIRST_HEAD) {
+            Some(head) => &mut self.heads[head as usize],
+            None => &mut self.links[place.number() as usize],
+        }
+    }
+}
+
+/// The first tick that is not before the deadline.
+fn tick_of(deadline: Uptime) -> u64 {
+    deadline.as_ms().div_ceil(TICK_MS)
+}
+
+fn tick_at(now: Uptime) -> u64 {
+    now.as_ms() / TICK_MS
+}
+
+fn slot_of(tick: u64) -> usize {
+    // The remainder is below SLOTS.
+    usize::try_from(tick % SLOTS as u64).unwrap_or(0)
+}
+
+/// Milliseconds of one tick: deadlines are met to this precision, on the late side. Connections whose pings fall into
+/// one tick share a wake-up: idle, 10,000 of them wake a core 125 times a second at most.
+const TICK_MS: u64 = 8;
+/// How far the wheel reaches: 32 s, which pings every 25 s do not exceed.
+const SLOTS: usize = 4096;
+/// The head of the list of those that are due.
+const DUE: usize = SLOTS;
+
+const _: () = assert!(size_of::<Option<Links>>() == 8);
+const _: () = assert!(
+    SLOTS < u16::MAX as usize,
+    "slots are numbered with 16 bits, and one number is for none"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(wheel: &mut Wheel, now_ms: u64) -> Vec<u32> {
+        wheel.advance(Uptime::from_ms(now_ms));
+        std::iter::from_fn(|| wheel.take_due()).collect()
+    }
+
+    #[test]
+    fn a_visit_is_handed_out_at_its_time_and_not_before() {
+        let mut wheel = Wheel::new(Uptime::from_ms(1000));
+        let at = Uptime::from_ms(1504);
+        wheel.arm(1, Uptime::from_ms(1497));
+        assert_eq!(wheel.next(), Some(at));
+        assert!(due(&mut wheel, 1503).is_empty());
+        assert_eq!(due(&mut wheel, 1504), [1]);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn a_deadline_that_is_armed_already_is_not_sooner() {
+        for start in [0, 7, 4095, 4096, 10_000] {
+            let start = start * TICK_MS;
+            let mut wheel = Wheel::new(Uptime::from_ms(start));
+            for ms in start + 1..start + 40 {
+                let deadline = Uptime::from_ms(ms);
+                let armed = wheel.arm(1, deadline);
+                assert!(
+                    !wheel.is_sooner(deadline, armed),
+                    "{ms} ms would be armed again with each message"
+                );
+                let before = Uptime::from_ms(ms.saturating_sub(TICK_MS + 1));
+                assert!(wheel.is_sooner(before, armed) || ms <= start + TICK_MS);
+                assert!(!wheel.is_sooner(Uptime::NEVER, armed));
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_reach_of_the_wheel_is_not_sooner_than_the_visit_at_its_end() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        let reach_ms = SLOTS as u64 * TICK_MS;
+        let deadline = Uptime::from_ms(3 * reach_ms);
+        let armed = wheel.arm(1, deadline);
+        for now_ms in (0..reach_ms - TICK_MS).step_by(1000) {
+            wheel.advance(Uptime::from_ms(now_ms));
+            assert!(!wheel.is_sooner(deadline, armed), "{now_ms} ms");
+            assert!(
+                wheel.is_sooner(Uptime::from_ms(now_ms + TICK_MS), armed) || now_ms + 3 * TICK_MS > reach_ms
+            );
+        }
+    }
+
+    #[test]
+    fn any_deadline_is_sooner_than_no_visit() {
+        let wheel = Wheel::new(Uptime::from_ms(1000));
+        assert!(wheel.is_sooner(Uptime::from_ms(1_000_000_000), Slot::NONE));
+        assert!(!wheel.is_sooner(Uptime::NEVER, Slot::NONE));
+    }
+
+    #[test]
+    fn a_connection_waits_for_the_visit_it_asked_for_last() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        for (index, ms) in [(1, 800), (2, 800), (3, 800), (2, 400), (3, 1600)] {
+            wheel.arm(index, Uptime::from_ms(ms));
+        }
+        assert_eq!(due(&mut wheel, 400), [2]);
+        assert_eq!(due(&mut wheel, 800), [1]);
+        assert_eq!(wheel.next(), Some(Uptime::from_ms(1600)));
+        // Also when it is due already.
+        wheel.advance(Uptime::from_ms(1600));
+        wheel.arm(3, Uptime::from_ms(2400));
+        assert!(!wheel.has_due());
+        assert_eq!(due(&mut wheel, 2400), [3]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_connection_that_was_forgotten() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        for index in 0..5 {
+            wheel.arm(index, Uptime::from_ms(800));
+        }
+        for index in [0, 2, 4, 4, 7] {
+            wheel.disarm(index);
+        }
+        assert_eq!(wheel.links.len(), 2);
+        wheel.advance(Uptime::from_ms(800));
+        wheel.disarm(1);
+        assert_eq!(wheel.take_due(), Some(3));
+        wheel.disarm(3);
+        assert_eq!((wheel.take_due(), wheel.links.len()), (None, 0));
+        wheel.arm(9, Uptime::from_ms(1600));
+        wheel.disarm(9);
+        assert_eq!(wheel.next(), None, "nobody is to be woken for it");
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_reach_is_handed_out_early_once() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        wheel.arm(1, Uptime::NEVER);
+        let reach = wheel.next().unwrap();
+        assert!(reach.as_ms() >= 32_000);
+        assert_eq!(due(&mut wheel, reach.as_ms()), [1]);
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_is_handed_out_next() {
+        let mut wheel = Wheel::new(Uptime::from_ms(50_000));
+        wheel.arm(7, Uptime::from_ms(1));
+        assert_eq!(due(&mut wheel, 50_000), [7]);
+        // Not in the same turn again, which would never end.
+        wheel.arm(7, Uptime::from_ms(1));
+        assert!(due(&mut wheel, 50_000).is_empty());
+        assert_eq!(due(&mut wheel, 50_000 + TICK_MS), [7]);
+    }
+
+    #[test]
+    fn after_a_long_pause_everything_is_handed_out_once_and_in_order() {
+        let mut wheel = Wheel::new(Uptime::from_ms(0));
+        for index in 0..1000 {
+            wheel.arm(index, Uptime::from_ms(u64::from(index) * 16));
+        }
+        let all: Vec<u32> = (0..1000).collect();
+        assert_eq!(due(&mut wheel, 10_000_000), all);
+        wheel.arm(1, Uptime::from_ms(10_000_104));
+        assert_eq!(wheel.next(), Some(Uptime::from_ms(10_000_104)));
+    }
+
+    #[test]
+    fn the_next_visit_is_found_wherever_the_cursor_stands() {
+        for start in [0, 504, 512, 32_760, 32_768, 123_456] {
+            for ahead in [8, 64, 512, 600, 8000, 32_000] {
+                let mut wheel = Wheel::new(Uptime::from_ms(start));
+                wheel.arm(1, Uptime::from_ms(start + ahead));
+                let next = wheel.next().unwrap().as_ms();
+                assert!(
+                    (start + ahead..start + ahead + TICK_MS).contains(&next),
+                    "{start} + {ahead}: {next}"
+                );
+            }
+        }
+    }
+}

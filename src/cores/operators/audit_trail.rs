@@ -1,0 +1,127 @@
+//! What a core writes to the audit trail (`crate::audit`): nothing is formatted or allocated before it is known that the
+//! line may be written.
+
+use crate::app::App;
+use crate::audit::{self, Event, Subject};
+use crate::auth::Claims;
+use crate::client::ClientAddress;
+use crate::http::Refusal;
+use crate::session::LoginAnswer;
+
+use crate::cores::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+
+impl<A: App> Core<A> {
+    /// Whether a line about the last of `count` events may be written; the others are counted as left out.
+    fn may_audit(&mut self, event: Event, count: u64) -> bool {
+        let may = self.audit.may(event, self.now.uptime);
+        let left_out = if may { count.saturating_sub(1) } else { count };
+        if left_out > 0 {
+            self.metrics.audit_left_out[event.index()].add(left_out);
+        }
+        may
+    }
+
+    /// What has come of a login; `was_welcome` if the password was right.
+    pub(in crate::cores) fn audit_login(
+        &mut self,
+        client: ClientAddress,
+        user: &str,
+        by: &str,
+        answer: &LoginAnswer,
+        was_welcome: bool,
+    ) {
+        let reason = match (answer, was_welcome) {
+            (LoginAnswer::Welcome(_), _) => {
+                if self.may_audit(Event::LoginAccepted, 1) {
+                    audit::login_accepted(subject(client, Some(user)), by);
+                }
+                return;
+            }
+            (LoginAnswer::Refused, false) => "credentials",
+            (LoginAnswer::Refused, true) => "revoked",
+            (LoginAnswer::TooSoon { .. }, false) => "too_soon",
+            (LoginAnswer::TooSoon { .. }, true) => "reloaded",
+            (LoginAnswer::Busy, _) => "busy",
+            (LoginAnswer::Unsigned, _) => "unsigned",
+        };
+        self.audit_login_refused(client, user, by, reason);
+    }
+
+    /// A login was refused.
+    pub(in crate::cores) fn audit_login_refused(
+        &mut self,
+        client: ClientAddress,
+        user: &str,
+        by: &str,
+        reason: &str,
+    ) {
+        if self.may_audit(Event::LoginRefused, 1) {
+            audit::login_refused(subject(client, Some(user)), reason, by);
+        }
+    }
+
+    /// A token that did not come over a session was refused.
+    pub(in crate::cores) fn audit_token_refused(&mut self, id: ConnectionId, reason: &str, by: &str) {
+        if self.may_audit(Event::TokenRefused, 1) {
+            audit::token_refused(subject(self.client_of(id), None), reason, by);
+        }
+    }
+
+    /// A request was refused; what only goes against a protocol or a limit is counted elsewhere.
+    pub(in crate::cores) fn audit_request_refused(&mut self, id: ConnectionId, refusal: &Refusal) {
+        let (reason, origin) = match refusal {
+            Refusal::Origin(origin) => ("origin", Some(origin.as_str())),
+            Refusal::Application { .. } => ("application", None),
+            _ => return,
+        };
+        if self.may_audit(Event::RequestRefused, 1) {
+            audit::request_refused(subject(self.client_of(id), None), reason, origin);
+        }
+    }
+
+    /// What a session has refused.
+    pub(in crate::cores) fn audit_refusals(&mut self, id: ConnectionId) {
+        let refusals = self.lent.scratch.take_refusals();
+        let client = self.client_of(id);
+        if let Some(token) = refusals.token
+            && self.may_audit(Event::TokenRefused, refusals.tokens)
+        {
+            audit::token_refused(subject(client, None), token.reason, token.by);
+        }
+        if let Some(refused) = refusals.action
+            && self.may_audit(Event::ActionRefused, refusals.actions)
+        {
+            let name = String::from_utf8_lossy(refused.name());
+            let user = self.user_of(id);
+            let subject = subject(client, user.as_deref());
+            audit::action_refused(subject, refused.reason, refused.action, &name, refused.rule);
+        }
+    }
+
+    pub(in crate::cores) fn client_of(&self, id: ConnectionId) -> ClientAddress {
+        self.connections
+            .get(id)
+            .map_or(ClientAddress::UNKNOWN, |connection| connection.client)
+    }
+
+    /// What the user of a connection is called by his token.
+    fn user_of(&self, id: ConnectionId) -> Option<String> {
+        match &self.connections.get(id)?.phase {
+            Phase::Open(open) => open.session.claims().and_then(name_in),
+            _ => None,
+        }
+    }
+}
+
+/// The claim `sub`, which JWT knows, or `username`, which SocketCluster's applications know.
+fn name_in(claims: &Claims) -> Option<String> {
+    let claims: serde_json::Value = claims.value().ok()?;
+    let name = claims.get("sub").or_else(|| claims.get("username"))?;
+    Some(name.as_str().map_or_else(|| name.to_string(), str::to_owned))
+}
+
+fn subject(client: ClientAddress, user: Option<&str>) -> Subject<'_> {
+    let address = client.socket_address().map(|address| address.ip());
+    Subject { address, user }
+}

@@ -1,0 +1,414 @@
+//! Orders and questions from the control plane to a core, answers that an application gives from other threads, and what the core
+//! lets others know.
+//!
+//! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
+//! each. Nobody waits here: what finds its channel full goes back to its sender.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use mio::Waker;
+
+use crate::app::{LateAnswer, Post, Returned};
+use crate::auth::Revocation;
+use crate::auth::passwords::Users;
+use crate::client::ClientAddress;
+use crate::metrics::block::CoreMetrics;
+use crate::policy::Policy;
+use crate::session::LoginAnswer;
+
+use crate::cores::operators::report::Question;
+
+/// What a core may be told to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Decide by these from now on.
+    Adopt(Arc<Policy>),
+    /// End the connections that came in by a token which is revoked. The policy that refuse such tokens come before.
+    Revoke {
+        /// What is revoked.
+        revocation: Arc<Revocation>,
+        /// Who is told how many connections that ended.
+        done: Done,
+    },
+    /// Accept no more, close every client within this time, then stop.
+    Drain {
+        /// Clients are closed one after the other over this time.
+        within: Duration,
+    },
+    /// Drop what is left, now.
+    Stop,
+}
+
+/// Takes word from a core that an order has been carried out. Without a waker: waking the runtime of the control plane
+/// would write to a descriptor of its table, whose number may be a client's socket in the core's.
+#[derive(Clone, Debug)]
+pub struct Done(Sender<u64>);
+
+/// Receives what the cores have to say about an order.
+#[derive(Debug)]
+pub struct Completions(Receiver<u64>);
+
+/// How far the cores have come with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A core has carried the order out; it concerned this many connections.
+    Done(u64),
+    /// At least one core has not answered yet.
+    Pending,
+    /// All cores have answered or have ended.
+    Finished,
+}
+
+impl Done {
+    /// For an order to so many cores.
+    pub fn new(cores: usize) -> (Done, Completions) {
+        let (sender, receiver) = bounded(cores.max(1));
+        (Done(sender), Completions(receiver))
+    }
+
+    /// The order has been carried out.
+    pub(in crate::cores) fn tell(&self, connections: u64) {
+        // There is room for each core's word; whether somebody waits for it is not the core's business.
+        let _ = self.0.try_send(connections);
+    }
+}
+
+impl Completions {
+    /// The next word.
+    pub fn next(&self) -> Progress {
+        match self.0.try_recv() {
+            Ok(connections) => Progress::Done(connections),
+            Err(TryRecvError::Empty) => Progress::Pending,
+            Err(TryRecvError::Disconnected) => Progress::Finished,
+        }
+    }
+}
+
+/// Where a core is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CoreStatus {
+    /// Not listening yet.
+    Starting,
+    /// Accepting and serving.
+    Serving,
+    /// Closing its clients.
+    Draining,
+    /// Its thread has ended, or is about to.
+    Stopped,
+}
+
+/// The far end of one core, for the control plane.
+#[derive(Clone, Debug)]
+pub struct CoreHandle {
+    orders: Sender<Order>,
+    questions: Sender<Question>,
+    waker: Arc<Waker>,
+    metrics: Arc<CoreMetrics>,
+    status: Arc<Status>,
+}
+
+/// The near end.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    orders: Receiver<Order>,
+    questions: Receiver<Question>,
+    late_answers: Receiver<LateAnswer>,
+    post: Arc<PostBox>,
+    logins: Receiver<Answered>,
+    login_way: LoginWay,
+    /// Logins that were asked for and whose answers were not taken: never more than there is room for.
+    logins_under_way: Cell<usize>,
+    metrics: Arc<CoreMetrics>,
+    status: Arc<Status>,
+}
+
+/// Where late answers for a core are put.
+#[derive(Debug)]
+struct PostBox {
+    late_answers: Sender<LateAnswer>,
+    waker: Arc<Waker>,
+    /// Answers given back since the core last counted them. Written by all who send and by the core, relaxed: it orders
+    /// nothing.
+    returned: AtomicU64,
+}
+
+/// What has come of a login.
+pub(in crate::cores) struct Answered {
+    /// Where the core finds the connection.
+    pub(in crate::cores) address: usize,
+    pub(in crate::cores) answer: LoginAnswer,
+    /// Whose login it was, by what was claimed.
+    pub(in crate::cores) user: String,
+    /// From where it came: the connection may have ended since.
+    pub(in crate::cores) client: ClientAddress,
+    /// The users among whom the password_checks has looked.
+    pub(in crate::cores) users: Option<Arc<Users>>,
+}
+
+/// The way of the login password_checks's answers to a core.
+#[derive(Clone, Debug)]
+pub(in crate::cores) struct LoginWay {
+    logins: Sender<Answered>,
+    waker: Arc<Waker>,
+}
+
+impl LoginWay {
+    /// Gives an answer; for a thread of the password_checks. There is room for it since the login was asked for, whether the core turns
+    /// or not: only that of a core that has ended is lost.
+    pub(in crate::cores) fn send(&self, answered: Answered) {
+        if self.logins.try_send(answered).is_ok() {
+            // As with late answers: who cannot be woken is being woken.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
+#[derive(Debug)]
+struct Status(AtomicU8);
+
+/// A mailbox and its far end; `waker` belongs to the poll of the core, of whose clients `logins_max` logins may be under way.
+pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mailbox) {
+    let (sender, orders) = bounded(ORDERS_WAITING_MAX);
+    let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
+    let (late_sender, late_answers) = bounded(LATE_ANSWERS_WAITING_MAX);
+    let (login_sender, logins) = bounded(logins_max.max(1));
+    let login_way = LoginWay {
+        logins: login_sender,
+        waker: Arc::clone(&waker),
+    };
+    let post = Arc::new(PostBox {
+        late_answers: late_sender,
+        waker: Arc::clone(&waker),
+        returned: AtomicU64::new(0),
+    });
+    let metrics = Arc::new(CoreMetrics::default());
+    let status = Arc::new(Status(AtomicU8::new(CoreStatus::Starting as u8)));
+    let handle = CoreHandle {
+        orders: sender,
+        questions: question_sender,
+        waker,
+        metrics: Arc::clone(&metrics),
+        status: Arc::clone(&status),
+    };
+    (
+        handle,
+        Mailbox {
+            orders,
+            questions,
+            late_answers,
+            post,
+            logins,
+            login_way,
+            logins_under_way: Cell::new(0),
+            metrics,
+            status,
+        },
+    )
+}
+
+impl CoreHandle {
+    /// Gives an order and wakes the core. Fails if the core has ended, or has not taken the orders before.
+    pub fn send(&self, order: Order) -> io::Result<()> {
+        self.orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
+            TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+        })?;
+        self.waker.wake()
+    }
+
+    /// Asks for an answer and wakes the core. Fails if the core has ended, or has not taken the questions before.
+    pub(crate) fn ask(&self, question: Question) -> io::Result<()> {
+        self.questions.try_send(question).map_err(|error| match error {
+            TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
+            TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+        })?;
+        self.waker.wake()
+    }
+
+    /// Wakes the core for a turn, so that it can be seen to turn.
+    pub(crate) fn nudge(&self) {
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Whether it has come to its end, as after a drain.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.status() == CoreStatus::Stopped
+    }
+
+    /// The core's counters.
+    pub fn metrics(&self) -> &CoreMetrics {
+        &self.metrics
+    }
+
+    /// Where the core is in its life.
+    pub fn status(&self) -> CoreStatus {
+        match self.status.0.load(Ordering::Acquire) {
+            status if status == CoreStatus::Starting as u8 => CoreStatus::Starting,
+            status if status == CoreStatus::Serving as u8 => CoreStatus::Serving,
+            status if status == CoreStatus::Draining as u8 => CoreStatus::Draining,
+            _ => CoreStatus::Stopped,
+        }
+    }
+}
+
+impl Mailbox {
+    /// The next order, if there is one.
+    pub(crate) fn try_receive(&self) -> Option<Order> {
+        self.orders.try_recv().ok()
+    }
+
+    /// The next question, if there is one.
+    pub(in crate::cores) fn try_receive_question(&self) -> Option<Question> {
+        self.questions.try_recv().ok()
+    }
+
+    /// The next late answer, if there is one.
+    pub(in crate::cores) fn try_receive_late(&self) -> Option<LateAnswer> {
+        self.late_answers.try_recv().ok()
+    }
+
+    /// What has come of the next login, if anything has.
+    pub(in crate::cores) fn try_receive_login(&self) -> Option<Answered> {
+        let answered = self.logins.try_recv().ok()?;
+        self.logins_under_way.set(self.logins_under_way.get() - 1);
+        Some(answered)
+    }
+
+    /// Whether there is room for the answer to another login.
+    pub(in crate::cores) fn has_room_for_login(&self) -> bool {
+        self.logins
+            .capacity()
+            .is_some_and(|max| self.logins_under_way.get() < max)
+    }
+
+    /// A login has been asked for: its answer has room from now on.
+    pub(in crate::cores) fn login_is_under_way(&self) {
+        self.logins_under_way.set(self.logins_under_way.get() + 1);
+    }
+
+    /// The way of the login password_checks's answers to this core.
+    pub(in crate::cores) fn login_way(&self) -> LoginWay {
+        self.login_way.clone()
+    }
+
+    /// How many late answers were given back since the last call.
+    pub(in crate::cores) fn take_returned(&self) -> u64 {
+        self.post.returned.swap(0, Ordering::Relaxed)
+    }
+
+    /// The way of late answers to this core.
+    pub(in crate::cores) fn post(&self) -> Arc<dyn Post> {
+        Arc::clone(&self.post) as Arc<dyn Post>
+    }
+
+    /// The block this core writes.
+    pub(in crate::cores) fn metrics(&self) -> Arc<CoreMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Lets others know.
+    pub(crate) fn set_status(&self, status: CoreStatus) {
+        self.status.0.store(status as u8, Ordering::Release);
+    }
+}
+
+impl Post for PostBox {
+    fn post(&self, answer: LateAnswer) -> Result<(), Returned> {
+        self.late_answers.try_send(answer).map_err(|error| match error {
+            TrySendError::Full(answer) => {
+                self.returned.fetch_add(1, Ordering::Relaxed);
+                Returned::Full(answer)
+            }
+            TrySendError::Disconnected(_) => Returned::Gone,
+        })?;
+        // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+}
+
+/// Late answers that may wait for a core, which takes them all in one turn.
+pub(in crate::cores) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
+/// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
+const QUESTIONS_WAITING_MAX: usize = 4;
+/// More orders than a control plane gives before it looks at the answer.
+const ORDERS_WAITING_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+    use crate::app::Answer;
+
+    fn late(address: usize) -> LateAnswer {
+        LateAnswer {
+            address,
+            cid: Box::default(),
+            owed: None,
+            answer: Box::new(|_| Answer::silent()),
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_answers_back_and_takes_orders_all_the_same() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (handle, mailbox) = mailbox(waker, 64);
+        let post = mailbox.post();
+        for address in 0..LATE_ANSWERS_WAITING_MAX {
+            assert!(post.post(late(address)).is_ok());
+        }
+        assert_eq!(mailbox.take_returned(), 0);
+        let Err(Returned::Full(returned)) = post.post(late(77)) else {
+            panic!("the mailbox is full");
+        };
+        assert_eq!((returned.address, mailbox.take_returned()), (77, 1));
+        assert!(handle.send(Order::Stop).is_ok());
+
+        assert_eq!(mailbox.try_receive_late().map(|first| first.address), Some(0));
+        assert!(post.post(returned).is_ok());
+        drop(mailbox);
+        assert!(matches!(post.post(late(78)), Err(Returned::Gone)));
+    }
+
+    #[test]
+    fn the_answer_to_a_login_has_room_however_long_the_core_stands_still() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (_handle, mailbox) = mailbox(waker, 64);
+        let answered = |address| Answered {
+            address,
+            answer: LoginAnswer::Refused,
+            user: String::new(),
+            client: ClientAddress::UNKNOWN,
+            users: None,
+        };
+        let mut asked = 0;
+        while mailbox.has_room_for_login() {
+            mailbox.login_is_under_way();
+            asked += 1;
+        }
+        // Nobody takes any of them meanwhile, and nobody waits.
+        for address in 0..asked {
+            mailbox.login_way().send(answered(address));
+        }
+        assert!(!mailbox.has_room_for_login());
+        for address in 0..asked {
+            assert_eq!(
+                mailbox.try_receive_login().map(|answered| answered.address),
+                Some(address)
+            );
+            assert!(mailbox.has_room_for_login());
+        }
+        assert!(mailbox.try_receive_login().is_none());
+    }
+}

@@ -1,0 +1,79 @@
+//! Ending the connections whose tokens have been revoked.
+//!
+//! All sessions are looked through once, some in each turn, so that a revocation does not delay the others. Those that
+//! come in meanwhile need no look: their tokens are checked by the policy that the core was given before.
+
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::auth::Revocation;
+use crate::decision::{CloseReason, Decisions};
+
+use crate::cores::Core;
+use crate::cores::operators::mailbox::Done;
+
+/// A revocation on its way through the sessions of a core.
+#[derive(Debug)]
+pub(in crate::cores) struct Revoking {
+    revocation: Arc<Revocation>,
+    done: Done,
+    /// The next place to look at.
+    next: u32,
+    ended: u64,
+}
+
+impl Revoking {
+    pub(in crate::cores) fn new(revocation: Arc<Revocation>, done: Done) -> Revoking {
+        Revoking {
+            revocation,
+            done,
+            next: 0,
+            ended: 0,
+        }
+    }
+}
+
+impl<A: App> Core<A> {
+    /// Goes on with the revocations that are under way, as far as a turn may take.
+    pub(in crate::cores) fn revoke_some(&mut self) {
+        let mut effort = EFFORT_PER_TURN_MAX;
+        while let Some(mut revoking) = self.revoking.pop_front() {
+            while effort > 0 && revoking.next < self.connections.places() {
+                effort = effort.saturating_sub(if self.revoke_at(revoking.next, &revoking.revocation) {
+                    revoking.ended += 1;
+                    EFFORT_OF_AN_END
+                } else {
+                    1
+                });
+                revoking.next += 1;
+            }
+            if revoking.next < self.connections.places() {
+                self.revoking.push_front(revoking);
+                return;
+            }
+            revoking.done.tell(revoking.ended);
+        }
+    }
+
+    /// Ends the connection at this place, if there is one that came in by such a token.
+    fn revoke_at(&mut self, index: u32, revocation: &Revocation) -> bool {
+        let Some(id) = self.connections.id_at(index) else {
+            return false;
+        };
+        let mut decisions = Decisions::new();
+        if !self
+            .session(id)
+            .is_some_and(|session| session.revoke(revocation, &mut decisions))
+        {
+            return false;
+        }
+        self.connections.send_texts(id, decisions.texts_from(0));
+        self.close_saying(id, CloseReason::Revoked, "revoked");
+        true
+    }
+}
+
+/// What a turn may spend on revocations: so many looks at sessions. A look at claims takes about 1 µs.
+const EFFORT_PER_TURN_MAX: u32 = 2048;
+/// What the end of a connection costs in that currency.
+const EFFORT_OF_AN_END: u32 = 32;

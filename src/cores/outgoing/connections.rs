@@ -1,0 +1,852 @@
+//! The connections of one core, and what waits to be sent to them.
+//!
+//! Replies leave at the end of the turn. Publications to many, and heartbeats, leave in the order in which they were
+//! queued, as far as the time of the turn reaches: the rest are sent in later turns, and meanwhile publications that
+//! follow join them in their outboxes, to leave with the same system call.
+//!
+//! Invariants
+//! 1. Every connection with bytes in its outbox is in the list of its lane, or its outbox is blocked, its lane is
+//!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
+//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked, `conflated_bytes` of
+//!    what waits behind them.
+//! 3. `held` knows what each connection holds that is waited for (`held.rs`), since [`Connections::note_held`] is called
+//!    where that changes.
+//! 4. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
+//!    list is being walked.
+
+#[cfg(test)]
+mod invariants;
+mod publications;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::client::ClientAddress;
+use crate::clock::Uptime;
+use crate::config::limits::{Limit, SlowConsumer};
+use crate::decision::CloseReason;
+use crate::metrics::block::{CoreMetrics, HeldKind};
+use crate::slab::Slab;
+use crate::transport::stream::Stream;
+use crate::websocket::close::CloseFrame;
+use crate::websocket::deflate::Compression;
+use crate::websocket::frame::OpCode;
+
+use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
+use crate::cores::lifecycle::tally::{Opened, Tally};
+use crate::cores::lifecycle::wheel::Slot;
+use crate::cores::outgoing::compressed::{self, Compressor};
+use crate::cores::outgoing::held_memory::{Held, Holding};
+use crate::cores::outgoing::outbox::{Flush, Outbox, Pool};
+use crate::cores::outgoing::shared_frames::Span;
+pub(in crate::cores) use publications::conflated_bytes;
+
+/// The table.
+#[derive(Debug)]
+pub(in crate::cores) struct Connections {
+    slab: Slab<Connection>,
+    /// The time of this turn.
+    pub(in crate::cores) now: Uptime,
+    generation: u32,
+    pool: Pool,
+    /// What is being encrypted; nothing without TLS.
+    records: Vec<u8>,
+    /// The lane of what is sent now.
+    pub(in crate::cores) lane: Lane,
+    prompt: Vec<u32>,
+    bulk: VecDeque<u32>,
+    /// Places that were ever taken from the front of `bulk`.
+    bulk_taken: u64,
+    /// The publication that is being delivered, where its frames had room in the pool: by [`Compression::index`].
+    under_way: [Option<Span>; Compression::COUNT],
+    pub(in crate::cores) ending: Vec<(ConnectionId, CloseReason)>,
+    /// Connections that may be read again: their outboxes have drained.
+    pub(in crate::cores) resumed: Vec<ConnectionId>,
+    queued_bytes: usize,
+    unflushed_bytes: usize,
+    conflated_bytes: usize,
+    pub(in crate::cores) held: Held,
+    /// Whether the metrics have been told that nothing is held.
+    nothing_is_told: bool,
+    /// Bytes that wait for the ring and whose publishers have left.
+    pub(in crate::cores) abandoned_bytes: usize,
+    /// Connections whose sockets have been found full, to be visited when they must have taken something.
+    pub(in crate::cores) blocked: Vec<ConnectionId>,
+    write_timeout: Duration,
+    outbox_bytes_max: usize,
+    slow_consumer: SlowConsumer,
+    /// Nothing unless compression is on.
+    compressor: Option<Box<Compressor>>,
+    metrics: Arc<CoreMetrics>,
+}
+
+/// What bounds the waiting.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) struct Bounds {
+    /// Most bytes that wait for one connection.
+    pub(in crate::cores) outbox_bytes_max: u32,
+    /// Most bytes that all connections of the core hold.
+    pub(in crate::cores) held_bytes_max: usize,
+    /// Longest time for which a client may take nothing; zero for any time.
+    pub(in crate::cores) write_timeout: Duration,
+}
+
+impl Connections {
+    /// Frees a part of the buffers that nobody has needed since the last call.
+    pub(in crate::cores) fn give_back(&mut self) {
+        self.pool.give_back();
+    }
+
+    /// Bytes of memory that the table takes, without what its connections have elsewhere.
+    pub(in crate::cores) fn table_bytes(&self) -> usize {
+        self.slab.memory_bytes()
+    }
+
+    /// An empty table.
+    pub(in crate::cores) fn new(
+        bounds: &Bounds,
+        slow_consumer: SlowConsumer,
+        compressor: Option<Compressor>,
+        metrics: Arc<CoreMetrics>,
+    ) -> Connections {
+        Connections {
+            slab: Slab::new(),
+            now: Uptime::default(),
+            generation: 0,
+            pool: Pool::default(),
+            records: Vec::new(),
+            lane: Lane::Prompt,
+            prompt: Vec::with_capacity(PROMPT_KEPT),
+            bulk: VecDeque::new(),
+            bulk_taken: 0,
+            under_way: [None; Compression::COUNT],
+            ending: Vec::new(),
+            resumed: Vec::new(),
+            queued_bytes: 0,
+            unflushed_bytes: 0,
+            conflated_bytes: 0,
+            held: Held::new(bounds.held_bytes_max),
+            nothing_is_told: false,
+            abandoned_bytes: 0,
+            blocked: Vec::new(),
+            write_timeout: bounds.write_timeout,
+            outbox_bytes_max: bounds.outbox_bytes_max as usize,
+            slow_consumer,
+            compressor: compressor.map(Box::new),
+            metrics,
+        }
+    }
+
+    /// What happens to those that do not keep up.
+    #[cfg(test)]
+    pub(in crate::cores) fn slow_consumer(&self) -> SlowConsumer {
+        self.slow_consumer
+    }
+
+    /// How many there are.
+    pub(in crate::cores) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// All ids.
+    #[cfg(test)]
+    pub(in crate::cores) fn ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.slab.iter().map(|(_, connection)| connection.id)
+    }
+
+    /// The generation of the connection that came last: [`ConnectionId::age`].
+    pub(in crate::cores) fn last_generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Takes a socket in; `register` makes it known to the poll under the id.
+    pub(in crate::cores) fn insert(
+        &mut self,
+        mut stream: TcpStream,
+        client: ClientAddress,
+        phase: Phase,
+        register: impl FnOnce(&mut TcpStream, ConnectionId) -> std::io::Result<()>,
+    ) -> std::io::Result<ConnectionId> {
+        let index = u32::try_from(self.slab.vacant()).expect("descriptors are numbered with 31 bits");
+        self.generation = self.generation.wrapping_add(1);
+        let id = ConnectionId::new(index, self.generation);
+        register(&mut stream, id)?;
+        self.slab.insert(Connection {
+            stream: Stream::plain(stream),
+            id,
+            client,
+            opened: Opened::at(self.now),
+            is_counted: false,
+            armed: Slot::NONE,
+            lane: Lane::Idle,
+            unread: false,
+            unfinished: false,
+            held_back: false,
+            limited: false,
+            compression: Compression::Off,
+            shows_tokens: false,
+            outbox: Outbox::default(),
+            leftover: Leftover::default(),
+            suspended: None,
+            tally: Tally::default(),
+            meter: None,
+            phase,
+        });
+        Ok(id)
+    }
+
+    /// Takes a connection out and closes its socket. Whatever its outbox holds is lost.
+    pub(in crate::cores) fn remove(&mut self, id: ConnectionId) {
+        if self.get(id).is_some()
+            && let Some(mut connection) = self.slab.remove(id.index() as usize)
+        {
+            connection.stream.part();
+            self.held.forget(id.index());
+            self.forget(&connection.outbox);
+            connection.outbox.release(&mut self.pool);
+        }
+    }
+
+    /// One more than the highest index that a connection may have now.
+    pub(in crate::cores) fn places(&self) -> u32 {
+        u32::try_from(self.slab.places()).unwrap_or(u32::MAX)
+    }
+
+    /// The connection that has this index now.
+    pub(in crate::cores) fn at(&self, index: u32) -> Option<&Connection> {
+        self.slab.get(index as usize)
+    }
+
+    /// The id of the connection that has this index now.
+    pub(in crate::cores) fn id_at(&self, index: u32) -> Option<ConnectionId> {
+        self.slab.get(index as usize).map(|connection| connection.id)
+    }
+
+    /// The connection, if it has not ended.
+    pub(in crate::cores) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slab
+            .get(id.index() as usize)
+            .filter(|connection| connection.id == id)
+    }
+
+    /// The connection, if it has not ended.
+    pub(in crate::cores) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slab
+            .get_mut(id.index() as usize)
+            .filter(|connection| connection.id == id)
+    }
+
+    /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
+    /// are not read any more once it is full, and late answers, which end it (`turn.rs`).
+    pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
+        let messages = u64::from(!opcode.is_control());
+        self.metrics.messages_sent.add(messages);
+        self.queue(id, |connection, pool, compressor| {
+            connection.tally.queue(messages);
+            let compression = connection.compression;
+            connection.outbox.push(pool, |bytes| {
+                compressed::write(compressor, compression, bytes, opcode, payload);
+            });
+        });
+    }
+
+    /// Queues text messages, unless the connection has ended in the middle of what it decided: its own publication may
+    /// have been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
+    /// Returns how many they were, queued or not.
+    pub(in crate::cores) fn send_texts<'t>(
+        &mut self,
+        id: ConnectionId,
+        texts: impl Iterator<Item = &'t [u8]>,
+    ) -> usize {
+        let is_open = self
+            .get(id)
+            .is_some_and(|connection| matches!(connection.phase, Phase::Open(_)));
+        if !is_open {
+            return texts.count();
+        }
+        let mut count = 0;
+        self.queue(id, |connection, pool, mut compressor| {
+            let compression = connection.compression;
+            connection.outbox.push(pool, |bytes| {
+                for text in texts {
+                    let compressor = compressor.as_deref_mut();
+                    compressed::write(compressor, compression, bytes, OpCode::Text, text);
+                    count += 1;
+                }
+            });
+            connection.tally.queue(count as u64);
+        });
+        self.metrics.messages_sent.add(count as u64);
+        count
+    }
+
+    /// Queues a close frame.
+    pub(in crate::cores) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
+        self.queue(id, |connection, pool, _| {
+            connection.outbox.push(pool, |bytes| close.write(bytes));
+        });
+    }
+
+    /// Queues the response head.
+    pub(in crate::cores) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
+    }
+
+    /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
+    pub(in crate::cores) fn send_records(&mut self, id: ConnectionId) {
+        self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
+    }
+
+    fn queue(
+        &mut self,
+        id: ConnectionId,
+        push: impl FnOnce(&mut Connection, &mut Pool, Option<&mut Compressor>),
+    ) {
+        let Some(connection) = self
+            .slab
+            .get_mut(id.index() as usize)
+            .filter(|connection| connection.id == id)
+        else {
+            return;
+        };
+        let before = connection.outbox.len();
+        push(connection, &mut self.pool, self.compressor.as_deref_mut());
+        let after = connection.outbox.len();
+        self.queued_bytes += after - before;
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += after - before;
+        }
+        if connection.outbox.is_slow() {
+            self.held.note(id.index(), connection.holding());
+        }
+        // Who is closing is asked for nothing but its close frame.
+        if after > self.outbox_bytes_max
+            && !connection.held_back
+            && matches!(connection.phase, Phase::Open(_))
+        {
+            connection.held_back = true;
+            self.metrics.limit_hit(Limit::OutboxReplies);
+        }
+        self.mark(id.index(), self.lane);
+    }
+
+    /// Forgets what has not begun to leave, to make room for the close frame.
+    pub(in crate::cores) fn discard_unsent(&mut self, id: ConnectionId) {
+        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
+            return;
+        };
+        let before = connection.outbox.len();
+        let blocked = connection.outbox.is_blocked();
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        connection.outbox.discard_unsent_frames(&mut self.pool);
+        let discarded = before - connection.outbox.len();
+        self.queued_bytes -= discarded;
+        if !blocked {
+            self.unflushed_bytes -= discarded;
+        }
+        self.note_held(id.index());
+    }
+
+    /// The poll says that the socket takes more.
+    pub(in crate::cores) fn writable(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.slab.get_mut(id.index() as usize)
+            && connection.id == id
+            && connection.outbox.is_blocked()
+        {
+            connection.outbox.unblock();
+            self.unflushed_bytes += connection.outbox.len();
+            self.mark(id.index(), Lane::Bulk);
+        }
+    }
+
+    /// Whether something was queued after the last flush.
+    pub(in crate::cores) fn has_unflushed(&self) -> bool {
+        !self.prompt.is_empty() || !self.bulk.is_empty()
+    }
+
+    /// Has our FIN sent as soon as the outbox is empty, now if it is.
+    pub(in crate::cores) fn finish(&mut self, id: ConnectionId) {
+        if self.get(id).is_some() {
+            self.mark(id.index(), Lane::Prompt);
+        }
+    }
+
+    /// Sends what waits, each connection's with one system call: all that is prompt, and of the rest what comes before
+    /// `is_over`, which is asked now and then.
+    pub(in crate::cores) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
+        // In the order in which they were queued: the connection that was read first is answered first.
+        let mut sent = 0;
+        while let Some(&index) = self.prompt.get(sent) {
+            self.flush_from(Lane::Prompt, index);
+            sent += 1;
+        }
+        self.prompt.clear();
+        while let Some(index) = self.bulk.pop_front() {
+            self.bulk_taken += 1;
+            self.flush_from(Lane::Bulk, index);
+            if self.bulk_taken.is_multiple_of(FLUSHES_BETWEEN_LOOKS) && is_over() {
+                break;
+            }
+        }
+        let waiting = self.queued_bytes + self.conflated_bytes;
+        self.metrics.outbox_bytes.set(waiting as u64);
+        self.tell_held();
+        if let Some(compressor) = &mut self.compressor {
+            let work = compressor.take_work();
+            self.metrics.messages_deflated.add(work.messages);
+            self.metrics.deflate_bytes_before.add(work.bytes_before);
+            self.metrics.deflate_bytes_after.add(work.bytes_after);
+        }
+    }
+
+    /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
+    /// sent, or found its socket full, when [`Connections::has_flushed`] says so.
+    pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
+        self.bulk_taken + self.bulk.len() as u64
+    }
+
+    /// Whether the flush has got as far as that.
+    pub(in crate::cores) fn has_flushed(&self, end_of_bulk: u64) -> bool {
+        self.bulk_taken >= end_of_bulk
+    }
+
+    /// Flushes a connection found in the list of a lane, unless its place there has been left since.
+    fn flush_from(&mut self, lane: Lane, index: u32) {
+        if self
+            .slab
+            .get(index as usize)
+            .is_some_and(|connection| connection.lane == lane)
+        {
+            self.flush_one(index);
+        }
+    }
+
+    /// Sends what waits for one connection, out of turn. True if nothing is left.
+    pub(in crate::cores) fn flush_now(&mut self, id: ConnectionId) -> bool {
+        if self.get(id).is_some() {
+            self.flush_one(id.index());
+        }
+        self.get(id).is_none_or(|connection| connection.outbox.is_empty())
+    }
+
+    fn flush_one(&mut self, index: u32) {
+        let Some(connection) = self.slab.get_mut(index as usize) else {
+            return;
+        };
+        connection.lane = Lane::Idle;
+        if connection.outbox.is_blocked() {
+            return;
+        }
+        // Whether what it holds may change: `held` knows those whose sockets were found full, or whose TLS keeps something.
+        let mut is_held = connection.outbox.is_slow();
+        self.unflushed_bytes -= connection.outbox.len();
+        let Stream { socket, tls } = &mut connection.stream;
+        let has_tls = tls.is_some();
+        let flushed = match tls {
+            None => connection.outbox.flush(socket, &mut self.pool),
+            Some(tls) => {
+                let mut writer = tls.writer(socket, &mut self.records);
+                let flushed = connection.outbox.flush(&mut writer, &mut self.pool);
+                connection.outbox.hold(tls.held(), &self.pool);
+                flushed
+            }
+        };
+        match flushed {
+            Ok((written, flush)) => {
+                self.queued_bytes -= written;
+                let tls = connection.stream.tls.as_mut();
+                let taken = tls.map_or(written, |tls| tls.take_written());
+                self.metrics.bytes_sent.add(taken as u64);
+                connection.tally.bytes_out += taken as u64;
+                if connection.held_back && connection.outbox.len() <= self.outbox_bytes_max / 2 {
+                    connection.held_back = false;
+                    self.resumed.push(connection.id);
+                }
+                match flush {
+                    Flush::Blocked => {
+                        is_held = true;
+                        self.note_blocked(index, taken);
+                    }
+                    Flush::Refilled(count) => self.queue_refilled(index, count),
+                    Flush::Empty => match &mut connection.phase {
+                        Phase::Finishing {
+                            fin_sent: fin_sent @ false,
+                            ..
+                        } => {
+                            *fin_sent = connection.stream.finish();
+                            if !*fin_sent {
+                                connection.outbox.block(&mut self.pool);
+                            }
+                        }
+                        Phase::Emptying { .. } => {
+                            self.ending.push((connection.id, CloseReason::PeerVanished));
+                        }
+                        Phase::ProxyHeader { .. }
+                        | Phase::Request { .. }
+                        | Phase::LoggingIn { .. }
+                        | Phase::Open(_)
+                        | Phase::Closing { .. }
+                        | Phase::Finishing { .. } => {}
+                    },
+                }
+            }
+            Err(_) => {
+                self.queued_bytes -= connection.outbox.len();
+                self.conflated_bytes -= conflated_bytes(&connection.outbox);
+                connection.outbox.release(&mut self.pool);
+                self.ending.push((connection.id, CloseReason::PeerVanished));
+            }
+        }
+        if is_held || has_tls {
+            self.note_held(index);
+        }
+    }
+
+    /// A flush has found a socket full, after it had taken so many bytes.
+    fn note_blocked(&mut self, index: u32, taken: usize) {
+        let connection = &mut self.slab[index as usize];
+        let is_first = connection.outbox.note_blocked(self.now);
+        if self.write_timeout.is_zero() {
+            return;
+        }
+        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
+        if is_first || taken > 0 || unacknowledged < connection.outbox.unacknowledged() {
+            let by = self.now + self.write_timeout;
+            connection.outbox.expect_progress(by, unacknowledged);
+        }
+        if is_first {
+            self.blocked.push(connection.id);
+        }
+    }
+
+    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer none
+    /// of those that the socket had taken before. The socket tells of room only when much of its buffer is free, so that a
+    /// peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this core stood
+    /// still does not count: the peer may have stood still as well.
+    pub(in crate::cores) fn takes_nothing(&mut self, id: ConnectionId, responsive_since: Uptime) -> bool {
+        let (now, timeout) = (self.now, self.write_timeout);
+        let Some(connection) = self.get_mut(id) else {
+            return false;
+        };
+        if connection.outbox.taken_by() > now {
+            return false;
+        }
+        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
+        if unacknowledged < connection.outbox.unacknowledged() {
+            connection.outbox.expect_progress(now + timeout, unacknowledged);
+            return false;
+        }
+        if responsive_since + timeout > now {
+            connection
+                .outbox
+                .expect_progress(responsive_since + timeout, unacknowledged);
+            return false;
+        }
+        true
+    }
+
+    /// Takes notice of what a connection holds now.
+    pub(in crate::cores) fn note_held(&mut self, index: u32) {
+        if let Some(connection) = self.slab.get(index as usize) {
+            self.held.note(index, connection.holding());
+        }
+    }
+
+    /// The same after input has been taken in, or what was made of it gone on with: nothing happens for those that hold
+    /// none of it, before and after.
+    #[inline]
+    pub(in crate::cores) fn note_input(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get(id)
+            && (connection.holds_input() || self.held.knows(id.index()))
+        {
+            self.note_held(id.index());
+        }
+    }
+
+    /// Tells the metrics what is held, unless that is nothing and has been told.
+    #[inline]
+    fn tell_held(&mut self) {
+        let is_nothing = self.held.is_empty() && self.queued_bytes == 0 && self.abandoned_bytes == 0;
+        if is_nothing && self.nothing_is_told {
+            return;
+        }
+        self.nothing_is_told = is_nothing;
+        for (gauge, (_, bytes)) in self.metrics.held_bytes.iter().zip(self.held_by_kind()) {
+            gauge.set(bytes as u64);
+        }
+    }
+
+    /// What all connections hold together, by kind.
+    fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
+        let sums: &Holding = self.held.sums();
+        let shared = &self.pool.shared;
+        [
+            (
+                HeldKind::Outboxes,
+                self.queued_bytes.saturating_sub(shared.lent_bytes()),
+            ),
+            (HeldKind::Shared, shared.alone_bytes()),
+            (HeldKind::Conflated, self.conflated_bytes),
+            (HeldKind::Assemblies, sums.assembly),
+            (HeldKind::Leftovers, sums.leftover),
+            (HeldKind::Parked, sums.parked),
+            (HeldKind::Tls, sums.tls),
+            (HeldKind::Abandoned, self.abandoned_bytes),
+        ]
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held_by_kind().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Whether all connections together hold more than they may.
+    #[inline]
+    pub(in crate::cores) fn hold_too_much(&self) -> bool {
+        self.held_bytes() > self.held.bytes_max
+    }
+
+    /// Whether some have to be closed for that: where publications can be left out, so much more may be held. Where no
+    /// connection is waited for, there is none to close.
+    #[inline]
+    pub(in crate::cores) fn must_shed(&self) -> bool {
+        !self.held.is_empty() && self.holds_too_much_to_leave_out()
+    }
+
+    fn holds_too_much_to_leave_out(&self) -> bool {
+        let held_bytes = self.held_bytes();
+        let max = self.held.bytes_max;
+        held_bytes > max
+            && match self.slow_consumer {
+                SlowConsumer::Close => true,
+                SlowConsumer::Skip | SlowConsumer::Conflate => held_bytes - max > max / 8,
+            }
+    }
+
+    /// Whether so many have been closed that it takes a while until more have to be.
+    pub(in crate::cores) fn has_shed(&self) -> bool {
+        let max = self.held.bytes_max;
+        self.held_bytes() <= max - max / 16
+    }
+
+    /// One of those that hold most.
+    pub(in crate::cores) fn holds_most(&self) -> Option<ConnectionId> {
+        self.held.most().and_then(|index| self.id_at(index))
+    }
+
+    /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
+    fn mark(&mut self, index: u32, lane: Lane) {
+        let connection = &mut self.slab[index as usize];
+        if connection.outbox.is_blocked() {
+            return;
+        }
+        match (connection.lane, lane) {
+            (Lane::Idle | Lane::Bulk | Lane::Prompt, Lane::Idle)
+            | (Lane::Prompt, Lane::Bulk | Lane::Prompt)
+            | (Lane::Bulk, Lane::Bulk) => {}
+            (Lane::Idle | Lane::Bulk, Lane::Prompt) => {
+                connection.lane = lane;
+                self.prompt.push(index);
+            }
+            (Lane::Idle, Lane::Bulk) => {
+                connection.lane = lane;
+                self.bulk.push_back(index);
+            }
+        }
+    }
+
+    /// Counts what an outbox holds as gone.
+    fn forget(&mut self, outbox: &Outbox) {
+        self.conflated_bytes -= conflated_bytes(outbox);
+        self.queued_bytes -= outbox.len();
+        if !outbox.is_blocked() {
+            self.unflushed_bytes -= outbox.len();
+        }
+    }
+}
+
+/// Room for the replies of one turn, from the beginning, so that the list does not grow in the middle of serving.
+const PROMPT_KEPT: usize = 1024;
+/// A look at the clock costs as much as 1 % of one flush.
+const FLUSHES_BETWEEN_LOOKS: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as Peer};
+
+    use super::publications::UNFLUSHED_BYTES_MAX;
+    use super::*;
+    use crate::websocket::frame;
+
+    /// So many connections, and their peers.
+    fn connected(count: u32) -> (Connections, Vec<Peer>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bounds = Bounds {
+            outbox_bytes_max: 1 << 20,
+            held_bytes_max: usize::MAX,
+            write_timeout: Duration::ZERO,
+        };
+        let mut connections = Connections::new(
+            &bounds,
+            SlowConsumer::Close,
+            None,
+            Arc::new(CoreMetrics::default()),
+        );
+        let peers = (0..count).map(|_| {
+            let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let phase = Phase::Emptying {
+                deadline: Uptime::NEVER,
+            };
+            connections
+                .insert(
+                    TcpStream::from_std(socket),
+                    ClientAddress::UNKNOWN,
+                    phase,
+                    |_, _| Ok(()),
+                )
+                .unwrap();
+            peer
+        });
+        let peers = peers.collect();
+        (connections, peers)
+    }
+
+    /// One publication, in the same channel always.
+    fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> u64 {
+        connections.begin_publication();
+        let taken = connections.deliver(subscribers, 0, frame);
+        connections.end_publication();
+        taken
+    }
+
+    /// What has been sent to a peer.
+    fn sent(peer: &mut Peer) -> Vec<u8> {
+        let mut bytes = vec![0; 100];
+        peer.set_nonblocking(true).unwrap();
+        let count = peer.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(count);
+        bytes
+    }
+
+    #[test]
+    fn replies_leave_before_publications_and_those_that_wait_leave_together() {
+        let count = 20;
+        let (mut connections, mut peers) = connected(count);
+        let all: Vec<u32> = (0..count).collect();
+        let first = frame_of(b"one");
+        assert_eq!(deliver(&mut connections, &all, &first), u64::from(count));
+        let end_of_first = connections.end_of_bulk();
+        let last = connections.slab[19].id;
+        connections.send(last, OpCode::Text, b"reply");
+        connections.flush(|| true);
+        let flushed: usize = FLUSHES_BETWEEN_LOOKS.try_into().unwrap();
+        for peer in &mut peers[..flushed] {
+            assert_eq!(sent(peer), first);
+        }
+        assert_eq!(sent(&mut peers[19]), [first.clone(), frame_of(b"reply")].concat());
+        for peer in &mut peers[flushed..19] {
+            assert!(sent(peer).is_empty());
+        }
+        assert!(connections.has_unflushed() && !connections.has_flushed(end_of_first));
+
+        // The second joins the first where that has not left; the place of the reply counts no more.
+        let second = frame_of(b"two");
+        deliver(&mut connections, &all[..19], &second);
+        connections.flush(|| false);
+        for peer in &mut peers[flushed..19] {
+            assert_eq!(sent(peer), [first.clone(), second.clone()].concat());
+        }
+        assert_eq!(sent(&mut peers[0]), second);
+        assert!(sent(&mut peers[19]).is_empty());
+        assert!(!connections.has_unflushed() && connections.has_flushed(end_of_first));
+        assert_eq!((connections.queued_bytes, connections.unflushed_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_and_the_bound_leaves_room_for_one_of_any_size() {
+        let (mut connections, _peers) = connected(2);
+        let large = vec![0; UNFLUSHED_BYTES_MAX + 1];
+        assert_eq!(connections.room(large.len()), 1);
+        assert_eq!(connections.room(UNFLUSHED_BYTES_MAX / 4), 4);
+        deliver(&mut connections, &[0], &large);
+        assert_eq!(connections.room(1), 0);
+        // What the socket does not take waits for the poll, not for a flush.
+        connections.flush(|| false);
+        assert!(connections.queued_bytes > 0);
+        assert_eq!(connections.room(large.len()), 1);
+        // It ends with its bytes.
+        connections.writable(connections.slab[0].id);
+        assert_eq!(connections.unflushed_bytes, connections.queued_bytes);
+        connections.remove(connections.slab[0].id);
+        assert_eq!((connections.queued_bytes, connections.unflushed_bytes), (0, 0));
+    }
+
+    /// A table with this write timeout, one connection in it whose socket is full, and its peer.
+    fn blocked(timeout: Duration) -> (Connections, ConnectionId, Peer) {
+        let (mut connections, mut peers) = connected(1);
+        connections.write_timeout = timeout;
+        connections.now = Uptime::from_ms(10_000);
+        let id = connections.slab[0].id;
+        let large = vec![0; 64 * 1024];
+        while connections.blocked.is_empty() {
+            connections.send(id, OpCode::Binary, &large);
+            connections.flush(|| false);
+        }
+        assert_eq!(connections.blocked, [id]);
+        (connections, id, peers.remove(0))
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_told_from_one_that_reads_slowly() {
+        let (mut connections, id, mut peer) = blocked(Duration::from_secs(60));
+        let at = |seconds: u64| Uptime::from_ms(10_000 + seconds * 1000);
+        let long_ago = Uptime::from_ms(0);
+        let deadline = |connections: &Connections| connections.slab[0].outbox.taken_by();
+        assert_eq!(deadline(&connections), at(60));
+        connections.now = at(59);
+        assert!(!connections.takes_nothing(id, long_ago));
+        connections.now = at(60);
+        assert!(connections.takes_nothing(id, long_ago));
+        // This core stood still for a part of that time.
+        assert!(!connections.takes_nothing(id, at(5)));
+        assert_eq!(deadline(&connections), at(65));
+        // The peer reads some, far too little for the socket to tell of room.
+        connections.now = at(65);
+        let full = connections.slab[0].stream.unacknowledged_bytes().unwrap();
+        let mut room = [0; 1024];
+        while connections.slab[0].stream.unacknowledged_bytes().unwrap() == full {
+            peer.read_exact(&mut room).unwrap();
+        }
+        assert!(!connections.takes_nothing(id, long_ago));
+        assert_eq!(deadline(&connections), at(125));
+        // The system has room again and takes some.
+        while connections.slab[0].stream.unacknowledged_bytes().unwrap() > full / 4 {
+            peer.read_exact(&mut room).unwrap();
+        }
+        connections.now = at(100);
+        connections.writable(id);
+        assert_eq!(
+            deadline(&connections),
+            Uptime::NEVER,
+            "nobody has asked the socket yet"
+        );
+        while !connections.slab[0].outbox.is_blocked() {
+            connections.send(id, OpCode::Binary, &[0; 64 * 1024]);
+            connections.flush(|| false);
+        }
+        assert_eq!(deadline(&connections), at(160));
+        connections.now = at(160);
+        assert!(connections.takes_nothing(id, long_ago));
+    }
+
+    fn frame_of(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, OpCode::Text, payload);
+        bytes
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether a table keeps the invariants at its head: asked by simulations, between turns.
+
+use super::publications::conflated_bytes;
+use super::{Connections, Lane};
+use crate::config::limits::SlowConsumer;
+use crate::cores::lifecycle::connection::Phase;
+
+impl Connections {
+    /// What is wrong, if anything is.
+    pub(in crate::cores) fn broken_invariant(&self) -> Option<String> {
+        let (mut queued, mut unflushed, mut conflated) = (0, 0, 0);
+        for (index, connection) in self.slab.iter() {
+            let outbox = &connection.outbox;
+            queued += outbox.len();
+            conflated += conflated_bytes(outbox);
+            if !outbox.is_blocked() {
+                unflushed += outbox.len();
+            }
+            let (held, known) = (connection.holding(), self.held.of(connection.id.index()));
+            if held != known {
+                return Some(format!("connection {index} holds {held:?}, counted {known:?}"));
+            }
+            let listed = match connection.lane {
+                Lane::Idle => outbox.is_empty() || outbox.is_blocked(),
+                Lane::Bulk => self.bulk.iter().any(|&place| place as usize == index),
+                Lane::Prompt => self.prompt.iter().any(|&place| place as usize == index),
+            };
+            if !listed {
+                return Some(format!(
+                    "connection {index} waits in no list: {:?}, {outbox:?}",
+                    connection.lane
+                ));
+            }
+            if conflated_bytes(outbox) > 0 && self.slow_consumer != SlowConsumer::Conflate {
+                return Some(format!("connection {index} conflates by no policy"));
+            }
+            if outbox.conflated().is_some() && !matches!(connection.phase, Phase::Open(_)) {
+                return Some(format!("connection {index} has ended and still conflates"));
+            }
+        }
+        let held: usize = self.slab.iter().map(|(_, one)| one.outbox.spans_held()).sum();
+        let held = held + self.under_way.iter().flatten().count();
+        if held != self.pool.shared.held() {
+            return Some(format!(
+                "{held} hold publications, counted {}",
+                self.pool.shared.held()
+            ));
+        }
+        let lent: usize = self.slab.iter().map(|(_, one)| one.outbox.shared_bytes()).sum();
+        if lent != self.pool.shared.lent_bytes() {
+            return Some(format!(
+                "{lent} bytes are shared, counted {}",
+                self.pool.shared.lent_bytes()
+            ));
+        }
+        let kept = (self.queued_bytes, self.unflushed_bytes, self.conflated_bytes);
+        if kept != (queued, unflushed, conflated) {
+            return Some(format!(
+                "counted {kept:?}, there are {:?}",
+                (queued, unflushed, conflated)
+            ));
+        }
+        (!self.ending.is_empty())
+            .then(|| "a connection was found to have ended, and is still there".to_owned())
+    }
+}

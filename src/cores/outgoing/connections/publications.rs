@@ -1,0 +1,252 @@
+//! Publications: into the outboxes of their subscribers, and what becomes of those for whom there is no room.
+//!
+//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
+//! before it flushes some.
+
+use crate::config::limits::{Limit, SlowConsumer};
+use crate::cores::lifecycle::connection::{ConnectionId, Lane};
+use crate::cores::outgoing::conflated::{Conflated, Conflation};
+use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};
+use crate::cores::outgoing::shared_frames::Span;
+use crate::decision::CloseReason;
+use crate::websocket::deflate::Compression;
+
+use super::Connections;
+
+impl Connections {
+    /// How many more subscribers a publication may be queued for before something is flushed.
+    pub(in crate::cores) fn room(&self, frame_bytes: usize) -> usize {
+        let (bytes_max, buffers_max) = room_max();
+        let bytes = bytes_max.saturating_sub(self.unflushed_bytes);
+        let buffers = buffers_max.saturating_sub(self.bulk.len());
+        buffers
+            .min(bytes.div_ceil(frame_bytes.max(1)))
+            .min(self.spare(frame_bytes))
+    }
+
+    /// For how many there is room before connections have to be closed for what all of them hold: one at least, since then
+    /// some are.
+    fn spare(&self, frame_bytes: usize) -> usize {
+        if self.held.is_empty() {
+            return usize::MAX;
+        }
+        let spare = self.held.bytes_max.saturating_sub(self.held_bytes());
+        (spare / frame_bytes.max(1)).max(1)
+    }
+
+    /// What is delivered from now on is another publication.
+    pub(in crate::cores) fn begin_publication(&mut self) {
+        self.end_publication();
+    }
+
+    /// The publication has been delivered to all of its subscribers.
+    pub(in crate::cores) fn end_publication(&mut self) {
+        for span in &mut self.under_way {
+            if let Some(span) = span.take() {
+                self.pool.shared.finish(span);
+            }
+        }
+        if let Some(compressor) = &mut self.compressor {
+            compressor.end_publication();
+        }
+    }
+
+    /// Bytes of publications that were compressed since the last call.
+    pub(in crate::cores) fn take_published_bytes(&mut self) -> usize {
+        self.compressor
+            .as_mut()
+            .map_or(0, |compressor| compressor.take_published_bytes())
+    }
+
+    /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
+    /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
+    pub(in crate::cores) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
+        let mut compressor = self.compressor.take();
+        let frames = match &mut compressor {
+            None => [frame; Compression::COUNT],
+            Some(compressor) => {
+                let agreed = subscribers
+                    .iter()
+                    .map(|&index| self.slab[index as usize].compression);
+                compressor.frames(frame, agreed)
+            }
+        };
+        let spans = self.share(channel, &frames);
+        // Those that close slow subscribers have closed those that hold most.
+        let leaves_out = self.slow_consumer != SlowConsumer::Close && self.hold_too_much();
+        let mut taken = 0;
+        for &index in subscribers {
+            let mut connection = &mut self.slab[index as usize];
+            let form = connection.compression.index();
+            let frame = frames[form];
+            let is_left_out = leaves_out && connection.outbox.is_blocked();
+            if is_left_out || !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
+                if !self.make_room(index, channel, frame) {
+                    continue;
+                }
+                connection = &mut self.slab[index as usize];
+            }
+            match spans[form] {
+                Some(span) => connection.outbox.push_shared(&mut self.pool, span),
+                None => connection
+                    .outbox
+                    .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
+            }
+            connection.tally.queue(1);
+            self.queued_bytes += frame.len();
+            if connection.outbox.is_shared() || !connection.outbox.is_blocked() {
+                self.unflushed_bytes += frame.len();
+                if connection.lane == Lane::Idle {
+                    connection.lane = Lane::Bulk;
+                    self.bulk.push_back(index);
+                }
+            }
+            if !connection.outbox.is_shared() && connection.outbox.is_slow() {
+                self.held.note(index, connection.holding());
+            }
+            taken += 1;
+        }
+        self.compressor = compressor;
+        self.metrics.messages_sent.add(taken);
+        self.metrics.deliveries.add(taken);
+        taken
+    }
+
+    /// Has the frames of the publication under way lie where outboxes share them, as far as there is room. Those that are
+    /// sent as they are, rather than compressed, are the same.
+    fn share(
+        &mut self,
+        channel: u32,
+        frames: &[&[u8]; Compression::COUNT],
+    ) -> [Option<Span>; Compression::COUNT] {
+        let mut spans = [None; Compression::COUNT];
+        for (form, frame) in frames.iter().enumerate() {
+            let form_shared = if std::ptr::eq(*frame, frames[0]) { 0 } else { form };
+            let under_way = &mut self.under_way[form_shared];
+            if under_way.is_none() {
+                *under_way = self.pool.shared.write(channel, frame);
+            }
+            spans[form] = *under_way;
+        }
+        spans
+    }
+
+    /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
+    /// policy has been carried out.
+    fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
+        let blocked = self.slab[index as usize].outbox.is_blocked();
+        if !blocked {
+            // A burst within one turn: the socket has not been asked yet.
+            self.flush_one(index);
+            let outbox = &self.slab[index as usize].outbox;
+            if outbox.takes(frame.len(), self.outbox_bytes_max) {
+                return true;
+            }
+        }
+        let outbox = &self.slab[index as usize].outbox;
+        // Its newest publications wait behind an outbox that was full, though it may not be any more.
+        let is_full = outbox.conflated().is_some() || !outbox.takes(frame.len(), self.outbox_bytes_max);
+        self.metrics.limit_hit(match is_full {
+            true => Limit::OutboxBytes,
+            false => Limit::OutboxBytesTotal,
+        });
+        match self.slow_consumer {
+            SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
+            SlowConsumer::Conflate => self.conflate(index, channel, frame),
+            SlowConsumer::Close => self
+                .ending
+                .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
+        }
+        false
+    }
+
+    /// Keeps a publication as the newest of its channel until the outbox has been sent.
+    fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
+        let bytes_max = self.outbox_bytes_max;
+        let connection = &mut self.slab[index as usize];
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        match connection.outbox.conflate(channel, frame, bytes_max) {
+            Conflation::Added => {}
+            Conflation::Replaced => self.metrics.publications_conflated.add(1),
+            Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
+        }
+        self.conflated_bytes += conflated_bytes(&connection.outbox);
+        self.note_held(index);
+    }
+
+    /// Whether publications for a connection wait behind its outbox.
+    pub(in crate::cores) fn is_conflating(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.outbox.conflated().is_some())
+    }
+
+    /// Drops the publication that waits of a channel: the subscription has ended.
+    pub(in crate::cores) fn forget_conflated(&mut self, id: ConnectionId, channel: u32) {
+        if let Some(connection) = self.slab.get_mut(id.index() as usize)
+            && connection.id == id
+        {
+            self.conflated_bytes -= conflated_bytes(&connection.outbox);
+            connection.outbox.forget_conflated(channel);
+            self.conflated_bytes += conflated_bytes(&connection.outbox);
+            self.note_held(id.index());
+        }
+    }
+
+    /// Queues what waits behind the outbox of a connection that ends, since nothing may follow its close frame; or drops
+    /// it, if there is no more to be sent.
+    pub(in crate::cores) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
+        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
+            return;
+        };
+        if connection.id != id || connection.outbox.conflated().is_none() {
+            return;
+        }
+        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        if !send {
+            connection.outbox.forget_all_conflated();
+            return self.note_held(id.index());
+        }
+        let before = connection.outbox.len();
+        let count = connection.outbox.settle_conflated() as u64;
+        let queued = connection.outbox.len() - before;
+        self.queued_bytes += queued;
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += queued;
+        }
+        connection.tally.queue(count);
+        self.metrics.messages_sent.add(count);
+        self.metrics.deliveries.add(count);
+        self.note_held(id.index());
+    }
+
+    /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
+    pub(super) fn queue_refilled(&mut self, index: u32, count: usize) {
+        let connection = &mut self.slab[index as usize];
+        let queued = connection.outbox.len();
+        self.conflated_bytes -= queued;
+        self.queued_bytes += queued;
+        self.unflushed_bytes += queued;
+        connection.tally.queue(count as u64);
+        self.metrics.messages_sent.add(count as u64);
+        self.metrics.deliveries.add(count as u64);
+        self.mark(index, Lane::Bulk);
+    }
+}
+
+/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or what a simulation has in their place.
+fn room_max() -> (usize, usize) {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return (scale.unflushed_bytes_max, scale.buffers_max);
+    }
+    (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
+}
+
+/// What waits behind an outbox.
+pub(in crate::cores) fn conflated_bytes(outbox: &Outbox) -> usize {
+    outbox.conflated().map_or(0, Conflated::bytes)
+}
+
+/// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
+/// than this beyond what slow ones keep.
+pub(super) const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;

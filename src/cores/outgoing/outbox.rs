@@ -1,0 +1,969 @@
+//! The bytes a connection still has to send.
+//!
+//! Filled by replies and by ring delivery, emptied by `flush`. What has come since the last flush lies behind one another
+//! in one buffer and leaves with one system call. Publications alone wait in a buffer that all of their subscribers share
+//! (`shared.rs`); anything else is in a buffer from the core's pool, which goes back with the last byte. An idle connection
+//! owns none.
+//!
+//! ```text
+//!   much waits:   earlier [ own 64 KiB | shared | shared | own ]   bytes [ newest ... ]
+//!                            ▲ sent
+//! ```
+//! What waits for a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier ones
+//! and another begun; a long publication stays in the buffer that all of its subscribers share. So bytes are moved at most
+//! once after they were queued, however long the backlog is and however little the socket takes at a time.
+//!
+//! Invariants
+//! 1. Bytes leave in the order they were queued; a frame is never split by another.
+//! 2. After a write that the socket took only in part the outbox is `blocked`: the poll is edge-triggered and tells
+//!    once when there is room again ([`Outbox::unblock`]).
+//! 3. What is not here but waits in the stream (the records of TLS) is an empty buffer here: blocked, or to be flushed.
+//! 4. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
+//!    whatever lies behind them can be discarded without breaking the stream. A frame lies in one piece.
+//! 5. Publications that were conflated come behind all bytes that were queued before they leave ([`Outbox::flush`] says
+//!    when they do), and nothing else is published into the outbox while there are any ([`Outbox::takes`]).
+//! 6. Of a shared buffer that many publications lie in nothing has begun to leave: what a socket takes only in part is
+//!    copied first. A publication alone in its buffer is never copied.
+//!
+//! Sharing instead of copying saved 10 to 14 % of the instructions of a delivery, and the misses of the cache that a copy
+//! for each of a thousand subscribers causes: up to 8 % of its CPU time, with that of the kernel, where caches are
+//! contended. A gathered write of slices in the ring was no choice: an `iovec` costs the kernel more than copying a small
+//! frame (4 ns), and a slow subscriber would pin the ring.
+//!
+//! Not here: which subscriber is skipped, conflated or closed when its outbox is full. That is `publications.rs`'s decision.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use crate::clock::Uptime;
+use crate::websocket::frame;
+
+use crate::cores::outgoing::conflated::{Conflated, Conflation};
+use crate::cores::outgoing::shared_frames::{SharedFrames, Span};
+
+/// What waits to be sent to one connection.
+#[derive(Debug, Default)]
+pub(in crate::cores) enum Outbox {
+    #[default]
+    Empty,
+    /// Publications only, which wait for others as well. The socket is not known to be full.
+    Shared(Span),
+    /// Anything, in a buffer of its own.
+    Own(Box<Queued>),
+}
+
+#[derive(Debug)]
+pub(in crate::cores) struct Queued {
+    /// What waits before `bytes`; nothing unless much waits.
+    earlier: VecDeque<Piece>,
+    /// The bytes in `earlier`, those of its first piece that have been sent included.
+    earlier_bytes: usize,
+    bytes: Vec<u8>,
+    /// How many bytes of the first piece have been sent: of `bytes`, if there is no other. A shared piece begins with what
+    /// has not been sent.
+    sent: usize,
+    begun: usize,
+    blocked: bool,
+    /// Since when the socket has never taken all; `NEVER` if it has. For those who look.
+    blocked_since: Uptime,
+    /// When the socket must have taken something, or the peer acknowledged something that it took before.
+    taken_by: Uptime,
+    /// What the peer had not acknowledged when that was set.
+    unacknowledged: u32,
+    /// What follows when all is sent.
+    conflated: Option<Box<Conflated>>,
+}
+
+/// Whole frames of a long outbox.
+#[derive(Debug)]
+enum Piece {
+    Own(Vec<u8>),
+    /// Of one publication.
+    Shared(Span),
+}
+
+/// What a flush came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Flush {
+    /// All is sent.
+    Empty,
+    /// The socket took no more; the poll will tell when it does.
+    Blocked,
+    /// All is sent, and so many publications that were conflated are queued now.
+    Refilled(usize),
+}
+
+/// Buffers of one core, waiting for their next use.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "the box itself is what is lent: an outbox is one pointer"
+)]
+pub(in crate::cores) struct Pool {
+    free: Vec<Box<Queued>>,
+    /// The fewest that were there since the last [`Pool::give_back`]: so many nobody has needed.
+    unused: usize,
+    /// Of the publications that wait in many outboxes.
+    pub(in crate::cores) shared: SharedFrames,
+}
+
+impl Outbox {
+    /// Bytes not yet sent.
+    pub(in crate::cores) fn len(&self) -> usize {
+        match self {
+            Outbox::Empty => 0,
+            Outbox::Shared(span) => span.len(),
+            Outbox::Own(queued) => queued.len(),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(in crate::cores) fn is_empty(&self) -> bool {
+        matches!(self, Outbox::Empty)
+    }
+
+    /// Whether so many bytes more are within its limit. An empty one takes any one frame.
+    pub(in crate::cores) fn takes(&self, bytes: usize, bytes_max: usize) -> bool {
+        match self {
+            Outbox::Empty => true,
+            Outbox::Shared(span) => span.len() + bytes <= bytes_max,
+            Outbox::Own(queued) => {
+                let waiting = queued.len();
+                queued.conflated.is_none() && (waiting == 0 || waiting + bytes <= bytes_max)
+            }
+        }
+    }
+
+    /// How many spans it holds.
+    #[cfg(test)]
+    pub(in crate::cores) fn spans_held(&self) -> usize {
+        self.spans().count()
+    }
+
+    /// The bytes that it shares with others.
+    #[cfg(test)]
+    pub(in crate::cores) fn shared_bytes(&self) -> usize {
+        self.spans().map(Span::len).sum()
+    }
+
+    #[cfg(test)]
+    fn spans(&self) -> impl Iterator<Item = Span> {
+        let own = match self {
+            Outbox::Shared(span) => Some(*span),
+            Outbox::Empty | Outbox::Own(_) => None,
+        };
+        let earlier = self.queued().into_iter().flat_map(|queued| &queued.earlier);
+        own.into_iter().chain(earlier.filter_map(|piece| match piece {
+            Piece::Own(_) => None,
+            Piece::Shared(span) => Some(*span),
+        }))
+    }
+
+    fn queued(&self) -> Option<&Queued> {
+        match self {
+            Outbox::Empty | Outbox::Shared(_) => None,
+            Outbox::Own(queued) => Some(queued),
+        }
+    }
+
+    fn queued_mut(&mut self) -> Option<&mut Queued> {
+        match self {
+            Outbox::Empty | Outbox::Shared(_) => None,
+            Outbox::Own(queued) => Some(queued),
+        }
+    }
+
+    /// Has what waits in a buffer of its own.
+    fn own(&mut self, pool: &mut Pool) -> &mut Queued {
+        if !matches!(self, Outbox::Own(_)) {
+            let mut queued = pool.take();
+            if let Outbox::Shared(span) = *self {
+                queued.keep(span, &mut pool.shared);
+            }
+            *self = Outbox::Own(queued);
+        }
+        self.queued_mut().expect("it has been given one")
+    }
+
+    /// Keeps a publication that it does not take, as the newest of its channel.
+    pub(in crate::cores) fn conflate(&mut self, channel: u32, frame: &[u8], bytes_max: usize) -> Conflation {
+        let queued = self.queued_mut().expect("its socket is full");
+        queued
+            .conflated
+            .get_or_insert_default()
+            .keep(channel, frame, bytes_max)
+    }
+
+    /// What has been conflated and waits.
+    pub(in crate::cores) fn conflated(&self) -> Option<&Conflated> {
+        self.queued()?.conflated.as_deref()
+    }
+
+    /// Drops what waits of a channel.
+    pub(in crate::cores) fn forget_conflated(&mut self, channel: u32) {
+        if let Some(queued) = self.queued_mut()
+            && let Some(conflated) = &mut queued.conflated
+        {
+            conflated.forget(channel);
+            if conflated.len() == 0 {
+                queued.conflated = None;
+            }
+        }
+    }
+
+    /// Drops all that has been conflated.
+    pub(in crate::cores) fn forget_all_conflated(&mut self) {
+        if let Some(queued) = self.queued_mut() {
+            queued.conflated = None;
+        }
+    }
+
+    /// Queues what has been conflated behind all that waits, now. Returns how many publications that is.
+    pub(in crate::cores) fn settle_conflated(&mut self) -> usize {
+        self.queued_mut().map_or(0, Queued::settle)
+    }
+
+    /// Since when the socket has never taken all that waits.
+    pub(in crate::cores) fn blocked_since(&self) -> Option<Uptime> {
+        let since = self.queued()?.blocked_since;
+        (since != Uptime::NEVER).then_some(since)
+    }
+
+    /// Whether nothing but what is shared waits: then the socket is not known to be full.
+    #[inline]
+    pub(in crate::cores) fn is_shared(&self) -> bool {
+        matches!(self, Outbox::Shared(_))
+    }
+
+    /// Whether its socket has not taken all for a while: it has been found full, and never empty since.
+    #[inline]
+    pub(in crate::cores) fn is_slow(&self) -> bool {
+        self.queued()
+            .is_some_and(|queued| queued.blocked_since != Uptime::NEVER)
+    }
+
+    /// A flush has found the socket full. True if it is the first that did, since all was taken.
+    pub(in crate::cores) fn note_blocked(&mut self, now: Uptime) -> bool {
+        let Some(queued) = self.queued_mut() else {
+            return false;
+        };
+        let is_first = queued.blocked_since == Uptime::NEVER;
+        if is_first {
+            queued.blocked_since = now;
+        }
+        is_first
+    }
+
+    /// Has something taken by then. `unacknowledged` is what the peer has yet to acknowledge now.
+    pub(in crate::cores) fn expect_progress(&mut self, by: Uptime, unacknowledged: u32) {
+        if let Some(queued) = self.queued_mut() {
+            (queued.taken_by, queued.unacknowledged) = (by, unacknowledged);
+        }
+    }
+
+    /// When something must have been taken; `NEVER` if nothing waits that could be.
+    pub(in crate::cores) fn taken_by(&self) -> Uptime {
+        match self.queued() {
+            Some(queued) if queued.blocked => queued.taken_by,
+            Some(_) | None => Uptime::NEVER,
+        }
+    }
+
+    /// What the peer had not acknowledged when it was last looked at.
+    pub(in crate::cores) fn unacknowledged(&self) -> u32 {
+        self.queued().map_or(0, |queued| queued.unacknowledged)
+    }
+
+    /// Whether the socket is known to take no more.
+    pub(in crate::cores) fn is_blocked(&self) -> bool {
+        self.queued().is_some_and(|queued| queued.blocked)
+    }
+
+    /// Queues whole frames, written by `write`.
+    pub(in crate::cores) fn push(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        let queued = self.own(pool);
+        queued.make_piece_of(PIECE_BYTES);
+        write(&mut queued.bytes);
+    }
+
+    /// Queues the frame of a publication, which lies in the pool as `span`.
+    pub(in crate::cores) fn push_shared(&mut self, pool: &mut Pool, span: Span) {
+        match self {
+            Outbox::Empty => {
+                pool.shared.hold(span);
+                *self = Outbox::Shared(span);
+                return;
+            }
+            Outbox::Shared(before) => {
+                if pool.shared.extend(before, span) {
+                    return;
+                }
+            }
+            Outbox::Own(_) => {}
+        }
+        pool.shared.hold(span);
+        self.own(pool);
+        if let Outbox::Own(queued) = self {
+            queued.keep(span, &mut pool.shared);
+        }
+    }
+
+    /// Queues bytes that are no frame, before all frames: the response head.
+    pub(in crate::cores) fn push_head(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        let queued = self.own(pool);
+        debug_assert!(queued.earlier.is_empty(), "heads come before anything long");
+        write(&mut queued.bytes);
+        queued.begun = queued.bytes.len() - queued.sent;
+    }
+
+    /// Writes as much as the socket takes, with one call unless what waits lies in many pieces.
+    pub(in crate::cores) fn flush(
+        &mut self,
+        socket: &mut impl Write,
+        pool: &mut Pool,
+    ) -> io::Result<(usize, Flush)> {
+        let waiting = match self {
+            Outbox::Empty => return Ok((0, Flush::Empty)),
+            Outbox::Shared(span) => pool.shared.bytes(*span),
+            Outbox::Own(queued) if queued.earlier.is_empty() => &queued.bytes[queued.sent..],
+            Outbox::Own(_) => return self.flush_pieces(socket, pool),
+        };
+        let count = waiting.len();
+        let written = write_some(socket, waiting)?;
+        if written == Some(count) {
+            return Ok((count, self.all_is_sent(pool)));
+        }
+        let queued = self.own(pool);
+        queued.blocked = true;
+        if let Some(written) = written {
+            queued.advance(written, &mut pool.shared);
+        }
+        Ok((written.unwrap_or(0), Flush::Blocked))
+    }
+
+    #[cold]
+    fn flush_pieces(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<(usize, Flush)> {
+        let queued = self.own(pool);
+        let mut sent = 0;
+        while queued.len() > 0 {
+            let written = queued.write_pieces(socket, &pool.shared)?.unwrap_or(0);
+            sent += written;
+            // Where the last byte is the last of a piece, the writer may not have looked at the next.
+            let ends_within = queued.advance(written, &mut pool.shared);
+            if written == 0 || ends_within {
+                queued.blocked = true;
+                return Ok((sent, Flush::Blocked));
+            }
+        }
+        Ok((sent, self.all_is_sent(pool)))
+    }
+
+    #[inline]
+    fn all_is_sent(&mut self, pool: &mut Pool) -> Flush {
+        if let Outbox::Own(queued) = self
+            && queued.conflated.is_some()
+        {
+            queued.reset();
+            return Flush::Refilled(queued.settle());
+        }
+        self.release(pool);
+        Flush::Empty
+    }
+
+    /// Has the poll told when the socket takes more, for something to send that is not here.
+    pub(in crate::cores) fn block(&mut self, pool: &mut Pool) {
+        self.own(pool).blocked = true;
+    }
+
+    /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
+    /// begun to leave.
+    pub(in crate::cores) fn hold(&mut self, bytes: usize, pool: &Pool) {
+        if let Some(queued) = self.queued_mut() {
+            queued.begun = queued.frame_end(queued.sent + bytes, &pool.shared) - queued.sent;
+        }
+    }
+
+    /// The poll says that the socket takes more.
+    pub(in crate::cores) fn unblock(&mut self) {
+        if let Some(queued) = self.queued_mut() {
+            queued.blocked = false;
+        }
+    }
+
+    /// Forgets all frames that have not begun to leave.
+    pub(in crate::cores) fn discard_unsent_frames(&mut self, pool: &mut Pool) {
+        if let Some(queued) = self.queued_mut() {
+            queued.conflated = None;
+            if queued.begun > 0 {
+                queued.keep_begun(&mut pool.shared);
+                return;
+            }
+        }
+        self.release(pool);
+    }
+
+    /// Gives the buffer back, sent or not.
+    pub(in crate::cores) fn release(&mut self, pool: &mut Pool) {
+        match std::mem::take(self) {
+            Outbox::Empty => {}
+            Outbox::Shared(span) => pool.shared.release(span),
+            Outbox::Own(queued) => pool.give(queued),
+        }
+    }
+}
+
+/// Writes as much as the socket takes; `None` if it takes nothing now.
+fn write_some(socket: &mut impl Write, bytes: &[u8]) -> io::Result<Option<usize>> {
+    match retry(|| socket.write(bytes))? {
+        Some(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    }
+}
+
+/// Has a write done; `None` if the socket takes nothing now.
+#[inline]
+fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match write() {
+            Ok(written) => return Ok(Some(written)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Queued {
+    fn len(&self) -> usize {
+        self.earlier_bytes + self.bytes.len() - self.sent
+    }
+
+    /// As it was when it came. Its pieces have been sent, or let go.
+    fn reset(&mut self) {
+        if self.earlier.capacity() > 0 {
+            self.earlier = VecDeque::new();
+        }
+        self.earlier_bytes = 0;
+        self.bytes.clear();
+        (self.sent, self.begun, self.blocked) = (0, 0, false);
+        (self.blocked_since, self.taken_by) = (Uptime::NEVER, Uptime::NEVER);
+    }
+
+    fn settle(&mut self) -> usize {
+        let Some(conflated) = self.conflated.take() else {
+            return 0;
+        };
+        let frames = conflated.into_frames();
+        let count = frames.len();
+        for frame in frames {
+            self.make_piece_of(PIECE_BYTES);
+            self.bytes.extend_from_slice(&frame);
+        }
+        count
+    }
+
+    /// Queues a span that is held for it: as it is, if it may be held for long.
+    fn keep(&mut self, span: Span, shared: &mut SharedFrames) {
+        if span.is_alone() {
+            self.make_piece_of(1);
+            self.earlier_bytes += span.len();
+            self.earlier.push_back(Piece::Shared(span));
+            return;
+        }
+        self.make_piece_of(PIECE_BYTES);
+        self.bytes.extend_from_slice(shared.bytes(span));
+        shared.release(span);
+    }
+
+    /// Puts the newest bytes behind the earlier pieces, if they are so many.
+    fn make_piece_of(&mut self, bytes_min: usize) {
+        if self.bytes.len() < bytes_min {
+            return;
+        }
+        let mut piece = std::mem::take(&mut self.bytes);
+        #[cfg(test)]
+        tests::MOVED.set(tests::MOVED.get() + piece.len());
+        piece.shrink_to_fit();
+        self.earlier_bytes += piece.len();
+        self.earlier.push_back(Piece::Own(piece));
+    }
+
+    /// Writes from the first pieces with one call; `None` if the socket takes nothing now.
+    fn write_pieces(&self, socket: &mut impl Write, shared: &SharedFrames) -> io::Result<Option<usize>> {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE_MAX];
+        let mut sent = self.sent;
+        let pieces = self.earlier.iter().map(|piece| piece.bytes(shared));
+        let pieces = pieces.chain([&self.bytes[..]]).filter(|piece| !piece.is_empty());
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(&piece[std::mem::take(&mut sent)..]);
+            count += 1;
+        }
+        match retry(|| socket.write_vectored(&slices[..count]))? {
+            Some(0) => Err(io::ErrorKind::WriteZero.into()),
+            written => Ok(written),
+        }
+    }
+
+    /// Counts `written` bytes as sent, and finds out how much of a frame has been begun. True if that is in the middle of
+    /// a piece.
+    fn advance(&mut self, mut written: usize, shared: &mut SharedFrames) -> bool {
+        while let Some(first) = self.earlier.front_mut() {
+            let left = first.bytes(shared).len() - self.sent;
+            if written < left {
+                break;
+            }
+            written -= left;
+            self.earlier_bytes -= self.sent + left;
+            (self.sent, self.begun) = (0, 0);
+            if let Some(Piece::Shared(span)) = self.earlier.pop_front() {
+                shared.release(span);
+            }
+        }
+        let end = self.sent + written;
+        self.begun = self.frame_end(end, shared) - end;
+        if let Some(Piece::Shared(span)) = self.earlier.front_mut() {
+            shared.advance(span, written);
+            self.earlier_bytes -= written;
+        } else {
+            self.sent = end;
+        }
+        written > 0 && self.len() > 0
+    }
+
+    /// Forgets all behind the bytes that have begun to leave.
+    fn keep_begun(&mut self, shared: &mut SharedFrames) {
+        let kept = self.sent + self.begun;
+        let first = self.earlier.pop_front();
+        self.let_go_of_pieces(shared);
+        match first {
+            None => {
+                self.bytes.truncate(kept);
+                self.bytes.shrink_to_fit();
+                return;
+            }
+            Some(Piece::Own(mut piece)) => {
+                piece.truncate(kept);
+                piece.shrink_to_fit();
+                self.earlier.push_back(Piece::Own(piece));
+            }
+            Some(Piece::Shared(mut span)) => {
+                shared.cut(&mut span, kept);
+                self.earlier.push_back(Piece::Shared(span));
+            }
+        }
+        self.earlier_bytes = kept;
+        self.bytes = Vec::new();
+    }
+
+    fn let_go_of_pieces(&mut self, shared: &mut SharedFrames) {
+        for piece in std::mem::take(&mut self.earlier) {
+            if let Piece::Shared(span) = piece {
+                shared.release(span);
+            }
+        }
+        self.earlier_bytes = 0;
+    }
+
+    /// Where the frame of the first piece ends that reaches to `place` or beyond.
+    fn frame_end(&self, place: usize, shared: &SharedFrames) -> usize {
+        let bytes = match self.earlier.front() {
+            None => &self.bytes[..],
+            Some(first) => first.bytes(shared),
+        };
+        let mut boundary = self.sent + self.begun;
+        while boundary < place {
+            let length = frame::next_frame_len(&bytes[boundary..]).expect("only whole frames are queued");
+            boundary += length;
+        }
+        boundary
+    }
+}
+
+impl Piece {
+    fn bytes<'p>(&'p self, shared: &'p SharedFrames) -> &'p [u8] {
+        match self {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(span) => shared.bytes(*span),
+        }
+    }
+}
+
+impl Pool {
+    fn take(&mut self) -> Box<Queued> {
+        let pooled = self.free.pop();
+        self.unused = self.unused.min(self.free.len());
+        pooled.unwrap_or_else(|| {
+            Box::new(Queued {
+                earlier: VecDeque::new(),
+                earlier_bytes: 0,
+                bytes: Vec::with_capacity(BUFFER_BYTES),
+                sent: 0,
+                begun: 0,
+                blocked: false,
+                blocked_since: Uptime::NEVER,
+                taken_by: Uptime::NEVER,
+                unacknowledged: 0,
+                conflated: None,
+            })
+        })
+    }
+
+    /// Frees half of the buffers that nobody has needed since the last call. To be called now and then.
+    pub(in crate::cores) fn give_back(&mut self) {
+        let beyond = self.free.len().saturating_sub(POOLED_BUFFERS_MIN);
+        let unused = self.unused.min(beyond);
+        self.free.truncate(self.free.len() - unused.div_ceil(2));
+        self.unused = self.free.len();
+    }
+
+    fn give(&mut self, mut queued: Box<Queued>) {
+        if !queued.earlier.is_empty() {
+            queued.let_go_of_pieces(&mut self.shared);
+        }
+        if self.free.len() < POOLED_BUFFERS_KEPT && queued.bytes.capacity() <= POOLED_BYTES_MAX {
+            queued.reset();
+            queued.conflated = None;
+            self.free.push(queued);
+        }
+    }
+}
+
+/// Of so many bytes a piece is made.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces that one system call writes.
+const PIECES_PER_WRITE_MAX: usize = 64;
+/// What a buffer begins with: a turn's small replies to one connection, without growing.
+const BUFFER_BYTES: usize = 512;
+/// As many buffers as publications may fill before some are flushed.
+pub(in crate::cores) const POOLED_BUFFERS_MAX: usize = 8192;
+/// As many as a core keeps for the next turn: with all of them, twelve cores kept 48 MB after one publication to
+/// everybody. To allocate and free one costs a hundredth of the write that empties it.
+const POOLED_BUFFERS_KEPT: usize = 1024;
+/// As many stay however long nobody needs them.
+const POOLED_BUFFERS_MIN: usize = 64;
+/// A buffer that grew past this is freed rather than kept.
+const POOLED_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::frame::OpCode;
+
+    /// Takes `room` bytes, then blocks.
+    struct Socket {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = bytes.len().min(self.room);
+            if written == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= written;
+            self.taken.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// An unmasked text frame with a short payload.
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x81, u8::try_from(payload.len()).unwrap()];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    #[test]
+    fn bytes_leave_in_order_however_little_the_socket_takes() {
+        for step in 1..20 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let mut wanted = Vec::new();
+            let mut socket = Socket {
+                taken: Vec::new(),
+                room: 0,
+            };
+            for payload in [&b"one"[..], b"", b"three"] {
+                wanted.extend(frame(payload));
+                outbox.push(&mut pool, |bytes| bytes.extend(frame(payload)));
+                socket.room = step;
+                outbox.flush(&mut socket, &mut pool).unwrap();
+            }
+            while !outbox.is_empty() {
+                assert!(outbox.is_blocked());
+                outbox.unblock();
+                socket.room = step;
+                outbox.flush(&mut socket, &mut pool).unwrap();
+            }
+            assert_eq!(socket.taken, wanted);
+        }
+    }
+
+    thread_local! {
+        /// Bytes that outboxes of this thread have moved within memory.
+        pub(super) static MOVED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// What is queued may be moved once, and the backlog of a reader that takes little at a time is not moved by each
+    /// write: 16 MB once cost 20 times as much as 4 MB.
+    #[test]
+    fn the_bytes_moved_while_a_backlog_drains_grow_no_faster_than_the_backlog() {
+        for frame_bytes in [100, 5000, 70_000] {
+            for queued in [300_000, 1_200_000, 4_800_000] {
+                for room in [5000, 64 * 1024, 300_000] {
+                    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+                    let payload = vec![b'x'; frame_bytes];
+                    let mut socket = Socket {
+                        taken: Vec::new(),
+                        room: 0,
+                    };
+                    MOVED.set(0);
+                    let mut pushed = 0;
+                    while pushed < queued {
+                        let before = outbox.len();
+                        outbox.push(&mut pool, |bytes| frame::write(bytes, OpCode::Text, &payload));
+                        pushed += outbox.len() - before;
+                    }
+                    while !outbox.is_empty() {
+                        outbox.unblock();
+                        socket.room = room;
+                        outbox.flush(&mut socket, &mut pool).unwrap();
+                    }
+                    assert_eq!(socket.taken.len(), pushed);
+                    let moved = MOVED.get();
+                    assert!(
+                        moved <= 2 * pushed,
+                        "{moved} bytes moved for {pushed} in frames of {frame_bytes}, {room} at a time"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shared_leaves_in_order_with_what_is_not_and_nothing_stays_held() {
+        // p and q are publications of two channels, l is a long one, r a reply, f a flush.
+        for kinds in [
+            "p",
+            "pp",
+            "ppp",
+            "pr",
+            "rp",
+            "prp",
+            "pq",
+            "pqp",
+            "ppqr",
+            "pfp",
+            "ppfpqf",
+            "prfpp",
+            "l",
+            "ll",
+            "pl",
+            "lp",
+            "rl",
+            "lr",
+            "lrl",
+            "lfl",
+            "plfrlfp",
+            "llfrplffffl",
+        ] {
+            for step in [1, 3, 7, 1000, 5000] {
+                if step < 100 && kinds.contains('l') {
+                    continue;
+                }
+                let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+                let mut socket = Socket {
+                    taken: Vec::new(),
+                    room: 0,
+                };
+                let mut wanted = Vec::new();
+                for (index, kind) in kinds.bytes().enumerate() {
+                    let mut bytes = frame(format!("{}{index}", char::from(kind)).as_bytes());
+                    if kind == b'l' {
+                        bytes.clear();
+                        frame::write(
+                            &mut bytes,
+                            OpCode::Text,
+                            &[b'0' + u8::try_from(index).unwrap(); 6000],
+                        );
+                    }
+                    match kind {
+                        b'f' => {
+                            outbox.unblock();
+                            socket.room = step;
+                            outbox.flush(&mut socket, &mut pool).unwrap();
+                            continue;
+                        }
+                        b'r' => outbox.push(&mut pool, |out| out.extend_from_slice(&bytes)),
+                        _ => {
+                            let span = pool.shared.write(u32::from(kind), &bytes).unwrap();
+                            outbox.push_shared(&mut pool, span);
+                            pool.shared.finish(span);
+                        }
+                    }
+                    wanted.extend_from_slice(&bytes);
+                    assert_eq!(socket.taken.len() + outbox.len(), wanted.len());
+                }
+                while !outbox.is_empty() {
+                    outbox.unblock();
+                    socket.room = step;
+                    outbox.flush(&mut socket, &mut pool).unwrap();
+                }
+                assert_eq!(socket.taken, wanted, "{kinds}, {step} bytes at a time");
+                assert_eq!((pool.shared.held(), pool.shared.lent_bytes()), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_discarded_of_a_long_outbox_is_let_go_and_a_frame_that_has_begun_is_kept() {
+        for sent in [0, 1, 6003, 6004, 6005, 6009, 6010, 12_000, 12_013] {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let mut long = Vec::new();
+            frame::write(&mut long, OpCode::Text, &[b'l'; 6000]);
+            assert_eq!(long.len(), 6004);
+            let span = pool.shared.write(1, &long).unwrap();
+            outbox.push_shared(&mut pool, span);
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"four")));
+            outbox.push_shared(&mut pool, span);
+            pool.shared.finish(span);
+            let mut socket = Socket {
+                taken: Vec::new(),
+                room: sent,
+            };
+            outbox.flush(&mut socket, &mut pool).unwrap();
+            outbox.discard_unsent_frames(&mut pool);
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"end")));
+            outbox.unblock();
+            socket.room = usize::MAX;
+            assert_eq!(outbox.flush(&mut socket, &mut pool).unwrap().1, Flush::Empty);
+            let all = [&long[..], &frame(b"four"), &long].concat();
+            let ends = [0, 6004, 6010, 12_014];
+            let begun = ends.into_iter().find(|&end| end >= sent).unwrap();
+            assert_eq!(socket.taken, [&all[..begun], &frame(b"end")].concat(), "{sent}");
+            assert_eq!((pool.shared.held(), pool.shared.alone_bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn of_a_long_publication_slow_readers_keep_one_copy() {
+        let mut pool = Pool::default();
+        let mut outboxes: Vec<_> = (0..100).map(|_| Outbox::default()).collect();
+        let mut long = Vec::new();
+        frame::write(&mut long, OpCode::Text, &[b'l'; 16_000]);
+        for _ in 0..10 {
+            let span = pool.shared.write(1, &long).unwrap();
+            for outbox in &mut outboxes {
+                outbox.push_shared(&mut pool, span);
+                let mut socket = Socket {
+                    taken: Vec::new(),
+                    room: 10,
+                };
+                outbox.flush(&mut socket, &mut pool).unwrap();
+            }
+            pool.shared.finish(span);
+        }
+        let waiting: usize = outboxes.iter().map(Outbox::len).sum();
+        assert_eq!(
+            (waiting, pool.shared.lent_bytes()),
+            (100 * 10 * (16_004 - 10), waiting)
+        );
+        assert_eq!(pool.shared.alone_bytes(), 10 * 16_004);
+        let own = |outbox: &Outbox| outbox.queued().map_or(0, |queued| queued.bytes.len());
+        assert_eq!(outboxes.iter().map(own).sum::<usize>(), 0);
+        outboxes.iter_mut().for_each(|outbox| outbox.release(&mut pool));
+        assert_eq!(pool.shared.alone_bytes(), 0);
+    }
+
+    #[test]
+    fn publications_of_one_channel_that_wait_need_no_buffer_of_their_own() {
+        let (mut outboxes, mut pool) = ([(); 3].map(|()| Outbox::default()), Pool::default());
+        for payload in [b"one", b"two"] {
+            let span = pool.shared.write(5, &frame(payload)).unwrap();
+            for outbox in &mut outboxes {
+                outbox.push_shared(&mut pool, span);
+            }
+            pool.shared.finish(span);
+        }
+        assert!(outboxes.iter().all(|outbox| matches!(outbox, Outbox::Shared(_))));
+        assert_eq!(pool.shared.held(), 3);
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 1000,
+        };
+        outboxes[0].discard_unsent_frames(&mut pool);
+        outboxes[1].release(&mut pool);
+        assert_eq!(
+            outboxes[2].flush(&mut socket, &mut pool).unwrap(),
+            (10, Flush::Empty)
+        );
+        assert_eq!(socket.taken, [frame(b"one"), frame(b"two")].concat());
+        assert_eq!(pool.shared.held(), 0);
+    }
+
+    #[test]
+    fn discarding_keeps_the_rest_of_a_frame_that_has_begun_to_leave() {
+        for sent in 0..12 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"def")));
+            let mut socket = Socket {
+                taken: Vec::new(),
+                room: sent,
+            };
+            let all = outbox.flush(&mut socket, &mut pool).unwrap().1 == Flush::Empty;
+            assert_eq!(all, sent >= 10);
+            outbox.discard_unsent_frames(&mut pool);
+            outbox.push(&mut pool, |bytes| bytes.extend(frame(b"end")));
+            socket.room = usize::MAX;
+            outbox.flush(&mut socket, &mut pool).unwrap();
+            let whole = |count| [frame(b"abc"), frame(b"def")].concat()[..count].to_vec();
+            let begun = if sent == 0 {
+                0
+            } else if sent <= 5 {
+                5
+            } else {
+                10
+            };
+            assert_eq!(
+                socket.taken,
+                [whole(begun), frame(b"end")].concat(),
+                "{sent} bytes sent"
+            );
+        }
+    }
+
+    #[test]
+    fn a_response_head_is_never_discarded_in_part() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.push_head(&mut pool, |bytes| bytes.extend(b"HTTP/1.1 101\r\n\r\n"));
+        outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 4,
+        };
+        outbox.flush(&mut socket, &mut pool).unwrap();
+        outbox.discard_unsent_frames(&mut pool);
+        socket.room = 100;
+        outbox.flush(&mut socket, &mut pool).unwrap();
+        assert_eq!(socket.taken, b"HTTP/1.1 101\r\n\r\n");
+    }
+
+    #[test]
+    fn an_empty_outbox_owns_no_buffer_and_the_pool_lends_it_again() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 100,
+        };
+        assert_eq!(outbox.flush(&mut socket, &mut pool).unwrap(), (5, Flush::Empty));
+        assert!(outbox.is_empty());
+        assert_eq!((size_of::<Outbox>(), pool.free.len()), (16, 1));
+    }
+}

@@ -1,0 +1,291 @@
+//! Publications that wait in the outboxes of many: written once, sent to each from the same memory.
+//!
+//! An outbox holds a [`Span`] of a buffer here until it has been sent. Short publications of one channel lie behind one
+//! another, so that those which follow before the first has left make the span of a subscriber longer, and leave with the
+//! same system call. A subscriber of several channels, or one that is answered meanwhile, copies such a span to a buffer of
+//! its own, as does one whose socket does not take all of it: a slow subscriber pins nothing here.
+//!
+//! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as somebody holds it. Slow
+//! subscribers hold it as well: 200 of them that do not read publications of 16 KB kept 200 copies of each, 2.5 GB in
+//! all, and keep one.
+//!
+//! Invariants
+//! 1. The bytes of a span do not change while somebody holds it.
+//! 2. A buffer that nobody holds a span of is empty, or gone.
+//! 3. `lent_bytes` is the sum of the spans that outboxes hold, as far as they have not been sent; `alone_bytes` the sum of
+//!    the buffers of publications alone.
+//!
+//! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; what has no room is copied. Those alone count for
+//! `outbox_bytes_total_max` (`memory.rs`).
+
+use crate::slab::Slab;
+
+/// The buffers of one core.
+#[derive(Debug)]
+pub(in crate::cores) struct SharedFrames {
+    buffers: Box<[Buffer]>,
+    /// Those of one publication each; their numbers come behind those of `buffers`.
+    alone: Slab<Buffer>,
+    lent_bytes: usize,
+    alone_bytes: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// How many spans of it are held.
+    held: u32,
+}
+
+/// Whole frames that lie behind one another in one buffer, or what has not been sent of one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct Span {
+    buffer: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub(in crate::cores) fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether it lies in a buffer alone, and may be held for as long as it takes.
+    pub(in crate::cores) fn is_alone(self) -> bool {
+        self.buffer >= BUFFERS
+    }
+
+    /// Both together, if `next` begins where this ends.
+    fn join(self, next: Span) -> Option<Span> {
+        let joined = Span {
+            end: next.end,
+            ..self
+        };
+        (self.buffer == next.buffer && self.end == next.start).then_some(joined)
+    }
+}
+
+impl Default for SharedFrames {
+    fn default() -> SharedFrames {
+        SharedFrames {
+            buffers: vec![Buffer::default(); BUFFERS as usize].into(),
+            alone: Slab::new(),
+            lent_bytes: 0,
+            alone_bytes: 0,
+        }
+    }
+}
+
+impl SharedFrames {
+    /// Writes a whole frame, which the publication holds until [`SharedFrames::finish`]. `None` if there is no room now.
+    pub(in crate::cores) fn write(&mut self, channel: u32, frame: &[u8]) -> Option<Span> {
+        if frame.len() >= ALONE_BYTES_MIN {
+            return self.write_alone(frame);
+        }
+        // Channels that meet in a buffer only keep each other's spans from growing.
+        let number = channel % BUFFERS;
+        let buffer = &mut self.buffers[number as usize];
+        if buffer.held > 0 && buffer.bytes.len() + frame.len() > BUFFER_BYTES_MAX {
+            return None;
+        }
+        let start = u32::try_from(buffer.bytes.len()).ok()?;
+        let end = u32::try_from(buffer.bytes.len() + frame.len()).ok()?;
+        buffer.bytes.extend_from_slice(frame);
+        buffer.held += 1;
+        Some(Span {
+            buffer: number,
+            start,
+            end,
+        })
+    }
+
+    fn write_alone(&mut self, frame: &[u8]) -> Option<Span> {
+        let end = u32::try_from(frame.len()).ok()?;
+        let number = u32::try_from(self.alone.vacant()).ok()?.checked_add(BUFFERS)?;
+        self.alone.insert(Buffer {
+            bytes: frame.to_vec(),
+            held: 1,
+        });
+        self.alone_bytes += frame.len();
+        Some(Span {
+            buffer: number,
+            start: 0,
+            end,
+        })
+    }
+
+    /// The publication has been delivered to all: it is held by outboxes alone from now on.
+    pub(in crate::cores) fn finish(&mut self, span: Span) {
+        self.hold_less(span);
+    }
+
+    /// An outbox holds a span that somebody holds, too.
+    #[inline]
+    pub(in crate::cores) fn hold(&mut self, span: Span) {
+        self.lent_bytes += span.len();
+        self.buffer_mut(span).held += 1;
+    }
+
+    /// Makes the span of an outbox longer by what lies behind it; false if `next` does not.
+    pub(in crate::cores) fn extend(&mut self, span: &mut Span, next: Span) -> bool {
+        let Some(joined) = span.join(next) else {
+            return false;
+        };
+        self.lent_bytes += next.len();
+        *span = joined;
+        true
+    }
+
+    /// The first `count` bytes of a span that an outbox holds have been sent.
+    pub(in crate::cores) fn advance(&mut self, span: &mut Span, count: usize) {
+        debug_assert!(count <= span.len());
+        self.lent_bytes -= count;
+        span.start += u32::try_from(count).unwrap_or(0);
+    }
+
+    /// Only the first `count` bytes of a span that an outbox holds will be sent.
+    pub(in crate::cores) fn cut(&mut self, span: &mut Span, count: usize) {
+        let end = span.start + u32::try_from(count.min(span.len())).unwrap_or(0);
+        self.lent_bytes -= (span.end - end) as usize;
+        span.end = end;
+    }
+
+    /// An outbox holds a span no longer.
+    #[inline]
+    pub(in crate::cores) fn release(&mut self, span: Span) {
+        self.lent_bytes -= span.len();
+        self.hold_less(span);
+    }
+
+    #[inline]
+    fn hold_less(&mut self, span: Span) {
+        let buffer = self.buffer_mut(span);
+        buffer.held -= 1;
+        if buffer.held == 0 {
+            self.empty(span);
+        }
+    }
+
+    fn empty(&mut self, span: Span) {
+        let buffer = self.buffer_mut(span);
+        if span.is_alone() {
+            self.alone_bytes -= buffer.bytes.len();
+            self.alone.remove((span.buffer - BUFFERS) as usize);
+        } else {
+            buffer.bytes.clear();
+            buffer.bytes.shrink_to(BUFFER_BYTES_KEPT);
+        }
+    }
+
+    #[inline]
+    fn buffer_mut(&mut self, span: Span) -> &mut Buffer {
+        match span.buffer.checked_sub(BUFFERS) {
+            None => &mut self.buffers[span.buffer as usize],
+            Some(number) => &mut self.alone[number as usize],
+        }
+    }
+
+    /// What a span names.
+    #[inline]
+    pub(in crate::cores) fn bytes(&self, span: Span) -> &[u8] {
+        let buffer = match span.buffer.checked_sub(BUFFERS) {
+            None => &self.buffers[span.buffer as usize],
+            Some(number) => &self.alone[number as usize],
+        };
+        &buffer.bytes[span.start as usize..span.end as usize]
+    }
+
+    /// Bytes of spans that outboxes hold and have not sent: each counts as often as it is held.
+    pub(in crate::cores) fn lent_bytes(&self) -> usize {
+        self.lent_bytes
+    }
+
+    /// Bytes of the publications that have buffers alone: each counts once. The other buffers take 4 MiB at most.
+    pub(in crate::cores) fn alone_bytes(&self) -> usize {
+        self.alone_bytes
+    }
+
+    /// How many spans are held in all.
+    #[cfg(test)]
+    pub(in crate::cores) fn held(&self) -> usize {
+        let alone = self.alone.iter().map(|(_, buffer)| buffer);
+        let all = self.buffers.iter().chain(alone);
+        all.map(|buffer| buffer.held as usize).sum()
+    }
+}
+
+/// As many channels can be published to at a time without copying.
+const BUFFERS: u32 = 256;
+/// Of one buffer: half of a first-level cache, since it is read once for each subscriber.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// What a buffer keeps while it is empty; a mebibyte for all.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024;
+/// From this length on a publication has a buffer alone. Of shorter ones a copy in the buffer of a slow subscriber costs
+/// little more than the note that it holds one.
+const ALONE_BYTES_MIN: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publications_of_a_channel_lie_behind_one_another_until_nobody_holds_any() {
+        let mut shared = SharedFrames::default();
+        let first = shared.write(7, b"one").unwrap();
+        let other = shared.write(8, b"other").unwrap();
+        let second = shared.write(7, b"two").unwrap();
+        shared.hold(first);
+        assert_eq!(first.join(other), None);
+        assert_eq!(second.join(first), None);
+        let mut both = first;
+        assert!(!shared.extend(&mut both, other) && shared.extend(&mut both, second));
+        assert_eq!((shared.bytes(both), both.len()), (&b"onetwo"[..], 6));
+        shared.finish(first);
+        shared.finish(second);
+        assert_eq!((shared.bytes(both), shared.lent_bytes()), (&b"onetwo"[..], 6));
+        shared.release(both);
+        assert_eq!((shared.held(), shared.lent_bytes()), (1, 0));
+        let again = shared.write(7, b"again").unwrap();
+        assert_eq!((again.start, shared.bytes(again)), (0, &b"again"[..]));
+        assert_eq!(shared.bytes(other), b"other");
+    }
+
+    #[test]
+    fn a_buffer_that_is_held_grows_no_further_than_its_limit() {
+        let mut shared = SharedFrames::default();
+        let part = vec![1; BUFFER_BYTES_MAX / 8];
+        for _ in 0..7 {
+            assert!(shared.write(0, &part).is_some());
+        }
+        assert!(shared.write(0, &part[4..]).is_some());
+        assert!(shared.write(0, b"more").is_some());
+        assert_eq!(shared.write(0, b"!"), None);
+        // Another channel of the same buffer.
+        assert_eq!(shared.write(BUFFERS, b"!"), None);
+        assert!(shared.write(1, b"!").is_some());
+    }
+
+    #[test]
+    fn a_long_publication_is_there_once_for_all_who_hold_it_and_gone_with_the_last() {
+        let mut shared = SharedFrames::default();
+        let frames = [vec![1; ALONE_BYTES_MIN], vec![2; 10 * ALONE_BYTES_MIN]];
+        let [first, second] = frames.each_ref().map(|frame| shared.write(7, frame).unwrap());
+        assert!(first.is_alone() && second.is_alone());
+        assert_eq!(shared.write(7, &frames[0][1..]).unwrap().buffer, 7, "a short one");
+        let mut held: Vec<Span> = (0..100).map(|_| second).collect();
+        held.iter().for_each(|&span| shared.hold(span));
+        assert_eq!(shared.lent_bytes(), 1000 * ALONE_BYTES_MIN);
+        assert_eq!(shared.alone_bytes(), 11 * ALONE_BYTES_MIN);
+        shared.finish(first);
+        shared.finish(second);
+        assert_eq!(shared.alone_bytes(), 10 * ALONE_BYTES_MIN);
+        // One has sent a part of it, and another will send no more than its beginning.
+        shared.advance(&mut held[0], 5);
+        shared.cut(&mut held[1], 3);
+        assert_eq!(shared.bytes(held[0]), &frames[1][5..]);
+        assert_eq!(shared.bytes(held[1]), &frames[1][..3]);
+        held.iter().for_each(|&span| shared.release(span));
+        assert_eq!((shared.lent_bytes(), shared.alone_bytes()), (0, 0));
+        assert_eq!(shared.held(), 1);
+    }
+}

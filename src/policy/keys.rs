@@ -1,0 +1,276 @@
+//! From the configuration to the keys of tokens: reads the key files, or makes a random key.
+//!
+//! `auth` itself opens no file.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use crate::auth::{Algorithm, Demands, KeyError, KeySet, SetOrigin, Tokens};
+use crate::config::Config;
+use crate::config::secret::Secret;
+use crate::config::text_file;
+
+/// Where the key that tokens are signed with is from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// Made at the start, gone at the end.
+    Random(Secret),
+    /// `auth_key`.
+    Shared,
+    /// Both key files.
+    Files,
+    /// `auth_public_key_file` alone.
+    PublicFile,
+    /// `jwks_file`, `jwks_url` or both alone.
+    Sets,
+}
+
+/// Makes the keys that `config` asks for, but for those that have to be fetched. The random key of those before is kept.
+pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
+    let (mut tokens, source) = own(config, before)?;
+    let id = config.auth_key_id.as_deref();
+    let has_own = !matches!(source, KeySource::Sets);
+    if let Some(id) = id
+        && has_own
+    {
+        tokens = tokens.with_key_id(id);
+    }
+    if let Some(file) = &config.jwks_file {
+        let set = set(file)?;
+        tokens = tokens
+            .with_set(set, id.filter(|_| !has_own))
+            .ok_or_else(|| KeysError::NoSigner {
+                file: file.clone(),
+                id: id.unwrap_or_default().to_owned(),
+            })?;
+    }
+    let demands = Demands {
+        issuers: config.auth_issuer.clone(),
+        audiences: config.auth_audience.clone(),
+        leeway_seconds: config.auth_leeway_seconds,
+    };
+    Ok((tokens.with_demands(demands), source))
+}
+
+/// All that is wrong with the keys that `config` asks for.
+pub(super) fn faults(config: &Config) -> Vec<KeysError> {
+    let parts = [
+        own(config, None).err(),
+        config.jwks_file.as_deref().and_then(|file| set(file).err()),
+    ];
+    let mut faults: Vec<KeysError> = parts.into_iter().flatten().collect();
+    if faults.is_empty() {
+        faults.extend(tokens(config, None).err());
+    }
+    faults
+}
+
+/// The key that is configured by itself, or a random one if there is no other at all.
+fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
+    let algorithm = algorithm(config)?;
+    if let Some(public_file) = &config.auth_public_key_file {
+        let public = read_pem(public_file)?;
+        let private = config
+            .auth_private_key_file
+            .as_deref()
+            .map(read_pem)
+            .transpose()?;
+        let source = if private.is_some() {
+            KeySource::Files
+        } else {
+            KeySource::PublicFile
+        };
+        return Ok((Tokens::from_pem(private.as_deref(), &public, algorithm)?, source));
+    }
+    if let Some(key) = &config.auth_key {
+        return Ok((Tokens::from_secret(key.expose(), algorithm)?, KeySource::Shared));
+    }
+    if !config.has_random_key() {
+        return Ok((Tokens::default(), KeySource::Sets));
+    }
+    let key = match before {
+        Some(KeySource::Random(key)) => key.clone(),
+        Some(KeySource::Shared | KeySource::Files | KeySource::PublicFile | KeySource::Sets) | None => {
+            let mut key = [0; RANDOM_KEY_BYTES];
+            getrandom::fill(&mut key).map_err(|error| KeysError::NoRandom(error.to_string()))?;
+            Secret::new(key)
+        }
+    };
+    let tokens = Tokens::from_secret(key.expose(), algorithm)?;
+    Ok((tokens, KeySource::Random(key)))
+}
+
+/// The set of `jwks_file`. A key that cannot be used is left out: one of another kind is for somebody else and named here,
+/// one that is broken is a doubt of the policy.
+fn set(file: &Path) -> Result<KeySet, KeysError> {
+    let refuse = |cause: String| KeysError::Set {
+        file: file.to_owned(),
+        cause,
+    };
+    let text = text_file::read(file, SET_BYTES_MAX).map_err(|error| unreadable(file, &error))?;
+    let set = KeySet::parse(&text, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
+    for left_out in set.left_out().iter().filter(|left_out| !left_out.is_fault()) {
+        info!("jwks_file: {}: {left_out}", file.display());
+    }
+    Ok(set)
+}
+
+fn algorithm(config: &Config) -> Result<Option<Algorithm>, KeysError> {
+    let Some(name) = &config.auth_algorithm else {
+        return Ok(None);
+    };
+    name.parse()
+        .map(Some)
+        .map_err(|_| KeysError::Algorithm(name.clone()))
+}
+
+fn read_pem(file: &Path) -> Result<String, KeysError> {
+    let text = text_file::read_pem(file).map_err(|error| unreadable(file, &error))?;
+    // Only what stands between sections can be of another encoding.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> KeysError {
+    KeysError::Unreadable {
+        file: file.to_owned(),
+        cause: error.to_string(),
+    }
+}
+
+/// Why there are no keys.
+#[derive(Debug)]
+pub enum KeysError {
+    /// A key file cannot be read.
+    Unreadable {
+        /// Its name.
+        file: PathBuf,
+        /// What the system says.
+        cause: String,
+    },
+    /// A set of keys is none.
+    Set {
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The key that is to sign is not in the set, or cannot sign.
+    NoSigner {
+        /// The set's file.
+        file: PathBuf,
+        /// The key's id.
+        id: String,
+    },
+    /// The algorithm is not known.
+    Algorithm(String),
+    /// A key is not one, or does not suit the algorithm.
+    Key(KeyError),
+    /// The system has no random bytes.
+    NoRandom(String),
+}
+
+impl fmt::Display for KeysError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeysError::Unreadable { file, cause } => {
+                write!(formatter, "{}: cannot be read: {cause}", file.display())
+            }
+            KeysError::Set { file, cause } => write!(formatter, "{}: {cause}", file.display()),
+            KeysError::NoSigner { file, id } => write!(
+                formatter,
+                "{}: no key that can sign has the kid {id:?} of auth_key_id",
+                file.display()
+            ),
+            KeysError::Algorithm(name) => write!(formatter, "auth_algorithm: {name} is not known"),
+            KeysError::Key(error) => write!(formatter, "keys of tokens: {error}"),
+            KeysError::NoRandom(cause) => write!(formatter, "the system gives no random key: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for KeysError {}
+
+impl From<KeyError> for KeysError {
+    fn from(error: KeyError) -> KeysError {
+        KeysError::Key(error)
+    }
+}
+
+/// As long as the longest hash of HMAC tokens (RFC 7518 section 3.2).
+const RANDOM_KEY_BYTES: usize = 64;
+
+/// Largest set of keys, in a file or fetched.
+pub(crate) const SET_BYTES_MAX: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::AUTH_ALGORITHMS;
+    use crate::config::secret::Secret;
+
+    #[test]
+    fn every_algorithm_that_can_be_set_is_known() {
+        for name in AUTH_ALGORITHMS {
+            assert!(name.parse::<Algorithm>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_an_editor_adds_is_no_part_of_a_key() {
+        let folder = std::env::temp_dir().join(format!("ringcast-keys-text-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/vectors.json")).unwrap();
+        let pem = &vectors["keys"]["p256"]["public"][0].as_str().unwrap();
+        let jwks: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/jwks.json")).unwrap();
+        let set = serde_json::json!({ "keys": [jwks["pairs"][6]["public_jwk"]] });
+        let set = serde_json::to_string_pretty(&set).unwrap();
+        let (pem_file, set_file) = (folder.join("key.pem"), folder.join("keys.json"));
+        let config = Config {
+            auth_public_key_file: Some(pem_file.clone()),
+            jwks_file: Some(set_file.clone()),
+            ..Config::default()
+        };
+        for end in ["\n", "\r\n", " \r\n"] {
+            for mark in ["", "\u{feff}"] {
+                std::fs::write(&pem_file, format!("{mark}{}", pem.replace('\n', end))).unwrap();
+                std::fs::write(&set_file, format!("{mark}{}", set.replace('\n', end))).unwrap();
+                tokens(&config, None).unwrap();
+            }
+        }
+        for file in [&pem_file, &set_file] {
+            let text = std::fs::read_to_string(file).unwrap();
+            let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            std::fs::write(file, utf_16).unwrap();
+            let error = tokens(&config, None).unwrap_err().to_string();
+            assert!(error.contains("line 1: "), "{error}");
+            std::fs::write(file, text).unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn keys_come_from_where_the_configuration_says() {
+        assert!(matches!(
+            tokens(&Config::default(), None),
+            Ok((_, KeySource::Random(_)))
+        ));
+        let shared = Config {
+            auth_key: Some(Secret::new("key")),
+            ..Config::default()
+        };
+        assert!(matches!(tokens(&shared, None), Ok((_, KeySource::Shared))));
+        let missing = Config {
+            auth_public_key_file: Some("/nowhere.pem".into()),
+            ..Config::default()
+        };
+        assert!(matches!(
+            tokens(&missing, None),
+            Err(KeysError::Unreadable { .. })
+        ));
+    }
+}

@@ -1,0 +1,355 @@
+//! The policy: what decides who may come in and what they may do, as all cores hold it.
+//!
+//! One value, read from the configuration and the files that it names, immutable and shared. A reload makes a new one,
+//! and each core is given it between two turns (`Order::Adopt`): what follows is decided by the new, and nothing waits.
+//!
+//! Not here: how tokens are checked (`auth`), and when the policy are asked (the sessions).
+
+mod error;
+mod keys;
+mod revocations;
+pub mod tls;
+
+use std::sync::Arc;
+
+pub use self::error::PolicyError;
+pub(crate) use self::keys::SET_BYTES_MAX;
+pub use self::keys::{KeySource, KeysError};
+pub use self::revocations::RevocationsError;
+pub(crate) use self::revocations::RevocationsFile;
+use crate::auth::passwords::Users;
+use crate::auth::rules::Rules;
+use crate::auth::{KeySet, Revocations, Tokens, WantedKeys};
+use crate::client::origin::AllowedOrigins;
+use crate::clock::Clock;
+use crate::config::{Config, Proxies};
+use crate::login::backoff::{self, BackoffPolicy};
+use crate::login::{self, PasswordChecks};
+
+/// What decides who may come in.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Signs and checks tokens, and knows which are revoked.
+    pub tokens: Arc<Tokens>,
+    /// Where the key that signs tokens is from.
+    pub keys: KeySource,
+    /// What TLS connections begin with; `None` where nothing speaks TLS.
+    pub tls: Option<tls::Tls>,
+    /// The reference's option: which origins may come in.
+    pub origins: String,
+    /// Which may come in, exactly.
+    pub allowed_origins: AllowedOrigins,
+    /// Who may say whom a connection is from.
+    pub proxies: Proxies,
+    /// Those who have a password; `None` if nobody can log in with one.
+    pub users: Option<Arc<Users>>,
+    /// Where passwords are checked, once it [is open](Policy::start_password_checks).
+    pub login: Option<PasswordChecks>,
+    /// What is doubtful about the files that were read.
+    warnings: Vec<String>,
+    /// What clients may do.
+    pub rules: Arc<Rules>,
+}
+
+impl Policy {
+    /// Reads all that `config` names: at the start, and for `ringcast check`.
+    ///
+    /// # Errors
+    /// Names the setting or the file that is not right.
+    pub fn open(config: &Config) -> Result<Policy, PolicyError> {
+        Policy::read(config, None)
+    }
+
+    /// All that is wrong with what `config` names, for `ringcast check`: [`Policy::open`] stops at the first.
+    pub fn faults(config: &Config) -> Vec<PolicyError> {
+        let mut faults: Vec<PolicyError> = keys::faults(config).into_iter().map(PolicyError::from).collect();
+        if let Some(file) = &config.revocations_file {
+            faults.extend(RevocationsFile::new(file).read().err().map(PolicyError::from));
+        }
+        let rules = Rules::faults(&config.rules, &config.shadow_rules, config.rules_separator);
+        faults.extend(rules.into_iter().map(PolicyError::from));
+        faults.extend(tls::Tls::faults(&config.tls).into_iter().map(PolicyError::from));
+        if let Some(file) = &config.password_file {
+            faults.extend(login::read(file).err().map(PolicyError::from));
+        }
+        faults
+    }
+
+    /// Reads all of it again. Kept are a random key, since tokens signed with it are out there, keys that were fetched,
+    /// and what is revoked: its file is written by this process.
+    ///
+    /// # Errors
+    /// Names the setting or the file that is not right; the policy stay as they are.
+    pub fn reopen(&self, config: &Config) -> Result<Policy, PolicyError> {
+        Policy::read(config, Some(self))
+    }
+
+    /// The same, read a moment ago, in the place of `current`: what was fetched and revoked meanwhile counts.
+    #[must_use]
+    pub fn in_the_place_of(&self, current: &Policy) -> Policy {
+        let tokens = self.tokens.as_ref().clone();
+        let tokens = tokens.with_revocations(current.tokens.revocations().clone());
+        self.with(match current.tokens.fetched() {
+            Some(fetched) => tokens.with_fetched(Arc::clone(fetched)),
+            None => tokens,
+        })
+    }
+
+    /// What works but is hardly meant, each with what to do.
+    pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        if let Some(tls) = &self.tls {
+            warnings.extend(tls.warnings(unix_ms));
+        }
+        warnings
+    }
+
+    /// Opens the login password_checks if there are users and it is not open yet: for a server, which alone needs its threads.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start_password_checks(mut self, config: &Config, clock: Clock) -> Result<Policy, PolicyError> {
+        if let (Some(users), None) = (&self.users, &self.login) {
+            let password_checks =
+                PasswordChecks::open(password_check_settings(config), Arc::clone(users), clock);
+            self.login = Some(password_checks.map_err(PolicyError::PasswordChecks)?);
+        }
+        Ok(self)
+    }
+
+    /// The same with keys that were fetched in the place of those fetched before.
+    #[must_use]
+    pub fn with_fetched(&self, set: Arc<KeySet>) -> Policy {
+        self.with(self.tokens.as_ref().clone().with_fetched(set))
+    }
+
+    /// The same with this revoked.
+    #[must_use]
+    pub fn with_revocations(&self, revocations: Revocations) -> Policy {
+        self.with(self.tokens.as_ref().clone().with_revocations(revocations))
+    }
+
+    fn with(&self, tokens: Tokens) -> Policy {
+        Policy {
+            tokens: Arc::new(tokens),
+            ..self.clone()
+        }
+    }
+
+    /// Policy that know these tokens and nothing else.
+    #[cfg(test)]
+    pub(crate) fn with_tokens(tokens: Tokens) -> Policy {
+        Policy {
+            tokens: Arc::new(tokens),
+            keys: KeySource::Shared,
+            tls: None,
+            origins: Config::default().origins,
+            allowed_origins: AllowedOrigins::default(),
+            proxies: Proxies::default(),
+            users: None,
+            login: None,
+            warnings: Vec::new(),
+            rules: Arc::default(),
+        }
+    }
+
+    fn read(config: &Config, before: Option<&Policy>) -> Result<Policy, PolicyError> {
+        let mut warnings = Vec::new();
+        let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;
+        match before {
+            Some(before) => {
+                // With the own key gone and the others not fetched, every client would lose its token.
+                if config.jwks_url.is_some() != before.tokens.wanted().is_some() {
+                    return Err(PolicyError::KeysFetched);
+                }
+                tokens = tokens.with_revocations(before.tokens.revocations().clone());
+                // Whether keys are fetched is settled at the start.
+                if let Some(wanted) = before.tokens.wanted() {
+                    tokens = tokens.with_wanted(Arc::clone(wanted));
+                }
+                if let Some(fetched) = before.tokens.fetched() {
+                    tokens = tokens.with_fetched(Arc::clone(fetched));
+                }
+            }
+            None => {
+                if let Some(file) = &config.revocations_file {
+                    let (revocations, of_file) = RevocationsFile::new(file).read()?;
+                    warnings.extend(of_file.iter().map(ToString::to_string));
+                    tokens = tokens.with_revocations(revocations);
+                }
+                if config.jwks_url.is_some() {
+                    tokens = tokens.with_wanted(Arc::new(WantedKeys::default()));
+                }
+            }
+        }
+        let rules = Rules::compile(
+            &config.rules,
+            &config.shadow_rules,
+            config.rules_separator,
+            before.map(|before| &before.rules),
+        )?;
+        let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        if let (Some(file), Some(set)) = (&config.jwks_file, tokens.file()) {
+            let faults = set.left_out().iter().filter(|left_out| left_out.is_fault());
+            warnings.extend(faults.map(|fault| format!("jwks_file: {}: {fault}", file.display())));
+        }
+        let users = match &config.password_file {
+            Some(file) => {
+                let (users, of_file) = login::read(file)?;
+                warnings.extend(of_file.iter().map(ToString::to_string));
+                Some(Arc::new(users))
+            }
+            None => None,
+        };
+        let password_checks_before = before.and_then(|before| before.login.as_ref());
+        let login = password_checks_before.zip(users.as_ref());
+        Ok(Policy {
+            tokens: Arc::new(tokens),
+            keys,
+            rules,
+            tls,
+            origins: config.origins.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            proxies: config.proxies.clone(),
+            login: login.map(|(password_checks, users)| password_checks.with_users(Arc::clone(users))),
+            users,
+            warnings,
+        })
+    }
+}
+
+fn password_check_settings(config: &Config) -> login::Settings {
+    let limits = &config.limits;
+    login::Settings {
+        threads: config.login_threads,
+        waiting_max: limits.logins_waiting_max,
+        nat64_prefixes: config.translator_prefixes.clone(),
+        policy: BackoffPolicy {
+            failures_max: limits.login_failures_max,
+            delay_first: backoff::DELAY_FIRST,
+            delay_max: limits.login_backoff_max,
+            accounts_max: limits.login_accounts_max,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::secret::Secret;
+
+    fn with_key(key: &str) -> Config {
+        Config {
+            auth_key: Some(Secret::new(key)),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_reload_reads_the_users_again_and_keeps_the_desk() {
+        let folder = std::env::temp_dir().join(format!("ringcast-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("users");
+        let with_file = Config {
+            password_file: Some(file.clone()),
+            ..Config::default()
+        };
+        let missing = Policy::open(&with_file).unwrap_err().to_string();
+        assert!(
+            missing.contains("cannot be read") && missing.contains("ringcast passwd -c"),
+            "{missing}"
+        );
+
+        std::fs::write(&file, "").unwrap();
+        let first = Policy::open(&with_file).unwrap();
+        assert!(first.login.is_none(), "who only reads needs no threads");
+        let first = first.start_password_checks(&with_file, Clock::begin()).unwrap();
+        assert_eq!(first.users.as_ref().map(|users| users.count()), Some(0));
+
+        let line = format!("$7$1$AAAA${}==", "A".repeat(86));
+        std::fs::write(&file, format!("alice:{line}")).unwrap();
+        let second = first.reopen(&with_file).unwrap();
+        assert_eq!(second.users.as_ref().map(|users| users.count()), Some(1));
+        let desks = [&first, &second].map(|policy| policy.login.as_ref().unwrap().metrics());
+        assert!(std::ptr::eq(desks[0], desks[1]));
+
+        std::fs::write(&file, format!("alice:{line}\nbob:plain")).unwrap();
+        let bad = second.reopen(&with_file).unwrap_err().to_string();
+        assert!(
+            bad.contains("users: line 2: ") && !bad.contains("plain\n"),
+            "{bad}"
+        );
+        std::fs::write(&file, format!("alice:{}", line.replace("$1$", "$2147483647$"))).unwrap();
+        assert!(second.reopen(&with_file).is_err());
+
+        let without = second.reopen(&Config::default()).unwrap();
+        assert!(without.login.is_none() && without.users.is_none());
+        // A server that is told of a file while it runs opens a password_checks then.
+        std::fs::write(&file, "").unwrap();
+        let again = without.reopen(&with_file).unwrap();
+        assert!(
+            again
+                .start_password_checks(&with_file, Clock::begin())
+                .unwrap()
+                .login
+                .is_some()
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_random_key_survives_a_reload_and_a_configured_one_is_read_again() {
+        let random = Policy::open(&Config::default()).unwrap();
+        let token = random.tokens.sign("{}", None, 0).unwrap();
+        let again = random.reopen(&Config::default()).unwrap();
+        assert!(again.tokens.verify(&token, 0).is_ok());
+
+        let first = random.reopen(&with_key("one")).unwrap();
+        let token = first.tokens.sign("{}", None, 0).unwrap();
+        assert!(
+            first
+                .reopen(&with_key("one"))
+                .unwrap()
+                .tokens
+                .verify(&token, 0)
+                .is_ok()
+        );
+        let second = first.reopen(&with_key("two")).unwrap();
+        assert!(second.tokens.verify(&token, 0).is_err());
+        let random = second.reopen(&Config::default()).unwrap();
+        assert!(matches!(random.keys, KeySource::Random(_)));
+        assert!(random.tokens.verify(&token, 0).is_err());
+    }
+
+    #[test]
+    fn what_is_fetched_and_revoked_survives_a_reload_and_fetching_begins_at_a_start() {
+        let fetching = Config {
+            jwks_url: Some("https://id.example/".to_owned()),
+            ..with_key("one")
+        };
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/jwt/jwks.json")).unwrap();
+        let pair = &vectors["pairs"][6];
+        let set = serde_json::json!({ "keys": [pair["public_jwk"]] }).to_string();
+        let set = KeySet::parse(&set, crate::auth::SetOrigin::Fetched).unwrap();
+        let mut revocations = Revocations::default();
+        let what = crate::auth::Revoked::parse(r#"{"sub":"bob"}"#).unwrap();
+        revocations
+            .insert(&crate::auth::Revocation::new(what, 5, 10))
+            .unwrap();
+        let policy = Policy::open(&fetching)
+            .unwrap()
+            .with_fetched(Arc::new(set))
+            .with_revocations(revocations)
+            .reopen(&fetching)
+            .unwrap();
+        assert!(policy.tokens.verify(pair["token"].as_str().unwrap(), 0).is_ok());
+        assert_eq!(policy.tokens.revocations().len(), 1);
+        assert!(matches!(
+            policy.reopen(&with_key("one")),
+            Err(PolicyError::KeysFetched)
+        ));
+        let without = Policy::open(&with_key("one")).unwrap();
+        assert!(matches!(without.reopen(&fetching), Err(PolicyError::KeysFetched)));
+    }
+}
