@@ -24,7 +24,7 @@ use client::Client;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use ringcast::app::builtin::Builtin;
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use ringcast::server::{Embedding, Server};
 use tungstenite::handshake::derive_accept_key;
 
@@ -59,12 +59,10 @@ fn main() -> io::Result<()> {
 }
 
 fn compare(rounds: usize) -> io::Result<()> {
-    let config = Config {
-        cores: Cores::Count(1),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        admin: None,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.cores.placement = Placement::Count(1);
+    config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.admin.address = None;
     let server =
         Server::start(&config, Embedding::default(), |_| Builtin::new()).map_err(io::Error::other)?;
     let echo = start_echo()?;

@@ -22,14 +22,12 @@ fn main() -> ExitCode {
     let Ok(listen) = address.parse() else {
         return fail(&format!("`{address}` is not an address such as 127.0.0.1:9001"));
     };
-    let mut config = Config {
-        listen,
-        admin: None,
-        path: "/".to_owned(),
-        compression: true,
-        compression_bytes_min: 0,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.listen.address = listen;
+    config.listen.path = "/".to_owned();
+    config.admin.address = None;
+    config.delivery.compression = true;
+    config.delivery.compression_bytes_min = 0;
     config.limits.message_bytes_max = 16 * 1024 * 1024 + 16;
     config.limits.outbox_bytes_max = 64 * 1024 * 1024;
     config.limits.fragments_max = 65_536 + 1;

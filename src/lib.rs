@@ -50,8 +50,8 @@
 //! }
 //!
 //! let mut config = Config::default();
-//! config.listen = "127.0.0.1:0".parse()?;
-//! config.admin = None;
+//! config.listen.address = "127.0.0.1:0".parse()?;
+//! config.admin.address = None;
 //! let server = Server::start(&config, Embedding::default(), |_core| Adder)?;
 //! println!("serving ws://{}/socketcluster/", server.address());
 //! server.drain();

@@ -166,7 +166,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError::Served`] if another process, or another server of this one, listens on one of the addresses. With
-    /// `config.take_over` the port is shared with it instead; where the program has its signals to itself
+    /// `config.restart.take_over` the port is shared with it instead; where the program has its signals to itself
     /// ([`SignalsFrom::Elsewhere`]) no listening sockets pass between the two, so that the system divides new connections
     /// between them until one ends.
     pub fn start<A: App + Send + 'static>(
@@ -178,7 +178,7 @@ impl Server {
         let given = listening::given(embedding.signals)?;
         let mut config = listening::with_addresses(config, &given);
         if embedding.descriptors == Descriptors::OfProgram {
-            config.fd_tables = FdTables::Shared;
+            config.cores.fd_tables = FdTables::Shared;
         }
         Server::start_with(&config, given, embedding, app)
     }
@@ -199,7 +199,7 @@ impl Server {
         if let Some(keys) = &mut keys {
             policy = keys.first(policy);
         }
-        let placement = Cpus::of_this_process().placement(&config.cores);
+        let placement = Cpus::of_this_process().placement(&config.cores.placement);
         for doubt in policy.warnings(clock.now().unix_ms) {
             warn!("{doubt}");
         }
@@ -208,14 +208,14 @@ impl Server {
             warn!(
                 "take_over: tokens of the process that serves {} will not be accepted here: this one has made up a key. Set \
                  auth_key to the same key in both",
-                config.listen
+                config.listen.address
             );
         }
         let ports = reserved.ports().clone();
         let admin = reserved.admin(config)?;
         let admission = Arc::new(Admission::new(
             config.limits.connections_per_address_max,
-            config.translator_prefixes.clone(),
+            config.listen.translator_prefixes.clone(),
         ));
         // Before the cores have their CPUs, so that hashing runs where there is room.
         let policy = Arc::new(
@@ -237,7 +237,7 @@ impl Server {
             clock,
         );
         let settings = CoreSettings {
-            own_fd_table: embedding.descriptors.kept(config.fd_tables),
+            own_fd_table: embedding.descriptors.kept(config.cores.fd_tables),
             ..settings
         };
 
@@ -255,7 +255,7 @@ impl Server {
         let outlets = hand_overs[0].outlets();
         let brokers = broker(count, config.limits.ring_slots, config.limits.ring_bytes_max);
         // A core that has as many logins under way as the password_checks takes does not refuse another one's before the password_checks.
-        let logins_max = login::under_way_max(config.limits.logins_waiting_max, config.login_threads);
+        let logins_max = login::under_way_max(config.limits.logins_waiting_max, config.login.threads);
         let (handles, mailboxes): (Vec<_>, Vec<_>) = wakers
             .iter()
             .map(|waker| mailbox(Arc::clone(waker), logins_max))
@@ -285,7 +285,7 @@ impl Server {
             );
         let (threads, started) = spawn_cores(parts.collect(), &settings).inspect_err(|_| stop(&handles))?;
         let traits = Traits {
-            backlog: config.tcp_backlog,
+            backlog: config.listen.tcp_backlog,
             write_timeout: config.limits.write_timeout,
         };
         let sockets = reserved
@@ -631,42 +631,45 @@ fn core_settings(
         ports,
         acceptors: u64::try_from(counts.acceptors).unwrap_or(u64::MAX),
         site: Arc::new(Site::new(
-            &config.path,
-            config.probe_paths.clone(),
+            &config.listen.path,
+            config.listen.probe_paths.clone(),
             config.shows_welcome_page(),
         )),
-        login_path: config.login_path.clone(),
-        login_cookie: config.login_cookie.clone(),
+        login_path: config.login.path.clone(),
+        login_cookie: config.login.cookie.clone(),
         limits: config.limits.clone(),
         held_bytes_max: held_bytes_max(config, counts.cores),
-        slow_consumer: config.slow_consumer,
-        accept_excess: config.accept_excess,
-        compression: config.compression,
-        compression_bytes_min: config.compression_bytes_min,
-        fan_out_slice: config.fan_out_slice,
-        busy_poll: config.busy_poll,
+        slow_consumer: config.delivery.slow_consumer,
+        accept_excess: config.listen.accept_excess,
+        compression: config.delivery.compression,
+        compression_bytes_min: config.delivery.compression_bytes_min,
+        fan_out_slice: config.cores.fan_out_slice,
+        busy_poll: config.cores.busy_poll,
         admission,
         own_fd_table: None,
         audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),
         kind,
         session: session::Settings {
-            protocol: config.protocol,
-            ping_interval: config.pings.then_some(config.ping_interval),
-            ping_timeout: config.ping_timeout,
+            protocol: config.socketcluster.protocol,
+            ping_interval: config
+                .socketcluster
+                .pings
+                .then_some(config.socketcluster.ping_interval),
+            ping_timeout: config.socketcluster.ping_timeout,
             handshake_timeout: config.limits.handshake_timeout,
-            ack_timeout: config.ack_timeout,
+            ack_timeout: config.socketcluster.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
             client_calls_max: config.limits.client_calls_max,
             channel_name_bytes_max: config.limits.channel_name_bytes_max,
-            allow_client_publish: config.allow_client_publish,
-            auth_default_expiry: config.auth_default_expiry,
+            allow_client_publish: config.permissions.allow_client_publish,
+            auth_default_expiry: config.auth.default_expiry,
             allow_anonymous: config.serves_anonymous(),
             authentication_timeout: Some(config.limits.authentication_timeout)
                 .filter(|timeout| !timeout.is_zero()),
             logins: Logins {
                 fields: CredentialFields::new(
-                    config.login_user_fields.clone(),
-                    config.login_password_fields.clone(),
+                    config.login.user_fields.clone(),
+                    config.login.password_fields.clone(),
                 ),
                 body_bytes_max: config.limits.login_body_bytes_max,
             },
@@ -744,7 +747,7 @@ fn raise_open_files_limit() {
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
 fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &Policy) {
-    let (listen, path) = (ports.main, &config.path);
+    let (listen, path) = (ports.main, &config.listen.path);
     let served = match ports.main_tls {
         OnListen::Off => format!("ws://{listen}{path}"),
         OnListen::Shared => format!("ws://{listen}{path} and wss://{listen}{path}"),
@@ -752,7 +755,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        "ringcast serves {served}, protocol {}", config.protocol
+        "ringcast serves {served}, protocol {}", config.socketcluster.protocol
     );
     if let Some(tls) = ports.tls {
         info!("and wss://{tls}{path}");
@@ -767,7 +770,9 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &
     }
     match &policy.keys {
         // A server without a key works, and everything about it looks right until the first restart.
-        KeySource::Random(_) if config.serves_anonymous() && config.allow_anonymous == Anonymous::Auto => {
+        KeySource::Random(_)
+            if config.serves_anonymous() && config.permissions.allow_anonymous == Anonymous::Auto =>
+        {
             warn!(
                 "auth_key is not set: tokens are signed with a random key that ends with this process; fine for a trial, else set \
              RINGCAST_AUTH_KEY"
@@ -786,7 +791,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &
         KeySource::Sets => info!("tokens: the keys of jwks_file and jwks_url"),
     }
     let loopback = |address: SocketAddr| address.ip().is_loopback();
-    match (config.serves_anonymous(), config.allow_anonymous) {
+    match (config.serves_anonymous(), config.permissions.allow_anonymous) {
         (true, Anonymous::Auto) if ports.tls.is_some() => {
             info!(
                 "all clients are served: listen and tls_listen are loopback addresses (allow_anonymous = auto)"
@@ -804,7 +809,7 @@ fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &
             info!("only authenticated clients are served: allow_anonymous = off");
         }
     }
-    if let (Some(file), Some(users)) = (&config.password_file, &policy.users) {
+    if let (Some(file), Some(users)) = (&config.login.password_file, &policy.users) {
         info!(
             "logins: the users of {}, {} in all",
             file.display(),
@@ -855,7 +860,7 @@ fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     if started.iter().any(|core| !core.pinned) {
         warn!("not every core could be pinned to its CPU");
     }
-    if config.fd_tables == FdTables::Auto && started.iter().any(|core| !core.own_fd_table) {
+    if config.cores.fd_tables == FdTables::Auto && started.iter().any(|core| !core.own_fd_table) {
         warn!("descriptor tables cannot be split here: the limit on open files holds for all cores together");
     }
 }

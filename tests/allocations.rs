@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 5;
 fn in_the_steady_state_cores_allocate_nothing() {
     // The first deadlines of connections, which messages must not touch, come when all is over.
     let late = |config: &mut Config| {
-        config.ping_interval = Duration::from_secs(14);
+        config.socketcluster.ping_interval = Duration::from_secs(14);
         config.limits.request_timeout = Duration::from_secs(15);
     };
     let server = start(2, late, Builtin::new);

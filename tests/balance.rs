@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::{Config, Cores, FdTables};
+use ringcast::config::{Config, FdTables, Placement};
 use ringcast::cores::CoreId;
 use support::{Client, Server, TEXT, UPGRADE, eventually, frame};
 
@@ -35,8 +35,8 @@ fn server(cores: u16, change: impl FnOnce(&mut Config)) -> (Server, MutexGuard<'
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start_with(
         |config| {
-            config.cores = Cores::Count(cores);
-            config.fd_tables = FdTables::Auto;
+            config.cores.placement = Placement::Count(cores);
+            config.cores.fd_tables = FdTables::Auto;
             change(config);
         },
         |core: CoreId| Where(core.index()),

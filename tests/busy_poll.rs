@@ -7,15 +7,15 @@ mod support;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use support::{Server, eventually};
 
 const LONGEST: Duration = Duration::from_millis(1);
 
 fn server(cores: u16, busy_poll: Duration) -> Server {
     Server::start(|config: &mut Config| {
-        config.cores = Cores::Count(cores);
-        config.busy_poll = busy_poll;
+        config.cores.placement = Placement::Count(cores);
+        config.cores.busy_poll = busy_poll;
     })
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringcast::config::Cores;
+use ringcast::config::Placement;
 use ringcast::control::Exit;
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::Counter;
@@ -287,8 +287,8 @@ fn a_publication_to_many_that_was_acknowledged_reaches_all_of_them_although_the_
     const ACKNOWLEDGED: usize = 100;
     for _ in 0..5 {
         let server = Server::start(|config| {
-            config.cores = Cores::Count(2);
-            config.drain = Duration::ZERO;
+            config.cores.placement = Placement::Count(2);
+            config.restart.drain = Duration::ZERO;
             config.limits.outbox_bytes_max = 64 * 1024 * 1024;
             config.limits.close_timeout = PATIENCE;
         });
@@ -341,7 +341,7 @@ fn a_client_that_does_not_answer_the_close_holds_nobody_up_for_longer_than_the_c
 fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_hear_of_the_drain() {
     for round in 0..10 {
         let server = Server::start(|config| {
-            config.cores = Cores::Count(4);
+            config.cores.placement = Placement::Count(4);
             config.limits.close_timeout = PATIENCE;
         });
         let address = server.address;
@@ -379,9 +379,9 @@ fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_he
 #[test]
 fn who_waits_in_the_backlog_for_the_accept_rate_is_answered_when_the_server_drains() {
     let server = Server::start(|config| {
-        config.cores = Cores::Count(1);
+        config.cores.placement = Placement::Count(1);
         config.limits.accepts_per_second_max = 1;
-        config.drain = Duration::ZERO;
+        config.restart.drain = Duration::ZERO;
     });
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
     for client in &mut clients {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
@@ -82,13 +82,11 @@ struct Running(Option<Server>);
 
 impl Running {
     fn start(configure: impl FnOnce(&mut Config)) -> Running {
-        let mut config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin: None,
-            cores: Cores::Count(2),
-            drain: Duration::ZERO,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.listen.address = "127.0.0.1:0".parse().unwrap();
+        config.admin.address = None;
+        config.cores.placement = Placement::Count(2);
+        config.restart.drain = Duration::ZERO;
         configure(&mut config);
         let archive = app::archive();
         let server = Server::start(&config, Embedding::default(), |_| app::Chat::new(archive.clone()));
@@ -180,7 +178,7 @@ fn a_batch_arrives_as_one_array() {
 #[test]
 fn the_server_calls_its_client_and_hears_the_answer_or_that_there_is_none() {
     let running = Running::start(|config| {
-        config.ack_timeout = Duration::from_millis(50);
+        config.socketcluster.ack_timeout = Duration::from_millis(50);
         config.limits.calls_per_connection_max = 1;
     });
     let mut client = Client::connect(running.server());
@@ -230,13 +228,11 @@ impl App for Scribe {
 }
 
 fn scribes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
-    let config = Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        admin: None,
-        cores: Cores::Count(2),
-        drain: Duration::ZERO,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.listen.address = "127.0.0.1:0".parse().unwrap();
+    config.admin.address = None;
+    config.cores.placement = Placement::Count(2);
+    config.restart.drain = Duration::ZERO;
     let embedding = Embedding {
         descriptors,
         ..Embedding::default()

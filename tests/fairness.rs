@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringcast::app::{Answer, App, Call, Peer, Refusal};
 use ringcast::auth::Claims;
-use ringcast::config::Cores;
+use ringcast::config::Placement;
 use ringcast::decision::CloseReason;
 use support::{Client, Server, eventually, publication};
 
@@ -64,8 +64,8 @@ impl Crowd {
         let deliveries = Arc::new(OnceLock::<Deliveries>::new());
         let server = Server::start_with(
             |config| {
-                config.cores = Cores::Count(1);
-                config.admin = Some(([127, 0, 0, 1], 0).into());
+                config.cores.placement = Placement::Count(1);
+                config.admin.address = Some(([127, 0, 0, 1], 0).into());
             },
             |_| Busy {
                 entered: entered.clone(),
@@ -285,8 +285,8 @@ fn those_who_show_tokens_again_and_again_hold_up_nobody() {
     .unwrap();
     let server = Server::start_with(
         |config| {
-            config.cores = Cores::Count(1);
-            config.jwks_file = Some(keys.clone());
+            config.cores.placement = Placement::Count(1);
+            config.jwks.file = Some(keys.clone());
         },
         |_| Tellers {
             turn: Arc::clone(&turn),

@@ -118,8 +118,8 @@ fn clients_killed_by_a_reset_leave_nothing() {
 fn half_open_clients_are_closed_by_the_pong_timeout() {
     let (server, _healthy) = beside_a_healthy_client(
         |config| {
-            config.ping_interval = Duration::from_millis(250);
-            config.ping_timeout = Duration::from_secs(6);
+            config.socketcluster.ping_interval = Duration::from_millis(250);
+            config.socketcluster.ping_timeout = Duration::from_secs(6);
             config.limits.close_timeout = Duration::from_millis(50);
         },
         |server| {
@@ -355,8 +355,8 @@ fn whoever_dawdles_in_any_phase_is_ended_by_its_own_timeout() {
             config.limits.request_timeout = Duration::from_secs(3);
             config.limits.handshake_timeout = Duration::from_secs(3);
             config.limits.close_timeout = Duration::from_millis(50);
-            config.ping_interval = Duration::from_millis(500);
-            config.ping_timeout = Duration::from_secs(6);
+            config.socketcluster.ping_interval = Duration::from_millis(500);
+            config.socketcluster.ping_timeout = Duration::from_secs(6);
         },
         |server| {
             let large = frame(TEXT, &[b' '; 70_000]);

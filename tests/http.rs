@@ -38,7 +38,7 @@ impl Users {
 
     fn server(&self, change: impl FnOnce(&mut Config)) -> Server {
         Server::start(|config| {
-            config.password_file = Some(self.0.clone());
+            config.login.password_file = Some(self.0.clone());
             config.limits.login_failures_max = 10_000;
             change(config);
         })
@@ -101,7 +101,7 @@ const OFFERS: [&str; 8] = [
 #[test]
 fn offers_of_other_protocols_are_ignored_but_where_websockets_are() {
     let users = Users::new();
-    let server = users.server(|config| config.welcome_page = WelcomePage::Off);
+    let server = users.server(|config| config.listen.welcome_page = WelcomePage::Off);
     for offer in OFFERS {
         for (request, expected) in [
             (login("/login", offer), "200"),
@@ -516,10 +516,10 @@ fn a_probe_is_answered_at_its_paths_and_counts_as_nothing_else() {
     let post = "POST /health-check HTTP/1.1\r\nHost: test\r\n\r\n";
     assert_eq!(status(&ask(server.address, post)), "501");
 
-    let server = Server::start(|config| config.probe_paths = vec!["/up".to_owned()]);
+    let server = Server::start(|config| config.listen.probe_paths = vec!["/up".to_owned()]);
     assert_eq!(status(&ask(server.address, &get("/up", ""))), "200");
     assert_eq!(status(&ask(server.address, &get("/health-check", ""))), "501");
-    let server = Server::start(|config| config.probe_paths = Vec::new());
+    let server = Server::start(|config| config.listen.probe_paths = Vec::new());
     assert_eq!(status(&ask(server.address, &get("/healthz", ""))), "501");
 }
 
@@ -551,7 +551,7 @@ fn the_path_is_found_with_and_without_its_slash() {
         ("/messaging", ["/messaging", "/messaging/"]),
         ("/a/ws/", ["/a/ws/?t=1", "/a/ws?t=1"]),
     ] {
-        let server = Server::start(|config| config.path = path.to_owned());
+        let server = Server::start(|config| config.listen.path = path.to_owned());
         for asked in paths {
             let mut client = server.connect();
             client.send_bytes(UPGRADE.replace("/socketcluster/", asked).as_bytes());
@@ -567,7 +567,7 @@ fn the_path_is_found_with_and_without_its_slash() {
 #[test]
 fn the_root_is_a_page_where_only_this_machine_can_see_it() {
     let root = |change: fn(&mut Config)| ask(Server::start(change).address, &get("/", ""));
-    let page = root(|config| config.path = "/ws".to_owned());
+    let page = root(|config| config.listen.path = "/ws".to_owned());
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
     for part in [
         "\r\nContent-Type: text/html; charset=utf-8\r\n",
@@ -582,8 +582,8 @@ fn the_root_is_a_page_where_only_this_machine_can_see_it() {
     }
     assert_eq!(page.matches("<script").count(), 1);
     for change in [
-        (|config: &mut Config| config.welcome_page = WelcomePage::Off) as fn(&mut Config),
-        |config| config.listen = "0.0.0.0:0".parse().unwrap(),
+        (|config: &mut Config| config.listen.welcome_page = WelcomePage::Off) as fn(&mut Config),
+        |config| config.listen.address = "0.0.0.0:0".parse().unwrap(),
         |config| config.proxies.trusted = "127.0.0.1".parse().unwrap(),
     ] {
         let mut answer = String::new();
@@ -602,8 +602,8 @@ fn the_root_is_a_page_where_only_this_machine_can_see_it() {
         );
     }
     let asked_for = root(|config| {
-        config.listen = "0.0.0.0:0".parse().unwrap();
-        config.welcome_page = WelcomePage::On;
+        config.listen.address = "0.0.0.0:0".parse().unwrap();
+        config.listen.welcome_page = WelcomePage::On;
     });
     assert!(asked_for.contains("text/html"));
     let head = ask(

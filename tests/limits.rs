@@ -191,8 +191,8 @@ fn who_is_not_read_for_its_rate_is_not_taken_for_silent() {
         config.limits.messages_per_second_max = 10;
         config.limits.rate_burst = Duration::from_millis(100);
         config.limits.rate_grace = Duration::ZERO;
-        config.ping_interval = Duration::from_millis(50);
-        config.ping_timeout = Duration::from_millis(500);
+        config.socketcluster.ping_interval = Duration::from_millis(50);
+        config.socketcluster.ping_timeout = Duration::from_millis(500);
     });
     let mut client = server.client();
     // Two seconds and a half, four times the timeout; no ping is answered.
@@ -219,7 +219,7 @@ fn without_messages_a_connection_is_closed_when_its_idle_time_is_over_whatever_i
     let server = Server::start(|config| {
         // Longer than this test is ever kept from its next call.
         config.limits.idle_timeout = Duration::from_secs(4);
-        config.ping_interval = Duration::from_millis(50);
+        config.socketcluster.ping_interval = Duration::from_millis(50);
     });
     let idle = || server.closes(CloseReason::IdleTimeout);
     let (mut silent, mut caller, mut listener) = (server.client(), server.client(), server.client());
@@ -348,7 +348,7 @@ fn a_client_owes_the_server_no_more_answers_than_the_limit_and_none_for_longer_t
         Server::start_with(
             |config| {
                 config.limits.calls_per_connection_max = 3;
-                config.ack_timeout = ack_timeout;
+                config.socketcluster.ack_timeout = ack_timeout;
             },
             |_| Caller::default(),
         )
@@ -414,7 +414,7 @@ impl App for Debtor {
 fn the_application_owes_one_client_no_more_answers_than_the_limit() {
     let server = Server::start_with(
         |config| {
-            config.cores = ringcast::config::Cores::Count(1);
+            config.cores.placement = ringcast::config::Placement::Count(1);
             config.limits.client_calls_max = 3;
         },
         |_| Debtor::default(),

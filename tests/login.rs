@@ -52,7 +52,7 @@ impl Drop for Folder {
 fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
     let file = folder.password_file(101);
     Server::start(|config| {
-        config.password_file = Some(file);
+        config.login.password_file = Some(file);
         config.limits.login_failures_max = 10_000;
         change(config);
     })
@@ -166,9 +166,9 @@ fn curl_logs_in_asks_who_it_is_and_logs_out() {
 fn a_good_login_sets_a_cookie_that_scripts_cannot_read() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
-        config.login_cookie = "__Host-token".to_owned();
-        config.login_path = "/users/in".to_owned();
-        config.auth_default_expiry = std::time::Duration::from_secs(77);
+        config.login.cookie = "__Host-token".to_owned();
+        config.login.path = "/users/in".to_owned();
+        config.auth.default_expiry = std::time::Duration::from_secs(77);
     });
     let answer = ask(server.address, &post("/users/in", "", JSON));
     let cookie = header(&answer, "Set-Cookie").unwrap();
@@ -340,7 +340,7 @@ fn when_too_many_wait_one_is_sent_away_and_a_client_that_has_gone_troubles_nobod
     // Slow enough that all have come before the first is done.
     let file = folder.password_file(200_000);
     let server = Server::start(|config| {
-        config.password_file = Some(file);
+        config.login.password_file = Some(file);
         config.limits.logins_waiting_max = 1;
     });
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
@@ -367,10 +367,11 @@ fn when_too_many_wait_one_is_sent_away_and_a_client_that_has_gone_troubles_nobod
 fn another_sites_page_can_neither_log_in_nor_out() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
-        config.allowed_origins = "https://app.example null https://*.pages.example http://test https://test"
-            .parse()
-            .unwrap();
-        config.origins = "*:*".to_owned();
+        config.listen.allowed_origins =
+            "https://app.example null https://*.pages.example http://test https://test"
+                .parse()
+                .unwrap();
+        config.listen.origins = "*:*".to_owned();
     });
     let token = token(server.address);
     for (origin, is_trusted) in ORIGINS {
@@ -402,7 +403,9 @@ fn another_sites_page_can_neither_log_in_nor_out() {
 #[test]
 fn a_program_that_names_no_page_may_log_in_where_pages_are_named() {
     let folder = Folder::new();
-    let server = start(&folder, |config| config.origins = "app.example:443".to_owned());
+    let server = start(&folder, |config| {
+        config.listen.origins = "app.example:443".to_owned()
+    });
     for (headers, wanted) in [
         ("", "200"),
         ("Origin: https://app.example\r\n", "200"),
@@ -467,7 +470,7 @@ fn each_header_that_names_the_page_is_judged_whatever_the_version() {
     let server = start(&folder, |_| {});
     let cookie = format!("Host: test\r\nCookie: ringcast={}", token(server.address));
     let strict = start(&folder, |config| {
-        config.allowed_origins = "http://test".parse().unwrap();
+        config.listen.allowed_origins = "http://test".parse().unwrap();
     });
     let (own, evil) = ("http://test", "http://evil.example");
     for version in ["13", "8"] {
@@ -547,7 +550,7 @@ fn a_request_without_an_origin_is_foreign_if_its_browser_says_that_another_site_
 fn origins_that_are_listed_have_their_cookies_honoured() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
-        config.origins = "app.example:443 ample.org:* *:8080 null:80 test:80".to_owned();
+        config.listen.origins = "app.example:443 ample.org:* *:8080 null:80 test:80".to_owned();
     });
     let token = token(server.address);
     for (origin, counts) in [
@@ -569,7 +572,7 @@ fn a_bad_cookie_is_as_none() {
     let good = token(server.address);
     let expired = {
         let short = start(&folder, |config| {
-            config.auth_default_expiry = std::time::Duration::from_secs(1);
+            config.auth.default_expiry = std::time::Duration::from_secs(1);
         });
         token(short.address)
     };
@@ -621,7 +624,7 @@ fn a_call_logs_in_and_the_token_follows_the_answer() {
 fn a_flood_of_logins_by_one_connection_is_checked_once() {
     let folder = Folder::new();
     let file = folder.password_file(100_000);
-    let server = Server::start(|config| config.password_file = Some(file));
+    let server = Server::start(|config| config.login.password_file = Some(file));
     let mut client = server.client();
     let mut flood = Vec::new();
     for cid in 10..30 {
@@ -674,8 +677,8 @@ fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
     for protocol in [Protocol::V1, Protocol::V2] {
         let folder = Folder::new();
         let server = start(&folder, |config| {
-            config.allow_anonymous = Anonymous::Off;
-            config.protocol = protocol;
+            config.permissions.allow_anonymous = Anonymous::Off;
+            config.socketcluster.protocol = protocol;
         });
         let mut client = server.client();
         for (event, data) in [
@@ -719,7 +722,7 @@ fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
 #[test]
 fn a_client_that_never_says_who_it_is_is_closed() {
     let server = Server::start(|config| {
-        config.allow_anonymous = Anonymous::Off;
+        config.permissions.allow_anonymous = Anonymous::Off;
         config.limits.authentication_timeout = std::time::Duration::from_millis(200);
     });
     let mut client = server.client();
@@ -990,11 +993,11 @@ fn no_password_stays_in_the_memory_of_the_server() {
 fn a_token_that_expires_takes_the_channels_with_it() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
-        config.allow_anonymous = Anonymous::Off;
+        config.permissions.allow_anonymous = Anonymous::Off;
         // Long enough for the subscription on a busy machine.
-        config.auth_default_expiry = std::time::Duration::from_secs(5);
+        config.auth.default_expiry = std::time::Duration::from_secs(5);
         // Nothing but the token's own time is there to notice.
-        config.pings = false;
+        config.socketcluster.pings = false;
     });
     let mut client = server.client();
     client.call("login", JSON);

@@ -12,7 +12,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringcast::app::builtin::Builtin;
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 use support::client::Client;
 
@@ -27,14 +27,12 @@ fn one_publication_reaches_each_of_20_000_connections_once() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let limit = hard.min(DESCRIPTORS_MAX);
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
-    let config = Config {
-        cores: Cores::Count(THREADS.into()),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        admin: None,
-        // Clients here answer only while they wait for a message.
-        pings: false,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.cores.placement = Placement::Count(THREADS.into());
+    config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.admin.address = None;
+    // Clients here answer only while they wait for a message.
+    config.socketcluster.pings = false;
     let embedding = Embedding {
         descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()

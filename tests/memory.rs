@@ -28,7 +28,7 @@ const BYTES_LEFT_MAX: i64 = 24;
 
 #[test]
 fn a_connection_takes_little_memory_and_gives_it_back() {
-    let server = start(1, |config| config.pings = false, Builtin::new);
+    let server = start(1, |config| config.socketcluster.pings = false, Builtin::new);
     let connect = || Client::connect(Ipv4Addr::LOCALHOST, server.address());
     // The first makes the core one that is counted, and all that is made once.
     let mut first = connect();

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use ringcast::app::builtin::Builtin;
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::Cores;
+use ringcast::config::Placement;
 use ringcast::config::limits::Limit;
 use support::{Client, Server, eventually, publication};
 
 /// A server of four cores.
 fn server(slots: u32, bytes_max: u64) -> Server {
     Server::start(|config| {
-        config.cores = Cores::Count(4);
+        config.cores.placement = Placement::Count(4);
         config.limits.ring_slots = slots;
         config.limits.ring_bytes_max = bytes_max;
         config.limits.outbox_bytes_max = 64 * 1024 * 1024;
@@ -277,7 +277,7 @@ fn what_was_published_while_the_ring_was_full_arrives_though_its_publisher_is_cl
         |config| {
             config.limits.ring_slots = 4;
             // The publisher is closed at once, the subscriber after half of this.
-            config.drain = Duration::from_secs(20);
+            config.restart.drain = Duration::from_secs(20);
         },
         |core| Busy {
             core: core.index(),

@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use ringcast::config::Cores;
+use ringcast::config::Placement;
 use ringcast::config::secret::Secret;
 use ringcast::decision::CloseReason;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use support::{Client, Server, eventually};
 
 /// A server with a control plane.
 fn server() -> Server {
-    Server::start(|config| config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0))))
+    Server::start(|config| config.admin.address = Some(SocketAddr::from(([127, 0, 0, 1], 0))))
 }
 
 /// The status and the body of an answer of the control plane.
@@ -113,8 +113,8 @@ fn the_connections_with_the_longest_outboxes_are_listed_and_the_longest_comes_fi
 fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
     // Times of different cores are each that of the beginning of a turn.
     let server = Server::start(|config| {
-        config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.cores = Cores::Count(1);
+        config.admin.address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.cores.placement = Placement::Count(1);
     });
     assert!(list(&server, "/closed").is_empty());
     let mut client = server.client();
@@ -166,8 +166,8 @@ fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
 #[test]
 fn a_list_needs_the_key_as_everything_does() {
     let server = Server::start(|config| {
-        config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.admin_key = Some(Secret::new("key"));
+        config.admin.address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.admin.key = Some(Secret::new("key"));
     });
     for path in ["/slow", "/closed", "/slow?limit=1"] {
         assert_eq!(get(&server, path).0, 401, "{path}");

@@ -464,7 +464,7 @@ impl App for Free {
 fn rules_come_before_the_application_and_do_not_bind_it() {
     let server = Server::start_with(
         |config| {
-            config.rules = vec![
+            config.permissions.rules = vec![
                 RuleSpec {
                     effect: Effect::Allow,
                     actions: vec![Action::Subscribe],

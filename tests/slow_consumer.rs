@@ -8,8 +8,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use ringcast::app::{Answer, App, Call, Deferred, Peer};
-use ringcast::config::limits::{Limit, MemoryMax, SlowConsumer};
-use ringcast::config::{Config, Cores};
+use ringcast::config::SlowConsumer;
+use ringcast::config::limits::{Limit, MemoryMax};
+use ringcast::config::{Config, Placement};
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::HeldKind;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
@@ -92,7 +93,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
 fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_not() {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
-        config.slow_consumer = SlowConsumer::Skip;
+        config.delivery.slow_consumer = SlowConsumer::Skip;
     });
     let mut slow = narrow_subscriber(&server);
     let mut publisher = server.client();
@@ -173,7 +174,7 @@ fn publish_until(server: &Server, mut is_enough: impl FnMut() -> bool) -> usize 
 fn conflating() -> (Server, Client) {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
-        config.slow_consumer = SlowConsumer::Conflate;
+        config.delivery.slow_consumer = SlowConsumer::Conflate;
         config.limits.close_timeout = PATIENCE;
     });
     let mut slow = narrow_subscriber(&server);
@@ -304,8 +305,8 @@ fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() 
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = Duration::from_millis(50);
-        config.ping_interval = Duration::from_millis(200);
-        config.ping_timeout = Duration::from_secs(6);
+        config.socketcluster.ping_interval = Duration::from_millis(200);
+        config.socketcluster.ping_timeout = Duration::from_secs(6);
     });
     let mut healthy = server.client();
     let mut flood = Client::connect_narrow(server.address);
@@ -463,7 +464,7 @@ const TOTAL_SLACK: u64 = 1 << 20;
 
 fn bounded(change: impl FnOnce(&mut Config)) -> Server {
     Server::start(|config| {
-        config.cores = Cores::Count(1);
+        config.cores.placement = Placement::Count(1);
         config.limits.outbox_bytes_total_max = MemoryMax::Bytes(TOTAL_MAX);
         config.limits.close_timeout = PATIENCE;
         change(config);
@@ -532,7 +533,7 @@ fn messages_that_never_end_are_bounded_together() {
 
 #[test]
 fn with_the_policy_skip_publications_are_left_out_before_anybody_is_closed_for_the_total() {
-    let server = bounded(|config| config.slow_consumer = SlowConsumer::Skip);
+    let server = bounded(|config| config.delivery.slow_consumer = SlowConsumer::Skip);
     let slow: Vec<Client> = (0..20).map(|_| narrow_subscriber(&server)).collect();
     let mut publisher = server.client();
     let short = format!("\"{}\"", "x".repeat(2000));
@@ -552,7 +553,7 @@ fn with_the_policy_skip_publications_are_left_out_before_anybody_is_closed_for_t
 /// 50 of them once took 50 copies of each publication.
 #[test]
 fn a_long_publication_is_held_once_for_all_who_do_not_read() {
-    let server = Server::start(|config| config.cores = Cores::Count(1));
+    let server = Server::start(|config| config.cores.placement = Placement::Count(1));
     let slow: Vec<Client> = (0..50).map(|_| narrow_subscriber(&server)).collect();
     let mut publisher = server.client();
     let long = format!("\"{}\"", "x".repeat(16_000));
@@ -574,8 +575,8 @@ fn a_client_that_answers_pings_and_reads_nothing_is_closed_after_the_write_timeo
     let server = Server::start(|config| {
         config.limits.write_timeout = Duration::from_secs(1);
         config.limits.close_timeout = PATIENCE;
-        config.ping_interval = Duration::from_millis(200);
-        config.ping_timeout = Duration::from_secs(10);
+        config.socketcluster.ping_interval = Duration::from_millis(200);
+        config.socketcluster.ping_timeout = Duration::from_secs(10);
     });
     let mut deaf = narrow_subscriber(&server);
     let mut publisher = server.client();

@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringcast::config::{Config, Cores, FdTables};
+use ringcast::config::{Config, FdTables, Placement};
 use ringcast::server::{self, Embedding, StartError};
 use socket2::{Domain, Socket, Type};
 use support::process::Process;
@@ -185,16 +185,17 @@ fn taking_over_says_that_tokens_of_a_made_up_key_end() {
 
 #[test]
 fn an_embedding_program_shares_a_port_only_if_it_says_so() {
-    let first = Server::start(|config| config.admin = Some("127.0.0.1:0".parse().unwrap()));
+    let first = Server::start(|config| config.admin.address = Some("127.0.0.1:0".parse().unwrap()));
     let admin = first.running().admin_address().unwrap();
-    let config = |listen, admin, take_over| Config {
-        cores: Cores::Count(1),
-        listen,
-        admin,
-        take_over,
-        drain: Duration::ZERO,
-        fd_tables: FdTables::Shared,
-        ..Config::default()
+    let config = |listen, admin, take_over| {
+        let mut config = Config::default();
+        config.cores.placement = Placement::Count(1);
+        config.cores.fd_tables = FdTables::Shared;
+        config.listen.address = listen;
+        config.admin.address = admin;
+        config.restart.take_over = take_over;
+        config.restart.drain = Duration::ZERO;
+        config
     };
     let start = |config: &Config| {
         server::Server::start(config, Embedding::default(), |_| {

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use rcgen::KeyPair;
 use ringcast::app::{Answer, App, Call, Peer};
 use ringcast::config::tls::{ClientAuth, OnListen};
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use ringcast::decision::CloseReason;
 use ringcast::metrics::block::Handshake;
 use rustls::pki_types::ServerName;
@@ -544,7 +544,7 @@ fn a_certificate_counts_only_for_pages_that_may_speak_for_their_user() {
         |config| {
             speak_tls(config, &files, &[pair]);
             ask_clients(config, &files, ClientAuth::Required, &clients);
-            config.origins = "*:* listed.example:443".to_owned();
+            config.listen.origins = "*:* listed.example:443".to_owned();
         },
         |_| Mirror,
     );
@@ -805,7 +805,7 @@ fn a_storm_of_handshakes_does_not_hold_up_the_connected() {
     let bytes_received = Arc::new(OnceLock::new());
     let server = Server::start_with(
         |config| {
-            config.cores = Cores::Count(1);
+            config.cores.placement = Placement::Count(1);
             speak_tls(config, &files, &[pair]);
         },
         |_| Busy {

@@ -24,7 +24,7 @@ fn refusal(server: &Server, request: &str) -> (String, String) {
 
 #[test]
 fn each_fault_of_a_request_has_its_answer_and_ends_the_connection() {
-    let server = Server::start(|config| config.origins = "good.example:*".to_owned());
+    let server = Server::start(|config| config.listen.origins = "good.example:*".to_owned());
     let origin = |origin: &str| UPGRADE.replace("\r\n\r\n", &format!("\r\nOrigin: {origin}\r\n\r\n"));
     let good = origin("http://good.example");
     let key = "Missing or invalid Sec-WebSocket-Key header";

@@ -22,8 +22,8 @@ pub(crate) fn measure_all() -> io::Result<()> {
     // Heartbeats, deadlines and the slices of a fan-out come by the clock, which runs fast beside the instructions here,
     // on a busy machine more so.
     let never = |config: &mut Config| {
-        config.pings = false;
-        config.fan_out_slice = LONG;
+        config.socketcluster.pings = false;
+        config.cores.fan_out_slice = LONG;
         config.limits.request_timeout = LONG;
         config.limits.handshake_timeout = LONG;
     };

@@ -17,7 +17,7 @@ use ringcast::server::{Embedding, Server};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     if let Some(address) = std::env::args().nth(1) {
-        config.listen = address.parse()?;
+        config.listen.address = address.parse()?;
     }
     let archive = app::archive();
     let embedding = Embedding {
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Embedding::default()
     };
     let server = Server::start(&config, embedding, |_core| app::Chat::new(archive.clone()))?;
-    announce(&server, &config.path);
+    announce(&server, &config.listen.path);
     server.wait().map_err(|error| error.to_string())?;
     Ok(())
 }

@@ -179,12 +179,10 @@ static DOORS: LazyLock<[Policy; 3]> = LazyLock::new(|| {
         rule(&channels, Some(&["open/**", "of/{sub}/*"])),
     ];
     [Vec::new(), usual, strict].map(|rules| {
-        let config = Config {
-            auth_key: Some(Secret::new(tokens::SECRET)),
-            rules,
-            rules_separator: '/',
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.auth.key = Some(Secret::new(tokens::SECRET));
+        config.permissions.rules = rules;
+        config.permissions.rules_separator = '/';
         Policy::open(&config).expect("a configuration without files")
     })
 });

@@ -24,11 +24,11 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
         faults.push(StartError::AdmitsNobody.to_string());
     }
     faults.extend(Policy::faults(config).iter().map(ToString::to_string));
-    faults.extend(cpus.missing(&config.cores).err());
+    faults.extend(cpus.missing(&config.cores.placement).err());
     let addresses = [
-        ("listen", Some(config.listen)),
+        ("listen", Some(config.listen.address)),
         ("tls_listen", config.tls.listen),
-        ("admin", config.admin),
+        ("admin", config.admin.address),
     ];
     faults.extend(
         addresses
@@ -46,7 +46,10 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
         let value = value.as_deref().unwrap_or("not set");
         writeln!(out, "{source:<8}  {} = {value}", setting.key())?;
     }
-    for (list, rules) in [("rules", &config.rules), ("shadow_rules", &config.shadow_rules)] {
+    for (list, rules) in [
+        ("rules", &config.permissions.rules),
+        ("shadow_rules", &config.permissions.shadow_rules),
+    ] {
         writeln!(out, "{list}: {}", rules.len())?;
     }
     if !loaded.ignored.is_empty() {

@@ -10,7 +10,6 @@ use super::CliError;
 use crate::auth::Claims;
 use crate::auth::rules::{Explanation, Reason, Rules, Verdict};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::load::Sources;
 use crate::config::rules::{Action, RuleSpec, Who};
 use crate::policy::{KeySource, Policy};
@@ -45,11 +44,9 @@ pub(super) fn rules(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
         ["test", action, name] => Some((action_named(action)?, name)),
         _ => return Err(CliError::Usage(USAGE.to_owned())),
     };
-    let config = Config {
-        // It says nothing about rules, and the one who asks may not be allowed to read it.
-        password_file: None,
-        ..sources.load()?.config
-    };
+    let mut config = sources.load()?.config;
+    // Users have no part in rules, and the caller may not be allowed to read their file.
+    config.login.password_file = None;
     let policy = Policy::open(&config)?;
     let Some((action, name)) = question else {
         list(&policy.rules, out)?;

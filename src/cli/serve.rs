@@ -19,12 +19,13 @@ use crate::server::{self, StartError};
 pub(super) fn serve(sources: Sources) -> Result<Exit, CliError> {
     control::hold_back_harmless().map_err(|error| CliError::Server(format!("signals: {error}")))?;
     let loaded = sources.load()?;
-    let filter = log::start(&loaded.config.log, loaded.config.log_format)
+    let filter = log::start(&loaded.config.log.filter, loaded.config.log.format)
         .map_err(|error| CliError::Server(format!("log: {error}")))?;
     log::report_panics();
     // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
     let cpus = Cpus::of_this_process();
-    cpus.missing(&loaded.config.cores).map_err(CliError::Unfit)?;
+    cpus.missing(&loaded.config.cores.placement)
+        .map_err(CliError::Unfit)?;
     if let Some(first) = loaded.ignored.first() {
         info!(
             count = loaded.ignored.len(),

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::load::Sources;
 use crate::policy::{KeySource, Policy};
 
@@ -59,11 +58,9 @@ const SECONDS_MAX: u64 = 36_525 * 86_400;
 
 /// Writes the token in a line of its own, if a server with these settings would take it, now or later.
 pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
-    let config = Config {
-        // It is for those who log in, and the one who signs may not be allowed to read it.
-        password_file: None,
-        ..sources.load()?.config
-    };
+    let mut config = sources.load()?.config;
+    // Signing needs no users, and the caller may not be allowed to read their file.
+    config.login.password_file = None;
     let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
     let policy = Policy::open(&config)?;
@@ -84,7 +81,7 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
     // Claims that bring their own `exp` keep it.
     let expires = match wanted.expires.0 {
         None if claims.contains_key("exp") => None,
-        None => Some(config.auth_default_expiry.as_secs()),
+        None => Some(config.auth.default_expiry.as_secs()),
         Some(_) if claims.contains_key("exp") => {
             return Err(CliError::Usage(
                 "--claims has exp already: leave out --expires".to_owned(),

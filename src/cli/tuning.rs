@@ -36,7 +36,7 @@ struct Report {
 /// Writes the report on this machine; the exit code says whether something stops the target.
 pub(super) fn tuning(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<u8, CliError> {
     let config = sources.load()?.config;
-    let placement = Cpus::of_this_process().placement(&config.cores);
+    let placement = Cpus::of_this_process().placement(&config.cores.placement);
     let target = Target::new(&config, wanted.connections, placement, fd_table::can_be_split());
     Ok(answer(
         &reading::machine(Path::new("/")),

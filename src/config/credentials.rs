@@ -97,7 +97,7 @@ mod tests {
         let mut settings = loaded.settings();
         let found = settings.find(|(setting, ..)| setting.name == "auth_key").unwrap();
         assert_eq!(found.1.as_deref(), Some("…"));
-        (loaded.config.auth_key.as_ref().unwrap().expose(), found.2)
+        (loaded.config.auth.key.as_ref().unwrap().expose(), found.2)
     }
 
     #[test]
@@ -135,8 +135,11 @@ mod tests {
         ];
         let folder = Folder::with("named", files);
         let loaded = folder.load(&[], &[]).unwrap();
-        assert_eq!(loaded.config.password_file, Some(folder.0.join("password_file")));
-        assert_eq!(loaded.config.tcp_backlog, 4096, "no secret, and no file");
+        assert_eq!(
+            loaded.config.login.password_file,
+            Some(folder.0.join("password_file"))
+        );
+        assert_eq!(loaded.config.listen.tcp_backlog, 4096, "no secret, and no file");
     }
 
     #[test]

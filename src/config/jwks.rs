@@ -1,4 +1,28 @@
-//! What `jwks_url` may be.
+//! Sets of keys for tokens, from a file and from a web address.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Sets of keys.
+#[derive(Clone, Debug)]
+pub struct Jwks {
+    /// A file with a set of keys in JSON (RFC 7517); private keys and secrets in it sign.
+    pub file: Option<PathBuf>,
+    /// Where a set of public keys is fetched: `https://`, or `http://` for networks that are trusted.
+    pub url: Option<String>,
+    /// How often it is fetched; whole seconds.
+    pub refresh: Duration,
+}
+
+impl Default for Jwks {
+    fn default() -> Jwks {
+        Jwks {
+            file: None,
+            url: None,
+            refresh: Duration::from_secs(300),
+        }
+    }
+}
 
 /// The address of a set of keys: `https://` or `http://`, a host, perhaps a port, and a path. No user, whose password
 /// would be shown, and no fragment.

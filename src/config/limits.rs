@@ -269,16 +269,6 @@ impl Limit {
     }
 }
 
-/// What happens to connections that come while there is no room, or too fast.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AcceptExcess {
-    /// They wait in the backlog, as far as that reaches, and are accepted when there is room.
-    #[default]
-    Wait,
-    /// They are answered 503 at once, with a `Retry-After`.
-    Refuse,
-}
-
 /// A limit on memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryMax {
@@ -290,17 +280,4 @@ pub enum MemoryMax {
     Auto,
     /// So many bytes.
     Bytes(u64),
-}
-
-/// What happens to a subscriber whose outbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowConsumer {
-    /// Close it with 4010, so that it comes back and starts afresh.
-    #[default]
-    Close,
-    /// Skip publications for it, and count them, until it has caught up.
-    Skip,
-    /// Keep the newest publication of each channel until its outbox has been sent. One for which that takes more than
-    /// `outbox_bytes_max` again is closed with 4010.
-    Conflate,
 }

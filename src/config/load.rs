@@ -250,8 +250,8 @@ impl Reading {
         for list in rules::LISTS {
             if let Some(value) = table.get_ref().get(list) {
                 match rules::read(file, text, list, value) {
-                    Ok(read) if list == rules::LISTS[0] => self.loaded.config.rules = read,
-                    Ok(read) => self.loaded.config.shadow_rules = read,
+                    Ok(read) if list == rules::LISTS[0] => self.loaded.config.permissions.rules = read,
+                    Ok(read) => self.loaded.config.permissions.shadow_rules = read,
                     Err(faults) => self.errors.extend(faults.into_iter().map(ConfigError::Rule)),
                 }
             }
@@ -663,7 +663,7 @@ mod tests {
             (load(&[], &[], None), 4096, Source::Default),
         ] {
             let loaded = loaded.unwrap();
-            assert_eq!(loaded.config.tcp_backlog, backlog);
+            assert_eq!(loaded.config.listen.tcp_backlog, backlog);
             let found = loaded
                 .settings()
                 .find(|(setting, ..)| setting.name == "tcp_backlog")
@@ -769,7 +769,7 @@ mod tests {
             ("RINGCAST_TCP_BACKLOG", "7"),
         ];
         let loaded = load(&[], &service, None).unwrap();
-        assert_eq!(loaded.config.tcp_backlog, 7);
+        assert_eq!(loaded.config.listen.tcp_backlog, 7);
         assert_eq!(loaded.ignored.len(), 3);
         let text = message(&[], &[service[0], service[1], ("RINGCAST_CORE", "1")], None);
         assert_eq!(
@@ -788,9 +788,9 @@ mod tests {
             text.replace(",\n", ", \t\r\n"),
         ] {
             let config = load(&[], &[], Some(&text)).unwrap().config;
-            assert_eq!(config.tcp_backlog, 7);
-            assert_eq!(config.auth_issuer, ["https://a.example", "https://b.example"]);
-            assert_eq!(config.rules.len(), 1);
+            assert_eq!(config.listen.tcp_backlog, 7);
+            assert_eq!(config.auth.issuer, ["https://a.example", "https://b.example"]);
+            assert_eq!(config.permissions.rules.len(), 1);
         }
         let utf_16: Vec<u16> = text.encode_utf16().collect();
         let file = TestFile::new("");
@@ -975,6 +975,7 @@ mod tests {
                 .load()
                 .unwrap()
                 .config
+                .listen
                 .tcp_backlog,
             7
         );

@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::jwks;
-use super::limits::{AcceptExcess, MemoryMax, SlowConsumer};
+use super::limits::MemoryMax;
 use super::secret::Secret;
 use super::tls::{ClientAuth, OnListen};
-use super::{AUTH_ALGORITHMS, Anonymous, Config, FdTables, KeylessProbes, Protocol, WelcomePage};
+use super::{
+    AUTH_ALGORITHMS, AcceptExcess, Anonymous, Config, FdTables, KeylessProbes, Protocol, SlowConsumer,
+    WelcomePage,
+};
 use crate::log::Format;
 use crate::text;
 
@@ -332,53 +335,53 @@ macro_rules! word {
 }
 
 macro_rules! file {
-    ($name:literal, $field:ident, $doc:literal $(,)?) => {
-        file!($name, $field, "the name of a PEM file", $doc)
+    ($name:literal, $($field:ident).+, $doc:literal $(,)?) => {
+        file!($name, $($field).+, "the name of a PEM file", $doc)
     };
-    ($name:literal, $field:ident, $expects:literal, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             Text,
             $expects,
             $doc,
             |config, text| {
-                config.$field = Some(some_text(text)?.into());
+                config.$($field).+ = Some(some_text(text)?.into());
                 Some(())
             },
-            |config| file_shown(config.$field.as_ref()),
+            |config| file_shown(config.$($field).+.as_ref()),
         )
     };
 }
 
 /// Names, separated by commas.
 macro_rules! names {
-    ($name:literal, $field:ident, $expects:literal, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $expects:literal, $doc:literal $(,)?) => {
         setting!(
             $name,
             Text,
             $expects,
             $doc,
             |config, text| {
-                config.$field = names(text)?;
+                config.$($field).+ = names(text)?;
                 Some(())
             },
-            |config| config.$field.join(","),
+            |config| config.$($field).+.join(","),
         )
     };
 }
 
 macro_rules! secret {
-    ($name:literal, $field:ident, $doc:literal $(,)?) => {
+    ($name:literal, $($field:ident).+, $doc:literal $(,)?) => {
         setting!(
             $name,
             Secret,
             "a key of one line, not empty, without blanks or characters of no width around it",
             $doc,
             |config, text| {
-                config.$field = Some(secret(text)?);
+                config.$($field).+ = Some(secret(text)?);
                 Some(())
             },
-            |config| revealed(config.$field.as_ref()),
+            |config| revealed(config.$($field).+.as_ref()),
         )
     };
 }
@@ -426,10 +429,10 @@ pub const SETTINGS: &[Setting] = &[
         "auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)",
         "Event loops: `auto` (one for each CPU this process may run on, within its quota), how many, or a list of CPUs such as `0-3,6`",
         |config, text| {
-            config.cores = text.parse().ok()?;
+            config.cores.placement = text.parse().ok()?;
             Some(())
         },
-        |config| config.cores.to_string(),
+        |config| config.cores.placement.to_string(),
     ),
     setting!(
         "listen",
@@ -437,14 +440,14 @@ pub const SETTINGS: &[Setting] = &[
         "an address with a port, such as 127.0.0.1:8000 or [::]:8000",
         "Address for clients",
         |config, text| {
-            config.listen = text.parse().ok()?;
+            config.listen.address = text.parse().ok()?;
             Some(())
         },
-        |config| config.listen.to_string(),
+        |config| config.listen.address.to_string(),
     ),
     word!(
         "protocol",
-        protocol,
+        socketcluster.protocol,
         TextOrNumber,
         PROTOCOLS,
         "auto, 1 or 2",
@@ -456,10 +459,10 @@ pub const SETTINGS: &[Setting] = &[
         "a path that begins with / and has no query",
         "Path of the WebSocket endpoint",
         |config, text| {
-            config.path = path(text)?;
+            config.listen.path = path(text)?;
             Some(())
         },
-        |config| config.path.clone(),
+        |config| config.listen.path.clone(),
     ),
     setting!(
         "probe_paths",
@@ -467,17 +470,17 @@ pub const SETTINGS: &[Setting] = &[
         "off, or paths such as /health-check,/healthz",
         "Paths on the client port at which a balancer's `GET`, `HEAD` or `OPTIONS` is answered 200 while clients are served and 503 during a drain, separated by commas, or `off`",
         |config, text| {
-            config.probe_paths = paths_or_off(text)?;
+            config.listen.probe_paths = paths_or_off(text)?;
             Some(())
         },
-        |config| match &config.probe_paths[..] {
+        |config| match &config.listen.probe_paths[..] {
             [] => "off".to_owned(),
             paths => paths.join(","),
         },
     ),
     word!(
         "welcome_page",
-        welcome_page,
+        listen.welcome_page,
         Switch,
         WELCOME_PAGES,
         "auto, on or off",
@@ -489,10 +492,10 @@ pub const SETTINGS: &[Setting] = &[
         "*:*, or origins such as example.com:443 example.org:*",
         "Origins that may connect: `*:*` for all, else any of `host:port`, `host:*` and `*:port`, separated by spaces",
         |config, text| {
-            config.origins = some_text(text)?;
+            config.listen.origins = some_text(text)?;
             Some(())
         },
-        |config| config.origins.clone(),
+        |config| config.listen.origins.clone(),
     ),
     setting!(
         "allowed_origins",
@@ -500,10 +503,10 @@ pub const SETTINGS: &[Setting] = &[
         "origins such as https://example.com https://*.example.com http://localhost:*",
         "Origins that may connect, compared exactly by scheme, host and port, beside what `origins` says: such as `https://example.com`, `https://*.example.com` (one label for each `*`), `http://localhost:*`; requests without an origin are no page's and may",
         |config, text| {
-            config.allowed_origins = text.parse().ok()?;
+            config.listen.allowed_origins = text.parse().ok()?;
             Some(())
         },
-        |config| config.allowed_origins.to_string(),
+        |config| config.listen.allowed_origins.to_string(),
     ),
     setting!(
         "trusted_proxies",
@@ -538,10 +541,10 @@ pub const SETTINGS: &[Setting] = &[
         "IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits such as 2001:db8:64::/96, without bits behind the prefix's",
         "IPv6 prefixes of this network's translators (NAT64, SIIT; RFC 6052), so that each IPv4 client that comes by one counts as itself; `64:ff9b::/96` and `64:ff9b:1::/48` always are",
         |config, text| {
-            config.translator_prefixes = text.parse().ok()?;
+            config.listen.translator_prefixes = text.parse().ok()?;
             Some(())
         },
-        |config| config.translator_prefixes.to_string(),
+        |config| config.listen.translator_prefixes.to_string(),
     ),
     setting!(
         "admin",
@@ -549,16 +552,17 @@ pub const SETTINGS: &[Setting] = &[
         "off, or an address with a port, such as 127.0.0.1:9464",
         "Address of the control plane (metrics, health), or `off`; beyond loopback it needs `admin_key`",
         |config, text| {
-            config.admin = address_or_off(text)?;
+            config.admin.address = address_or_off(text)?;
             Some(())
         },
         |config| config
             .admin
+            .address
             .map_or_else(|| "off".to_owned(), |address| address.to_string()),
     ),
     secret!(
         "admin_key",
-        admin_key,
+        admin.key,
         "Key that requests to the control plane must bear, as `Authorization: Bearer KEY`",
     ),
     setting!(
@@ -567,14 +571,14 @@ pub const SETTINGS: &[Setting] = &[
         "names such as ringcast.internal, without ports, separated by commas",
         "Names by which the control plane may be asked without its key, separated by commas; addresses and `localhost` always may, others are refused since a page can make its own name lead here",
         |config, text| {
-            config.admin_hosts = host_names(text)?;
+            config.admin.hosts = host_names(text)?;
             Some(())
         },
-        |config| config.admin_hosts.join(","),
+        |config| config.admin.hosts.join(","),
     ),
     word!(
         "probes_without_key",
-        probes_without_key,
+        admin.probes_without_key,
         Switch,
         KEYLESS_PROBES,
         "auto, on or off",
@@ -582,7 +586,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     secret!(
         "auth_key",
-        auth_key,
+        auth.key,
         "Shared key that signs and checks tokens; without it and without other keys, a random one for this run",
     ),
     setting!(
@@ -591,19 +595,19 @@ pub const SETTINGS: &[Setting] = &[
         "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
         "Algorithm of tokens, such as `HS256`; by default any that suits the key is accepted",
         |config, text| {
-            config.auth_algorithm = Some((*AUTH_ALGORITHMS.iter().find(|name| **name == text)?).to_owned());
+            config.auth.algorithm = Some((*AUTH_ALGORITHMS.iter().find(|name| **name == text)?).to_owned());
             Some(())
         },
-        |config| config.auth_algorithm.clone().unwrap_or_default(),
+        |config| config.auth.algorithm.clone().unwrap_or_default(),
     ),
     file!(
         "auth_private_key_file",
-        auth_private_key_file,
+        auth.private_key_file,
         "PEM file of the private key that signs tokens",
     ),
     file!(
         "auth_public_key_file",
-        auth_public_key_file,
+        auth.public_key_file,
         "PEM file of the public key that checks tokens",
     ),
     setting!(
@@ -692,14 +696,14 @@ pub const SETTINGS: &[Setting] = &[
         "the name of a file",
         "File of users and passwords that `ringcast passwd` and `mosquitto_passwd` write; nobody logs in without it",
         |config, text| {
-            config.password_file = Some(some_text(text)?.into());
+            config.login.password_file = Some(some_text(text)?.into());
             Some(())
         },
-        |config| file_shown(config.password_file.as_ref()),
+        |config| file_shown(config.login.password_file.as_ref()),
     ),
     number!(
         "login_threads",
-        [login_threads],
+        [login.threads],
         1 to 64,
         "Passwords that are checked at a time, each on a thread beside the cores",
     ),
@@ -709,10 +713,10 @@ pub const SETTINGS: &[Setting] = &[
         "a path that begins with / and has no query",
         "Path on `listen` that takes logins (POST, JSON or a form) where there is a `password_file`; `whoami` and `logout` are its neighbours",
         |config, text| {
-            config.login_path = path(text)?;
+            config.login.path = path(text)?;
             Some(())
         },
-        |config| config.login_path.clone(),
+        |config| config.login.path.clone(),
     ),
     setting!(
         "login_cookie",
@@ -720,10 +724,10 @@ pub const SETTINGS: &[Setting] = &[
         "the name of a cookie, such as ringcast",
         "Name of the cookie that holds a token, for logins and upgrades; over HTTPS `__Host-ringcast` keeps other hosts of the site from setting it",
         |config, text| {
-            config.login_cookie = token(text)?;
+            config.login.cookie = token(text)?;
             Some(())
         },
-        |config| config.login_cookie.clone(),
+        |config| config.login.cookie.clone(),
     ),
     setting!(
         "login_user_fields",
@@ -731,10 +735,10 @@ pub const SETTINGS: &[Setting] = &[
         "names separated by commas",
         "What the user's name may be called in a login; of those that are there, the first in this list counts",
         |config, text| {
-            config.login_user_fields = names(text)?;
+            config.login.user_fields = names(text)?;
             Some(())
         },
-        |config| config.login_user_fields.join(","),
+        |config| config.login.user_fields.join(","),
     ),
     setting!(
         "login_password_fields",
@@ -742,14 +746,14 @@ pub const SETTINGS: &[Setting] = &[
         "names separated by commas",
         "What the password may be called in a login; of those that are there, the first in this list counts",
         |config, text| {
-            config.login_password_fields = names(text)?;
+            config.login.password_fields = names(text)?;
             Some(())
         },
-        |config| config.login_password_fields.join(","),
+        |config| config.login.password_fields.join(","),
     ),
     word!(
         "allow_anonymous",
-        allow_anonymous,
+        permissions.allow_anonymous,
         Switch,
         ANONYMOUS,
         "auto, on or off",
@@ -761,14 +765,14 @@ pub const SETTINGS: &[Setting] = &[
         "an id of 1 to 256 visible ASCII characters",
         "Id of that key, put into the header of tokens as `kid`; without it, of the first key of `jwks_file` that can sign",
         |config, text| {
-            config.auth_key_id = Some(key_id(text)?);
+            config.auth.key_id = Some(key_id(text)?);
             Some(())
         },
-        |config| config.auth_key_id.clone().unwrap_or_default(),
+        |config| config.auth.key_id.clone().unwrap_or_default(),
     ),
     file!(
         "jwks_file",
-        jwks_file,
+        jwks.file,
         "the name of a file with a JSON Web Key Set",
         "JSON Web Key Set with more keys for tokens, each chosen by its `kid`; private keys and secrets in it can sign",
     ),
@@ -778,56 +782,56 @@ pub const SETTINGS: &[Setting] = &[
         "an address such as https://id.example/jwks.json, without user and fragment",
         "Address where a JSON Web Key Set with public keys is fetched; bad answers keep the keys there are",
         |config, text| {
-            config.jwks_url = Some(jwks::url(text)?);
+            config.jwks.url = Some(jwks::url(text)?);
             Some(())
         },
-        |config| config.jwks_url.clone().unwrap_or_default(),
+        |config| config.jwks.url.clone().unwrap_or_default(),
     ),
     number!(
         "jwks_refresh_seconds",
-        [jwks_refresh] in seconds,
+        [jwks.refresh] in seconds,
         10 to 86400,
         "Seconds between two fetches of `jwks_url`; its `max-age` may make them fewer, an unknown `kid` asks at once, 10 s after the last",
     ),
     names!(
         "auth_issuer",
-        auth_issuer,
+        auth.issuer,
         "issuers, separated by commas",
         "Issuers of which a token must name one (`iss`), separated by commas; the first is put into those signed here",
     ),
     names!(
         "auth_audience",
-        auth_audience,
+        auth.audience,
         "audiences, separated by commas",
         "Audiences of which a token must name one (`aud`), separated by commas; the first is put into those signed here",
     ),
     number!(
         "auth_leeway_seconds",
-        [auth_leeway_seconds],
+        [auth.leeway_seconds],
         0 to 300,
         "Seconds by which the clock of a token's signer may differ: `exp` and `nbf` are taken so much less strictly",
     ),
     file!(
         "revocations_file",
-        revocations_file,
+        auth.revocations_file,
         "the name of a file",
         "File in which the server keeps what has been revoked, for its next start; without it a restart forgets that",
     ),
     number!(
         "revocation_keep_seconds",
-        [revocation_keep] in seconds,
+        [auth.revocation_keep] in seconds,
         60 to 4294967295,
         "Seconds for which a revocation lasts; a token that lives longer, or for ever, is good again then",
     ),
     number!(
         "auth_default_expiry",
-        [auth_default_expiry] in seconds,
+        [auth.default_expiry] in seconds,
         1 to 4294967295,
         "Seconds for which a token is valid if its signer does not say otherwise",
     ),
     word!(
         "pings",
-        pings,
+        socketcluster.pings,
         Switch,
         SWITCH,
         "on or off",
@@ -835,25 +839,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number!(
         "ping_interval_ms",
-        [ping_interval] in milliseconds,
+        [socketcluster.ping_interval] in milliseconds,
         1 to 2147483647,
         "Milliseconds between two pings to a connection",
     ),
     number!(
         "ping_timeout_ms",
-        [ping_timeout] in milliseconds,
+        [socketcluster.ping_timeout] in milliseconds,
         1 to 2147483647,
         "Milliseconds of silence after which a connection is closed, also by clients, who are told",
     ),
     number!(
         "ack_timeout_ms",
-        [ack_timeout] in milliseconds,
+        [socketcluster.ack_timeout] in milliseconds,
         1 to 2147483647,
         "Milliseconds for a client to answer a call of the server's; then the call has failed",
     ),
     word!(
         "allow_client_publish",
-        allow_client_publish,
+        permissions.allow_client_publish,
         Switch,
         SWITCH,
         "on or off",
@@ -865,14 +869,14 @@ pub const SETTINGS: &[Setting] = &[
         "one character such as . / : - or _",
         "What parts the segments of channels and procedures in `[[rules]]`",
         |config, text| {
-            config.rules_separator = separator(text)?;
+            config.permissions.rules_separator = separator(text)?;
             Some(())
         },
-        |config| config.rules_separator.to_string(),
+        |config| config.permissions.rules_separator.to_string(),
     ),
     word!(
         "slow_consumer",
-        slow_consumer,
+        delivery.slow_consumer,
         Text,
         SLOW_CONSUMERS,
         "close, skip or conflate",
@@ -880,7 +884,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     word!(
         "accept_excess",
-        accept_excess,
+        listen.accept_excess,
         Text,
         ACCEPT_EXCESSES,
         "wait or refuse",
@@ -888,7 +892,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     word!(
         "compression",
-        compression,
+        delivery.compression,
         Switch,
         SWITCH,
         "on or off",
@@ -896,25 +900,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number!(
         "compression_bytes_min",
-        [compression_bytes_min],
+        [delivery.compression_bytes_min],
         0 to 1073741824,
         "Shortest message in bytes that is compressed for such clients",
     ),
     number!(
         "fan_out_slice_us",
-        [fan_out_slice] in microseconds,
+        [cores.fan_out_slice] in microseconds,
         10 to 1000000,
         "Microseconds for which a turn at least sends publications to many, and heartbeats, before it answers calls again; a turn that took longer before sends for as long",
     ),
     number!(
         "busy_poll_us",
-        [busy_poll] in microseconds,
+        [cores.busy_poll] in microseconds,
         0 to 1000,
         "Microseconds for which a core that has nothing to do looks for more before it sleeps: lower latency for CPU time; not where cores share a CPU",
     ),
     word!(
         "take_over",
-        take_over,
+        restart.take_over,
         Switch,
         SWITCH,
         "on or off",
@@ -922,19 +926,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number!(
         "drain_seconds",
-        [drain] in seconds,
+        [restart.drain] in seconds,
         0 to 86400,
         "Seconds over which a stopping server spreads the closing of its connections",
     ),
     number!(
         "liveness_timeout_ms",
-        [liveness_timeout] in milliseconds,
+        [admin.liveness_timeout] in milliseconds,
         100 to 3600000,
         "Milliseconds a core may stand still before `/healthz` and `/readyz` answer 503 and name it",
     ),
     word!(
         "fd_tables",
-        fd_tables,
+        cores.fd_tables,
         Text,
         FD_TABLES,
         "auto or shared",
@@ -942,7 +946,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number!(
         "tcp_backlog",
-        [tcp_backlog],
+        [listen.tcp_backlog],
         1 to 65535,
         "Connections that may wait to be accepted, for each core; `net.core.somaxconn` may allow fewer",
     ),
@@ -952,14 +956,14 @@ pub const SETTINGS: &[Setting] = &[
         "a log filter, such as info or ringcast=debug",
         "Log filter: a level (`error`, `warn`, `info`, `debug`), or levels by module such as `ringcast=debug`",
         |config, text| {
-            config.log = some_text(text).filter(|text| crate::log::is_filter(text))?;
+            config.log.filter = some_text(text).filter(|text| crate::log::is_filter(text))?;
             Some(())
         },
-        |config| config.log.clone(),
+        |config| config.log.filter.clone(),
     ),
     word!(
         "log_format",
-        log_format,
+        log.format,
         Text,
         LOG_FORMATS,
         "text or json",

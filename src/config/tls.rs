@@ -126,17 +126,17 @@ mod tests {
             assert_eq!(refused(change), Conflict::TlsClientAuthUnpaired);
         }
         assert!(matches!(
-            refused(|config| config.tls.listen = Some(config.listen)),
+            refused(|config| config.tls.listen = Some(config.listen.address)),
             Conflict::TlsOnSameAddress(_)
         ));
         assert!(matches!(
-            refused(|config| config.tls.listen = config.admin),
+            refused(|config| config.tls.listen = config.admin.address),
             Conflict::TlsOnAdminAddress(_)
         ));
         // Two ports that the system chooses are two.
         let mut config = used();
-        config.listen.set_port(0);
-        config.tls.listen = Some(config.listen);
+        config.listen.address.set_port(0);
+        config.tls.listen = Some(config.listen.address);
         assert_eq!(config.check(), Ok(()));
     }
 

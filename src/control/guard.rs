@@ -60,8 +60,8 @@ struct GuardPolicy<'a> {
 impl GuardPolicy<'_> {
     fn of(config: &Config) -> GuardPolicy<'_> {
         GuardPolicy {
-            key: config.admin_key.as_ref(),
-            hosts: &config.admin_hosts,
+            key: config.admin.key.as_ref(),
+            hosts: &config.admin.hosts,
             probes_without_key: config.allows_probes_without_key(),
         }
     }

@@ -62,8 +62,8 @@ impl KeyFetcher {
     /// A fetcher, if keys are to be fetched.
     pub(crate) fn of(config: &Config) -> Option<KeyFetcher> {
         Some(KeyFetcher {
-            url: config.jwks_url.clone()?,
-            refresh: config.jwks_refresh,
+            url: config.jwks.url.clone()?,
+            refresh: config.jwks.refresh,
             text: None,
             told: Vec::new(),
             wait: PAUSE,

@@ -243,7 +243,7 @@ impl Control {
         let (target, targets) = watch::channel(Target::Serving);
         let now = settings.clock.now();
         let shared = Arc::new(ControlState {
-            liveness: Liveness::new(settings.config.liveness_timeout, cores.len(), now.uptime),
+            liveness: Liveness::new(settings.config.admin.liveness_timeout, cores.len(), now.uptime),
             dispatch: Dispatch::new(cores.len()),
             cores,
             config: settings.config.clone(),
@@ -384,7 +384,7 @@ impl Control {
     async fn drain(&self, signals: &mut Signals) -> Exit {
         self.settings.signals.service_manager().stopping();
         let begin = self.shared.clock.now().uptime;
-        let within = self.shared.config.drain;
+        let within = self.shared.config.restart.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared

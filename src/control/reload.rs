@@ -86,8 +86,13 @@ impl Reload {
             warn!("SIGHUP: {doubt}");
         }
         let others = changes(&self.loaded, &loaded);
-        match self.filter.replace(&loaded.config.log) {
-            Ok(()) => self.loaded.config.log.clone_from(&loaded.config.log),
+        match self.filter.replace(&loaded.config.log.filter) {
+            Ok(()) => self
+                .loaded
+                .config
+                .log
+                .filter
+                .clone_from(&loaded.config.log.filter),
             Err(error) => warn!("SIGHUP: log: {error}"),
         }
         if others.is_empty() {

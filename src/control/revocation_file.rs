@@ -70,7 +70,7 @@ impl fmt::Display for NotWritten {
 /// # Errors
 /// It is not in the file, as far as is known.
 pub(super) async fn write(shared: &Arc<ControlState>, change: Change) -> Result<(), NotWritten> {
-    if shared.config.revocations_file.is_none() {
+    if shared.config.auth.revocations_file.is_none() {
         return Ok(());
     }
     let turn = &shared.revocation_file;
@@ -100,7 +100,7 @@ fn begin(
 ) -> JoinHandle<io::Result<()>> {
     let shared = Arc::clone(shared);
     spawn_blocking(move || {
-        let written = match &shared.config.revocations_file {
+        let written = match &shared.config.auth.revocations_file {
             Some(file) => write_now(&shared, file, change),
             None => Ok(()),
         };

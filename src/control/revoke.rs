@@ -84,7 +84,7 @@ const SHOWN_MAX: usize = 1000;
 
 /// Before the first operator: revocations that have ended are forgotten, and the file is what it will be added to.
 pub(super) async fn tidy(shared: &Arc<ControlState>) {
-    let Some(file) = &shared.config.revocations_file else {
+    let Some(file) = &shared.config.auth.revocations_file else {
         return;
     };
     let now = shared.clock.now().unix_ms / 1000;
@@ -115,7 +115,7 @@ async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
     let changed = shared.change_policy(|policy| {
         // Who signs may be ahead of us by as much.
         let leeway = u64::from(policy.tokens.demands().leeway_seconds);
-        let until = now.saturating_add(shared.config.revocation_keep.as_secs()) + leeway;
+        let until = now.saturating_add(shared.config.auth.revocation_keep.as_secs()) + leeway;
         let revocation = Revocation::new(what.clone(), now + leeway, until);
         let mut revocations = policy.tokens.revocations().clone();
         add(

@@ -55,6 +55,14 @@ struct Running {
     thread: JoinHandle<Result<Exit, ControlError>>,
 }
 
+/// A control plane that asks even probes for its key.
+fn keyed() -> Config {
+    let mut config = Config::default();
+    config.admin.key = Some(Secret::new("open sesame"));
+    config.admin.probes_without_key = KeylessProbes::Off;
+    config
+}
+
 fn run(config: Config) -> Running {
     let ((control, handle, admin), core) = with_listener(config);
     let thread = std::thread::spawn(|| control.run());
@@ -157,11 +165,7 @@ fn operators_find_what_there_is() {
 
 #[test]
 fn a_key_is_asked_for_everywhere() {
-    let running = run(Config {
-        admin_key: Some(Secret::new("open sesame")),
-        probes_without_key: KeylessProbes::Off,
-        ..Config::default()
-    });
+    let running = run(keyed());
     for path in ["/", "/metrics", "/healthz", "/readyz", "/stats", "/nothing"] {
         assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 401, "{path}");
     }
@@ -183,16 +187,14 @@ fn a_key_is_asked_for_everywhere() {
 fn probes_need_no_key_on_loopback_or_where_the_operator_says_so() {
     let beyond = Some(SocketAddr::from(([0, 0, 0, 0], 9464)));
     for (admin, probes_without_key, status) in [
-        (Config::default().admin, KeylessProbes::Auto, 200),
+        (Config::default().admin.address, KeylessProbes::Auto, 200),
         (beyond, KeylessProbes::Auto, 401),
         (beyond, KeylessProbes::On, 200),
     ] {
-        let running = run(Config {
-            admin,
-            admin_key: Some(Secret::new("open sesame")),
-            probes_without_key,
-            ..Config::default()
-        });
+        let mut config = keyed();
+        config.admin.address = admin;
+        config.admin.probes_without_key = probes_without_key;
+        let running = run(config);
         for path in ["/healthz", "/readyz"] {
             assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), status, "{path}");
             assert_eq!(running.status(&format!("HEAD {path} HTTP/1.1")), status, "{path}");
@@ -206,17 +208,12 @@ fn probes_need_no_key_on_loopback_or_where_the_operator_says_so() {
 /// Whoever adds a page has to do nothing for it: the guard stands around the router, and around what is no page.
 #[tokio::test]
 async fn a_page_that_is_added_is_guarded_and_so_are_all_there_are() {
-    let keyed = Config {
-        admin_key: Some(Secret::new("open sesame")),
-        probes_without_key: KeylessProbes::Off,
-        ..Config::default()
-    };
     let paths = [
         "/", "/metrics", "/healthz", "/readyz", "/stats", "/slow", "/closed", "/revoke", "/revoked",
         "/added", "/nothing",
     ];
-    for config in [Config::default(), keyed] {
-        let has_key = config.admin_key.is_some();
+    for config in [Config::default(), keyed()] {
+        let has_key = config.admin.key.is_some();
         let (control, _core) = control(config);
         let pages = routes::pages().route("/added", any(async || "a secret"));
         let router = TowerToHyperService::new(routes::guarded(pages, &control.shared));
@@ -314,10 +311,9 @@ fn a_body_has_a_time_and_a_size_on_every_page_and_must_be_whole() {
 
 #[test]
 fn stats_show_settings_without_secrets() {
-    let running = run(Config {
-        auth_key: Some(Secret::new("topsecret")),
-        ..Config::default()
-    });
+    let mut config = Config::default();
+    config.auth.key = Some(Secret::new("topsecret"));
+    let running = run(config);
     let answer = running.request("GET /stats HTTP/1.1");
     let stats: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(stats["settings"]["auth_key"], "…");
@@ -340,7 +336,7 @@ fn readiness_follows_the_cores_and_ends_with_the_drain() {
     running.core.becomes(CoreStatus::Serving);
     running.handle.drain();
     let within = running.next_drain();
-    assert_eq!(within, Config::default().drain);
+    assert_eq!(within, Config::default().restart.drain);
     assert_eq!(running.status("GET /readyz HTTP/1.1"), 503);
     assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
     assert!(
@@ -353,10 +349,8 @@ fn readiness_follows_the_cores_and_ends_with_the_drain() {
 
 #[test]
 fn a_drain_that_does_not_end_is_cut_off() {
-    let mut config = Config {
-        drain: Duration::ZERO,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.restart.drain = Duration::ZERO;
     config.limits.close_timeout = Duration::from_millis(1);
     let mut running = run(config);
     running.handle.drain();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::Cpu;
 use super::reading;
-use crate::config::Cores;
+use crate::config::Placement;
 
 /// The CPUs that this process may run on.
 #[derive(Clone, Debug)]
@@ -51,10 +51,10 @@ impl Cpus {
     }
 
     /// The CPU of each core.
-    pub(crate) fn placement(&self, cores: &Cores) -> Vec<usize> {
-        match cores {
-            Cores::Auto => cores.placement(self.usable()),
-            Cores::Count(_) | Cores::Cpus(_) => cores.placement(&self.allowed),
+    pub(crate) fn placement(&self, wanted: &Placement) -> Vec<usize> {
+        match wanted {
+            Placement::Auto => wanted.cpus(self.usable()),
+            Placement::Count(_) | Placement::Cpus(_) => wanted.cpus(&self.allowed),
         }
     }
 
@@ -62,8 +62,10 @@ impl Cpus {
     ///
     /// # Errors
     /// What to say of the CPUs that this process may not run on.
-    pub(crate) fn missing(&self, cores: &Cores) -> Result<(), String> {
-        let Cores::Cpus(wanted) = cores else { return Ok(()) };
+    pub(crate) fn missing(&self, wanted: &Placement) -> Result<(), String> {
+        let Placement::Cpus(wanted) = wanted else {
+            return Ok(());
+        };
         let numbers = |cpus: &[usize]| {
             let mut cpus = cpus.to_vec();
             cpus.sort_unstable();
@@ -113,9 +115,9 @@ mod tests {
         let neighbours = pairs(&[[0, 1], [2, 3], [4, 5], [6, 7]]);
         let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &neighbours);
         assert_eq!(cpus.allowed, [0, 2, 4, 6, 1, 3, 5, 7]);
-        assert_eq!(cpus.placement(&Cores::Count(4)), [0, 2, 4, 6]);
-        assert_eq!(cpus.placement(&Cores::Count(5)), [0, 2, 4, 6, 1]);
-        assert_eq!(cpus.placement(&Cores::Auto), [0, 2, 4, 6, 1, 3, 5, 7]);
+        assert_eq!(cpus.placement(&Placement::Count(4)), [0, 2, 4, 6]);
+        assert_eq!(cpus.placement(&Placement::Count(5)), [0, 2, 4, 6, 1]);
+        assert_eq!(cpus.placement(&Placement::Auto), [0, 2, 4, 6, 1, 3, 5, 7]);
     }
 
     #[test]
@@ -127,16 +129,16 @@ mod tests {
     #[test]
     fn a_list_of_cpus_is_taken_as_it_is() {
         let cpus = Cpus::new(&[0, 1, 2, 3], 4, &pairs(&[[0, 1], [2, 3]]));
-        assert_eq!(cpus.placement(&Cores::Cpus(vec![0, 1])), [0, 1]);
+        assert_eq!(cpus.placement(&Placement::Cpus(vec![0, 1])), [0, 1]);
     }
 
     #[test]
     fn a_list_with_cpus_that_are_not_there_names_them() {
         let cpus = Cpus::new(&[3, 0, 2], 3, &[]);
-        assert_eq!(cpus.missing(&Cores::Cpus(vec![0, 2])), Ok(()));
-        assert_eq!(cpus.missing(&Cores::Count(9)), Ok(()));
+        assert_eq!(cpus.missing(&Placement::Cpus(vec![0, 2])), Ok(()));
+        assert_eq!(cpus.missing(&Placement::Count(9)), Ok(()));
         assert_eq!(
-            cpus.missing(&Cores::Cpus(vec![0, 1, 4])).unwrap_err(),
+            cpus.missing(&Placement::Cpus(vec![0, 1, 4])).unwrap_err(),
             "cores: this process cannot run on CPUs 1,4: it may run on 0,2,3"
         );
     }
@@ -144,8 +146,8 @@ mod tests {
     #[test]
     fn auto_counts_the_quota_and_a_number_does_not() {
         let cpus = Cpus::new(&[0, 1, 2, 3], 2, &pairs(&[[0, 1], [2, 3]]));
-        assert_eq!(cpus.placement(&Cores::Auto), [0, 2]);
-        assert_eq!(cpus.placement(&Cores::Count(3)), [0, 2, 1]);
+        assert_eq!(cpus.placement(&Placement::Auto), [0, 2]);
+        assert_eq!(cpus.placement(&Placement::Count(3)), [0, 2, 1]);
     }
 
     #[test]

@@ -151,14 +151,17 @@ impl Target {
         Target {
             connections: connections.unwrap_or_else(|| per_core * count(&placement)),
             placement,
-            own_fd_tables: tables_can_be_split && config.fd_tables == FdTables::Auto,
-            fd_tables: config.fd_tables,
-            remote: !config.listen.ip().is_loopback(),
+            own_fd_tables: tables_can_be_split && config.cores.fd_tables == FdTables::Auto,
+            fd_tables: config.cores.fd_tables,
+            remote: !config.listen.address.ip().is_loopback(),
             connections_per_core_max: config.limits.connections_per_core_max,
             connections_max: config.limits.connections_max,
-            tcp_backlog: u64::try_from(config.tcp_backlog).unwrap_or(0),
+            tcp_backlog: u64::try_from(config.listen.tcp_backlog).unwrap_or(0),
             ring_bytes_max: config.limits.ring_bytes_max,
-            ping_interval: config.pings.then_some(config.ping_interval),
+            ping_interval: config
+                .socketcluster
+                .pings
+                .then_some(config.socketcluster.ping_interval),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::cpus::Cpus;
 use super::findings::Finding;
 use super::*;
-use crate::config::Cores;
+use crate::config::Placement;
 use crate::config::load::Sources;
 
 /// The files of a machine below a folder of their own, which goes with the value.
@@ -121,7 +121,12 @@ pub(crate) fn target(machine: &Machine, connections: u64, settings: &[(&str, &st
     let config = sources.load().unwrap().config;
     let allowed: Vec<usize> = machine.cpus.iter().map(|cpu| cpu.number).collect();
     let cpus = Cpus::new(&allowed, allowed.len(), &machine.cpus);
-    Target::new(&config, Some(connections), cpus.placement(&config.cores), true)
+    Target::new(
+        &config,
+        Some(connections),
+        cpus.placement(&config.cores.placement),
+        true,
+    )
 }
 
 fn of_level(findings: &[Finding], level: Level) -> Vec<&'static str> {
@@ -323,7 +328,7 @@ fn cores_by_number_take_physical_cores_first() {
         let machine = Fixture::new(name).machine();
         let allowed: Vec<usize> = machine.cpus.iter().map(|cpu| cpu.number).collect();
         let cpus = Cpus::new(&allowed, allowed.len(), &machine.cpus);
-        assert_eq!(cpus.placement(&Cores::Count(count)), placement, "{name}");
+        assert_eq!(cpus.placement(&Placement::Count(count)), placement, "{name}");
     }
 }
 

@@ -31,14 +31,14 @@ pub enum KeySource {
 /// Makes the keys that `config` asks for, but for those that have to be fetched. The random key of those before is kept.
 pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let (mut tokens, source) = own(config, before)?;
-    let id = config.auth_key_id.as_deref();
+    let id = config.auth.key_id.as_deref();
     let has_own = !matches!(source, KeySource::Sets);
     if let Some(id) = id
         && has_own
     {
         tokens = tokens.with_key_id(id);
     }
-    if let Some(file) = &config.jwks_file {
+    if let Some(file) = &config.jwks.file {
         let set = set(file)?;
         tokens = tokens
             .with_set(set, id.filter(|_| !has_own))
@@ -48,9 +48,9 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
             })?;
     }
     let demands = Demands {
-        issuers: config.auth_issuer.clone(),
-        audiences: config.auth_audience.clone(),
-        leeway_seconds: config.auth_leeway_seconds,
+        issuers: config.auth.issuer.clone(),
+        audiences: config.auth.audience.clone(),
+        leeway_seconds: config.auth.leeway_seconds,
     };
     Ok((tokens.with_demands(demands), source))
 }
@@ -59,7 +59,7 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
 pub(super) fn faults(config: &Config) -> Vec<KeysError> {
     let parts = [
         own(config, None).err(),
-        config.jwks_file.as_deref().and_then(|file| set(file).err()),
+        config.jwks.file.as_deref().and_then(|file| set(file).err()),
     ];
     let mut faults: Vec<KeysError> = parts.into_iter().flatten().collect();
     if faults.is_empty() {
@@ -71,10 +71,11 @@ pub(super) fn faults(config: &Config) -> Vec<KeysError> {
 /// The key that is configured by itself, or a random one if there is no other at all.
 fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;
-    if let Some(public_file) = &config.auth_public_key_file {
+    if let Some(public_file) = &config.auth.public_key_file {
         let public = read_pem(public_file)?;
         let private = config
-            .auth_private_key_file
+            .auth
+            .private_key_file
             .as_deref()
             .map(read_pem)
             .transpose()?;
@@ -85,7 +86,7 @@ fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource
         };
         return Ok((Tokens::from_pem(private.as_deref(), &public, algorithm)?, source));
     }
-    if let Some(key) = &config.auth_key {
+    if let Some(key) = &config.auth.key {
         return Ok((Tokens::from_secret(key.expose(), algorithm)?, KeySource::Shared));
     }
     if !config.has_random_key() {
@@ -119,7 +120,7 @@ fn set(file: &Path) -> Result<KeySet, KeysError> {
 }
 
 fn algorithm(config: &Config) -> Result<Option<Algorithm>, KeysError> {
-    let Some(name) = &config.auth_algorithm else {
+    let Some(name) = &config.auth.algorithm else {
         return Ok(None);
     };
     name.parse()
@@ -230,11 +231,9 @@ mod tests {
         let set = serde_json::json!({ "keys": [jwks["pairs"][6]["public_jwk"]] });
         let set = serde_json::to_string_pretty(&set).unwrap();
         let (pem_file, set_file) = (folder.join("key.pem"), folder.join("keys.json"));
-        let config = Config {
-            auth_public_key_file: Some(pem_file.clone()),
-            jwks_file: Some(set_file.clone()),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.auth.public_key_file = Some(pem_file.clone());
+        config.jwks.file = Some(set_file.clone());
         for end in ["\n", "\r\n", " \r\n"] {
             for mark in ["", "\u{feff}"] {
                 std::fs::write(&pem_file, format!("{mark}{}", pem.replace('\n', end))).unwrap();
@@ -259,15 +258,11 @@ mod tests {
             tokens(&Config::default(), None),
             Ok((_, KeySource::Random(_)))
         ));
-        let shared = Config {
-            auth_key: Some(Secret::new("key")),
-            ..Config::default()
-        };
+        let mut shared = Config::default();
+        shared.auth.key = Some(Secret::new("key"));
         assert!(matches!(tokens(&shared, None), Ok((_, KeySource::Shared))));
-        let missing = Config {
-            auth_public_key_file: Some("/nowhere.pem".into()),
-            ..Config::default()
-        };
+        let mut missing = Config::default();
+        missing.auth.public_key_file = Some("/nowhere.pem".into());
         assert!(matches!(
             tokens(&missing, None),
             Err(KeysError::Unreadable { .. })

@@ -63,13 +63,17 @@ impl Policy {
     /// All that is wrong with what `config` names, for `ringcast check`: [`Policy::open`] stops at the first.
     pub fn faults(config: &Config) -> Vec<PolicyError> {
         let mut faults: Vec<PolicyError> = keys::faults(config).into_iter().map(PolicyError::from).collect();
-        if let Some(file) = &config.revocations_file {
+        if let Some(file) = &config.auth.revocations_file {
             faults.extend(RevocationsFile::new(file).read().err().map(PolicyError::from));
         }
-        let rules = Rules::faults(&config.rules, &config.shadow_rules, config.rules_separator);
+        let rules = Rules::faults(
+            &config.permissions.rules,
+            &config.permissions.shadow_rules,
+            config.permissions.rules_separator,
+        );
         faults.extend(rules.into_iter().map(PolicyError::from));
         faults.extend(tls::Tls::faults(&config.tls).into_iter().map(PolicyError::from));
-        if let Some(file) = &config.password_file {
+        if let Some(file) = &config.login.password_file {
             faults.extend(login::read(file).err().map(PolicyError::from));
         }
         faults
@@ -143,7 +147,7 @@ impl Policy {
             tokens: Arc::new(tokens),
             keys: KeySource::Shared,
             tls: None,
-            origins: Config::default().origins,
+            origins: Config::default().listen.origins,
             allowed_origins: AllowedOrigins::default(),
             proxies: Proxies::default(),
             users: None,
@@ -159,7 +163,7 @@ impl Policy {
         match before {
             Some(before) => {
                 // With the own key gone and the others not fetched, every client would lose its token.
-                if config.jwks_url.is_some() != before.tokens.wanted().is_some() {
+                if config.jwks.url.is_some() != before.tokens.wanted().is_some() {
                     return Err(PolicyError::KeysFetched);
                 }
                 tokens = tokens.with_revocations(before.tokens.revocations().clone());
@@ -172,28 +176,28 @@ impl Policy {
                 }
             }
             None => {
-                if let Some(file) = &config.revocations_file {
+                if let Some(file) = &config.auth.revocations_file {
                     let (revocations, of_file) = RevocationsFile::new(file).read()?;
                     warnings.extend(of_file.iter().map(ToString::to_string));
                     tokens = tokens.with_revocations(revocations);
                 }
-                if config.jwks_url.is_some() {
+                if config.jwks.url.is_some() {
                     tokens = tokens.with_wanted(Arc::new(WantedKeys::default()));
                 }
             }
         }
         let rules = Rules::compile(
-            &config.rules,
-            &config.shadow_rules,
-            config.rules_separator,
+            &config.permissions.rules,
+            &config.permissions.shadow_rules,
+            config.permissions.rules_separator,
             before.map(|before| &before.rules),
         )?;
         let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
-        if let (Some(file), Some(set)) = (&config.jwks_file, tokens.file()) {
+        if let (Some(file), Some(set)) = (&config.jwks.file, tokens.file()) {
             let faults = set.left_out().iter().filter(|left_out| left_out.is_fault());
             warnings.extend(faults.map(|fault| format!("jwks_file: {}: {fault}", file.display())));
         }
-        let users = match &config.password_file {
+        let users = match &config.login.password_file {
             Some(file) => {
                 let (users, of_file) = login::read(file)?;
                 warnings.extend(of_file.iter().map(ToString::to_string));
@@ -208,8 +212,8 @@ impl Policy {
             keys,
             rules,
             tls,
-            origins: config.origins.clone(),
-            allowed_origins: config.allowed_origins.clone(),
+            origins: config.listen.origins.clone(),
+            allowed_origins: config.listen.allowed_origins.clone(),
             proxies: config.proxies.clone(),
             login: login.map(|(password_checks, users)| password_checks.with_users(Arc::clone(users))),
             users,
@@ -221,9 +225,9 @@ impl Policy {
 fn password_check_settings(config: &Config) -> login::Settings {
     let limits = &config.limits;
     login::Settings {
-        threads: config.login_threads,
+        threads: config.login.threads,
         waiting_max: limits.logins_waiting_max,
-        nat64_prefixes: config.translator_prefixes.clone(),
+        nat64_prefixes: config.listen.translator_prefixes.clone(),
         policy: BackoffPolicy {
             failures_max: limits.login_failures_max,
             delay_first: backoff::DELAY_FIRST,
@@ -239,10 +243,9 @@ mod tests {
     use crate::config::secret::Secret;
 
     fn with_key(key: &str) -> Config {
-        Config {
-            auth_key: Some(Secret::new(key)),
-            ..Config::default()
-        }
+        let mut config = Config::default();
+        config.auth.key = Some(Secret::new(key));
+        config
     }
 
     #[test]
@@ -250,10 +253,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ringcast-policy-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("users");
-        let with_file = Config {
-            password_file: Some(file.clone()),
-            ..Config::default()
-        };
+        let mut with_file = Config::default();
+        with_file.login.password_file = Some(file.clone());
         let missing = Policy::open(&with_file).unwrap_err().to_string();
         assert!(
             missing.contains("cannot be read") && missing.contains("ringcast passwd -c"),
@@ -323,10 +324,8 @@ mod tests {
 
     #[test]
     fn what_is_fetched_and_revoked_survives_a_reload_and_fetching_begins_at_a_start() {
-        let fetching = Config {
-            jwks_url: Some("https://id.example/".to_owned()),
-            ..with_key("one")
-        };
+        let mut fetching = with_key("one");
+        fetching.jwks.url = Some("https://id.example/".to_owned());
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/data/jwt/jwks.json")).unwrap();
         let pair = &vectors["pairs"][6];

@@ -58,13 +58,13 @@ pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
     let mut config = config.clone();
     let address = |sockets: &[TcpListener]| sockets.first().and_then(|socket| socket.local_addr().ok());
     if let Some(main) = address(&given.main) {
-        config.listen = main;
+        config.listen.address = main;
     }
     if let Some(tls) = address(&given.tls) {
         config.tls.listen = Some(tls);
     }
     if let Some(admin) = given.admin.as_ref().and_then(|socket| socket.local_addr().ok()) {
-        config.admin = Some(admin);
+        config.admin.address = Some(admin);
     }
     config
 }
@@ -78,9 +78,9 @@ impl Reserved {
             given.admin.is_some(),
         ];
         let wanted = [
-            (PortSetting::Listen, Some(config.listen)),
+            (PortSetting::Listen, Some(config.listen.address)),
             (PortSetting::TlsListen, config.tls.listen),
-            (PortSetting::Admin, config.admin),
+            (PortSetting::Admin, config.admin.address),
         ];
         let wanted: Vec<(PortSetting, SocketAddr)> = wanted
             .into_iter()
@@ -92,7 +92,7 @@ impl Reserved {
         let served = wanted
             .into_iter()
             .filter(|(_, address)| listener::is_served(*address));
-        let served: Vec<SocketAddr> = match config.take_over {
+        let served: Vec<SocketAddr> = match config.restart.take_over {
             true => served.map(|(_, address)| address).collect(),
             false => match served.into_iter().next() {
                 Some((setting, address)) => return Err(StartError::served(setting, address)),
@@ -108,8 +108,8 @@ impl Reserved {
                 address
             }),
         };
-        let main = reserve(config.listen, given_for[0])
-            .map_err(|cause| StartError::listening(PortSetting::Listen, config.listen, cause))?;
+        let main = reserve(config.listen.address, given_for[0])
+            .map_err(|cause| StartError::listening(PortSetting::Listen, config.listen.address, cause))?;
         let tls = config.tls.listen.map(|address| {
             reserve(address, given_for[1])
                 .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))
@@ -156,7 +156,7 @@ impl Reserved {
             listener::listen_for_operators(address)
                 .map_err(|cause| StartError::listening(PortSetting::Admin, address, cause))
         };
-        config.admin.map(open).transpose()
+        config.admin.address.map(open).transpose()
     }
 
     /// Listens, and sends each core its listeners. Answers with all of them, for who comes after this process.

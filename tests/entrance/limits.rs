@@ -1,7 +1,7 @@
 //! How many may come in, both sides of each bound.
 
-use ringcast::config::Cores;
-use ringcast::config::limits::{AcceptExcess, Limit, MemoryMax};
+use ringcast::config::limits::{Limit, MemoryMax};
+use ringcast::config::{AcceptExcess, Placement};
 
 use super::support::{Client, Server, UPGRADE, eventually};
 use super::{PROXY, STRANGER, believing, from, upgrade_with};
@@ -46,7 +46,7 @@ fn beyond_the_limit_of_the_server_connections_wait_until_one_leaves() {
 fn beyond_the_limit_of_the_server_connections_are_answered_503_if_so_configured() {
     let server = Server::start(|config| {
         config.limits.connections_max = 3;
-        config.accept_excess = AcceptExcess::Refuse;
+        config.listen.accept_excess = AcceptExcess::Refuse;
     });
     let mut inside: Vec<Client> = (0..3).map(|_| let_in(server.connect())).collect();
     for _ in 0..40 {
@@ -66,7 +66,7 @@ fn beyond_the_limit_of_the_server_connections_are_answered_503_if_so_configured(
 fn no_core_ever_has_more_connections_than_it_may() {
     let server = Server::start(|config| {
         config.limits.connections_per_core_max = 5;
-        config.accept_excess = AcceptExcess::Refuse;
+        config.listen.accept_excess = AcceptExcess::Refuse;
     });
     let address = server.address;
     let answers: Vec<(Client, String)> = std::thread::scope(|scope| {
@@ -162,9 +162,9 @@ fn requests_that_a_proxy_forwards_count_for_their_client() {
 fn who_comes_too_fast_waits_or_is_refused_as_configured() {
     let start = |accepts_per_second_max, accept_excess| {
         Server::start(|config| {
-            config.cores = Cores::Count(1);
+            config.cores.placement = Placement::Count(1);
             config.limits.accepts_per_second_max = accepts_per_second_max;
-            config.accept_excess = accept_excess;
+            config.listen.accept_excess = accept_excess;
         })
     };
     let server = start(1, AcceptExcess::Refuse);

@@ -211,7 +211,8 @@ fn an_announced_client_is_believed_about_others_only_if_it_is_a_proxy_too() {
 
 #[test]
 fn only_listed_origins_come_in_and_requests_that_are_no_pages() {
-    let server = Server::start(|config| config.allowed_origins = "https://*.example.com".parse().unwrap());
+    let server =
+        Server::start(|config| config.listen.allowed_origins = "https://*.example.com".parse().unwrap());
     for (lines, status) in [
         ("Origin: https://a.example.com\r\n", "101"),
         ("", "101"),

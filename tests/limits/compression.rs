@@ -3,8 +3,8 @@
 
 use flate2::{Compress, FlushCompress};
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::Config;
-use ringcast::config::limits::{Limit, SlowConsumer};
+use ringcast::config::limits::Limit;
+use ringcast::config::{Config, SlowConsumer};
 use ringcast::decision::CloseReason;
 
 use crate::support::{Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame, publication};
@@ -15,8 +15,8 @@ const SMALL_OFFER: &str = "permessage-deflate; server_max_window_bits=9";
 
 fn compressing(change: impl FnOnce(&mut Config)) -> Server {
     Server::start(|config| {
-        config.compression = true;
-        config.compression_bytes_min = 100;
+        config.delivery.compression = true;
+        config.delivery.compression_bytes_min = 100;
         change(config);
     })
 }
@@ -159,8 +159,8 @@ impl App for Letters {
 #[test]
 fn replies_are_compressed_from_the_bound_on() {
     let configure = |config: &mut Config| {
-        config.compression = true;
-        config.compression_bytes_min = 200;
+        config.delivery.compression = true;
+        config.delivery.compression_bytes_min = 200;
     };
     let server = Server::start_with(configure, |_| Letters);
     let (mut client, _) = offering(&server, OFFER);
@@ -213,7 +213,7 @@ fn a_bomb_closes_its_connection_and_nobody_else_notices() {
 #[test]
 fn a_flood_of_messages_that_become_large_is_spread_over_turns() {
     let server = compressing(|config| {
-        config.cores = ringcast::config::Cores::Count(1);
+        config.cores.placement = ringcast::config::Placement::Count(1);
     });
     let (mut flooder, _) = offering(&server, OFFER);
     let large = frame(
@@ -260,7 +260,7 @@ fn a_connection_that_is_closing_is_read_up_to_its_close_frame_and_not_inflated()
 fn a_slow_subscriber_gets_whole_messages_in_order() {
     let server = compressing(|config| {
         config.limits.outbox_bytes_max = 20_000;
-        config.slow_consumer = SlowConsumer::Conflate;
+        config.delivery.slow_consumer = SlowConsumer::Conflate;
     });
     let mut slow = Client::connect_narrow(server.address);
     assert!(offer_with(&mut slow, OFFER).is_some());

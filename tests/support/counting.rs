@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 use ringcast::app::{Answer, App, Call, Peer, Upgrade, UpgradeRefused};
-use ringcast::config::{Config, Cores};
+use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 
 /// What the cores have asked the allocator for so far.
@@ -34,12 +34,10 @@ pub(crate) fn start<A: App + Send + 'static>(
     change: impl FnOnce(&mut Config),
     mut app: impl FnMut() -> A,
 ) -> Server {
-    let mut config = Config {
-        cores: Cores::Count(cores),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        admin: None,
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.cores.placement = Placement::Count(cores);
+    config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.admin.address = None;
     change(&mut config);
     let embedding = Embedding {
         descriptors: Descriptors::OfCores { kept: Vec::new() },

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ringcast::app::App;
 use ringcast::app::builtin::Builtin;
 use ringcast::config::limits::Limit;
-use ringcast::config::{Config, Cores, FdTables};
+use ringcast::config::{Config, FdTables, Placement};
 use ringcast::control::Exit;
 use ringcast::cores::CoreId;
 use ringcast::decision::CloseReason;
@@ -62,14 +62,12 @@ impl Server {
         change: impl FnOnce(&mut Config),
         app: impl FnMut(CoreId) -> A,
     ) -> Server {
-        let mut config = Config {
-            cores: Cores::Count(2),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            admin: None,
-            drain: Duration::ZERO,
-            fd_tables: FdTables::Shared,
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.cores.placement = Placement::Count(2);
+        config.cores.fd_tables = FdTables::Shared;
+        config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.admin.address = None;
+        config.restart.drain = Duration::ZERO;
         config.limits.close_timeout = Duration::from_secs(1);
         change(&mut config);
         let embedding = Embedding {

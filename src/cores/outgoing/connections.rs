@@ -26,7 +26,8 @@ use mio::net::TcpStream;
 
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
-use crate::config::limits::{Limit, SlowConsumer};
+use crate::config::SlowConsumer;
+use crate::config::limits::Limit;
 use crate::decision::CloseReason;
 use crate::metrics::block::{CoreMetrics, HeldKind};
 use crate::slab::Slab;

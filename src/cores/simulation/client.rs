@@ -18,7 +18,8 @@ use super::log::{channel_name, number_in};
 use super::wire::{self, Frame};
 use super::world::Ground;
 use crate::clock::Uptime;
-use crate::config::limits::{MemoryMax, SlowConsumer};
+use crate::config::SlowConsumer;
+use crate::config::limits::MemoryMax;
 use crate::session::PART_BYTES_MAX;
 
 /// One connection, seen from its far end.

@@ -5,7 +5,7 @@
 //! missing, and nothing may come twice or out of order.
 
 use super::log::Log;
-use crate::config::limits::SlowConsumer;
+use crate::config::SlowConsumer;
 
 /// One subscription of one client.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What must hold of a core between two turns, and what it may leave behind: nothing.
 
-use crate::config::limits::SlowConsumer;
+use crate::config::SlowConsumer;
 use crate::cores::Core;
 use crate::cores::lifecycle::connection::Phase;
 

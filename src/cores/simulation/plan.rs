@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Scale;
 use super::random::Random;
-use crate::config::Protocol;
-use crate::config::limits::{AcceptExcess, Limits, MemoryMax, SlowConsumer};
+use crate::config::limits::{Limits, MemoryMax};
+use crate::config::{AcceptExcess, Protocol, SlowConsumer};
 
 /// The settings of one run.
 #[derive(Clone, Debug)]

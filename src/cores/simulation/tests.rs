@@ -329,10 +329,8 @@ fn with_subscribers(count: usize, drain: Duration) -> World {
 #[test]
 fn a_reload_looks_at_a_bounded_number_of_connections_in_a_turn() {
     let mut world = with_subscribers(20, Duration::ZERO);
-    let config = Config {
-        rules: vec![RuleSpec::default()],
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.permissions.rules = vec![RuleSpec::default()];
     let policy = Arc::new(world.policy.reopen(&config).unwrap());
     world.handles[0].send(Order::Adopt(policy)).unwrap();
     let kicked_out = |world: &World| world.handles[0].metrics().rules_kick_outs.value();

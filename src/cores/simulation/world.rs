@@ -20,10 +20,10 @@ use crate::auth::CredentialFields;
 use crate::broker::{ChannelHasher, broker};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
-use crate::config::Config;
-use crate::config::limits::{MemoryMax, SlowConsumer};
+use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
+use crate::config::{Config, SlowConsumer};
 use crate::cores::arrivals::accept::{Listeners, Ports, WAKER};
 use crate::cores::arrivals::admission::Admission;
 use crate::cores::arrivals::balance::Loads;
@@ -99,14 +99,12 @@ impl World {
         let time = Time::begin(key, plan.creep_ns_max);
         let clock = time.clock();
         let told = Rc::new(RefCell::new(Told::default()));
-        let config = Config {
-            auth_key: Some(Secret::new("the key of all simulations, which is no secret")),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
         let policy = Arc::new(Policy::open(&config).expect("a key is all that is configured"));
         let admission = Arc::new(Admission::new(
             plan.limits.connections_per_address_max,
-            config.translator_prefixes.clone(),
+            config.listen.translator_prefixes.clone(),
         ));
         let polls: Vec<Poll> = (0..plan.cores).map(|_| Poll::new().expect("a poll")).collect();
         let waker = |poll: &Poll| Arc::new(Waker::new(poll.registry(), WAKER).expect("a waker"));

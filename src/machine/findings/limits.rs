@@ -1,7 +1,7 @@
 //! Descriptors, memory and CPU time: what the target needs and what it may have.
 
 use super::{Finding, Level, rounded_up, sysctl};
-use crate::config::{Cores, FdTables};
+use crate::config::{FdTables, Placement};
 use crate::machine::capacity::Needs;
 use crate::machine::{Machine, Target, bytes, descriptors, grouped};
 
@@ -36,7 +36,7 @@ pub(super) fn open_files(machine: &Machine, target: &Target) -> Option<Finding> 
 
 /// So many event loops have room for all connections, each in a table of its own.
 fn cores_that_hold(hard: u64, target: &Target) -> Option<u64> {
-    let most = u64::from(Cores::COUNT_MAX);
+    let most = u64::from(Placement::COUNT_MAX);
     (target.cores()..=most).find(|cores| {
         target.own_fd_tables
             && descriptors::connections_per_core(hard, true, *cores) * cores >= target.connections

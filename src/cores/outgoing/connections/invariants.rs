@@ -2,7 +2,7 @@
 
 use super::publications::conflated_bytes;
 use super::{Connections, Lane};
-use crate::config::limits::SlowConsumer;
+use crate::config::SlowConsumer;
 use crate::cores::lifecycle::connection::Phase;
 
 impl Connections {

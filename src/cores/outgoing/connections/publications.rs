@@ -3,7 +3,8 @@
 //! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
 //! before it flushes some.
 
-use crate::config::limits::{Limit, SlowConsumer};
+use crate::config::SlowConsumer;
+use crate::config::limits::Limit;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
 use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};

@@ -1,0 +1,190 @@
+//! Event loops: how many, on which CPUs, and how each divides its time.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Event loops.
+#[derive(Clone, Debug)]
+pub struct Cores {
+    /// How many event loops there are, and on which CPUs.
+    pub placement: Placement,
+    /// How long a turn at least sends publications to many, and heartbeats, before it answers calls again; whole
+    /// microseconds. A turn that took longer before sends for as long, so that calls cannot keep publications from
+    /// leaving.
+    pub fan_out_slice: Duration,
+    /// How long a core that has nothing to do looks for more before it sleeps, unless it shares its CPU with another; whole
+    /// microseconds.
+    pub busy_poll: Duration,
+    /// Whether each core has its own descriptor table.
+    pub fd_tables: FdTables,
+}
+
+impl Default for Cores {
+    fn default() -> Cores {
+        Cores {
+            placement: Placement::Auto,
+            fan_out_slice: Duration::from_micros(500),
+            busy_poll: Duration::ZERO,
+            fd_tables: FdTables::Auto,
+        }
+    }
+}
+
+/// How many event loops there are, and on which CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// One for each CPU that this process may run on.
+    #[default]
+    Auto,
+    /// So many, on the CPUs that this process may run on, in turn.
+    Count(u16),
+    /// One for each of these CPUs.
+    Cpus(Vec<usize>),
+}
+
+impl Placement {
+    /// Most event loops of a process: what a set of cores in the broker holds.
+    pub const COUNT_MAX: u16 = 128;
+    /// One more than the largest CPU number that a thread can be pinned to.
+    const CPU_NUMBERS: u16 = 1024;
+
+    /// The CPU of each core, given those that this process may run on, which must not be empty.
+    pub fn cpus(&self, cpus: &[usize]) -> Vec<usize> {
+        match self {
+            Placement::Auto => cpus
+                .iter()
+                .copied()
+                .take(usize::from(Placement::COUNT_MAX))
+                .collect(),
+            Placement::Count(count) => cpus.iter().copied().cycle().take(usize::from(*count)).collect(),
+            Placement::Cpus(list) => list.clone(),
+        }
+    }
+}
+
+impl FromStr for Placement {
+    type Err = NotPlacement;
+
+    fn from_str(text: &str) -> Result<Placement, NotPlacement> {
+        if text == "auto" {
+            return Ok(Placement::Auto);
+        }
+        if let Ok(count) = text.parse() {
+            return if (1..=Placement::COUNT_MAX).contains(&count) {
+                Ok(Placement::Count(count))
+            } else {
+                Err(NotPlacement)
+            };
+        }
+        let mut cpus = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last): (u16, u16) = (
+                first.trim().parse().map_err(|_| NotPlacement)?,
+                last.trim().parse().map_err(|_| NotPlacement)?,
+            );
+            if first > last || last >= Placement::CPU_NUMBERS {
+                return Err(NotPlacement);
+            }
+            for cpu in first..=last {
+                // A CPU named twice is a slip: two loops on one CPU are asked for by a number.
+                if !cpus.insert(usize::from(cpu)) {
+                    return Err(NotPlacement);
+                }
+            }
+        }
+        if cpus.len() > usize::from(Placement::COUNT_MAX) {
+            return Err(NotPlacement);
+        }
+        Ok(Placement::Cpus(cpus.into_iter().collect()))
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placement::Auto => formatter.write_str("auto"),
+            Placement::Count(count) => write!(formatter, "{count}"),
+            // A lone CPU is written as a range, since a lone number is a count.
+            Placement::Cpus(cpus) if cpus.len() == 1 => write!(formatter, "{0}-{0}", cpus[0]),
+            Placement::Cpus(cpus) => {
+                for (index, cpu) in cpus.iter().enumerate() {
+                    write!(formatter, "{}{cpu}", if index == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The text is neither `auto`, nor a count, nor a list of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotPlacement;
+
+/// Whether each core has its own descriptor table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FdTables {
+    /// Its own where the system permits it.
+    #[default]
+    Auto,
+    /// One for the process, which tools that read `/proc/PID/fd` understand.
+    Shared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_auto_a_count_or_cpus() {
+        for (text, cores) in [
+            ("auto", Placement::Auto),
+            ("1", Placement::Count(1)),
+            ("128", Placement::Count(128)),
+            ("0-3,6", Placement::Cpus(vec![0, 1, 2, 3, 6])),
+            ("6-6", Placement::Cpus(vec![6])),
+            ("6, 2", Placement::Cpus(vec![2, 6])),
+            ("1023-1023", Placement::Cpus(vec![1023])),
+        ] {
+            assert_eq!(text.parse(), Ok(cores), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "1025",
+            "-1",
+            "many",
+            "3-1",
+            "0,0",
+            "0-2,1",
+            "1,",
+            "1024-1024",
+            "0-65536",
+            "AUTO",
+        ] {
+            assert_eq!(text.parse::<Placement>(), Err(NotPlacement), "{text}");
+        }
+    }
+
+    #[test]
+    fn cores_read_back_as_they_are_shown() {
+        for cores in [
+            Placement::Auto,
+            Placement::Count(7),
+            Placement::Cpus(vec![6]),
+            Placement::Cpus(vec![0, 1, 5]),
+        ] {
+            assert_eq!(cores.to_string().parse(), Ok(cores));
+        }
+    }
+
+    #[test]
+    fn more_cores_than_cpus_wrap_round() {
+        assert_eq!(Placement::Auto.cpus(&[2, 3]), [2, 3]);
+        assert_eq!(Placement::Count(1).cpus(&[2, 3]), [2]);
+        assert_eq!(Placement::Count(5).cpus(&[2, 3]), [2, 3, 2, 3, 2]);
+        assert_eq!(Placement::Cpus(vec![7]).cpus(&[2, 3]), [7]);
+    }
+}
