@@ -23,6 +23,7 @@ mod input;
 pub(crate) mod lifecycle;
 pub(crate) mod operators;
 mod outgoing;
+mod parts;
 #[cfg(test)]
 mod simulation;
 mod turn;
@@ -60,7 +61,7 @@ use crate::websocket::deflate::Inflater;
 use crate::websocket::message;
 
 use arrivals::accept::{Accepting, HAND_OVERS, Listeners};
-pub(crate) use arrivals::accept::{HandedOver, Port, Ports, WAKER};
+pub(crate) use arrivals::accept::{HandedOver, Port, Ports};
 use arrivals::admission::Admission;
 use arrivals::balance::Loads;
 use arrivals::pace::Pace;

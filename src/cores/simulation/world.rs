@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::{Events, Poll, Waker};
+use mio::Events;
 
 use super::actor::{Actor, Told, Turn};
 use super::client::Client;
@@ -24,15 +24,13 @@ use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
 use crate::config::{Config, SlowConsumer};
-use crate::cores::arrivals::accept::{Listeners, Ports, WAKER};
+use crate::cores::arrivals::accept::{Listeners, Ports};
 use crate::cores::arrivals::admission::Admission;
-use crate::cores::arrivals::balance::Loads;
-use crate::cores::operators::mailbox::{CoreHandle, Order, mailbox};
-use crate::cores::{Core, CoreId, CoreParts, CoreSettings, InheritedDescriptors};
+use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::cores::{Core, CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::session::{self, Kind, Logins};
-use crate::transport::hand_over::HandOver;
 
 /// A server and its clients.
 #[derive(Debug)]
@@ -106,11 +104,6 @@ impl World {
             plan.limits.connections_per_address_max,
             config.listen.translator_prefixes.clone(),
         ));
-        let polls: Vec<Poll> = (0..plan.cores).map(|_| Poll::new().expect("a poll")).collect();
-        let waker = |poll: &Poll| Arc::new(Waker::new(poll.registry(), WAKER).expect("a waker"));
-        let wakers: Arc<[Arc<Waker>]> = polls.iter().map(waker).collect();
-        let (handles, mailboxes): (Vec<_>, Vec<_>) =
-            wakers.iter().map(|waker| mailbox(Arc::clone(waker), 64)).unzip();
         // One end more than there are cores: the log's.
         let share = plan.limits.ring_bytes_max / plan.cores as u64;
         let mut brokers = broker(
@@ -119,33 +112,16 @@ impl World {
             share * (plan.cores as u64 + 1),
         );
         let observer = brokers.pop().expect("one more").ring;
-        let hand_overs = HandOver::new(plan.cores).expect("socket pairs");
-        let loads = Loads::new(plan.cores, plan.limits.connections_max);
+        for broker in &mut brokers {
+            broker.hasher = ChannelHasher::with_key(key);
+        }
+        let connections_max = plan.limits.connections_max;
+        let (parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
+            .expect("polls and socket pairs");
         let settings = settings(&plan, &policy, &admission, clock);
-        let parts = polls
-            .into_iter()
-            .zip(hand_overs)
-            .zip(loads)
-            .zip(brokers)
-            .zip(mailboxes);
         let seats = parts
-            .enumerate()
-            .map(|(index, ((((poll, hand_over), loads), mut broker), mailbox))| {
-                broker.hasher = ChannelHasher::with_key(key);
-                let parts = CoreParts {
-                    shares_cpu: false,
-                    id: CoreId::new(index),
-                    cpu: None,
-                    poll,
-                    wakers: Arc::clone(&wakers),
-                    hand_over,
-                    loads,
-                    broker,
-                    mailbox,
-                    app: Actor(Rc::clone(&told)),
-                };
-                Seat::new(parts, &settings, &plan)
-            })
+            .into_iter()
+            .map(|parts| Seat::new(parts, &settings, &plan))
             .collect();
         let log = Log::new(observer, plan.channels);
         World {

@@ -1,0 +1,139 @@
+//! The last step of a start: the log says what was started, and what differs from what was asked for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use tracing::{debug, info, warn};
+
+use crate::config::tls::OnListen;
+use crate::config::{Anonymous, Config, FdTables};
+use crate::cores::{Ports, Started};
+use crate::machine::{self, Target, reading};
+use crate::policy::{KeySource, Policy};
+
+/// Operators know these lines by this name.
+const TARGET: &str = "ringcast::server";
+
+/// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
+pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &Policy) {
+    let (listen, path) = (ports.main, &config.listen.path);
+    let served = match ports.main_tls {
+        OnListen::Off => format!("ws://{listen}{path}"),
+        OnListen::Shared => format!("ws://{listen}{path} and wss://{listen}{path}"),
+        OnListen::Only => format!("wss://{listen}{path}"),
+    };
+    info!(target: TARGET,
+        version = env!("CARGO_PKG_VERSION"),
+        "ringcast serves {served}, protocol {}", config.socketcluster.protocol
+    );
+    if let Some(tls) = ports.tls {
+        info!(target: TARGET, "and wss://{tls}{path}");
+    }
+    match admin {
+        Some(admin) if config.tls.admin => info!(target: TARGET, "control plane on https://{admin}/"),
+        Some(admin) => info!(target: TARGET, "control plane on http://{admin}/"),
+        None => info!(target: TARGET, "control plane off"),
+    }
+    if config.shows_welcome_page() {
+        info!(target: TARGET, "to try it out, open {} in a browser", page_url(ports));
+    }
+    match &policy.keys {
+        // A server without a key works, and everything about it looks right until the first restart.
+        KeySource::Random(_)
+            if config.serves_anonymous() && config.permissions.allow_anonymous == Anonymous::Auto =>
+        {
+            warn!(target: TARGET,
+                "auth_key is not set: tokens are signed with a random key that ends with this process; fine for a trial, else set \
+             RINGCAST_AUTH_KEY"
+            )
+        }
+        KeySource::Random(_) => warn!(target: TARGET,
+            "auth_key is not set: tokens are signed with a random key. After a restart every user has to log in again, and no \
+             other server or service can check or issue tokens. Start each server with the same key, kept secret: \
+             RINGCAST_AUTH_KEY=$(openssl rand -hex 32)"
+        ),
+        KeySource::Shared => info!(target: TARGET, "tokens: the key auth_key"),
+        KeySource::Files => {
+            info!(target: TARGET, "tokens: the keys of auth_private_key_file and auth_public_key_file")
+        }
+        KeySource::PublicFile => {
+            info!(target: TARGET, "tokens: the key of auth_public_key_file, which can check but not sign")
+        }
+        KeySource::Sets => info!(target: TARGET, "tokens: the keys of jwks_file and jwks_url"),
+    }
+    let loopback = |address: SocketAddr| address.ip().is_loopback();
+    match (config.serves_anonymous(), config.permissions.allow_anonymous) {
+        (true, Anonymous::Auto) if ports.tls.is_some() => {
+            info!(target: TARGET,
+                "all clients are served: listen and tls_listen are loopback addresses (allow_anonymous = auto)"
+            );
+        }
+        (true, Anonymous::Auto) => {
+            info!(target: TARGET, "all clients are served: listen is a loopback address (allow_anonymous = auto)");
+        }
+        (true, Anonymous::On | Anonymous::Off) => {
+            info!(target: TARGET, "all clients are served: allow_anonymous = on")
+        }
+        (false, Anonymous::Auto) => info!(target: TARGET,
+            "only authenticated clients are served: {} is not a loopback address (allow_anonymous = auto)",
+            if loopback(listen) { "tls_listen" } else { "listen" }
+        ),
+        (false, Anonymous::On | Anonymous::Off) => {
+            info!(target: TARGET, "only authenticated clients are served: allow_anonymous = off");
+        }
+    }
+    if let (Some(file), Some(users)) = (&config.login.password_file, &policy.users) {
+        info!(target: TARGET,
+            "logins: the users of {}, {} in all",
+            file.display(),
+            users.count()
+        );
+    }
+    let limits = &config.limits;
+    debug!(target: TARGET,
+        message_bytes_max = limits.message_bytes_max,
+        outbox_bytes_max = limits.outbox_bytes_max,
+        channels_per_connection_max = limits.channels_per_connection_max,
+        connections_per_core_max = limits.connections_per_core_max,
+        ring_slots = limits.ring_slots,
+        ring_bytes_max = limits.ring_bytes_max,
+        "limits",
+    );
+}
+
+/// Where a browser of this machine finds the root.
+fn page_url(ports: &Ports) -> String {
+    let scheme = match ports.main_tls {
+        OnListen::Off | OnListen::Shared => "http",
+        OnListen::Only => "https",
+    };
+    let mut address = ports.main;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("{scheme}://{address}/")
+}
+
+/// Says what differs from what was asked for.
+pub(super) fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
+    let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
+    let own_fd_tables = started.iter().all(|core| core.own_fd_table);
+    let target = Target::new(config, None, placement, own_fd_tables);
+    let cpus: Vec<String> = target.placement.iter().map(ToString::to_string).collect();
+    info!(target: TARGET,
+        connections_max,
+        "{} cores on CPUs {}: {}",
+        started.len(),
+        cpus.join(", "),
+        machine::summary(&reading::machine(Path::new("/")), &target)
+    );
+    if started.iter().any(|core| !core.pinned) {
+        warn!(target: TARGET, "not every core could be pinned to its CPU");
+    }
+    if config.cores.fd_tables == FdTables::Auto && started.iter().any(|core| !core.own_fd_table) {
+        warn!(target: TARGET, "descriptor tables cannot be split here: the limit on open files holds for all cores together");
+    }
+}

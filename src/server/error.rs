@@ -1,0 +1,156 @@
+//! Why a server did not start.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use super::occupied::{Owner, Starting};
+use crate::control::ControlError;
+use crate::policy::PolicyError;
+use crate::transport::given::GivenError;
+
+/// Why a server did not start: what to do about it is in the text.
+#[derive(Debug)]
+pub enum StartError {
+    /// Sockets of the service manager are not right.
+    Given(GivenError),
+    /// Keys, or other files that the configuration names, are not right.
+    Policy(PolicyError),
+    /// Only authenticated clients are served, and none can become authenticated.
+    AdmitsNobody,
+    /// Another process listens on an address already, and this start was not to take over from it, or cannot.
+    Served {
+        /// What the address is for.
+        setting: PortSetting,
+        /// The address.
+        address: SocketAddr,
+        /// The other process, if it can be seen.
+        owner: Option<Owner>,
+    },
+    /// Another process of the same user is starting on the same port, and takes too long.
+    Starting {
+        /// The port.
+        port: u16,
+        /// The other process.
+        process: i32,
+    },
+    /// An address cannot be had.
+    Listen {
+        /// What it is for.
+        setting: PortSetting,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The control plane cannot run.
+    Control(ControlError),
+    /// The system refused something else: descriptors, memory or threads.
+    System(io::Error),
+}
+
+/// What an address is for, by the setting that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSetting {
+    /// Clients.
+    Listen,
+    /// Clients that speak TLS.
+    TlsListen,
+    /// Operators.
+    Admin,
+}
+
+impl PortSetting {
+    fn variable(self) -> &'static str {
+        match self {
+            PortSetting::Listen => "RINGCAST_LISTEN",
+            PortSetting::TlsListen => "RINGCAST_TLS_LISTEN",
+            PortSetting::Admin => "RINGCAST_ADMIN",
+        }
+    }
+
+    /// What there is to do where the address cannot be had.
+    fn advice(self) -> String {
+        let or_off = match self {
+            PortSetting::Listen => "",
+            PortSetting::TlsListen | PortSetting::Admin => ", or to off",
+        };
+        format!(
+            "set {} to a free address of this machine{or_off}",
+            self.variable()
+        )
+    }
+}
+
+impl StartError {
+    pub(super) fn served(setting: PortSetting, address: SocketAddr) -> StartError {
+        StartError::Served {
+            setting,
+            address,
+            owner: Owner::of(address),
+        }
+    }
+
+    pub(super) fn listening(setting: PortSetting, address: SocketAddr, cause: io::Error) -> StartError {
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => StartError::served(setting, address),
+            _ => StartError::Listen {
+                setting,
+                address,
+                cause,
+            },
+        }
+    }
+
+    pub(super) fn starting(Starting { port, process }: Starting) -> StartError {
+        StartError::Starting { port, process }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Given(error) => error.fmt(f),
+            StartError::Policy(error) => error.fmt(f),
+            StartError::AdmitsNobody => f.write_str(
+                "no client could log in: only authenticated clients are served (listen or tls_listen is not a loopback \
+                 address, or allow_anonymous is off), and nothing is set that authenticates one; set a key \
+                 (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), key files, jwks_file or jwks_url), a password_file or \
+                 tls_client_auth, or serve everybody with RINGCAST_ALLOW_ANONYMOUS=on",
+            ),
+            StartError::Served {
+                setting,
+                address,
+                owner,
+            } => {
+                match owner {
+                    Some(owner) => write!(f, "{address} is in use: {owner} listens there. ")?,
+                    None => write!(
+                        f,
+                        "{address} is in use by a process that cannot be seen from here, of another user or another \
+                         container. "
+                    )?,
+                }
+                write!(
+                    f,
+                    "End it, or {}. To take over from a Ringcast server of the same user without refusing a client, start \
+                     with --take-over, and end the other afterwards",
+                    setting.advice()
+                )
+            }
+            StartError::Starting { port, process } => write!(
+                f,
+                "process {process} of this user is starting on port {port} and has not come to an end: end it, or wait"
+            ),
+            StartError::Listen {
+                setting,
+                address,
+                cause,
+            } => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
+            StartError::Control(error) => error.fmt(f),
+            StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

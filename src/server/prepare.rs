@@ -1,0 +1,245 @@
+//! The first step of a start: what is read, checked and reserved before the first core exists.
+//!
+//! Files come first (keys, rules, certificates, users), then the addresses, then the threads that check passwords: these
+//! start before the cores are pinned to their CPUs, so that hashing runs where there is room.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use super::StartError;
+use super::embedding::Embedding;
+use super::listening::Reserved;
+use crate::audit::Audit;
+use crate::auth::CredentialFields;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::limits::MemoryMax;
+use crate::control::jwks::KeyFetcher;
+use crate::control::memory::MemoryWatch;
+use crate::cores::arrivals::admission::Admission;
+use crate::cores::{CoreSettings, Ports};
+use crate::http::site::Site;
+use crate::machine::capacity::KERNEL_BYTES;
+use crate::machine::cpus::Cpus;
+use crate::machine::reading;
+use crate::policy::{KeySource, Policy};
+use crate::session::{self, Kind, Logins};
+use crate::transport::given::Given;
+
+/// A start before its cores: nothing of it is visible to a client.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) clock: Clock,
+    /// The CPU of each core.
+    pub(super) placement: Vec<usize>,
+    pub(super) policy: Arc<Policy>,
+    /// Fetches keys, if they are to be fetched.
+    pub(super) keys: Option<KeyFetcher>,
+    pub(super) ports: Ports,
+    pub(super) reserved: Reserved,
+    /// Where operators connect.
+    pub(super) admin: Option<TcpListener>,
+    /// What all cores are told alike.
+    pub(super) cores: CoreSettings,
+}
+
+impl Prepared {
+    /// # Errors
+    /// A file is not right, or an address cannot be had.
+    pub(super) fn new(config: &Config, given: Given, embedding: &Embedding) -> Result<Prepared, StartError> {
+        raise_open_files_limit();
+        let clock = Clock::begin();
+        let (policy, keys) = policy(config, clock)?;
+        let placement = Cpus::of_this_process().placement(&config.cores.placement);
+        let mut reserved = Reserved::new(config, given, embedding.signals)?;
+        if reserved.takes_over() && matches!(policy.keys, KeySource::Random(_)) {
+            warn!(
+                "take_over: tokens of the process that serves {} will not be accepted here: this process has made a key of \
+                 its own. Set auth_key to the same key in both",
+                config.listen.address
+            );
+        }
+        let ports = reserved.ports().clone();
+        let admin = reserved.admin(config)?;
+        let admission = Arc::new(Admission::new(
+            config.limits.connections_per_address_max,
+            config.listen.translator_prefixes.clone(),
+        ));
+        let policy = policy
+            .start_password_checks(config, clock)
+            .map_err(StartError::Policy)?;
+        let policy = Arc::new(policy);
+        let counts = Counts {
+            cores: placement.len(),
+            acceptors: reserved.acceptors(placement.len()),
+        };
+        let own_fd_table = embedding.descriptors.kept(config.cores.fd_tables);
+        let cores = CoreSettings {
+            own_fd_table,
+            ..core_settings(
+                config,
+                embedding.kind,
+                Arc::clone(&policy),
+                admission,
+                ports.clone(),
+                counts,
+                clock,
+            )
+        };
+        Ok(Prepared {
+            clock,
+            placement,
+            policy,
+            keys,
+            ports,
+            reserved,
+            admin,
+            cores,
+        })
+    }
+}
+
+/// Reads keys, rules, certificates and users, and fetches the keys that are to be fetched.
+fn policy(config: &Config, clock: Clock) -> Result<(Policy, Option<KeyFetcher>), StartError> {
+    let mut policy = Policy::open(config).map_err(StartError::Policy)?;
+    let mut keys = KeyFetcher::of(config);
+    if let Some(keys) = &mut keys {
+        policy = keys.first(policy);
+    }
+    for warning in policy.warnings(clock.now().unix_ms) {
+        warn!("{warning}");
+    }
+    Ok((policy, keys))
+}
+
+/// How many event loops there are, and how many of them have listeners.
+struct Counts {
+    cores: usize,
+    acceptors: usize,
+}
+
+fn core_settings(
+    config: &Config,
+    kind: Kind,
+    policy: Arc<Policy>,
+    admission: Arc<Admission>,
+    ports: Ports,
+    counts: Counts,
+    clock: Clock,
+) -> CoreSettings {
+    CoreSettings {
+        ports,
+        acceptors: u64::try_from(counts.acceptors).unwrap_or(u64::MAX),
+        site: Arc::new(Site::new(
+            &config.listen.path,
+            config.listen.probe_paths.clone(),
+            config.shows_welcome_page(),
+        )),
+        login_path: config.login.path.clone(),
+        login_cookie: config.login.cookie.clone(),
+        limits: config.limits.clone(),
+        held_bytes_max: held_bytes_max(config, counts.cores),
+        slow_consumer: config.delivery.slow_consumer,
+        accept_excess: config.listen.accept_excess,
+        compression: config.delivery.compression,
+        compression_bytes_min: config.delivery.compression_bytes_min,
+        fan_out_slice: config.cores.fan_out_slice,
+        busy_poll: config.cores.busy_poll,
+        admission,
+        own_fd_table: None,
+        audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),
+        kind,
+        session: session::Settings {
+            protocol: config.socketcluster.protocol,
+            ping_interval: config
+                .socketcluster
+                .pings
+                .then_some(config.socketcluster.ping_interval),
+            ping_timeout: config.socketcluster.ping_timeout,
+            handshake_timeout: config.limits.handshake_timeout,
+            ack_timeout: config.socketcluster.ack_timeout,
+            calls_max: config.limits.calls_per_connection_max,
+            client_calls_max: config.limits.client_calls_max,
+            channel_name_bytes_max: config.limits.channel_name_bytes_max,
+            allow_client_publish: config.permissions.allow_client_publish,
+            auth_default_expiry: config.auth.default_expiry,
+            allow_anonymous: config.serves_anonymous(),
+            authentication_timeout: Some(config.limits.authentication_timeout)
+                .filter(|timeout| !timeout.is_zero()),
+            logins: Logins {
+                fields: CredentialFields::new(
+                    config.login.user_fields.clone(),
+                    config.login.password_fields.clone(),
+                ),
+                body_bytes_max: config.limits.login_body_bytes_max,
+            },
+        },
+        policy,
+        clock,
+    }
+}
+
+/// The share of each of so many cores in `outbox_bytes_total_max`.
+fn held_bytes_max(config: &Config, cores: usize) -> usize {
+    let total = match config.limits.outbox_bytes_total_max {
+        MemoryMax::Off => return usize::MAX,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
+            Some(bytes) => bytes / 4,
+            None => HELD_BYTES_MAX_UNKNOWN,
+        },
+    };
+    info!(
+        bytes = total,
+        "connections that hold most are closed when all of them hold so much (outbox_bytes_total_max)"
+    );
+    usize::try_from(total).unwrap_or(usize::MAX) / cores.max(1)
+}
+
+/// What looks after `memory_bytes_max`, if there is such a limit.
+pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
+    let mut group = None;
+    let max_bytes = match config.limits.memory_bytes_max {
+        MemoryMax::Off => return None,
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => {
+            let machine = reading::machine(Path::new("/"));
+            let Some(bytes) = machine.memory_bytes_max() else {
+                warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
+                return None;
+            };
+            group = machine.memory_group();
+            bytes - bytes / 10
+        }
+    };
+    info!(
+        max_bytes,
+        "new connections are refused when so much memory is in use"
+    );
+    let watch = MemoryWatch::new(max_bytes, KERNEL_BYTES, admission);
+    Some(match group {
+        Some(group) => watch.of_group(move || group.used_bytes(Path::new("/"))),
+        None => watch,
+    })
+}
+
+/// Takes as many descriptors as the system allows: one is needed for each connection.
+fn raise_open_files_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(errno) = raised {
+        warn!("the limit on open files stays as it is: {errno}");
+    }
+}
+
+/// What all connections may hold where it cannot be read how much memory there is.
+const HELD_BYTES_MAX_UNKNOWN: u64 = 1 << 30;
