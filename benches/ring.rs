@@ -13,7 +13,7 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use ringcast::broker::{CoreBroker, broker};
+use ringcast::broker::{CoreBroker, SubscriptionLimits, broker};
 use ringcast::clock::Clock;
 use ringcast::config::limits::Limits;
 
@@ -21,6 +21,10 @@ const ROUNDS: usize = 5;
 const FRAME: [u8; 100] = [b'x'; 100];
 /// A turn's worth: what a core reads before it gives the slots back.
 const BATCH: usize = 64;
+const ONE_CHANNEL: SubscriptionLimits = SubscriptionLimits {
+    channels_max: 1,
+    names_bytes_max: 100,
+};
 
 fn main() {
     let asked = std::env::args()
@@ -81,8 +85,7 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
             let start = Arc::clone(&start);
             let hash = core.hasher.hash(b"channel");
             if interested {
-                core.subscriptions
-                    .subscribe(0, b"channel", hash, &Limits::default());
+                core.subscriptions.subscribe(0, b"channel", hash, ONE_CHANNEL);
             }
             thread::spawn(move || {
                 start.wait();

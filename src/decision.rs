@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use crate::auth::Credentials;
+pub use crate::broker::{SubscribeOutcome, UnsubscribeOutcome};
 use crate::config::limits::Limit;
 
 /// A whole WebSocket message as a session receives it.
@@ -325,32 +326,6 @@ const BYTES_MAX: usize = u32::MAX as usize;
 /// A list that grew past this gives its memory back.
 const BYTES_KEPT_MAX: usize = 256 * 1024;
 const DECISIONS_KEPT_MAX: usize = 8192;
-
-/// What became of a [`Decision::Subscribe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribeOutcome {
-    /// Subscribed now, or before.
-    Subscribed,
-    /// The connection holds as many channels as it may.
-    TooMany {
-        /// The limit, in channels.
-        limit: u32,
-    },
-    /// The names of the connection's channels take as many bytes as they may.
-    TooLong {
-        /// The limit, in bytes.
-        limit: u32,
-    },
-}
-
-/// What became of a [`Decision::Unsubscribe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnsubscribeOutcome {
-    /// Unsubscribed.
-    Unsubscribed,
-    /// It was not subscribed.
-    NotSubscribed,
-}
 
 /// A close code that may stand in a close frame: RFC 6455 section 7.4, as the reference's WebSocket engine checks it
 /// (1000 to 1014 without 1004, 1005 and 1006, and 3000 to 4999).

@@ -8,11 +8,12 @@
 //!   server
 //!   control
 //!   cores
-//!   broker | transport | websocket http | socketcluster session
+//!   transport | websocket http | socketcluster session
 //!   app
 //!   policy
 //!   login
 //!   auth decision
+//!   broker
 //!   config metrics machine log audit clock slab sync client replace text wipe
 //! ```
 
@@ -36,7 +37,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("wipe", &[][..]),
         ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
-        ("decision", &["auth", "config"][..]),
+        ("decision", &["auth", "broker", "config"][..]),
         ("metrics", &["audit", "config", "decision"][..]),
         ("auth", &["clock", "config", "text"][..]),
         (
@@ -58,7 +59,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "session",
             &["app", "auth", "clock", "decision", "socketcluster"][..],
         ),
-        ("broker", &["config", "decision", "slab", "sync", "clock"][..]),
+        ("broker", &["slab", "sync"][..]),
         ("transport", &[][..]),
         (
             "cores",

@@ -4,8 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use ringcast::broker::{CoreBroker, CoreSet, broker};
-use ringcast::config::limits::Limits;
+use ringcast::broker::{CoreBroker, CoreSet, SubscriptionLimits, broker};
 
 const CORES: usize = 4;
 const PUBLICATIONS: u32 = 10_000;
@@ -110,8 +109,11 @@ fn cores_that_sleep_are_woken_for_all_that_they_want() {
         .map(|(mut core, wanted)| {
             // Each wants the channel of one producer; for the rest it is woken only to make room.
             let hash = core.hasher.hash(&[wanted]);
-            core.subscriptions
-                .subscribe(0, &[wanted], hash, &Limits::default());
+            let limits = SubscriptionLimits {
+                channels_max: 1,
+                names_bytes_max: 1,
+            };
+            core.subscriptions.subscribe(0, &[wanted], hash, limits);
             thread::spawn(move || {
                 let mut read = Log::new();
                 let last = (wanted, PUBLICATIONS - 1);

@@ -5,7 +5,7 @@ use std::io;
 
 use ringcast::auth::Tokens;
 use ringcast::auth::rules::Rules;
-use ringcast::broker::{CoreBroker, broker};
+use ringcast::broker::{CoreBroker, SubscriptionLimits, broker};
 use ringcast::config::limits::Limits;
 use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::http::request;
@@ -220,7 +220,11 @@ fn ring(cores: usize, interested: Interested) -> io::Result<()> {
     let hash = brokers[0].hasher.hash(b"channel");
     for (core, broker) in brokers.iter_mut().enumerate() {
         if core == 0 || interested == Interested::Everybody {
-            broker.subscriptions.subscribe(0, b"channel", hash, &limits);
+            let limits = SubscriptionLimits {
+                channels_max: 1,
+                names_bytes_max: 100,
+            };
+            broker.subscriptions.subscribe(0, b"channel", hash, limits);
         }
     }
     // Every buffer there will be.

@@ -25,7 +25,7 @@ pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
 pub use publication::{Publication, Sequence};
 pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Ring, RingFull};
-pub use subscriptions::Subscriptions;
+pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 
 /// One core's part of the broker.
 #[derive(Debug)]

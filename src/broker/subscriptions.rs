@@ -33,8 +33,6 @@ use entries::Entries;
 
 use super::directory::Interest;
 use super::hash::ChannelHash;
-use crate::config::limits::Limits;
-use crate::decision::{SubscribeOutcome, UnsubscribeOutcome};
 use crate::slab::Slab;
 
 /// The subscriptions of one core. Connections are named by their index in the core.
@@ -74,10 +72,10 @@ impl Subscriptions {
         connection: u32,
         name: &[u8],
         hash: ChannelHash,
-        limits: &Limits,
+        limits: SubscriptionLimits,
     ) -> SubscribeOutcome {
-        if self.count_of(connection) >= limits.channels_per_connection_max as usize {
-            let limit = limits.channels_per_connection_max;
+        if self.count_of(connection) >= limits.channels_max as usize {
+            let limit = limits.channels_max;
             return SubscribeOutcome::TooMany { limit };
         }
         let known = self.find(hash, || name);
@@ -85,8 +83,8 @@ impl Subscriptions {
         if known.is_some_and(|channel| held.is_some_and(|held| held.has(channel))) {
             return SubscribeOutcome::Subscribed;
         }
-        if self.names_bytes(connection) + name.len() > limits.channel_names_bytes_max as usize {
-            let limit = limits.channel_names_bytes_max;
+        if self.names_bytes(connection) + name.len() > limits.names_bytes_max as usize {
+            let limit = limits.names_bytes_max;
             return SubscribeOutcome::TooLong { limit };
         }
         let channel = match known {
@@ -306,6 +304,41 @@ impl Subscriptions {
                 .shrink_to(room, |&other| channels[other as usize].hash.as_u64());
         }
     }
+}
+
+/// How much one connection may subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionLimits {
+    /// Most channels.
+    pub channels_max: u32,
+    /// Most bytes of the names of these channels, together.
+    pub names_bytes_max: u32,
+}
+
+/// What a [`Subscriptions::subscribe`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribeOutcome {
+    /// The connection is subscribed, now or since an earlier call.
+    Subscribed,
+    /// The connection holds as many channels as it may.
+    TooMany {
+        /// The limit, in channels.
+        limit: u32,
+    },
+    /// The names of the connection's channels take as many bytes as they may.
+    TooLong {
+        /// The limit, in bytes.
+        limit: u32,
+    },
+}
+
+/// What an [`Subscriptions::unsubscribe`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsubscribeOutcome {
+    /// The connection was subscribed and is no longer.
+    Unsubscribed,
+    /// The connection was not subscribed.
+    NotSubscribed,
 }
 
 /// A channel with its subscribers on this core.

@@ -9,7 +9,7 @@
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use ringcast_loom::broker::{CoreBroker, broker};
+use ringcast_loom::broker::{CoreBroker, SubscriptionLimits, broker};
 
 const ROOMY: u64 = 1 << 20;
 
@@ -164,8 +164,11 @@ fn no_wake_up_is_lost() {
     check(3, || {
         let [mut one, mut two, mut sleeper] = cores::<3>(2);
         let hash = sleeper.hasher.hash(b"wanted");
-        let limits = ringcast_loom::config::limits::Limits::default();
-        sleeper.subscriptions.subscribe(0, b"wanted", hash, &limits);
+        let limits = SubscriptionLimits {
+            channels_max: 1,
+            names_bytes_max: 100,
+        };
+        sleeper.subscriptions.subscribe(0, b"wanted", hash, limits);
         let bell = Arc::new(Notify::new());
         let ringer = Arc::clone(&bell);
         let wanted = thread::spawn(move || {

@@ -12,7 +12,7 @@ use crate::broker::directory::Directory;
 struct Fixture {
     directory: Arc<Directory>,
     subscriptions: Subscriptions,
-    limits: Limits,
+    limits: SubscriptionLimits,
 }
 
 impl Fixture {
@@ -22,13 +22,16 @@ impl Fixture {
         Fixture {
             directory,
             subscriptions: Subscriptions::new(interest),
-            limits: Limits::default(),
+            limits: SubscriptionLimits {
+                channels_max: 10_000,
+                names_bytes_max: 1 << 20,
+            },
         }
     }
 
     fn subscribe(&mut self, connection: u32, name: &str) -> SubscribeOutcome {
         self.subscriptions
-            .subscribe(connection, name.as_bytes(), hash(name), &self.limits)
+            .subscribe(connection, name.as_bytes(), hash(name), self.limits)
     }
 
     fn unsubscribe(&mut self, connection: u32, name: &str) -> UnsubscribeOutcome {
@@ -123,7 +126,7 @@ fn a_connections_channels_are_gone_through_in_parts_whatever_ends_meanwhile() {
 #[test]
 fn at_the_limit_even_a_repeated_subscribe_is_refused() {
     let mut fixture = Fixture::new();
-    fixture.limits.channels_per_connection_max = 2;
+    fixture.limits.channels_max = 2;
     assert_eq!(fixture.subscribe(0, "a"), SubscribeOutcome::Subscribed);
     assert_eq!(fixture.subscribe(0, "a"), SubscribeOutcome::Subscribed);
     assert_eq!(fixture.subscribe(0, "b"), SubscribeOutcome::Subscribed);
@@ -138,7 +141,7 @@ fn at_the_limit_even_a_repeated_subscribe_is_refused() {
 #[test]
 fn names_may_take_as_many_bytes_as_the_limit_says() {
     let mut fixture = Fixture::new();
-    fixture.limits.channel_names_bytes_max = 6;
+    fixture.limits.names_bytes_max = 6;
     let too_long = SubscribeOutcome::TooLong { limit: 6 };
     assert_eq!(fixture.subscribe(0, "1234567"), too_long);
     assert_eq!(fixture.subscribe(0, "123456"), SubscribeOutcome::Subscribed);
@@ -226,8 +229,8 @@ proptest! {
     #[test]
     fn subscriptions_behave_as_a_plain_set_of_pairs(steps in vec(step(), 0..200), few in any::<bool>()) {
         let mut fixture = Fixture::new();
-        fixture.limits.channels_per_connection_max = if few { 3 } else { 100 };
-        fixture.limits.channel_names_bytes_max = if few { 4 } else { 1000 };
+        fixture.limits.channels_max = if few { 3 } else { 100 };
+        fixture.limits.names_bytes_max = if few { 4 } else { 1000 };
         let mut model: Vec<(u32, String)> = Vec::new();
         for step in steps {
             match step {
@@ -235,12 +238,12 @@ proptest! {
                     let held = || model.iter().filter(|(other, _)| *other == connection);
                     let bytes: usize = held().map(|(_, name)| name.len()).sum();
                     let limits = &fixture.limits;
-                    let expected = if held().count() >= limits.channels_per_connection_max as usize {
-                        SubscribeOutcome::TooMany { limit: limits.channels_per_connection_max }
+                    let expected = if held().count() >= limits.channels_max as usize {
+                        SubscribeOutcome::TooMany { limit: limits.channels_max }
                     } else if held().any(|(_, other)| *other == name) {
                         SubscribeOutcome::Subscribed
-                    } else if bytes + name.len() > limits.channel_names_bytes_max as usize {
-                        SubscribeOutcome::TooLong { limit: limits.channel_names_bytes_max }
+                    } else if bytes + name.len() > limits.names_bytes_max as usize {
+                        SubscribeOutcome::TooLong { limit: limits.names_bytes_max }
                     } else {
                         model.push((connection, name.clone()));
                         SubscribeOutcome::Subscribed

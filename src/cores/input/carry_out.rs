@@ -7,7 +7,7 @@
 //! Limits: `CHANNELS_PER_TURN_MAX` of one connection, gone on with for `WALKS_PER_TURN_MAX` connections.
 
 use crate::app::App;
-use crate::broker::{CoreSet, RingFull, Sequence};
+use crate::broker::{CoreSet, RingFull, Sequence, SubscriptionLimits};
 use crate::config::limits::Limit;
 use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::session::Session;
@@ -167,10 +167,14 @@ impl<A: App> Core<A> {
         }
         let name = decisions.bytes(channel);
         let hash = self.broker.hasher.hash(name);
+        let limits = SubscriptionLimits {
+            channels_max: self.limits.channels_per_connection_max,
+            names_bytes_max: self.limits.channel_names_bytes_max,
+        };
         let outcome = self
             .broker
             .subscriptions
-            .subscribe(id.index(), name, hash, &self.limits);
+            .subscribe(id.index(), name, hash, limits);
         self.metrics.subscriptions.set(self.broker.subscriptions.len());
         match outcome {
             SubscribeOutcome::Subscribed => {}
