@@ -11,10 +11,10 @@
 //! Each core owns one [`CoreBroker`]. Its parts are separate, so that a [`Delivery`] that borrows the ring can be
 //! looked up in the subscriptions.
 
+mod buffer_pool;
 mod core_set;
 mod directory;
 mod hash;
-mod pool;
 mod publication;
 mod ring;
 mod subscriptions;

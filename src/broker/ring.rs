@@ -55,10 +55,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use super::buffer_pool::BufferPool;
 use super::core_set::CoreSet;
 use super::directory::Directory;
 use super::hash::ChannelHash;
-use super::pool::Pool;
 use super::publication::{self, Publication, Sequence};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, fence};
 
@@ -88,7 +88,7 @@ pub struct Ring {
     outstanding: VecDeque<Outstanding>,
     /// How many are outstanding when it is time to look which can be taken back.
     look_at: usize,
-    pool: Pool,
+    pool: BufferPool,
 }
 
 /// A publication, as one core takes it from the ring.
@@ -392,7 +392,7 @@ pub(crate) fn rings(cores: usize, slots: u32, bytes_max: u64, directory: &Arc<Di
             passed: FIRST,
             outstanding: VecDeque::new(),
             look_at: LOOK_EVERY,
-            pool: Pool::new(share),
+            pool: BufferPool::new(share),
         })
         .collect()
 }

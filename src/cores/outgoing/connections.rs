@@ -41,8 +41,8 @@ use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
 use crate::cores::outgoing::compressed::{self, Compressor};
 use crate::cores::outgoing::held_memory::{Held, Holding};
-use crate::cores::outgoing::outbox::{Flush, Outbox, Pool};
-use crate::cores::outgoing::shared_frames::Span;
+use crate::cores::outgoing::outbox::{Flush, FramePool, Outbox};
+use crate::cores::outgoing::shared_frames::FrameSpan;
 pub(in crate::cores) use publications::conflated_bytes;
 
 /// The table.
@@ -52,7 +52,7 @@ pub(in crate::cores) struct Connections {
     /// The time of this turn.
     pub(in crate::cores) now: Uptime,
     generation: u32,
-    pool: Pool,
+    pool: FramePool,
     /// What is being encrypted; nothing without TLS.
     records: Vec<u8>,
     /// The lane of what is sent now.
@@ -62,7 +62,7 @@ pub(in crate::cores) struct Connections {
     /// Places that were ever taken from the front of `bulk`.
     bulk_taken: u64,
     /// The publication that is being delivered, where its frames had room in the pool: by [`Compression::index`].
-    under_way: [Option<Span>; Compression::COUNT],
+    under_way: [Option<FrameSpan>; Compression::COUNT],
     pub(in crate::cores) ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
     pub(in crate::cores) resumed: Vec<ConnectionId>,
@@ -117,7 +117,7 @@ impl Connections {
             slab: Slab::new(),
             now: Uptime::default(),
             generation: 0,
-            pool: Pool::default(),
+            pool: FramePool::default(),
             records: Vec::new(),
             lane: Lane::Prompt,
             prompt: Vec::with_capacity(PROMPT_KEPT),
@@ -304,7 +304,7 @@ impl Connections {
     fn queue(
         &mut self,
         id: ConnectionId,
-        push: impl FnOnce(&mut Connection, &mut Pool, Option<&mut Compressor>),
+        push: impl FnOnce(&mut Connection, &mut FramePool, Option<&mut Compressor>),
     ) {
         let Some(connection) = self
             .slab

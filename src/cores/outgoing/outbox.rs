@@ -39,7 +39,7 @@ use crate::clock::Uptime;
 use crate::websocket::frame;
 
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
-use crate::cores::outgoing::shared_frames::{SharedFrames, Span};
+use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
 
 /// What waits to be sent to one connection.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(in crate::cores) enum Outbox {
     #[default]
     Empty,
     /// Publications only, which wait for others as well. The socket is not known to be full.
-    Shared(Span),
+    Shared(FrameSpan),
     /// Anything, in a buffer of its own.
     Own(Box<Queued>),
 }
@@ -79,7 +79,7 @@ pub(in crate::cores) struct Queued {
 enum Piece {
     Own(Vec<u8>),
     /// Of one publication.
-    Shared(Span),
+    Shared(FrameSpan),
 }
 
 /// What a flush came to.
@@ -99,9 +99,9 @@ pub(in crate::cores) enum Flush {
     clippy::vec_box,
     reason = "the box itself is what is lent: an outbox is one pointer"
 )]
-pub(in crate::cores) struct Pool {
+pub(in crate::cores) struct FramePool {
     free: Vec<Box<Queued>>,
-    /// The fewest that were there since the last [`Pool::give_back`]: so many nobody has needed.
+    /// The fewest that were there since the last [`FramePool::give_back`]: so many nobody has needed.
     unused: usize,
     /// Of the publications that wait in many outboxes.
     pub(in crate::cores) shared: SharedFrames,
@@ -143,11 +143,11 @@ impl Outbox {
     /// The bytes that it shares with others.
     #[cfg(test)]
     pub(in crate::cores) fn shared_bytes(&self) -> usize {
-        self.spans().map(Span::len).sum()
+        self.spans().map(FrameSpan::len).sum()
     }
 
     #[cfg(test)]
-    fn spans(&self) -> impl Iterator<Item = Span> {
+    fn spans(&self) -> impl Iterator<Item = FrameSpan> {
         let own = match self {
             Outbox::Shared(span) => Some(*span),
             Outbox::Empty | Outbox::Own(_) => None,
@@ -174,7 +174,7 @@ impl Outbox {
     }
 
     /// Has what waits in a buffer of its own.
-    fn own(&mut self, pool: &mut Pool) -> &mut Queued {
+    fn own(&mut self, pool: &mut FramePool) -> &mut Queued {
         if !matches!(self, Outbox::Own(_)) {
             let mut queued = pool.take();
             if let Outbox::Shared(span) = *self {
@@ -280,14 +280,14 @@ impl Outbox {
     }
 
     /// Queues whole frames, written by `write`.
-    pub(in crate::cores) fn push(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::cores) fn push(&mut self, pool: &mut FramePool, write: impl FnOnce(&mut Vec<u8>)) {
         let queued = self.own(pool);
         queued.make_piece_of(PIECE_BYTES);
         write(&mut queued.bytes);
     }
 
     /// Queues the frame of a publication, which lies in the pool as `span`.
-    pub(in crate::cores) fn push_shared(&mut self, pool: &mut Pool, span: Span) {
+    pub(in crate::cores) fn push_shared(&mut self, pool: &mut FramePool, span: FrameSpan) {
         match self {
             Outbox::Empty => {
                 pool.shared.hold(span);
@@ -309,7 +309,7 @@ impl Outbox {
     }
 
     /// Queues bytes that are no frame, before all frames: the response head.
-    pub(in crate::cores) fn push_head(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::cores) fn push_head(&mut self, pool: &mut FramePool, write: impl FnOnce(&mut Vec<u8>)) {
         let queued = self.own(pool);
         debug_assert!(queued.earlier.is_empty(), "heads come before anything long");
         write(&mut queued.bytes);
@@ -320,7 +320,7 @@ impl Outbox {
     pub(in crate::cores) fn flush(
         &mut self,
         socket: &mut impl Write,
-        pool: &mut Pool,
+        pool: &mut FramePool,
     ) -> io::Result<(usize, Flush)> {
         let waiting = match self {
             Outbox::Empty => return Ok((0, Flush::Empty)),
@@ -342,7 +342,7 @@ impl Outbox {
     }
 
     #[cold]
-    fn flush_pieces(&mut self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<(usize, Flush)> {
+    fn flush_pieces(&mut self, socket: &mut impl Write, pool: &mut FramePool) -> io::Result<(usize, Flush)> {
         let queued = self.own(pool);
         let mut sent = 0;
         while queued.len() > 0 {
@@ -359,7 +359,7 @@ impl Outbox {
     }
 
     #[inline]
-    fn all_is_sent(&mut self, pool: &mut Pool) -> Flush {
+    fn all_is_sent(&mut self, pool: &mut FramePool) -> Flush {
         if let Outbox::Own(queued) = self
             && queued.conflated.is_some()
         {
@@ -371,13 +371,13 @@ impl Outbox {
     }
 
     /// Has the poll told when the socket takes more, for something to send that is not here.
-    pub(in crate::cores) fn block(&mut self, pool: &mut Pool) {
+    pub(in crate::cores) fn block(&mut self, pool: &mut FramePool) {
         self.own(pool).blocked = true;
     }
 
     /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
     /// begun to leave.
-    pub(in crate::cores) fn hold(&mut self, bytes: usize, pool: &Pool) {
+    pub(in crate::cores) fn hold(&mut self, bytes: usize, pool: &FramePool) {
         if let Some(queued) = self.queued_mut() {
             queued.begun = queued.frame_end(queued.sent + bytes, &pool.shared) - queued.sent;
         }
@@ -391,7 +391,7 @@ impl Outbox {
     }
 
     /// Forgets all frames that have not begun to leave.
-    pub(in crate::cores) fn discard_unsent_frames(&mut self, pool: &mut Pool) {
+    pub(in crate::cores) fn discard_unsent_frames(&mut self, pool: &mut FramePool) {
         if let Some(queued) = self.queued_mut() {
             queued.conflated = None;
             if queued.begun > 0 {
@@ -403,7 +403,7 @@ impl Outbox {
     }
 
     /// Gives the buffer back, sent or not.
-    pub(in crate::cores) fn release(&mut self, pool: &mut Pool) {
+    pub(in crate::cores) fn release(&mut self, pool: &mut FramePool) {
         match std::mem::take(self) {
             Outbox::Empty => {}
             Outbox::Shared(span) => pool.shared.release(span),
@@ -463,7 +463,7 @@ impl Queued {
     }
 
     /// Queues a span that is held for it: as it is, if it may be held for long.
-    fn keep(&mut self, span: Span, shared: &mut SharedFrames) {
+    fn keep(&mut self, span: FrameSpan, shared: &mut SharedFrames) {
         if span.is_alone() {
             self.make_piece_of(1);
             self.earlier_bytes += span.len();
@@ -589,7 +589,7 @@ impl Piece {
     }
 }
 
-impl Pool {
+impl FramePool {
     fn take(&mut self) -> Box<Queued> {
         let pooled = self.free.pop();
         self.unused = self.unused.min(self.free.len());
@@ -682,7 +682,7 @@ mod tests {
     #[test]
     fn bytes_leave_in_order_however_little_the_socket_takes() {
         for step in 1..20 {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
             let mut wanted = Vec::new();
             let mut socket = Socket {
                 taken: Vec::new(),
@@ -716,7 +716,7 @@ mod tests {
         for frame_bytes in [100, 5000, 70_000] {
             for queued in [300_000, 1_200_000, 4_800_000] {
                 for room in [5000, 64 * 1024, 300_000] {
-                    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+                    let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
                     let payload = vec![b'x'; frame_bytes];
                     let mut socket = Socket {
                         taken: Vec::new(),
@@ -776,7 +776,7 @@ mod tests {
                 if step < 100 && kinds.contains('l') {
                     continue;
                 }
-                let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+                let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
                 let mut socket = Socket {
                     taken: Vec::new(),
                     room: 0,
@@ -823,7 +823,7 @@ mod tests {
     #[test]
     fn what_is_discarded_of_a_long_outbox_is_let_go_and_a_frame_that_has_begun_is_kept() {
         for sent in [0, 1, 6003, 6004, 6005, 6009, 6010, 12_000, 12_013] {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
             let mut long = Vec::new();
             frame::write(&mut long, OpCode::Text, &[b'l'; 6000]);
             assert_eq!(long.len(), 6004);
@@ -852,7 +852,7 @@ mod tests {
 
     #[test]
     fn of_a_long_publication_slow_readers_keep_one_copy() {
-        let mut pool = Pool::default();
+        let mut pool = FramePool::default();
         let mut outboxes: Vec<_> = (0..100).map(|_| Outbox::default()).collect();
         let mut long = Vec::new();
         frame::write(&mut long, OpCode::Text, &[b'l'; 16_000]);
@@ -882,7 +882,7 @@ mod tests {
 
     #[test]
     fn publications_of_one_channel_that_wait_need_no_buffer_of_their_own() {
-        let (mut outboxes, mut pool) = ([(); 3].map(|()| Outbox::default()), Pool::default());
+        let (mut outboxes, mut pool) = ([(); 3].map(|()| Outbox::default()), FramePool::default());
         for payload in [b"one", b"two"] {
             let span = pool.shared.write(5, &frame(payload)).unwrap();
             for outbox in &mut outboxes {
@@ -909,7 +909,7 @@ mod tests {
     #[test]
     fn discarding_keeps_the_rest_of_a_frame_that_has_begun_to_leave() {
         for sent in 0..12 {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
             outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
             outbox.push(&mut pool, |bytes| bytes.extend(frame(b"def")));
             let mut socket = Socket {
@@ -940,7 +940,7 @@ mod tests {
 
     #[test]
     fn a_response_head_is_never_discarded_in_part() {
-        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
         outbox.push_head(&mut pool, |bytes| bytes.extend(b"HTTP/1.1 101\r\n\r\n"));
         outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
         let mut socket = Socket {
@@ -956,7 +956,7 @@ mod tests {
 
     #[test]
     fn an_empty_outbox_owns_no_buffer_and_the_pool_lends_it_again() {
-        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
         outbox.push(&mut pool, |bytes| bytes.extend(frame(b"abc")));
         let mut socket = Socket {
             taken: Vec::new(),

@@ -1,6 +1,6 @@
 //! Publications that wait in the outboxes of many: written once, sent to each from the same memory.
 //!
-//! An outbox holds a [`Span`] of a buffer here until it has been sent. Short publications of one channel lie behind one
+//! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel lie behind one
 //! another, so that those which follow before the first has left make the span of a subscriber longer, and leave with the
 //! same system call. A subscriber of several channels, or one that is answered meanwhile, copies such a span to a buffer of
 //! its own, as does one whose socket does not take all of it: a slow subscriber pins nothing here.
@@ -39,13 +39,13 @@ struct Buffer {
 
 /// Whole frames that lie behind one another in one buffer, or what has not been sent of one alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cores) struct Span {
+pub(in crate::cores) struct FrameSpan {
     buffer: u32,
     start: u32,
     end: u32,
 }
 
-impl Span {
+impl FrameSpan {
     pub(in crate::cores) fn len(self) -> usize {
         (self.end - self.start) as usize
     }
@@ -56,8 +56,8 @@ impl Span {
     }
 
     /// Both together, if `next` begins where this ends.
-    fn join(self, next: Span) -> Option<Span> {
-        let joined = Span {
+    fn join(self, next: FrameSpan) -> Option<FrameSpan> {
+        let joined = FrameSpan {
             end: next.end,
             ..self
         };
@@ -78,7 +78,7 @@ impl Default for SharedFrames {
 
 impl SharedFrames {
     /// Writes a whole frame, which the publication holds until [`SharedFrames::finish`]. `None` if there is no room now.
-    pub(in crate::cores) fn write(&mut self, channel: u32, frame: &[u8]) -> Option<Span> {
+    pub(in crate::cores) fn write(&mut self, channel: u32, frame: &[u8]) -> Option<FrameSpan> {
         if frame.len() >= ALONE_BYTES_MIN {
             return self.write_alone(frame);
         }
@@ -92,14 +92,14 @@ impl SharedFrames {
         let end = u32::try_from(buffer.bytes.len() + frame.len()).ok()?;
         buffer.bytes.extend_from_slice(frame);
         buffer.held += 1;
-        Some(Span {
+        Some(FrameSpan {
             buffer: number,
             start,
             end,
         })
     }
 
-    fn write_alone(&mut self, frame: &[u8]) -> Option<Span> {
+    fn write_alone(&mut self, frame: &[u8]) -> Option<FrameSpan> {
         let end = u32::try_from(frame.len()).ok()?;
         let number = u32::try_from(self.alone.vacant()).ok()?.checked_add(BUFFERS)?;
         self.alone.insert(Buffer {
@@ -107,7 +107,7 @@ impl SharedFrames {
             held: 1,
         });
         self.alone_bytes += frame.len();
-        Some(Span {
+        Some(FrameSpan {
             buffer: number,
             start: 0,
             end,
@@ -115,19 +115,19 @@ impl SharedFrames {
     }
 
     /// The publication has been delivered to all: it is held by outboxes alone from now on.
-    pub(in crate::cores) fn finish(&mut self, span: Span) {
+    pub(in crate::cores) fn finish(&mut self, span: FrameSpan) {
         self.hold_less(span);
     }
 
     /// An outbox holds a span that somebody holds, too.
     #[inline]
-    pub(in crate::cores) fn hold(&mut self, span: Span) {
+    pub(in crate::cores) fn hold(&mut self, span: FrameSpan) {
         self.lent_bytes += span.len();
         self.buffer_mut(span).held += 1;
     }
 
     /// Makes the span of an outbox longer by what lies behind it; false if `next` does not.
-    pub(in crate::cores) fn extend(&mut self, span: &mut Span, next: Span) -> bool {
+    pub(in crate::cores) fn extend(&mut self, span: &mut FrameSpan, next: FrameSpan) -> bool {
         let Some(joined) = span.join(next) else {
             return false;
         };
@@ -137,14 +137,14 @@ impl SharedFrames {
     }
 
     /// The first `count` bytes of a span that an outbox holds have been sent.
-    pub(in crate::cores) fn advance(&mut self, span: &mut Span, count: usize) {
+    pub(in crate::cores) fn advance(&mut self, span: &mut FrameSpan, count: usize) {
         debug_assert!(count <= span.len());
         self.lent_bytes -= count;
         span.start += u32::try_from(count).unwrap_or(0);
     }
 
     /// Only the first `count` bytes of a span that an outbox holds will be sent.
-    pub(in crate::cores) fn cut(&mut self, span: &mut Span, count: usize) {
+    pub(in crate::cores) fn cut(&mut self, span: &mut FrameSpan, count: usize) {
         let end = span.start + u32::try_from(count.min(span.len())).unwrap_or(0);
         self.lent_bytes -= (span.end - end) as usize;
         span.end = end;
@@ -152,13 +152,13 @@ impl SharedFrames {
 
     /// An outbox holds a span no longer.
     #[inline]
-    pub(in crate::cores) fn release(&mut self, span: Span) {
+    pub(in crate::cores) fn release(&mut self, span: FrameSpan) {
         self.lent_bytes -= span.len();
         self.hold_less(span);
     }
 
     #[inline]
-    fn hold_less(&mut self, span: Span) {
+    fn hold_less(&mut self, span: FrameSpan) {
         let buffer = self.buffer_mut(span);
         buffer.held -= 1;
         if buffer.held == 0 {
@@ -166,7 +166,7 @@ impl SharedFrames {
         }
     }
 
-    fn empty(&mut self, span: Span) {
+    fn empty(&mut self, span: FrameSpan) {
         let buffer = self.buffer_mut(span);
         if span.is_alone() {
             self.alone_bytes -= buffer.bytes.len();
@@ -178,7 +178,7 @@ impl SharedFrames {
     }
 
     #[inline]
-    fn buffer_mut(&mut self, span: Span) -> &mut Buffer {
+    fn buffer_mut(&mut self, span: FrameSpan) -> &mut Buffer {
         match span.buffer.checked_sub(BUFFERS) {
             None => &mut self.buffers[span.buffer as usize],
             Some(number) => &mut self.alone[number as usize],
@@ -187,7 +187,7 @@ impl SharedFrames {
 
     /// What a span names.
     #[inline]
-    pub(in crate::cores) fn bytes(&self, span: Span) -> &[u8] {
+    pub(in crate::cores) fn bytes(&self, span: FrameSpan) -> &[u8] {
         let buffer = match span.buffer.checked_sub(BUFFERS) {
             None => &self.buffers[span.buffer as usize],
             Some(number) => &self.alone[number as usize],
@@ -272,7 +272,7 @@ mod tests {
         let [first, second] = frames.each_ref().map(|frame| shared.write(7, frame).unwrap());
         assert!(first.is_alone() && second.is_alone());
         assert_eq!(shared.write(7, &frames[0][1..]).unwrap().buffer, 7, "a short one");
-        let mut held: Vec<Span> = (0..100).map(|_| second).collect();
+        let mut held: Vec<FrameSpan> = (0..100).map(|_| second).collect();
         held.iter().for_each(|&span| shared.hold(span));
         assert_eq!(shared.lent_bytes(), 1000 * ALONE_BYTES_MIN);
         assert_eq!(shared.alone_bytes(), 11 * ALONE_BYTES_MIN);

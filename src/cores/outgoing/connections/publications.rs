@@ -8,7 +8,7 @@ use crate::config::limits::Limit;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
 use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};
-use crate::cores::outgoing::shared_frames::Span;
+use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::CloseReason;
 use crate::websocket::deflate::Compression;
 
@@ -119,7 +119,7 @@ impl Connections {
         &mut self,
         channel: u32,
         frames: &[&[u8]; Compression::COUNT],
-    ) -> [Option<Span>; Compression::COUNT] {
+    ) -> [Option<FrameSpan>; Compression::COUNT] {
         let mut spans = [None; Compression::COUNT];
         for (form, frame) in frames.iter().enumerate() {
             let form_shared = if std::ptr::eq(*frame, frames[0]) { 0 } else { form };

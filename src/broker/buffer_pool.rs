@@ -2,11 +2,11 @@
 //!
 //! Buffers come in classes of powers of two, so that a small publication never sits in the buffer of a large one and
 //! what is accounted is what is really held. In the steady state nothing is allocated. What a burst has left goes back step
-//! by step: [`Pool::give_back`].
+//! by step: [`BufferPool::give_back`].
 //!
 //! Invariants
 //! 1. Lent and kept buffers together take at most `bytes_max`, but that a single buffer may be lent while nothing
-//!    else is, whatever its size. [`Pool::take`] keeps it.
+//!    else is, whatever its size. [`BufferPool::take`] keeps it.
 //! 2. A kept buffer is empty and its capacity is at least that of its class.
 
 /// The smallest buffer.
@@ -18,19 +18,19 @@ const CLASSES: usize = 10;
 
 /// The buffers of one core.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     kept: [Vec<Vec<u8>>; CLASSES],
-    /// The fewest of each class that were kept at a time since the last [`Pool::give_back`]: so many nobody has needed.
+    /// The fewest of each class that were kept at a time since the last [`BufferPool::give_back`]: so many nobody has needed.
     unused: [usize; CLASSES],
     kept_bytes: usize,
     lent_bytes: usize,
     bytes_max: usize,
 }
 
-impl Pool {
+impl BufferPool {
     /// A pool that holds and lends at most `bytes_max` bytes.
-    pub(crate) fn new(bytes_max: usize) -> Pool {
-        Pool {
+    pub(crate) fn new(bytes_max: usize) -> BufferPool {
+        BufferPool {
             kept: std::array::from_fn(|_| Vec::new()),
             unused: [0; CLASSES],
             kept_bytes: 0,
@@ -44,7 +44,7 @@ impl Pool {
         self.lent_bytes == 0 || self.lent_bytes.saturating_add(class_bytes(bytes)) <= self.bytes_max
     }
 
-    /// An empty buffer for `bytes`; [`Pool::has_room`] has said that there is room.
+    /// An empty buffer for `bytes`; [`BufferPool::has_room`] has said that there is room.
     pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         debug_assert!(self.has_room(bytes), "asked before");
         let held = class_bytes(bytes);
@@ -146,7 +146,7 @@ mod tests {
 
     const LARGEST: usize = CLASS_BYTES_MIN << (CLASSES - 1);
 
-    fn filled(pool: &mut Pool, bytes: usize) -> Vec<u8> {
+    fn filled(pool: &mut BufferPool, bytes: usize) -> Vec<u8> {
         let mut buffer = pool.take(bytes);
         buffer.resize(bytes, 1);
         buffer
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_buffer_put_back_is_taken_again() {
-        let mut pool = Pool::new(1024);
+        let mut pool = BufferPool::new(1024);
         let buffer = filled(&mut pool, 100);
         let address = buffer.as_ptr();
         pool.put_back(buffer);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn lent_and_kept_bytes_stay_within_the_bound() {
-        let mut pool = Pool::new(1024);
+        let mut pool = BufferPool::new(1024);
         let small: Vec<_> = (0..8).map(|_| filled(&mut pool, 128)).collect();
         assert!(!pool.has_room(1));
         small.into_iter().for_each(|buffer| pool.put_back(buffer));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_a_burst_has_left_goes_back_and_what_is_used_again_stays() {
-        let mut pool = Pool::new(1 << 20);
+        let mut pool = BufferPool::new(1 << 20);
         let burst: Vec<_> = (0..1000).map(|_| filled(&mut pool, 300)).collect();
         burst.into_iter().for_each(|buffer| pool.put_back(buffer));
         // Ten are in use at a time, again and again; the others wait for the next burst, ever fewer of them.
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn one_buffer_over_the_bound_is_lent_alone_and_freed_after() {
-        let mut pool = Pool::new(1024);
+        let mut pool = BufferPool::new(1024);
         let huge = filled(&mut pool, LARGEST + 1);
         assert!(!pool.has_room(0));
         pool.put_back(huge);
