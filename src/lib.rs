@@ -71,6 +71,7 @@ pub mod control;
 pub mod cores;
 pub mod decision;
 pub mod http;
+mod labels;
 pub mod log;
 pub mod login;
 mod machine;

@@ -14,7 +14,7 @@
 //!   login
 //!   auth decision
 //!   broker
-//!   config metrics machine log audit clock slab sync client replace text wipe
+//!   config metrics machine log audit clock slab sync client labels replace text wipe
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test
@@ -37,8 +37,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("wipe", &[][..]),
         ("config", &["client", "log", "text"][..]),
         ("machine", &["config"][..]),
-        ("decision", &["auth", "broker", "config"][..]),
-        ("metrics", &["audit", "config", "decision"][..]),
+        ("decision", &["auth", "broker", "labels"][..]),
+        ("labels", &[][..]),
+        ("metrics", &["audit", "config", "decision", "labels"][..]),
         ("auth", &["clock", "config", "text"][..]),
         (
             "login",

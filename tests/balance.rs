@@ -159,7 +159,7 @@ fn connections_beyond_the_limit_of_all_cores_wait_until_others_end() {
     // Two cores that accept at the same moment may both take the last place.
     let arrived = || server.connections();
     eventually("there is no place left", || arrived() >= 10);
-    let limit = ringcast::config::limits::Limit::ConnectionsPerCore;
+    let limit = ringcast::decision::Limit::ConnectionsPerCore;
     eventually("the limit is counted", || server.limit_hits(limit) > 0);
     assert!((10..=11).contains(&arrived()), "{}", arrived());
     // Those that wait are not forgotten. Which they are depends on the listener that they came to.

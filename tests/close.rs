@@ -6,8 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use ringcast::config::limits::Limit;
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use support::{BINARY, CLOSE, Client, PING, PONG, Received, Server, TEXT, close_frame, eventually, frame};
 
 #[test]

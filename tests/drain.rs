@@ -388,7 +388,7 @@ fn who_waits_in_the_backlog_for_the_accept_rate_is_answered_when_the_server_drai
         client.send_bytes(UPGRADE.as_bytes());
     }
     eventually("the rate is met", || {
-        server.limit_hits(ringcast::config::limits::Limit::AcceptRate) > 0
+        server.limit_hits(ringcast::decision::Limit::AcceptRate) > 0
     });
     server.running().drain();
     for mut client in clients {

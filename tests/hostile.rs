@@ -18,8 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringcast::config::Config;
-use ringcast::config::limits::Limit;
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use support::{BINARY, Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame};
 
 /// A client that uses the server as it should be used.

@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::Signal;
 use ringcast::app::{App, Upgrade, UpgradeRefused};
 use ringcast::auth::passwords::{PasswordFile, PasswordHash};
-use ringcast::config::limits::Limit;
 use ringcast::config::{Config, WelcomePage};
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use support::process::Process;
 use support::{Client, Server, UPGRADE, eventually};
 

@@ -12,8 +12,7 @@ mod support;
 use std::time::Duration;
 
 use ringcast::app::{Answer, App, Call, Deferred, Peer};
-use ringcast::config::limits::Limit;
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
 /// So many calls of `ping`, as one piece of bytes, with the call ids from 100 on.

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use ringcast::auth::passwords::{PasswordFile, PasswordHash};
-use ringcast::config::limits::Limit;
 use ringcast::config::{Anonymous, Config, Protocol};
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use support::process::{Held, Process};
 use support::{Client, Server, UPGRADE, eventually, frame};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringcast::app::builtin::Builtin;
 use ringcast::app::{Answer, App, Call, Peer};
 use ringcast::config::Placement;
-use ringcast::config::limits::Limit;
+use ringcast::decision::Limit;
 use support::{Client, Server, eventually, publication};
 
 /// A server of four cores.

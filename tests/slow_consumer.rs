@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ringcast::app::{Answer, App, Call, Deferred, Peer};
 use ringcast::config::SlowConsumer;
-use ringcast::config::limits::{Limit, MemoryMax};
+use ringcast::config::limits::MemoryMax;
 use ringcast::config::{Config, Placement};
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use ringcast::metrics::block::HeldKind;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 

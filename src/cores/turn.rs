@@ -12,8 +12,7 @@ use mio::{Events, Token};
 
 use crate::app::{App, LateAnswer};
 use crate::clock::Uptime;
-use crate::config::limits::Limit;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
 
 use super::{Core, InheritedDescriptors};
 use crate::cores::arrivals::accept::{Accepting, HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};

@@ -7,9 +7,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::audit::Event;
-use crate::config::limits::Limit;
 use crate::config::rules::Action;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
 
 /// A number that one thread writes and others read.
 #[derive(Debug, Default)]

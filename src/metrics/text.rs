@@ -14,9 +14,8 @@ use super::block::{CoreMetrics, Counter, Handshake, HeldKind, Histogram};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use crate::audit::Event;
-use crate::config::limits::Limit;
 use crate::config::rules::Action;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
 
 /// One metric of a core.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! How many may come in, both sides of each bound.
 
-use ringcast::config::limits::{Limit, MemoryMax};
+use ringcast::config::limits::MemoryMax;
 use ringcast::config::{AcceptExcess, Placement};
+use ringcast::decision::Limit;
 
 use super::support::{Client, Server, UPGRADE, eventually};
 use super::{PROXY, STRANGER, believing, from, upgrade_with};

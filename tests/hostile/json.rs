@@ -7,8 +7,7 @@
 
 use ringcast::app::builtin::Builtin;
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::limits::Limit;
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use serde_json::value::RawValue;
 
 use super::documents::{DEPTH_MAX, documents};

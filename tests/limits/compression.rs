@@ -3,9 +3,8 @@
 
 use flate2::{Compress, FlushCompress};
 use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::limits::Limit;
 use ringcast::config::{Config, SlowConsumer};
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 
 use crate::support::{Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame, publication};
 

@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 
 use ringcast::app::App;
 use ringcast::app::builtin::Builtin;
-use ringcast::config::limits::Limit;
 use ringcast::config::{Config, FdTables, Placement};
 use ringcast::control::Exit;
 use ringcast::cores::CoreId;
-use ringcast::decision::CloseReason;
+use ringcast::decision::{CloseReason, Limit};
 use ringcast::metrics::block::{CoreMetrics, Counter};
 use ringcast::server::{self, Descriptors, Embedding};
 

@@ -14,8 +14,8 @@ use crate::app::App;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::AcceptExcess;
-use crate::config::limits::Limit;
 use crate::config::tls::OnListen;
+use crate::decision::Limit;
 use crate::http::Refusal;
 use crate::transport::hand_over::Received;
 

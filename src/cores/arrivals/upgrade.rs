@@ -5,8 +5,7 @@
 //! The order of the questions about an upgrade is the reference's: the request itself, the application, the origin.
 
 use crate::app::App;
-use crate::config::limits::Limit;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
 use crate::http::login_pages::Page;
 use crate::http::request::Expectation;
 use crate::http::site::{self, Health, Plain};

@@ -10,8 +10,7 @@ use std::mem::size_of;
 
 use crate::app::App;
 use crate::broker::RingFull;
-use crate::config::limits::Limit;
-use crate::decision::{Decision, Decisions};
+use crate::decision::{Decision, Decisions, Limit};
 
 use crate::cores::Core;
 use crate::cores::lifecycle::connection::Work;

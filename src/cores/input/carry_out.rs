@@ -8,8 +8,7 @@
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence, SubscriptionLimits};
-use crate::config::limits::Limit;
-use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::session::Session;
 use crate::websocket::frame::OpCode;
 

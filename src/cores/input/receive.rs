@@ -10,8 +10,7 @@
 use std::io;
 
 use crate::app::App;
-use crate::config::limits::Limit;
-use crate::decision::{CloseReason, Message};
+use crate::decision::{CloseReason, Limit, Message};
 use crate::http::Refusal;
 use crate::transport::stream::Arrival;
 use crate::websocket::close::CloseFrame;

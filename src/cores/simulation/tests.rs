@@ -14,10 +14,11 @@ use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
 use crate::config::Config;
-use crate::config::limits::{Limit, Limits};
+use crate::config::limits::Limits;
 use crate::config::rules::RuleSpec;
 use crate::cores::fd_table;
 use crate::cores::operators::mailbox::Order;
+use crate::decision::Limit;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
 /// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before their

@@ -4,12 +4,11 @@
 //! before it flushes some.
 
 use crate::config::SlowConsumer;
-use crate::config::limits::Limit;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
 use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};
 use crate::cores::outgoing::shared_frames::FrameSpan;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
 use crate::websocket::deflate::Compression;
 
 use super::Connections;

@@ -1,0 +1,325 @@
+//! Why a connection ends: one row for each reason, with its close code, metric label, blame, limit and explanation.
+//!
+//! The rows make the enum, the tables of counters and the table of `docs/close-codes.md`. Nowhere else is a close code a
+//! number. To add a reason, write its row; `UPDATE=1 cargo test --test docs` renews the table.
+//!
+//! Close codes: RFC 6455 section 7.4; wire reference, section 11.
+
+use super::Limit;
+use crate::labels::labels;
+
+/// A close code that may stand in a close frame: RFC 6455 section 7.4, as the reference's WebSocket engine checks it
+/// (1000 to 1014 without 1004, 1005 and 1006, and 3000 to 4999).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode(u16);
+
+impl CloseCode {
+    /// The code, if it may be sent.
+    pub const fn new(code: u16) -> Option<CloseCode> {
+        match code {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => Some(CloseCode(code)),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    pub const fn as_u16(self) -> u16 {
+        self.0
+    }
+}
+
+labels! {
+    /// Which side caused the end of a connection. Only a bug is logged as an error. The labels are the words of
+    /// `docs/close-codes.md`.
+    pub enum Blame {
+        /// The peer left, as peers do.
+        Nobody = "nobody",
+        /// The peer broke a rule.
+        Peer = "client",
+        /// A limit was reached.
+        Limit = "client, by a limit",
+        /// This server is stopping.
+        Draining = "server, on purpose",
+        /// The application asked for it.
+        App = "application",
+        /// An operator asked for it.
+        Operator = "operator",
+        /// This server has a bug.
+        Bug = "server",
+    }
+}
+
+/// Makes [`CloseReason`] from its rows. A row is
+/// `Variant => close code, "metric label", blame, limit, "what happened", "what to do about it";`
+/// where the close code is `None` if this server sends no close frame.
+macro_rules! close_reasons {
+    ($(
+        $(#[$doc:meta])+
+        $variant:ident $(($chosen:ident: $chosen_type:ty))? =>
+            $code:expr, $label:literal, $blame:ident, $limit:expr, $what:literal, $advice:literal;
+    )+) => {
+        /// Why a connection ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CloseReason {
+            $($(#[$doc])+ $variant $(($chosen_type))?,)+
+        }
+
+        labels! {
+            /// A reason without the code that an application chose.
+            enum Row {
+                $($(#[$doc])+ $variant = $label,)+
+            }
+        }
+
+        impl CloseReason {
+            /// Each reason, by [`CloseReason::index`]. Where the application chooses the code, the default stands for it.
+            pub const ALL: [CloseReason; CloseReason::COUNT] = [
+                $(CloseReason::$variant $(({ const CODE: $chosen_type = CHOSEN_BY_DEFAULT; CODE }))?,)+
+            ];
+
+            /// The code of our close frame; `None` if we send none.
+            pub const fn code(self) -> Option<CloseCode> {
+                let code: Option<u16> = match self {
+                    $(CloseReason::$variant $(($chosen))? => $code,)+
+                };
+                match code {
+                    Some(code) => Some(CloseCode(code)),
+                    None => None,
+                }
+            }
+
+            /// The limit that was reached, if this is where it is counted.
+            pub const fn limit(self) -> Option<Limit> {
+                match self.row() {
+                    $(Row::$variant => $limit,)+
+                }
+            }
+
+            /// Which side caused it.
+            pub const fn blame(self) -> Blame {
+                match self.row() {
+                    $(Row::$variant => Blame::$blame,)+
+                }
+            }
+
+            /// What happened, and what an operator or the author of a client can do about it.
+            pub const fn in_words(self) -> [&'static str; 2] {
+                match self.row() {
+                    $(Row::$variant => [$what, $advice],)+
+                }
+            }
+
+            const fn row(self) -> Row {
+                match self {
+                    $(CloseReason::$variant { .. } => Row::$variant,)+
+                }
+            }
+        }
+    };
+}
+
+close_reasons! {
+    /// The peer sent a close frame.
+    PeerClosed => None, "peer_closed", Nobody, None,
+        "the client closed; its code is echoed",
+        "nothing";
+
+    /// The peer ended or reset the TCP connection without a close frame.
+    PeerVanished => None, "peer_vanished", Nobody, None,
+        "the client ended or reset the TCP connection without a close frame",
+        "nothing: tabs are closed and networks change; if all connections end so, look at the proxy in front";
+
+    /// The request was answered with plain HTTP.
+    HttpAnswered => None, "http_answered", Nobody, None,
+        "the request was plain HTTP, or was refused, and has its answer",
+        "if it was meant as a WebSocket: see the status of the answer, `path` and `origins`";
+
+    /// No complete request head within `request_timeout_ms`.
+    RequestTimeout => None, "request_timeout", Peer, Some(Limit::RequestTime),
+        "no complete request within `request_timeout_ms`",
+        "nothing: health checks of balancers that send nothing do this; raise it for very slow lines";
+
+    /// A frame that RFC 6455 forbids.
+    ProtocolError => Some(1002), "protocol_error", Peer, None,
+        "a frame that RFC 6455 forbids",
+        "mend the client's WebSocket library, or a proxy that changes bytes";
+
+    /// Text that is not UTF-8.
+    InvalidUtf8 => Some(1007), "invalid_utf8", Peer, None,
+        "text that is not UTF-8",
+        "send UTF-8, or binary messages";
+
+    /// A message over `message_bytes_max`.
+    MessageTooBig => Some(1009), "message_too_big", Limit, Some(Limit::MessageBytes),
+        "a message over `message_bytes_max`",
+        "send less at a time, or raise the limit";
+
+    /// A message in more than `fragments_max` fragments.
+    TooManyFragments => Some(1008), "too_many_fragments", Limit, Some(Limit::Fragments),
+        "a message in more than `fragments_max` fragments",
+        "send larger fragments, or raise the limit";
+
+    /// No handshake within `handshake_timeout_ms`.
+    HandshakeTimeout => Some(4005), "handshake_timeout", Peer, Some(Limit::HandshakeTime),
+        "no `#handshake` within `handshake_timeout_ms` of the upgrade",
+        "use a SocketCluster client; a plain WebSocket has to send `#handshake` first";
+
+    /// Anything else before the handshake.
+    MessageBeforeHandshake => Some(4009), "message_before_handshake", Peer, None,
+        "another packet came before `#handshake`",
+        "wait for the client's `connect` event before anything is sent";
+
+    /// `#handshake` or `#authenticate` without a numeric call id.
+    CallIdMissing => Some(4008), "call_id_missing", Peer, None,
+        "`#handshake` or `#authenticate` without a numeric `cid`",
+        "mend the client: these two are calls";
+
+    /// The application refused the handshake, with this code.
+    HandshakeRefused(code: CloseCode) => Some(code.as_u16()), "handshake_refused", App, None,
+        "the application refused the handshake",
+        "see the application; its error is in the answer to the handshake";
+
+    /// Nothing from the client within `ping_timeout_ms`.
+    PongTimeout => Some(4001), "pong_timeout", Peer, Some(Limit::PongTime),
+        "nothing came from the client within `ping_timeout_ms`",
+        "nothing: the network or the device is gone, and the client comes back; client and server need the same timeout";
+
+    /// A token could not be signed.
+    SigningFailed => Some(4002), "signing_failed", Bug, None,
+        "a token could not be signed",
+        "set a key that signs (`auth_key`, `auth_private_key_file`, a private key in `jwks_file`)";
+
+    /// The outbox is full of publications that the client does not read. The limit is counted where it is reached, since
+    /// not every publication that reaches it closes the connection.
+    SlowConsumer => Some(4010), "slow_consumer", Limit, None,
+        "`outbox_bytes_max` of publications wait for a client that does not read them",
+        "fewer channels or smaller messages for it; `slow_consumer` skips or conflates instead";
+
+    /// The server is stopping.
+    Draining => Some(1001), "draining", Draining, None,
+        "the server stops (SIGTERM)",
+        "nothing: clients come back, to the next process or another server";
+
+    /// The application disconnected the client, with this code.
+    Application(code: CloseCode) => Some(code.as_u16()), "application", App, None,
+        "the application disconnected the client",
+        "see the application";
+
+    /// The TLS handshake failed, or later records could not be decrypted.
+    TlsFailed => None, "tls_failed", Peer, None,
+        "the TLS handshake failed, or what came after it could not be decrypted",
+        "look at `ringcast_tls_handshakes_total`; a client may not trust the certificate";
+
+    /// Over a rate for `rate_grace_ms`.
+    RateExceeded => Some(4029), "rate_exceeded", Limit, Some(Limit::RateGrace),
+        "over `messages_per_second_max` or `bytes_per_second_max` for `rate_grace_ms`",
+        "send less, or raise the rates";
+
+    /// No message for `idle_timeout_ms`.
+    IdleTimeout => Some(4030), "idle_timeout", Limit, Some(Limit::IdleTime),
+        "no message in either direction for `idle_timeout_ms`",
+        "connect when there is something to say, or raise the time";
+
+    /// A connection from a trusted proxy does not begin with a PROXY header.
+    BadProxyHeader => None, "bad_proxy_header", Peer, None,
+        "a trusted proxy did not begin with a PROXY header",
+        "turn `send-proxy` on in the proxy, or `proxy_protocol` off";
+
+    /// A frame over `frame_bytes_max`.
+    FrameTooBig => Some(1009), "frame_too_big", Limit, Some(Limit::FrameBytes),
+        "a frame over `frame_bytes_max`",
+        "send smaller frames, or raise the limit";
+
+    /// Not authenticated within `authentication_timeout_ms`, where unauthenticated clients are not served.
+    AuthenticationTimeout => Some(4031), "authentication_timeout", Peer, Some(Limit::AuthenticationTime),
+        "not authenticated within `authentication_timeout_ms`, where others are not served (`allow_anonymous`)",
+        "authenticate right after `connect`";
+
+    /// An operator has revoked the token that the client had presented.
+    Revoked => Some(4032), "revoked", Operator, None,
+        "an operator has revoked the token (`/revoke`)",
+        "log in again, if the user may";
+
+    /// A compressed message that inflates to more than `message_bytes_max`.
+    InflatedTooBig => Some(1009), "inflated_too_big", Limit, Some(Limit::InflatedBytes),
+        "a compressed message that inflates to more than `message_bytes_max`",
+        "send less at a time, or raise the limit";
+
+    /// A compressed message that cannot be inflated.
+    BadCompression => Some(1007), "bad_compression", Peer, None,
+        "a compressed message that cannot be inflated",
+        "mend the client's compression, or turn it off";
+
+    /// The client took none of the bytes that wait for it for `write_timeout_ms`.
+    WriteTimeout => Some(4033), "write_timeout", Peer, Some(Limit::WriteTime),
+        "the client took nothing of what waits for it for `write_timeout_ms`, though it may answer pings",
+        "read what comes; a client that reads slowly is not closed";
+
+    /// The connections of the core held more than their share of `outbox_bytes_total_max`, and this one was one of those
+    /// that held most.
+    HoldsMost => Some(4010), "holds_most", Limit, Some(Limit::OutboxBytesTotal),
+        "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
+        "as for `slow_consumer`; smaller messages, or more memory and a higher limit";
+
+    /// A load balancer asked whether clients are served, and has its answer.
+    Probed => None, "probed", Nobody, None,
+        "a balancer asked at one of `probe_paths`, and has its answer",
+        "nothing; `probe_paths = \"off\"` answers none";
+}
+
+impl CloseReason {
+    /// How many reasons there are, for tables of counters.
+    pub const COUNT: usize = Row::COUNT;
+
+    /// All labels, by [`CloseReason::index`].
+    pub const LABELS: [&'static str; CloseReason::COUNT] = Row::LABELS;
+
+    /// The place of this reason in tables of counters.
+    pub const fn index(self) -> usize {
+        self.row().index()
+    }
+
+    /// The value of the `reason` label in metrics.
+    pub const fn label(self) -> &'static str {
+        self.row().label()
+    }
+
+    /// Whether all queued bytes that have not begun to leave are dropped, so that the close frame is next: the client does
+    /// not read.
+    pub const fn drops_unsent(self) -> bool {
+        matches!(
+            self,
+            CloseReason::SlowConsumer | CloseReason::WriteTimeout | CloseReason::HoldsMost
+        )
+    }
+}
+
+/// The close code of a handshake that the application refuses without a code of its own.
+const CHOSEN_BY_DEFAULT: CloseCode = CloseCode(4008);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_may_be_sent_are_those_of_the_reference() {
+        for legal in [1000, 1001, 1003, 1007, 1014, 3000, 4000, 4999] {
+            assert_eq!(CloseCode::new(legal).map(CloseCode::as_u16), Some(legal));
+        }
+        for illegal in [0, 401, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
+            assert_eq!(CloseCode::new(illegal), None);
+        }
+    }
+
+    #[test]
+    fn every_code_of_a_row_may_be_sent() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            let code = reason.code();
+            assert!(
+                code.is_none_or(|code| CloseCode::new(code.as_u16()).is_some()),
+                "{reason:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The bounds that can be reached, as `ringcast_limit_hits_total{limit="NAME"}` counts them.
+//!
+//! The values of most bounds are settings (`config/limits.rs`).
+
+use crate::labels::labels;
+
+labels! {
+    /// A bound that can be reached, with what happens then.
+    pub enum Limit {
+        /// A message over `message_bytes_max`: the connection is closed with 1009.
+        MessageBytes = "message_bytes",
+        /// A message in more than `fragments_max` fragments: the connection is closed with 1008.
+        Fragments = "fragments",
+        /// A request head over `request_head_bytes_max`: answered 431.
+        RequestHeadBytes = "request_head_bytes",
+        /// No request head within `request_timeout_ms`: the TCP connection is closed.
+        RequestTime = "request_time",
+        /// No handshake within `handshake_timeout_ms`: the connection is closed with 4005.
+        HandshakeTime = "handshake_time",
+        /// No answer to our close frame within `close_timeout_ms`: the TCP connection is closed.
+        CloseTime = "close_time",
+        /// Nothing from the client within `ping_timeout_ms`: the connection is closed with 4001.
+        PongTime = "pong_time",
+        /// `connections_max`: further connections wait in the backlog until there is room, or are answered 503, by
+        /// `accept_excess`.
+        Connections = "connections",
+        /// `connections_per_core_max` on every core: further connections wait in the backlog until there is room, or are
+        /// answered 503, by `accept_excess`.
+        ConnectionsPerCore = "connections_per_core",
+        /// `connections_per_address_max`: the connection is answered 429.
+        ConnectionsPerAddress = "connections_per_address",
+        /// `accepts_per_second_max`: further connections wait in the backlog, or are answered 503, by `accept_excess`.
+        AcceptRate = "accepts_per_second",
+        /// `memory_bytes_max`: new connections are answered 503, until less than 95 % of it is in use.
+        Memory = "memory_bytes",
+        /// The system refused a descriptor or a socket: the core stops accepting for a moment, and new connections wait in
+        /// the backlog.
+        Descriptors = "descriptors",
+        /// `channels_per_connection_max`: the subscribe is answered with a `BrokerError`.
+        ChannelsPerConnection = "channels_per_connection",
+        /// `channel_names_bytes_max`: the subscribe is answered with a `BrokerError`.
+        ChannelNamesBytes = "channel_names_bytes",
+        /// `outbox_bytes_max`, reached by a publication: the connection is closed, or the publication is skipped or
+        /// conflated for it, by `slow_consumer`.
+        OutboxBytes = "outbox_bytes",
+        /// `outbox_bytes_max`, reached by replies: the connection is not read until its outbox has drained.
+        OutboxReplies = "outbox_replies",
+        /// `ring_slots` or `ring_bytes_max`: the publishing connections are not read until there is room.
+        Ring = "ring",
+        /// `calls_per_connection_max`: the application's call is refused.
+        CallsPerConnection = "calls_per_connection",
+        /// No answer to a call from the server within `ack_timeout_ms`: the application is told.
+        AckTime = "ack_time",
+        /// More answers for a core than it has taken yet: the thread that sent the answer gets it back.
+        LateAnswers = "late_answers",
+        /// JSON nested deeper than the scanner's limit: the packet is ignored, as text that cannot be parsed is.
+        JsonDepth = "json_depth",
+        /// `messages_per_second_max`: the connection is not read until it is below its rate.
+        MessagesPerSecond = "messages_per_second",
+        /// `bytes_per_second_max`: the connection is not read until it is below its rate.
+        BytesPerSecond = "bytes_per_second",
+        /// Over a rate for `rate_grace_ms`: the connection is closed with 4029.
+        RateGrace = "rate_grace",
+        /// No message within `idle_timeout_ms`: the connection is closed with 4030.
+        IdleTime = "idle_time",
+        /// `channel_name_bytes_max`: the subscribe or publish is answered with an `InvalidActionError`.
+        ChannelNameBytes = "channel_name_bytes",
+        /// `client_calls_max`: the call is answered with an `InvalidActionError`.
+        ClientCalls = "client_calls",
+        /// A frame over `frame_bytes_max`: the connection is closed with 1009.
+        FrameBytes = "frame_bytes",
+        /// A packet from an unauthenticated client while `allow_anonymous` is off: the packet is refused.
+        Anonymous = "anonymous",
+        /// Not authenticated within `authentication_timeout_ms` while `allow_anonymous` is off: the connection is closed
+        /// with 4031.
+        AuthenticationTime = "authentication_time",
+        /// A login with a body over `login_body_bytes_max`: answered 413, or with an `InvalidArgumentsError`.
+        LoginBodyBytes = "login_body_bytes",
+        /// A login while another of the same connection is open: answered with an `InvalidActionError`.
+        LoginsPerConnection = "logins_per_connection",
+        /// A compressed message that inflates to more than `message_bytes_max`: the connection is closed with 1009.
+        InflatedBytes = "inflated_bytes",
+        /// `abandoned_bytes_max`: a publication whose client disconnected while it waited for space in the ring, before it
+        /// was acknowledged, is dropped.
+        AbandonedBytes = "abandoned_bytes",
+        /// `outbox_bytes_total_max`: the connections that hold most are closed with 4010, or publications are skipped or
+        /// conflated for connections that do not read.
+        OutboxBytesTotal = "outbox_bytes_total",
+        /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
+        WriteTime = "write_time",
+    }
+}
