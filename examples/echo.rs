@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use ringcast::app::builtin::Builtin;
 use ringcast::config::Config;
-use ringcast::control::SignalsFrom;
+use ringcast::control::SignalHandling;
 use ringcast::server::{Descriptors, Embedding, Server};
 use ringcast::session::Kind;
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     config.limits.fragments_max = 65_536 + 1;
     let embedding = Embedding {
         kind: Kind::Echo,
-        signals: SignalsFrom::Here,
+        signals: SignalHandling::ByServer,
         // This program is only the server, and has nothing else open.
         descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()

@@ -22,7 +22,7 @@ use crossbeam_channel::bounded;
 use ringcast::client::network::Nat64Prefixes;
 use ringcast::clock::Clock;
 use ringcast::login::backoff::{BackoffPolicy, DELAY_FIRST};
-use ringcast::login::{self, Attempt, Password, PasswordChecks, Settings, Verdict};
+use ringcast::login::{self, Attempt, LoginVerdict, Password, PasswordCheckSettings, PasswordChecks};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -122,7 +122,7 @@ fn users(file: &Path) -> Vec<String> {
 /// Whether somebody may log in, as a server with this file decides.
 fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
     let (users, _) = login::read(file).unwrap_or_else(|error| panic!("{error}"));
-    let settings = Settings {
+    let settings = PasswordCheckSettings {
         threads: 1,
         waiting_max: 1,
         nat64_prefixes: Nat64Prefixes::default(),
@@ -141,11 +141,11 @@ fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
         address: [127, 0, 0, 1].into(),
     };
     password_checks
-        .ask(attempt, Box::new(move |verdict| tell.send(verdict).unwrap()))
+        .submit(attempt, Box::new(move |verdict| tell.send(verdict).unwrap()))
         .unwrap();
     matches!(
         told.recv_timeout(Duration::from_secs(60)).unwrap(),
-        Verdict::Welcome { .. }
+        LoginVerdict::Accepted { .. }
     )
 }
 

@@ -557,7 +557,7 @@ fn rules_test_says_which_rule_decides_and_why() {
     );
     assert_eq!(code, Some(1), "{text}");
     assert!(
-        text.contains("user.{sub}.** (sub: no such claim that is one segment)"),
+        text.contains("user.{sub}.** (sub: no value of this claim is one segment)"),
         "{text}"
     );
     let expired = Tokens::from_secret(KEY.as_bytes(), None)

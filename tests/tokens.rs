@@ -432,7 +432,7 @@ fn one_bad_key_of_a_set_is_named_and_counted_and_a_set_without_a_good_one_change
 
     keys.answers(&good(&[foreign, broken]));
     assert!(!is_taken(&process, &sign(&signer("HS256"), "{}")));
-    process.logged("there is no key in it to use; key 1 (kid \"mail\") is not used");
+    process.logged("it contains no usable key; key 1 (kid \"mail\") is not used");
     assert!(tokens.iter().all(|token| is_taken(&process, token)));
     assert_eq!(admin.metric("ringcast_jwks_failures_total"), 1);
     assert_eq!(admin.metric("ringcast_jwks_keys"), 2);

@@ -11,7 +11,7 @@
 mod app;
 
 use ringcast::config::Config;
-use ringcast::control::SignalsFrom;
+use ringcast::control::SignalHandling;
 use ringcast::server::{Embedding, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let archive = app::archive();
     let embedding = Embedding {
-        signals: SignalsFrom::Here,
+        signals: SignalHandling::ByServer,
         ..Embedding::default()
     };
     let server = Server::start(&config, embedding, |_core| app::Chat::new(archive.clone()))?;

@@ -132,7 +132,7 @@ pub fn cookie(data: &[u8]) {
             });
         }
     }
-    let found = cookie::find(&request, "token").and_then(|cookie| cookie.heeded(Trust::Own));
+    let found = cookie::find(&request, "token").and_then(|cookie| cookie.value_for(Trust::Own));
     match values.first() {
         Some(first) if values.iter().all(|value| value == first) => {
             assert_eq!(found, std::str::from_utf8(first).ok());
@@ -159,6 +159,6 @@ pub fn cookie(data: &[u8]) {
     let (request, _) = request::parse(head.as_bytes(), 1 << 20)
         .expect("a request")
         .expect("a whole one");
-    let found = cookie::find(&request, "token").and_then(|cookie| cookie.heeded(Trust::Own));
+    let found = cookie::find(&request, "token").and_then(|cookie| cookie.value_for(Trust::Own));
     assert_eq!(found, Some(value));
 }

@@ -177,16 +177,16 @@ pub fn jwks(data: &[u8]) {
         match KeySet::parse(text, origin) {
             Ok(set) => {
                 assert!(set.key_count() > 0);
-                for left_out in set.left_out() {
-                    assert!(!left_out.to_string().contains('\n'));
+                for unused_key in set.unused_keys() {
+                    assert!(!unused_key.to_string().contains('\n'));
                 }
                 if let Ok(value) = json_model::parse(text) {
                     let Some(Value::Array(keys)) = value.member("keys") else {
                         panic!("a set has keys");
                     };
                     // One that verifies and cannot sign counts twice.
-                    assert!(set.key_count() + set.left_out_count() >= keys.len());
-                    assert!(set.key_count() <= keys.len() && set.left_out_count() <= keys.len());
+                    assert!(set.key_count() + set.unused_key_count() >= keys.len());
+                    assert!(set.key_count() <= keys.len() && set.unused_key_count() <= keys.len());
                 }
                 let tokens = Tokens::default();
                 let tokens = match origin {

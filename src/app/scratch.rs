@@ -9,7 +9,7 @@ use super::calls::{CallId, CallRefused};
 use super::deferred::{Deferred, Owed, Post};
 use super::refusals::Refusals;
 use super::rule_hits::RuleHits;
-use crate::auth::rules::{Decided, Recent};
+use crate::auth::rules::{Decided, RecentDecisions};
 use crate::config::rules::Action;
 use crate::decision::CloseCode;
 
@@ -29,7 +29,7 @@ pub struct Scratch {
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
     /// What rules have decided lately about clients without claims.
-    pub(crate) recent: Recent,
+    pub(crate) recent: RecentDecisions,
     /// Checks of tokens for the connection whose turn it is.
     verifications: u32,
     /// Checks of tokens in earlier turns, for the message that is gone on with.

@@ -1,9 +1,10 @@
-//! A user's name and password, as a client sends them: a JSON object, or the fields of a form.
+//! A user's name and password, as a client sends them: in a JSON object, or in the fields of a form.
 //!
-//! What is not text to the last byte is refused rather than mended: a mended password is another one.
+//! Input that is not valid text to the last byte is refused, since repairing it would change the password.
 //!
-//! A password is written into memory once, behind what was received, and that memory is wiped when it is dropped. So are
-//! the other fields that are read on the way to it. What was received is wiped by the core, which owns it.
+//! A password is copied only once out of the received bytes, into memory that is wiped when it is dropped;
+//! the same holds for other fields that are decoded before it. The core wipes the received bytes, which it
+//! owns.
 
 use std::fmt;
 
@@ -12,43 +13,43 @@ use zeroize::Zeroizing;
 use super::json::{Json, Kind};
 use crate::config::secret::Secret;
 
-/// How the fields of a login may be called. Of those that are there, the first name listed counts.
+/// The accepted names of the fields of a login. If several are present, the first in the list counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialFields {
     users: Vec<String>,
     passwords: Vec<String>,
 }
 
-/// The user name that a login claims, and the password that is to prove it.
+/// The name and the password in a login.
 #[derive(Debug)]
 pub struct Credentials {
-    /// The name, as it was sent.
+    /// The name as it was sent.
     pub user: String,
-    /// The password, as it was sent.
+    /// The password as it was sent.
     pub password: Password,
 }
 
-/// A password in memory: never shown, and wiped when it is dropped.
+/// A password in memory: never printed, and wiped when it is dropped.
 pub struct Password(Zeroizing<Vec<u8>>);
 
-/// What was sent does not hold a name and a password.
+/// The input does not contain a name and a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCredentials;
 
 impl Password {
-    /// Takes it over. Copies that were made before are the caller's to wipe.
+    /// Takes ownership of the bytes. The caller has to wipe copies made before.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Password {
         Password(Zeroizing::new(bytes.into()))
     }
 
-    /// The bytes, for checking alone.
+    /// The bytes, only for checking the password.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl From<Zeroizing<String>> for Password {
-    /// The same memory.
+    /// Keeps the same memory.
     fn from(mut text: Zeroizing<String>) -> Password {
         Password::new(std::mem::take(&mut *text))
     }
@@ -61,7 +62,7 @@ impl fmt::Debug for Password {
 }
 
 impl Default for CredentialFields {
-    /// What the usual forms and examples call them.
+    /// The names that common forms and examples use.
     fn default() -> CredentialFields {
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         CredentialFields {
@@ -72,15 +73,15 @@ impl Default for CredentialFields {
 }
 
 impl CredentialFields {
-    /// Fields by these names.
+    /// Fields with these names.
     pub fn new(users: Vec<String>, passwords: Vec<String>) -> CredentialFields {
         CredentialFields { users, passwords }
     }
 
-    /// Reads a JSON object. Its other members are not looked at.
+    /// Reads a JSON object, and ignores its other members.
     ///
     /// # Errors
-    /// It is none, or lacks a field, or holds something other than text in one.
+    /// The text is not a JSON object, lacks a field, or has a field that is not a string.
     pub fn in_json(&self, text: &str) -> Result<Credentials, NoCredentials> {
         let object = Json::parse(text).ok_or(NoCredentials)?;
         self.found(|name| {
@@ -94,7 +95,7 @@ impl CredentialFields {
     /// Reads `application/x-www-form-urlencoded` (URL standard, section 5.1). Of equal names the last counts.
     ///
     /// # Errors
-    /// A field is lacking, or an escape or a character is broken.
+    /// A field is missing, or an escape sequence or a character is invalid.
     pub fn in_form(&self, text: &str) -> Result<Credentials, NoCredentials> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -107,7 +108,8 @@ impl CredentialFields {
         })
     }
 
-    /// The first of each list of names for which there is a field: `Some(None)` for one that is no text.
+    /// The first names in each list for which there is a field; `Some(None)` for a field that is not a
+    /// string.
     fn found(
         &self,
         mut field: impl FnMut(&str) -> Option<Option<Zeroizing<String>>>,
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_a_password_are_found_by_any_of_their_names() {
+    fn a_name_and_a_password_are_found_by_any_of_the_field_names() {
         let fields = fields();
         finds(
             fields.in_json(r#"{"email":"aaa@bbb.com","pw":"cccc"}"#),
@@ -191,7 +193,7 @@ mod tests {
             "c c+c",
         );
         finds(fields.in_form("&password=%C3%a9=&user=a&x&"), "a", "é=");
-        // Of several the first in the list, of equals the last.
+        // Of several fields the first in the list counts, of equal names the last.
         finds(
             fields.in_json(r#"{"user":"b","pw":"1","email":"a","pw":"2"}"#),
             "a",
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_however_json_spells_their_names_and_values() {
+    fn escaped_names_and_values_are_decoded() {
         finds(
             fields().in_json(r#"{"\u0065mail":"\u0061nn","p\u0077":"\u00e9\u0000\ud83d\ude00"}"#),
             "ann",
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_in_both_fields_is_refused() {
+    fn input_without_text_in_both_fields_is_refused() {
         let fields = fields();
         for text in [
             "",

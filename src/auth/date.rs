@@ -2,8 +2,8 @@
 //!
 //! ECMA-262, "Time Values and Time Range" and "Date Time String Format".
 
-/// The date in UTC with milliseconds, or `None` where JavaScript has an invalid date (which its JSON prints as
-/// `null`). Fractions of a millisecond are cut off; years outside of 0 to 9999 have a sign and six digits.
+/// The date in UTC with milliseconds, or `None` where JavaScript has an invalid date (its JSON prints `null`
+/// then). Fractions of a millisecond are cut off; years outside of 0 to 9999 have a sign and six digits.
 pub(super) fn iso_string(unix_ms: f64) -> Option<String> {
     if unix_ms.is_nan() || unix_ms.abs() > TIME_VALUE_MAX {
         return None;
@@ -48,7 +48,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The last time value, in milliseconds: 100,000,000 days from 1970 to either side.
+/// The largest time value, in milliseconds: 100,000,000 days before or after 1970.
 const TIME_VALUE_MAX: f64 = 8.64e15;
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_in_javascript_is_none() {
+    fn an_invalid_date_in_javascript_is_none() {
         for unix_ms in [
             8_640_000_000_000_001.0,
             -8_640_000_000_000_001.0,

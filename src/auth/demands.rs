@@ -1,25 +1,27 @@
-//! What a token must say besides being genuine: from whom it is and for whom, and how exactly it must keep the time.
+//! The demands on a token beyond a valid signature: its issuer, its audience, and its times.
 //!
-//! The order of the checks and their words are jsonwebtoken's: `nbf`, `exp`, `aud`, `iss`.
+//! The order of the checks and the error messages are jsonwebtoken's: `nbf`, `exp`, `aud`, `iss`.
 
 use super::error::TokenError;
 use super::json::{self, Json, Kind};
 
-/// What is demanded of tokens. The default demands nothing and forgives no second, as the reference.
+/// Demands on tokens. The default demands no issuer and no audience and allows no leeway, as the reference
+/// does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demands {
-    /// Issuers of which one must stand in `iss`; none allows any. The first is put into tokens that are signed here.
+    /// `iss` must be one of these issuers; an empty list allows all. The first one is put into tokens that
+    /// are signed here.
     pub issuers: Vec<String>,
-    /// Audiences of which one must be, or be among, `aud`; none allows any. The first is put into tokens that are
-    /// signed here.
+    /// `aud` must be or contain one of these audiences; an empty list allows all. The first one is put into
+    /// tokens that are signed here.
     pub audiences: Vec<String>,
-    /// By how many seconds clocks may differ: a token is taken so much before `nbf` and after `exp`.
+    /// By how many seconds clocks may differ: a token is accepted this much before `nbf` and after `exp`.
     pub leeway_seconds: u16,
 }
 
 impl Demands {
-    /// The checks of a payload at `now`, in seconds since 1970 with their fraction; returns `exp`. For times that are whole
-    /// seconds, as jsonwebtoken writes them, the fraction of `now` makes no difference.
+    /// Checks a payload at `now`, in seconds since 1970 with their fraction; returns `exp`. For times in
+    /// whole seconds, as jsonwebtoken writes them, the fraction of `now` makes no difference.
     pub(super) fn check(&self, payload: Json<'_>, now: f64) -> Result<Option<f64>, TokenError> {
         let number = |name, otherwise| match payload.member(name).map(Json::kind) {
             None => Ok(None),
@@ -48,7 +50,7 @@ impl Demands {
         Ok(expires_at)
     }
 
-    /// Appends the members that tokens signed here need, unless the claims have them.
+    /// Appends the members that tokens signed here must have, if the claims lack them.
     pub(super) fn write_missing(&self, claims: Json<'_>, payload: &mut Vec<u8>) {
         for (name, values) in [("aud", &self.audiences), ("iss", &self.issuers)] {
             if let Some(value) = values.first()

@@ -1,4 +1,4 @@
-//! Why a token was not accepted or not made, in the words a client of the reference reads.
+//! Why a token was refused or not made, in the words that clients of the reference get.
 //!
 //! Wire reference, section 8: the table of checks.
 
@@ -12,29 +12,31 @@ use super::keys::Algorithm;
 /// Why a token was refused. The variants stand in the order of the checks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenError {
-    /// The token is neither a string nor `null`. Found by who has the packet, not by
+    /// The token is neither a string nor `null`. The session finds this, not
     /// [`Tokens::verify`](super::Tokens::verify).
     NotAString,
     /// The token is empty or `null`.
     Missing,
     /// Not three parts.
     Malformed,
-    /// Characters outside of base64url, an empty part, or a header that is not JSON or counts as false.
+    /// Characters outside of base64url, an empty part, or a header that is not JSON or is falsy in
+    /// JavaScript.
     Invalid,
-    /// The header names extensions that must be understood, or a payload that is not base64.
+    /// The header demands extensions, or says that the payload is not base64.
     Critical,
-    /// The header says `typ: JWT` and the payload is not JSON: what Node's parser says about it, in UTF-16.
+    /// The header says `typ: JWT`, but the payload is not JSON. The text is the error message of Node's
+    /// parser, in UTF-16.
     PayloadNotJson(Box<[u16]>),
     /// The signature is empty.
     SignatureRequired,
-    /// The header's `alg` is not allowed, or not there.
+    /// The header's `alg` is not allowed, or missing.
     InvalidAlgorithm,
-    /// The header names a key that is not there, or something that is the name of no key.
+    /// The header names an unknown key, or has an invalid `kid`.
     UnknownKey {
-        /// Whether it may be there in a moment: keys are fetched.
+        /// True if the key may become known soon, since keys are fetched.
         may_come: bool,
     },
-    /// The key lies on another curve than this algorithm's.
+    /// The key is on another curve than that of this algorithm.
     WrongCurve(Algorithm),
     /// The signature does not have the length of this ECDSA algorithm.
     SignatureLength {
@@ -56,16 +58,16 @@ pub enum TokenError {
     },
     /// `exp` is not a number.
     InvalidExp,
-    /// `exp` has come.
+    /// `exp` is over.
     Expired {
         /// The claim, in seconds since 1970; may have a fraction or be infinite.
         exp: f64,
     },
-    /// `aud` is none of those that are expected: these.
+    /// `aud` has none of the expected values, which are these.
     InvalidAudience(Box<str>),
-    /// `iss` is none of those that are expected: these.
+    /// `iss` has none of the expected values, which are these.
     InvalidIssuer(Box<str>),
-    /// It is genuine, and has been revoked.
+    /// The token is valid but has been revoked.
     Revoked,
 }
 
@@ -96,7 +98,7 @@ impl TokenError {
         }
     }
 
-    /// Why, in a word, for the log.
+    /// The reason in one word, for the log.
     pub fn label(&self) -> &'static str {
         match self {
             TokenError::NotAString => "not_a_string",
@@ -121,7 +123,7 @@ impl TokenError {
         }
     }
 
-    /// The error's message on the wire; halves of surrogate pairs are replaced here, not in
+    /// The error's message on the wire. Halves of surrogate pairs are replaced here, but not by
     /// [`TokenError::write_json`].
     pub fn message(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -145,7 +147,7 @@ impl TokenError {
                     "\"{algorithm}\" signatures must be \"{due}\" bytes, saw \"{bytes}\""
                 ));
             }
-            // With that key, it is.
+            // The same message as for a wrong signature.
             TokenError::InvalidSignature | TokenError::UnknownKey { .. } => "invalid signature",
             TokenError::PayloadNull => "Cannot read properties of null (reading 'nbf')",
             TokenError::InvalidNbf => "invalid nbf value",
@@ -162,8 +164,8 @@ impl TokenError {
         })
     }
 
-    /// Whether the client must drop the token: for all but one that is good later, or where the extension that it names is
-    /// known.
+    /// True if the client must drop the token. False for a token that may become valid later, or with an
+    /// extension that another server may support.
     pub fn is_bad_token(&self) -> bool {
         !matches!(
             self,
@@ -213,7 +215,7 @@ impl TokenError {
         out.push(b'}');
     }
 
-    /// The moment that the error object names, by its key, in seconds since 1970.
+    /// The time in the error object, with its key, in seconds since 1970.
     fn moment(&self) -> Option<(&'static str, f64)> {
         match *self {
             TokenError::NotActive { nbf } => Some(("date", nbf)),
@@ -248,16 +250,16 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// Why a token was not made. The reference closes the connection with 4002, whichever it is.
+/// Why a token was not made. The reference closes the connection with 4002 in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignError {
-    /// There is a public key only.
+    /// There is only a public key.
     NoPrivateKey,
     /// The claims are not JSON.
     NotJson,
     /// The claims are JSON, but not an object.
     NotAnObject,
-    /// `iat`, `exp` or `nbf` is there and not a number.
+    /// `iat`, `exp` or `nbf` is present and not a number.
     NotANumber,
     /// The claims are nested too deeply.
     TooDeep,
@@ -268,7 +270,7 @@ pub enum SignError {
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            SignError::NoPrivateKey => "there is no private key to sign with",
+            SignError::NoPrivateKey => "there is no private key for signing",
             SignError::NotJson => "the claims are not JSON",
             SignError::NotAnObject => "the claims are not a JSON object",
             SignError::NotANumber => "iat, exp and nbf must be numbers of seconds",

@@ -1,13 +1,13 @@
 //! JSON as JavaScript reads and prints it.
 //!
-//! A text is checked once, by [`Json::parse`]; after that it is walked in place and never fails. What differs from the
-//! usual JSON libraries, and why they are not used here: of equal keys the last counts, numbers may exceed their type
-//! (`1e400` is infinite), strings may hold halves of surrogate pairs, and printing orders keys that are array indexes
-//! before all others.
+//! A text is checked once, by [`Json::parse`]; after that it is walked in place, which cannot fail. The usual
+//! JSON libraries differ from JavaScript in these points, so they are not used here: of equal keys the last
+//! counts, numbers may exceed their type (`1e400` is infinite), strings may contain halves of surrogate
+//! pairs, and keys that are array indexes are printed before all others.
 //!
 //! Invariants
-//! 1. The text of a [`Json`] is one value of RFC 8259 without white space around it. `Json::parse` keeps it by
-//!    serde_json's check, the walk by cutting at the boundaries of values.
+//! 1. The text of a [`Json`] is one value of RFC 8259 without white space around it. `Json::parse` ensures it
+//!    with serde_json's check, the walk by cutting only at the boundaries of values.
 //!
 //! ECMA-262, "`JSON.parse`" and "`JSON.stringify`".
 
@@ -20,20 +20,20 @@ use zeroize::Zeroizing;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Json<'a>(&'a str);
 
-/// What kind of value it is.
+/// A value by its kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind<'a> {
     Null,
     Bool(bool),
-    /// May be infinite: JavaScript's numbers are.
+    /// May be infinite, as numbers in JavaScript.
     Number(f64),
-    /// The text between the quotes, escapes and all.
+    /// The text between the quotes, with its escapes.
     String(Escaped<'a>),
     Array,
     Object,
 }
 
-/// A string of a checked text, as it stands between its quotes.
+/// A string of a checked text, as it is written between its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Escaped<'a>(&'a str);
 
@@ -63,7 +63,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Whether JavaScript takes the value for true.
+    /// True if JavaScript takes the value as true.
     pub(super) fn is_truthy(self) -> bool {
         match self.kind() {
             Kind::Null => false,
@@ -74,7 +74,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The member of that name; the last, if there are several. `None` for what is not an object.
+    /// The member with that name; if there are several, the last. `None` if the value is not an object.
     pub(super) fn member(self, name: &str) -> Option<Json<'a>> {
         let mut found = None;
         self.each_member(|key, value| {
@@ -173,7 +173,7 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> Escaped<'a> {
-    /// Whether this is that string.
+    /// True if the string equals that text.
     pub(super) fn is(self, text: &str) -> bool {
         if self.0.contains('\\') {
             self.code_units().eq(text.encode_utf16())
@@ -182,10 +182,11 @@ impl<'a> Escaped<'a> {
         }
     }
 
-    /// Whether the string has more bytes than that in UTF-8, however it is written. Halves of surrogate pairs count as
-    /// three.
+    /// True if the string has more bytes in UTF-8 than that, however it is written. Halves of surrogate pairs
+    /// count as three bytes.
     pub(super) fn is_longer_than(self, bytes_max: usize) -> bool {
-        // An escape has six bytes at most for each byte of what it says: nothing is decoded that cannot fit.
+        // An escape has at most six bytes for each byte that it stands for: so a string that cannot fit is
+        // not decoded.
         let least = self.0.len().div_ceil(ESCAPE_BYTES);
         least > bytes_max || {
             let characters = char::decode_utf16(self.code_units());
@@ -194,9 +195,10 @@ impl<'a> Escaped<'a> {
         }
     }
 
-    /// The string, if it is text. It is written once into memory that is wiped when it is dropped: it may be a password.
+    /// The string, if it is valid text. It is written only once, into memory that is wiped when it is
+    /// dropped, since it may be a password.
     pub(super) fn text(self) -> Option<Zeroizing<String>> {
-        // No string is longer than what is written for it.
+        // No string is longer than its written form.
         let mut text = Zeroizing::new(String::with_capacity(self.0.len()));
         for character in char::decode_utf16(self.code_units()) {
             text.push(character.ok()?);
@@ -209,7 +211,7 @@ impl<'a> Escaped<'a> {
         self.code_units().collect()
     }
 
-    /// The same, one after the other.
+    /// Its UTF-16 units, one after the other.
     fn code_units(self) -> impl Iterator<Item = u16> + 'a {
         let mut rest = self.0.chars();
         let mut second_half = None;
@@ -267,7 +269,7 @@ pub(super) fn write_string(units: impl IntoIterator<Item = u16>, out: &mut Vec<u
     out.push(b'"');
 }
 
-/// Appends a number as `JSON.stringify` prints it: what is not finite becomes `null`.
+/// Appends a number as `JSON.stringify` prints it: `null` if it is not finite.
 pub(super) fn write_number(value: f64, out: &mut Vec<u8>) {
     if value.is_finite() {
         out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
@@ -276,14 +278,15 @@ pub(super) fn write_number(value: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// The key as an array index: digits without a leading zero, below 2³² − 1. `u32::MAX` is no index.
+/// The key as an array index: digits without a leading zero, below 2³² − 1. Returns `u32::MAX` if the key is
+/// not an index.
 fn array_index(units: &[u16]) -> u32 {
     let text = String::from_utf16(units).unwrap_or_default();
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     text.parse().ok().filter(|_| canonical).unwrap_or(u32::MAX)
 }
 
-/// Steps through the values directly inside of an array or an object, keys being values too.
+/// Walks through the values directly inside an array or an object; the keys of an object count as values.
 struct Walk<'a> {
     text: &'a str,
     at: usize,
@@ -313,7 +316,7 @@ impl<'a> Walk<'a> {
                     self.at += 1;
                 }
                 b'}' | b']' => {
-                    // At depth 0 this is the container's own end.
+                    // At depth 0 this is the end of the container itself.
                     depth = depth.checked_sub(1)?;
                     self.at += 1;
                 }
@@ -330,7 +333,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Just after the string that begins at `start`.
+/// The position after the string that begins at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -342,9 +345,9 @@ fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The longest escape of one byte of UTF-8: `\u` and four digits.
+/// The longest escape for one byte of UTF-8: `\u` and four digits.
 const ESCAPE_BYTES: usize = 6;
-/// Claims nested deeper than this are not signed. `JSON.stringify` would take some thousands.
+/// Claims with a deeper nesting are not signed. `JSON.stringify` would accept some thousand levels.
 const DEPTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_keys_the_last_counts_however_it_is_written() {
+    fn of_equal_keys_the_last_counts_also_when_it_is_escaped() {
         let object = Json::parse(r#"{"exp":1,"inner":{"exp":9},"\u0065xp":2,"x":[{"exp":3}]}"#).unwrap();
         assert_eq!(object.member("exp").map(Json::kind), Some(Kind::Number(2.0)));
         assert_eq!(object.member("absent"), None);
@@ -403,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_measured_and_read_by_what_it_says() {
+    fn a_string_is_measured_and_read_in_its_decoded_form() {
         let string = |text: &'static str| match Json::parse(text).unwrap().kind() {
             Kind::String(string) => string,
             other => panic!("{other:?}"),
@@ -435,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded_when_printing_and_not_when_checking() {
+    fn nesting_is_bounded_when_printing_and_not_when_parsing() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let write = |text: &str| Json::parse(text).unwrap().write(&mut Vec::new());
         assert_eq!(write(&nested(DEPTH_MAX)), Ok(()));

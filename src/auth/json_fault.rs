@@ -1,26 +1,27 @@
-//! What `JSON.parse` of Node 20 says about a text that is not JSON.
+//! The error messages of Node 20's `JSON.parse` for texts that are not JSON.
 //!
-//! A client whose token has such a payload reads this text as its error message. Comes after the text was refused by
-//! [`Json::parse`](super::json::Json::parse), so speed does not matter here; nesting is bounded by memory alone.
-//! Positions count UTF-16 units, and an excerpt may cut a surrogate pair, so the message is UTF-16 too.
+//! A client gets this message if its token has such a payload. It is made only after
+//! [`Json::parse`](super::json::Json::parse) has refused the text, so speed does not matter here; nesting is
+//! bounded only by memory. Positions count UTF-16 units, and an excerpt may cut a surrogate pair, so the
+//! message is UTF-16 too.
 
 /// The message, or `None` if the text is JSON.
 pub(super) fn message(text: &str) -> Option<Vec<u16>> {
     let units: Vec<u16> = text.encode_utf16().collect();
     let mut scan = Scan { units: &units, at: 0 };
     let fault = scan.text().err()?;
-    let said = match fault {
-        Fault::Said(what) => format!("{what} at position {}", scan.at).encode_utf16().collect(),
+    let message_text = match fault {
+        Fault::Message(what) => format!("{what} at position {}", scan.at).encode_utf16().collect(),
         Fault::Unexpected => unexpected(&units, scan.at),
     };
-    Some(said)
+    Some(message_text)
 }
 
-/// What is wrong at the place where the scan stopped.
+/// The fault at the position where the scan stopped.
 enum Fault {
-    /// A rule has its own words.
-    Said(&'static str),
-    /// What stands there has no business there, or the text ends.
+    /// A fault with a message of its own.
+    Message(&'static str),
+    /// An unexpected character, or the end of the text.
     Unexpected,
 }
 
@@ -44,7 +45,7 @@ impl Scan<'_> {
                 continue;
             }
             while let Some(&container) = open.last() {
-                if self.take(b',') {
+                if self.skip(b',') {
                     break;
                 }
                 match container {
@@ -61,8 +62,8 @@ impl Scan<'_> {
                 Some(Container::Array) => {}
                 Some(Container::Object) => {
                     self.key("Expected double-quoted property name in JSON")?;
-                    // Node has words for the first colon of an object only.
-                    if !self.take(b':') {
+                    // Node has a message only for the first missing colon of an object.
+                    if !self.skip(b':') {
                         return Err(Fault::Unexpected);
                     }
                 }
@@ -72,11 +73,11 @@ impl Scan<'_> {
         self.skip_space();
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(Fault::Said("Unexpected non-whitespace character after JSON")),
+            Some(_) => Err(Fault::Message("Unexpected non-whitespace character after JSON")),
         }
     }
 
-    /// Reads a whole value, or the beginning of a container with something in it.
+    /// Reads a whole value, or the beginning of a container that is not empty.
     fn begin_value(&mut self) -> Result<Option<Container>, Fault> {
         self.skip_space();
         match self.peek() {
@@ -87,13 +88,13 @@ impl Scan<'_> {
             Some(b'n') => self.word("null")?,
             Some(b'[') => {
                 self.at += 1;
-                if !self.take(b']') {
+                if !self.skip(b']') {
                     return Ok(Some(Container::Array));
                 }
             }
             Some(b'{') => {
                 self.at += 1;
-                if !self.take(b'}') {
+                if !self.skip(b'}') {
                     self.key("Expected property name or '}' in JSON")?;
                     self.expect(b':', "Expected ':' after property name in JSON")?;
                     return Ok(Some(Container::Object));
@@ -107,7 +108,7 @@ impl Scan<'_> {
     fn key(&mut self, otherwise: &'static str) -> Result<(), Fault> {
         self.skip_space();
         if self.peek() != Some(b'"') {
-            return Err(Fault::Said(otherwise));
+            return Err(Fault::Message(otherwise));
         }
         self.string()
     }
@@ -116,7 +117,7 @@ impl Scan<'_> {
         self.at += 1;
         loop {
             match self.peek() {
-                None => return Err(Fault::Said("Unterminated string in JSON")),
+                None => return Err(Fault::Message("Unterminated string in JSON")),
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
@@ -125,7 +126,9 @@ impl Scan<'_> {
                     self.at += 1;
                     self.escape()?;
                 }
-                Some(0..0x20) => return Err(Fault::Said("Bad control character in string literal in JSON")),
+                Some(0..0x20) => {
+                    return Err(Fault::Message("Bad control character in string literal in JSON"));
+                }
                 Some(_) => self.at += 1,
             }
         }
@@ -133,7 +136,7 @@ impl Scan<'_> {
 
     fn escape(&mut self) -> Result<(), Fault> {
         match self.peek() {
-            // Node does not name an escape of what is not Latin-1.
+            // Node does not name an escaped character outside of Latin-1.
             None => return Err(Fault::Unexpected),
             Some(u8::MAX) if self.units[self.at] > 0xFF => return Err(Fault::Unexpected),
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {}
@@ -141,11 +144,11 @@ impl Scan<'_> {
                 for _ in 0..4 {
                     self.at += 1;
                     if !self.peek().is_some_and(|unit| unit.is_ascii_hexdigit()) {
-                        return Err(Fault::Said("Bad Unicode escape in JSON"));
+                        return Err(Fault::Message("Bad Unicode escape in JSON"));
                     }
                 }
             }
-            Some(_) => return Err(Fault::Said("Bad escaped character in JSON")),
+            Some(_) => return Err(Fault::Message("Bad escaped character in JSON")),
         }
         self.at += 1;
         Ok(())
@@ -181,7 +184,7 @@ impl Scan<'_> {
     fn digit(&self, otherwise: &'static str) -> Result<(), Fault> {
         match self.peek() {
             Some(b'0'..=b'9') => Ok(()),
-            Some(_) | None => Err(Fault::Said(otherwise)),
+            Some(_) | None => Err(Fault::Message(otherwise)),
         }
     }
 
@@ -202,14 +205,14 @@ impl Scan<'_> {
     }
 
     fn expect(&mut self, byte: u8, otherwise: &'static str) -> Result<(), Fault> {
-        if self.take(byte) {
+        if self.skip(byte) {
             Ok(())
         } else {
-            Err(Fault::Said(otherwise))
+            Err(Fault::Message(otherwise))
         }
     }
 
-    fn take(&mut self, byte: u8) -> bool {
+    fn skip(&mut self, byte: u8) -> bool {
         self.skip_space();
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -222,17 +225,18 @@ impl Scan<'_> {
         }
     }
 
-    /// The unit here as a byte; what is not ASCII has no meaning outside of strings and is 255.
+    /// The current unit as a byte; 255 if it is not ASCII, since such units have no meaning outside of
+    /// strings.
     fn peek(&self) -> Option<u8> {
         let unit = *self.units.get(self.at)?;
         Some(u8::try_from(unit).ok().filter(u8::is_ascii).unwrap_or(u8::MAX))
     }
 }
 
-/// What is said when the unit at `at` is the whole reason.
+/// The message when only the unit at `at` is the reason.
 fn unexpected(units: &[u16], at: usize) -> Vec<u16> {
     let utf16 = |text: &str| text.encode_utf16().collect::<Vec<u16>>();
-    // What JavaScript makes of values that are no JSON text at all has words of its own.
+    // Texts that JavaScript makes of values without a JSON form have messages of their own.
     for special in ["[object Object]", "undefined", "NaN", "Infinity"] {
         if special.encode_utf16().eq(units.iter().copied()) {
             return utf16(&format!("\"{special}\" is not valid JSON"));
@@ -255,7 +259,7 @@ fn unexpected(units: &[u16], at: usize) -> Vec<u16> {
             (at + EXCERPT_UNITS).min(units.len()),
         )
     };
-    // Exactly at the limit nothing is left out before, but Node says so.
+    // Exactly at the limit nothing is left out before the excerpt, but Node writes the ellipsis all the same.
     let before = if !is_short && at >= EXCERPT_UNITS {
         "', ...\""
     } else {
@@ -273,5 +277,5 @@ fn unexpected(units: &[u16], at: usize) -> Vec<u16> {
     .concat()
 }
 
-/// How much of the text stands to either side of the fault in a message.
+/// How many units of the text a message shows on either side of the fault.
 const EXCERPT_UNITS: usize = 10;

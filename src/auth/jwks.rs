@@ -1,19 +1,20 @@
 //! Sets of keys in JSON: RFC 7517, RFC 7518 section 6, RFC 8037 section 2.
 //!
-//! Of each key only what is needed to verify and sign is looked at: `kty`, `crv`, its numbers, `kid`, `alg`, `use` and
-//! `key_ops`. Certificates (`x5c`, `x5u`, `x5t`) are not: who may sign is said by whoever keeps the set, not by a chain.
+//! Of each key only the members for verifying and signing are read: `kty`, `crv`, its numbers, `kid`, `alg`,
+//! `use` and `key_ops`. Certificates (`x5c`, `x5u`, `x5t`) are ignored: the keeper of the set decides which
+//! keys are trusted, not a chain of certificates.
 //!
 //! Invariants
-//! 1. One key that cannot be used does not keep the others from being used (RFC 7517 section 5): it is left out, and named.
-//!    The same for what a key could do besides: one with broken private numbers still verifies.
-//! 2. A key verifies with its own `alg` alone; without one, with those of its kind and curve, and a secret only with
-//!    hashes that are no longer than it is (RFC 7518 section 3.2).
-//! 3. A set that came from elsewhere holds public keys alone: nothing in it signs, and a secret in it is left out.
+//! 1. A key that cannot be used does not affect the others (RFC 7517 section 5): it is left out and reported.
+//!    The same holds for the parts of a key: one with broken private numbers still verifies.
+//! 2. A key verifies only with its own `alg`, or without one with the algorithms of its kind and curve. A
+//!    secret verifies only with hashes that are no longer than the secret (RFC 7518 section 3.2).
+//! 3. Of a fetched set only public keys are used: nothing in it signs, and secrets in it are left out.
 //!
-//! Ids need not be unique (RFC 7517 section 4.5): two keys of different kinds may share one, and while keys change, two of
-//! the same kind do.
+//! Ids need not be unique (RFC 7517 section 4.5): two keys of different kinds may share one, and so may two
+//! of the same kind while keys are being exchanged.
 //!
-//! Limits: `KEYS_MAX` keys, as many that are named as left out; ids of up to `KEY_ID_BYTES_MAX` bytes.
+//! Limits: `KEYS_MAX` keys, and as many unused keys that are reported; ids of up to `KEY_ID_BYTES_MAX` bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,21 +33,21 @@ use super::keys::{Algorithm, Family, KeyError, SigningKey, VerifyingKeys};
 /// The keys of one set.
 pub struct KeySet {
     pub(super) keys: Vec<SetKey>,
-    left_out: Vec<LeftOut>,
-    left_out_count: usize,
+    unused_keys: Vec<UnusedKey>,
+    unused_key_count: usize,
 }
 
-/// One of them.
+/// A key of a set.
 pub(super) struct SetKey {
     pub(super) key: Arc<Key>,
-    /// How it signs, if it can.
+    /// Its signing half, if it can sign.
     pub(super) signer: Option<Arc<Signer>>,
 }
 
-/// Whose set it is.
+/// Where a set comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetOrigin {
-    /// A file of this server: secrets and private keys in it are to be used.
+    /// A file of this server: secrets and private keys in it are used too.
     Own,
     /// Fetched from another server.
     Fetched,
@@ -54,55 +55,55 @@ pub enum SetOrigin {
 
 /// A key of a set that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Its place in the set, from 1.
-    pub place: usize,
-    /// Its id, if it has one that may be printed.
+pub struct UnusedKey {
+    /// Its position in the set, from 1.
+    pub position: usize,
+    /// Its id, in printable form.
     pub id: Option<String>,
-    /// Why.
+    /// Why it is not used.
     pub reason: Unused,
 }
 
 /// Why a key is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unused {
-    /// It is for something else: `use` or `key_ops` say so.
+    /// `use` or `key_ops` say that it is for another purpose.
     OtherPurpose,
-    /// Its `kty` or `crv` is none of RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct.
+    /// Its `kty` or `crv` is not RSA, EC (P-256, P-384, P-521), OKP (Ed25519) or oct.
     Kind,
     /// Its `alg` is not known.
     Algorithm,
-    /// A secret in a set that was fetched: whoever can fetch it could sign.
+    /// It is a secret in a fetched set: everyone who can fetch the set could sign with it.
     SecretFetched,
-    /// It is wrong: what about it.
+    /// It is invalid, for this reason.
     Broken(&'static str),
-    /// It verifies, but its private numbers cannot be used: why.
+    /// It verifies, but its private numbers cannot be used, for this reason.
     SigningBroken(&'static str),
-    /// Behind `KEYS_MAX` others.
+    /// It comes after `KEYS_MAX` other keys.
     TooMany,
 }
 
-/// Why a text is no set of keys.
+/// Why a text is not a set of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySetError {
     /// Not JSON with a list `keys`.
     NotASet(String),
-    /// No key that could be used; why, of the first.
-    NoKey(Option<LeftOut>),
+    /// It has no usable key. The reason is that of its first key.
+    NoKey(Option<UnusedKey>),
 }
 
 impl KeySet {
     /// Reads a set.
     ///
     /// # Errors
-    /// The set cannot be used as a whole. A single key that cannot is left out: see [`KeySet::left_out`].
+    /// The set as a whole cannot be used. Single unusable keys are left out: see [`KeySet::unused_keys`].
     pub fn parse(text: &str, origin: SetOrigin) -> Result<KeySet, KeySetError> {
         let set: Set<'_> =
             serde_json::from_str(text).map_err(|error| KeySetError::NotASet(error.to_string()))?;
         let mut read = KeySet {
             keys: Vec::new(),
-            left_out: Vec::new(),
-            left_out_count: 0,
+            unused_keys: Vec::new(),
+            unused_key_count: 0,
         };
         for (index, json) in set.keys.iter().enumerate() {
             let jwk = serde_json::from_str::<Jwk<'_>>(json.get());
@@ -111,21 +112,21 @@ impl KeySet {
                 _ if read.keys.len() >= KEYS_MAX => Err(Unused::TooMany),
                 Ok(jwk) => jwk.read(origin),
                 Err(_) => Err(Unused::Broken(
-                    "it is not a JSON object with a kty, whose members are texts and stand there once",
+                    "it is not a JSON object with a kty and with texts as members, each only once",
                 )),
             };
             let reason = match key {
-                Ok((key, flaw)) => {
+                Ok((key, fault_of_signer)) => {
                     read.keys.push(key);
-                    flaw
+                    fault_of_signer
                 }
                 Err(reason) => Some(reason),
             };
             if let Some(reason) = reason {
-                read.left_out_count += 1;
-                if read.left_out.len() < KEYS_MAX {
-                    read.left_out.push(LeftOut {
-                        place: index + 1,
+                read.unused_key_count += 1;
+                if read.unused_keys.len() < KEYS_MAX {
+                    read.unused_keys.push(UnusedKey {
+                        position: index + 1,
                         id: id.map(printable),
                         reason,
                     });
@@ -133,24 +134,24 @@ impl KeySet {
             }
         }
         if read.keys.is_empty() {
-            return Err(KeySetError::NoKey(read.left_out.into_iter().next()));
+            return Err(KeySetError::NoKey(read.unused_keys.into_iter().next()));
         }
         Ok(read)
     }
 
-    /// How many keys there are.
+    /// The number of usable keys.
     pub fn key_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// Keys that are not used, or used for less than they say: the first hundred of them.
-    pub fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
+    /// Keys that are not used, or only partly: the first hundred.
+    pub fn unused_keys(&self) -> &[UnusedKey] {
+        &self.unused_keys
     }
 
-    /// How many they are in all.
-    pub fn left_out_count(&self) -> usize {
-        self.left_out_count
+    /// The number of all such keys.
+    pub fn unused_key_count(&self) -> usize {
+        self.unused_key_count
     }
 }
 
@@ -164,8 +165,9 @@ impl fmt::Debug for KeySet {
     }
 }
 
-impl LeftOut {
-    /// Whether somebody has to look at it; else it is for another purpose or of a kind that nobody here needs.
+impl UnusedKey {
+    /// True if an operator should look at the key. False if it is for another purpose, or of a kind that is
+    /// not needed here.
     pub fn is_fault(&self) -> bool {
         match self.reason {
             Unused::Broken(_) | Unused::SigningBroken(_) | Unused::TooMany => true,
@@ -174,20 +176,27 @@ impl LeftOut {
     }
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for UnusedKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "key {}", self.place)?;
+        write!(formatter, "key {}", self.position)?;
         if let Some(id) = &self.id {
             write!(formatter, " (kid {id:?})")?;
         }
         let why = match self.reason {
             Unused::OtherPurpose => "its use or key_ops say that it is not for signatures",
-            Unused::Kind => "its kty or crv is none of RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct",
-            Unused::Algorithm => "its alg is not known",
-            Unused::SecretFetched => "a secret (oct) in a set that was fetched is not trusted",
+            Unused::Kind => {
+                "its kty or crv is not one of RSA, EC (P-256, P-384, P-521), OKP (Ed25519) and oct"
+            }
+            Unused::Algorithm => "its alg is unknown",
+            Unused::SecretFetched => "a secret (oct) in a fetched set is not trusted",
             Unused::Broken(why) => why,
-            Unused::SigningBroken(why) => return write!(formatter, " verifies and cannot sign: {why}"),
-            Unused::TooMany => return write!(formatter, " is not used: {KEYS_MAX} before it are"),
+            Unused::SigningBroken(why) => return write!(formatter, " verifies but cannot sign: {why}"),
+            Unused::TooMany => {
+                return write!(
+                    formatter,
+                    " is not used, since the set has {KEYS_MAX} keys before it"
+                );
+            }
         };
         write!(formatter, " is not used: {why}")
     }
@@ -199,8 +208,8 @@ impl fmt::Display for KeySetError {
             KeySetError::NotASet(cause) => {
                 write!(formatter, "not a set of keys, {{\"keys\":[…]}}: {cause}")
             }
-            KeySetError::NoKey(None) => formatter.write_str("there is no key in it"),
-            KeySetError::NoKey(Some(first)) => write!(formatter, "there is no key in it to use; {first}"),
+            KeySetError::NoKey(None) => formatter.write_str("it contains no key"),
+            KeySetError::NoKey(Some(first)) => write!(formatter, "it contains no usable key; {first}"),
         }
     }
 }
@@ -239,7 +248,7 @@ struct Jwk<'a> {
 }
 
 impl Jwk<'_> {
-    /// The key, and what is not right with it although it is used.
+    /// The key, and a fault in it that does not keep it from being used.
     fn read(&self, origin: SetOrigin) -> Result<(SetKey, Option<Unused>), Unused> {
         let signs = self.purposes()?;
         let family = self.family()?;
@@ -260,7 +269,7 @@ impl Jwk<'_> {
             Family::Rsa => self.rsa(only, signs)?,
             Family::P256 | Family::P384 | Family::P521 | Family::Ed25519 => self.curve(family, signs)?,
         };
-        let (signing, mut flaw) = match signing {
+        let (signing, mut fault_of_signer) = match signing {
             Ok(signing) => (signing, None),
             Err(Unused::Broken(why)) => (None, Some(Unused::SigningBroken(why))),
             Err(other) => return Err(other),
@@ -271,14 +280,14 @@ impl Jwk<'_> {
         let mut signer = signing.map(|signing| Arc::new(Signer::new(id, algorithm, signing)));
         if signer.as_ref().is_some_and(|signer| !signer.is_paired_with(&key)) {
             signer = None;
-            flaw = Some(Unused::SigningBroken(
+            fault_of_signer = Some(Unused::SigningBroken(
                 "its private and its public numbers do not belong together",
             ));
         }
-        Ok((SetKey { key, signer }, flaw))
+        Ok((SetKey { key, signer }, fault_of_signer))
     }
 
-    /// Whether it may sign, if it can; an error if it is not for signatures at all.
+    /// True if the key may sign. An error if it is not for signatures at all.
     fn purposes(&self) -> Result<bool, Unused> {
         if self.purpose.as_ref().is_some_and(|purpose| purpose != "sig") {
             return Err(Unused::OtherPurpose);
@@ -287,7 +296,7 @@ impl Jwk<'_> {
             return Ok(true);
         };
         let may = |operation: &str| operations.iter().any(|allowed| allowed == operation);
-        // One that may sign verifies what it has signed.
+        // A key that may sign also verifies its own signatures.
         if !may("sign") && !may("verify") {
             return Err(Unused::OtherPurpose);
         }
@@ -306,7 +315,7 @@ impl Jwk<'_> {
         }
     }
 
-    fn secret(&self, only: Option<Algorithm>, signs: bool) -> Result<Halves, Unused> {
+    fn secret(&self, only: Option<Algorithm>, signs: bool) -> Result<KeyHalves, Unused> {
         let secret = bytes(self.k.as_ref(), "its k is not base64url")?;
         let asked = only.map_or_else(|| Family::Secret.algorithms().to_vec(), |only| vec![only]);
         let algorithms: Vec<Algorithm> = asked
@@ -327,7 +336,7 @@ impl Jwk<'_> {
         Ok((verifying, Ok(signing.transpose().map_err(broken)?)))
     }
 
-    fn rsa(&self, only: Option<Algorithm>, signs: bool) -> Result<Halves, Unused> {
+    fn rsa(&self, only: Option<Algorithm>, signs: bool) -> Result<KeyHalves, Unused> {
         let algorithms = only.map_or_else(|| Family::Rsa.algorithms().to_vec(), |only| vec![only]);
         let number = |text: &Option<Cow<'_, str>>, fault| Ok(without_zeros(bytes(text.as_ref(), fault)?));
         let public_key = PublicKeyComponents {
@@ -344,7 +353,7 @@ impl Jwk<'_> {
             if self.oth.is_some() {
                 return Err(Unused::Broken("RSA keys of more than two primes cannot be used"));
             }
-            let fault = "its p, q, dp, dq and qi are needed to sign, in base64url";
+            let fault = "signing needs its p, q, dp, dq and qi, in base64url";
             let components = KeyPairComponents {
                 public_key,
                 d: number(&self.d, fault)?,
@@ -362,8 +371,8 @@ impl Jwk<'_> {
         Ok((verifying, signing))
     }
 
-    fn curve(&self, family: Family, signs: bool) -> Result<Halves, Unused> {
-        // On a curve there is one algorithm, and an `alg` that is there has been found to be that one.
+    fn curve(&self, family: Family, signs: bool) -> Result<KeyHalves, Unused> {
+        // A curve has only one algorithm, and an `alg` in the key has been checked to be that one.
         let algorithms = &family.algorithms()[..1];
         let fault = "its x or y is not base64url of the length of its curve";
         let x = bytes(self.x.as_ref(), fault)?;
@@ -394,8 +403,8 @@ impl Jwk<'_> {
     }
 }
 
-/// What verifies, and what signs, if anything is to and can.
-type Halves = (VerifyingKeys, Result<Option<SigningKey>, Unused>);
+/// The verifying half of a key, and the signing half if there is one and it may sign.
+type KeyHalves = (VerifyingKeys, Result<Option<SigningKey>, Unused>);
 
 fn bytes(text: Option<&Cow<'_, str>>, fault: &'static str) -> Result<Vec<u8>, Unused> {
     let text = text.ok_or(Unused::Broken(fault))?;
@@ -406,7 +415,7 @@ fn bytes(text: Option<&Cow<'_, str>>, fault: &'static str) -> Result<Vec<u8>, Un
         .ok_or(Unused::Broken(fault))
 }
 
-/// Some write a number with the zero in front that DER wants.
+/// Some programs write a number with a leading zero, as DER requires.
 fn without_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     bytes.drain(..zeros);
@@ -418,20 +427,20 @@ fn broken(error: KeyError) -> Unused {
         KeyError::EmptySecret => "its k is empty",
         KeyError::SecretIsPem => "its k is the text of a PEM key",
         KeyError::PublicKey => {
-            "its public numbers are no key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519"
+            "its public numbers are not a key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519"
         }
-        KeyError::PrivateKey | KeyError::EncryptedPrivateKey => "its private numbers are no key",
+        KeyError::PrivateKey | KeyError::EncryptedPrivateKey => "its private numbers are not a key",
         KeyError::NotAPair => "its private and its public numbers do not belong together",
         KeyError::Algorithm(_) => "its alg needs another kind of key",
     })
 }
 
-/// An id for logs: others choose ids.
+/// An id in printable form: others choose the ids.
 fn printable(id: &str) -> String {
     id.chars().take(64).collect()
 }
 
-/// What an uncompressed point begins with (SEC 1 section 2.3.3).
+/// The first byte of an uncompressed point (SEC 1 section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 /// Most keys of a set.
 const KEYS_MAX: usize = 100;

@@ -1,11 +1,12 @@
-//! JSON Web Tokens: what a signed text says, and making one.
+//! JSON Web Tokens: verifying, decoding and signing.
 //!
-//! The checks of [`Tokens::verify`] stand in the order of jsonwebtoken's `verify.js`, since the first that fails
-//! names the error. Leniency is part of the contract: trailing bits of base64 are ignored (but in an HMAC, which is
-//! compared as text), and a payload without `typ: JWT` need not be JSON. What the reference does not have comes last:
-//! whether a token has been revoked. Two checks are stricter than the reference's, since the standards leave no choice: a
-//! header that has `crit`, or a `b64` other than true, is refused (no extension is known here), and times count with their
-//! fractions (`NumericDate`, RFC 7519 section 2), where jsonwebtoken cuts off the clock's.
+//! [`Tokens::verify`] checks in the order of jsonwebtoken's `verify.js`, since the first check that fails
+//! decides which error the client gets. Its leniency is part of the contract: trailing bits of base64 are
+//! ignored (except in an HMAC, which is compared as text), and the payload of a token without `typ: JWT` need
+//! not be JSON. Revocation, which the reference does not have, is checked last. Two checks are stricter than
+//! the reference's, since the standards demand it: a header with `crit`, or with a `b64` other than true, is
+//! refused (no extension is supported here), and times are compared with their fractions (`NumericDate`, RFC
+//! 7519 section 2), where jsonwebtoken truncates the current time to seconds.
 //!
 //! Limits: a token is no longer than a message (`message_bytes_max`); the work is linear in its length.
 //!
@@ -26,13 +27,13 @@ use super::error::{SignError, TokenError};
 use super::json::{self, Json, Kind, TooDeep};
 use super::json_fault;
 use super::jwks::KeySet;
-use super::keyring::{KEYS_TRIED_MAX, Key, Keyring, Signer, WantedKeys};
+use super::keyring::{FetchRequest, KEYS_TRIED_MAX, Key, Keyring, Signer};
 use super::keys::{Algorithm, KeyError, SigningKey, VerifyingKey, VerifyingKeys};
 use super::revocation::Revocations;
 use super::rules::{Facts, Rules};
 
-/// Keys and algorithms for signing and verifying tokens, what is demanded of tokens, and which are revoked. Immutable:
-/// one serves all cores. A copy is cheap, for its parts are shared.
+/// Keys and algorithms for signing and verifying tokens, the demands on tokens, and the revocations.
+/// Immutable: all cores share one value. A clone is cheap, since its parts are shared.
 #[derive(Clone, Default)]
 pub struct Tokens {
     keyring: Keyring,
@@ -41,8 +42,8 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// For a secret that all share who sign or verify. Signs HS256 and verifies HS256, HS384 and HS512, or does
-    /// both with the one algorithm given.
+    /// Makes tokens with one shared secret. They sign HS256 and verify HS256, HS384 and HS512, or use only
+    /// the given algorithm for both.
     pub fn from_secret(secret: &[u8], algorithm: Option<Algorithm>) -> Result<Tokens, KeyError> {
         let verifying = VerifyingKeys::from_secret(secret, algorithm)?;
         let signs = verifying.preferred();
@@ -50,8 +51,9 @@ impl Tokens {
         Ok(Tokens::with_own(Key::new(None, verifying), Some(signer)))
     }
 
-    /// For keys in PEM. Without an algorithm, an RSA key verifies all of RS and PS and signs RS256; an elliptic curve
-    /// has one algorithm. Without a private key, signing fails with [`SignError::NoPrivateKey`].
+    /// Makes tokens with keys in PEM. Without an algorithm, an RSA key verifies all RS and PS algorithms and
+    /// signs RS256; an elliptic curve has only one algorithm. Without a private key, signing fails with
+    /// [`SignError::NoPrivateKey`].
     pub fn from_pem(
         private_pem: Option<&str>,
         public_pem: &str,
@@ -77,87 +79,88 @@ impl Tokens {
         }
     }
 
-    /// Gives the own key an id: it is put into the header of what is signed, and tokens that name it are checked with
-    /// it alone. Those that name none still are.
+    /// Gives the own key an id. Signed tokens carry the id in their header, and tokens that name it are
+    /// verified only with this key. Tokens that name no key can still be verified with it.
     #[must_use]
     pub fn with_key_id(mut self, id: &str) -> Tokens {
         self.keyring.name_own(id);
         self
     }
 
-    /// Adds the keys of a set of this server's. If nothing signs yet, the key of the id `signs_with` does, or the first
-    /// that can. `None` if that id is asked for and none of it can sign.
+    /// Adds a set of keys of this server. If there is no signing key yet, the key with the id `signs_with`
+    /// signs, or without that id the first key that can. `None` if no key with that id can sign.
     #[must_use]
     pub fn with_set(mut self, set: KeySet, signs_with: Option<&str>) -> Option<Tokens> {
         self.keyring.add_file(set, signs_with).then_some(self)
     }
 
-    /// Keys are fetched, too: a token with one that is not known is refused for now, not for good, and `wanted` asked.
+    /// Turns on fetching of keys: a token with an unknown key is then refused only for the moment, and
+    /// `fetch_request` asks for a fetch.
     #[must_use]
-    pub fn with_wanted(mut self, wanted: Arc<WantedKeys>) -> Tokens {
-        self.keyring.wanted = Some(wanted);
+    pub fn with_fetch_request(mut self, fetch_request: Arc<FetchRequest>) -> Tokens {
+        self.keyring.fetch_request = Some(fetch_request);
         self
     }
 
-    /// The same with fetched keys in the place of those fetched before.
+    /// The same tokens with newly fetched keys instead of the former ones.
     #[must_use]
     pub fn with_fetched(mut self, set: Arc<KeySet>) -> Tokens {
-        self.keyring.put_fetched(set);
+        self.keyring.set_fetched(set);
         self
     }
 
-    /// The same with these demands.
+    /// The same tokens with these demands.
     #[must_use]
     pub fn with_demands(mut self, demands: Demands) -> Tokens {
         self.demands = Arc::new(demands);
         self
     }
 
-    /// The same with this revoked.
+    /// The same tokens with these revocations.
     #[must_use]
     pub fn with_revocations(mut self, revocations: Revocations) -> Tokens {
         self.revocations = revocations;
         self
     }
 
-    /// The keys of this server's set.
+    /// The keys of this server's file.
     pub fn file(&self) -> Option<&Arc<KeySet>> {
         self.keyring.file()
     }
 
-    /// How many keys of all sets are not used; `None` without sets.
-    pub fn keys_left_out(&self) -> Option<usize> {
+    /// How many keys of all sets are unused; `None` without sets.
+    pub fn unused_key_count(&self) -> Option<usize> {
         let sets = [self.keyring.file(), self.keyring.fetched()];
-        let counts = sets.into_iter().flatten().map(|set| set.left_out_count());
+        let counts = sets.into_iter().flatten().map(|set| set.unused_key_count());
         counts.reduce(|all, more| all + more)
     }
 
-    /// What was fetched.
+    /// The fetched keys.
     pub fn fetched(&self) -> Option<&Arc<KeySet>> {
         self.keyring.fetched()
     }
 
-    /// Who is asked for keys that are not known.
-    pub fn wanted(&self) -> Option<&Arc<WantedKeys>> {
-        self.keyring.wanted.as_ref()
+    /// The flag that asks for a fetch of unknown keys.
+    pub fn fetch_request(&self) -> Option<&Arc<FetchRequest>> {
+        self.keyring.fetch_request.as_ref()
     }
 
-    /// What is demanded of tokens.
+    /// The demands on tokens.
     pub fn demands(&self) -> &Demands {
         &self.demands
     }
 
-    /// What is revoked.
+    /// The revocations in force.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
     }
 
-    /// Whether there is a key to sign with.
+    /// True if there is a signing key.
     pub fn can_sign(&self) -> bool {
         self.keyring.signer.is_some()
     }
 
-    /// The claims of a token, if it is to be believed at `unix_ms`, in milliseconds since 1970.
+    /// The claims of a token, if it is valid at `unix_ms`, in milliseconds since 1970.
     pub fn verify(&self, token: &str, unix_ms: u64) -> Result<Claims, TokenError> {
         let parts = Parts::split(token)?;
         let header = decode_latin1(parts.header);
@@ -173,14 +176,14 @@ impl Tokens {
         self.claims(payload.into_json(), unix_ms)
     }
 
-    /// A token with the given claims, which must be the text of a JSON object; it is printed anew, compactly, as
-    /// JavaScript would. `iat` follows the given keys, unless it is one of them. With `expires_in` seconds and no
-    /// `exp` among the claims, `exp` comes last.
+    /// Signs a token with the given claims, the text of a JSON object. The claims are printed anew,
+    /// compactly, as JavaScript would do. `iat` follows the given members, unless it is among them. With
+    /// `expires_in` seconds and no `exp` among the claims, `exp` comes last.
     pub fn sign(&self, claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<String, SignError> {
         Ok(self.issue(claims, expires_in, unix_ms)?.token)
     }
 
-    /// As [`Tokens::sign`], and what a connection that is given this token knows about itself from then on.
+    /// As [`Tokens::sign`], but also returns the claims, which the connection that gets the token keeps.
     pub fn issue(&self, claims: &str, expires_in: Option<u64>, unix_ms: u64) -> Result<Issued, SignError> {
         let signer = self.keyring.signer.as_ref().ok_or(SignError::NoPrivateKey)?;
         let claims = claims_to_sign(claims, expires_in, unix_ms, &self.demands)?;
@@ -200,19 +203,20 @@ impl Tokens {
         Ok(Issued { token, claims })
     }
 
-    /// Whether an operator has revoked what vouches for a client that has shown no token.
+    /// True if a revocation applies to a client that was authenticated without a token, such as by its
+    /// certificate.
     pub(crate) fn are_revoked(&self, claims: &Claims, unix_ms: u64) -> bool {
-        Json::parse(claims.json()).is_some_and(|payload| self.revocations.concern(payload, unix_ms / 1000))
+        Json::parse(claims.json()).is_some_and(|payload| self.revocations.apply_to(payload, unix_ms / 1000))
     }
 
-    /// The checks that follow the signature's.
+    /// The checks that follow the check of the signature.
     fn claims(&self, json: String, unix_ms: u64) -> Result<Claims, TokenError> {
         let payload = Json::parse(&json).ok_or(TokenError::Invalid)?;
         if payload.kind() == Kind::Null {
             return Err(TokenError::PayloadNull);
         }
         let expires_at = self.demands.check(payload, exact_seconds(unix_ms))?;
-        if self.revocations.concern(payload, unix_ms / 1000) {
+        if self.revocations.apply_to(payload, unix_ms / 1000) {
             return Err(TokenError::Revoked);
         }
         Ok(Claims {
@@ -230,8 +234,8 @@ impl Tokens {
         let name = String::from_utf16_lossy(&name.units());
         let (keys, may_come) = self.keyring.candidates(header);
         if keys.is_empty() {
-            if may_come && let Some(wanted) = &self.keyring.wanted {
-                wanted.ask();
+            if may_come && let Some(fetch_request) = &self.keyring.fetch_request {
+                fetch_request.request();
             }
             return Err(TokenError::UnknownKey { may_come });
         }
@@ -247,22 +251,23 @@ impl Tokens {
     }
 }
 
-/// A header that says that extensions must be understood, of which none is here (RFC 7515 section 4.1.11), or that the
-/// payload is signed as it is, without base64 (RFC 7797 section 3).
+/// Refuses a header that demands extensions, since none is supported (RFC 7515 section 4.1.11), or that says
+/// that the payload is signed without base64 (RFC 7797 section 3).
 fn check_critical(header: Json<'_>) -> Result<(), TokenError> {
     let encodes = header
         .member("b64")
         .is_none_or(|encodes| encodes.kind() == Kind::Bool(true));
-    match header.member("crit").is_none() && encodes {
-        true => Ok(()),
-        false => Err(TokenError::Critical),
+    if header.member("crit").is_none() && encodes {
+        Ok(())
+    } else {
+        Err(TokenError::Critical)
     }
 }
 
 fn verify_with(algorithm: Algorithm, key: &VerifyingKey, parts: &Parts<'_>) -> Result<(), TokenError> {
     let genuine = match key {
         VerifyingKey::Secret(key) => {
-            // As texts, so that only the one canonical text of a tag is accepted; in constant time.
+            // Compared as texts, so that only the canonical text of a tag is accepted, and in constant time.
             let tag = hmac::sign(key, parts.signed.as_bytes());
             let tag = URL_SAFE_NO_PAD.encode(tag);
             verify_slices_are_equal(tag.as_bytes(), parts.signature.as_bytes())
@@ -284,7 +289,7 @@ fn verify_with(algorithm: Algorithm, key: &VerifyingKey, parts: &Parts<'_>) -> R
 }
 
 impl fmt::Debug for Tokens {
-    /// Names of algorithms, no keys.
+    /// Only names of algorithms, no keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signs = self.keyring.signer.as_ref().map(|signer| signer.algorithm);
         f.debug_struct("Tokens")
@@ -294,27 +299,28 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a genuine token says, or who else vouches for a client. `Debug` does not show it.
+/// The claims of a client: the payload of a valid token, or claims from another source. `Debug` does not show
+/// them.
 #[derive(Clone)]
 pub struct Claims {
     json: String,
     expires_at: Option<f64>,
-    /// What was forgiven when they were checked is forgiven later.
+    /// The leeway at the time of the check, which also applies to the expiry of the connection.
     leeway_seconds: u16,
-    /// What rules need to know of them, once they have been asked.
+    /// The parts of the claims that rules use, once rules have been evaluated.
     facts: Option<Box<Facts>>,
 }
 
 impl PartialEq for Claims {
-    /// Whether they say the same. What has been read out of them follows from that.
+    /// Compares the claims. Facts are left out, since they follow from the claims.
     fn eq(&self, other: &Claims) -> bool {
         self.json == other.json && self.expires_at == other.expires_at
     }
 }
 
 impl Claims {
-    /// What somebody else than a token vouches for: a JSON object, and its claim `exp` in seconds since 1970.
-    pub(crate) fn vouched(json: String, expires_at: Option<f64>) -> Claims {
+    /// Claims from another source than a token: a JSON object, and its claim `exp` in seconds since 1970.
+    pub(crate) fn trusted(json: String, expires_at: Option<f64>) -> Claims {
         Claims {
             json,
             expires_at,
@@ -323,44 +329,47 @@ impl Claims {
         }
     }
 
-    /// The payload, as JSON text: as it was signed, byte for byte. Usually an object, but a signer may sign any JSON
-    /// value but `null`. What was signed without `typ: JWT` and is neither an object nor an array is a string.
+    /// The payload as JSON text, byte for byte as it was signed. Usually an object, but a signer may sign any
+    /// JSON value except `null`. The payload of a token without `typ: JWT` is a string if it is neither an
+    /// object nor an array.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. It has come when
-    /// `unix_ms > expires_at * 1000`, which is a little later than [`Tokens::verify`] has it.
+    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. A connection counts it as
+    /// over when `unix_ms > expires_at * 1000`, which is slightly later than in [`Tokens::verify`].
     pub fn expires_at(&self) -> Option<f64> {
         self.expires_at
     }
 
-    /// Whether who is connected by this token is to lose it at `unix_ms`: the moment is later than that at which
-    /// [`Tokens::verify`] refuses it by less than a second, as in the reference.
+    /// True if a connection with these claims is to lose its authentication at `unix_ms`. As in the
+    /// reference, this is less than a second later than [`Tokens::verify`] would refuse the token.
     pub fn has_expired(&self, unix_ms: u64) -> bool {
-        self.lost_at()
-            .is_some_and(|lost_at| unix_ms as f64 > lost_at * 1000.0)
+        self.expires_with_leeway_at()
+            .is_some_and(|at| unix_ms as f64 > at * 1000.0)
     }
 
-    /// When that is, in seconds since 1970: `exp` and the leeway.
-    pub(crate) fn lost_at(&self) -> Option<f64> {
+    /// When that happens, in seconds since 1970: `exp` plus the leeway.
+    pub(crate) fn expires_with_leeway_at(&self) -> Option<f64> {
         let leeway = f64::from(self.leeway_seconds);
         self.expires_at.map(|expires_at| expires_at + leeway)
     }
 
-    /// Whether JavaScript takes the payload for true; only then is a socket of the reference authenticated by it.
+    /// True if the payload is truthy in JavaScript; only then does a socket of the reference count as
+    /// authenticated. False for `0`, `false` and the empty string.
     /// False for `0`, `false` and the empty string.
     pub fn is_truthy(&self) -> bool {
         Json::parse(&self.json).is_some_and(Json::is_truthy)
     }
 
-    /// What these rules need to know of them: read at the first call, and again for other rules.
+    /// The parts of the claims that these rules use. They are read at the first call, and again if the rules
+    /// change.
     #[inline]
     pub fn facts(&mut self, rules: &Rules) -> &mut Facts {
-        if self.facts.as_ref().is_none_or(|facts| !rules.made(facts)) {
+        if self.facts.as_ref().is_none_or(|facts| !rules.are_facts_of(facts)) {
             self.facts = Some(Box::new(rules.facts(&self.json)));
         }
-        self.facts.as_mut().expect("the line above has seen to it")
+        self.facts.as_mut().expect("set by the line above")
     }
 
     /// The payload as a value of a Rust type.
@@ -377,25 +386,25 @@ impl fmt::Debug for Claims {
     }
 }
 
-/// A new token.
+/// A newly signed token.
 pub struct Issued {
-    /// Its text.
+    /// The token's text.
     pub token: String,
-    /// What it says, `iat` and `exp` included.
+    /// Its claims, including `iat` and `exp`.
     pub claims: Claims,
 }
 
-/// An id for a token, the claim `jti`, by which this one alone can be revoked: 128 random bits. `None` if the system has
-/// no random bytes.
+/// A random id for a token: the claim `jti`, by which a single token can be revoked. 128 bits; `None` if the
+/// system has no random bytes.
 pub fn new_token_id() -> Option<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
     Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// The parts of a token that has the right shape: three of base64url, the last of which may be empty.
+/// The parts of a token of the right form: three texts in base64url, the last of which may be empty.
 struct Parts<'a> {
-    /// Header and payload with the point between them.
+    /// Header and payload with the dot between them.
     signed: &'a str,
     header: &'a str,
     payload: &'a str,
@@ -425,10 +434,10 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A payload before its signature is known to be good.
+/// A payload whose signature has not been checked yet.
 enum Payload {
     Json(String),
-    /// Not JSON, or at least not declared as such.
+    /// Not JSON, or not declared as JSON.
     Text(String),
 }
 
@@ -464,7 +473,8 @@ impl Payload {
     }
 }
 
-/// The claims of a new token: jsonwebtoken's `sign.js` as the reference's `setAuthToken` calls it.
+/// The claims of a new token, made as jsonwebtoken's `sign.js` makes them when the reference's `setAuthToken`
+/// calls it.
 fn claims_to_sign(
     claims: &str,
     expires_in: Option<u64>,
@@ -484,7 +494,7 @@ fn claims_to_sign(
     };
     let (given_iat, given_exp) = (number("iat")?, number("exp")?);
     number("nbf")?;
-    // A given `iat` of 0 counts as none, but keeps its place.
+    // A given `iat` of 0 counts as missing, but keeps its position.
     let issued_at = given_iat
         .filter(|&iat| iat != 0.0)
         .unwrap_or_else(|| seconds(unix_ms));
@@ -524,7 +534,7 @@ fn claims_to_sign(
     demands.write_missing(claims, &mut payload);
     payload.push(b'}');
     Ok(Claims {
-        json: String::from_utf8(payload).expect("made of what was text, at the boundaries of characters"),
+        json: String::from_utf8(payload).expect("put together from valid texts"),
         expires_at: given_exp.or(added_exp),
         leeway_seconds: demands.leeway_seconds,
         facts: None,
@@ -543,18 +553,18 @@ fn seconds(unix_ms: u64) -> f64 {
     (unix_ms / 1000) as f64
 }
 
-/// Decodes as Node's `Buffer` does what is in the alphabet already: trailing bits do not matter, and neither does a
-/// lone last character, which holds no whole byte.
+/// Decodes text of the base64url alphabet as Node's `Buffer` does: trailing bits are ignored, and so is a
+/// lone last character, which does not make a whole byte.
 fn decode(encoded: &str) -> Vec<u8> {
     let whole = match encoded.len() % 4 {
         1 => &encoded[..encoded.len() - 1],
         _ => encoded,
     };
-    // The alphabet was checked and the length is right: this cannot fail.
+    // Cannot fail: the alphabet has been checked, and the length is right.
     LENIENT.decode(whole).unwrap_or_default()
 }
 
-/// Each byte one character, as Node's `binary` encoding has it.
+/// Makes one character of each byte, as Node's `binary` encoding does.
 fn decode_latin1(encoded: &str) -> String {
     decode(encoded).into_iter().map(char::from).collect()
 }

@@ -1,21 +1,23 @@
-//! Which key a token is checked with, and which one signs.
+//! The keys that verify and sign tokens, and the choice of the key for a token.
 //!
 //! ```text
 //!   kid of the token   keys that are tried
 //!   ----------------   -------------------
-//!   not looked at      the own key, while no key has an id: as the reference does
-//!   a known id         the keys of that id: the own one, the file's, those that were fetched; up to a bound
-//!   none               the own key and those without an id; if there is none of these, every key, up to a bound
+//!   not read           this server's own key, while no key has an id: as the reference server does
+//!   a known id         the keys with that id: the own key, those of the file, fetched keys; at most KEYS_TRIED_MAX
+//!   absent             the own key and all keys without an id; if there are none, every key, at most KEYS_TRIED_MAX
 //!   anything else      none
 //! ```
 //!
 //! Invariants
-//! 1. A key that is not chosen by its id is never tried for a token that names one, once any key has an id.
-//! 2. What a key verifies is its own list of algorithms: a header only chooses among them. `jwk`, `jku`, `x5u` and `x5c`
-//!    of a header are not looked at.
-//! 3. A fetched key never takes the place of one of this server's with the same id, which is tried first, and never signs.
+//! 1. Once any key has an id, a token that names a key is tried only with keys of that id.
+//! 2. Each key has its own list of algorithms, and the token's header can only choose among them. `jwk`,
+//!    `jku`, `x5u` and `x5c` in a header are ignored.
+//! 3. A fetched key never replaces a key of this server with the same id (that key is tried first), and never
+//!    signs.
 //!
-//! Keys may share an id (RFC 7517 section 4.5): each whose algorithms include the token's is tried.
+//! Several keys may have the same id (RFC 7517 section 4.5): each whose algorithms include the token's is
+//! tried.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,13 +27,13 @@ use super::json::{Json, Kind};
 use super::jwks::{KEY_ID_BYTES_MAX, KeySet};
 use super::keys::{Algorithm, SigningKey, VerifyingKey, VerifyingKeys};
 
-/// A key to verify with.
+/// A key that verifies tokens.
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) verifying: Arc<VerifyingKeys>,
 }
 
-/// A key to sign with.
+/// A key that signs tokens.
 pub(super) struct Signer {
     id: Option<String>,
     pub(super) algorithm: Algorithm,
@@ -44,27 +46,27 @@ pub(super) struct Keyring {
     own: Option<Arc<Key>>,
     file: Option<Arc<KeySet>>,
     fetched: Option<Arc<KeySet>>,
-    /// Whom to tell that a key is missing which may be had; `None` where none are fetched.
-    pub(super) wanted: Option<Arc<WantedKeys>>,
+    /// Asks for a fetch of missing keys; `None` if this server fetches none.
+    pub(super) fetch_request: Option<Arc<FetchRequest>>,
     pub(super) signer: Option<Arc<Signer>>,
 }
 
-/// What a token says about its key.
-enum Named {
-    /// Nothing.
-    No,
-    As(String),
-    /// Something that is the id of no key.
-    Wrongly,
+/// The `kid` in a token's header.
+enum KeyName {
+    /// Absent.
+    Absent,
+    Id(String),
+    /// Present, but not the id of any key.
+    Invalid,
 }
 
-/// Tells whoever fetches keys that a token has named one that is not known. They look at it now and then: there is no
-/// waking, since that would write to a descriptor, and cores have descriptor tables of their own.
+/// The request of a core to fetch keys, because a token has named an unknown one. The fetcher polls this flag
+/// instead of being woken: waking would write to a descriptor, and cores have descriptor tables of their own.
 #[derive(Debug, Default)]
-pub struct WantedKeys {
-    /// Set by those who check tokens, reset by the one who fetches keys. Relaxed: it orders nothing, and a word too
-    /// many or too few is made good by the next.
-    asked: AtomicBool,
+pub struct FetchRequest {
+    /// Set by the cores, which check tokens; cleared by the fetcher. Relaxed order is enough: a lost or an
+    /// extra request is made good by the next one.
+    requested: AtomicBool,
 }
 
 impl Key {
@@ -90,19 +92,19 @@ impl Signer {
         self.key.sign(message)
     }
 
-    /// The id, for the header of tokens.
+    /// The key's id, for the header of tokens.
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Whether what it signs is verified by that key.
+    /// True if that key verifies the signatures of this one.
     pub(super) fn is_paired_with(&self, key: &Key) -> bool {
         const PROBE: &[u8] = b"probe";
         let Some(signature) = self.sign(PROBE) else {
             return false;
         };
         match key.verifying.find(self.algorithm.name()) {
-            // The one key is both.
+            // An HMAC key is both.
             Some((_, VerifyingKey::Secret(_))) => true,
             Some((_, VerifyingKey::Public(public))) => public.verify_sig(PROBE, &signature).is_ok(),
             Some((_, VerifyingKey::OtherCurve)) | None => false,
@@ -111,7 +113,7 @@ impl Signer {
 }
 
 impl Keyring {
-    /// A ring with one key that has no id.
+    /// A keyring with one key that has no id.
     pub(super) fn new(key: Key, signer: Option<Signer>) -> Keyring {
         Keyring {
             own: Some(Arc::new(key)),
@@ -136,8 +138,8 @@ impl Keyring {
         }
     }
 
-    /// Adds the keys of this server's file. If there is no signer yet, the key of id `signs_with` becomes it, or the
-    /// first that can sign. False if `signs_with` is the id of none that can.
+    /// Adds the keys of this server's file. If there is no signing key yet, the key with the id `signs_with`
+    /// becomes it, or without that id the first key that can sign. False if no key with that id can sign.
     pub(super) fn add_file(&mut self, set: KeySet, signs_with: Option<&str>) -> bool {
         if self.signer.is_none() {
             self.signer = set
@@ -156,44 +158,46 @@ impl Keyring {
         self.file.as_ref()
     }
 
-    /// Takes the place of what was fetched before.
-    pub(super) fn put_fetched(&mut self, set: Arc<KeySet>) {
+    /// Replaces the fetched keys.
+    pub(super) fn set_fetched(&mut self, set: Arc<KeySet>) {
         self.fetched = Some(set);
     }
 
-    /// What was fetched.
+    /// The fetched keys.
     pub(super) fn fetched(&self) -> Option<&Arc<KeySet>> {
         self.fetched.as_ref()
     }
 
-    /// The keys that a token with this header may be checked with, or none. The second tells whether one may yet come.
+    /// The keys that a token with this header may be verified with, possibly none. The second value tells
+    /// whether a fetch may still bring one.
     pub(super) fn candidates(&self, header: Json<'_>) -> (Vec<&Key>, bool) {
         let own = self.own.as_deref();
         let sets = || {
             let sets = [&self.file, &self.fetched].into_iter().flatten();
             sets.flat_map(|set| &set.keys).map(|key| &*key.key)
         };
-        let has_ids = self.file.is_some() || self.wanted.is_some() || own.is_some_and(|own| own.id.is_some());
+        let has_ids =
+            self.file.is_some() || self.fetch_request.is_some() || own.is_some_and(|own| own.id.is_some());
         if !has_ids {
             return (own.into_iter().collect(), false);
         }
-        match Named::in_header(header) {
-            Named::As(id) => {
+        match KeyName::in_header(header) {
+            KeyName::Id(id) => {
                 let all = own.into_iter().chain(sets());
                 let found: Vec<&Key> = all.filter(|key| key.id.as_ref() == Some(&id)).collect();
-                let may_come = found.is_empty() && self.wanted.is_some();
+                let may_come = found.is_empty() && self.fetch_request.is_some();
                 (found, may_come)
             }
-            Named::No => {
+            KeyName::Absent => {
                 let unnamed = sets().filter(|key| key.id.is_none());
                 let mut found: Vec<&Key> = own.into_iter().chain(unnamed).collect();
                 if found.is_empty() {
                     found.extend(sets());
                 }
-                let may_come = found.is_empty() && self.wanted.is_some();
+                let may_come = found.is_empty() && self.fetch_request.is_some();
                 (found, may_come)
             }
-            Named::Wrongly => (Vec::new(), false),
+            KeyName::Invalid => (Vec::new(), false),
         }
     }
 
@@ -216,43 +220,44 @@ impl Keyring {
     }
 }
 
-impl Named {
-    fn in_header(header: Json<'_>) -> Named {
+impl KeyName {
+    fn in_header(header: Json<'_>) -> KeyName {
         match header.member("kid").map(Json::kind) {
-            None => Named::No,
-            // An id is compared with many: it is decoded once, and not at all where it cannot be one.
+            None => KeyName::Absent,
+            // The id is compared with many, so it is decoded only once, and not at all if it is too long for
+            // any.
             Some(Kind::String(text)) if !text.is_longer_than(KEY_ID_BYTES_MAX) => {
-                String::from_utf16(&text.units()).map_or(Named::Wrongly, Named::As)
+                String::from_utf16(&text.units()).map_or(KeyName::Invalid, KeyName::Id)
             }
             Some(
                 Kind::String(_) | Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Array | Kind::Object,
-            ) => Named::Wrongly,
+            ) => KeyName::Invalid,
         }
     }
 }
 
-impl WantedKeys {
-    /// Asks for keys.
-    pub fn ask(&self) {
-        // A load first: those who ask in vain do not take the cache line from each other.
-        if !self.is_asked() {
-            self.asked.store(true, Ordering::Relaxed);
+impl FetchRequest {
+    /// Asks for a fetch.
+    pub fn request(&self) {
+        // Load first: repeated requests then do not invalidate the cache line on other cores.
+        if !self.is_requested() {
+            self.requested.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether somebody has asked since the last answer.
-    pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    /// True if a fetch has been requested since the last `clear`.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
     }
 
-    /// Lets the next one ask again.
-    pub fn answered(&self) {
-        self.asked.store(false, Ordering::Relaxed);
+    /// Clears the request, since a fetch begins.
+    pub fn clear(&self) {
+        self.requested.store(false, Ordering::Relaxed);
     }
 }
 
 impl fmt::Debug for Key {
-    /// Its id and the names of its algorithms.
+    /// The id and the names of the algorithms.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verifies: Vec<Algorithm> = self.verifying.algorithms().collect();
         formatter
@@ -263,7 +268,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Most keys that a token which names none, or one that several have, is checked with.
+/// Most keys that are tried for one token that names no key, or whose id several keys have.
 pub(super) const KEYS_TRIED_MAX: usize = 8;
 
 #[cfg(test)]

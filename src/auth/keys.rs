@@ -1,17 +1,17 @@
-//! Algorithms and key material.
+//! Signature algorithms and key material.
 //!
-//! Keys come as a shared secret, as PEM, or as the numbers of a JSON Web Key (`jwks.rs`). All that verifying needs is
-//! parsed here, once, per algorithm.
+//! Keys come as a shared secret, as PEM, or as the numbers of a JSON Web Key (`jwks.rs`). Everything that
+//! verifying needs is parsed here, once for each algorithm.
 //!
 //! Invariants
-//! 1. An algorithm that is not in [`VerifyingKeys`] verifies nothing; what a token's header says only chooses among
-//!    those, so a public key is never taken for a secret.
-//! 2. A pair of keys belongs together: what it signs has been verified once before it is used.
-//! 3. No key is printed: `Debug` shows names of algorithms.
+//! 1. An algorithm that is not in [`VerifyingKeys`] verifies nothing, and a token's header can only choose
+//!    among those: so a public key is never used as a secret.
+//! 2. A private key is used only after a signature of it has been verified with its public key.
+//! 3. Keys are never printed: `Debug` shows names of algorithms.
 //!
-//! Not here: RSA keys restricted to PSS (`id-RSASSA-PSS`), encrypted private keys, certificates.
+//! Not supported: RSA keys restricted to PSS (`id-RSASSA-PSS`), encrypted private keys, certificates.
 //!
-//! Limits: RSA from 2048 to 8192 bits, as the library and jsonwebtoken's signing both want it.
+//! Limits: RSA from 2048 to 8192 bits, the range that both the library and jsonwebtoken's signing accept.
 //!
 //! RFC 7518 section 3, RFC 8037 section 3.1.
 
@@ -34,7 +34,7 @@ use super::pem;
 
 /// A signature algorithm, by its name in RFC 7518 and RFC 8037.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are those of the standards")]
 pub enum Algorithm {
     HS256,
     HS384,
@@ -48,12 +48,12 @@ pub enum Algorithm {
     ES256,
     ES384,
     ES512,
-    /// Ed25519. Not in the reference.
+    /// Ed25519. The reference does not have it.
     EdDSA,
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Algorithm; 13] = [
         Algorithm::HS256,
         Algorithm::HS384,
@@ -70,7 +70,7 @@ impl Algorithm {
         Algorithm::EdDSA,
     ];
 
-    /// The name, as the header of a token has it.
+    /// The name, as in the header of a token.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::HS256 => "HS256",
@@ -128,7 +128,7 @@ impl Algorithm {
         }
     }
 
-    /// The kind of key that it needs.
+    /// The kind of key that the algorithm needs.
     pub(super) const fn family(self) -> Family {
         match self.crypto() {
             Crypto::Hmac(_) => Family::Secret,
@@ -138,7 +138,7 @@ impl Algorithm {
         }
     }
 
-    /// The one table of what the library calls it.
+    /// The one table of the library's counterparts.
     const fn crypto(self) -> Crypto {
         match self {
             Algorithm::HS256 => Crypto::Hmac(hmac::HMAC_SHA256),
@@ -187,7 +187,7 @@ impl FromStr for Algorithm {
     }
 }
 
-/// The name is that of no [`Algorithm`].
+/// The name of no [`Algorithm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownAlgorithm;
 
@@ -203,22 +203,23 @@ impl fmt::Display for UnknownAlgorithm {
 
 impl std::error::Error for UnknownAlgorithm {}
 
-/// Why keys cannot be used: the server should not start.
+/// Why keys cannot be used. The server should not start with such keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyError {
     /// The secret is empty.
     EmptySecret,
-    /// The secret is the text of a PEM key: tokens signed with it could be forged by who knows a public key.
+    /// The secret is the text of a PEM key: with a public key as the secret, everyone who knows that key
+    /// could forge tokens.
     SecretIsPem,
-    /// No public key in the text, or none of RSA (2048 to 8192 bits), P-256, P-384, P-521 and Ed25519.
+    /// The text contains no public key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519.
     PublicKey,
-    /// No private key in the text, or none of RSA (2048 to 8192 bits), P-256, P-384, P-521 and Ed25519.
+    /// The text contains no private key of RSA (2048 to 8192 bits), P-256, P-384, P-521 or Ed25519.
     PrivateKey,
     /// The private key is encrypted.
     EncryptedPrivateKey,
-    /// The keys do not belong together.
+    /// The private key does not belong to the public key.
     NotAPair,
-    /// This algorithm needs another kind of key.
+    /// The algorithm needs another kind of key.
     Algorithm(Algorithm),
 }
 
@@ -228,10 +229,10 @@ impl fmt::Display for KeyError {
         match self {
             KeyError::EmptySecret => f.write_str("the secret is empty"),
             KeyError::SecretIsPem => {
-                f.write_str("the secret is a PEM key; name it as a private or public key")
+                f.write_str("the secret is a PEM key; set it as the private or public key file")
             }
-            KeyError::PublicKey => write!(f, "no public key in PEM of a kind that can be used: {KINDS}"),
-            KeyError::PrivateKey => write!(f, "no private key in PEM of a kind that can be used: {KINDS}"),
+            KeyError::PublicKey => write!(f, "no usable public key in PEM: {KINDS}"),
+            KeyError::PrivateKey => write!(f, "no usable private key in PEM: {KINDS}"),
             KeyError::EncryptedPrivateKey => f.write_str("the private key is encrypted; decrypt it first"),
             KeyError::NotAPair => f.write_str("the private and the public key do not belong together"),
             KeyError::Algorithm(algorithm) => write!(f, "{algorithm} needs another kind of key"),
@@ -253,7 +254,8 @@ pub(super) enum Family {
 }
 
 impl Family {
-    /// What a key may verify, unless told: jsonwebtoken's choice by key type. The first is what it signs with.
+    /// The algorithms that a key of this kind may verify by default: jsonwebtoken's choice. The first is the
+    /// one that it signs with.
     pub(super) const fn algorithms(self) -> &'static [Algorithm] {
         match self {
             Family::Secret => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
@@ -273,7 +275,7 @@ impl Family {
     }
 }
 
-/// What the library calls an algorithm: how it verifies, then how it signs.
+/// The library's counterparts of an algorithm: for verifying, then for signing.
 enum Crypto {
     Hmac(hmac::Algorithm),
     Rsa(&'static dyn VerificationAlgorithm, &'static dyn RsaEncoding),
@@ -285,26 +287,26 @@ enum Crypto {
     Ed25519,
 }
 
-/// The keys to verify with, by algorithm; one that is not listed is not allowed.
+/// The keys that verify, by algorithm. Algorithms that are not listed are not allowed.
 pub(super) struct VerifyingKeys {
     keys: Vec<(Algorithm, VerifyingKey)>,
 }
 
 pub(super) enum VerifyingKey {
-    /// Boxed, for it holds a prepared hash state of a kilobyte.
+    /// Boxed, since it contains a prepared hash state of a kilobyte.
     Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
-    /// Allowed by name, as jsonwebtoken allows all ECDSA algorithms to all such keys, but on another curve.
+    /// Allowed by name, as jsonwebtoken allows every ECDSA algorithm for such a key, but on another curve.
     OtherCurve,
 }
 
 impl VerifyingKeys {
-    /// For a shared secret.
+    /// Verifies with a shared secret.
     pub(super) fn from_secret(secret: &[u8], only: Option<Algorithm>) -> Result<VerifyingKeys, KeyError> {
         Self::of_secret(secret, &algorithms(Family::Secret, only)?)
     }
 
-    /// For a shared secret and these algorithms.
+    /// Verifies with a shared secret and these algorithms.
     pub(super) fn of_secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<VerifyingKeys, KeyError> {
         Self::new(algorithms, |algorithm| match algorithm.crypto() {
             Crypto::Hmac(hash) => Ok(VerifyingKey::Secret(Box::new(hmac::Key::new(hash, secret)))),
@@ -314,7 +316,7 @@ impl VerifyingKeys {
         })
     }
 
-    /// For a public key in PEM: `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (PKCS#1).
+    /// Verifies with a public key in PEM: `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (PKCS#1).
     pub(super) fn from_public_pem(text: &str, only: Option<Algorithm>) -> Result<VerifyingKeys, KeyError> {
         let is_public = |label: &str| matches!(label, "PUBLIC KEY" | "RSA PUBLIC KEY");
         let der = pem::find_section(text, is_public).ok_or(KeyError::PublicKey)?.der;
@@ -322,7 +324,7 @@ impl VerifyingKeys {
         Self::of_public(&der, family, &algorithms(family, only)?)
     }
 
-    /// For a public key as the library takes it, DER or the bytes of a point, and these algorithms.
+    /// Verifies with these algorithms and a public key in the library's format: DER, or the bytes of a point.
     pub(super) fn of_public(
         key: &[u8],
         family: Family,
@@ -371,7 +373,8 @@ impl VerifyingKeys {
     }
 }
 
-/// What a key of this kind verifies: the one algorithm that was asked for, if it suits, or all of the kind.
+/// The algorithms that a key of this kind verifies: only the requested one, if it suits the key, or else all
+/// of the kind.
 fn algorithms(family: Family, only: Option<Algorithm>) -> Result<Vec<Algorithm>, KeyError> {
     match only {
         Some(algorithm) if algorithm.family() != family => Err(KeyError::Algorithm(algorithm)),
@@ -380,9 +383,9 @@ fn algorithms(family: Family, only: Option<Algorithm>) -> Result<Vec<Algorithm>,
     }
 }
 
-/// A key to sign with, and how.
+/// A private key or secret, with its way of signing.
 pub(super) enum SigningKey {
-    /// Boxed, for it holds a prepared hash state of a kilobyte.
+    /// Boxed, since it contains a prepared hash state of a kilobyte.
     Secret(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ecdsa(EcdsaKeyPair),
@@ -390,7 +393,7 @@ pub(super) enum SigningKey {
 }
 
 impl SigningKey {
-    /// For a shared secret.
+    /// Signs with a shared secret.
     pub(super) fn from_secret(secret: &[u8], algorithm: Algorithm) -> Result<SigningKey, KeyError> {
         if secret.is_empty() {
             return Err(KeyError::EmptySecret);
@@ -406,7 +409,8 @@ impl SigningKey {
         }
     }
 
-    /// For a private key in PEM: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE KEY` (SEC 1).
+    /// Signs with a private key in PEM: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE
+    /// KEY` (SEC 1).
     pub(super) fn from_private_pem(text: &str, algorithm: Algorithm) -> Result<SigningKey, KeyError> {
         let is_private = |label: &str| matches!(label, "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY");
         let Some(section) = pem::find_section(text, is_private) else {
@@ -427,14 +431,15 @@ impl SigningKey {
             (Crypto::Ecdsa(_, _, signing), _) => {
                 EcdsaKeyPair::from_private_key_der(signing, der).map(SigningKey::Ecdsa)
             }
-            // Both versions of PKCS#8; the pair is compared with the public key by the caller.
+            // Both versions of PKCS#8. The caller compares the pair with the public key.
             (Crypto::Ed25519, _) => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(SigningKey::Ed25519),
             (Crypto::Hmac(_), _) => return Err(KeyError::Algorithm(algorithm)),
         };
         key.map_err(|_| KeyError::PrivateKey)
     }
 
-    /// For the components of an RSA key (RFC 7518 section 6.3.2). They are checked against each other.
+    /// Signs with the components of an RSA key (RFC 7518 section 6.3.2), which are checked against each
+    /// other.
     pub(super) fn from_rsa(
         components: &rsa::KeyPairComponents<Vec<u8>>,
         algorithm: Algorithm,
@@ -447,7 +452,8 @@ impl SigningKey {
         }
     }
 
-    /// For the number of a private key of an elliptic curve, and the bytes of its public one.
+    /// Signs with the private number of an elliptic curve's key; the bytes of its public point are needed
+    /// too.
     pub(super) fn from_curve(
         private: &[u8],
         public: &[u8],
@@ -481,7 +487,7 @@ impl SigningKey {
     }
 }
 
-/// The kind of a public key, found by asking the library for each.
+/// The kind of a public key, found by trying the library with each kind.
 fn family_of_public_key(der: &[u8]) -> Option<Family> {
     if let Ok(key) = rsa::PublicKey::from_der(der) {
         let bits = RsaParameters::public_modulus_len(key.as_ref()).ok()?;

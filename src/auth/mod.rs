@@ -1,14 +1,15 @@
-//! Tokens: who a client is.
+//! Tokens and passwords: how the server finds out which user a client is, and what it may do.
 //!
-//! Pure: key texts, token texts and the time come in; claims, tokens and error objects go out. Reading key files is
-//! the caller's work, and so is deciding what an authenticated client may do.
+//! Pure: the texts of keys and tokens and the time come in; claims, tokens and errors go out. The callers
+//! read the key files, and decide what a client may do.
 //!
-//! The behaviour is that of ag-auth 2.1.1 over jsonwebtoken 9.0.3 on Node 20, to the byte where a client can see it;
-//! `tests/data/jwt` holds what those packages did. EdDSA is an addition, and so are several keys (`keyring.rs`), sets of
-//! keys (`jwks.rs`) and revocation.
+//! Where a client can see it, the behaviour is byte for byte that of ag-auth 2.1.1 over jsonwebtoken 9.0.3 on
+//! Node 20; `tests/data/jwt` records what these packages do. Additions: EdDSA, several keys (`keyring.rs`),
+//! sets of keys (`jwks.rs`) and revocation.
 //!
-//! Cost, in microseconds, of a token of 200 bytes; a core may verify HS256 in its turn, while ten thousand logins a
-//! second with ES512 take four cores. (Our part at opt-level 1, the library's optimised; the ratios are what matters.)
+//! The time for a token of 200 bytes, in microseconds. A core can verify HS256 within its turn, while ten
+//! thousand logins a second with ES512 take four cores. (Measured with our code at opt-level 1 and the
+//! library optimised; the ratios matter.)
 //!
 //! |        | HS256 | HS512 | RS, PS (2048 bits) | ES256 | ES384 | ES512 | EdDSA |
 //! |--------|-------|-------|--------------------|-------|-------|-------|-------|
@@ -35,9 +36,9 @@ pub mod rules;
 pub use credentials::{CredentialFields, Credentials, NoCredentials, Password};
 pub use demands::Demands;
 pub use error::{SignError, TokenError};
-pub use jwks::{KeySet, KeySetError, LeftOut, SetOrigin, Unused};
+pub use jwks::{KeySet, KeySetError, SetOrigin, Unused, UnusedKey};
 pub use jwt::{Claims, Issued, Tokens, new_token_id};
-pub use keyring::WantedKeys;
+pub use keyring::FetchRequest;
 pub use keys::{Algorithm, KeyError, UnknownAlgorithm};
 pub use revocation::{NotRevocable, Revocation, Revocations, Revoked};
 

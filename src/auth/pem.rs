@@ -1,7 +1,8 @@
 //! Sections of a PEM text (RFC 7468).
 //!
-//! Lenient as OpenSSL is: text outside of sections is ignored, lines may end in CR LF and be of any length. Headers
-//! inside a section (RFC 1421, `Proc-Type: 4,ENCRYPTED`) are not base64, so such a section is not found.
+//! As lenient as OpenSSL: text outside of sections is ignored, and lines may end in CR LF and be of any
+//! length. Headers inside a section (RFC 1421, `Proc-Type: 4,ENCRYPTED`) are not base64, so a section with
+//! headers is not found.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

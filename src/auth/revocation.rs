@@ -1,13 +1,15 @@
-//! Tokens that are not to be believed any more, although they are genuine.
+//! Revocation: valid tokens that are refused because an operator has revoked them.
 //!
-//! A [`Revocation`] names a claim and its value: `jti` for one token, `sub` or whatever names a user for all tokens of
-//! that user which were issued up to then. A token that is issued later is good: who has to stay out must not be given
-//! one. A token that says nothing by which it could be named cannot be revoked.
+//! A [`Revocation`] names a claim and its value: `jti` for a single token, `sub` or another claim with the
+//! user's name for all tokens of that user that were issued up to that time. Tokens that are issued later are
+//! accepted: to keep a user out, the issuer must give it no new token. A token without any such claim cannot
+//! be revoked.
 //!
-//! [`Revocations`] is a value that cores share and never change: the control plane makes a new one of it, of which only
-//! a part is copied.
+//! [`Revocations`] is an immutable value that the cores share. To change it, the control plane makes a new
+//! value, for which only a part is copied.
 //!
-//! Limits: `revocations_max`, kept by whoever adds; `CLAIM_NAMES_MAX` names of claims; `VALUE_BYTES_MAX` for a value.
+//! Limits: `revocations_max`, which the caller of `insert` checks; `CLAIM_NAMES_MAX` names of claims;
+//! `VALUE_BYTES_MAX` for a value.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,17 +19,17 @@ use std::sync::Arc;
 use super::json::{Json, Kind};
 use super::jwt::Claims;
 
-/// All tokens with a certain claim are refused that were issued by a certain time.
+/// Refuses all tokens with a certain claim that were issued up to a certain time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
     what: Revoked,
-    /// Tokens issued up to here, in seconds since 1970.
+    /// Tokens issued up to this time are refused, in seconds since 1970.
     at: u64,
-    /// When it ends, in seconds since 1970: all such tokens have expired by then.
+    /// When the revocation expires, in seconds since 1970: all such tokens have expired by then.
     until: u64,
 }
 
-/// A claim with its value, by which tokens are revoked.
+/// A claim with its value that revoked tokens have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Revoked {
     claim: Box<str>,
@@ -35,20 +37,20 @@ pub struct Revoked {
     value: Box<str>,
 }
 
-/// Why nothing can be revoked by that.
+/// Why a text does not name a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRevocable {
-    /// Not a JSON object with one member.
+    /// It is not a JSON object with exactly one member.
     Shape,
-    /// The value is neither a text that is not empty nor a number.
+    /// The value is neither a non-empty text nor a number.
     Value,
     /// The name or the value is too long.
     TooLong,
-    /// Revocations by as many other claims are in force as may be.
+    /// The revocations in force already use the largest number of different claims.
     Names,
 }
 
-/// All that is revoked.
+/// All revocations.
 #[derive(Clone, Default)]
 pub struct Revocations(Option<Arc<Parts>>);
 
@@ -90,7 +92,7 @@ impl Revoked {
         &self.claim
     }
 
-    /// Its value, as JSON.
+    /// The value as JSON.
     pub fn value_json(&self) -> &str {
         &self.value
     }
@@ -111,7 +113,7 @@ impl Revoked {
         })
     }
 
-    /// Whether a payload has this claim.
+    /// True if a payload has this claim.
     fn is_in(&self, payload: Json<'_>) -> bool {
         payload
             .member(&self.claim)
@@ -121,49 +123,49 @@ impl Revoked {
 }
 
 impl Revocation {
-    /// Revokes what was issued up to `at`, until `until`; both in seconds since 1970.
+    /// Revokes tokens that were issued up to `at`. Expires at `until`; both in seconds since 1970.
     pub fn new(what: Revoked, at: u64, until: u64) -> Revocation {
         Revocation { what, at, until }
     }
 
-    /// What is revoked.
+    /// The claim of the revoked tokens.
     pub fn what(&self) -> &Revoked {
         &self.what
     }
 
-    /// Tokens issued up to then are refused, in seconds since 1970.
+    /// Tokens issued up to this time are refused, in seconds since 1970.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// When it ends, in seconds since 1970.
+    /// When the revocation expires, in seconds since 1970.
     pub fn until(&self) -> u64 {
         self.until
     }
 
-    /// Whether these claims are of a token that is revoked by this.
-    pub fn concerns(&self, claims: &Claims) -> bool {
+    /// True if these claims are those of a token that this revokes.
+    pub fn applies_to(&self, claims: &Claims) -> bool {
         Json::parse(claims.json()).is_some_and(|payload| {
-            self.what.is_in(payload) && is_old(payload, &self.what.claim, self.at, self.until)
+            self.what.is_in(payload) && may_be_issued_by(payload, &self.what.claim, self.at, self.until)
         })
     }
 }
 
 impl Revocations {
-    /// How many there are.
+    /// The number of revocations.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |parts| parts.len)
     }
 
-    /// Whether nothing is revoked.
+    /// True if nothing is revoked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds one, or puts it in the place of the one by the same claim and value.
+    /// Adds a revocation. It replaces one with the same claim and value.
     ///
     /// # Errors
-    /// There are too many different names of claims.
+    /// There would be too many different names of claims.
     pub fn insert(&mut self, revocation: &Revocation) -> Result<(), NotRevocable> {
         let parts = Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Parts::new())));
         let Revocation { what, at, until } = revocation.clone();
@@ -171,9 +173,9 @@ impl Revocations {
         if name.is_none() && parts.names.len() >= CLAIM_NAMES_MAX {
             return Err(NotRevocable::Names);
         }
-        let place = parts.place(&what);
+        let part_of = parts.part_of(&what);
         let claim = what.claim.clone();
-        let before = Arc::make_mut(&mut parts.parts[place]).insert(what, Term { at, until });
+        let before = Arc::make_mut(&mut parts.parts[part_of]).insert(what, Term { at, until });
         if before.is_none() {
             parts.len += 1;
             match parts.names.iter_mut().find(|(name, _)| *name == claim) {
@@ -184,21 +186,21 @@ impl Revocations {
         Ok(())
     }
 
-    /// Takes one back; whether it was there.
+    /// Withdraws a revocation. True if there was one.
     pub fn remove(&mut self, what: &Revoked) -> bool {
         let Some(parts) = &mut self.0 else { return false };
-        let place = parts.place(what);
-        if !parts.parts[place].contains_key(what) {
+        let part_of = parts.part_of(what);
+        if !parts.parts[part_of].contains_key(what) {
             return false;
         }
         let parts = Arc::make_mut(parts);
-        Arc::make_mut(&mut parts.parts[place]).remove(what);
-        parts.forget(&what.claim);
+        Arc::make_mut(&mut parts.parts[part_of]).remove(what);
+        parts.drop_claim(&what.claim);
         true
     }
 
-    /// Forgets those that have ended; how many they were.
-    pub fn forget_ended(&mut self, now: u64) -> usize {
+    /// Drops expired revocations; returns their number.
+    pub fn drop_expired(&mut self, now: u64) -> usize {
         let ended: Vec<Revoked> = self
             .iter()
             .filter(|revocation| revocation.until <= now)
@@ -210,7 +212,7 @@ impl Revocations {
         ended.len()
     }
 
-    /// All of them, in no order.
+    /// All revocations, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = Revocation> + '_ {
         let parts = self.0.iter().flat_map(|parts| &parts.parts);
         parts
@@ -218,8 +220,8 @@ impl Revocations {
             .map(|(what, term)| Revocation::new(what.clone(), term.at, term.until))
     }
 
-    /// Whether a token with this payload is revoked at `now`, in seconds since 1970.
-    pub(super) fn concern(&self, payload: Json<'_>, now: u64) -> bool {
+    /// True if a token with this payload is revoked at `now`, in seconds since 1970.
+    pub(super) fn apply_to(&self, payload: Json<'_>, now: u64) -> bool {
         let Some(parts) = self.0.as_deref().filter(|parts| parts.len > 0) else {
             return false;
         };
@@ -227,8 +229,8 @@ impl Revocations {
             payload
                 .member(name)
                 .and_then(|value| Revoked::by(name.clone(), value).ok())
-                .and_then(|what| parts.parts[parts.place(&what)].get(&what))
-                .is_some_and(|term| now < term.until && is_old(payload, name, term.at, term.until))
+                .and_then(|what| parts.parts[parts.part_of(&what)].get(&what))
+                .is_some_and(|term| now < term.until && may_be_issued_by(payload, name, term.at, term.until))
         })
     }
 }
@@ -244,11 +246,11 @@ impl Parts {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a remainder is below `PARTS`")]
-    fn place(&self, what: &Revoked) -> usize {
+    fn part_of(&self, what: &Revoked) -> usize {
         (self.hasher.hash_one(what) % PARTS as u64) as usize
     }
 
-    fn forget(&mut self, claim: &str) {
+    fn drop_claim(&mut self, claim: &str) {
         self.len -= 1;
         if let Some(at) = self.names.iter().position(|(name, _)| &**name == claim) {
             self.names[at].1 -= 1;
@@ -275,16 +277,16 @@ impl fmt::Display for NotRevocable {
                 "expected a JSON object with one claim, such as {\"sub\":\"ann\"} or {\"jti\":\"…\"}",
             ),
             NotRevocable::Value => {
-                formatter.write_str("the claim's value must be a number, or a text that is not empty")
+                formatter.write_str("the claim's value must be a number or a non-empty text")
             }
             NotRevocable::TooLong => write!(
                 formatter,
-                "the claim's name may have {NAME_BYTES_MAX} bytes and its value {VALUE_BYTES_MAX}"
+                "the claim's name may have at most {NAME_BYTES_MAX} bytes and its value at most {VALUE_BYTES_MAX}"
             ),
             NotRevocable::Names => {
                 write!(
                     formatter,
-                    "tokens are revoked by {CLAIM_NAMES_MAX} different claims already: use one of these"
+                    "the revocations in force use {CLAIM_NAMES_MAX} different claims already: use one of these"
                 )
             }
         }
@@ -293,9 +295,10 @@ impl fmt::Display for NotRevocable {
 
 impl std::error::Error for NotRevocable {}
 
-/// Whether a token was issued by `at`. One that does not say when it was may have been; so may one that claims a time
-/// after the revocation's end, which no token of today can have: milliseconds, as a rule. And an id is never given twice.
-fn is_old(payload: Json<'_>, claim: &str, at: u64, until: u64) -> bool {
+/// True if a token may have been issued by `at`. Without a valid `iat` it may have been. It may also have
+/// been if `iat` is after the end of the revocation: no token of today can have such a time, which is usually
+/// one in milliseconds. A `jti` is never used twice, so its token is old in any case.
+fn may_be_issued_by(payload: Json<'_>, claim: &str, at: u64, until: u64) -> bool {
     match payload.member("iat").map(Json::kind) {
         #[expect(clippy::cast_precision_loss, reason = "times are far below 2⁵³")]
         Some(Kind::Number(issued_at)) if claim != "jti" => {
@@ -306,11 +309,11 @@ fn is_old(payload: Json<'_>, claim: &str, at: u64, until: u64) -> bool {
     }
 }
 
-/// A change copies one of so many parts: of 100,000 revocations about 1,600.
+/// A change copies one of this many parts: of 100,000 revocations about 1,600.
 const PARTS: usize = 64;
-/// Each token is looked up by each of these.
+/// Each token is looked up by each of these names.
 const CLAIM_NAMES_MAX: usize = 8;
-/// Longest name of a claim, in bytes of UTF-8, however it is written in JSON.
+/// Longest name of a claim, in bytes of its decoded form in UTF-8.
 const NAME_BYTES_MAX: usize = 64;
 /// Longest value of a claim, measured in the same way.
 const VALUE_BYTES_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! `ringcast check`: everything that can be wrong with the settings, without starting.
+//! `ringcast check`: finds everything that is wrong with the settings, without starting the server.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -10,16 +10,16 @@ use crate::machine::cpus::Cpus;
 use crate::policy::Policy;
 use crate::server::StartError;
 
-/// Checks the settings, key files, CPUs and addresses; writes the settings as they would be used, and what is
-/// doubtful.
+/// Checks the settings, key files, CPUs and addresses. Writes the settings as a server would use them, and
+/// warnings.
 ///
 /// # Errors
-/// All that is wrong, a line for each.
+/// All faults, as one line each.
 pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
     let (loaded, errors) = sources.read();
     let config = &loaded.config;
     let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    // Where a key could not be read, that is why nobody could log in.
+    // If a key cannot be read, this is why no client could log in, so the latter is not reported too.
     if faults.is_empty() && config.admits_nobody() {
         faults.push(StartError::AdmitsNobody.to_string());
     }
@@ -33,7 +33,7 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
     faults.extend(
         addresses
             .iter()
-            .filter_map(|(name, address)| not_ours(name, (*address)?)),
+            .filter_map(|(name, address)| address_fault(name, (*address)?)),
     );
     if !faults.is_empty() {
         return Err(CliError::Faults(faults));
@@ -65,22 +65,19 @@ pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Res
         .map(ToString::to_string)
         .collect();
     warnings.extend(policy.warnings(Clock::begin().now().unix_ms));
-    for doubt in &warnings {
-        writeln!(out, "warning: {doubt}")?;
+    for warning in &warnings {
+        writeln!(out, "warning: {warning}")?;
     }
     match warnings.len() {
-        0 => writeln!(out, "the settings are right")?,
-        count => writeln!(
-            out,
-            "the settings are valid, with {count} to think about: see the warnings"
-        )?,
+        0 => writeln!(out, "the settings are valid")?,
+        count => writeln!(out, "the settings are valid; warnings: {count}, see above")?,
     }
     Ok(())
 }
 
-/// What to say of an address that this machine does not have. The port may be taken, by the very server whose settings are
-/// checked: any free port shows as much.
-fn not_ours(name: &str, address: SocketAddr) -> Option<String> {
+/// The fault of an address that this machine does not have. It binds any free port of the address, since the
+/// port itself may be in use by the very server whose settings are checked.
+fn address_fault(name: &str, address: SocketAddr) -> Option<String> {
     let error = TcpListener::bind(SocketAddr::new(address.ip(), 0)).err()?;
     Some(format!(
         "{name}: {} is not an address of this machine: {error}",
@@ -110,7 +107,7 @@ mod tests {
             "variable  limits.ring_slots = 1024",
             "default   listen = 127.0.0.1:8000",
             "default   admin_key = not set",
-            "the settings are valid, with 1 to think about: see the warnings",
+            "the settings are valid; warnings: 1, see above",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
@@ -118,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_machine_lacks_is_refused() {
+    fn cpus_addresses_and_files_that_this_machine_lacks_are_refused() {
         for (words, part) in [
             (
                 ["--cores", "1-2"],
@@ -141,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_faults_are_reported_at_once() {
         let (code, text) = answer(
             &[
                 "check",
@@ -179,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_nobody_could_log_in_to_is_refused() {
+    fn a_server_without_any_way_to_log_in_is_refused() {
         let listen = ["check", "--listen", "0.0.0.0:8000"];
         let (code, text) = answer(&listen, &[]);
         assert_eq!(code, 78);
@@ -198,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_a_service_of_this_name_are_named_and_ignored() {
+    fn variables_of_a_service_named_ringcast_are_reported_and_ignored() {
         let (code, text) = answer(&["check"], &[("RINGCAST_PORT", "tcp://10.0.0.11:8000")]);
         assert_eq!(code, 0, "{text}");
         assert!(
@@ -215,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_file_is_read_and_its_faults_named() {
+    fn a_password_file_is_checked_and_its_faults_are_reported() {
         let folder = std::env::temp_dir().join(format!("ringcast-check-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("users");
@@ -241,7 +238,7 @@ mod tests {
             (
                 format!("alice:{entry}\nalice:{entry}\n"),
                 78,
-                "line 2: the user has an entry in line 1",
+                "line 2: the user already has an entry in line 1",
             ),
             (
                 entry.replace("$7$1$", "a:$7$2147483648$"),
@@ -250,22 +247,22 @@ mod tests {
             ),
         ] {
             std::fs::write(&file, &text).unwrap();
-            let (found, told) = check();
-            assert_eq!(found, code, "{told}");
+            let (found, text) = check();
+            assert_eq!(found, code, "{text}");
             assert!(
-                told.contains(part) && !told.contains("topsecret") && !told.contains("AAAA"),
-                "{told}"
+                text.contains(part) && !text.contains("topsecret") && !text.contains("AAAA"),
+                "{text}"
             );
         }
         std::fs::write(&file, "").unwrap();
         for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-            let (code, told) = check();
-            assert_eq!(code, 0, "{told}");
+            let (code, text) = check();
+            assert_eq!(code, 0, "{text}");
             assert_eq!(
-                told.contains("is open to every user of this machine: chmod 600"),
+                text.contains("is open to every user of this machine: chmod 600"),
                 warned,
-                "{told}"
+                "{text}"
             );
         }
         std::fs::remove_dir_all(&folder).unwrap();

@@ -1,9 +1,9 @@
-//! The command line: words to a command, its outcome to an exit code.
+//! The command line: parses the words of a command, runs it, and turns its outcome into an exit code.
 //!
-//! Exit codes: 0 done; 64 (`EX_USAGE`) for a command that is not one; 78 (`EX_CONFIG`) for settings that are not
-//! right, with one line for each cause; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a bug;
-//! 1 where this machine stops the target of `tuning`, rules deny what `rules test` asks about, or `passwd` leaves its
-//! file as it is; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
+//! Exit codes: 0 for success; 64 (`EX_USAGE`) for an invalid command; 78 (`EX_CONFIG`) for wrong settings,
+//! with one line for each fault; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a
+//! bug; 1 if this machine cannot reach the target of `tuning`, if rules deny what `rules test` asks about, or
+//! if `passwd` leaves its file unchanged; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
 mod check;
 mod passwd;
@@ -26,14 +26,14 @@ use crate::log;
 use crate::machine::cpus::Cpus;
 use crate::policy::PolicyError;
 
-/// Runs what the words, without the name of the program, ask for and returns the exit code of the process.
+/// Runs a command, given by its words without the program's name, and returns the exit code of the process.
 pub fn run(
     words: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> u8 {
     match command(words, environment).and_then(|command| execute(command, &mut io::stdout())) {
         Ok(code) => code,
-        // Who has read enough (`ringcast check | head`) is served.
+        // A reader that has read enough (`ringcast check | head`) is no error.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             let text = error.to_string();
@@ -49,17 +49,17 @@ pub fn run(
     }
 }
 
-/// What the words ask for.
+/// A parsed command.
 #[derive(Debug)]
 enum Command {
     Help,
     Version,
     Serve(Sources),
     Check(Sources),
-    Passwd(passwd::Wanted),
-    Rules(Sources, rules::Wanted),
-    Token(Sources, token::Wanted),
-    Tuning(Sources, tuning::Wanted),
+    Passwd(passwd::PasswdArguments),
+    Rules(Sources, rules::RulesArguments),
+    Token(Sources, token::TokenArguments),
+    Tuning(Sources, tuning::TuningArguments),
 }
 
 fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
@@ -68,10 +68,10 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
-        Command::Passwd(wanted) => passwd::passwd(wanted)?,
-        Command::Rules(sources, wanted) => return rules::rules(&sources, &wanted, out),
-        Command::Token(sources, wanted) => token::token(&sources, &wanted, out)?,
-        Command::Tuning(sources, wanted) => return tuning::tuning(&sources, &wanted, out),
+        Command::Passwd(arguments) => passwd::passwd(arguments)?,
+        Command::Rules(sources, arguments) => return rules::rules(&sources, &arguments, out),
+        Command::Token(sources, arguments) => token::token(&sources, &arguments, out)?,
+        Command::Tuning(sources, arguments) => return tuning::tuning(&sources, &arguments, out),
     }
     Ok(0)
 }
@@ -83,57 +83,60 @@ fn command(
     let mut parser = lexopt::Parser::from_args(words);
     let mut name = None;
     let mut flags = Vec::new();
-    let mut rules = rules::Wanted::default();
-    let mut token = token::Wanted::default();
-    let mut tuning = tuning::Wanted::default();
+    let mut rules = rules::RulesArguments::default();
+    let mut token = token::TokenArguments::default();
+    let mut tuning = tuning::TuningArguments::default();
     while let Some(word) = parser.next()? {
         match word {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
-            Arg::Long("token") if name == Some(Name::Rules) => rules.token = Some(text(&mut parser)?),
-            Arg::Long("claims") if name == Some(Name::Rules) => rules.claims = Some(text(&mut parser)?),
-            Arg::Long("claims") if name == Some(Name::Token) => token.claims = text(&mut parser)?,
-            Arg::Long("expires") if name == Some(Name::Token) => {
+            Arg::Long("token") if name == Some(CommandName::Rules) => rules.token = Some(text(&mut parser)?),
+            Arg::Long("claims") if name == Some(CommandName::Rules) => {
+                rules.claims = Some(text(&mut parser)?)
+            }
+            Arg::Long("claims") if name == Some(CommandName::Token) => token.claims = text(&mut parser)?,
+            Arg::Long("expires") if name == Some(CommandName::Token) => {
                 token.expires = text(&mut parser)?.parse()?
             }
-            Arg::Long("connections") if name == Some(Name::Tuning) => {
+            Arg::Long("connections") if name == Some(CommandName::Tuning) => {
                 tuning.connections = Some(tuning::connections(&text(&mut parser)?)?);
             }
-            Arg::Long("json") if name == Some(Name::Tuning) => tuning.json = true,
+            Arg::Long("json") if name == Some(CommandName::Tuning) => tuning.json = true,
             Arg::Long(flag) => {
                 let flag = flag.to_owned();
                 let Some(expects) = load::flag_expects(&flag) else {
                     return Err(load::unknown_flag(&flag).into());
                 };
-                let value = match is_switch(&flag) {
-                    true => switch(&mut parser)?,
-                    false => text(&mut parser).map_err(|_| ConfigError::NoValue {
+                let value = if is_switch(&flag) {
+                    switch(&mut parser)?
+                } else {
+                    text(&mut parser).map_err(|_| ConfigError::NoValue {
                         flag: format!("--{flag}"),
                         expects,
-                    })?,
+                    })?
                 };
                 flags.push((flag, value));
             }
-            // Its words are those of another program.
+            // The words of `passwd` are those of `mosquitto_passwd`, so it parses them itself.
             Arg::Value(word) if name.is_none() && word == "passwd" => {
                 let words: Vec<_> = parser.raw_args()?.collect();
                 if words.first().is_some_and(|word| word == "-h" || word == "--help") {
                     return Ok(Command::Help);
                 }
-                return passwd::Wanted::parse(words).map(Command::Passwd);
+                return passwd::PasswdArguments::parse(words).map(Command::Passwd);
             }
-            Arg::Value(word) if name.is_none() => name = Some(Name::of(&word)?),
-            Arg::Value(word) if name == Some(Name::Rules) => rules.push(word)?,
+            Arg::Value(word) if name.is_none() => name = Some(CommandName::of(&word)?),
+            Arg::Value(word) if name == Some(CommandName::Rules) => rules.push(word)?,
             Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
         }
     }
     let sources = Sources::new(flags, environment);
     Ok(match name {
-        None | Some(Name::Serve) => Command::Serve(sources),
-        Some(Name::Check) => Command::Check(sources),
-        Some(Name::Rules) => Command::Rules(sources, rules),
-        Some(Name::Token) => Command::Token(sources, token),
-        Some(Name::Tuning) => Command::Tuning(sources, tuning),
+        None | Some(CommandName::Serve) => Command::Serve(sources),
+        Some(CommandName::Check) => Command::Check(sources),
+        Some(CommandName::Rules) => Command::Rules(sources, rules),
+        Some(CommandName::Token) => Command::Token(sources, token),
+        Some(CommandName::Tuning) => Command::Tuning(sources, tuning),
     })
 }
 
@@ -142,7 +145,7 @@ fn is_switch(flag: &str) -> bool {
     switches.any(|setting| setting.flag().strip_prefix("--") == Some(flag))
 }
 
-/// The value of a switch, which stands for itself if no value follows.
+/// The value of a switch: `on` if no value follows.
 fn switch(parser: &mut lexopt::Parser) -> Result<String, CliError> {
     if let Some(value) = parser.optional_value() {
         return value
@@ -167,7 +170,7 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+enum CommandName {
     Serve,
     Check,
     Rules,
@@ -175,14 +178,14 @@ enum Name {
     Tuning,
 }
 
-impl Name {
-    fn of(word: &OsString) -> Result<Name, CliError> {
+impl CommandName {
+    fn of(word: &OsString) -> Result<CommandName, CliError> {
         match word.to_str() {
-            Some("serve") => Ok(Name::Serve),
-            Some("check") => Ok(Name::Check),
-            Some("rules") => Ok(Name::Rules),
-            Some("token") => Ok(Name::Token),
-            Some("tuning") => Ok(Name::Tuning),
+            Some("serve") => Ok(CommandName::Serve),
+            Some("check") => Ok(CommandName::Check),
+            Some("rules") => Ok(CommandName::Rules),
+            Some("token") => Ok(CommandName::Token),
+            Some("tuning") => Ok(CommandName::Tuning),
             _ => Err(CliError::Usage(format!(
                 "{} is not a command; commands are serve, check, rules, tuning, token and passwd",
                 word.display()
@@ -191,26 +194,26 @@ impl Name {
     }
 }
 
-/// Why a command was not carried out.
+/// Why a command failed.
 #[derive(Debug)]
 enum CliError {
-    /// The words are no command.
+    /// The words are not a valid command.
     Usage(String),
-    /// The settings are not right.
+    /// The settings are wrong.
     Config(ConfigErrors),
-    /// What `check` has found, each in a line.
+    /// The faults that `check` has found, one line each.
     Faults(Vec<String>),
-    /// Keys, or other files that the settings name, are not right.
+    /// Keys or other files that the settings name are wrong.
     Policy(PolicyError),
-    /// A token that is not accepted; its error as clients see it.
+    /// A token that is not accepted, with the error that a client would get.
     Token(String),
-    /// Right by themselves, but not on this machine or for this command.
-    Unfit(String),
-    /// It was not done, for a reason that is in the text.
+    /// The settings are valid, but not on this machine or not for this command.
+    Unusable(String),
+    /// The command failed for the reason in the text.
     Failed(String),
-    /// Somebody at the terminal pressed Ctrl-C.
+    /// The user at the terminal pressed Ctrl-C.
     Interrupted,
-    /// Standard output is gone.
+    /// Standard output is closed.
     Output(io::Error),
     /// The server ended with an error of the system.
     Server(String),
@@ -220,7 +223,9 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Usage(_) => EX_USAGE,
-            CliError::Config(_) | CliError::Faults(_) | CliError::Policy(_) | CliError::Unfit(_) => EX_CONFIG,
+            CliError::Config(_) | CliError::Faults(_) | CliError::Policy(_) | CliError::Unusable(_) => {
+                EX_CONFIG
+            }
             CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
             CliError::Interrupted => 130,
             CliError::Token(_) => EX_DATAERR,
@@ -230,9 +235,9 @@ impl CliError {
 
 /// The command was used wrongly (`sysexits.h`).
 const EX_USAGE: u8 = 64;
-/// What was given is not right (`sysexits.h`).
+/// The input is wrong (`sysexits.h`).
 const EX_DATAERR: u8 = 65;
-/// Something is configured wrongly (`sysexits.h`).
+/// The configuration is wrong (`sysexits.h`).
 const EX_CONFIG: u8 = 78;
 
 impl fmt::Display for CliError {
@@ -242,12 +247,12 @@ impl fmt::Display for CliError {
             CliError::Config(error) => error.fmt(formatter),
             CliError::Faults(faults) => formatter.write_str(&faults.join("\n")),
             CliError::Policy(error) => error.fmt(formatter),
-            CliError::Interrupted => formatter.write_str("interrupted; nothing is changed"),
-            CliError::Unfit(text) | CliError::Server(text) | CliError::Failed(text) => {
+            CliError::Interrupted => formatter.write_str("interrupted; nothing was changed"),
+            CliError::Unusable(text) | CliError::Server(text) | CliError::Failed(text) => {
                 formatter.write_str(text)
             }
             CliError::Token(error) => write!(formatter, "the token is not accepted: {error}"),
-            CliError::Output(error) => write!(formatter, "cannot write the answer: {error}"),
+            CliError::Output(error) => write!(formatter, "cannot write the output: {error}"),
         }
     }
 }
@@ -328,7 +333,7 @@ better kept in a variable or the file: other users can see flags.
 mod tests {
     use super::*;
 
-    /// The exit code and what was written, to either place.
+    /// The exit code, and everything that was written to standard output and standard error.
     pub(super) fn answer(words: &[&str], variables: &[(&str, &str)]) -> (u8, String) {
         let environment = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let mut out = Vec::new();
@@ -381,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_before_or_after_the_command_with_or_without_equals_sign() {
+    fn flags_may_come_before_or_after_the_command_with_or_without_equals_sign() {
         for words in [
             ["check", "--cores", "2", "--admin=off"],
             ["--cores", "2", "check", "--admin=off"],
@@ -394,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_needs_no_value_and_takes_one() {
+    fn a_switch_accepts_a_value_but_needs_none() {
         for (words, shown) in [
             (&["check", "--take-over"][..], "on"),
             (&["--take-over", "check"], "on"),

@@ -1,32 +1,33 @@
-//! `ringcast rules`: what the rules of a configuration say, without a server.
+//! `ringcast rules`: evaluates the rules of a configuration, without a server.
 //!
-//! `rules list` writes them in order. `rules test ACTION NAME` asks them about one action and says which rule decides,
-//! and why those before it do not; the exit code is 0 if it is allowed and 1 if not.
+//! `rules list` writes the rules in order. `rules test ACTION NAME` evaluates them for one action, and tells
+//! which rule decides and why the rules before it do not. The exit code is 0 if the action is allowed and 1
+//! if not.
 
 use std::ffi::OsString;
 use std::io::Write;
 
 use super::CliError;
 use crate::auth::Claims;
-use crate::auth::rules::{Explanation, Reason, Rules, Verdict};
+use crate::auth::rules::{Explanation, Reason, RuleVerdict, Rules};
 use crate::clock::Clock;
 use crate::config::load::Sources;
 use crate::config::rules::{Action, RuleSpec, Who};
 use crate::policy::{KeySource, Policy};
 
-/// What is asked of the rules.
+/// The arguments of the command.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    /// `list`, or `test` with what it tests.
+pub(super) struct RulesArguments {
+    /// `list`, or `test` with the action and the name.
     words: Vec<String>,
-    /// A token to be checked with the configured keys.
+    /// A token that is checked with the configured keys.
     pub(super) token: Option<String>,
-    /// Claims of a token that need not be signed.
+    /// Claims of a token, which need no signature.
     pub(super) claims: Option<String>,
 }
 
-impl Wanted {
-    /// Takes a word that follows the command's name.
+impl RulesArguments {
+    /// Adds a word that follows the command's name.
     pub(super) fn push(&mut self, word: OsString) -> Result<(), CliError> {
         let word = word
             .into_string()
@@ -36,23 +37,27 @@ impl Wanted {
     }
 }
 
-/// Lists the rules, or tests them; the exit code.
-pub(super) fn rules(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<u8, CliError> {
-    let words: Vec<&str> = wanted.words.iter().map(String::as_str).collect();
+/// Lists or tests the rules; returns the exit code.
+pub(super) fn rules(
+    sources: &Sources,
+    arguments: &RulesArguments,
+    out: &mut impl Write,
+) -> Result<u8, CliError> {
+    let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
     let question = match words[..] {
         ["list"] => None,
         ["test", action, name] => Some((action_named(action)?, name)),
         _ => return Err(CliError::Usage(USAGE.to_owned())),
     };
     let mut config = sources.load()?.config;
-    // Users have no part in rules, and the caller may not be allowed to read their file.
+    // The password file has no influence on rules, and the user of this command may not be allowed to read it.
     config.login.password_file = None;
     let policy = Policy::open(&config)?;
     let Some((action, name)) = question else {
         list(&policy.rules, out)?;
         return Ok(0);
     };
-    let claims = claims(wanted, &policy)?;
+    let claims = claims(arguments, &policy)?;
     test(&policy.rules, action, name, claims.as_ref(), out)
 }
 
@@ -65,22 +70,22 @@ fn action_named(word: &str) -> Result<Action, CliError> {
     })
 }
 
-/// Whom the question is about; `None` for a client without a token.
-fn claims(wanted: &Wanted, policy: &Policy) -> Result<Option<Claims>, CliError> {
-    let claims = match (&wanted.token, &wanted.claims) {
+/// The claims of the client that the test is about; `None` for a client without a token.
+fn claims(arguments: &RulesArguments, policy: &Policy) -> Result<Option<Claims>, CliError> {
+    let claims = match (&arguments.token, &arguments.claims) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
             return Err(CliError::Usage(
-                "--token and --claims are both there: a token brings its claims".to_owned(),
+                "--token and --claims exclude each other: the token contains its claims".to_owned(),
             ));
         }
         (None, Some(claims)) => {
             let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(claims);
             is_object.map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
-            Claims::vouched(claims.to_owned(), None)
+            Claims::trusted(claims.to_owned(), None)
         }
         (Some(_), None) if matches!(policy.keys, KeySource::Random(_)) => {
-            return Err(CliError::Unfit(
+            return Err(CliError::Unusable(
                 "no key is configured, so that no token can be checked: set auth_key, or auth_public_key_file, to that \
                  of the server, or give --claims"
                     .to_owned(),
@@ -95,7 +100,7 @@ fn claims(wanted: &Wanted, policy: &Policy) -> Result<Option<Claims>, CliError> 
                 CliError::Token(String::from_utf8_lossy(&json).into_owned())
             })?,
     };
-    // As the server has it: `0` and `false` are payloads that authenticate nobody.
+    // As in the server: payloads such as `0` and `false` do not authenticate a client.
     Ok(Some(claims).filter(Claims::is_truthy))
 }
 
@@ -138,22 +143,24 @@ fn explain(
 ) -> Result<(), CliError> {
     writeln!(out, "{list}:")?;
     for (index, (spec, reason)) in explanation.steps.iter().enumerate() {
-        let said = match reason {
-            Reason::Action => format!("does not match: not about {}", action.word()),
-            Reason::Who(who) => format!("does not match: only about {}", who.join(", ")),
-            Reason::Name(patterns) => format!("does not match: the name is none of {}", patterns.join(", ")),
-            Reason::Decides(None) => "decides: it is about every name".to_owned(),
-            Reason::Decides(Some(pattern)) => format!("decides: the name is one of {pattern}"),
+        let text = match reason {
+            Reason::Action => format!("does not match: the rule is not about {}", action.word()),
+            Reason::Who(who) => format!("does not match: the rule is only about {}", who.join(", ")),
+            Reason::Name(patterns) => {
+                format!("does not match: the name matches none of {}", patterns.join(", "))
+            }
+            Reason::Decides(None) => "decides: the rule is about every name".to_owned(),
+            Reason::Decides(Some(pattern)) => format!("decides: the name matches {pattern}"),
         };
-        writeln!(out, "  {}: {said}", heading(index, spec))?;
+        writeln!(out, "  {}: {text}", heading(index, spec))?;
     }
-    let Verdict { allowed, rule } = explanation.verdict;
+    let RuleVerdict { allowed, rule } = explanation.verdict;
     let verdict = if allowed { "allowed" } else { "denied" };
     match rule {
         Some(rule) => writeln!(out, "  {verdict} by number {rule}")?,
         None => writeln!(
             out,
-            "  {verdict}: no rule matches, and what no rule allows is denied"
+            "  {verdict}: no rule matches, and actions that no rule allows are denied"
         )?,
     }
     Ok(())
@@ -180,7 +187,7 @@ fn list(rules: &Rules, out: &mut impl Write) -> Result<(), CliError> {
     Ok(())
 }
 
-/// `2 (line 17): allow subscribe, publish on room.*`
+/// A rule in short form: `2 (line 17): allow subscribe, publish on room.*`
 fn heading(index: usize, spec: &RuleSpec) -> String {
     let actions: Vec<&str> = spec.actions.iter().map(|action| action.word()).collect();
     let line = match spec.line {

@@ -1,4 +1,4 @@
-//! `ringcast token`: a signed token, for trying things out and for services that have no library to sign with.
+//! `ringcast token`: signs a token, for trying things out and for services without a library for signing.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -10,31 +10,31 @@ use crate::clock::Clock;
 use crate::config::load::Sources;
 use crate::policy::{KeySource, Policy};
 
-/// The token that is wanted.
+/// The arguments of the command.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    /// A JSON object.
+pub(super) struct TokenArguments {
+    /// The claims, a JSON object.
     pub(super) claims: String,
     pub(super) expires: Expiry,
 }
 
-impl Default for Wanted {
-    fn default() -> Wanted {
-        Wanted {
+impl Default for TokenArguments {
+    fn default() -> TokenArguments {
+        TokenArguments {
             claims: "{}".to_owned(),
             expires: Expiry(None),
         }
     }
 }
 
-/// In how many seconds the token expires; by `auth_default_expiry` if nothing is said.
+/// After how many seconds the token expires; `None` for `auth_default_expiry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expiry(Option<u64>);
 
 impl FromStr for Expiry {
     type Err = CliError;
 
-    /// A whole number with a unit: `90s`, `15m`, `1h`, `30d`.
+    /// Parses a whole number with a unit: `90s`, `15m`, `1h`, `30d`.
     fn from_str(text: &str) -> Result<Expiry, CliError> {
         let parsed = UNITS.iter().find_map(|(unit, seconds)| {
             let count: u64 = text.strip_suffix(*unit)?.parse().ok()?;
@@ -45,7 +45,7 @@ impl FromStr for Expiry {
         match parsed {
             Some(seconds) => Ok(Expiry(Some(seconds))),
             None => Err(CliError::Usage(format!(
-                "--expires: found {text:?}, expected such as 90s, 15m, 1h or 30d"
+                "--expires: found {text:?}, expected for example 90s, 15m, 1h or 30d"
             ))),
         }
     }
@@ -53,38 +53,42 @@ impl FromStr for Expiry {
 
 const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
 
-/// A hundred years: a longer life is a slip.
+/// A hundred years; a longer time is probably a typing error.
 const SECONDS_MAX: u64 = 36_525 * 86_400;
 
-/// Writes the token in a line of its own, if a server with these settings would take it, now or later.
-pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<(), CliError> {
+/// Writes the token on a line of its own, if a server with these settings would accept it, now or later.
+pub(super) fn token(
+    sources: &Sources,
+    arguments: &TokenArguments,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     let mut config = sources.load()?.config;
-    // Signing needs no users, and the caller may not be allowed to read their file.
+    // The password file is only for logins, and the user of this command may not be allowed to read it.
     config.login.password_file = None;
-    let claims: Map<String, Value> = serde_json::from_str(&wanted.claims)
+    let claims: Map<String, Value> = serde_json::from_str(&arguments.claims)
         .map_err(|error| CliError::Usage(format!("--claims is not a JSON object: {error}")))?;
     let policy = Policy::open(&config)?;
     if matches!(policy.keys, KeySource::Random(_)) {
-        return Err(CliError::Unfit(
+        return Err(CliError::Unusable(
             "no key is configured: a token signed with a random key would be accepted by no server; set auth_key, \
              or auth_private_key_file and auth_public_key_file, to those of the server"
                 .to_owned(),
         ));
     }
     if !policy.tokens.can_sign() {
-        return Err(CliError::Unfit(
+        return Err(CliError::Unusable(
             "the configured keys can only check tokens: set auth_private_key_file, or put a private key into jwks_file, \
              to sign one"
                 .to_owned(),
         ));
     }
-    // Claims that bring their own `exp` keep it.
-    let expires = match wanted.expires.0 {
+    // Claims with an `exp` of their own keep it.
+    let expires = match arguments.expires.0 {
         None if claims.contains_key("exp") => None,
         None => Some(config.auth.default_expiry.as_secs()),
         Some(_) if claims.contains_key("exp") => {
             return Err(CliError::Usage(
-                "--claims has exp already: leave out --expires".to_owned(),
+                "--claims already contains exp: leave out --expires".to_owned(),
             ));
         }
         Some(seconds) => Some(seconds),
@@ -92,9 +96,9 @@ pub(super) fn token(sources: &Sources, wanted: &Wanted, out: &mut impl Write) ->
     let now = Clock::begin().now().unix_ms;
     let token = policy
         .tokens
-        .sign(&wanted.claims, expires, now)
-        .map_err(|error| CliError::Unfit(format!("the token cannot be signed: {error}")))?;
-    // What is good only later may be signed now.
+        .sign(&arguments.claims, expires, now)
+        .map_err(|error| CliError::Unusable(format!("the token cannot be signed: {error}")))?;
+    // A token that becomes valid later may be signed now.
     if let Err(error) = policy.tokens.verify(&token, now)
         && error.is_bad_token()
     {

@@ -1,4 +1,4 @@
-//! `ringcast tuning`: this machine against what a number of connections needs.
+//! `ringcast tuning`: compares this machine with the needs of a number of connections.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,15 +13,15 @@ use crate::machine::cpus::Cpus;
 use crate::machine::findings::{Finding, Level, findings};
 use crate::machine::{Machine, Target, bytes, grouped, reading};
 
-/// What is asked.
+/// The arguments of the command.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    /// How many connections; by the configuration if nothing is said.
+pub(super) struct TuningArguments {
+    /// The number of connections; `None` for the number that the configuration allows.
     pub(super) connections: Option<u64>,
     pub(super) json: bool,
 }
 
-/// Everything that is answered.
+/// The report.
 #[derive(Serialize)]
 struct Report {
     connections: u64,
@@ -33,20 +33,29 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-/// Writes the report on this machine; the exit code says whether something stops the target.
-pub(super) fn tuning(sources: &Sources, wanted: &Wanted, out: &mut impl Write) -> Result<u8, CliError> {
+/// Writes the report about this machine. The exit code tells whether anything prevents the target.
+pub(super) fn tuning(
+    sources: &Sources,
+    arguments: &TuningArguments,
+    out: &mut impl Write,
+) -> Result<u8, CliError> {
     let config = sources.load()?.config;
     let placement = Cpus::of_this_process().placement(&config.cores.placement);
-    let target = Target::new(&config, wanted.connections, placement, fd_table::can_be_split());
+    let target = Target::new(
+        &config,
+        arguments.connections,
+        placement,
+        fd_table::can_be_split(),
+    );
     Ok(answer(
         &reading::machine(Path::new("/")),
         &target,
-        wanted.json,
+        arguments.json,
         out,
     )?)
 }
 
-/// How many connections a word says: at least one.
+/// Parses a number of connections, which is at least one.
 pub(super) fn connections(text: &str) -> Result<u64, CliError> {
     let parsed = text.replace(['_', ','], "").parse();
     parsed
@@ -115,7 +124,7 @@ fn show(report: &Report, remote: bool, out: &mut impl Write) -> io::Result<()> {
     if let Some(most) = report.capacity.with_message {
         writeln!(
             out,
-            "          {:>12}  of them with a message on its way at once (net.ipv4.tcp_mem)",
+            "          {:>12}  of them with a message in flight at the same time (net.ipv4.tcp_mem)",
             grouped(most)
         )?;
     }
@@ -136,7 +145,7 @@ fn show(report: &Report, remote: bool, out: &mut impl Write) -> io::Result<()> {
     if !remote {
         writeln!(
             out,
-            "          listens on loopback: network cards were not looked at"
+            "          listens on loopback: network cards were not checked"
         )?;
     }
     let count = |level| {
@@ -148,7 +157,7 @@ fn show(report: &Report, remote: bool, out: &mut impl Write) -> io::Result<()> {
     };
     writeln!(
         out,
-        "in all    {} in the way of the target, {} that slow it down, {} to know of",
+        "in all    {} that prevent the target, {} that slow it down, {} to know",
         count(Level::Stops),
         count(Level::Slows),
         count(Level::Note)
@@ -172,9 +181,9 @@ fn show_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// More than any machine holds: beyond it is a slip.
+/// More than any machine can have; a larger number is probably a typing error.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
-/// Something stops the target.
+/// Something prevents the target.
 const EXIT_STOPPED: u8 = 1;
 
 #[cfg(test)]
@@ -191,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn each_finding_comes_with_its_command_and_the_code_says_whether_one_stops_the_target() {
+    fn each_finding_comes_with_its_command_and_the_exit_code_tells_whether_one_prevents_the_target() {
         let (code, text) = report(1_000_000, false);
         assert_eq!(code, EXIT_STOPPED, "{text}");
         for line in [
@@ -207,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_in_json() {
+    fn the_report_in_json_has_the_same_findings() {
         let (code, text) = report(1_000_000, true);
         assert_eq!(code, EXIT_STOPPED);
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -218,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_looked_at() {
+    fn this_machine_can_be_checked() {
         let (code, text) = command(&["tuning", "--connections", "1", "--cores", "1", "--json"], &[]);
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((code, &report["cores"]), (0, &1.into()), "{text}");

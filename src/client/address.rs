@@ -1,13 +1,13 @@
-//! The address of a client, in the form in which every connection holds one.
+//! A client's address, in the form in which every connection stores it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// An IP address and a port in 18 bytes instead of the 32 of a `SocketAddr`: there are as many as connections.
+/// An IP address and a port in 18 bytes instead of the 32 of a `SocketAddr`, since each connection has one.
 ///
-/// The bytes are those of IPv6, an IPv4 address in its mapped form (RFC 4291 section 2.5.5.2), so that a client is one
-/// and the same whether a socket of both families accepted it (`::ffff:192.0.2.1`) or one of IPv4 alone. Scope and flow
-/// label are not kept.
+/// The bytes are an IPv6 address; an IPv4 address is stored in its mapped form (RFC 4291 section 2.5.5.2). So
+/// a client has the same address whether its connection came through an IPv4 socket or as `::ffff:192.0.2.1`
+/// through a socket of both families. Scope and flow label are not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress {
     ip: [u8; 16],
@@ -15,7 +15,7 @@ pub struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// Of a connection whose address the system does not tell any more.
+    /// The address of a connection whose peer address the system no longer reports.
     pub const UNKNOWN: ClientAddress = ClientAddress { ip: [0; 16], port: 0 };
 
     /// The address with this port.
@@ -35,12 +35,12 @@ impl ClientAddress {
         Ipv6Addr::from(self.ip).to_canonical()
     }
 
-    /// The port; 0 if it is not known, as behind a proxy that names the address only.
+    /// The port; 0 if it is not known, as behind a proxy that sends only the address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Both; `None` if the address is not known.
+    /// IP address and port; `None` if the address is not known.
     pub fn socket_address(&self) -> Option<SocketAddr> {
         (*self != ClientAddress::UNKNOWN).then(|| SocketAddr::new(self.ip(), self.port))
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for ClientAddress {
     }
 }
 
-// One for each connection.
+// Each connection stores one.
 const _: () = assert!(size_of::<ClientAddress>() == 18);
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_read_back_as_they_are_shown() {
+    fn displayed_addresses_can_be_parsed_again() {
         for text in [
             "192.0.2.1:80",
             "0.0.0.0:0",

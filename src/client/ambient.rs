@@ -1,22 +1,25 @@
 //! Credentials that a browser adds to requests by itself.
 //!
-//! A browser sends cookies, and shows a client certificate, whichever page makes it send a request; so such a credential
-//! says who sits in front of the browser, not whose page asks. If every page could use them, any site could act as its
-//! visitor (cross-site request forgery, cross-site WebSocket hijacking).
+//! A browser sends cookies and client certificates with every request, whichever page causes it. So such a
+//! credential identifies the user of the browser, but not the page that makes the request. If every page
+//! could use it, any site could act as its visitor (cross-site request forgery, cross-site WebSocket
+//! hijacking).
 //!
 //! Invariants
-//! 1. A credential of this kind leaves the place where it is read as an [`Ambient`], and [`Ambient::heeded`] is the only
-//!    way to its value: without a verdict about the page that asks, there is none. A new kind is wrapped where it is read.
-//! 2. Tokens that a page has to hold itself (the handshake, `Authorization`, a call) are not of this kind.
+//! 1. Code that reads such a credential returns it as an [`Ambient`], and [`Ambient::value_for`] is the only way
+//!    to its value: it needs a decision about the page that makes the request. New kinds of such credentials
+//!    must be wrapped in the same way.
+//! 2. Tokens that a page has to hold itself (in the handshake, `Authorization` or a call) are not of this
+//!    kind.
 
 use std::fmt;
 
-/// Whether the page that makes a browser ask may speak for the browser's user.
+/// Whether the page that makes a request may act for the browser's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It may: a page of this server, or of an origin that was named. A program that is no browser speaks for itself.
+    /// It may: it is a page of this server or of an allowed origin, or the client is not a browser.
     Own,
-    /// It may not: any page on the net.
+    /// It may not: it can be any page on the internet.
     Foreign,
 }
 
@@ -30,8 +33,8 @@ impl<T> Ambient<T> {
         Ambient(credential)
     }
 
-    /// The credential, if it counts for the page that asks.
-    pub fn heeded(self, trust: Trust) -> Option<T> {
+    /// The credential, if the page that makes the request is trusted.
+    pub fn value_for(self, trust: Trust) -> Option<T> {
         match trust {
             Trust::Own => Some(self.0),
             Trust::Foreign => None,

@@ -1,16 +1,16 @@
-//! The client of a request that came through HTTP proxies: `X-Forwarded-For`.
+//! The client of a request that came through HTTP proxies, by `X-Forwarded-For`.
 //!
-//! Each proxy appends the address it was asked from, so the right end is the only one that can be believed, and only as
-//! far as the proxies that wrote it are trusted: the client is the first address from the right that is not one of theirs.
-//! What stands to the left of it is whatever that client sent.
+//! Each proxy appends the address that its request came from. So only the right end of the list can be
+//! trusted, and only as far as trusted proxies wrote it: the client is the first address from the right that
+//! is not a trusted proxy. Everything to its left was sent by the client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::ClientAddress;
 use super::networks::Networks;
 
-/// The client behind `peer`, which must be one of `trusted`, by the values of the header's lines in the order in which
-/// they came: they are one list (RFC 9110 section 5.3). An entry that is no address ends the search at the proxy that
+/// The client behind `peer`, which must be one of `trusted`. The values of the header's lines, in their
+/// order, form one list (RFC 9110 section 5.3). If an entry is not an address, the result is the proxy that
 /// passed it on.
 pub fn client<'a>(
     peer: ClientAddress,
@@ -19,7 +19,7 @@ pub fn client<'a>(
 ) -> ClientAddress {
     let mut client = peer;
     let entries = lines.rev().flat_map(|line| line.rsplit(|&byte| byte == b','));
-    // An empty entry is none (RFC 9110 section 5.6.1).
+    // An empty entry is ignored (RFC 9110 section 5.6.1).
     for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
         if !trusted.contain(&client) {
             break;
@@ -32,7 +32,8 @@ pub fn client<'a>(
     client
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`, as proxies write them.
+/// Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`, as proxies write
+/// them.
 fn address(entry: &str) -> Option<ClientAddress> {
     if let Ok(ip) = entry.parse::<IpAddr>() {
         return Some(ClientAddress::new(ip, 0));
@@ -66,23 +67,23 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_first_from_the_right_that_is_no_proxy() {
+    fn the_client_is_the_first_from_the_right_that_is_not_a_proxy() {
         for (peer, lines, expected) in [
             ("10.0.0.1", &["192.0.2.1"][..], "192.0.2.1:0"),
             ("10.0.0.1", &["192.0.2.1, 10.0.0.2"], "192.0.2.1:0"),
             ("10.0.0.1", &["192.0.2.1, 10.0.0.2, 10.0.0.3"], "192.0.2.1:0"),
-            // What the client itself has sent.
+            // With entries that the client itself has sent.
             ("10.0.0.1", &["203.0.113.9, 192.0.2.1"], "192.0.2.1:0"),
             ("10.0.0.1", &["10.0.0.9, 192.0.2.1"], "192.0.2.1:0"),
             ("10.0.0.1", &["203.0.113.9", "192.0.2.1"], "192.0.2.1:0"),
             ("10.0.0.1", &["192.0.2.1", "10.0.0.2"], "192.0.2.1:0"),
             ("10.0.0.1", &["203.0.113.9, 192.0.2.1, 10.0.0.2"], "192.0.2.1:0"),
-            // Nobody but proxies: the farthest of them.
+            // Only proxies: the client is the farthest of them.
             ("10.0.0.1", &["10.0.0.2"], "10.0.0.2:0"),
             ("10.0.0.1", &[], "10.0.0.1:9"),
             ("10.0.0.1", &["", ",, ,"], "10.0.0.1:9"),
             ("10.0.0.1", &["192.0.2.1,"], "192.0.2.1:0"),
-            // A peer that is no proxy is the client, whatever it says.
+            // A peer that is not a proxy is the client, whatever it sends.
             ("192.0.2.7", &["192.0.2.1"], "192.0.2.7:9"),
             ("::ffff:10.0.0.1", &["192.0.2.1, ::ffff:10.0.0.2"], "192.0.2.1:0"),
             ("2001:db8:1::1", &["2001:db8::7"], "[2001:db8::7]:0"),
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_ends_the_search() {
+    fn an_entry_that_is_not_an_address_ends_the_search() {
         for garbage in [
             "unknown",
             "_hidden",

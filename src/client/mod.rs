@@ -1,6 +1,7 @@
-//! Who is at the other end of a connection: its address, also behind proxies, and the page that it stands for.
+//! The client of a connection: its address, also behind proxies, and the origin of the page that it belongs
+//! to.
 //!
-//! Pure: addresses, networks and bytes in, addresses out. What reads them from sockets is in `cores`.
+//! Pure: addresses, networks and bytes in, addresses out. The code in `cores` reads them from sockets.
 
 mod address;
 pub mod ambient;

@@ -1,4 +1,5 @@
-//! The network of a client: what of its address its owner cannot choose. Whatever counts clients by address counts these.
+//! The network of a client: the part of its address that it cannot choose itself. All limits by address count
+//! networks.
 //!
 //! | address | counts as | wider steps |
 //! |---|---|---|
@@ -15,31 +16,31 @@
 //! | `2002::/16` | in bits 16 to 48 | RFC 3056: 6to4 |
 //! | `2001::/32` | in its last 32 bits, inverted | RFC 4380: Teredo |
 //!
-//! Only counts look at embedded addresses. Who is a trusted proxy, what an application is told and what a log shows is the
-//! address as it came.
+//! Embedded addresses matter only for counting. Trusted proxies, applications and logs use the address as it
+//! is.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A network of clients as one number: the bits of IPv6, an IPv4 network in its mapped form.
+/// A network of clients as one number: the bits of an IPv6 network, or of an IPv4 network in its mapped form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(u128);
 
-/// How much of an address is looked at.
+/// How many bits of an address identify a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// A whole IPv4 address, 64 bits of IPv6: what counts as one address.
+    /// A whole IPv4 address, or 64 bits of IPv6: counts as one address.
     Address,
-    /// The same IPv4 address, 56 bits of IPv6: what providers give to homes.
+    /// A whole IPv4 address, or 56 bits of IPv6, as providers assign to homes.
     Customer,
-    /// 24 bits of IPv4, 48 bits of IPv6: what providers give to firms.
+    /// 24 bits of IPv4, or 48 bits of IPv6, as providers assign to companies.
     Site,
-    /// 16 bits of IPv4, 32 bits of IPv6: what registries give to providers.
+    /// 16 bits of IPv4, or 32 bits of IPv6, as registries assign to providers.
     Provider,
 }
 
-/// The prefixes by which clients of IPv4 come to a server of IPv6, besides those that everybody knows.
+/// Prefixes under which IPv4 clients reach an IPv6 server, in addition to the well-known ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nat64Prefixes(Box<[Nat64Prefix]>);
 
@@ -50,7 +51,7 @@ struct Nat64Prefix {
     bits: u8,
 }
 
-/// The text is not a list of prefixes for NAT64.
+/// The text is not a list of NAT64 prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotNat64Prefixes;
 
@@ -70,7 +71,7 @@ impl Nat64Prefixes {
         }
     }
 
-    /// The IPv4 address by which a client is known, if its address holds one.
+    /// The IPv4 address that is embedded in this address, if any.
     fn embedded(&self, ip: Ipv6Addr) -> Option<Ipv4Addr> {
         let in_own = |prefix: &&Nat64Prefix| prefix.contains(ip);
         if let Some(prefix) = self.0.iter().find(in_own) {
@@ -88,7 +89,7 @@ impl Nat64Prefixes {
 }
 
 impl Nat64Prefix {
-    /// An IPv6 prefix of one of the lengths of RFC 6052, without bits behind it.
+    /// Parses an IPv6 prefix of one of the lengths of RFC 6052, whose bits after the prefix are zero.
     fn parse(text: &str) -> Option<Nat64Prefix> {
         let (first, digits) = text.split_once('/')?;
         let first: Ipv6Addr = first.parse().ok()?;
@@ -126,7 +127,7 @@ impl Width {
 impl FromStr for Nat64Prefixes {
     type Err = NotNat64Prefixes;
 
-    /// Reads entries separated by commas or spaces; none is none.
+    /// Parses entries separated by commas or spaces. An empty text is an empty list.
     fn from_str(text: &str) -> Result<Nat64Prefixes, NotNat64Prefixes> {
         let entries = text.split([',', ' ']).filter(|entry| !entry.is_empty());
         entries
@@ -146,7 +147,8 @@ impl fmt::Display for Nat64Prefixes {
     }
 }
 
-/// The four bytes behind a prefix of so many bits; the byte at bits 64 to 72 is never one of them (RFC 6052 section 2.2).
+/// The four bytes after a prefix of this many bits. The byte at bits 64 to 72 is never one of them (RFC 6052
+/// section 2.2).
 fn translated(ip: Ipv6Addr, bits: u8) -> Ipv4Addr {
     let mut bytes = ip.octets().into_iter().enumerate().skip(usize::from(bits / 8));
     let mut next = || {
@@ -157,8 +159,8 @@ fn translated(ip: Ipv6Addr, bits: u8) -> Ipv4Addr {
     Ipv4Addr::new(next(), next(), next(), next())
 }
 
-/// How long the prefix of an address in `64:ff9b:1::/48` is, by what follows the IPv4 address and is zero. No host's
-/// address ends in 24 zeros, so that of several lengths the longest that is possible is right.
+/// The length of the prefix in an address of `64:ff9b:1::/48`, found by the zeros after the IPv4 address. No
+/// host's address ends in 24 zeros, so of several possible lengths the longest is right.
 fn bits_by_zeros(ip: Ipv6Addr) -> u8 {
     match ip.to_bits().trailing_zeros() {
         _ if ip.octets()[RESERVED_BYTE] != 0 => 96,
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_count_together_as_far_as_their_owner_may_choose() {
+    fn addresses_that_one_owner_can_choose_count_as_one() {
         use Width::{Address, Customer, Provider, Site};
         for (one, other, same) in [
             ("192.0.2.1", "192.0.2.1", &[Address, Customer, Site, Provider][..]),
@@ -215,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn an_embedded_address_counts_as_itself() {
+    fn an_embedded_ipv4_address_counts_as_that_address() {
         for ip in [
             "::ffff:198.51.100.7",
             "::ffff:0:198.51.100.7",
             "64:ff9b::198.51.100.7",
-            // RFC 6052 section 2.4 has these for its own prefixes.
+            // The examples of RFC 6052 section 2.4 for its own prefixes.
             "64:ff9b:1:c633:64:700::",
             "64:ff9b:1:99c6:33:6407::",
             "64:ff9b:1:abcd:c6:3364:700:0",
@@ -238,7 +240,7 @@ mod tests {
                 network("198.51.100.8", Width::Address)
             );
         }
-        // Neighbours of these prefixes are addresses as all others.
+        // Addresses beside these prefixes are ordinary addresses.
         for ip in [
             "64:ff9a::198.51.100.7",
             "64:ff9b:2::198.51.100.7",
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_own_prefixes_embed_at_the_places_of_rfc_6052() {
+    fn configured_prefixes_embed_addresses_as_in_rfc_6052() {
         // The examples of RFC 6052 section 2.4.
         for (prefix, ip) in [
             ("2001:db8::/32", "2001:db8:c000:221::"),
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_read_back_as_they_are_shown_and_slips_are_refused() {
+    fn displayed_prefixes_can_be_parsed_again_and_faulty_ones_are_refused() {
         let text = "2001:db8:64::/96, 2001:db8:65::/48";
         assert_eq!(text.parse::<Nat64Prefixes>().unwrap().to_string(), text);
         assert_eq!("".parse::<Nat64Prefixes>(), Ok(Nat64Prefixes::default()));

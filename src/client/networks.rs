@@ -1,7 +1,7 @@
-//! Networks of addresses: which proxies are believed.
+//! Networks of addresses: the list of trusted proxies.
 //!
-//! Own code rather than a crate for CIDR notation: an address is one 128-bit number here, IPv4 in its mapped form, so
-//! that a proxy is the same whichever kind of socket its connection came through.
+//! Own code instead of a crate for CIDR notation: an address is one 128-bit number here, with IPv4 in its
+//! mapped form, so that a proxy is recognised whichever kind of socket its connection came through.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use std::str::FromStr;
 
 use super::address::ClientAddress;
 
-/// Addresses and networks.
+/// A list of addresses and networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Box<[Network]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
     first: IpAddr,
-    /// Bits that all addresses share, of 32 or 128.
+    /// The number of bits that all addresses of the network share, of 32 or 128.
     prefix: u8,
 }
 
@@ -25,19 +25,19 @@ struct Network {
 pub struct NotNetworks;
 
 impl Networks {
-    /// Whether there is none.
+    /// True if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether one of them is every address there is, of either kind.
-    pub fn are_everybody(&self) -> bool {
+    /// True if one of the networks contains every IPv4 or every IPv6 address.
+    pub fn contain_all_addresses(&self) -> bool {
         self.0.iter().any(|network| network.prefix == 0)
     }
 
-    /// Whether the address lies in one of them. The unknown address lies in none.
+    /// True if the address is in one of the networks. The unknown address is in none.
     pub fn contain(&self, address: &ClientAddress) -> bool {
-        // Most servers trust nobody.
+        // Most servers trust no proxy.
         !self.0.is_empty() && *address != ClientAddress::UNKNOWN && {
             let ip = address.ip();
             self.0.iter().any(|network| network.contains(ip))
@@ -48,7 +48,7 @@ impl Networks {
 impl FromStr for Networks {
     type Err = NotNetworks;
 
-    /// Reads entries separated by commas or spaces; none is none.
+    /// Parses entries separated by commas or spaces. An empty text is an empty list.
     fn from_str(text: &str) -> Result<Networks, NotNetworks> {
         let entries = text.split([',', ' ']).filter(|entry| !entry.is_empty());
         entries
@@ -72,8 +72,8 @@ impl fmt::Display for Networks {
 }
 
 impl Network {
-    /// An address, or the first of a network with the bits that its addresses share. Bits behind those are a slip, and
-    /// one that would trust more than was meant.
+    /// Parses an address, or the first address of a network and the number of shared bits. Bits set after
+    /// those are an error: the network would contain more addresses than intended.
     fn parse(text: &str) -> Option<Network> {
         let (first, prefix) = match text.split_once('/') {
             Some((first, digits)) => {
@@ -95,7 +95,7 @@ impl Network {
         ip.is_ipv4() == self.first.is_ipv4() && number(ip) & self.mask() == number(self.first)
     }
 
-    /// The bits that all addresses share, at the top of those that addresses of this kind have.
+    /// The shared bits, at the top of the bits that addresses of this kind have.
     fn mask(&self) -> u128 {
         let free = bits(self.first) - self.prefix;
         let of_kind = u128::MAX >> (128 - bits(self.first));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_ends_at_both_sides() {
+    fn a_network_has_a_first_and_a_last_address() {
         for (list, inside, outside) in [
             (
                 "10.0.0.0/8",
@@ -147,7 +147,7 @@ mod tests {
                 &["0.0.0.0", "255.255.255.255"],
                 &["::1", "2001:db8::1"],
             ),
-            // Who means both kinds writes both.
+            // To trust both kinds, both must be listed.
             (
                 "::/0",
                 &["::1", "2001:db8::1"],
@@ -185,14 +185,18 @@ mod tests {
     }
 
     #[test]
-    fn a_network_without_a_prefix_is_everybody() {
-        let are_everybody = |list: &str| list.parse::<Networks>().unwrap().are_everybody();
-        assert!(are_everybody("0.0.0.0/0") && are_everybody("::1, ::/0"));
-        assert!(!are_everybody("0.0.0.0/1, ::/1") && !are_everybody("") && !are_everybody("0.0.0.0"));
+    fn a_network_with_prefix_0_contains_every_address() {
+        let contain_all_addresses = |list: &str| list.parse::<Networks>().unwrap().contain_all_addresses();
+        assert!(contain_all_addresses("0.0.0.0/0") && contain_all_addresses("::1, ::/0"));
+        assert!(
+            !contain_all_addresses("0.0.0.0/1, ::/1")
+                && !contain_all_addresses("")
+                && !contain_all_addresses("0.0.0.0")
+        );
     }
 
     #[test]
-    fn lists_read_back_as_they_are_shown_and_slips_are_refused() {
+    fn displayed_lists_can_be_parsed_again_and_faulty_ones_are_refused() {
         let text = "10.0.0.0/8, 192.0.2.1, 2001:db8::/32, ::1";
         let list: Networks = text.parse().unwrap();
         assert_eq!(list.to_string(), text);

@@ -1,13 +1,13 @@
-//! The origins of pages, compared exactly: scheme, host and port (RFC 6454).
+//! Origins of web pages, compared exactly by scheme, host and port (RFC 6454).
 //!
-//! Nothing is searched for inside of a text, and nothing is mended: what is not an origin as browsers send it
-//! (`https://example.com`, `http://[::1]:8080`) equals none. Host names beyond ASCII are sent by browsers in their `xn--`
-//! form, and are listed in it.
+//! Texts are neither searched for substrings nor corrected: a text that is not an origin as browsers send it
+//! (`https://example.com`, `http://[::1]:8080`) equals no origin. Browsers send host names with characters
+//! beyond ASCII in their `xn--` form, and lists must contain that form.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One origin as a request shows it.
+/// An origin as a request contains it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     scheme: &'a str,
@@ -16,7 +16,7 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads `scheme://host` or `scheme://host:port`; `None` for whatever else it is, `null` included.
+    /// Parses `scheme://host` or `scheme://host:port`; `None` for anything else, including `null`.
     pub fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         let (host, port) = split_port(authority)?;
@@ -27,8 +27,9 @@ impl<'a> Origin<'a> {
         (is_scheme(scheme) && is_host(host)).then_some(Origin { scheme, host, port })
     }
 
-    /// Whether a request to this `Host` is a request to this origin. `is_secure` says that it came over TLS that ends
-    /// here; behind a proxy that ends it the scheme cannot be known, and is not compared.
+    /// True if a request with this `Host` goes to this origin. `is_secure` tells that the request came over
+    /// TLS that ends at this server. Behind a proxy that ends TLS the scheme is not known, and is not
+    /// compared.
     pub fn is_of_host(&self, host: &[u8], is_secure: bool) -> bool {
         let Some((host, port)) = str::from_utf8(host).ok().and_then(split_port) else {
             return false;
@@ -43,7 +44,7 @@ impl<'a> Origin<'a> {
             && host.eq_ignore_ascii_case(self.host)
     }
 
-    /// Whether an entry `host:port` or `host:*` names this host and port.
+    /// True if an entry `host:port` or `host:*` matches this host and port.
     pub fn is_at(&self, entry: &str) -> bool {
         let Some((host, port)) = entry.rsplit_once(':') else {
             return false;
@@ -53,7 +54,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The origins that are allowed: exact, or with wildcards.
+/// The allowed origins: exact ones and patterns.
 ///
 /// | entry | allows |
 /// |---|---|
@@ -71,7 +72,7 @@ enum Pattern {
         scheme: String,
         host: String,
         port: PortPattern,
-        /// As it was written.
+        /// As it is written.
         text: String,
     },
 }
@@ -79,7 +80,7 @@ enum Pattern {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PortPattern {
     Any,
-    Is(Option<u16>),
+    Exactly(Option<u16>),
 }
 
 /// The text is not a list of origins.
@@ -87,15 +88,15 @@ enum PortPattern {
 pub struct NotOrigins;
 
 impl AllowedOrigins {
-    /// Whether there is no entry, which means that nothing is compared.
+    /// True if the list is empty. Then this list is not used.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an entry allows the origin, as the header has it.
+    /// True if an entry allows the origin, given as in the header.
     pub fn contains(&self, origin: &str) -> bool {
         if self.is_empty() {
-            // As on most servers, for each upgrade.
+            // The list is empty on most servers, and each upgrade asks it.
             return false;
         }
         let page = Origin::parse(origin);
@@ -119,7 +120,7 @@ impl AllowedOrigins {
 impl FromStr for AllowedOrigins {
     type Err = NotOrigins;
 
-    /// Reads entries separated by commas or spaces; none is none.
+    /// Parses entries separated by commas or spaces. An empty text is an empty list.
     fn from_str(text: &str) -> Result<AllowedOrigins, NotOrigins> {
         let entries = text.split([',', ' ']).filter(|entry| !entry.is_empty());
         entries
@@ -152,12 +153,12 @@ impl Pattern {
         let (host, port) = split_port(authority)?;
         let port = match port {
             Some("*") => PortPattern::Any,
-            Some(digits) => PortPattern::Is(Some(port_number(digits)?)),
-            None => PortPattern::Is(default_port(scheme)),
+            Some(digits) => PortPattern::Exactly(Some(port_number(digits)?)),
+            None => PortPattern::Exactly(default_port(scheme)),
         };
         let is_pattern = is_host(&host.replace('*', "a"))
             && host.split('.').all(|label| label == "*" || !label.contains('*'))
-            // One of these is a slip: it would let everybody in who can have a name.
+            // A pattern of only wildcards is an error: everyone who can register a name would match it.
             && host != "*";
         (is_scheme(scheme) && is_pattern).then(|| Pattern::Page {
             scheme: scheme.to_owned(),
@@ -172,12 +173,12 @@ impl PortPattern {
     fn matches(self, port: Option<u16>) -> bool {
         match self {
             PortPattern::Any => true,
-            PortPattern::Is(known) => known == port,
+            PortPattern::Exactly(known) => known == port,
         }
     }
 }
 
-/// Label by label; a `*` stands for one.
+/// Compares label by label; a `*` matches one label.
 fn host_matches(pattern: &str, host: &str) -> bool {
     let (mut wanted, mut found) = (pattern.split('.'), host.split('.'));
     loop {
@@ -190,11 +191,12 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// `host` and `port` of `host`, `host:port` or `[address]:port`. A colon without a port is no authority.
+/// Splits `host`, `host:port` or `[address]:port` into host and port. A colon without a port is invalid.
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
-    let host_bytes = match authority.starts_with('[') {
-        true => authority.find(']')? + 1,
-        false => authority.find(':').unwrap_or(authority.len()),
+    let host_bytes = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.find(':').unwrap_or(authority.len())
     };
     let (host, rest) = authority.split_at(host_bytes);
     match rest.strip_prefix(':') {
@@ -226,7 +228,8 @@ fn is_scheme(scheme: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// A name of letters, digits, hyphens and underscores between dots, none at an end, or an IPv6 address in brackets.
+/// True for a name of letters, digits, hyphens and underscores in labels separated by single dots, or an IPv6
+/// address in brackets.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
@@ -325,13 +328,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_allows_nothing_and_says_so() {
+    fn an_empty_list_allows_nothing_and_is_empty() {
         let list: AllowedOrigins = " , ".parse().unwrap();
         assert!(list.is_empty() && !list.contains("https://example.com") && !list.contains("null"));
     }
 
     #[test]
-    fn lists_read_back_as_they_are_shown_and_slips_are_refused() {
+    fn displayed_lists_can_be_parsed_again_and_faulty_ones_are_refused() {
         let text = "https://example.com, http://localhost:*, https://*.*.example.com:8443, null";
         let list: AllowedOrigins = text.parse().unwrap();
         assert_eq!(list.to_string(), text);
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_that_of_the_host_only_with_the_same_port() {
+    fn an_origin_matches_a_host_only_with_the_same_port() {
         let is_of = |origin: &str, host: &str, is_secure| {
             Origin::parse(origin).is_some_and(|origin| origin.is_of_host(host.as_bytes(), is_secure))
         };

@@ -1,16 +1,17 @@
-//! The header by which a balancer names the client of a connection that it relays: PROXY protocol, versions 1 and 2.
+//! The PROXY protocol, versions 1 and 2: the header by which a load balancer names the client of a relayed
+//! connection.
 //!
 //! ```text
-//!   1   PROXY TCP4 192.0.2.1 198.51.100.1 56324 443 CR LF      (or TCP6, or UNKNOWN and whatever else)
+//!   1   PROXY TCP4 192.0.2.1 198.51.100.1 56324 443 CR LF      (or TCP6, or UNKNOWN and any text)
 //!   2   12 bytes of signature · version, command · family, transport · length · addresses · TLVs
 //! ```
-//! Read by own code: a parser that takes the text of version 1 piece by piece has to tell an address that is cut short
-//! from one that is wrong, where waiting for the end of the line asks no question; and version 2 is a table of offsets. The
-//! crate `ppp` is the oracle in the tests. It differs, on purpose: it takes `+80` for a port, and asks for a known family
-//! beside `LOCAL`, where there need be none.
+//! Own code: a parser that reads the text of version 1 piece by piece has to distinguish an address that is
+//! still incomplete from a wrong one. This one waits for the end of the line instead; and version 2 is a
+//! table of offsets. The tests compare it with the crate `ppp`, which differs on purpose in two points: it
+//! accepts `+80` as a port, and it requires a known family with `LOCAL`, where the specification does not.
 //!
-//! Limits: a header of version 1 ends within 107 bytes, as its specification says; one of version 2 within
-//! [`HEADER_BYTES_MAX`]. What it has besides addresses (TLVs) is stepped over.
+//! Limits: a header of version 1 ends within 107 bytes, as its specification says, and one of version 2
+//! within [`HEADER_BYTES_MAX`]. TLVs are skipped.
 //!
 //! "The PROXY protocol, versions 1 & 2", sections 2.1 and 2.2.
 
@@ -18,24 +19,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::ClientAddress;
 
-/// A whole header.
+/// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// The client it names; `None` where the connection's own address stands: a check of the proxy's own (`LOCAL`), or a
-    /// client that is none of TCP (`UNKNOWN`).
+    /// The client that the header names. `None` if the connection's own address is that of the client: for a
+    /// health check of the proxy itself (`LOCAL`), or a client without TCP (`UNKNOWN`).
     pub client: Option<ClientAddress>,
-    /// How many bytes it takes.
+    /// The length of the header in bytes.
     pub length: usize,
 }
 
-/// The bytes do not begin with a header. What they are cannot be known.
+/// The input does not begin with a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoProxyHeader;
 
-/// Most bytes of a header, TLVs and all; as much as nginx takes.
+/// Most bytes of a header including TLVs; the same as nginx accepts.
 pub const HEADER_BYTES_MAX: usize = 4096;
 
-/// Reads a header; `None` while it is not complete.
+/// Parses a header; `None` while it is not complete.
 pub fn parse(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     if is_begun(input, TEXT_START) {
         parse_text(input)
@@ -46,7 +47,7 @@ pub fn parse(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     }
 }
 
-/// Whether the input begins with these bytes, or may once there is more of it.
+/// True if the input begins with these bytes, or is a beginning of them.
 fn is_begun(input: &[u8], start: &[u8]) -> bool {
     let length = input.len().min(start.len());
     input[..length] == start[..length]
@@ -55,9 +56,10 @@ fn is_begun(input: &[u8], start: &[u8]) -> bool {
 fn parse_text(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     let window = &input[..input.len().min(TEXT_BYTES_MAX)];
     let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
-        return match input.len() < TEXT_BYTES_MAX {
-            true => Ok(None),
-            false => Err(NoProxyHeader),
+        return if input.len() < TEXT_BYTES_MAX {
+            Ok(None)
+        } else {
+            Err(NoProxyHeader)
         };
     };
     let length = end + 2;
@@ -94,7 +96,7 @@ fn text_client(line: &str) -> Option<ClientAddress> {
     words.next().is_none().then(|| ClientAddress::new(address, port))
 }
 
-/// Digits without a needless zero.
+/// Digits without a leading zero.
 fn port_number(digits: &str) -> Option<u16> {
     let legal =
         digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
@@ -139,7 +141,7 @@ fn parse_binary(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
             let port = u16::from_be_bytes([port[0], port[1]]);
             ClientAddress::new(Ipv6Addr::from(*source).into(), port)
         }),
-        // Unspecified, UDP, or of the proxy's own machine.
+        // Unspecified, UDP, or a Unix socket of the proxy's machine.
         _ => None,
     };
     Ok(Some(ProxyHeader { client, length }))
@@ -153,7 +155,7 @@ const VERSION_2_LOCAL: u8 = 0x20;
 const VERSION_2_PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
-/// What the two addresses take, by family: unspecified, IPv4, IPv6, of the same machine.
+/// The size of the two addresses by family: unspecified, IPv4, IPv6, Unix socket.
 const ADDRESS_BYTES: [usize; 4] = [0, 12, 36, 216];
 /// Unspecified, stream, datagram.
 const TRANSPORT_MAX: u8 = 2;
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_read_whole_and_what_follows_is_left_however_it_is_cut() {
+    fn a_header_is_parsed_when_it_is_complete_and_the_bytes_after_it_are_left() {
         for (header, client) in whole_headers() {
             let length = header.len();
             for cut in 0..length {
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn invalid_headers_are_refused() {
         for line in [
             "PROXY",
             "PROXY ",
@@ -302,7 +304,7 @@ mod tests {
             binary(VERSION_2_PROXY, 0x12, &IPV4_BLOCK[..11]),
             binary(VERSION_2_PROXY, 0x31, &[b'/'; 215]),
             binary(VERSION_2_PROXY, 0x13, &IPV4_BLOCK),
-            // It need not be whole to be wrong.
+            // An incomplete header can already be wrong.
             binary(VERSION_2_PROXY, 0x03, &IPV4_BLOCK)[..BINARY_HEAD_BYTES].to_vec(),
             binary(VERSION_2_PROXY, 0x41, &IPV4_BLOCK),
             binary(VERSION_2_LOCAL, 0, &[0; HEADER_BYTES_MAX - BINARY_HEAD_BYTES + 1]),
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_does_not_end_is_refused_where_none_may_go_on() {
+    fn a_line_without_an_end_is_refused_at_the_longest_length() {
         let mut line = b"PROXY UNKNOWN ".to_vec();
         line.resize(TEXT_BYTES_MAX - 1, b'x');
         assert_eq!(parse(&line), Ok(None));
@@ -325,7 +327,7 @@ mod tests {
         assert_eq!(parse(&line), Err(NoProxyHeader));
     }
 
-    /// What the crate makes of the same bytes, as far as the two are to agree.
+    /// The result of the crate for the same bytes, in the points in which the two must agree.
     fn oracle(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
         match HeaderResult::parse(input) {
             HeaderResult::V1(Ok(header)) => {
@@ -360,15 +362,16 @@ mod tests {
         }
     }
 
-    /// Where the two are known to differ.
+    /// True where the two are known to differ.
     fn may_differ(input: &[u8]) -> bool {
         let is_text = is_begun(input, TEXT_START);
         let end = input.windows(2).position(|pair| pair == b"\r\n");
-        // A carriage return alone ends a line for the crate.
+        // The crate ends a line at a lone carriage return.
         let is_whole = !is_text || end.is_some_and(|end| !input[..end].contains(&b'\r'));
         let is_local = !is_text && input.get(12).is_some_and(|command| command & 0x0f == 0);
         let is_large = !is_text && input.get(14).is_some_and(|high| *high >= 0x0f);
-        // The crate reads a text header's addresses before it has its end, and `UNKNOWN` with up to six words.
+        // The crate parses a text header's addresses before the line is complete, and `UNKNOWN` with up to
+        // six words.
         !is_whole
             || is_local
             || is_large
@@ -379,14 +382,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_never_taken_for_more_than_it_holds(input in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn a_header_in_random_bytes_is_never_longer_than_the_input(input in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Ok(Some(header)) = parse(&input) {
                 prop_assert!(header.length <= input.len());
             }
         }
 
         #[test]
-        fn a_damaged_header_is_read_as_another_implementation_reads_it(
+        fn a_damaged_header_is_parsed_as_by_another_implementation(
             which in 0..18_usize,
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             cut in any::<prop::sample::Index>(),

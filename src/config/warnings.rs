@@ -29,7 +29,7 @@ impl Config {
             warnings.push(Warning::RingShareBelowMessage { share });
         }
         let proxies = &self.proxies;
-        if proxies.trusted.are_everybody() {
+        if proxies.trusted.contain_all_addresses() {
             warnings.push(Warning::EverybodyTrusted);
         } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
             warnings.push(Warning::ProxiesUnheard);

@@ -1,10 +1,11 @@
-//! The places for operators' connections, and who gives his to another.
+//! The slots for operators' connections, and which connection loses its slot to a new one.
 //!
-//! There are [`PLACES_MAX`]. When all are taken, a newcomer gets that of whoever has been silent for longest, in this
-//! order: those who have never asked for anything, those who are between two requests, and those whose request is being
-//! answered. So nobody who only connects can keep an operator out.
+//! There are [`ADMIN_SLOTS_MAX`] slots. When all are taken, a new connection evicts another: first a connection
+//! that has never sent a request, then one that is between two requests, last one whose request is being
+//! answered; among equals the one that has been inactive for longest. So a peer that only opens connections
+//! cannot keep an operator out.
 //!
-//! Limits: `PLACES_MAX`; who has given way is counted in `ringcast_admin_connections_ended_total`.
+//! Limits: `ADMIN_SLOTS_MAX`; evictions are counted in `ringcast_admin_connections_ended_total`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,181 +13,176 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::task::AbortHandle;
 
-/// All places. Copies share them.
+/// All slots. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Seats>);
+pub(super) struct AdminSlots(Arc<SlotTable>);
 
 #[derive(Debug, Default)]
-struct Seats {
-    taken: RwLock<BTreeMap<u64, Place>>,
-    /// Signs of life so far: they are told apart by their number, which is their order.
-    signs: AtomicU64,
-    gave_way: AtomicU64,
+struct SlotTable {
+    taken: RwLock<BTreeMap<u64, SlotState>>,
+    /// Number of the next event. Events are ordered by their numbers; a slot's key is the number of its first
+    /// event.
+    events: AtomicU64,
+    evicted: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Place {
-    manners: Manners,
-    /// The last sign of life.
-    sign: u64,
+struct SlotState {
+    activity: Activity,
+    /// The number of its last event.
+    last_event: u64,
     /// Ends the connection, once its task has been started.
     end: Option<AbortHandle>,
 }
 
-/// How an operator's connection is used; who comes first gives way first.
+/// What an operator's connection is doing. Smaller values are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Manners {
-    /// It has not asked for anything.
-    Silent,
-    /// What it has asked for has been answered.
-    Answered,
-    /// An answer is being made.
-    Asking,
+enum Activity {
+    /// It has not sent a request yet.
+    NoRequest,
+    /// All of its requests have been answered.
+    Idle,
+    /// A request is being answered.
+    Answering,
 }
 
-/// One place, free again with the value.
+/// One slot, freed when the value is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    places: Places,
+pub(super) struct AdminSlot {
+    slots: AdminSlots,
     number: u64,
 }
 
-impl Places {
-    /// A place for a newcomer.
-    pub(super) fn take(&self) -> Seat {
-        let number = self.next_sign();
+impl AdminSlots {
+    /// Takes a slot for a new connection; evicts another connection if none is free.
+    pub(super) fn take(&self) -> AdminSlot {
+        let number = self.next_event();
         let mut taken = self.0.taken.write().unwrap_or_else(PoisonError::into_inner);
-        if taken.len() >= PLACES_MAX {
+        if taken.len() >= ADMIN_SLOTS_MAX {
             let first = taken
                 .iter()
-                .min_by_key(|(_, place)| (place.manners, place.sign))
+                .min_by_key(|(_, slot)| (slot.activity, slot.last_event))
                 .map(|(number, _)| *number);
-            if let Some(Place { end: Some(end), .. }) = first.and_then(|number| taken.remove(&number)) {
+            if let Some(SlotState { end: Some(end), .. }) = first.and_then(|number| taken.remove(&number)) {
                 end.abort();
-                self.0.gave_way.fetch_add(1, Ordering::Relaxed);
+                self.0.evicted.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let place = Place {
-            manners: Manners::Silent,
-            sign: number,
+        let slot = SlotState {
+            activity: Activity::NoRequest,
+            last_event: number,
             end: None,
         };
-        taken.insert(number, place);
-        Seat {
-            places: self.clone(),
+        taken.insert(number, slot);
+        AdminSlot {
+            slots: self.clone(),
             number,
         }
     }
 
-    /// How many have had to give way.
-    pub(super) fn gave_way(&self) -> u64 {
-        self.0.gave_way.load(Ordering::Relaxed)
+    /// How many connections have been evicted.
+    pub(super) fn evicted(&self) -> u64 {
+        self.0.evicted.load(Ordering::Relaxed)
     }
 
-    fn next_sign(&self) -> u64 {
-        self.0.signs.fetch_add(1, Ordering::Relaxed)
+    fn next_event(&self) -> u64 {
+        self.0.events.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-impl Seat {
-    /// What is to be ended if it has to give way.
-    pub(super) fn is_of(&self, end: AbortHandle) {
-        self.change(|place| place.end = Some(end));
+impl AdminSlot {
+    /// Sets the task to abort if the connection is evicted.
+    pub(super) fn set_task(&self, end: AbortHandle) {
+        self.change(|slot| slot.end = Some(end));
     }
 
     /// A request has come.
-    pub(super) fn asks(&self) {
-        self.shows(Manners::Asking);
+    pub(super) fn begin_request(&self) {
+        self.set_activity(Activity::Answering);
     }
 
-    /// It is being sent its answer.
-    pub(super) fn is_answered(&self) {
-        self.shows(Manners::Answered);
+    /// Its answer is being sent.
+    pub(super) fn end_request(&self) {
+        self.set_activity(Activity::Idle);
     }
 
-    /// Whether it has ever asked for anything.
-    pub(super) fn has_asked(&self) -> bool {
+    /// True if the connection has ever sent a request.
+    pub(super) fn has_requested(&self) -> bool {
         let mut silent = false;
-        self.change(|place| silent = place.manners == Manners::Silent);
+        self.change(|slot| silent = slot.activity == Activity::NoRequest);
         !silent
     }
 
-    fn shows(&self, manners: Manners) {
-        let sign = self.places.next_sign();
-        self.change(|place| (place.manners, place.sign) = (manners, sign));
+    fn set_activity(&self, activity: Activity) {
+        let last_event = self.slots.next_event();
+        self.change(|slot| (slot.activity, slot.last_event) = (activity, last_event));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Place)) {
-        let mut taken = self
-            .places
-            .0
-            .taken
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        // It may have had to give way a moment ago.
-        if let Some(place) = taken.get_mut(&self.number) {
-            change(place);
+    fn change(&self, change: impl FnOnce(&mut SlotState)) {
+        let mut taken = self.slots.0.taken.write().unwrap_or_else(PoisonError::into_inner);
+        // The slot may have been taken away a moment ago.
+        if let Some(slot) = taken.get_mut(&self.number) {
+            change(slot);
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for AdminSlot {
     fn drop(&mut self) {
-        let mut taken = self
-            .places
-            .0
-            .taken
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.0.taken.write().unwrap_or_else(PoisonError::into_inner);
         taken.remove(&self.number);
     }
 }
 
-/// Connections of operators at a time.
-pub(super) const PLACES_MAX: usize = 64;
+/// Most connections of operators at a time.
+pub(super) const ADMIN_SLOTS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The numbers of those that have a place.
-    fn present(places: &Places) -> Vec<u64> {
-        places.0.taken.read().unwrap().keys().copied().collect()
+    /// The keys of the taken slots.
+    fn present(slots: &AdminSlots) -> Vec<u64> {
+        slots.0.taken.read().unwrap().keys().copied().collect()
     }
 
     #[tokio::test]
-    async fn the_longest_silent_gives_way_and_who_is_being_answered_comes_last() {
-        let places = Places::default();
-        let seats: Vec<Seat> = (0..PLACES_MAX)
+    async fn the_connection_inactive_for_longest_is_evicted_first_and_one_being_answered_last() {
+        let slots = AdminSlots::default();
+        let connections: Vec<AdminSlot> = (0..ADMIN_SLOTS_MAX)
             .map(|_| {
-                let seat = places.take();
-                seat.is_of(tokio::spawn(std::future::pending::<()>()).abort_handle());
-                seat
+                let slot = slots.take();
+                slot.set_task(tokio::spawn(std::future::pending::<()>()).abort_handle());
+                slot
             })
             .collect();
-        assert_eq!(places.gave_way(), 0);
-        // The first is being answered, the second has been, and the third has said nothing.
-        seats[0].asks();
-        seats[1].asks();
-        seats[1].is_answered();
-        for seat in &seats[3..] {
-            seat.asks();
+        assert_eq!(slots.evicted(), 0);
+        // The first is being answered, the second has been answered, and the third has sent no request.
+        connections[0].begin_request();
+        connections[1].begin_request();
+        connections[1].end_request();
+        for slot in &connections[3..] {
+            slot.begin_request();
         }
-        assert!(seats[0].has_asked() && seats[1].has_asked() && !seats[2].has_asked());
-        let mut newcomers = Vec::new();
+        assert!(
+            connections[0].has_requested()
+                && connections[1].has_requested()
+                && !connections[2].has_requested()
+        );
+        let mut newer = Vec::new();
         for (count, gone) in (1..).zip([2, 1, 0]) {
-            let newcomer = places.take();
-            newcomer.asks();
-            newcomers.push(newcomer);
-            assert_eq!(places.gave_way(), count);
-            assert_eq!(present(&places).len(), PLACES_MAX);
-            assert!(!present(&places).contains(&seats[gone].number), "{gone}");
+            let new = slots.take();
+            new.begin_request();
+            newer.push(new);
+            assert_eq!(slots.evicted(), count);
+            assert_eq!(present(&slots).len(), ADMIN_SLOTS_MAX);
+            assert!(!present(&slots).contains(&connections[gone].number), "{gone}");
         }
-        // A place that is free again is taken before anybody has to give way.
-        drop(newcomers.pop());
-        newcomers.push(places.take());
-        assert_eq!(places.gave_way(), 3);
-        drop((newcomers, seats));
-        assert!(present(&places).is_empty());
+        // A free slot is taken before any connection is evicted.
+        drop(newer.pop());
+        newer.push(slots.take());
+        assert_eq!(slots.evicted(), 3);
+        drop((newer, connections));
+        assert!(present(&slots).is_empty());
     }
 }

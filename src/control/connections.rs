@@ -1,10 +1,11 @@
 //! `/slow` and `/closed`: single connections, as JSON.
 //!
-//! All cores are asked at once. One that does not answer within [`PATIENCE`] is named in `unanswered`, and nobody waits
-//! for it any longer.
+//! The handler asks all cores at the same time. If a core does not answer within [`ANSWER_TIME_MAX`], its index is
+//! listed in `unanswered`.
 //!
-//! Answers come through channels that are looked into now and then: a core must never wake this thread's runtime. It
-//! would write to the number of the runtime's descriptor, and in its own table that may be a client.
+//! The handler polls the channels of the answers, because a core must never wake this thread's runtime: the
+//! wake-up would write to the runtime's descriptor by its number, and in the core's own descriptor table that
+//! number may be a client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +21,22 @@ use super::ControlState;
 use crate::cores::lifecycle::tally::Tally;
 use crate::cores::operators::report::{Answer, ENDS_KEPT, End, Question, Slow};
 
-/// What may follow the `?`.
+/// The query of a request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct ListQuery {
     /// How many connections at most.
     limit: Option<usize>,
 }
 
-/// The connections with the longest outboxes.
+/// Lists the connections with the longest outboxes.
 pub(super) async fn slow(
     State(shared): State<Arc<ControlState>>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ListQuery>,
 ) -> Json<Value> {
-    let count_max = wanted.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
-    let (answers, unanswered) = ask(&shared, |answer| Question::Slow { count_max, answer }).await;
-    let mut all = told_by(answers);
+    let count_max = query.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
+    let (answers, unanswered) = ask_cores(&shared, |answer| Question::Slow { count_max, answer }).await;
+    let mut all = rows_by_core(answers);
     all.sort_by_key(|(_, slow)| std::cmp::Reverse(slow.held_bytes()));
     let list: Vec<Value> = all
         .iter()
@@ -45,14 +46,14 @@ pub(super) async fn slow(
     Json(json!({ "connections": list, "unanswered": unanswered }))
 }
 
-/// The last connections to end.
+/// Lists the connections that closed last.
 pub(super) async fn closed(
     State(shared): State<Arc<ControlState>>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ListQuery>,
 ) -> Json<Value> {
-    let count_max = wanted.limit.unwrap_or(LISTED_MAX).min(LISTED_MAX);
-    let (answers, unanswered) = ask(&shared, |answer| Question::Closed { answer }).await;
-    let mut all = told_by(answers);
+    let count_max = query.limit.unwrap_or(LISTED_MAX).min(LISTED_MAX);
+    let (answers, unanswered) = ask_cores(&shared, |answer| Question::Closed { answer }).await;
+    let mut all = rows_by_core(answers);
     all.sort_by_key(|(_, end)| std::cmp::Reverse(end.at_unix_ms));
     let list: Vec<Value> = all
         .iter()
@@ -62,20 +63,21 @@ pub(super) async fn closed(
     Json(json!({ "connections": list, "unanswered": unanswered }))
 }
 
-/// Asks all cores; answers with what they say, and with the indexes of those that say nothing.
-async fn ask<T: Send + 'static>(
+/// Asks all cores a question. Returns the answers with the indexes of their cores, and the indexes of the
+/// cores that did not answer.
+async fn ask_cores<T: Send + 'static>(
     shared: &ControlState,
     question: impl Fn(Answer<T>) -> Question,
 ) -> (Vec<(usize, T)>, Vec<usize>) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
     let asked: Vec<_> = shared
         .cores
         .iter()
         .map(|core| {
-            let (give, answer) = bounded(1);
+            let (sender, answer) = bounded(1);
             let question = question(Answer::new(move |value| {
-                // There is room for the one answer; who asked may have lost patience.
-                let _ = give.send(value);
+                // The channel has room for the one answer. The handler may have given up waiting for it.
+                let _ = sender.send(value);
             }));
             core.ask(question).is_ok().then_some(answer)
         })
@@ -94,23 +96,23 @@ async fn ask<T: Send + 'static>(
     (answers, unanswered)
 }
 
-/// What a core says before the deadline.
+/// The answer of a core, if it comes before the deadline.
 async fn received<T>(answer: &Receiver<T>, deadline: Instant) -> Option<T> {
     loop {
         match answer.try_recv() {
             Ok(answer) => return Some(answer),
             Err(TryRecvError::Disconnected) => return None,
             Err(TryRecvError::Empty) if Instant::now() >= deadline => return None,
-            Err(TryRecvError::Empty) => sleep(LOOK_EVERY).await,
+            Err(TryRecvError::Empty) => sleep(CHECK_EVERY).await,
         }
     }
 }
 
-/// How often an answer is looked for: an operator does not notice it.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often the handler polls for answers: short enough for an operator not to notice.
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 
 /// The rows of all cores, each with the index of its core.
-fn told_by<T>(answers: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
+fn rows_by_core<T>(answers: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
     let rows = |(core, rows): (usize, Vec<T>)| rows.into_iter().map(move |row| (core, row));
     answers.into_iter().flat_map(rows).collect()
 }
@@ -143,17 +145,18 @@ fn end_shown(core: usize, end: &End) -> Value {
     })
 }
 
-fn tally_shown(account: &Tally) -> Value {
+fn tally_shown(tally: &Tally) -> Value {
     json!({
-        "messages_received": account.messages_in,
-        "messages_sent": account.messages_out,
-        "received_bytes": account.bytes_in,
-        "sent_bytes": account.bytes_out,
+        "messages_received": tally.messages_in,
+        "messages_sent": tally.messages_out,
+        "received_bytes": tally.bytes_in,
+        "sent_bytes": tally.bytes_out,
     })
 }
 
 /// How long cores have to answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 const SLOW_BY_DEFAULT: usize = 100;
-/// As many as one core remembers: what `/closed` tells is right up to there, however they are spread.
+/// As many as one core remembers: up to that number `/closed` is complete, however the closed connections are
+/// spread over the cores.
 const LISTED_MAX: usize = ENDS_KEPT;

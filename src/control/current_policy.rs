@@ -1,21 +1,21 @@
-//! The policy that are in force, and how they are changed.
+//! The policy in force: how it is read and changed.
 //!
 //! Invariants
-//! 1. Nobody waits for a core here, neither to ask for the policy nor to change them (`dispatch.rs`).
-//! 2. One change at a time: two changes are dispatched to all cores in the same order.
-//! 3. Policy that were in force are kept until no core has them any more, so that it is the control plane that drops the
-//!    last of them: rules and keys may be large, and freeing them is not a core's work.
+//! 1. Nothing here waits for a core, neither reading the policy nor changing it (`dispatch.rs`).
+//! 2. Changes are made one at a time, so that all cores get two changes in the same order.
+//! 3. A former policy is kept until no core uses it any more, so that the control plane drops the last
+//!    reference: rules and keys may be large, and freeing them is not a core's work.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::policy::Policy;
 
-/// The policy in force and those before them.
+/// The policy in force and the former ones that cores may still use.
 #[derive(Debug)]
 pub(super) struct CurrentPolicy {
-    /// Locked for the time of a copy.
+    /// Locked only while its `Arc` is copied.
     policy: RwLock<Arc<Policy>>,
-    /// Those that some core may still decide by. Locked while policy are changed.
+    /// Policies that some core may still use. Locked while the policy is changed.
     former: RwLock<Vec<Arc<Policy>>>,
 }
 
@@ -27,16 +27,16 @@ impl CurrentPolicy {
         }
     }
 
-    /// The policy in force. Some core may not have been told of them yet.
+    /// The policy in force. Some cores may not have received it yet.
     pub(super) fn now(&self) -> Arc<Policy> {
-        // Whoever panicked while he held it has not changed it.
+        // A thread that panicked while it held the lock has not changed the policy.
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts others in force, and has `dispatch` send them on their way to the cores.
+    /// Puts a new policy in force; `dispatch` sends it to the cores.
     ///
     /// # Errors
-    /// The change itself cannot be made: the policy stay as they are.
+    /// The change itself fails: the policy stays as it is.
     pub(super) fn change<E>(
         &self,
         change: impl FnOnce(&Policy) -> Result<Policy, E>,
@@ -51,9 +51,9 @@ impl CurrentPolicy {
         Ok(())
     }
 
-    /// Drops those that nobody decides by any more. To be called now and then.
+    /// Drops the former policies that no core uses any more. The control plane calls it once a second.
     pub(super) fn drop_former(&self) {
-        // While they are being changed, the next time will do.
+        // If a change is being made just now, the next call drops them.
         if let Ok(mut former) = self.former.try_write() {
             former.retain(|policy| Arc::strong_count(policy) > 1);
         }
@@ -66,7 +66,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn doors_that_were_in_force_are_dropped_here_once_no_core_has_them() {
+    fn a_former_policy_is_dropped_here_once_no_core_uses_it() {
         let first = Arc::new(Policy::open(&Config::default()).unwrap());
         let current_policy = CurrentPolicy::new(Arc::clone(&first));
         let of_a_core = Arc::clone(&first);
@@ -78,7 +78,10 @@ mod tests {
         });
         current_policy.drop_former();
         drop(of_a_core);
-        assert!(watched.upgrade().is_some(), "a core never has the last");
+        assert!(
+            watched.upgrade().is_some(),
+            "a core never holds the last reference"
+        );
         current_policy.drop_former();
         assert!(watched.upgrade().is_none());
     }

@@ -1,14 +1,15 @@
-//! Orders that a core must get, and that wait until it has room for them.
+//! Orders that cores must get, kept until their mailboxes have room for them.
 //!
-//! A core takes its orders once per turn, and its mailbox holds a few. A core that stands still has no room for more: what
-//! it is to get waits here, and the other cores get theirs at once.
+//! A core takes its orders once per turn, and its mailbox holds only a few. If a core has stopped turning,
+//! its mailbox is full: its orders wait here, while the other cores get theirs at once.
 //!
 //! Invariants
-//! 1. A core is given the policy that know a revocation before the order to carry that revocation out.
-//! 2. Of several policy that wait for a core, it gets the last alone.
-//! 3. Nobody waits here: `adopt` and `revoke` return at once, and `deliver` goes on with what found no room.
+//! 1. A core gets a policy that contains a revocation before it gets the order to carry out that revocation.
+//! 2. If several policies wait for a core, the core gets only the last.
+//! 3. Nothing here waits for a core: `adopt` and `revoke` return at once, and `deliver` retries the orders
+//!    that found no room.
 //!
-//! Limits: for each core there wait one value of policy, and of the revocations in force (`revocations_max`) each once.
+//! Limits: for change_each core at most one policy waits, and change_each revocation in force (`revocations_max`) once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,17 +24,17 @@ use crate::auth::{Revocation, Revoked};
 use crate::cores::operators::mailbox::{CoreHandle, Done, Order};
 use crate::policy::Policy;
 
-/// What waits for each core.
+/// The pending orders of all cores.
 #[derive(Debug)]
 pub(super) struct Dispatch {
-    waiting: Vec<RwLock<Waiting>>,
-    /// Told when something has found no room.
-    stuck: Notify,
+    pending: Vec<RwLock<PendingOrders>>,
+    /// Notified when an order has found no room.
+    no_room: Notify,
 }
 
-/// What waits for one core.
+/// The pending orders of one core.
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingOrders {
     policy: Option<Arc<Policy>>,
     revocations: VecDeque<(Arc<Revocation>, Done)>,
 }
@@ -41,62 +42,63 @@ struct Waiting {
 impl Dispatch {
     pub(super) fn new(cores: usize) -> Dispatch {
         Dispatch {
-            waiting: (0..cores).map(|_| RwLock::default()).collect(),
-            stuck: Notify::new(),
+            pending: (0..cores).map(|_| RwLock::default()).collect(),
+            no_room: Notify::new(),
         }
     }
 
-    /// Has all cores decide by these, each as soon as it takes them.
+    /// Puts a policy in force on all cores, on change_each as soon as it takes the order.
     pub(super) fn adopt(&self, cores: &[CoreHandle], policy: &Arc<Policy>) {
-        self.each(cores, |waiting| waiting.policy = Some(Arc::clone(policy)));
+        self.change_each(cores, |pending| pending.policy = Some(Arc::clone(policy)));
     }
 
-    /// Has all cores end the connections that this concerns; `done` makes for each core what it reports by.
+    /// Has all cores close the connections that a revocation affects. `done` creates, for change_each core, the
+    /// handle that it reports completion with.
     pub(super) fn revoke(
         &self,
         cores: &[CoreHandle],
         revocation: &Arc<Revocation>,
         mut done: impl FnMut() -> Done,
     ) {
-        self.each(cores, |waiting| {
-            waiting.forget(revocation.what());
-            waiting.revocations.push_back((Arc::clone(revocation), done()));
+        self.change_each(cores, |pending| {
+            pending.forget(revocation.what());
+            pending.revocations.push_back((Arc::clone(revocation), done()));
         });
     }
 
-    /// Does not carry out a revocation that has been taken back, where it still waits.
+    /// Cancels pending orders for a revocation that has been withdrawn.
     pub(super) fn forget(&self, what: &Revoked) {
-        for waiting in &self.waiting {
-            let mut waiting = waiting.write().unwrap_or_else(PoisonError::into_inner);
-            waiting.forget(what);
+        for pending in &self.pending {
+            let mut pending = pending.write().unwrap_or_else(PoisonError::into_inner);
+            pending.forget(what);
         }
     }
 
-    /// Changes what waits for each core, and sends what there is room for.
-    fn each(&self, cores: &[CoreHandle], mut change: impl FnMut(&mut Waiting)) {
-        let mut is_stuck = false;
-        for (core, waiting) in cores.iter().zip(&self.waiting) {
-            let mut waiting = waiting.write().unwrap_or_else(PoisonError::into_inner);
-            change(&mut waiting);
-            is_stuck |= !waiting.send(core);
+    /// Changes the pending orders of change_each core, and sends those that its mailbox has room for.
+    fn change_each(&self, cores: &[CoreHandle], mut change: impl FnMut(&mut PendingOrders)) {
+        let mut is_full = false;
+        for (core, pending) in cores.iter().zip(&self.pending) {
+            let mut pending = pending.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut pending);
+            is_full |= !pending.send(core);
         }
-        if is_stuck {
-            self.stuck.notify_one();
+        if is_full {
+            self.no_room.notify_one();
         }
     }
 
-    /// Sends what there is room for; whether nothing is left.
+    /// Sends the pending orders that there is room for. True if none are left.
     fn send(&self, cores: &[CoreHandle]) -> bool {
         let mut all = true;
-        for (core, waiting) in cores.iter().zip(&self.waiting) {
-            all &= waiting.write().unwrap_or_else(PoisonError::into_inner).send(core);
+        for (core, pending) in cores.iter().zip(&self.pending) {
+            all &= pending.write().unwrap_or_else(PoisonError::into_inner).send(core);
         }
         all
     }
 }
 
-impl Waiting {
-    /// Sends what there is room for; whether nothing is left.
+impl PendingOrders {
+    /// Sends the pending orders that there is room for. True if none are left.
     fn send(&mut self, core: &CoreHandle) -> bool {
         if let Some(policy) = self.policy.take()
             && !takes(core, Order::Adopt(Arc::clone(&policy)))
@@ -118,11 +120,11 @@ impl Waiting {
     }
 
     fn forget(&mut self, what: &Revoked) {
-        self.revocations.retain(|(waiting, _)| waiting.what() != what);
+        self.revocations.retain(|(pending, _)| pending.what() != what);
     }
 }
 
-/// Whether a core has taken an order, or has ended and needs none.
+/// True if the core has taken the order, or has ended and needs none.
 fn takes(core: &CoreHandle, order: Order) -> bool {
     match core.send(order) {
         Ok(()) => true,
@@ -130,18 +132,18 @@ fn takes(core: &CoreHandle, order: Order) -> bool {
     }
 }
 
-/// Goes on with what found no room, for as long as the runtime lives.
+/// Retries pending orders for as long as the runtime lives.
 pub(super) async fn deliver(shared: Arc<ControlState>) {
     loop {
-        shared.dispatch.stuck.notified().await;
+        shared.dispatch.no_room.notified().await;
         while !shared.dispatch.send(&shared.cores) {
-            sleep(TRY_EVERY).await;
+            sleep(RETRY_EVERY).await;
         }
     }
 }
 
-/// How often it is tried whether a core has room again.
-const TRY_EVERY: Duration = Duration::from_millis(20);
+/// How often pending orders are retried.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +166,7 @@ mod tests {
         Arc::new(Revocation::new(Revoked::parse(json).unwrap(), 5, 10))
     }
 
-    /// What a core has got, a word for each order.
+    /// The orders that a core has received, as one word change_each.
     fn orders(mailbox: &Mailbox) -> Vec<String> {
         std::iter::from_fn(|| mailbox.try_receive())
             .map(|order| match order {
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_without_room_holds_no_other_back_and_gets_the_last_doors_and_each_revocation_once() {
+    fn a_core_without_room_does_not_delay_others_and_gets_the_last_policy_and_each_revocation_once() {
         let (standing, turning) = (core(), core());
         let cores = [standing.0, turning.0];
         let dispatch = Dispatch::new(2);
@@ -194,7 +196,7 @@ mod tests {
             orders(&turning.1),
             ["policy", "policy", ann, r#""bob""#, r#""eve""#, ann]
         );
-        // It was taken back before the core that stands still could end anybody for it.
+        // Bob's revocation is withdrawn before the core that stands still has taken the order.
         dispatch.forget(&Revoked::parse(r#"{"sub":"bob"}"#).unwrap());
         assert!(!dispatch.send(&cores));
         let before = std::iter::from_fn(|| standing.1.try_receive()).count();

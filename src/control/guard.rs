@@ -1,12 +1,13 @@
-//! What a request must be before any page of the control plane sees it.
+//! Checks every request to the control plane before a page's handler sees it.
 //!
-//! The control plane usually listens on loopback without a key, and any page that the operator looks at may send
-//! requests there. A page cannot set the header `Content-Type: application/json` on a request to another origin without
-//! asking first (which nobody allows here), nor leave out what a browser says about where a request is from. A name of the
-//! page's own that leads to this machine ("DNS rebinding") makes it the same origin, hence the look at `Host`.
+//! The control plane usually listens on loopback without a key, and any web page that the operator opens may
+//! send requests there. The browser gives such requests away: a page cannot set `Content-Type:
+//! application/json` on a request to another origin without a CORS preflight (which no page here allows), and
+//! cannot leave out the headers that say where a request comes from. With a host name of its own that
+//! resolves to this machine ("DNS rebinding") a page would be of the same origin, hence the check of `Host`.
 //!
-//! The guard stands around the router (`routes.rs`): a page that is added is guarded, and so is a path without a page. The
-//! exceptions are named here: [`PROBES`].
+//! The guard wraps the router (`routes.rs`): added pages are guarded, and so are paths without a page. The
+//! only exceptions are [`PROBES`].
 //!
 //! Limits: `BODY_BYTES_MAX` and `BODY_TIME_MAX` for the body of a request to any page.
 
@@ -28,19 +29,20 @@ use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::http::is_legal_authority;
 
-/// Pages for probes of supervisors and balancers, which have no key: `probes_without_key` says whether they need one.
+/// Pages for the probes of supervisors and load balancers, which usually have no key. `probes_without_key`
+/// says whether they need one.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Lets a request pass that an operator has made, or a probe that is allowed, with its body whole.
+/// Lets a request pass, with its whole body, if an operator made it or if it is an allowed probe.
 pub(super) async fn guard(State(shared): State<Arc<ControlState>>, request: Request, next: Next) -> Response {
-    let asked = Asked {
+    let head = RequestHead {
         method: request.method(),
         path: request.uri().path(),
         authority: request.uri().authority(),
         version: request.version(),
         headers: request.headers(),
     };
-    if let Err(refused) = asked.check(&GuardPolicy::of(&shared.config)) {
+    if let Err(refused) = head.check(&GuardPolicy::of(&shared.config)) {
         return refused.into_response();
     }
     match with_whole_body(request).await {
@@ -49,10 +51,10 @@ pub(super) async fn guard(State(shared): State<Arc<ControlState>>, request: Requ
     }
 }
 
-/// What the guard asks of the configuration.
+/// The settings that the guard checks requests against.
 struct GuardPolicy<'a> {
     key: Option<&'a Secret>,
-    /// Names of this machine, beside its addresses and `localhost`.
+    /// Names of this machine, in addition to its addresses and `localhost`.
     hosts: &'a [String],
     probes_without_key: bool,
 }
@@ -66,8 +68,9 @@ impl GuardPolicy<'_> {
         }
     }
 
-    /// Whether the host is an address, which no page can make lead elsewhere, or a name that is known to be ours.
-    fn is_ours(&self, host: &str) -> bool {
+    /// True if the host is an IP address, which no page can make resolve elsewhere, or a known name of this
+    /// machine.
+    fn is_known_host(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             Some(_) | None => host,
@@ -82,30 +85,30 @@ impl GuardPolicy<'_> {
     }
 }
 
-/// What a request says before its body.
-struct Asked<'a> {
+/// The head of a request.
+struct RequestHead<'a> {
     method: &'a Method,
     path: &'a str,
-    /// The host of a target in absolute form.
+    /// The host of a request target in absolute form.
     authority: Option<&'a Authority>,
     version: Version,
     headers: &'a HeaderMap,
 }
 
-/// Why a request is not let through.
+/// Why the guard refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
-    /// It names no host, several, or something that is none.
+    /// It has no header `Host`, several, or one with an invalid value.
     NoHost,
-    /// It does not bear the key.
+    /// It does not carry the key.
     NoKey,
-    /// It asks for a host that is not known to be this one.
+    /// Its host is not known to be this machine.
     ForeignHost,
-    /// A page of another origin has made it.
+    /// A web page of another origin made it.
     ForeignPage,
-    /// It would change something, and may be a form of a page.
+    /// It may change something, and could be a form of a web page, since it is not JSON.
     NotJson,
-    /// Its body ended too early.
+    /// The connection ended before the body was complete.
     BrokenBody,
     /// Its body is over the limit.
     LargeBody,
@@ -118,28 +121,28 @@ impl Refused {
         match self {
             Refused::NoHost => (
                 StatusCode::BAD_REQUEST,
-                "this needs one header Host, which names a host\n",
+                "the request needs one valid Host header\n",
             ),
             Refused::NoKey => (
                 StatusCode::UNAUTHORIZED,
-                "this needs the header Authorization: Bearer KEY\n",
+                "this page needs the header Authorization: Bearer KEY\n",
             ),
             Refused::ForeignHost => (
                 StatusCode::FORBIDDEN,
-                "ask for this by address, as localhost, by a name in admin_hosts, or with the admin_key\n",
+                "unknown host name: use an IP address, localhost or a name in admin_hosts, or send the admin_key\n",
             ),
             Refused::ForeignPage => (
                 StatusCode::FORBIDDEN,
-                "this may not be asked for by a page of another origin\n",
+                "web pages of other origins may not send requests here\n",
             ),
             Refused::NotJson => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "this needs the header Content-Type: application/json\n",
+                "this request needs the header Content-Type: application/json\n",
             ),
-            Refused::BrokenBody => (StatusCode::BAD_REQUEST, "the body is not whole\n"),
+            Refused::BrokenBody => (StatusCode::BAD_REQUEST, "the body is incomplete\n"),
             Refused::LargeBody => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "a body may have 4096 bytes at the most\n",
+                "the body is larger than 4096 bytes\n",
             ),
             Refused::SlowBody => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -157,7 +160,7 @@ impl IntoResponse for Refused {
                 let challenge = header::HeaderValue::from_static("Bearer realm=\"ringcast\"");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }
-            // What is left of the body is not the beginning of another request.
+            // The rest of the body must not be read as another request.
             Refused::BrokenBody | Refused::LargeBody | Refused::SlowBody => {
                 let close = header::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -168,24 +171,24 @@ impl IntoResponse for Refused {
     }
 }
 
-impl Asked<'_> {
+impl RequestHead<'_> {
     fn check(&self, policy: &GuardPolicy<'_>) -> Result<(), Refused> {
         let host = self.host()?;
-        let has_key = policy.key.is_some_and(|key| self.bears(key));
+        let has_key = policy.key.is_some_and(|key| self.has_key(key));
         if policy.key.is_some() && !has_key && !(policy.probes_without_key && self.is_probe()) {
             return Err(Refused::NoKey);
         }
-        // Who has the key is an operator, whatever the name of this machine; no browser adds it by itself. Who names no
-        // host is no browser.
+        // A request with the key comes from an operator, whatever name the machine has there: no browser adds
+        // the key by itself. A request without any host does not come from a browser.
         let target = self.authority.map_or(host, Authority::as_str);
-        // What another reader might take for another host, such as a proxy in front.
+        // Another reader, such as a proxy in front, might take an invalid authority for a different host.
         if ![host, target]
             .iter()
             .all(|host| host.is_empty() || is_legal_authority(host.as_bytes()))
         {
             return Err(Refused::NoHost);
         }
-        let is_foreign = |host: &str| !host.is_empty() && !policy.is_ours(host);
+        let is_foreign = |host: &str| !host.is_empty() && !policy.is_known_host(host);
         if !has_key && (is_foreign(host) || is_foreign(target)) {
             return Err(Refused::ForeignHost);
         }
@@ -199,7 +202,7 @@ impl Asked<'_> {
         }
     }
 
-    /// The one header `Host`, or nothing in HTTP/1.0 (RFC 9112 section 3.2).
+    /// The value of the only `Host` header, or empty if an HTTP/1.0 request has none (RFC 9112 section 3.2).
     fn host(&self) -> Result<&str, Refused> {
         let mut hosts = self.headers.get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
@@ -217,7 +220,7 @@ impl Asked<'_> {
         [Method::GET, Method::HEAD].contains(self.method)
     }
 
-    fn bears(&self, key: &Secret) -> bool {
+    fn has_key(&self, key: &Secret) -> bool {
         self.headers
             .get(header::AUTHORIZATION)
             .and_then(|value| bearer(value.as_bytes()))
@@ -228,7 +231,8 @@ impl Asked<'_> {
         let from_elsewhere = self
             .texts("sec-fetch-site")
             .any(|site| !matches!(site, "same-origin" | "none"));
-        // A link to a page here opens it: who has followed it sees it, and the page with the link does not.
+        // A followed link opens a page here in the browser's window: the operator sees it, but the page with
+        // the link cannot read it.
         let is_followed_link = self.is_reading()
             && self.text("sec-fetch-mode") == Some("navigate")
             && self.text("sec-fetch-dest") == Some("document");
@@ -249,13 +253,13 @@ impl Asked<'_> {
         kinds.peek().is_some() && kinds.all(names_json)
     }
 
-    /// All values of a header; empty for each that is no text.
+    /// All values of a header; a value that is not ASCII text is returned as empty.
     fn texts(&self, name: &'static str) -> impl Iterator<Item = &str> {
         let values = self.headers.get_all(header::HeaderName::from_static(name));
         values.into_iter().map(|value| value.to_str().unwrap_or_default())
     }
 
-    /// A header that is there once; empty if it is no text.
+    /// The value of a header that occurs exactly once.
     fn text(&self, name: &'static str) -> Option<&str> {
         let mut values = self.texts(name);
         let first = values.next()?;
@@ -263,7 +267,8 @@ impl Asked<'_> {
     }
 }
 
-/// The key of a header (RFC 6750 section 2.1); the scheme's case does not matter (RFC 9110 section 11.1).
+/// The key in an `Authorization` header (RFC 6750 section 2.1). The scheme is compared without case (RFC 9110
+/// section 11.1).
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = authorization.split_at_checked(BEARER.len())?;
     scheme.eq_ignore_ascii_case(BEARER).then(|| key.trim_ascii())
@@ -271,22 +276,25 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 
 const BEARER: &[u8] = b"Bearer ";
 
-/// Waits for the whole body, so that no page has to bound it.
+/// Waits for the whole body, so that no handler has to bound it.
 async fn with_whole_body(request: Request) -> Result<Request, Refused> {
     let (head, body) = request.into_parts();
     let body = timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect())
         .await
         .map_err(|_| Refused::SlowBody)?
-        .map_err(|error| match error.is::<LengthLimitError>() {
-            true => Refused::LargeBody,
-            false => Refused::BrokenBody,
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Refused::LargeBody
+            } else {
+                Refused::BrokenBody
+            }
         })?;
     Ok(Request::from_parts(head, Body::from(body.to_bytes())))
 }
 
-/// Largest body of a request, in bytes: what is asked for here is a claim and its value.
+/// Largest body of a request, in bytes. The only bodies are a claim and its value.
 const BODY_BYTES_MAX: usize = 4096;
-/// How long a body may take to come after its head.
+/// How long a body may take to arrive after its head.
 const BODY_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -308,15 +316,14 @@ mod tests {
             map.append(*name, header::HeaderValue::from_static(value));
         }
         let authority: Option<Authority> = authority.map(|authority| authority.parse().unwrap());
-        let asked = Asked {
+        let head = RequestHead {
             method,
             path,
             authority: authority.as_ref(),
             version,
             headers: &map,
         };
-        asked
-            .check(policy)
+        head.check(policy)
             .map_or_else(|refused| refused.answer().0.as_u16(), |()| 200)
     }
 
@@ -374,7 +381,7 @@ mod tests {
             (&[HOST, JSON, ("content-type", "text/plain")], 415),
             (&[HOST, JSON, ("sec-fetch-site", "cross-site")], 403),
             (&[HOST, JSON, ("sec-fetch-site", "same-site")], 403),
-            // A link that is followed changes nothing: it cannot be a POST.
+            // A followed link changes nothing, since it cannot be a POST.
             (
                 &[
                     HOST,
@@ -385,7 +392,7 @@ mod tests {
                 ],
                 403,
             ),
-            // A name of the page's own that leads here.
+            // A host name of the page's own that resolves to this machine.
             (
                 &[
                     ("host", "evil.example:9464"),
@@ -407,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_needs_no_type_and_a_page_elsewhere_may_link_here_but_not_fetch() {
+    fn a_get_needs_no_content_type_and_a_page_of_another_origin_may_link_here_but_not_fetch() {
         let site = ("sec-fetch-site", "cross-site");
         let (navigate, document) = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"));
         for (headers, status) in [
@@ -433,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_key_the_name_does_not_matter_and_without_it_nothing_is_answered() {
+    fn with_the_key_any_host_name_is_accepted_and_without_it_every_request_is_refused() {
         let key = Secret::new("open sesame");
         let named = ("host", "ringcast.example");
         for (headers, status) in [
@@ -449,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_need_no_key_where_that_is_allowed_but_a_host_that_is_ours() {
+    fn probes_need_no_key_where_that_is_allowed_but_a_known_host() {
         let key = Secret::new("open sesame");
         let hosts = ["ringcast.internal".to_owned()];
         let probe = |path: &str, version, headers: Headers<'_>, probes_without_key| {
@@ -472,7 +479,7 @@ mod tests {
                 403
             );
             assert_eq!(probe(path, Version::HTTP_11, &[], true), 400);
-            // What HAProxy sends if it is not told of a host.
+            // HAProxy sends this if no host is configured.
             assert_eq!(probe(path, Version::HTTP_10, &[], true), 200);
         }
         for path in ["/metrics", "/healthz/", "/healthz/../metrics", "/"] {
@@ -481,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_in_absolute_form_is_judged_by_its_host_too() {
+    fn the_host_of_a_target_in_absolute_form_is_checked_too() {
         let policy = GuardPolicy {
             key: None,
             hosts: &[],
@@ -505,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_malformed_whoever_asks() {
+    fn an_invalid_host_is_refused_with_and_without_the_key() {
         let key = Secret::new("open sesame");
         for host in [
             "a b",
@@ -527,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_may_ask_with_options_and_nobody_else_may() {
+    fn only_probes_may_use_options() {
         for (path, status) in [
             ("/healthz", 200),
             ("/readyz", 200),

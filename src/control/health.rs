@@ -1,4 +1,4 @@
-//! Whether the process is well, and whether it takes clients.
+//! The health checks: whether the process works (`/healthz`), and whether it accepts clients (`/readyz`).
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use axum::http::StatusCode;
 use super::ControlState;
 use crate::cores::operators::mailbox::CoreStatus;
 
-/// What a probe is told.
-type Answer = (StatusCode, String);
+/// The answer to a probe.
+type ProbeResponse = (StatusCode, String);
 
-/// 200 while every core turns and none has ended by itself. A drain is no illness: a supervisor must not kill the
-/// process for it.
-pub(super) async fn alive(State(shared): State<Arc<ControlState>>) -> Answer {
+/// Answers 200 while every core turns and none has ended by itself. Also during a drain: a supervisor must
+/// not kill a process because it drains.
+pub(super) async fn alive(State(shared): State<Arc<ControlState>>) -> ProbeResponse {
     if !shared.draining() && shared.some_core_stopped() {
         return unavailable("a core has ended\n");
     }
     stuck(&shared).unwrap_or_else(|| (StatusCode::OK, "ok\n".to_owned()))
 }
 
-/// 200 while every core accepts clients.
-pub(super) async fn ready(State(shared): State<Arc<ControlState>>) -> Answer {
+/// Answers 200 while every core accepts clients.
+pub(super) async fn ready(State(shared): State<Arc<ControlState>>) -> ProbeResponse {
     if shared.draining() {
         return unavailable("draining\n");
     }
@@ -33,12 +33,12 @@ pub(super) async fn ready(State(shared): State<Arc<ControlState>>) -> Answer {
             CoreStatus::Stopped => return unavailable("a core has ended\n"),
         }
     }
-    // The kernel goes on giving it a share of the new connections.
+    // A stuck core is not ready: the kernel goes on giving it a share of the new connections.
     stuck(&shared).unwrap_or_else(|| (StatusCode::OK, "ready\n".to_owned()))
 }
 
-/// The cores that stand still, a line for each; `None` if all turn.
-fn stuck(shared: &ControlState) -> Option<Answer> {
+/// A 503 with a line for each core that is stuck; `None` if all cores turn.
+fn stuck(shared: &ControlState) -> Option<ProbeResponse> {
     let lines: String = shared
         .stuck_cores()
         .iter()
@@ -50,6 +50,6 @@ fn stuck(shared: &ControlState) -> Option<Answer> {
     (!lines.is_empty()).then(|| unavailable(&lines))
 }
 
-fn unavailable(why: &str) -> Answer {
+fn unavailable(why: &str) -> ProbeResponse {
     (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }

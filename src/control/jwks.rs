@@ -1,15 +1,18 @@
-//! Keys that another server publishes: fetched, and given to the cores.
+//! Fetches the keys that another server publishes (`jwks_url`), and gives them to the cores.
 //!
 //! ```text
-//!   start ──► fetch ──► wait ──► fetch ──► …      an unknown kid cuts the wait short, PAUSE after the last fetch
-//!               │        └ the refresh time, or the answer's max-age if that is less; after a failure PAUSE, doubled
-//!               └ bad answers change nothing: the keys there are stay
+//!   start ──► fetch ──► wait ──► fetch ──► …      a token with an unknown kid ends the wait, at the earliest PAUSE
+//!               │        │                        after the last fetch
+//!               │        └ jwks_refresh, or the answer's max-age if that is less; after a failure PAUSE, doubled
+//!               └ after a failure the current keys stay
 //! ```
 //!
-//! One request on one connection, as HTTP/1.1: no pool, no redirects (whoever can redirect could otherwise choose the
-//! keys), no proxy. The certificates of this machine vouch for the other (`SSL_CERT_FILE` names others).
+//! Each fetch is one HTTP/1.1 request on a connection of its own: without a pool, without a proxy, and
+//! without redirects, since a server that can redirect could otherwise choose the keys. The other server's
+//! certificate is checked against this machine's certificate authorities (`SSL_CERT_FILE` names others).
 //!
-//! Limits: `FETCH_TIME_MAX` for all of a fetch, `START_TIME_MAX` for that of the start, `SET_BYTES_MAX` for the answer.
+//! Limits: `FETCH_TIME_MAX` for a whole fetch, `START_TIME_MAX` for the fetch before the start,
+//! `SET_BYTES_MAX` for the answer.
 
 use std::fmt;
 use std::io;
@@ -32,60 +35,60 @@ use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::ControlState;
-use crate::auth::{KeySet, KeySetError, LeftOut, SetOrigin, WantedKeys};
+use crate::auth::{FetchRequest, KeySet, KeySetError, SetOrigin, UnusedKey};
 use crate::config::Config;
 use crate::policy::{Policy, SET_BYTES_MAX};
 use crate::text::{self, TextFault};
 
-/// Fetches a set of keys, again and again.
+/// Fetches a set of keys again and again.
 #[derive(Debug)]
 pub(crate) struct KeyFetcher {
     url: String,
     refresh: Duration,
-    /// What the last good answer said.
+    /// The body of the last good answer.
     text: Option<String>,
-    /// Keys that were named as left out: each is named once, however often it is fetched.
-    told: Vec<LeftOut>,
-    /// When to fetch again, after the last one.
+    /// Unused keys that have been logged: each is logged once, however often the set is fetched.
+    logged: Vec<UnusedKey>,
+    /// How long to wait after the last fetch.
     wait: Duration,
-    counts: Arc<Counts>,
+    counts: Arc<FetchCounts>,
 }
 
-/// How often, for a scrape.
+/// FetchCounts for the metrics.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct FetchCounts {
     pub(super) fetches: AtomicU64,
     pub(super) failures: AtomicU64,
 }
 
 impl KeyFetcher {
-    /// A fetcher, if keys are to be fetched.
+    /// A fetcher, if `jwks_url` is set.
     pub(crate) fn of(config: &Config) -> Option<KeyFetcher> {
         Some(KeyFetcher {
             url: config.jwks.url.clone()?,
             refresh: config.jwks.refresh,
             text: None,
-            told: Vec::new(),
+            logged: Vec::new(),
             wait: PAUSE,
             counts: Arc::default(),
         })
     }
 
-    pub(super) fn counts(&self) -> Arc<Counts> {
+    pub(super) fn counts(&self) -> Arc<FetchCounts> {
         Arc::clone(&self.counts)
     }
 
-    /// The policy with the keys of a first fetch, before the first client comes. A start goes on without them if they
-    /// are not there soon.
-    pub(crate) fn first(&mut self, policy: Policy) -> Policy {
-        // On a thread of its own: the caller's may have a runtime already.
+    /// Fetches the keys before the first client connects, and adds them to the policy. If they do not come in
+    /// time, the server starts without them.
+    pub(crate) fn fetch_before_start(&mut self, policy: Policy) -> Policy {
+        // On a thread of its own, since the caller's thread may already have a runtime.
         let fetched = std::thread::scope(|scope| {
             let fetch = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
                 let fetched = runtime.block_on(self.fetch(START_TIME_MAX));
-                // A look-up of a name may take longer than we wait for it.
+                // A look-up of the host's name may take longer than the fetch may.
                 runtime.shutdown_background();
                 fetched
             });
@@ -96,7 +99,7 @@ impl KeyFetcher {
             Ok(None) => policy,
             Err(error) => {
                 warn!(
-                    "jwks_url: {}: {error}; starting without these keys, and trying again",
+                    "jwks_url: {}: {error}; starting without these keys; the fetch is repeated",
                     self.url
                 );
                 policy
@@ -106,15 +109,15 @@ impl KeyFetcher {
 
     /// Fetches until the runtime ends.
     pub(super) async fn run(mut self, shared: Arc<ControlState>) {
-        let wanted = shared.policy.now().tokens.wanted().cloned();
+        let fetch_request = shared.policy.now().tokens.fetch_request().cloned();
         loop {
             sleep(PAUSE.min(self.wait)).await;
             tokio::select! {
                 () = sleep(self.wait.saturating_sub(PAUSE)) => {}
-                () = asked(wanted.as_deref()) => {}
+                () = unknown_key_named(fetch_request.as_deref()) => {}
             }
-            if let Some(wanted) = &wanted {
-                wanted.answered();
+            if let Some(fetch_request) = &fetch_request {
+                fetch_request.clear();
             }
             match self.fetch(FETCH_TIME_MAX).await {
                 Ok(Some(set)) => {
@@ -124,7 +127,7 @@ impl KeyFetcher {
                 }
                 Ok(None) => {}
                 Err(error) => warn!(
-                    "jwks_url: {}: {error}; the keys there are stay, next try in {} s",
+                    "jwks_url: {}: {error}; the current keys stay in use, next fetch in {} s",
                     self.url,
                     self.wait.as_secs()
                 ),
@@ -132,13 +135,13 @@ impl KeyFetcher {
         }
     }
 
-    /// Fetches the set; `None` if it is the same as before.
+    /// Fetches the set; `None` if it has not changed.
     async fn fetch(&mut self, within: Duration) -> Result<Option<Arc<KeySet>>, FetchError> {
         self.counts.fetches.fetch_add(1, Ordering::Relaxed);
         let fetched = timeout(within, get(&self.url))
             .await
             .unwrap_or(Err(FetchError::TimeOver))
-            .and_then(|answer| self.take(answer));
+            .and_then(|answer| self.accept(answer));
         if fetched.is_err() {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
             self.wait = (self.wait * 2).clamp(PAUSE, self.refresh.max(PAUSE));
@@ -146,12 +149,12 @@ impl KeyFetcher {
         fetched
     }
 
-    fn take(&mut self, answer: Answer) -> Result<Option<Arc<KeySet>>, FetchError> {
+    fn accept(&mut self, answer: KeySetResponse) -> Result<Option<Arc<KeySet>>, FetchError> {
         let set = if self.text.as_ref() == Some(&answer.text) {
             None
         } else {
             let set = KeySet::parse(&answer.text, SetOrigin::Fetched).map_err(FetchError::Set)?;
-            self.tell_left_out(&set);
+            self.log_unused_keys(&set);
             self.text = Some(answer.text);
             Some(Arc::new(set))
         };
@@ -163,41 +166,40 @@ impl KeyFetcher {
 }
 
 impl KeyFetcher {
-    /// Names the keys that are not used and have not been named yet. A set that changes at every fetch has a bounded share of
-    /// the log.
-    fn tell_left_out(&mut self, set: &KeySet) {
-        for left_out in set.left_out() {
-            if self.told.contains(left_out) || self.told.len() >= TOLD_MAX {
+    /// Logs each unused key of the set that has not been logged yet. Their number is bounded, so that a set
+    /// that changes at every fetch cannot fill the log.
+    fn log_unused_keys(&mut self, set: &KeySet) {
+        for unused_key in set.unused_keys() {
+            if self.logged.contains(unused_key) || self.logged.len() >= LOGGED_KEYS_MAX {
                 continue;
             }
-            match left_out.is_fault() {
-                true => warn!("jwks_url: {left_out}"),
-                false => info!("jwks_url: {left_out}"),
+            if unused_key.is_fault() {
+                warn!("jwks_url: {unused_key}");
+            } else {
+                info!("jwks_url: {unused_key}");
             }
-            self.told.push(left_out.clone());
-            if self.told.len() == TOLD_MAX {
-                warn!(
-                    "jwks_url: no more keys are named that are not used; ringcast_jwks_keys_left_out counts them"
-                );
+            self.logged.push(unused_key.clone());
+            if self.logged.len() == LOGGED_KEYS_MAX {
+                warn!("jwks_url: no more unused keys are logged; ringcast_jwks_keys_left_out counts them");
             }
         }
     }
 }
 
-/// Returns once a token has named a key that is not known.
-async fn asked(wanted: Option<&WantedKeys>) {
-    while !wanted.is_some_and(WantedKeys::is_asked) {
-        sleep(LOOK_EVERY).await;
+/// Returns once a token has named an unknown key.
+async fn unknown_key_named(fetch_request: Option<&FetchRequest>) {
+    while !fetch_request.is_some_and(FetchRequest::is_requested) {
+        sleep(CHECK_EVERY).await;
     }
 }
 
-/// A good answer.
-struct Answer {
+/// A successful response.
+struct KeySetResponse {
     text: String,
     max_age: Option<Duration>,
 }
 
-/// Why there is no good answer.
+/// Why a fetch failed.
 #[derive(Debug)]
 enum FetchError {
     TimeOver,
@@ -219,14 +221,13 @@ impl fmt::Display for FetchError {
             FetchError::Status(status) if status.is_redirection() => {
                 write!(
                     formatter,
-                    "the answer is {status}: name the address it leads to; redirects are not followed"
+                    "the answer is {status}: set jwks_url to the address that it redirects to; redirects are not followed"
                 )
             }
             FetchError::Status(status) => write!(formatter, "the answer is {status}"),
             FetchError::TooLarge => write!(formatter, "the answer is larger than {SET_BYTES_MAX} bytes"),
-            FetchError::Encoded => {
-                formatter.write_str("the answer is encoded (Content-Encoding), which nothing asked for")
-            }
+            FetchError::Encoded => formatter
+                .write_str("the answer has a Content-Encoding, although the request did not accept one"),
             FetchError::NotText(fault) => write!(formatter, "the answer is no text: {fault}"),
             FetchError::Set(error) => error.fmt(formatter),
         }
@@ -245,9 +246,9 @@ impl From<hyper::Error> for FetchError {
     }
 }
 
-async fn get(url: &str) -> Result<Answer, FetchError> {
+async fn get(url: &str) -> Result<KeySetResponse, FetchError> {
     let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-    let uri: Uri = url.parse().map_err(|_| wrong("not a web address"))?;
+    let uri: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
     let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.clone();
     // The brackets of an IPv6 address belong to the URL.
     let host = authority
@@ -259,12 +260,13 @@ async fn get(url: &str) -> Result<Answer, FetchError> {
     let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await?;
     if !secure {
-        return ask(stream, &uri).await;
+        return request(stream, &uri).await;
     }
-    let name = ServerName::try_from(host).map_err(|_| wrong("its host is no name for a certificate"))?;
-    // The certificates of this machine are files, often more than a hundred.
+    let name =
+        ServerName::try_from(host).map_err(|_| wrong("its host cannot be the name of a certificate"))?;
+    // Reading this machine's certificates takes time: they are files, often more than a hundred.
     let connector = spawn_blocking(connector).await.map_err(io::Error::other)??;
-    ask(connector.connect(name, stream).await?, &uri).await
+    request(connector.connect(name, stream).await?, &uri).await
 }
 
 fn connector() -> Result<TlsConnector, io::Error> {
@@ -285,7 +287,7 @@ fn connector() -> Result<TlsConnector, io::Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-async fn ask<S>(stream: S, uri: &Uri) -> Result<Answer, FetchError>
+async fn request<S>(stream: S, uri: &Uri) -> Result<KeySetResponse, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -322,24 +324,25 @@ where
             .map_err(FetchError::NotText)?
             .to_owned();
         let max_age = max_age(&head.headers);
-        Ok(Answer { text, max_age })
+        Ok(KeySetResponse { text, max_age })
     };
     tokio::select! {
         answer = answer => answer,
-        // It ends before the answer does only if the answer cannot come any more; what was read is still there.
-        error = ended_badly(connection) => Err(error.into()),
+        // The connection ends before the answer only if the answer can no longer come complete; data that was
+        // read before is still processed.
+        error = connection_error(connection) => Err(error.into()),
     }
 }
 
-/// The error with which a connection ends; never, if it ends without one.
-async fn ended_badly(connection: impl Future<Output = hyper::Result<()>>) -> hyper::Error {
+/// The error with which a connection ends. Never returns if it ends without one.
+async fn connection_error(connection: impl Future<Output = hyper::Result<()>>) -> hyper::Error {
     match connection.await {
         Ok(()) => std::future::pending().await,
         Err(error) => error,
     }
 }
 
-/// For how long an answer may be kept (RFC 9111 section 5.2.2.1).
+/// How long an answer may be cached (RFC 9111 section 5.2.2.1).
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(header::CACHE_CONTROL).into_iter();
     let directives = values
@@ -352,13 +355,13 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// Most keys that are named as left out.
-const TOLD_MAX: usize = 200;
-/// Between two fetches, whoever asks.
+/// Most unused keys that are logged.
+const LOGGED_KEYS_MAX: usize = 200;
+/// The shortest time between two fetches, whatever tokens request for.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How often it is looked at whether a key is missing.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// For all of a fetch.
+/// How often the fetcher checks whether a token has named an unknown key.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+/// For a whole fetch.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
-/// For the fetch that a start waits for.
+/// For the fetch before the start.
 const START_TIME_MAX: Duration = Duration::from_secs(5);

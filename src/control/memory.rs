@@ -1,11 +1,12 @@
-//! Watches the memory in use, and has cores refuse newcomers before the system ends the process for it.
+//! Watches the memory in use, and has the cores refuse new connections before the system kills the process
+//! for lack of memory.
 //!
-//! What counts is what a control group is charged for: what the process holds, the buffers of TCP sockets, and the
-//! kernel's own for each socket, which is ten times as much as this server's. Where the limit is that of a control group,
-//! as in a container, the group says so itself. Elsewhere it is added up; the buffers are then those of the machine, since
-//! no process is told its own.
+//! The watch counts what a control group is charged for: the memory of the process, the buffers of TCP
+//! sockets, and the kernel's own memory for each socket, which is ten times as much as this server's. If the
+//! limit is that of a control group, as in a container, the group reports the sum. Otherwise the watch adds
+//! it up, with the TCP buffers of the whole machine, since the system does not report them by process.
 //!
-//! Limits: `memory_bytes_max`; looked at once a second.
+//! Limits: `memory_bytes_max`; checked once a second.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 use crate::cores::arrivals::admission::Admission;
 use crate::metrics::process;
 
-/// A limit and who is told about it.
+/// A limit, and the cores' admission that applies it.
 pub struct MemoryWatch {
     max_bytes: u64,
     group_used_bytes: Option<Box<GroupUsedBytes>>,
@@ -23,7 +24,7 @@ pub struct MemoryWatch {
     admission: Arc<Admission>,
 }
 
-/// What the control group with the limit is charged for, if it says so.
+/// Reads the memory that the control group with the limit is charged for, if the group reports it.
 type GroupUsedBytes = dyn Fn() -> Option<u64> + Send + Sync;
 
 impl fmt::Debug for MemoryWatch {
@@ -36,7 +37,7 @@ impl fmt::Debug for MemoryWatch {
 }
 
 impl MemoryWatch {
-    /// Of so many bytes, of which the kernel takes so many for each connection.
+    /// A watch for this limit. `connection_bytes` is the kernel's own memory for each connection.
     pub(crate) fn new(max_bytes: u64, connection_bytes: u64, admission: Arc<Admission>) -> MemoryWatch {
         MemoryWatch {
             max_bytes,
@@ -46,7 +47,7 @@ impl MemoryWatch {
         }
     }
 
-    /// The same, by what a control group says that it uses.
+    /// The same watch, but with the use that a control group reports.
     pub(crate) fn of_group(
         self,
         used_bytes: impl Fn() -> Option<u64> + Send + Sync + 'static,
@@ -57,8 +58,9 @@ impl MemoryWatch {
         }
     }
 
-    /// Looks, and tells the cores if something has changed. What the system does not say is not in use.
-    pub(super) fn look(&self, connections: u64) {
+    /// Checks the memory in use, and tells the cores if the result has changed. A part that the system does
+    /// not report counts as unused.
+    pub(super) fn check(&self, connections: u64) {
         let by_group = self.group_used_bytes.as_ref().and_then(|used_bytes| used_bytes());
         let used = by_group.unwrap_or_else(|| {
             let buffers = process::tcp_buffer_bytes().unwrap_or(0);
@@ -77,18 +79,18 @@ impl MemoryWatch {
                 used,
                 max,
                 connections,
-                "memory_bytes_max is reached: new connections are answered 503 until less is in use"
+                "memory_bytes_max is reached: new connections get status 503 until less memory is in use"
             );
         } else {
             info!(
                 used,
-                max, connections, "memory is free again: new connections are let in"
+                max, connections, "memory is free again: new connections are accepted"
             );
         }
     }
 }
 
-/// Whether newcomers are refused: from the limit on, and then until 95 % of it.
+/// True if new connections are to be refused: from the limit on, until the use falls below 95 % of it.
 fn is_full(used: u64, max: u64, was_full: bool) -> bool {
     let bound = if was_full { max - max / 20 } else { max };
     used >= bound
@@ -100,7 +102,7 @@ mod tests {
     use crate::client::network::Nat64Prefixes;
 
     #[test]
-    fn newcomers_are_refused_from_the_limit_on_until_a_part_is_free() {
+    fn connections_are_refused_from_the_limit_on_until_five_percent_are_free() {
         for (used, was_full, expected) in [
             (999, false, false),
             (1000, false, true),
@@ -114,31 +116,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_decides_and_connections_are_part_of_it() {
+    fn connections_count_as_memory_in_use() {
         let admission = Arc::new(Admission::new(0, Nat64Prefixes::default()));
         let watch = |max, connection| MemoryWatch::new(max, connection, Arc::clone(&admission));
-        watch(1 << 50, 4600).look(1000);
+        watch(1 << 50, 4600).check(1000);
         assert!(!admission.memory_is_full());
-        watch(1 << 50, 1 << 40).look(1023);
+        watch(1 << 50, 1 << 40).check(1023);
         assert!(!admission.memory_is_full());
-        watch(1 << 50, 1 << 40).look(1024);
+        watch(1 << 50, 1 << 40).check(1024);
         assert!(admission.memory_is_full());
-        watch(1 << 50, 1 << 40).look(100);
+        watch(1 << 50, 1 << 40).check(100);
         assert!(!admission.memory_is_full());
-        // What the group says counts, where it says something.
+        // The group's number is used where it reports one.
         let group = |used| watch(1 << 20, 1 << 40).of_group(move || used);
-        group(Some((1 << 20) - 1)).look(1000);
+        group(Some((1 << 20) - 1)).check(1000);
         assert!(!admission.memory_is_full());
-        group(Some(1 << 20)).look(0);
+        group(Some(1 << 20)).check(0);
         assert!(admission.memory_is_full());
-        group(Some(0)).look(1000);
+        group(Some(0)).check(1000);
         assert!(!admission.memory_is_full());
-        group(None).look(1000);
+        group(None).check(1000);
         assert!(admission.memory_is_full());
-        watch(1 << 50, 0).look(0);
+        watch(1 << 50, 0).check(0);
         assert!(!admission.memory_is_full());
-        // This process alone has more.
-        watch(1, 0).look(0);
+        // This process alone uses more.
+        watch(1, 0).check(0);
         assert!(admission.memory_is_full());
     }
 }

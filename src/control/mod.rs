@@ -1,7 +1,7 @@
-//! The control plane: one ordinary thread for operators, signals, and the drain.
+//! The control plane: one ordinary thread that serves operators, handles signals and runs the drain.
 //!
-//! [`Control::run`] takes the thread that calls it, the main one in the binary, and returns when the server has ended.
-//! It reaches a core by its `CoreHandle` alone; nothing on a core waits for it.
+//! [`Control::run`] runs on the thread that calls it (in the binary: the main thread) and returns when the
+//! server has ended. It talks to a core only through that core's `CoreHandle`, and no core ever waits for it.
 //!
 //! ```text
 //!   Serving ──first SIGTERM or SIGINT, or ControlHandle::drain──► Draining ──all cores stopped──► Exit::Drained
@@ -12,28 +12,31 @@
 //! ```
 //!
 //! Invariants
-//! 1. Readiness is off before any core is told to drain (`ControlState::draining`, set by `drain` alone).
-//! 2. The copies of the cores' listeners are closed before any core is told to drain (`serve`).
-//! 3. The operators' listener answers until the end, so that a drain can be watched.
-//! 4. Nothing on this thread waits for a core, a file or another process. What may block runs on threads beside it
-//!    (`spawn_blocking`), in bounded number: `BLOCKING_THREADS_MAX`.
+//! 1. Readiness is off before any core gets the order to drain (`ControlState::draining`, set by `drain`
+//!    alone).
+//! 2. The control plane closes its copies of the cores' listeners before any core gets the order to drain
+//!    (`serve`).
+//! 3. The operators' listener answers until the end, so that operators can watch a drain.
+//! 4. Nothing on this thread waits for a core, a file or another process. Calls that may block run on a
+//!    bounded number of other threads (`spawn_blocking`, `BLOCKING_THREADS_MAX`).
 //!
-//! Not here: descriptors of cores. They have tables of their own, so that nothing here may act for a core on one.
+//! Not here: the cores' descriptors. Each core has a descriptor table of its own, so that no code here can
+//! use one of them.
 
 mod admin_slots;
+mod audit_omissions;
 mod connections;
 mod current_policy;
 mod dispatch;
 mod guard;
 mod health;
 pub(crate) mod jwks;
-mod left_out;
 mod liveness;
 pub mod memory;
 mod memory_release;
 mod notify_socket;
-mod operators;
 pub mod reload;
+mod request_audit;
 mod revocation_file;
 mod revoke;
 mod routes;
@@ -58,38 +61,38 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::policy::Policy;
-use admin_slots::Places;
+use admin_slots::AdminSlots;
+use audit_omissions::AuditOmissions;
 use current_policy::CurrentPolicy;
 use dispatch::Dispatch;
-use jwks::{Counts, KeyFetcher};
-use left_out::LeftOut;
+use jwks::{FetchCounts, KeyFetcher};
 use liveness::Liveness;
 use memory::MemoryWatch;
 use reload::Reload;
 use service_manager::ServiceManager;
 use signals::{Signal, Signals};
-pub(crate) use signals::{hold_back, hold_back_harmless};
+pub(crate) use signals::{block_handled, block_harmless};
 
-/// What the control plane works with.
+/// The parts and settings of a control plane.
 #[derive(Debug)]
-pub struct Settings {
-    /// The configuration, shown without its secrets, and the times of the drain.
+pub struct ControlSettings {
+    /// The configuration: `/stats` shows it without its secrets, and the drain takes its times from it.
     pub config: Config,
-    /// Where operators connect, bound already; `None` for nowhere.
+    /// The bound listener for operators; `None` if there is none.
     pub listener: Option<TcpListener>,
-    /// What the cores listen on: copies for the process that comes after this one.
+    /// Copies of the cores' listening sockets, for the process that comes after this one.
     pub sockets: Vec<TcpListener>,
-    /// Who handles signals.
-    pub signals: SignalsFrom,
-    /// What SIGHUP reloads; without it SIGHUP is only logged.
+    /// Who handles signals: the server, or the program that embeds it.
+    pub signals: SignalHandling,
+    /// What SIGHUP reloads. Without it the control plane only logs a SIGHUP.
     pub reload: Option<Reload>,
-    /// What decides who may come in, as the cores were given it.
+    /// The policy that the cores were started with.
     pub policy: Arc<Policy>,
-    /// The rates of the audit trail.
+    /// The rate limits of the audit trail.
     pub audit: Arc<Audit>,
-    /// What looks after the memory in use, if there is a limit to it.
+    /// Watches the memory in use, if there is a limit to it.
     pub memory: Option<MemoryWatch>,
-    /// Fetches keys, if they are to be fetched.
+    /// Fetches the keys of `jwks_url`, if that is set.
     pub(crate) keys: Option<KeyFetcher>,
     /// The clock of the process.
     pub clock: Clock,
@@ -97,19 +100,20 @@ pub struct Settings {
 
 /// Who handles the signals of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalsFrom {
-    /// The control plane, which unblocks them on its thread: right for a process that is only this server.
-    Here,
-    /// Whoever embeds the server.
-    Elsewhere,
+pub enum SignalHandling {
+    /// The server: its control plane unblocks them on its thread. Right for a process that is only this
+    /// server.
+    ByServer,
+    /// The program that embeds the server.
+    ByProgram,
 }
 
-impl SignalsFrom {
-    /// Who handles the signals also talks to the service manager.
+impl SignalHandling {
+    /// The side that handles the signals also notifies the service manager.
     fn service_manager(self) -> ServiceManager {
         match self {
-            SignalsFrom::Here => ServiceManager::OfThisProcess,
-            SignalsFrom::Elsewhere => ServiceManager::NotOurs,
+            SignalHandling::ByServer => ServiceManager::OfThisProcess,
+            SignalHandling::ByProgram => ServiceManager::OfProgram,
         }
     }
 }
@@ -117,7 +121,7 @@ impl SignalsFrom {
 /// The control plane before it runs.
 #[derive(Debug)]
 pub struct Control {
-    settings: Settings,
+    settings: ControlSettings,
     shared: Arc<ControlState>,
     targets: watch::Receiver<Target>,
 }
@@ -126,38 +130,38 @@ pub struct Control {
 #[derive(Clone, Debug)]
 pub struct ControlHandle(Arc<watch::Sender<Target>>);
 
-/// What handlers of requests see.
+/// The state that the request handlers share.
 #[derive(Debug)]
 struct ControlState {
     cores: Vec<CoreHandle>,
     config: Config,
-    /// What the cores decide by.
+    /// The policy that the cores decide by.
     policy: CurrentPolicy,
-    /// For those who ask.
-    places: Places,
-    /// What cores are to get of it, and have no room for yet.
+    /// The slots of operators' connections.
+    admin_slots: AdminSlots,
+    /// Orders that wait until a core's mailbox has room for them.
     dispatch: Dispatch,
-    /// Who writes revocations to their file.
-    revocation_file: revocation_file::Turn,
-    /// Revocations that found `revocations_max` in force.
+    /// Serialises the writes of the file of revocations.
+    revocation_file: revocation_file::WriteState,
+    /// Revocations that were refused because `revocations_max` are in force.
     revocations_refused: AtomicU64,
-    /// The rates of the audit trail.
+    /// The rate limits of the audit trail.
     audit: Arc<Audit>,
-    /// Refused requests of operators that it lacks.
-    operators_left_out: AtomicU64,
-    /// How keys are fetched, if they are.
-    keys: Option<Arc<Counts>>,
+    /// Refused requests of operators that the audit trail left out.
+    operator_requests_left_out: AtomicU64,
+    /// FetchCounts of key fetches, if keys are fetched.
+    keys: Option<Arc<FetchCounts>>,
     clock: Clock,
-    /// Whether the cores turn.
+    /// Tells whether every core still turns.
     liveness: Liveness,
     start_unix_ms: u64,
-    /// Written once, by `drain`; read by handlers on the same thread, so that no order is needed.
+    /// Written once, by `drain`, and read by handlers on the same thread: relaxed order is enough.
     draining: AtomicBool,
-    /// Connections that the drain closes in a thousand seconds. Written and read as `draining` is.
+    /// How many connections the drain closes in 1000 seconds. Written and read as `draining` is.
     drain_closes_per_1000_seconds: AtomicU64,
 }
 
-/// What the server is to do; a later variant overrides an earlier one.
+/// What the server is to do. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Serving,
@@ -170,22 +174,22 @@ enum Target {
 pub enum Exit {
     /// All cores have closed their connections and stopped.
     Drained,
-    /// The time of the drain was over before that; the rest was cut off.
+    /// The time of the drain ran out; the connections that were left were cut off.
     Overdue,
     /// A second signal cut the drain short.
     CutShort {
-        /// Its number.
+        /// The signal's number.
         signal: u8,
     },
-    /// A core ended without being told to, which is a bug.
+    /// A core ended without an order to do so, which is a bug.
     CoreLost,
     /// The program that embeds the server has dropped it.
     Stopped,
 }
 
 impl Exit {
-    /// The exit code of the process: 0 after a drain, 128 and the signal's number after a second one (130, 131, 143), 70
-    /// (`EX_SOFTWARE`) after a bug.
+    /// The exit code of the process: 0 after a drain; 128 plus the signal's number after a second signal
+    /// (130, 131, 143); 70 (`EX_SOFTWARE`) after a bug.
     pub fn code(self) -> u8 {
         match self {
             Exit::Drained | Exit::Overdue | Exit::Stopped => 0,
@@ -198,7 +202,7 @@ impl Exit {
 /// Why the control plane cannot run.
 #[derive(Debug)]
 pub enum ControlError {
-    /// The system refuses what its event loop needs.
+    /// The system refuses a resource that the event loop needs.
     Runtime(io::Error),
     /// The listener cannot be used.
     Listener(io::Error),
@@ -221,7 +225,7 @@ impl std::error::Error for ControlError {}
 impl ControlHandle {
     /// Starts the drain, if none has begun.
     pub fn drain(&self) {
-        // Who has been told to stop drains no more.
+        // A server that is to stop at once does not go back to draining.
         self.0.send_if_modified(|target| {
             let begins = *target == Target::Serving;
             if begins {
@@ -231,15 +235,15 @@ impl ControlHandle {
         });
     }
 
-    /// Has the cores and the control plane end at once.
+    /// Ends the cores and the control plane at once.
     pub(crate) fn stop(&self) {
         self.0.send_replace(Target::Stopped);
     }
 }
 
 impl Control {
-    /// A control plane for these cores, and the handle that drains them.
-    pub fn new(settings: Settings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
+    /// Creates the control plane for these cores, and the handle that starts their drain.
+    pub fn new(settings: ControlSettings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
         let (target, targets) = watch::channel(Target::Serving);
         let now = settings.clock.now();
         let shared = Arc::new(ControlState {
@@ -248,11 +252,11 @@ impl Control {
             cores,
             config: settings.config.clone(),
             policy: CurrentPolicy::new(Arc::clone(&settings.policy)),
-            places: Places::default(),
-            revocation_file: revocation_file::Turn::default(),
+            admin_slots: AdminSlots::default(),
+            revocation_file: revocation_file::WriteState::default(),
             revocations_refused: AtomicU64::new(0),
             audit: Arc::clone(&settings.audit),
-            operators_left_out: AtomicU64::new(0),
+            operator_requests_left_out: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             clock: settings.clock,
             start_unix_ms: now.unix_ms,
@@ -269,7 +273,7 @@ impl Control {
         )
     }
 
-    /// Serves operators and waits for the end.
+    /// Serves operators until the server ends.
     pub fn run(self) -> Result<Exit, ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -278,19 +282,19 @@ impl Control {
             .build()
             .map_err(ControlError::Runtime)?;
         let exit = runtime.block_on(self.serve());
-        // A file, or a look-up of a name for keys that are fetched, may take longer than anybody wants to wait.
+        // A blocked read of a file or look-up of a host name must not hold up the end of the process.
         runtime.shutdown_background();
         exit
     }
 
     async fn serve(mut self) -> Result<Exit, ControlError> {
         let mut signals = match self.settings.signals {
-            SignalsFrom::Here => Signals::take().map_err(ControlError::Signals)?,
-            SignalsFrom::Elsewhere => Signals::none(),
+            SignalHandling::ByServer => Signals::install().map_err(ControlError::Signals)?,
+            SignalHandling::ByProgram => Signals::none(),
         };
         // Ends with the runtime.
         tokio::spawn(dispatch::deliver(Arc::clone(&self.shared)));
-        revoke::tidy(&self.shared).await;
+        revoke::discard_expired(&self.shared).await;
         if let Some(keys) = self.settings.keys.take() {
             // Ends with the runtime.
             tokio::spawn(keys.run(Arc::clone(&self.shared)));
@@ -306,37 +310,41 @@ impl Control {
             self.settings.signals,
             sockets.first().and_then(|socket| socket.local_addr().ok()),
         ) {
-            (SignalsFrom::Here, Some(address)) => Some(tokio::spawn(successor::offer(sockets, address))),
-            (SignalsFrom::Here | SignalsFrom::Elsewhere, _) => None,
+            (SignalHandling::ByServer, Some(address)) => {
+                Some(tokio::spawn(successor::offer(sockets, address)))
+            }
+            (SignalHandling::ByServer | SignalHandling::ByProgram, _) => None,
         };
         let manager = self.settings.signals.service_manager();
         // Ends with the runtime.
         tokio::spawn(liveness::watch(Arc::clone(&self.shared)));
         manager.watch(&self.shared);
         manager.ready();
-        if let Some(exit) = self.until_drain(&mut signals).await {
+        if let Some(exit) = self.wait_for_drain(&mut signals).await {
             return Ok(exit);
         }
         if let Some(offer) = offer {
-            // The copies are closed before the cores close theirs: then nobody listens, or the heir alone.
+            // The copies are closed before the cores close their listeners. From then on only the next
+            // process listens, if there is one.
             offer.abort();
-            // It ends by having been aborted.
+            // The only result is that the task was aborted.
             let _ = offer.await;
         }
         Ok(self.drain(&mut signals).await)
     }
 
-    /// Returns at the target for a drain, or with the end if it is worse.
-    async fn until_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
-        let reloads = self.begin_reloads();
-        let mut left_out = LeftOut::default();
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Waits for the order to drain: returns `None` when it comes, or the exit if the server ends without a
+    /// drain.
+    async fn wait_for_drain(&mut self, signals: &mut Signals) -> Option<Exit> {
+        let reloads = self.start_reload_task();
+        let mut omissions = AuditOmissions::default();
+        let mut check = interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::End { name, .. } => {
-                        info!("{name}: draining; a second one ends at once");
+                        info!("{name}: draining; a second signal ends the process at once");
                         audit::operation("drain", name);
                         return None;
                     }
@@ -350,22 +358,23 @@ impl Control {
                     if target == Target::Stopped {
                         return Some(self.stop());
                     }
-                    info!("draining, as asked by the process itself");
+                    info!("draining: the program that embeds the server has asked for it");
                     audit::operation("drain", "program");
                     return None;
                 }
-                // A core may stop at a drain that this loop has not yet heard of: the target is older than the status.
-                _ = look.tick() => {
+                // A core may have stopped because of a drain that this loop has not seen yet: the target
+                // changes before the core's status does.
+                _ = check.tick() => {
                     if self.shared.some_core_stopped() && *self.targets.borrow() == Target::Serving {
-                        error!("a core has ended by itself: this is a bug; ending");
+                        error!("a core has ended by itself, which is a bug; ending the process");
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
-                    left_out.look(&self.shared);
+                    omissions.check(&self.shared);
                     self.shared.policy.drop_former();
-                    memory_release::give_back();
+                    memory_release::return_freed_memory();
                     if let Some(memory) = &self.settings.memory {
-                        memory.look(self.shared.connections());
+                        memory.check(self.shared.connections());
                     }
                 },
             }
@@ -393,28 +402,28 @@ impl Control {
         self.shared.order(&Order::Drain { within });
         let overdue = sleep(within + self.shared.config.limits.close_timeout.min(DRAIN_GRACE_MAX));
         tokio::pin!(overdue);
-        let mut look = interval(LOOK_EVERY_IN_DRAIN);
+        let mut check = interval(CHECK_EVERY_IN_DRAIN);
         let mut targets = self.targets.clone();
         loop {
             tokio::select! {
                 _ = target_beyond(&mut targets, Target::Draining) => return self.stop(),
                 signal = signals.next() => match signal {
                     Signal::End { name, number } => {
-                        warn!("{name} again: ending at once with {} connections", self.shared.connections());
+                        warn!("{name} during the drain: ending at once with {} connections", self.shared.connections());
                         self.shared.order(&Order::Stop);
                         return Exit::CutShort { signal: number };
                     }
-                    Signal::Reload => info!("SIGHUP: nothing is reloaded while draining"),
+                    Signal::Reload => info!("SIGHUP: ignored, since the server is draining"),
                     Signal::Nothing { name } => ignored(name),
                 },
-                _ = look.tick() => if self.shared.all_cores_stopped() {
+                _ = check.tick() => if self.shared.all_cores_stopped() {
                     let took = self.shared.clock.now().uptime.since(begin);
                     info!("drained {connections} connections in {:.1} s", took.as_secs_f64());
                     return Exit::Drained;
                 },
                 () = &mut overdue => {
                     let rest = self.shared.connections();
-                    warn!("the drain is over: {rest} of {connections} connections are cut off");
+                    warn!("the drain took longer than drain_ms: cutting off {rest} of {connections} connections");
                     self.shared.order(&Order::Stop);
                     return Exit::Overdue;
                 }
@@ -422,9 +431,10 @@ impl Control {
         }
     }
 
-    /// Starts a task that reloads at each request and ends with the runtime: a reload waits for files, and signals must be
-    /// heard meanwhile. Requests that come during a reload lead to one more.
-    fn begin_reloads(&mut self) -> Arc<Notify> {
+    /// Starts the task that reloads at each request and ends with the runtime. It is a task of its own
+    /// because a reload waits for files, and signals must be handled meanwhile. Requests during a reload lead
+    /// to one more reload.
+    fn start_reload_task(&mut self) -> Arc<Notify> {
         let requests = Arc::new(Notify::new());
         let requested = Arc::clone(&requests);
         let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
@@ -436,7 +446,7 @@ impl Control {
                 manager.reloading();
                 match &mut reload {
                     Some(reload) => reload.run(&shared, &readers).await,
-                    None => info!("SIGHUP: there is nothing to reload in this process"),
+                    None => info!("SIGHUP: ignored, since this process has nothing to reload"),
                 }
                 if shared.draining() {
                     return;
@@ -468,36 +478,37 @@ impl ControlState {
             .sum()
     }
 
-    /// Gives an order to all cores, at once or as soon as they have room for it.
+    /// Gives an order to all cores: at once, or as soon as a core's mailbox has room for it.
     fn order(self: &Arc<Self>, order: &Order) {
         for (index, core) in self.cores.iter().enumerate() {
-            // A core that takes no orders for another reason has stopped, which its status says.
+            // Any other error means that the core has stopped, which its status says.
             if let Err(error) = core.send(order.clone())
                 && error.kind() == io::ErrorKind::WouldBlock
             {
                 let (shared, order) = (Arc::clone(self), order.clone());
-                tokio::spawn(async move { shared.order_surely(&shared.cores[index], &order).await });
+                tokio::spawn(async move { shared.order_when_room(&shared.cores[index], &order).await });
             }
         }
     }
 
-    /// Changes what all cores decide by. Each is told at once, or as soon as it has room for another order.
+    /// Changes the policy of all cores. Each gets the new policy at once, or as soon as its mailbox has room.
     fn change_policy<E>(&self, change: impl FnOnce(&Policy) -> Result<Policy, E>) -> Result<(), E> {
         self.policy
             .change(change, |policy| self.dispatch.adopt(&self.cores, policy))
     }
 
-    /// Gives an order that may not be lost: one that is busy has orders waiting.
-    async fn order_surely(&self, core: &CoreHandle, order: &Order) {
+    /// Repeats an order until the core's full mailbox has taken it.
+    async fn order_when_room(&self, core: &CoreHandle, order: &Order) {
         while let Err(error) = core.send(order.clone())
             && error.kind() == io::ErrorKind::WouldBlock
         {
-            sleep(LOOK_EVERY_IN_DRAIN).await;
+            sleep(CHECK_EVERY_IN_DRAIN).await;
         }
     }
 }
 
-/// So many, evenly spread; without a time for it all within a second.
+/// How many connections the drain closes in 1000 seconds if it closes them evenly over `within`. Without a
+/// time it closes all of them within one second.
 fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
     let within_ms = if within.is_zero() {
         1000
@@ -507,12 +518,12 @@ fn closes_per_1000_seconds(connections: u64, within: Duration) -> u64 {
     u64::try_from(u128::from(connections) * 1_000_000 / within_ms).unwrap_or(u64::MAX)
 }
 
-/// Says that a signal does nothing, and which do something.
+/// Warns that a signal does nothing, and names the signals that do something.
 fn ignored(signal: &str) {
-    warn!("{signal} is ignored: it has no meaning here. SIGHUP reloads, SIGTERM drains");
+    warn!("{signal} is ignored: this server does not use it. SIGHUP reloads, SIGTERM drains");
 }
 
-/// Returns the target once it is beyond `done`; never, if all senders are gone.
+/// Waits until the target is beyond `done`, and returns it. Never returns if all senders are gone.
 async fn target_beyond(targets: &mut watch::Receiver<Target>, done: Target) -> Target {
     match targets.wait_for(|target| *target > done).await {
         Ok(target) => *target,
@@ -520,16 +531,19 @@ async fn target_beyond(targets: &mut watch::Receiver<Target>, done: Target) -> T
     }
 }
 
-/// How often the cores' states are looked at while all is well: rarely, since each look wakes an idle machine.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often while the end is awaited.
-const LOOK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
+/// How often the control plane checks the cores while it serves: rarely, since each check wakes an idle
+/// machine.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often it checks them during a drain.
+const CHECK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 
-/// Threads for what may block: reloads, the file of revocations, look-ups of names. One that is held for ever, by a file
-/// that never ends, is one of them until the process ends.
+/// Threads for calls that may block: reloads, the file of revocations, look-ups of host names. A call that
+/// never returns, such as a read of a pipe without a writer, holds one of these threads until the process
+/// ends.
 const BLOCKING_THREADS_MAX: usize = 16;
 
-/// After the drain's own time cores get this much, at most, for close frames to be answered.
+/// How much longer than the drain's own time the cores may take, at most, until their close frames are
+/// answered.
 const DRAIN_GRACE_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `/run/notify` | in the file system |
 //! | `@name` | in Linux's abstract namespace: a NUL stands for the `@` |
-//! | `vsock:2:1234` and others | not spoken here: a manager outside of this virtual machine |
+//! | `vsock:2:1234` and others | not supported: a manager outside of this virtual machine |
 //!
-//! A manager that cannot be told is a warning, never an end: the variable may come from a parent, and its socket be gone.
+//! A failure to reach the manager is a warning and never ends the process: the variable may come from a
+//! parent process, and its socket may be gone.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,14 +20,14 @@ use std::time::Duration;
 /// Sends a datagram to the service manager, if there is one.
 ///
 /// # Errors
-/// Nobody listens there, or it is no socket that can be spoken to.
+/// Nothing listens on the socket, or its address is not supported.
 pub(super) fn send(message: &str) -> io::Result<()> {
     let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
         return Ok(());
     };
     let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not hold up what follows for ever.
-    socket.set_write_timeout(Some(PATIENCE))?;
+    // A manager that does not read must not block the messages that follow for ever.
+    socket.set_write_timeout(Some(SEND_TIME_MAX))?;
     socket.send_to_addr(message.as_bytes(), &address(&name)?)?;
     Ok(())
 }
@@ -46,14 +47,14 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 }
 
 /// How long a send may take.
-const PATIENCE: Duration = Duration::from_millis(500);
+const SEND_TIME_MAX: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_path_or_an_abstract_one() {
+    fn an_address_is_a_path_or_an_abstract_name() {
         let path = address("/run/notify".as_ref()).unwrap();
         assert_eq!(path.as_pathname(), Some("/run/notify".as_ref()));
         let name = address("@a/b".as_ref()).unwrap();

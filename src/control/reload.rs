@@ -1,12 +1,13 @@
-//! What SIGHUP reloads: the configuration file and the files that it names are read again. The log filter and the policy
-//! take effect, and other changes are named.
+//! Reloading at SIGHUP: reads the configuration file and the files that it names again. The log filter and
+//! the policy take effect; changes of other settings are only named in the log.
 //!
 //! A file with an error changes nothing.
 //!
-//! Files are read on a thread beside the control plane's: a large one takes its time, and a pipe that nobody writes to, or
-//! a disk that does not answer, takes for ever. Such a reload is given up after `READ_TIME_MAX`, and another may follow.
+//! Another thread than the control plane's reads the files: a large file takes its time, and a pipe without a
+//! writer, or a disk that does not answer, takes for ever. A reload is given up after `READ_TIME_MAX`, and
+//! another may follow.
 //!
-//! Limits: `READ_TIME_MAX`; `READERS_MAX` threads that read, those given up included.
+//! Limits: `READ_TIME_MAX`; `READERS_MAX` reading threads, including those of reloads that were given up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,18 +25,18 @@ use crate::config::options::SETTINGS;
 use crate::log::Filter;
 use crate::policy::{Policy, PolicyError};
 
-/// What a reload compares and changes.
+/// The state that reloads compare with and change.
 #[derive(Debug)]
 pub struct Reload {
-    /// What the process was started with.
+    /// The arguments and the environment that the process was started with.
     pub sources: Sources,
-    /// What the last load found.
+    /// The configuration of the last load.
     pub loaded: Loaded,
     /// The log filter.
     pub filter: Filter,
 }
 
-/// Why nothing was read.
+/// Why a reload failed.
 #[derive(Debug)]
 enum NotRead {
     Config(ConfigErrors),
@@ -52,14 +53,16 @@ impl fmt::Display for NotRead {
             NotRead::Policy(error) => error.fmt(formatter),
             NotRead::TimeOver => write!(
                 formatter,
-                "the files could not be read within {} s: is one a pipe, or on a disk that does not answer?",
+                "the files could not be read within {} s: is one of them a pipe, or on a disk that does not answer?",
                 READ_TIME_MAX.as_secs()
             ),
             NotRead::ReadersBusy => write!(
                 formatter,
-                "{READERS_MAX} earlier reloads still read their files: mend what holds them, or restart"
+                "{READERS_MAX} earlier reloads are still reading their files: make these files readable, or restart the server"
             ),
-            NotRead::Panicked => formatter.write_str("reading the files failed with a bug; see above"),
+            NotRead::Panicked => {
+                formatter.write_str("a bug made the thread that read the files panic; see the log above")
+            }
         }
     }
 }
@@ -77,13 +80,14 @@ impl Reload {
             }
             Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
         };
-        let Ok(()) = shared
-            .change_policy(|current| Ok::<_, std::convert::Infallible>(policy.in_the_place_of(current)));
-        if let Some(wanted) = shared.policy.now().tokens.wanted() {
-            wanted.ask();
+        let Ok(()) = shared.change_policy(|current| {
+            Ok::<_, std::convert::Infallible>(policy.with_runtime_state_of(current))
+        });
+        if let Some(fetch_request) = shared.policy.now().tokens.fetch_request() {
+            fetch_request.request();
         }
-        for doubt in shared.policy.now().warnings(shared.clock.now().unix_ms) {
-            warn!("SIGHUP: {doubt}");
+        for warning in shared.policy.now().warnings(shared.clock.now().unix_ms) {
+            warn!("SIGHUP: {warning}");
         }
         let others = changes(&self.loaded, &loaded);
         match self.filter.replace(&loaded.config.log.filter) {
@@ -96,10 +100,10 @@ impl Reload {
             Err(error) => warn!("SIGHUP: log: {error}"),
         }
         if others.is_empty() {
-            info!("SIGHUP: reloaded; all settings that need a restart are as at the start");
+            info!("SIGHUP: reloaded; no setting that needs a restart has changed");
         } else {
             warn!(
-                "SIGHUP: reloaded, but these take effect at the next start: {}",
+                "SIGHUP: reloaded; these settings have changed and take effect only at the next start: {}",
                 others.join(", ")
             );
         }
@@ -107,7 +111,7 @@ impl Reload {
 }
 
 impl Reload {
-    /// Reads all files beside this thread.
+    /// Reads all files on another thread.
     async fn read(
         &self,
         shared: &ControlState,
@@ -139,9 +143,9 @@ fn read(sources: &Sources, before: &Policy, clock: Clock) -> Result<(Loaded, Pol
     Ok((loaded, policy))
 }
 
-/// How long reading may take: a million users are read in a few seconds.
+/// How long reading the files may take. Reading a million users takes a few seconds.
 const READ_TIME_MAX: Duration = Duration::from_secs(60);
-/// Threads that read for a reload, those of reloads that were given up included.
+/// Threads that read files for reloads, including those of reloads that were given up.
 pub(super) const READERS_MAX: usize = 4;
 
 /// Settings that take effect without a restart, as do the contents of the files that they name.
@@ -169,7 +173,7 @@ const RELOADED: &[&str] = &[
     "jwks_file",
 ];
 
-/// The settings that differ and need a restart.
+/// The settings that have changed and need a restart.
 fn changes(before: &Loaded, after: &Loaded) -> Vec<&'static str> {
     SETTINGS
         .iter()
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reload_names_what_needs_a_restart() {
+    fn a_reload_names_changed_settings_that_need_a_restart() {
         let load = |flags: &[(&str, &str)]| {
             let flags = flags
                 .iter()
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_effect_without_a_restart_is_a_setting() {
+    fn every_name_in_the_list_of_reloaded_settings_is_a_setting() {
         for name in RELOADED {
             assert!(SETTINGS.iter().any(|setting| setting.name == *name), "{name}");
         }

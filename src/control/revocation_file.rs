@@ -1,11 +1,12 @@
-//! Writing revocations to their file, beside the control plane's loop.
+//! Writes revocations to their file, on a thread other than the control plane's.
 //!
-//! A disk may take its time, or never answer. So one thread writes, one order at a time, and whoever has asked for it waits
-//! for [`FILE_TIME_MAX`] at the most. What was not written then is not lost: the next write is of the whole file.
+//! A disk may take long, or never answer. So one thread at a time writes, and a request waits for it at most
+//! [`FILE_TIME_MAX`]. A change that was not written by then is not lost: the next write replaces the whole
+//! file.
 //!
 //! Invariants
-//! 1. What is written is what is in force when it is written, not when it was asked for: so the order in which writers
-//!    get the file does not matter.
+//! 1. A writer writes the revocations that are in force at the time of the write, not at the time of the
+//!    request: so the order in which writers get the lock does not matter.
 //!
 //! Limits: one writer; `FILE_TIME_MAX`.
 
@@ -25,30 +26,30 @@ use super::ControlState;
 use crate::auth::Revocation;
 use crate::policy::RevocationsFile;
 
-/// Whose turn it is to write the file, and whether all of it is to be written.
+/// The lock of the file, and whether the file has fallen behind the revocations in force.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
-    one_at_a_time: Arc<Mutex<()>>,
-    /// Something that is in force, or no longer is, has not been written. Set by whoever could not write it, taken by the
-    /// next writer; it orders nothing, since writers have the lock.
+pub(super) struct WriteState {
+    writer: Arc<Mutex<()>>,
+    /// Set after a failed or late write: some change is not in the file. The next writer clears it and writes
+    /// the whole file. Relaxed order is enough, since writers hold the lock.
     is_behind: AtomicBool,
 }
 
-/// What is to be written.
+/// A change that the file is to get.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    /// One more.
-    Added(Arc<Revocation>),
-    /// All of it anew.
-    Others,
+    /// One more revocation, to be appended.
+    Append(Arc<Revocation>),
+    /// Any other change: the whole file is written anew.
+    Rewrite,
 }
 
 /// Why a change is not in the file.
 #[derive(Debug)]
 pub(super) enum NotWritten {
-    /// It may still be, but nobody knows.
+    /// The time is over. The write may still succeed.
     Late,
-    /// The system says why.
+    /// The system reports an error.
     Failed(io::Error),
 }
 
@@ -65,34 +66,34 @@ impl fmt::Display for NotWritten {
     }
 }
 
-/// Writes a change, if revocations are kept.
+/// Writes a change, if the configuration names a file.
 ///
 /// # Errors
-/// It is not in the file, as far as is known.
+/// The change is not in the file, as far as is known.
 pub(super) async fn write(shared: &Arc<ControlState>, change: Change) -> Result<(), NotWritten> {
     if shared.config.auth.revocations_file.is_none() {
         return Ok(());
     }
-    let turn = &shared.revocation_file;
+    let state = &shared.revocation_file;
     let written = timeout(FILE_TIME_MAX, async {
-        let lock = Arc::clone(&turn.one_at_a_time).lock_owned().await;
+        let lock = Arc::clone(&state.writer).lock_owned().await;
         begin(shared, lock, change).await
     });
     match written.await {
         Ok(Ok(written)) => written.map_err(NotWritten::Failed),
         Ok(Err(panicked)) => Err(NotWritten::Failed(io::Error::other(panicked))),
         Err(_) => {
-            turn.is_behind.store(true, Ordering::Relaxed);
-            // Whoever had the file may have given it back a moment ago, without having seen this.
-            if let Ok(lock) = Arc::clone(&turn.one_at_a_time).try_lock_owned() {
-                begin(shared, lock, Change::Others);
+            state.is_behind.store(true, Ordering::Relaxed);
+            // The writer may have released the lock just before `is_behind` was set, and so not have seen it.
+            if let Ok(lock) = Arc::clone(&state.writer).try_lock_owned() {
+                begin(shared, lock, Change::Rewrite);
             }
             Err(NotWritten::Late)
         }
     }
 }
 
-/// Has a thread write, which goes on also if nobody waits for it.
+/// Starts the write on another thread. It goes on even if nobody waits for its result.
 fn begin(
     shared: &Arc<ControlState>,
     lock: OwnedMutexGuard<()>,
@@ -114,15 +115,15 @@ fn write_now(shared: &ControlState, path: &Path, mut change: Change) -> io::Resu
     let is_behind = &shared.revocation_file.is_behind;
     loop {
         if is_behind.swap(false, Ordering::Relaxed) {
-            change = Change::Others;
+            change = Change::Rewrite;
         }
         let policy = shared.policy.now();
-        let current_policy = policy.tokens.revocations();
+        let current = policy.tokens.revocations();
         let written = match &change {
-            Change::Added(one) if current_policy.iter().any(|other| other == **one) => file.append(one),
-            // It has been taken back since.
-            Change::Added(_) => Ok(()),
-            Change::Others => file.replace(current_policy).map(|rewritten| {
+            Change::Append(one) if current.iter().any(|other| other == **one) => file.append(one),
+            // It has been withdrawn since.
+            Change::Append(_) => Ok(()),
+            Change::Rewrite => file.replace(current).map(|rewritten| {
                 for remark in rewritten.remarks() {
                     warn!("{}: {remark}", path.display());
                 }
@@ -137,5 +138,5 @@ fn write_now(shared: &ControlState, path: &Path, mut change: Change) -> io::Resu
     }
 }
 
-/// How long an operator waits for the file.
+/// How long a request of an operator waits for the file.
 pub(super) const FILE_TIME_MAX: Duration = Duration::from_secs(5);

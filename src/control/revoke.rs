@@ -1,12 +1,13 @@
-//! Tokens taken back by an operator: `POST /revoke`, `DELETE /revoke`, `GET /revoked`.
+//! Revocation of tokens by operators: `POST /revoke`, `DELETE /revoke`, `GET /revoked`.
 //!
-//! A revocation takes effect in three steps: every core is given policy that refuse such tokens; it is written to its file;
-//! every core ends the connections that came in by one. The answer comes when the file and the cores have said that they
-//! are done, or after a bounded time, and then it names the cores that have not said so: such a core has the order, or is
-//! given it as soon as it has room for it (`dispatch.rs`).
+//! A revocation takes effect in three steps: every core gets a policy that refuses such tokens; the
+//! revocation is written to its file; every core closes the connections that were authenticated by such a
+//! token. The handler answers when the file and all cores are done, or after a bounded time. In the latter
+//! case the answer names the cores that have not reported: such a core has the order, or gets it as soon as
+//! its mailbox has room (`dispatch.rs`).
 //!
-//! Limits: `revocations_max`; one that is refused for it is counted. `CORES_TIME_MAX` for the cores, and
-//! `revocation_file::FILE_TIME_MAX` for the file.
+//! Limits: `revocations_max` (a revocation beyond it is refused and counted), `CORES_TIME_MAX` for the cores,
+//! and `revocation_file::FILE_TIME_MAX` for the file.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,36 +28,36 @@ use crate::cores::operators::mailbox::{Done, Progress};
 use crate::policy::Policy;
 
 /// An answer: a status and JSON.
-type Answer = (StatusCode, Json<Value>);
+type JsonResponse = (StatusCode, Json<Value>);
 
-/// Refuses the tokens that the body names, and ends their connections.
-pub(super) async fn revoke(State(shared): State<Arc<ControlState>>, body: String) -> Answer {
+/// Refuses the tokens that the body names from now on, and closes their connections.
+pub(super) async fn revoke(State(shared): State<Arc<ControlState>>, body: String) -> JsonResponse {
     match Revoked::parse(&body) {
-        // In a task of its own: an operator who does not wait for the answer has asked for all of it.
+        // A task of its own carries the revocation to its end even if the operator disconnects.
         Ok(what) => tokio::spawn(revoke_now(shared, what)).await.unwrap_or_else(|_| {
             failure(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "it was not carried out to the end",
+                "the revocation was not completed",
             )
         }),
         Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 
-/// Takes a revocation back: tokens that have not expired are good again.
-pub(super) async fn restore(State(shared): State<Arc<ControlState>>, body: String) -> Answer {
+/// Withdraws a revocation: its tokens are accepted again until they expire.
+pub(super) async fn restore(State(shared): State<Arc<ControlState>>, body: String) -> JsonResponse {
     match Revoked::parse(&body) {
         Ok(what) => tokio::spawn(restore_now(shared, what)).await.unwrap_or_else(|_| {
             failure(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "it was not carried out to the end",
+                "the withdrawal was not completed",
             )
         }),
         Err(error) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 
-/// What is revoked, the latest first.
+/// Lists the revocations in force, the latest first.
 pub(super) async fn revoked(State(shared): State<Arc<ControlState>>) -> Json<Value> {
     let now = shared.clock.now().unix_ms / 1000;
     let policy = shared.policy.now();
@@ -79,11 +80,12 @@ pub(super) async fn revoked(State(shared): State<Arc<ControlState>>) -> Json<Val
     Json(json!({"count": count, "revoked": shown}))
 }
 
-/// Most revocations that are listed.
+/// Most revocations in one list.
 const SHOWN_MAX: usize = 1000;
 
-/// Before the first operator: revocations that have ended are forgotten, and the file is what it will be added to.
-pub(super) async fn tidy(shared: &Arc<ControlState>) {
+/// Runs before the first operator is served: discards expired revocations and rewrites the file, to which
+/// later revocations are appended.
+pub(super) async fn discard_expired(shared: &Arc<ControlState>) {
     let Some(file) = &shared.config.auth.revocations_file else {
         return;
     };
@@ -91,29 +93,29 @@ pub(super) async fn tidy(shared: &Arc<ControlState>) {
     let mut kept = Revocations::default();
     let Ok(()) = shared.change_policy(|policy| {
         kept = policy.tokens.revocations().clone();
-        kept.forget_ended(now);
+        kept.drop_expired(now);
         Ok::<Policy, std::convert::Infallible>(policy.with_revocations(kept.clone()))
     });
     info!("{} revocations of tokens in {}", kept.len(), file.display());
-    if let Err(error) = revocation_file::write(shared, Change::Others).await {
+    if let Err(error) = revocation_file::write(shared, Change::Rewrite).await {
         warn!(
-            "{}: {error}; what is revoked from now on will be forgotten at the end of this process",
+            "{}: {error}; revocations from now on will be lost when this process ends",
             file.display()
         );
     }
 }
 
-/// Why something was not revoked.
-enum NotDone {
-    Full,
-    Not(NotRevocable),
+/// Why a revocation was refused.
+enum RevokeError {
+    LimitReached,
+    NotRevocable(NotRevocable),
 }
 
-async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
+async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> JsonResponse {
     let now = shared.clock.now().unix_ms / 1000;
-    let mut made = None;
+    let mut added = None;
     let changed = shared.change_policy(|policy| {
-        // Who signs may be ahead of us by as much.
+        // The clock of the server that signs tokens may be ahead of ours by the leeway.
         let leeway = u64::from(policy.tokens.demands().leeway_seconds);
         let until = now.saturating_add(shared.config.auth.revocation_keep.as_secs()) + leeway;
         let revocation = Revocation::new(what.clone(), now + leeway, until);
@@ -124,24 +126,26 @@ async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
             shared.config.limits.revocations_max as usize,
             now,
         )?;
-        made = Some(revocation);
+        added = Some(revocation);
         Ok(policy.with_revocations(revocations))
     });
-    let revocation = match (changed, made) {
+    let revocation = match (changed, added) {
         (Ok(()), Some(revocation)) => Arc::new(revocation),
-        (Err(NotDone::Full), _) => {
+        (Err(RevokeError::LimitReached), _) => {
             shared.revocations_refused.fetch_add(1, Ordering::Relaxed);
             return failure(
                 StatusCode::INSUFFICIENT_STORAGE,
-                "limits.revocations_max revocations are in force: take some back, raise it, or change the key that signs",
+                "limits.revocations_max revocations are in force: withdraw some, raise the limit, or change the signing key",
             );
         }
-        (Err(NotDone::Not(error)), _) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
-        (Ok(()), None) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "nothing was revoked"),
+        (Err(RevokeError::NotRevocable(error)), _) => {
+            return failure(StatusCode::BAD_REQUEST, &error.to_string());
+        }
+        (Ok(()), None) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "the revocation was not added"),
     };
     let (ended, written) = tokio::join!(
         end_connections(&shared, &revocation),
-        revocation_file::write(&shared, Change::Added(Arc::clone(&revocation))),
+        revocation_file::write(&shared, Change::Append(Arc::clone(&revocation))),
     );
     let connections = ended.connections;
     audit::revocation("revoked", what.claim(), what.value_json(), Some(connections));
@@ -149,52 +153,50 @@ async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
     let mut status = StatusCode::OK;
     if !ended.unanswered.is_empty() {
         warn!(
-            "a revocation: cores {:?} have not answered; they end its connections as soon as they turn",
+            "a revocation: cores {:?} have not answered; they close its connections as soon as they turn",
             ended.unanswered
         );
         answer["unanswered"] = json!(ended.unanswered);
         status = StatusCode::ACCEPTED;
     }
     if let Err(error) = written {
-        error!("a revocation could not be written: {error}");
-        answer["error"] = json!(format!(
-            "revoked for now, but the next start will not know: {error}"
-        ));
+        error!("a revocation is in force, but could not be written to its file: {error}");
+        answer["error"] = json!(format!("revoked, but it will be lost at the next start: {error}"));
         status = StatusCode::INTERNAL_SERVER_ERROR;
     }
     (status, Json(answer))
 }
 
-fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) -> Result<(), NotDone> {
-    // The same again takes the place of the one before.
+fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) -> Result<(), RevokeError> {
+    // A revocation of the same claim and value replaces the earlier one.
     revocations.remove(one.what());
     if revocations.len() >= max {
-        revocations.forget_ended(now);
+        revocations.drop_expired(now);
     }
     if revocations.len() >= max {
-        return Err(NotDone::Full);
+        return Err(RevokeError::LimitReached);
     }
-    revocations.insert(one).map_err(NotDone::Not)
+    revocations.insert(one).map_err(RevokeError::NotRevocable)
 }
 
-/// What has come of the order to end connections.
+/// The result of the order to close connections.
 #[derive(Default)]
-struct Ended {
+struct EndedConnections {
     connections: u64,
-    /// The cores that have not said in time that they are done.
+    /// The cores that have not reported in time.
     unanswered: Vec<usize>,
 }
 
-/// Has every core end the connections, all at once, and waits for their answers.
-async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) -> Ended {
+/// Has all cores close the connections at the same time, and waits for their reports.
+async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) -> EndedConnections {
     let deadline = Instant::now() + CORES_TIME_MAX;
     let mut answers = Vec::with_capacity(shared.cores.len());
     shared.dispatch.revoke(&shared.cores, revocation, || {
-        let (done, carried) = Done::new(1);
-        answers.push(carried);
+        let (done, completions) = Done::new(1);
+        answers.push(completions);
         done
     });
-    let mut ended = Ended::default();
+    let mut ended = EndedConnections::default();
     for (index, (core, answer)) in shared.cores.iter().zip(&answers).enumerate() {
         loop {
             match answer.next() {
@@ -202,8 +204,8 @@ async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) ->
                     ended.connections += connections;
                     break;
                 }
-                Progress::Pending if Instant::now() < deadline => sleep(LOOK_EVERY).await,
-                // A core that stops drops its order, and all of its connections.
+                Progress::Pending if Instant::now() < deadline => sleep(CHECK_EVERY).await,
+                // A core that stops drops its orders and all of its connections.
                 Progress::Finished if core.has_stopped() => break,
                 Progress::Pending | Progress::Finished => {
                     ended.unanswered.push(index);
@@ -218,10 +220,10 @@ async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) ->
 /// How long an operator waits for the cores.
 const CORES_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How often it is looked at whether the cores are done.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the handler checks whether the cores are done.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
+async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> JsonResponse {
     let mut is_revoked = false;
     let Ok(()) = shared.change_policy(|policy| {
         let mut revocations = policy.tokens.revocations().clone();
@@ -229,15 +231,18 @@ async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
         Ok::<Policy, std::convert::Infallible>(policy.with_revocations(revocations))
     });
     if !is_revoked {
-        return failure(StatusCode::NOT_FOUND, "nothing is revoked by that");
+        return failure(
+            StatusCode::NOT_FOUND,
+            "no revocation in force has this claim and value",
+        );
     }
     shared.dispatch.forget(&what);
     audit::revocation("restored", what.claim(), what.value_json(), None);
-    if let Err(error) = revocation_file::write(&shared, Change::Others).await {
-        error!("what is revoked could not be written: {error}");
+    if let Err(error) = revocation_file::write(&shared, Change::Rewrite).await {
+        error!("a revocation is withdrawn, but its file could not be written: {error}");
         return failure(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &format!("restored for now, but the next start will not know: {error}"),
+            &format!("restored, but the revocation will be in force again at the next start: {error}"),
         );
     }
     (
@@ -248,10 +253,10 @@ async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> Answer {
 
 /// The claim's value as JSON.
 fn value(what: &Revoked) -> Value {
-    // It was printed as JSON, and only half a surrogate pair keeps it from being read.
+    // The text is valid JSON, but serde_json refuses half of a surrogate pair.
     serde_json::from_str(what.value_json()).unwrap_or_else(|_| Value::from(what.value_json()))
 }
 
-fn failure(status: StatusCode, why: &str) -> Answer {
+fn failure(status: StatusCode, why: &str) -> JsonResponse {
     (status, Json(json!({"error": why})))
 }

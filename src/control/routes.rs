@@ -1,4 +1,4 @@
-//! Who answers which request of an operator.
+//! The routes of the control plane: which handler answers which request of an operator.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,17 +21,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::admin_slots::Seat;
-use super::{ControlState, connections, guard, health, operators, revoke, stats};
+use super::admin_slots::AdminSlot;
+use super::{ControlState, connections, guard, health, request_audit, revoke, stats};
 use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::text::{self, FetchedKeys, Process};
 
-/// Answers requests until the runtime ends. Bounded in connections and in the time that one may be silent, since this
-/// port may be open to a network, and its descriptors are those of the process. Who comes when all places are taken gets
-/// that of somebody who is silent.
+/// Answers requests until the runtime ends. The number of connections and the time that one may be silent are
+/// bounded, since this port may be open to a network and its descriptors count against the process's limit.
+/// When all slots are taken, a new connection replaces a silent one (`admin_slots.rs`).
 pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<ControlState>) {
     let router = guarded(pages(), &shared);
     loop {
@@ -39,67 +39,68 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, shared: Arc<Control
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let tls = match shared.config.tls.admin {
-            true => shared.policy.now().tls.as_ref().map(|tls| tls.admin_config()),
-            false => None,
+        let tls = if shared.config.tls.admin {
+            shared.policy.now().tls.as_ref().map(|tls| tls.admin_config())
+        } else {
+            None
         };
         if shared.config.tls.admin && tls.is_none() {
-            // Never in the clear what was to be under TLS.
+            // Never serve in the clear what was configured to be under TLS.
             continue;
         }
-        let seat = Arc::new(shared.places.take());
+        let slot = Arc::new(shared.admin_slots.take());
         let router = router.clone();
-        let taken = Arc::clone(&seat);
+        let slot_of_task = Arc::clone(&slot);
         let task = tokio::spawn(async move {
-            let first = Arc::clone(&taken);
+            let slot_to_watch = Arc::clone(&slot_of_task);
             let serve = async move {
                 match tls {
-                    None => serve_one(stream, peer, router, taken).await,
+                    None => serve_connection(stream, peer, router, slot_of_task).await,
                     Some(config) => {
-                        // Who speaks no TLS has gone.
+                        // A failed handshake ends the connection; an operator sees why on its side.
                         if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                            serve_one(stream, peer, router, taken).await;
+                            serve_connection(stream, peer, router, slot_of_task).await;
                         }
                     }
                 }
             };
             tokio::select! {
                 () = serve => {}
-                () = has_asked_too_late(&first) => {}
+                () = first_request_overdue(&slot_to_watch) => {}
             }
         });
-        seat.is_of(task.abort_handle());
+        slot.set_task(task.abort_handle());
     }
 }
 
-/// Returns if nothing has been asked for within the time for the first request.
-async fn has_asked_too_late(seat: &Seat) {
+/// Returns when the time for the first request is over and no request has come. Otherwise never returns.
+async fn first_request_overdue(slot: &AdminSlot) {
     sleep(FIRST_REQUEST_TIME_MAX).await;
-    if seat.has_asked() {
+    if slot.has_requested() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn serve_one(
+async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     peer: SocketAddr,
     router: Router,
-    seat: Arc<Seat>,
+    slot: Arc<AdminSlot>,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (router, seat) = (router.clone(), Arc::clone(&seat));
-        operators::identify(request.extensions_mut(), peer);
+        let (router, slot) = (router.clone(), Arc::clone(&slot));
+        request_audit::identify(request.extensions_mut(), peer);
         async move {
-            seat.asks();
+            slot.begin_request();
             let answer = router.call(request).await;
-            seat.is_answered();
+            slot.end_request();
             answer
         }
     });
-    // An operator that leaves in the middle of an answer is no news.
+    // An operator that disconnects in the middle of an answer is not worth a log line.
     let _ = http1::Builder::new()
-        // Who has said all there is to say may end its own direction, and still gets the answer.
+        // A client may close its sending side after its last request and still gets the answer.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE_MAX)
@@ -107,11 +108,12 @@ async fn serve_one(
         .await;
 }
 
-/// How long a connection may take to its first request, its TLS handshake included.
+/// How long a connection may take until its first request, including the TLS handshake.
 const FIRST_REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long it may then be without a complete request head, between two requests: scrapes are 15 s apart.
+/// How long a connection may then take between two requests, until the next request head is complete: scrapes
+/// are 15 s apart.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long the control plane waits when it cannot accept, for want of descriptors.
+/// How long the control plane waits after a failed accept, such as one for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All pages.
@@ -129,13 +131,13 @@ pub(super) fn pages() -> Router<Arc<ControlState>> {
         .route("/revoked", get(revoke::revoked))
 }
 
-/// Pages behind the guard, and the answers to whatever else is asked for, which the guard stands before as well.
+/// Puts the guard in front of the pages, and in front of the answers to unknown paths and wrong methods.
 pub(super) fn guarded(pages: Router<Arc<ControlState>>, shared: &Arc<ControlState>) -> Router {
     pages
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(shared), guard::guard))
-        .layer(from_fn_with_state(Arc::clone(shared), operators::audited))
+        .layer(from_fn_with_state(Arc::clone(shared), request_audit::audited))
         .with_state(Arc::clone(shared))
 }
 
@@ -147,14 +149,14 @@ const INDEX: &str = "\
 Ringcast control plane
 
 /metrics   counters, for Prometheus
-/healthz   200 while every core turns; 503 names each core that has stood still for liveness_timeout_ms
-/readyz    200 while clients are accepted, 503 while starting or draining, or while a core stands still
+/healthz   200 while every core turns; 503 names each core that has not turned for liveness_timeout_ms
+/readyz    200 while clients are accepted, 503 while starting or draining, or while a core does not turn
 /stats     counters and settings, as JSON
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
-/closed    the last thousand connections that ended, and why; /closed?limit=10 for ten
-/revoke    POST {\"sub\":\"ann\"} or another claim as JSON: such tokens are refused from now on, and their connections
-           end; the answer names cores that have not done so within 5 s (status 202); DELETE takes it back
-/revoked   what is revoked, as JSON
+/closed    the last thousand closed connections, and why they closed; /closed?limit=10 for ten
+/revoke    POST {\"sub\":\"ann\"} or another claim as JSON: tokens with it are refused from now on, and their connections
+           are closed; the answer names cores that have not done so within 5 s (status 202); DELETE withdraws it
+/revoked   the revocations in force, as JSON
 ";
 
 async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
@@ -172,10 +174,10 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
         revocations: policy.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
-        admin_connections_ended: shared.places.gave_way(),
+        admin_connections_ended: shared.admin_slots.evicted(),
         log_lines_dropped: log::lines_dropped(),
         keys,
-        keys_left_out: policy.tokens.keys_left_out(),
+        keys_left_out: policy.tokens.unused_key_count(),
         tls_not_after_unix_s: policy.tls.as_ref().map(|tls| tls.not_after_unix_s()),
         status: ProcessStatus::read(),
     };
@@ -193,12 +195,12 @@ async fn statistics(State(shared): State<Arc<ControlState>>) -> Json<serde_json:
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {
-    Err((StatusCode::NOT_FOUND, "not found; / lists what there is\n"))
+    Err((StatusCode::NOT_FOUND, "not found; GET / lists the pages\n"))
 }
 
 async fn wrong_method() -> Result<Infallible, (StatusCode, &'static str)> {
     Err((
         StatusCode::METHOD_NOT_ALLOWED,
-        "this method is not served here; the header Allow says which are\n",
+        "this page does not support this method; the header Allow lists those that it supports\n",
     ))
 }

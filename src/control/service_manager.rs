@@ -1,4 +1,4 @@
-//! What the service manager is told, if it asks for it: systemd with `Type=notify-reload`, or another that sets
+//! Notifies the service manager, if it asks for that: systemd with `Type=notify-reload`, or another that sets
 //! `NOTIFY_SOCKET` (sd_notify(3), systemd.service(5)).
 //!
 //! The watchdog (`WATCHDOG_USEC`) is fed only while this thread runs and every core turns (`liveness.rs`).
@@ -14,68 +14,69 @@ use tracing::{info, warn};
 
 use super::{ControlState, notify_socket};
 
-/// Who supervises this process, if somebody does.
+/// The service manager of this process, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceManager {
-    /// The one named by the environment, if any is.
+    /// The service manager that the environment names, if it names one.
     OfThisProcess,
-    /// That of whoever embeds the server, who tells it.
-    NotOurs,
+    /// The program that embeds the server notifies its service manager itself.
+    OfProgram,
 }
 
 impl ServiceManager {
     /// All cores accept connections.
     pub(super) fn ready(self) {
-        self.tell(&[NotifyState::Ready]);
+        self.notify(&[NotifyState::Ready]);
     }
 
-    /// A reload begins; [`ServiceManager::ready`] ends it, whatever came of it.
+    /// A reload begins; [`ServiceManager::ready`] ends it, whether it succeeded or not.
     pub(super) fn reloading(self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-            Err(error) => warn!("the service manager is not told of the reload: {error}"),
+            Ok(now) => self.notify(&[NotifyState::Reloading, now]),
+            Err(error) => warn!("cannot notify the service manager of the reload: {error}"),
         }
     }
 
     /// The drain begins.
     pub(super) fn stopping(self) {
-        self.tell(&[NotifyState::Stopping]);
+        self.notify(&[NotifyState::Stopping]);
     }
 
-    /// Feeds the watchdog for as long as the runtime lives, if there is one.
+    /// Feeds the watchdog, if there is one, for as long as the runtime lives.
     pub(super) fn watch(self, shared: &Arc<ControlState>) {
         if self == ServiceManager::OfThisProcess
             && let Some(timeout) = watchdog_timeout()
         {
-            tokio::spawn(feed(self, Arc::clone(shared), timeout / LOOKS_PER_TIMEOUT));
+            tokio::spawn(feed(self, Arc::clone(shared), timeout / CHECKS_PER_TIMEOUT));
         }
     }
 
-    fn tell(self, states: &[NotifyState<'_>]) {
+    fn notify(self, states: &[NotifyState<'_>]) {
         if self != ServiceManager::OfThisProcess {
             return;
         }
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-        // A manager that reads none of them gets no more: it is at fault, and the control plane does not wait.
-        let _ = MESSENGER.get_or_init(messenger).try_send(message);
+        // If the manager reads none of them, later messages are dropped: the manager is at fault, and the
+        // control plane does not wait for it.
+        let _ = SENDER.get_or_init(start_sender).try_send(message);
     }
 }
 
-/// The way to the service manager.
-static MESSENGER: OnceLock<SyncSender<String>> = OnceLock::new();
+/// The queue of messages to the service manager.
+static SENDER: OnceLock<SyncSender<String>> = OnceLock::new();
 
-/// Starts the thread that sends what is told: a send waits while the manager's queue is full. Without a thread nothing is
-/// told.
-fn messenger() -> SyncSender<String> {
-    let (tell, told) = sync_channel::<String>(MESSAGES_MAX);
+/// Starts the thread that sends the messages: a send blocks while the manager's queue is full. If the thread
+/// cannot start, nothing is sent.
+fn start_sender() -> SyncSender<String> {
+    let (notify, messages) = sync_channel::<String>(MESSAGES_MAX);
     let send = move || {
-        let mut was_lost = false;
-        for message in told {
+        let mut has_failed = false;
+        for message in messages {
             match notify_socket::send(&message) {
-                Ok(()) => was_lost = false,
-                // The watchdog is fed several times a second: one line until it succeeds again.
-                Err(error) if !std::mem::replace(&mut was_lost, true) => warn!(
-                    "the service manager cannot be told {}: {error}; the server goes on without it",
+                Ok(()) => has_failed = false,
+                // The watchdog is fed several times a second: log one line until a send succeeds again.
+                Err(error) if !std::mem::replace(&mut has_failed, true) => warn!(
+                    "cannot send {} to the service manager: {error}; the server goes on without it",
                     message.trim_end().replace('\n', " ")
                 ),
                 Err(_) => {}
@@ -83,21 +84,25 @@ fn messenger() -> SyncSender<String> {
         }
     };
     if let Err(error) = thread::Builder::new().name("notify".to_owned()).spawn(send) {
-        warn!("the service manager cannot be told anything: {error}");
+        warn!(
+            "cannot start the thread that notifies the service manager: {error}; the server goes on without it"
+        );
     }
-    tell
+    notify
 }
 
-/// Messages that wait for the service manager.
+/// Most messages that wait for the service manager.
 const MESSAGES_MAX: usize = 16;
 
-/// How often the watchdog must be fed, if there is one for this process (sd_watchdog_enabled(3)).
+/// How often the watchdog must be fed, if this process has one (sd_watchdog_enabled(3)).
 fn watchdog_timeout() -> Option<Duration> {
     let usec = std::env::var("WATCHDOG_USEC").ok()?;
     if let Ok(process) = std::env::var("WATCHDOG_PID")
         && process.parse() != Ok(std::process::id())
     {
-        info!("WATCHDOG_PID is {process}, not this process: the watchdog is another's, and is not fed");
+        info!(
+            "WATCHDOG_PID is {process}, not this process: the watchdog belongs to another process and is not fed"
+        );
         return None;
     }
     let timeout = usec
@@ -106,25 +111,25 @@ fn watchdog_timeout() -> Option<Duration> {
         .filter(|usec| *usec > 0)
         .map(Duration::from_micros);
     if timeout.is_none() {
-        warn!("WATCHDOG_USEC is {usec:?}, not a number of microseconds: no watchdog is fed");
+        warn!("WATCHDOG_USEC is {usec:?}, not a number of microseconds: the watchdog is not fed");
     }
     timeout
 }
 
 async fn feed(manager: ServiceManager, shared: Arc<ControlState>, every: Duration) {
-    let mut look = interval(every.max(LOOK_EVERY_MIN));
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = interval(every.max(CHECK_EVERY_MIN));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        tick.tick().await;
         let now = shared.clock.now().uptime;
-        shared.liveness.look(&shared.cores, now);
+        shared.liveness.check(&shared.cores, now);
         if shared.liveness.stuck_for(every, &shared.cores, now).is_empty() {
-            manager.tell(&[NotifyState::Watchdog]);
+            manager.notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
-/// A core that is late once is not yet a reason to be killed.
-const LOOKS_PER_TIMEOUT: u32 = 4;
-/// However short the timeout.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+/// Several checks per timeout, so that one late turn does not get the process killed.
+const CHECKS_PER_TIMEOUT: u32 = 4;
+/// The shortest time between two checks, however short the timeout.
+const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);

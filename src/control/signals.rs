@@ -1,18 +1,19 @@
-//! Signals of the process.
+//! The signals that the process handles.
 //!
 //! | signal | what it does |
 //! |---|---|
-//! | SIGTERM, SIGINT, SIGQUIT | begin the drain; a second one ends at once |
-//! | SIGHUP | reloads |
-//! | SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ | nothing but a line in the log: by default they would end the process |
-//! | SIGPIPE | nothing: a write to a connection that has gone is an error that its writer handles (Rust's start ignores it) |
+//! | SIGTERM, SIGINT, SIGQUIT | the first begins the drain; the second ends the process at once |
+//! | SIGHUP | reload |
+//! | SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ | only a line in the log: by default they would end the process |
+//! | SIGPIPE | nothing (Rust's runtime ignores it): a write to a closed connection returns an error that the writer handles |
 //!
-//! Others keep what the system does by default: SIGKILL and SIGABRT end the process, SIGSTOP and SIGCONT stop it and let
-//! it go on.
+//! All other signals keep their default action: SIGKILL and SIGABRT end the process, SIGSTOP stops it and
+//! SIGCONT resumes it.
 //!
-//! Cores block all signals, since their descriptor tables are their own: a handler running there would write to
-//! whatever that table has under the number of the control plane's pipe. Threads inherit the mask of the one that
-//! starts them, so that this thread may find them blocked too.
+//! Cores block all signals, since their descriptor tables are their own: a handler on a core would write to
+//! the number of the control plane's pipe, whatever descriptor the core has under that number. Threads
+//! inherit the mask of the thread that starts them, so the control plane's thread may start with these
+//! signals blocked too.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,22 +22,23 @@ use std::task::Poll;
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// Makes all that is handled here wait, on this thread and those it starts, until [`Signals::take`] has handlers for it: a
-/// signal that comes while the server starts is a drain as well, and not the end of a half-started process.
-pub(crate) fn hold_back() -> io::Result<()> {
+/// Blocks all signals that are handled here, on this thread and the threads that it starts, until
+/// [`Signals::install`] has installed their handlers. So a signal during the start of the server leads to a
+/// drain, and does not end a half-started process.
+pub(crate) fn block_handled() -> io::Result<()> {
     let all: SigSet = HANDLED.iter().map(|(number, _)| *number).collect();
     Ok(all.thread_block()?)
 }
 
-/// The same for those that end nothing, before the first file is read: an operator may reload a server that has just been
-/// started, and may still end one that waits for a file.
-pub(crate) fn hold_back_harmless() -> io::Result<()> {
+/// Blocks only the signals that do not end the process, before the first file is read: an operator may send
+/// SIGHUP to a server that has just been started, and may still end a server that is waiting for a file.
+pub(crate) fn block_harmless() -> io::Result<()> {
     let harmless = HANDLED.iter().filter(|(_, meaning)| *meaning != Meaning::End);
     let harmless: SigSet = harmless.map(|(number, _)| *number).collect();
     Ok(harmless.thread_block()?)
 }
 
-/// What a signal is taken for.
+/// What a signal makes the server do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     End,
@@ -44,7 +46,7 @@ enum Meaning {
     Nothing,
 }
 
-/// All that is handled.
+/// All signals that are handled.
 const HANDLED: [(Number, Meaning); 8] = [
     (Number::SIGTERM, Meaning::End),
     (Number::SIGINT, Meaning::End),
@@ -56,18 +58,18 @@ const HANDLED: [(Number, Meaning); 8] = [
     (Number::SIGXFSZ, Meaning::Nothing),
 ];
 
-/// The signals that this process gets from now on: none, if somebody else handles them.
+/// The signals that this process handles; empty if the embedding program handles them.
 #[derive(Debug)]
 pub(super) struct Signals(Vec<(Stream, Number, Meaning)>);
 
-/// One that came.
+/// A signal that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     /// The process is to end.
     End { name: &'static str, number: u8 },
-    /// What can be reloaded is to be.
+    /// The configuration is to be reloaded.
     Reload,
-    /// It has no meaning here.
+    /// The signal has no effect.
     Nothing { name: &'static str },
 }
 
@@ -76,20 +78,20 @@ impl Signals {
         Signals(Vec::new())
     }
 
-    /// Handles them on this thread. From here on none of them ends the process by itself.
-    pub(super) fn take() -> io::Result<Signals> {
+    /// Installs the handlers on this thread. From now on none of these signals ends the process by itself.
+    pub(super) fn install() -> io::Result<Signals> {
         let streams = HANDLED.iter().map(|(number, meaning)| {
             let stream = signal(SignalKind::from_raw(*number as i32))?;
             Ok((stream, *number, *meaning))
         });
         let signals = Signals(streams.collect::<io::Result<Vec<_>>>()?);
-        // After the handlers stand: a signal that waited while it was blocked must find one.
+        // Unblock only after the handlers are installed: a signal that came meanwhile must find its handler.
         let all: SigSet = HANDLED.iter().map(|(number, _)| *number).collect();
         all.thread_unblock()?;
         Ok(signals)
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             for (stream, number, meaning) in &mut self.0 {

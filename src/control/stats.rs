@@ -1,6 +1,6 @@
-//! Counters and settings as JSON, for people and scripts; Prometheus reads `/metrics`.
+//! The page `/stats`: counters and settings as JSON, for people and scripts. Prometheus reads `/metrics`.
 //!
-//! Names of counters are those of the metrics without `ringcast_` and `_total`.
+//! Counters have the names of the metrics, without `ringcast_` and `_total`.
 
 use serde_json::{Map, Value, json};
 

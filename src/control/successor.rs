@@ -1,4 +1,5 @@
-//! The process that comes after this one, and what is left to it: the listening sockets (`transport/succession.rs`).
+//! Offers the listening sockets to the next process, so that it can take over without a gap
+//! (`transport/succession.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,38 +12,41 @@ use tracing::{debug, info, warn};
 
 use crate::transport::succession;
 
-/// Gives the sockets to whoever of this user asks for them, until it is aborted: then they are closed.
+/// Sends the sockets to any process of this user that asks for them, until the task is aborted and its
+/// sockets are closed.
 pub(super) async fn offer(sockets: Vec<TcpListener>, address: SocketAddr) {
-    let listener = match meet(address).await {
+    let listener = match bind_meeting_point(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            warn!("the next process on {address} cannot be left any sockets: {error}");
+            warn!(
+                "cannot offer the sockets of {address} to a next process: {error}; an upgrade will have a gap"
+            );
             return;
         }
     };
     loop {
-        let given = match listener.accept().await {
-            Ok((stream, _)) => timeout(GIVING_TIME_MAX, give(&stream, &sockets))
+        let sent = match listener.accept().await {
+            Ok((stream, _)) => timeout(SEND_TIME_MAX, send_sockets(&stream, &sockets))
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             Err(error) => Err(error),
         };
-        match given {
+        match sent {
             Ok(process) => info!(
                 process,
-                "another process listens with this one, which can be ended now"
+                "another process has taken over the listening sockets; this process can be ended now"
             ),
             Err(error) => {
-                debug!("somebody who asked for sockets got none, or not all: {error}");
+                debug!("could not send all sockets to a process that asked for them: {error}");
                 sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// Gives all sockets to who asks for them; answers with its process id. Waits for room in the stream without keeping the
-/// thread.
-async fn give(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
+/// Sends all sockets to the process at the other end, and returns its process id. Waits for room in the
+/// stream without blocking the thread.
+async fn send_sockets(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
     let process = succession::process_of_this_user(to)?;
     for socket in sockets {
         to.async_io(Interest::WRITABLE, || succession::give(to, socket))
@@ -51,21 +55,21 @@ async fn give(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
     Ok(process)
 }
 
-/// The place is free when the process before this one drains.
-async fn meet(address: SocketAddr) -> io::Result<UnixListener> {
+/// Binds the meeting point of the address, which is free once the process before this one drains.
+async fn bind_meeting_point(address: SocketAddr) -> io::Result<UnixListener> {
     loop {
         match succession::offer(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(LOOK_EVERY).await,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(RETRY_EVERY).await,
             other => return UnixListener::from_std(other?),
         }
     }
 }
 
-/// How often it is looked whether the process before is gone.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long one who asks may take to receive all sockets; others wait meanwhile.
-const GIVING_TIME_MAX: Duration = Duration::from_secs(2);
-/// After a failure: it may be for want of descriptors.
+/// How often the task checks whether the process before has released the meeting point.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// How long a process may take to receive all sockets; others wait meanwhile.
+const SEND_TIME_MAX: Duration = Duration::from_secs(2);
+/// The pause after a failure, which may be a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -73,16 +77,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_who_asks_and_receives_nothing_keeps_nobody_waiting() {
+    async fn a_process_that_receives_nothing_does_not_block_this_thread() {
         let sockets = [TcpListener::bind("127.0.0.1:0").unwrap()];
         let (mine, silent) = UnixStream::pair().unwrap();
         mine.writable().await.unwrap();
         while mine.try_write(&[0; 1024]).is_ok() {}
-        let giving = give(&mine, &sockets);
-        tokio::pin!(giving);
-        // It waits, and this thread goes on.
-        assert!(timeout(Duration::from_millis(10), &mut giving).await.is_err());
+        let sending = send_sockets(&mine, &sockets);
+        tokio::pin!(sending);
+        // The send waits for room, but this thread goes on.
+        assert!(timeout(Duration::from_millis(10), &mut sending).await.is_err());
         drop(silent);
-        assert!(giving.await.is_err());
+        assert!(sending.await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The control plane with cores that only have a status, over real loopback connections.
+//! The control plane with fake cores, which only have a mailbox and a status, over real loopback connections.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -74,7 +74,7 @@ fn run(config: Config) -> Running {
     }
 }
 
-/// One that does not run.
+/// A control plane that does not run.
 fn control(config: Config) -> (Control, FakeCore) {
     let ((control, ..), core) = with_listener(config);
     (control, core)
@@ -84,11 +84,11 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = listener.local_addr().unwrap();
     let (core_handle, core) = FakeCore::new();
-    let settings = Settings {
+    let settings = ControlSettings {
         config,
         listener: Some(listener),
         sockets: Vec::new(),
-        signals: SignalsFrom::Elsewhere,
+        signals: SignalHandling::ByProgram,
         reload: None,
         policy: Arc::new(Policy::open(&Config::default()).unwrap()),
         audit: Arc::new(Audit::new(10)),
@@ -128,13 +128,13 @@ impl Running {
     }
 }
 
-/// A head with the type that a page elsewhere cannot send.
+/// A request head with the content type that a page of another origin cannot send.
 fn as_json(head: &str) -> String {
     format!("{head}\r\nContent-Type: application/json")
 }
 
 #[test]
-fn operators_find_what_there_is() {
+fn every_page_answers_get_and_refuses_other_methods() {
     let running = run(Config::default());
     let metrics = running.request("GET /metrics HTTP/1.1");
     assert!(
@@ -164,7 +164,7 @@ fn operators_find_what_there_is() {
 }
 
 #[test]
-fn a_key_is_asked_for_everywhere() {
+fn every_page_needs_the_key() {
     let running = run(keyed());
     for path in ["/", "/metrics", "/healthz", "/readyz", "/stats", "/nothing"] {
         assert_eq!(running.status(&format!("GET {path} HTTP/1.1")), 401, "{path}");
@@ -184,7 +184,7 @@ fn a_key_is_asked_for_everywhere() {
 }
 
 #[test]
-fn probes_need_no_key_on_loopback_or_where_the_operator_says_so() {
+fn probes_need_no_key_on_loopback_or_where_the_configuration_says_so() {
     let beyond = Some(SocketAddr::from(([0, 0, 0, 0], 9464)));
     for (admin, probes_without_key, status) in [
         (Config::default().admin.address, KeylessProbes::Auto, 200),
@@ -205,9 +205,9 @@ fn probes_need_no_key_on_loopback_or_where_the_operator_says_so() {
     }
 }
 
-/// Whoever adds a page has to do nothing for it: the guard stands around the router, and around what is no page.
+/// A new page needs no code of its own for this: the guard wraps the router, and also paths without a page.
 #[tokio::test]
-async fn a_page_that_is_added_is_guarded_and_so_are_all_there_are() {
+async fn every_page_is_guarded_also_an_added_one() {
     let paths = [
         "/", "/metrics", "/healthz", "/readyz", "/stats", "/slow", "/closed", "/revoke", "/revoked",
         "/added", "/nothing",
@@ -232,7 +232,7 @@ async fn a_page_that_is_added_is_guarded_and_so_are_all_there_are() {
                 );
                 let is_probe = method == "OPTIONS" && ["/healthz", "/readyz"].contains(&path);
                 if !["GET", "HEAD"].contains(&method) && !is_probe {
-                    // As a form of a page elsewhere would be.
+                    // As the form of a page of another origin would be.
                     let refused = if has_key { 401 } else { 415 };
                     assert_eq!(
                         status(method, path, "127.0.0.1").await,
@@ -249,7 +249,7 @@ async fn a_page_that_is_added_is_guarded_and_so_are_all_there_are() {
 }
 
 #[test]
-fn a_body_has_a_time_and_a_size_on_every_page_and_must_be_whole() {
+fn on_every_page_a_body_has_a_time_limit_and_a_size_limit_and_must_be_complete() {
     let running = run(Config::default());
     let head = |path: &str, length: &str| {
         format!(
@@ -267,7 +267,7 @@ fn a_body_has_a_time_and_a_size_on_every_page_and_must_be_whole() {
     };
     let status = |mut stream: TcpStream| {
         let mut answer = Vec::new();
-        // Of one that is still sending the rest, the end may be a reset.
+        // The connection of a client that is still sending may end with a reset.
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8(answer)
             .unwrap()
@@ -277,7 +277,7 @@ fn a_body_has_a_time_and_a_size_on_every_page_and_must_be_whole() {
             .unwrap()
     };
     let bytes = |count: usize| " ".repeat(count);
-    // All at once, since each takes its time.
+    // All at once, since each takes as long as the time limit.
     let slow =
         ["/revoke", "/metrics", "/nothing"].map(|path| sent(head(path, "Content-Length: 10") + "{", false));
     let trickled = sent(
@@ -368,7 +368,7 @@ fn a_core_that_ends_by_itself_ends_the_process() {
 }
 
 #[test]
-fn exit_codes_tell_a_drain_from_what_went_wrong() {
+fn exit_codes_tell_a_drain_from_a_failure() {
     assert_eq!(Exit::Drained.code(), 0);
     assert_eq!(Exit::Overdue.code(), 0);
     assert_eq!(Exit::CutShort { signal: 2 }.code(), 130);
@@ -377,7 +377,7 @@ fn exit_codes_tell_a_drain_from_what_went_wrong() {
 }
 
 #[test]
-fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
+fn a_connection_over_the_limit_evicts_the_one_silent_for_longest() {
     let running = run(Config::default());
     let connect = || {
         let stream = TcpStream::connect(running.admin).unwrap();
@@ -388,12 +388,16 @@ fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
         write!(stream, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "it is answered");
     };
-    // The first has asked, so that it is the second that has been silent for longest.
-    let mut admitted: Vec<_> = (0..admin_slots::PLACES_MAX).map(|_| connect()).collect();
+    // The first has sent a request, so the second is the one that has been silent for longest.
+    let mut admitted: Vec<_> = (0..admin_slots::ADMIN_SLOTS_MAX).map(|_| connect()).collect();
     ask(&mut admitted[0]);
     let mut over = connect();
     ask(&mut over);
-    assert_eq!(admitted[1].read(&mut [0; 1024]).unwrap(), 0, "it has given way");
+    assert_eq!(
+        admitted[1].read(&mut [0; 1024]).unwrap(),
+        0,
+        "it has been evicted"
+    );
     ask(&mut admitted[0]);
     ask(&mut admitted[2]);
     ask(&mut over);
@@ -407,22 +411,22 @@ fn an_operator_over_the_bound_takes_the_place_of_the_longest_silent() {
 }
 
 #[test]
-fn who_asks_for_nothing_is_not_waited_for() {
+fn a_connection_without_a_request_is_closed() {
     let running = run(Config::default());
     let mut silent = TcpStream::connect(running.admin).unwrap();
     let mut slow = TcpStream::connect(running.admin).unwrap();
     write!(slow, "GET /healthz HT").unwrap();
     for stream in [&mut silent, &mut slow] {
-        // Well before the minute that there is between two requests.
+        // Well before the minute that is allowed between two requests.
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Unlike `read`, it goes on when a wait is interrupted, as by a machine that is stopped for a moment.
+        // Unlike `read`, it retries when a wait is interrupted, as when the machine is paused for a moment.
         assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
     }
     assert_eq!(running.end(), Exit::Drained);
 }
 
 #[test]
-fn a_core_that_does_not_answer_is_named_and_takes_no_more_questions_than_a_few() {
+fn a_core_that_does_not_answer_is_listed_and_gets_only_a_few_questions() {
     let running = run(Config::default());
     let lists = ["/slow", "/closed", "/slow?limit=7"];
     for path in lists.repeat(2) {

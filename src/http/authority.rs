@@ -1,12 +1,12 @@
-//! The host of a request, as `Host` or an absolute target names it: `host` or `host:port`.
+//! The host of a request, as given in `Host` or in an absolute target: `host` or `host:port`.
 //!
-//! A value that no URL could hold is malformed (RFC 9112 section 3.2): another reader, such as a proxy in front, might
-//! take another part of it for the host. RFC 9110 section 7.2, RFC 3986 section 3.2.2.
+//! A value that cannot occur in a URL is malformed (RFC 9112 section 3.2): another reader, such as a proxy in
+//! front, might take a different part of it as the host. RFC 9110 section 7.2, RFC 3986 section 3.2.2.
 
 use std::net::Ipv6Addr;
 
-/// Whether it is a host that is not empty, with or without a port. A user before the host is refused, as RFC 9110
-/// section 4.2.4 advises; so are commas, which a name may hold and which join several hosts.
+/// True if the text is a non-empty host, with or without a port. A user before the host is refused, as RFC
+/// 9110 section 4.2.4 advises, and so are commas: a name may contain them, but they also join several hosts.
 pub(crate) fn is_legal(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
@@ -46,7 +46,7 @@ fn is_name(text: &str) -> bool {
         })
 }
 
-/// The digits may be missing: `host:` is legal.
+/// Digits, or none: `host:` is legal.
 fn is_port(digits: &str) -> bool {
     digits.is_empty() || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok())
 }

@@ -1,8 +1,8 @@
-//! The body of a request, as far as it has come: so many bytes, or chunks (RFC 9112 section 7.1).
+//! The body of a request: a number of bytes, or chunks (RFC 9112 section 7.1), as far as it has come.
 //!
-//! Called again with all of it whenever more has come. Chunks are read to the letter: hexadecimal digits, extensions and
-//! trailers of printable characters, each line ended by CR LF. A reader that is more lenient than the one before it is
-//! the way in for requests that hide in bodies.
+//! The caller calls again with the whole input whenever more of it has come. Chunks are read strictly:
+//! hexadecimal digits, extensions and trailers of printable characters, each line ended by CR LF. If this
+//! reader were more lenient than a proxy in front, requests could be smuggled in bodies.
 //!
 //! Limits: the caller's for the bytes of the body, [`CHUNK_FRAMING_BYTES_MAX`] for everything around them.
 
@@ -12,21 +12,21 @@ use zeroize::Zeroizing;
 
 use super::request::{Framing, Request};
 
-/// A whole body. It may hold a password, so chunks are joined where they are wiped afterwards.
+/// A complete body. It may contain a password, so chunks are joined in memory that is wiped afterwards.
 #[derive(Debug)]
 pub(super) enum Body<'a> {
     Whole(&'a [u8]),
     Joined(Zeroizing<Vec<u8>>),
 }
 
-/// Why a body is not read any further.
+/// Why a body is not read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// No body is announced.
+    /// The request announces no body.
     None,
-    /// It is, or will be, over a limit.
+    /// The body is or will be over a limit.
     TooLarge,
-    /// Its chunks cannot be read.
+    /// Its chunks are malformed.
     Malformed,
 }
 
@@ -41,7 +41,7 @@ impl Deref for Body<'_> {
     }
 }
 
-/// The body of a request at the start of `input`; `None` while it is not complete.
+/// The body of a request, which begins at the start of `input`; `None` while it is not complete.
 pub(super) fn read<'a>(
     request: &Request<'_>,
     input: &'a [u8],
@@ -61,9 +61,9 @@ pub(super) fn read<'a>(
     }
 }
 
-/// Joins chunks up to the end of the trailers behind the last.
+/// Joins chunks up to the end of the trailers after the last chunk.
 fn join(input: &[u8], bytes_max: usize) -> Result<Option<Zeroizing<Vec<u8>>>, BodyError> {
-    // As large as it can become, since what it outgrew would not be wiped.
+    // Allocated at its largest possible size, since memory left behind by growth would not be wiped.
     let mut body = Zeroizing::new(Vec::with_capacity(bytes_max.min(input.len())));
     let mut rest = input;
     loop {
@@ -89,7 +89,7 @@ fn join(input: &[u8], bytes_max: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Bo
             _ => return Err(BodyError::Malformed),
         };
     }
-    // Trailers may say nothing that matters here: they are looked through for their end.
+    // Trailers have no meaning here: only their end is looked for.
     loop {
         let framing_bytes = input.len() - rest.len() - body.len();
         match line(rest, framing_bytes)? {
@@ -101,7 +101,7 @@ fn join(input: &[u8], bytes_max: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Bo
     }
 }
 
-/// One line without its end, and what follows it. `None` while it is not complete.
+/// A line without its end, and the rest of the input. `None` while the line is not complete.
 fn line(input: &[u8], framing_bytes: usize) -> Result<Option<Line<'_>>, BodyError> {
     let room = CHUNK_FRAMING_BYTES_MAX.saturating_sub(framing_bytes);
     match memchr::memchr2(b'\r', b'\n', input) {
@@ -116,10 +116,10 @@ fn line(input: &[u8], framing_bytes: usize) -> Result<Option<Line<'_>>, BodyErro
     }
 }
 
-/// A line, and what follows it.
+/// A line, and the rest of the input.
 type Line<'a> = (&'a [u8], &'a [u8]);
 
-/// The size in the line before a chunk. More digits than a size can need are refused, zeros or not.
+/// The size in the line before a chunk. More digits than a size can have are refused, even if they are zeros.
 fn chunk_size(line: &[u8]) -> Result<usize, BodyError> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extensions) = line.split_at(digits);
@@ -132,7 +132,7 @@ fn chunk_size(line: &[u8]) -> Result<usize, BodyError> {
     usize::from_str_radix(size, 16).map_err(|_| BodyError::TooLarge)
 }
 
-/// `name: value`, as in a head.
+/// True for `name: value`, as in a head.
 fn is_trailer(line: &[u8]) -> bool {
     let Some(colon) = line.iter().position(|&byte| byte == b':') else {
         return false;
@@ -146,9 +146,9 @@ fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// Most bytes of sizes, extensions, trailers and line ends of one body.
+/// Most bytes of sizes, extensions, trailers and line ends in one body.
 const CHUNK_FRAMING_BYTES_MAX: usize = 16 * 1024;
-/// The digits of 64 bits.
+/// The hexadecimal digits of 64 bits.
 const SIZE_DIGITS_MAX: usize = 16;
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_joined_and_what_surrounds_them_is_left_out() {
+    fn chunks_are_joined_without_their_framing() {
         for input in [
             "5\r\nhello\r\n0\r\n\r\n",
             "1\r\nh\r\n4\r\nello\r\n0\r\n\r\n",

@@ -3,11 +3,12 @@
 use super::Request;
 use crate::client::ambient::Ambient;
 
-/// The value of the cookie of that name, which is compared letter by letter. A browser adds it to the requests of any
-/// page.
+/// The value of the cookie with that name, compared case-sensitively. A browser adds the cookie to the
+/// requests of any page, hence the type [`Ambient`].
 ///
-/// A browser sends several of one name if another host of the same site has set one for the whole site, and nobody can
-/// tell whose is first. One that says something else than the others may be planted, so then none of them counts.
+/// A browser sends several cookies with one name if another host of the same site has set one for the whole
+/// site, and their order does not show which host set which. If their values differ, one may have been
+/// planted, so none of them counts.
 pub fn find<'a>(request: &Request<'a>, name: &str) -> Option<Ambient<&'a str>> {
     let pairs = request
         .header_values("cookie")
@@ -31,22 +32,22 @@ fn unquoted(value: &[u8]) -> &[u8] {
     inner.unwrap_or(value)
 }
 
-/// How a cookie is set.
+/// A cookie that an answer sets.
 #[derive(Clone, Copy, Debug)]
 pub struct SetCookie<'a> {
     /// The name, a token of RFC 9110 section 5.6.2.
     pub name: &'a str,
-    /// The value: letters of a token, or nothing to have it forgotten.
+    /// The value: characters of a token; empty to delete the cookie.
     pub value: &'a str,
-    /// How long it is kept.
+    /// How long the browser keeps it.
     pub max_age_seconds: u64,
-    /// Whether it may travel by HTTPS only.
+    /// True if the browser may send it only over HTTPS.
     pub secure: bool,
 }
 
 impl SetCookie<'_> {
-    /// Appends the header line. Scripts cannot read it; other sites' requests do not carry it, but for a link that is
-    /// followed to here, which does nothing.
+    /// Appends the header line. Scripts cannot read the cookie. Requests from other sites do not carry it,
+    /// except when the user follows a link to this server, which has no effect.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Set-Cookie: ");
         out.extend_from_slice(self.name.as_bytes());
@@ -73,12 +74,12 @@ mod tests {
         let (request, _) = request::parse(head.as_bytes(), 64 * 1024).unwrap().unwrap();
         let found = find(&request, "token");
         found
-            .and_then(|cookie| cookie.heeded(Trust::Own))
+            .and_then(|cookie| cookie.value_for(Trust::Own))
             .map(str::to_owned)
     }
 
     #[test]
-    fn the_cookie_of_a_name_is_found_among_others() {
+    fn a_cookie_is_found_by_its_name() {
         for (lines, value) in [
             ("Cookie: token=a.b.c\r\n", Some("a.b.c")),
             ("cookie:a=1; token=x;b=2\r\n", Some("x")),
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_differ_none_counts() {
+    fn of_cookies_with_different_values_none_counts() {
         for lines in [
             "Cookie: token=x; token=y\r\n",
             "Cookie: token=y\r\nCookie: token=x\r\n",
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_set_with_all_that_guards_it() {
+    fn a_cookie_is_set_with_all_protective_attributes() {
         let mut cookie = SetCookie {
             name: "n",
             value: "v",

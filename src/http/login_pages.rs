@@ -1,12 +1,12 @@
-//! The three pages for users on the client port: log in, log out, and who am I.
+//! The three pages for users on the client port: log in, log out, and "who am I".
 //!
-//! In: a request whose head is complete, and as much of its body as has come. Out: what to do next ([`Step`]). Whether
-//! a password is right, and what a token says, is asked elsewhere.
+//! In: a request with a complete head, and the part of its body that has come. Out: the next [`Step`].
+//! Checking passwords and tokens is not done here.
 //!
-//! Every answer ends its connection and is kept by no cache. There are no `Access-Control` headers: a page of another
-//! site that a browser shows can neither read an answer nor send what would need leave.
+//! Every answer ends its connection, and no cache keeps it. There are no `Access-Control` headers, so a page
+//! of another site can neither read an answer nor send a request that needs a CORS preflight.
 //!
-//! Limits: `login_body_bytes_max` (413). A login needs a body: a `Content-Length` or chunks (411).
+//! Limits: `login_body_bytes_max` (413). A login needs a body with a `Content-Length` or in chunks (411).
 
 use super::body::{self, BodyError};
 use super::cookie::{self, SetCookie};
@@ -16,7 +16,7 @@ use super::{Request, Status};
 use crate::auth::{CredentialFields, Credentials, NoCredentials};
 use crate::client::ambient::Trust;
 
-/// Where the pages are and what they take.
+/// The paths of the pages and their settings.
 #[derive(Clone, Debug)]
 pub struct LoginPages {
     login_path: String,
@@ -31,75 +31,75 @@ pub struct LoginPages {
 pub enum Page {
     /// Takes a name and a password.
     Login,
-    /// Has the cookie forgotten.
+    /// Deletes the cookie.
     Logout,
     /// Shows the claims of a token.
     Whoami,
 }
 
-/// What to do about a request.
+/// What the caller has to do for a request.
 pub enum Step<'a> {
-    /// Wait for the rest of the body; `tell` if the client waits for leave to send it.
+    /// Wait for the rest of the body. With `send_continue`, first send [`CONTINUE`], since the client waits for it.
     Incomplete {
-        /// `Expect: 100-continue`
-        tell: bool,
+        /// True for `Expect: 100-continue`.
+        send_continue: bool,
     },
-    /// Send this.
-    Answer(Answer<'static>),
-    /// Ask whether this user is who he says.
+    /// Send this answer.
+    Answer(PageAnswer<'static>),
+    /// Check this name and password.
     LogIn(Credentials),
-    /// Have the cookie forgotten.
+    /// Answer by deleting the cookie.
     LogOut,
-    /// Check this token.
+    /// Check this token and show its claims.
     Show(&'a str),
 }
 
-/// Answers.
+/// The answers of the pages.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer<'a> {
+pub enum PageAnswer<'a> {
     /// A token, in the body and in the cookie.
     LoggedIn(SetCookie<'a>),
-    /// The cookie is to be forgotten.
+    /// Deletes the cookie.
     LoggedOut(SetCookie<'a>),
-    /// The claims of a token, as JSON; without the body, which the method HEAD does not want.
+    /// The claims of a token, as JSON. For the method HEAD without the body.
     Claims {
-        /// JSON.
+        /// The claims.
         json: &'a str,
-        /// For HEAD.
+        /// True for HEAD.
         head_only: bool,
     },
-    /// No name and password that go together, or no good token.
+    /// The name or the password is wrong, or there is no valid token.
     Unauthorized {
-        /// For HEAD.
+        /// True for HEAD.
         head_only: bool,
     },
-    /// Too many attempts have failed.
+    /// There were too many failed attempts.
     TooSoon {
-        /// When to try again.
+        /// How long the client has to wait.
         retry_after_seconds: u64,
     },
-    /// No room for another attempt.
+    /// There is no room for another attempt.
     Busy,
-    /// No token could be signed.
+    /// A token could not be signed.
     Unsigned,
-    /// The body holds no name and password.
+    /// The body does not contain a name and a password.
     NoCredentials,
-    /// The page that asks is another site's.
+    /// The request comes from a page of another site.
     OtherSite,
-    /// Another method, and those that are right.
+    /// The method is not allowed; these are.
     Method(&'static str),
-    /// Neither a `Content-Length` nor chunks.
+    /// The request has neither a `Content-Length` nor chunks.
     LengthRequired,
-    /// Chunks that cannot be read.
+    /// The chunks are malformed.
     Chunks,
-    /// A body over the limit.
+    /// The body is over the limit.
     TooLarge,
-    /// Neither JSON nor a form.
+    /// The body is neither JSON nor a form.
     MediaType,
 }
 
 impl LoginPages {
-    /// The pages of a server: `login_path` and its neighbours `logout` and `whoami`.
+    /// The pages of a server: `login_path`, and beside it `logout` and `whoami`.
     pub fn new(login_path: &str, fields: CredentialFields, body_bytes_max: u32) -> LoginPages {
         let folder = login_path.rsplit_once('/').map_or("", |(folder, _)| folder);
         LoginPages {
@@ -111,7 +111,7 @@ impl LoginPages {
         }
     }
 
-    /// The page of a path, with or without the slash at its end.
+    /// The page of a path, with or without a slash at its end.
     pub fn page(&self, path: &str) -> Option<Page> {
         let pages = [
             (&self.login_path, Page::Login),
@@ -124,8 +124,8 @@ impl LoginPages {
             .map(|(_, page)| page)
     }
 
-    /// What to do about a request for a page, with as much of its body as has come. `trust` says whether the request comes
-    /// from a page that may speak for its user; `cookie` is the name of the cookie that holds a token.
+    /// The next step for a request for a page, with the part of its body that has come. `trust` tells whether
+    /// the request may use the browser's cookie, and `cookie` is the name of the cookie with the token.
     pub fn step<'a>(
         &self,
         page: Page,
@@ -135,38 +135,38 @@ impl LoginPages {
         cookie: &str,
     ) -> Step<'a> {
         match (page, request.method(), trust) {
-            (Page::Login | Page::Logout, "POST", Trust::Foreign) => Step::Answer(Answer::OtherSite),
+            (Page::Login | Page::Logout, "POST", Trust::Foreign) => Step::Answer(PageAnswer::OtherSite),
             (Page::Login, "POST", Trust::Own) => self.login(request, body).unwrap_or_else(Step::Answer),
             (Page::Logout, "POST", Trust::Own) => Step::LogOut,
             (Page::Whoami, "GET" | "HEAD", _) => {
-                let token = bearer(request).or_else(|| cookie::find(request, cookie)?.heeded(trust));
+                let token = bearer(request).or_else(|| cookie::find(request, cookie)?.value_for(trust));
                 token.map_or_else(
                     || {
                         let head_only = request.method() == "HEAD";
-                        Step::Answer(Answer::Unauthorized { head_only })
+                        Step::Answer(PageAnswer::Unauthorized { head_only })
                     },
                     Step::Show,
                 )
             }
-            (Page::Login | Page::Logout, _, _) => Step::Answer(Answer::Method("POST")),
-            (Page::Whoami, _, _) => Step::Answer(Answer::Method("GET, HEAD")),
+            (Page::Login | Page::Logout, _, _) => Step::Answer(PageAnswer::Method("POST")),
+            (Page::Whoami, _, _) => Step::Answer(PageAnswer::Method("GET, HEAD")),
         }
     }
 
-    fn login<'a>(&self, request: &Request<'a>, body: &[u8]) -> Result<Step<'a>, Answer<'static>> {
+    fn login<'a>(&self, request: &Request<'a>, body: &[u8]) -> Result<Step<'a>, PageAnswer<'static>> {
         let input = body;
         let body = body::read(request, input, self.body_bytes_max).map_err(|error| match error {
-            BodyError::None => Answer::LengthRequired,
-            BodyError::TooLarge => Answer::TooLarge,
-            BodyError::Malformed => Answer::Chunks,
+            BodyError::None => PageAnswer::LengthRequired,
+            BodyError::TooLarge => PageAnswer::TooLarge,
+            BodyError::Malformed => PageAnswer::Chunks,
         })?;
-        let kind = Kind::of(request.single_header("content-type")).ok_or(Answer::MediaType)?;
+        let kind = Kind::of(request.single_header("content-type")).ok_or(PageAnswer::MediaType)?;
         let Some(body) = body else {
-            let tell = input.is_empty() && request.expectation() == Expectation::Continue;
-            return Ok(Step::Incomplete { tell });
+            let send_continue = input.is_empty() && request.expectation() == Expectation::Continue;
+            return Ok(Step::Incomplete { send_continue });
         };
-        let text = std::str::from_utf8(&body).map_err(|_| Answer::NoCredentials)?;
-        // What `curl -d '{…}'` sends is declared as a form.
+        let text = std::str::from_utf8(&body).map_err(|_| PageAnswer::NoCredentials)?;
+        // `curl -d '{…}'` sends JSON but declares it as a form.
         let found = if kind == Kind::Json || text.trim_ascii_start().starts_with('{') {
             self.fields.in_json(text)
         } else {
@@ -174,11 +174,11 @@ impl LoginPages {
         };
         found
             .map(Step::LogIn)
-            .map_err(|NoCredentials| Answer::NoCredentials)
+            .map_err(|NoCredentials| PageAnswer::NoCredentials)
     }
 }
 
-/// What a body is declared to be.
+/// The declared type of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Json,
@@ -208,70 +208,73 @@ fn bearer<'a>(request: &Request<'a>) -> Option<&'a str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii())
 }
 
-impl Answer<'_> {
+impl PageAnswer<'_> {
     /// Appends the whole answer. The connection is closed once it has been sent.
     pub fn write(&self, out: &mut Vec<u8>) {
         match *self {
-            Answer::LoggedIn(cookie) => {
+            PageAnswer::LoggedIn(cookie) => {
                 write_start(out, "200 OK");
                 cookie.write(out);
                 write_json(out, &["{\"token\":\"", cookie.value, "\"}"], false);
             }
-            Answer::LoggedOut(cookie) => {
+            PageAnswer::LoggedOut(cookie) => {
                 write_start(out, "204 No Content");
                 cookie.write(out);
                 out.extend_from_slice(b"\r\n");
             }
-            Answer::Claims { json, head_only } => {
+            PageAnswer::Claims { json, head_only } => {
                 write_start(out, "200 OK");
                 write_json(out, &[json], head_only);
             }
-            Answer::Unauthorized { head_only } => {
+            PageAnswer::Unauthorized { head_only } => {
                 write_status(out, Status::UNAUTHORIZED);
                 out.extend_from_slice(b"WWW-Authenticate: Bearer\r\n");
                 write_json(out, &["{\"error\":\"Unauthorized\"}"], head_only);
             }
-            Answer::TooSoon { retry_after_seconds } => {
+            PageAnswer::TooSoon { retry_after_seconds } => {
                 write_status(out, Status::TOO_MANY_REQUESTS);
                 write_retry_after(out, retry_after_seconds);
-                write_error(out, "Too many logins have failed: try again later");
+                write_error(out, "Too many failed logins: try again later");
             }
-            Answer::Busy => {
+            PageAnswer::Busy => {
                 write_status(out, Status::SERVICE_UNAVAILABLE);
                 write_retry_after(out, 1);
-                write_error(out, "Too many logins wait: try again in a moment");
+                write_error(out, "Too many logins are waiting: try again in a moment");
             }
-            Answer::Unsigned => {
+            PageAnswer::Unsigned => {
                 write_status(out, Status::INTERNAL_SERVER_ERROR);
-                write_error(out, "No token could be signed");
+                write_error(out, "The token could not be signed");
             }
-            Answer::NoCredentials => {
+            PageAnswer::NoCredentials => {
                 write_status(out, Status::BAD_REQUEST);
-                write_error(out, "The body is no user name and password, as JSON or as a form");
+                write_error(
+                    out,
+                    "The body must be a user name and a password, as JSON or as a form",
+                );
             }
-            Answer::OtherSite => {
+            PageAnswer::OtherSite => {
                 write_status(out, Status::FORBIDDEN);
-                write_error(out, "Not from a page of this origin");
+                write_error(out, "The request does not come from a page of this origin");
             }
-            Answer::Method(allowed) => {
+            PageAnswer::Method(allowed) => {
                 write_status(out, Status::METHOD_NOT_ALLOWED);
                 out.extend_from_slice(b"Allow: ");
                 out.extend_from_slice(allowed.as_bytes());
                 out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
             }
-            Answer::LengthRequired => {
+            PageAnswer::LengthRequired => {
                 write_status(out, Status::LENGTH_REQUIRED);
-                write_error(out, "A Content-Length is needed, or chunks");
+                write_error(out, "The request needs a Content-Length or chunks");
             }
-            Answer::Chunks => {
+            PageAnswer::Chunks => {
                 write_status(out, Status::BAD_REQUEST);
-                write_error(out, "The chunks of the body cannot be read");
+                write_error(out, "The chunks of the body are malformed");
             }
-            Answer::TooLarge => {
+            PageAnswer::TooLarge => {
                 write_status(out, Status::PAYLOAD_TOO_LARGE);
                 write_error(out, "The body is too large");
             }
-            Answer::MediaType => {
+            PageAnswer::MediaType => {
                 write_status(out, Status::UNSUPPORTED_MEDIA_TYPE);
                 write_error(out, "The body must be JSON or a form");
             }
@@ -295,12 +298,12 @@ fn write_retry_after(out: &mut Vec<u8>, seconds: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `text` holds nothing that JSON escapes.
+/// `text` contains no characters that JSON escapes.
 fn write_error(out: &mut Vec<u8>, text: &'static str) {
     write_json(out, &["{\"error\":\"", text, "\"}"], false);
 }
 
-/// `nosniff` keeps a browser from taking it for a script or a page.
+/// `nosniff` keeps a browser from treating the answer as a script or a page.
 fn write_json(out: &mut Vec<u8>, pieces: &[&str], head_only: bool) {
     let length: usize = pieces.iter().map(|piece| piece.len()).sum();
     out.extend_from_slice(
@@ -313,7 +316,7 @@ fn write_json(out: &mut Vec<u8>, pieces: &[&str], head_only: bool) {
     }
 }
 
-/// What a client that waits for leave to send its body is told first (RFC 9110 section 10.1.1).
+/// Sent first to a client that waits for it before it sends its body (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! HTTP/1.1 on the client port: the head of a request, the answers that refuse it, and the few pages there are.
+//! HTTP/1.1 on the client port: the head of a request, the answers that refuse a request, and a few pages.
 //!
-//! PURE: bytes in, values out. The client port exists for WebSocket upgrades. Besides there are a probe for balancers and
-//! the root ([`site`]) and, where there is a password file, three pages for users ([`account`]). Everything else is
-//! answered with a few fixed bytes and `Connection: close`, as the reference server answers it (wire reference, section 2).
-//! Pages and an API for operators live on the control plane.
+//! PURE: bytes in, values out. The client port is for WebSocket upgrades. It also has a probe for load
+//! balancers and a root page ([`site`]) and, if there is a password file, three pages for users
+//! ([`login_pages`]). Every other request is answered with a few fixed bytes and `Connection: close`, as the
+//! reference server does (wire reference, section 2). Pages and an API for operators are on the control
+//! plane.
 
 mod authority;
 mod body;

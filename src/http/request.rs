@@ -1,17 +1,17 @@
-//! The head of one HTTP request.
+//! Parses the head of an HTTP request.
 //!
-//! In: the bytes that a connection has received so far. Out: a [`Request`] that borrows them, or the [`Refusal`] to
-//! answer with. Nothing is allocated.
+//! In: the bytes that a connection has received so far. Out: a [`Request`] that borrows them, or the
+//! [`Refusal`] to answer with. Nothing is allocated.
 //!
 //! Invariants
-//! 1. A `Request` exists only for a head that httparse and the checks of [`parse`] have accepted, so that its header
-//!    block is lines of `name:value`, each ended by CR LF; [`Headers`] walks it without a second check.
-//! 2. What the HTTP parser of Node.js refuses is refused here: it is the one in front of the reference server. Besides,
-//!    a request names exactly one legal host, and its body can end in one place only (`Framing`), so that no proxy in
-//!    front can read it as another request.
+//! 1. A `Request` exists only for a head that httparse and the checks of [`parse`] have accepted. Its header
+//!    block consists of lines of `name:value`, each ended by CR LF, so [`Headers`] needs no second check.
+//! 2. Everything that the HTTP parser of Node.js refuses is refused here, since it is the parser of the
+//!    reference server. In addition, a request must name exactly one legal host, and there must be only one
+//!    way to find the end of its body (`Framing`): so no proxy in front can read it as a different request.
 //!
-//! Not here: bodies. A plain request is answered at once and its connection closed; only a login has a body that is
-//! read (`body`, `account`).
+//! Not here: bodies. A plain request is answered at once and its connection closed; only a login has a body
+//! that is read (`body`, `login_pages`).
 //!
 //! Limits: the head's bytes (`head_bytes_max`) and `HEADERS_MAX`, both answered with 431. RFC 9112.
 
@@ -26,7 +26,7 @@ use super::response::Refusal;
 /// Most header lines of one request; they are parsed on the stack.
 const HEADERS_MAX: usize = 2000;
 
-/// The methods that Node's parser knows; another one is a malformed request.
+/// The methods that Node's parser knows. Any other method makes a request malformed.
 const METHODS: [&str; 35] = [
     "GET",
     "POST",
@@ -73,19 +73,19 @@ pub struct Request<'a> {
     /// The path and the query of the target.
     resource: &'a str,
     minor_version: u8,
-    /// The one `Host` line, or what the target names in its place.
+    /// The value of the only `Host` line, or the host of an absolute target.
     host: Option<&'a [u8]>,
     framing: Framing,
     is_upgrade: bool,
     headers: &'a [u8],
 }
 
-/// Where the body of a request ends (RFC 9112 section 6.3).
+/// How the end of a request's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// No body is announced.
+    /// The request announces no body.
     None,
-    /// After so many bytes; as many as can be counted, if they are more.
+    /// After this many bytes; a larger announcement counts as the largest number.
     Length(u64),
     /// After the last of its chunks.
     Chunked,
@@ -96,31 +96,31 @@ pub(super) enum Framing {
 pub enum Expectation {
     /// Nothing.
     None,
-    /// To be told that it may send the body.
+    /// It waits for permission to send the body.
     Continue,
-    /// Something that no server here can promise.
+    /// Something that this server does not support.
     Unknown,
 }
 
 impl<'a> Request<'a> {
-    /// The method, in the letters of the request line.
+    /// The method as it is written in the request line.
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// The request target as it stands in the request line; printable ASCII.
+    /// The request target as it is written in the request line; printable ASCII.
     pub fn target(&self) -> &'a str {
         self.target
     }
 
-    /// The target before the first `?`, without the host of a target in absolute form. No escape is decoded: paths are
-    /// compared as they are written.
+    /// The target before the first `?`, without the host of an absolute target. Escapes are not decoded:
+    /// paths are compared as they are written.
     pub fn path(&self) -> &'a str {
         let path = self
             .resource
             .split_once('?')
             .map_or(self.resource, |(path, _)| path);
-        // `http://example.com` and `http://example.com?query` ask for the root.
+        // `http://example.com` and `http://example.com?query` request the root.
         if path.is_empty() { "/" } else { path }
     }
 
@@ -129,8 +129,8 @@ impl<'a> Request<'a> {
         self.resource.split_once('?').map(|(_, query)| query)
     }
 
-    /// The host that is asked, with its port if one is given: from a target in absolute form, else from the `Host` header
-    /// (RFC 9112 section 3.2.2). Only a request of HTTP/1.0 may have none.
+    /// The requested host, with its port if there is one: from an absolute target, otherwise from the `Host`
+    /// header (RFC 9112 section 3.2.2). Only a request of HTTP/1.0 may have none.
     pub fn host(&self) -> Option<&'a [u8]> {
         self.host
     }
@@ -142,21 +142,21 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The values of all lines of one header, in order; `name` in any case.
+    /// The values of all lines with this header name, in order. The case of `name` does not matter.
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers().lines.filter_map(move |line| value_of(line, name))
     }
 
-    /// The value of a header that stands on exactly one line. Several lines are one value joined by commas (RFC 9110
-    /// section 5.3), which is never right for a header that holds one item.
+    /// The value of a header that occurs on exactly one line. Several lines mean one value joined by commas
+    /// (RFC 9110 section 5.3), which is never valid for a header with a single item.
     pub fn single_header(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.header_values(name);
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
 
-    /// The value of a header as the reference's application sees it: several lines joined by `, `, each byte one
-    /// character (ISO 8859-1).
+    /// The value of a header as an application on the reference server sees it: several lines are joined by
+    /// `, `, and each byte is one character (ISO 8859-1).
     pub fn joined_header(&self, name: &str) -> Option<Cow<'a, str>> {
         let mut values = self.header_values(name);
         let mut joined = latin1(values.next()?);
@@ -168,13 +168,13 @@ impl<'a> Request<'a> {
         Some(joined)
     }
 
-    /// Whether this asks for another protocol, by the rule of Node's parser: there is an `Upgrade` header that is not
-    /// empty, and `upgrade` is one of the words that commas separate in a `Connection` header.
+    /// True if the request asks for another protocol, by the rule of Node's parser: it has a non-empty
+    /// `Upgrade` header, and `upgrade` is one of the words between the commas of a `Connection` header.
     pub fn is_upgrade(&self) -> bool {
         self.is_upgrade
     }
 
-    /// Whether one of the protocols that are offered is WebSocket.
+    /// True if one of the offered protocols is WebSocket.
     pub fn offers_websocket(&self) -> bool {
         let is_websocket = |offer: &[u8]| {
             let name = offer.split(|&byte| byte == b'/').next().unwrap_or_default();
@@ -187,7 +187,7 @@ impl<'a> Request<'a> {
                 .any(is_websocket)
     }
 
-    /// Whether a body is announced that is not empty.
+    /// True if the request announces a body that is not empty.
     pub fn has_body(&self) -> bool {
         match self.framing {
             Framing::None | Framing::Length(0) => false,
@@ -220,7 +220,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The header lines of a request: name as written, value without the white space around it.
+/// The header lines of a request: the names as written, the values without surrounding white space.
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
     lines: Lines<'a>,
@@ -237,7 +237,7 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// The header lines as they are. A request is asked for a dozen headers, so this is what walks.
+/// The header lines as they are. A request is searched for a dozen headers, and this iterator does that.
 #[derive(Clone, Debug)]
 struct Lines<'a> {
     rest: &'a [u8],
@@ -254,14 +254,14 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Reads a request head. `None` while it is not complete; otherwise the request and the bytes its head takes. What
-/// follows them may already be WebSocket frames.
+/// Parses a request head. `None` while it is not complete; otherwise the request, and the length of its head
+/// in bytes. The bytes after it may already be WebSocket frames.
 ///
 /// # Errors
 /// The answer to send before the connection is closed.
 pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>, usize)>, Refusal> {
     let mut uninit = [const { MaybeUninit::<Header<'_>>::uninit() }; HEADERS_MAX];
-    // Only to be replaced by the uninitialised array; httparse wants an initialised one first.
+    // httparse wants an initialised array first; it is replaced by the uninitialised one.
     let mut request = httparse::Request::new(&mut []);
     let mut config = ParserConfig::default();
     config.allow_multiple_spaces_in_request_line_delimiters(true);
@@ -279,7 +279,7 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
     else {
         return Err(Refusal::Malformed);
     };
-    // httparse is more lenient than Node: any method, any target, lines ended by LF alone.
+    // httparse is more lenient than Node: it accepts any method, any target, and lines ended by LF alone.
     let head = skip_line_ends(&input[..head_bytes]);
     if !METHODS.contains(&method) || !target_is_legal(method, target) || has_bare_line_feed(head) {
         return Err(Refusal::Malformed);
@@ -288,8 +288,8 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
     let headers = head[line_end + 1..]
         .strip_suffix(b"\r\n")
         .ok_or(Refusal::Malformed)?;
-    let told = Told::by(headers)?;
-    if minor_version == 1 && told.host.is_none() {
+    let decisive = DecisiveHeaders::collect(headers)?;
+    if minor_version == 1 && decisive.host.is_none() {
         return Err(Refusal::Malformed);
     }
     let (authority, resource) = match absolute_form(method, target) {
@@ -302,27 +302,27 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
         target,
         resource,
         minor_version,
-        host: authority.or(told.host),
-        framing: told.framing(minor_version)?,
-        is_upgrade: told.offers_protocol && told.wants_upgrade,
+        host: authority.or(decisive.host),
+        framing: decisive.framing(minor_version)?,
+        is_upgrade: decisive.offers_protocol && decisive.wants_upgrade,
         headers,
     };
     Ok(Some((request, head_bytes)))
 }
 
-/// What the header lines that decide about a whole request say, found in one walk.
+/// The header lines that decide about the whole request, collected in one pass.
 #[derive(Default)]
-struct Told<'a> {
+struct DecisiveHeaders<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     codings: Codings,
-    /// There is an `Upgrade` that is not empty.
+    /// There is a non-empty `Upgrade`.
     offers_protocol: bool,
     /// `upgrade` is one of the words of `Connection`.
     wants_upgrade: bool,
 }
 
-/// What the lines of `Transfer-Encoding` name.
+/// The contents of the `Transfer-Encoding` lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Codings {
     /// There is no such line.
@@ -330,37 +330,38 @@ enum Codings {
     Absent,
     /// `chunked`, once.
     Chunked,
-    /// One that this server does not know.
+    /// A coding that this server does not support.
     Unknown,
-    /// Nothing, or `chunked` twice.
-    Faulty,
+    /// Empty, or `chunked` twice.
+    Invalid,
 }
 
-impl<'a> Told<'a> {
-    /// One `Host` at most, which is a host, and one `Content-Length` at most, which is a number.
-    fn by(headers: &'a [u8]) -> Result<Told<'a>, Refusal> {
-        let mut told = Told::default();
+impl<'a> DecisiveHeaders<'a> {
+    /// Collects them. There may be at most one `Host`, which must be a legal host, and at most one
+    /// `Content-Length`, which must be a number.
+    fn collect(headers: &'a [u8]) -> Result<DecisiveHeaders<'a>, Refusal> {
+        let mut decisive = DecisiveHeaders::default();
         for line in (Lines { rest: headers }) {
             if let Some(host) = value_of(line, "host") {
-                if !authority::is_legal(host) || told.host.replace(host).is_some() {
+                if !authority::is_legal(host) || decisive.host.replace(host).is_some() {
                     return Err(Refusal::Malformed);
                 }
             } else if let Some(digits) = value_of(line, "content-length") {
                 let length = content_length(digits).ok_or(Refusal::Malformed)?;
-                if told.length.replace(length).is_some() {
+                if decisive.length.replace(length).is_some() {
                     return Err(Refusal::Malformed);
                 }
             } else if let Some(codings) = value_of(line, "transfer-encoding") {
-                told.codings = told.codings.and(codings);
+                decisive.codings = decisive.codings.with(codings);
             } else if let Some(offer) = value_of(line, "upgrade") {
-                told.offers_protocol |= !offer.is_empty();
+                decisive.offers_protocol |= !offer.is_empty();
             } else if let Some(words) = value_of(line, "connection") {
-                told.wants_upgrade |= words
+                decisive.wants_upgrade |= words
                     .split(|&byte| byte == b',')
                     .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
             }
         }
-        Ok(told)
+        Ok(decisive)
     }
 
     /// The framing on which all readers agree (RFC 9112 section 6.3, as strict as Node).
@@ -370,14 +371,14 @@ impl<'a> Told<'a> {
             (Codings::Absent, Some(length)) => Ok(Framing::Length(length)),
             (Codings::Chunked, None) if minor_version == 1 => Ok(Framing::Chunked),
             (Codings::Unknown, None) if minor_version == 1 => Err(Refusal::TransferCoding),
-            (Codings::Chunked | Codings::Unknown | Codings::Faulty, _) => Err(Refusal::Malformed),
+            (Codings::Chunked | Codings::Unknown | Codings::Invalid, _) => Err(Refusal::Malformed),
         }
     }
 }
 
 impl Codings {
-    /// With one more line. Empty items of the list count for nothing.
-    fn and(self, line: &[u8]) -> Codings {
+    /// These codings and those of one more line. Empty items of the list are ignored.
+    fn with(self, line: &[u8]) -> Codings {
         let items = line
             .split(|&byte| byte == b',')
             .map(<[u8]>::trim_ascii)
@@ -386,34 +387,35 @@ impl Codings {
             match (codings, item.eq_ignore_ascii_case(b"chunked")) {
                 (Codings::Unknown, _) | (_, false) => Codings::Unknown,
                 (Codings::Absent, true) => Codings::Chunked,
-                (Codings::Chunked | Codings::Faulty, true) => Codings::Faulty,
+                (Codings::Chunked | Codings::Invalid, true) => Codings::Invalid,
             }
         });
         match codings {
-            Codings::Absent => Codings::Faulty,
-            Codings::Chunked | Codings::Unknown | Codings::Faulty => codings,
+            Codings::Absent => Codings::Invalid,
+            Codings::Chunked | Codings::Unknown | Codings::Invalid => codings,
         }
     }
 }
 
-/// Digits alone; `None` if it is anything else.
+/// Only digits; `None` for anything else.
 fn content_length(digits: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(digits).ok()?;
     let legal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     legal.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// The value of a header line, if it has this name, in any case.
+/// The value of a header line if it has this name, compared without case.
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    // A name holds no colon: where the wanted one would end, that of another line is longer or has ended.
+    // A name contains no colon: at the position after the wanted name, a longer name of another line goes on,
+    // and a shorter one has already ended.
     let (key, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":")?;
     key.eq_ignore_ascii_case(name.as_bytes())
         .then(|| value.trim_ascii())
 }
 
-/// The authority and the rest of a target in absolute form, with a scheme that leads here. Any other URL is nothing that
-/// this server has, and stays whole.
+/// The authority and the rest of an absolute target whose scheme can be served here. A URL with another
+/// scheme names nothing on this server and is left whole.
 fn absolute_form<'a>(method: &str, target: &'a str) -> Option<(&'a str, &'a str)> {
     if target.starts_with(['/', '*']) || method == "CONNECT" {
         return None;
@@ -431,7 +433,8 @@ fn skip_line_ends(head: &[u8]) -> &[u8] {
     &head[start.unwrap_or(head.len())..]
 }
 
-/// The four forms of RFC 9112 section 3.2, as far as Node looks: a path, `*`, a URL, and for CONNECT whatever it is.
+/// Checks the four forms of RFC 9112 section 3.2 as far as Node does: a path, `*`, a URL, and for CONNECT any
+/// text.
 fn target_is_legal(method: &str, target: &str) -> bool {
     target.is_ascii()
         && (target.starts_with(['/', '*'])
@@ -467,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ends_where_all_readers_agree_or_the_request_is_refused() {
+    fn a_request_is_refused_if_readers_could_disagree_about_the_end_of_its_body() {
         let framing = |version: &str, headers: &str| {
             let head = format!("POST / HTTP/{version}\r\nHost: h\r\n{headers}\r\n");
             parse(head.as_bytes(), LIMIT).map(|found| found.unwrap().0.framing())
@@ -524,7 +527,7 @@ mod tests {
             };
             assert_eq!(refused, expected, "{unknown}");
         }
-        // HTTP/1.0 has no codings: what stands between may not have understood it.
+        // HTTP/1.0 has no transfer codings: a proxy in between may not have understood it.
         assert_eq!(
             framing("1.0", "Transfer-Encoding: chunked\r\n"),
             Err(Refusal::Malformed)
@@ -532,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_one_host_which_an_absolute_target_replaces() {
+    fn a_request_names_one_host_and_an_absolute_target_replaces_it() {
         let host = |line: &str, headers: &str| {
             let head = format!("{line}\r\n{headers}\r\n");
             parse(head.as_bytes(), LIMIT).map(|found| {
@@ -567,7 +570,7 @@ mod tests {
                 (Some("x"), "/", Some("b")),
             ),
             ("GET ws://[::1]:8/ HTTP/1.0", "", (Some("[::1]:8"), "/", None)),
-            // Nothing that is here.
+            // A scheme that this server does not serve.
             (
                 "GET ftp://x/a HTTP/1.1",
                 "Host: h\r\n",
@@ -601,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_of_a_websocket_is_told_from_others() {
+    fn an_offer_of_websocket_is_distinguished_from_others() {
         for (headers, offered) in [
             ("Connection: Upgrade\r\nUpgrade: websocket\r\n", true),
             ("Connection: Upgrade\r\nUpgrade: h2c, WebSocket/13\r\n", true),
@@ -620,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_expectation_there_is_may_be_met_and_no_other() {
+    fn only_the_expectation_100_continue_is_supported() {
         let expectation = |version: &str, headers: &str| {
             request(&format!("POST / HTTP/{version}\r\nHost: h\r\n{headers}\r\n")).expectation()
         };
@@ -644,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_whole_and_what_follows_is_left() {
+    fn a_head_is_parsed_and_the_bytes_after_it_are_left() {
         let input =
             b"GET /socketcluster/?a=1?b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a:\t 2 \r\n\r\n\x81\x80abcd";
         let (request, head_bytes) = parse(input, LIMIT).unwrap().unwrap();
@@ -656,7 +659,7 @@ mod tests {
         assert_eq!(request.header_values("X-a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(request.single_header("HOST"), Some(&b"h"[..]));
         assert_eq!(request.single_header("x-a"), None);
-        // Neither the beginning of a name nor one that goes on is the name.
+        // A prefix of a name does not match, and neither does a longer name.
         for name in ["x-", "x-a:", "x-a: 1", "hos", ""] {
             assert_eq!(request.header_values(name).count(), 0, "{name:?}");
         }
@@ -697,7 +700,7 @@ mod tests {
 
     /// Each was sent to an HTTP server of Node 20, which answered 400.
     #[test]
-    fn what_node_calls_malformed_is_malformed() {
+    fn heads_that_node_refuses_are_refused() {
         for head in [
             "FOO / HTTP/1.1\r\nHost: h\r\n\r\n",
             "get / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -725,9 +728,9 @@ mod tests {
         }
     }
 
-    /// Each was sent to an HTTP server of Node 20, which took it.
+    /// Each was sent to an HTTP server of Node 20, which accepted it.
     #[test]
-    fn what_node_takes_is_taken() {
+    fn heads_that_node_accepts_are_accepted() {
         for line in [
             "GET  / HTTP/1.1",
             "GET * HTTP/1.1",

@@ -1,62 +1,62 @@
-//! The answers that end a connection before it is a WebSocket.
+//! The answers that refuse a request and end its connection.
 //!
-//! Who refuses names the [`Refusal`]; how it looks on the wire is decided here alone: status line and headers in the
+//! Callers choose a [`Refusal`], and only this file decides its bytes: status line and headers in the
 //! reference's order (wire reference, section 2), without its `Date`, which no client needs.
 //!
 //! Invariants
-//! 1. Nothing that came from a peer or from the application stands before the blank line; only bodies carry such text,
-//!    and `Content-Length` counts their bytes. So no answer can be split.
+//! 1. No text from a peer or from the application occurs before the blank line. Only bodies contain such
+//!    text, and `Content-Length` counts their bytes: so an answer cannot be split.
 
 use super::request::Request;
 
-/// Why a request is not upgraded, with all that the answer needs.
+/// Why a request is not upgraded, with everything that the answer needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The head is not HTTP/1: 400 without a body, as Node's HTTP server answers.
     Malformed,
-    /// Anything but TLS on a port that speaks only TLS: 400.
+    /// A client speaks plain HTTP to a port that accepts only TLS: 400.
     NotTls,
     /// The head is over the limit in bytes or lines: 431 without a body.
     HeadTooLarge,
-    /// A plain request for nothing that is here: 501.
+    /// A plain request for a path that does not exist here: 501.
     NotImplemented,
     /// A plain HEAD request: 501, the body announced but not sent.
     NotImplementedHead,
-    /// The client expects something that this server cannot promise (RFC 9110 section 10.1.1): 417.
+    /// The client expects something that this server does not support (RFC 9110 section 10.1.1): 417.
     Expectation,
-    /// A body in a transfer coding that this server does not know (RFC 9112 section 6.1): 501.
+    /// A body in a transfer coding that this server does not support (RFC 9112 section 6.1): 501.
     TransferCoding,
-    /// An upgrade by another method than GET: 405.
+    /// An upgrade with another method than GET: 405.
     Method,
     /// An upgrade to another protocol: 400.
     UpgradeHeader,
     /// `Sec-WebSocket-Key` is missing or not 16 bytes in base64: 400.
     Key,
-    /// `Sec-WebSocket-Version` is neither 13 nor 8: 400 with the versions that are.
+    /// `Sec-WebSocket-Version` is neither 13 nor 8: 400 with the supported versions.
     Version,
-    /// Not the path of this server: 400.
+    /// The path is not that of the endpoint: 400.
     Path,
     /// `Sec-WebSocket-Protocol` is not a list of distinct tokens: 400.
     Subprotocol,
-    /// `Sec-WebSocket-Extensions` is not a list of extensions, and some could be had: 400.
+    /// `Sec-WebSocket-Extensions` is not a list of extensions, while extensions are enabled: 400.
     Extensions,
-    /// The origin is not among those allowed: 403. The origin as it was received, `*` if there was none.
+    /// The origin is not allowed: 403. Contains the origin as it was received, or `*` if there was none.
     Origin(String),
-    /// There is no room for one more at present: 503, and when to come again.
+    /// There is no room for another connection at present: 503 with `Retry-After`.
     Busy,
-    /// As many connections as may be have come from the same address: 429, and when to come again.
+    /// The client's address has as many connections as allowed: 429 with `Retry-After`.
     TooManyConnections,
     /// The application refused the handshake.
     Application {
         /// 401 in the reference.
         status: Status,
-        /// The message; if it is empty, the status's own name is sent.
+        /// The message; if it is empty, the name of the status is sent.
         body: String,
     },
 }
 
 impl Refusal {
-    /// The answer to a request that is not an upgrade.
+    /// The refusal of a request that is not an upgrade.
     pub fn of_plain(request: &Request<'_>) -> Refusal {
         if request.method() == "HEAD" {
             Refusal::NotImplementedHead
@@ -128,12 +128,12 @@ impl Refusal {
     }
 }
 
-/// A status code that may refuse a request: one of those that have a name in Node's table, 400 to 511.
+/// A status code that can refuse a request: one with a name in Node's table, from 400 to 511.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(u16);
 
 impl Status {
-    /// 401, the status of a handshake that the application refuses.
+    /// 401, the default status when the application refuses a handshake.
     pub const UNAUTHORIZED: Status = Status(401);
 
     pub(super) const BAD_REQUEST: Status = Status(400);
@@ -157,12 +157,12 @@ impl Status {
         }
     }
 
-    /// The three digits.
+    /// The code.
     pub const fn code(self) -> u16 {
         self.0
     }
 
-    /// The words after the code, as Node writes them.
+    /// The reason phrase, as Node writes it.
     pub const fn name(self) -> &'static str {
         match name(self.0) {
             Some(name) => name,
@@ -171,7 +171,7 @@ impl Status {
     }
 }
 
-/// RFC 9110 section 10.2.3: long enough that a crowd of clients does not come back at once.
+/// RFC 9110 section 10.2.3. Long enough to keep a crowd of clients from returning at once.
 const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
 const fn name(code: u16) -> Option<&'static str> {
@@ -221,16 +221,16 @@ const fn name(code: u16) -> Option<&'static str> {
     })
 }
 
-/// Node's own answer to what its parser refuses.
+/// The answer of Node's HTTP server to a head that its parser refuses.
 fn write_bare(out: &mut Vec<u8>, status: Status) {
     write_start(out, status);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Content-Length where the reference sends chunks: fewer bytes, the same to every client.
+/// With Content-Length, where the reference sends chunks: fewer bytes with the same meaning for every client.
 fn write_plain_head(out: &mut Vec<u8>) {
     write_start(out, Status::NOT_IMPLEMENTED);
-    // Without a type a browser offers the answer as a download.
+    // Without a type a browser would offer the answer as a download.
     out.extend_from_slice(b"Content-Type: text/plain\r\n");
     write_length(out, Status::NOT_IMPLEMENTED.name());
     out.extend_from_slice(b"\r\n");
@@ -276,7 +276,7 @@ mod tests {
         )
     }
 
-    /// The answers of the recorded traffic with the reference server, and of its WebSocket engine's source.
+    /// Answers from recorded traffic of the reference server, and from the source of its WebSocket engine.
     #[test]
     fn refusals_are_the_bytes_of_the_reference() {
         for (refusal, expected) in [
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_counts_bytes_and_text_of_others_stays_behind_the_blank_line() {
+    fn the_length_counts_bytes_and_text_of_the_application_stays_after_the_blank_line() {
         let refusal = Refusal::Application {
             status: Status::UNAUTHORIZED,
             body: "nö\r\nSet-Cookie: a=b\r\n\r\n".to_owned(),

@@ -1,82 +1,84 @@
-//! What the client port shows to plain requests besides the pages for users: a probe for balancers, and the root.
+//! The answers to plain requests on the client port, apart from the pages for users: a probe for load
+//! balancers, and the root page.
 //!
-//! In: the method and the path. Out: which of the two is asked for, and the bytes of its answer. Nothing here needs a
-//! session, a cookie or an origin, and every answer ends its connection.
+//! In: the method and the path. Out: which of the two is requested, and the bytes of its answer. These
+//! answers need no session, cookie or origin, and each ends its connection.
 //!
 //! Invariants
-//! 1. As in `response.rs`, nothing that came from a peer stands in an answer: pages are made once, from settings.
+//! 1. As in `response.rs`, no text from a peer occurs in an answer: the pages are made once, from settings.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// What is answered, beside upgrades and logins.
+/// The endpoint and the plain pages of a server.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The path of the WebSocket endpoint.
     pub endpoint: String,
-    /// Paths at which a balancer asks whether clients are served.
+    /// The paths at which load balancers ask whether clients are served.
     pub probe_paths: Vec<String>,
-    /// What a browser sees that is sent to the root.
-    home: Answer,
+    /// The answer for the root.
+    home: StoredAnswer,
 }
 
 /// One of the plain pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plain {
-    /// Whether clients are served.
+    /// Tells whether clients are served.
     Probe,
     /// The root.
     Home,
 }
 
-/// What a probe is told.
+/// The state that a probe reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Clients are served: 200.
     Serving,
-    /// The server is closing its connections, and clients go elsewhere: 503.
+    /// The server is closing its connections, and clients should go elsewhere: 503.
     Draining,
 }
 
-/// An answer made beforehand.
+/// An answer that was made in advance.
 #[derive(Clone, Debug)]
-struct Answer {
+struct StoredAnswer {
     head: String,
     body: String,
 }
 
 impl Site {
-    /// A site whose root is the page to try the server out with, or a line of text that says what this is.
+    /// A site whose root shows the page for trying out the server, or else a line of text that says what this
+    /// server is.
     pub fn new(endpoint: &str, probe_paths: Vec<String>, shows_page: bool) -> Site {
         Site {
             endpoint: endpoint.to_owned(),
             probe_paths,
             home: if shows_page {
-                Answer::page(endpoint)
+                StoredAnswer::page(endpoint)
             } else {
-                Answer::text(endpoint)
+                StoredAnswer::text(endpoint)
             },
         }
     }
 
-    /// The page that a request asks for.
+    /// The plain page that a request asks for.
     pub fn page(&self, method: &str, path: &str) -> Option<Plain> {
         let is_probe = self.probe_paths.iter().any(|probe| is_endpoint(probe, path));
         match method {
-            // HAProxy probes with OPTIONS where its `option httpchk` names no method.
+            // HAProxy probes with OPTIONS if its `option httpchk` names no method.
             "GET" | "HEAD" | "OPTIONS" if is_probe => Some(Plain::Probe),
             "GET" | "HEAD" if path == "/" => Some(Plain::Home),
             _ => None,
         }
     }
 
-    /// Whether the WebSocket endpoint is at this path.
+    /// True if the WebSocket endpoint is at this path.
     pub fn is_endpoint(&self, path: &str) -> bool {
         is_endpoint(&self.endpoint, path)
     }
 
-    /// Appends the root; without its body, if the method is HEAD.
+    /// Appends the root page; without its body for HEAD.
     pub fn write_home(&self, head_only: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(self.home.head.as_bytes());
         if !head_only {
@@ -85,14 +87,14 @@ impl Site {
     }
 }
 
-/// Whether a path is that of the endpoint, of a probe or of another page, with or without the slash at its end: clients of all majors ask with it, some
-/// configurations have it and some have not, and no two of these differ in anything else.
+/// True if `path` is `endpoint`, with or without a slash at its end. Clients of all versions send the slash,
+/// while configurations have it or not, and no two endpoints differ only in that.
 pub fn is_endpoint(endpoint: &str, path: &str) -> bool {
     let without_slash = |path| str::strip_suffix(path, "/").unwrap_or(path);
     path == endpoint || without_slash(path) == without_slash(endpoint)
 }
 
-/// Appends the answer to a probe; without its body, if the method is HEAD.
+/// Appends the answer to a probe; without its body for HEAD.
 pub fn write_probe(health: Health, head_only: bool, out: &mut Vec<u8>) {
     let (status, body) = match health {
         Health::Serving => ("200 OK", "OK"),
@@ -105,8 +107,8 @@ pub fn write_probe(health: Health, head_only: bool, out: &mut Vec<u8>) {
     }
 }
 
-impl Answer {
-    fn page(endpoint: &str) -> Answer {
+impl StoredAnswer {
+    fn page(endpoint: &str) -> StoredAnswer {
         let body = PAGE.replacen(ENDPOINT_UNKNOWN, &endpoint_is(endpoint), 1);
         let head = head(
             "200 OK",
@@ -114,15 +116,15 @@ impl Answer {
             body.len(),
             &format!("{}{PAGE_HEADERS}", security_policy(&body)),
         );
-        Answer { head, body }
+        StoredAnswer { head, body }
     }
 
-    fn text(endpoint: &str) -> Answer {
+    fn text(endpoint: &str) -> StoredAnswer {
         let body = format!(
             "This is Ringcast, a realtime server. Clients of SocketCluster connect to its WebSocket at {endpoint}\n"
         );
         let head = head("200 OK", "text/plain; charset=utf-8", body.len(), "");
-        Answer { head, body }
+        StoredAnswer { head, body }
     }
 }
 
@@ -133,8 +135,8 @@ fn head(status: &str, content_type: &str, length: usize, more: &str) -> String {
     )
 }
 
-/// Nothing but the script and the style of the page itself, by their hashes, and connections to this server. Older
-/// browsers do not take a WebSocket to the same host for `'self'`, so loopback is named as well.
+/// Allows only the page's own script and style, by their hashes, and connections to this server. Older
+/// browsers do not count a WebSocket to the same host as `'self'`, so loopback is named as well.
 fn security_policy(page: &str) -> String {
     format!(
         "Content-Security-Policy: default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; \
@@ -154,7 +156,7 @@ fn hash(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// The line of the page that tells its script where the endpoint is.
+/// The line of the page that tells its script the path of the endpoint.
 fn endpoint_is(path: &str) -> String {
     let path = path
         .replace('&', "&amp;")
@@ -163,7 +165,7 @@ fn endpoint_is(path: &str) -> String {
     format!("<meta name=\"ringcast-endpoint\" content=\"{path}\">")
 }
 
-/// The page: opened as a file it asks for the server's URL, served by this server it knows it.
+/// The page. Opened as a file it asks for the server's URL; served by this server it already has it.
 const PAGE: &str = include_str!("../../examples/browser.html");
 const ENDPOINT_UNKNOWN: &str = "<meta name=\"ringcast-endpoint\" content=\"\">";
 const PAGE_HEADERS: &str = "X-Frame-Options: DENY\r\nReferrer-Policy: same-origin\r\n\
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_methods_that_read_find_a_page() {
+    fn only_get_head_and_probes_with_options_find_a_page() {
         let site = Site::new(
             "/ws",
             vec!["/health-check".to_owned(), "/healthz".to_owned()],
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_knows_the_endpoint_and_runs_nothing_but_its_own_script() {
+    fn the_page_contains_the_endpoint_and_may_run_only_its_own_script() {
         let site = Site::new("/a\"<b>&/", Vec::new(), true);
         let (head, body) = home(&site, false);
         assert!(
@@ -252,12 +254,12 @@ mod tests {
             assert_eq!(
                 body.matches(&format!("<{part}")).count(),
                 1,
-                "one {part}, whose hash is told"
+                "one {part}, whose hash is in the policy"
             );
             let inside = between(&body, &format!("<{part}>"), &format!("</{part}>"));
             assert!(inside.len() > 100 && head.contains(&format!("{part}-src '{}'", hash(inside))));
         }
-        // What a policy of hashes forbids, and what would ask another server for something.
+        // Things that a policy of hashes forbids, and requests to other servers.
         let lower = body.to_lowercase();
         for forbidden in [
             " style=",
@@ -274,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_where_clients_connect_to() {
+    fn the_text_names_the_endpoint() {
         let (head, body) = home(&Site::new("/ws/", Vec::new(), false), false);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nContent-Type: text/plain"));
         assert!(body.ends_with("at /ws/\n") && !body.contains('<'));
     }
 
     #[test]
-    fn a_probe_is_told_in_its_status_whether_clients_are_served() {
+    fn the_status_of_a_probe_tells_whether_clients_are_served() {
         let told = |health, head_only| {
             let mut out = Vec::new();
             write_probe(health, head_only, &mut out);

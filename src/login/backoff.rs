@@ -1,40 +1,45 @@
-//! How long somebody must wait who has failed before.
+//! Back-off of logins: how long a user must wait for the next attempt after failed ones.
 //!
-//! Failures are counted in three accounts, and each has a rule: so many failures are free, then each one doubles the
-//! time to the next attempt, up to a bound. With `login_failures_max` = 5 and `login_backoff_ms_max` = 900,000:
+//! Failures are counted in three kinds of records, each with a rule of its own: the first failures are free,
+//! then each failure doubles the wait until the next attempt, up to a bound. With `login_failures_max` = 5
+//! and `login_backoff_ms_max` = 900,000:
 //!
-//! | account | free | longest wait | against |
+//! | record | free | longest wait | against |
 //! |---|---|---|---|
 //! | a user from an address | 5 | 15 min | guessing one password |
-//! | an address | 20 | 15 min | trying one password with every user; more are free since offices share an address |
+//! | an address | 20 | 15 min | trying one password with every user; more failures are free, since many users may share an address |
 //! | a user, from anywhere | 100 | 8 s | guessing from many addresses |
 //!
-//! Nobody may be locked out by somebody else:
-//! - where a user has logged in before (within 30 days), only the first account counts: neither the strangers behind
-//!   the same balancer nor those all over the world keep him out;
-//! - elsewhere strangers can make him wait 8 s at most, but for those at his own address;
-//! - an attempt that comes too soon is not tried and does not count, so that waiting always helps;
-//! - one failure is forgiven every five minutes.
+//! One user cannot lock another out:
+//! - Where a user has logged in within 30 days, only the first record counts. Failures of others, behind the
+//!   same load balancer or anywhere else, do not make this user wait.
+//! - At other addresses, failures of others can make a user wait 8 s at most, except for failures from the
+//!   user's own address.
+//! - An attempt that comes too soon is not checked and does not count, so waiting always helps.
+//! - One failure is forgiven every five minutes.
 //!
-//! What that costs: who shares an address with others, and has it held back, can tell who of them has logged in there.
+//! The price: a client that makes its shared address wait can find out which users have logged in from that
+//! address.
 //!
-//! A success clears what was counted for that user, but not the address: else somebody with an account of his own could
-//! log in between two guesses at another's. It does not count against the address either.
+//! A success clears the failures of that user, but not those of the address: otherwise an attacker with an
+//! account could log in between two guesses at another user's password. A success does not count against the
+//! address either.
 //!
-//! An attempt is counted as a failure when it is admitted, and taken back if it succeeds: attempts that are checked at
-//! the same time count one another.
+//! An attempt is counted as a failure when it is admitted, and the count is taken back if it succeeds: so
+//! attempts that are checked at the same time count each other.
 //!
-//! An address here is a [`ClientNetwork`]: 64 bits of IPv6, since a client has all the rest; one that embeds an IPv4
-//! address counts as that.
+//! An address here is a [`ClientNetwork`]: the upper 64 bits of an IPv6 address, since one client usually has
+//! all addresses below them. An IPv6 address that embeds an IPv4 address counts as the latter.
 //!
-//! Of each user so many places are remembered where it has logged in (`PLACES_MAX`), so that somebody with an account
-//! and a large network cannot have those of all others forgotten.
+//! For each user at most `FAMILIAR_ADDRESSES_MAX` addresses with a login are remembered. So a user with a large network
+//! cannot displace the addresses of all others.
 //!
-//! Memory is bounded (`login_accounts_max` for each kind of account): accounts are kept by a keyed 64-bit hash in two
-//! generations, and the older is forgotten when the younger has filled its half. To be forgotten, somebody has to fail
-//! as often from other addresses as half of the bound says, each time at the cost of a hash.
+//! Memory is bounded (`login_accounts_max` for each kind of record). Records are found by a keyed 64-bit hash
+//! and kept in two generations: when the younger generation has filled its half, the older one is dropped. To
+//! have its records dropped, an attacker has to fail from as many other addresses as half of the bound, and
+//! each failure costs a password hash.
 //!
-//! Time is an argument.
+//! Pure: the time is an argument.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -44,32 +49,33 @@ use std::time::Duration;
 use crate::client::network::ClientNetwork;
 use crate::clock::Uptime;
 
-/// How much patience there is.
+/// The settings of the back-off.
 #[derive(Clone, Copy, Debug)]
 pub struct BackoffPolicy {
-    /// Failures of one user from one address that cost nothing; 0 for none.
+    /// Free failures of one user from one address; 0 for none.
     pub failures_max: u32,
     /// The wait after the first failure that is not free.
     pub delay_first: Duration,
     /// The longest wait.
     pub delay_max: Duration,
-    /// Accounts of each kind that are kept.
+    /// Most records of each kind.
     pub accounts_max: u32,
 }
 
-/// All accounts.
+/// All records.
 #[derive(Debug)]
 pub struct Backoff {
     policy: BackoffPolicy,
     hasher: RandomState,
-    pairs: Ledger<FailureRecord>,
-    addresses: Ledger<FailureRecord>,
-    users: Ledger<FailureRecord>,
-    /// Where a user has logged in, by the user and a number below [`PLACES_MAX`] that the address gives.
-    familiar: Ledger<Visit>,
+    pairs: RecentTable<FailureRecord>,
+    addresses: RecentTable<FailureRecord>,
+    users: RecentTable<FailureRecord>,
+    /// The last logins of users from addresses. The key is made of the user and of the address's hash modulo
+    /// [`FAMILIAR_ADDRESSES_MAX`].
+    familiar: RecentTable<LastLogin>,
 }
 
-/// An attempt that may be tried: it is counted as failed until [`Backoff::succeeded`] gets it back.
+/// An attempt that may be checked. It counts as failed until it is returned to [`Backoff::succeeded`].
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
@@ -82,23 +88,23 @@ struct Keys {
     pair: u64,
     address: u64,
     user: u64,
-    place: u64,
+    familiar: u64,
 }
 
 /// The last login of a user from an address.
 #[derive(Clone, Copy, Debug)]
-struct Visit {
-    /// The user and the address.
+struct LastLogin {
+    /// The key of the user and the address.
     pair: u64,
     at: Uptime,
 }
 
-/// What is known of a user at an address before an attempt is admitted.
+/// What is known of a user at an address before an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether the user has logged in from there within 30 days.
+    /// True if the user has logged in from there within 30 days.
     pub is_familiar: bool,
-    /// How long it has to wait for the next attempt; zero if it need not.
+    /// How long the user has to wait for the next attempt; zero if an attempt is allowed now.
     pub wait: Duration,
 }
 
@@ -106,12 +112,12 @@ pub struct Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FailureRecord {
     failures: u32,
-    /// From when on the time counts towards the next forgiveness.
-    forgiven: Uptime,
+    /// The time from which the next forgiveness is counted.
+    forgiven_at: Uptime,
     last: Uptime,
 }
 
-/// How one kind of account is judged.
+/// The rule of one kind of record.
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     free: u32,
@@ -120,24 +126,24 @@ struct Rule {
 }
 
 impl Backoff {
-    /// Nobody has failed yet.
+    /// Without any failures.
     pub fn new(policy: BackoffPolicy) -> Backoff {
         Backoff {
             policy,
             hasher: RandomState::new(),
-            pairs: Ledger::new(policy.accounts_max),
-            addresses: Ledger::new(policy.accounts_max),
-            users: Ledger::new(policy.accounts_max),
-            familiar: Ledger::new(policy.accounts_max),
+            pairs: RecentTable::new(policy.accounts_max),
+            addresses: RecentTable::new(policy.accounts_max),
+            users: RecentTable::new(policy.accounts_max),
+            familiar: RecentTable::new(policy.accounts_max),
         }
     }
 
-    /// How this user stands at this address.
+    /// What is known of this user at this address.
     pub fn standing(&self, user: &str, address: ClientNetwork, now: Uptime) -> Standing {
         self.standing_of(&self.keys(user, address), now)
     }
 
-    /// Whether this user may try from this address.
+    /// Admits an attempt of this user from this address, if none of the records demands a wait.
     ///
     /// # Errors
     /// How long to wait; never zero.
@@ -149,58 +155,58 @@ impl Backoff {
         }
         let address_before = self.addresses.get(keys.address);
         let (pair, user) = (self.pairs.get(keys.pair), self.users.get(keys.user));
-        self.pairs.put(keys.pair, FailureRecord::one_more(pair, now));
+        self.pairs.put(keys.pair, FailureRecord::with_one_more(pair, now));
         self.addresses
-            .put(keys.address, FailureRecord::one_more(address_before, now));
-        self.users.put(keys.user, FailureRecord::one_more(user, now));
+            .put(keys.address, FailureRecord::with_one_more(address_before, now));
+        self.users.put(keys.user, FailureRecord::with_one_more(user, now));
         Ok(Admitted { keys, address_before })
     }
 
     fn standing_of(&self, keys: &Keys, now: Uptime) -> Standing {
         let is_familiar = self
             .familiar
-            .get(keys.place)
-            .is_some_and(|visit| visit.pair == keys.pair && now.since(visit.at) < FAMILIAR_FOR);
-        let of_pair = self.pairs.get(keys.pair);
-        let mut wait = self.rule(1, self.policy.delay_max).wait(of_pair, now);
+            .get(keys.familiar)
+            .is_some_and(|login| login.pair == keys.pair && now.since(login.at) < FAMILIAR_FOR);
+        let pair = self.pairs.get(keys.pair);
+        let mut wait = self.rule(1, self.policy.delay_max).wait(pair, now);
         if !is_familiar {
-            let of_address = self.addresses.get(keys.address);
-            let at_address = self
+            let address = self.addresses.get(keys.address);
+            let address_wait = self
                 .rule(FREE_PER_ADDRESS, self.policy.delay_max)
-                .wait(of_address, now);
-            let of_user = self.users.get(keys.user);
-            let of_user = self.rule(FREE_PER_USER, USER_DELAY_MAX).wait(of_user, now);
-            wait = wait.max(at_address).max(of_user);
+                .wait(address, now);
+            let user = self.users.get(keys.user);
+            let user_wait = self.rule(FREE_PER_USER, USER_DELAY_MAX).wait(user, now);
+            wait = wait.max(address_wait).max(user_wait);
         }
         Standing { is_familiar, wait }
     }
 
-    /// The attempt was no failure.
+    /// Takes back the failure that was counted for an attempt, since it succeeded.
     pub fn succeeded(&mut self, admitted: Admitted, now: Uptime) {
         let Admitted { keys, address_before } = admitted;
         self.pairs.remove(keys.pair);
         self.users.remove(keys.user);
-        let visit = Visit {
+        let login = LastLogin {
             pair: keys.pair,
             at: now,
         };
-        self.familiar.put(keys.place, visit);
-        // Others at this address may have failed meanwhile, so that it is not put back as it was.
+        self.familiar.put(keys.familiar, login);
+        // Others at this address may have failed meanwhile, so the earlier record is not simply restored.
         match (self.addresses.get(keys.address), address_before) {
-            (Some(account), _) if account.failures <= 1 => self.addresses.remove(keys.address),
-            (Some(account), before) => self.addresses.put(
+            (Some(record), _) if record.failures <= 1 => self.addresses.remove(keys.address),
+            (Some(record), before) => self.addresses.put(
                 keys.address,
                 FailureRecord {
-                    failures: account.failures - 1,
-                    last: before.map_or(account.last, |before| before.last),
-                    ..account
+                    failures: record.failures - 1,
+                    last: before.map_or(record.last, |before| before.last),
+                    ..record
                 },
             ),
             (None, _) => {}
         }
     }
 
-    /// Accounts with failures that were forgotten for want of room.
+    /// Records with failures that were dropped for lack of room.
     pub fn forgotten(&self) -> u64 {
         self.pairs.forgotten + self.addresses.forgotten + self.users.forgotten
     }
@@ -219,61 +225,61 @@ impl Backoff {
             pair: self.hasher.hash_one((user, network)),
             address,
             user: self.hasher.hash_one(user),
-            place: self.hasher.hash_one((user, address % PLACES_MAX)),
+            familiar: self.hasher.hash_one((user, address % FAMILIAR_ADDRESSES_MAX)),
         }
     }
 }
 
 impl Rule {
-    fn wait(self, account: Option<FailureRecord>, now: Uptime) -> Duration {
-        let Some(account) = account.map(|account| account.at(now)) else {
+    fn wait(self, record: Option<FailureRecord>, now: Uptime) -> Duration {
+        let Some(record) = record.map(|record| record.at(now)) else {
             return Duration::ZERO;
         };
-        if account.failures == 0 || account.failures < self.free {
+        if record.failures == 0 || record.failures < self.free {
             return Duration::ZERO;
         }
-        let doublings = (account.failures - self.free.max(1)).min(31);
+        let doublings = (record.failures - self.free.max(1)).min(31);
         let delay = self
             .delay_first
             .saturating_mul(1 << doublings)
             .min(self.delay_max);
-        (account.last + delay).since(now)
+        (record.last + delay).since(now)
     }
 }
 
 impl FailureRecord {
-    fn one_more(account: Option<FailureRecord>, now: Uptime) -> FailureRecord {
+    fn with_one_more(record: Option<FailureRecord>, now: Uptime) -> FailureRecord {
         let fresh = FailureRecord {
             failures: 0,
-            forgiven: now,
+            forgiven_at: now,
             last: now,
         };
-        let account = account
-            .map(|account| account.at(now))
-            .filter(|account| account.failures > 0);
-        let account = account.unwrap_or(fresh);
+        let record = record
+            .map(|record| record.at(now))
+            .filter(|record| record.failures > 0);
+        let record = record.unwrap_or(fresh);
         FailureRecord {
-            failures: account.failures.saturating_add(1),
+            failures: record.failures.saturating_add(1),
             last: now,
-            ..account
+            ..record
         }
     }
 
-    /// Without the failures that were forgiven until `now`.
+    /// The record without the failures that have been forgiven until `now`.
     fn at(self, now: Uptime) -> FailureRecord {
-        let times = now.since(self.forgiven).as_millis() / FORGIVE_EVERY.as_millis();
+        let times = now.since(self.forgiven_at).as_millis() / FORGIVE_EVERY.as_millis();
         let times = u32::try_from(times).unwrap_or(u32::MAX);
         FailureRecord {
             failures: self.failures.saturating_sub(times),
-            forgiven: self.forgiven + FORGIVE_EVERY.saturating_mul(times),
+            forgiven_at: self.forgiven_at + FORGIVE_EVERY.saturating_mul(times),
             ..self
         }
     }
 }
 
-/// A bounded table that forgets what has not been written for longest, roughly.
+/// A bounded table that drops, roughly, the entries that have not been written for longest.
 #[derive(Debug)]
-struct Ledger<T> {
+struct RecentTable<T> {
     young: HashMap<u64, T>,
     old: HashMap<u64, T>,
     /// Of each generation.
@@ -281,9 +287,9 @@ struct Ledger<T> {
     forgotten: u64,
 }
 
-impl<T: Copy> Ledger<T> {
-    fn new(accounts_max: u32) -> Ledger<T> {
-        Ledger {
+impl<T: Copy> RecentTable<T> {
+    fn new(accounts_max: u32) -> RecentTable<T> {
+        RecentTable {
             young: HashMap::new(),
             old: HashMap::new(),
             capacity: usize::try_from(accounts_max / 2).unwrap_or(usize::MAX).max(1),
@@ -313,14 +319,14 @@ impl<T: Copy> Ledger<T> {
     }
 }
 
-/// Free failures of an address, for each one of a user there.
+/// Free failures of an address, as a multiple of those of one user there.
 const FREE_PER_ADDRESS: u32 = 4;
-/// Free failures of a user, for each one from one address.
+/// Free failures of a user from anywhere, as a multiple of those from one address.
 const FREE_PER_USER: u32 = 20;
-/// What strangers elsewhere can make a user wait.
+/// The longest wait that failures from other addresses can cause for a user.
 const USER_DELAY_MAX: Duration = Duration::from_secs(8);
-/// Addresses at which a user is remembered.
-const PLACES_MAX: u64 = 64;
+/// Most addresses with a login that are remembered for a user.
+const FAMILIAR_ADDRESSES_MAX: u64 = 64;
 const FORGIVE_EVERY: Duration = Duration::from_secs(300);
 const FAMILIAR_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// The wait after the first failure that is not free.

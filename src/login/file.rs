@@ -1,4 +1,4 @@
-//! The password file on disk, for those who read it: the server at its start and on SIGHUP, and `ringcast check`.
+//! Reads the password file, for the server at its start and on SIGHUP, and for `ringcast check`.
 
 use std::fmt;
 use std::io;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::auth::passwords::{FileFault, PasswordFile, Users};
 use crate::replace;
 
-/// Reads everybody's passwords, and what is doubtful about the file.
+/// Reads all users' passwords, and finds doubtful things about the file.
 ///
 /// # Errors
-/// The file cannot be read, or a line of it is wrong; then nobody's password is taken from it.
-pub fn read(file: &Path) -> Result<(Users, Vec<Warning>), PasswordFileError> {
+/// The file cannot be read, or a line of it is wrong; then no password is taken from it.
+pub fn read(file: &Path) -> Result<(Users, Vec<PasswordFileWarning>), PasswordFileError> {
     let failed = |cause| PasswordFileError {
         file: file.to_owned(),
         cause,
@@ -22,15 +22,15 @@ pub fn read(file: &Path) -> Result<(Users, Vec<Warning>), PasswordFileError> {
     let users = parsed.users().map_err(|fault| failed(Cause::Fault(fault)))?;
     let mut warnings = Vec::new();
     if mode & 0o007 != 0 {
-        warnings.push(Warning::OpenToOthers(file.to_owned()));
+        warnings.push(PasswordFileWarning::OpenToOthers(file.to_owned()));
     }
     Ok((users, warnings))
 }
 
-/// Largest password file: half a million users, whose table takes twice this.
+/// Largest password file: half a million users, whose table takes twice this much memory.
 pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Why a password file is not used.
+/// Why a password file cannot be used.
 #[derive(Debug)]
 pub struct PasswordFileError {
     file: PathBuf,
@@ -43,10 +43,10 @@ enum Cause {
     Fault(FileFault),
 }
 
-/// What is legal about a password file but hardly meant.
+/// Something about a password file that is legal but probably not intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// All users of this machine can copy the hashes, or write their own.
+pub enum PasswordFileWarning {
+    /// All users of this machine can copy the hashes, or write hashes of their own.
     OpenToOthers(PathBuf),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for PasswordFileError {
                 formatter,
                 "password_file: {file} cannot be read: {error}{}",
                 match error.kind() {
-                    io::ErrorKind::NotFound => "; `ringcast passwd -c FILE USER` makes one",
+                    io::ErrorKind::NotFound => "; `ringcast passwd -c FILE USER` creates one",
                     _ => "",
                 }
             ),
@@ -69,10 +69,10 @@ impl fmt::Display for PasswordFileError {
 
 impl std::error::Error for PasswordFileError {}
 
-impl fmt::Display for Warning {
+impl fmt::Display for PasswordFileWarning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::OpenToOthers(file) => write!(
+            PasswordFileWarning::OpenToOthers(file) => write!(
                 formatter,
                 "password_file: {0} is open to every user of this machine: chmod 600 {0}",
                 file.display()

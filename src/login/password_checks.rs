@@ -1,18 +1,20 @@
-//! The password_checks itself: its threads, and what waits for them.
+//! The threads that check passwords, and the attempts that wait for them.
 //!
-//! An attempt is judged by the users that its asker's handle knows: a reload gives the cores new handles of the same
-//! password_checks ([`PasswordChecks::with_users`]), so that users change where all that decides changes, and what was counted stays.
+//! An attempt is checked against the users of the handle that it was submitted through. A reload gives the
+//! cores new handles of the same password checks ([`PasswordChecks::with_users`]): so the users change
+//! together with the rest of the policy, while the counted failures stay.
 //!
 //! Invariants
-//! 1. [`PasswordChecks::ask`] never waits: no lock, one bounded channel, which a thread of its own empties at once, however
-//!    long the passwords take that wait in the [queue](super::queue).
-//! 2. Every attempt that was taken is answered once, in the end; those that wait when the last handle is dropped, too.
-//! 3. The locks are held by the threads of the password_checks alone, one at a time, and never while a password is checked or an
-//!    answer given.
+//! 1. [`PasswordChecks::submit`] never waits: it takes no lock and uses one bounded channel. A thread empties
+//!    that channel at once, however long the attempts in the [queue](super::queue) have to wait.
+//! 2. Every attempt that was taken is answered exactly once, also if the last handle is dropped while it
+//!    waits.
+//! 3. Only the threads of the password checks take the locks, one lock at a time, and never while they check
+//!    a password or give an answer.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "the locks are the password_checks's threads' own: no core ever takes one"
+    reason = "only the threads of the password checks take these locks, never a core"
 )]
 
 use std::collections::hash_map::RandomState;
@@ -30,34 +32,36 @@ use tracing::error;
 
 use super::backoff::{Backoff, BackoffPolicy, Standing};
 use super::queue::{Displaced, LEVELS, Path, Queue};
-use super::{Attempt, Password, Verdict};
+use super::{Attempt, LoginVerdict, Password};
 use crate::auth::new_token_id;
 use crate::auth::passwords::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Users};
 use crate::client::network::{ClientNetwork, Nat64Prefixes, Width};
 use crate::clock::Clock;
 use crate::metrics::logins::{LoginMetrics, LoginOutcome};
 
-/// Where logins are asked for. All copies are the same password_checks; its threads end with the last of them.
+/// A handle for submitting logins. All clones share the same threads, which end when the last handle is
+/// dropped.
 #[derive(Clone)]
 pub struct PasswordChecks {
     intake: Sender<Job>,
     users: Arc<Users>,
-    office: Arc<Office>,
+    shared: Arc<CheckerState>,
 }
 
-/// What is done with a verdict. It runs on a thread of the password_checks, which waits for it.
-pub type Answer = Box<dyn FnOnce(Verdict) + Send>;
+/// Receives the verdict of an attempt. It runs on a thread of the password checks, which waits until it
+/// returns.
+pub type LoginCallback = Box<dyn FnOnce(LoginVerdict) + Send>;
 
-/// How a password_checks is run.
+/// The settings of the password checks.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Passwords that are checked at a time, each on its own thread; at least one.
+pub struct PasswordCheckSettings {
+    /// How many threads check passwords; at least one.
     pub threads: u32,
-    /// Attempts that may wait for a thread.
+    /// Most attempts that may wait for a thread.
     pub waiting_max: u32,
-    /// How addresses of IPv6 are told that hold one of IPv4.
+    /// The prefixes of IPv6 addresses that embed IPv4 addresses.
     pub nat64_prefixes: Nat64Prefixes,
-    /// How much patience there is.
+    /// The settings of the back-off.
     pub policy: BackoffPolicy,
 }
 
@@ -65,98 +69,104 @@ pub struct Settings {
 struct Job {
     attempt: Attempt,
     users: Arc<Users>,
-    /// Nobody has such a name or password: checked, since that takes time, and refused.
+    /// True if no user can have this name or password. It is checked all the same, since that takes time, and
+    /// then refused.
     cannot_match: bool,
-    asked_ns: u64,
-    answer: Answer,
+    submitted_ns: u64,
+    answer: LoginCallback,
 }
 
-/// What the threads share.
-struct Office {
+/// The state that the threads share.
+struct CheckerState {
     clock: Clock,
     metrics: LoginMetrics,
     nat64: Nat64Prefixes,
-    /// Makes the keys of the queue, which nobody can choose so that two are the same.
+    /// Makes the keys of the queue. It is keyed, so that a client cannot construct two equal keys.
     hasher: RandomState,
     backoff: Mutex<Backoff>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingAttempts>,
     /// Wakes a thread that waits for an attempt.
-    came: Condvar,
-    /// How many wait. Written under the lock of the queue, read by whoever shows it; relaxed: it orders nothing.
+    attempt_came: Condvar,
+    /// The number of waiting attempts. Written under the lock of the queue, read for metrics; relaxed order
+    /// is enough.
     waiting_count: AtomicUsize,
 }
 
-/// What waits for the threads.
-struct Waiting {
+/// The attempts that wait for the threads.
+struct WaitingAttempts {
     queue: Queue<Job>,
-    /// Whether none will come any more.
+    /// True if no more attempts will come.
     is_closed: bool,
 }
 
 impl PasswordChecks {
-    /// Opens a password_checks on threads of its own. They inherit signal mask and CPUs of the calling thread,
-    /// which must not be a core.
-    pub fn open(settings: Settings, users: Arc<Users>, clock: Clock) -> io::Result<PasswordChecks> {
+    /// Starts the password checks on threads of their own. The threads inherit signal mask and CPUs of the
+    /// calling thread, which must not be a core.
+    pub fn open(
+        settings: PasswordCheckSettings,
+        users: Arc<Users>,
+        clock: Clock,
+    ) -> io::Result<PasswordChecks> {
         let (intake, jobs) = bounded(INTAKE_MAX);
-        let office = Arc::new(Office {
+        let shared = Arc::new(CheckerState {
             clock,
             metrics: LoginMetrics::default(),
             nat64: settings.nat64_prefixes,
             hasher: RandomState::new(),
             backoff: Mutex::new(Backoff::new(settings.policy)),
-            waiting: Mutex::new(Waiting {
+            waiting: Mutex::new(WaitingAttempts {
                 queue: Queue::new(settings.waiting_max as usize),
                 is_closed: false,
             }),
-            came: Condvar::new(),
+            attempt_came: Condvar::new(),
             waiting_count: AtomicUsize::new(0),
         });
-        // First the one whose end ends the others, should the system refuse one of these.
-        let queue = Arc::clone(&office);
+        // The queue's thread comes first: if the system refuses a later thread, its end ends the others.
+        let queue = Arc::clone(&shared);
         thread::Builder::new()
             .name("login queue".to_owned())
-            .spawn(move || queue.take_in(&jobs))?;
+            .spawn(move || queue.receive_attempts(&jobs))?;
         for index in 0..settings.threads.max(1) {
-            let office = Arc::clone(&office);
+            let shared = Arc::clone(&shared);
             thread::Builder::new()
                 .name(format!("login {index}"))
-                .spawn(move || office.serve())?;
+                .spawn(move || shared.check_attempts())?;
         }
         Ok(PasswordChecks {
             intake,
             users,
-            office,
+            shared,
         })
     }
 
-    /// Asks whether somebody is who he claims to be. Never waits; `answer` is called once, on a thread of the password_checks.
+    /// Submits an attempt. Never waits. `answer` is called exactly once, on a thread of the password checks.
     ///
     /// # Errors
-    /// More have come than could be looked at: this one is given back, and counted. The answer is dropped.
-    pub fn ask(&self, attempt: Attempt, answer: Answer) -> Result<(), Attempt> {
+    /// The intake is full: the attempt is returned and counted, and `answer` is dropped.
+    pub fn submit(&self, attempt: Attempt, answer: LoginCallback) -> Result<(), Attempt> {
         let cannot_match =
             attempt.user.len() > NAME_BYTES_MAX || attempt.password.expose().len() > PASSWORD_BYTES_MAX;
         let job = Job {
-            attempt: if cannot_match { cut(attempt) } else { attempt },
+            attempt: if cannot_match { truncate(attempt) } else { attempt },
             users: Arc::clone(&self.users),
             cannot_match,
-            asked_ns: self.office.clock.elapsed_ns(),
+            submitted_ns: self.shared.clock.elapsed_ns(),
             answer,
         };
         self.intake.try_send(job).map_err(|error| {
-            self.office.metrics.count(LoginOutcome::Busy);
+            self.shared.metrics.count(LoginOutcome::Busy);
             match error {
                 TrySendError::Full(job) | TrySendError::Disconnected(job) => job.attempt,
             }
         })
     }
 
-    /// Counts an attempt that its asker had no room for the answer of: busy as well.
+    /// Counts an attempt as busy that the caller could not submit for lack of room for its answer.
     pub fn count_busy(&self) {
-        self.office.metrics.count(LoginOutcome::Busy);
+        self.shared.metrics.count(LoginOutcome::Busy);
     }
 
-    /// The same password_checks for other users, with the same threads and the same patience.
+    /// The same password checks for other users, with the same threads and the same counted failures.
     pub fn with_users(&self, users: Arc<Users>) -> PasswordChecks {
         PasswordChecks {
             users,
@@ -164,9 +174,9 @@ impl PasswordChecks {
         }
     }
 
-    /// What has come of the attempts so far.
+    /// Counts of the outcomes so far.
     pub fn metrics(&self) -> &LoginMetrics {
-        &self.office.metrics
+        &self.shared.metrics
     }
 
     /// How many users this handle knows.
@@ -176,7 +186,7 @@ impl PasswordChecks {
 
     /// Attempts that wait for a thread.
     pub fn waiting(&self) -> usize {
-        self.office.waiting_count.load(Ordering::Relaxed)
+        self.shared.waiting_count.load(Ordering::Relaxed)
     }
 }
 
@@ -186,17 +196,18 @@ impl fmt::Debug for PasswordChecks {
     }
 }
 
-impl Office {
-    /// Takes attempts in as they come, until no handle is left.
-    fn take_in(&self, intake: &Receiver<Job>) {
+impl CheckerState {
+    /// Moves attempts from the intake to the queue until no handle is left.
+    fn receive_attempts(&self, intake: &Receiver<Job>) {
         for job in intake {
-            guarded(|| self.enqueue(job));
+            catch_panic(|| self.enqueue(job));
         }
         self.waiting().is_closed = true;
-        self.came.notify_all();
+        self.attempt_came.notify_all();
     }
 
-    /// Lets an attempt wait, or answers it, or another in its place.
+    /// Puts an attempt into the queue, and answers the attempt that is displaced, if any; or answers that it
+    /// comes too soon.
     fn enqueue(&self, job: Job) {
         let Attempt { user, address, .. } = &job.attempt;
         let Standing { is_familiar, wait } = self.backoff().standing(
@@ -205,7 +216,11 @@ impl Office {
             self.clock.now().uptime,
         );
         if !wait.is_zero() {
-            return self.answer(job, Verdict::TooSoon { retry_after: wait }, LoginOutcome::TooSoon);
+            return self.answer(
+                job,
+                LoginVerdict::TooSoon { retry_after: wait },
+                LoginOutcome::TooSoon,
+            );
         }
         let path = self.path(user, *address);
         let displaced = {
@@ -214,24 +229,24 @@ impl Office {
             self.waiting_count.store(waiting.queue.len(), Ordering::Relaxed);
             displaced
         };
-        self.came.notify_one();
+        self.attempt_came.notify_one();
         match displaced {
-            Some(Displaced::Newcomer(job)) => self.answer(job, Verdict::Busy, LoginOutcome::Busy),
-            Some(Displaced::Waiting(job)) => self.answer(job, Verdict::Busy, LoginOutcome::Displaced),
+            Some(Displaced::New(job)) => self.answer(job, LoginVerdict::Busy, LoginOutcome::Busy),
+            Some(Displaced::Waiting(job)) => self.answer(job, LoginVerdict::Busy, LoginOutcome::Displaced),
             None => {}
         }
     }
 
-    /// Checks what waits, until nothing does and nothing will come.
-    fn serve(&self) {
+    /// Checks waiting attempts until none is left and none can come.
+    fn check_attempts(&self) {
         while let Some(job) = self.next() {
-            guarded(|| {
+            catch_panic(|| {
                 let verdict = self.verdict(&job);
                 let outcome = match &verdict {
-                    Verdict::Welcome { .. } => LoginOutcome::Welcome,
-                    Verdict::Refused => LoginOutcome::Refused,
-                    Verdict::TooSoon { .. } => LoginOutcome::TooSoon,
-                    Verdict::Busy => LoginOutcome::Busy,
+                    LoginVerdict::Accepted { .. } => LoginOutcome::Welcome,
+                    LoginVerdict::Refused => LoginOutcome::Refused,
+                    LoginVerdict::TooSoon { .. } => LoginOutcome::TooSoon,
+                    LoginVerdict::Busy => LoginOutcome::Busy,
                 };
                 self.answer(job, verdict, outcome);
             });
@@ -241,7 +256,7 @@ impl Office {
     fn next(&self) -> Option<Job> {
         let waiting = self.waiting();
         let mut waiting = self
-            .came
+            .attempt_came
             .wait_while(waiting, |waiting| waiting.queue.len() == 0 && !waiting.is_closed)
             .unwrap_or_else(PoisonError::into_inner);
         let job = waiting.queue.pop();
@@ -249,14 +264,14 @@ impl Office {
         job
     }
 
-    fn answer(&self, job: Job, verdict: Verdict, outcome: LoginOutcome) {
+    fn answer(&self, job: Job, verdict: LoginVerdict, outcome: LoginOutcome) {
         let Job {
             attempt,
-            asked_ns,
+            submitted_ns,
             answer,
             ..
         } = job;
-        // Wiped before anybody hears of it.
+        // Wipes the password before the answer is given.
         drop(attempt);
         {
             let backoff = self.backoff();
@@ -264,13 +279,13 @@ impl Office {
             // Under the lock: the histogram takes one writer at a time.
             self.metrics
                 .seconds
-                .record_ns(self.clock.elapsed_ns().saturating_sub(asked_ns));
+                .record_ns(self.clock.elapsed_ns().saturating_sub(submitted_ns));
             self.metrics.accounts_forgotten.set(backoff.forgotten());
         }
         answer(verdict);
     }
 
-    /// Where an attempt waits: each width of its network, then its user.
+    /// The path of an attempt in the queue: each width of its network, then its user.
     fn path(&self, user: &str, address: IpAddr) -> Path {
         let network = |width| self.hasher.hash_one(self.network(address, width));
         let path: [u64; LEVELS] = [
@@ -287,52 +302,52 @@ impl Office {
         self.nat64.network(address, width)
     }
 
-    fn verdict(&self, job: &Job) -> Verdict {
+    fn verdict(&self, job: &Job) -> LoginVerdict {
         let Attempt {
             user,
             password,
             address,
         } = &job.attempt;
         let network = self.network(*address, Width::Address);
-        // Looked at again: others may have failed while it waited.
+        // Ask the back-off again: others may have failed while this attempt waited.
         let admitted = self.backoff().admit(user, network, self.clock.now().uptime);
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(retry_after) => return Verdict::TooSoon { retry_after },
+            Err(retry_after) => return LoginVerdict::TooSoon { retry_after },
         };
         let right = job.users.verify(user, password.expose());
         if !right || job.cannot_match {
-            return Verdict::Refused;
+            return LoginVerdict::Refused;
         }
         self.backoff().succeeded(admitted, self.clock.now().uptime);
-        Verdict::Welcome {
+        LoginVerdict::Accepted {
             // With an id of its own each token can be revoked alone.
             claims: serde_json::json!({ "sub": user, "username": user, "jti": new_token_id() }).to_string(),
         }
     }
 
     fn backoff(&self) -> MutexGuard<'_, Backoff> {
-        // A panic while it was held leaves counts that are at worst one short.
+        // A thread that panicked while it held the lock has left counts that are at most one too low.
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Office {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // What is done under it does not panic; the queue is whole either way.
+impl CheckerState {
+    fn waiting(&self) -> MutexGuard<'_, WaitingAttempts> {
+        // The code that runs under the lock does not panic, and the queue would be consistent even so.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An answer is the caller's code: if it panics, one answer is lost, and the next attempt is heard.
-fn guarded(work: impl FnOnce()) {
+/// Runs code that includes the caller's answer: if that panics, one answer is lost, and the thread goes on.
+fn catch_panic(work: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        error!("a login was not answered: this is a bug, see above");
+        error!("a login was not answered because of a bug; see the panic above");
     }
 }
 
-/// What fits of an attempt that does not: a queue full of them must not hold their megabytes.
-fn cut(attempt: Attempt) -> Attempt {
+/// Truncates a name and a password that are too long to match: a queue full of them must not hold megabytes.
+fn truncate(attempt: Attempt) -> Attempt {
     let Attempt {
         user,
         password,
@@ -347,11 +362,11 @@ fn cut(attempt: Attempt) -> Attempt {
     }
 }
 
-/// How many logins may be under way from their question to the answer, with a password_checks like this: those that wait, those that
-/// are checked and those that have not been looked at.
-pub(crate) fn under_way_max(waiting_max: u32, threads: u32) -> usize {
+/// How many logins may be pending with these settings, from their submission to the answer: those in the
+/// intake, those in the queue and those that are being checked.
+pub(crate) fn pending_max(waiting_max: u32, threads: u32) -> usize {
     waiting_max as usize + threads as usize + INTAKE_MAX
 }
 
-/// Attempts that may come before the thread of the queue looks at them, which takes it microseconds for each.
+/// Most attempts in the intake. The queue's thread takes microseconds for each.
 pub const INTAKE_MAX: usize = 256;

@@ -1,108 +1,116 @@
-//! The attempts that wait for their password to be checked: a bounded queue in which nobody's flood keeps others out.
+//! The queue of attempts that wait for a password check. It is bounded, and a flood from one network cannot
+//! keep other clients out.
 //!
-//! | | familiar ones | strangers |
+//! | | familiar attempts | unfamiliar attempts |
 //! |---|---|---|
-//! | are | users who have logged in from that address within 30 days | all others |
-//! | are checked | first, but for one turn in four while strangers wait | in that turn, and when no familiar one waits |
-//! | give way when the queue is full | only to one another | before any familiar one |
+//! | from | users who have logged in from that address within 30 days | all others |
+//! | are checked | first, except for one turn in four while unfamiliar ones wait | in that turn, and when no familiar one waits |
+//! | are displaced when the queue is full | only by other familiar ones | before any familiar one |
 //!
-//! Within both, turns go round by network: a provider (/32 of IPv6, /16 of IPv4) after the other, in it a site (/48, /24)
-//! after the other, in it a customer (/56), an address (/64, a whole IPv4 address) and a user there. When the queue is
-//! full, the attempt that gives way is found the same way: it is the youngest of the user, address, customer, site and
-//! provider that have most waiting. So whoever sends more only loses more of its own; the one that comes gives way itself
-//! if its network is the one.
+//! Within both classes, turns rotate by network: among the providers (/32 of IPv6, /16 of IPv4), within a
+//! provider among its sites (/48, /24), within a site among its customers (/56), then among addresses (/64, a
+//! whole IPv4 address) and users. When the queue is full, the displaced attempt is found in the same way: it
+//! is the youngest attempt of the provider, site, customer, address and user with the most waiting attempts.
+//! So a client that sends more attempts only displaces more of its own. The new attempt itself is displaced
+//! if it belongs to that network.
 //!
 //! Invariants
-//! 1. There are never more than `waiting_max` attempts here; each of them leaves once, by [`Queue::pop`] or for another.
-//! 2. A group in the tree has a member; its count is the number of attempts below it.
+//! 1. There are never more than `waiting_max` attempts here; each leaves exactly once, by [`Queue::pop`] or
+//!    displaced by another.
+//! 2. A group in the tree is never empty; its count is the number of attempts below it.
 //!
-//! Pure. Costs: `push` and `pop` look at as many groups as there are beside one another, which `waiting_max` bounds.
+//! Pure. Costs: `push` and `pop` look at all groups of each level on their path, whose number `waiting_max`
+//! bounds.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Where an attempt waits: its networks, the widest first, and its user at the end, as keys.
+/// The place of an attempt in the tree, as keys: its networks, the widest first, then its user.
 pub(super) type Path = [u64; LEVELS];
 
 /// Four widths of networks, and the user.
 pub(super) const LEVELS: usize = 5;
 
-/// What waits.
+/// The queue.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     familiar: Group<T>,
-    strangers: Group<T>,
+    unfamiliar: Group<T>,
     waiting_max: usize,
-    /// Turns that familiar ones have had since a stranger had one.
+    /// Turns that familiar attempts have had since the last unfamiliar one.
     familiar_turns: u32,
-    /// How many have come: the number of the youngest.
-    came: u64,
+    /// How many attempts have come. Also the number of the youngest.
+    pushed: u64,
 }
 
-/// Which one gave way.
+/// The attempt that was displaced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Displaced<T> {
-    /// The one that has just come: its own network has most waiting.
-    Newcomer(T),
+    /// The new one: its own network has the most waiting attempts.
+    New(T),
     /// One that waited.
     Waiting(T),
 }
 
-/// All that wait below one network, or of one user.
+/// All attempts below one network, or of one user.
 #[derive(Debug)]
 struct Group<T> {
     count: usize,
     /// The keys of the groups of the level below, in the order of their turns.
     turns: VecDeque<u64>,
     groups: HashMap<u64, Group<T>>,
-    /// At the lowest level, the oldest first; each with its number.
+    /// At the lowest level: the attempts with their numbers, the oldest first.
     waiting: VecDeque<(u64, T)>,
 }
 
 impl<T> Queue<T> {
-    /// An empty one.
+    /// An empty queue.
     pub(super) fn new(waiting_max: usize) -> Queue<T> {
         Queue {
             familiar: Group::new(),
-            strangers: Group::new(),
+            unfamiliar: Group::new(),
             waiting_max: waiting_max.max(1),
             familiar_turns: 0,
-            came: 0,
+            pushed: 0,
         }
     }
 
-    /// How many wait.
+    /// How many attempts wait.
     pub(super) fn len(&self) -> usize {
-        self.familiar.count + self.strangers.count
+        self.familiar.count + self.unfamiliar.count
     }
 
-    /// Lets one wait; the one that had to give way, if there was no room.
+    /// Adds an attempt. Returns the attempt that was displaced, if the queue was full.
     pub(super) fn push(&mut self, path: &Path, is_familiar: bool, attempt: T) -> Option<Displaced<T>> {
-        self.came += 1;
-        let group = match is_familiar {
-            true => &mut self.familiar,
-            false => &mut self.strangers,
+        self.pushed += 1;
+        let group = if is_familiar {
+            &mut self.familiar
+        } else {
+            &mut self.unfamiliar
         };
-        group.push(path, (self.came, attempt));
+        group.push(path, (self.pushed, attempt));
         if self.len() <= self.waiting_max {
             return None;
         }
-        let from = match self.strangers.count {
-            0 => &mut self.familiar,
-            _ => &mut self.strangers,
+        let from = if self.unfamiliar.count == 0 {
+            &mut self.familiar
+        } else {
+            &mut self.unfamiliar
         };
-        from.displace()
-            .map(|(number, attempt)| match number == self.came {
-                true => Displaced::Newcomer(attempt),
-                false => Displaced::Waiting(attempt),
-            })
+        from.displace().map(|(number, attempt)| {
+            if number == self.pushed {
+                Displaced::New(attempt)
+            } else {
+                Displaced::Waiting(attempt)
+            }
+        })
     }
 
-    /// The one whose turn it is.
+    /// Takes the attempt whose turn it is.
     pub(super) fn pop(&mut self) -> Option<T> {
-        let is_strangers_turn = self.familiar.count == 0 || self.familiar_turns >= FAMILIAR_TURNS_MAX;
-        let group = if is_strangers_turn && self.strangers.count > 0 {
+        let is_unfamiliar_turn = self.familiar.count == 0 || self.familiar_turns >= FAMILIAR_TURNS_MAX;
+        let group = if is_unfamiliar_turn && self.unfamiliar.count > 0 {
             self.familiar_turns = 0;
-            &mut self.strangers
+            &mut self.unfamiliar
         } else {
             self.familiar_turns = self.familiar_turns.saturating_add(1);
             &mut self.familiar
@@ -134,7 +142,7 @@ impl<T> Group<T> {
         group.push(rest, entry);
     }
 
-    /// The oldest of the group whose turn it is, which is last in the next round.
+    /// The oldest attempt of the group whose turn it is; that group is last in the next round.
     fn pop(&mut self) -> Option<(u64, T)> {
         let entry = match self.turns.pop_front() {
             Some(key) => {
@@ -153,7 +161,7 @@ impl<T> Group<T> {
         entry
     }
 
-    /// The youngest of the largest group; of equally large ones, of the one whose turn is last.
+    /// The youngest attempt of the largest group; of equally large groups, the one whose turn is last.
     fn displace(&mut self) -> Option<(u64, T)> {
         let count_of = |key| self.groups.get(key).map_or(0, |group| group.count);
         let largest = self.turns.iter().enumerate().max_by_key(|(_, key)| count_of(key));
@@ -174,7 +182,7 @@ impl<T> Group<T> {
     }
 }
 
-/// Turns of familiar ones in a row while strangers wait.
+/// Turns that familiar attempts may have in a row while unfamiliar ones wait.
 const FAMILIAR_TURNS_MAX: u32 = 3;
 
 #[cfg(test)]
@@ -183,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// Everybody at the same place in each wider network, but for the last two numbers.
+    /// A path with the same wider networks for all, and this address and user.
     fn at(address: u64, user: u64) -> Path {
         [1, 1, 1, address, user]
     }
@@ -212,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_most_gives_way_and_nobody_else() {
+    fn only_attempts_of_the_network_that_sends_most_are_displaced() {
         for level in 0..LEVELS {
             let mut queue = Queue::new(4);
             let path = |network| {
@@ -223,21 +231,18 @@ mod tests {
             for index in 0..4 {
                 assert_eq!(queue.push(&path(1), false, index), None);
             }
-            assert_eq!(queue.push(&path(1), false, 4), Some(Displaced::Newcomer(4)));
+            assert_eq!(queue.push(&path(1), false, 4), Some(Displaced::New(4)));
             assert_eq!(queue.push(&path(2), false, 20), Some(Displaced::Waiting(3)));
             assert_eq!(queue.push(&path(3), false, 30), Some(Displaced::Waiting(2)));
             for index in 5..100 {
-                assert_eq!(
-                    queue.push(&path(1), false, index),
-                    Some(Displaced::Newcomer(index))
-                );
+                assert_eq!(queue.push(&path(1), false, index), Some(Displaced::New(index)));
             }
             assert_eq!(served(&mut queue), [0, 20, 30, 1], "level {level}");
         }
     }
 
     #[test]
-    fn a_network_that_divides_itself_gains_nothing() {
+    fn many_addresses_of_one_network_gain_nothing() {
         // A provider's customer with a /48 sends from each of its addresses, as each of many users.
         let mut queue = Queue::new(64);
         for index in 0..10_000_u64 {
@@ -245,7 +250,7 @@ mod tests {
             queue.push(&path, false, index);
         }
         assert_eq!(queue.len(), 64);
-        // Its neighbour at the same provider, and somebody of another.
+        // A neighbour at the same provider, and a client of another provider.
         assert!(matches!(
             queue.push(&[1, 2, 1, 1, 1], false, 77_777),
             Some(Displaced::Waiting(_))
@@ -255,12 +260,12 @@ mod tests {
             Some(Displaced::Waiting(_))
         ));
         let order = served(&mut queue);
-        let turn = |wanted| order.iter().position(|&one| one == wanted).unwrap();
+        let turn = |attempt| order.iter().position(|&one| one == attempt).unwrap();
         assert!(turn(88_888) <= 1 && turn(77_777) <= 3, "{order:?}");
     }
 
     #[test]
-    fn familiar_ones_come_first_and_strangers_do_not_wait_for_ever() {
+    fn familiar_attempts_come_first_and_unfamiliar_ones_do_not_wait_for_ever() {
         let mut queue = Queue::new(8);
         for index in 0..8 {
             queue.push(&at(index, 1), false, index);
@@ -273,44 +278,44 @@ mod tests {
             );
         }
         assert_eq!(served(&mut queue), [100, 101, 102, 0, 103, 104, 105, 1]);
-        // Among familiar ones alone, networks count again, and a stranger finds no room.
+        // Among familiar attempts only, networks count again, and an unfamiliar attempt finds no room.
         for index in 0..8 {
             queue.push(&at(1, index), true, index);
         }
-        assert_eq!(queue.push(&at(2, 1), false, 50), Some(Displaced::Newcomer(50)));
+        assert_eq!(queue.push(&at(2, 1), false, 50), Some(Displaced::New(50)));
         assert_eq!(queue.push(&at(3, 1), true, 60), Some(Displaced::Waiting(7)));
     }
 
     proptest! {
         #[test]
-        fn none_is_lost_and_there_are_never_too_many(
+        fn no_attempt_is_lost_and_the_bound_holds(
             steps in prop::collection::vec(
                 (any::<bool>(), prop::array::uniform5(0..3_u64), any::<bool>()), 0..300),
             waiting_max in 1..20_usize,
         ) {
             let mut queue = Queue::new(waiting_max);
-            let (mut came, mut left) = (0, Vec::new());
-            for (comes, path, is_familiar) in steps {
-                if comes {
-                    match queue.push(&path, is_familiar, came) {
-                        Some(Displaced::Newcomer(one)) => {
-                            prop_assert_eq!(one, came);
+            let (mut pushed, mut left) = (0, Vec::new());
+            for (is_push, path, is_familiar) in steps {
+                if is_push {
+                    match queue.push(&path, is_familiar, pushed) {
+                        Some(Displaced::New(one)) => {
+                            prop_assert_eq!(one, pushed);
                             left.push(one);
                         }
                         Some(Displaced::Waiting(one)) => left.push(one),
                         None => {}
                     }
-                    came += 1;
+                    pushed += 1;
                 } else {
                     left.extend(queue.pop());
                 }
                 prop_assert!(queue.len() <= waiting_max);
-                prop_assert_eq!(queue.len() + left.len(), came);
+                prop_assert_eq!(queue.len() + left.len(), pushed);
             }
             left.extend(std::iter::from_fn(|| queue.pop()));
             left.sort_unstable();
-            prop_assert_eq!(left, (0..came).collect::<Vec<_>>());
-            prop_assert!(queue.familiar.groups.is_empty() && queue.strangers.groups.is_empty());
+            prop_assert_eq!(left, (0..pushed).collect::<Vec<_>>());
+            prop_assert!(queue.familiar.groups.is_empty() && queue.unfamiliar.groups.is_empty());
         }
     }
 }

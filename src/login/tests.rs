@@ -1,4 +1,4 @@
-//! The password_checks with real threads and real hashes.
+//! The password checks with real threads and real hashes.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn password_checks(failures_max: u32, waiting_max: u32) -> PasswordChecks {
         delay_max: Duration::from_secs(7200),
         accounts_max: 100,
     };
-    let settings = Settings {
+    let settings = PasswordCheckSettings {
         threads: 1,
         waiting_max,
         nat64_prefixes: Nat64Prefixes::default(),
@@ -50,23 +50,23 @@ fn attempt(user: &str, password: &str) -> Attempt {
     }
 }
 
-fn asked(password_checks: &PasswordChecks, attempt: Attempt) -> Receiver<Verdict> {
-    let (tell, told) = bounded(1);
-    let answer = move |verdict| tell.send(verdict).unwrap();
-    assert!(password_checks.ask(attempt, Box::new(answer)).is_ok());
-    told
+fn submitted(password_checks: &PasswordChecks, attempt: Attempt) -> Receiver<LoginVerdict> {
+    let (sender, answer) = bounded(1);
+    let callback = move |verdict| sender.send(verdict).unwrap();
+    assert!(password_checks.submit(attempt, Box::new(callback)).is_ok());
+    answer
 }
 
-fn verdict(password_checks: &PasswordChecks, user: &str, password: &str) -> Verdict {
-    asked(password_checks, attempt(user, password))
+fn verdict(password_checks: &PasswordChecks, user: &str, password: &str) -> LoginVerdict {
+    submitted(password_checks, attempt(user, password))
         .recv_timeout(Duration::from_secs(60))
         .unwrap()
 }
 
 #[test]
-fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
+fn only_a_user_with_the_right_password_is_accepted() {
     let password_checks = password_checks(100, 10);
-    let Verdict::Welcome { claims } = verdict(&password_checks, "alice", "secret") else {
+    let LoginVerdict::Accepted { claims } = verdict(&password_checks, "alice", "secret") else {
         panic!("alice has this password");
     };
     let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();
@@ -88,7 +88,7 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     ] {
         assert_eq!(
             verdict(&password_checks, user, password),
-            Verdict::Refused,
+            LoginVerdict::Refused,
             "{user}"
         );
     }
@@ -96,17 +96,17 @@ fn a_user_with_the_right_password_is_welcome_and_nobody_else() {
     assert_eq!(password_checks.metrics().value(LoginOutcome::Refused), 9);
 }
 
-/// Keeps the only thread of a password_checks busy until the value is dropped.
+/// Keeps the only thread of the password checks busy until the value is dropped.
 fn busy(password_checks: &PasswordChecks, attempt: Attempt) -> Sender<()> {
-    let (go_on, wait) = bounded::<()>(0);
+    let (block, wait) = bounded::<()>(0);
     let (begun_sender, begun) = bounded(1);
     let hold = move |_| {
         begun_sender.send(()).unwrap();
         let _ = wait.recv();
     };
-    assert!(password_checks.ask(attempt, Box::new(hold)).is_ok());
+    assert!(password_checks.submit(attempt, Box::new(hold)).is_ok());
     begun.recv_timeout(PATIENCE).unwrap();
-    go_on
+    block
 }
 
 fn from(address: &str, user: &str, password: &str) -> Attempt {
@@ -116,18 +116,18 @@ fn from(address: &str, user: &str, password: &str) -> Attempt {
     }
 }
 
-/// Asks as soon as the password_checks takes it.
-fn asked_surely(
+/// Submits an attempt as soon as the intake has room.
+fn submitted_with_retries(
     password_checks: &PasswordChecks,
     address: &str,
     user: &str,
     password: &str,
-) -> Receiver<Verdict> {
+) -> Receiver<LoginVerdict> {
     loop {
-        let (tell, told) = bounded(1);
-        let answer = move |verdict| drop(tell.send(verdict));
-        match password_checks.ask(from(address, user, password), Box::new(answer)) {
-            Ok(()) => return told,
+        let (sender, answer) = bounded(1);
+        let callback = move |verdict| drop(sender.send(verdict));
+        match password_checks.submit(from(address, user, password), Box::new(callback)) {
+            Ok(()) => return answer,
             Err(_) => std::thread::yield_now(),
         }
     }
@@ -136,13 +136,13 @@ fn asked_surely(
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
-fn when_too_many_wait_one_of_those_that_send_most_gives_way_and_is_told() {
+fn when_the_queue_is_full_an_attempt_of_the_busiest_user_is_displaced_and_answered() {
     let password_checks = password_checks(100, 2);
-    let go_on = busy(&password_checks, attempt("alice", "guess"));
+    let block = busy(&password_checks, attempt("alice", "guess"));
     let [first, second, third] =
-        ["secret", "x", "y"].map(|password| asked(&password_checks, attempt("alice", password)));
-    // The third has come last, and all are the same user's.
-    assert_eq!(third.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
+        ["secret", "x", "y"].map(|password| submitted(&password_checks, attempt("alice", password)));
+    // The third has come last, and all are of the same user.
+    assert_eq!(third.recv_timeout(PATIENCE).unwrap(), LoginVerdict::Busy);
     assert_eq!(
         (
             password_checks.waiting(),
@@ -150,24 +150,24 @@ fn when_too_many_wait_one_of_those_that_send_most_gives_way_and_is_told() {
         ),
         (2, 1)
     );
-    // Another user there, and then another address, have a better claim than a second attempt.
-    let bob = asked(&password_checks, attempt("bob", "b"));
-    assert_eq!(second.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
-    let elsewhere = asked(&password_checks, from("198.51.100.1", "bob", "b"));
-    assert_eq!(bob.recv_timeout(PATIENCE).unwrap(), Verdict::Busy);
+    // Another user there, and then another address, take precedence over a second attempt.
+    let bob = submitted(&password_checks, attempt("bob", "b"));
+    assert_eq!(second.recv_timeout(PATIENCE).unwrap(), LoginVerdict::Busy);
+    let elsewhere = submitted(&password_checks, from("198.51.100.1", "bob", "b"));
+    assert_eq!(bob.recv_timeout(PATIENCE).unwrap(), LoginVerdict::Busy);
     assert_eq!(password_checks.metrics().value(LoginOutcome::Displaced), 2);
-    drop(go_on);
-    for told in [first, elsewhere] {
+    drop(block);
+    for answer in [first, elsewhere] {
         assert!(matches!(
-            told.recv_timeout(PATIENCE).unwrap(),
-            Verdict::Welcome { .. }
+            answer.recv_timeout(PATIENCE).unwrap(),
+            LoginVerdict::Accepted { .. }
         ));
     }
     assert_eq!(password_checks.waiting(), 0);
 }
 
 #[test]
-fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
+fn no_network_keeps_a_familiar_user_out_with_any_form_of_addresses() {
     type Flood = fn(u32) -> String;
     let floods: [(&str, Flood); 6] = [
         ("one address", |_| "203.0.113.1".to_owned()),
@@ -181,16 +181,16 @@ fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
     ];
     for (name, address) in floods {
         let password_checks = password_checks(1_000_000, 8);
-        let known = "192.0.2.9";
-        let told = asked_surely(&password_checks, known, "alice", "secret");
+        let familiar = "192.0.2.9";
+        let answer = submitted_with_retries(&password_checks, familiar, "alice", "secret");
         assert!(matches!(
-            told.recv_timeout(PATIENCE).unwrap(),
-            Verdict::Welcome { .. }
+            answer.recv_timeout(PATIENCE).unwrap(),
+            LoginVerdict::Accepted { .. }
         ));
-        let go_on = busy(&password_checks, from("203.0.113.1", "mallory", "guess"));
+        let block = busy(&password_checks, from("203.0.113.1", "mallory", "guess"));
         let flood: Vec<_> = (0..1000)
             .map(|index| {
-                asked_surely(
+                submitted_with_retries(
                     &password_checks,
                     &address(index),
                     &format!("user {index}"),
@@ -198,119 +198,131 @@ fn no_network_keeps_a_familiar_user_out_whatever_its_addresses_look_like() {
                 )
             })
             .collect();
-        let alice = asked_surely(&password_checks, known, "alice", "secret");
-        let stranger = asked_surely(&password_checks, "198.51.100.1", "bob", "b");
+        let alice = submitted_with_retries(&password_checks, familiar, "alice", "secret");
+        let stranger = submitted_with_retries(&password_checks, "198.51.100.1", "bob", "b");
         let more: Vec<_> = (1000..2000)
-            .map(|index| asked_surely(&password_checks, &address(index), "alice", "guess"))
+            .map(|index| submitted_with_retries(&password_checks, &address(index), "alice", "guess"))
             .collect();
-        // All have been looked at when no more wait than may.
-        let answered = || flood.iter().chain(&more).filter(|told| !told.is_empty()).count();
+        // All have been taken from the intake when all but those that fit in the queue are answered.
+        let answered = || {
+            flood
+                .iter()
+                .chain(&more)
+                .filter(|answer| !answer.is_empty())
+                .count()
+        };
         while answered() < 1994 {
             std::thread::yield_now();
         }
-        drop(go_on);
-        for told in [alice, stranger] {
-            let verdict = told.recv_timeout(PATIENCE).unwrap();
-            assert!(matches!(verdict, Verdict::Welcome { .. }), "{name}: {verdict:?}");
+        drop(block);
+        for answer in [alice, stranger] {
+            let verdict = answer.recv_timeout(PATIENCE).unwrap();
+            assert!(
+                matches!(verdict, LoginVerdict::Accepted { .. }),
+                "{name}: {verdict:?}"
+            );
         }
         let verdicts = flood
             .into_iter()
             .chain(more)
-            .map(|told| told.recv_timeout(PATIENCE).unwrap());
-        let busy = verdicts.filter(|verdict| *verdict == Verdict::Busy).count();
+            .map(|answer| answer.recv_timeout(PATIENCE).unwrap());
+        let busy = verdicts.filter(|verdict| *verdict == LoginVerdict::Busy).count();
         assert!(busy >= 1990, "{name}: {busy}");
     }
 }
 
 #[test]
-fn a_flood_of_one_user_who_may_log_in_keeps_no_other_familiar_one_out() {
+fn a_flood_of_one_familiar_user_keeps_no_other_familiar_user_out() {
     let password_checks =
         password_checks(1_000_000, 8).with_users(Arc::new(users(&[("alice", "secret"), ("mallory", "m")])));
-    let welcome = |told: Receiver<Verdict>| {
-        let verdict = told.recv_timeout(PATIENCE).unwrap();
-        assert!(matches!(verdict, Verdict::Welcome { .. }), "{verdict:?}");
+    let accepted = |answer: Receiver<LoginVerdict>| {
+        let verdict = answer.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(verdict, LoginVerdict::Accepted { .. }), "{verdict:?}");
     };
     for (address, user, password) in [("192.0.2.9", "alice", "secret"), ("2001:db8::1", "mallory", "m")] {
-        welcome(asked_surely(&password_checks, address, user, password));
+        accepted(submitted_with_retries(&password_checks, address, user, password));
     }
-    let go_on = busy(&password_checks, from("203.0.113.1", "nobody", "guess"));
+    let block = busy(&password_checks, from("203.0.113.1", "nobody", "guess"));
     let flood: Vec<_> = (0..500)
-        .map(|_| asked_surely(&password_checks, "2001:db8::1", "mallory", "m"))
+        .map(|_| submitted_with_retries(&password_checks, "2001:db8::1", "mallory", "m"))
         .collect();
-    let alice = asked_surely(&password_checks, "192.0.2.9", "alice", "secret");
-    drop(go_on);
-    welcome(alice);
+    let alice = submitted_with_retries(&password_checks, "192.0.2.9", "alice", "secret");
+    drop(block);
+    accepted(alice);
     drop(flood);
 }
 
 #[test]
-fn attempts_that_wait_are_answered_although_the_desk_is_closed() {
-    let told: Vec<_> = {
+fn waiting_attempts_are_answered_although_the_last_handle_is_dropped() {
+    let answer: Vec<_> = {
         let password_checks = password_checks(100, 10);
         (0..10)
-            .map(|_| asked(&password_checks, attempt("alice", "secret")))
+            .map(|_| submitted(&password_checks, attempt("alice", "secret")))
             .collect()
     };
-    for told in told {
-        let verdict = told.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert!(matches!(verdict, Verdict::Welcome { .. }));
+    for answer in answer {
+        let verdict = answer.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(matches!(verdict, LoginVerdict::Accepted { .. }));
     }
 }
 
 #[test]
-fn an_answer_that_panics_costs_no_thread() {
+fn a_panic_in_an_answer_does_not_end_the_thread() {
     let password_checks = password_checks(100, 10);
     let answer = |_| panic!("this test's own panic");
     assert!(
         password_checks
-            .ask(attempt("alice", "secret"), Box::new(answer))
+            .submit(attempt("alice", "secret"), Box::new(answer))
             .is_ok()
     );
     assert!(matches!(
         verdict(&password_checks, "alice", "secret"),
-        Verdict::Welcome { .. }
+        LoginVerdict::Accepted { .. }
     ));
 }
 
 #[test]
-fn after_too_many_failures_not_even_the_right_password_is_tried() {
+fn after_too_many_failures_even_the_right_password_is_not_checked() {
     let password_checks = password_checks(2, 10);
     for _ in 0..2 {
-        assert_eq!(verdict(&password_checks, "alice", "guess"), Verdict::Refused);
+        assert_eq!(verdict(&password_checks, "alice", "guess"), LoginVerdict::Refused);
     }
     for (user, password) in [("alice", "guess"), ("alice", "secret")] {
-        let Verdict::TooSoon { retry_after } = verdict(&password_checks, user, password) else {
+        let LoginVerdict::TooSoon { retry_after } = verdict(&password_checks, user, password) else {
             panic!("{user} was tried");
         };
         assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(3600));
     }
     assert!(matches!(
         verdict(&password_checks, "bob", "b"),
-        Verdict::Welcome { .. }
+        LoginVerdict::Accepted { .. }
     ));
     assert_eq!(password_checks.metrics().value(LoginOutcome::TooSoon), 2);
-    // A reload is no pardon.
+    // A reload does not forgive failures.
     let reloaded = password_checks.with_users(Arc::new(users(&[("alice", "secret")])));
     assert!(matches!(
         verdict(&reloaded, "alice", "secret"),
-        Verdict::TooSoon { .. }
+        LoginVerdict::TooSoon { .. }
     ));
 }
 
 #[test]
-fn strangers_are_held_back_as_users_are() {
+fn unknown_users_have_to_wait_as_known_ones_do() {
     let password_checks = password_checks(2, 10);
     for _ in 0..2 {
-        assert_eq!(verdict(&password_checks, "nobody", "guess"), Verdict::Refused);
+        assert_eq!(
+            verdict(&password_checks, "nobody", "guess"),
+            LoginVerdict::Refused
+        );
     }
     assert!(matches!(
         verdict(&password_checks, "nobody", "guess"),
-        Verdict::TooSoon { .. }
+        LoginVerdict::TooSoon { .. }
     ));
 }
 
 #[test]
-fn a_reload_changes_who_is_welcome() {
+fn a_reload_changes_which_users_are_accepted() {
     let before = password_checks(100, 10);
     let after = before.with_users(Arc::new(users(&[("alice", "changed"), ("carol", "c")])));
     for (user, password, is_before, is_after) in [
@@ -319,15 +331,19 @@ fn a_reload_changes_who_is_welcome() {
         ("bob", "b", true, false),
         ("carol", "c", false, true),
     ] {
-        for (password_checks, welcome) in [(&before, is_before), (&after, is_after)] {
+        for (password_checks, accepted) in [(&before, is_before), (&after, is_after)] {
             let verdict = verdict(password_checks, user, password);
-            assert_eq!(matches!(verdict, Verdict::Welcome { .. }), welcome, "{user}");
+            assert_eq!(
+                matches!(verdict, LoginVerdict::Accepted { .. }),
+                accepted,
+                "{user}"
+            );
         }
     }
 }
 
 #[test]
-fn names_and_passwords_that_nobody_has_are_checked_and_refused() {
+fn names_and_passwords_that_no_user_can_have_are_checked_and_refused() {
     let password_checks = password_checks(100, 10);
     let long = "n".repeat(10_000_000);
     for (user, password) in [
@@ -335,7 +351,7 @@ fn names_and_passwords_that_nobody_has_are_checked_and_refused() {
         ("alice", long.as_str()),
         (&"ä".repeat(1000), "x"),
     ] {
-        assert_eq!(verdict(&password_checks, user, password), Verdict::Refused);
+        assert_eq!(verdict(&password_checks, user, password), LoginVerdict::Refused);
     }
     assert_eq!(password_checks.metrics().value(LoginOutcome::Refused), 3);
     assert_eq!(password_checks.metrics().seconds.counts().iter().sum::<u64>(), 3);
@@ -347,19 +363,19 @@ fn a_password_that_is_too_long_is_refused_although_it_begins_with_the_right_one(
     let password_checks = password_checks(100, 10).with_users(Arc::new(users(&[("alice", &longest)])));
     assert!(matches!(
         verdict(&password_checks, "alice", &longest),
-        Verdict::Welcome { .. }
+        LoginVerdict::Accepted { .. }
     ));
     assert_eq!(
         verdict(&password_checks, "alice", &format!("{longest}p")),
-        Verdict::Refused
+        LoginVerdict::Refused
     );
 }
 
 #[test]
-fn a_name_stands_in_the_claims_as_json() {
+fn a_name_is_escaped_in_the_claims() {
     let name = "ann\"\\},\u{e9}";
     let password_checks = password_checks(100, 10).with_users(Arc::new(users(&[(name, "a")])));
-    let Verdict::Welcome { claims } = verdict(&password_checks, name, "a") else {
+    let LoginVerdict::Accepted { claims } = verdict(&password_checks, name, "a") else {
         panic!("she is refused");
     };
     let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();

@@ -1,4 +1,4 @@
-//! How many connections the present limits allow, and which of them binds first.
+//! Capacity: how many connections the present limits allow, and which limit is the tightest.
 //!
 //! The costs of a connection are measured: see `tuning/sizing.md`.
 
@@ -8,14 +8,15 @@ use serde::Serialize;
 
 use super::{Machine, Target, bytes, descriptors, grouped};
 
-/// What each limit allows by itself.
+/// The number of connections that each limit allows.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Capacity {
-    /// How many connections, all limits together; `None` if no limit could be read.
+    /// How many connections all limits together allow; `None` if no limit could be read.
     pub(crate) connections: Option<u64>,
-    /// The tightest first.
+    /// The limits, the tightest first.
     pub(crate) bounds: Vec<Bound>,
-    /// How many of them may have a message on its way at once; an idle one takes none of that room.
+    /// How many connections may have a message in flight at the same time. Idle connections take none of that
+    /// memory.
     pub(crate) with_message: Option<u64>,
 }
 
@@ -24,25 +25,25 @@ pub(crate) struct Capacity {
 pub(crate) struct Bound {
     pub(crate) limit: &'static str,
     pub(crate) connections: u64,
-    /// How it comes to that number.
+    /// How the number is computed.
     pub(crate) because: String,
 }
 
-/// What so many connections take.
+/// The resources that a number of connections needs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Needs {
-    /// Descriptors of a table.
+    /// Descriptors of one table.
     pub(crate) open_files: u64,
-    /// Bytes of this process.
+    /// Memory of this process, in bytes.
     pub(crate) user_bytes: u64,
-    /// Bytes of the kernel: sockets, files, entries of pollers.
+    /// Memory of the kernel, in bytes: sockets, files, entries of pollers.
     pub(crate) kernel_bytes: u64,
-    /// Thousandths of a CPU that heartbeats alone take.
+    /// CPU time for heartbeats alone, in thousandths of a CPU.
     pub(crate) heartbeat_cpu_millis: u64,
 }
 
 impl Capacity {
-    /// By the limits as they are, and the configuration.
+    /// The capacity with the present limits and this configuration.
     pub(crate) fn of(machine: &Machine, target: &Target) -> Capacity {
         let mut bounds: Vec<Bound> = [
             configured(target),
@@ -69,7 +70,7 @@ impl Capacity {
 impl fmt::Display for Capacity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.bounds.first() else {
-            return formatter.write_str("how many connections cannot be told here");
+            return formatter.write_str("the capacity is unknown, since no limit could be read");
         };
         write!(
             formatter,
@@ -90,7 +91,7 @@ impl fmt::Display for Capacity {
 }
 
 impl Needs {
-    /// Of the target.
+    /// The needs of the target.
     pub(crate) fn of(target: &Target) -> Needs {
         Needs {
             open_files: descriptors::needed(
@@ -107,7 +108,7 @@ impl Needs {
         }
     }
 
-    /// What both take, and a part of it for messages on their way.
+    /// The memory of the process and of the kernel together, with a reserve for messages in flight.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let held = self.user_bytes.saturating_add(self.kernel_bytes);
         held.saturating_add(held / (MEMORY_PARTS - 1))
@@ -135,9 +136,10 @@ fn configured_in_all(target: &Target) -> Option<Bound> {
 fn open_files(machine: &Machine, target: &Target) -> Option<Bound> {
     let hard = machine.open_files_hard?;
     let per_core = descriptors::connections_per_core(hard, target.own_fd_tables, target.cores());
-    let tables = match target.own_fd_tables {
-        true => format!("in each of {} tables", target.cores()),
-        false => "in one table for all cores".to_owned(),
+    let tables = if target.own_fd_tables {
+        format!("in each of {} tables", target.cores())
+    } else {
+        "in one table for all cores".to_owned()
     };
     Some(Bound {
         limit: "open files",
@@ -183,7 +185,7 @@ fn cgroup_memory(machine: &Machine, target: &Target) -> Option<Bound> {
     })
 }
 
-/// Where connections are tracked at all: a loaded module without a rule that needs it counts none.
+/// Only if connections are tracked: without a rule that needs tracking, the loaded module counts none.
 fn conntrack(machine: &Machine) -> Option<Bound> {
     let table = machine.conntrack.filter(|table| table.count > 0)?;
     Some(Bound {
@@ -197,29 +199,30 @@ fn conntrack(machine: &Machine) -> Option<Bound> {
     })
 }
 
-/// How many connections fit, with a part left for messages on their way.
+/// How many connections fit into this memory, with a reserve for messages in flight.
 fn connections_in(memory_bytes: u64, target: &Target) -> u64 {
     let for_holding = memory_bytes - memory_bytes / MEMORY_PARTS;
     for_holding.saturating_sub(process_bytes(target)) / (USER_BYTES + KERNEL_BYTES)
 }
 
-/// What the process takes without any connection: the ring full, and each core's buffers.
+/// Memory of the process without any connection: a full ring, and the buffers of each core.
 fn process_bytes(target: &Target) -> u64 {
     target.ring_bytes_max.saturating_add(target.cores() * CORE_BYTES)
 }
 
 fn per_connection() -> String {
-    format!("{USER_BYTES} + {KERNEL_BYTES} bytes each, 1/{MEMORY_PARTS} spared")
+    format!("{USER_BYTES} + {KERNEL_BYTES} bytes each, 1/{MEMORY_PARTS} in reserve")
 }
 
-/// Of this process, per idle connection with one subscription: 160 to 163 of PSS with 200,000 and 1,000,000 of them on one
-/// channel, up to 420 where each has a channel of its own.
+/// Memory of this process for an idle connection with one subscription: 160 to 163 bytes of PSS with 200,000
+/// and 1,000,000 connections on one channel, up to 420 if each has a channel of its own.
 const USER_BYTES: u64 = 400;
-/// Of the kernel's, per socket with its file and its entry in a poller: 4.2 to 4.6 KB.
+/// Memory of the kernel for a socket with its file and its entry in a poller: 4.2 to 4.6 KB.
 pub(crate) const KERNEL_BYTES: u64 = 4600;
-/// Of this process, per core.
+/// Memory of this process for each core.
 const CORE_BYTES: u64 = 1024 * 1024;
-/// One part in so many of the memory is left for messages on their way.
+/// One part in this many of the memory is reserved for messages in flight.
 const MEMORY_PARTS: u64 = 8;
-/// Of a CPU, per heartbeat: one write, and one read of the answer, among 200,000 connections whose memory is cold.
+/// CPU time for a heartbeat: one write, and one read of the answer, among 200,000 connections whose memory is
+/// not in the caches.
 const HEARTBEAT_CPU_US: u64 = 16;

@@ -1,37 +1,38 @@
-//! The limits of this process's control groups, of version 1 and 2.
+//! The limits of this process's control groups, versions 1 and 2.
 //!
-//! A group is bound by its own limits and by those of all around it. Inside a container the path in `/proc/self/cgroup`
-//! may be the host's while only the container's own part is mounted: walking up ends at what is mounted either way.
+//! A group is bound by its own limits and by those of all groups around it. Inside a container the path in
+//! `/proc/self/cgroup` may be the host's, although only the container's own part is mounted. Walking up the
+//! path ends at the mount in either case.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::reading::{number, text};
 
-/// What is bound; `None` where nothing is.
+/// The limits; `None` for a resource without a limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cgroup {
-    /// Bytes, sockets of the kernel's included.
+    /// Memory in bytes, including the kernel's memory for sockets.
     pub(super) memory_bytes_max: Option<u64>,
-    /// The group that has this limit.
+    /// The group with this limit.
     pub(super) memory_group: Option<MemoryGroup>,
-    /// Thousandths of a CPU.
+    /// CPU time in thousandths of a CPU.
     pub(super) cpu_millis: Option<u64>,
 }
 
-/// A group whose memory is limited.
+/// A group with limited memory.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MemoryGroup {
-    /// Below the root.
+    /// Relative to the root.
     folder: PathBuf,
     /// The names of its files.
     files: &'static MemoryFiles,
 }
 
-/// How the files are called that tell what a group uses.
+/// The names of the files with a group's memory use.
 #[derive(Debug, PartialEq)]
 struct MemoryFiles {
     used: &'static str,
-    /// The line of `memory.stat` with the pages of files that nobody has used lately.
+    /// The line of `memory.stat` with pages of files that have not been used lately.
     reclaimable: &'static str,
 }
 
@@ -45,8 +46,9 @@ const VERSION_2: MemoryFiles = MemoryFiles {
 };
 
 impl MemoryGroup {
-    /// Bytes that the group is charged for: its processes, the buffers of their sockets, and what the kernel has for them.
-    /// Pages of files that the kernel takes back first do not count. `None` where it cannot be read.
+    /// The memory that the group is charged for, in bytes: its processes, the buffers of their sockets, and
+    /// the kernel's own memory for them. Pages of files that the kernel reclaims first are not counted.
+    /// `None` if it cannot be read.
     pub(crate) fn used_bytes(&self, root: &Path) -> Option<u64> {
         let used = number(root, self.folder.join(self.files.used))?;
         let stat = text(root, self.folder.join("memory.stat")).unwrap_or_default();
@@ -59,7 +61,7 @@ impl MemoryGroup {
 }
 
 impl Cgroup {
-    /// Reads `/proc/self/cgroup` and the files of the groups that it names.
+    /// Reads `/proc/self/cgroup` and the files of the groups in it.
     pub(super) fn read(root: &Path) -> Cgroup {
         let mut found = Cgroup::default();
         let own = text(root, "proc/self/cgroup").unwrap_or_default();
@@ -102,13 +104,13 @@ impl Cgroup {
     }
 }
 
-/// The controllers and the path of a line `ID:CONTROLLERS:PATH`; version 2 has no controllers.
+/// The controllers and the path of a line `ID:CONTROLLERS:PATH`. Version 2 has no controllers.
 fn hierarchy(line: &str) -> Option<(&str, &str)> {
     let mut parts = line.splitn(3, ':').skip(1);
     Some((parts.next()?, parts.next()?))
 }
 
-/// The folder of a group and those of the groups around it, the mount's own last.
+/// The folder of a group and those of the groups around it; the mount's own comes last.
 fn folders(mount: &str, path: &str) -> Vec<PathBuf> {
     let mount = Path::new("sys/fs/cgroup").join(mount);
     // A group outside of the container's part is shown as `/../name`.
@@ -135,5 +137,5 @@ fn millis((quota_us, period_us): (u64, u64)) -> Option<u64> {
     quota_us.checked_mul(1000)?.checked_div(period_us)
 }
 
-/// Version 1 writes a number near 2^63 where there is no limit.
+/// Version 1 writes a number near 2^63 if there is no limit.
 const UNLIMITED: u64 = 1 << 62;

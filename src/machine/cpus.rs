@@ -1,8 +1,9 @@
-//! Which CPUs the cores are pinned to.
+//! The CPUs that the cores are pinned to.
 //!
-//! Two hyperthreads of a physical core share its arithmetic and its caches: a second event loop there gains a fraction
-//! of what one on a core of its own does. So the first siblings of all physical cores come first, and `cores = 8` on
-//! 8 physical cores of 16 hyperthreads gets all eight of them.
+//! Two hyperthreads of a physical core share its execution units and its caches: a second event loop there
+//! gains only a fraction of what one on a physical core of its own does. So the first siblings of all
+//! physical cores are used first, and `cores = 8` on 8 physical cores with 16 hyperthreads gets all eight
+//! physical cores.
 
 use std::path::Path;
 
@@ -13,14 +14,15 @@ use crate::config::Placement;
 /// The CPUs that this process may run on.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpus {
-    /// First siblings first.
+    /// In order of preference: first siblings first.
     allowed: Vec<usize>,
-    /// How many of them it may use at a time: a container's quota may be less.
+    /// How many of them it may use at a time: the quota of a container may be less.
     usable: usize,
 }
 
 impl Cpus {
-    /// Asks the system. To be asked before any thread is pinned: a pinned thread sees its own CPU alone.
+    /// Asks the system. Must be called before any thread is pinned, since a pinned thread sees only its own
+    /// CPU.
     pub(crate) fn of_this_process() -> Cpus {
         let listed = core_affinity::get_core_ids().unwrap_or_default();
         let usable = std::thread::available_parallelism().map_or(1, usize::from);
@@ -31,10 +33,10 @@ impl Cpus {
         Cpus::new(&allowed, usable, &reading::cpus(Path::new("/")))
     }
 
-    /// Puts second siblings last.
+    /// Orders the CPUs: second siblings come last.
     pub(crate) fn new(allowed: &[usize], usable: usize, cpus: &[Cpu]) -> Cpus {
-        // The place among the siblings that may be used: a first sibling that is not allowed does not make its second
-        // one worse.
+        // The position among the allowed siblings: if a first sibling is not allowed, its second sibling
+        // counts as the first.
         let rank = |number: &usize| {
             let siblings = cpus.iter().find(|cpu| cpu.number == *number);
             siblings.map_or(0, |cpu| {
@@ -58,10 +60,11 @@ impl Cpus {
         }
     }
 
-    /// Whether cores can run where the setting says; with a count they share what there is.
+    /// Checks that this process may run on the CPUs of the setting. With a number of cores there is nothing
+    /// to check, since they share the allowed CPUs.
     ///
     /// # Errors
-    /// What to say of the CPUs that this process may not run on.
+    /// The message about the CPUs that this process may not run on.
     pub(crate) fn missing(&self, wanted: &Placement) -> Result<(), String> {
         let Placement::Cpus(wanted) = wanted else {
             return Ok(());
@@ -85,7 +88,7 @@ impl Cpus {
         }
     }
 
-    /// As many as may be used at a time.
+    /// As many CPUs as may be used at a time.
     pub(crate) fn usable(&self) -> &[usize] {
         &self.allowed[..self.usable.min(self.allowed.len())]
     }
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn second_siblings_come_last_whichever_way_they_are_numbered() {
+    fn second_siblings_come_last_with_any_numbering() {
         let halves = pairs(&[[0, 4], [1, 5], [2, 6], [3, 7]]);
         let cpus = Cpus::new(&[0, 1, 2, 3, 4, 5, 6, 7], 8, &halves);
         assert_eq!(cpus.allowed, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -121,19 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn a_sibling_that_is_not_allowed_does_not_count() {
+    fn a_sibling_that_is_not_allowed_is_ignored() {
         let cpus = Cpus::new(&[1, 2, 3], 3, &pairs(&[[0, 1], [2, 3]]));
         assert_eq!(cpus.allowed, [1, 2, 3]);
     }
 
     #[test]
-    fn a_list_of_cpus_is_taken_as_it_is() {
+    fn a_configured_list_of_cpus_is_used_unchanged() {
         let cpus = Cpus::new(&[0, 1, 2, 3], 4, &pairs(&[[0, 1], [2, 3]]));
         assert_eq!(cpus.placement(&Placement::Cpus(vec![0, 1])), [0, 1]);
     }
 
     #[test]
-    fn a_list_with_cpus_that_are_not_there_names_them() {
+    fn missing_cpus_of_a_configured_list_are_named() {
         let cpus = Cpus::new(&[3, 0, 2], 3, &[]);
         assert_eq!(cpus.missing(&Placement::Cpus(vec![0, 2])), Ok(()));
         assert_eq!(cpus.missing(&Placement::Count(9)), Ok(()));
@@ -144,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn auto_counts_the_quota_and_a_number_does_not() {
+    fn auto_respects_the_quota_and_a_configured_number_does_not() {
         let cpus = Cpus::new(&[0, 1, 2, 3], 2, &pairs(&[[0, 1], [2, 3]]));
         assert_eq!(cpus.placement(&Placement::Auto), [0, 2]);
         assert_eq!(cpus.placement(&Placement::Count(3)), [0, 2, 1]);
     }
 
     #[test]
-    fn a_machine_that_does_not_tell_its_siblings_keeps_its_order() {
+    fn without_known_siblings_the_order_stays() {
         assert_eq!(Cpus::new(&[3, 1, 2], 3, &[]).allowed, [3, 1, 2]);
     }
 }

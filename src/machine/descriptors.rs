@@ -1,7 +1,7 @@
-//! How many connections a descriptor table has room for, and how many descriptors connections need.
+//! Descriptor tables: how many connections fit into one, and how many descriptors connections need.
 
-/// Connections of one core, given the limit on open files. With one table for all, each gets an equal share. Never
-/// none: a core that could accept nothing would be there for nothing.
+/// Connections of one core, given the limit on open files. With one table for all cores, each core gets an
+/// equal share. At least one, since a core that could accept nothing would be useless.
 pub(crate) fn connections_per_core(open_files: u64, own_table: bool, cores: u64) -> u64 {
     let share = if own_table {
         open_files
@@ -11,7 +11,7 @@ pub(crate) fn connections_per_core(open_files: u64, own_table: bool, cores: u64)
     share.saturating_sub(spared(cores)).max(1)
 }
 
-/// The limit on open files that so many connections per core need.
+/// The limit on open files that this many connections per core need.
 pub(super) fn needed(connections_per_core: u64, own_table: bool, cores: u64) -> u64 {
     let share = connections_per_core + spared(cores);
     if own_table {
@@ -21,14 +21,14 @@ pub(super) fn needed(connections_per_core: u64, own_table: bool, cores: u64) -> 
     }
 }
 
-/// Descriptors of a table that are not connections.
+/// Descriptors of a table that are not for connections.
 fn spared(cores: u64) -> u64 {
     DESCRIPTORS_SPARED + cores * DESCRIPTORS_PER_CORE
 }
 
-/// Standard streams, libraries, the control plane's.
+/// Standard streams, libraries, the control plane.
 const DESCRIPTORS_SPARED: u64 = 64;
-/// Poll, waker and both ends of hand-over of every core.
+/// For each core: poller, waker and both ends of its hand-over socket pair.
 const DESCRIPTORS_PER_CORE: u64 = 4;
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_connections_need_is_just_enough_for_them() {
+    fn the_needed_descriptors_are_just_enough() {
         for (own_table, cores) in [(true, 1), (true, 16), (false, 1), (false, 16)] {
             let limit = needed(5000, own_table, cores);
             assert_eq!(connections_per_core(limit, own_table, cores), 5000);
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_room_still_takes_one() {
+    fn a_table_without_room_still_allows_one_connection() {
         assert_eq!(connections_per_core(20, true, 2), 1);
         assert_eq!(connections_per_core(0, false, 2), 1);
     }

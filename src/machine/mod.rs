@@ -1,9 +1,9 @@
-//! This machine, as far as a server of many connections depends on it: what is read, how many connections that allows,
-//! and what stands in the way of more.
+//! What a server with many connections needs to know about this machine: what is read, how many connections
+//! it allows, and what prevents more.
 //!
-//! [`reading`] turns files of `/proc` and `/sys` into a [`Machine`]; [`capacity`] and [`findings`] compare that with a
-//! [`Target`]. Only `reading` touches files, below a root that tests choose, and only [`cpus`] asks the system about
-//! the calling process. What cannot be read is `None`, and nothing is concluded from it.
+//! [`reading`] turns files of `/proc` and `/sys` into a [`Machine`]; [`capacity`] and [`findings`] compare it
+//! with a [`Target`]. Only `reading` reads files, below a root that tests choose, and only [`cpus`] asks the
+//! system about the calling process. A value that cannot be read is `None`, and nothing is concluded from it.
 
 pub(crate) mod capacity;
 mod cgroup;
@@ -22,38 +22,38 @@ use findings::{Level, findings};
 
 use crate::config::{Config, FdTables};
 
-/// What was read.
+/// The values that were read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
-    /// Most descriptors of a table: what the server raises its limit to.
+    /// Most descriptors of a table; the server raises its soft limit to this.
     pub(crate) open_files_hard: Option<u64>,
-    /// Whether this process may raise the hard limit (`CAP_SYS_RESOURCE`).
+    /// True if this process may raise the hard limit (`CAP_SYS_RESOURCE`).
     pub(crate) may_raise_limits: bool,
-    /// Most descriptors that any table may be given (`fs.nr_open`).
+    /// The highest limit on descriptors that any process can have (`fs.nr_open`).
     nr_open: Option<u64>,
     /// Most open files of the system.
     file_max: Option<u64>,
-    /// Open files of the system now.
+    /// Open files of the system at present.
     files_open: Option<u64>,
     /// Most descriptors that the pollers of one user may watch together.
     epoll_watches_max: Option<u64>,
     somaxconn: Option<u64>,
     syn_backlog: Option<u64>,
     syncookies: Option<u64>,
-    /// Pages for the buffers of all TCP sockets: easy, under pressure, full.
+    /// Pages for the buffers of all TCP sockets: without pressure, under pressure, at most.
     tcp_mem: Option<[u64; 3]>,
-    /// Bytes for what one socket has received: least, at first, most.
+    /// Bytes for the received data of one socket: minimum, initially, maximum.
     tcp_rmem: Option<[u64; 3]>,
-    /// Bytes for what one socket has to send: least, at first, most.
+    /// Bytes for the data that one socket has to send: minimum, initially, maximum.
     tcp_wmem: Option<[u64; 3]>,
     slow_start_after_idle: Option<u64>,
     time_wait_max: Option<u64>,
-    /// First and last port that outgoing connections get.
+    /// First and last port of outgoing connections.
     ports: Option<[u64; 2]>,
     conntrack: Option<Conntrack>,
-    /// Bytes of memory there are.
+    /// Memory of the machine in bytes.
     memory_total: Option<u64>,
-    /// Bytes that can be had without swapping.
+    /// Memory that is available without swapping, in bytes.
     memory_available: Option<u64>,
     cgroup: Cgroup,
     cpus: Vec<Cpu>,
@@ -68,7 +68,7 @@ impl Machine {
         self.cgroup.memory_group.clone().filter(|_| binds)
     }
 
-    /// Bytes of memory that this process may have.
+    /// The memory that this process may use, in bytes.
     pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
         self.cgroup
             .memory_bytes_max
@@ -78,32 +78,32 @@ impl Machine {
     }
 }
 
-/// The table of tracked connections of the firewall, where its module is loaded.
+/// The firewall's table of tracked connections, if its module is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Conntrack {
     max: u64,
     count: u64,
 }
 
-/// One CPU as the system counts them: a hyperthread, where there are such.
+/// A CPU as the system counts them: a hyperthread, if there are such.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
     number: usize,
-    /// The CPUs of the same physical core, this one among them.
+    /// The CPUs of the same physical core, including this one.
     siblings: Vec<usize>,
     node: Option<usize>,
     governor: Option<String>,
 }
 
-/// One network card that is up.
+/// A network card that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Card {
     name: String,
     node: Option<usize>,
     receive_queues: usize,
-    /// The CPUs to which received packets are passed on in software.
+    /// The CPUs that received packets are passed on to in software.
     rps_cpus: Vec<usize>,
-    /// The interrupts that have fired, or all if none has.
+    /// The interrupts that have fired, or all of them if none has.
     interrupts: Vec<Interrupt>,
 }
 
@@ -114,29 +114,29 @@ struct Interrupt {
     cpus: Vec<usize>,
 }
 
-/// What the machine is compared with.
+/// The requirements that the machine is compared with.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Connections to hold.
+    /// The number of connections.
     pub(crate) connections: u64,
     /// The CPU of each core.
     pub(crate) placement: Vec<usize>,
-    /// Whether each core has a descriptor table of its own.
+    /// True if each core has a descriptor table of its own.
     pub(crate) own_fd_tables: bool,
-    /// Whether it should have.
+    /// The setting for that.
     pub(crate) fd_tables: FdTables,
-    /// Whether clients come through a network card.
+    /// True if clients come through a network card.
     pub(crate) remote: bool,
     pub(crate) connections_per_core_max: u32,
     pub(crate) connections_max: u32,
     pub(crate) tcp_backlog: u64,
     pub(crate) ring_bytes_max: u64,
-    /// Time between two pings to a connection, if there are any.
+    /// The time between two pings to a connection; `None` without pings.
     pub(crate) ping_interval: Option<Duration>,
 }
 
 impl Target {
-    /// What the configuration asks for. `connections` are those wanted; without, as many as
+    /// The requirements of a configuration. `connections` is the wanted number; without it, as many as
     /// `connections_per_core_max` allows, or 10,000 for each core.
     pub(crate) fn new(
         config: &Config,
@@ -165,12 +165,12 @@ impl Target {
         }
     }
 
-    /// How many event loops.
+    /// The number of event loops.
     pub(crate) fn cores(&self) -> u64 {
         count(&self.placement)
     }
 
-    /// How many CPUs they run on.
+    /// The number of CPUs that they run on.
     fn cpus(&self) -> u64 {
         let mut cpus = self.placement.clone();
         cpus.sort_unstable();
@@ -190,7 +190,8 @@ impl Target {
     }
 }
 
-/// One line for the log of a start: how many connections, what binds, and whether the machine is set up for the target.
+/// One line for the log at the start: how many connections, which limit binds, and whether the machine is set
+/// up for the target.
 pub(crate) fn summary(machine: &Machine, target: &Target) -> String {
     let capacity = Capacity::of(machine, target);
     let findings = findings(machine, target);
@@ -199,7 +200,7 @@ pub(crate) fn summary(machine: &Machine, target: &Target) -> String {
     let advice = match (of_level(Level::Stops), of_level(Level::Slows)) {
         (0, 0) => return capacity.to_string(),
         (0, slow) => format!("{slow} to improve"),
-        (stop, slow) => format!("{stop} in the way and {slow} to improve"),
+        (stop, slow) => format!("{stop} that prevent it and {slow} to improve"),
     };
     format!("{capacity}; for {connections} connections `ringcast tuning` finds {advice}")
 }
@@ -231,5 +232,5 @@ fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
-/// What is assumed where neither the command nor the configuration says how many are wanted.
+/// The number of connections if neither the command nor the configuration gives one.
 const CONNECTIONS_PER_CORE: u64 = 10_000;

@@ -1,7 +1,7 @@
-//! Files of `/proc` and `/sys` to a [`Machine`].
+//! Reads a [`Machine`] from files of `/proc` and `/sys`.
 //!
-//! Every path is below `root`, which is `/` but in tests. A file that is missing, unreadable or in a form not foreseen
-//! leaves its value out: containers hide some, kernels lack others.
+//! All paths are below `root`, which is `/` except in tests. If a file is missing, unreadable or in an
+//! unknown form, its value is left out: containers hide some files, and kernels lack others.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::cgroup::Cgroup;
 use super::{Card, Conntrack, Cpu, Interrupt, Machine};
 
-/// Reads all of it.
+/// Reads all values.
 pub(crate) fn machine(root: &Path) -> Machine {
     let [files_open, _, file_max] = numbers(root, "proc/sys/fs/file-nr").map_or([None; 3], |n| n.map(Some));
     Machine {
@@ -69,7 +69,8 @@ pub(crate) fn cpus(root: &Path) -> Vec<Cpu> {
     cpus
 }
 
-/// The network cards that are up. What has no device (loopback, bridges, tunnels) has no interrupts.
+/// The network cards that are up. Interfaces without a device (loopback, bridges, tunnels) have no
+/// interrupts.
 fn cards(root: &Path) -> Vec<Card> {
     let interrupts = text(root, "proc/interrupts").unwrap_or_default();
     let is_up =
@@ -84,7 +85,7 @@ fn cards(root: &Path) -> Vec<Card> {
 
 fn card(root: &Path, name: &str, interrupts: &str) -> Card {
     let folder = format!("sys/class/net/{name}");
-    // A virtio device has its interrupts and its node one folder further up, at its PCI function.
+    // A virtio device has its interrupts and its node one folder up, at its PCI function.
     let devices = [format!("{folder}/device"), format!("{folder}/device/..")];
     let queues: Vec<String> = entries(root, &format!("{folder}/queues"), "rx-");
     let mut rps_cpus: Vec<usize> = queues
@@ -103,7 +104,7 @@ fn card(root: &Path, name: &str, interrupts: &str) -> Card {
         .filter_map(|number| number.parse().ok())
         .collect();
     numbers.sort_unstable();
-    // Cards have interrupts for other things than packets, too; those hardly ever fire.
+    // Cards have interrupts for other purposes than packets too; those hardly ever fire.
     let fired: Vec<u64> = numbers
         .iter()
         .copied()
@@ -112,7 +113,7 @@ fn card(root: &Path, name: &str, interrupts: &str) -> Card {
     let numbers = if fired.is_empty() { numbers } else { fired };
     Card {
         name: name.to_owned(),
-        // -1 where there are no nodes.
+        // -1 if there are no nodes.
         node: devices.iter().find_map(|device| {
             let node = text(root, format!("{device}/numa_node"))?;
             node.parse().ok()
@@ -140,7 +141,7 @@ fn conntrack(root: &Path) -> Option<Conntrack> {
     })
 }
 
-/// A file without its last line break.
+/// The text of a file without its last line break.
 pub(super) fn text(root: &Path, path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(root.join(path)).ok()?;
     Some(text.trim_end().to_owned())
@@ -151,14 +152,14 @@ pub(super) fn number(root: &Path, path: impl AsRef<Path>) -> Option<u64> {
     text(root, path)?.parse().ok()
 }
 
-/// A file with so many numbers in a line.
+/// A file with this many numbers in a line.
 fn numbers<const COUNT: usize>(root: &Path, path: &str) -> Option<[u64; COUNT]> {
     let text = text(root, path)?;
     let numbers: Option<Vec<u64>> = text.split_whitespace().map(|word| word.parse().ok()).collect();
     numbers?.try_into().ok()
 }
 
-/// The names in a folder that begin so, in their order.
+/// The names in a folder that begin with `start`, sorted.
 fn entries(root: &Path, folder: &str, start: &str) -> Vec<String> {
     let names = fs::read_dir(root.join(folder)).into_iter().flatten();
     let mut names: Vec<String> = names
@@ -169,12 +170,12 @@ fn entries(root: &Path, folder: &str, start: &str) -> Vec<String> {
     names
 }
 
-/// The number of `cpu12`; `None` for `cpufreq`.
+/// The number in `cpu12`; `None` for `cpufreq`.
 fn numbered(name: &str, start: &str) -> Option<usize> {
     name.strip_prefix(start)?.parse().ok()
 }
 
-/// `0-3,8`.
+/// Parses `0-3,8`.
 pub(super) fn cpu_list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
@@ -188,7 +189,7 @@ pub(super) fn cpu_list(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// `00000000,0000000f`: hexadecimal words of 32 bits, the highest first.
+/// Parses `00000000,0000000f`: hexadecimal words of 32 bits, the highest first.
 pub(super) fn cpu_mask(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for (word_index, word) in text.trim().rsplit(',').enumerate() {
@@ -202,7 +203,7 @@ pub(super) fn cpu_mask(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// The line `Max open files SOFT HARD files`.
+/// Parses the line `Max open files SOFT HARD files`.
 fn open_files_hard(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
@@ -222,7 +223,8 @@ fn memory_bytes(meminfo: &str, name: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Whether a line of `/proc/interrupts` (`24: COUNT COUNT … NAME`) has a count that is not 0.
+/// True if the line of an interrupt in `/proc/interrupts` (`24: COUNT COUNT … NAME`) has a count that is not
+/// 0.
 fn fires(interrupts: &str, number: u64) -> bool {
     let line = interrupts
         .lines()
@@ -235,7 +237,7 @@ fn fires(interrupts: &str, number: u64) -> bool {
 
 /// `linux/capability.h`.
 const CAP_SYS_RESOURCE: u32 = 24;
-/// More CPUs than any kernel counts: a list that names a larger one is not a list of CPUs.
+/// More CPUs than any kernel supports: a list with a larger number is not a list of CPUs.
 const CPU_NUMBERS: usize = 1 << 16;
 
 #[cfg(test)]
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_as_foreseen_gives_nothing() {
+    fn a_line_in_an_unknown_form_gives_no_value() {
         assert_eq!(open_files_hard("Max open files  1024  4096  files"), Some(4096));
         assert_eq!(open_files_hard("Max open files  1024  unlimited  files"), None);
         assert_eq!(open_files_hard("Max processes  1  2  processes"), None);
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_fires_if_any_cpu_has_counted_it() {
+    fn an_interrupt_counts_as_firing_if_any_cpu_has_counted_it() {
         let table = "      CPU0  CPU1\n 24:  0  7  PCI-MSIX 1-edge eth0-TxRx-0\n124:  0  0  PCI-MSIX eth0\n";
         assert!(fires(table, 24));
         assert!(!fires(table, 124));

@@ -1,4 +1,5 @@
-//! Machines of several kinds, from files: what is read, what is found, and that each command mends what it is for.
+//! Machines of several kinds, as files: what is read, what is found, and that each command corrects its
+//! finding.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,11 @@ use super::*;
 use crate::config::Placement;
 use crate::config::load::Sources;
 
-/// The files of a machine below a folder of their own, which goes with the value.
+/// The files of a machine in a folder of its own, which is removed with the value.
 pub(crate) struct Fixture(PathBuf);
 
 impl Fixture {
-    /// From `tests/data/machines`: one file a line, its path and what it holds.
+    /// Reads a file of `tests/data/machines`: each line has the path of a file and its contents.
     pub(crate) fn new(name: &str) -> Fixture {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +42,7 @@ impl Fixture {
         fs::write(path, text).unwrap();
     }
 
-    /// Carries a command out on these files; settings of the server are handed back.
+    /// Applies a command to these files; returns the settings of the server that it sets.
     fn carry_out(&self, command: &str) -> Vec<(String, String)> {
         let mut words = command.split_whitespace();
         match words.next().unwrap() {
@@ -82,7 +83,7 @@ impl Fixture {
                 let script = script
                     .replace("/sys/", &format!("{root}/sys/"))
                     .replace("/proc/", &format!("{root}/proc/"))
-                    // The kernel makes one of the other.
+                    // The kernel derives one from the other.
                     .replace("smp_affinity_list", "effective_affinity_list");
                 assert!(
                     Command::new("sh")
@@ -107,12 +108,12 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        // A folder that stays does no harm.
+        // A folder that is left behind does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// What a server with these settings wants, open to other machines, on all CPUs.
+/// The target of a server with these settings that listens for other machines and uses all CPUs.
 pub(crate) fn target(machine: &Machine, connections: u64, settings: &[(&str, &str)]) -> Target {
     let sources = Sources::new(
         vec![("listen".to_owned(), "0.0.0.0:8000".to_owned())],
@@ -157,7 +158,7 @@ fn a_bare_metal_machine_is_read() {
 }
 
 #[test]
-fn control_groups_of_both_versions_bind() {
+fn limits_of_control_groups_of_both_versions_are_read() {
     let second = Fixture::new("container-v2").machine();
     assert_eq!(second.cgroup.memory_bytes_max, Some(512 << 20));
     assert_eq!(second.cgroup.cpu_millis, Some(1500));
@@ -167,7 +168,7 @@ fn control_groups_of_both_versions_bind() {
 }
 
 #[test]
-fn a_group_is_bound_by_those_around_it() {
+fn a_group_is_bound_by_the_groups_around_it() {
     let fixture = Fixture::new("bare-metal");
     fixture.write("sys/fs/cgroup/user.slice/memory.max", "1073741824\n");
     fixture.write(
@@ -178,7 +179,7 @@ fn a_group_is_bound_by_those_around_it() {
 }
 
 #[test]
-fn what_a_group_uses_is_read_where_its_limit_is() {
+fn the_memory_use_is_read_from_the_group_with_the_limit() {
     for (name, folder, used, stat) in [
         ("container-v2", "sys/fs/cgroup", "memory.current", "inactive_file"),
         (
@@ -201,7 +202,7 @@ fn what_a_group_uses_is_read_where_its_limit_is() {
 }
 
 #[test]
-fn version_1_without_a_limit_has_none() {
+fn version_1_without_a_limit_gives_no_limit() {
     let fixture = Fixture::new("container-v1");
     fixture.write(
         "sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -212,18 +213,18 @@ fn version_1_without_a_limit_has_none() {
 }
 
 #[test]
-fn nothing_is_concluded_from_files_that_are_not_there() {
+fn nothing_is_concluded_from_missing_files() {
     let machine = reading::machine(Path::new("/nowhere"));
     let mut target = target(&machine, 1_000_000, &[("RINGCAST_CORES", "128")]);
     target.placement = (0..128).collect();
     let capacity = Capacity::of(&machine, &target);
     assert_eq!(capacity.connections, None);
-    assert!(summary(&machine, &target).starts_with("how many connections cannot be told here"));
+    assert!(summary(&machine, &target).starts_with("the capacity is unknown, since no limit could be read"));
     assert_eq!(of_level(&findings(&machine, &target), Level::Stops), [""; 0]);
 }
 
 #[test]
-fn the_tightest_limit_binds_first() {
+fn the_tightest_limit_comes_first() {
     let fixture = Fixture::new("bare-metal");
     let machine = fixture.machine();
     let target = target(&machine, 1_000_000, &[]);
@@ -233,7 +234,7 @@ fn the_tightest_limit_binds_first() {
     fixture.sysctl("net.netfilter.nf_conntrack_max", "100000000");
     let next = Capacity::of(&fixture.machine(), &target);
     assert_eq!(next.bounds[0].limit, "fs.epoll.max_user_watches");
-    // 32 tables of 524,288, less what is spared in each.
+    // 32 tables of 524,288 each, less the descriptors that are not for connections.
     let files = next
         .bounds
         .iter()
@@ -243,7 +244,7 @@ fn the_tightest_limit_binds_first() {
 }
 
 #[test]
-fn the_configuration_and_a_shared_table_bind_as_well() {
+fn the_configuration_and_a_shared_table_are_limits_too() {
     let machine = Fixture::new("container-v1").machine();
     let own = target(&machine, 1000, &[("RINGCAST_CONNECTIONS_PER_CORE_MAX", "10")]);
     assert_eq!(Capacity::of(&machine, &own).connections, Some(40));
@@ -261,7 +262,7 @@ fn the_configuration_and_a_shared_table_bind_as_well() {
 }
 
 #[test]
-fn a_limit_stops_one_connection_beyond_it_and_not_before() {
+fn a_limit_prevents_one_connection_more_than_it_allows_and_not_fewer() {
     let machine = Fixture::new("container-v1").machine();
     let room = Capacity::of(&machine, &target(&machine, 1, &[]))
         .connections
@@ -278,7 +279,7 @@ fn a_limit_stops_one_connection_beyond_it_and_not_before() {
 }
 
 #[test]
-fn memory_that_is_said_to_be_enough_is() {
+fn memory_that_is_reported_as_enough_is_enough() {
     let machine = Fixture::new("container-v2").machine();
     let room = Capacity::of(&machine, &target(&machine, 1, &[]))
         .connections
@@ -294,7 +295,7 @@ fn memory_that_is_said_to_be_enough_is() {
 }
 
 #[test]
-fn what_is_wrong_with_a_bare_metal_machine_is_found() {
+fn faults_of_a_bare_metal_machine_are_found() {
     let machine = Fixture::new("bare-metal").machine();
     let findings = findings(&machine, &target(&machine, 1_000_000, &[]));
     assert_eq!(
@@ -310,7 +311,7 @@ fn what_is_wrong_with_a_bare_metal_machine_is_found() {
         notes.contains(&"hyperthreads") && notes.contains(&"memory nodes"),
         "{notes:?}"
     );
-    // Loops on the physical cores of the card's node.
+    // Event loops on the physical cores of the card's node.
     let near = findings
         .iter()
         .find(|finding| finding.subject == "memory nodes")
@@ -319,7 +320,7 @@ fn what_is_wrong_with_a_bare_metal_machine_is_found() {
 }
 
 #[test]
-fn cores_by_number_take_physical_cores_first() {
+fn a_number_of_cores_uses_physical_cores_first() {
     for (name, count, placement) in [
         ("container-v1", 2, vec![0, 2]),
         ("container-v1", 4, vec![0, 2, 1, 3]),
@@ -333,7 +334,7 @@ fn cores_by_number_take_physical_cores_first() {
 }
 
 #[test]
-fn clients_on_this_machine_come_through_no_card() {
+fn for_clients_on_this_machine_no_card_is_checked() {
     let machine = Fixture::new("bare-metal").machine();
     let mut target = target(&machine, 1000, &[]);
     target.remote = false;
@@ -345,25 +346,25 @@ fn clients_on_this_machine_come_through_no_card() {
     );
 }
 
-/// Carries the first command of every finding out, on a copy of the machine, and looks again. What several commands
-/// mend in turn matters less after the first.
+/// Applies the first command of every finding to a copy of the machine, and checks again. If several commands
+/// correct a finding step by step, it must at least matter less after the first.
 #[test]
-fn the_first_command_of_a_finding_mends_it() {
+fn the_first_command_of_a_finding_corrects_it() {
     let without = [
-        // Memory cannot be had by command; a container's is another program's to give.
+        // No command adds memory to a machine; that of a container is set from outside.
         "memory",
         "memory of the control group",
     ];
     for (name, connections) in [
         ("bare-metal", 30_000_000),
         ("container-v1", 3_000_000),
-        // Few enough for event loops that take turns.
+        // Few enough connections for event loops that take turns.
         ("container-v1", 100_000),
         ("container-v2", 3_000_000),
     ] {
         let fixture = Fixture::new(name);
         let before = fixture.machine();
-        // Cores by number: hyperthreads of both nodes are in use where there are such.
+        // With a number of cores, hyperthreads of both nodes are in use where there are such.
         let settings = [
             ("RINGCAST_CORES", "24"),
             ("RINGCAST_CONNECTIONS_PER_CORE_MAX", "1000"),
@@ -395,7 +396,7 @@ fn the_first_command_of_a_finding_mends_it() {
 }
 
 #[test]
-fn a_start_says_in_a_line_what_binds_and_what_there_is_to_see() {
+fn the_summary_names_the_tightest_limit_and_the_number_of_findings() {
     let machine = Fixture::new("bare-metal").machine();
     assert_eq!(
         summary(&machine, &target(&machine, 1_000_000, &[])),
@@ -405,7 +406,7 @@ fn a_start_says_in_a_line_what_binds_and_what_there_is_to_see() {
 }
 
 #[test]
-fn one_queue_is_passed_on_and_one_table_is_split() {
+fn commands_spread_a_single_queue_and_split_a_shared_table() {
     let machine = Fixture::new("container-v1").machine();
     let mut target = target(&machine, 1000, &[]);
     target.own_fd_tables = false;
@@ -425,7 +426,7 @@ fn one_queue_is_passed_on_and_one_table_is_split() {
 }
 
 #[test]
-fn the_scripts_do_as_they_say() {
+fn the_tuning_scripts_change_what_they_announce() {
     let fixture = Fixture::new("bare-metal");
     let script = |words: &[&str]| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");

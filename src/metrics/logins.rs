@@ -1,18 +1,19 @@
-//! What comes of logins: the counters of the login password_checks.
+//! The counters of logins with a password, by outcome.
 //!
-//! Cores count what finds the password_checks full, its threads the rest: all of it is rare, and an atomic addition is right.
+//! Cores count logins that find the intake of the password checks full, and the threads of the password checks
+//! count all others. Logins are rare, so that an atomic addition is cheap enough.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::block::{Counter, Histogram};
 
-/// The counters of a login password_checks.
+/// The counters of the password checks.
 #[derive(Debug, Default)]
 pub struct LoginMetrics {
     outcomes: [AtomicU64; LoginOutcome::COUNT],
-    /// From the question to the answer. Written under the lock of the password_checks.
+    /// From the submission of a login to its answer. Written under a lock of the password checks.
     pub seconds: Histogram,
-    /// Accounts of failures forgotten for want of room. Written under the lock of the password_checks.
+    /// Records of failures that were dropped for lack of room. Written under a lock of the password checks.
     pub accounts_forgotten: Counter,
 }
 
@@ -23,22 +24,22 @@ pub enum LoginOutcome {
     Welcome,
     /// There is no such user, or the password was wrong.
     Refused,
-    /// Too many have failed before: it was not tried.
+    /// There were too many failures before: the password was not checked.
     TooSoon,
-    /// `logins_waiting_max`: it found no room, since its own network has most that wait.
+    /// `logins_waiting_max`: the queue was full, and its own network had the most waiting attempts.
     Busy,
-    /// `logins_waiting_max`: it waited, and gave way to one of another network or to a familiar one.
+    /// `logins_waiting_max`: it waited, and an attempt of another network or a familiar one displaced it.
     Displaced,
 }
 
 impl LoginMetrics {
-    /// Counts one, on any thread.
+    /// Counts an outcome, on any thread.
     pub fn count(&self, outcome: LoginOutcome) {
         // Relaxed: a scrape needs no order between counters.
         self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many ended so.
+    /// How many attempts had this outcome.
     pub fn value(&self, outcome: LoginOutcome) -> u64 {
         self.outcomes[outcome as usize].load(Ordering::Relaxed)
     }

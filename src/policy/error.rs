@@ -1,4 +1,4 @@
-//! Why the policy cannot be opened as configured.
+//! The errors of reading the policy that the configuration describes.
 
 use std::fmt;
 use std::io;
@@ -8,22 +8,22 @@ use super::{KeysError, RevocationsError};
 use crate::config::rules::RuleFault;
 use crate::login::PasswordFileError;
 
-/// Why there are no policy. Each is one line that says what to do.
+/// Why the policy cannot be read. Each error is one line that says what to do.
 #[derive(Debug)]
 pub enum PolicyError {
-    /// The keys of tokens are not right.
+    /// The keys for tokens are missing or wrong.
     Keys(KeysError),
-    /// TLS cannot be spoken.
+    /// The certificates or keys of TLS are missing or wrong.
     Tls(TlsError),
-    /// The password file is not right.
+    /// The password file is wrong.
     Passwords(PasswordFileError),
     /// The system refuses the threads that check passwords.
     PasswordChecks(io::Error),
-    /// A rule's pattern is none.
+    /// A rule has an invalid pattern.
     Rules(RuleFault),
-    /// `jwks_url` is set or not, other than at the start.
-    KeysFetched,
-    /// The file of revocations is not right.
+    /// A reload would turn fetching keys on or off.
+    JwksUrlChanged,
+    /// The file of revocations is wrong.
     Revocations(RevocationsError),
 }
 
@@ -37,9 +37,8 @@ impl fmt::Display for PolicyError {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
             PolicyError::Rules(fault) => fault.fmt(formatter),
-            PolicyError::KeysFetched => formatter.write_str(
-                "jwks_url has been set, or is not set any more, since the start: that needs a restart",
-            ),
+            PolicyError::JwksUrlChanged => formatter
+                .write_str("jwks_url was set or removed since the start: restart the server to apply that"),
             PolicyError::Revocations(error) => error.fmt(formatter),
         }
     }

@@ -1,6 +1,5 @@
-//! From the configuration to the keys of tokens: reads the key files, or makes a random key.
-//!
-//! `auth` itself opens no file.
+//! Makes the keys of tokens from the configuration: reads the key files, or makes a random key. (`auth`
+//! itself opens no file.)
 
 use std::fmt;
 use std::io;
@@ -13,22 +12,23 @@ use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::config::text_file;
 
-/// Where the key that tokens are signed with is from.
+/// Where the key that signs tokens comes from.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// Made at the start, gone at the end.
+    /// Made at the start, lost at the end.
     Random(Secret),
     /// `auth_key`.
     Shared,
     /// Both key files.
     Files,
-    /// `auth_public_key_file` alone.
+    /// Only `auth_public_key_file`.
     PublicFile,
-    /// `jwks_file`, `jwks_url` or both alone.
+    /// Only `jwks_file`, `jwks_url` or both.
     Sets,
 }
 
-/// Makes the keys that `config` asks for, but for those that have to be fetched. The random key of those before is kept.
+/// Makes the keys that `config` describes, except those that are fetched. A random key that was made before
+/// is kept.
 pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let (mut tokens, source) = own(config, before)?;
     let id = config.auth.key_id.as_deref();
@@ -55,7 +55,7 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
     Ok((tokens.with_demands(demands), source))
 }
 
-/// All that is wrong with the keys that `config` asks for.
+/// Everything that is wrong with the keys that `config` describes.
 pub(super) fn faults(config: &Config) -> Vec<KeysError> {
     let parts = [
         own(config, None).err(),
@@ -68,7 +68,7 @@ pub(super) fn faults(config: &Config) -> Vec<KeysError> {
     faults
 }
 
-/// The key that is configured by itself, or a random one if there is no other at all.
+/// The key that is configured on its own, or a random one if no key is configured at all.
 fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource), KeysError> {
     let algorithm = algorithm(config)?;
     if let Some(public_file) = &config.auth.public_key_file {
@@ -104,8 +104,8 @@ fn own(config: &Config, before: Option<&KeySource>) -> Result<(Tokens, KeySource
     Ok((tokens, KeySource::Random(key)))
 }
 
-/// The set of `jwks_file`. A key that cannot be used is left out: one of another kind is for somebody else and named here,
-/// one that is broken is a doubt of the policy.
+/// The set in `jwks_file`. Keys that cannot be used are left out: a key for another purpose is logged here, a
+/// broken key becomes a warning of the policy.
 fn set(file: &Path) -> Result<KeySet, KeysError> {
     let refuse = |cause: String| KeysError::Set {
         file: file.to_owned(),
@@ -113,8 +113,12 @@ fn set(file: &Path) -> Result<KeySet, KeysError> {
     };
     let text = text_file::read(file, SET_BYTES_MAX).map_err(|error| unreadable(file, &error))?;
     let set = KeySet::parse(&text, SetOrigin::Own).map_err(|error| refuse(error.to_string()))?;
-    for left_out in set.left_out().iter().filter(|left_out| !left_out.is_fault()) {
-        info!("jwks_file: {}: {left_out}", file.display());
+    for unused_key in set
+        .unused_keys()
+        .iter()
+        .filter(|unused_key| !unused_key.is_fault())
+    {
+        info!("jwks_file: {}: {unused_key}", file.display());
     }
     Ok(set)
 }
@@ -130,7 +134,7 @@ fn algorithm(config: &Config) -> Result<Option<Algorithm>, KeysError> {
 
 fn read_pem(file: &Path) -> Result<String, KeysError> {
     let text = text_file::read_pem(file).map_err(|error| unreadable(file, &error))?;
-    // Only what stands between sections can be of another encoding.
+    // Only text between the PEM sections can have another encoding, and it is ignored.
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -146,14 +150,14 @@ fn unreadable(file: &Path, error: &io::Error) -> KeysError {
 pub enum KeysError {
     /// A key file cannot be read.
     Unreadable {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
-    /// A set of keys is none.
+    /// A set of keys is invalid.
     Set {
-        /// Its file.
+        /// The set's file.
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
@@ -167,7 +171,7 @@ pub enum KeysError {
     },
     /// The algorithm is not known.
     Algorithm(String),
-    /// A key is not one, or does not suit the algorithm.
+    /// A key is invalid, or does not suit the algorithm.
     Key(KeyError),
     /// The system has no random bytes.
     NoRandom(String),
@@ -187,7 +191,10 @@ impl fmt::Display for KeysError {
             ),
             KeysError::Algorithm(name) => write!(formatter, "auth_algorithm: {name} is not known"),
             KeysError::Key(error) => write!(formatter, "keys of tokens: {error}"),
-            KeysError::NoRandom(cause) => write!(formatter, "the system gives no random key: {cause}"),
+            KeysError::NoRandom(cause) => write!(
+                formatter,
+                "the system provides no random bytes for a key: {cause}"
+            ),
         }
     }
 }
@@ -213,14 +220,14 @@ mod tests {
     use crate::config::secret::Secret;
 
     #[test]
-    fn every_algorithm_that_can_be_set_is_known() {
+    fn every_algorithm_that_can_be_configured_is_known() {
         for name in AUTH_ALGORITHMS {
             assert!(name.parse::<Algorithm>().is_ok(), "{name}");
         }
     }
 
     #[test]
-    fn what_an_editor_adds_is_no_part_of_a_key() {
+    fn byte_order_marks_and_line_ends_of_editors_do_not_change_a_key() {
         let folder = std::env::temp_dir().join(format!("ringcast-keys-text-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let vectors: serde_json::Value =
@@ -253,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_from_where_the_configuration_says() {
+    fn keys_come_from_the_configured_source() {
         assert!(matches!(
             tokens(&Config::default(), None),
             Ok((_, KeySource::Random(_)))

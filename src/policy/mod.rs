@@ -1,9 +1,10 @@
-//! The policy: what decides who may come in and what they may do, as all cores hold it.
+//! The policy: everything that decides which clients may connect and what they may do. All cores share it.
 //!
-//! One value, read from the configuration and the files that it names, immutable and shared. A reload makes a new one,
-//! and each core is given it between two turns (`Order::Adopt`): what follows is decided by the new, and nothing waits.
+//! One immutable value, read from the configuration and the files that it names. A reload makes a new policy,
+//! and each core gets it between two turns (`Order::Adopt`): later decisions use the new policy, and nothing
+//! waits for the change.
 //!
-//! Not here: how tokens are checked (`auth`), and when the policy are asked (the sessions).
+//! Not here: how tokens are checked (`auth`), and when the policy is consulted (the sessions).
 
 mod error;
 mod keys;
@@ -19,48 +20,49 @@ pub use self::revocations::RevocationsError;
 pub(crate) use self::revocations::RevocationsFile;
 use crate::auth::passwords::Users;
 use crate::auth::rules::Rules;
-use crate::auth::{KeySet, Revocations, Tokens, WantedKeys};
+use crate::auth::{FetchRequest, KeySet, Revocations, Tokens};
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
 use crate::config::{Config, Proxies};
 use crate::login::backoff::{self, BackoffPolicy};
 use crate::login::{self, PasswordChecks};
 
-/// What decides who may come in.
+/// Decides which clients may connect and what they may do.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Signs and checks tokens, and knows which are revoked.
+    /// Signs and verifies tokens, and holds the revocations.
     pub tokens: Arc<Tokens>,
-    /// Where the key that signs tokens is from.
+    /// Where the key that signs tokens comes from.
     pub keys: KeySource,
-    /// What TLS connections begin with; `None` where nothing speaks TLS.
-    pub tls: Option<tls::Tls>,
-    /// The reference's option: which origins may come in.
+    /// The TLS configurations of new connections; `None` if no listener uses TLS.
+    pub tls: Option<tls::TlsPolicy>,
+    /// The origins in the reference server's own format: those that it matches may connect.
     pub origins: String,
-    /// Which may come in, exactly.
+    /// The origins that may connect, as an exact list.
     pub allowed_origins: AllowedOrigins,
-    /// Who may say whom a connection is from.
+    /// The proxies that are trusted to name a connection's client.
     pub proxies: Proxies,
-    /// Those who have a password; `None` if nobody can log in with one.
+    /// The users with passwords; `None` if there is no password file.
     pub users: Option<Arc<Users>>,
-    /// Where passwords are checked, once it [is open](Policy::start_password_checks).
+    /// Checks passwords at logins; `None` until it [is started](Policy::start_password_checks).
     pub login: Option<PasswordChecks>,
-    /// What is doubtful about the files that were read.
+    /// Doubtful things about the files that were read.
     warnings: Vec<String>,
     /// What clients may do.
     pub rules: Arc<Rules>,
 }
 
 impl Policy {
-    /// Reads all that `config` names: at the start, and for `ringcast check`.
+    /// Reads everything that `config` names: at the start, and for `ringcast check`.
     ///
     /// # Errors
-    /// Names the setting or the file that is not right.
+    /// Names the setting or the file that is wrong.
     pub fn open(config: &Config) -> Result<Policy, PolicyError> {
         Policy::read(config, None)
     }
 
-    /// All that is wrong with what `config` names, for `ringcast check`: [`Policy::open`] stops at the first.
+    /// Everything that is wrong with the files that `config` names, for `ringcast check`. [`Policy::open`]
+    /// stops at the first fault.
     pub fn faults(config: &Config) -> Vec<PolicyError> {
         let mut faults: Vec<PolicyError> = keys::faults(config).into_iter().map(PolicyError::from).collect();
         if let Some(file) = &config.auth.revocations_file {
@@ -72,25 +74,30 @@ impl Policy {
             config.permissions.rules_separator,
         );
         faults.extend(rules.into_iter().map(PolicyError::from));
-        faults.extend(tls::Tls::faults(&config.tls).into_iter().map(PolicyError::from));
+        faults.extend(
+            tls::TlsPolicy::faults(&config.tls)
+                .into_iter()
+                .map(PolicyError::from),
+        );
         if let Some(file) = &config.login.password_file {
             faults.extend(login::read(file).err().map(PolicyError::from));
         }
         faults
     }
 
-    /// Reads all of it again. Kept are a random key, since tokens signed with it are out there, keys that were fetched,
-    /// and what is revoked: its file is written by this process.
+    /// Reads everything again, for a reload. A random key is kept, since clients have tokens that it signed;
+    /// so are fetched keys, and the revocations, whose file only this process writes.
     ///
     /// # Errors
-    /// Names the setting or the file that is not right; the policy stay as they are.
+    /// Names the setting or the file that is wrong. The policy in force does not change.
     pub fn reopen(&self, config: &Config) -> Result<Policy, PolicyError> {
         Policy::read(config, Some(self))
     }
 
-    /// The same, read a moment ago, in the place of `current`: what was fetched and revoked meanwhile counts.
+    /// This policy, read a moment ago, with the fetched keys and the revocations of `current`, which may have
+    /// changed meanwhile.
     #[must_use]
-    pub fn in_the_place_of(&self, current: &Policy) -> Policy {
+    pub fn with_runtime_state_of(&self, current: &Policy) -> Policy {
         let tokens = self.tokens.as_ref().clone();
         let tokens = tokens.with_revocations(current.tokens.revocations().clone());
         self.with(match current.tokens.fetched() {
@@ -99,7 +106,7 @@ impl Policy {
         })
     }
 
-    /// What works but is hardly meant, each with what to do.
+    /// Settings that work but are probably not intended, each with what to do.
     pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
         let mut warnings = self.warnings.clone();
         if let Some(tls) = &self.tls {
@@ -108,7 +115,7 @@ impl Policy {
         warnings
     }
 
-    /// Opens the login password_checks if there are users and it is not open yet: for a server, which alone needs its threads.
+    /// Starts the password checks if there are users and no checks yet. Only a server needs their threads.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -121,13 +128,13 @@ impl Policy {
         Ok(self)
     }
 
-    /// The same with keys that were fetched in the place of those fetched before.
+    /// This policy with a newly fetched set of keys instead of the former one.
     #[must_use]
     pub fn with_fetched(&self, set: Arc<KeySet>) -> Policy {
         self.with(self.tokens.as_ref().clone().with_fetched(set))
     }
 
-    /// The same with this revoked.
+    /// This policy with other revocations.
     #[must_use]
     pub fn with_revocations(&self, revocations: Revocations) -> Policy {
         self.with(self.tokens.as_ref().clone().with_revocations(revocations))
@@ -140,7 +147,7 @@ impl Policy {
         }
     }
 
-    /// Policy that know these tokens and nothing else.
+    /// A policy with these tokens and nothing else.
     #[cfg(test)]
     pub(crate) fn with_tokens(tokens: Tokens) -> Policy {
         Policy {
@@ -162,14 +169,15 @@ impl Policy {
         let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;
         match before {
             Some(before) => {
-                // With the own key gone and the others not fetched, every client would lose its token.
-                if config.jwks.url.is_some() != before.tokens.wanted().is_some() {
-                    return Err(PolicyError::KeysFetched);
+                // A restart that gets keys from another source than before would lose every client its token,
+                // so a reload refuses it.
+                if config.jwks.url.is_some() != before.tokens.fetch_request().is_some() {
+                    return Err(PolicyError::JwksUrlChanged);
                 }
                 tokens = tokens.with_revocations(before.tokens.revocations().clone());
-                // Whether keys are fetched is settled at the start.
-                if let Some(wanted) = before.tokens.wanted() {
-                    tokens = tokens.with_wanted(Arc::clone(wanted));
+                // Whether keys are fetched is decided at the start.
+                if let Some(fetch_request) = before.tokens.fetch_request() {
+                    tokens = tokens.with_fetch_request(Arc::clone(fetch_request));
                 }
                 if let Some(fetched) = before.tokens.fetched() {
                     tokens = tokens.with_fetched(Arc::clone(fetched));
@@ -182,7 +190,7 @@ impl Policy {
                     tokens = tokens.with_revocations(revocations);
                 }
                 if config.jwks.url.is_some() {
-                    tokens = tokens.with_wanted(Arc::new(WantedKeys::default()));
+                    tokens = tokens.with_fetch_request(Arc::new(FetchRequest::default()));
                 }
             }
         }
@@ -192,9 +200,9 @@ impl Policy {
             config.permissions.rules_separator,
             before.map(|before| &before.rules),
         )?;
-        let tls = tls::Tls::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        let tls = tls::TlsPolicy::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
         if let (Some(file), Some(set)) = (&config.jwks.file, tokens.file()) {
-            let faults = set.left_out().iter().filter(|left_out| left_out.is_fault());
+            let faults = set.unused_keys().iter().filter(|key| key.is_fault());
             warnings.extend(faults.map(|fault| format!("jwks_file: {}: {fault}", file.display())));
         }
         let users = match &config.login.password_file {
@@ -205,8 +213,8 @@ impl Policy {
             }
             None => None,
         };
-        let password_checks_before = before.and_then(|before| before.login.as_ref());
-        let login = password_checks_before.zip(users.as_ref());
+        let checks_before = before.and_then(|before| before.login.as_ref());
+        let login = checks_before.zip(users.as_ref());
         Ok(Policy {
             tokens: Arc::new(tokens),
             keys,
@@ -222,9 +230,9 @@ impl Policy {
     }
 }
 
-fn password_check_settings(config: &Config) -> login::Settings {
+fn password_check_settings(config: &Config) -> login::PasswordCheckSettings {
     let limits = &config.limits;
-    login::Settings {
+    login::PasswordCheckSettings {
         threads: config.login.threads,
         waiting_max: limits.logins_waiting_max,
         nat64_prefixes: config.listen.translator_prefixes.clone(),
@@ -249,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_reads_the_users_again_and_keeps_the_desk() {
+    fn a_reload_reads_the_users_again_and_keeps_the_password_checks() {
         let folder = std::env::temp_dir().join(format!("ringcast-policy-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("users");
@@ -263,7 +271,7 @@ mod tests {
 
         std::fs::write(&file, "").unwrap();
         let first = Policy::open(&with_file).unwrap();
-        assert!(first.login.is_none(), "who only reads needs no threads");
+        assert!(first.login.is_none(), "reading the policy starts no threads");
         let first = first.start_password_checks(&with_file, Clock::begin()).unwrap();
         assert_eq!(first.users.as_ref().map(|users| users.count()), Some(0));
 
@@ -271,8 +279,8 @@ mod tests {
         std::fs::write(&file, format!("alice:{line}")).unwrap();
         let second = first.reopen(&with_file).unwrap();
         assert_eq!(second.users.as_ref().map(|users| users.count()), Some(1));
-        let desks = [&first, &second].map(|policy| policy.login.as_ref().unwrap().metrics());
-        assert!(std::ptr::eq(desks[0], desks[1]));
+        let checks = [&first, &second].map(|policy| policy.login.as_ref().unwrap().metrics());
+        assert!(std::ptr::eq(checks[0], checks[1]));
 
         std::fs::write(&file, format!("alice:{line}\nbob:plain")).unwrap();
         let bad = second.reopen(&with_file).unwrap_err().to_string();
@@ -285,7 +293,7 @@ mod tests {
 
         let without = second.reopen(&Config::default()).unwrap();
         assert!(without.login.is_none() && without.users.is_none());
-        // A server that is told of a file while it runs opens a password_checks then.
+        // A reload that adds a password file to a running server starts the password checks.
         std::fs::write(&file, "").unwrap();
         let again = without.reopen(&with_file).unwrap();
         assert!(
@@ -323,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_and_revoked_survives_a_reload_and_fetching_begins_at_a_start() {
+    fn fetched_keys_and_revocations_survive_a_reload_and_only_a_start_turns_fetching_on() {
         let mut fetching = with_key("one");
         fetching.jwks.url = Some("https://id.example/".to_owned());
         let vectors: serde_json::Value =
@@ -346,9 +354,12 @@ mod tests {
         assert_eq!(policy.tokens.revocations().len(), 1);
         assert!(matches!(
             policy.reopen(&with_key("one")),
-            Err(PolicyError::KeysFetched)
+            Err(PolicyError::JwksUrlChanged)
         ));
         let without = Policy::open(&with_key("one")).unwrap();
-        assert!(matches!(without.reopen(&fetching), Err(PolicyError::KeysFetched)));
+        assert!(matches!(
+            without.reopen(&fetching),
+            Err(PolicyError::JwksUrlChanged)
+        ));
     }
 }

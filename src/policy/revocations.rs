@@ -1,14 +1,15 @@
-//! Where revocations outlive the process: a file of JSON lines, each added at its end, all written anew when one is
-//! taken back or has ended.
+//! The file of revocations (`revocations_file`): JSON lines that outlive the process. A new revocation is
+//! appended; the whole file is written anew when a revocation is withdrawn or has expired.
 //!
 //! ```text
 //! {"claim":"sub","value":"ann","at":1795359453,"until":1797951453}
 //! ```
 //!
-//! A whole line counts, whether a line break follows it or not. A line that cannot be read stops the start, since somebody
-//! would come in again, but for the last one if it has no line break and does not begin with something whole: that was cut
-//! off by a crash and never confirmed. It counts for nothing, the log says so, and whoever writes the file anew keeps it in
-//! `FILE.unreadable`. Blank lines are none.
+//! A complete line counts with or without a line break at its end, and blank lines are ignored. A line that
+//! cannot be read stops the start, since ignoring it would accept a revoked token. The one exception is a
+//! last line without a line break that does not begin with complete JSON: a crash cut it off before the
+//! revocation was confirmed. It is ignored with a warning in the log, and when the file is written anew the
+//! line is kept in `FILE.unreadable`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -22,43 +23,43 @@ use crate::auth::{Revocation, Revocations, Revoked};
 use crate::replace::{self, Remark, Target};
 use crate::text::{self, TextFaultKind};
 
-/// The file.
+/// The path of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct RevocationsFile(PathBuf);
 
-/// What there is to say about a file that was written anew.
+/// Remarks about a file that has been written anew.
 #[derive(Debug, Default)]
 pub(crate) struct Rewritten {
-    /// The file that keeps lines which could not be read, and their numbers, counted from 1.
+    /// The file that keeps the unreadable lines, and their numbers, counted from 1.
     set_aside: Option<(PathBuf, Vec<usize>)>,
     remark: Option<Remark>,
 }
 
-/// Why revocations cannot be read.
+/// Why the revocations cannot be read.
 #[derive(Debug)]
 pub enum RevocationsError {
     /// The file cannot be read.
     Unreadable {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
-    /// A line is no revocation.
+    /// A line is not a revocation.
     Line {
         /// The file's name.
         file: PathBuf,
-        /// Which line, from 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong with it.
         cause: String,
     },
 }
 
-/// What is legal about the file but hardly meant.
+/// Something about the file that is legal but probably not intended.
 #[derive(Debug)]
-pub(super) enum Warning {
-    /// Others may write it, and let revoked tokens in again, or read the names in it.
+pub(super) enum RevocationsWarning {
+    /// Other users may write the file, and so make the server accept revoked tokens, or read the names in it.
     OpenToOthers(PathBuf),
     /// Its last line was cut off.
     CutOff {
@@ -83,12 +84,13 @@ impl RevocationsFile {
         RevocationsFile(file.to_owned())
     }
 
-    /// All that is in it, and what is doubtful about it; nothing if it is not there.
-    pub(super) fn read(&self) -> Result<(Revocations, Vec<Warning>), RevocationsError> {
+    /// The revocations in the file and warnings about it. A missing file has no revocations.
+    pub(super) fn read(&self) -> Result<(Revocations, Vec<RevocationsWarning>), RevocationsError> {
         let (mut revocations, mut warnings) = (Revocations::default(), Vec::new());
         let (text, mode) = match replace::read(&self.0, BYTES_MAX) {
             Ok(read) => read,
-            // A link to nothing is more likely a disk that is missing than a file that nobody has made.
+            // A link without a target means more likely a disk that is not mounted than a file that has not
+            // been created yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.0.is_symlink() => {
                 return Ok((revocations, warnings));
             }
@@ -108,7 +110,7 @@ impl RevocationsFile {
             });
         }
         if mode & OTHERS != 0 {
-            warnings.push(Warning::OpenToOthers(self.0.clone()));
+            warnings.push(RevocationsWarning::OpenToOthers(self.0.clone()));
         }
         for (line, bytes, is_last) in lines(&text) {
             let added = revocation(bytes)
@@ -117,7 +119,7 @@ impl RevocationsFile {
             match added {
                 Ok(()) => {}
                 Err(cause) if is_last && !begins_with_whole_json(bytes) => {
-                    warnings.push(Warning::CutOff { file, line, cause })
+                    warnings.push(RevocationsWarning::CutOff { file, line, cause })
                 }
                 Err(cause) => return Err(RevocationsError::Line { file, line, cause }),
             }
@@ -125,19 +127,19 @@ impl RevocationsFile {
         Ok((revocations, warnings))
     }
 
-    /// Adds one, so that it is on the disk when this returns.
+    /// Appends a revocation. It is on the disk when this returns.
     pub(crate) fn append(&self, revocation: &Revocation) -> io::Result<()> {
         let mut line = String::new();
         write_line(revocation, &mut line);
         let file = self.0.canonicalize().or_else(|error| match error.kind() {
-            // `append` follows no link, not even one to nothing.
+            // `append` follows no link, not even one without a target.
             io::ErrorKind::NotFound => Ok(self.0.clone()),
             _ => Err(error),
         })?;
         replace::append(&file, line.as_bytes())
     }
 
-    /// Replaces all by these. Lines that cannot be read are kept in another file.
+    /// Replaces the contents by these revocations. Unreadable lines are moved to another file.
     pub(crate) fn replace(&self, revocations: &Revocations) -> io::Result<Rewritten> {
         let target = Target::open_or_create(&self.0, BYTES_MAX)?;
         let (numbers, unreadable): (Vec<usize>, Vec<&[u8]>) = lines(target.text())
@@ -146,18 +148,18 @@ impl RevocationsFile {
             .unzip();
         let mut rewritten = Rewritten::default();
         if !unreadable.is_empty() {
-            let aside = unreadable_of(target.path());
-            replace::append(&aside, &unreadable.join(&b'\n')).map_err(|error| {
+            let kept_in = path_of_unreadable(target.path());
+            replace::append(&kept_in, &unreadable.join(&b'\n')).map_err(|error| {
                 io::Error::new(
                     error.kind(),
                     format!(
                         "line {} cannot be read, and {} cannot be written to keep it: {error}",
                         numbers[0],
-                        aside.display()
+                        kept_in.display()
                     ),
                 )
             })?;
-            rewritten.set_aside = Some((aside, numbers));
+            rewritten.set_aside = Some((kept_in, numbers));
         }
         let mut text = String::new();
         for revocation in revocations.iter() {
@@ -170,12 +172,12 @@ impl RevocationsFile {
 }
 
 impl Rewritten {
-    /// Each thing that there is to say, in a line.
+    /// All remarks, as one line each.
     pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
         let set_aside = self.set_aside.as_ref().map(|(file, lines)| {
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
             format!(
-                "line {} could not be read and is kept in {}: revoke again what it named",
+                "line {} could not be read and is kept in {}: revoke its token again",
                 lines.join(", "),
                 file.display()
             )
@@ -186,7 +188,8 @@ impl Rewritten {
     }
 }
 
-/// The lines that are not blank, without an editor's byte order mark, with their numbers from 1, and whether one is the last and has no line break.
+/// The lines that are not blank: each with its number, counted from 1, and whether it is the last line and
+/// has no line break. A byte order mark is skipped.
 fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8], bool)> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     text.split_inclusive(|&byte| byte == b'\n')
@@ -198,8 +201,8 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8], bool)> {
         .filter(|(_, line, _)| !line.trim_ascii().is_empty())
 }
 
-/// The file beside it that keeps what could not be read.
-fn unreadable_of(file: &Path) -> PathBuf {
+/// The file beside this one that keeps its unreadable lines.
+fn path_of_unreadable(file: &Path) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(".unreadable");
     name.into()
@@ -218,7 +221,8 @@ fn write_line(revocation: &Revocation, out: &mut String) {
     ));
 }
 
-/// Whether a line cannot have been cut off: two revocations without a line break between them, one with a slip in it.
+/// True if the line begins with complete JSON and so was not cut off: for example two revocations without a
+/// line break between them, or one with a typing error.
 fn begins_with_whole_json(line: &[u8]) -> bool {
     let mut values = serde_json::Deserializer::from_slice(line).into_iter::<&RawValue>();
     matches!(values.next(), Some(Ok(_)))
@@ -239,28 +243,28 @@ impl fmt::Display for RevocationsError {
             }
             RevocationsError::Line { file, line, cause } => write!(
                 formatter,
-                "{}: line {line} is no revocation ({cause}): mend it, or remove it if those tokens may come in again",
+                "{}: line {line} is not a revocation ({cause}): correct it, or remove it to accept these tokens again",
                 file.display()
             ),
         }
     }
 }
 
-impl fmt::Display for Warning {
+impl fmt::Display for RevocationsWarning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::OpenToOthers(file) => write!(
+            RevocationsWarning::OpenToOthers(file) => write!(
                 formatter,
-                "revocations_file: {0} can be read or written by others than its owner, who could let revoked tokens in \
-                 again: chmod 600 {0}",
+                "revocations_file: {0} can be read or written by others than its owner, who could make the server \
+                 accept revoked tokens: chmod 600 {0}",
                 file.display()
             ),
-            Warning::CutOff { file, line, cause } => write!(
+            RevocationsWarning::CutOff { file, line, cause } => write!(
                 formatter,
-                "revocations_file: {}: line {line}, the last one, was cut off ({cause}) and counts for nothing: revoke \
-                 again what it named; a start keeps it in {}",
+                "revocations_file: {}: line {line}, the last one, was cut off ({cause}) and is ignored: repeat the \
+                 revocation that it was for; the next start moves the line to {}",
                 file.display(),
-                unreadable_of(file).display()
+                path_of_unreadable(file).display()
             ),
         }
     }
@@ -268,7 +272,7 @@ impl fmt::Display for Warning {
 
 impl std::error::Error for RevocationsError {}
 
-/// Bits of a mode that let others than the owner write, or all others read.
+/// Mode bits that let others than the owner write, or all others read.
 const OTHERS: u32 = 0o027;
 /// Largest file: a million revocations of the longest values.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -307,13 +311,13 @@ mod tests {
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            // What stays behind harms nothing.
+            // A folder that is left behind does no harm.
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
-    fn what_is_added_is_read_again_and_nobody_else_may_read_it() {
+    fn appended_revocations_are_read_again_and_only_the_owner_may_read_the_file() {
         let folder = Folder::new("added");
         let file = folder.file();
         assert!(file.read().unwrap().0.is_empty());
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_last_line_counts_without_a_line_break_and_blank_lines_are_none() {
+    fn a_complete_last_line_counts_without_a_line_break_and_blank_lines_are_ignored() {
         let folder = Folder::new("whole");
         let file = folder.file();
         let line = |name: &str| format!("{{\"claim\":\"sub\",\"value\":\"{name}\",\"at\":5,\"until\":10}}");
@@ -352,7 +356,7 @@ mod tests {
             fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).unwrap();
             let (read, warnings) = file.read().unwrap();
             assert_eq!((read.len(), warnings.len()), (count, 0), "{text:?}");
-            // What is added is no part of a line before it.
+            // An appended revocation does not become part of the line before it.
             file.append(&revocation_of(r#"{"sub":"cleo"}"#)).unwrap();
             assert_eq!(file.read().unwrap().0.len(), count + 1, "{text:?}");
             assert_eq!(file.replace(&read).unwrap().remarks().count(), 0);
@@ -362,11 +366,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_off_counts_for_nothing_is_told_and_kept() {
+    fn a_line_that_was_cut_off_is_ignored_with_a_warning_and_kept() {
         let folder = Folder::new("cut-off");
         let file = folder.file();
         let whole = "{\"claim\":\"sub\",\"value\":\"\u{e9}\",\"at\":5,\"until\":10}";
-        // Cut anywhere, in the middle of a letter too, or zeros where the disk had no more.
+        // Cut at every position, also inside a character, or filled with zeros by a crash of the system.
         let cuts = (1..whole.len()).map(|end| whole.as_bytes()[..end].to_vec());
         let mut kept = Vec::new();
         for torn in cuts.chain([vec![0; 40], b"garbage".to_vec()]) {
@@ -374,10 +378,10 @@ mod tests {
             fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).unwrap();
             let (read, warnings) = file.read().unwrap();
             assert_eq!(read.len(), 1, "{torn:?}");
-            let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             assert!(
-                told.len() == 1 && told[0].contains("line 2, the last one, was cut off"),
-                "{told:?}"
+                texts.len() == 1 && texts[0].contains("line 2, the last one, was cut off"),
+                "{texts:?}"
             );
             let remarks: Vec<String> = file.replace(&read).unwrap().remarks().collect();
             assert!(
@@ -385,13 +389,13 @@ mod tests {
                 "{remarks:?}"
             );
             kept.extend([&torn[..], b"\n"].concat());
-            assert_eq!(fs::read(unreadable_of(&file.0)).unwrap(), kept);
+            assert_eq!(fs::read(path_of_unreadable(&file.0)).unwrap(), kept);
             assert_eq!(file.read().unwrap().1.len(), 0);
         }
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_stops_the_start_and_is_named() {
+    fn an_unreadable_line_stops_the_start_and_the_error_names_it() {
         let folder = Folder::new("broken");
         let file = folder.file();
         file.append(&revocation_of(r#"{"sub":"ann"}"#)).unwrap();
@@ -404,16 +408,16 @@ mod tests {
         ] {
             fs::write(&file.0, [&whole, line, b"\n"].concat()).unwrap();
             let error = file.read().unwrap_err().to_string();
-            assert!(error.contains("line 2 is no revocation"), "{error}");
-            // If it came while the server ran, it is kept.
+            assert!(error.contains("line 2 is not a revocation"), "{error}");
+            // If such a line is added while the server runs, rewriting the file keeps it.
             file.replace(&Revocations::default()).unwrap();
-            let kept = fs::read(unreadable_of(&file.0)).unwrap();
+            let kept = fs::read(path_of_unreadable(&file.0)).unwrap();
             assert!(kept.ends_with(&[line, b"\n"].concat()), "{kept:?}");
         }
     }
 
     #[test]
-    fn what_was_whole_once_was_not_cut_off() {
+    fn a_line_that_begins_with_complete_json_does_not_count_as_cut_off() {
         let folder = Folder::new("whole-but-wrong");
         let file = folder.file();
         let line = |name: &str| format!("{{\"claim\":\"sub\",\"value\":\"{name}\",\"at\":5,\"until\":10}}");
@@ -425,20 +429,20 @@ mod tests {
             format!("{ann}, {bob}"),
             format!("[{ann}]"),
             format!("{ann}\u{a0}"),
-            // Cut off behind something whole: that part was confirmed.
+            // Cut off after a complete revocation: that one was confirmed.
             format!("{ann}{{\"claim\":"),
             format!("{ann}\n{}", bob.replace("10}", "10,\"why\":\"left\"}")),
             format!("{ann}\n{}", bob.replace("\"bob\"", "[\"bob\"]")),
         ] {
             fs::write(&file.0, &text).unwrap();
             let error = file.read().unwrap_err().to_string();
-            assert!(error.contains("is no revocation"), "{text:?}: {error}");
+            assert!(error.contains("is not a revocation"), "{text:?}: {error}");
             assert_eq!(fs::read_to_string(&file.0).unwrap(), text);
         }
     }
 
     #[test]
-    fn a_file_of_utf_16_is_not_taken_for_a_line_that_was_cut_off() {
+    fn a_utf_16_file_does_not_count_as_a_line_that_was_cut_off() {
         let folder = Folder::new("utf-16");
         let text: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         fs::write(&folder.file().0, text).unwrap();
@@ -456,14 +460,14 @@ mod tests {
             symlink(&victim, format!("{}.{suffix}", file.0.display())).unwrap();
         }
         cut_off();
-        // What cannot be kept aside is not destroyed either.
+        // An unreadable line that cannot be kept elsewhere is not overwritten.
         let error = file.replace(&Revocations::default()).unwrap_err().to_string();
         assert!(
             error.contains("line 1 cannot be read") && error.contains(".unreadable"),
             "{error}"
         );
         assert_eq!(fs::read(&file.0).unwrap(), b"garbage");
-        fs::remove_file(unreadable_of(&file.0)).unwrap();
+        fs::remove_file(path_of_unreadable(&file.0)).unwrap();
         cut_off();
         file.replace(&Revocations::default()).unwrap();
         file.append(&revocation_of(r#"{"sub":"ann"}"#)).unwrap();
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_the_operators_own_stays_one_and_one_to_nothing_is_refused() {
+    fn a_symbolic_link_at_the_files_path_is_followed_and_one_without_target_is_refused() {
         let folder = Folder::new("own-link");
         let link = RevocationsFile::new(&folder.0.join("link"));
         symlink(&folder.file().0, &link.0).unwrap();
@@ -490,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn others_than_the_owner_are_warned_of() {
+    fn a_file_open_to_others_than_its_owner_gives_a_warning() {
         let folder = Folder::new("mode");
         let file = folder.file();
         fs::write(&file.0, "").unwrap();
@@ -508,7 +512,7 @@ mod tests {
                 assert!(warning.to_string().contains("chmod 600"), "{warning}");
             }
         }
-        // The next start mends it, and says so.
+        // The next start corrects the mode, and says so.
         let remarks: Vec<String> = file.replace(&Revocations::default()).unwrap().remarks().collect();
         assert!(
             remarks.len() == 1 && remarks[0].contains("its mode was 620 and is 600 now"),

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::config::FdTables;
-use crate::control::SignalsFrom;
+use crate::control::SignalHandling;
 use crate::control::reload::Reload;
 use crate::session::Kind;
 
@@ -17,7 +17,7 @@ pub struct Embedding {
     /// What the server speaks.
     pub kind: Kind,
     /// Who handles SIGTERM, SIGINT and SIGHUP.
-    pub signals: SignalsFrom,
+    pub signals: SignalHandling,
     /// What SIGHUP reloads.
     pub reload: Option<Reload>,
     /// Which of the program's descriptors its cores see.
@@ -67,7 +67,7 @@ impl Default for Embedding {
     fn default() -> Embedding {
         Embedding {
             kind: Kind::SocketCluster,
-            signals: SignalsFrom::Elsewhere,
+            signals: SignalHandling::ByProgram,
             reload: None,
             descriptors: Descriptors::OfProgram,
         }

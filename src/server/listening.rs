@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::occupied::Claim;
 use super::{PortSetting, StartError};
 use crate::config::Config;
-use crate::control::SignalsFrom;
+use crate::control::SignalHandling;
 use crate::cores::{HandedOver, Port, Ports};
 use crate::transport::given::Given;
 use crate::transport::hand_over::Outlets;
@@ -34,22 +34,22 @@ pub(super) struct Reserved {
     ports: Ports,
     /// Addresses where another process serves, which is to be taken over from.
     served: Vec<SocketAddr>,
-    signals: SignalsFrom,
+    signals: SignalHandling,
     /// Keeps other starts from these ports until this one listens.
     _claim: Claim,
 }
 
 /// What the service manager gives to this process. A program that embeds the server has its own.
-pub(super) fn given(signals: SignalsFrom) -> Result<Given, StartError> {
+pub(super) fn given(signals: SignalHandling) -> Result<Given, StartError> {
     match signals {
-        SignalsFrom::Here => {
+        SignalHandling::ByServer => {
             let given = Given::take().map_err(StartError::Given)?;
             if let Some(ignored) = &given.ignored {
                 warn!("{ignored}");
             }
             Ok(given)
         }
-        SignalsFrom::Elsewhere => Ok(Given::default()),
+        SignalHandling::ByProgram => Ok(Given::default()),
     }
 }
 
@@ -71,7 +71,11 @@ pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
 
 impl Reserved {
     /// Reserves what is not given.
-    pub(super) fn new(config: &Config, given: Given, signals: SignalsFrom) -> Result<Reserved, StartError> {
+    pub(super) fn new(
+        config: &Config,
+        given: Given,
+        signals: SignalHandling,
+    ) -> Result<Reserved, StartError> {
         let given_for = [
             !given.main.is_empty(),
             !given.tls.is_empty(),
@@ -199,7 +203,7 @@ impl Reserved {
 
     /// What the process that serves the port for clients leaves to this one.
     fn inherited(&self) -> Vec<TcpListener> {
-        if self.signals == SignalsFrom::Elsewhere || !self.takes_over() {
+        if self.signals == SignalHandling::ByProgram || !self.takes_over() {
             return Vec::new();
         }
         match succession::inherit(self.ports.main) {

@@ -35,7 +35,7 @@ use crate::app::builtin::Builtin;
 use crate::broker::broker;
 use crate::config::{Config, FdTables};
 use crate::control::reload::Reload;
-use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalsFrom};
+use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalHandling};
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::cores::{CoreId, CoreParts};
 use crate::login;
@@ -63,7 +63,7 @@ pub struct Server {
 /// Runs the binary's server, with the built-in application, until it has drained.
 pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
     let embedding = Embedding {
-        signals: SignalsFrom::Here,
+        signals: SignalHandling::ByServer,
         reload: Some(reload),
         descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()
@@ -86,7 +86,7 @@ impl Server {
     /// # Errors
     /// [`StartError::Served`] if another process, or another server of this one, listens on one of the addresses. With
     /// `config.restart.take_over` the port is shared with it instead; where the program has its signals to itself
-    /// ([`SignalsFrom::Elsewhere`]) no listening sockets pass between the two, so that the system divides new connections
+    /// ([`SignalHandling::ByProgram`]) no listening sockets pass between the two, so that the system divides new connections
     /// between them until one ends.
     pub fn start<A: App + Send + 'static>(
         config: &Config,
@@ -108,8 +108,8 @@ impl Server {
         embedding: Embedding,
         app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
-        if embedding.signals == SignalsFrom::Here {
-            control::hold_back().map_err(StartError::System)?;
+        if embedding.signals == SignalHandling::ByServer {
+            control::block_handled().map_err(StartError::System)?;
         }
         let Prepared {
             clock,
@@ -127,7 +127,7 @@ impl Server {
         // All that every thread must hold, before the first of them splits its descriptor table off.
         let brokers = broker(count, limits.ring_slots, limits.ring_bytes_max);
         // A core that has as many logins under way as the password checks take does not refuse one more before they do.
-        let logins_max = login::under_way_max(limits.logins_waiting_max, config.login.threads);
+        let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
         let (mut parts, handles) =
             CoreParts::all(brokers, limits.connections_max, logins_max, app).map_err(StartError::System)?;
         parts.iter_mut().for_each(|core| core.pin(&placement));
@@ -146,7 +146,7 @@ impl Server {
         report(config, &started, placement);
 
         let (control, drain) = Control::new(
-            control::Settings {
+            control::ControlSettings {
                 config: config.clone(),
                 policy,
                 audit: settings.audit,

@@ -108,7 +108,7 @@ fn policy(config: &Config, clock: Clock) -> Result<(Policy, Option<KeyFetcher>),
     let mut policy = Policy::open(config).map_err(StartError::Policy)?;
     let mut keys = KeyFetcher::of(config);
     if let Some(keys) = &mut keys {
-        policy = keys.first(policy);
+        policy = keys.fetch_before_start(policy);
     }
     for warning in policy.warnings(clock.now().unix_ms) {
         warn!("{warning}");

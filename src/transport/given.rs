@@ -1,9 +1,10 @@
-//! Listening sockets that the service manager has opened for this process (sd_listen_fds(3)).
+//! Socket activation: listening sockets that the service manager has opened for this process
+//! (sd_listen_fds(3)).
 //!
-//! They are told apart by their names, `FileDescriptorName=` of a socket unit: `tls` is for the port of `tls_listen`,
-//! `admin` for the control plane, and `listen`, or whatever systemd calls a socket without a name (`unknown`,
-//! `NAME.socket`), for clients.
-#![allow(unsafe_code)] // two lines: descriptors that the service manager names are looked at, then become owned ones
+//! Their names (`FileDescriptorName=` of a socket unit) tell what they are for: `tls` is for the port of
+//! `tls_listen`, `admin` for the control plane, and `listen` for clients. So are sockets without a configured
+//! name, which systemd calls `unknown` or `NAME.socket`.
+#![allow(unsafe_code)] // two lines: descriptors that the service manager names are checked, then become owned ones
 
 use std::env;
 use std::fmt;
@@ -13,38 +14,38 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use socket2::SockRef;
 
-/// What was given, by port.
+/// The received sockets, by port.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     /// For clients.
     pub(crate) main: Vec<TcpListener>,
-    /// For clients that speak TLS.
+    /// For clients with TLS.
     pub(crate) tls: Vec<TcpListener>,
     /// For operators.
     pub(crate) admin: Option<TcpListener>,
-    /// What to say of an announcement that is for another process.
+    /// A message for the log, if the sockets are for another process.
     pub(crate) ignored: Option<String>,
 }
 
-/// What was given is of no use.
+/// Why the sockets cannot be used.
 #[derive(Debug)]
 pub enum GivenError {
-    /// The variables that announce it cannot be read.
+    /// The variables that announce them cannot be read.
     Announced(io::Error),
-    /// It has another name than those known here.
+    /// A socket has an unknown name.
     Name(String),
-    /// It is no TCP socket that listens.
+    /// A socket is not a listening TCP socket.
     NotListening(String),
-    /// There are several for operators.
+    /// There are several sockets for operators.
     SeveralForOperators,
 }
 
 impl Given {
-    /// What this process was given. Nothing, as a rule. What was given to another, whose variables this process has only
-    /// inherited, is not looked at.
+    /// The sockets for this process, usually none. If the variables are inherited and name another process,
+    /// its sockets are left alone.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The sockets cannot be used.
     pub(crate) fn take() -> Result<Given, GivenError> {
         let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let (process, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
@@ -54,7 +55,7 @@ impl Given {
             Addressee::Nobody => return Ok(given),
             Addressee::Another => {
                 given.ignored = Some(format!(
-                    "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS are another's, and are not used",
+                    "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS belong to another process and are not used",
                     process.as_deref().unwrap_or("not set"),
                     std::process::id()
                 ));
@@ -62,15 +63,15 @@ impl Given {
             }
         }
         for (number, name) in sd_notify::listen_fds_with_names().map_err(GivenError::Announced)? {
-            // SAFETY: `listen_fds_with_names` has found it open, and it is closed by nobody meanwhile.
+            // SAFETY: `listen_fds_with_names` has found it open, and nothing closes it meanwhile.
             let socket = unsafe { BorrowedFd::borrow_raw(number) };
-            // A wrapper that closes what it was given passes the variables on all the same. The number is then that of
-            // something else, such as the log's way to standard error, which is not to be closed.
+            // A wrapper that closes these sockets may still pass the variables on. The number then belongs to
+            // another descriptor, such as that of the log, which must not be closed.
             if !listens(&socket) {
                 return Err(GivenError::NotListening(name));
             }
-            // SAFETY: a socket that listens, and the variables say that it was opened for this process, whose number they
-            // hold. Nothing else here takes it: this runs once, before anything listens.
+            // SAFETY: it is a listening socket, and the variables, which name this process, say that it was
+            // opened for it. Nothing else takes it: this runs once, before anything listens.
             let owned = unsafe { OwnedFd::from_raw_fd(number) };
             given.sort(TcpListener::from(owned), name)?;
         }
@@ -96,7 +97,7 @@ impl Given {
     }
 }
 
-/// Whether it is a TCP socket that listens.
+/// True if it is a listening TCP socket.
 fn listens(socket: &impl AsFd) -> bool {
     let socket = SockRef::from(socket);
     let has_address = socket
@@ -105,18 +106,18 @@ fn listens(socket: &impl AsFd) -> bool {
     has_address && socket.is_listener().unwrap_or(false)
 }
 
-/// For whom sockets are announced.
+/// The process that sockets are announced for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Addressee {
-    /// For this process.
+    /// This process.
     This,
-    /// There are none.
+    /// There are no sockets.
     Nobody,
-    /// For another one.
+    /// Another process.
     Another,
 }
 
-/// Variables outlive the process that they were meant for: a wrapper passes them on, and so does a shell.
+/// The variables may outlive the process that they are for: wrappers and shells pass them on.
 fn addressee(process: Option<&str>, count: Option<&str>, this_process: u32) -> Addressee {
     match (process, count) {
         (None, None) | (_, Some("0")) => Addressee::Nobody,
@@ -137,7 +138,7 @@ impl fmt::Display for GivenError {
             ),
             GivenError::Name(name) => write!(
                 formatter,
-                "the service manager gives a socket named {name:?}: FileDescriptorName= must be listen, tls or admin"
+                "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls or admin"
             ),
             GivenError::NotListening(name) => write!(
                 formatter,
@@ -145,7 +146,7 @@ impl fmt::Display for GivenError {
                  with an address and a port, and Accept=no"
             ),
             GivenError::SeveralForOperators => formatter.write_str(
-                "the service manager gives several sockets named admin: there is one control plane, write one ListenStream=",
+                "the service manager passed several sockets named admin: there is only one control plane, so use one ListenStream=",
             ),
         }
     }
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_told_apart_by_their_names() {
+    fn sockets_are_assigned_by_their_names() {
         let mut given = Given::default();
         for name in ["listen", "unknown", "", "ringcast.socket", "tls", "tls", "admin"] {
             given.sort(listening(), name.to_owned()).unwrap();
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_to_another_process_is_not_ours() {
+    fn sockets_for_another_process_are_left_alone() {
         for (process, count, expected) in [
             (None, None, Addressee::Nobody),
             (Some("7"), Some("2"), Addressee::This),
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_listen_is_refused() {
+    fn a_socket_that_does_not_listen_is_refused() {
         let connected = std::net::TcpStream::connect(listening().local_addr().unwrap());
         let connected = TcpListener::from(OwnedFd::from(connected.unwrap()));
         let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();

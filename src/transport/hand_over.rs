@@ -1,13 +1,14 @@
-//! Passing an accepted socket from one core to another (unix(7), `SCM_RIGHTS`).
+//! Passes an accepted socket from one core to another (unix(7), `SCM_RIGHTS`).
 //!
-//! Each core owns the receiving end of one socket pair; all cores hold all sending ends. The pairs are made before
-//! the cores split their descriptor tables, so every table has them. `SOCK_SEQPACKET` keeps one message one socket,
-//! and unlike a datagram pair is bounded by bytes (some hundred messages) rather than by ten messages.
+//! Each core owns the receiving end of one socket pair, and all cores have all sending ends. The pairs are
+//! made before the cores split their descriptor tables, so every table contains them. `SOCK_SEQPACKET` keeps
+//! one message for each socket. Unlike a pair of datagram sockets it is bounded by bytes (some hundred
+//! messages) and not by ten messages.
 //!
-//! Listeners go the same way when the cores begin: whatever is opened for one core after the tables are split must be
-//! sent there.
+//! Listeners are sent in the same way when the cores begin: a descriptor that is opened for a core after the
+//! tables were split must be sent there.
 //!
-//! Not here: which core gets the socket (`cores/balance.rs`).
+//! Not here: the choice of the core (`cores/arrivals/balance.rs`).
 #![allow(unsafe_code)] // one line: a received descriptor becomes an owned one
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,7 +21,7 @@ use nix::sys::socket::{
     socketpair,
 };
 
-/// One core's place in the exchange of sockets.
+/// One core's ends of the socket pairs.
 #[derive(Debug)]
 pub(crate) struct HandOver {
     inbox: OwnedFd,
@@ -28,7 +29,7 @@ pub(crate) struct HandOver {
 }
 
 impl HandOver {
-    /// One for each core.
+    /// Makes one for each core.
     pub(crate) fn new(cores: usize) -> io::Result<Vec<HandOver>> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let pairs = (0..cores)
@@ -45,13 +46,14 @@ impl HandOver {
             .collect())
     }
 
-    /// Sends a socket, which nothing has been read from and no poll knows, to `core`, with a byte about it. `WouldBlock`
-    /// if that core has too many waiting already. The caller drops its copy afterwards.
+    /// Sends a socket, which has not been read from and is not in any poll, to `core`, with a byte of
+    /// information. `WouldBlock` if too many already wait for that core. The caller drops its copy
+    /// afterwards.
     pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
         send_descriptor(&self.outlets[core], socket, about)
     }
 
-    /// Sends to all cores, for who is none.
+    /// The sending ends to all cores, for threads that are not cores.
     pub(crate) fn outlets(&self) -> Outlets {
         Outlets(Arc::clone(&self.outlets))
     }
@@ -63,22 +65,23 @@ impl HandOver {
             .map(AsRawFd::as_raw_fd)
     }
 
-    /// The next socket that another core has sent; `WouldBlock` when there is none.
+    /// The next socket from another core; `WouldBlock` if there is none.
     pub(crate) fn receive(&self) -> io::Result<Received> {
         receive_descriptor(&self.inbox)
     }
 }
 
-/// One message of [`send_descriptor`].
+/// A message of [`send_descriptor`].
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// `None` if the receiver's descriptor table was full: the system has closed this copy of the socket.
+    /// `None` if the receiver's descriptor table was full: then the system has closed this copy of the
+    /// socket.
     pub(crate) socket: Option<OwnedFd>,
-    /// What the sender said about it, which arrives in either case.
+    /// The sender's byte of information, which arrives in either case.
     pub(crate) about: u8,
 }
 
-/// The ways to all cores.
+/// The sending ends to all cores.
 #[derive(Debug)]
 pub(crate) struct Outlets(Arc<[OwnedFd]>);
 
@@ -98,7 +101,7 @@ pub(super) fn send_descriptor(to: &impl AsRawFd, socket: &impl AsRawFd, about: u
     Ok(())
 }
 
-/// Receives what [`send_descriptor`] has sent: `UnexpectedEof` at the end.
+/// Receives a message of [`send_descriptor`]; `UnexpectedEof` at the end.
 pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<Received> {
     let mut byte = [0];
     let mut space = cmsg_space!(RawFd);
@@ -109,14 +112,15 @@ pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<Received> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let mut socket = None;
-    // Without a free descriptor Linux delivers the byte alone and sets MSG_CTRUNC, which nix reports as an error (ENOBUFS).
-    // The message is not there a second time.
+    // If no descriptor is free, Linux delivers only the byte and sets MSG_CTRUNC, which nix reports as an
+    // error (ENOBUFS). The message cannot be received a second time.
     for control in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(descriptors) = control {
             for descriptor in descriptors {
-                // SAFETY: the system has just made this descriptor for us; nobody else knows its number.
+                // SAFETY: the system has just made this descriptor for this process, and nothing else has its
+                // number yet.
                 let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                // One is sent with each message: a second one is closed here.
+                // Each message has one descriptor; an unexpected second one is closed here.
                 socket.get_or_insert(owned);
             }
         }

@@ -1,10 +1,10 @@
-//! Listening sockets: one per core on the same address, with `SO_REUSEPORT`.
+//! Listening sockets: one for each core on the same address, with `SO_REUSEPORT`.
 //!
-//! A [`Reservation`] is bound before the cores start and never listens: it fixes the port when 0 was asked for, tells
-//! early when the address cannot be had, and receives no connection. The listeners follow when the cores have split
-//! their descriptor tables off, and each is sent to its core: no other core has a copy, so that closing it really stops
-//! the kernel from giving that core connections. The process keeps copies for the one that comes next
-//! (`succession.rs`), and closes them first.
+//! A [`Reservation`] is bound before the cores start, and never listens: it fixes the port if the configured
+//! port is 0, reports early that an address cannot be used, and receives no connection. The listeners are
+//! opened after the cores have split their descriptor tables, and each is sent to its core. No other core has
+//! a copy, so when a core closes its listener, the kernel stops giving it connections. The process keeps
+//! copies for a next process (`take_over.rs`), and closes these first.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-/// Holds an address for the listeners of all cores.
+/// Reserves an address for the listeners of all cores.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     address: SocketAddr,
@@ -33,18 +33,18 @@ impl Reservation {
         })
     }
 
-    /// The address, its port never 0.
+    /// The address; its port is never 0.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// What an operator chooses of listeners.
+/// The configurable options of listeners.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
-    /// Connections that may wait to be accepted.
+    /// Most connections that may wait to be accepted.
     pub(crate) backlog: i32,
-    /// Longest time for which a client may take nothing of what waits for it.
+    /// The longest time for which a client may take none of the data that waits for it.
     pub(crate) write_timeout: Duration,
 }
 
@@ -55,27 +55,30 @@ pub(crate) fn listen(address: SocketAddr, traits: &Traits) -> io::Result<TcpList
     Ok(socket)
 }
 
-/// Makes a socket that is bound a listener as they are here, also one that others have opened. The options set here are
-/// inherited by the sockets it accepts, which saves a system call for each per connection.
+/// Makes a bound socket a listener with the options of this server, also a socket that another process has
+/// opened. Accepted sockets inherit the options set here, which saves a system call for each of them per
+/// connection.
 pub(crate) fn prepare(socket: &TcpListener, traits: &Traits) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    // Half-open connections are found by the protocol's pings; these two find them where pings are off.
+    // The pings of the protocol detect half-open connections; these two options detect them if pings are off.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))?;
-    // What a peer does not take is to wait here, where it is shared, counted and bounded, rather than in the system's copy
-    // for each connection, 4 MiB of it: a peer that takes nothing of less than that would go unseen as well.
-    // A system that does not know the option keeps more, and all else holds.
+    // Data that a peer does not take should wait in this process, where it is shared, counted and bounded,
+    // and not in the system's send buffer of each connection, which may hold 4 MiB: a peer that takes nothing
+    // would also go unnoticed until that is full. A system without this option buffers more, and everything
+    // else still works.
     let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-    // Newer systems end by it a peer that takes nothing but still answers their probes, older ones do not: a core
-    // decides that itself, by `write_timeout_ms`, and is to be the first.
+    // With this option newer systems close the connection of a peer that takes no data but still answers
+    // probes, while older ones do not. A core decides that itself (`write_timeout_ms`), and should do so
+    // first.
     let unacknowledged_max = UNACKNOWLEDGED_MAX.max(traits.write_timeout * 2);
     socket.set_tcp_user_timeout(Some(unacknowledged_max))?;
-    // Of one that listens already it changes the backlog.
+    // On a socket that already listens, this changes the backlog.
     socket.listen(traits.backlog)
 }
 
-/// Whether another socket listens on this address already. It may be meant, an old process that drains; or a slip.
+/// True if another socket already listens on this address: an older process that drains, or a mistake.
 pub(crate) fn is_served(address: SocketAddr) -> bool {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -86,8 +89,8 @@ pub(crate) fn is_served(address: SocketAddr) -> bool {
     address.port() != 0 && bind().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Opens the control plane's listener. It shares its address like the others, so that a new process can start while an
-/// old one of the same user drains; until that has ended, either may answer.
+/// Opens the control plane's listener. It shares its address as the others do, so that a new process can
+/// start while an old one of the same user drains. Until the old one has ended, either may answer.
 pub(crate) fn listen_for_operators(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound(address)?;
     socket.listen(OPERATORS_WAITING_MAX)?;
@@ -106,14 +109,14 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Operators and scrapers that may wait to be accepted.
+/// Most connections of operators that may wait to be accepted.
 const OPERATORS_WAITING_MAX: i32 = 128;
-/// Idle time after which the system asks whether the peer is still there.
+/// After this idle time the system probes whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
-/// Bytes that the system keeps for a peer beyond those that are on their way: a burst that a peer takes in its own time, and
-/// what one at 8 Gbit/s takes in a turn of half a millisecond.
+/// How many bytes the system buffers for a peer in addition to those in flight: enough for a burst, and for a
+/// peer with 8 Gbit/s during a turn of half a millisecond.
 const UNSENT_BYTES_MAX: u32 = 512 * 1024;
-/// How long sent bytes may stay unacknowledged at least before the system gives the connection up.
+/// Sent data may stay unacknowledged for at least this long before the system closes the connection.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_listeners_share_a_reserved_port_and_the_reservation_takes_no_connection() {
+    fn several_listeners_share_a_reserved_port_and_the_reservation_gets_no_connection() {
         let reservation = Reservation::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = reservation.address();
         assert_ne!(address.port(), 0);
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_keeps_little_for_a_peer_that_takes_nothing() {
+    fn the_system_buffers_little_for_a_peer_that_takes_nothing() {
         let traits = Traits {
             backlog: 16,
             write_timeout: Duration::from_secs(100),
@@ -168,7 +171,7 @@ mod tests {
         while let Ok(count) = accepted.write(&[0; 16 * 1024]) {
             kept += count;
         }
-        // A write may go over the mark, and the peer's own buffer holds some.
+        // A write may exceed the limit, and the peer's own buffer holds some.
         assert!(kept <= 2 * UNSENT_BYTES_MAX as usize, "{kept}");
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets: listening, handing over, plain or under TLS. Knows no WebSocket.
+//! Sockets: listening, passing them on, and reading and writing them plain or under TLS. Knows no WebSocket.
 
 pub(crate) mod given;
 pub(crate) mod hand_over;

@@ -1,7 +1,7 @@
-//! The byte stream of one connection: a socket, alone or under TLS.
+//! The byte stream of one connection: a socket, plain or under TLS.
 //!
-//! What is read and written here are a connection's own bytes; whether they travel in TLS records nobody above needs to
-//! know. A plain stream adds one comparison with null to each call, and 8 bytes to each connection.
+//! Callers read and write a connection's own bytes and need not know about TLS records. TLS support costs a
+//! plain stream one comparison with null in each call, and 8 bytes per connection.
 
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -11,50 +11,51 @@ use mio::net::TcpStream;
 use super::tls::{Broken, Tls};
 use super::unacknowledged;
 
-/// A socket, alone or under TLS.
+/// A socket, plain or under TLS.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) socket: TcpStream,
     pub(crate) tls: Option<Box<Tls>>,
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// Bytes at the beginning of the room that was given.
+    /// Bytes at the beginning of the given buffer.
     Bytes(Taken),
-    /// The peer has ended its direction: with a FIN, or in TLS with a `close_notify`.
+    /// The peer has closed its direction: with a FIN, or under TLS with a `close_notify`.
     End,
-    /// What came is no TLS that can be understood; an alert that says so waits to be written.
+    /// The received bytes are not valid TLS. An alert about that waits to be written.
     Broken(Broken),
 }
 
-/// Bytes that were read.
+/// The bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// How many; under TLS there may be none.
+    /// How many; under TLS possibly none.
     pub(crate) count: usize,
-    /// How many the socket gave for them.
+    /// How many bytes the socket delivered for them.
     pub(crate) wire: usize,
-    /// Whether there may be more to read that no event will tell about.
+    /// True if more may be readable although no event will announce it.
     pub(crate) more: bool,
-    /// Whether TLS has something to say besides: a handshake that is over, records that want to be written.
+    /// True if TLS needs something else: a handshake has completed, or records must be written.
     pub(crate) attend: bool,
 }
 
 impl Stream {
-    /// A socket that has just come. It speaks TLS from [`Stream::begin_tls`] on.
+    /// A newly accepted socket. It speaks TLS from [`Stream::begin_tls`] on.
     pub(crate) fn plain(socket: TcpStream) -> Stream {
         Stream { socket, tls: None }
     }
 
-    /// Goes on under TLS.
+    /// Continues under TLS.
     pub(crate) fn begin_tls(&mut self, tls: Tls) -> &mut Tls {
         self.tls.insert(Box::new(tls))
     }
 
-    /// Reads with one system call: up to `wire_max` bytes from the socket, to the beginning of `room`, which must hold
-    /// [`ROOM_BYTES_MIN`](super::tls::ROOM_BYTES_MIN). `records` is the core's buffer for what came and is still encrypted.
+    /// Reads with one system call: up to `wire_max` bytes from the socket, to the beginning of `room`, which
+    /// must hold at least [`ROOM_BYTES_MIN`](super::tls::ROOM_BYTES_MIN). `records` is the core's buffer for
+    /// bytes that are still encrypted.
     pub(crate) fn read(
         &mut self,
         wire_max: usize,
@@ -76,8 +77,8 @@ impl Stream {
         }))
     }
 
-    /// Ends our direction: `close_notify` under TLS, then FIN. False if the socket does not take the former yet; then
-    /// this is to be called again when it does.
+    /// Closes the sending direction: `close_notify` under TLS, then a FIN. False if the socket does not
+    /// accept the `close_notify` yet; then the caller must call again when the socket is writable.
     pub(crate) fn finish(&mut self) -> bool {
         if let Some(tls) = &mut self.tls
             && let Err(error) = tls.say_goodbye(&mut self.socket)
@@ -85,30 +86,31 @@ impl Stream {
         {
             return false;
         }
-        // The peer may have gone already; then its end is what the next read tells.
+        // The peer may already be gone; then the next read reports it.
         let _ = self.socket.shutdown(Shutdown::Write);
         true
     }
 
-    /// The socket is about to be closed: says so under TLS, if the socket takes it.
+    /// Called before the socket is closed: sends `close_notify` under TLS, if the socket accepts it at once.
     pub(crate) fn part(&mut self) {
         if let Some(tls) = &mut self.tls {
-            // Whoever does not hear it finds the FIN.
+            // A peer that does not get it still gets the FIN.
             let _ = tls.say_goodbye(&mut self.socket);
         }
     }
 
-    /// Bytes that were written and that the peer has not acknowledged; `None` where the system does not tell.
+    /// Bytes that were written but not acknowledged by the peer; `None` if the system does not report it.
     pub(crate) fn unacknowledged_bytes(&self) -> Option<u32> {
         unacknowledged::unacknowledged_bytes(&self.socket)
     }
 
-    /// Bytes of records that TLS keeps: those that have come in part, and those that the socket has not taken.
+    /// Bytes of records that TLS keeps: incomplete received records, and records that the socket has not
+    /// accepted yet.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.kept_bytes())
     }
 
-    /// Whether a TLS handshake is under way.
+    /// True while a TLS handshake is in progress.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }

@@ -1,12 +1,12 @@
-//! Listening sockets for the process that comes after this one.
+//! Takes over the listening sockets of an older process.
 //!
-//! A listener that is closed takes with it whoever has not been accepted yet: connections in its queue, and those whose
-//! handshake it has begun, are reset although another process listens on the same port. So a process that starts where
-//! another one of the same user serves asks it for its listeners. From then on both have the same ones; when the first
-//! closes its own, nothing is closed that a client could notice.
+//! Closing a listener resets the connections that it has not accepted yet: those in its queue, and those
+//! whose TCP handshake it has begun, even though another process listens on the same port. So a new process
+//! asks an older one of the same user on the same address for its listeners. From then on both processes have
+//! the same listeners, and when the older one closes its copies, no client notices.
 //!
-//! They meet at an abstract Unix address made of the user and the address that both listen on. What passes is one byte
-//! with one descriptor, for each socket; then the end.
+//! The two meet at an abstract Unix socket address made of the user and the listening address. For each
+//! listener, one byte is sent with one descriptor; then the connection ends.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -22,34 +22,34 @@ use nix::unistd::geteuid;
 
 use super::hand_over::{receive_descriptor, send_descriptor};
 
-/// Where the process that comes next asks for the sockets that listen on `address`.
+/// Binds the meeting point where a next process asks for the sockets that listen on `address`.
 ///
 /// # Errors
-/// `AddrInUse` as long as an older process is there.
+/// `AddrInUse` while an older process is there.
 pub(crate) fn offer(address: SocketAddr) -> io::Result<UnixListener> {
     let listener = UnixListener::bind_addr(&meeting_point(address)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Gives one socket to a process that has asked for all of them.
+/// Sends one socket to a process that has asked for all of them.
 ///
 /// # Errors
-/// `WouldBlock` if the stream has no room and does not block.
+/// `WouldBlock` if the stream has no room and is non-blocking.
 pub(crate) fn give(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
     send_descriptor(to, socket, 0)
 }
 
-/// The sockets of the process that serves `address`, and its id.
+/// Receives the sockets of the process that serves `address`, and its process id.
 ///
 /// # Errors
-/// `ConnectionRefused` if none of this user is there.
+/// `ConnectionRefused` if no process of this user is there.
 pub(crate) fn inherit(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)> {
     let meeting_point = meeting_point(address)?;
     let mut tries = 1;
     let from = loop {
         match UnixStream::connect_addr(&meeting_point) {
-            // It may have followed another one a moment ago.
+            // The process there may have just taken over itself and not have bound the meeting point yet.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && tries < TRIES_MAX => {
                 tries += 1;
                 thread::sleep(TRY_EVERY);
@@ -76,22 +76,25 @@ fn meeting_point(address: SocketAddr) -> io::Result<net::SocketAddr> {
     net::SocketAddr::from_abstract_name(format!("ringcast/{}/{address}", geteuid()))
 }
 
-/// The id of the process at the other end. Anybody may take a name, and anybody may connect to one.
+/// The id of the process at the other end. The check is needed since any user may bind an abstract address,
+/// or connect to one.
 ///
 /// # Errors
-/// `PermissionDenied` if it is another user's.
+/// `PermissionDenied` if the process belongs to another user.
 pub(crate) fn process_of_this_user(stream: &impl AsFd) -> io::Result<i32> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?;
-    match peer.uid() == geteuid().as_raw() {
-        true => Ok(peer.pid()),
-        false => Err(io::ErrorKind::PermissionDenied.into()),
+    if peer.uid() == geteuid().as_raw() {
+        Ok(peer.pid())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 
-/// How long one of the two waits for the other, which is at work.
+/// How long each of the two waits for the other.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Well over the time after which who serves looks whether it can offer its sockets.
+/// Together with `TRY_EVERY` well over the interval at which a serving process tries to bind the meeting
+/// point.
 const TRIES_MAX: u32 = 10;
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_not_accepted_when_a_listener_closed_is_accepted_by_the_heir() {
+    fn a_connection_not_accepted_when_the_old_listener_closed_is_accepted_by_the_new_process() {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = first.local_addr().unwrap();
         let unclaimed = inherit(address).unwrap_err();

@@ -1,7 +1,8 @@
 //! TLS for one connection, without I/O of its own (rustls's unbuffered interface).
 //!
-//! Records are read into a buffer of the core and written from one: a connection keeps bytes only of a record that has
-//! come in part, or that the socket has not taken whole. An idle one keeps none.
+//! Records are read into a buffer of the core and written from one. A connection keeps only the bytes of an
+//! incomplete received record, and of records that the socket has not accepted completely. An idle connection
+//! keeps none.
 //!
 //! ```text
 //!   socket ──► records ──process──► room (plaintext)          bytes ──encrypt──► records ──► socket
@@ -9,15 +10,16 @@
 //! ```
 //!
 //! Invariants
-//! 1. [`Tls::write`] counts bytes as written when the socket has taken all of their records. What is encrypted and not
-//!    taken is `held`: the first bytes that the next call is given must be the same, and are not encrypted again. So
-//!    an outbox counts them as waiting, and an end comes after them.
-//! 2. Records leave in the order in which they were encrypted: nothing is encrypted into another buffer while `outgoing`
-//!    holds any.
-//! 3. rustls is always shown what it has left over of the bytes before, at the same place, with what has come since
-//!    behind it: it keeps places in them.
-//! 4. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and what a handshake says.
-//!
+//! 1. [`Tls::write`] counts bytes as written once the socket has accepted all of their records. Bytes that
+//!    are encrypted but not accepted yet are `held`: the next call must pass the same bytes first, and does
+//!    not encrypt them again. So an outbox still counts them as waiting, and the end of the connection comes
+//!    after them.
+//! 2. Records leave in the order in which they were encrypted: nothing is encrypted into another buffer while
+//!    `outgoing` is not empty.
+//! 3. rustls always gets the unprocessed bytes of earlier reads at the same address, followed by the new
+//!    ones, since it keeps positions in them.
+//! 4. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and the messages
+//!    of a handshake.
 //! Not here: certificates and settings (`policy/tls`), budgets of time (`cores/turn.rs`).
 
 use std::fmt;
@@ -35,21 +37,21 @@ use super::stream::{Arrival, Taken};
 /// The TLS state of one connection.
 pub(crate) struct Tls {
     connection: UnbufferedServerConnection,
-    /// What has come of a record that is not whole.
+    /// The bytes of an incomplete record.
     incoming: Vec<u8>,
-    /// Records, of which the socket has taken `sent` bytes.
+    /// Records, of which the socket has accepted `sent` bytes.
     outgoing: Vec<u8>,
     sent: usize,
-    /// Bytes that the socket has taken since somebody asked.
+    /// Bytes that the socket has accepted since the last `take_written`.
     written: usize,
-    /// How many bytes of plaintext the last records of `outgoing` are made of.
+    /// How many bytes of plaintext the last records in `outgoing` are made of.
     held: usize,
     handshake: Handshake,
     state: State,
     said_goodbye: bool,
 }
 
-/// What there is to tell of the handshake.
+/// The state of the handshake, and whether its end has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handshake {
     UnderWay,
@@ -57,51 +59,51 @@ enum Handshake {
     Told,
 }
 
-/// Whether the peer can still be understood.
+/// Whether data from the peer can still be decrypted.
 #[derive(Debug)]
 enum State {
     Alive,
-    /// The peer has said that nothing follows.
+    /// The peer has sent `close_notify`.
     PeerClosed,
-    /// Something came that cannot be understood; it is told after what came before it.
+    /// The peer has sent invalid data. This is reported after the data before it.
     Broken(Box<Error>),
-    /// That has been told; what still comes is thrown away.
+    /// The error has been reported; further data is discarded.
     Told,
 }
 
-/// Why TLS ends here.
+/// Why TLS fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) failure: Failure,
-    /// Whether the handshake was under way.
+    /// True if the handshake was in progress.
     pub(crate) in_handshake: bool,
 }
 
-/// What went wrong with TLS.
+/// The kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Nothing in common: versions, suites, groups, signatures.
+    /// No common version, suite, group or signature scheme.
     Incompatible,
-    /// The peer speaks no protocol of ours on top.
+    /// The peer supports none of the application protocols of this server.
     Protocol,
-    /// The peer's certificate is missing, or not good.
+    /// The peer's certificate is missing or not valid.
     Certificate,
-    /// The peer says that it will not go on.
+    /// The peer has sent an alert that ends the connection.
     Refused,
-    /// It is no TLS, or breaks its rules.
+    /// It is not TLS, or violates its rules.
     Malformed,
 }
 
-/// How a handshake ended well.
+/// How a handshake was completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Completed {
-    /// With a signature of ours.
+    /// With a signature by this server.
     Full,
-    /// With a ticket that we gave out before.
+    /// With a ticket that this server issued earlier.
     Resumed,
 }
 
-/// A connection and a socket to write to.
+/// Writes plaintext through TLS to a socket.
 #[derive(Debug)]
 pub(crate) struct Writer<'a, S> {
     tls: &'a mut Tls,
@@ -125,10 +127,11 @@ impl Tls {
         })
     }
 
-    /// Takes the first bytes, which were read before it was known that they are TLS; why it ends at once, if it does.
+    /// Processes the first bytes, which were read before they were known to be TLS. Returns the failure if
+    /// TLS ends at once.
     pub(crate) fn take_first(&mut self, bytes: &[u8]) -> Option<Broken> {
         let mut records = bytes.to_vec();
-        // Nobody can encrypt yet: a handshake takes at least one answer of ours.
+        // Neither side can encrypt yet: a handshake needs at least one message of this server.
         self.take_in(&mut records, &mut []);
         self.take_broken()
     }
@@ -171,8 +174,8 @@ impl Tls {
         }))
     }
 
-    /// Processes records; plaintext goes to the beginning of `room`, what is not whole is kept. Returns how many bytes
-    /// of plaintext there were.
+    /// Processes records. Plaintext is written to the beginning of `room`, and incomplete records are kept.
+    /// Returns the number of bytes of plaintext.
     fn take_in(&mut self, records: &mut [u8], room: &mut [u8]) -> usize {
         let (mut at, mut filled) = (0, 0);
         loop {
@@ -195,11 +198,11 @@ impl Tls {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                     self.state = State::PeerClosed;
-                    // What follows is not looked at (RFC 8446 section 6.1).
+                    // Data after it is ignored (RFC 8446 section 6.1).
                     at = records.len();
                     break;
                 }
-                // More has to come. (Early data are off, and there are no more states.)
+                // Needs more data. (Early data is off, and there are no other states.)
                 Ok(_) => is_over = true,
                 Err(error) => {
                     self.fail(error, &mut records[at + discard..]);
@@ -226,7 +229,7 @@ impl Tls {
         filled
     }
 
-    /// Why TLS ends here, once.
+    /// The failure, returned only once.
     fn take_broken(&mut self) -> Option<Broken> {
         let State::Broken(error) = &self.state else {
             return None;
@@ -240,12 +243,12 @@ impl Tls {
         Some(broken)
     }
 
-    /// The peer cannot be understood any more: collects the alert that tells it so.
+    /// Data from the peer can no longer be decrypted: collects the alert to send.
     fn fail(&mut self, error: Error, rest: &mut [u8]) {
         self.incoming = Vec::new();
         self.state = State::Broken(Box::new(error));
         self.said_goodbye = true;
-        // As long as there is something to write, rustls does not look at what has come.
+        // rustls ignores received data as long as there is something to write.
         while self.connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(rest).state
         {
@@ -253,14 +256,14 @@ impl Tls {
         }
     }
 
-    /// Writes plaintext: see invariant 1. With no bytes it writes what waits besides. One system call for each
-    /// [`CHUNK_BYTES`].
+    /// Writes plaintext: see invariant 1. Without bytes it writes only waiting records. One system call for
+    /// each [`CHUNK_BYTES`].
     fn write(&mut self, socket: &mut impl Write, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
         if self.held > 0 || bytes.is_empty() {
             self.push_out(socket)?;
         }
         if !self.is_understood() {
-            // After the alert there is nobody to say anything to.
+            // After the alert nothing may be sent.
             self.held = 0;
             self.push_out(socket)?;
             return Ok(bytes.len());
@@ -283,7 +286,7 @@ impl Tls {
         Ok(written)
     }
 
-    /// Encrypts and sends; `WouldBlock` if not all has left.
+    /// Encrypts and sends a chunk; `WouldBlock` if the socket has not accepted all of it.
     fn seal(&mut self, chunk: &[u8], records: &mut Vec<u8>, socket: &mut impl Write) -> io::Result<()> {
         let encrypted = loop {
             match process(&mut self.connection, &mut self.incoming) {
@@ -302,13 +305,13 @@ impl Tls {
                         Err(error @ EncryptError::EncryptExhausted) => return Err(io::Error::other(error)),
                     };
                 }
-                // The handshake is not over, or this end has said that nothing follows.
+                // The handshake is not complete, or this end has sent `close_notify`.
                 Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
                 Err(error) => return Err(io::Error::other(error)),
             }
         };
         if self.outgoing.is_empty() {
-            // The common way: nothing waited before, and the socket takes all.
+            // The usual case: nothing was waiting, and the socket accepts everything.
             let sent = write_once(socket, &records[..encrypted])?;
             self.written += sent;
             self.outgoing.extend_from_slice(&records[sent..encrypted]);
@@ -318,7 +321,7 @@ impl Tls {
         self.push_out(socket)
     }
 
-    /// Sends what waits; `WouldBlock` if not all has left.
+    /// Sends waiting records; `WouldBlock` if the socket has not accepted all of them.
     fn push_out(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if self.outgoing.is_empty() {
             return Ok(());
@@ -332,7 +335,8 @@ impl Tls {
         blocked_unless(self.outgoing.is_empty())
     }
 
-    /// Sends `close_notify`, once, after what waits; `WouldBlock` if not all has left.
+    /// Sends `close_notify` once, after the waiting records; `WouldBlock` if the socket has not accepted all
+    /// of it.
     pub(super) fn say_goodbye(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if !self.said_goodbye && !self.is_handshaking() {
             self.said_goodbye = true;
@@ -354,7 +358,7 @@ impl Tls {
         self.push_out(socket)
     }
 
-    /// A writer of plaintext. `records` is the core's buffer for what is encrypted.
+    /// A writer of plaintext. `records` is the core's buffer for encrypted data.
     pub(crate) fn writer<'a, S: Write>(
         &'a mut self,
         socket: &'a mut S,
@@ -367,27 +371,27 @@ impl Tls {
         }
     }
 
-    /// Bytes of plaintext that have to be offered again: see invariant 1.
+    /// Bytes of plaintext that must be passed again: see invariant 1.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Bytes that the socket has taken since the last call: those of records, and of a handshake.
+    /// Bytes that the socket has accepted since the last call: those of records, and of a handshake.
     pub(crate) fn take_written(&mut self) -> usize {
         std::mem::take(&mut self.written)
     }
 
-    /// Bytes of records that have come in part, or that the socket has not taken.
+    /// Bytes of incomplete received records, and of records that the socket has not accepted.
     pub(super) fn kept_bytes(&self) -> usize {
         self.incoming.len() + self.outgoing.len() - self.sent
     }
 
-    /// Whether records wait that no plaintext stands for.
+    /// True if records wait that contain no plaintext of the application.
     pub(crate) fn has_something_to_say(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Whether the handshake is under way.
+    /// True while the handshake is in progress.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.is_understood() && self.connection.is_handshaking()
     }
@@ -396,7 +400,7 @@ impl Tls {
         matches!(self.state, State::Alive | State::PeerClosed)
     }
 
-    /// How the handshake ended, the first time this is asked after it has.
+    /// How the handshake was completed. Returned only once, by the first call after its end.
     pub(crate) fn take_completed(&mut self) -> Option<Completed> {
         if self.handshake != Handshake::Done {
             return None;
@@ -408,7 +412,7 @@ impl Tls {
         })
     }
 
-    /// The certificates that the peer has shown and that were found to be good, its own first.
+    /// The verified certificates of the peer, its own first.
     pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.connection.peer_certificates().unwrap_or_default()
     }
@@ -446,21 +450,21 @@ impl<S: Write> Write for Writer<'_, S> {
     }
 }
 
-/// Goes on without anything new: `incoming` holds less than one message, and rustls remembers how far it has got in it,
-/// so that it must be shown the same bytes again.
+/// Continues without new data. `incoming` holds less than one complete message, and rustls remembers its
+/// position in it, so it must get the same bytes again.
 fn process<'c>(
     connection: &'c mut UnbufferedServerConnection,
     incoming: &'c mut [u8],
 ) -> Result<ConnectionState<'c, 'c, ServerConnectionData>, Error> {
     let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(incoming);
-    debug_assert_eq!(discard, 0, "all that is whole has been taken in");
+    debug_assert_eq!(discard, 0, "all complete records have been processed");
     state
 }
 
-/// Appends a record of the handshake, or an alert.
+/// Appends a handshake message or an alert.
 fn encode<T>(mut data: EncodeTlsData<'_, T>, outgoing: &mut Vec<u8>) {
     let start = outgoing.len();
-    // The first attempt, without room, tells how much is needed.
+    // The first attempt, without a buffer, returns the needed size.
     if let Err(EncodeError::InsufficientSize(missing)) = data.encode(&mut []) {
         outgoing.resize(start + missing.required_size, 0);
         let encoded = data.encode(&mut outgoing[start..]).unwrap_or(0);
@@ -468,7 +472,7 @@ fn encode<T>(mut data: EncodeTlsData<'_, T>, outgoing: &mut Vec<u8>) {
     }
 }
 
-/// Writes with one call; how much the socket took, which may be nothing.
+/// Writes with one call; returns how many bytes the socket has accepted, possibly none.
 fn write_once(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match socket.write(bytes) {
@@ -489,7 +493,7 @@ fn blocked_unless(all_left: bool) -> io::Result<()> {
     }
 }
 
-/// Reads what nobody can understand any more.
+/// Reads and discards data that can no longer be decrypted.
 fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Result<Arrival> {
     let wire = socket.read(&mut room[..wire_max])?;
     if wire == 0 {
@@ -503,16 +507,18 @@ fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Resu
     }))
 }
 
-/// The longest record (RFC 8446 section 5.2, RFC 5246 section 6.2.3): its head, and 2^14 bytes with what encryption adds.
+/// The longest record (RFC 8446 section 5.2, RFC 5246 section 6.2.3): its header, and 2^14 bytes with the
+/// overhead of encryption.
 const RECORD_BYTES_MAX: usize = 5 + 16_384 + 2048;
-/// What may be kept of a record, or of a message of the handshake, that has come in part. With certificates of the
-/// client's a handshake takes some kilobytes.
+/// Most bytes that are kept of an incomplete record or handshake message. A handshake with client
+/// certificates takes some kilobytes.
 const INCOMING_BYTES_MAX: usize = 32 * 1024;
-/// A read needs room for what was kept and one more record.
+/// A read needs room for the kept bytes and one more record.
 pub(crate) const ROOM_BYTES_MIN: usize = INCOMING_BYTES_MAX + RECORD_BYTES_MAX;
-/// Plaintext that is encrypted before the socket is asked: what a slow reader may cost besides its outbox.
+/// Most plaintext that is encrypted before the socket accepts it: what a slow reader may cost in addition to
+/// its outbox.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// A chunk in records, and what rustls has to say besides.
+/// A chunk in records, and other messages of rustls.
 const SEALED_BYTES_MAX: usize = CHUNK_BYTES + 1024;
 /// An alert in a record.
 const ALERT_BYTES_MAX: usize = 256;

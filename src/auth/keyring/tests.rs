@@ -58,7 +58,7 @@ fn of_file(keys: &[Value]) -> Tokens {
 
 fn fetched(keys: &[Value]) -> Tokens {
     Tokens::default()
-        .with_wanted(Arc::default())
+        .with_fetch_request(Arc::default())
         .with_fetched(Arc::new(parse(keys, SetOrigin::Fetched).unwrap()))
 }
 
@@ -330,7 +330,7 @@ fn a_fetched_key_does_not_take_the_place_of_an_own_one() {
     let own = Tokens::from_secret(b"the own key of this server, long", None)
         .unwrap()
         .with_key_id("mine")
-        .with_wanted(Arc::default());
+        .with_fetch_request(Arc::default());
     let token = own.sign("{}", None, NOW_MS).unwrap();
     let tokens = own.with_fetched(Arc::new(parse(&[squatting], SetOrigin::Fetched).unwrap()));
     check(&tokens, &token).unwrap();
@@ -340,12 +340,12 @@ fn a_fetched_key_does_not_take_the_place_of_an_own_one() {
 
 #[test]
 fn an_unknown_key_that_may_come_is_asked_for_once_and_does_not_cost_the_client_its_token() {
-    let wanted = Arc::new(WantedKeys::default());
+    let fetch_request = Arc::new(FetchRequest::default());
     let (here, other) = (pair("ES256"), pair("ES384"));
-    let tokens =
-        fetched(std::slice::from_ref(here.public_jwk.as_ref().unwrap())).with_wanted(Arc::clone(&wanted));
+    let tokens = fetched(std::slice::from_ref(here.public_jwk.as_ref().unwrap()))
+        .with_fetch_request(Arc::clone(&fetch_request));
     check(&tokens, &here.token).unwrap();
-    assert!(!wanted.is_asked());
+    assert!(!fetch_request.is_requested());
     for _ in 0..3 {
         let error = check(&tokens, &other.token).unwrap_err();
         let mut json = Vec::new();
@@ -354,17 +354,17 @@ fn an_unknown_key_that_may_come_is_asked_for_once_and_does_not_cost_the_client_i
             String::from_utf8(json).unwrap(),
             r#"{"message":"invalid signature","name":"AuthTokenInvalidError","isBadToken":false}"#
         );
-        assert!(wanted.is_asked());
+        assert!(fetch_request.is_requested());
     }
-    wanted.answered();
-    assert!(!wanted.is_asked());
+    fetch_request.clear();
+    assert!(!fetch_request.is_requested());
     assert!(check(&tokens, &other.token).is_err());
-    assert!(wanted.is_asked());
+    assert!(fetch_request.is_requested());
     // What can be no key's name is asked for by nobody, and is bad for good.
-    wanted.answered();
+    fetch_request.clear();
     let wrongly = check(&tokens, &forged(b"x", r#"{"alg":"HS256","kid":5}"#)).unwrap_err();
     assert!(wrongly.is_bad_token());
-    assert!(!wanted.is_asked());
+    assert!(!fetch_request.is_requested());
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
     ] {
         let set = parse(&[jwk.clone(), pair("EdDSA").public_jwk.unwrap()], SetOrigin::Own).unwrap();
         assert_eq!(set.key_count(), 1, "{jwk}");
-        let reason = format!("{:?}", set.left_out()[0].reason);
+        let reason = format!("{:?}", set.unused_keys()[0].reason);
         assert!(reason.starts_with(expected), "{jwk}: {reason}");
     }
     // A key with a fault in its private half alone still verifies.
@@ -427,10 +427,10 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
     ] {
         let set = parse(std::slice::from_ref(&jwk), SetOrigin::Own).unwrap();
         assert!(
-            matches!(set.left_out()[0].reason, Unused::SigningBroken(_)),
+            matches!(set.unused_keys()[0].reason, Unused::SigningBroken(_)),
             "{jwk}"
         );
-        assert!(set.left_out()[0].is_fault());
+        assert!(set.unused_keys()[0].is_fault());
         let tokens = Tokens::default().with_set(set, None).unwrap();
         assert!(!tokens.can_sign(), "{jwk}");
         let signed = if jwk["kty"] == "RSA" {
@@ -498,10 +498,14 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
     // More than a hundred are cut off, and counted.
     let many = parse(&numbered(300), SetOrigin::Own).unwrap();
     assert_eq!(
-        (many.key_count(), many.left_out_count(), many.left_out().len()),
+        (
+            many.key_count(),
+            many.unused_key_count(),
+            many.unused_keys().len()
+        ),
         (100, 200, 100)
     );
-    assert_eq!(many.left_out()[0].reason, Unused::TooMany);
+    assert_eq!(many.unused_keys()[0].reason, Unused::TooMany);
     // One of another purpose, and those without a name, are not in the way.
     let for_secrecy = with(&key, "use", json!("enc"));
     let nameless = without(&key, "kid");
@@ -545,7 +549,7 @@ fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
     let own = Tokens::from_secret(&[1; 32], None).unwrap().with_key_id("k");
     let public = with(pair("ES256").public_jwk.as_ref().unwrap(), "kid", json!("k"));
     let tokens = own
-        .with_wanted(Arc::default())
+        .with_fetch_request(Arc::default())
         .with_fetched(Arc::new(parse(&[public], SetOrigin::Fetched).unwrap()));
     check(&tokens, &token(1)).unwrap();
     let theirs = of_file(&[shared("ES256")]).sign("{}", None, NOW_MS).unwrap();
@@ -575,8 +579,8 @@ fn a_set_as_providers_publish_it_loses_only_what_is_not_for_signatures() {
         SetOrigin::Fetched,
     )
     .unwrap();
-    assert_eq!((set.key_count(), set.left_out_count()), (2, 5));
-    let said: Vec<String> = set.left_out().iter().map(ToString::to_string).collect();
+    assert_eq!((set.key_count(), set.unused_key_count()), (2, 5));
+    let said: Vec<String> = set.unused_keys().iter().map(ToString::to_string).collect();
     assert_eq!(
         said[0],
         "key 1 (kid \"x\") is not used: its use or key_ops say that it is not for signatures"
@@ -586,18 +590,18 @@ fn a_set_as_providers_publish_it_loses_only_what_is_not_for_signatures() {
         "key 3 (kid \"broken\") is not used: its n is not base64url"
     );
     let faults: Vec<usize> = set
-        .left_out()
+        .unused_keys()
         .iter()
         .filter(|one| one.is_fault())
-        .map(|one| one.place)
+        .map(|one| one.position)
         .collect();
     assert_eq!(faults, [3]);
     let tokens = Tokens::default()
-        .with_wanted(Arc::default())
+        .with_fetch_request(Arc::default())
         .with_fetched(Arc::new(set));
     check(&tokens, &rsa.token).unwrap();
     check(&tokens, &curve.token).unwrap();
-    assert_eq!(tokens.keys_left_out(), Some(5));
+    assert_eq!(tokens.unused_key_count(), Some(5));
 }
 
 #[test]

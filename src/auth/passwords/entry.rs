@@ -1,27 +1,28 @@
-//! The name of a user, as a password file can hold it.
+//! The names of users that a password file can hold.
 
 use std::fmt;
 
 use crate::text;
 
-/// Why a text is no name of a user.
+/// Why a text cannot be the name of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// There is none.
+    /// It is empty.
     Empty,
     /// More than [`NAME_BYTES_MAX`] bytes.
     TooLong,
-    /// A `:`, which ends the name in the file.
+    /// It contains a `:`, which ends the name in the file.
     Colon,
-    /// A `#` at its beginning, which makes the line a comment.
+    /// It begins with a `#`, which makes the line a comment.
     Hash,
-    /// White space at an end, which readers of the file cut off, or a character without width, which nobody types.
+    /// It begins or ends with white space, which readers of the file remove, or has a character without
+    /// width, which cannot be typed.
     Blank,
-    /// A control character.
+    /// It contains a control character.
     Control,
 }
 
-/// Whether a password file can hold this name and give it back as it is.
+/// Checks that a password file can hold this name unchanged.
 pub fn check_name(name: &str) -> Result<(), NameFault> {
     if name.is_empty() {
         return Err(NameFault::Empty);
@@ -35,7 +36,7 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
     if name.starts_with('#') {
         return Err(NameFault::Hash);
     }
-    // A byte order mark is no control character, and is as invisible.
+    // A byte order mark does not count as a control character but is just as invisible.
     if name.contains('\u{feff}') || name.chars().any(char::is_control) {
         return Err(NameFault::Control);
     }
@@ -45,7 +46,7 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
     Ok(())
 }
 
-/// Longest name of a user, in bytes. An address for mail has at most 254.
+/// Longest name of a user, in bytes. An e-mail address has at most 254.
 pub const NAME_BYTES_MAX: usize = 1024;
 
 impl fmt::Display for NameFault {
@@ -62,10 +63,10 @@ impl fmt::Display for NameFault {
                 formatter.write_str("the name of the user must not contain the ':' character")
             }
             NameFault::Hash => {
-                formatter.write_str("the name of the user must not begin with '#': that is a comment")
+                formatter.write_str("the name of the user must not begin with '#', which begins a comment")
             }
             NameFault::Blank => formatter.write_str(
-                "the name of the user must not begin or end with white space or characters of no width",
+                "the name of the user must not begin or end with white space or contain characters without width",
             ),
             NameFault::Control => {
                 formatter.write_str("the name of the user must not contain control characters")

@@ -1,12 +1,13 @@
-//! The text of a password file: lines that are kept as they are, but for the user that is changed.
+//! The text of a password file. Its lines are kept as they are, except for that of the user that is changed.
 //!
-//! Read as Mosquitto reads it: a line that begins with `#` is a comment, white space around name and hash is none of
-//! theirs, and what follows a second `:` is ignored. Unlike there, a line that is neither an entry nor a comment nor blank
-//! is an error (Mosquitto's broker skips it in silence, its `mosquitto_passwd` calls the file corrupt), and so are an entry
-//! that is damaged and a name that stands twice: users would be locked out, or a deleted one still be served, without a
-//! word. [`PasswordFile::parse`] lets such lines be, for whoever mends the file; [`PasswordFile::users`] does not.
+//! The file is read as Mosquitto reads it: a line that begins with `#` is a comment, white space around name
+//! and hash is ignored, and so is the text after a second `:`. Unlike Mosquitto, [`PasswordFile::users`]
+//! reports an error for a line that is neither an entry nor a comment nor blank (Mosquitto's broker skips it
+//! silently, its `mosquitto_passwd` calls the file corrupt), for a damaged entry, and for a name that occurs
+//! twice. Otherwise users would be locked out, or a deleted user could still log in, without any message.
+//! [`PasswordFile::parse`] accepts such lines, so that the file can be repaired.
 //!
-//! A file may hold plain passwords, on their way to be hashed: its text is wiped when it is dropped.
+//! A file may hold plain passwords that are still to be hashed: its text is wiped when it is dropped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,31 +29,31 @@ pub struct PasswordFile {
 struct Line {
     /// Without its line break.
     text: Zeroizing<String>,
-    /// Whose entry it is.
+    /// The user whose entry it is.
     name: Option<String>,
 }
 
-/// What is wrong with a password file, and where.
+/// A fault in a password file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFault {
-    /// Counted from 1.
+    /// The number of its line, counted from 1.
     pub line: usize,
     /// What is wrong.
     pub kind: FileFaultKind,
 }
 
-/// What can be wrong with a line of a password file.
+/// The kinds of faults in a password file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFaultKind {
-    /// It is not text.
+    /// The line is not text.
     Text(TextFaultKind),
-    /// Its name is none.
+    /// The name is invalid.
     Name(NameFault),
-    /// Its hash is none.
+    /// The hash is invalid.
     Hash(HashFault),
-    /// It is neither an entry nor a comment nor blank.
+    /// The line is neither an entry nor a comment nor blank.
     NoEntry,
-    /// The user has an entry already.
+    /// The user already has an entry.
     Twice {
         /// The line of that entry.
         first: usize,
@@ -60,7 +61,8 @@ pub enum FileFaultKind {
 }
 
 impl PasswordFile {
-    /// Reads the text of a file, which loses a byte order mark, without looking at the hashes: what is to be changed may have a damaged one.
+    /// Reads the text of a file and removes a byte order mark. The hashes are not checked, since an entry
+    /// that is to be changed may have a damaged one.
     pub fn parse(bytes: &[u8]) -> Result<PasswordFile, FileFault> {
         let text = text::decode(bytes).map_err(|fault| FileFault {
             line: fault.line,
@@ -88,10 +90,10 @@ impl PasswordFile {
         Ok(file)
     }
 
-    /// Everybody in the file.
+    /// All users of the file.
     ///
     /// # Errors
-    /// The first line that is no entry and should be one, or whose hash is damaged.
+    /// The first line that should be an entry but is not, or whose hash is damaged.
     pub fn users(&self) -> Result<Users, FileFault> {
         let entries = self.lines.iter().enumerate().filter_map(|(index, line)| {
             let fault = |kind| FileFault {
@@ -103,14 +105,14 @@ impl PasswordFile {
                     Ok(hash) => Ok((name.into(), hash)),
                     Err(why) => Err(fault(FileFaultKind::Hash(why))),
                 }),
-                None if says_nothing(&line.text) => None,
+                None if is_comment_or_blank(&line.text) => None,
                 None => Some(Err(fault(FileFaultKind::NoEntry))),
             }
         });
         Ok(Users::new(entries.collect::<Result<_, _>>()?))
     }
 
-    /// Gives a user this password, in the place of the old one if there is one.
+    /// Sets the password of a user; replaces the old one if there is one.
     pub fn set(&mut self, name: &str, hash: &PasswordHash) -> Result<(), NameFault> {
         check_name(name)?;
         let line = Line {
@@ -124,7 +126,7 @@ impl PasswordFile {
         Ok(())
     }
 
-    /// Takes a user out; whether there was one.
+    /// Removes a user. True if there was one.
     pub fn remove(&mut self, name: &str) -> bool {
         let place = self.place(name);
         if let Some(place) = place {
@@ -133,7 +135,7 @@ impl PasswordFile {
         place.is_some()
     }
 
-    /// Hashes each entry that holds a plain password.
+    /// Hashes all plain passwords in the entries.
     pub fn hash_plain<E>(&mut self, mut hash: impl FnMut(&str) -> Result<PasswordHash, E>) -> Result<(), E> {
         for line in &mut self.lines {
             if let Some((name, password)) = entry(&line.text)
@@ -145,9 +147,9 @@ impl PasswordFile {
         Ok(())
     }
 
-    /// The text of the file. It is for the file alone.
+    /// The text of the file. It must only be written to the file.
     pub fn text(&self) -> Zeroizing<String> {
-        // In one piece: a buffer that grows would leave copies behind.
+        // Allocated once, since a growing buffer would leave copies behind.
         let length = self.lines.iter().map(|line| line.text.len() + 1).sum();
         let mut text = Zeroizing::new(String::with_capacity(length));
         for line in &self.lines {
@@ -187,7 +189,7 @@ impl fmt::Display for FileFault {
             FileFaultKind::Twice { first } => {
                 write!(
                     formatter,
-                    "the user has an entry in line {first} already: delete one of them"
+                    "the user already has an entry in line {first}: delete one of them"
                 )
             }
         }
@@ -196,7 +198,7 @@ impl fmt::Display for FileFault {
 
 impl std::error::Error for FileFault {}
 
-/// Name and hash, if the line has them.
+/// Name and hash, if the line has both.
 fn entry(line: &str) -> Option<(&str, &str)> {
     if line.starts_with('#') {
         return None;
@@ -206,8 +208,8 @@ fn entry(line: &str) -> Option<(&str, &str)> {
     Some((name.trim(), hash.trim()))
 }
 
-/// Whether a line without an entry is meant to be none: a comment, indented perhaps, or blank.
-fn says_nothing(line: &str) -> bool {
+/// True if a line without an entry is a comment, possibly indented, or blank.
+fn is_comment_or_blank(line: &str) -> bool {
     let text = line.trim_start();
     text.is_empty() || text.starts_with('#')
 }

@@ -1,9 +1,11 @@
-//! One stored password: its forms, and whether somebody knows it.
+//! One stored password: its forms, and the check of a password against it.
 //!
 //! Invariants
-//! 1. Checking one costs at most about two seconds and 256 MiB: [`PasswordHash::parse`] refuses dearer ones, since a
-//!    file with 2³¹ iterations would end all logins.
-//! 2. `parse(text)?.text() == text`: what is not canonical is refused, so that a hash has one form.
+//! 1. Checking a password costs at most about two seconds and 256 MiB: [`PasswordHash::parse`] refuses
+//!    costlier hashes, since a file with 2³¹ iterations would block all logins.
+//! 2. `parse(text)?.text() == text`: forms that are not canonical are refused, so that each hash has one
+//!    form.
+//! 3. Neither `Debug` nor an error shows a hash.
 //! 3. Neither `Debug` nor an error shows a hash.
 //!
 //! RFC 9106 (Argon2), RFC 8018 (PBKDF2), the PHC string format; `mosquitto_passwd` for `$6$` and `$7$`.
@@ -18,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-/// What is stored of a password.
+/// The stored form of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     cost: Cost,
@@ -26,7 +28,7 @@ pub struct PasswordHash {
     hash: Box<[u8]>,
 }
 
-/// Which function made a hash, and how dear it is.
+/// The function that made a hash, and its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// `$6$`: SHA-512 of the password and the salt.
@@ -41,15 +43,15 @@ pub(super) enum Cost {
     },
 }
 
-/// Why a text is no stored password.
+/// Why a text is not a stored password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashFault {
-    /// It begins with none of `$6$`, `$7$` and `$argon2id$`: a plain password, perhaps.
+    /// It begins with none of `$6$`, `$7$` and `$argon2id$`; it may be a plain password.
     Unknown,
-    /// Its parts are not those of its kind, or not base64 of the right length.
+    /// Its parts are not those of its kind, or are not base64 of the right length.
     Malformed,
-    /// Checking a password would take too long, or too much memory.
-    TooDear,
+    /// Checking a password would take too long or too much memory.
+    TooCostly,
 }
 
 impl PasswordHash {
@@ -58,7 +60,7 @@ impl PasswordHash {
         PasswordHash::new(Cost::DEFAULT, &salt, HASH_BYTES_ARGON2ID, password)
     }
 
-    /// Hashes a password with PBKDF2-SHA512, as Mosquitto 2 does. `None` if there are no iterations, or more than
+    /// Hashes a password with PBKDF2-SHA512, as Mosquitto 2 does. `None` for zero iterations or more than
     /// [`ITERATIONS_MAX`].
     pub fn pbkdf2(password: &[u8], salt: [u8; SALT_BYTES_PBKDF2], iterations: u32) -> Option<PasswordHash> {
         let iterations = NonZeroU32::new(iterations).filter(|count| count.get() <= ITERATIONS_MAX)?;
@@ -70,8 +72,8 @@ impl PasswordHash {
         ))
     }
 
-    /// A hash of no password that is known to anybody, at the cost of a new entry.
-    pub(super) fn of_nobody() -> PasswordHash {
+    /// A hash that matches no known password, at the cost of a new entry.
+    pub(super) fn without_password() -> PasswordHash {
         PasswordHash {
             cost: Cost::DEFAULT,
             salt: [0; SALT_BYTES_ARGON2ID].into(),
@@ -100,7 +102,7 @@ impl PasswordHash {
             }
             "7" => {
                 let (iterations, rest) = parts(rest)?;
-                let iterations = number(iterations)?.ok_or(HashFault::TooDear)?;
+                let iterations = number(iterations)?.ok_or(HashFault::TooCostly)?;
                 let iterations = NonZeroU32::new(iterations).ok_or(HashFault::Malformed)?;
                 let (salt, hash) = parts(rest)?;
                 parsed(
@@ -120,7 +122,8 @@ impl PasswordHash {
         }
     }
 
-    /// The stored form. It is for the password file alone: whoever has it can guess at leisure.
+    /// The stored form. It must only be written to the password file: everyone who has it can guess passwords
+    /// offline.
     pub fn text(&self) -> String {
         match self.cost {
             Cost::Sha512 => format!(
@@ -145,9 +148,10 @@ impl PasswordHash {
         }
     }
 
-    /// Whether this is the password. Takes as long for a wrong one; milliseconds, so never on a core.
+    /// True if this is the password. A wrong one takes as long; milliseconds, so never call it on a core.
     ///
-    /// None with a NUL in it is: HMAC pads its key with them, so that PBKDF2 takes `secret` and `secret\0` for one.
+    /// A password with a NUL never matches: HMAC pads its key with NULs, so PBKDF2 cannot tell `secret` from
+    /// `secret\0`.
     pub fn verify(&self, password: &[u8]) -> bool {
         let mut hash = Zeroizing::new(vec![0; self.hash.len()]);
         self.cost.derive(password, &self.salt, &mut hash);
@@ -165,7 +169,7 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl Cost {
-    /// Of new entries.
+    /// The cost of new entries.
     const DEFAULT: Cost = Cost::Argon2id {
         memory_kib: Params::DEFAULT_M_COST,
         passes: Params::DEFAULT_T_COST,
@@ -194,7 +198,9 @@ impl Cost {
                     .expect("costs and lengths were checked when the hash was parsed or chosen");
                 Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                     .hash_password_into(password, salt, hash)
-                    .expect("only salts and passwords out of bounds fail, which parse and the password_checks exclude");
+                    .expect(
+                        "only salts and passwords out of bounds fail, which `parse` and the callers exclude",
+                    );
             }
         }
     }
@@ -207,8 +213,8 @@ impl fmt::Display for HashFault {
                 "what follows the name is no hash of a kind that is known ($argon2id$, $7$, $6$); \
                  `ringcast passwd -U` hashes a file of plain passwords"
             }
-            HashFault::Malformed => "the hash is damaged; set the password anew",
-            HashFault::TooDear => {
+            HashFault::Malformed => "the hash is damaged; set the password again",
+            HashFault::TooCostly => {
                 "checking this hash would take too long or too much memory (at most 2000000 iterations, \
                  or 256 MiB and 2 GiB over all passes); set the password anew"
             }
@@ -235,7 +241,7 @@ fn argon2id_cost(parameters: &str) -> Result<Cost, HashFault> {
     let mut found = parameters.split(',');
     let mut next = |name: &str| {
         let text = found.next().and_then(|part| part.strip_prefix(name));
-        number(text.ok_or(HashFault::Malformed)?)?.ok_or(HashFault::TooDear)
+        number(text.ok_or(HashFault::Malformed)?)?.ok_or(HashFault::TooCostly)
     };
     let (memory_kib, passes, lanes) = (next("m=")?, next("t=")?, next("p=")?);
     if found.next().is_some() || passes == 0 || lanes == 0 {
@@ -243,7 +249,7 @@ fn argon2id_cost(parameters: &str) -> Result<Cost, HashFault> {
     }
     let work = u64::from(memory_kib) * u64::from(passes);
     if lanes > LANES_MAX || memory_kib > MEMORY_KIB_MAX || work > WORK_KIB_MAX {
-        return Err(HashFault::TooDear);
+        return Err(HashFault::TooCostly);
     }
     // RFC 9106 section 3.1.
     if memory_kib < 8 * lanes {
@@ -268,7 +274,7 @@ fn parsed(
         Cost::Sha512 => hash.len() == HASH_BYTES_SHA512 && (1..=SALT_BYTES_MAX).contains(&salt.len()),
         Cost::Pbkdf2 { iterations } => {
             if iterations.get() > ITERATIONS_MAX {
-                return Err(HashFault::TooDear);
+                return Err(HashFault::TooCostly);
             }
             hash.len() == HASH_BYTES_SHA512 && (1..=SALT_BYTES_MAX).contains(&salt.len())
         }
@@ -288,23 +294,25 @@ fn parsed(
 
 #[cfg(test)]
 thread_local! {
-    /// What this thread has computed: that two checks cost the same is seen here, without a clock.
+    /// The work that this thread has computed: tests use it to see that two checks cost the same, without a
+    /// clock.
     pub(super) static DERIVED: std::cell::RefCell<Vec<Cost>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Longest password, in bytes: a longer one is never right.
+/// Longest password, in bytes. A longer one never matches.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Salt of a new Argon2id hash: RFC 9106 section 3.1 recommends 16 bytes.
 pub const SALT_BYTES_ARGON2ID: usize = 16;
-/// Salt of a new PBKDF2 hash: Mosquitto 2.0 takes no other length.
+/// Salt of a new PBKDF2 hash: Mosquitto 2.0 accepts no other length.
 pub const SALT_BYTES_PBKDF2: usize = 12;
-/// What mosquitto_passwd writes at most.
+/// The longest salt that mosquitto_passwd writes.
 const SALT_BYTES_MAX: usize = 64;
 const HASH_BYTES_ARGON2ID: usize = 32;
 const HASH_BYTES_SHA512: usize = 64;
 
-/// Iterations of a new PBKDF2 hash, as OWASP recommends: about a tenth of a second. `mosquitto_passwd` 2.0 takes 101.
+/// Iterations of a new PBKDF2 hash, as OWASP recommends: about a tenth of a second. `mosquitto_passwd` 2.0
+/// uses 101.
 pub const ITERATIONS_DEFAULT: u32 = 210_000;
 /// Most iterations of PBKDF2 that are accepted.
 pub const ITERATIONS_MAX: u32 = 2_000_000;
@@ -312,5 +320,5 @@ pub const ITERATIONS_MAX: u32 = 2_000_000;
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
 /// Most memory over all passes, in KiB.
 const WORK_KIB_MAX: u64 = 2 * 1024 * 1024;
-/// They are computed one after the other.
+/// Lanes are computed one after the other.
 const LANES_MAX: u32 = 64;

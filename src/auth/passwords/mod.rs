@@ -1,8 +1,8 @@
-//! Passwords: who somebody is that has no token yet.
+//! Stored passwords: checks the password of a user who has no token yet.
 //!
-//! Pure: the text of a password file, a name, a password and salts come in; answers and texts go out. Reading and
-//! replacing the file is the caller's work, and so is choosing a thread: checking a password takes milliseconds by
-//! design and never runs on a core.
+//! Pure: the text of a password file, names, passwords and salts come in; results and texts go out. The
+//! callers read and replace the file, and choose the thread: checking a password takes milliseconds by design
+//! and must never run on a core.
 //!
 //! ```text
 //!   # a comment

@@ -118,7 +118,7 @@ fn a_stranger_costs_what_a_user_costs() {
         }
     }
     // Nobody is known: as for a new entry.
-    let new = PasswordHash::of_nobody();
+    let new = PasswordHash::without_password();
     DERIVED.with_borrow_mut(Vec::clear);
     new.verify(b"");
     let cost = DERIVED.with_borrow_mut(std::mem::take);
@@ -178,7 +178,7 @@ fn an_error_names_the_line_and_not_the_hash() {
         ),
         (
             good.replace("alice", "ann").replace("$101$", "$2147483648$"),
-            FileFaultKind::Hash(HashFault::TooDear),
+            FileFaultKind::Hash(HashFault::TooCostly),
         ),
     ] {
         let fault = fault(&format!("{good}\n# comment\n{line}\n"));
@@ -243,7 +243,7 @@ fn a_hash_that_would_take_too_long_is_refused() {
     assert_eq!(pbkdf2("1"), Ok(()));
     assert_eq!(pbkdf2("2000000"), Ok(()));
     for dear in ["2000001", "2147483648", "4294967296", "99999999999999999999"] {
-        assert_eq!(pbkdf2(dear), Err(HashFault::TooDear), "{dear}");
+        assert_eq!(pbkdf2(dear), Err(HashFault::TooCostly), "{dear}");
     }
     for malformed in ["0", "-1", "+1", "01", "1.5", "", " 1", "0x10"] {
         assert_eq!(pbkdf2(malformed), Err(HashFault::Malformed), "{malformed}");
@@ -265,7 +265,7 @@ fn a_hash_that_would_take_too_long_is_refused() {
         "m=8,t=4294967295,p=1",
         "m=65536,t=1,p=65",
     ] {
-        assert_eq!(argon2(dear), Err(HashFault::TooDear), "{dear}");
+        assert_eq!(argon2(dear), Err(HashFault::TooCostly), "{dear}");
     }
     for malformed in [
         "m=7,t=1,p=1",

@@ -1,4 +1,4 @@
-//! Everybody who has a password.
+//! All users with a password.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -11,9 +11,9 @@ use super::hash::PasswordHash;
 pub struct Users {
     entries: Vec<(Box<str>, PasswordHash)>,
     places: HashMap<Box<str>, usize>,
-    /// Chooses whose cost a stranger pays.
-    stranger: RandomState,
-    nobody: PasswordHash,
+    /// Chooses the user whose hash is used for the check of an unknown name.
+    unknown_names: RandomState,
+    unmatched: PasswordHash,
 }
 
 impl Users {
@@ -26,33 +26,35 @@ impl Users {
         Users {
             entries,
             places,
-            stranger: RandomState::new(),
-            nobody: PasswordHash::of_nobody(),
+            unknown_names: RandomState::new(),
+            unmatched: PasswordHash::without_password(),
         }
     }
 
-    /// Whether this is the password of that user.
+    /// True if this is the password of that user.
     ///
-    /// A name that nobody has costs as much as one of the file's: each such name is checked against the entry of some
-    /// user, always the same, so that in a file of hashes of several kinds strangers are as often cheap or dear as
-    /// users are. Takes milliseconds: never on a core.
+    /// A check of an unknown name costs as much as one of a known name: each unknown name is checked against
+    /// the entry of some user, always the same one. So in a file with several kinds of hashes, unknown names
+    /// are cheap or expensive as often as known ones. Takes milliseconds: never call it on a core.
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
         let place = self.places.get(name).copied();
-        let entry = self.entries.get(place.unwrap_or_else(|| self.of_stranger(name)));
-        let hash = entry.map_or(&self.nobody, |(_, hash)| hash);
+        let entry = self
+            .entries
+            .get(place.unwrap_or_else(|| self.entry_for_unknown(name)));
+        let hash = entry.map_or(&self.unmatched, |(_, hash)| hash);
         let right = hash.verify(password);
         right && place.is_some()
     }
 
-    /// How many there are.
+    /// The number of users.
     pub fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whose entry somebody is checked against who has none.
-    fn of_stranger(&self, name: &str) -> usize {
+    /// The entry that an unknown name is checked against.
+    fn entry_for_unknown(&self, name: &str) -> usize {
         let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.stranger.hash_one(name) % count).unwrap_or(0)
+        usize::try_from(self.unknown_names.hash_one(name) % count).unwrap_or(0)
     }
 }
 

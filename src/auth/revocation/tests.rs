@@ -144,9 +144,9 @@ fn a_revocation_ends_and_is_forgotten() {
     };
     assert!(!at(NOW + 999));
     assert!(at(NOW + 1000));
-    assert_eq!(revoked.forget_ended(NOW + 999), 0);
+    assert_eq!(revoked.drop_expired(NOW + 999), 0);
     assert_eq!(revoked.len(), 2);
-    assert_eq!(revoked.forget_ended(NOW + 1000), 2);
+    assert_eq!(revoked.drop_expired(NOW + 1000), 2);
     assert!(revoked.is_empty() && revoked.iter().next().is_none());
 }
 
@@ -241,7 +241,7 @@ fn what_is_connected_is_found_as_what_comes_is_refused() {
             let revocation = Revocation::new(what(json), at, NOW + 1);
             let issued = tokens.issue(claims, None, NOW * 1000).unwrap();
             assert_eq!(
-                revocation.concerns(&issued.claims),
+                revocation.applies_to(&issued.claims),
                 is_refused(claims, &revocations(&[(json, at)])),
                 "{claims} {json}"
             );

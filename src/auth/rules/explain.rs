@@ -1,36 +1,36 @@
-//! Why a rule decides, or does not, for those who write rules.
+//! Explains why each rule decides or does not, for people who write rules.
 
 use super::pattern::first_bytes;
-use super::{List, Rules, Verdict, is_about};
+use super::{List, RuleVerdict, Rules, is_about};
 use crate::auth::Claims;
 use crate::auth::json::Json;
 use crate::config::rules::{Action, RuleSpec, Who};
 
-/// What one list of rules makes of an action, rule by rule.
+/// The evaluation of one list of rules for an action, rule by rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation<'a> {
-    /// The rules up to the one that decides, and what each says.
+    /// The rules up to the one that decides, each with its reason.
     pub steps: Vec<(&'a RuleSpec, Reason)>,
-    /// What the list says.
-    pub verdict: Verdict,
+    /// The verdict of the list.
+    pub verdict: RuleVerdict,
 }
 
-/// Why a rule matches or does not.
+/// Why a rule decides or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It is about other actions.
+    /// The rule is about other actions.
     Action,
-    /// It is about others.
+    /// The rule is about other clients.
     Who(Vec<String>),
-    /// It is about other names: its patterns, each with what its claims put into it.
+    /// The rule is about other names. These are its patterns, with the values of claims in them.
     Name(Vec<String>),
-    /// It matches, by this pattern or because it is about all names.
+    /// The rule decides, through this pattern or because it is about all names.
     Decides(Option<String>),
 }
 
 impl Rules {
-    /// What the rules, and then the shadow rules, make of an action of a client with these claims; `None` for a list
-    /// without rules.
+    /// Explains the verdicts of the rules and of the shadow rules on an action of a client with these claims;
+    /// `None` for a list without rules.
     pub fn explain(
         &self,
         action: Action,
@@ -72,7 +72,7 @@ impl Rules {
                                 name.as_bytes(),
                                 first_bytes(name.as_bytes()),
                                 self.separator,
-                                &facts.fillings,
+                                &facts.claim_values,
                             )
                         });
                         match found {
@@ -80,7 +80,7 @@ impl Rules {
                             None => Reason::Name(
                                 patterns
                                     .iter()
-                                    .map(|pattern| self.filled_in(pattern.text(), &facts.fillings))
+                                    .map(|pattern| self.with_values(pattern.text(), &facts.claim_values))
                                     .collect(),
                             ),
                         }
@@ -96,10 +96,10 @@ impl Rules {
         Some(Explanation { steps, verdict })
     }
 
-    /// A pattern with what its claims put into it.
-    fn filled_in(&self, text: &str, fillings: &[super::Filling]) -> String {
+    /// A pattern with the values of the claims in it.
+    fn with_values(&self, text: &str, claim_values: &[super::ClaimValues]) -> String {
         let mut notes = String::new();
-        for (claim, filling) in self.claims.iter().zip(fillings) {
+        for (claim, values_of) in self.claims.iter().zip(claim_values) {
             if !text.split(char::from(self.separator)).any(|segment| {
                 segment
                     .strip_prefix('{')
@@ -108,9 +108,9 @@ impl Rules {
             }) {
                 continue;
             }
-            let texts = filling.texts();
+            let texts = values_of.texts();
             notes.push_str(&match texts.len() {
-                0 => format!(" ({claim}: no such claim that is one segment)"),
+                0 => format!(" ({claim}: no value of this claim is one segment)"),
                 1..=SHOWN_MAX => format!(" ({claim}: {texts:?})"),
                 count => format!(
                     " ({claim}: {:?} and {} more)",
@@ -123,5 +123,5 @@ impl Rules {
     }
 }
 
-/// Of a long list, so many values are shown.
+/// Of a long list, this many values are shown.
 const SHOWN_MAX: usize = 8;

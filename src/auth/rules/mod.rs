@@ -1,22 +1,24 @@
-//! Permissions: who may do what on which channel. The first rule that matches decides.
+//! Permissions: what a client may do on which channel. The first rule that matches decides.
 //!
-//! [`Rules`] are compiled once from the configuration and shared by all cores. What a token says is read once for each
-//! set of rules, into [`Facts`] that stay with the claims; a decision then compares bytes, and parses and allocates
-//! nothing. Of rules about other names it costs some 30 instructions each, by the first of 20 it costs 230, by the last, with
-//! six before it that begin alike, 1,900; the last decisions are remembered (`recent.rs`; figures: `benches/counts`).
+//! [`Rules`] are compiled once from the configuration and shared by all cores. The claims of a client are
+//! read once for each set of rules, into [`Facts`] that are kept with the claims. A decision then only
+//! compares bytes, without parsing and allocation. A rule about other names costs about 30 instructions. With
+//! 20 rules a decision by the first costs 230 instructions, one by the last, after six that begin like it,
+//! 1,900. The last decisions are remembered (`recent.rs`; figures: `benches/counts`).
 //!
 //! ```text
 //!   RuleSpec… ──compile──► Rules ──facts(claims)──► Facts ─┐
 //!                            └────────decide(action, name, facts)──► Decided
 //! ```
 //!
-//! Where nothing matches, the action is refused; where there are no rules at all, everything is allowed. A second list,
-//! the shadow, is evaluated beside the first and decides nothing: see [`Decided::shadow`].
+//! If no rule matches, the action is refused; without any rules everything is allowed. A second list, the
+//! shadow rules, is evaluated beside the first without any effect: see [`Decided::shadow`].
 //!
 //! Invariants
-//! 1. Facts are used with the rules that they were made for: [`Rules::id`] tells, and `Claims` keeps it.
+//! 1. Facts are used only with the rules that they were made for: [`Rules::id`] identifies these, and
+//!    `Claims` checks it.
 //!
-//! Not here: the shape of rules in a file (`config::rules`), and when the rules are asked (the sessions).
+//! Not here: the form of rules in a file (`config::rules`), and when rules are evaluated (the sessions).
 
 mod explain;
 mod pattern;
@@ -24,77 +26,78 @@ mod recent;
 
 use std::sync::Arc;
 
-use self::pattern::{Filling, Pattern, first_bytes};
+use self::pattern::{ClaimValues, Pattern, first_bytes};
 use super::json::{Json, Kind};
 use crate::config::rules::{Action, Effect, RuleFault, RuleSpec, Scalar, Who};
 
 pub use self::explain::{Explanation, Reason};
-pub use self::recent::Recent;
+pub use self::recent::RecentDecisions;
 
-/// What a client may do, compiled.
+/// The compiled rules.
 #[derive(Debug)]
 pub struct Rules {
     id: u32,
     separator: u8,
-    /// What has been compiled.
+    /// The rules as written, and the shadow rules.
     specs: [Vec<RuleSpec>; 2],
-    /// The claims that patterns name.
+    /// The claims that patterns refer to.
     claims: Vec<Box<str>>,
-    /// What decides; without it, everything is allowed.
+    /// The rules that decide; `None` allows everything.
     enforced: Option<List>,
-    /// What is only tried.
+    /// The shadow rules.
     shadow: Option<List>,
-    /// What is known of who has no claims.
+    /// The facts of clients without claims.
     anonymous: Facts,
 }
 
 /// One list of rules.
 #[derive(Debug)]
 struct List {
-    /// Those that are about an action, by [`Action::index`], in their order.
+    /// For each action, by [`Action::index`]: the rules about it, in their order.
     by_action: [Box<[Clause]>; Action::COUNT],
 }
 
-/// What a rule says about one action.
+/// A rule as it applies to one action.
 #[derive(Debug)]
 struct Clause {
-    /// Its place in the list, from 0.
+    /// Its index in the list, from 0.
     rule: u32,
-    /// Its place in [`Facts::concerned`].
+    /// Its index in [`Facts::concerned`].
     bit: u32,
     effect: Effect,
-    /// The names that it is about; `None` for all.
+    /// The patterns of the names that it is about; `None` for all names.
     names: Option<Arc<[Pattern]>>,
 }
 
-/// What rules need to know of a client: read once from its claims.
+/// The facts about a client that rules use, read once from its claims.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The rules that these are for.
+    /// The id of the rules that these facts are for.
     rules: u32,
-    /// Whether subscriptions from before these claims have been looked at.
+    /// True if the subscriptions that are older than these claims have been checked.
     pub(crate) subscriptions_checked: bool,
-    /// For each rule, whether it is about this client; a bit for each of the first list, then of the shadow.
+    /// One bit for each rule that is about this client: first for the enforced rules, then for the shadow
+    /// rules.
     concerned: Box<[u64]>,
-    /// By the order of [`Rules::claims`].
-    fillings: Box<[Filling]>,
-    /// What has been decided by them lately.
-    recent: Recent,
+    /// The values of claims in patterns, in the order of [`Rules::claims`].
+    claim_values: Box<[ClaimValues]>,
+    /// The last decisions about this client.
+    recent: RecentDecisions,
 }
 
-/// What the rules say.
+/// A decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decided {
-    /// What is done.
-    pub verdict: Verdict,
-    /// What the shadow would do; the same as `verdict`, if there is none.
-    pub shadow: Verdict,
+    /// The verdict of the enforced rules.
+    pub verdict: RuleVerdict,
+    /// The verdict of the shadow rules; the same as `verdict` if there are none.
+    pub shadow: RuleVerdict,
 }
 
-/// What one list of rules says.
+/// The verdict of one list of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it may be done.
+pub struct RuleVerdict {
+    /// True if the action is allowed.
     pub allowed: bool,
     /// The rule that decides, from 1; `None` if none matches.
     pub rule: Option<u32>,
@@ -116,11 +119,11 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Compiles rules and shadow rules. `before` are those that they replace: if these say the same, they stay.
+    /// Compiles rules and shadow rules. If they are the same as `before`, `before` is returned.
     ///
     /// # Errors
-    /// Names the rule whose pattern is none. The separator is none if it is no punctuation of ASCII, or part of a
-    /// wildcard.
+    /// A rule has an invalid pattern, which the error names; or the separator is not ASCII punctuation, or is
+    /// a character of a wildcard.
     pub fn compile(
         enforced: &[RuleSpec],
         shadow: &[RuleSpec],
@@ -158,7 +161,7 @@ impl Rules {
         Ok(Arc::new(rules))
     }
 
-    /// The faults of all rules; [`Rules::compile`] stops at the first.
+    /// The faults of all rules; [`Rules::compile`] stops at the first one.
     pub fn faults(enforced: &[RuleSpec], shadow: &[RuleSpec], separator: char) -> Vec<RuleFault> {
         if let Err(fault) = Rules::compile(&[], &[], separator, None) {
             return vec![fault];
@@ -178,53 +181,53 @@ impl Rules {
         let mut faults = one_by_one("rules", enforced);
         faults.extend(one_by_one("shadow_rules", shadow));
         if faults.is_empty() {
-            // Faults of all rules together, of which none has one by itself.
+            // Faults that only the rules together have.
             faults.extend(Rules::compile(enforced, shadow, separator, None).err());
         }
         faults
     }
 
-    /// Tells these rules from those that they replaced.
+    /// Differs from the id of the rules that these have replaced.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Whether there is anything to decide or to try.
+    /// True if there are neither rules nor shadow rules.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.enforced.is_none() && self.shadow.is_none()
     }
 
-    /// Whether anything can be refused.
+    /// True if any action can be refused.
     #[inline]
     pub fn enforces(&self) -> bool {
         self.enforced.is_some()
     }
 
-    /// The rules as they were written, and the shadow rules.
+    /// The rules as written, and the shadow rules as written.
     pub fn specs(&self) -> [&[RuleSpec]; 2] {
         [&self.specs[0], &self.specs[1]]
     }
 
-    /// What these rules need to know of a client whose claims are this JSON.
+    /// The facts about a client with these claims, which are JSON.
     pub(super) fn facts(&self, claims: &str) -> Facts {
-        // The claims are JSON, or nobody would have believed them; if not, they say nothing.
+        // Accepted claims are JSON. If they were not, they would count as empty.
         self.facts_of(Some(Json::parse(claims)))
     }
 
-    /// Whether facts are for these rules.
+    /// True if the facts were made for these rules.
     #[inline]
-    pub(super) fn made(&self, facts: &Facts) -> bool {
+    pub(super) fn are_facts_of(&self, facts: &Facts) -> bool {
         facts.rules == self.id
     }
 
-    /// Whether a client may do this; `name` is the channel's or the procedure's, in WTF-8. Without facts, the client is
-    /// one that has no claims.
+    /// Decides whether a client may do this. `name` is the channel or the procedure, in WTF-8. Without facts,
+    /// the client has no claims.
     pub fn decide(&self, action: Action, name: &[u8], facts: Option<&Facts>) -> Decided {
         let facts = facts.unwrap_or(&self.anonymous);
         let verdict = match &self.enforced {
             Some(list) => list.decide(action, name, self.separator, facts),
-            None => Verdict {
+            None => RuleVerdict {
                 allowed: true,
                 rule: None,
             },
@@ -236,7 +239,7 @@ impl Rules {
         Decided { verdict, shadow }
     }
 
-    /// As [`Rules::decide`] for a client with claims, whose last decisions are remembered with its facts.
+    /// As [`Rules::decide`] for a client with claims, whose facts also remember the last decisions.
     #[inline]
     pub fn decide_for(&self, action: Action, name: &[u8], facts: &mut Facts) -> Decided {
         if let Some(decided) = facts.recent.recall(self.id, action, name) {
@@ -247,10 +250,15 @@ impl Rules {
         decided
     }
 
-    /// As [`Rules::decide`] for clients without claims. For all of them the same is decided, so that a core remembers it
-    /// once.
+    /// As [`Rules::decide`] for clients without claims. They all get the same decisions, so a core remembers
+    /// these once for all of them.
     #[inline]
-    pub(crate) fn decide_for_anonymous(&self, action: Action, name: &[u8], recent: &mut Recent) -> Decided {
+    pub(crate) fn decide_for_anonymous(
+        &self,
+        action: Action,
+        name: &[u8],
+        recent: &mut RecentDecisions,
+    ) -> Decided {
         if let Some(decided) = recent.recall(self.id, action, name) {
             return decided;
         }
@@ -259,7 +267,7 @@ impl Rules {
         decided
     }
 
-    /// The outer `None` is a client without claims, the inner one a client whose claims say nothing.
+    /// The outer `None` is a client without claims, the inner one a client with invalid claims.
     fn facts_of(&self, claims: Option<Option<Json<'_>>>) -> Facts {
         let rules = self.specs.iter().flatten();
         let mut concerned = vec![0_u64; rules.clone().count().div_ceil(64)];
@@ -268,22 +276,22 @@ impl Rules {
                 concerned[bit / 64] |= 1 << (bit % 64);
             }
         }
-        let filling = |name: &str| {
+        let values_of = |name: &str| {
             let claim = claims.flatten().and_then(|claims| claims.member(name));
-            Filling::of(claim, self.separator)
+            ClaimValues::of(claim, self.separator)
         };
         Facts {
             rules: self.id,
             subscriptions_checked: false,
             concerned: concerned.into(),
-            fillings: self.claims.iter().map(|name| filling(name)).collect(),
-            recent: Recent::default(),
+            claim_values: self.claims.iter().map(|name| values_of(name)).collect(),
+            recent: RecentDecisions::default(),
         }
     }
 }
 
 impl List {
-    /// `None` for a list without rules. `first_bit` is the place of its first rule in [`Facts::concerned`].
+    /// `None` for a list without rules. `first_bit` is the index of its first rule in [`Facts::concerned`].
     fn compile(
         list: &'static str,
         specs: &[RuleSpec],
@@ -326,17 +334,17 @@ impl List {
         }))
     }
 
-    fn decide(&self, action: Action, name: &[u8], separator: u8, facts: &Facts) -> Verdict {
+    fn decide(&self, action: Action, name: &[u8], separator: u8, facts: &Facts) -> RuleVerdict {
         let first = first_bytes(name);
         for clause in &self.by_action[action.index()] {
             if facts.concerns(clause.bit) && clause.is_about(name, first, separator, facts) {
-                return Verdict {
+                return RuleVerdict {
                     allowed: clause.effect == Effect::Allow,
                     rule: Some(clause.rule + 1),
                 };
             }
         }
-        Verdict {
+        RuleVerdict {
             allowed: false,
             rule: None,
         }
@@ -357,7 +365,7 @@ fn compile_all(
     compiled.map(Some).map_err(|fault| format!("{key}: {fault}"))
 }
 
-/// The place of a rule; files hold two thousand at most.
+/// The index of a rule; files hold at most two thousand.
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
@@ -368,7 +376,7 @@ impl Clause {
         self.names.as_ref().is_none_or(|patterns| {
             patterns
                 .iter()
-                .any(|pattern| pattern.matches(name, first, separator, &facts.fillings))
+                .any(|pattern| pattern.matches(name, first, separator, &facts.claim_values))
         })
     }
 }
@@ -380,7 +388,7 @@ impl Facts {
     }
 }
 
-/// Whether a client with these claims is one of those.
+/// True if a client with these claims is one of those that the rule is about.
 fn is_about(who: &Who, claims: Option<Option<Json<'_>>>) -> bool {
     let claim = |name: &str| claims.flatten().and_then(|claims| claims.member(name));
     match who {

@@ -1,14 +1,16 @@
-//! Patterns: which names a rule is about.
+//! Patterns of the names that a rule is about.
 //!
-//! A name is cut into segments by the separator. In a pattern, `*` is one segment that is not empty, `**`, which comes
-//! last, is what is left, be it nothing; `{claim}` is one segment and is that claim's value, or, of a list, one of its
-//! values; all else is compared byte for byte. A name that itself holds `*`, `{` or `}` is met by `*` or `**` alone.
+//! The separator divides a name into segments. In a pattern, `*` matches one non-empty segment. `**`, which
+//! must come last, matches all remaining segments, also none. `{claim}` matches one segment that equals the
+//! claim's value, or one of its values if it is a list. Everything else is compared byte by byte. A name that
+//! contains `*`, `{` or `}` itself is matched only by `*` or `**`.
 //!
 //! Invariants
-//! 1. What a claim holds is compared with a whole segment and never read as a pattern ([`Filling`] keeps out what could
-//!    span two segments or none), so that no token widens what a pattern matches.
+//! 1. A claim's value is compared with a whole segment and never interpreted as a pattern ([`ClaimValues`]
+//!    excludes values that are empty or contain a separator): so no token can extend what a pattern matches.
 //!
-//! Names come as WTF-8: a half of a surrogate pair is like any other character, but equal to nothing in a pattern.
+//! Names come as WTF-8: half of a surrogate pair is a character like any other, but equals nothing in a
+//! pattern.
 
 use memchr::memchr;
 
@@ -18,16 +20,17 @@ use crate::config::rules::WHOLE_MAX;
 /// A compiled pattern.
 #[derive(Debug)]
 pub(super) struct Pattern {
-    /// As it was written.
+    /// As it is written.
     text: Box<str>,
-    /// What comes before the first segment that is not literal, separator included; all of it, if `tail` is empty.
+    /// The text before the first segment that is not literal, including the separator; the whole pattern if
+    /// `tail` is empty.
     prefix: Box<[u8]>,
     tail: Box<[Segment]>,
-    /// How every name begins that it is about.
+    /// The first bytes of all names that the pattern matches.
     beginning: Beginning,
 }
 
-/// The first bytes of names, to tell most that do not match at once: a decision looks at many patterns.
+/// The first bytes of names. Comparing them rules out most names at once: a decision tries many patterns.
 #[derive(Clone, Copy, Debug)]
 struct Beginning {
     bytes: u64,
@@ -41,14 +44,14 @@ enum Segment {
     One,
     /// `**`
     Rest,
-    /// The claim of this place in the list of all that patterns name.
+    /// A claim, by its index in the list of all claims in patterns.
     Claim(usize),
 }
 
-/// What a claim puts into patterns: texts that are one segment each.
+/// The values of a claim that patterns can match: texts of one segment each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Filling {
-    /// The claim is absent, or nothing that could be one segment: matches nothing.
+pub(super) enum ClaimValues {
+    /// The claim is absent, or has no value that could be one segment: it matches nothing.
     #[default]
     Nothing,
     One(Box<[u8]>),
@@ -57,10 +60,10 @@ pub(super) enum Filling {
 }
 
 impl Pattern {
-    /// Compiles a pattern; adds the claims that it names to `claims`.
+    /// Compiles a pattern, and adds the claims that it refers to to `claims`.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The text says what is wrong with the pattern.
     pub(super) fn compile(text: &str, separator: u8, claims: &mut Vec<Box<str>>) -> Result<Pattern, String> {
         let wrong = |fault: &str| Err(format!("{text:?}: {fault}"));
         if text.is_empty() {
@@ -69,7 +72,7 @@ impl Pattern {
         let mut segments = Vec::new();
         for segment in text.split(char::from(separator)) {
             if segments.last() == Some(&Segment::Rest) {
-                return wrong("** is what is left and comes last");
+                return wrong("** matches all remaining segments, so it must come last");
             }
             let claim = segment
                 .strip_prefix('{')
@@ -81,7 +84,7 @@ impl Pattern {
                 (_, Some(name)) => Segment::Claim(place_of(name, claims)),
                 (literal, None) if literal.contains(['*', '{', '}']) => {
                     return wrong(&format!(
-                        "*, ** and {{claim}} stand for whole segments, which {:?} parts here (rules_separator)",
+                        "*, ** and {{claim}} must be whole segments; the separator is {:?} here (rules_separator)",
                         char::from(separator)
                     ));
                 }
@@ -103,7 +106,7 @@ impl Pattern {
             }
         }
         let tail = &segments[literals..];
-        // `a.**` is about `a`, too.
+        // `a.**` also matches `a`.
         let certain = match tail {
             [Segment::Rest] => prefix.len().saturating_sub(1),
             _ => prefix.len(),
@@ -122,15 +125,15 @@ impl Pattern {
         }
     }
 
-    /// As it was written.
+    /// As it is written.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether a name, which begins with `first`, is one that the pattern is about, for who has these claims.
+    /// True if the pattern matches a name for a client with these claims. `first` are the name's first bytes.
     #[inline]
-    pub(super) fn matches(&self, name: &[u8], first: u64, separator: u8, claims: &[Filling]) -> bool {
-        // Most rules are about other names, which their beginning tells.
+    pub(super) fn matches(&self, name: &[u8], first: u64, separator: u8, claims: &[ClaimValues]) -> bool {
+        // Most rules are about other names, and the first bytes show that.
         if first & self.beginning.mask != self.beginning.bytes {
             return false;
         }
@@ -138,20 +141,20 @@ impl Pattern {
     }
 
     #[inline(never)]
-    fn matches_all(&self, name: &[u8], separator: u8, claims: &[Filling]) -> bool {
+    fn matches_all(&self, name: &[u8], separator: u8, claims: &[ClaimValues]) -> bool {
         match name.strip_prefix(&*self.prefix) {
             Some(rest) => self.matches_rest(rest, separator, claims),
             None => self.ends_before_rest(name),
         }
     }
 
-    /// `a.**` is about `a` as well.
+    /// `a.**` also matches `a`.
     fn ends_before_rest(&self, name: &[u8]) -> bool {
         matches!(&*self.tail, [Segment::Rest])
             && self.prefix.split_last().is_some_and(|(_, whole)| whole == name)
     }
 
-    fn matches_rest(&self, rest: &[u8], separator: u8, claims: &[Filling]) -> bool {
+    fn matches_rest(&self, rest: &[u8], separator: u8, claims: &[ClaimValues]) -> bool {
         if self.tail.is_empty() {
             return rest.is_empty();
         }
@@ -165,7 +168,7 @@ impl Pattern {
                 Segment::Literal(literal) => begins_with(rest, literal, separator),
                 Segment::Claim(place) => claims
                     .get(*place)
-                    .and_then(|filling| filling.begins(rest, separator)),
+                    .and_then(|values_of| values_of.begins(rest, separator)),
                 Segment::One | Segment::Rest => {
                     Some(segment_length(rest, separator)).filter(|length| *length > 0)
                 }
@@ -177,7 +180,7 @@ impl Pattern {
     }
 }
 
-/// The first bytes of a name, for [`Pattern::matches`]; what a short one lacks is 0.
+/// The first bytes of a name, for [`Pattern::matches`]. Missing bytes of a short name are 0.
 #[inline]
 pub(super) fn first_bytes(name: &[u8]) -> u64 {
     if let Some(first) = name.first_chunk() {
@@ -192,7 +195,7 @@ fn segment_length(rest: &[u8], separator: u8) -> usize {
     memchr(separator, rest).unwrap_or(rest.len())
 }
 
-/// The length of the first segment, if it is this one, which holds no separator.
+/// The length of the first segment of `rest`, if it equals `segment`, which contains no separator.
 fn begins_with(rest: &[u8], segment: &[u8], separator: u8) -> Option<usize> {
     let after = rest.strip_prefix(segment)?;
     after
@@ -209,32 +212,32 @@ fn place_of(name: &str, claims: &mut Vec<Box<str>>) -> usize {
     claims.len() - 1
 }
 
-impl Filling {
-    /// What a claim puts into patterns.
-    pub(super) fn of(claim: Option<Json<'_>>, separator: u8) -> Filling {
+impl ClaimValues {
+    /// The values of a claim that patterns can match.
+    pub(super) fn of(claim: Option<Json<'_>>, separator: u8) -> ClaimValues {
         let Some(claim) = claim else {
-            return Filling::Nothing;
+            return ClaimValues::Nothing;
         };
         if claim.kind() != Kind::Array {
-            return segment(claim, separator).map_or(Filling::Nothing, Filling::One);
+            return segment(claim, separator).map_or(ClaimValues::Nothing, ClaimValues::One);
         }
         let mut all = Vec::new();
         claim.each_element(|element| all.extend(segment(element, separator)));
         all.sort_unstable();
         all.dedup();
         if all.is_empty() {
-            Filling::Nothing
+            ClaimValues::Nothing
         } else {
-            Filling::OneOf(all.into())
+            ClaimValues::OneOf(all.into())
         }
     }
 
-    /// The length of the first segment of `rest`, if it is one of these.
+    /// The length of the first segment of `rest`, if it is one of these values.
     fn begins(&self, rest: &[u8], separator: u8) -> Option<usize> {
         match self {
-            Filling::Nothing => None,
-            Filling::One(value) => begins_with(rest, value, separator),
-            Filling::OneOf(values) => {
+            ClaimValues::Nothing => None,
+            ClaimValues::One(value) => begins_with(rest, value, separator),
+            ClaimValues::OneOf(values) => {
                 let length = segment_length(rest, separator);
                 let segment = &rest[..length];
                 values
@@ -249,21 +252,22 @@ impl Filling {
     pub(super) fn texts(&self) -> Vec<String> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self {
-            Filling::Nothing => Vec::new(),
-            Filling::One(value) => vec![text(value)],
-            Filling::OneOf(values) => values.iter().map(|value| text(value)).collect(),
+            ClaimValues::Nothing => Vec::new(),
+            ClaimValues::One(value) => vec![text(value)],
+            ClaimValues::OneOf(values) => values.iter().map(|value| text(value)).collect(),
         }
     }
 }
 
-/// The value as one segment. Of strings, those that are text, not empty, and without a separator. Of numbers, those
-/// that are whole and told apart by a double: two users must not have one number. Of all else, none.
+/// The value as one segment. Strings count if they are valid text, non-empty and without a separator. Numbers
+/// count if they are integers that a double represents exactly: otherwise two users could have the same
+/// number. Other values do not count.
 fn segment(value: Json<'_>, separator: u8) -> Option<Box<[u8]>> {
     let text = match value.kind() {
         Kind::String(string) => String::from_utf16(&string.units()).ok()?,
         #[expect(clippy::cast_precision_loss, reason = "a double holds it exactly")]
         Kind::Number(number) if number.fract() == 0.0 && number.abs() <= WHOLE_MAX as f64 => {
-            // 0 is added for the sake of -0, which JavaScript prints as 0.
+            // Adding 0 turns -0 into 0, as JavaScript prints it.
             ryu_js::Buffer::new().format_finite(number + 0.0).to_owned()
         }
         Kind::Number(_) | Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => return None,

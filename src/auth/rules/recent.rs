@@ -1,22 +1,23 @@
-//! The last decisions of one client, or of all that have no claims: a list of rules whose patterns begin alike takes
-//! longer to walk than to look here.
+//! The last decisions about one client, or about all clients without claims. Evaluating a list of rules whose
+//! patterns begin alike takes longer than a look-up here.
 //!
-//! A place for a name is found by its length and its last bytes; whether it is that name is compared in full.
+//! The slot of a name is found by its length and its last bytes; then the whole name is compared.
 //!
-//! Limits: [`PLACES`] decisions on names of up to [`NAME_BYTES_MAX`]; others are decided anew each time.
+//! Limits: [`SLOTS`] decisions about names of up to [`NAME_BYTES_MAX`]; longer names are evaluated each
+//! time.
 
 use super::Decided;
 use crate::config::rules::Action;
 
-/// Decisions by one set of rules. Owns no memory before the first.
+/// Remembered decisions of one set of rules. Owns no memory before the first.
 #[derive(Clone, Debug, Default)]
-pub struct Recent {
-    places: Option<Box<[Place; PLACES]>>,
+pub struct RecentDecisions {
+    slots: Option<Box<[Slot; SLOTS]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    /// The rules that have decided.
+struct Slot {
+    /// The rules that made the decision.
     rules: u32,
     action: Action,
     length: u8,
@@ -24,19 +25,19 @@ struct Place {
     decided: Option<Decided>,
 }
 
-impl Recent {
-    /// What these rules have decided about this, if it is remembered.
+impl RecentDecisions {
+    /// The decision of these rules about this name, if it is remembered.
     #[inline]
     pub(super) fn recall(&self, rules: u32, action: Action, name: &[u8]) -> Option<Decided> {
-        let place = &self.places.as_ref()?[place_of(name)];
-        let is_the_same = place.rules == rules
-            && place.action == action
-            && usize::from(place.length) == name.len()
-            && place.name[..usize::from(place.length)] == *name;
-        if is_the_same { place.decided } else { None }
+        let slot = &self.slots.as_ref()?[slot_of(name)];
+        let is_the_same = slot.rules == rules
+            && slot.action == action
+            && usize::from(slot.length) == name.len()
+            && slot.name[..usize::from(slot.length)] == *name;
+        if is_the_same { slot.decided } else { None }
     }
 
-    /// Remembers it, in the place of another.
+    /// Remembers a decision, and drops another from its slot.
     pub(super) fn remember(&mut self, rules: u32, action: Action, name: &[u8], decided: Decided) {
         let Some(length) = u8::try_from(name.len())
             .ok()
@@ -44,15 +45,15 @@ impl Recent {
         else {
             return;
         };
-        let places = self.places.get_or_insert_with(|| Box::new([EMPTY; PLACES]));
-        let place = &mut places[place_of(name)];
-        (place.rules, place.action, place.length) = (rules, action, length);
-        place.name[..name.len()].copy_from_slice(name);
-        place.decided = Some(decided);
+        let slots = self.slots.get_or_insert_with(|| Box::new([EMPTY; SLOTS]));
+        let slot = &mut slots[slot_of(name)];
+        (slot.rules, slot.action, slot.length) = (rules, action, length);
+        slot.name[..name.len()].copy_from_slice(name);
+        slot.decided = Some(decided);
     }
 }
 
-const EMPTY: Place = Place {
+const EMPTY: Slot = Slot {
     rules: 0,
     action: Action::Subscribe,
     length: 0,
@@ -60,17 +61,17 @@ const EMPTY: Place = Place {
     decided: None,
 };
 
-/// Names of one application differ at their ends.
-fn place_of(name: &[u8]) -> usize {
+/// The names of one application usually differ at their ends.
+fn slot_of(name: &[u8]) -> usize {
     let last = name
         .iter()
         .rev()
         .take(2)
         .fold(0, |sum, byte| sum * 31 + usize::from(*byte));
-    (name.len() + last) % PLACES
+    (name.len() + last) % SLOTS
 }
 
-/// Decisions that are remembered.
-const PLACES: usize = 4;
+/// Most remembered decisions.
+const SLOTS: usize = 4;
 /// Longest name that is remembered.
 const NAME_BYTES_MAX: usize = 64;

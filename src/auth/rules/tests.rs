@@ -26,8 +26,8 @@ fn compile(specs: &[RuleSpec]) -> Arc<Rules> {
     Rules::compile(specs, &[], '.', None).unwrap()
 }
 
-fn publish(rules: &Rules, name: impl AsRef<[u8]>, claims: Option<&str>) -> Verdict {
-    let mut claims = claims.map(|json| Claims::vouched(json.to_owned(), None));
+fn publish(rules: &Rules, name: impl AsRef<[u8]>, claims: Option<&str>) -> RuleVerdict {
+    let mut claims = claims.map(|json| Claims::trusted(json.to_owned(), None));
     let facts = claims.as_mut().map(|claims| &*claims.facts(rules));
     rules.decide(Action::Publish, name.as_ref(), facts).verdict
 }
@@ -322,9 +322,13 @@ fn the_first_rule_that_matches_decides_and_without_one_it_is_denied() {
         ("x", true, Some(2)),
         ("y", false, None),
     ] {
-        assert_eq!(publish(&rules, name, None), Verdict { allowed, rule }, "{name}");
+        assert_eq!(
+            publish(&rules, name, None),
+            RuleVerdict { allowed, rule },
+            "{name}"
+        );
     }
-    let everything = Verdict {
+    let everything = RuleVerdict {
         allowed: true,
         rule: None,
     };
@@ -390,7 +394,7 @@ fn more_rules_than_bits_in_a_word_are_told_apart() {
     specs.reverse();
     let rules = Rules::compile(&specs[..65], &specs[65..], '.', None).unwrap();
     for index in 0..130_u32 {
-        let mut claims = Claims::vouched(format!("{{\"n\":{index}}}"), None);
+        let mut claims = Claims::trusted(format!("{{\"n\":{index}}}"), None);
         let Decided { verdict, shadow } = rules.decide(Action::Publish, b"a", Some(claims.facts(&rules)));
         let place = 129 - index;
         assert_eq!(verdict.rule, (place < 65).then_some(place + 1));
@@ -402,7 +406,7 @@ fn more_rules_than_bits_in_a_word_are_told_apart() {
 fn facts_are_read_again_for_other_rules() {
     let first = compile(&[on(&["user.{sub}"])]);
     let second = Rules::compile(&[on(&["room.{room}"])], &[], '.', Some(&first)).unwrap();
-    let mut claims = Claims::vouched(r#"{"sub":"ann","room":"r"}"#.to_owned(), None);
+    let mut claims = Claims::trusted(r#"{"sub":"ann","room":"r"}"#.to_owned(), None);
     let mut ask = |rules: &Rules, name: &[u8]| {
         let facts = claims.facts(rules);
         rules.decide(Action::Publish, name, Some(facts)).verdict.allowed
@@ -412,7 +416,7 @@ fn facts_are_read_again_for_other_rules() {
     assert!(ask(&second, b"room.r"));
     assert!(ask(&first, b"user.ann"));
     assert!(
-        !Claims::vouched("{}".to_owned(), None)
+        !Claims::trusted("{}".to_owned(), None)
             .facts(&first)
             .subscriptions_checked
     );
@@ -444,12 +448,12 @@ fn a_pattern_that_is_none_names_its_rule() {
         (
             "**.a",
             '.',
-            "rules number 1: channels: \"**.a\": ** is what is left and comes last",
+            "rules number 1: channels: \"**.a\": ** matches all remaining segments, so it must come last",
         ),
         (
             "room-*",
             '.',
-            "rules number 1: channels: \"room-*\": *, ** and {claim} stand for whole segments, which '.' parts here \
+            "rules number 1: channels: \"room-*\": *, ** and {claim} must be whole segments; the separator is '.' here \
              (rules_separator)",
         ),
     ] {
@@ -519,7 +523,7 @@ fn an_explanation_says_of_each_rule_why_it_does_not_decide() {
             Reason::Action,
             Reason::Who(vec!["authenticated".to_owned()]),
             Reason::Name(vec![
-                "user.{sub} (sub: no such claim that is one segment)".to_owned(),
+                "user.{sub} (sub: no value of this claim is one segment)".to_owned(),
                 "room.*".to_owned()
             ]),
             Reason::Decides(Some("a".to_owned())),
@@ -527,7 +531,7 @@ fn an_explanation_says_of_each_rule_why_it_does_not_decide() {
     );
     assert_eq!(verdict.rule, Some(4));
     assert!(shadow.is_none());
-    let claims = Claims::vouched(r#"{"sub":"ann"}"#.to_owned(), None);
+    let claims = Claims::trusted(r#"{"sub":"ann"}"#.to_owned(), None);
     let [enforced, _] = rules.explain(Action::Publish, "a", Some(&claims));
     assert_eq!(enforced.unwrap().verdict.rule, Some(2));
 }
@@ -606,8 +610,8 @@ proptest! {
 fn what_is_remembered_is_what_would_be_decided() {
     let first = compile(&[on(&["a.*", "user.{sub}"])]);
     let second = Rules::compile(&[on(&["b.*"])], &[], '.', Some(&first)).unwrap();
-    let mut ann = Claims::vouched(r#"{"sub":"ann"}"#.to_owned(), None);
-    let mut recent = Recent::default();
+    let mut ann = Claims::trusted(r#"{"sub":"ann"}"#.to_owned(), None);
+    let mut recent = RecentDecisions::default();
     let long = format!("a.{}", "x".repeat(80));
     let names = [
         "a.1",

@@ -1,8 +1,9 @@
-//! `ringcast passwd`: creates, changes and deletes users of a password file, with the words of `mosquitto_passwd`.
+//! `ringcast passwd`: creates, changes and deletes users of a password file, with the options of
+//! `mosquitto_passwd`.
 //!
-//! What differs from there, on purpose: new hashes are Argon2id unless asked otherwise, comments and blank lines stay,
-//! the file is replaced as a whole (`replace.rs`; nobody sees half of it), names are refused that could not be read back,
-//! and empty passwords also with `-b`.
+//! It differs from `mosquitto_passwd` in these points: new hashes are Argon2id by default, comments and blank
+//! lines are kept, the file is replaced as a whole (`replace.rs`, so that no reader sees half of it), names
+//! that could not be read back are refused, and so are empty passwords, also with `-b`.
 
 mod prompt;
 
@@ -20,9 +21,9 @@ use crate::auth::passwords::{
 use crate::login::FILE_BYTES_MAX;
 use crate::replace::Target;
 
-/// What is to be done, and to which file.
+/// The arguments of the command.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct PasswdArguments {
     file: PathBuf,
     action: Action,
     hashing: Hashing,
@@ -30,29 +31,29 @@ pub(super) struct Wanted {
 
 #[derive(Debug)]
 enum Action {
-    /// Adds a user or changes his password.
+    /// Adds a user or changes its password.
     Set {
         user: String,
         /// Prompted for if it is absent.
         password: Option<OnCommandLine>,
-        /// In a new file, whatever is there.
+        /// Creates a new file, even if one exists.
         create: bool,
     },
     Delete {
         user: String,
     },
-    /// Hashes plain passwords.
+    /// Hashes plain passwords in the file.
     HashPlain,
 }
 
-/// How a password is stored.
+/// The kind of hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hashing {
     Argon2id,
     Pbkdf2 { iterations: u32 },
 }
 
-/// A password that stood among the words.
+/// A password from the command line.
 struct OnCommandLine(Zeroizing<String>);
 
 impl std::fmt::Debug for OnCommandLine {
@@ -61,10 +62,10 @@ impl std::fmt::Debug for OnCommandLine {
     }
 }
 
-impl Wanted {
-    /// Reads the words after `passwd`. As in `mosquitto_passwd`, options come first: what follows the name of the file
-    /// is never one, so that a password may begin with a hyphen.
-    pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wanted, CliError> {
+impl PasswdArguments {
+    /// Parses the words after `passwd`. As in `mosquitto_passwd`, options come first: words after the name of
+    /// the file are never options, so a password may begin with a hyphen.
+    pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<PasswdArguments, CliError> {
         let mut words = words.into_iter().peekable();
         let mut options = Options::default();
         while let Some(word) = words.next_if(|word| word.as_encoded_bytes().starts_with(b"-")) {
@@ -75,13 +76,13 @@ impl Wanted {
             options.take(&word, || words.next())?;
         }
         let file = words.next().ok_or_else(|| usage("FILE is missing"))?.into();
-        let wanted = options.action(file, &mut words)?;
+        let arguments = options.action(file, &mut words)?;
         match words.next() {
-            // It may be a password: it is not shown.
+            // The superfluous word may be a password, so it is not shown.
             Some(_) => Err(usage(
-                "there is a word too many; a password is given with -b, or else prompted for",
+                "there is one word too many; a password is given with -b, otherwise it is prompted for",
             )),
-            None => Ok(wanted),
+            None => Ok(arguments),
         }
     }
 }
@@ -132,7 +133,11 @@ impl Options {
         Ok(())
     }
 
-    fn action(self, file: PathBuf, words: &mut impl Iterator<Item = OsString>) -> Result<Wanted, CliError> {
+    fn action(
+        self,
+        file: PathBuf,
+        words: &mut impl Iterator<Item = OsString>,
+    ) -> Result<PasswdArguments, CliError> {
         for (both, names) in [
             (self.batch && self.delete, "-b and -D"),
             (self.create && self.delete, "-c and -D"),
@@ -141,11 +146,11 @@ impl Options {
             (self.hash_plain && self.batch, "-U and -b"),
         ] {
             if both {
-                return Err(usage(&format!("{names} do not go together")));
+                return Err(usage(&format!("{names} exclude each other")));
             }
         }
         if self.iterations.is_some() && !self.pbkdf2 {
-            return Err(usage("--iterations goes with --pbkdf2 only"));
+            return Err(usage("--iterations needs --pbkdf2"));
         }
         let hashing = if self.pbkdf2 {
             Hashing::Pbkdf2 {
@@ -156,7 +161,7 @@ impl Options {
         };
         if self.hash_plain {
             let action = Action::HashPlain;
-            return Ok(Wanted {
+            return Ok(PasswdArguments {
                 file,
                 action,
                 hashing,
@@ -167,16 +172,15 @@ impl Options {
             Action::Delete { user }
         } else {
             check_name(&user).map_err(|fault| usage(&fault.to_string()))?;
-            let password = match self.batch {
-                true => {
-                    let word = words.next().ok_or_else(|| usage("PASSWORD is missing"))?;
-                    // Not `text`, whose error shows the word.
-                    let word = word
-                        .into_string()
-                        .map_err(|_| usage("the password is not UTF-8"))?;
-                    Some(OnCommandLine(Zeroizing::new(word)))
-                }
-                false => None,
+            let password = if self.batch {
+                let word = words.next().ok_or_else(|| usage("PASSWORD is missing"))?;
+                // Not with `text`, whose error would show the word.
+                let word = word
+                    .into_string()
+                    .map_err(|_| usage("the password is not UTF-8"))?;
+                Some(OnCommandLine(Zeroizing::new(word)))
+            } else {
+                None
             };
             Action::Set {
                 user,
@@ -184,7 +188,7 @@ impl Options {
                 create: self.create,
             }
         };
-        Ok(Wanted {
+        Ok(PasswdArguments {
             file,
             action,
             hashing,
@@ -192,13 +196,13 @@ impl Options {
     }
 }
 
-/// Does it. What is said goes to standard error: a password file is no answer.
-pub(super) fn passwd(wanted: Wanted) -> Result<(), CliError> {
-    let Wanted {
+/// Runs the command. Messages go to standard error, since the command has no output.
+pub(super) fn passwd(arguments: PasswdArguments) -> Result<(), CliError> {
+    let PasswdArguments {
         file,
         action,
         hashing,
-    } = wanted;
+    } = arguments;
     match action {
         Action::Set {
             user,
@@ -208,7 +212,8 @@ pub(super) fn passwd(wanted: Wanted) -> Result<(), CliError> {
             let password = match password {
                 Some(OnCommandLine(password)) => password,
                 None => {
-                    // What cannot be changed is told before anybody types; others may change it while he does.
+                    // Faults of the file are reported before the user types a password. Others may change the
+                    // file meanwhile.
                     parse(&file, &target(&file, create)?)?;
                     prompt::twice()?
                 }
@@ -233,7 +238,7 @@ pub(super) fn passwd(wanted: Wanted) -> Result<(), CliError> {
     }
 }
 
-/// Changes a file, which nobody else does meanwhile.
+/// Changes a file under a lock.
 fn change(
     file: &Path,
     create: bool,
@@ -246,13 +251,14 @@ fn change(
     let remark = target
         .replace(text.as_bytes())
         .map_err(|error| failed(file, &error))?;
-    // Whoever has made one change is told now what a server would tell at night.
+    // Warn now, while the user is present, about faults that would otherwise only show when a server reads
+    // the file.
     let fault = passwords
         .users()
         .err()
-        .map(|fault| format!("{fault}: a server takes nothing from this file until that is mended"));
+        .map(|fault| format!("{fault}: no server can use this file until that is corrected"));
     for text in remark.map(|remark| remark.to_string()).into_iter().chain(fault) {
-        // Without standard error there is nobody to tell.
+        // If standard error is closed, the warning is dropped.
         let _ = writeln!(io::stderr(), "ringcast: {}: {text}", file.display());
     }
     Ok(())
@@ -264,7 +270,7 @@ fn target(file: &Path, create: bool) -> Result<Target, CliError> {
     }
     Target::open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            CliError::Failed(format!("{}: {error}; -c makes a new file", file.display()))
+            CliError::Failed(format!("{}: {error}; -c creates a new file", file.display()))
         }
         _ => failed(file, &error),
     })
@@ -297,7 +303,7 @@ impl Hashing {
             }
             Hashing::Pbkdf2 { iterations } => {
                 PasswordHash::pbkdf2(password.as_bytes(), random::<SALT_BYTES_PBKDF2>()?, iterations)
-                    .expect("the iterations were checked when the words were read")
+                    .expect("the iterations were checked when the arguments were parsed")
             }
         })
     }
@@ -305,8 +311,11 @@ impl Hashing {
 
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], CliError> {
     let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| CliError::Failed(format!("the system gives no random salt: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        CliError::Failed(format!(
+            "the system provides no random bytes for the salt: {error}"
+        ))
+    })?;
     Ok(bytes)
 }
 

@@ -1,6 +1,6 @@
-//! A password from somebody at a terminal, twice and unseen, or from standard input, two lines of it.
+//! Asks for a password: twice and without echo at a terminal, or as two lines of standard input.
 //!
-//! Read byte by byte, without a buffer: one would keep the password after the value here is wiped.
+//! Read byte by byte and without a buffer, which would keep the password after the value here is wiped.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::CliError;
 
-/// Asks for a password and asks again.
+/// Asks for a password twice.
 pub(super) fn twice() -> Result<Zeroizing<String>, CliError> {
     let (first, second) = if io::stdin().is_terminal() {
         let terminal = Terminal::open().map_err(|error| CliError::Failed(format!("/dev/tty: {error}")))?;
@@ -19,7 +19,8 @@ pub(super) fn twice() -> Result<Zeroizing<String>, CliError> {
         refuse_empty(&first)?;
         (first, terminal.ask("Reenter password: ")?)
     } else {
-        // `Stdin` has a buffer. What others have read of it, nobody has: it is not used elsewhere.
+        // `Stdin` has a buffer, which would keep the password. Nothing else reads standard input, so no byte
+        // is lost by not using it.
         let input = io::stdin().as_fd().try_clone_to_owned();
         let input = File::from(input.map_err(|error| unreadable(&error))?);
         let first = line(&input)?;
@@ -39,9 +40,9 @@ fn refuse_empty(password: &str) -> Result<(), CliError> {
     }
 }
 
-/// The terminal of this process, which shows nothing that is typed for as long as this lives.
+/// The terminal of this process. It does not echo typed characters while the value lives.
 ///
-/// Ctrl-C ends the line instead of the process, which would leave the terminal silent.
+/// Ctrl-C ends the line instead of the process, which would leave the terminal without echo.
 struct Terminal {
     device: File,
     before: Termios,
@@ -73,9 +74,9 @@ impl Drop for Terminal {
     }
 }
 
-/// The next line without its break; at the end, what there is.
+/// The next line without its line break; at the end of the input, the rest.
 fn line(mut input: &File) -> Result<Zeroizing<String>, CliError> {
-    // As long as it can become: a text that grows would leave itself behind where it was.
+    // Allocated at its largest possible size: a growing text would leave copies of itself behind.
     let mut text = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX));
     let mut byte = Zeroizing::new([0]);
     while text.len() < LINE_BYTES_MAX {
@@ -104,5 +105,5 @@ fn unreadable(error: &io::Error) -> CliError {
 }
 
 const CTRL_C: u8 = 3;
-/// More than any password has.
+/// Longer than any accepted password.
 const LINE_BYTES_MAX: usize = 8192;

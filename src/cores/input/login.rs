@@ -21,9 +21,9 @@ use crate::client::ClientAddress;
 use crate::client::ambient::Trust;
 use crate::decision::{CloseReason, Decisions, Limit};
 use crate::http::cookie::{self, SetCookie};
-use crate::http::login_pages::{self, Answer, LoginPages, Page, Step};
+use crate::http::login_pages::{self, LoginPages, Page, PageAnswer, Step};
 use crate::http::{Refusal, Request};
-use crate::login::{Attempt, Verdict};
+use crate::login::{Attempt, LoginVerdict};
 use crate::session::LoginAnswer;
 use crate::websocket::frame::OpCode;
 use crate::websocket::origins::Origins;
@@ -75,8 +75,8 @@ impl<A: App> Core<A> {
         let is_secure = is_https || (trust == Trust::Own && of_https());
         let cookie = &self.counter.cookie;
         match self.counter.account.step(page, request, body, trust, cookie) {
-            Step::Incomplete { tell } => {
-                self.tell_to_go_on(id, tell);
+            Step::Incomplete { send_continue } => {
+                self.tell_to_go_on(id, send_continue);
                 return Ok(Input::Incomplete(0));
             }
             Step::Answer(answer) => self.answer_page(id, &answer),
@@ -88,19 +88,19 @@ impl<A: App> Core<A> {
                     max_age_seconds: 0,
                     secure: is_secure,
                 };
-                self.answer_page(id, &Answer::LoggedOut(cookie));
+                self.answer_page(id, &PageAnswer::LoggedOut(cookie));
             }
             Step::Show(token) => {
                 let head_only = request.method() == "HEAD";
                 match self.verified(id, token, "page") {
                     Some(claims) => self.answer_page(
                         id,
-                        &Answer::Claims {
+                        &PageAnswer::Claims {
                             json: claims.json(),
                             head_only,
                         },
                     ),
-                    None => self.answer_page(id, &Answer::Unauthorized { head_only }),
+                    None => self.answer_page(id, &PageAnswer::Unauthorized { head_only }),
                 }
             }
         }
@@ -123,11 +123,11 @@ impl<A: App> Core<A> {
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
         let trust = self.origins().trust(request, is_https);
-        let token = cookie.and_then(|cookie| cookie.heeded(trust));
+        let token = cookie.and_then(|cookie| cookie.value_for(trust));
         if let Some(claims) = token.and_then(|token| self.verified(id, token, "cookie")) {
             return Some(Box::new(claims));
         }
-        let claims = certificate?.heeded(trust)?;
+        let claims = certificate?.value_for(trust)?;
         if self.lent.policy.tokens.are_revoked(&claims, self.now.unix_ms) {
             self.audit_token_refused(id, "revoked", "certificate");
             return None;
@@ -162,7 +162,7 @@ impl<A: App> Core<A> {
 
     fn log_in_by_page(&mut self, id: ConnectionId, credentials: Credentials, is_secure: bool) {
         if self.ask(id, BY_PAGE, credentials).is_err() {
-            return self.answer_page(id, &Answer::Busy);
+            return self.answer_page(id, &PageAnswer::Busy);
         }
         let deadline = self.now.uptime + self.limits.request_timeout;
         if let Some(connection) = self.connections.get_mut(id) {
@@ -200,15 +200,15 @@ impl<A: App> Core<A> {
         let (way, clock, expiry) = (self.mailbox.login_way(), self.clock, self.counter.expiry);
         let answer = move |verdict| {
             let answer = match verdict {
-                Verdict::Welcome { claims } => policy
+                LoginVerdict::Accepted { claims } => policy
                     .tokens
                     .issue(&claims, Some(expiry.as_secs()), clock.now().unix_ms)
                     .map_or(LoginAnswer::Unsigned, LoginAnswer::Welcome),
-                Verdict::Refused => LoginAnswer::Refused,
-                Verdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
+                LoginVerdict::Refused => LoginAnswer::Refused,
+                LoginVerdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
                     retry_after_seconds: whole_seconds(retry_after),
                 },
-                Verdict::Busy => LoginAnswer::Busy,
+                LoginVerdict::Busy => LoginAnswer::Busy,
             };
             way.send(Answered {
                 address: id.token().0,
@@ -218,7 +218,9 @@ impl<A: App> Core<A> {
                 users: policy.users.clone(),
             });
         };
-        password_checks.ask(attempt, Box::new(answer)).map_err(|_| Busy)?;
+        password_checks
+            .submit(attempt, Box::new(answer))
+            .map_err(|_| Busy)?;
         self.mailbox.login_is_under_way();
         Ok(())
     }
@@ -286,27 +288,27 @@ impl<A: App> Core<A> {
     fn answer_login(&mut self, id: ConnectionId, answer: &LoginAnswer, is_secure: bool) {
         let name = self.counter.cookie.clone();
         let answer = match answer {
-            LoginAnswer::Welcome(issued) => Answer::LoggedIn(SetCookie {
+            LoginAnswer::Welcome(issued) => PageAnswer::LoggedIn(SetCookie {
                 name: &name,
                 value: &issued.token,
                 max_age_seconds: self.counter.expiry.as_secs(),
                 secure: is_secure,
             }),
-            LoginAnswer::Refused => Answer::Unauthorized { head_only: false },
-            LoginAnswer::TooSoon { retry_after_seconds } => Answer::TooSoon {
+            LoginAnswer::Refused => PageAnswer::Unauthorized { head_only: false },
+            LoginAnswer::TooSoon { retry_after_seconds } => PageAnswer::TooSoon {
                 retry_after_seconds: *retry_after_seconds,
             },
-            LoginAnswer::Unsigned => Answer::Unsigned,
-            LoginAnswer::Busy => Answer::Busy,
+            LoginAnswer::Unsigned => PageAnswer::Unsigned,
+            LoginAnswer::Busy => PageAnswer::Busy,
         };
         self.answer_page(id, &answer);
         // Whoever had ended his own direction has no other end to tell about.
         self.read_again(id);
     }
 
-    fn answer_page(&mut self, id: ConnectionId, answer: &Answer<'_>) {
+    fn answer_page(&mut self, id: ConnectionId, answer: &PageAnswer<'_>) {
         self.metrics.http_answers.add(1);
-        if matches!(answer, Answer::TooLarge) {
+        if matches!(answer, PageAnswer::TooLarge) {
             self.metrics.limit_hit(Limit::LoginBodyBytes);
         }
         self.connections.send_head(id, |bytes| answer.write(bytes));

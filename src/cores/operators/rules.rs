@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use crate::app::App;
-use crate::auth::rules::Verdict;
+use crate::auth::rules::RuleVerdict;
 use crate::clock::Uptime;
 use crate::decision::Decisions;
 use crate::metrics::block::Counter;
@@ -141,7 +141,7 @@ impl<A: App> Core<A> {
     }
 }
 
-fn told(verdict: Verdict) -> String {
+fn told(verdict: RuleVerdict) -> String {
     let word = if verdict.allowed { "allowed" } else { "denied" };
     match verdict.rule {
         Some(rule) => format!("{word} by number {rule}"),

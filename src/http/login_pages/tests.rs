@@ -2,19 +2,19 @@ use super::*;
 use crate::client::ambient::Trust;
 use crate::http::request;
 
-fn account(login_path: &str) -> LoginPages {
+fn pages(login_path: &str) -> LoginPages {
     LoginPages::new(login_path, CredentialFields::default(), 40)
 }
 
-/// What is done about a request, in short.
+/// A short form of the next step for a request.
 fn step(text: &str, is_trusted: bool) -> String {
     let (request, consumed) = request::parse(text.as_bytes(), 1024).unwrap().unwrap();
-    let account = account("/login");
-    let page = account.page(request.path()).unwrap();
+    let pages = pages("/login");
+    let page = pages.page(request.path()).unwrap();
     let body = &text.as_bytes()[consumed..];
     let trust = if is_trusted { Trust::Own } else { Trust::Foreign };
-    match account.step(page, &request, body, trust, "token") {
-        Step::Incomplete { tell } => format!("incomplete {tell}"),
+    match pages.step(page, &request, body, trust, "token") {
+        Step::Incomplete { send_continue } => format!("incomplete {send_continue}"),
         Step::Answer(answer) => {
             let mut out = Vec::new();
             answer.write(&mut out);
@@ -38,26 +38,26 @@ fn post(headers: &str, body: &str) -> String {
 const JSON: &str = r#"{"email":"aaa@bbb.com","pw":"cccc"}"#;
 
 #[test]
-fn the_pages_are_neighbours() {
+fn logout_and_whoami_are_beside_the_login_path() {
     for (login_path, logout, whoami) in [
         ("/login", "/logout", "/whoami"),
         ("/a/b", "/a/logout", "/a/whoami"),
         ("/a/", "/a/logout", "/a/whoami"),
     ] {
-        let account = account(login_path);
+        let pages = pages(login_path);
         let paths = [login_path, logout, whoami].map(|path| path.trim_end_matches('/'));
         for end in ["", "/"] {
-            let pages = paths.map(|path| account.page(&format!("{path}{end}")));
+            let pages = paths.map(|path| pages.page(&format!("{path}{end}")));
             assert_eq!(pages, [Some(Page::Login), Some(Page::Logout), Some(Page::Whoami)]);
         }
         for other in ["/", "/Login", "/login//", "/x/login", "", "/a/whoami//", "*"] {
-            assert_eq!(account.page(other), None, "{other}");
+            assert_eq!(pages.page(other), None, "{other}");
         }
     }
 }
 
 #[test]
-fn a_body_is_json_or_a_form_or_json_that_is_called_a_form() {
+fn a_body_is_json_or_a_form_or_json_declared_as_a_form() {
     let length = JSON.len();
     for kind in [
         "",
@@ -67,7 +67,7 @@ fn a_body_is_json_or_a_form_or_json_that_is_called_a_form() {
     ] {
         let headers = format!("{kind}Content-Length: {length}\r\n");
         assert_eq!(post(&headers, JSON), "log in aaa@bbb.com cccc", "{kind}");
-        // What follows the body is not of it.
+        // Bytes after the body are not part of it.
         assert_eq!(post(&headers, &format!("{JSON}GET")), "log in aaa@bbb.com cccc");
     }
     let form = "user=a%40b&password=c+d";
@@ -129,7 +129,7 @@ fn a_body_may_come_in_chunks() {
 }
 
 #[test]
-fn a_body_may_be_cut_anywhere_and_who_waits_for_leave_is_told_once() {
+fn a_body_may_be_cut_anywhere_and_100_continue_is_sent_once() {
     let headers = format!("Content-Length: {}\r\n", JSON.len());
     for cut in 0..JSON.len() {
         assert_eq!(post(&headers, &JSON[..cut]), "incomplete false", "cut at {cut}");
@@ -141,7 +141,7 @@ fn a_body_may_be_cut_anywhere_and_who_waits_for_leave_is_told_once() {
 }
 
 #[test]
-fn pages_take_their_own_methods_and_no_other_sites_posts() {
+fn pages_accept_only_their_own_methods_and_no_posts_of_other_sites() {
     let ask = |method: &str, path: &str, trusted: bool| {
         step(
             &format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"),
@@ -159,7 +159,7 @@ fn pages_take_their_own_methods_and_no_other_sites_posts() {
 }
 
 #[test]
-fn a_token_is_shown_from_the_header_or_from_a_cookie_that_may_count() {
+fn a_token_is_shown_from_the_header_or_from_a_trusted_cookie() {
     let ask = |headers: &str, trusted: bool| {
         step(
             &format!("GET /whoami HTTP/1.1\r\nHost: h\r\n{headers}\r\n"),
@@ -183,7 +183,7 @@ fn a_token_is_shown_from_the_header_or_from_a_cookie_that_may_count() {
 }
 
 #[test]
-fn answers_are_kept_by_nobody_and_their_lengths_are_right() {
+fn answers_are_not_cached_and_their_lengths_are_right() {
     let cookie = SetCookie {
         name: "token",
         value: "a.b.c",
@@ -191,29 +191,29 @@ fn answers_are_kept_by_nobody_and_their_lengths_are_right() {
         secure: true,
     };
     let answers = [
-        Answer::LoggedIn(cookie),
-        Answer::LoggedOut(SetCookie {
+        PageAnswer::LoggedIn(cookie),
+        PageAnswer::LoggedOut(SetCookie {
             value: "",
             max_age_seconds: 0,
             ..cookie
         }),
-        Answer::Claims {
+        PageAnswer::Claims {
             json: "{}",
             head_only: false,
         },
-        Answer::Unauthorized { head_only: false },
-        Answer::TooSoon {
+        PageAnswer::Unauthorized { head_only: false },
+        PageAnswer::TooSoon {
             retry_after_seconds: 7,
         },
-        Answer::Busy,
-        Answer::Unsigned,
-        Answer::NoCredentials,
-        Answer::OtherSite,
-        Answer::Method("POST"),
-        Answer::LengthRequired,
-        Answer::Chunks,
-        Answer::TooLarge,
-        Answer::MediaType,
+        PageAnswer::Busy,
+        PageAnswer::Unsigned,
+        PageAnswer::NoCredentials,
+        PageAnswer::OtherSite,
+        PageAnswer::Method("POST"),
+        PageAnswer::LengthRequired,
+        PageAnswer::Chunks,
+        PageAnswer::TooLarge,
+        PageAnswer::MediaType,
     ];
     let mut statuses = String::new();
     for answer in answers {

@@ -11,7 +11,7 @@ fn policy(failures_max: u32) -> BackoffPolicy {
 }
 
 fn at(seconds: u64) -> Uptime {
-    // Not at the very beginning: a time of 0 must mean nothing.
+    // Not at the very beginning, so that a time of 0 can mean nothing.
     Uptime::from_ms((1000 + seconds) * 1000)
 }
 
@@ -19,12 +19,12 @@ fn address(text: &str) -> ClientNetwork {
     Nat64Prefixes::default().network(text.parse().unwrap(), Width::Address)
 }
 
-/// An attempt that fails, if it may be made.
+/// An attempt that fails, if it is admitted.
 fn fail(backoff: &mut Backoff, user: &str, from: &str, now: Uptime) -> Result<(), Duration> {
     backoff.admit(user, address(from), now).map(|_| ())
 }
 
-/// An attempt that succeeds, if it may be made.
+/// An attempt that succeeds, if it is admitted.
 fn succeed(backoff: &mut Backoff, user: &str, from: &str, now: Uptime) -> Result<(), Duration> {
     let admitted = backoff.admit(user, address(from), now)?;
     backoff.succeeded(admitted, now);
@@ -65,7 +65,7 @@ fn an_attempt_that_came_too_soon_does_not_count() {
 }
 
 #[test]
-fn no_wait_is_longer_than_the_longest() {
+fn no_wait_is_longer_than_the_configured_longest() {
     let mut backoff = Backoff::new(BackoffPolicy {
         delay_max: Duration::from_secs(60),
         ..policy(1)
@@ -96,7 +96,7 @@ fn a_success_clears_the_user_there_and_nothing_else() {
 }
 
 #[test]
-fn who_has_an_account_cannot_log_in_between_guesses_at_those_of_others() {
+fn logins_to_an_own_account_do_not_clear_guesses_at_others() {
     let mut backoff = Backoff::new(policy(2));
     let mut admitted = 0;
     for victim in 0..100 {
@@ -105,7 +105,7 @@ fn who_has_an_account_cannot_log_in_between_guesses_at_those_of_others() {
         let _ = succeed(&mut backoff, "mallory", "192.0.2.1", at(0));
     }
     assert_eq!(admitted, 8);
-    // His own account is open to him there, which nobody else gains by.
+    // The attacker can still log in to its own account there, which gains it nothing.
     assert_eq!(succeed(&mut backoff, "mallory", "192.0.2.1", at(0)), Ok(()));
 }
 
@@ -135,7 +135,7 @@ fn one_address_may_not_try_every_user() {
 }
 
 #[test]
-fn strangers_make_a_user_wait_eight_seconds_at_most_and_not_where_he_has_been() {
+fn failures_elsewhere_make_a_user_wait_eight_seconds_at_most_and_not_at_all_at_a_familiar_address() {
     let mut backoff = Backoff::new(policy(5));
     assert_eq!(succeed(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
     let (mut tried, mut now) = (0, at(0));
@@ -156,7 +156,7 @@ fn strangers_make_a_user_wait_eight_seconds_at_most_and_not_where_he_has_been() 
 }
 
 #[test]
-fn strangers_at_a_users_address_do_not_keep_him_out() {
+fn failures_of_others_at_a_familiar_address_do_not_keep_a_user_out() {
     let mut backoff = Backoff::new(policy(5));
     assert_eq!(succeed(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
     for user in 0..1000 {
@@ -164,7 +164,7 @@ fn strangers_at_a_users_address_do_not_keep_him_out() {
     }
     assert!(fail(&mut backoff, "bob", "192.0.2.1", at(0)).is_err());
     assert_eq!(succeed(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
-    // A month later nobody knows him there.
+    // A month later the address is not familiar any more.
     let later = at(0) + FAMILIAR_FOR;
     for user in 0..1000 {
         let _ = fail(&mut backoff, &format!("user {user}"), "192.0.2.1", later);
@@ -173,7 +173,7 @@ fn strangers_at_a_users_address_do_not_keep_him_out() {
 }
 
 #[test]
-fn where_a_user_has_been_his_password_cannot_be_guessed_either() {
+fn at_a_familiar_address_the_password_cannot_be_guessed_either() {
     let mut backoff = Backoff::new(policy(5));
     assert_eq!(succeed(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
     let tried = (0..1000)
@@ -188,7 +188,7 @@ fn a_failure_is_forgiven_every_five_minutes() {
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(0)), Ok(()));
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(299)), Ok(()));
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(299)), seconds(1));
-    // The first is forgiven now, so that there is one, and one more is free.
+    // The first failure is forgiven now, so one is left, and one more is free.
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(300)), Ok(()));
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(300)), seconds(1));
     assert_eq!(fail(&mut backoff, "alice", "192.0.2.1", at(1200)), Ok(()));
@@ -207,7 +207,7 @@ fn attempts_at_the_same_time_count_one_another() {
 }
 
 #[test]
-fn a_user_with_many_addresses_has_nobody_elses_forgotten() {
+fn a_user_with_many_addresses_does_not_displace_those_of_others() {
     let mut backoff = Backoff::new(BackoffPolicy {
         accounts_max: 1000,
         ..policy(5)
@@ -224,7 +224,7 @@ fn a_user_with_many_addresses_has_nobody_elses_forgotten() {
 }
 
 #[test]
-fn memory_is_bounded_and_the_youngest_are_remembered() {
+fn memory_is_bounded_and_the_youngest_records_are_kept() {
     let mut backoff = Backoff::new(BackoffPolicy {
         accounts_max: 100,
         ..policy(1)
@@ -236,11 +236,11 @@ fn memory_is_bounded_and_the_youngest_are_remembered() {
             fail(&mut backoff, &format!("user {user}"), &from, at(0)),
             seconds(1)
         );
-        for ledger in [&backoff.pairs, &backoff.addresses, &backoff.users] {
-            assert!(ledger.young.len() + ledger.old.len() <= 100);
+        for table in [&backoff.pairs, &backoff.addresses, &backoff.users] {
+            assert!(table.young.len() + table.old.len() <= 100);
         }
     }
-    // The last fifty at least.
+    // At least the last fifty are kept.
     for user in 9950..10_000 {
         let from = format!("10.0.{}.{}", user / 256, user % 256);
         assert!(fail(&mut backoff, &format!("user {user}"), &from, at(0)).is_err());

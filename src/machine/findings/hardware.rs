@@ -1,4 +1,4 @@
-//! CPUs, memory nodes and network cards.
+//! Findings about CPUs, memory nodes and network cards.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) fn governor(machine: &Machine, target: &Target) -> Option<Finding> {
         Finding::new(
             "frequency governor",
             names.join(", "),
-            "performance: others let a core slow down while it waits, and the first messages after pay",
+            "performance: with other governors a CPU slows down while it waits, and delays the first messages afterwards",
         )
         .if_wrong(
             names != ["performance"],
@@ -60,9 +60,12 @@ pub(super) fn nodes(machine: &Machine, target: &Target) -> Option<Finding> {
     let home = card.and_then(|card| card.node);
     let wanted = match (card, home) {
         (Some(card), Some(node)) => format!("the CPUs of node {node}, where {} is", card.name),
-        _ => "one node: memory of another is half as far again, and the ring is read by all cores".to_owned(),
+        _ => {
+            "one node: access to another node's memory takes half as long again, and all cores read the ring"
+                .to_owned()
+        }
     };
-    // The ring is read by all cores: without a card to be near to, the first node is as good as any.
+    // All cores read the ring. Without a network card to be close to, the first node is as good as any other.
     let best = home.or_else(|| nodes.first().copied());
     let cpus = first_siblings(machine, best);
     Some(
@@ -74,7 +77,7 @@ pub(super) fn nodes(machine: &Machine, target: &Target) -> Option<Finding> {
     )
 }
 
-/// For each card, whether enough CPUs take its packets. Clients on this machine come through none.
+/// For each card: whether enough CPUs process its packets. Clients on this machine use no card.
 pub(super) fn cards<'a>(machine: &'a Machine, target: &'a Target) -> impl Iterator<Item = Finding> + 'a {
     cards_in_use(machine, target).map(|card| interrupts(card, target))
 }
@@ -86,7 +89,7 @@ fn interrupts(card: &Card, target: &Target) -> Finding {
         .flat_map(|irq| &irq.cpus)
         .copied()
         .collect();
-    // Sending has interrupts, too: there are never more CPUs that receive than queues.
+    // Sending has interrupts too, but there are never more receiving CPUs than queues.
     let receiving = hard.len().min(card.receive_queues).max(card.rps_cpus.len());
     let loops = target.cpus();
     let receiving = u64::try_from(receiving).unwrap_or(u64::MAX);
@@ -97,11 +100,11 @@ fn interrupts(card: &Card, target: &Target) -> Finding {
         mask(&target.placement)
     );
     let (level, commands) = match () {
-        // Queues enough, but their interrupts meet on few CPUs.
+        // There are enough queues, but few CPUs serve their interrupts.
         () if receiving < loops.min(queues) => {
             (Level::Slows, vec![spread(&card.interrupts, &target.placement)])
         }
-        // What virtual machines have.
+        // Usual in virtual machines.
         () if queues <= 1 => (Level::Slows, vec![pass_on]),
         () => (
             Level::Note,
@@ -122,7 +125,7 @@ fn interrupts(card: &Card, target: &Target) -> Finding {
             ranges(&hard),
         ),
         format!(
-            "{loops} CPUs: as many as run event loops, so that none of them pays for the others' packets"
+            "{loops} CPUs: as many as run event loops, so that none of them processes the packets of the others"
         ),
     )
     .if_wrong(receiving < loops, level, commands)
@@ -157,7 +160,8 @@ fn first_siblings(machine: &Machine, node: Option<usize>) -> Vec<usize> {
         .collect()
 }
 
-/// `0-3,8`; a lone CPU as `8-8`, since a lone number would be a count. The CPUs are in their order.
+/// `0-3,8`. A single CPU is written as `8-8`, since a single number would mean a count. The order of the CPUs
+/// is kept.
 fn ranges(cpus: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for cpu in cpus {
@@ -169,15 +173,18 @@ fn ranges(cpus: &[usize]) -> String {
     let lone = runs.len() == 1;
     let runs: Vec<String> = runs
         .into_iter()
-        .map(|(first, last)| match first == last && !lone {
-            true => first.to_string(),
-            false => format!("{first}-{last}"),
+        .map(|(first, last)| {
+            if first == last && !lone {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
         })
         .collect();
     runs.join(",")
 }
 
-/// The CPUs as hexadecimal words of 32 bits, the highest first, as `rps_cpus` takes them.
+/// The CPUs as hexadecimal words of 32 bits, the highest first, in the format of `rps_cpus`.
 fn mask(cpus: &[usize]) -> String {
     let highest = cpus.iter().max().map_or(0, |cpu| cpu / 32);
     let words = (0..=highest).rev().map(|word| {
@@ -194,7 +201,7 @@ mod tests {
     use crate::machine::reading::{cpu_list, cpu_mask};
 
     #[test]
-    fn ranges_and_masks_read_back_as_they_are_written() {
+    fn written_ranges_and_masks_can_be_parsed_again() {
         for cpus in [vec![0], vec![0, 1, 2, 5], vec![3, 31, 32, 63, 64], vec![100]] {
             assert_eq!(cpu_list(&ranges(&cpus)), Some(cpus.clone()));
             assert_eq!(cpu_mask(&mask(&cpus)), Some(cpus.clone()));

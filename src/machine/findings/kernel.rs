@@ -1,4 +1,4 @@
-//! The kernel's settings for TCP.
+//! Findings about the kernel's settings for TCP.
 
 use super::{Finding, Level, rounded_up, sysctl};
 use crate::machine::{Machine, Target, grouped};
@@ -10,7 +10,7 @@ pub(super) fn backlog(_: &Machine, target: &Target) -> Option<Finding> {
             "tcp_backlog",
             grouped(target.tcp_backlog),
             format!(
-                "{} for each core: a tenth of its connections may return while it is busy for a moment",
+                "{} for each core: a tenth of its connections may reconnect while it is busy for a moment",
                 grouped(needed)
             ),
         )
@@ -25,7 +25,7 @@ pub(super) fn backlog(_: &Machine, target: &Target) -> Option<Finding> {
     )
 }
 
-/// The kernel takes the smaller of the two without a word.
+/// The kernel uses the smaller of the two numbers silently.
 pub(super) fn somaxconn(machine: &Machine, target: &Target) -> Option<Finding> {
     let most = machine.somaxconn?;
     let needed = target.tcp_backlog.max(burst(target));
@@ -33,7 +33,7 @@ pub(super) fn somaxconn(machine: &Machine, target: &Target) -> Option<Finding> {
         Finding::new(
             "net.core.somaxconn",
             grouped(most),
-            format!("{}: a larger tcp_backlog is cut down to this", grouped(needed)),
+            format!("{}: a larger tcp_backlog is reduced to this", grouped(needed)),
         )
         .if_wrong(
             most < needed,
@@ -43,14 +43,14 @@ pub(super) fn somaxconn(machine: &Machine, target: &Target) -> Option<Finding> {
     )
 }
 
-/// With SYN cookies the kernel does not look at the limit, and answers beyond the backlog with cookies; without, it
-/// drops at three quarters of it.
+/// With SYN cookies the kernel ignores the limit and answers SYNs beyond the backlog with cookies. Without
+/// them it drops SYNs at three quarters of the limit.
 pub(super) fn syn_backlog(machine: &Machine, target: &Target) -> Option<Finding> {
     let (most, cookies) = (machine.syn_backlog?, machine.syncookies?);
     let needed = burst(target).saturating_mul(4) / 3;
     let found = match cookies {
         0 => format!("{}, no SYN cookies", grouped(most)),
-        _ => format!("{}, not looked at with SYN cookies", grouped(most)),
+        _ => format!("{}, ignored with SYN cookies", grouped(most)),
     };
     Some(
         Finding::new(
@@ -69,8 +69,9 @@ pub(super) fn syn_backlog(machine: &Machine, target: &Target) -> Option<Finding>
     )
 }
 
-/// An idle socket takes no page, one with a message not yet read or acknowledged takes one: so measured. Under
-/// pressure the kernel shrinks windows, and drops what arrives once the last number is reached.
+/// As measured, an idle socket uses no page, and a socket with one message that is not yet read or
+/// acknowledged uses one. Under pressure the kernel shrinks windows; once the last number is reached it drops
+/// incoming data.
 pub(super) fn tcp_mem(machine: &Machine, target: &Target) -> Option<Finding> {
     let [easy, pressure, full] = machine.tcp_mem?;
     let needed = target.connections;
@@ -80,7 +81,7 @@ pub(super) fn tcp_mem(machine: &Machine, target: &Target) -> Option<Finding> {
             "net.ipv4.tcp_mem",
             format!("{} {} {} pages", grouped(easy), grouped(pressure), grouped(full)),
             format!(
-                "{} in the second: one page for each connection with a message on its way",
+                "{} in the second: one page for each connection with a message in flight",
                 grouped(needed)
             ),
         )
@@ -101,7 +102,7 @@ pub(super) fn tcp_rmem(machine: &Machine, _: &Target) -> Option<Finding> {
         "net.ipv4.tcp_rmem",
         machine.tcp_rmem?,
         "4096 131072 4194304",
-        "a client that sends much from far away",
+        "a distant client that sends much",
     )
 }
 
@@ -110,11 +111,11 @@ pub(super) fn tcp_wmem(machine: &Machine, _: &Target) -> Option<Finding> {
         "net.ipv4.tcp_wmem",
         machine.tcp_wmem?,
         "4096 16384 4194304",
-        "a subscriber far away of a busy channel",
+        "a distant subscriber of a busy channel",
     )
 }
 
-/// What an idle socket may take is not what it takes: only the last number is a limit worth a look.
+/// An idle socket does not use what it may use: so only the last number matters as a limit.
 fn buffers(
     name: &'static str,
     [least, first, most]: [u64; 3],
@@ -125,7 +126,9 @@ fn buffers(
         Finding::new(
             name,
             format!("{least} {first} {most}"),
-            format!("at least {BUFFER_BYTES} in the last: {who} gets no more in a round trip"),
+            format!(
+                "at least {BUFFER_BYTES} in the last: {who} can transfer no more than this in a round trip"
+            ),
         )
         .if_wrong(
             most < BUFFER_BYTES,
@@ -141,7 +144,7 @@ pub(super) fn conntrack(machine: &Machine, target: &Target) -> Option<Finding> {
     let enough = rounded_up(needed);
     let (found, level) = match table.count {
         0 => (
-            format!("{}, none tracked: no rule asks for it", grouped(table.max)),
+            format!("{}, none tracked, since no rule needs it", grouped(table.max)),
             Level::Note,
         ),
         count => (
@@ -154,7 +157,7 @@ pub(super) fn conntrack(machine: &Machine, target: &Target) -> Option<Finding> {
             "net.netfilter.nf_conntrack_max",
             found,
             format!(
-                "{}: packets of a connection without a place are dropped",
+                "{}: packets of connections that do not fit into the table are dropped",
                 grouped(needed)
             ),
         )
@@ -177,8 +180,8 @@ pub(super) fn conntrack(machine: &Machine, target: &Target) -> Option<Finding> {
     )
 }
 
-/// Clients elsewhere have ports of their own; a proxy or a load generator on this machine has these, for each address
-/// that it connects from and to.
+/// Only outgoing connections of this machine use these ports, such as those of a proxy or a load generator on
+/// it, for each pair of addresses. Clients elsewhere have ports of their own.
 pub(super) fn ports(machine: &Machine, target: &Target) -> Option<Finding> {
     let [first, last] = machine.ports?;
     let count = (last + 1).saturating_sub(first);
@@ -187,7 +190,7 @@ pub(super) fn ports(machine: &Machine, target: &Target) -> Option<Finding> {
             "net.ipv4.ip_local_port_range",
             format!("{first} to {last}: {} ports", grouped(count)),
             format!(
-                "{} if clients come through a proxy on this machine: more than there are ports want more addresses, too",
+                "{} if clients come through a proxy on this machine: more connections than ports also need more addresses",
                 grouped(target.connections)
             ),
         )
@@ -199,7 +202,7 @@ pub(super) fn ports(machine: &Machine, target: &Target) -> Option<Finding> {
     )
 }
 
-/// The side that closes first keeps the connection for a minute more: the server, in a drain.
+/// The side that closes first keeps a connection in TIME_WAIT for a minute. In a drain this is the server.
 pub(super) fn time_wait(machine: &Machine, target: &Target) -> Option<Finding> {
     let most = machine.time_wait_max?;
     Some(
@@ -207,7 +210,7 @@ pub(super) fn time_wait(machine: &Machine, target: &Target) -> Option<Finding> {
             "net.ipv4.tcp_max_tw_buckets",
             grouped(most),
             format!(
-                "{}: a drain closes all connections, and those beyond are forgotten at once",
+                "{}: a drain closes all connections, and those beyond this number skip TIME_WAIT",
                 grouped(target.connections)
             ),
         )
@@ -227,11 +230,8 @@ pub(super) fn slow_start(machine: &Machine, _: &Target) -> Option<Finding> {
     Some(
         Finding::new(
             "net.ipv4.tcp_slow_start_after_idle",
-            match is_on {
-                true => "1",
-                false => "0",
-            },
-            "0: after an idle second a message of over 14 KB takes round trips more",
+            if is_on { "1" } else { "0" },
+            "0: otherwise a message of over 14 KB takes additional round trips after an idle second",
         )
         .if_wrong(
             is_on,
@@ -241,16 +241,16 @@ pub(super) fn slow_start(machine: &Machine, _: &Target) -> Option<Finding> {
     )
 }
 
-/// How many connections of one core may come at once.
+/// How many connections of one core may arrive at once.
 fn burst(target: &Target) -> u64 {
     (target.connections_per_core() / 10).min(BACKLOG_MAX)
 }
 
-/// What the kernel counts up to.
+/// The largest backlog that the kernel supports.
 const BACKLOG_MAX: u64 = 65_535;
 
-/// 100 ms at 20 Mbit/s.
+/// Enough for 100 ms at 20 Mbit/s.
 const BUFFER_BYTES: u64 = 256 * 1024;
 const PORT_FIRST: u64 = 1024;
-/// From [`PORT_FIRST`] on.
+/// The number of ports from [`PORT_FIRST`] on.
 const PORTS_WIDE: u64 = 65_536 - PORT_FIRST;

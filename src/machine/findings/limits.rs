@@ -1,4 +1,4 @@
-//! Descriptors, memory and CPU time: what the target needs and what it may have.
+//! Findings about descriptors, memory and CPU time: the needs of the target, and the limits.
 
 use super::{Finding, Level, rounded_up, sysctl};
 use crate::config::{FdTables, Placement};
@@ -20,21 +20,25 @@ pub(super) fn open_files(machine: &Machine, target: &Target) -> Option<Finding> 
         // More event loops than CPUs take turns; each brings a descriptor table.
         commands.insert(0, format!("export RINGCAST_CORES={cores}"));
     }
-    let tables = match target.own_fd_tables {
-        true => "for each core",
-        false => "for all cores",
+    let tables = if target.own_fd_tables {
+        "for each core"
+    } else {
+        "for all cores"
     };
     Some(
         Finding::new(
             "open files",
             format!("hard limit {}", grouped(hard)),
-            format!("{} {tables}: one for each connection, and a few", grouped(needed)),
+            format!(
+                "{} {tables}: one for each connection, and a few more",
+                grouped(needed)
+            ),
         )
         .if_wrong(hard < needed, Level::Stops, commands),
     )
 }
 
-/// So many event loops have room for all connections, each in a table of its own.
+/// How many event loops have room for all connections, each in a table of its own.
 fn cores_that_hold(hard: u64, target: &Target) -> Option<u64> {
     let most = u64::from(Placement::COUNT_MAX);
     (target.cores()..=most).find(|cores| {
@@ -50,7 +54,10 @@ pub(super) fn nr_open(machine: &Machine, target: &Target) -> Option<Finding> {
         Finding::new(
             "fs.nr_open",
             grouped(most),
-            format!("{}: no limit on open files may be set higher", grouped(needed)),
+            format!(
+                "{}: the limit on open files cannot be set higher than this",
+                grouped(needed)
+            ),
         )
         .if_wrong(
             most < needed,
@@ -76,9 +83,10 @@ pub(super) fn connections_per_core(_: &Machine, target: &Target) -> Option<Findi
 }
 
 pub(super) fn descriptor_tables(_: &Machine, target: &Target) -> Option<Finding> {
-    let found = match target.own_fd_tables {
-        true => "one for each core",
-        false => "one for all cores",
+    let found = if target.own_fd_tables {
+        "one for each core"
+    } else {
+        "one for all cores"
     };
     Some(
         Finding::new(
@@ -91,7 +99,8 @@ pub(super) fn descriptor_tables(_: &Machine, target: &Target) -> Option<Finding>
             Level::Slows,
             [match target.fd_tables {
                 FdTables::Shared => "export RINGCAST_FD_TABLES=auto".to_owned(),
-                // Where a container's profile forbids unshare(CLONE_FILES): a profile that allows it does as well.
+                // A container profile that forbids unshare(CLONE_FILES); a profile that allows it would also
+                // do.
                 FdTables::Auto => "docker run --security-opt seccomp=unconfined IMAGE".to_owned(),
             }],
         ),
@@ -105,7 +114,10 @@ pub(super) fn file_max(machine: &Machine, target: &Target) -> Option<Finding> {
         Finding::new(
             "fs.file-max",
             format!("{}, {} open", grouped(most), grouped(open)),
-            format!("{}: every connection is a file of the system", grouped(needed)),
+            format!(
+                "{}: every connection counts as a file of the system",
+                grouped(needed)
+            ),
         )
         .if_wrong(
             most < needed,
@@ -122,7 +134,7 @@ pub(super) fn epoll_watches(machine: &Machine, target: &Target) -> Option<Findin
         Finding::new(
             "fs.epoll.max_user_watches",
             grouped(most),
-            format!("{}: every connection is watched", grouped(needed)),
+            format!("{}: a poller watches every connection", grouped(needed)),
         )
         .if_wrong(
             most < needed,
@@ -135,13 +147,13 @@ pub(super) fn epoll_watches(machine: &Machine, target: &Target) -> Option<Findin
 pub(super) fn memory(machine: &Machine, target: &Target) -> Option<Finding> {
     let available = machine.memory_available?;
     let needed = Needs::of(target).memory_bytes();
-    // No command makes memory.
+    // No command adds memory.
     Some(
         Finding::new(
             "memory",
             format!("{} available", bytes(available)),
             format!(
-                "{}: sockets, connections and the ring, and an eighth for messages on their way",
+                "{}: sockets, connections and the ring, and an eighth for messages in flight",
                 bytes(needed)
             ),
         )
@@ -157,7 +169,10 @@ pub(super) fn cgroup_memory(machine: &Machine, target: &Target) -> Option<Findin
         Finding::new(
             "memory of the control group",
             bytes(most),
-            format!("{}: the kernel's sockets count as well", bytes(needed)),
+            format!(
+                "{}: the kernel's memory for sockets counts as well",
+                bytes(needed)
+            ),
         )
         .if_wrong(
             most < needed,
@@ -178,7 +193,7 @@ pub(super) fn cgroup_cpu(machine: &Machine, target: &Target) -> Option<Finding> 
         Finding::new(
             "CPU quota of the control group",
             format!("{} CPUs", decimals(quota_millis)),
-            format!("{cores}: over its quota every core stands still until the next period, 100 ms at most"),
+            format!("{cores}: when the quota is used up, every core stands still until the next period, for at most 100 ms"),
         )
         .if_wrong(
             quota_millis < cores * 1000,
@@ -199,20 +214,21 @@ pub(super) fn heartbeats(machine: &Machine, target: &Target) -> Option<Finding> 
     let quota_millis = machine.cgroup.cpu_millis.unwrap_or(u64::MAX);
     let have_millis = (target.cpus() * 1000).min(quota_millis);
     let interval_ms = u64::try_from(target.ping_interval?.as_millis()).unwrap_or(u64::MAX);
-    // Half of the CPUs leaves the other half for what the server is for.
+    // Heartbeats should use at most half of the CPUs.
     let rarer_ms = interval_ms
         .saturating_mul(needed_millis)
         .div_ceil((have_millis / 2).max(1));
-    let level = match needed_millis > have_millis {
-        true => Level::Stops,
-        false => Level::Slows,
+    let level = if needed_millis > have_millis {
+        Level::Stops
+    } else {
+        Level::Slows
     };
     Some(
         Finding::new(
             "CPU for heartbeats",
             format!("{} CPUs", decimals(have_millis)),
             format!(
-                "about {} for {} pings a second, and as much again for messages",
+                "about {} for {} pings per second, and the same for messages",
                 decimals(needed_millis),
                 grouped(target.pings_per_second())
             ),
@@ -228,7 +244,7 @@ pub(super) fn heartbeats(machine: &Machine, target: &Target) -> Option<Finding> 
     )
 }
 
-/// Thousandths, with two decimals.
+/// Thousandths, as a number with two decimals.
 fn decimals(millis: u64) -> String {
     format!("{}.{:02}", millis / 1000, millis % 1000 / 10)
 }

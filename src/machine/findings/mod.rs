@@ -1,7 +1,8 @@
-//! What on this machine stops a target, slows it down, or is worth knowing: each with the command that mends it.
+//! Findings: what on this machine prevents a target, slows it down, or is worth knowing, each with the
+//! command that corrects it.
 //!
-//! A check that could not read its files finds nothing; one that finds everything in order says so, so that an
-//! operator sees what has been looked at.
+//! A check whose files cannot be read returns nothing. A check that finds everything in order also returns a
+//! finding, so that an operator sees what was checked.
 
 mod hardware;
 mod kernel;
@@ -11,34 +12,35 @@ use serde::Serialize;
 
 use super::{Machine, Target};
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) subject: &'static str,
     pub(crate) level: Level,
-    /// What there is.
+    /// The present state.
     pub(crate) found: String,
-    /// What the target wants, and why.
+    /// What the target needs, and why.
     pub(crate) wanted: String,
-    /// Commands for a root shell, any one of which mends it; the most likely to be permitted first.
+    /// Commands for a root shell, each of which corrects it; the one that is most likely to be permitted
+    /// comes first.
     pub(crate) commands: Vec<String>,
 }
 
-/// How much it matters to the target.
+/// How much a finding matters to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     /// The target cannot be reached.
     Stops,
-    /// It can, but not as well as this machine could.
+    /// The target can be reached, but this machine could perform better.
     Slows,
-    /// It matters to some.
+    /// It matters to some uses.
     Note,
-    /// As it should be.
+    /// In order.
     Fine,
 }
 
-/// Everything that was looked at, what matters most first.
+/// All findings, the most important first.
 pub(crate) fn findings(machine: &Machine, target: &Target) -> Vec<Finding> {
     let checks: &[fn(&Machine, &Target) -> Option<Finding>] = &[
         limits::open_files,
@@ -82,15 +84,16 @@ impl Finding {
         }
     }
 
-    /// Of this level, with the commands that mend it, where it is wrong.
+    /// Sets this level and the commands that correct the finding, if it is wrong.
     fn if_wrong(self, wrong: bool, level: Level, commands: impl IntoIterator<Item = String>) -> Finding {
-        match wrong {
-            true => Finding {
+        if wrong {
+            Finding {
                 level,
                 commands: commands.into_iter().collect(),
                 ..self
-            },
-            false => self,
+            }
+        } else {
+            self
         }
     }
 }
@@ -99,7 +102,7 @@ fn sysctl(name: &str, value: impl std::fmt::Display) -> String {
     format!("sysctl -w {name}={value}")
 }
 
-/// A round number of at least so much, so that the same command serves a target that grows a little.
+/// A round number of at least this size, so that the command also serves a target that grows a little.
 fn rounded_up(number: u64) -> u64 {
     number.checked_next_power_of_two().unwrap_or(number)
 }

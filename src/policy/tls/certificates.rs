@@ -1,7 +1,8 @@
-//! The server's certificates: which is shown to whom (RFC 6066 section 3).
+//! The server's certificates, and the choice of the certificate for a client (RFC 6066 section 3).
 //!
-//! The first certificate that has the name asked for, or a wildcard for it, and whose key suits what the client can
-//! check; so one of RSA may stand behind one of ECDSA for the same name. Without such, the first that suits the client.
+//! The server shows the first certificate that has the requested name, or a wildcard for it, and whose key
+//! type the client supports. So an RSA certificate may follow an ECDSA one for the same name. If no
+//! certificate has the name, the first with a supported key type is shown.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +36,7 @@ struct Certificate {
 }
 
 impl Certificates {
-    /// Reads pairs of a certificate's and its key's file.
+    /// Reads pairs of a certificate file and its key file.
     pub(super) fn read<'f>(
         files: impl Iterator<Item = (&'f PathBuf, &'f PathBuf)>,
         provider: &CryptoProvider,
@@ -46,7 +47,7 @@ impl Certificates {
             .map(Certificates)
     }
 
-    /// When the first of them ends.
+    /// When the first of them expires.
     pub(super) fn not_after_unix_s(&self) -> i64 {
         let ends = self.0.iter().map(|certificate| certificate.not_after_unix_s);
         ends.min().unwrap_or(i64::MAX)
@@ -84,15 +85,15 @@ impl ResolvesServerCert for Certificates {
 impl Certificate {
     fn read(file: &Path, key_file: &Path, provider: &CryptoProvider) -> Result<Certificate, TlsError> {
         let chain = certificates_in(file)?;
-        let unfit = |cause: String| TlsError::Certificate {
+        let unusable = |cause: String| TlsError::Certificate {
             file: file.to_owned(),
             cause,
         };
         let own = chain[0].clone();
-        let (_, own) = X509Certificate::from_der(&own).map_err(|error| unfit(error.to_string()))?;
+        let (_, own) = X509Certificate::from_der(&own).map_err(|error| unusable(error.to_string()))?;
         let names = own
             .subject_alternative_name()
-            .map_err(|error| unfit(error.to_string()))?
+            .map_err(|error| unusable(error.to_string()))?
             .map_or_else(Vec::new, |extension| dns_names(&extension.value.general_names));
         let key = PrivateKeyDer::from_pem_slice(&read(key_file)?).map_err(|error| TlsError::Key {
             file: key_file.to_owned(),
@@ -114,7 +115,7 @@ impl Certificate {
                     key: key_file.to_owned(),
                 });
             }
-            Err(error) => return Err(unfit(error.to_string())),
+            Err(error) => return Err(unusable(error.to_string())),
         }
         Ok(Certificate {
             file: file.to_owned(),
@@ -147,16 +148,16 @@ impl Certificate {
         let file = self.file.display();
         if self.not_after_unix_s < now_unix_s {
             warnings.push(format!(
-                "tls_certificate_files: {file} has ended, {}: clients will refuse it; put a new one in its place and send SIGHUP",
+                "tls_certificate_files: {file} has expired, {}: clients will refuse it; replace it and send SIGHUP",
                 ago(now_unix_s - self.not_after_unix_s)
             ));
         } else if self.not_before_unix_s > now_unix_s {
             warnings.push(format!(
-                "tls_certificate_files: {file} has not begun to be valid: clients will refuse it; check this machine's clock"
+                "tls_certificate_files: {file} is not valid yet: clients will refuse it; check this machine's clock"
             ));
         } else if self.not_after_unix_s - now_unix_s < ENDS_SOON_S {
             warnings.push(format!(
-                "tls_certificate_files: {file} ends in {} days: put a new one in its place and send SIGHUP",
+                "tls_certificate_files: {file} expires in {} days: replace it and send SIGHUP",
                 (self.not_after_unix_s - now_unix_s) / DAY_S
             ));
         }
@@ -173,7 +174,7 @@ impl Certificate {
 fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {
     let dns = names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        // The others cannot be asked for (RFC 6066 section 3).
+        // A client can only request DNS names (RFC 6066 section 3).
         _ => None,
     });
     dns.collect()
@@ -189,5 +190,6 @@ fn ago(seconds: i64) -> String {
 /// Any right of the group or of others.
 const OPEN_TO_OTHERS: u32 = 0o077;
 const DAY_S: i64 = 86_400;
-/// What renews certificates does so some weeks before: if one has not been by then, it did not work.
+/// Programs that renew certificates do so some weeks before the end. If a certificate has not been renewed by
+/// then, something is wrong.
 const ENDS_SOON_S: i64 = 7 * DAY_S;

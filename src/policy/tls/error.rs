@@ -1,69 +1,69 @@
-//! Why there is no TLS.
+//! The errors of setting up TLS.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why TLS cannot be spoken as configured: each is one line that names the file and what to do.
+/// Why TLS cannot be set up as configured. Each error is one line that names the file and says what to do.
 #[derive(Debug)]
 pub enum TlsError {
     /// A file cannot be read.
     Unreadable {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
-    /// A file that is not PEM.
+    /// A file is not PEM.
     Pem {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
     },
-    /// No certificate in the file.
+    /// A file contains no certificate.
     NoCertificate {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
     },
-    /// No private key in the file, or one of a kind that is not known.
+    /// A file contains no private key, or one of an unknown kind.
     Key {
-        /// Its name.
+        /// The file's name.
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
     },
-    /// A certificate that cannot be read.
+    /// A certificate cannot be read.
     Certificate {
         /// The name of its file.
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
     },
-    /// The key is not that of the certificate.
+    /// The key does not belong to the certificate.
     Mismatch {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
     },
-    /// An authority for clients that is none.
+    /// A certificate authority for clients cannot be used.
     Authority {
         /// The name of its file.
         file: PathBuf,
         /// What is wrong with it.
         cause: String,
     },
-    /// The server has begun with TLS, and is to go on without.
-    StillSpoken,
-    /// The cryptography cannot be used.
+    /// A reload would turn TLS off on a running server.
+    TurnedOff,
+    /// The cryptographic library reports an error.
     System(rustls::Error),
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsError::StillSpoken => formatter.write_str(
-                "TLS: this server listens with it, and cannot stop that while it runs: restart it, or set listen_tls, tls_listen or admin_tls as before",
+            TlsError::TurnedOff => formatter.write_str(
+                "TLS: it cannot be turned off while the server runs: restart the server, or set listen_tls, tls_listen or admin_tls as before",
             ),
             TlsError::Unreadable { file, cause } => write!(
                 formatter,
@@ -72,33 +72,33 @@ impl fmt::Display for TlsError {
             ),
             TlsError::Pem { file, cause } => write!(
                 formatter,
-                "TLS: {}: is no PEM file: {cause}; convert it with openssl",
+                "TLS: {}: is not a PEM file: {cause}; convert it with openssl",
                 file.display()
             ),
             TlsError::NoCertificate { file } => write!(
                 formatter,
-                "TLS: {}: has no certificate (a section BEGIN CERTIFICATE); name the file of the certificate and its chain",
+                "TLS: {}: contains no certificate (no section BEGIN CERTIFICATE); name the file of the certificate and its chain",
                 file.display()
             ),
             TlsError::Key { file, cause } => write!(
                 formatter,
-                "TLS: {}: has no private key that can be used: {cause}; name the file of an unencrypted RSA, ECDSA or Ed25519 key",
+                "TLS: {}: contains no usable private key: {cause}; name the file of an unencrypted RSA, ECDSA or Ed25519 key",
                 file.display()
             ),
             TlsError::Certificate { file, cause } => write!(
                 formatter,
-                "TLS: {}: the first certificate cannot be used: {cause}; put the server's own first, then its chain",
+                "TLS: {}: the first certificate cannot be used: {cause}; put the server's certificate first, then its chain",
                 file.display()
             ),
             TlsError::Mismatch { certificate, key } => write!(
                 formatter,
-                "TLS: {} is not the key of {}: name files that belong together, in the same order, in tls_key_files and tls_certificate_files",
+                "TLS: {} is not the key of {}: list files that belong together, in the same order, in tls_key_files and tls_certificate_files",
                 key.display(),
                 certificate.display()
             ),
             TlsError::Authority { file, cause } => write!(
                 formatter,
-                "TLS: {}: no authority for clients' certificates: {cause}; name a PEM file of certificates of authorities",
+                "TLS: {}: is not a certificate authority for clients: {cause}; name a PEM file with the certificates of the authorities",
                 file.display()
             ),
             TlsError::System(error) => write!(formatter, "TLS: {error}"),

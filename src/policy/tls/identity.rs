@@ -1,10 +1,11 @@
-//! Who a client is by its certificate: the claims that its session begins with.
+//! A client's identity by its certificate: the claims that its session begins with.
 //!
 //! ```json
 //! {"sub":"alice","exp":1767225600,"tls":{"subject":"CN=alice, O=Example","san":["alice@example.com"],"serial":"0a1b"}}
 //! ```
-//! `sub` is the subject's common name, and is missing if there is none, or more than one; `exp` is the certificate's
-//! end. Nothing else of these names can come from the client: authorities vouch for all of it.
+//! `sub` is the subject's common name; it is missing if the subject has no common name or several. `exp` is
+//! the end of the certificate. The client cannot choose any of these values: a certificate authority has
+//! confirmed them all.
 
 use crate::auth::Claims;
 use serde::Serialize;
@@ -25,7 +26,7 @@ struct Details {
     serial: String,
 }
 
-/// The claims of a certificate that has been found to be good; `None` if it cannot be read.
+/// The claims of a certificate that has been verified; `None` if it cannot be read.
 pub(crate) fn claims_of(certificate: &[u8]) -> Option<Claims> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
@@ -54,7 +55,7 @@ pub(crate) fn claims_of(certificate: &[u8]) -> Option<Claims> {
         },
     };
     let json = serde_json::to_string(&identity).ok()?;
-    Some(Claims::vouched(json, Some(identity.exp as f64)))
+    Some(Claims::trusted(json, Some(identity.exp as f64)))
 }
 
 fn text_of(name: &GeneralName<'_>) -> Option<String> {
@@ -62,7 +63,7 @@ fn text_of(name: &GeneralName<'_>) -> Option<String> {
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
             Some((*name).to_owned())
         }
-        // Of no use in rules.
+        // Other kinds of names are of no use in rules.
         _ => None,
     }
 }

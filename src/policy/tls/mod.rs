@@ -1,10 +1,12 @@
-//! TLS as the policy have it: certificates and keys read from their files, and what cores hand to each new connection.
+//! The TLS part of the policy: reads certificates and keys from their files, and makes the rustls
+//! configurations for new connections.
 //!
-//! TLS 1.2 and 1.3, forward-secret suites only, ALPN `http/1.1`, tickets for resumption (one for each connection, the
-//! keys made here and changed every six hours), no early data, nothing remembered about a client besides.
+//! TLS 1.2 and 1.3, only suites with forward secrecy, ALPN `http/1.1`, no early data. Each connection gets
+//! one ticket for resumption, and the server keeps no other state of a session. The keys that encrypt tickets
+//! are made here and change every six hours.
 //!
-//! A reload keeps the keys of tickets, so that clients that come back are still known, unless what clients' certificates
-//! are asked changes: a ticket stands for a certificate that was found to be good by the rules of its time.
+//! A reload keeps these keys, so that returning clients can resume, unless the demands on clients'
+//! certificates change: a ticket stands for a certificate that was verified by the demands of its time.
 
 mod certificates;
 mod error;
@@ -24,59 +26,62 @@ use self::certificates::Certificates;
 pub use self::error::TlsError;
 pub(crate) use self::identity::claims_of;
 use crate::config::text_file;
-use crate::config::tls::{ClientAuth, Tls as Settings};
+use crate::config::tls::{ClientAuth, Tls as TlsSettings};
 
-/// What cores hand to each new connection.
+/// The rustls configurations that cores use for new connections, and their parts.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct TlsPolicy {
     config: Arc<ServerConfig>,
-    /// For operators, who show a key rather than a certificate; with keys of tickets of its own, since a ticket stands for
-    /// the certificate that was asked for when it was given.
+    /// For operators' connections, which ask for no client certificate. Its ticket keys are its own, since a
+    /// ticket stands for the client certificate that was demanded when it was issued.
     admin_config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     tickets: Arc<dyn ProducesTickets>,
-    clients: Clients,
+    demands: ClientAuthDemands,
 }
 
-/// What clients' certificates are asked.
+/// The demands on clients' certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Clients {
+struct ClientAuthDemands {
     auth: ClientAuth,
     authorities: Vec<CertificateDer<'static>>,
 }
 
-impl Tls {
-    /// Reads the files that the settings name; `None` if nothing speaks TLS.
-    pub(super) fn read(settings: &Settings, before: Option<&Tls>) -> Result<Option<Tls>, TlsError> {
+impl TlsPolicy {
+    /// Reads the files that the settings name; `None` if no listener uses TLS.
+    pub(super) fn read(
+        settings: &TlsSettings,
+        before: Option<&TlsPolicy>,
+    ) -> Result<Option<TlsPolicy>, TlsError> {
         if !settings.is_used() {
             return match before {
-                Some(_) => Err(TlsError::StillSpoken),
+                Some(_) => Err(TlsError::TurnedOff),
                 None => Ok(None),
             };
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let files = settings.certificate_files.iter().zip(&settings.key_files);
         let certificates = Arc::new(Certificates::read(files, &provider)?);
-        let clients = Clients::read(settings)?;
+        let demands = ClientAuthDemands::read(settings)?;
         let tickets = match before {
-            Some(before) if before.clients == clients => Arc::clone(&before.tickets),
+            Some(before) if before.demands == demands => Arc::clone(&before.tickets),
             Some(_) | None => aws_lc_rs::Ticketer::new().map_err(TlsError::System)?,
         };
-        let verifier = clients.verifier(settings, &provider)?;
+        let verifier = demands.verifier(settings, &provider)?;
         let config = server_config(&provider, verifier, &certificates, Arc::clone(&tickets))?;
         let admin_tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::System)?;
         let admin_config = server_config(&provider, None, &certificates, admin_tickets)?;
-        Ok(Some(Tls {
+        Ok(Some(TlsPolicy {
             config: Arc::new(config),
             admin_config: Arc::new(admin_config),
             certificates,
             tickets,
-            clients,
+            demands,
         }))
     }
 
-    /// All that is wrong with the files that the settings name.
-    pub(super) fn faults(settings: &Settings) -> Vec<TlsError> {
+    /// Everything that is wrong with the files that the settings name.
+    pub(super) fn faults(settings: &TlsSettings) -> Vec<TlsError> {
         if !settings.is_used() {
             return Vec::new();
         }
@@ -84,42 +89,42 @@ impl Tls {
         let files = settings.certificate_files.iter().zip(&settings.key_files);
         let pairs = files.map(|pair| Certificates::read(std::iter::once(pair), &provider));
         let mut faults: Vec<TlsError> = pairs.filter_map(Result::err).collect();
-        faults.extend(Clients::read(settings).err());
+        faults.extend(ClientAuthDemands::read(settings).err());
         if faults.is_empty() {
-            faults.extend(Tls::read(settings, None).err());
+            faults.extend(TlsPolicy::read(settings, None).err());
         }
         faults
     }
 
-    /// What a connection begins with.
+    /// The configuration for a client's connection.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 
-    /// What a connection of an operator begins with.
+    /// The configuration for an operator's connection.
     pub(crate) fn admin_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.admin_config)
     }
 
-    /// When the first of the certificates ends, in seconds since 1970.
+    /// When the first of the certificates expires, in seconds since 1970.
     pub fn not_after_unix_s(&self) -> i64 {
         self.certificates.not_after_unix_s()
     }
 
-    /// What works but is hardly meant, each with what to do: certificates that have ended or have not begun, keys that
-    /// others may read.
+    /// Things that work but are probably not intended, each with what to do: certificates that have expired
+    /// or are not valid yet, keys that others may read.
     pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
         self.certificates.warnings(unix_ms)
     }
 }
 
-impl Clients {
-    fn read(settings: &Settings) -> Result<Clients, TlsError> {
+impl ClientAuthDemands {
+    fn read(settings: &TlsSettings) -> Result<ClientAuthDemands, TlsError> {
         let Some(file) = &settings.client_ca_file else {
-            return Ok(Clients::default());
+            return Ok(ClientAuthDemands::default());
         };
         let authorities = certificates_in(file)?;
-        Ok(Clients {
+        Ok(ClientAuthDemands {
             auth: settings.client_auth,
             authorities,
         })
@@ -127,10 +132,10 @@ impl Clients {
 
     fn verifier(
         &self,
-        settings: &Settings,
+        settings: &TlsSettings,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
-        let unfit = |cause: String| TlsError::Authority {
+        let unusable = |cause: String| TlsError::Authority {
             file: settings.client_ca_file.clone().unwrap_or_default(),
             cause,
         };
@@ -138,7 +143,7 @@ impl Clients {
         for authority in &self.authorities {
             roots
                 .add(authority.clone())
-                .map_err(|error| unfit(error.to_string()))?;
+                .map_err(|error| unusable(error.to_string()))?;
         }
         let builder = match self.auth {
             ClientAuth::Off => return Ok(None),
@@ -153,7 +158,7 @@ impl Clients {
         builder
             .build()
             .map(Some)
-            .map_err(|error| unfit(error.to_string()))
+            .map_err(|error| unusable(error.to_string()))
     }
 }
 

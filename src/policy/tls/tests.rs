@@ -27,48 +27,52 @@ impl Files {
         file
     }
 
-    /// Settings with one certificate, valid for these years.
-    fn settings(&self, years: (i32, i32)) -> Settings {
+    /// Settings with one certificate that is valid from the first year to the second.
+    fn settings(&self, years: (i32, i32)) -> TlsSettings {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.not_before = date_time_ymd(years.0, 1, 1);
         params.not_after = date_time_ymd(years.1, 1, 1);
         let certificate = params.self_signed(&key).unwrap().pem();
-        Settings {
+        TlsSettings {
             on_listen: OnListen::Only,
             certificate_files: vec![self.write("certificate.pem", &certificate)],
             key_files: vec![self.write("key.pem", &key.serialize_pem())],
-            ..Settings::default()
+            ..TlsSettings::default()
         }
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // Files that stay behind harm nothing.
+        // Files that are left behind do no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 #[test]
-fn marks_blanks_and_line_ends_of_other_systems_change_nothing_in_a_pem_file() {
+fn byte_order_marks_blanks_and_line_ends_do_not_change_a_pem_file() {
     let files = Files::new();
     let good = files.settings((2020, 2090));
     let (certificate, key) = (&good.certificate_files[0], &good.key_files[0]);
     for file in [certificate, key] {
         let text = fs::read_to_string(file).unwrap();
         let other = format!("\u{feff}subject=M\u{fc}ller\r\n{}", text.replace('\n', " \t\r\n"));
-        // The mark stands right before the section as well.
+        // Here the byte order mark stands directly before the section.
         let mark = format!("\u{feff}{}", text.replace('\n', "\r\n"));
         for text in [other, mark] {
             fs::write(file, text).unwrap();
-            assert!(Tls::read(&good, None).unwrap().is_some(), "{}", file.display());
+            assert!(
+                TlsPolicy::read(&good, None).unwrap().is_some(),
+                "{}",
+                file.display()
+            );
         }
     }
     let text = fs::read_to_string(certificate).unwrap();
     let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(certificate, utf_16).unwrap();
-    let error = Tls::read(&good, None).unwrap_err().to_string();
+    let error = TlsPolicy::read(&good, None).unwrap_err().to_string();
     assert!(
         error.contains("certificate.pem: cannot be read: line 1: the file is UTF-16"),
         "{error}"
@@ -92,79 +96,84 @@ fn each_fault_of_a_file_names_it_and_says_what_to_do() {
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     );
     let missing = files.0.join("missing.pem");
-    let certificate = |file: &PathBuf| Settings {
+    let certificate = |file: &PathBuf| TlsSettings {
         certificate_files: vec![file.clone()],
         ..good.clone()
     };
-    let key = |file: &PathBuf| Settings {
+    let key = |file: &PathBuf| TlsSettings {
         key_files: vec![file.clone()],
         ..good.clone()
     };
-    let authority = |file: &PathBuf| Settings {
+    let authority = |file: &PathBuf| TlsSettings {
         client_auth: ClientAuth::Required,
         client_ca_file: Some(file.clone()),
         ..good.clone()
     };
     for (settings, words) in [
         (certificate(&missing), "missing.pem: cannot be read"),
-        (certificate(&empty), "empty.pem: has no certificate"),
-        (certificate(&broken), "broken.pem: is no PEM file"),
+        (certificate(&empty), "empty.pem: contains no certificate"),
+        (certificate(&broken), "broken.pem: is not a PEM file"),
         (
             certificate(&no_x509),
             "none.pem: the first certificate cannot be used",
         ),
         (key(&missing), "missing.pem: cannot be read"),
-        (key(&empty), "empty.pem: has no private key"),
+        (key(&empty), "empty.pem: contains no usable private key"),
         (
             key(&good.certificate_files[0]),
-            "certificate.pem: has no private key",
+            "certificate.pem: contains no usable private key",
         ),
         (key(&other_key), "other.pem is not the key of "),
         (authority(&missing), "missing.pem: cannot be read"),
-        (authority(&empty), "empty.pem: has no certificate"),
+        (authority(&empty), "empty.pem: contains no certificate"),
         (
             authority(&no_x509),
-            "none.pem: no authority for clients' certificates",
+            "none.pem: is not a certificate authority for clients",
         ),
     ] {
-        let text = Tls::read(&settings, None).unwrap_err().to_string();
+        let text = TlsPolicy::read(&settings, None).unwrap_err().to_string();
         assert!(text.contains(words), "{words}: {text}");
         assert!(!text.contains('\n'), "{text}");
     }
-    assert!(Tls::read(&good, None).unwrap().is_some());
-    assert!(Tls::read(&Settings::default(), None).unwrap().is_none());
+    assert!(TlsPolicy::read(&good, None).unwrap().is_some());
+    assert!(TlsPolicy::read(&TlsSettings::default(), None).unwrap().is_none());
 }
 
 #[test]
-fn doubtful_certificates_and_keys_are_named() {
+fn expired_certificates_and_keys_open_to_others_give_warnings() {
     let files = Files::new();
     let warnings = |years| {
-        let tls = Tls::read(&files.settings(years), None).unwrap().unwrap();
+        let tls = TlsPolicy::read(&files.settings(years), None).unwrap().unwrap();
         (tls.warnings(IN_2026_MS), tls.not_after_unix_s())
     };
     assert_eq!(warnings((2020, 2090)), (vec![], 3_786_912_000));
     for (years, words) in [
-        ((2010, 2020), "certificate.pem has ended, "),
-        ((2080, 2090), "certificate.pem has not begun to be valid"),
+        ((2010, 2020), "certificate.pem has expired, "),
+        ((2080, 2090), "certificate.pem is not valid yet"),
     ] {
         let (warnings, _) = warnings(years);
         assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
     }
-    let tls = Tls::read(&files.settings((2020, 2027)), None).unwrap().unwrap();
+    let tls = TlsPolicy::read(&files.settings((2020, 2027)), None)
+        .unwrap()
+        .unwrap();
     let end_ms = u64::try_from(tls.not_after_unix_s()).unwrap() * 1000;
     let soon = |days: u64| tls.warnings(end_ms - days * 86_400_000);
-    assert!(soon(6)[0].contains("ends in 6 days"), "{:?}", soon(6));
+    assert!(soon(6)[0].contains("expires in 6 days"), "{:?}", soon(6));
     assert!(soon(8).is_empty());
 
     let settings = files.settings((2020, 2090));
     for (mode, is_open) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
         let key = &settings.key_files[0];
         fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
-        let warnings = Tls::read(&settings, None).unwrap().unwrap().warnings(IN_2026_MS);
+        let warnings = TlsPolicy::read(&settings, None)
+            .unwrap()
+            .unwrap()
+            .warnings(IN_2026_MS);
         assert_eq!(
             warnings
                 .iter()
-                .any(|doubt| doubt.contains("can be read by others")),
+                .any(|warning| warning.contains("can be read by others")),
             is_open,
             "{mode:o}"
         );
@@ -172,24 +181,26 @@ fn doubtful_certificates_and_keys_are_named() {
 }
 
 #[test]
-fn keys_of_tickets_survive_a_reload_unless_clients_are_asked_something_else() {
+fn ticket_keys_survive_a_reload_unless_the_demands_on_client_certificates_change() {
     let files = Files::new();
     let plain = files.settings((2020, 2090));
-    let asking = |client_auth| Settings {
+    let demanding = |client_auth| TlsSettings {
         client_auth,
         client_ca_file: Some(plain.certificate_files[0].clone()),
         ..plain.clone()
     };
-    let first = Tls::read(&plain, None).unwrap().unwrap();
-    let survives = |before: &Tls, after: &Settings| {
-        let after = Tls::read(after, Some(before)).unwrap().unwrap();
+    let first = TlsPolicy::read(&plain, None).unwrap().unwrap();
+    let survives = |before: &TlsPolicy, after: &TlsSettings| {
+        let after = TlsPolicy::read(after, Some(before)).unwrap().unwrap();
         Arc::ptr_eq(&before.tickets, &after.tickets)
     };
     assert!(survives(&first, &plain));
-    assert!(!survives(&first, &asking(ClientAuth::Optional)));
-    let optional = Tls::read(&asking(ClientAuth::Optional), None).unwrap().unwrap();
-    assert!(survives(&optional, &asking(ClientAuth::Optional)));
-    assert!(!survives(&optional, &asking(ClientAuth::Required)));
-    // Nor does one for operators open the door for clients.
+    assert!(!survives(&first, &demanding(ClientAuth::Optional)));
+    let optional = TlsPolicy::read(&demanding(ClientAuth::Optional), None)
+        .unwrap()
+        .unwrap();
+    assert!(survives(&optional, &demanding(ClientAuth::Optional)));
+    assert!(!survives(&optional, &demanding(ClientAuth::Required)));
+    // A ticket of an operator's connection must not be accepted on a client's connection either.
     assert!(!Arc::ptr_eq(&first.config.ticketer, &first.admin_config.ticketer));
 }

@@ -81,7 +81,7 @@ impl Session {
         match (was_authenticated, &self.claims) {
             (_, Some(claims)) => {
                 *watch = claims
-                    .lost_at()
+                    .expires_with_leeway_at()
                     .map_or(Moment::NEVER, |seconds| Moment::after(expiry(seconds, env.now)));
             }
             (true, None) => {

@@ -1914,7 +1914,7 @@ impl<A: App> Client<A> {
     }
 
     fn with_password_checks(mut self) -> Client<A> {
-        let settings = crate::login::Settings {
+        let settings = crate::login::PasswordCheckSettings {
             threads: 1,
             waiting_max: 1,
             nat64_prefixes: crate::client::network::Nat64Prefixes::default(),

@@ -102,7 +102,7 @@ impl Session {
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         if self
             .claims
-            .take_if(|claims| revocation.concerns(claims))
+            .take_if(|claims| revocation.applies_to(claims))
             .is_none()
         {
             return false;

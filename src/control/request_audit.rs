@@ -1,6 +1,7 @@
-//! The audit trail of the control plane (`crate::audit`): requests that were refused, and those that have changed something.
+//! The audit trail of the control plane (`crate::audit`): refused requests, and requests that may have
+//! changed something.
 //!
-//! It stands around the guard and all pages, so that a page that is added is in it. To read is not told.
+//! It wraps the guard and all pages, so that added pages are covered. Reads that are allowed are not logged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,22 +15,25 @@ use axum::response::Response;
 use super::ControlState;
 use crate::audit::{self, Event};
 
-/// Whose request it is.
+/// The address that a request came from.
 #[derive(Clone, Copy, Debug)]
-struct Operator(IpAddr);
+struct OperatorAddress(IpAddr);
 
-/// Says from where a request has come.
+/// Attaches the peer's address to a request.
 pub(super) fn identify(request: &mut Extensions, peer: SocketAddr) {
-    request.insert(Operator(peer.ip().to_canonical()));
+    request.insert(OperatorAddress(peer.ip().to_canonical()));
 }
 
-/// Writes what has become of a request, if it was refused or may have changed something.
+/// Logs the outcome of a request that was refused or may have changed something.
 pub(super) async fn audited(
     State(shared): State<Arc<ControlState>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let address = request.extensions().get::<Operator>().map(|operator| operator.0);
+    let address = request
+        .extensions()
+        .get::<OperatorAddress>()
+        .map(|operator| operator.0);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = next.run(request).await;
     let status = response.status();
@@ -50,7 +54,7 @@ pub(super) async fn audited(
     {
         Ok(()) => audit::operator_refused(address, reason, method.as_str(), uri.path()),
         Err(_) => {
-            shared.operators_left_out.fetch_add(1, Ordering::Relaxed);
+            shared.operator_requests_left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
     response
