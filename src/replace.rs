@@ -352,8 +352,8 @@ impl std::fmt::Display for Remark {
             }
             Remark::InPlace(errno) => write!(
                 formatter,
-                "written in place, since no other file can take its name ({}): a crash in that moment would have \
-                 damaged it; its owner and mode stay as they were",
+                "written in place, since no other file can take its name ({}): a crash meanwhile could have \
+                 damaged it; its owner and mode are unchanged",
                 io::Error::from_raw_os_error(*errno)
             ),
         }

@@ -745,7 +745,7 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
     // Nor with a line that is nobody's entry.
     fs::write(&file, text.clone() + "carol\n").unwrap();
     server.reload();
-    server.until_logged("users: line 3: it has no ':', so that it is nobody's entry");
+    server.until_logged("users: line 3: it has no ':', so it is not an entry");
     assert_eq!(server.users(), Some(2));
     let output = run(RINGCAST, &["--config".as_ref(), settings.as_os_str()], "");
     assert_eq!(output.status.code(), Some(78));

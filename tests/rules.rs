@@ -532,11 +532,11 @@ fn rules_test_says_which_rule_decides_and_why() {
         text,
         "publish \"user.ann.mail\" of an authenticated client\n\
          rules:\n  \
-         1 (line 2): deny subscribe, publish on room.closed.**, admin: does not match: the name is none of room.closed.**, admin\n  \
-         2 (line 6): allow subscribe, publish on room.*, user.{sub}.**, list.{rooms}: decides: the name is one of user.{sub}.**\n  \
+         1 (line 2): deny subscribe, publish on room.closed.**, admin: does not match: the name matches none of room.closed.**, admin\n  \
+         2 (line 6): allow subscribe, publish on room.*, user.{sub}.**, list.{rooms}: decides: the name matches user.{sub}.**\n  \
          allowed by number 2\n\
          shadow_rules:\n  \
-         1 (line 20): allow subscribe, publish, invoke, transmit: decides: it is about every name\n  \
+         1 (line 20): allow subscribe, publish, invoke, transmit: decides: the rule is about every name\n  \
          allowed by number 1\n\
          allowed\n"
     );
@@ -544,7 +544,7 @@ fn rules_test_says_which_rule_decides_and_why() {
     assert_eq!(code, Some(1), "{text}");
     for part in [
         "of a client without a token\n",
-        "does not match: only about authenticated\n",
+        "does not match: the rule is only about authenticated\n",
         "not about publish\n",
         "\ndenied\n",
     ] {

@@ -89,14 +89,17 @@ fn a_service_manager_may_listen_at_an_abstract_name() {
 #[test]
 fn a_service_manager_that_cannot_be_told_is_said_once_and_ends_nothing() {
     for (socket, said) in [
-        ("/nowhere/notify", "cannot be told READY=1: No such file"),
+        (
+            "/nowhere/notify",
+            "cannot send READY=1 to the service manager: No such file",
+        ),
         (
             "vsock:2:1234",
             "vsock:2:1234 is neither a path nor an abstract name",
         ),
         (
             "@ringcast-nobody-listens-here",
-            "cannot be told READY=1: Connection refused",
+            "cannot send READY=1 to the service manager: Connection refused",
         ),
     ] {
         let process = Process::start(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "40000")]);
@@ -105,7 +108,7 @@ fn a_service_manager_that_cannot_be_told_is_said_once_and_ends_nothing() {
         process.signal(Signal::SIGHUP);
         let before = process.logged_until("SIGHUP: reloaded");
         assert!(
-            !before.iter().any(|line| line.contains("cannot be told")),
+            !before.iter().any(|line| line.contains("cannot send")),
             "{before:#?}"
         );
     }

@@ -164,7 +164,7 @@ fn the_log_of_a_start_on_loopback_is_short_and_says_only_what_is_so() {
         "{text}"
     );
     assert!(
-        !text.contains("tls_listen") && !text.contains("in the way of"),
+        !text.contains("tls_listen") && !text.contains("that prevent"),
         "{text}"
     );
     let about_the_key = warnings

@@ -228,12 +228,12 @@ mod tests {
             (
                 format!("# staff\n  # and others\n\nalice:{entry}\nbob\n\ncarol"),
                 78,
-                "users: line 5: it has no ':', so that it is nobody's entry: delete it",
+                "users: line 5: it has no ':', so it is not an entry: delete it",
             ),
             (
                 format!("alice:{entry}\nbob:topsecret\n"),
                 78,
-                "users: line 2: what follows the name is no hash",
+                "users: line 2: the text after the name is not a hash",
             ),
             (
                 format!("alice:{entry}\nalice:{entry}\n"),

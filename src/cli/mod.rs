@@ -302,28 +302,28 @@ fn help(out: &mut impl Write) -> io::Result<()> {
 const HELP_HEAD: &str = "\
 Ringcast: a realtime server for SocketCluster clients.
 
-Usage: ringcast [serve]                 serve until SIGTERM or SIGINT
-       ringcast check                   check the settings and show where each is from
+Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
+       ringcast check                   check the settings, and show where each comes from
        ringcast tuning [--connections N] [--json]
-                                        compare this machine with what N connections need; each finding comes with the
-                                        command that mends it; exit code 1 if something stops them
+                                        compare this machine with what N connections need; each finding has a command
+                                        that corrects it; exit code 1 if something prevents N connections
        ringcast rules list              show the rules
        ringcast rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME
-                                        say which rule decides, and why; exit code 0 if it allows, 1 if not
+                                        show which rule decides, and why; exit code 0 if it allows, 1 if it denies
        ringcast token --claims JSON [--expires 1h]
-                                        sign a token with the configured key (s, m, h, d)
+                                        sign a token with the configured key (units: s, m, h, d)
        ringcast passwd [-c | -D] [-b] [--pbkdf2 [--iterations N]] FILE USER [PASSWORD]
        ringcast passwd -U [--pbkdf2 [--iterations N]] FILE
-                                        add a user to a password file, or change his password; prompts for it twice,
-                                        unless -b gives it (other users of this machine can see it then); -c begins a
-                                        new file, -D deletes the user, -U hashes a file of plain passwords; hashes are
-                                        Argon2id, or with --pbkdf2 such as Mosquitto 2 reads (101 iterations there, here
-                                        210000, which takes Mosquitto a tenth of a second for each client)
+                                        add a user to a password file, or change its password; asks for the password
+                                        twice, unless -b gives it (other users of this machine can then see it);
+                                        -c creates a new file, -D deletes the user, -U hashes a file of plain passwords;
+                                        hashes are Argon2id, or with --pbkdf2 of a kind that Mosquitto 2 can read (210000
+                                        iterations, a tenth of a second per login for Mosquitto, which itself uses 101)
        ringcast --help | --version
 
-Each setting is a flag (--ping-timeout-ms 30000; a switch needs no value: --take-over), else a variable (RINGCAST_PING_TIMEOUT_MS), else a key of a
-TOML file (ping_timeout_ms; bounds are in its table [limits]), else its default, shown in brackets. Secrets are
-better kept in a variable or the file: other users can see flags.
+Each setting is a flag (--ping-timeout-ms 30000; a switch needs no value: --take-over), else a variable
+(RINGCAST_PING_TIMEOUT_MS), else a key of a TOML file (ping_timeout_ms; limits are in its table [limits]), else its
+default, shown in brackets. Put secrets into a variable or the file: other users of this machine can see flags.
 
   --config FILE
       The TOML file (RINGCAST_CONFIG)

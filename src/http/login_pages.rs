@@ -234,27 +234,24 @@ impl PageAnswer<'_> {
             PageAnswer::TooSoon { retry_after_seconds } => {
                 write_status(out, Status::TOO_MANY_REQUESTS);
                 write_retry_after(out, retry_after_seconds);
-                write_error(out, "Too many failed logins: try again later");
+                write_error(out, "Too many logins have failed: try again later");
             }
             PageAnswer::Busy => {
                 write_status(out, Status::SERVICE_UNAVAILABLE);
                 write_retry_after(out, 1);
-                write_error(out, "Too many logins are waiting: try again in a moment");
+                write_error(out, "Too many logins wait: try again in a moment");
             }
             PageAnswer::Unsigned => {
                 write_status(out, Status::INTERNAL_SERVER_ERROR);
-                write_error(out, "The token could not be signed");
+                write_error(out, "No token could be signed");
             }
             PageAnswer::NoCredentials => {
                 write_status(out, Status::BAD_REQUEST);
-                write_error(
-                    out,
-                    "The body must be a user name and a password, as JSON or as a form",
-                );
+                write_error(out, "The body is no user name and password, as JSON or as a form");
             }
             PageAnswer::OtherSite => {
                 write_status(out, Status::FORBIDDEN);
-                write_error(out, "The request does not come from a page of this origin");
+                write_error(out, "Not from a page of this origin");
             }
             PageAnswer::Method(allowed) => {
                 write_status(out, Status::METHOD_NOT_ALLOWED);
@@ -264,11 +261,11 @@ impl PageAnswer<'_> {
             }
             PageAnswer::LengthRequired => {
                 write_status(out, Status::LENGTH_REQUIRED);
-                write_error(out, "The request needs a Content-Length or chunks");
+                write_error(out, "A Content-Length is needed, or chunks");
             }
             PageAnswer::Chunks => {
                 write_status(out, Status::BAD_REQUEST);
-                write_error(out, "The chunks of the body are malformed");
+                write_error(out, "The chunks of the body cannot be read");
             }
             PageAnswer::TooLarge => {
                 write_status(out, Status::PAYLOAD_TOO_LARGE);

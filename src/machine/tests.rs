@@ -401,7 +401,7 @@ fn the_summary_names_the_tightest_limit_and_the_number_of_findings() {
     assert_eq!(
         summary(&machine, &target(&machine, 1_000_000, &[])),
         "up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by fs.epoll.max_user_watches; \
-         for 1,000,000 connections `ringcast tuning` finds 1 in the way and 2 to improve"
+         for 1,000,000 connections `ringcast tuning` finds 1 that prevent it and 2 to improve"
     );
 }
 

@@ -133,8 +133,8 @@ impl fmt::Display for GivenError {
         match self {
             GivenError::Announced(cause) => write!(
                 formatter,
-                "LISTEN_FDS and LISTEN_FDNAMES of the service manager cannot be used: {cause}; they name the number of sockets \
-                 and a name for each"
+                "LISTEN_FDS and LISTEN_FDNAMES of the service manager cannot be used: {cause}; they must contain the number of \
+                 sockets and a name for each"
             ),
             GivenError::Name(name) => write!(
                 formatter,
@@ -142,7 +142,7 @@ impl fmt::Display for GivenError {
             ),
             GivenError::NotListening(name) => write!(
                 formatter,
-                "the socket {name:?} that the service manager gives is no TCP socket that listens: use ListenStream= \
+                "the socket {name:?} that the service manager passed is not a listening TCP socket: use ListenStream= \
                  with an address and a port, and Accept=no"
             ),
             GivenError::SeveralForOperators => formatter.write_str(

@@ -183,7 +183,7 @@ impl fmt::Display for FileFault {
             FileFaultKind::Name(fault) => fault.fmt(formatter),
             FileFaultKind::Hash(fault) => fault.fmt(formatter),
             FileFaultKind::NoEntry => formatter.write_str(
-                "it has no ':', so that it is nobody's entry: delete it, begin it with '#', or write it with \
+                "it has no ':', so it is not an entry: delete it, begin it with '#', or write it with \
                  `ringcast passwd`",
             ),
             FileFaultKind::Twice { first } => {

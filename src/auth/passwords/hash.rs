@@ -210,13 +210,13 @@ impl fmt::Display for HashFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             HashFault::Unknown => {
-                "what follows the name is no hash of a kind that is known ($argon2id$, $7$, $6$); \
+                "the text after the name is not a hash of a known kind ($argon2id$, $7$, $6$); \
                  `ringcast passwd -U` hashes a file of plain passwords"
             }
             HashFault::Malformed => "the hash is damaged; set the password again",
             HashFault::TooCostly => {
                 "checking this hash would take too long or too much memory (at most 2000000 iterations, \
-                 or 256 MiB and 2 GiB over all passes); set the password anew"
+                 or 256 MiB and 2 GiB over all passes); set the password again"
             }
         })
     }
