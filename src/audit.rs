@@ -1,19 +1,21 @@
-//! The audit trail: who came in, who was refused what, and what operators did, as lines of the log's target
+//! The audit trail: logins, refusals and the actions of operators, as log lines with the target
 //! `ringcast::audit`.
 //!
 //! ```text
 //!  core ──Trail──┐                                  ┌─► WARN ringcast::audit: login refused event="login_refused" …
 //!  core ──Trail──┼──► Audit: a rate for each event, ─┤
-//!  control ──────┘    and one for all refusals       └─► left out, counted, and told by the control plane
+//!  control ──────┘    and one for all refusals       └─► left out, counted, and reported by the control plane
 //! ```
 //!
-//! Anybody can fail to log in as often as he likes, so lines have a rate. A core learns from the shared rate until when it
-//! is used up, and asks no more before: a flood costs each core a comparison and a counter of its own. What operators did
-//! has no rate: it takes the key, or the machine.
+//! Any client can fail to log in as often as it likes, so lines have a rate limit. A core learns from the
+//! shared limit until when no line is allowed, and does not ask again before that: so a flood costs each core
+//! a comparison and an increment of its own counter. Actions of operators have no rate limit, since they need
+//! the key or access to the machine.
 //!
-//! A line has the address without the port, the user if one is known, and the reason; never a password, a token or a key.
-//! What a client has sent (names of users, channels, origins) is cut to `TEXT_BYTES_MAX`, and quoted, so that it cannot
-//! pass for another field or another line. The address stands before it.
+//! A line contains the address without the port, the user if it is known, and the reason, but never a
+//! password, a token or a key. Text that a client has sent (names of users, channels, origins) is cut to
+//! `TEXT_BYTES_MAX` and quoted, so that it cannot look like another field or another line. The address comes
+//! before it.
 //!
 //! Limits: `audit_lines_per_second_max`.
 
@@ -24,16 +26,16 @@ use tracing::{info, warn};
 
 use crate::clock::Uptime;
 
-/// What a line is about.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A user has logged in with a password.
     LoginAccepted,
     /// A login was refused.
     LoginRefused,
-    /// A token was refused, or a certificate in the place of one.
+    /// A token, or a certificate used instead of one, was refused.
     TokenRefused,
-    /// A client was refused what it may not do.
+    /// A client tried an action that it is not allowed.
     ActionRefused,
     /// An upgrade was refused.
     RequestRefused,
@@ -42,10 +44,10 @@ pub enum Event {
 }
 
 impl Event {
-    /// How many there are, for tables.
+    /// The number of events, for tables.
     pub const COUNT: usize = 6;
 
-    /// All, by [`Event::index`].
+    /// All events, in the order of [`Event::index`].
     pub const ALL: [Event; Event::COUNT] = [
         Event::LoginAccepted,
         Event::LoginRefused,
@@ -55,7 +57,7 @@ impl Event {
         Event::OperatorRefused,
     ];
 
-    /// Their words, which are labels of metrics too.
+    /// Their labels in lines and metrics.
     pub const LABELS: [&'static str; Event::COUNT] = [
         "login_accepted",
         "login_refused",
@@ -65,12 +67,12 @@ impl Event {
         "operator_refused",
     ];
 
-    /// Its place in tables.
+    /// The index in tables.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// Its word.
+    /// The label.
     pub const fn label(self) -> &'static str {
         Event::LABELS[self.index()]
     }
@@ -80,26 +82,26 @@ impl Event {
     }
 }
 
-/// The rates of all lines of a server.
+/// The rate limits of all lines of a server.
 #[derive(Debug)]
 pub struct Audit {
-    /// Of each event: half of what all may have together, so that one leaves room for another.
+    /// For each event: half of the rate for all refusals, so that one event leaves room for others.
     events: [Rate; Event::COUNT],
-    /// Of all refusals together: what was accepted is not left out for what was refused.
+    /// For all refusals together. Accepted logins are not counted, so refusals cannot displace them.
     refusals: Rate,
 }
 
-/// When the next line is due, in milliseconds of uptime (GCRA). Written by every thread that has something to say, a few
-/// times a second at most; relaxed, since nothing else is ordered by it.
+/// The time of the next line, in milliseconds of uptime (GCRA). Written by all threads that log events, at
+/// most a few times a second; relaxed order is enough.
 #[derive(Debug)]
 struct Rate {
     next_ms: AtomicU64,
-    /// Between two lines, in the long run; zero for no rate.
+    /// The time between two lines in the long run; zero for no limit.
     period_ms: u64,
 }
 
 impl Audit {
-    /// So many lines of refusals in a second, after a burst of ten times as many; 0 for any number.
+    /// Allows this many lines of refusals per second, after a burst of ten times as many; 0 for no limit.
     pub fn new(lines_per_second_max: u32) -> Audit {
         let rate = |per_1000_seconds: u64| Rate {
             next_ms: AtomicU64::new(0),
@@ -112,10 +114,10 @@ impl Audit {
         }
     }
 
-    /// Whether a line about this may be written now.
+    /// Asks whether a line about this event may be written now.
     ///
     /// # Errors
-    /// When to ask again.
+    /// The time at which to ask again.
     pub fn may(&self, event: Event, now: Uptime) -> Result<(), Uptime> {
         let of_event = &self.events[event.index()];
         of_event.take(now)?;
@@ -146,7 +148,7 @@ impl Rate {
     }
 }
 
-/// What one thread knows of the rates.
+/// The rate limits as seen by one thread.
 #[derive(Debug)]
 pub struct Trail {
     audit: std::sync::Arc<Audit>,
@@ -154,7 +156,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Of these rates.
+    /// Uses these rate limits.
     pub fn new(audit: std::sync::Arc<Audit>) -> Trail {
         Trail {
             audit,
@@ -162,7 +164,7 @@ impl Trail {
         }
     }
 
-    /// Whether a line about this may be written now; if not, the caller counts it as left out.
+    /// True if a line about this event may be written now; otherwise the caller counts it as left out.
     pub fn may(&mut self, event: Event, now: Uptime) -> bool {
         let silent_until = &mut self.silent_until[event.index()];
         if now < *silent_until {
@@ -178,82 +180,82 @@ impl Trail {
     }
 }
 
-/// The user that a line is about, if it is known.
+/// The client or operator that a line is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
-    /// The address of the client, or of the operator.
+    /// The address of the client or operator.
     pub address: Option<IpAddr>,
-    /// What the user is called.
+    /// The user's name, if it is known.
     pub user: Option<&'a str>,
 }
 
-/// Writes that a user has logged in.
+/// Logs that a user has logged in.
 pub fn login_accepted(subject: Subject<'_>, by: &str) {
     let Shown { address, user } = Shown::of(subject);
     let event = Event::LoginAccepted.label();
     info!(target: TARGET, event, address, user, by, "login accepted");
 }
 
-/// Writes that a login was refused.
+/// Logs that a login was refused.
 pub fn login_refused(subject: Subject<'_>, reason: &str, by: &str) {
     let Shown { address, user } = Shown::of(subject);
     let event = Event::LoginRefused.label();
     warn!(target: TARGET, event, address, reason, by, user, "login refused");
 }
 
-/// Writes that a token was refused.
+/// Logs that a token was refused.
 pub fn token_refused(subject: Subject<'_>, reason: &str, by: &str) {
     let Shown { address, user } = Shown::of(subject);
     let event = Event::TokenRefused.label();
     warn!(target: TARGET, event, address, reason, by, user, "token refused");
 }
 
-/// Writes that a client was refused what it may not do; `rule` is the number of the rule that decided.
+/// Logs that a client tried an action that it is not allowed; `rule` is the number of the rule that decided.
 pub fn action_refused(subject: Subject<'_>, reason: &str, action: &str, name: &str, rule: Option<u32>) {
     let Shown { address, user } = Shown::of(subject);
     let (event, name) = (Event::ActionRefused.label(), cut(name));
     warn!(target: TARGET, event, address, reason, action, rule, user, name, "action refused");
 }
 
-/// Writes that an upgrade was refused.
+/// Logs that an upgrade was refused.
 pub fn request_refused(subject: Subject<'_>, reason: &str, origin: Option<&str>) {
     let Shown { address, .. } = Shown::of(subject);
     let (event, origin) = (Event::RequestRefused.label(), origin.map(cut));
     warn!(target: TARGET, event, address, reason, origin, "request refused");
 }
 
-/// Writes that the control plane has refused a request.
+/// Logs that the control plane has refused a request.
 pub fn operator_refused(address: Option<IpAddr>, reason: &str, method: &str, path: &str) {
     let Shown { address, .. } = Shown::of(Subject { address, user: None });
     let (event, path) = (Event::OperatorRefused.label(), cut(path));
     warn!(target: TARGET, event, address, reason, method, path, "operator refused");
 }
 
-/// Writes that an operator has asked the control plane for something that changes the server.
+/// Logs a request of an operator that changes the server.
 pub fn operator_request(address: Option<IpAddr>, status: u16, method: &str, path: &str) {
     let Shown { address, .. } = Shown::of(Subject { address, user: None });
     let path = cut(path);
     info!(target: TARGET, event = "operator_request", address, status, method, path, "operator request");
 }
 
-/// Writes that tokens were revoked, or that they were taken back.
+/// Logs that tokens were revoked, or that a revocation was withdrawn.
 pub fn revocation(action: &str, claim: &str, value: &str, connections: Option<u64>) {
     let value = cut(value);
     info!(target: TARGET, event = "revocation", action, connections, claim, value, "revocation");
 }
 
-/// Writes that a signal, or the program, has changed what the server does.
+/// Logs that a signal or the embedding program has changed what the server does.
 pub fn operation(action: &str, by: &str) {
     info!(target: TARGET, event = "operation", action, by, "operation");
 }
 
-/// Writes how many lines there are not.
+/// Logs how many lines were left out.
 pub fn left_out(event: Event, count: u64) {
     let of = event.label();
     warn!(target: TARGET, event = "left_out", of, count, "lines left out: audit_lines_per_second_max");
 }
 
-/// A subject as it is written.
+/// A subject in the form of a line.
 struct Shown<'a> {
     address: Option<tracing::field::DisplayValue<IpAddr>>,
     user: Option<&'a str>,
@@ -268,16 +270,16 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// What fits of a text that a client has sent.
+/// The part of a client's text that a line shows.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-/// The target of all lines here.
+/// The target of all lines of the audit trail.
 const TARGET: &str = "ringcast::audit";
-/// The part of a text that a line shows.
+/// The longest part of a text that a line shows.
 const TEXT_BYTES_MAX: usize = 128;
-/// Lines that may come at once, as many as otherwise in ten seconds at the default rate.
+/// The number of lines that may come at once: as many as in ten seconds at the default rate.
 const BURST_LINES: u64 = 100;
 
 #[cfg(test)]
@@ -304,9 +306,9 @@ mod tests {
         assert_eq!(
             count(&mut trail, Event::LoginAccepted, at(0), 10_000),
             burst,
-            "who came in is told"
+            "accepted logins are logged"
         );
-        // Five a second of one, ten a second of all.
+        // Five per second of one event, ten per second of all.
         for second in 1..=20 {
             let now = at(second * 1000);
             assert_eq!(count(&mut trail, REFUSED, now, 10_000), 5, "{second}");

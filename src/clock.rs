@@ -1,7 +1,8 @@
-//! The time, read once per turn and handed down.
+//! The clock: time is read once per turn and passed down.
 //!
-//! Protocol code takes [`Now`] as an argument and never asks the system. Deadlines are [`Uptime`]: milliseconds
-//! since the process began, 8 bytes, unmoved by changes of the wall clock. `unix_ms` is wall time, for tokens only.
+//! Protocol code gets [`Now`] as an argument and never asks the system. Deadlines are [`Uptime`]:
+//! milliseconds since the process began, in 8 bytes, and independent of changes of the wall clock. `unix_ms`
+//! is wall time, only for tokens.
 
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -35,7 +36,7 @@ impl Uptime {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The time from `earlier` to this; zero if this is not later.
     pub fn since(self, earlier: Uptime) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -52,11 +53,11 @@ impl std::ops::Add<Duration> for Uptime {
     }
 }
 
-/// The clock of one thread. All clocks of a process that are copies of one another agree.
+/// The clock of one thread. All clones of one clock agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     begin: Instant,
-    /// The time of a simulation, in the place of the system's.
+    /// The time of a simulation, instead of the system's.
     #[cfg(test)]
     simulated: Option<&'static simulated::Time>,
 }
@@ -88,7 +89,7 @@ impl Clock {
         }
     }
 
-    /// Nanoseconds since the clock began, for measuring how long something took.
+    /// Nanoseconds since the clock began, for measuring durations.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     pub fn elapsed_ns(&self) -> u64 {
         #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Log lines: levels and filters, text or JSON, and the way to standard error.
+//! The log: levels and filters, lines as text or JSON, and their way to standard error.
 //!
-//! `info` is a handful of lines a day; connections are at `debug`. The target `ringcast::audit` is who came in, who was
-//! refused, and what operators did.
+//! `info` is for a handful of lines a day, and connections are logged at `debug`. The target
+//! `ringcast::audit` is the audit trail.
 //!
-//! Nothing that logs waits. Whether a line is wanted is asked of a filter that is replaced as a whole, without a lock;
-//! the line is formatted on the thread that logs, and queued for a thread that writes (`log/lines.rs`). When the reader of
-//! standard error stops, lines are dropped and counted (`ringcast_log_lines_dropped_total`), and the log says so once
-//! there is room.
+//! Threads that log never wait. The filter decides without a lock whether a line is wanted, and is replaced
+//! as a whole. The line is formatted on the thread that logs it, and queued for a thread that writes
+//! (`log/lines.rs`). If the reader of standard error stops reading, lines are dropped and counted
+//! (`ringcast_log_lines_dropped_total`), and the log reports that once there is room again.
 //!
 //! At the end of the process [`flush`] waits for the reader, for a bounded time.
 
@@ -34,7 +34,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt as formats};
 
 use lines::{Importance, Lines};
 
-/// The filter of this process's log, replaceable while it runs.
+/// The filter of this process's log, which can be replaced at any time.
 #[derive(Clone)]
 pub struct Filter(Arc<ArcSwap<EnvFilter>>);
 
@@ -42,7 +42,7 @@ impl Filter {
     /// Replaces the filter.
     pub fn replace(&self, filter: &str) -> Result<(), FilterError> {
         self.0.store(Arc::new(parse(filter)?));
-        // What each place in the code knows of the filter is asked anew.
+        // Makes all log statements ask the new filter.
         callsite::rebuild_interest_cache();
         Ok(())
     }
@@ -54,12 +54,12 @@ impl fmt::Debug for Filter {
     }
 }
 
-/// Why there is no such filter.
+/// Why a filter cannot be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
     /// The text is not a filter.
     Syntax,
-    /// This process's log is not ours: somebody else set one up before, or the system has no thread for it.
+    /// Another part of the process has already set up a log, or the system refuses a thread.
     NoLog,
 }
 
@@ -67,14 +67,16 @@ impl fmt::Display for FilterError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             FilterError::Syntax => "not a log filter",
-            FilterError::NoLog => "the log of this process is not ours",
+            FilterError::NoLog => {
+                "the log cannot be set up: this process already has another, or the system refuses a thread"
+            }
         })
     }
 }
 
 impl std::error::Error for FilterError {}
 
-/// What a line looks like.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people: time, level, target, message, fields.
@@ -104,8 +106,8 @@ pub fn start(filter: &str, format: Format) -> Result<Filter, FilterError> {
     Ok(filter)
 }
 
-/// Has panics logged, in the place of what Rust writes to standard error by itself: that would wait for its reader. Where
-/// `RUST_BACKTRACE` asks for it, the line has the backtrace.
+/// Logs panics, instead of Rust's default output to standard error, which could block. With `RUST_BACKTRACE`
+/// the line contains the backtrace.
 pub fn report_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -122,13 +124,13 @@ pub fn report_panics() {
     }));
 }
 
-/// Log lines that were dropped so far, since nobody read those before them.
+/// How many lines have been dropped because nothing read the lines before them.
 pub fn lines_dropped() -> u64 {
     LINES.get().map_or(0, Lines::dropped)
 }
 
-/// Waits until all lines are written, if somebody reads them: for a second without any progress at most, or for a tenth
-/// of a second when the process is to end at once.
+/// Waits until all lines are written, but for at most a second without any progress, or a tenth of a second
+/// if the process is to end at once.
 pub fn flush(ending: Ending) {
     if let Some(lines) = LINES.get() {
         lines.flush(ending.without_progress(), FLUSH_MAX);
@@ -140,7 +142,7 @@ pub fn flush(ending: Ending) {
 pub enum Ending {
     /// In order.
     Orderly,
-    /// Somebody has lost patience.
+    /// At once, such as at a second signal.
     AtOnce,
 }
 
@@ -153,8 +155,8 @@ impl Ending {
     }
 }
 
-/// Writes the last words of a process to standard error, after all lines of the log. A terminal is waited for, as with
-/// every program; another reader only as [`flush`] does.
+/// Writes the last message of a process to standard error, after all lines of the log. It waits for a
+/// terminal without limit, as every program does, and for other readers only as long as [`flush`] does.
 pub fn last_words(text: &str) {
     match lines() {
         Some(lines) if !io::stderr().is_terminal() => {
@@ -163,16 +165,17 @@ pub fn last_words(text: &str) {
         }
         Some(_) | None => {
             flush(Ending::Orderly);
-            // Without standard error there is nobody to tell.
+            // If standard error is closed, the message is lost.
             let _ = io::stderr().write_all(text.as_bytes());
         }
     }
 }
 
-/// Whether the text is a log filter.
+/// True if the text is a log filter.
 pub fn is_filter(text: &str) -> bool {
     let mut words = text.split(',').map(str::trim);
-    // A bare word that is no level is taken for a module, and shows nothing: a slip such as `inof` would go unseen.
+    // A single word that is not a level would be taken as a module and show nothing, so a typing error such
+    // as `inof` is refused.
     let is_meant = |word: &str| {
         word.contains(['=', '[', ':']) || word.starts_with("ringcast") || LevelFilter::from_str(word).is_ok()
     };
@@ -183,34 +186,35 @@ fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
     EnvFilter::try_new(filter).map_err(|_| FilterError::Syntax)
 }
 
-/// The lines of this process; `None` if the system has no thread to write them.
+/// The lines of this process; `None` if the system refuses a thread to write them.
 fn lines() -> Option<&'static Lines> {
     if LINES.get().is_none() {
-        // A descriptor of its own: `io::stderr` has a lock, and whoever else wants it would wait for the reader as well.
+        // Uses a descriptor of its own: `io::stderr` has a lock, and other threads that use it would wait for
+        // the reader too.
         let out: Box<dyn Write + Send> = match io::stderr().as_fd().try_clone_to_owned() {
             Ok(descriptor) => Box::new(File::from(descriptor)),
             Err(_) => Box::new(io::sink()),
         };
-        // Of two that begin at a time, one finds the other's and drops its own.
+        // If two threads start at the same time, the second uses the first one's writer and drops its own.
         let _ = LINES.set(Lines::start(out, tell_dropped).ok()?);
     }
     LINES.get()
 }
 
-/// The writer of this process. There is one standard error.
+/// The writer of this process; there is only one standard error.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
 fn tell_dropped(count: u64) {
     warn!(
         target: NOTICE,
         count,
-        "log lines were dropped: whoever reads standard error was too slow, or stood still"
+        "log lines were dropped, since standard error was not read fast enough"
     );
 }
 
 const NOTICE: &str = "ringcast::log::dropped";
 
-/// The layer that asks the filter of the moment. Reading it takes no lock.
+/// The layer that asks the current filter, without taking a lock.
 struct Current(Filter);
 
 impl<S: Subscriber> Layer<S> for Current {
@@ -226,7 +230,7 @@ impl<S: Subscriber> Layer<S> for Current {
         self.0.0.load().enabled(metadata, context)
     }
 
-    // The rest is for filters that look at spans, which applications may have.
+    // The remaining methods are for filters by spans, which applications may use.
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         self.0.0.load().on_new_span(attributes, id, context);
     }
@@ -248,11 +252,11 @@ impl<S: Subscriber> Layer<S> for Current {
     }
 }
 
-/// Hands finished lines over to the writer.
+/// Passes finished lines to the queue.
 #[derive(Clone, Copy)]
 struct To(&'static Lines);
 
-/// The way of one line.
+/// The destination of one line.
 struct Line {
     lines: &'static Lines,
     importance: Importance,
@@ -284,7 +288,7 @@ impl<'a> MakeWriter<'a> for To {
 }
 
 impl Write for Line {
-    /// A whole line: the formatter writes it in one go.
+    /// A whole line: the formatter writes it with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.lines.push(line, self.importance);
         Ok(line.len())
@@ -295,5 +299,5 @@ impl Write for Line {
     }
 }
 
-/// However steadily the reader takes what is left, the end is not put off for longer.
+/// The longest time that the end of the process waits, even if the reader makes steady progress.
 const FLUSH_MAX: Duration = Duration::from_secs(5);

@@ -1,21 +1,23 @@
-//! A file that is changed as a whole: who reads it sees the old text or the new one, also after a crash.
+//! Replaces the contents of a file as a whole: readers see the old text or the new one, also after a crash.
 //!
-//! The one routine for all files that this program rewrites: password files (`ringcast passwd`) and revocations.
+//! All files that this program rewrites go through here: password files (`ringcast passwd`) and revocations.
 //!
 //! | the file is | then |
 //! |---|---|
-//! | a usual one, or a link to one | the new text goes to a new file beside it, which is synced and takes the name; a link stays a link |
-//! | one whose name no other file can take: a mount of its own, in a directory that may not be written | it is written in place, and the caller is told |
-//! | a link to nothing, a device, a pipe | it is refused |
+//! | an ordinary file, or a link to one | the new text goes to a new file beside it, which is synced and renamed over it; a link stays a link |
+//! | a file that cannot be replaced by renaming: a mount of its own, or in a directory without write permission | it is written in place, and the caller gets a remark |
+//! | a link without target, a device, a pipe | it is refused |
 //!
 //! Invariants
-//! 1. Nothing is written through a name that somebody else could have made: the temporary name is random and must be
-//!    new (`O_EXCL`), the file that is written in place is the one that was locked.
-//! 2. A full disk leaves the old text. In place, the part that makes the file longer is written and synced first; if
-//!    anything fails, the old text is written back.
-//! 3. Two that change the same file wait for each other (`flock`), so that neither loses the other's change. The lock is
-//!    on the file that has the name: after a replacement the next one looks again.
-//! 4. A reader never sees half of a file that is written in place, if it reads by [`read`], which takes the lock as well.
+//! 1. Nothing is written through a name that another user could have created: the temporary name is random
+//!    and must be new (`O_EXCL`), and a file that is written in place is the one that was locked.
+//! 2. A full disk leaves the old text. In place, the part that makes the file longer is written and synced
+//!    first, and if anything fails, the old text is written back.
+//! 3. Two processes that change the same file wait for each other (`flock`), so that no change is lost. The
+//!    lock is on the file that has the name at that time: after a replacement the next process opens the name
+//!    again.
+//! 4. A reader that uses [`read`] never sees half of a file that is written in place, since [`read`] takes
+//!    the lock as well.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -28,28 +30,28 @@ use std::time::Duration;
 use nix::libc;
 use zeroize::Zeroizing;
 
-/// A file that is to be replaced, locked for as long as this lives.
+/// A file that is to be replaced, locked while the value lives.
 pub(crate) struct Target {
-    /// Where it really is.
+    /// Its path, with links resolved.
     path: PathBuf,
     text: Zeroizing<Vec<u8>>,
-    /// The file as it is, locked; `None` if there is none.
+    /// The present file, locked; `None` if there is none.
     old: Option<File>,
 }
 
-/// What a replacement changed besides the text, or how it was made.
+/// Something that the user should know about a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remark {
     /// The owner could not be kept.
     Owner,
-    /// Others could read or write the file before; the mode that it had.
+    /// Others could read or write the file before. Contains its former mode.
     Mode(u32),
-    /// It was written in place, because of this error (`errno`).
+    /// The file was written in place because of this error (`errno`).
     InPlace(i32),
 }
 
 impl Target {
-    /// The file that is there.
+    /// Opens the present file.
     pub(crate) fn open(path: &Path, bytes_max: u64) -> io::Result<Target> {
         let path = fs::canonicalize(path)?;
         let old = locked(&path)?;
@@ -61,10 +63,11 @@ impl Target {
         })
     }
 
-    /// The file that is there, or an empty one that is not there yet.
+    /// Opens the present file, or an empty one that does not exist yet.
     pub(crate) fn open_or_create(path: &Path, bytes_max: u64) -> io::Result<Target> {
         match Target::open(path, bytes_max) {
-            // Not a link to nowhere, which would lose its place in the name of somebody else's file.
+            // A link without target is refused: a new file in its place would not be the one that the link is
+            // for.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
                 let path = directory(path).canonicalize()?.join(name(path)?);
                 Ok(Target {
@@ -77,7 +80,7 @@ impl Target {
         }
     }
 
-    /// An empty file in the place of whatever file is there.
+    /// Starts with an empty text, whatever file is there.
     pub(crate) fn create(path: &Path, bytes_max: u64) -> io::Result<Target> {
         Ok(Target {
             text: Zeroizing::default(),
@@ -85,17 +88,17 @@ impl Target {
         })
     }
 
-    /// The text as it is.
+    /// The present text.
     pub(crate) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Where it really is.
+    /// The path, with links resolved.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Replaces it; what else there is to say about that.
+    /// Replaces the text; returns a remark, if there is one.
     pub(crate) fn replace(&self, text: &[u8]) -> io::Result<Option<Remark>> {
         match self.replace_by_another(text) {
             Err(error) if self.old.is_some() && no_other_can_take_its_name(&error) => {
@@ -115,11 +118,11 @@ impl Target {
             .open(&temporary)?;
         let written = self.write_and_rename(&mut new, &temporary, text);
         if written.is_err() {
-            // It is of no use to anybody, and harms nothing if it cannot be removed.
+            // The temporary file is useless now; it does no harm if it cannot be removed.
             let _ = fs::remove_file(&temporary);
         }
         let remark = written?;
-        // The name is on the disk when its directory is.
+        // The new name is on the disk once its directory is synced.
         File::open(directory(&self.path))?.sync_all()?;
         Ok(remark)
     }
@@ -147,28 +150,28 @@ impl Target {
         if !same_file(old, &file.metadata()?)? {
             return Err(io::Error::other("it has been replaced meanwhile: try again"));
         }
-        // Read again: a target that is to be created has forgotten the text.
+        // Read again, since `create` starts with an empty text.
         let before = read_all(old, u64::MAX - 1)?;
         overwrite(&file, &before, text)
     }
 }
 
-/// Reads a file that is replaced by [`Target::replace`]: its text and its mode. A larger one than `bytes_max` is refused,
-/// as is what is no file.
+/// Reads a file that [`Target::replace`] replaces: its text and its mode. Refuses a file of more than
+/// `bytes_max`, and anything that is not a regular file.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    // A pipe would wait for its other end, and a reload with it.
+    // Opening a pipe would wait for its other end, and so would a reload.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let file = File::open(path)?;
-    // Somebody who holds the lock for long can delay this, and no more.
+    // A process that holds the lock for long can only delay this.
     let _ = wait_for(|| file.try_lock_shared(), READ_LOCK_LOOKS_MAX);
     let mode = file.metadata()?.permissions().mode();
     Ok((read_all(&file, bytes_max)?, mode))
 }
 
-/// Adds a line, without its line break, at the end of a file; it is on the disk when this returns. A file that is not
-/// there is made. One whose last line has no line break is given it first. A link is not followed.
+/// Appends a line, given without its line break. The line is on the disk when this returns. A missing file is
+/// created. If the last line has no line break, one is added first. Links are not followed.
 pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     let file = loop {
         let file = append_to(path)?;
@@ -187,7 +190,7 @@ pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
         .write_all(&[end, line, b"\n"].concat())
         .and_then(|()| file.sync_data());
     if written.is_err() {
-        // Half a line would be the beginning of the next.
+        // Half a line would become the beginning of the next one.
         let _ = file.set_len(before);
     }
     written
@@ -208,13 +211,14 @@ fn append_to(path: &Path) -> io::Result<File> {
         }
         other => other?,
     };
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("not a regular file")),
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
     }
 }
 
-/// Writes a text over another in the same file, so that a disk which is full leaves the other.
+/// Overwrites the text of a file in place, so that a full disk leaves the old text.
 fn overwrite(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
     let overwritten = grow(file, before, text).and_then(|()| {
         file.write_all_at(&text[..text.len().min(before.len())], 0)?;
@@ -222,7 +226,7 @@ fn overwrite(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
         file.sync_all()
     });
     if overwritten.is_err() {
-        // Its blocks are still there. What fails here as well is told by the error before.
+        // The blocks of the old text still exist. If this fails too, the first error is reported.
         let _ = file.write_all_at(before, 0);
         let _ = file.set_len(before.len() as u64);
         let _ = file.sync_all();
@@ -230,20 +234,20 @@ fn overwrite(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
     overwritten
 }
 
-/// Writes the part of a text that makes its file longer: the only one for which there may be no room.
+/// Writes the part of a text that makes its file longer: the only part that may find no room.
 fn grow(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
     match text.get(before.len()..) {
         Some(more) if !more.is_empty() => {
             file.write_all_at(more, before.len() as u64)?;
-            // Some file systems find out only now.
+            // Some file systems report a full disk only here.
             file.sync_all()
         }
         Some(_) | None => Ok(()),
     }
 }
 
-/// Whether an error says that the file may be there, but no other can take its name: a mount of its own (EBUSY, EXDEV),
-/// a directory in which no file may be made (EROFS, EACCES, EPERM).
+/// True if the error means that the file exists but cannot be replaced by renaming: a mount of its own
+/// (EBUSY, EXDEV), or a directory in which no file can be created (EROFS, EACCES, EPERM).
 fn no_other_can_take_its_name(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -251,7 +255,7 @@ fn no_other_can_take_its_name(error: &io::Error) -> bool {
     )
 }
 
-/// A name that nobody can know, for a file beside the one of this name.
+/// An unpredictable name for a temporary file beside the file.
 fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
     let mut suffix = [0; 8];
     getrandom::fill(&mut suffix).map_err(io::Error::other)?;
@@ -261,8 +265,8 @@ fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
     Ok(temporary)
 }
 
-/// Gives the new file the owner and the group of the old one, and lets the group read it if it could and others could
-/// not: somebody has thought about that one, while a file that all can read was made with a usual umask.
+/// Gives the new file the owner and the group of the old one. The group keeps its read permission if others
+/// had none: that was a decision, while a file that all can read was just made with the usual umask.
 fn keep(old: &Metadata, new: &File) -> io::Result<Option<Remark>> {
     let ours = new.metadata()?;
     let same_owner = (old.uid(), old.gid()) == (ours.uid(), ours.gid());
@@ -277,10 +281,10 @@ fn keep(old: &Metadata, new: &File) -> io::Result<Option<Remark>> {
     Ok((mode & !PRIVATE != 0).then_some(Remark::Mode(mode)))
 }
 
-/// Opens the file of this name, when nobody else is about to replace it.
+/// Opens and locks the file with this name; repeats that if another process has replaced it meanwhile.
 fn locked(path: &Path) -> io::Result<File> {
     loop {
-        // A pipe would wait for its other end.
+        // Opening a pipe would wait for its other end.
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
@@ -292,7 +296,8 @@ fn locked(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Waits for a lock, which is held for as long as a file takes to be written; for longer by somebody who means harm.
+/// Waits for a lock. It is normally held only while a file is written; a hostile process may hold it for
+/// longer.
 fn wait_for(mut lock: impl FnMut() -> Result<(), TryLockError>, looks_max: u32) -> io::Result<()> {
     for _ in 0..looks_max {
         match lock() {
@@ -303,7 +308,7 @@ fn wait_for(mut lock: impl FnMut() -> Result<(), TryLockError>, looks_max: u32) 
     }
     Err(io::Error::new(
         io::ErrorKind::WouldBlock,
-        "another process holds its lock (flock): try again when that has ended",
+        "another process holds its lock (flock): try again when that process has ended",
     ))
 }
 
@@ -312,7 +317,7 @@ fn same_file(file: &File, other: &Metadata) -> io::Result<bool> {
     Ok((metadata.dev(), metadata.ino()) == (other.dev(), other.ino()))
 }
 
-/// All that is in a file, read in one piece: a buffer that grows would leave copies behind.
+/// Reads a whole file into one allocation: a growing buffer would leave copies behind.
 fn read_all(mut file: &File, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let length = file.metadata()?.len();
     if length > bytes_max {
@@ -328,7 +333,7 @@ fn read_all(mut file: &File, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(text)
 }
 
-/// The directory of a path, also of one that is a name alone.
+/// The directory of a path, also of a path that is only a name.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -343,7 +348,7 @@ fn name(path: &Path) -> io::Result<&std::ffi::OsStr> {
 impl std::fmt::Display for Remark {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Remark::Owner => formatter.write_str("the owner could not be kept: the file is yours now"),
+            Remark::Owner => formatter.write_str("the owner could not be kept: the file now belongs to you"),
             Remark::Mode(before) => {
                 write!(
                     formatter,
@@ -360,14 +365,14 @@ impl std::fmt::Display for Remark {
     }
 }
 
-/// Read and written by the owner alone.
+/// Readable and writable only by the owner.
 const PRIVATE: u32 = 0o600;
-/// So that the end of the file is found without another allocation.
+/// Spare room, so that the end of the file is found without another allocation.
 const READ_SPARE_BYTES: usize = 64;
 const LOCK_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Five seconds: a file is written in milliseconds.
 const WRITE_LOCK_LOOKS_MAX: u32 = 1000;
-/// Half a second: who reads can also do without the lock.
+/// Half a second: a reader can go on without the lock.
 const READ_LOCK_LOOKS_MAX: u32 = 100;
 
 #[cfg(test)]
@@ -401,7 +406,7 @@ mod tests {
     fn a_reader_waits_for_a_lock_and_not_for_ever() {
         let (path, file) = file_with("locked", b"text");
         file.lock().unwrap();
-        // Whoever holds it may be no writer at all.
+        // Any process can hold the lock, not only writers.
         assert_eq!(&**read(&path, 4).unwrap().0, b"text");
         let other = File::open(&path).unwrap();
         let error = wait_for(|| other.try_lock(), 2).unwrap_err();
@@ -412,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_added_behind_whole_ones_and_through_no_link() {
+    fn a_line_is_appended_after_complete_lines_and_not_through_a_link() {
         let (path, _) = file_with("append", b"one\ntwo");
         append(&path, b"three").unwrap();
         append(&path, b"four").unwrap();
@@ -431,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_another_file_from_the_name_is_told_from_a_full_disk() {
+    fn a_file_that_cannot_be_renamed_is_distinguished_from_a_full_disk() {
         for (errno, in_place) in [
             (libc::EBUSY, true),
             (libc::EXDEV, true),

@@ -1,8 +1,8 @@
-//! Values under small indexes, in chunks that never move.
+//! A table of values under small indexes, in chunks that never move.
 //!
-//! What a core has thousands of (connections, channels, deadlines) lives here rather than in a `Vec`: growing copies
-//! nothing, so that it takes no pause and leaves no freed halves behind, and the memory of a chunk goes back as soon
-//! as the chunk is empty.
+//! A core keeps things that it has thousands of (connections, channels, deadlines) here instead of in a
+//! `Vec`: growing copies nothing, so it causes no pause and leaves no freed halves behind, and the memory of
+//! a chunk is freed as soon as the chunk is empty.
 //!
 //! ```text
 //!   chunks   [ taken, slots ][ taken, slots ][ taken, - ]      index = chunk · CHUNK + slot
@@ -12,9 +12,9 @@
 //!
 //! Invariants
 //! 1. A value keeps its index and its address from `insert` to `remove`.
-//! 2. Bit `n` of `taken` is set exactly while slot `n` holds a value; a chunk without slots has none.
-//! 3. All chunks before `room_from` are full. New values take the lowest free index, so that chunks at the end can
-//!    become empty.
+//! 2. Bit `n` of `taken` is set exactly while slot `n` contains a value; a chunk without slots has no values.
+//! 3. All chunks before `room_from` are full. New values get the lowest free index, so that chunks at the end
+//!    can become empty.
 
 use std::ops::{Index, IndexMut};
 
@@ -24,19 +24,19 @@ pub(crate) struct Slab<T> {
     chunks: Vec<Chunk<T>>,
     room_from: usize,
     len: usize,
-    /// Slots that there is memory for.
+    /// Slots with allocated memory.
     slots: usize,
 }
 
 #[derive(Debug)]
 struct Chunk<T> {
     taken: [u64; CHUNK / 64],
-    /// All of them, or none while the chunk is empty.
+    /// `CHUNK` slots, or none while the chunk is empty.
     slots: Box<[Option<T>]>,
 }
 
 impl<T> Slab<T> {
-    /// No values, and no memory.
+    /// Empty, without memory.
     pub(crate) const fn new() -> Slab<T> {
         Slab {
             chunks: Vec::new(),
@@ -46,23 +46,23 @@ impl<T> Slab<T> {
         }
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Bytes of memory that the table takes, without what its values have elsewhere.
+    /// The memory of the table in bytes, without memory that its values own.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.slots * size_of::<Option<T>>() + self.chunks.capacity() * size_of::<Chunk<T>>()
     }
 
-    /// One more than the highest index that may hold a value.
+    /// One more than the highest index that may have a value.
     pub(crate) fn places(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// The index that `insert` will give next. Walks over full chunks, from the last one where a value was removed: for a
-    /// million values at most 2,000 of 80 bytes.
+    /// The index that `insert` will use next. Skips full chunks from the last one where a value was removed:
+    /// for a million values at most 2,000 chunks of 80 bytes.
     pub(crate) fn vacant(&mut self) -> usize {
         while let Some(chunk) = self.chunks.get(self.room_from)
             && chunk.first_free() == CHUNK
@@ -72,14 +72,14 @@ impl<T> Slab<T> {
         self.room_from * CHUNK + self.chunks.get(self.room_from).map_or(0, Chunk::first_free)
     }
 
-    /// Puts a value where there is room; answers where that is.
+    /// Inserts a value; returns its index.
     pub(crate) fn insert(&mut self, value: T) -> usize {
         let index = self.vacant();
         self.insert_at(index, value);
         index
     }
 
-    /// Puts a value under this index, in the place of one that may be there.
+    /// Inserts a value under this index; replaces an existing one.
     pub(crate) fn insert_at(&mut self, index: usize, value: T) {
         let (chunk, slot) = split(index);
         if chunk >= self.chunks.len() {
@@ -96,7 +96,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Takes a value out.
+    /// Removes a value and returns it.
     pub(crate) fn remove(&mut self, index: usize) -> Option<T> {
         let (at, slot) = split(index);
         let chunk = self.chunks.get_mut(at)?;
@@ -104,7 +104,7 @@ impl<T> Slab<T> {
         chunk.taken[slot / 64] &= !(1 << (slot % 64));
         self.len -= 1;
         self.room_from = self.room_from.min(at);
-        // The next value should not have to ask for memory again: there is room for as many elsewhere.
+        // The next value should need no allocation, so a chunk is only freed if others have as much room.
         if chunk.is_empty() && self.slots - self.len > CHUNK {
             *chunk = Chunk::empty();
             self.slots -= CHUNK;
@@ -125,7 +125,7 @@ impl<T> Slab<T> {
         self.chunks.get_mut(chunk)?.slots.get_mut(slot)?.as_mut()
     }
 
-    /// All values, by their indexes.
+    /// All values with their indexes, in order.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> + Clone {
         self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
@@ -183,8 +183,9 @@ const fn split(index: usize) -> (usize, usize) {
     (index / CHUNK, index % CHUNK)
 }
 
-/// Slots of a chunk. Values of up to 128 bytes make chunks of up to 64 KiB; where the bytes of a value are a multiple
-/// of 16, that is a size which the allocator wastes nothing of. Above, its sizes are 16 KiB apart: 160 and 192 bytes.
+/// Slots of a chunk. Values of up to 128 bytes make chunks of up to 64 KiB; if the size of a value is a
+/// multiple of 16, the allocator has exactly such a size. Above that its sizes are 16 KiB apart, which fits
+/// 160 and 192 bytes.
 const CHUNK: usize = 512;
 
 #[cfg(test)]
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn values_keep_their_indexes_and_addresses_while_others_come() {
+    fn values_keep_their_indexes_and_addresses_while_others_are_added() {
         let mut slab = filled(CHUNK);
         let first = std::ptr::from_ref(&slab[0]);
         for _ in 0..10 * CHUNK {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_free_index_is_taken_first() {
+    fn the_lowest_free_index_is_used_first() {
         let mut slab = filled(3 * CHUNK);
         for free in [2 * CHUNK + 7, 5, CHUNK, 64, 6] {
             assert_eq!(slab.remove(free), Some(free.to_string()));
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_or_never_there_is_not_found() {
+    fn removed_or_missing_values_are_not_found() {
         let mut slab = filled(2);
         assert!(slab.get(2).is_none() && slab.get(CHUNK).is_none() && slab.remove(usize::MAX).is_none());
         assert_eq!(slab.remove(0).as_deref(), Some("0"));
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_chunk_gives_its_memory_back_but_the_last_one() {
+    fn an_empty_chunk_frees_its_memory_except_the_last_with_room() {
         let mut slab = filled(4 * CHUNK);
         assert_eq!(room(&slab), 4);
         for number in CHUNK..2 * CHUNK {
@@ -260,7 +261,7 @@ mod tests {
             slab.remove(number);
         }
         assert_eq!((slab.len(), room(&slab)), (0, 1));
-        // Coming and going at the edge of a chunk asks for no memory.
+        // Adding and removing a value at the edge of a chunk allocates nothing.
         for _ in 0..3 {
             let at = slab.insert(String::new());
             slab.remove(at);

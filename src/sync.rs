@@ -1,11 +1,11 @@
-//! The atomics and cells that the ring uses: std, loom's under `--cfg ringcast_loom`, or in unit tests those of
-//! [`counted`], which count what is done with them.
+//! The atomics and cells that the ring uses: those of std, loom's under `--cfg ringcast_loom`, or in unit
+//! tests those of [`counted`], which count their uses.
 //!
-//! Our own cfg, because the common `loom` would change dependencies such as tokio too. Nothing outside the broker's
-//! shared memory goes through here: loom has to visit every order of these operations.
+//! A cfg of our own, since the common `loom` cfg would change dependencies such as tokio too. Only the
+//! broker's shared memory uses this module: loom has to explore every order of these operations.
 
 #[cfg(all(test, not(ringcast_loom)))]
-#[path = "sync/counted.rs"] // said, since tests/loom includes this file by its path
+#[path = "sync/counted.rs"] // explicit, since tests/loom includes this file by its path
 pub(crate) mod counted;
 
 #[cfg(all(test, not(ringcast_loom)))]
@@ -23,7 +23,8 @@ pub(crate) use loom::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
-/// A cell with loom's interface: loom checks each access against all others, so an access has a beginning and an end.
+/// A cell with loom's interface: loom checks each access against all others, so an access must have a
+/// beginning and an end.
 #[cfg(not(any(test, ringcast_loom)))]
 #[derive(Debug)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -34,12 +35,12 @@ impl<T> UnsafeCell<T> {
         UnsafeCell(std::cell::UnsafeCell::new(value))
     }
 
-    /// Hands out a pointer for reading.
+    /// Calls `read` with a pointer for reading.
     pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
         read(self.0.get())
     }
 
-    /// Hands out a pointer for writing.
+    /// Calls `write` with a pointer for writing.
     pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
         write(self.0.get())
     }

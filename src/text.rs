@@ -1,40 +1,41 @@
-//! The bytes of a text file that an operator wrote, on whatever machine and with whatever editor.
+//! Decodes text files that operators have written, on any system and with any editor.
 //!
-//! Every text file is read through here: the configuration, password files, keys, sets of keys, certificates, revocations
-//! and secrets. What editors add is taken off (a byte order mark), what no reader expects is an error with its line
-//! (UTF-16, a NUL, a lone carriage return): a name or a key that begins or ends with an invisible character would be
-//! nobody's, without a word. CR LF stays as it is: each reader takes it for the end of a line.
+//! Every text file is decoded here: the configuration, password files, keys, sets of keys, certificates,
+//! revocations and secrets. A byte order mark is removed. UTF-16, a NUL or a lone carriage return is an error
+//! that names the line: otherwise a name or a key with an invisible character would silently match nothing.
+//! CR LF is kept: each reader accepts it as the end of a line.
 //!
 //! Not here: opening files (`config::text_file`).
 
 use std::fmt;
 
-/// Why bytes are not a text, and where.
+/// Why bytes are not a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextFault {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What stands there.
+    /// What is wrong there.
     pub kind: TextFaultKind,
 }
 
-/// What no text file may hold.
+/// The contents that no text file may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFaultKind {
     /// A byte order mark of UTF-16 or UTF-32.
     Utf16,
     /// Bytes that are not UTF-8.
     NotUtf8,
-    /// A byte 0: UTF-16 without a mark, or no text at all.
+    /// A NUL byte: UTF-16 without a byte order mark, or not a text at all.
     Nul,
-    /// A carriage return without a line feed after it: what stands behind it looks like a line of its own, and is none.
+    /// A carriage return without a line feed after it: the text after it looks like a line of its own, but is
+    /// not.
     CarriageReturn,
 }
 
-/// The text, without a byte order mark.
+/// Decodes a text, without a byte order mark.
 ///
 /// # Errors
-/// The first place where it is none.
+/// The first fault in the text.
 pub fn decode(bytes: &[u8]) -> Result<&str, TextFault> {
     let bytes = without_mark(bytes)?;
     let fault = |at: usize, kind| TextFault {
@@ -48,11 +49,11 @@ pub fn decode(bytes: &[u8]) -> Result<&str, TextFault> {
     Ok(text)
 }
 
-/// The text of a PEM file (RFC 7468), without a byte order mark and without blanks at the ends of lines. What stands
-/// between its sections may be of any encoding.
+/// Decodes a PEM file (RFC 7468), without a byte order mark and without blanks at the ends of lines. Text
+/// between its sections may have any encoding.
 ///
 /// # Errors
-/// It is UTF-16, or has a NUL: DER, for example.
+/// The file is UTF-16, or contains a NUL, as DER does.
 pub fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, TextFault> {
     let bytes = without_mark(bytes)?;
     let mut text = Vec::with_capacity(bytes.len());
@@ -63,10 +64,11 @@ pub fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, TextFault> {
     Ok(text)
 }
 
-/// A secret in a file of its own: its one line, which may end as editors end it.
+/// The secret in a file of its own: its only line, without the line break that an editor may have added.
 ///
 /// # Errors
-/// The text is not one line, or the line is empty or has unseen characters around it, which would be part of the key.
+/// The text is not one line, or the line is empty, or has invisible characters at its ends, which would be
+/// part of the key.
 pub fn secret(text: &str) -> Result<&str, SecretFault> {
     let mut lines = text.trim_end_matches(['\r', '\n']).lines();
     let line = lines.next().unwrap_or_default();
@@ -82,8 +84,8 @@ pub fn secret(text: &str) -> Result<&str, SecretFault> {
     Ok(line)
 }
 
-/// Whether a text begins or ends with a character that nobody sees: a blank, a control character, or one without any
-/// width, which pages and chats put into what is copied from them.
+/// True if a text begins or ends with an invisible character: a blank, a control character, or a character
+/// without width, which copying from web pages or chats may add.
 pub fn has_unseen_ends(text: &str) -> bool {
     let is_unseen = |character: char| {
         let is_without_width = matches!(
@@ -95,14 +97,14 @@ pub fn has_unseen_ends(text: &str) -> bool {
     text.starts_with(is_unseen) || text.ends_with(is_unseen)
 }
 
-/// Why a text is not a secret. No variant holds any of it.
+/// Why a text is not a secret. No variant contains any of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretFault {
-    /// There is nothing in it.
+    /// The text is empty.
     Empty,
-    /// Something follows the first line.
+    /// There is more after the first line.
     SecondLine,
-    /// Blanks, or characters without width, before or after it.
+    /// It begins or ends with blanks or characters without width.
     Blanks,
 }
 
@@ -124,7 +126,7 @@ fn without_mark(bytes: &[u8]) -> Result<&[u8], TextFault> {
     }
 }
 
-/// The place of a carriage return that ends no line. The last byte of a file may be one.
+/// The position of a carriage return that does not end a line. The last byte of a file may be one.
 fn lone_carriage_return(bytes: &[u8]) -> Option<usize> {
     let mut returns = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\r');
     returns
@@ -147,7 +149,7 @@ impl fmt::Display for TextFaultKind {
         formatter.write_str(match self {
             TextFaultKind::Utf16 => "the file is UTF-16: save it as UTF-8",
             TextFaultKind::NotUtf8 => "it is not UTF-8: save the file as UTF-8",
-            TextFaultKind::Nul => "a NUL byte: the file is UTF-16 or no text; save it as UTF-8",
+            TextFaultKind::Nul => "a NUL byte: the file is UTF-16 or not a text; save it as UTF-8",
             TextFaultKind::CarriageReturn => {
                 "a carriage return (CR) without a line feed (LF): end lines with LF or CR LF"
             }
@@ -161,7 +163,7 @@ impl fmt::Display for SecretFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             SecretFault::Empty => "line 1: the secret is empty",
-            SecretFault::SecondLine => "line 2: a secret is one line, and nothing else",
+            SecretFault::SecondLine => "line 2: a secret must be one line and nothing else",
             SecretFault::Blanks => {
                 "line 1: the secret begins or ends with a blank, or with a character that has no width, which would be \
                  part of the key: remove it"
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_editors_add_is_no_part_of_the_text() {
+    fn byte_order_marks_and_line_ends_of_editors_are_accepted() {
         for (bytes, text) in [
             (&b"\xef\xbb\xbfann:x\r\n"[..], "ann:x\r\n"),
             (b"a\r\n\r\nb\r", "a\r\n\r\nb\r"),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_an_error_with_its_line() {
+    fn a_file_that_is_not_a_text_is_an_error_with_its_line() {
         for (bytes, line, kind) in [
             (&b"\xff\xfea\0"[..], 1, TextFaultKind::Utf16),
             (b"\xfe\xff\0a", 1, TextFaultKind::Utf16),

@@ -1,20 +1,20 @@
-//! Wipes memory in which a password lay, at the speed of `memset`.
+//! Wipes memory that has contained a password, at the speed of `memset`.
 //!
-//! For buffers of the hot path: the `zeroize` crate, which wipes the passwords themselves, writes byte by byte, and a
-//! buffer has tens of thousands.
+//! For buffers on the hot path, of tens of thousands of bytes: the `zeroize` crate, which wipes the passwords
+//! themselves, writes byte by byte.
 //!
-//! That a compiler might leave writes out to memory which is given back right afterwards is kept from it by
-//! [`black_box`]; `tests/login.rs` looks for passwords in the memory of a real server.
+//! A compiler might remove writes to memory that is freed right afterwards; [`black_box`] prevents that.
+//! `tests/login.rs` searches the memory of a real server for passwords.
 
 use std::hint::black_box;
 
-/// Writes zeros.
+/// Overwrites with zeros.
 pub(crate) fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     black_box(bytes);
 }
 
-/// The same for all of a buffer, what it held before included, and gives it back.
+/// Wipes the whole allocation of a buffer, including bytes of former contents, and frees it.
 pub(crate) fn wipe_and_drop(mut bytes: Vec<u8>) {
     bytes.clear();
     bytes.resize(bytes.capacity(), 0);

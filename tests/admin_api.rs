@@ -1,4 +1,4 @@
-//! The control plane of a real process: what it says of cores that stand still, what it does not wait for, and signals.
+//! The control plane of a real process: stuck cores, slow files and slow readers, and signals.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -40,7 +40,7 @@ impl Drop for Folder {
     }
 }
 
-/// Sends a request, ends its own direction, and reads to the end.
+/// Sends a request, closes its sending side, and reads to the end.
 fn ask(admin: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -88,7 +88,7 @@ fn stuck_seconds(admin: &mut Admin) -> f64 {
 }
 
 #[test]
-fn a_core_that_stands_still_is_named_and_keeps_neither_reloads_nor_revocations_from_the_others() {
+fn a_stuck_core_is_named_and_does_not_delay_reloads_and_revocations_on_the_others() {
     let process = Process::start(&[
         ("RINGCAST_AUTH_KEY", KEY),
         ("RINGCAST_LIVENESS_TIMEOUT_MS", "1000"),
@@ -112,7 +112,7 @@ fn a_core_that_stands_still_is_named_and_keeps_neither_reloads_nor_revocations_f
     }
     assert!(stuck_seconds(&mut admin) >= 1.0);
     process.logged("core 1 has not turned for");
-    // More than its mailbox holds.
+    // More orders than its mailbox holds.
     for _ in 0..20 {
         process.signal(Signal::SIGHUP);
         process.logged("SIGHUP: reloaded");
@@ -126,12 +126,12 @@ fn a_core_that_stands_still_is_named_and_keeps_neither_reloads_nor_revocations_f
     assert_eq!(admin.metric("ringcast_closes_total{reason=\"revoked\"}"), turning);
 
     drop(held);
-    eventually("all is well again", || {
+    eventually("all cores turn again", || {
         (admin.get("/healthz").0, admin.get("/readyz").0) == (200, 200)
     });
     eventually("the gauge falls", || stuck_seconds(&mut admin) < 1.0);
     process.logged("core 1 turns again");
-    // What it was to do waited for it.
+    // Its orders have waited for it.
     for client in &mut of_ann {
         assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
         assert_eq!(client.event(), Received::Close(Some(4032), "revoked".to_owned()));
@@ -144,12 +144,12 @@ fn a_core_that_stands_still_is_named_and_keeps_neither_reloads_nor_revocations_f
 }
 
 #[test]
-fn a_process_that_was_stopped_has_no_core_that_stands_still() {
+fn a_process_that_was_stopped_reports_no_stuck_core() {
     let process = Process::start(&[("RINGCAST_LIVENESS_TIMEOUT_MS", "200")]);
     let mut admin = process.admin();
     for _ in 0..5 {
         process.signal(Signal::SIGSTOP);
-        // The time that passes is what is tested.
+        // This test is about the passing of time.
         thread::sleep(std::time::Duration::from_millis(600));
         process.signal(Signal::SIGCONT);
         let answer = admin.get("/healthz");
@@ -157,9 +157,9 @@ fn a_process_that_was_stopped_has_no_core_that_stands_still() {
     }
 }
 
-/// A file may be large, or on a disk that does not answer: the thread that reads it stands still here.
+/// A file may be large, or on a disk that does not answer; here a pipe blocks the thread that reads it.
 #[test]
-fn a_reload_that_takes_its_time_keeps_nothing_else_waiting() {
+fn a_slow_reload_delays_nothing_else() {
     let mut process = Process::start(&[("RINGCAST_AUTH_KEY", KEY), ("RINGCAST_DRAIN_SECONDS", "0")]);
     let mut admin = process.admin();
     // The thread stays for some seconds, for the next reload.
@@ -170,7 +170,7 @@ fn a_reload_that_takes_its_time_keeps_nothing_else_waiting() {
     for path in ["/healthz", "/readyz", "/metrics", "/stats"] {
         assert_eq!(admin.get(path).0, 200, "{path}");
     }
-    // What is revoked meanwhile is still revoked when the reload is done.
+    // A revocation made meanwhile is still in force after the reload.
     let (status, answer) = revoke(process.admin, r#"{"sub":"ann"}"#);
     assert_eq!(status, 200, "{answer}");
     drop(reader);
@@ -185,7 +185,7 @@ fn a_reload_that_takes_its_time_keeps_nothing_else_waiting() {
 }
 
 #[test]
-fn a_file_of_revocations_that_takes_its_time_is_told_and_keeps_nothing_else_waiting() {
+fn a_slow_file_of_revocations_is_reported_and_delays_nothing_else() {
     let folder = Folder::new("revoked");
     let file = folder.file("revoked");
     let process = Process::start(&[
@@ -199,7 +199,7 @@ fn a_file_of_revocations_that_takes_its_time_is_told_and_keeps_nothing_else_wait
     let writer = Held::threads(process.pid(), "control files");
     let address = process.admin;
     let revoking = thread::spawn(move || revoke(address, r#"{"sub":"ann"}"#));
-    // Connections end, and others are answered, whatever the file does.
+    // Connections are closed, and other requests are answered, while the file blocks.
     assert_eq!(client.close_frame().0, Some(4032));
     assert_eq!(process.admin().get("/healthz").0, 200);
     let (status, answer) = revoking.join().unwrap();
@@ -207,7 +207,7 @@ fn a_file_of_revocations_that_takes_its_time_is_told_and_keeps_nothing_else_wait
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains("could not be written within 5 s"), "{error}");
     drop(writer);
-    eventually("it is written in the end", || {
+    eventually("it is finally written", || {
         fs::read_to_string(&file).unwrap().contains(r#""ann""#)
     });
     let (status, answer) = revoke(process.admin, r#"{"sub":"bob"}"#);
@@ -215,7 +215,7 @@ fn a_file_of_revocations_that_takes_its_time_is_told_and_keeps_nothing_else_wait
 }
 
 #[test]
-fn a_request_whose_sender_has_ended_its_direction_is_answered_on_every_page() {
+fn every_page_answers_a_client_that_has_closed_its_sending_side() {
     let process = Process::start(&[]);
     let (_, index) = process.admin().get("/");
     let pages: Vec<&str> = index
@@ -237,14 +237,14 @@ fn a_request_whose_sender_has_ended_its_direction_is_answered_on_every_page() {
 }
 
 #[test]
-fn a_stray_signal_ends_nothing_and_is_told() {
+fn a_signal_without_a_meaning_is_only_logged() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "0")]);
     let mut client = process.client();
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGXFSZ] {
         process.signal(signal);
         process.logged(&format!("{} is ignored", signal.as_str()));
     }
-    // Whatever it does by default.
+    // Whatever its default action is.
     for signal in [
         Signal::SIGPIPE,
         Signal::SIGCONT,
@@ -264,8 +264,8 @@ fn a_stray_signal_ends_nothing_and_is_told() {
 }
 
 #[test]
-fn a_signal_that_comes_before_the_server_serves_is_heard_when_it_does() {
-    // The start waits for an answer to its first fetch of keys.
+fn a_signal_during_the_start_is_handled_after_the_start() {
+    // The start waits for the answer to its first fetch of keys.
     let keys = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/keys", keys.local_addr().unwrap());
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
@@ -288,16 +288,16 @@ fn a_signal_that_comes_before_the_server_serves_is_heard_when_it_does() {
     let mut bytes = [0; 4096];
     while !(log.contains("SIGHUP: reloaded") && log.contains("SIGUSR1 is") && log.contains("SIGUSR2 is")) {
         let count = stderr.read(&mut bytes).unwrap();
-        assert!(count > 0, "it has ended: {log}");
+        assert!(count > 0, "the process has ended: {log}");
         log.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
     kill(process, Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Whoever is told of readiness may have stopped reading.
+/// The service manager may have stopped reading.
 #[test]
-fn a_service_manager_that_reads_nothing_keeps_nothing_waiting() {
+fn a_service_manager_that_reads_nothing_delays_nothing() {
     let folder = Folder::new("manager");
     let socket = folder.file("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
@@ -306,7 +306,7 @@ fn a_service_manager_that_reads_nothing_keeps_nothing_waiting() {
         ("WATCHDOG_USEC", "40000"),
         ("RINGCAST_DRAIN_SECONDS", "0"),
     ]);
-    // As many as the socket holds: then a write to it would wait.
+    // As many datagrams as the socket holds: a further write would block.
     let sender = UnixDatagram::unbound().unwrap();
     sender.set_nonblocking(true).unwrap();
     eventually("the socket is full", || {

@@ -1,5 +1,5 @@
-//! The audit trail of the real binary: one line for each kind of event, nothing secret in any of them, and a flood that
-//! stays a trickle.
+//! The audit trail of the real binary: one line for each kind of event, no secret in any line, and a flood of
+//! events gives few lines.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 use support::process::Process;
 use support::{Client, PATIENCE, UPGRADE, eventually};
 
-/// Files of a server with one user, `ann` with the password `right`, who may publish to one channel.
+/// The files of a server with one user, `ann` with the password `right`, who may publish to one channel.
 struct Files(PathBuf);
 
 impl Files {
@@ -48,7 +48,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // Others find it in the folder for temporary files.
+        // Left-over files are in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -56,7 +56,7 @@ impl Drop for Files {
 const KEY: &str = "the key of all tokens";
 const ADMIN_KEY: &str = "the key of all operators";
 
-/// Asks a page of the client's port, or of the control plane, and reads all that comes.
+/// Requests a page from the clients' port or from the control plane, and reads the whole answer.
 fn ask(address: std::net::SocketAddr, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -74,7 +74,7 @@ fn log_in(process: &Process, user: &str, password: &str) -> String {
     ask(process.address, head, &body)
 }
 
-/// A line that begins, after its time, as an operator's filter would have it.
+/// The line that begins like this after its time, as an operator's filter would find it.
 #[track_caller]
 fn line(process: &Process, level: &str, start: &str) -> String {
     let line = process.logged(start);
@@ -86,7 +86,7 @@ fn line(process: &Process, level: &str, start: &str) -> String {
 }
 
 #[test]
-fn each_kind_of_event_has_its_line_and_no_line_has_a_secret() {
+fn each_kind_of_event_has_a_line_and_no_line_contains_a_secret() {
     let files = Files::new("kinds");
     let process = files.start(&[]);
     let mut lines = Vec::new();
@@ -120,7 +120,7 @@ fn each_kind_of_event_has_its_line_and_no_line_has_a_secret() {
         .unwrap()
         .to_owned();
 
-    // What a client sends ends no field and no line.
+    // Text that a client sends cannot end a field or a line.
     let mut client = process.client();
     let forged = r#"{"user":"x\" address=6.6.6.6\n2026 WARN ringcast::audit: login refused address=7.7.7.7","pw":"guess"}"#;
     client.call("login", forged);
@@ -216,7 +216,7 @@ fn each_kind_of_event_has_its_line_and_no_line_has_a_secret() {
 }
 
 #[test]
-fn who_is_not_authenticated_or_comes_from_a_foreign_page_is_noted() {
+fn refused_upgrades_of_foreign_pages_and_clients_without_a_token_are_logged() {
     let files = Files::new("strangers");
     let settings = [
         ("RINGCAST_ALLOW_ANONYMOUS", "off"),
@@ -249,7 +249,7 @@ fn who_is_not_authenticated_or_comes_from_a_foreign_page_is_noted() {
 }
 
 #[test]
-fn a_flood_is_a_trickle_and_is_told_as_a_number() {
+fn of_a_flood_few_lines_are_logged_and_the_rest_is_counted() {
     let files = Files::new("flood");
     let process = files.start(&[("RINGCAST_AUDIT_LINES_PER_SECOND_MAX", "1")]);
     let mut client = process.client();
@@ -260,9 +260,9 @@ fn a_flood_is_a_trickle_and_is_told_as_a_number() {
     let mut admin = process.admin_with_key(ADMIN_KEY);
     let left_out = admin.metric(r#"ringcast_audit_left_out_total{event="action_refused"}"#);
     assert!(left_out > count / 2, "{left_out}");
-    // It is over when nothing more is left out within a second.
+    // The flood is over when nothing more is left out within a second.
     let mut told = 0;
-    eventually("all that was left out is told", || {
+    eventually("all omissions are logged", || {
         let line = process.logged("lines left out");
         assert!(
             line.contains(r#"event="left_out" of="action_refused" count="#),

@@ -1,4 +1,5 @@
-//! Logging in, over HTTP and as a call, and what it opens: cookies on upgrades, and a server that serves nobody else.
+//! Logging in over HTTP and by a call; cookies on upgrades; and servers that serve only authenticated
+//! clients.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -18,7 +19,7 @@ use ringcast::decision::{CloseReason, Limit};
 use support::process::{Held, Process};
 use support::{Client, Server, UPGRADE, eventually, frame};
 
-/// A folder of its own, gone with the value.
+/// A folder of its own, removed with the value.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -30,7 +31,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// A password file: `aaa@bbb.com` with `cccc`, in so many iterations.
+    /// A password file with the user `aaa@bbb.com`, the password `cccc`, and this many iterations.
     fn password_file(&self, iterations: u32) -> PathBuf {
         let mut file = PasswordFile::default();
         let hash = PasswordHash::pbkdf2(b"cccc", [7; 12], iterations).unwrap();
@@ -47,7 +48,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server with one user, patient with those who fail.
+/// A server with one user and a high limit on failures.
 fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
     let file = folder.password_file(101);
     Server::start(|config| {
@@ -57,7 +58,7 @@ fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
     })
 }
 
-/// Sends a request and reads all that comes.
+/// Sends a request and reads the whole answer.
 fn ask(address: SocketAddr, request: &str) -> String {
     ask_in_two(address, request, request.len())
 }
@@ -87,7 +88,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// Logs in; the token.
+/// Logs in and returns the token.
 fn token(address: SocketAddr) -> String {
     let answer = ask(address, &post("/login", "", JSON));
     assert_eq!(status(&answer), "200", "{answer}");
@@ -96,7 +97,7 @@ fn token(address: SocketAddr) -> String {
     body["token"].as_str().unwrap().to_owned()
 }
 
-/// Whether a socket is authenticated that was opened with these header lines.
+/// True if a socket that was opened with these header lines is authenticated.
 fn is_authenticated(server: &Server, headers: &str) -> bool {
     let mut client = server.connect();
     open_socket(&mut client, headers);
@@ -152,7 +153,7 @@ fn curl_logs_in_asks_who_it_is_and_logs_out() {
     let answer = curl(&["--cookie", jar, "--write-out", "%{http_code}", &at("whoami")]);
     assert_eq!(answer, r#"{"error":"Unauthorized"}401"#);
 
-    // As a form, as JSON, and in a header instead of the cookie.
+    // As a form, as JSON, and with a header instead of the cookie.
     let form = curl(&["-d", "user=aaa%40bbb.com", "-d", "password=cccc", &at("login")]);
     assert!(form.starts_with(r#"{"token":"#), "{form}");
     let json = curl(&["-H", "Content-Type: application/json", "-d", JSON, &at("login")]);
@@ -179,7 +180,7 @@ fn a_good_login_sets_a_cookie_that_scripts_cannot_read() {
     assert_eq!(header(&answer, "Cache-Control"), Some("no-store"));
     assert_eq!(status(&ask(server.address, &post("/login", "", JSON))), "501");
 
-    // A page that was loaded by HTTPS reaches this port through something that ends it.
+    // A page loaded over HTTPS reaches this port through a proxy that ends TLS.
     let headers = "Host: test\r\nOrigin: https://test\r\n";
     let request = post("/users/in", "", JSON).replace("Host: test\r\n", headers);
     let answer = ask(server.address, &request);
@@ -211,13 +212,13 @@ fn a_login_may_come_in_pieces_cut_anywhere() {
         client.send_bytes(&[*byte]);
     }
     assert_eq!(status(&client.rest()), "200");
-    // Whoever ends his own direction still has the answer, and the connection is over then.
+    // A client that closes its sending side still gets the answer, and then the connection ends.
     let mut client = server.connect();
     client.send_bytes(request.as_bytes());
     client.send_fin();
     assert_eq!(status(&client.rest()), "200");
     server.settles_at(0, 0);
-    // Half a body is no request.
+    // Half a body is not a request.
     let mut client = server.connect();
     client.send_bytes(&request.as_bytes()[..request.len() - 1]);
     client.send_fin();
@@ -225,7 +226,7 @@ fn a_login_may_come_in_pieces_cut_anywhere() {
 }
 
 #[test]
-fn a_stranger_and_a_wrong_password_get_the_same_bytes() {
+fn an_unknown_user_and_a_wrong_password_get_the_same_bytes() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let wrong = ask(server.address, &post("/login", "", &JSON.replace("cccc", "dddd")));
@@ -238,7 +239,7 @@ fn a_stranger_and_a_wrong_password_get_the_same_bytes() {
 }
 
 #[test]
-fn what_is_not_a_login_says_what_is_wrong_with_it() {
+fn a_faulty_login_gets_an_error_that_names_the_fault() {
     let folder = Folder::new();
     let server = start(&folder, |config| config.limits.login_body_bytes_max = 64);
     let padded = |length: usize| {
@@ -272,7 +273,7 @@ fn what_is_not_a_login_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn who_waits_for_leave_to_send_a_body_is_told_once() {
+fn a_client_that_expects_100_continue_gets_it_once() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let request = post("/login", "Expect: 100-continue\r\n", JSON);
@@ -285,7 +286,7 @@ fn who_waits_for_leave_to_send_a_body_is_told_once() {
 }
 
 #[test]
-fn without_a_password_file_and_beside_the_pages_all_is_as_before() {
+fn without_a_password_file_and_on_other_paths_nothing_changes() {
     let folder = Folder::new();
     let (plain, with_users) = (Server::start(|_| {}), start(&folder, |_| {}));
     let before = "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\nNot Implemented";
@@ -307,14 +308,14 @@ fn without_a_password_file_and_beside_the_pages_all_is_as_before() {
     ] {
         assert_eq!(ask(with_users.address, &post(path, "", JSON)), before, "{path}");
     }
-    // Such an event is then the application's, which does not know it.
+    // The event then goes to the application, which does not know it.
     let mut client = plain.client();
     client.begin_call("login", JSON);
     client.ping();
 }
 
 #[test]
-fn who_has_failed_too_often_is_told_when_to_come_back() {
+fn after_too_many_failures_the_answer_tells_how_long_to_wait() {
     let folder = Folder::new();
     let server = start(&folder, |config| config.limits.login_failures_max = 1);
     let wrong = post("/login", "", &JSON.replace("cccc", "dddd"));
@@ -334,7 +335,7 @@ fn who_has_failed_too_often_is_told_when_to_come_back() {
 }
 
 #[test]
-fn when_too_many_wait_one_is_sent_away_and_a_client_that_has_gone_troubles_nobody() {
+fn when_the_queue_is_full_one_login_is_refused_and_a_disconnected_client_does_no_harm() {
     let folder = Folder::new();
     // Slow enough that all have come before the first is done.
     let file = folder.password_file(200_000);
@@ -363,7 +364,7 @@ fn when_too_many_wait_one_is_sent_away_and_a_client_that_has_gone_troubles_nobod
 }
 
 #[test]
-fn another_sites_page_can_neither_log_in_nor_out() {
+fn a_page_of_another_site_can_neither_log_in_nor_out() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
         config.listen.allowed_origins =
@@ -400,7 +401,7 @@ fn another_sites_page_can_neither_log_in_nor_out() {
 }
 
 #[test]
-fn a_program_that_names_no_page_may_log_in_where_pages_are_named() {
+fn a_program_without_an_origin_may_log_in_although_origins_are_listed() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
         config.listen.origins = "app.example:443".to_owned()
@@ -415,7 +416,8 @@ fn a_program_that_names_no_page_may_log_in_where_pages_are_named() {
     }
 }
 
-/// To `Host: test`, with `https://app.example`, `null` and `https://*.pages.example` listed: whose cookies count.
+/// Origins of requests to `Host: test`, with `https://app.example`, `null` and `https://*.pages.example`
+/// listed, and whether their cookies count.
 const ORIGINS: [(&str, bool); 18] = [
     ("http://test", true),
     ("https://test", true),
@@ -438,19 +440,19 @@ const ORIGINS: [(&str, bool); 18] = [
 ];
 
 #[test]
-fn a_cookie_counts_on_upgrade_only_for_pages_that_may_speak_for_their_user() {
+fn a_cookie_counts_on_upgrade_only_for_trusted_pages() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let token = token(server.address);
     let cookie = format!("Host: test\r\nCookie: ringcast={token}");
     assert!(is_authenticated(&server, &cookie));
     for (origin, is_trusted) in ORIGINS {
-        // Here nobody is listed, and everybody may come in.
+        // Here no origin is listed, and all may connect.
         let is_trusted = is_trusted && origin.contains("test");
         let headers = format!("{cookie}\r\nOrigin: {origin}");
         assert_eq!(is_authenticated(&server, &headers), is_trusted, "{origin}");
     }
-    // Two origins are none.
+    // Two origins count as none.
     for lines in [
         "Origin: http://test\r\nOrigin: http://evil.example",
         "Origin: http://test\r\nOrigin: http://test",
@@ -462,9 +464,9 @@ fn a_cookie_counts_on_upgrade_only_for_pages_that_may_speak_for_their_user() {
     }
 }
 
-/// Version 8 names the page in a header of its own, which what stands in front may know nothing of.
+/// Version 8 names the origin in a header of its own, which a proxy in front may not know.
 #[test]
-fn each_header_that_names_the_page_is_judged_whatever_the_version() {
+fn every_header_with_an_origin_is_checked_in_every_version() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let cookie = format!("Host: test\r\nCookie: ringcast={}", token(server.address));
@@ -514,7 +516,7 @@ fn each_header_that_names_the_page_is_judged_whatever_the_version() {
 }
 
 #[test]
-fn a_request_without_an_origin_is_foreign_if_its_browser_says_that_another_site_asks() {
+fn a_request_without_an_origin_is_foreign_if_its_browser_reports_another_site() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let token = token(server.address);
@@ -546,7 +548,7 @@ fn a_request_without_an_origin_is_foreign_if_its_browser_says_that_another_site_
 }
 
 #[test]
-fn origins_that_are_listed_have_their_cookies_honoured() {
+fn cookies_of_listed_origins_count() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
         config.listen.origins = "app.example:443 ample.org:* *:8080 null:80 test:80".to_owned();
@@ -555,7 +557,7 @@ fn origins_that_are_listed_have_their_cookies_honoured() {
     for (origin, counts) in [
         ("https://app.example", true),
         ("https://ample.org:99", true),
-        // The reference's option lets these in, by the way it searches.
+        // The reference's option allows these, since it searches for substrings.
         ("http://evil.example:8080", false),
         ("https://p.example", false),
     ] {
@@ -565,7 +567,7 @@ fn origins_that_are_listed_have_their_cookies_honoured() {
 }
 
 #[test]
-fn a_bad_cookie_is_as_none() {
+fn a_bad_cookie_counts_as_none() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let good = token(server.address);
@@ -580,9 +582,9 @@ fn a_bad_cookie_is_as_none() {
         "ringcast=x.y.z".to_owned(),
         format!("ringcast={good}x"),
         format!("Ringcast={good}"),
-        // Signed by another server's key, and about to expire.
+        // Signed with another server's key, or expired.
         format!("ringcast={expired}"),
-        // Somebody has planted a second one.
+        // A second cookie has been planted.
         format!("ringcast={good}; ringcast=x"),
         format!("ringcast=x; ringcast={good}"),
     ] {
@@ -620,7 +622,7 @@ fn a_call_logs_in_and_the_token_follows_the_answer() {
 }
 
 #[test]
-fn a_flood_of_logins_by_one_connection_is_checked_once() {
+fn of_many_logins_on_one_connection_only_one_is_checked() {
     let folder = Folder::new();
     let file = folder.password_file(100_000);
     let server = Server::start(|config| config.login.password_file = Some(file));
@@ -638,7 +640,7 @@ fn a_flood_of_logins_by_one_connection_is_checked_once() {
     assert_eq!(refused.count(), 19);
     assert_eq!(answers[19], r#"{"rid":10}"#);
     assert_eq!(server.limit_hits(Limit::LoginsPerConnection), 19);
-    // A client that leaves in the middle troubles nobody.
+    // A client that disconnects in the middle does no harm.
     client.begin_call("login", JSON);
     drop(client);
     server.settles_at(0, 0);
@@ -646,7 +648,7 @@ fn a_flood_of_logins_by_one_connection_is_checked_once() {
 }
 
 #[test]
-fn nobody_is_let_in_by_users_that_were_replaced_while_he_waited() {
+fn a_login_against_users_that_were_replaced_meanwhile_is_refused() {
     let folder = Folder::new();
     let file = folder.password_file(101);
     let process = Process::start(&[
@@ -656,7 +658,7 @@ fn nobody_is_let_in_by_users_that_were_replaced_while_he_waited() {
     let mut client = process.client();
     let password_checks = Held::thread(process.pid(), "login 0");
     let cid = client.begin_call("login", JSON);
-    // The core has taken the call, too.
+    // The core has taken the call too.
     client.ping();
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
@@ -672,7 +674,7 @@ fn nobody_is_let_in_by_users_that_were_replaced_while_he_waited() {
 }
 
 #[test]
-fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
+fn if_only_authenticated_clients_are_served_others_can_only_log_in() {
     for protocol in [Protocol::V1, Protocol::V2] {
         let folder = Folder::new();
         let server = start(&folder, |config| {
@@ -700,14 +702,14 @@ fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
         client.publish("c", "2");
         assert_eq!(client.publication("c"), "2");
 
-        // By the cookie of an upgrade just as well.
+        // Authenticated by the cookie of an upgrade in the same way.
         let token = token(server.address);
         let mut other = server.connect();
         open_socket(&mut other, &format!("Host: test\r\nCookie: ringcast={token}"));
         other.handshake();
         other.ping();
 
-        // Whoever gives its token away has no channels any more.
+        // A client that gives up its token loses its channels.
         client.send_text(r##"{"event":"#removeAuthToken"}"##);
         let kicked = client.message();
         assert!(
@@ -719,7 +721,7 @@ fn where_only_the_authenticated_are_served_nothing_else_gets_through() {
 }
 
 #[test]
-fn a_client_that_never_says_who_it_is_is_closed() {
+fn a_client_that_never_authenticates_is_closed() {
     let server = Server::start(|config| {
         config.permissions.allow_anonymous = Anonymous::Off;
         config.limits.authentication_timeout = std::time::Duration::from_millis(200);
@@ -731,7 +733,7 @@ fn a_client_that_never_says_who_it_is_is_closed() {
 }
 
 #[test]
-fn a_proxy_that_is_trusted_says_whether_the_client_came_by_https() {
+fn a_trusted_proxy_tells_whether_the_client_used_https() {
     let folder = Folder::new();
     for (trusted, header_lines, is_secure) in [
         ("127.0.0.1", "X-Forwarded-Proto: https\r\n", true),
@@ -751,7 +753,7 @@ fn a_proxy_that_is_trusted_says_whether_the_client_came_by_https() {
         let answer = ask(server.address, &post("/login", header_lines, JSON));
         let cookie = header(&answer, "Set-Cookie").unwrap();
         assert_eq!(cookie.ends_with("; Secure"), is_secure, "{header_lines}");
-        // Then a page that was loaded without it is another site's.
+        // Then a page loaded without HTTPS is one of another site.
         let token = token(server.address);
         let headers = format!("Host: test\r\n{header_lines}Cookie: ringcast={token}");
         assert!(is_authenticated(&server, &headers));
@@ -765,14 +767,14 @@ fn a_proxy_that_is_trusted_says_whether_the_client_came_by_https() {
 }
 
 #[test]
-fn back_off_is_for_the_client_that_a_proxy_names_and_for_nobody_else() {
+fn back_off_applies_only_to_the_client_that_a_proxy_names() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
         config.limits.login_failures_max = 1;
         config.proxies.trusted = "127.0.0.1".parse().unwrap();
         config.proxies.x_forwarded_for = true;
     });
-    // What a client writes to the left of its own address changes nothing.
+    // Addresses that the client itself writes to the left of its own change nothing.
     let mut claimed = 0_u32;
     let mut attempt = |client: &str| {
         claimed += 1;
@@ -782,14 +784,14 @@ fn back_off_is_for_the_client_that_a_proxy_names_and_for_nobody_else() {
             &post("/login", &headers, &JSON.replace("cccc", "dddd")),
         )
     };
-    eventually("patience with one client ends", || {
+    eventually("the client has to wait", || {
         status(&attempt("192.0.2.7")) == "429"
     });
     assert_eq!(status(&attempt("192.0.2.8")), "401");
 }
 
 #[test]
-fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
+fn a_flood_of_logins_from_one_network_keeps_no_familiar_user_out() {
     let folder = Folder::new();
     let file = folder.password_file(101);
     let process = Process::start(&[
@@ -804,7 +806,7 @@ fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
         client
     };
     assert_eq!(status(&begin("192.0.2.7", JSON).rest()), "200");
-    // No password is checked until all have come.
+    // No password is checked until all attempts have come.
     let password_checks = Held::thread(process.pid(), "login 0");
     let refused = || {
         let mut admin = process.admin();
@@ -824,7 +826,7 @@ fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
     clients.extend(flood(|index| format!("64:ff9b::203.0.113.{index}"), 1));
     eventually("the queue is full", || refused() >= 36);
     let mut familiar = begin("192.0.2.7", JSON);
-    eventually("another gives way", || refused() >= 37);
+    eventually("another attempt is displaced", || refused() >= 37);
     drop(password_checks);
     assert_eq!(status(&familiar.rest()), "200");
     let answers: Vec<String> = clients.iter_mut().map(Client::rest).collect();
@@ -837,13 +839,13 @@ fn a_customers_network_that_floods_logins_keeps_no_familiar_user_out() {
     );
 }
 
-/// How often any of these texts lies in memory that a process may write.
+/// How often any of these texts occurs in writable memory of a process.
 fn times_in_memory(process: &Process, needles: &[&str]) -> usize {
     const PAGE: u64 = 4096;
     let pid = process.pid();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    // Allocators reserve gigabytes: only pages that are there are read.
+    // Allocators reserve gigabytes: only resident pages are read.
     let page_map = fs::File::open(format!("/proc/{pid}/pagemap")).unwrap();
     let is_there = |page: u64| {
         let mut entry = [0; 8];
@@ -851,7 +853,7 @@ fn times_in_memory(process: &Process, needles: &[&str]) -> usize {
     };
     let count_in = |from: u64, to: u64| {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        // Some are the system's own, and cannot be read.
+        // Some pages belong to the system and cannot be read.
         let read = memory.read_exact_at(&mut bytes, from);
         let count = |needle: &&str| memchr::memmem::find_iter(&bytes, needle.as_bytes()).count();
         read.map_or(0, |()| needles.iter().map(count).sum())
@@ -896,13 +898,13 @@ fn no_password_stays_in_the_memory_of_the_server() {
         ("RINGCAST_LOGIN_FAILURES_MAX", "1000"),
         ("RINGCAST_CORES", "1"),
     ]);
-    // Neither whole nor in part, as when it came in two pieces.
+    // Neither whole nor in part, also not after a request in two pieces.
     let parts = [&RIGHT[..16], &RIGHT[RIGHT.len() - 16..]];
     let found = |what: &str| {
         let count = times_in_memory(&process, &parts);
         assert_eq!(count, 0, "{what}: the password lies in memory");
     };
-    // What is looked for can be found: a channel's name is kept.
+    // The search works: the name of a channel, which is kept, is found.
     let mut subscriber = process.client();
     subscriber.call("#subscribe", r#"{"channel":"a-name-that-is-kept-in-memory"}"#);
     assert!(times_in_memory(&process, &["a-name-that-is-kept-in-memory"]) > 0);
@@ -930,7 +932,7 @@ fn no_password_stays_in_the_memory_of_the_server() {
                 let mut client = process.connect();
                 let (first, second) = request.as_bytes().split_at(cut);
                 client.send_bytes(first);
-                // So much has been read when a later client is answered.
+                // The server has read this much once a later client is answered.
                 process.client().ping();
                 client.send_bytes(second);
                 assert_eq!(status(&client.rest()), expected);
@@ -938,7 +940,7 @@ fn no_password_stays_in_the_memory_of_the_server() {
             found(&format!("{user}, {kind} in two pieces"));
         }
     }
-    // Bodies that are refused, and one that is never whole.
+    // Bodies that are refused, and one that is never complete.
     let (_, json) = &bodies("pbkdf2", RIGHT)[0];
     for (headers, body, code) in [
         ("Content-Type: text/plain\r\n", json.clone(), "415"),
@@ -954,12 +956,12 @@ fn no_password_stays_in_the_memory_of_the_server() {
     client.send_bytes(&post("/login", "", json).as_bytes()[..post("/login", "", json).len() - 2]);
     process.client().ping();
     drop(client);
-    eventually("what came in part is gone", || {
+    eventually("the incomplete body is gone", || {
         times_in_memory(&process, &parts) == 0
     });
 
-    // As calls: whole, in fragments, in pieces, refused. What comes over TLS is not looked for: rustls decrypts each
-    // record into memory of its own, which it gives back as it is, and lets nobody wipe.
+    // By calls: whole, in fragments, in pieces, refused. TLS is left out: rustls decrypts each record into
+    // memory of its own, which it frees without wiping and which we cannot wipe.
     let data = json;
     let mut client = process.client();
     client.call("login", data);
@@ -989,13 +991,13 @@ fn no_password_stays_in_the_memory_of_the_server() {
 }
 
 #[test]
-fn a_token_that_expires_takes_the_channels_with_it() {
+fn the_subscriptions_of_an_expired_token_end() {
     let folder = Folder::new();
     let server = start(&folder, |config| {
         config.permissions.allow_anonymous = Anonymous::Off;
         // Long enough for the subscription on a busy machine.
         config.auth.default_expiry = std::time::Duration::from_secs(5);
-        // Nothing but the token's own time is there to notice.
+        // Only the expiry of the token itself can trigger the end.
         config.socketcluster.pings = false;
     });
     let mut client = server.client();

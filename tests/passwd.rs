@@ -1,6 +1,7 @@
-//! `ringcast passwd` beside the real `mosquitto_passwd`, its files with the real broker, and theirs with the login password_checks.
+//! `ringcast passwd` compared with the real `mosquitto_passwd`; its files with the real broker, and
+//! Mosquitto's files with our password checks.
 //!
-//! Needs Debian's `mosquitto` and `mosquitto-clients`; prompts are tried on a terminal that `script` makes.
+//! Needs Debian's `mosquitto` and `mosquitto-clients`. Prompts are tested on a terminal that `script` makes.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -30,7 +31,7 @@ use support::eventually;
 
 const RINGCAST: &str = env!("CARGO_BIN_EXE_ringcast");
 
-/// A directory that goes with the value.
+/// A folder, removed with the value.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -62,7 +63,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed stays in the system's directory for such.
+        // Left-over folders are in the system's directory for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -75,12 +76,12 @@ fn run(program: &str, words: &[&OsStr], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}; please install mosquitto and mosquitto-clients"));
-    // A program that asks for nothing has closed it.
+    // A program that reads no input has closed it.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
-/// `ringcast passwd` with these words; `FILE` stands for the file.
+/// Runs `ringcast passwd` with these words; `FILE` stands for the file.
 fn passwd(file: &Path, words: &[&str], input: &str) -> Output {
     let words: Vec<&OsStr> = [OsStr::new("passwd")]
         .into_iter()
@@ -119,7 +120,7 @@ fn users(file: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Whether somebody may log in, as a server with this file decides.
+/// True if a server with this file would accept the login.
 fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
     let (users, _) = login::read(file).unwrap_or_else(|error| panic!("{error}"));
     let settings = PasswordCheckSettings {
@@ -150,7 +151,7 @@ fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
 }
 
 #[test]
-fn a_file_of_mosquitto_passwd_lets_its_users_in() {
+fn users_of_a_file_of_mosquitto_passwd_can_log_in() {
     let folder = Folder::new();
     let file = folder.file("users");
     done(&mosquitto_passwd(
@@ -177,7 +178,7 @@ fn a_file_of_mosquitto_passwd_lets_its_users_in() {
     ] {
         assert_eq!(may_log_in(&file, user, password), welcome, "{user} {password}");
     }
-    // And they go on living together in it.
+    // Entries of both programs work together in one file.
     done(&passwd(&file, &["-b", "FILE", "dave", "d"], ""));
     done(&passwd(&file, &["-b", "FILE", "alice", "changed"], ""));
     assert_eq!(users(&file), ["alice", "bob", "carol", "dave"]);
@@ -192,9 +193,9 @@ fn a_file_of_mosquitto_passwd_lets_its_users_in() {
 }
 
 #[test]
-fn words_do_what_they_do_with_mosquitto_passwd() {
-    // Each on a file with the users alice and bob, or on none: the words, what is typed, and how both end. What they
-    // do differently is told at the head of src/cli/passwd.
+fn options_do_the_same_as_with_mosquitto_passwd() {
+    // Each case runs on a file with the users alice and bob, or on none: the arguments, the input, and how
+    // both programs end. The head of src/cli/passwd lists the differences.
     struct Case(bool, &'static [&'static str], &'static str);
     for Case(exists, words, input) in [
         Case(true, &["-b", "FILE", "carol", "c"], ""),
@@ -265,7 +266,7 @@ fn words_do_what_they_do_with_mosquitto_passwd() {
                 );
             }
         }
-        // One line says why, and not the password.
+        // One line tells the reason, without the password.
         if !we.status.success() {
             let text = stderr(&we);
             assert_eq!(text.lines().count(), 1, "{text}");
@@ -275,7 +276,7 @@ fn words_do_what_they_do_with_mosquitto_passwd() {
 }
 
 #[test]
-fn a_plain_file_is_hashed_as_there() {
+fn a_file_of_plain_passwords_is_hashed_as_by_mosquitto_passwd() {
     let folder = Folder::new();
     let [theirs, ours] = ["theirs", "ours"].map(|name| folder.file(name));
     for file in [&theirs, &ours] {
@@ -303,7 +304,7 @@ fn a_plain_file_is_hashed_as_there() {
 }
 
 #[test]
-fn comments_and_blank_lines_stay() {
+fn comments_and_blank_lines_are_kept() {
     let folder = Folder::new();
     let file = folder.file("users");
     fs::write(&file, "# the team\n\nalice:$7$1$AAAA$AAAA\n# end").unwrap();
@@ -317,7 +318,7 @@ fn comments_and_blank_lines_stay() {
 }
 
 #[test]
-fn names_and_files_that_cannot_be_are_refused_and_nothing_changes() {
+fn impossible_names_and_files_are_refused_and_nothing_changes() {
     let folder = Folder::new();
     let file = folder.file("users");
     done(&passwd(&file, &["-c", "-b", "FILE", "alice", "secret"], ""));
@@ -352,7 +353,7 @@ fn names_and_files_that_cannot_be_are_refused_and_nothing_changes() {
     }
     assert_eq!(fs::read(&file).unwrap(), before);
 
-    // A file with a fault elsewhere is not made worse.
+    // A file with a fault elsewhere does not get worse.
     for text in ["alice:x\nalice:y\n", ":x\n"] {
         fs::write(&file, text).unwrap();
         let output = passwd(&file, &["-b", "FILE", "bob", "b"], "");
@@ -375,7 +376,7 @@ fn only_the_owner_may_read_the_file() {
         (0o400, 0o600),
         (0o644, 0o600),
         (0o666, 0o600),
-        // A group that somebody has chosen, of a server perhaps.
+        // A group that somebody has chosen, perhaps that of a server.
         (0o640, 0o640),
         (0o660, 0o640),
         (0o664, 0o600),
@@ -389,11 +390,11 @@ fn only_the_owner_may_read_the_file() {
 }
 
 #[test]
-fn the_owner_stays() {
+fn the_owner_is_kept() {
     let folder = Folder::new();
     let file = folder.file("users");
     done(&passwd(&file, &["-c", "-b", "FILE", "alice", "secret"], ""));
-    // Only root can give a file away; for others it is theirs before and after.
+    // Only root can give a file away; for other users it is theirs before and after.
     let _ = std::os::unix::fs::chown(&file, Some(65_534), Some(65_534));
     let before = fs::metadata(&file).unwrap();
     if fs::File::open(&file).is_ok() {
@@ -468,7 +469,8 @@ fn a_reader_sees_the_old_file_or_the_new_one_and_no_change_is_lost() {
     assert_eq!(folder.names(), ["users"]);
 }
 
-/// Runs a script in mounts of its own, in which `$DIR` is the folder; whether this machine lets us.
+/// Runs a script in mounts of its own, in which `$DIR` is the folder. False if this machine does not permit
+/// that.
 fn in_own_mounts(folder: &Folder, script: &str) -> bool {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-euc", script])
@@ -478,7 +480,7 @@ fn in_own_mounts(folder: &Folder, script: &str) -> bool {
         .unwrap();
     let text = stderr(&output);
     if text.contains("unshare") || text.contains("permission denied") {
-        // A container that allows no mounts: as root of the machine this is tried.
+        // In a container that does not allow mounts; root of the machine can run this.
         return false;
     }
     assert!(output.status.success(), "{text}");
@@ -486,7 +488,7 @@ fn in_own_mounts(folder: &Folder, script: &str) -> bool {
 }
 
 #[test]
-fn a_file_that_is_a_mount_is_written_in_place_and_that_is_told() {
+fn a_file_that_is_a_mount_is_written_in_place_with_a_remark() {
     let folder = Folder::new();
     let (file, host) = (folder.file("users"), folder.file("host"));
     done(&passwd(&file, &["-c", "-b", "FILE", "ann", "pw"], ""));
@@ -535,7 +537,7 @@ fn a_file_that_is_a_mount_is_written_in_place_and_that_is_told() {
 fn a_full_disk_leaves_the_old_file() {
     let folder = Folder::new();
     fs::create_dir(folder.file("small")).unwrap();
-    // In its own place and as a mount: each time with no byte left for what is added.
+    // As an ordinary file and as a mount, both without a free byte for the addition.
     let tried = in_own_mounts(
         &folder,
         r##"
@@ -585,7 +587,7 @@ impl Typed {
         }
     }
 
-    /// Types this when the terminal shows that.
+    /// Types a line when the terminal shows the prompt.
     fn answer(&mut self, prompt: &str, line: &str) {
         let output = self.script.stdout.as_mut().unwrap();
         while !self.shown.ends_with(prompt) {
@@ -603,7 +605,7 @@ impl Typed {
         input.flush().unwrap();
     }
 
-    /// The exit code, and all that was shown.
+    /// The exit code, and everything that the terminal has shown.
     fn end(mut self) -> (Option<i32>, String) {
         self.script
             .stdout
@@ -640,7 +642,7 @@ fn at_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
         "{shown}"
     );
 
-    // Ctrl-C and the end of input, neither of which leaves a terminal without echo or half a file.
+    // Ctrl-C and the end of the input; neither leaves a terminal without echo or half a file.
     for (typed_first, code) in [("tops\x03", 130), ("\x04", 1), ("\n", 1)] {
         let mut typed = Typed::begin(&format!("{words}; code=$?; stty -a; exit $code"));
         typed.answer("Password: ", typed_first);
@@ -653,7 +655,7 @@ fn at_a_terminal_a_password_is_asked_for_twice_and_not_shown() {
     assert_eq!(folder.names(), ["users"]);
 }
 
-/// A server, and what it has logged; killed with the value.
+/// A server and its log; the process is killed with the value.
 struct Server {
     child: Child,
     log: PathBuf,
@@ -689,7 +691,7 @@ impl Server {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
     }
 
-    /// How many users may log in; `None` if nobody can.
+    /// How many users can log in; `None` without a password file.
     fn users(&self) -> Option<u64> {
         let log = fs::read_to_string(&self.log).unwrap();
         let (_, rest) = log.split_once("control plane on http://").unwrap();
@@ -707,7 +709,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -722,7 +724,7 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
     fs::write(&settings, "").unwrap();
     let server = Server::start(&folder, &settings);
     assert_eq!(server.users(), None);
-    // A file that it is told of while it runs.
+    // A file that a reload adds while the server runs.
     fs::write(&settings, with_file(&file)).unwrap();
     server.reload();
     eventually("the file is read", || server.users() == Some(1));
@@ -737,12 +739,12 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
     server.until_logged("users: line 3: ");
     assert_eq!(server.users(), Some(2));
     assert!(!fs::read_to_string(&server.log).unwrap().contains("topsecret"));
-    // It would not start with it either.
+    // A server would not start with it either.
     let output = run(RINGCAST, &["--config".as_ref(), settings.as_os_str()], "");
     assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("users: line 3: "), "{}", stderr(&output));
 
-    // Nor with a line that is nobody's entry.
+    // Nor with a line that is not an entry.
     fs::write(&file, text.clone() + "carol\n").unwrap();
     server.reload();
     server.until_logged("users: line 3: it has no ':', so it is not an entry");
@@ -754,7 +756,7 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
         "{}",
         stderr(&output)
     );
-    // Whoever changes the file is told, and nothing is lost.
+    // The program that changes the file warns about it, and nothing is lost.
     let output = passwd(&file, &["-b", "FILE", "bob", "b"], "");
     done(&output);
     assert!(
@@ -770,7 +772,7 @@ fn a_server_reads_the_file_again_on_sighup_and_keeps_its_users_if_it_is_bad() {
     eventually("the file is good again", || server.users() == Some(1));
 }
 
-/// A real broker on a port of loopback, ended with the value.
+/// A real broker on a loopback port, ended with the value.
 struct Broker {
     child: Child,
     port: u16,
@@ -778,7 +780,7 @@ struct Broker {
 
 impl Broker {
     fn start(folder: &Folder, passwords: &Path) -> Broker {
-        // The port may be taken between its choice and its use: another is tried.
+        // The port may be taken between its choice and its use: then another is tried.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0")
                 .unwrap()
@@ -786,7 +788,7 @@ impl Broker {
                 .unwrap()
                 .port();
             let settings = folder.file("mosquitto.conf");
-            // As root it would become a user who may not read the file.
+            // As root the broker would become a user who may not read the file.
             let text = format!(
                 "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
                 passwords.display()
@@ -837,7 +839,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -851,7 +853,7 @@ fn path_with_sbin() -> String {
 }
 
 #[test]
-fn the_real_broker_accepts_what_is_written_with_pbkdf2() {
+fn the_real_broker_accepts_pbkdf2_entries() {
     let folder = Folder::new();
     let file = folder.file("users");
     done(&passwd(
@@ -883,7 +885,7 @@ fn the_real_broker_accepts_what_is_written_with_pbkdf2() {
         ("bob", "secret", false),
         ("carol", "c c", false),
         ("dave", "d", true),
-        // Argon2id: Mosquitto 2.0 does not know it, and leaves this user out.
+        // Argon2id: Mosquitto 2.0 does not support it and ignores this user.
         ("erin", "e", false),
     ] {
         assert_eq!(broker.accepts(user, password), accepted, "{user}");

@@ -1,4 +1,4 @@
-//! Permissions, over the wire: a file with rules, the built binary, and clients with tokens.
+//! Permissions, over the wire: a file with rules, the real binary, and clients with tokens.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -56,7 +56,7 @@ impl File {
         file
     }
 
-    /// At once: a server that reads meanwhile sees the old text or the new one.
+    /// Replaces the file at once: a server that reads meanwhile sees the old text or the new one.
     fn write(&self, text: &str) {
         let new = self.0.with_extension("new");
         std::fs::write(&new, text).unwrap();
@@ -70,7 +70,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // What stays is in the folder for what is temporary.
+        // Left-over files are in the folder for temporary files.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -92,7 +92,7 @@ fn token(claims: &str, expires_in: u64) -> String {
     tokens.sign(claims, Some(expires_in), unix_ms()).unwrap()
 }
 
-/// A client whose token has these claims; without any, one without a token.
+/// A client whose token has these claims; without claims, a client without a token.
 fn client(process: &Process, claims: &str) -> Client {
     let mut client = process.client();
     if !claims.is_empty() {
@@ -106,7 +106,7 @@ fn authenticate(client: &mut Client, claims: &str) {
     assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
 }
 
-/// What is answered to a packet whose call id is 99, or nothing: then the answer to the next call comes at once.
+/// The answer to a packet with call id 99, or nothing if the answer to the next call comes first.
 fn answer(client: &mut Client, packet: &str) -> String {
     client.send_text(packet);
     client.send_text(r##"{"event":"#unsubscribe","data":"no such","cid":1000}"##);
@@ -138,7 +138,7 @@ fn blocked(kind: &str) -> String {
 const DONE: &str = r#"{"rid":99}"#;
 
 #[test]
-fn what_rules_allow_is_done_and_the_rest_is_refused_as_middleware_refuses() {
+fn allowed_actions_are_done_and_others_are_refused_as_by_middleware() {
     let file = File::new(RULES);
     for protocol in ["1", "2"] {
         let process = start(&file, &[("RINGCAST_PROTOCOL", protocol)]);
@@ -176,7 +176,7 @@ fn what_rules_allow_is_done_and_the_rest_is_refused_as_middleware_refuses() {
                     blocked("publishIn")
                 };
                 let found = answer(client, &publish(channel));
-                // Its own copy comes as well.
+                // The publisher's own copy comes as well.
                 assert!(found.contains(&published), "{channel}: {found}");
                 assert_eq!(found == published, !is_allowed, "{channel}: {found}");
             }
@@ -194,7 +194,7 @@ fn what_rules_allow_is_done_and_the_rest_is_refused_as_middleware_refuses() {
 }
 
 #[test]
-fn a_token_never_reaches_the_channel_of_another() {
+fn a_token_gives_no_access_to_the_channel_of_another_user() {
     let file = File::new(RULES);
     let process = start(&file, &[]);
     for claims in [
@@ -235,7 +235,7 @@ fn a_token_never_reaches_the_channel_of_another() {
             );
         }
     }
-    // Escapes in names are read before they are compared, in packets and in tokens.
+    // Escapes in names are decoded before the comparison, in packets and in tokens.
     let mut ann = client(&process, r#"{"s\u0075b":"\u0061nn"}"#);
     let escaped = r##"{"event":"\u0023subscribe","data":{"channel":"us\u0065r.\u0061nn"},"cid":99}"##;
     assert_eq!(answer(&mut ann, escaped), DONE);
@@ -251,7 +251,7 @@ fn a_token_never_reaches_the_channel_of_another() {
 }
 
 #[test]
-fn packets_of_an_array_are_decided_one_by_one_by_the_claims_of_their_moment() {
+fn packets_of_an_array_are_decided_one_by_one_with_the_claims_at_that_moment() {
     let file = File::new(RULES);
     let process = start(&file, &[]);
     let mut ann = client(&process, r#"{"sub":"ann"}"#);
@@ -261,7 +261,7 @@ fn packets_of_an_array_are_decided_one_by_one_by_the_claims_of_their_moment() {
     );
     let (refused, rest) = found.split_at(blocked("subscribe").len());
     assert_eq!(refused, blocked("subscribe").replace("99", "91"));
-    // The subscription was right when it was made, and has ended with the token.
+    // The subscription was allowed when it was made, and ended with the token.
     assert_eq!(
         rest,
         format!(
@@ -272,7 +272,7 @@ fn packets_of_an_array_are_decided_one_by_one_by_the_claims_of_their_moment() {
         )
     );
     assert_eq!(process.admin().metric("ringcast_subscriptions"), 0);
-    // The second publish had no call id: refused in silence, and counted.
+    // The second publish had no call id: it is refused silently and counted.
     assert_eq!(
         process
             .admin()
@@ -302,7 +302,7 @@ fn subscriptions_end_with_the_claims_that_allowed_them() {
     for channel in ["user.ann.mail", "room.lobby", "news"] {
         ann.subscribe(channel);
     }
-    // The same user again keeps all.
+    // The same user again keeps all subscriptions.
     authenticate(&mut ann, r#"{"sub":"ann","x":1}"#);
     assert_eq!(answer(&mut ann, &publish("user.ann.x")), DONE);
     assert_eq!(process.admin().metric("ringcast_subscriptions"), 3);
@@ -310,7 +310,7 @@ fn subscriptions_end_with_the_claims_that_allowed_them() {
     assert_eq!(ann.message(), kicked_out("user.ann.mail"));
     ann.publish("room.lobby", "1");
     assert_eq!(ann.publication("room.lobby"), "1");
-    // A token that is none takes the one before away.
+    // An invalid token removes the one before.
     let refused = ann.call("#authenticate", "\"none\"");
     assert!(refused.contains("AuthTokenInvalidError"), "{refused}");
     assert_eq!(ann.message(), r##"{"event":"#removeAuthToken"}"##);
@@ -319,12 +319,12 @@ fn subscriptions_end_with_the_claims_that_allowed_them() {
 }
 
 #[test]
-fn a_login_as_another_user_ends_what_was_the_first_ones() {
+fn a_login_as_another_user_ends_the_subscriptions_of_the_first() {
     let mut users = PasswordFile::default();
     let hash = PasswordHash::pbkdf2(b"secret", [7; 12], 101).unwrap();
     users.set("bob", &hash).unwrap();
     let passwords = File::new(&users.text());
-    // A login is the server's own business, which no rule has to allow.
+    // A login is handled by the server itself, so no rule has to allow it.
     let file = File::new("[[rules]]\nallow = \"*\"\nchannels = \"user.{sub}\"\n");
     let process = start(&file, &[("RINGCAST_PASSWORD_FILE", passwords.name())]);
     let mut client = client(&process, r#"{"sub":"ann"}"#);
@@ -346,7 +346,7 @@ fn a_login_as_another_user_ends_what_was_the_first_ones() {
 }
 
 #[test]
-fn an_expired_token_is_noticed_though_no_pong_comes() {
+fn an_expired_token_is_noticed_without_a_pong() {
     let file = File::new(RULES);
     let process = start(
         &file,
@@ -361,7 +361,8 @@ fn an_expired_token_is_noticed_though_no_pong_comes() {
     ann.subscribe("user.ann");
     let mut texts = Vec::new();
     while texts.len() < 2 {
-        // Traffic that is neither a pong nor an application's packet keeps the connection, and not the token.
+        // Traffic that is neither a pong nor an application's packet keeps the connection open but not the
+        // token valid.
         ann.send_text("null");
         match ann.next() {
             Received::Text(text) if text.is_empty() => {}
@@ -402,7 +403,7 @@ fn shadow_rules_are_counted_and_not_enforced() {
     ] {
         assert_eq!(admin.metric(metric), count, "{metric}");
     }
-    // Without rules, a shadow refuses nothing.
+    // Without rules, shadow rules refuse nothing.
     let file = File::new("[[shadow_rules]]\ndeny = \"*\"\n");
     let process = start(&file, &[]);
     let mut client = process.client();
@@ -419,7 +420,7 @@ fn shadow_rules_are_counted_and_not_enforced() {
 }
 
 #[test]
-fn a_reload_replaces_the_rules_and_looks_at_all_subscriptions_again() {
+fn a_reload_replaces_the_rules_and_checks_all_subscriptions_again() {
     let file = File::new("");
     let process = start(&file, &[("RINGCAST_PINGS", "off")]);
     let mut clients: Vec<Client> = (0..600).map(|_| process.client()).collect();
@@ -432,7 +433,7 @@ fn a_reload_replaces_the_rules_and_looks_at_all_subscriptions_again() {
         process.signal(Signal::SIGHUP);
     };
     reload("[[rules]]\nallow = \"*\"\nchannels = [\"new\", \"both\"]\n");
-    // All of them, though none says anything.
+    // All subscriptions, although the clients send nothing.
     for client in &mut clients {
         assert_eq!(client.message(), kicked_out("old"));
     }
@@ -441,7 +442,7 @@ fn a_reload_replaces_the_rules_and_looks_at_all_subscriptions_again() {
     assert_eq!(answer(&mut client, &subscribe("new")), DONE);
     assert_eq!(process.admin().metric("ringcast_subscriptions"), 601);
 
-    // A file with a fault changes nothing.
+    // A faulty file changes nothing.
     reload("[[rules]]\nallow = \"*\"\nchannels = [\"room-*\"]\n");
     reload("[[rules]]\nallow = \"*\"\nchanels = [\"old\"]\n");
     assert_eq!(answer(&mut client, &subscribe("old")), blocked("subscribe"));
@@ -451,7 +452,7 @@ fn a_reload_replaces_the_rules_and_looks_at_all_subscriptions_again() {
     });
 }
 
-/// Publishes and answers whatever it is asked.
+/// An application that publishes and answers everything.
 struct Free;
 
 impl App for Free {
@@ -461,7 +462,7 @@ impl App for Free {
 }
 
 #[test]
-fn rules_come_before_the_application_and_do_not_bind_it() {
+fn rules_are_applied_before_the_application_and_not_to_the_application() {
     let server = Server::start_with(
         |config| {
             config.permissions.rules = vec![
@@ -486,7 +487,7 @@ fn rules_come_before_the_application_and_do_not_bind_it() {
     client.send_text(r#"{"event":"whisper"}"#);
     client.send_text(r#"{"event":"tell.all"}"#);
     assert_eq!(client.publication("told"), r#""tell.all""#);
-    // A rule about one-way events is about no calls.
+    // A rule about one-way events does not apply to calls.
     assert_eq!(
         answer(&mut client, r#"{"event":"tell.all","cid":99}"#),
         blocked("invoke")
@@ -495,7 +496,7 @@ fn rules_come_before_the_application_and_do_not_bind_it() {
         server.total(|core| &core.rules_denied[Action::Transmit.index()]),
         1
     );
-    // Version 14 says goodbye by an event, which is no attempt at anything.
+    // Version 14 ends with an event of its own, which is not an action.
     client.send_text(r##"{"event":"#disconnect","data":{"code":1000}}"##);
     assert_eq!(client.publication("told"), r##""#disconnect""##);
     assert_eq!(
@@ -520,7 +521,7 @@ fn run(words: &[&str], file: &File) -> (Option<i32>, String) {
 }
 
 #[test]
-fn rules_test_says_which_rule_decides_and_why() {
+fn rules_test_shows_which_rule_decides_and_why() {
     let file = File::new(&format!("{RULES}\n[[shadow_rules]]\nallow = \"*\"\n"));
     let ann = token(r#"{"sub":"ann"}"#, 3600);
     let (code, text) = run(

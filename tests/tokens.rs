@@ -1,5 +1,5 @@
-//! Keys that change, keys that are fetched, demands, and revocation: with the binary, real files, a real HTTP server
-//! for keys, and clients over TCP.
+//! Changing keys, fetched keys, demands, and revocation: with the binary, real files, a real HTTP server for
+//! keys, and clients over TCP.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -50,7 +50,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What stays behind harms nothing.
+        // A folder that is left behind does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -66,7 +66,7 @@ fn set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// Who signs with the private key of that algorithm.
+/// Tokens that sign with the private key of that algorithm.
 fn signer(algorithm: &str) -> Tokens {
     let set = KeySet::parse(&set(&[jwk(algorithm, "private_jwk")]), SetOrigin::Own).unwrap();
     Tokens::default().with_set(set, None).unwrap()
@@ -80,7 +80,7 @@ fn now_ms() -> u64 {
     ringcast::clock::Clock::begin().now().unix_ms
 }
 
-/// What `#authenticate` answers.
+/// The answer to `#authenticate`.
 fn authenticate(client: &mut Client, token: &str) -> Value {
     let answer = client.call("#authenticate", &format!("\"{token}\""));
     serde_json::from_str(&answer).unwrap()
@@ -90,7 +90,7 @@ fn is_taken(process: &Process, token: &str) -> bool {
     authenticate(&mut process.client(), token)["data"]["isAuthenticated"] == true
 }
 
-/// The name and the message of the error with which a token is refused, and whether it is bad for good.
+/// The name and the message of the error that a token gets, and whether the client must drop it.
 #[track_caller]
 fn refusal(client: &mut Client, token: &str) -> (String, String, bool) {
     let answer = authenticate(client, token);
@@ -98,12 +98,12 @@ fn refusal(client: &mut Client, token: &str) -> (String, String, bool) {
         Value::Null => &answer["data"]["authError"],
         error => error,
     };
-    assert!(error.is_object(), "the token was taken: {answer}");
+    assert!(error.is_object(), "the token was accepted: {answer}");
     let text = |name: &str| error[name].as_str().unwrap().to_owned();
     (text("name"), text("message"), error["isBadToken"] == true)
 }
 
-/// A request to the control plane; the status and the body.
+/// A request to the control plane; returns the status and the body.
 fn request(admin: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
     let mut stream = std::net::TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -131,7 +131,7 @@ const KEY: &str = "a key for the tests of tokens, long";
 // --- keys in files
 
 #[test]
-fn a_key_file_that_changes_is_read_at_sighup_and_a_bad_one_changes_nothing() {
+fn a_changed_key_file_is_read_at_sighup_and_a_bad_one_changes_nothing() {
     let folder = Folder::new();
     let file = folder.write("keys.json", &set(&[jwk("ES256", "public_jwk")]));
     let process = Process::start(&[("RINGCAST_JWKS_FILE", &file)]);
@@ -147,7 +147,7 @@ fn a_key_file_that_changes_is_read_at_sighup_and_a_bad_one_changes_nothing() {
         ("AuthTokenInvalidError".into(), "invalid signature".into(), true)
     );
 
-    // Each of these is wrong in another way, and none takes the old key away.
+    // Each of these is wrong in another way, and with each the old key stays.
     for bad in [
         "",
         "{\"keys\":[]}",
@@ -167,7 +167,7 @@ fn a_key_file_that_changes_is_read_at_sighup_and_a_bad_one_changes_nothing() {
     process.signal(Signal::SIGHUP);
     eventually("the new key is known", || is_taken(&process, &new));
     eventually("the old key is forgotten", || !is_taken(&process, &old));
-    // Who came in by the old key stays.
+    // A client that was authenticated with the old key stays connected.
     connected.ping();
 }
 
@@ -246,9 +246,9 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
     );
     assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
 
-    // Sixty seconds of grace, and no more.
+    // Sixty seconds of leeway and no more.
     let now = now_ms() / 1000;
-    // `ringcast token` signs no token that is refused.
+    // `ringcast token` does not sign a token that would be refused.
     let signs = Tokens::from_secret(KEY.as_bytes(), None)
         .unwrap()
         .with_key_id("2026-11");
@@ -262,7 +262,7 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
 
 // --- keys that are fetched
 
-/// A server of keys that answers as it is told, and counts.
+/// A server of keys with configurable answers, which counts requests.
 struct KeyServer {
     scheme: &'static str,
     address: SocketAddr,
@@ -332,7 +332,7 @@ fn serve(mut stream: impl Read + Write, answer: &str) -> bool {
         }
         head.push(byte[0]);
     }
-    // Whoever does not want all of a large answer goes.
+    // A client that does not want all of a large answer disconnects.
     let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
     true
 }
@@ -360,7 +360,7 @@ fn answer(status: &str, body: &str) -> String {
 }
 
 #[test]
-fn keys_are_fetched_before_the_first_client_and_an_unknown_one_has_them_fetched_once_more() {
+fn keys_are_fetched_before_the_first_client_and_once_more_for_an_unknown_key() {
     let keys = KeyServer::start(&[jwk("ES256", "public_jwk")]);
     let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
     assert_eq!(keys.asked(), 1);
@@ -368,7 +368,8 @@ fn keys_are_fetched_before_the_first_client_and_an_unknown_one_has_them_fetched_
     let new = sign(&signer("RS256"), r#"{"sub":"bob"}"#);
     assert!(is_taken(&process, &token));
 
-    // The key changes. Many clients bring tokens by the new one: one fetch brings it, and none of them loses its token.
+    // The key changes, and many clients bring tokens signed by the new one: one fetch brings it, and no
+    // client loses its token.
     keys.answers(&good(&[jwk("RS256", "public_jwk"), jwk("HS256", "private_jwk")]));
     let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
     for client in &mut clients {
@@ -380,7 +381,7 @@ fn keys_are_fetched_before_the_first_client_and_an_unknown_one_has_them_fetched_
     eventually("the new key is fetched", || is_taken(&process, &new));
     assert_eq!(keys.asked(), 2);
     assert!(!is_taken(&process, &token));
-    // A secret that somebody publishes signs nothing.
+    // A published secret signs nothing.
     assert!(!is_taken(
         &process,
         &sign(&signer("HS256"), r#"{"sub":"mallory"}"#)
@@ -391,7 +392,7 @@ fn keys_are_fetched_before_the_first_client_and_an_unknown_one_has_them_fetched_
 }
 
 #[test]
-fn a_bad_answer_keeps_the_keys_that_are_there_and_a_redirect_is_one() {
+fn after_a_bad_answer_such_as_a_redirect_the_current_keys_stay() {
     let keys = KeyServer::start(&[jwk("ES256", "public_jwk")]);
     let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
     let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
@@ -410,14 +411,14 @@ fn a_bad_answer_keeps_the_keys_that_are_there_and_a_redirect_is_one() {
 }
 
 #[test]
-fn one_bad_key_of_a_set_is_named_and_counted_and_a_set_without_a_good_one_changes_nothing() {
+fn an_unusable_key_is_logged_and_counted_and_a_set_without_a_usable_key_changes_nothing() {
     let folder = Folder::new();
     let broken = json!({"kty": "RSA", "kid": "old", "n": "%", "e": "AQAB"});
     let foreign = json!({"kty": "OKP", "crv": "X25519", "kid": "mail", "use": "enc", "x": "AA"});
     let mut twin = jwk("RS256", "public_jwk");
     twin["kid"] = jwk("ES256", "public_jwk")["kid"].clone();
     let file = folder.write("keys.json", &set(&[broken.clone(), jwk("EdDSA", "public_jwk")]));
-    // A byte order mark before it, as one server of keys has it.
+    // With a byte order mark, as one real server of keys sends it.
     let body = set(&[foreign.clone(), twin, broken.clone(), jwk("ES256", "public_jwk")]);
     let keys = KeyServer::start(&[]);
     keys.answers(&answer("200 OK", &format!("\u{feff}{body}")));
@@ -439,7 +440,7 @@ fn one_bad_key_of_a_set_is_named_and_counted_and_a_set_without_a_good_one_change
 }
 
 #[test]
-fn keys_come_over_https_from_a_server_that_an_authority_of_this_machine_vouches_for() {
+fn keys_are_fetched_over_https_if_this_machine_trusts_the_server() {
     let (authority, stranger, files) = (Authority::new("ours"), Authority::new("theirs"), Files::new());
     let trusted = files.write("authorities.pem", &authority.pem());
     let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
@@ -461,7 +462,7 @@ fn keys_come_over_https_from_a_server_that_an_authority_of_this_machine_vouches_
 }
 
 #[test]
-fn a_start_goes_on_without_keys_that_cannot_be_fetched() {
+fn a_server_starts_without_keys_that_cannot_be_fetched() {
     let body = format!("{{\"keys\":[{}]}}", " ".repeat(256 * 1024));
     for bad in [
         answer("500 Internal Server Error", &set(&[jwk("ES256", "public_jwk")])),
@@ -495,7 +496,7 @@ fn a_start_goes_on_without_keys_that_cannot_be_fetched() {
 
 // --- revocation
 
-/// Clients with a token each; their handshakes are done with it.
+/// Clients that authenticate with this token in their handshakes.
 fn clients_of(process: &Process, token: &str, count: usize) -> Vec<Client> {
     (0..count)
         .map(|_| {
@@ -508,7 +509,7 @@ fn clients_of(process: &Process, token: &str, count: usize) -> Vec<Client> {
 }
 
 #[test]
-fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
+fn a_revocation_closes_all_connections_of_a_user_on_every_core_and_no_others() {
     let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY), ("RINGCAST_CORES", "4")]);
     let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
     let (ann, bob) = (
@@ -519,7 +520,7 @@ fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
     let mut of_bob = clients_of(&process, &bob, 100);
     let mut admin = process.admin();
     for core in 0..4 {
-        // The connections of both are on all of them.
+        // Both users have connections on all cores.
         assert!(admin.metric(&format!("ringcast_connections{{core=\"{core}\"}}")) > 40);
     }
 
@@ -540,7 +541,7 @@ fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
         assert_eq!(client.publication("hall"), "1");
     }
 
-    // The token opens nothing any more, on whichever core.
+    // The token is refused from now on, on every core.
     let revoked = || ("AuthTokenRevokedError".to_owned(), "jwt revoked".to_owned(), true);
     for _ in 0..8 {
         assert_eq!(refusal(&mut process.client(), &ann), revoked());
@@ -555,7 +556,7 @@ fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
     assert_eq!(answer["data"]["authError"]["name"], "AuthTokenRevokedError");
     assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
     assert!(is_taken(&process, &bob));
-    // One that is issued later does.
+    // A token that is issued later is accepted.
     let later = tokens.sign(r#"{"sub":"ann"}"#, None, now_ms() + 5000).unwrap();
     assert!(is_taken(&process, &later));
 
@@ -576,7 +577,7 @@ fn a_revocation_ends_all_connections_of_a_user_on_every_core_and_no_others() {
 }
 
 #[test]
-fn one_token_is_revoked_by_its_id() {
+fn a_single_token_is_revoked_by_its_id() {
     let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY)]);
     let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
     let [phone, laptop] =
@@ -594,7 +595,7 @@ fn one_token_is_revoked_by_its_id() {
 }
 
 #[test]
-fn what_is_revoked_outlives_the_process_and_a_reload() {
+fn revocations_survive_a_restart_and_a_reload() {
     let folder = Folder::new();
     let file = folder.0.join("revoked").to_str().unwrap().to_owned();
     let settings = [
@@ -610,7 +611,7 @@ fn what_is_revoked_outlives_the_process_and_a_reload() {
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
     assert!(!is_taken(&process, &ann) && !is_taken(&process, &bob));
-    // There is room for two; the same again is not a third.
+    // There is room for two, and the same revocation again is not a third.
     assert_eq!(revoke(&process, r#"{"sub":"bob"}"#).0, 200);
     let (status, answer) = revoke(&process, r#"{"sub":"eve"}"#);
     assert_eq!(status, 507, "{answer}");
@@ -628,7 +629,7 @@ fn what_is_revoked_outlives_the_process_and_a_reload() {
 }
 
 #[test]
-fn no_page_that_an_operator_looks_at_can_revoke() {
+fn no_web_page_in_an_operators_browser_can_revoke() {
     let process = Process::start(&[("RINGCAST_AUTH_KEY", KEY)]);
     let what = r#"{"sub":"ann"}"#;
     for (headers, status) in [
@@ -662,7 +663,7 @@ fn no_page_that_an_operator_looks_at_can_revoke() {
 }
 
 #[test]
-fn a_server_without_a_key_says_so_and_at_length_where_it_is_no_trial() {
+fn a_server_without_a_key_warns_and_in_detail_if_it_is_not_a_trial() {
     Process::start(&[]).logged("ends with this process; fine for a trial, else set RINGCAST_AUTH_KEY");
     let process = Process::start(&[("RINGCAST_ALLOW_ANONYMOUS", "on")]);
     process.logged("RINGCAST_AUTH_KEY=$(openssl rand -hex 32)");

@@ -1,4 +1,5 @@
-//! Tokens against what the reference's npm packages did: `tests/data/jwt/vectors.json`, made by `generate.mjs` there.
+//! Tokens, compared with the results of the reference's npm packages: `tests/data/jwt/vectors.json`, made by
+//! `generate.mjs` there.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -20,7 +21,7 @@ struct Vectors {
     faults: Vec<JsonFault>,
 }
 
-/// One pair of keys, each in every form of PEM that Node can write.
+/// A pair of keys, each in every form of PEM that Node can write.
 #[derive(Deserialize)]
 struct KeyTexts {
     private: Vec<String>,
@@ -33,7 +34,7 @@ struct Verification {
     key: Option<String>,
     algorithm: Option<String>,
     now_ms: u64,
-    /// `null` is what the reference calls an empty token.
+    /// `null` is the reference's empty token.
     token: Option<String>,
     claims: Option<String>,
     truthy: Option<bool>,
@@ -96,7 +97,7 @@ fn printed(text: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// A token over any header and payload, signed with HS256.
+/// A token with any header and payload, signed with HS256.
 fn forged(secret: &str, header: &str, payload: &str) -> String {
     use aws_lc_rs::hmac;
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -137,7 +138,7 @@ fn tokens_are_verified_as_the_reference_verifies_them() {
                 vector.name
             );
         } else if vector.now_ms % 1000 != 0 && has_fraction(&vector.name) {
-            // The reference cuts off the clock's fraction, and says otherwise within that second.
+            // The reference truncates the clock to seconds, and so decides differently within that second.
             assert_ne!(found.2.is_some(), expected.2.is_some(), "{}", vector.name);
         } else if found != expected {
             differing.push(format!(
@@ -149,7 +150,7 @@ fn tokens_are_verified_as_the_reference_verifies_them() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
-/// Whether the reference, which does not look, takes a token that asks for more than it knows.
+/// True for a token that demands extensions; the reference does not check that and accepts it.
 fn is_critical(token: &str) -> bool {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let header = token
@@ -161,7 +162,7 @@ fn is_critical(token: &str) -> bool {
     header.is_some_and(|header| header.contains_key("crit") || header.contains_key("b64"))
 }
 
-/// Whether a vector, `exp 1795359452.5 at 1795359452999`, is about a time with a fraction that has come.
+/// True for a vector about a time with a fraction that is over, such as `exp 1795359452.5 at 1795359452999`.
 fn has_fraction(name: &str) -> bool {
     let mut words = name.split(' ');
     let (Some("exp" | "nbf"), Some(claim), Some("at"), Some(at_ms)) =
@@ -174,7 +175,7 @@ fn has_fraction(name: &str) -> bool {
 }
 
 #[test]
-fn a_token_that_asks_for_what_is_not_known_is_refused_with_every_kind_of_key() {
+fn a_token_that_demands_unknown_extensions_is_refused_with_every_kind_of_key() {
     use aws_lc_rs::{rand, signature};
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let secret = "a key for tests, thirty-two bytes";
@@ -234,7 +235,7 @@ fn a_token_that_asks_for_what_is_not_known_is_refused_with_every_kind_of_key() {
 }
 
 #[test]
-fn times_count_with_their_fractions() {
+fn times_are_compared_with_their_fractions() {
     let secret = "a key for tests, thirty-two bytes";
     let tokens = Tokens::from_secret(secret.as_bytes(), None).unwrap();
     let header = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -242,7 +243,7 @@ fn times_count_with_their_fractions() {
     let not_yet = |nbf| Err(TokenError::NotActive { nbf });
     let expired = |exp| Err(TokenError::Expired { exp });
     for (claims, ms, expected) in [
-        // A clock with fractions, in one second.
+        // A clock with fractions, within one second.
         (r#"{"nbf":1795359453.25}"#, NOW_MS + 250, Ok(())),
         (
             r#"{"nbf":1795359453.25}"#,
@@ -260,12 +261,12 @@ fn times_count_with_their_fractions() {
             NOW_MS + 1,
             Ok(()),
         ),
-        // Whole seconds, as ever.
+        // Whole seconds, as usual.
         (r#"{"nbf":1795359453}"#, NOW_MS, Ok(())),
         (r#"{"nbf":1795359454}"#, NOW_MS + 999, not_yet(1_795_359_454.0)),
         (r#"{"exp":1795359454}"#, NOW_MS + 999, Ok(())),
         (r#"{"exp":1795359454}"#, NOW_MS + 1000, expired(1_795_359_454.0)),
-        // Other ways to write a number.
+        // Other forms of the same number.
         (r#"{"nbf":1.795359453e9,"exp":1.8E+9}"#, NOW_MS, Ok(())),
         (r#"{"nbf":1e9,"iat":1.5}"#, NOW_MS, Ok(())),
         (r#"{"nbf":-1e9,"iat":-1.5}"#, NOW_MS, Ok(())),
@@ -352,7 +353,7 @@ fn ed25519_tokens_of_node_are_verified() {
 }
 
 #[test]
-fn claims_are_the_text_that_was_signed() {
+fn claims_are_the_signed_text_unchanged() {
     let vectors = Vectors::load();
     let tokens = vectors.tokens(None, None).unwrap();
     let payload = " {\"b\" : 1.0, \"1\":\"\\u0041\", \"exp\" : 1795359999.5 }\n";
@@ -370,7 +371,7 @@ fn claims_are_the_text_that_was_signed() {
 }
 
 #[test]
-fn a_token_that_is_no_string_is_refused_in_the_words_of_the_reference() {
+fn a_token_that_is_not_a_string_gets_the_error_of_the_reference() {
     assert_eq!(
         error_json(&TokenError::NotAString),
         r#"{"message":"Invalid token format - Token must be a string","name":"AuthTokenError","isBadToken":true}"#
@@ -378,7 +379,7 @@ fn a_token_that_is_no_string_is_refused_in_the_words_of_the_reference() {
 }
 
 #[test]
-fn texts_that_are_not_json_are_named_as_node_names_them() {
+fn invalid_json_gets_the_error_of_node() {
     let mut differing = Vec::new();
     for JsonFault { text, said } in Vectors::load().faults {
         let found = json_fault::message(&text).map(|message| {
@@ -456,7 +457,7 @@ fn keys_that_cannot_be_used_are_refused_at_once() {
 }
 
 #[test]
-fn pem_is_read_amid_other_text() {
+fn pem_is_found_between_other_text() {
     let vectors = Vectors::load();
     let key = &vectors.keys["p256"];
     let private = format!(
@@ -481,7 +482,7 @@ fn without_a_private_key_tokens_are_verified_and_not_signed() {
 }
 
 #[test]
-fn what_is_issued_says_what_verifying_says() {
+fn issued_claims_are_those_that_verifying_returns() {
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     for (claims, expires_in) in [
         (r#"{"a":1}"#, None),
@@ -495,7 +496,7 @@ fn what_is_issued_says_what_verifying_says() {
 }
 
 #[test]
-fn what_is_not_signed_says_why() {
+fn a_token_that_is_not_signed_has_a_reason() {
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(1000), "]".repeat(1000));
     for (claims, error) in [
@@ -573,7 +574,7 @@ proptest! {
     }
 }
 
-/// Texts made of what JSON is made of, in any order.
+/// Texts made of the parts of JSON, in any order.
 fn json_like() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => prop_oneof![

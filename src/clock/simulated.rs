@@ -1,20 +1,22 @@
-//! The time of a simulation: it stands still unless it is moved, or looked at.
+//! The simulated time: it only moves when a simulation advances it or code reads it.
 //!
-//! Each look moves it on by a little, by a seeded generator, so that work which is bounded in time ends at places that
-//! the seed chooses. One thread has one time, since clocks are copied freely and must name it without a lifetime.
+//! Each reading advances it by a small random amount (seeded), so that work with a time budget ends at points
+//! that the seed determines. Each thread has one time, since clocks are copied freely and must refer to it
+//! without a lifetime.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Clock, Now, Uptime};
 
-/// The time of one thread's simulation. Relaxed throughout: one thread uses it, whatever its type allows.
+/// The time of one thread's simulation. All atomics are relaxed: only one thread uses it, although its type
+/// allows more.
 #[derive(Debug, Default)]
 pub(crate) struct Time {
     ns: AtomicU64,
     /// The wall clock when `ns` was 0, in milliseconds since 1970.
     unix_ms: AtomicU64,
-    /// By how much a look moves it at most.
+    /// The largest amount by which a reading advances it.
     creep_ns_max: AtomicU64,
     random: AtomicU64,
 }
@@ -24,10 +26,10 @@ thread_local! {
 }
 
 impl Time {
-    /// This thread's time, begun anew.
+    /// Resets this thread's time.
     pub(crate) fn begin(seed: u64, creep_ns_max: u64) -> &'static Time {
         let time = TIME.with(|time| *time);
-        // A core's first tick lies before it.
+        // A core's first tick lies before this time.
         time.ns.store(1_000_000_000, Ordering::Relaxed);
         time.unix_ms.store(1_700_000_000_000, Ordering::Relaxed);
         time.creep_ns_max.store(creep_ns_max, Ordering::Relaxed);
@@ -35,7 +37,7 @@ impl Time {
         time
     }
 
-    /// A clock that tells this time.
+    /// A clock that shows this time.
     pub(crate) fn clock(&'static self) -> Clock {
         Clock {
             simulated: Some(self),
@@ -43,7 +45,7 @@ impl Time {
         }
     }
 
-    /// The time, which this does not move.
+    /// The time, without advancing it.
     pub(crate) fn peek(&self) -> Now {
         let ms = self.peek_ns() / 1_000_000;
         Now {
@@ -52,19 +54,19 @@ impl Time {
         }
     }
 
-    /// Nanoseconds since it began, which this does not move.
+    /// Nanoseconds since the beginning, without advancing.
     pub(crate) fn peek_ns(&self) -> u64 {
         self.ns.load(Ordering::Relaxed)
     }
 
-    /// Moves it on.
+    /// Advances the time.
     pub(crate) fn advance(&self, by: Duration) {
         let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.ns
             .store(self.peek_ns().saturating_add(ns), Ordering::Relaxed);
     }
 
-    /// Somebody sets the wall clock.
+    /// Moves the wall clock.
     pub(crate) fn set_wall(&self, by_ms: i64) {
         let unix_ms = self.unix_ms.load(Ordering::Relaxed);
         self.unix_ms

@@ -1,21 +1,25 @@
-//! Finished log lines on their way to whoever reads them.
+//! The queue of finished log lines, and the thread that writes them to standard error.
 //!
 //! ```text
 //!   any thread ──push──► bounded channel ──► thread "log": whole lines, up to 4 KiB in one write ──► standard error
 //!        └── no room: the line is dropped and counted
 //! ```
 //!
-//! A thread that logs formats its line itself and copies it here. It never waits: not for the reader of standard error,
-//! not for the writer, and for no lock. The channel is only ever tried by the writer, since a channel that somebody waits
-//! in takes a lock to wake him; the writer parks instead.
+//! A thread that logs formats its line itself and copies it to the queue. It never waits: neither for the
+//! reader of standard error nor for the writer, and it takes no lock. The writer only uses `try_recv` on the
+//! channel, since a thread that waits in a channel makes senders take a lock to wake it; instead, the writer
+//! parks.
 //!
 //! Invariants
-//! 1. `queued_bytes` is what lines in the channel and in the writer's hands are charged: [`Lines::push`] adds before it
-//!    sends, the writer subtracts after it has written. It is 0 exactly when nothing is left to write.
-//! 2. A line that is pushed while the writer sleeps wakes it: the writer sets `sleeping` before its last look at the
-//!    channel, a pusher looks at `sleeping` after it has sent, and a `SeqCst` fence stands between on both sides.
+//! 1. `queued_bytes` is the sum of the charges of all lines in the channel and in the writer's batch:
+//!    [`Lines::push`] adds before it sends, and the writer subtracts after it has written. It is 0 exactly
+//!    when all lines have been written.
+//! 2. A line that is pushed while the writer sleeps wakes it: the writer sets `sleeping` before it checks the
+//!    channel for the last time, a pusher reads `sleeping` after it has sent, and both have a `SeqCst` fence
+//!    in between.
 //!
-//! Limits: [`QUEUE_BYTES_MAX`], [`DETAIL_BYTES_MAX`]; what goes beyond is counted by `ringcast_log_lines_dropped_total`.
+//! Limits: [`QUEUE_BYTES_MAX`], [`DETAIL_BYTES_MAX`]; lines beyond them are counted by
+//! `ringcast_log_lines_dropped_total`.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -26,7 +30,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
-/// Where lines are pushed, and the thread that writes them.
+/// The queue of lines, and the thread that writes them.
 #[derive(Debug)]
 pub(super) struct Lines {
     channel: Sender<Box<[u8]>>,
@@ -34,14 +38,15 @@ pub(super) struct Lines {
     writer: Thread,
 }
 
-/// What the writer and those who push know together. Counters are relaxed but where it is said.
+/// The state that the writer and the pushers share. The atomics are relaxed except where stated.
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Invariant 1. Subtracted with release, and read with acquire by `flush`: what is 0 has been written.
+    /// Invariant 1. The writer subtracts with release order and `flush` reads with acquire order: lines no
+    /// longer counted have been written.
     queued_bytes: AtomicUsize,
-    /// Added to by those who push, and by the writer for lines that nobody takes.
+    /// Counts lines that pushers drop, and lines that the writer cannot write.
     dropped: AtomicU64,
-    /// Bytes that were written, for `flush` to see that somebody reads.
+    /// Counts written bytes, which show `flush` that lines are being read.
     written_bytes: AtomicU64,
     /// Invariant 2.
     sleeping: AtomicBool,
@@ -50,17 +55,17 @@ struct QueueState {
 /// How much of the queue a line may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Importance {
-    /// A part of it only, so that a flood of details leaves room for the rest.
+    /// Only a part, so that a flood of details leaves room for other lines.
     Detail,
     /// All of it.
     Ordinary,
-    /// That lines were dropped, which the writer itself says, once for many: always.
+    /// Always accepted: the writer's own line about dropped lines, one for many.
     Notice,
 }
 
 impl Lines {
-    /// Begins to write to `out`. `tell` is called on the writer's thread with the number of lines that were dropped since
-    /// the last time, when there is room again.
+    /// Starts writing to `out`. When there is room again after lines were dropped, the writer's thread calls
+    /// `tell` with the number of lines that were dropped since the last call.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         tell: impl FnMut(u64) + Send + 'static,
@@ -76,7 +81,7 @@ impl Lines {
             told: 0,
             written_since_told: 0,
         };
-        // The writer takes no signals: they belong to whoever handles them.
+        // The writer's thread handles no signals: other threads do.
         let mut mask = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))?;
         let thread = thread::Builder::new()
@@ -90,7 +95,7 @@ impl Lines {
         })
     }
 
-    /// Queues a line with its line break, or drops and counts it.
+    /// Queues a line, which ends with a line break; if there is no room, drops and counts it.
     pub(super) fn push(&self, line: &[u8], importance: Importance) {
         let room = match importance {
             Importance::Detail => DETAIL_BYTES_MAX,
@@ -104,7 +109,8 @@ impl Lines {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // SeqCst: between the send and the look, as the writer's stands between its store and its last look (invariant 2).
+        // SeqCst, between the send and the read of `sleeping`; the writer has its fence between the store and
+        // its last check of the channel (invariant 2).
         fence(Ordering::SeqCst);
         if self.shared.sleeping.load(Ordering::Relaxed) && self.shared.sleeping.swap(false, Ordering::Relaxed)
         {
@@ -112,12 +118,12 @@ impl Lines {
         }
     }
 
-    /// Lines that were dropped so far.
+    /// The number of dropped lines.
     pub(super) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all that was pushed is written, but no longer than `in_all`, and no longer than `without_progress` if
+    /// Waits until all pushed lines are written, but for at most `in_all`, and at most `without_progress` if
     /// nothing is read meanwhile. For the end of a process.
     pub(super) fn flush(&self, without_progress: Duration, in_all: Duration) {
         let (mut waited, mut silent) = (Duration::ZERO, Duration::ZERO);
@@ -149,9 +155,9 @@ struct Writer<W> {
     shared: Arc<QueueState>,
     out: W,
     batch: Vec<u8>,
-    /// What the lines in the batch were charged.
+    /// The sum of the charges of the lines in the batch.
     charged: usize,
-    /// How many dropped lines have been told.
+    /// How many dropped lines have been reported.
     told: u64,
     written_since_told: usize,
 }
@@ -165,7 +171,8 @@ impl<W: Write> Writer<W> {
                 continue;
             }
             self.write();
-            // Where lines are lost for as long as they come, it is said once for as many as are queued at most.
+            // While lines keep being dropped, this is reported at most once for each full queue that has been
+            // written.
             if is_all || self.written_since_told >= QUEUE_BYTES_MAX {
                 let dropped = self.shared.dropped.load(Ordering::Relaxed);
                 if dropped > self.told {
@@ -177,7 +184,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Fills the batch with whole lines; true if no more were there.
+    /// Fills the batch with whole lines. True if the channel had no more.
     fn take(&mut self) -> bool {
         while let Ok(line) = self.lines.try_recv() {
             self.charged += charge(&line);
@@ -192,7 +199,7 @@ impl<W: Write> Writer<W> {
     fn write(&mut self) {
         let written = write_whole(&mut self.out, &self.batch, &self.shared.written_bytes);
         if written.is_err() {
-            // Nobody will ever read it: the other end is closed, or the disk is full.
+            // The lines are lost: the other end is closed, or the disk is full.
             let lines = self.batch.iter().filter(|byte| **byte == b'\n').count();
             self.shared
                 .dropped
@@ -217,7 +224,8 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes all of it, however long that takes, also where standard error does not block, as others can make it.
+/// Writes all bytes, however long that takes, also if standard error is non-blocking, which another process
+/// can make it.
 fn write_whole(out: &mut impl Write, mut bytes: &[u8], written: &AtomicU64) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -234,24 +242,24 @@ fn write_whole(out: &mut impl Write, mut bytes: &[u8], written: &AtomicU64) -> i
     Ok(())
 }
 
-/// What a line counts for: its place takes memory, too.
+/// The charge for a line: its bytes, and the memory for its slot.
 fn charge(line: &[u8]) -> usize {
     line.len().max(LINE_BYTES_USUAL)
 }
 
-/// Bytes of lines that wait for the reader of standard error; further lines are dropped.
+/// Most bytes of lines that wait for the reader of standard error; further lines are dropped.
 pub(super) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
-/// The part of it that lines of `debug` and `trace` may take.
+/// The part of it that lines of `debug` and `trace` may use.
 const DETAIL_BYTES_MAX: usize = QUEUE_BYTES_MAX / 4 * 3;
 const LINE_BYTES_USUAL: usize = 256;
 const LINES_MAX: usize = QUEUE_BYTES_MAX / LINE_BYTES_USUAL;
-/// Notices that wait: one follows at the soonest when a queue of lines has been written.
+/// Most waiting notices: the next one comes at the earliest when a whole queue has been written.
 const NOTICES_MAX: usize = 4;
-/// A pipe takes so much in one piece (`PIPE_BUF`), so that lines of several processes do not mix.
+/// A pipe accepts this many bytes as one piece (`PIPE_BUF`), so that lines of several processes do not mix.
 const BATCH_BYTES: usize = 4096;
-/// How often `flush` looks.
+/// How often `flush` checks for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// How long the writer leaves alone what takes nothing now and does not block.
+/// How long the writer pauses when a non-blocking standard error accepts nothing.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -262,10 +270,10 @@ mod tests {
 
     use super::*;
 
-    /// Lines to a pipe that nobody reads yet, and what is told of dropped ones.
+    /// Lines that go to a pipe that is not read yet, and the reported numbers of dropped lines.
     fn piped() -> (Lines, PipeReader, Receiver<u64>) {
         let (reader, out) = pipe().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a test hears of all there is")]
+        #[expect(clippy::disallowed_methods, reason = "a test gets all reports")]
         let (tell, told) = unbounded();
         let lines = Lines::start(out, move |count| tell.send(count).unwrap()).unwrap();
         (lines, reader, told)
@@ -298,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_stopped_costs_lines_and_no_time_and_hears_how_many() {
+    fn a_stopped_reader_costs_lines_and_no_time_and_their_number_is_reported() {
         let (lines, mut reader, told) = piped();
         let line = [vec![b'x'; 1023], b"\n".to_vec()].concat();
-        // More than the pipe and the queue hold together.
+        // More than the pipe and the queue together can hold.
         let count = 4096;
         for _ in 0..count {
             lines.push(&line, Importance::Ordinary);
@@ -314,14 +322,14 @@ mod tests {
         let kept = usize::try_from(count - dropped).unwrap();
         read(&mut reader, kept * line.len());
         assert_eq!(told.recv().unwrap(), dropped);
-        // From here on nothing is lost.
+        // From here on nothing is dropped.
         lines.push(&line, Importance::Ordinary);
         read(&mut reader, line.len());
         assert_eq!(lines.dropped(), dropped);
     }
 
     #[test]
-    fn a_flood_of_details_leaves_room_for_what_matters() {
+    fn a_flood_of_details_leaves_room_for_other_lines() {
         let (lines, reader, _told) = piped();
         let line = [b'x'; 1024];
         for _ in 0..4096 {
@@ -338,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_can_read_any_more_are_counted_and_nothing_stands_still() {
+    fn lines_to_a_closed_reader_are_counted_and_do_not_block() {
         let (lines, reader, _told) = piped();
         drop(reader);
         for _ in 0..3 {
@@ -348,15 +356,16 @@ mod tests {
         assert_eq!(lines.dropped(), 3);
     }
 
-    /// Takes a byte at a time, and first nothing.
+    /// Accepts one byte at a time, and nothing at every other call.
     struct Reluctant<W>(W, bool);
 
     impl<W: Write> Write for Reluctant<W> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.1 = !self.1;
-            match self.1 {
-                true => Err(ErrorKind::WouldBlock.into()),
-                false => self.0.write(&bytes[..1]),
+            if self.1 {
+                Err(ErrorKind::WouldBlock.into())
+            } else {
+                self.0.write(&bytes[..1])
             }
         }
 
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standard_error_that_does_not_block_loses_nothing() {
+    fn with_a_non_blocking_standard_error_no_line_is_lost() {
         let (mut reader, out) = pipe().unwrap();
         let lines = Lines::start(Reluctant(out, false), |_| {}).unwrap();
         lines.push(b"all of it\n", Importance::Ordinary);

@@ -1,30 +1,30 @@
-//! The broker's shared memory, watched: what one core's work costs in accesses, and in cache lines that have to come
-//! from another core.
+//! Counts accesses to the broker's shared memory: how many a core's work needs, and how many cache lines have
+//! to be fetched from another core.
 //!
-//! A test plays all cores on one thread and says which one acts ([`count`]). Lines of 64 bytes are followed as caches
-//! without bounds would hold them: a read fetches the line unless this core has it, a write takes it from all who have
-//! it. So what a publication costs with 16 cores can be counted on a machine with two. Ordinary memory is not watched:
-//! the buffers of publications, and what a core has for itself.
+//! A test runs all cores on one thread and tells which core acts ([`count`]). Cache lines of 64 bytes are
+//! tracked as in caches of unlimited size: a read fetches the line unless this core has it, and a write takes
+//! the line from all other cores. So the cost of a publication with 16 cores can be counted on a machine with
+//! two. Ordinary memory is not tracked: the buffers of publications, and memory that belongs to one core.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{self, Ordering};
 
-/// What was done.
+/// The counted accesses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accesses {
-    /// Atomic loads, of any ordering: plain instructions on common processors.
+    /// Atomic loads of any ordering: plain instructions on common processors.
     pub(crate) loads: u64,
     /// Atomic stores; likewise.
     pub(crate) stores: u64,
     /// Read-modify-write operations: locked instructions.
     pub(crate) rmws: u64,
     pub(crate) fences: u64,
-    /// Lines that other cores had changed, or had to give up.
+    /// Cache lines that other cores had changed, or had to give up.
     pub(crate) lines_moved: u64,
 }
 
-/// Counts what `core` does for `work`.
+/// Counts the accesses of `core` during `work`.
 pub(crate) fn count<R>(core: usize, work: impl FnOnce() -> R) -> (Accesses, R) {
     let before = ACCESSES.replace(Accesses::default());
     let outer = ACTING.replace(Some(core));
@@ -33,7 +33,8 @@ pub(crate) fn count<R>(core: usize, work: impl FnOnce() -> R) -> (Accesses, R) {
     (ACCESSES.replace(before), result)
 }
 
-/// Forgets who has which line: for the next test of a thread, whose memory lies where that of the last one lay.
+/// Forgets which core has which line, for the next test on a thread, whose memory may have the same addresses
+/// as that of the last one.
 pub(crate) fn forget_lines() {
     HOLDERS.take();
 }
@@ -41,7 +42,7 @@ pub(crate) fn forget_lines() {
 thread_local! {
     static ACTING: Cell<Option<usize>> = const { Cell::new(None) };
     static ACCESSES: Cell<Accesses> = const { Cell::new(Accesses { loads: 0, stores: 0, rmws: 0, fences: 0, lines_moved: 0 }) };
-    /// For each line, the cores that have it.
+    /// For each line: the cores that have it.
     static HOLDERS: RefCell<HashMap<usize, u128>> = RefCell::new(HashMap::new());
 }
 
@@ -69,7 +70,7 @@ fn touch<T>(place: *const T, access: Access) {
             Access::Read => before | own,
             Access::Write => own,
         };
-        // The first to touch a line takes it from nobody.
+        // The first access to a line takes it from no core.
         before != 0 && before != *holders
     });
     note(|accesses| accesses.lines_moved += u64::from(moved));
@@ -178,7 +179,7 @@ mod tests {
             });
             accesses.lines_moved
         };
-        assert_eq!(moved(0, Access::Write), 0, "nobody has had it");
+        assert_eq!(moved(0, Access::Write), 0, "no core has had it");
         assert_eq!(moved(0, Access::Write), 0, "it is here");
         assert_eq!(moved(1, Access::Read), 1);
         assert_eq!(moved(1, Access::Read), 0, "both have it");

@@ -20,6 +20,7 @@
 //!    ones, since it keeps positions in them.
 //! 4. `incoming` is bounded by [`INCOMING_BYTES_MAX`], `outgoing` by one chunk of plaintext and the messages
 //!    of a handshake.
+//!
 //! Not here: certificates and settings (`policy/tls`), budgets of time (`cores/turn.rs`).
 
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Several keys, sets of keys and demands: with keys and tokens that jose made, what jsonwebtoken says about claims
-//! (`tests/data/jwt/jwks.json`), and tokens that want to be taken for what they are not.
+//! Several keys, sets of keys, and demands: with keys and tokens made by jose, recorded results of
+//! jsonwebtoken for claims (`tests/data/jwt/jwks.json`), and forged tokens.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -21,7 +21,7 @@ struct Vectors {
 struct Pair {
     alg: String,
     private_jwk: Value,
-    /// None for secrets.
+    /// `None` for secrets.
     public_jwk: Option<Value>,
     token: String,
     token_without_kid: String,
@@ -78,7 +78,7 @@ fn encoded(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-/// A token over any header, signed with HS256.
+/// A token with any header, signed with HS256.
 fn forged(secret: &[u8], header: &str) -> String {
     let signed = format!("{}.{}", encoded(header), encoded(r#"{"sub":"mallory"}"#));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
@@ -92,7 +92,7 @@ fn check(tokens: &Tokens, token: &str) -> Result<(), TokenError> {
 }
 
 #[test]
-fn keys_and_tokens_of_jose_are_taken_and_what_they_sign_is_verified() {
+fn keys_and_tokens_of_jose_are_accepted_and_their_signatures_verified() {
     let pairs = vectors().pairs;
     let all: Vec<Value> = pairs.iter().map(|pair| pair.private_jwk.clone()).collect();
     let together = of_file(&all);
@@ -120,7 +120,7 @@ fn keys_and_tokens_of_jose_are_taken_and_what_they_sign_is_verified() {
 }
 
 #[test]
-fn a_private_key_that_is_fetched_does_not_sign_and_a_secret_is_not_taken() {
+fn a_fetched_private_key_does_not_sign_and_a_fetched_secret_is_not_used() {
     let vectors = vectors();
     for pair in &vectors.pairs {
         match (
@@ -138,19 +138,19 @@ fn a_private_key_that_is_fetched_does_not_sign_and_a_secret_is_not_taken() {
 }
 
 #[test]
-fn a_token_is_checked_with_the_key_that_it_names_alone() {
+fn a_token_is_checked_only_with_the_key_that_it_names() {
     let (rsa, curve) = (pair("RS256"), pair("ES256"));
     let tokens = of_file(&[rsa.public_jwk.clone().unwrap(), curve.public_jwk.clone().unwrap()]);
     check(&tokens, &rsa.token).unwrap();
     check(&tokens, &curve.token).unwrap();
-    // The same key, by another name.
+    // The same key with another id.
     let renamed = of_file(&[with(&rsa.public_jwk.unwrap(), "kid", json!("other"))]);
     assert_eq!(check(&renamed, &rsa.token), UNKNOWN);
     check(&renamed, &rsa.token_without_kid).unwrap();
 }
 
 #[test]
-fn a_name_that_is_none_leads_to_no_key() {
+fn an_invalid_kid_matches_no_key() {
     let secret = [7; 32];
     let jwk = json!({"kty": "oct", "kid": "a", "k": URL_SAFE_NO_PAD.encode(secret)});
     let tokens = of_file(&[jwk]);
@@ -158,7 +158,7 @@ fn a_name_that_is_none_leads_to_no_key() {
     for good in [r#""a""#, r#""\u0061""#, r#""b","kid":"a""#] {
         check(&tokens, &kid(good)).unwrap();
     }
-    // The longest that a key may have, in escapes of six times that, and one byte more.
+    // The longest id that a key may have, written in escapes of six times that length, and one byte more.
     let longest = json!({"kty": "oct", "kid": "a".repeat(256), "k": URL_SAFE_NO_PAD.encode(secret)});
     let by_longest = of_file(&[longest]);
     check(&by_longest, &kid(&format!("\"{}\"", "\\u0061".repeat(256)))).unwrap();
@@ -193,7 +193,7 @@ fn a_name_that_is_none_leads_to_no_key() {
             &bad[..bad.len().min(40)]
         );
     }
-    // Of equal members the last counts, for the algorithm as well.
+    // Of equal members the last counts, also for the algorithm.
     let twice = |first: &str, last: &str| {
         forged(
             &secret,
@@ -208,7 +208,7 @@ fn a_name_that_is_none_leads_to_no_key() {
 }
 
 #[test]
-fn a_public_key_is_never_taken_for_a_secret() {
+fn a_public_key_is_never_used_as_a_secret() {
     let pair = pair("RS256");
     let public = pair.public_jwk.unwrap();
     let tokens = of_file(&[
@@ -231,7 +231,8 @@ fn a_public_key_is_never_taken_for_a_secret() {
             assert_eq!(check(&tokens, &token), Err(error), "{kid}");
         }
     }
-    // A secret's name with the algorithm of a public key, and a key's with that of another of its kind.
+    // The id of a secret with the algorithm of a public key, and the id of a key with the algorithm of
+    // another kind.
     for (header, error) in [
         (r#"{"alg":"RS256","kid":"mine"}"#, TokenError::InvalidAlgorithm),
         (
@@ -262,7 +263,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
 }
 
 #[test]
-fn keys_in_a_header_are_not_looked_at() {
+fn keys_in_a_header_are_ignored() {
     let ours = of_file(&[json!({"kty": "oct", "kid": "a", "k": encoded(&"k".repeat(32))})]);
     let theirs = [9; 32];
     let jwk = json!({"kty": "oct", "kid": "a", "k": URL_SAFE_NO_PAD.encode(theirs)});
@@ -279,7 +280,7 @@ fn keys_in_a_header_are_not_looked_at() {
 }
 
 #[test]
-fn a_token_without_a_name_is_checked_with_keys_without_one() {
+fn a_token_without_a_kid_is_checked_with_keys_without_an_id() {
     let own = Tokens::from_secret(b"the own key of this server, long", None).unwrap();
     let token = own.sign("{}", None, NOW_MS).unwrap();
     let pair = pair("HS256");
@@ -297,7 +298,7 @@ fn a_token_without_a_name_is_checked_with_keys_without_one() {
     check(&tokens, &token).unwrap();
     check(&tokens, &pair.token_without_kid).unwrap();
     assert_eq!(check(&tokens, &pair.token), UNKNOWN);
-    // Of its own name the own key loses nothing.
+    // The own key still verifies tokens that name it.
     let renamed = own.with_key_id("mine");
     check(&renamed, &token).unwrap();
     let named = renamed.sign("{}", None, NOW_MS).unwrap();
@@ -305,12 +306,12 @@ fn a_token_without_a_name_is_checked_with_keys_without_one() {
     check(&renamed, &named).unwrap();
     let other = Tokens::from_secret(b"the own key of this server, long", None).unwrap();
     assert_eq!(check(&other.clone().with_key_id("theirs"), &named), UNKNOWN);
-    // Where no key has a name, none is looked at.
+    // If no key has an id, the kid is not read.
     check(&other, &named).unwrap();
 }
 
 #[test]
-fn a_nameless_token_is_tried_with_a_bounded_number_of_keys() {
+fn a_token_without_a_kid_is_tried_with_a_bounded_number_of_keys() {
     let key = |at: usize| json!({"kty": "oct", "kid": at.to_string(), "k": URL_SAFE_NO_PAD.encode([u8::try_from(at).unwrap(); 32])});
     let keys: Vec<Value> = (1..=KEYS_TRIED_MAX + 1).map(key).collect();
     let tokens = of_file(&keys);
@@ -324,7 +325,7 @@ fn a_nameless_token_is_tried_with_a_bounded_number_of_keys() {
 }
 
 #[test]
-fn a_fetched_key_does_not_take_the_place_of_an_own_one() {
+fn a_fetched_key_does_not_replace_a_key_of_this_server() {
     let theirs = pair("ES256");
     let squatting = with(theirs.public_jwk.as_ref().unwrap(), "kid", json!("mine"));
     let own = Tokens::from_secret(b"the own key of this server, long", None)
@@ -339,7 +340,7 @@ fn a_fetched_key_does_not_take_the_place_of_an_own_one() {
 }
 
 #[test]
-fn an_unknown_key_that_may_come_is_asked_for_once_and_does_not_cost_the_client_its_token() {
+fn an_unknown_key_is_requested_once_and_the_client_keeps_its_token() {
     let fetch_request = Arc::new(FetchRequest::default());
     let (here, other) = (pair("ES256"), pair("ES384"));
     let tokens = fetched(std::slice::from_ref(here.public_jwk.as_ref().unwrap()))
@@ -360,7 +361,7 @@ fn an_unknown_key_that_may_come_is_asked_for_once_and_does_not_cost_the_client_i
     assert!(!fetch_request.is_requested());
     assert!(check(&tokens, &other.token).is_err());
     assert!(fetch_request.is_requested());
-    // What can be no key's name is asked for by nobody, and is bad for good.
+    // A kid that cannot be an id is not requested, and the token is refused for good.
     fetch_request.clear();
     let wrongly = check(&tokens, &forged(b"x", r#"{"alg":"HS256","kid":5}"#)).unwrap_err();
     assert!(wrongly.is_bad_token());
@@ -368,7 +369,7 @@ fn an_unknown_key_that_may_come_is_asked_for_once_and_does_not_cost_the_client_i
 }
 
 #[test]
-fn one_key_of_a_set_is_left_out_for_what_it_is() {
+fn an_unusable_key_of_a_set_is_left_out_with_its_reason() {
     let (rsa, curve, secret) = (
         pair("RS256").private_jwk,
         pair("ES256").private_jwk,
@@ -416,7 +417,7 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
         let reason = format!("{:?}", set.unused_keys()[0].reason);
         assert!(reason.starts_with(expected), "{jwk}: {reason}");
     }
-    // A key with a fault in its private half alone still verifies.
+    // A key with a fault only in its private part still verifies.
     for jwk in [
         without(&rsa, "qi"),
         with(&rsa, "d", json!("AQAB")),
@@ -451,7 +452,7 @@ fn one_key_of_a_set_is_left_out_for_what_it_is() {
 }
 
 #[test]
-fn a_key_does_only_what_it_says_it_is_for() {
+fn a_key_is_used_only_for_its_declared_purpose() {
     let pair = pair("ES256");
     let own = |operations: Value| {
         let set = parse(&[with(&pair.private_jwk, "key_ops", operations)], SetOrigin::Own).unwrap();
@@ -460,7 +461,7 @@ fn a_key_does_only_what_it_says_it_is_for() {
     assert!(!own(json!(["verify"])).can_sign());
     assert!(own(json!(["sign"])).can_sign());
     check(&own(json!(["sign"])), &pair.token).unwrap();
-    // Without `alg`, a curve has one algorithm, and a secret those whose hash is no longer.
+    // Without `alg`, a curve has one algorithm, and a secret those whose hash is no longer than the secret.
     let bare = of_file(&[without(&pair.private_jwk, "alg")]);
     check(&bare, &pair.token).unwrap();
     let secret = json!({"kty": "oct", "kid": "a", "k": URL_SAFE_NO_PAD.encode([1; 48])});
@@ -471,7 +472,7 @@ fn a_key_does_only_what_it_says_it_is_for() {
 }
 
 #[test]
-fn a_set_that_is_none_is_refused_as_a_whole() {
+fn a_text_that_is_not_a_set_is_refused_as_a_whole() {
     for text in [
         "",
         "[]",
@@ -495,7 +496,7 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
             .collect()
     };
     assert_eq!(parse(&numbered(100), SetOrigin::Own).unwrap().key_count(), 100);
-    // More than a hundred are cut off, and counted.
+    // Keys after the hundredth are left out and counted.
     let many = parse(&numbered(300), SetOrigin::Own).unwrap();
     assert_eq!(
         (
@@ -506,7 +507,7 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
         (100, 200, 100)
     );
     assert_eq!(many.unused_keys()[0].reason, Unused::TooMany);
-    // One of another purpose, and those without a name, are not in the way.
+    // Keys for another purpose and keys without an id do not interfere.
     let for_secrecy = with(&key, "use", json!("enc"));
     let nameless = without(&key, "kid");
     assert_eq!(
@@ -518,7 +519,7 @@ fn a_set_that_is_none_is_refused_as_a_whole() {
 }
 
 #[test]
-fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
+fn of_keys_with_the_same_id_each_that_suits_is_tried() {
     let shared = |alg: &str| with(&pair(alg).private_jwk, "kid", json!("k"));
     let algorithms = ["RS256", "ES256", "ES384", "EdDSA", "HS256"];
     let set: Vec<Value> = algorithms.iter().map(|alg| shared(alg)).collect();
@@ -527,7 +528,7 @@ fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
         let token = of_file(&[shared(alg)]).sign("{}", None, NOW_MS).unwrap();
         check(&tokens, &token).unwrap();
     }
-    // Two of a kind, while one takes the place of the other; and one that is there twice.
+    // Two of a kind, as during an exchange of keys; and one that is listed twice.
     let secret =
         |byte: u8| json!({"kty": "oct", "kid": "k", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode([byte; 32])});
     let token = |byte: u8| forged(&[byte; 32], r#"{"alg":"HS256","kid":"k"}"#);
@@ -540,12 +541,12 @@ fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
         check(&tokens, &other_algorithm),
         Err(TokenError::InvalidAlgorithm)
     );
-    // Of those that fit, a bounded number.
+    // Of the suitable keys a bounded number is tried.
     let many: Vec<Value> = (1..=9).map(secret).collect();
     let tokens = of_file(&many);
     check(&tokens, &token(8)).unwrap();
     assert_eq!(check(&tokens, &token(9)), Err(TokenError::InvalidSignature));
-    // The own key first, then one that was fetched.
+    // The own key comes first, then a fetched one.
     let own = Tokens::from_secret(&[1; 32], None).unwrap().with_key_id("k");
     let public = with(pair("ES256").public_jwk.as_ref().unwrap(), "kid", json!("k"));
     let tokens = own
@@ -558,7 +559,7 @@ fn keys_that_share_an_id_are_each_tried_for_what_they_can() {
 }
 
 #[test]
-fn a_set_as_providers_publish_it_loses_only_what_is_not_for_signatures() {
+fn of_a_set_of_a_real_provider_only_keys_not_for_signatures_are_left_out() {
     let (rsa, curve) = (pair("RS256"), pair("ES256"));
     let public = |pair: &Pair| pair.public_jwk.clone().unwrap();
     let with_chain = with(
@@ -605,7 +606,7 @@ fn a_set_as_providers_publish_it_loses_only_what_is_not_for_signatures() {
 }
 
 #[test]
-fn the_key_that_signs_is_the_one_that_is_named_or_the_first() {
+fn the_signing_key_is_the_configured_one_or_the_first() {
     let keys = [
         pair("ES256").public_jwk.unwrap(),
         pair("RS256").private_jwk,
@@ -628,7 +629,7 @@ fn the_key_that_signs_is_the_one_that_is_named_or_the_first() {
 }
 
 #[test]
-fn issuer_audience_and_clock_are_judged_as_jsonwebtoken_judges_them() {
+fn issuer_audience_and_times_are_checked_as_by_jsonwebtoken() {
     let vectors = vectors();
     let mut differing = Vec::new();
     for demand in &vectors.demands {
@@ -655,7 +656,7 @@ fn issuer_audience_and_clock_are_judged_as_jsonwebtoken_judges_them() {
 }
 
 #[test]
-fn what_is_issued_meets_the_demands_unless_it_says_otherwise_itself() {
+fn issued_tokens_meet_the_demands_unless_their_claims_contradict() {
     let tokens = Tokens::from_secret(b"x", None).unwrap().with_demands(Demands {
         issuers: vec!["us".to_owned(), "them".to_owned()],
         audiences: vec!["chat".to_owned()],
@@ -680,7 +681,7 @@ fn what_is_issued_meets_the_demands_unless_it_says_otherwise_itself() {
         check(&tokens, &other).unwrap_err().message(),
         "jwt issuer invalid. expected: us,them"
     );
-    // A connection keeps its token as long as it would be taken, to the second.
+    // A connection keeps its token exactly as long as it would be accepted, to the second.
     let end_ms = NOW_MS + 31_000;
     assert!(tokens.verify(&issued.token, end_ms - 1).is_ok() && !issued.claims.has_expired(end_ms));
     assert!(tokens.verify(&issued.token, end_ms).is_err() && issued.claims.has_expired(end_ms + 1));

@@ -12,7 +12,7 @@ alice:$7$101$gNPvbM5B/gkhgqKR$21jQeRWAjHYwGFWa+vBMmXqqX1A1F8SDcLre5NPqhkk9qOelLX
 bob:$6$D6AppBC/BO8wBMlU$YEEk+fJMR6KTkv7WH89pRHneo3JnmGu4eCU4ku9RuoVDvJv7cvAwDqcGrIMsiqW4kfDa1HzVTf99IdpQ0AwO5w==
 ";
 
-/// By argon2-cffi for `secret`: time_cost=1, memory_cost=8, parallelism=1, 16 bytes of salt, 32 of hash.
+/// Made by argon2-cffi for `secret`: time_cost=1, memory_cost=8, parallelism=1, 16 bytes of salt, 32 of hash.
 const ARGON2ID: &str =
     "$argon2id$v=19$m=8,t=1,p=1$tcpODUHTbrvqVahM6y9Oow$Pr6Wg/OnIWVe36Anx3w2aaLKyWoeSbu/CDGBSWFfq1w";
 
@@ -25,7 +25,7 @@ fn fault(text: &str) -> FileFault {
 }
 
 #[test]
-fn a_file_of_mosquittos_works_as_it_is() {
+fn a_file_of_mosquitto_works_unchanged() {
     for text in [MOSQUITTO.to_owned(), MOSQUITTO.replace('\n', "\r\n")] {
         let users = users(&text).unwrap();
         assert_eq!(users.count(), 2);
@@ -40,7 +40,7 @@ fn a_file_of_mosquittos_works_as_it_is() {
 }
 
 #[test]
-fn a_hash_of_another_argon2_works() {
+fn a_hash_of_another_argon2_implementation_works() {
     let hash = PasswordHash::parse(ARGON2ID).unwrap();
     assert!(hash.verify(b"secret"));
     assert!(!hash.verify(b"secrets"));
@@ -48,7 +48,7 @@ fn a_hash_of_another_argon2_works() {
 }
 
 #[test]
-fn comments_and_blanks_are_no_entries_as_for_mosquitto() {
+fn comments_and_blank_lines_are_ignored_as_by_mosquitto() {
     let line = MOSQUITTO.lines().nth(2).unwrap();
     let hash = &line["alice:".len()..];
     let text =
@@ -61,7 +61,7 @@ fn comments_and_blanks_are_no_entries_as_for_mosquitto() {
 }
 
 #[test]
-fn a_line_that_is_nobodys_entry_is_an_error_with_its_number() {
+fn a_line_that_is_not_an_entry_is_an_error_with_its_number() {
     let line = MOSQUITTO.lines().nth(2).unwrap();
     for nobodys in ["bob", "garbage", "$7$101$AAAA$AAAA", ".", "bob;x"] {
         let text = format!("# users\n{line}\n{nobodys}\n");
@@ -81,7 +81,7 @@ fn a_line_that_is_nobodys_entry_is_an_error_with_its_number() {
 }
 
 #[test]
-fn nobody_logs_in_with_an_empty_file() {
+fn with_an_empty_file_every_login_is_refused() {
     for text in ["", "\n\n", "# nobody"] {
         let users = users(text).unwrap();
         assert_eq!(users.count(), 0);
@@ -90,14 +90,14 @@ fn nobody_logs_in_with_an_empty_file() {
 }
 
 #[test]
-fn a_stranger_is_refused_with_any_password_of_the_file() {
+fn an_unknown_name_is_refused_with_every_password_of_the_file() {
     let users = users(MOSQUITTO).unwrap();
     for stranger in 0..100 {
         assert!(!users.verify(&format!("stranger {stranger}"), b"secret"));
     }
 }
 
-/// What one check computes.
+/// The work of one check.
 fn costs(users: &Users, name: &str, password: &str) -> Vec<Cost> {
     DERIVED.with_borrow_mut(Vec::clear);
     users.verify(name, password.as_bytes());
@@ -105,7 +105,7 @@ fn costs(users: &Users, name: &str, password: &str) -> Vec<Cost> {
 }
 
 #[test]
-fn a_stranger_costs_what_a_user_costs() {
+fn an_unknown_name_costs_as_much_as_a_known_one() {
     let [alice, bob] = [2, 3].map(|line| MOSQUITTO.lines().nth(line).unwrap());
     for text in [alice.to_owned(), bob.to_owned(), format!("ann:{ARGON2ID}")] {
         let name = text.split(':').next().unwrap();
@@ -117,7 +117,7 @@ fn a_stranger_costs_what_a_user_costs() {
             assert_eq!(costs(&users, stranger, "secret"), cost, "{stranger}");
         }
     }
-    // Nobody is known: as for a new entry.
+    // Without any users it costs as much as a new entry.
     let new = PasswordHash::without_password();
     DERIVED.with_borrow_mut(Vec::clear);
     new.verify(b"");
@@ -126,7 +126,7 @@ fn a_stranger_costs_what_a_user_costs() {
 }
 
 #[test]
-fn among_hashes_of_several_kinds_strangers_cost_now_this_now_that_but_each_always_the_same() {
+fn with_hashes_of_several_kinds_unknown_names_have_different_costs_but_each_always_the_same() {
     let users = users(&format!("{MOSQUITTO}ann:{ARGON2ID}\ncarol:{ARGON2ID}")).unwrap();
     let mut counts = [0; 3];
     for stranger in 0..4000 {
@@ -198,7 +198,7 @@ fn an_error_names_the_line_and_not_the_hash() {
 }
 
 #[test]
-fn what_an_editor_adds_makes_nobody_somebody_else() {
+fn byte_order_marks_and_line_ends_do_not_change_a_name() {
     let mut lines = MOSQUITTO.lines().skip(2);
     let (alice, bob) = (lines.next().unwrap(), lines.next().unwrap());
     for text in [
@@ -211,7 +211,7 @@ fn what_an_editor_adds_makes_nobody_somebody_else() {
             users.verify("alice", b"secret") && users.verify("bob", b"secret"),
             "{text:?}"
         );
-        // A new password takes the place of the old one.
+        // A new password replaces the old one.
         let mut file = PasswordFile::parse(text.as_bytes()).unwrap();
         let hash = PasswordHash::pbkdf2(b"new", [1; 12], 101).unwrap();
         file.set("alice", &hash).unwrap();
@@ -219,9 +219,9 @@ fn what_an_editor_adds_makes_nobody_somebody_else() {
         assert_eq!(file.users().unwrap().count(), 2);
     }
     for (text, line) in [
-        // A comment that swallows a user.
+        // A lone carriage return makes the user part of the comment.
         (format!("# users\r{alice}\r{bob}\r"), 1),
-        // Two files, one behind the other.
+        // Two files joined together.
         (format!("{alice}\n\u{feff}{bob}\n"), 2),
         (format!("{alice}\n{}\n", bob.replace("$YEE", "$YEE\u{a0}")), 2),
     ] {
@@ -235,7 +235,7 @@ fn what_an_editor_adds_makes_nobody_somebody_else() {
 }
 
 #[test]
-fn a_hash_that_would_take_too_long_is_refused() {
+fn a_hash_that_is_too_costly_to_check_is_refused() {
     let pbkdf2 = |iterations: &str| {
         PasswordHash::parse(&MOSQUITTO.lines().nth(2).unwrap()["alice:".len()..].replace("101", iterations))
             .map(|_| ())
@@ -283,7 +283,7 @@ fn a_hash_that_would_take_too_long_is_refused() {
 }
 
 #[test]
-fn hashes_and_files_are_not_shown() {
+fn hashes_and_files_are_not_printed() {
     let file = PasswordFile::parse(MOSQUITTO.as_bytes()).unwrap();
     let users = file.users().unwrap();
     let hash = PasswordHash::parse(ARGON2ID).unwrap();
@@ -300,7 +300,7 @@ fn hashes_and_files_are_not_shown() {
 }
 
 #[test]
-fn a_change_leaves_all_other_lines_as_they_are() {
+fn a_change_keeps_all_other_lines_unchanged() {
     let text = MOSQUITTO.replace('\n', "\r\n") + "no colon\r\nlast:x";
     let mut file = PasswordFile::parse(text.as_bytes()).unwrap();
     let hash = PasswordHash::pbkdf2(b"new", [1; 12], 101).unwrap();
@@ -363,7 +363,7 @@ fn names_that_could_not_be_read_back_are_refused() {
 
 proptest! {
     #[test]
-    fn garbage_is_refused_or_kept_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_refused_or_kept_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(file) = PasswordFile::parse(&bytes) {
             let text = file.text();
             let bytes = bytes.trim_ascii_end_of_lines();
@@ -374,7 +374,7 @@ proptest! {
     }
 
     #[test]
-    fn what_looks_like_a_hash_is_refused_or_canonical(
+    fn texts_like_a_hash_are_refused_or_canonical(
         text in r"\$(6|7|argon2id|x)(\$(v=19|101|m=8,t=1,p=1|[0-9]{1,12}|[A-Za-z0-9+/]{0,24}={0,2})){0,5}"
     ) {
         if let Ok(hash) = PasswordHash::parse(&text) {
@@ -383,7 +383,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back(
+    fn written_entries_are_read_back(
         name in r"[^:#\s\pC][^:\pC]{0,20}[^:\s\pC]",
         password in r"[^\x00]{1,40}",
         salt in any::<[u8; SALT_BYTES_PBKDF2]>(),

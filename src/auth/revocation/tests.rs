@@ -31,7 +31,7 @@ fn is_refused(claims: &str, revocations: &Revocations) -> bool {
 }
 
 #[test]
-fn the_tokens_of_a_user_are_refused_that_were_issued_by_then() {
+fn tokens_of_a_user_issued_up_to_the_revocation_are_refused() {
     let revoked = revocations(&[(r#"{"sub":"ann"}"#, NOW)]);
     for (claims, refused) in [
         (r#"{"sub":"ann"}"#, true),
@@ -56,7 +56,7 @@ fn the_tokens_of_a_user_are_refused_that_were_issued_by_then() {
 }
 
 #[test]
-fn a_revocation_holds_however_the_token_and_the_operator_spell_it() {
+fn a_revocation_applies_to_every_spelling_of_the_claim() {
     let escaped =
         |text: &str| -> String { text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect() };
     for value in [
@@ -80,7 +80,7 @@ fn a_revocation_holds_however_the_token_and_the_operator_spell_it() {
             assert!(!is_refused(&other, &revoked), "{other}");
         }
     }
-    // One byte more is too long for the operator, in whatever spelling, and never revoked.
+    // One byte more is too long for an operator in any spelling, and is never revoked.
     for value in ["a".repeat(1025), "\u{e9}".repeat(512) + "a"] {
         for spelling in [value.clone(), escaped(&value)] {
             let by = format!(r#"{{"sub":"{spelling}"}}"#);
@@ -95,7 +95,7 @@ fn a_revocation_holds_however_the_token_and_the_operator_spell_it() {
 }
 
 #[test]
-fn one_token_is_refused_by_its_id_whenever_it_was_issued() {
+fn a_token_is_refused_by_its_id_whenever_it_was_issued() {
     let revoked = revocations(&[(r#"{"jti":"a"}"#, NOW), (r#"{"userId":17}"#, NOW)]);
     for (claims, refused) in [
         (r#"{"jti":"a"}"#, true),
@@ -111,7 +111,7 @@ fn one_token_is_refused_by_its_id_whenever_it_was_issued() {
 }
 
 #[test]
-fn the_words_of_a_revoked_token_make_a_client_drop_it() {
+fn the_error_of_a_revoked_token_makes_a_client_drop_it() {
     let mut out = Vec::new();
     TokenError::Revoked.write_json(&mut out);
     assert_eq!(
@@ -121,7 +121,7 @@ fn the_words_of_a_revoked_token_make_a_client_drop_it() {
 }
 
 #[test]
-fn a_token_that_is_bad_besides_is_told_that_first() {
+fn other_faults_of_a_revoked_token_are_reported_first() {
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     let token = tokens.sign(r#"{"sub":"ann","exp":5}"#, None, 0).unwrap();
     let revoked = tokens.with_revocations(revocations(&[(r#"{"sub":"ann"}"#, NOW)]));
@@ -132,7 +132,7 @@ fn a_token_that_is_bad_besides_is_told_that_first() {
 }
 
 #[test]
-fn a_revocation_ends_and_is_forgotten() {
+fn a_revocation_expires_and_is_dropped() {
     let mut revoked = revocations(&[(r#"{"sub":"ann"}"#, NOW), (r#"{"jti":"a"}"#, NOW)]);
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     let token = tokens.sign(r#"{"sub":"ann"}"#, None, NOW * 1000).unwrap();
@@ -151,7 +151,7 @@ fn a_revocation_ends_and_is_forgotten() {
 }
 
 #[test]
-fn those_that_are_shared_do_not_change_and_those_taken_back_are_gone() {
+fn shared_revocations_do_not_change_and_withdrawn_ones_are_gone() {
     let before = revocations(&[(r#"{"sub":"ann"}"#, NOW)]);
     let mut after = before.clone();
     after
@@ -162,7 +162,7 @@ fn those_that_are_shared_do_not_change_and_those_taken_back_are_gone() {
     assert!(!after.remove(&what(r#"{"user":"ann"}"#)));
     assert!(is_refused(r#"{"sub":"ann"}"#, &before) && !is_refused(r#"{"sub":"bob"}"#, &before));
     assert!(!is_refused(r#"{"sub":"ann"}"#, &after) && is_refused(r#"{"sub":"bob"}"#, &after));
-    // The same again is one.
+    // The same claim and value again is one revocation.
     after
         .insert(&Revocation::new(what(r#"{"sub":"bob"}"#), NOW + 5, NOW + 9))
         .unwrap();
@@ -228,7 +228,7 @@ fn a_token_is_looked_up_by_a_bounded_number_of_claims() {
 }
 
 #[test]
-fn what_is_connected_is_found_as_what_comes_is_refused() {
+fn connections_and_new_tokens_are_judged_alike() {
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     for claims in [
         r#"{"sub":"ann"}"#,

@@ -32,7 +32,7 @@ fn publish(rules: &Rules, name: impl AsRef<[u8]>, claims: Option<&str>) -> RuleV
     rules.decide(Action::Publish, name.as_ref(), facts).verdict
 }
 
-/// Whether a name is one of those that a pattern is about, for who has these claims.
+/// True if a pattern matches a name for a client with these claims.
 fn matches(pattern: &str, separator: char, claims: &str, name: impl AsRef<[u8]>) -> bool {
     let rules = Rules::compile(&[on(&[pattern])], &[], separator, None).unwrap();
     publish(&rules, name, Some(claims)).allowed
@@ -92,12 +92,12 @@ fn patterns_match_segment_by_segment() {
 }
 
 #[test]
-fn names_are_bytes_and_halves_of_pairs_are_equal_to_nothing() {
+fn names_are_bytes_and_halves_of_surrogate_pairs_equal_nothing() {
     let half = b"room.\xed\xa0\xbd";
     assert!(matches("room.*", '.', "{}", half));
     assert!(matches("**", '.', "{}", half));
     assert!(!matches("room.\u{fffd}", '.', "{}", half));
-    // A claim with half a pair is no text, even if the name has the same half.
+    // A claim with half a surrogate pair is not text, even if the name has the same half.
     assert!(!matches("room.{sub}", '.', r#"{"sub":"\ud83d"}"#, half));
     assert!(matches("room.{sub}", '.', r#"{"sub":"\ud83d\ude00"}"#, "room.😀"));
 }
@@ -142,11 +142,11 @@ fn a_claim_is_one_segment_and_never_a_pattern() {
         (r#"{"sub":"bоb"}"#, Some("user.b\u{43e}b")),
         (r#"{"sub":"Bob"}"#, Some("user.Bob")),
         (r#"{"sub":"bob "}"#, Some("user.bob ")),
-        // Wildcards are characters here like any other.
+        // Wildcards are ordinary characters here.
         (r#"{"sub":"*"}"#, Some("user.*")),
         (r#"{"sub":"**"}"#, Some("user.**")),
         (r#"{"sub":"{sub}"}"#, Some("user.{sub}")),
-        // What would be two segments, or none, is nothing.
+        // A value that would be two segments, or none, matches nothing.
         (r#"{"sub":"bob.**"}"#, None),
         (r#"{"sub":"bob.x"}"#, None),
         (r#"{"sub":"."}"#, None),
@@ -164,7 +164,7 @@ fn a_claim_is_one_segment_and_never_a_pattern() {
         (r#"{"sub":[]}"#, None),
         (r#"{"SUB":"bob"}"#, None),
         (r#"{"sub ":"bob"}"#, None),
-        // As JavaScript has numbers; only whole ones that are told apart.
+        // Numbers as JavaScript has them; only integers that a double represents exactly.
         (r#"{"sub":1}"#, Some("user.1")),
         (r#"{"sub":1.0}"#, Some("user.1")),
         (r#"{"sub":1e0}"#, Some("user.1")),
@@ -175,11 +175,11 @@ fn a_claim_is_one_segment_and_never_a_pattern() {
         (r#"{"sub":1e400}"#, None),
         (r#"{"sub":"1.0"}"#, None),
         (r#"{"sub":"1e0"}"#, Some("user.1e0")),
-        // The last counts, as in JavaScript.
+        // Of equal members the last counts, as in JavaScript.
         (r#"{"sub":"x","sub":"bob"}"#, Some("user.bob")),
         (r#"{"sub":"bob","s\u0075b":"x"}"#, Some("user.x")),
         (r#"{"sub":"bob","sub":null}"#, None),
-        // Payloads that are no objects have no claims.
+        // Payloads that are not objects have no claims.
         (r#""bob""#, None),
         (r#"["bob"]"#, None),
         ("1", None),
@@ -201,7 +201,7 @@ fn a_claim_is_one_segment_and_never_a_pattern() {
 }
 
 #[test]
-fn two_users_never_have_one_number() {
+fn two_users_never_match_as_the_same_number() {
     for (number, name) in [
         ("9007199254740991", Some("u.9007199254740991")),
         ("-9007199254740991", Some("u.-9007199254740991")),
@@ -230,7 +230,7 @@ fn two_users_never_have_one_number() {
 }
 
 #[test]
-fn a_list_in_the_token_is_any_of_its_texts() {
+fn a_list_in_the_token_matches_as_any_of_its_texts() {
     let claims = r#"{"rooms":["b","a",7,"c.d","","*",null,"a"],"sub":"ann"}"#;
     for (name, is_met) in [
         ("room.a", true),
@@ -248,12 +248,12 @@ fn a_list_in_the_token_is_any_of_its_texts() {
     }
     assert!(matches("{rooms}.{sub}", '.', claims, "a.ann"));
     assert!(!matches("{rooms}.{sub}", '.', claims, "ann.a"));
-    // Each is compared by itself: one list twice is not the same item twice.
+    // Each claim is compared by itself: the same list in two places may match two different items.
     assert!(matches("{rooms}.{rooms}", '.', claims, "a.b"));
 }
 
 #[test]
-fn whom_a_rule_is_about() {
+fn a_rule_is_about_the_clients_that_its_who_describes() {
     let text = |text: &str| Scalar::Text(text.to_owned());
     let is = |value: Scalar| Who::Is("role".to_owned(), vec![text("owner"), value]);
     let contains = |value: Scalar| Who::Contains("rooms".to_owned(), vec![text("x"), value]);
@@ -309,7 +309,7 @@ fn whom_a_rule_is_about() {
 }
 
 #[test]
-fn the_first_rule_that_matches_decides_and_without_one_it_is_denied() {
+fn the_first_matching_rule_decides_and_without_one_the_action_is_denied() {
     let deny = |channel: &str| RuleSpec {
         effect: Effect::Deny,
         ..on(&[channel])
@@ -337,7 +337,7 @@ fn the_first_rule_that_matches_decides_and_without_one_it_is_denied() {
 }
 
 #[test]
-fn actions_are_decided_apart() {
+fn each_action_is_decided_on_its_own() {
     let calls = RuleSpec {
         effect: Effect::Allow,
         actions: vec![Action::Invoke, Action::Transmit],
@@ -361,7 +361,7 @@ fn actions_are_decided_apart() {
 }
 
 #[test]
-fn the_shadow_decides_nothing() {
+fn shadow_rules_have_no_effect() {
     let rules =
         |enforced: &[RuleSpec], shadow: &[RuleSpec]| Rules::compile(enforced, shadow, '.', None).unwrap();
     let decide = |rules: &Rules, name: &[u8]| rules.decide(Action::Publish, name, None);
@@ -384,7 +384,7 @@ fn the_shadow_decides_nothing() {
 }
 
 #[test]
-fn more_rules_than_bits_in_a_word_are_told_apart() {
+fn more_rules_than_bits_in_a_word_are_distinguished() {
     let mut specs: Vec<RuleSpec> = (0..130)
         .map(|index| RuleSpec {
             to: vec![Who::Is("n".to_owned(), vec![Scalar::Number(f64::from(index))])],
@@ -423,7 +423,7 @@ fn facts_are_read_again_for_other_rules() {
 }
 
 #[test]
-fn rules_that_say_the_same_stay() {
+fn equal_rules_are_kept() {
     let first = compile(&[on(&["a"])]);
     let same = Rules::compile(&[on(&["a"])], &[], '.', Some(&first)).unwrap();
     assert!(Arc::ptr_eq(&first, &same));
@@ -438,7 +438,7 @@ fn rules_that_say_the_same_stay() {
 }
 
 #[test]
-fn a_pattern_that_is_none_names_its_rule() {
+fn the_error_of_an_invalid_pattern_names_its_rule() {
     for (pattern, separator, fault) in [
         (
             "",
@@ -500,7 +500,7 @@ fn a_pattern_that_is_none_names_its_rule() {
 }
 
 #[test]
-fn an_explanation_says_of_each_rule_why_it_does_not_decide() {
+fn an_explanation_tells_for_each_rule_why_it_does_not_decide() {
     let rules = compile(&[
         RuleSpec {
             actions: vec![Action::Subscribe],
@@ -556,7 +556,7 @@ fn segment_text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_filled_in_pattern_matches_the_one_name_and_no_other(value in segment_text(), name in segment_text()) {
+    fn a_pattern_with_a_claim_matches_only_the_name_with_its_value(value in segment_text(), name in segment_text()) {
         let claims = serde_json::json!({ "sub": value }).to_string();
         let is_segment = !value.is_empty() && !value.contains('.');
         let own = format!("user.{value}");
@@ -568,14 +568,14 @@ proptest! {
     }
 
     #[test]
-    fn a_list_matches_its_segments_alone(values in collection::vec(segment_text(), 0..4), name in segment_text()) {
+    fn a_list_matches_only_its_segments(values in collection::vec(segment_text(), 0..4), name in segment_text()) {
         let claims = serde_json::json!({ "rooms": values }).to_string();
         let is_met = !name.is_empty() && !name.contains('.') && values.contains(&name);
         prop_assert_eq!(matches("{rooms}.x", '.', &claims, format!("{name}.x")), is_met);
     }
 
     #[test]
-    fn patterns_match_as_their_definition_says(
+    fn patterns_match_as_defined(
         pattern in collection::vec(prop_oneof![Just("a"), Just("b"), Just("*"), Just("{sub}"), Just("")], 1..4),
         has_rest in any::<bool>(),
         name in collection::vec(prop_oneof![Just("a"), Just("b"), Just("me"), Just(""), Just("*")], 0..5),
@@ -607,7 +607,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_remembered_is_what_would_be_decided() {
+fn remembered_decisions_are_those_that_would_be_made() {
     let first = compile(&[on(&["a.*", "user.{sub}"])]);
     let second = Rules::compile(&[on(&["b.*"])], &[], '.', Some(&first)).unwrap();
     let mut ann = Claims::trusted(r#"{"sub":"ann"}"#.to_owned(), None);
@@ -625,7 +625,7 @@ fn what_is_remembered_is_what_would_be_decided() {
         long.as_str(),
         &long[..64],
     ];
-    // Twice each, and by other rules between: the second time from memory where it is remembered.
+    // Each twice, and by other rules in between: the second time it comes from memory if it is remembered.
     for _ in 0..3 {
         for name in names.iter().chain(&names) {
             for rules in [&first, &first, &second] {
