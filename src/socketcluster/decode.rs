@@ -1,12 +1,13 @@
-//! From a message to its packets, by the rules of the reference's default codec (wire reference, section 3).
+//! Decodes a message to its packets, by the rules of the reference's default codec (wire reference, section 3).
 //!
-//! What is not JSON, or not an object or array, is not an error: it is raw. A message is judged whole: nothing of an
-//! array is handled if its end does not parse. Arrays are therefore scanned twice, single packets once.
+//! Text that is not JSON, or is neither an object nor an array, is not an error: it is a raw packet. A message is valid or
+//! not as a whole: if the end of an array cannot be parsed, no packet of the array is handled. Therefore arrays are scanned
+//! twice, first to check them and then to handle them; single packets are scanned once.
 //!
-//! An array may hold a hundred thousand packets. Both scans stop between two packets when the caller has done enough for
-//! one turn, and go on from a [`Place`] in the same text with [`resume`].
+//! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done enough for
+//! one turn, and [`resume`] continues them from a [`Place`] in the same text.
 //!
-//! Limits: `JUDGED_BYTES_MAX` of an array are judged at a time, and the packet that crosses it.
+//! Limits: `JUDGED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this limit.
 
 use super::json::{Fault, Scanner};
 use super::number::Number;
@@ -16,26 +17,26 @@ use super::string::StringSlice;
 /// A decoded message.
 #[derive(Clone, Debug)]
 pub enum Decoded<'a> {
-    /// One packet.
+    /// A single packet.
     One(Packet<'a>),
     /// The packets of an array, in order.
     Many(Packets<'a>),
-    /// An array that is too long to be judged at once: [`resume`] goes on here.
+    /// An array that is too long to be checked at once: [`resume`] continues at this place.
     Long(Place),
-    /// Raw because it is nested too deeply for the scanner; counted, else as `One(Packet::Raw)`.
+    /// A message that is nested too deeply for the scanner. It is handled like `One(Packet::Raw)`, and counted.
     TooDeep,
 }
 
-/// Where in the text of an array to go on.
+/// The place in the text of an array from which to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At a packet up to which the array has been judged.
+    /// The start of a packet; the array has been checked up to here.
     Judging(usize),
-    /// At the next packet of an array that has been judged whole.
+    /// The start of the next packet to handle; the whole array has been checked.
     Handling(usize),
 }
 
-/// Goes on with an array that is not done with. `text` is that of the message from which the place comes.
+/// Continues with an array. `text` must be the text of the message to which the place belongs.
 pub fn resume(text: &str, place: Place) -> Decoded<'_> {
     match place {
         Place::Judging(at) => decoded(judge(text, at)),
@@ -52,9 +53,9 @@ pub fn decode(text: &str) -> Decoded<'_> {
     }
 }
 
-/// An event as all clients print it: compact, its name first, then data, then the call id, nothing twice and nothing
-/// else. `None` says nothing about other texts. Takes a third of the instructions of `decode_any`, with the same result,
-/// but for members that nobody reads.
+/// Decodes an event in the form in which all clients print it: compact JSON, first the name, then data, then the call id,
+/// each at most once, and no other member. `None` if the text has another form. It takes a third of the instructions of
+/// `decode_any` and has the same result, except for members that the server does not read.
 #[inline]
 fn usual_event(text: &str) -> Option<Event<'_>> {
     let mut scanner = Scanner::new(text);
@@ -98,7 +99,7 @@ fn decoded(result: Result<Decoded<'_>, Fault>) -> Decoded<'_> {
     }
 }
 
-/// Begins to judge an array, at its bracket.
+/// Begins to check an array, at its opening bracket.
 fn array<'a>(text: &'a str, mut scanner: Scanner<'a>) -> Result<Decoded<'a>, Fault> {
     scanner.expect(b'[')?;
     let first = scanner.position();
@@ -109,7 +110,7 @@ fn array<'a>(text: &'a str, mut scanner: Scanner<'a>) -> Result<Decoded<'a>, Fau
     judge(text, first)
 }
 
-/// Judges an array from one of its packets on: to its end, or as far as is judged at a time.
+/// Checks an array from the packet at `at`: to its end, or as much as is checked at a time.
 fn judge(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
     let mut scanner = Scanner::new(text);
     scanner.skip_to(at);
@@ -126,10 +127,10 @@ fn judge(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
     Ok(Decoded::Long(Place::Judging(scanner.position())))
 }
 
-/// What is judged of an array at a time: it takes about as long as to handle 256 packets.
+/// Number of bytes of an array that are checked at a time. Checking them takes about as long as handling 256 packets.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
 
-/// The packets of an array that has been judged whole.
+/// The packets of an array that has been checked completely.
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     scanner: Scanner<'a>,
@@ -150,12 +151,12 @@ impl<'a> Packets<'a> {
         Packets { scanner }
     }
 
-    /// How far in the text it has come.
+    /// The position that the scanner has reached in the text.
     pub fn position(&self) -> usize {
         self.scanner.position()
     }
 
-    /// Where [`resume`] goes on; `None` behind the last packet.
+    /// The place where [`resume`] continues; `None` after the last packet.
     pub fn place(&self) -> Option<Place> {
         let mut ahead = self.scanner.clone();
         ahead.skip_space();
@@ -179,12 +180,12 @@ impl<'a> Iterator for Packets<'a> {
         };
         self.scanner.skip_space();
         self.scanner.pass(b',');
-        // Errors cannot be: the array was scanned before.
+        // An error is impossible: the array was checked before.
         packet.ok()
     }
 }
 
-/// Passes an object and says which packet it is.
+/// Scans an object and returns the packet that it is.
 #[inline]
 fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
     let (mut name, mut data, mut cid) = (None, None, None);
@@ -207,7 +208,7 @@ fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
     })
 }
 
-/// Passes a packet's data, taking note of the members that reserved events read.
+/// Scans the data of a packet, and notes the members that reserved events use.
 #[inline]
 fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     scanner.take_rare();
@@ -233,7 +234,7 @@ fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     })
 }
 
-/// Passes the data of an event of the application's, of which no members are read.
+/// Scans the data of an application's event, whose members the server does not read.
 #[inline]
 fn opaque_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     scanner.take_rare();
@@ -246,7 +247,7 @@ fn opaque_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     })
 }
 
-/// Passes an object. `member` is called at each value, with its key, and must pass it.
+/// Scans an object. It calls `member` at each value, with the key; `member` must scan the value.
 #[inline]
 fn members<'a>(
     scanner: &mut Scanner<'a>,
@@ -269,7 +270,7 @@ fn members<'a>(
     }
 }
 
-/// A key that means something, in a packet or in its data.
+/// A key that has a meaning, in a packet or in its data.
 enum Key {
     Event,
     Data,
@@ -282,7 +283,7 @@ enum Key {
 }
 
 impl Key {
-    /// Passes a key and its colon. Those that nearly all packets are made of are compared whole where they lie.
+    /// Scans a key and its colon. The most frequent keys are compared as a whole, without a search for their end.
     #[inline]
     fn pass(scanner: &mut Scanner<'_>) -> Result<Key, Fault> {
         Ok(if scanner.pass_all(b"\"channel\":") {
@@ -315,7 +316,7 @@ impl Key {
     }
 }
 
-/// Passes a value; returns it if it is a string.
+/// Scans a value; returns it if it is a string.
 #[inline]
 fn string_value<'a>(scanner: &mut Scanner<'a>) -> Result<Option<StringSlice<'a>>, Fault> {
     if scanner.peek() == Some(b'"') {
@@ -325,7 +326,7 @@ fn string_value<'a>(scanner: &mut Scanner<'a>) -> Result<Option<StringSlice<'a>>
     Ok(None)
 }
 
-/// Passes a value; returns its text.
+/// Scans a value; returns its text.
 #[inline]
 fn text_of_value<'a>(scanner: &mut Scanner<'a>) -> Result<&'a str, Fault> {
     let start = scanner.position();
@@ -503,7 +504,7 @@ mod tests {
         assert!(matches!(decode("[]"), Decoded::Many(packets) if packets.clone().next().is_none()));
     }
 
-    /// Decodes to the end, in as many parts as that takes, and says how many.
+    /// Decodes a text to the end, in as many parts as necessary; returns the number of parts too.
     fn decoded_in_parts(text: &str) -> (Decoded<'_>, usize) {
         let (mut decoded, mut parts) = (decode(text), 1);
         while let Decoded::Long(place) = decoded {
@@ -534,7 +535,7 @@ mod tests {
         }
         let text = array(&"[".repeat(DEPTH_MAX + 2));
         assert!(matches!(decoded_in_parts(&text).0, Decoded::TooDeep));
-        // One packet is not divided, however large it is.
+        // A single packet is never divided, however large it is.
         let text = format!("[\"{}\",1]", "x".repeat(5 * JUDGED_BYTES_MAX));
         assert_eq!(decoded_in_parts(&text).1, 2);
         let text = format!("[\"{}\"]", "x".repeat(5 * JUDGED_BYTES_MAX));
@@ -597,7 +598,7 @@ mod tests {
         );
     }
 
-    /// Texts near the usual shape, most of them broken or unusual in some way.
+    /// Texts that resemble the usual form; most of them have an error or are unusual.
     fn nearly_usual() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("{\"event\":"),

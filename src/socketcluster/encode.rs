@@ -1,6 +1,7 @@
-//! What the server sends, byte for byte as the reference: compact JSON, keys in its order (wire reference, section 3).
+//! Encodes packets of the server, byte for byte as the reference does: compact JSON with the keys in the reference's order
+//! (wire reference, section 3).
 //!
-//! Nothing here allocates but for strings that came in with escapes. Names of channels and events are WTF-8.
+//! Nothing here allocates, except for strings that arrived with escapes. Names of channels and events are WTF-8.
 
 use super::string::write_json;
 
@@ -12,7 +13,7 @@ pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `{"event":E,"cid":N}` or `{"event":E,"cid":N,"data":D}`: a call of the server's.
+/// `{"event":E,"cid":N}` or `{"event":E,"cid":N,"data":D}`: a call by the server.
 pub fn call(name: &[u8], cid: u64, data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":");
     write_json(name, out);
@@ -53,7 +54,7 @@ pub fn set_auth_token(token: &str, cid: Option<u64>, out: &mut Vec<u8>) {
 /// `{"event":"#removeAuthToken"}`
 pub const REMOVE_AUTH_TOKEN: &[u8] = b"{\"event\":\"#removeAuthToken\"}";
 
-/// `{"rid":N}` or `{"rid":N,"data":D}`; `cid` is the call id as it is to be printed, `data` JSON.
+/// `{"rid":N}` or `{"rid":N,"data":D}`. `cid` is the call id as printed text, `data` is JSON.
 pub fn response(cid: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     rid(cid, out);
     member(b",\"data\":", data, out);
@@ -68,8 +69,8 @@ pub fn error(cid: &[u8], error: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `{"rid":N,"error":E,"data":{"code":C}}`: a refused handshake. Clients up to 14 read the code from the data, later
-/// ones from the error.
+/// `{"rid":N,"error":E,"data":{"code":C}}`: a refused handshake. Clients up to major 14 read the code from the data, later
+/// clients read it from the error.
 pub fn handshake_refused(cid: &[u8], write_error: impl FnOnce(&mut Vec<u8>), code: u16, out: &mut Vec<u8>) {
     error(cid, write_error, out);
     out.pop();
@@ -101,7 +102,7 @@ pub fn handshake_response(
     out.extend_from_slice(b"}}");
 }
 
-/// The answer to `#authenticate` unless the token is bad; `auth_error` writes JSON.
+/// The answer to `#authenticate`, if the token is good; `auth_error` writes JSON.
 pub fn authenticate_response(
     cid: &[u8],
     is_authenticated: bool,

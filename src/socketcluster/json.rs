@@ -1,13 +1,13 @@
-//! A strict scanner for JSON text: RFC 8259's grammar and nothing else, one pass, no allocation, no recursion.
+//! A strict scanner for JSON text: exactly the grammar of RFC 8259, in one pass, without allocation or recursion.
 //!
-//! It says where values begin and end, and never what they mean. The one thing it notes in passing is whether a value
-//! may be one of the few that the reference changes on their way through (`rewrite`).
+//! It finds where values begin and end, and does not interpret them. It only notes whether a value may be one of the few
+//! that the reference changes when data passes through it (`rewrite`).
 //!
 //! Invariants
-//! 1. The text is UTF-8, so every position the scanner stops at, which is beside an ASCII byte, is a boundary.
-//! 2. What is accepted is what `JSON.parse` accepts, up to [`DEPTH_MAX`].
+//! 1. The text is UTF-8, and the scanner stops only beside an ASCII byte; so its position is always between characters.
+//! 2. It accepts what `JSON.parse` accepts, up to a nesting of [`DEPTH_MAX`].
 //!
-//! Limits: nesting deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`], which callers treat as unparsable and count.
+//! Limits: text that is nested deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`]. Callers treat it as invalid, and count it.
 
 use super::string::StringSlice;
 
@@ -16,7 +16,7 @@ pub const DEPTH_MAX: usize = 64 * DEEP_WORDS;
 
 const DEEP_WORDS: usize = 64;
 
-/// Why a text is not taken.
+/// The reason why a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Not JSON.
@@ -25,12 +25,12 @@ pub enum Fault {
     TooDeep,
 }
 
-/// A place in a text.
+/// A position in a text, from which the scanner reads.
 #[derive(Clone, Debug)]
 pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    /// Whether a value that `rewrite` may change was passed.
+    /// True if the scanner has passed a value that `rewrite` may change.
     rare: bool,
 }
 
@@ -44,22 +44,22 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where the scanner stands.
+    /// The current position.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// Goes on at `position`, which must not be within a character.
+    /// Continues at `position`, which must be between two characters.
     pub(super) fn skip_to(&mut self, position: usize) {
         self.at = position;
     }
 
-    /// The text from `start` to where the scanner stands.
+    /// The text from `start` to the current position.
     pub fn since(&self, start: usize) -> &'a str {
         &self.text[start..self.at]
     }
 
-    /// Whether a value that `rewrite` may change was passed since the last call.
+    /// True if the scanner has passed a value that `rewrite` may change since the last call.
     pub fn take_rare(&mut self) -> bool {
         std::mem::take(&mut self.rare)
     }
@@ -70,7 +70,7 @@ impl<'a> Scanner<'a> {
         self.bytes().get(self.at).copied()
     }
 
-    /// Passes `byte`, if it is next.
+    /// Skips `byte`, if it is the next byte.
     #[inline]
     pub fn pass(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
@@ -78,7 +78,7 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Passes `byte` or fails.
+    /// Skips `byte`; fails if it is not the next byte.
     #[inline]
     pub fn expect(&mut self, byte: u8) -> Result<(), Fault> {
         if self.pass(byte) {
@@ -88,10 +88,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes white space.
+    /// Skips white space.
     #[inline]
     pub fn skip_space(&mut self) {
-        // What programs print has none: one comparison, then, instead of four.
+        // JSON that programs print has none, so there is usually only this comparison instead of four.
         if self.is_at_space() {
             self.skip_some_space();
         }
@@ -113,7 +113,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes `text`, if it stands here just so, as programs print it.
+    /// Skips `text`, if the input continues with exactly this text.
     #[inline]
     pub fn pass_all<const LENGTH: usize>(&mut self, text: &[u8; LENGTH]) -> bool {
         let is_next = self
@@ -126,19 +126,19 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Whether white space is next.
+    /// True if the next byte is white space.
     #[inline]
     pub fn is_at_space(&self) -> bool {
         self.peek().is_some_and(|byte| byte <= b' ')
     }
 
-    /// Whether nothing is left.
+    /// True if no byte is left.
     #[inline]
     pub fn is_at_end(&self) -> bool {
         self.at == self.text.len()
     }
 
-    /// Passes a string, quotes included.
+    /// Scans a string with its quotes.
     #[inline]
     pub fn string(&mut self) -> Result<StringSlice<'a>, Fault> {
         self.expect(b'"')?;
@@ -151,7 +151,7 @@ impl<'a> Scanner<'a> {
         self.rest_of_string(start)
     }
 
-    /// Goes on in a string at what is neither plain nor its end.
+    /// Continues within a string at a byte that is neither a plain character nor the closing quote.
     #[cold]
     fn rest_of_string(&mut self, start: usize) -> Result<StringSlice<'a>, Fault> {
         while self.peek() == Some(b'\\') {
@@ -163,7 +163,7 @@ impl<'a> Scanner<'a> {
         Ok(string)
     }
 
-    /// Passes a string that is a value, noting whether `rewrite` may be about it.
+    /// Scans a string that is a value, and notes whether `rewrite` may change it.
     #[inline]
     pub fn noted_string(&mut self) -> Result<StringSlice<'a>, Fault> {
         let string = self.string()?;
@@ -171,7 +171,7 @@ impl<'a> Scanner<'a> {
         Ok(string)
     }
 
-    /// Passes any value and the white space before it, but not after it.
+    /// Scans any value and the white space before it, but not the white space after it.
     #[inline]
     pub fn value(&mut self) -> Result<(), Fault> {
         self.skip_space();
@@ -198,7 +198,7 @@ impl<'a> Scanner<'a> {
         self.value_within::<DEEP_WORDS>()
     }
 
-    /// Passes a value that nests at most `64 * WORDS` deep. The kinds of the open containers are the bits of a stack.
+    /// Scans a value that is nested at most `64 * WORDS` levels deep. A stack of bits holds the kinds of the open containers.
     fn value_within<const WORDS: usize>(&mut self) -> Result<(), Fault> {
         let mut objects = [0u64; WORDS];
         let mut depth = 0;
@@ -236,7 +236,7 @@ impl<'a> Scanner<'a> {
                 Some(b'n') => self.literal(b"null")?,
                 Some(_) | None => return Err(Fault::Malformed),
             }
-            // A value has ended here: close what closes, until another must begin.
+            // A value has ended here: close containers until another value must begin.
             loop {
                 if depth == 0 {
                     return Ok(());
@@ -256,7 +256,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes a key and its colon.
+    /// Scans a key and its colon.
     #[inline]
     pub fn key(&mut self) -> Result<StringSlice<'a>, Fault> {
         let key = self.string()?;
@@ -282,7 +282,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Passes what makes a number more than an integer.
+    /// Scans the fraction and the exponent of a number.
     fn fraction(&mut self) -> Result<(), Fault> {
         if self.pass(b'.') {
             self.digits()?;
@@ -297,7 +297,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Passes one digit or more.
+    /// Scans one or more digits.
     #[inline]
     fn digits(&mut self) -> Result<(), Fault> {
         let start = self.at;
@@ -342,8 +342,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where the bytes of a string that begin at `at` come to a quote, a backslash, a control character or the end; eight at
-/// a time.
+/// The position from `at` on of the first quote, backslash or control character in a string, or the end of the text. It
+/// compares eight bytes at a time.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
@@ -352,8 +352,8 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
         let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
-        // A byte's high bit is set where the byte is below 0x20, or zero after the exclusive or. A borrow can only set
-        // bits above a true one, and the lowest is all that is used.
+        // The high bit of a byte is set if the byte is below 0x20, or zero after the exclusive or. A borrow can set wrong bits
+        // only above a right one, and only the lowest bit is used.
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let quote = quote.wrapping_sub(ONES) & !quote;
         let backslash = backslash.wrapping_sub(ONES) & !backslash;
@@ -373,7 +373,7 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Passes a whole text, as `JSON.parse` would.
+/// Scans a whole text; accepts what `JSON.parse` accepts.
 pub fn check(text: &str) -> Result<(), Fault> {
     let mut scanner = Scanner::new(text);
     scanner.value()?;
@@ -558,7 +558,7 @@ mod tests {
         }
     }
 
-    /// JSON, nearly JSON, and text made of JSON's characters.
+    /// JSON, almost JSON, and text of JSON's characters.
     fn texts() -> impl Strategy<Value = String> {
         let tokens = prop_oneof![
             Just("{"),

@@ -1,10 +1,10 @@
-//! The SocketCluster protocol, as the version 20 server speaks it: bytes in, decisions out.
+//! The SocketCluster protocol, as version 20 of the reference server implements it: bytes in, decisions out.
 //!
-//! A message goes through [`decode`] (by the scanner in [`json`]), becomes a [`packet::Packet`] whose data is still the
-//! client's own bytes, and is answered by [`session::Session`], which words its answers with [`encode`]. What the two
-//! protocol versions do differently is in [`version`], all of it.
+//! [`decode`] turns a message into a [`packet::Packet`], with the scanner in [`json`]; the packet's data is still the
+//! client's own bytes. [`session::Session`] decides about the packet, and writes its answers with [`encode`]. [`version`]
+//! contains everything in which the two protocol versions differ.
 //!
-//! Nothing here touches a socket, a clock or a thread.
+//! Nothing here uses a socket, a clock or a thread.
 
 pub mod decode;
 pub mod encode;

@@ -1,24 +1,24 @@
-//! Numbers as JavaScript reads and prints them: doubles.
+//! Numbers as JavaScript reads and prints them: all of them are doubles.
 
 /// A JSON number as it stands in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number<'a>(&'a str);
 
 impl<'a> Number<'a> {
-    /// The number in a scanned value, if it is one.
+    /// The number in a scanned value; `None` if the value is not a number.
     pub(super) fn in_value(value: &'a str) -> Option<Number<'a>> {
         value
             .starts_with(|first: char| first == '-' || first.is_ascii_digit())
             .then_some(Number(value))
     }
 
-    /// Its value; infinite if it is too large for a double.
+    /// The value; infinite if it is too large for a double.
     pub fn as_f64(self) -> f64 {
-        // JSON's numbers are a part of what Rust reads.
+        // Rust's grammar of numbers includes JSON's.
         self.0.parse().unwrap_or(f64::INFINITY)
     }
 
-    /// It as `JSON.stringify` prints the double that it is read as: wire reference, section 3.
+    /// The number as `JSON.stringify` prints it, after it was read as a double: wire reference, section 3.
     pub fn text(self) -> NumberText {
         let mut text = NumberText::default();
         if self.is_short_integer() {
@@ -34,14 +34,14 @@ impl<'a> Number<'a> {
         text
     }
 
-    /// Whether it is an integer that a double holds exactly, and prints as it stands here.
+    /// True if the number is an integer that a double holds exactly, so that it is printed as it stands here.
     fn is_short_integer(self) -> bool {
         let digits = self.0.strip_prefix('-').unwrap_or(self.0);
         digits.len() <= 15 && self.0 != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
     }
 }
 
-/// A number as JavaScript prints it, in place: none is longer than 25 bytes.
+/// The text of a number as JavaScript prints it, stored inline: no such text is longer than 25 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NumberText {
     bytes: [u8; NumberText::BYTES_MAX],
@@ -51,7 +51,7 @@ pub struct NumberText {
 impl NumberText {
     const BYTES_MAX: usize = 31;
 
-    /// A number that was printed before. What is longer than numbers are is cut.
+    /// A number that was printed before. Text beyond the length of a number is cut off.
     pub fn copied(printed: &[u8]) -> NumberText {
         let mut text = NumberText::default();
         text.push(&printed[..printed.len().min(Self::BYTES_MAX)]);

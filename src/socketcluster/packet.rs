@@ -1,4 +1,4 @@
-//! What a client may send: packets, with their data still as the bytes that came in.
+//! The packets that a client may send. Their data is still the bytes that arrived.
 //!
 //! Kinds and keys: wire reference, sections 1, 3 and 11.
 
@@ -8,11 +8,11 @@ use super::string::StringSlice;
 /// One packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
-    /// Something happens: a call if it has a call id, else one-way.
+    /// An event: a call if it has a call id, otherwise one-way.
     Event(Event<'a>),
-    /// The answer to a call of the server.
+    /// The answer to a call by the server.
     Response(Response<'a>),
-    /// Anything else. It is ignored once the handshake is done.
+    /// Anything else. The server ignores it after the handshake.
     Raw,
 }
 
@@ -21,35 +21,35 @@ pub enum Packet<'a> {
 pub struct Event<'a> {
     /// The name of the event.
     pub name: StringSlice<'a>,
-    /// The data, unless absent: `null` is data.
+    /// The data; `None` if it is absent. `null` is data.
     pub data: Option<Value<'a>>,
-    /// The call id, if it is a number; any other counts as absent.
+    /// The call id, if it is a number. Any other value counts as absent.
     pub cid: Option<Number<'a>>,
 }
 
 /// A packet without an event whose `rid` is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// The id of the call that is answered.
+    /// The id of the call to which this is the answer.
     pub rid: Number<'a>,
-    /// The data, unless absent.
+    /// The data; `None` if it is absent.
     pub data: Option<Value<'a>>,
-    /// The error's text, unless absent.
+    /// The text of the error; `None` if it is absent.
     pub error: Option<&'a str>,
 }
 
 /// Scanned data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
-    /// Its text, valid JSON without space around it.
+    /// The text of the data: valid JSON without white space around it.
     pub json: &'a str,
-    /// Whether it may hold values that `rewrite` changes.
+    /// True if the text may contain values that `rewrite` changes.
     pub rare: bool,
-    /// The members that the reserved events read; all absent if it is not an object.
+    /// The members that reserved events use; all absent if the data is not an object.
     pub members: Members<'a>,
 }
 
-/// Members of an object, as their values' texts. The last of duplicate keys wins.
+/// Some members of an object, each as the text of its value. If a key occurs several times, the last one counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Members<'a> {
     /// `channel`, if it is a string.
@@ -60,13 +60,13 @@ pub struct Members<'a> {
     pub auth_token: Option<&'a str>,
 }
 
-/// Whether scanned JSON is what JavaScript takes for false.
+/// True if JavaScript treats the scanned JSON as false.
 pub(super) fn is_falsy(json: &str) -> bool {
     matches!(json, "null" | "false" | "\"\"")
         || Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0)
 }
 
-/// The events that the server itself understands. Any other name, `#...` included, is the application's.
+/// The events that the server itself handles. All other names, even those that begin with `#`, belong to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserved {
     /// `#handshake`
@@ -93,9 +93,9 @@ impl Reserved {
         ("#removeAuthToken", Reserved::RemoveAuthToken),
     ];
 
-    /// The reserved event of that name.
+    /// The reserved event with this name.
     pub fn named(name: &StringSlice<'_>) -> Option<Reserved> {
-        // Nearly all names are the application's and end here.
+        // Nearly all names belong to the application, and are recognised here.
         if name.plain().is_some_and(|plain| !plain.starts_with('#')) {
             return None;
         }

@@ -1,11 +1,12 @@
-//! The values that the reference changes when data passes through it, and that a client's parser would notice.
+//! Changes the values that the reference changes when data passes through it, if a client's parser can notice the change.
 //!
-//! The reference parses and prints: a number too large for a double becomes `null`, `-0` becomes `0`, and an object
-//! `{"type":"Buffer","data":[...]}` becomes `{"base64":true,"data":"..."}` (wire reference, section 3). Everything else
-//! reads the same after as before, so data passes as the client's own bytes unless the scanner has noted that one of
-//! these may be in it. This is the slow way then taken: it allocates, in two passes, each linear.
+//! The reference parses data and prints it again. This changes a number that is too large for a double to `null`, `-0` to
+//! `0`, and an object `{"type":"Buffer","data":[...]}` to `{"base64":true,"data":"..."}` (wire reference, section 3).
+//! A parser reads everything else as before. So data passes as the client's own bytes, unless the scanner has noted that
+//! it may contain one of these values. Then this slower code runs: it allocates, and makes two passes, each linear.
 //!
-//! 1. Find the objects that are buffers. 2. Copy, replacing. An outer buffer hides those within it, as in the reference.
+//! 1. Find the objects that are buffers. 2. Copy the text and replace the values. A buffer within a buffer is not replaced,
+//!    as in the reference.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use super::json::Scanner;
 use super::number::Number;
 use super::string::StringSlice;
 
-/// Appends the value in `json`, which must be valid, as the reference passes it on.
+/// Appends the value in `json`, which must be valid, in the form in which the reference passes it on.
 pub fn write_passed_on(json: &str, out: &mut Vec<u8>) {
     let buffers = find_buffers(json);
     let mut buffers = buffers.iter().peekable();
@@ -70,10 +71,10 @@ struct Buffer<'a> {
     data: &'a str,
 }
 
-/// A container that is open, in the search for buffers.
+/// An open container during the search for buffers.
 struct Open<'a> {
     start: usize,
-    /// Of an object, which key's value comes next, if not a key itself.
+    /// In an object: the key to which the next value belongs, or that the next string is a key.
     key: Key,
     is_buffer: bool,
     data: Option<&'a str>,
@@ -83,7 +84,7 @@ struct Open<'a> {
 enum Key {
     /// The container is an array.
     None,
-    /// A string that comes now is a key.
+    /// The next string is a key.
     Next,
     Type,
     Data,
@@ -91,7 +92,7 @@ enum Key {
 }
 
 impl<'a> Open<'a> {
-    /// Takes note of a value. The last of duplicate keys wins.
+    /// Notes a value of the container. If a key occurs several times, the last one counts.
     fn note(&mut self, value: &'a str, string: Option<StringSlice<'_>>) {
         match self.key {
             Key::Type => self.is_buffer = string.is_some_and(|string| string.is("Buffer")),
@@ -101,7 +102,7 @@ impl<'a> Open<'a> {
     }
 }
 
-/// All buffers, by where they start.
+/// All buffers, sorted by their start.
 fn find_buffers(json: &str) -> Vec<Buffer<'_>> {
     let mut found = Vec::new();
     let mut open: Vec<Open<'_>> = Vec::new();
@@ -174,7 +175,7 @@ fn pass_string<'a>(scanner: &mut Scanner<'a>) -> StringSlice<'a> {
     scanner.string().expect("the text was scanned before")
 }
 
-/// What `Buffer.from` makes of an array: each element as a number, modulo 256.
+/// The bytes that `Buffer.from` makes of an array: each element as a number, modulo 256.
 fn octets(array: &str) -> Vec<u8> {
     elements(array)
         .map(|element| {
@@ -209,7 +210,7 @@ fn elements(array: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// JavaScript's `Number(value)`, but that an array, which it would first print, is not a number.
+/// JavaScript's `Number(value)`, except that an array, which JavaScript would print first, is not a number.
 fn to_number(value: &str) -> f64 {
     if let Some(number) = Number::in_value(value) {
         return number.as_f64();
@@ -225,11 +226,11 @@ fn to_number(value: &str) -> f64 {
     }
 }
 
-/// A string's number: decimal, or with a prefix for its base.
+/// The number in a string: decimal, or with a prefix for its base.
 fn text_to_number(text: &str) -> f64 {
     for (prefixes, radix) in [(["0x", "0X"], 16), (["0o", "0O"], 8), (["0b", "0B"], 2)] {
         if let Some(digits) = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-            // Rust would take a sign here.
+            // Rust would accept a sign here.
             if digits.starts_with('+') {
                 return f64::NAN;
             }
@@ -243,7 +244,7 @@ fn text_to_number(text: &str) -> f64 {
     }
 }
 
-/// What JavaScript takes for white space: Unicode's, without the next-line control, and the byte-order mark.
+/// True for JavaScript's white space: that of Unicode without the next-line control character, and the byte-order mark.
 fn is_space(character: char) -> bool {
     character == '\u{feff}' || character != '\u{85}' && character.is_whitespace()
 }

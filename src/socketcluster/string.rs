@@ -1,9 +1,9 @@
-//! Strings as they stand in JSON, and as the bytes that name a channel or an event.
+//! Strings of JSON text, and the bytes that name a channel or an event.
 //!
-//! JavaScript strings may hold halves of surrogate pairs. Decoded strings are therefore WTF-8: UTF-8, but for such
-//! halves, which take three bytes each (ED A0..BF 80..BF). Encoding writes what `JSON.stringify` writes.
+//! A JavaScript string may contain half of a surrogate pair. Therefore decoded strings are WTF-8: UTF-8 in which such a half
+//! takes three bytes (ED A0..BF 80..BF). Strings are encoded as `JSON.stringify` encodes them.
 
-/// The inside of a JSON string, without its quotes.
+/// The text of a JSON string between its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StringSlice<'a> {
     raw: &'a str,
@@ -11,17 +11,17 @@ pub struct StringSlice<'a> {
 }
 
 impl<'a> StringSlice<'a> {
-    /// A string whose text was scanned; `escaped` says whether it holds a backslash.
+    /// A string whose text was scanned; `escaped` is true if it contains a backslash.
     pub(super) fn new(raw: &'a str, escaped: bool) -> StringSlice<'a> {
         StringSlice { raw, escaped }
     }
 
-    /// The string itself, if it stands there without escapes.
+    /// The string itself, if it contains no escapes.
     pub fn plain(&self) -> Option<&'a str> {
         (!self.escaped).then_some(self.raw)
     }
 
-    /// Whether it says `text`.
+    /// True if the decoded string is `text`.
     pub fn is(&self, text: &str) -> bool {
         if self.escaped {
             self.is_decoded(text)
@@ -30,12 +30,12 @@ impl<'a> StringSlice<'a> {
         }
     }
 
-    /// Whether it is empty; an escape stands for something.
+    /// True if the string is empty. (An escape stands for at least one character.)
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// Appends what it says, in WTF-8.
+    /// Appends the decoded string, in WTF-8.
     pub fn write_decoded(&self, out: &mut Vec<u8>) {
         if self.escaped {
             decode(self.raw, out);
@@ -44,7 +44,7 @@ impl<'a> StringSlice<'a> {
         }
     }
 
-    /// Appends it as `JSON.stringify` writes it, quotes included.
+    /// Appends the string as `JSON.stringify` writes it, with quotes.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         if self.escaped {
             let mut decoded = Vec::with_capacity(self.raw.len());
@@ -59,7 +59,7 @@ impl<'a> StringSlice<'a> {
 
     #[cold]
     fn is_decoded(&self, text: &str) -> bool {
-        // Each byte of `text` takes at most six bytes of escapes; most strings differ in the first.
+        // An escape takes at most six bytes for one byte of `text`; most strings differ from it in the first byte.
         let first = self.raw.as_bytes().first();
         if self.raw.len() > 6 * text.len() || (first != Some(&b'\\') && first != text.as_bytes().first()) {
             return false;
@@ -70,7 +70,7 @@ impl<'a> StringSlice<'a> {
     }
 }
 
-/// Appends what the inside of a valid JSON string says.
+/// Appends the decoded text of a valid JSON string without quotes.
 fn decode(raw: &str, out: &mut Vec<u8>) {
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
@@ -80,7 +80,7 @@ fn decode(raw: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(rest.as_bytes());
 }
 
-/// Appends what the escape says whose text after the backslash begins `rest`; returns what follows it.
+/// Appends the character of an escape; `rest` begins after the backslash. Returns the text after the escape.
 fn decode_escape<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
     let byte = match rest.as_bytes().first() {
         Some(b'u') => return decode_units(rest, out),
@@ -96,7 +96,7 @@ fn decode_escape<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
     &rest[1..]
 }
 
-/// The same for `uXXXX`, and for the second half of a pair that follows it.
+/// The same for `uXXXX`, together with the second half of a pair if it follows.
 fn decode_units<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
     let unit = |text: &str| {
         text.get(..4)
@@ -115,7 +115,7 @@ fn decode_units<'a>(rest: &'a str, out: &mut Vec<u8>) -> &'a str {
     rest
 }
 
-/// Appends a code point, surrogates included, by UTF-8's scheme.
+/// Appends a code point as UTF-8 would, surrogates included.
 fn write_code_point(point: u32, out: &mut Vec<u8>) {
     if let Some(character) = char::from_u32(point) {
         out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -129,7 +129,7 @@ fn write_code_point(point: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends WTF-8 bytes as a JSON string, quotes included, as `JSON.stringify` does.
+/// Appends WTF-8 bytes as a JSON string, with quotes, as `JSON.stringify` writes it.
 pub fn write_json(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut written = 0;

@@ -1,25 +1,25 @@
-//! All that protocol versions 1 and 2 do differently: the texts of ping and pong.
+//! Everything in which protocol versions 1 and 2 differ: the texts of ping and pong.
 //!
-//! Nothing a client sends at first tells its version. A ping of the wrong one is harmless to every client, and is not
-//! answered; so where the version is to be found out, pings alternate, version 2's first, until one is answered
-//! (wire reference, section 4).
+//! The first packets of a client do not show its version. But a ping of the wrong version harms no client, and no client
+//! answers it. So if the version is to be detected, the server sends pings of both versions in turn, version 2 first, until
+//! the client answers one (wire reference, section 4).
 
 use crate::config::Protocol;
 
-/// What is known of one client's version.
+/// What the server knows about the version of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// Version 1.
     V1,
     /// Version 2.
     V2,
-    /// Not known; nothing has been asked. The first ping is version 2's.
+    /// Unknown, and no ping has been sent. The first ping is of version 2.
     Unasked,
-    /// Not known; version 2's ping has not been answered yet. The next is version 1's.
+    /// Unknown; the client has not answered version 2's ping yet. The next ping is of version 1.
     AskedV2,
-    /// Not known; both pings have been sent, version 1's last.
+    /// Unknown; both pings have been sent, the last one of version 1.
     AskedV1Last,
-    /// Not known; both pings have been sent, version 2's last.
+    /// Unknown; both pings have been sent, the last one of version 2.
     AskedV2Last,
 }
 
@@ -52,7 +52,7 @@ impl Version {
         }
     }
 
-    /// Whether a text message is a pong. A pong settles the version.
+    /// True if a text message is a pong. If the version was unknown, the pong decides it.
     pub(super) fn receive_pong(&mut self, text: &str) -> bool {
         match self {
             Version::V1 => text == "#2",

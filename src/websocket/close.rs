@@ -1,16 +1,16 @@
-//! The payload of a close frame.
+//! The payload of a close frame: a code and a reason.
 //!
-//! The close handshake is an echo: a close frame that was received is sent back with its code and reason, one without
-//! a payload without one, as the reference's engine does. What a connection does before and after is `cores`' affair.
+//! The server answers a client's close frame with the same code and reason, or without both if the client's frame has none,
+//! as the reference's engine does. What a connection does before and after its close frame is decided in `cores`.
 //! RFC 6455 sections 5.5.1 and 7.4.
 
 use super::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
 use crate::decision::{CloseCode, CloseReason};
 
-/// Longest reason: what a control frame holds beside the code.
+/// Longest reason in bytes: the payload of a control frame without the two bytes of the code.
 pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 
-/// What a close frame says.
+/// The contents of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame<'a> {
     /// The code; a frame without one has no payload.
@@ -23,7 +23,7 @@ impl<'a> CloseFrame<'a> {
     /// Reads the payload of a close frame.
     ///
     /// # Errors
-    /// `ProtocolError` for half a code or one that may not be sent, then `InvalidUtf8` for the reason.
+    /// `ProtocolError` if the code is only one byte long or may not be sent, then `InvalidUtf8` for the reason.
     pub fn parse(payload: &'a [u8]) -> Result<CloseFrame<'a>, CloseReason> {
         if payload.is_empty() {
             return Ok(CloseFrame {
@@ -40,9 +40,9 @@ impl<'a> CloseFrame<'a> {
         })
     }
 
-    /// Appends the whole frame, as a server sends it. A reason over [`REASON_BYTES_MAX`] is cut before the first
-    /// character that does not fit: where the reference throws, a reason that the application made too long must not
-    /// keep a connection open.
+    /// Appends the whole frame, as a server sends it. A reason over [`REASON_BYTES_MAX`] is cut before the first character
+    /// that does not fit. (The reference throws an exception then. Here, a reason of the application that is too long must
+    /// not keep a connection open.)
     pub fn write(&self, out: &mut Vec<u8>) {
         let Some(code) = self.code else {
             frame::write_header(out, OpCode::Close, 0);
@@ -83,7 +83,7 @@ mod tests {
             (b"\x13\x88", CloseReason::ProtocolError),
             (b"\x03\xe8\xff", CloseReason::InvalidUtf8),
             (b"\x03\xe8\xc3", CloseReason::InvalidUtf8),
-            // The code is judged first.
+            // The code is checked before the reason.
             (b"\x03\xed\xff", CloseReason::ProtocolError),
         ] {
             assert_eq!(echo(payload), Err(expected), "{payload:?}");

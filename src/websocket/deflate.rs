@@ -1,31 +1,33 @@
-//! permessage-deflate: messages that are compressed one by one.
+//! permessage-deflate: compresses and inflates single messages.
 //!
-//! In: whole messages, from the clients of one core. Out: the same, inflated ([`Inflater`]) or as a frame with its first
-//! reserved bit set ([`Deflater`]). What is agreed on at the upgrade is `negotiation`'s affair; how compressed fragments
-//! become one message, `message`'s.
+//! In: whole messages of the clients of one core. Out: the same messages, inflated ([`Inflater`]), or compressed as a frame
+//! with the first reserved bit set ([`Deflater`]). `negotiation` decides at the upgrade what both sides may do; `message`
+//! joins compressed fragments to one message.
 //!
 //! ```text
 //!   Receiver: compressed payload ─► Inflater ─► message       payload ─► Deflater ─► frame
 //!              + 00 00 ff ff        one per core                         one per core: a window of 15 bits, one of 9
 //! ```
-//! A connection keeps no context: a compressor takes 380 KB with the largest window and 251 KB with the smallest, a
-//! decompressor 48 KB, and they are made when the first message needs one. So every message begins afresh in both
-//! directions, which the answer to the upgrade demands (`*_no_context_takeover`).
+//! A connection keeps no context, because contexts are large: a compressor takes 380 KB with the largest window and 251 KB
+//! with the smallest, a decompressor 48 KB. A core makes its own when the first message needs one. So each message is
+//! compressed independently of earlier ones, in both directions, and the answer to the upgrade demands this
+//! (`*_no_context_takeover`).
 //!
 //! Invariants
-//! 1. What was inflated never takes more than the bound it was given and one byte; a message that would is refused then,
-//!    not when all of it has been seen.
-//! 2. When the work has been taken, no more than `KEPT_BYTES_MAX` of output is kept, however large a message was.
+//! 1. Inflated bytes never take more than the given bound and one byte: a message that would is refused at this point, not
+//!    after all of it has been inflated.
+//! 2. After `take_work`, at most `KEPT_BYTES_MAX` of output are kept, however large a message was.
 //!
-//! A client that asks for a window between 9 and 14 bits gets 9: RFC 7692 section 7.1.2.1 allows a smaller one than was
-//! asked for, and two compressors bound what a core keeps and how often it compresses one publication.
+//! A client that asks for a window between 9 and 14 bits gets 9. RFC 7692 section 7.1.2.1 allows a smaller window than
+//! requested, and with only two compressors the memory of a core, and the number of times that it compresses a
+//! publication, are bounded.
 //!
-//! Limits: `message_bytes_max`, for what is sent and for what comes of it. It also bounds the time that one message takes:
-//! 1 MiB of the most laborious payload 48 ms.
+//! Limits: `message_bytes_max`, for the payload as it is sent and for the inflated message. It also bounds the time that
+//! one message takes: 48 ms for 1 MiB of the most expensive payload.
 //!
-//! RFC 7692 sections 7.2 and 7.2.3. Where that leaves a choice, the npm package `ws` decides: bytes that cannot be
-//! inflated close with 1007, too many with 1009, and the payload as it was sent is bounded as well. Unlike `ws`, which
-//! hands out what came before it, a stream that ends in the middle of a block is refused.
+//! RFC 7692 sections 7.2 and 7.2.3. Where the RFC leaves a choice, the code does what the npm package `ws` does: bytes that
+//! cannot be inflated close the connection with 1007, too many bytes with 1009, and the payload as it was sent has a limit
+//! too. There is one difference: if a stream ends in the middle of a block, `ws` delivers the part before; here it is refused.
 
 mod negotiation;
 
@@ -40,44 +42,44 @@ use super::frame::{self, OpCode};
 use crate::decision::CloseReason;
 use crate::wipe::wipe_and_drop;
 
-/// What was agreed on with a client.
+/// The compression that client and server have agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Compression {
-    /// Nothing is compressed.
+    /// No compression.
     #[default]
     Off,
-    /// Both sides may compress; the client inflates with a window of 32 KiB.
+    /// Both sides may compress. The client inflates with a window of 32 KiB.
     Large,
-    /// The client inflates with a smaller window: ours is 512 bytes.
+    /// Both sides may compress. The client inflates with a smaller window; the server compresses with one of 512 bytes.
     Small,
 }
 
 impl Compression {
-    /// How many there are, for tables by [`Compression::index`].
+    /// Number of variants, for tables by [`Compression::index`].
     pub const COUNT: usize = 3;
 
-    /// Whether messages may be compressed.
+    /// True if messages may be compressed.
     #[inline]
     pub const fn is_on(self) -> bool {
         !matches!(self, Compression::Off)
     }
 
-    /// The place in tables.
+    /// The index in tables.
     #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// What has been done since somebody last asked.
+/// Work since the last call of `take_work`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Bytes of their payloads before.
+    /// Bytes of their payloads before the work.
     pub bytes_before: u64,
-    /// Bytes of their payloads after.
+    /// Bytes of their payloads after the work.
     pub bytes_after: u64,
 }
 
@@ -99,19 +101,19 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// Inflates the payload of one message. What comes of it is kept until the next call.
+    /// Inflates the payload of one message. The result is kept until the next call.
     ///
     /// # Errors
-    /// `InflatedTooBig` as soon as more than `bytes_max` bytes have come of it, `BadCompression` if it is no DEFLATE
+    /// `InflatedTooBig` as soon as the result is longer than `bytes_max`. `BadCompression` if the payload is not a DEFLATE
     /// stream or ends within a block.
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], CloseReason> {
         self.made.clear();
-        // Some send nothing for nothing, though there should be one byte (section 7.2.3.6).
+        // Some clients send no bytes for an empty message, although section 7.2.3.6 asks for one byte.
         if !payload.is_empty() {
             let state = self.state.get_or_insert_with(|| Decompress::new(false));
             state.reset(false);
-            // A stream may end before the payload does, and another follows (section 7.2.3.5); one that ends with it lacks
-            // the empty block that was to follow, and is complete all the same.
+            // A stream may end before the payload does, and another one may follow (section 7.2.3.5). A stream that ends with the
+            // payload lacks the empty block that should follow, and is complete all the same.
             let mut rest = payload;
             let mut has_ended = false;
             while !rest.is_empty() {
@@ -120,7 +122,7 @@ impl Inflater {
                 }
                 (rest, has_ended) = run(state, rest, &mut self.made, bytes_max)?;
             }
-            // A block that was not complete swallows some of this.
+            // If a block was incomplete, it takes some of these bytes as its own.
             if !has_ended && run(state, TAIL_AND_END, &mut self.made, bytes_max)? != (&[][..], true) {
                 return Err(CloseReason::BadCompression);
             }
@@ -130,25 +132,25 @@ impl Inflater {
         Ok(&self.made)
     }
 
-    /// Wipes what has come of the last message.
+    /// Wipes the result of the last message from memory.
     pub fn wipe(&mut self) {
         wipe_and_drop(std::mem::take(&mut self.made));
     }
 
-    /// Begins to count what comes of the messages of one connection in one turn.
+    /// Begins to count the work for one connection in one turn.
     #[inline]
     pub fn begin_share(&mut self) {
         self.share = 0;
     }
 
-    /// What has been done since [`Inflater::begin_share`], in bytes that came of messages; those that were sent count four
-    /// times, since some that become nothing cost twenty times as much as others.
+    /// The work since [`Inflater::begin_share`], as a number of bytes: inflated bytes, and the bytes that were sent times
+    /// `PAYLOAD_WEIGHT`, because some payloads inflate to nothing and cost twenty times as much as others.
     #[inline]
     pub fn share(&self) -> u64 {
         self.share
     }
 
-    /// What has been done since the last call. Gives back what large messages took.
+    /// Returns the work since the last call, and frees memory that large messages took.
     pub fn take_work(&mut self) -> Work {
         give_back(&mut self.made);
         std::mem::take(&mut self.work)
@@ -163,7 +165,7 @@ impl fmt::Debug for Inflater {
     }
 }
 
-/// Inflates as much as can be; returns what follows the stream, and whether that has ended.
+/// Inflates as much as possible. Returns the bytes that follow the stream, and whether the stream has ended.
 fn run<'p>(
     state: &mut Decompress,
     mut input: &'p [u8],
@@ -187,7 +189,7 @@ fn run<'p>(
         if status == Status::StreamEnd {
             return Ok((input, true));
         }
-        // With room left it has stopped for want of input.
+        // There is room left, so it has stopped because it needs more input.
         if made.len() < made.capacity() {
             return if input.is_empty() {
                 Ok((input, false))
@@ -209,7 +211,7 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// One that leaves payloads shorter than `bytes_min` as they are.
+    /// A compressor that leaves payloads shorter than `bytes_min` uncompressed.
     pub fn new(bytes_min: usize) -> Deflater {
         Deflater {
             bytes_min,
@@ -217,14 +219,15 @@ impl Deflater {
         }
     }
 
-    /// Whether a payload is long enough to be compressed.
+    /// True if a payload is long enough to be compressed.
     #[inline]
     pub fn takes(&self, payload_len: usize) -> bool {
         payload_len >= self.bytes_min
     }
 
-    /// Appends a whole message frame, compressed if so much was agreed on and it is long enough. That may make it longer,
-    /// by five bytes for 16 KiB of noise: text hardly ever is, and it would have to be compressed to know.
+    /// Appends a whole message frame, compressed if the client agreed to it and the payload is long enough. Compression may
+    /// make a payload longer, by five bytes for 16 KiB of noise; text hardly ever gets longer, and the only way to know is to
+    /// compress it.
     pub fn write(&mut self, out: &mut Vec<u8>, compression: Compression, opcode: OpCode, payload: &[u8]) {
         debug_assert!(!opcode.is_control());
         if compression.is_on() && self.takes(payload.len()) && self.deflate(compression, payload) {
@@ -235,13 +238,13 @@ impl Deflater {
         }
     }
 
-    /// What has been compressed since the last call. Gives back what large messages took.
+    /// Returns the work since the last call, and frees memory that large messages took.
     pub fn take_work(&mut self) -> Work {
         give_back(&mut self.made);
         std::mem::take(&mut self.work)
     }
 
-    /// Compresses into `made`; whether that could be done.
+    /// Compresses into `made`; returns true if this was possible.
     fn deflate(&mut self, compression: Compression, payload: &[u8]) -> bool {
         let (state, window_bits) = match compression {
             Compression::Off => return false,
@@ -253,7 +256,7 @@ impl Deflater {
         });
         state.reset();
         self.made.clear();
-        // More than can come of it: zlib-rs has panicked where level 1 found its output full.
+        // This is more room than the output needs: zlib-rs has panicked when level 1 found its output full.
         self.made
             .reserve(payload.len() + payload.len() / 8 + ROOM_BYTES_MIN);
         let flushed = state.compress_vec(payload, &mut self.made, FlushCompress::Sync);
@@ -282,22 +285,22 @@ fn give_back(made: &mut Vec<u8>) {
     }
 }
 
-/// What every compressed payload ends with and leaves out: the rest of an empty block. Section 7.2.1.
+/// The end of every compressed payload, which is not sent: the rest of an empty block. Section 7.2.1.
 const TAIL: &[u8] = &[0, 0, 0xff, 0xff];
-/// The tail and one more empty block, the last of its stream: only where a block may begin does that end it.
+/// The tail and one more empty block, the last of its stream. This ends the stream only where a block may begin.
 const TAIL_AND_END: &[u8] = &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 const LARGE_WINDOW_BITS: u8 = 15;
-/// The smallest that a raw stream can have: zlib knows no 8.
+/// The smallest window of a raw stream: zlib does not support 8 bits.
 const SMALL_WINDOW_BITS: u8 = 9;
-/// Of 9. JSON of 64 KiB becomes 17,200 bytes at level 1, which does not fit its codes to the message, 12,400 at this one,
-/// 11,500 at 6, in 3.2, 4.5 and 12.7 ns for each byte.
+/// The level, of 9. JSON of 64 KiB becomes 17,200 bytes at level 1 (whose codes do not adapt to the message), 12,400 at
+/// level 2 and 11,500 at level 6, in 3.2, 4.5 and 12.7 ns for each byte.
 const LEVEL: u32 = 2;
-/// The most laborious payload, blocks that say how they are coded and hold nothing, takes 48 ns a byte, ordinary ones 2 ns
-/// for each byte that comes of them.
+/// Weight of a sent byte, compared with an inflated byte. The most expensive payload (blocks that contain their codes and
+/// no data) takes 48 ns for each sent byte; ordinary payloads take 2 ns for each inflated byte.
 const PAYLOAD_WEIGHT: u64 = 4;
-/// The least that output is given.
+/// Smallest free room that is offered for output.
 const ROOM_BYTES_MIN: usize = 1024;
-/// Output that grew past this gives its memory back.
+/// If the output buffer has grown beyond this, its memory is freed.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]

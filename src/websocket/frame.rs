@@ -1,10 +1,10 @@
 //! Frame headers, and the mask.
 //!
-//! In from clients: [`parse_header`], which refuses whatever a server must, then [`unmask`]. Out to clients:
-//! [`write_header`]; server frames are never masked and never fragmented. [`next_frame_len`] finds the end of a frame
-//! of our own in bytes that wait to be sent.
+//! From clients: [`parse_header`] reads a header and refuses everything that a server must refuse; [`unmask`] then decodes the
+//! payload. To clients: [`write_header`]; frames of the server are never masked and never fragmented. [`next_frame_len`]
+//! finds the end of a frame of our own among bytes that wait to be sent.
 //!
-//! The checks stand in the order of the reference's engine, so that of two faults in one header the same code wins:
+//! The checks are made in the order of the reference's engine, so that a header with two errors gets the same close code:
 //! reserved bits, op code, control frame rules, mask (all 1002), then the length. RFC 6455 section 5.2.
 
 use std::ops::Range;
@@ -27,15 +27,15 @@ const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// Longest payload the reference's engine can count; a longer one is too big whatever the limit. It lies below 2^63,
-/// where RFC 6455 ends.
+/// Longest payload that the reference's engine can count; a longer payload is too big whatever the limit. RFC 6455 itself
+/// allows up to 2^63 bytes.
 const PAYLOAD_BYTES_MAX: u64 = (1 << 53) - 1;
 
-/// What a frame is: RFC 6455 section 5.2.
+/// The kind of a frame: RFC 6455 section 5.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum OpCode {
-    /// Goes on with the message that a text or binary frame began.
+    /// Continues the message that a text or binary frame began.
     Continuation = 0x0,
     /// Begins a text message.
     Text = 0x1,
@@ -43,9 +43,9 @@ pub enum OpCode {
     Binary = 0x2,
     /// Begins or answers the close handshake.
     Close = 0x8,
-    /// Wants a pong with the same payload.
+    /// Asks for a pong with the same payload.
     Ping = 0x9,
-    /// Answers a ping, or says that the peer lives.
+    /// Answers a ping, or shows that the peer is alive.
     Pong = 0xa,
 }
 
@@ -62,31 +62,31 @@ impl OpCode {
         })
     }
 
-    /// Whether it may stand between the fragments of a message.
+    /// True for a control frame, which may stand between the fragments of a message.
     pub const fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
 }
 
-/// Which data frames are legal now.
+/// The data frames that are legal at this point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// No message is open: text or binary.
+    /// No message is open, so a text or binary frame may begin one.
     Message,
-    /// No message is open, and one may be compressed.
+    /// No message is open, and the next one may be compressed.
     CompressedMessage,
-    /// A message is open: a continuation.
+    /// A message is open, so only a continuation is legal.
     Continuation,
 }
 
 /// The header of a client's frame, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Whether this is the last frame of its message.
+    /// True if this is the last frame of its message.
     pub fin: bool,
-    /// Whether it begins a message that is compressed.
+    /// True if the frame begins a compressed message.
     pub compressed: bool,
-    /// What the frame is.
+    /// The kind of the frame.
     pub opcode: OpCode,
     /// Bytes of payload after the header.
     pub payload_len: u64,
@@ -96,7 +96,7 @@ pub struct Header {
     pub header_len: usize,
 }
 
-/// The four bytes a client's payload is masked with, turned so that the first belongs to the next payload byte.
+/// The four bytes of a client's mask, rotated so that the first one applies to the next byte of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mask([u8; 4]);
 
@@ -106,7 +106,7 @@ impl Mask {
         Mask(bytes)
     }
 
-    /// The mask for what follows after `bytes` of payload.
+    /// The mask for the payload after its first `bytes` bytes.
     #[must_use]
     pub const fn after(self, bytes: usize) -> Mask {
         let [a, b, c, d] = self.0;
@@ -119,11 +119,11 @@ impl Mask {
     }
 }
 
-/// Reads the header of a client's frame; `None` while it is not complete.
+/// Reads the header of a client's frame; `None` if it is not complete yet.
 ///
 /// # Errors
-/// `ProtocolError` as soon as the first two bytes, or the length, are illegal; `MessageTooBig` for a length that no
-/// limit allows.
+/// `ProtocolError` as soon as the first two bytes, or the length, are illegal. `MessageTooBig` if the length is above every
+/// limit.
 #[inline]
 pub fn parse_header(input: &[u8], expect: Expect) -> Result<Option<Header>, CloseReason> {
     let [first, second, rest @ ..] = input else {
@@ -166,14 +166,14 @@ pub fn parse_header(input: &[u8], expect: Expect) -> Result<Option<Header>, Clos
     }))
 }
 
-/// Whether a frame that begins with this byte is neither a control frame nor a fragment with more to follow.
+/// True if a frame that begins with this byte is neither a control frame nor a fragment with more to follow.
 #[inline]
 pub const fn is_whole_message(first: u8) -> bool {
     first & (FIN | OpCode::Close as u8) == FIN
 }
 
-/// Where the payload lies, and its mask, if the input begins with the commonest of frames, whole: a text message of at
-/// most 125 bytes in one frame. Of anything else [`parse_header`] knows more.
+/// The position of the payload and its mask, if the input begins with the most common kind of frame and has all of it: a
+/// text message of at most 125 bytes in one frame. Use [`parse_header`] for all other frames.
 #[inline]
 pub(super) fn short_text(input: &[u8]) -> Option<(Range<usize>, Mask)> {
     let &[first, second, a, b, c, d, ref rest @ ..] = input else {
@@ -195,7 +195,7 @@ fn check_start(first: u8, second: u8, expect: Expect) -> Result<OpCode, CloseRea
     let legal = match opcode {
         OpCode::Continuation => expect == Expect::Continuation,
         OpCode::Text | OpCode::Binary => expect != Expect::Continuation,
-        // A close frame's payload begins with two bytes of code: one byte is no payload.
+        // The payload of a close frame begins with a code of two bytes, so one byte is illegal.
         OpCode::Close => first & FIN != 0 && length < LENGTH_16 && length != 1,
         OpCode::Ping | OpCode::Pong => first & FIN != 0 && length < LENGTH_16,
     };
@@ -206,7 +206,7 @@ fn check_start(first: u8, second: u8, expect: Expect) -> Result<OpCode, CloseRea
     }
 }
 
-/// Whether the reserved bits say no more than that a compressed message begins here, and it may.
+/// True if the only reserved bit that is set is the one of a compressed message, and such a message may begin here.
 #[cold]
 fn may_be_compressed(first: u8, expect: Expect) -> bool {
     first & RESERVED == COMPRESSED
@@ -232,7 +232,7 @@ pub fn unmask(payload: &mut [u8], mask: Mask) {
     }
 }
 
-/// Bytes of the header of a server frame with `payload_len` bytes.
+/// Length in bytes of the header of a server frame with `payload_len` bytes of payload.
 pub const fn header_len(payload_len: usize) -> usize {
     match payload_len {
         0..=125 => 2,
@@ -266,14 +266,14 @@ pub fn write(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a whole, unmasked frame that holds a compressed message.
+/// Appends a whole, unmasked frame with a compressed message.
 pub fn write_compressed(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     let start = out.len();
     write(out, opcode, payload);
     out[start] |= COMPRESSED;
 }
 
-/// What a whole server frame that is not compressed is, and its payload; `None` if it is something else.
+/// The kind and the payload of a whole, uncompressed server frame; `None` if `frame` is something else.
 pub fn parts(frame: &[u8]) -> Option<(OpCode, &[u8])> {
     let (&[first, length], _) = frame.split_first_chunk::<2>()?;
     let header_len = match length & LENGTH {
@@ -285,7 +285,7 @@ pub fn parts(frame: &[u8]) -> Option<(OpCode, &[u8])> {
     Some((opcode, frame.get(header_len..)?))
 }
 
-/// Bytes of the server frame that `frames` begins with, header included; `None` if it does not hold all of it.
+/// Length in bytes of the first server frame in `frames`, header included; `None` if the frame is not complete.
 pub fn next_frame_len(frames: &[u8]) -> Option<usize> {
     let (&[_, length], rest) = frames.split_first_chunk::<2>()?;
     let frame_len = match length & LENGTH {

@@ -1,10 +1,10 @@
-//! The opening handshake: from a request to the 101 answer, or to a refusal.
+//! The opening handshake: decides whether a request is answered with 101 or refused.
 //!
-//! The checks stand in the order of the reference's engine, so that a request with two faults gets the same answer:
-//! upgrade at all, method, protocol, key, version, path, subprotocol. The origin is asked for separately, by
-//! [`Upgrade::check_origin`]: the reference lets the application judge the request first, and only then the origin.
+//! The checks are made in the order of the reference's engine, so that a request with two errors gets the same answer:
+//! upgrade at all, method, protocol, key, version, path, subprotocol. [`Upgrade::check_origin`] checks the origin in a
+//! step of its own, because the reference asks the application about the request before it checks the origin.
 //!
-//! Extensions are asked for separately as well, by [`Upgrade::agree_on_compression`]; without that, offers are ignored,
+//! [`Upgrade::agree_on_compression`] reads extensions, also in a step of its own. If it is not called, offers are ignored,
 //! legal or not, as the reference does with its default options.
 //! RFC 6455 section 4.2; wire reference, section 2.
 
@@ -21,20 +21,20 @@ use crate::http::{Refusal, Request};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade<'a> {
     key: &'a [u8],
-    /// The subprotocol to speak: the first that was offered.
+    /// The subprotocol of the connection: the first one that the client offered.
     pub subprotocol: Option<&'a str>,
-    /// The origin of the page that asks.
+    /// The origin of the page that made the request.
     origin: Option<Cow<'a, str>>,
-    /// What the header for the origin of the other version says.
+    /// The origin in the header that the other protocol version uses.
     other_origin: Option<Cow<'a, str>>,
     host: Option<&'a [u8]>,
     compression: Option<Agreement>,
 }
 
 impl Upgrade<'_> {
-    /// Judges the origin as the reference does, and then what the header of the other version says, if it is there too:
-    /// what stands in front of a server may look at another header than the server. `is_secure` says that the request came
-    /// over TLS that ends here.
+    /// Checks the origin as the reference does. If the header of the other version is there too, its origin must be allowed as
+    /// well, because a proxy in front of the server may check a different header than the server. `is_secure` says that the
+    /// request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -46,7 +46,7 @@ impl Upgrade<'_> {
         Ok(())
     }
 
-    /// Accepts compression, if the request that this is made of offers it.
+    /// Accepts compression, if the client offers it. `request` must be the request of this upgrade.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -78,8 +78,8 @@ impl Upgrade<'_> {
     }
 }
 
-/// Checks a request against everything but its origin. `path` is that of the endpoint; it is compared as it is written,
-/// but for a slash at its end.
+/// Checks everything about a request except its origin. `path` is the path of the endpoint; the path of the request must be
+/// equal to it, byte for byte, except for a slash at its end.
 ///
 /// # Errors
 /// The refusal to answer with.
@@ -87,7 +87,7 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
     if !request.is_upgrade() {
         return Err(Refusal::of_plain(request));
     }
-    // Its bytes would be taken for frames here, and for a body by a proxy in front.
+    // The server would take the bytes of the body for frames, while a proxy in front of it takes them for a body.
     if request.has_body() {
         return Err(Refusal::Malformed);
     }
@@ -116,17 +116,17 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
     })
 }
 
-/// The versions of the protocol that differ in nothing but the name of one header.
+/// The protocol versions that the server accepts. They differ only in the name of one header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     /// RFC 6455.
     Rfc6455,
-    /// The drafts before it.
+    /// Version 8: drafts of RFC 6455.
     Draft8,
 }
 
 impl Version {
-    /// The reference converts the header to a number, so that `13.0` is 13 as well.
+    /// Parses the version. The reference converts the header to a number, so `13.0` is 13 as well.
     fn parse(value: &[u8]) -> Option<Version> {
         let number: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
         if number == 13.0 {
@@ -138,7 +138,7 @@ impl Version {
         }
     }
 
-    /// The header in which this version names the page, and that of the other.
+    /// The header in which this version gives the origin, and that of the other version.
     fn origin_headers(self) -> [&'static str; 2] {
         let [rfc6455, draft8] = ORIGIN_HEADERS;
         match self {
@@ -148,7 +148,7 @@ impl Version {
     }
 }
 
-/// 16 bytes in base64: 22 characters and the padding.
+/// True for 16 bytes in base64: 22 characters and the padding.
 fn is_key(key: &[u8]) -> bool {
     key.strip_suffix(b"==").is_some_and(|digits| {
         digits.len() == 22
@@ -158,10 +158,10 @@ fn is_key(key: &[u8]) -> bool {
     })
 }
 
-/// The first subprotocol offered. All of them must be tokens, and no two the same, or the request is refused: RFC 6455
-/// section 4.1, item 10. Several header lines are one list.
+/// The first subprotocol offered. If one of them is not a token, or two are the same, the request is refused: RFC 6455
+/// section 4.1, item 10. Several header lines count as one list.
 fn first_subprotocol<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Refusal> {
-    // Empty, and therefore not allocated, for all clients that offer nothing.
+    // It allocates only if the client offers subprotocols.
     let mut offered = Vec::new();
     for item in lines.flat_map(|line| line.split(|&byte| byte == b',')) {
         let item = item.trim_ascii();
@@ -315,7 +315,7 @@ mod tests {
         }
     }
 
-    /// Mends one fault after the other: what is refused next shows the order.
+    /// Removes one error after the other from a request: the sequence of refusals shows the order of the checks.
     #[test]
     fn of_several_faults_the_reference_names_this_one() {
         let mut method = "POST";
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(check_origin(&format!("{eight}{b}"), "b.com:80"), Ok(()));
         assert_eq!(check_origin(&format!("{GOOD}{b}"), "b.com:80"), refused("*"));
         assert_eq!(check_origin(&format!("{eight}{a}"), "a.com:80"), refused("*"));
-        // Where both are there, both must be allowed.
+        // If a request has both headers, both origins must be allowed.
         for request in [format!("{GOOD}{a}{b}"), format!("{eight}{a}{b}")] {
             assert_eq!(check_origin(&request, "a.com:80 b.com:80"), Ok(()));
             assert_eq!(check_origin(&request, "a.com:80"), refused("http://b.com"));

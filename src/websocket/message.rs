@@ -1,10 +1,10 @@
-//! From the bytes of one connection to whole messages.
+//! Joins the bytes of one connection to whole messages.
 //!
-//! In: what the socket gave, in the read buffer that all connections of a core share. Out: one message at a time,
-//! borrowed from that buffer, or from the connection's own `Assembly` if it did not arrive in one piece.
+//! In: bytes from the socket, in the read buffer that all connections of a core share. Out: one message at a time. The
+//! message borrows from that buffer, or, if it did not arrive in one piece, from the connection's own `Assembly`.
 //!
 //! ```text
-//!               whole frame, no fragments: unmasked and checked where it lies
+//!               whole frame, no fragments: unmasked and checked in the buffer
 //!   Idle ──────────────────────────────────────────────────────────────────────► message
 //!    │ part of a frame, or a fragment           last byte of the last fragment      ▲
 //!    └────────────► Payload ⇄ Between ───────────► HandedOut ───────────────────────┘
@@ -12,18 +12,19 @@
 //! ```
 //!
 //! Invariants
-//! 1. A connection without an unfinished message owns one empty pointer. The assembly goes with the call after the one
-//!    that handed its message out; whoever calls until `Incomplete` never leaves one behind.
-//! 2. What is left in the input after `Incomplete` is less than one header, or less than one control frame:
-//!    at most 6 + 125 bytes. It has not been touched.
-//! 3. The assembly's memory follows the bytes that arrived, not the length that a header announces; the total is
-//!    judged against `message_bytes_max`, and the frame against `frame_bytes_max`, when a header is read, before any of its payload.
-//! 4. Where the input is cut has no influence on what is handed out, nor on the error.
-//! 5. A compressed message is inflated when all of it is there: the inflater is the core's, and keeps nothing for a
-//!    connection between its turns. Until then its bytes count as they were sent; then those that come of it do.
+//! 1. A connection without an unfinished message owns one null pointer. The call after the one that returned an assembled
+//!    message frees the assembly, so a caller that calls until `Incomplete` never leaves one behind.
+//! 2. After `Incomplete`, the rest of the input is shorter than one header, or than one control frame: at most 6 + 125
+//!    bytes. It is unchanged.
+//! 3. The memory of the assembly grows with the bytes that have arrived, not with the length that a header announces. The
+//!    length is checked when the header is read, before its payload arrives: the whole message against
+//!    `message_bytes_max`, the frame against `frame_bytes_max`.
+//! 4. The messages and errors do not depend on where the input is cut.
+//! 5. A compressed message is inflated when all of it has arrived, because the inflater belongs to the core and keeps nothing
+//!    for a connection between turns. Until then its bytes count as they were sent; afterwards the inflated bytes count.
 //!
-//! Text is checked as it arrives: a byte that cannot become UTF-8 ends the connection at once, in the middle of a
-//! frame; compressed text when it has been inflated. RFC 6455 sections 5.4 to 5.6 and 8.1, RFC 7692 section 6.2.
+//! Text is checked as it arrives: a byte that cannot be part of UTF-8 ends the connection at once, even in the middle of a
+//! frame. Compressed text is checked after inflation. RFC 6455 sections 5.4 to 5.6 and 8.1, RFC 7692 section 6.2.
 
 use std::ops::Range;
 
@@ -36,7 +37,7 @@ use super::utf8;
 use crate::decision::CloseReason;
 use crate::wipe::wipe_and_drop;
 
-/// What one message may take.
+/// Limits of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of one message, over all its fragments.
@@ -54,39 +55,39 @@ pub enum Received<'a> {
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
-    /// To be answered with a pong of the same payload.
+    /// A ping, which must be answered with a pong of the same payload.
     Ping(&'a [u8]),
-    /// A sign of life.
+    /// A pong: the client is alive.
     Pong,
-    /// To be answered with the same; nothing follows it.
+    /// A close frame, which must be answered with the same code and reason. The client sends nothing after it.
     Close(CloseFrame<'a>),
 }
 
-/// What became of the input.
+/// The result of reading from the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// One message; go on with the input after `consumed`.
+    /// One message. The caller goes on with the input after `consumed`.
     Message {
         /// The message.
         received: Received<'a>,
-        /// Bytes of input that are done with.
+        /// Number of input bytes that have been read and are not needed any more.
         consumed: usize,
     },
-    /// No more messages in this input. Keep what is after `consumed` and come back with more behind it.
+    /// The input holds no further message. The caller keeps the bytes after `consumed` and calls again when more have arrived.
     Incomplete {
-        /// Bytes of input that are done with.
+        /// Number of input bytes that have been read and are not needed any more.
         consumed: usize,
     },
 }
 
-/// What became of input that is only looked through.
+/// The result of skipping over input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// A message, or a control frame: bytes of input that are done with.
+    /// The input begins with a message or a control frame of this many bytes.
     Frame(usize),
     /// A close frame.
     Close,
-    /// Bytes of input that are done with; more must come.
+    /// The frame is incomplete. This many bytes of input are not needed any more.
     Incomplete(usize),
 }
 
@@ -96,7 +97,7 @@ pub struct Receiver {
     assembly: Option<Box<Assembly>>,
 }
 
-/// What [`Receiver::advance`] found; the borrow of it follows.
+/// The result of [`Receiver::advance`], which borrows nothing; the caller borrows the message afterwards.
 enum Found {
     Whole {
         opcode: OpCode,
@@ -113,16 +114,16 @@ impl Receiver {
         Receiver { assembly: None }
     }
 
-    /// Bytes of a message that has come in part.
+    /// Number of bytes that have arrived of an incomplete message.
     pub fn assembly_bytes(&self) -> usize {
         self.assembly.as_ref().map_or(0, |assembly| assembly.body.len())
     }
 
-    /// Takes one message from the input, which it unmasks in place. Call it again with the rest until the answer is
-    /// `Incomplete`. An input that holds a whole frame costs neither a copy nor an allocation.
+    /// Reads one message from the input, which it unmasks in place. Call it again with the rest of the input until it returns
+    /// `Incomplete`. If the input holds a whole frame, nothing is copied or allocated.
     ///
     /// # Errors
-    /// The reason to close for. Nothing may be received after it.
+    /// The reason to close the connection for. Do not call it again afterwards.
     #[inline]
     pub fn receive<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, CloseReason> {
         if self.assembly.is_none()
@@ -139,10 +140,10 @@ impl Receiver {
         self.receive_any(input, limits, None)
     }
 
-    /// As [`Receiver::receive`], for a connection whose messages may be compressed.
+    /// Like [`Receiver::receive`], for a connection whose messages may be compressed.
     ///
     /// # Errors
-    /// The reason to close for. Nothing may be received after it.
+    /// The reason to close the connection for. Do not call it again afterwards.
     pub fn receive_compressed<'a>(
         &'a mut self,
         input: &'a mut [u8],
@@ -192,7 +193,7 @@ impl Receiver {
         Ok(Step::Message { received, consumed })
     }
 
-    /// Gives the memory of the message back that was handed out last: its reader has made a copy.
+    /// Frees the memory of the last message: its reader has made a copy.
     pub fn forget_handed_out(&mut self) {
         if self
             .assembly
@@ -203,10 +204,10 @@ impl Receiver {
         }
     }
 
-    /// Steps over one message or control frame without making anything of it but a close frame.
+    /// Skips one message or control frame. Only close frames are recognised.
     ///
     /// # Errors
-    /// What follows cannot be read.
+    /// The frame is illegal, so the input after it cannot be read.
     pub fn pass(
         &mut self,
         input: &mut [u8],
@@ -281,7 +282,7 @@ impl Receiver {
         }
     }
 
-    /// The payload length of a data frame, if the message may still grow by that much and by one fragment more.
+    /// The payload length of a data frame, if the message may still grow by this length and by one fragment.
     #[inline]
     fn checked_len(&self, header: &Header, limits: &Limits) -> Result<usize, CloseReason> {
         let (arrived, fragments) = match &self.assembly {
@@ -289,7 +290,7 @@ impl Receiver {
             Some(assembly) => (assembly.body.len(), assembly.fragments),
         };
         let length = usize::try_from(header.payload_len).map_err(|_| CloseReason::MessageTooBig)?;
-        // An empty frame is never too big, whatever has arrived; nor can it be, since that was judged before.
+        // An empty frame adds nothing, so it is never too big: the bytes before it were checked when they arrived.
         if length > limits.message_bytes_max.saturating_sub(arrived) {
             return Err(CloseReason::MessageTooBig);
         }
@@ -303,7 +304,7 @@ impl Receiver {
     }
 }
 
-/// A whole frame that lay in the input.
+/// Handles a whole frame in the input.
 #[inline]
 fn read(opcode: OpCode, payload: &[u8]) -> Result<Received<'_>, CloseReason> {
     Ok(match opcode {
@@ -323,7 +324,7 @@ struct Assembly {
     progress: Progress,
 }
 
-/// Where in its frames an assembly is.
+/// The position of an assembly in the frames of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     /// In the payload of a frame.
@@ -365,7 +366,7 @@ impl Assembly {
         };
     }
 
-    /// Takes what the input holds of the frame in progress, and says how much that was.
+    /// Reads the bytes of the frame in progress from the input, and returns their number.
     fn absorb(&mut self, input: &mut [u8]) -> Result<usize, CloseReason> {
         let Progress::Payload { remaining, mask, fin } = self.progress else {
             return Ok(0);
@@ -391,7 +392,7 @@ impl Assembly {
 }
 
 impl Drop for Assembly {
-    /// Wipes a short text: a login that came in pieces is one.
+    /// Wipes a short text from memory, because it may be a login that came in pieces.
     fn drop(&mut self) {
         if let Body::Text { checked, .. } = &mut self.body
             && checked.capacity() <= WIPED_BYTES_MAX
@@ -404,13 +405,13 @@ impl Drop for Assembly {
 /// The payload so far.
 #[derive(Debug)]
 enum Body {
-    /// Text up to its last whole character, and the beginning of the next.
+    /// Text up to the last complete character, and the beginning of the next character.
     Text {
         checked: String,
         tail: Tail,
     },
     Binary(Vec<u8>),
-    /// Text or binary, as it was sent.
+    /// A compressed payload, text or binary, as it was sent.
     Compressed {
         opcode: OpCode,
         bytes: Vec<u8>,
@@ -436,7 +437,7 @@ impl Body {
                 let (whole, rest) = payload.split_at(payload.len() - unfinished_len(payload));
                 let whole = from_utf8(whole).map_err(|_| CloseReason::InvalidUtf8)?;
                 if checked.len() <= WIPED_BYTES_MAX && checked.capacity() - checked.len() < whole.len() {
-                    // A buffer that grows by itself would leave what it holds where it was.
+                    // Not `String::reserve`: it would free the old buffer without wiping it.
                     let capacity = (2 * checked.capacity()).max(checked.len() + whole.len());
                     let mut larger = String::with_capacity(capacity);
                     larger.push_str(checked);
@@ -448,7 +449,7 @@ impl Body {
         }
     }
 
-    /// Text may not end within a character.
+    /// Fails if the text ends within a character.
     fn finish(&self) -> Result<(), CloseReason> {
         match self {
             Body::Text { tail, .. } if tail.len > 0 => Err(CloseReason::InvalidUtf8),
@@ -457,7 +458,7 @@ impl Body {
     }
 }
 
-/// The first bytes of a character whose last have not arrived.
+/// The first bytes of a character whose last bytes have not arrived.
 #[derive(Debug, Default)]
 struct Tail {
     bytes: [u8; 4],
@@ -465,7 +466,7 @@ struct Tail {
 }
 
 impl Tail {
-    /// Adds bytes of `payload` until the character is whole, moves it to `checked`, and returns the rest.
+    /// Adds bytes of `payload` until the character is complete, moves it to `checked`, and returns the rest of `payload`.
     fn complete<'p>(&mut self, mut payload: &'p [u8], checked: &mut String) -> Result<&'p [u8], CloseReason> {
         while self.len > 0
             && let Some((&byte, rest)) = payload.split_first()
@@ -485,7 +486,7 @@ impl Tail {
         Ok(payload)
     }
 
-    /// Keeps the beginning of a character, unless no character begins so.
+    /// Keeps the beginning of a character; fails if no character begins with these bytes.
     fn begin(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         if let Err(error) = std::str::from_utf8(bytes) {
             if error.error_len().is_some() {
@@ -498,11 +499,11 @@ impl Tail {
     }
 }
 
-/// Longest text that is wiped with its assembly: more than a login takes by default (`login_body_bytes_max`), and done in
-/// the time of some copies.
+/// Longest text that is wiped when its assembly is dropped. This is more than a login takes by default
+/// (`login_body_bytes_max`), and wiping it costs no more than a few copies.
 const WIPED_BYTES_MAX: usize = 16 * 1024;
 
-/// How many of the last bytes belong to a character that is longer than what is there of it: 0 to 3.
+/// Number of bytes at the end of `text` that are the beginning of an incomplete character: 0 to 3.
 fn unfinished_len(text: &[u8]) -> usize {
     for (back, &byte) in text.iter().rev().take(3).enumerate() {
         let character_len = match byte {

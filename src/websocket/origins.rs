@@ -1,13 +1,14 @@
-//! Which pages may open a connection: the reference's `origins` option, and a strict list beside it.
+//! Decides which web pages may open a connection: by the reference's `origins` option, and by a strict list.
 //!
-//! The option is one string that is searched, not a list that is parsed: `*:*` anywhere in it allows all; otherwise
-//! the origin is read as a URL and passes if the string contains `host:port`, `host:*` or `*:port`. Its oddities are
-//! kept, since a moved configuration must decide as before: `ample.com:80` is found in `example.com:80`, and a missing
-//! origin has the host `null` and port 80. Wire reference, section 2.
+//! The option is one string, which the reference searches instead of parsing it as a list. If it contains `*:*` anywhere,
+//! all origins pass. Otherwise the origin is parsed as a URL, and passes if the string contains `host:port`, `host:*` or
+//! `*:port`. A configuration that was moved from the reference must have the same effect here, so the oddities of this
+//! search are kept: `ample.com:80` is found in `example.com:80`, and a missing origin has the host `null` and port 80.
+//! Wire reference, section 2.
 //!
-//! The URL is read as Node's `url.parse` reads it, down to what it makes of no URL at all; the table in the tests was
-//! made with it. One difference: host names beyond ASCII are compared as they are, not in their `xn--` form. Browsers
-//! send that form themselves.
+//! The origin is parsed as Node's `url.parse` does it, also if it is not a URL at all; the table in the tests was made with
+//! `url.parse`. There is one difference: host names beyond ASCII are compared as they are, not in their `xn--` form.
+//! Browsers send the `xn--` form themselves.
 
 use std::borrow::Cow;
 
@@ -15,32 +16,32 @@ use crate::client::ambient::Trust;
 use crate::client::origin::{AllowedOrigins, Origin};
 use crate::http::{Refusal, Request};
 
-/// Which origins may come in: the reference's option, and the strict list. Both must allow an origin.
+/// The origins that may connect: the reference's option, and the strict list. An origin must pass both.
 #[derive(Clone, Copy, Debug)]
 pub struct Origins<'a> {
     /// The reference's `origins` option.
     pub option: &'a str,
-    /// Exact origins. If it is empty, the option alone decides. A request without the header is not one of a page, and
-    /// passes.
+    /// Exact origins. If the list is empty, the option alone decides. A request without an origin header does not come from a
+    /// page, and passes.
     pub list: &'a AllowedOrigins,
 }
 
-/// Why an origin may come in.
+/// The reason why an origin may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is none: no browser, which sends one with each upgrade and with each POST.
+    /// The request has no origin. It does not come from a browser, which sends one with each upgrade and with each POST.
     Missing,
-    /// It is that of the host which the request asks for.
+    /// The origin is that of the host which the request asks for.
     SameOrigin,
-    /// It was named: by an entry of the list, or as `host:port` or `host:*` in the option, compared exactly.
+    /// The origin is listed by name: by an entry of the list, or as `host:port` or `host:*` in the option, compared exactly.
     Listed,
-    /// Whoever asks may come in: by `*:*`, `*:port`, or the way in which the reference searches its option. Any page on
-    /// the net may be the one that asks.
+    /// Any origin may connect, because of `*:*`, of `*:port`, or of the way in which the reference searches its option. So the
+    /// request may come from any page.
     Anyone,
 }
 
 impl Verdict {
-    /// Whether credentials that the browser adds by itself count for the page: not if it could be any page.
+    /// Whether a cookie or client certificate, which the browser adds by itself, counts: no if the page may be any page.
     pub fn trust(self) -> Trust {
         match self {
             Verdict::Missing | Verdict::SameOrigin | Verdict::Listed => Trust::Own,
@@ -50,8 +51,8 @@ impl Verdict {
 }
 
 impl Origins<'_> {
-    /// Judges an origin, as the header has it, several lines joined; `host` is the host that is asked, `is_secure` whether
-    /// the request came over TLS that ends here.
+    /// Checks an origin as it stands in the header, with several lines joined. `host` is the host that the request asks for;
+    /// `is_secure` says that the request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -75,18 +76,19 @@ impl Origins<'_> {
         let page = Origin::parse(text);
         Ok(match &page {
             Some(page) if host.is_some_and(|host| page.is_of_host(host, is_secure)) => Verdict::SameOrigin,
-            // Any page can open a frame whose origin is `null`.
+            // `null` is no parsed origin and so never `Listed`: any page can open a frame whose origin is `null`.
             Some(_) if is_in_list => Verdict::Listed,
             Some(page) if self.option.split([',', ' ']).any(|entry| page.is_at(entry)) => Verdict::Listed,
             Some(_) | None => Verdict::Anyone,
         })
     }
 
-    /// Whether the page that made a browser send this request may speak for the browser's user. `is_secure` says that the
-    /// request came over TLS, wherever that ended.
+    /// Whether the page from which a browser sent this request may act for the browser's user. `is_secure` says that the request
+    /// came over TLS, wherever the TLS ended.
     ///
-    /// Each header that can name the page is judged, whichever the request should have used, and one that is foreign is
-    /// enough. Without any of them `Sec-Fetch-Site` is asked: a browser sends no origin with a GET of its own making.
+    /// Each header that can name the page is checked, whichever of them the request should have used. If one of them names a
+    /// foreign page, the page is foreign. If there is none, `Sec-Fetch-Site` decides, because a browser sends no origin with
+    /// a GET that it makes itself.
     pub fn trust(&self, request: &Request<'_>, is_secure: bool) -> Trust {
         let mut origins = ORIGIN_HEADERS
             .iter()
@@ -107,8 +109,8 @@ impl Origins<'_> {
     }
 }
 
-/// What a browser tells of the page beside its origin (W3C Fetch Metadata): `same-origin`, or `none` for what its user has
-/// typed. Programs that are no browsers tell nothing.
+/// What `Sec-Fetch-Site` says about the page (W3C Fetch Metadata): `same-origin`, or `none` if the user has typed the address.
+/// Programs that are not browsers do not send it.
 fn fetch_metadata(request: &Request<'_>) -> Trust {
     let mut sites = request.header_values("sec-fetch-site");
     match (sites.next(), sites.next()) {
@@ -117,10 +119,10 @@ fn fetch_metadata(request: &Request<'_>) -> Trust {
     }
 }
 
-/// The headers that name the page: that of all versions, and that of the drafts of version 8.
+/// The headers that name the page: that of RFC 6455 and that of version 8.
 pub(super) const ORIGIN_HEADERS: [&str; 2] = ["origin", "sec-websocket-origin"];
 
-/// Whether the `origins` option allows the origin. `None` is a request without the header.
+/// True if the `origins` option allows the origin. `None` stands for a request without the header.
 pub fn allows(origins: &str, origin: Option<&str>) -> bool {
     if origins.contains("*:*") {
         return true;
@@ -128,7 +130,7 @@ pub fn allows(origins: &str, origin: Option<&str>) -> bool {
     let Some(location) = Location::parse(origin_or_star(origin)) else {
         return false;
     };
-    // A JavaScript null, as it is joined to a string.
+    // JavaScript turns a missing host into the text `null`.
     let host = location.host.as_deref().unwrap_or("null");
     let port = &location.port;
     origins.contains(&format!("{host}:{port}"))
@@ -136,7 +138,7 @@ pub fn allows(origins: &str, origin: Option<&str>) -> bool {
         || origins.contains(&format!("*:{port}"))
 }
 
-/// What stands for the origin in checks and messages: a page without one (a file, a sandboxed frame) says `null`.
+/// The origin as it appears in checks and messages. A page without an origin (a file, a sandboxed frame) sends `null`.
 pub fn origin_or_star(origin: Option<&str>) -> &str {
     match origin {
         None | Some("null") => "*",
@@ -144,14 +146,14 @@ pub fn origin_or_star(origin: Option<&str>) -> &str {
     }
 }
 
-/// The part of a URL that `origins` looks at.
+/// The parts of a URL that `origins` compares.
 struct Location {
     host: Option<String>,
     port: String,
 }
 
 impl Location {
-    /// `None` where `url.parse` throws.
+    /// Parses an origin; `None` where `url.parse` throws.
     fn parse(origin: &str) -> Option<Location> {
         let url = slashes_forward(origin.trim_matches(is_space));
         let (protocol, rest) = match protocol_len(&url) {
@@ -183,18 +185,18 @@ impl Location {
     }
 }
 
-/// White space as `url.parse` trims it: controls, space, no-break space, byte order mark.
+/// White space that `url.parse` trims: control characters, space, no-break space, byte order mark.
 fn is_space(character: char) -> bool {
     character <= ' ' || matches!(character, '\u{a0}' | '\u{feff}')
 }
 
-/// Backslashes before the query or fragment count as slashes.
+/// Replaces backslashes before the query or fragment by slashes.
 fn slashes_forward(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     url[..end].replace('\\', "/") + &url[end..]
 }
 
-/// Bytes of `scheme:` at the start, by the pattern `^[a-z0-9.+-]+:`.
+/// Length of `scheme:` at the start, by the pattern `^[a-z0-9.+-]+:`.
 fn protocol_len(url: &str) -> Option<usize> {
     let colon = url.find(':')?;
     let scheme = &url.as_bytes()[..colon];
@@ -202,7 +204,7 @@ fn protocol_len(url: &str) -> Option<usize> {
     (!scheme.is_empty() && scheme.iter().all(legal)).then_some(colon + 1)
 }
 
-/// Without a scheme, `//` begins an authority only if `user@host` follows.
+/// True if `user@host` follows: without a scheme, `//` begins an authority only then.
 fn names_a_user(after_slashes: &str) -> bool {
     let authority = after_slashes.split('/').next().unwrap_or_default();
     let before_query = authority.split(['?', '#']).next().unwrap_or_default();
@@ -211,8 +213,8 @@ fn names_a_user(after_slashes: &str) -> bool {
         .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.starts_with('@'))
 }
 
-/// Schemes whose authority begins with two slashes or not at all. Compared with the scheme as written: `HTTP:host`
-/// has a host.
+/// True for schemes whose authority begins after two slashes, or without any. The scheme is compared as it is written, so
+/// `HTTP:host` has a host.
 fn is_slashed(protocol: &str) -> bool {
     matches!(
         protocol,
@@ -220,8 +222,8 @@ fn is_slashed(protocol: &str) -> bool {
     )
 }
 
-/// What follows the last `@`, up to the first character that no host holds; `None` for credentials that cannot be
-/// decoded. Browsers send no credentials in an origin, so that any escape in them is refused.
+/// The part after the last `@`, up to the first character that cannot be part of a host. `None` if the credentials before it
+/// cannot be decoded; browsers send no credentials in an origin, so this code refuses any escape in them.
 fn host_and_port(authority: &str) -> Option<&str> {
     let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
     let authority = &authority[..end];
@@ -246,14 +248,14 @@ fn split_port(mut host: String) -> (String, Option<String>) {
     (host, (!port.is_empty()).then_some(port))
 }
 
-/// The host in lower case, without the brackets of an IPv6 address; `None` for characters that are not allowed.
+/// The host in lower case, without the brackets of an IPv6 address; `None` if it has characters that are not allowed.
 fn checked_host(host: &str) -> Option<String> {
     const HOST_BYTES_MAX: usize = 255;
     let forbidden_in_ipv6 = ['\0', ' ', '#', '%', '/', '<', '>', '?', '@', '\\', '^', '|'];
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return (!address.contains(forbidden_in_ipv6)).then(|| address.to_ascii_lowercase());
     }
-    // A colon here is part of a port that is none.
+    // A colon here belongs to a port that is not a number.
     let host = host.split(':').next().unwrap_or_default();
     if host.chars().count() > HOST_BYTES_MAX {
         return Some(String::new());
@@ -278,7 +280,7 @@ mod tests {
         "b.example.com:* localhost:8000",
     ];
 
-    /// What the reference's `verifyHandshake` said on Node 20 for each of [`ORIGINS`], 1 for allowed.
+    /// The answers of the reference's `verifyHandshake` on Node 20 for each of [`ORIGINS`]: 1 means allowed.
     const VERDICTS: [(Option<&str>, &str); 85] = [
         (None, "0000101100"),
         (Some("null"), "0000101100"),
@@ -423,7 +425,7 @@ mod tests {
                 "https://example.com:8443",
                 Verdict::Listed,
             ),
-            // Found in the option, as the reference searches it; not named by it.
+            // The reference's search finds this origin in the option, but the option does not list it by name.
             ("example.com:443", "https://ample.com", Verdict::Anyone),
             ("example.com:4433", "https://example.com", Verdict::Anyone),
             ("*:443", "https://example.com", Verdict::Anyone),
@@ -487,7 +489,7 @@ mod tests {
             ("Sec-Fetch-Site: cross-site\r\n", Trust::Foreign),
             ("Sec-Fetch-Site:\r\n", Trust::Foreign),
             ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: none\r\n", Trust::Foreign),
-            // The origin says more.
+            // The origin header decides before Sec-Fetch-Site.
             ("Origin: http://h\r\nSec-Fetch-Site: cross-site\r\n", Trust::Own),
             (
                 "Origin: http://evil\r\nSec-Fetch-Site: same-origin\r\n",

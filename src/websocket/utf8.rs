@@ -1,12 +1,12 @@
-//! Bytes that arrived whole, as text.
+//! Converts bytes that have arrived as a whole to text.
 //!
-//! Nearly all text is ASCII, which is found out in a quarter of the time that decoding takes: of the 3,400 instructions
-//! that a short call cost, its UTF-8 check was 160. The one `unsafe` block is for not checking twice.
+//! Nearly all text is ASCII. Checking for ASCII takes a quarter of the time of a UTF-8 check, which took 160 of the 3,400
+//! instructions of a short call. The one `unsafe` block avoids a second check.
 #![allow(unsafe_code)]
 
 use simdutf8::basic::from_utf8;
 
-/// The text; `None` if it is not UTF-8.
+/// The bytes as text; `None` if they are not UTF-8.
 #[inline]
 pub(super) fn text(bytes: &[u8]) -> Option<&str> {
     if bytes.is_ascii() {

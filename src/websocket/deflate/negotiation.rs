@@ -1,18 +1,18 @@
-//! What a client offers in `Sec-WebSocket-Extensions`, and what we make of it.
+//! Reads the extensions that a client offers in `Sec-WebSocket-Extensions`, and decides which offer the server accepts.
 //!
-//! Offers stand in the order in which the client prefers them; the first that can be had is accepted, and other
-//! extensions are passed over. An offer with a parameter that is unknown, stands twice or has an illegal value is
-//! declined, and the next one looked at (RFC 7692 section 7.1). Several header lines are one list (RFC 6455 section 9.1).
-//! A header that is no list of extensions refuses the request, as in the reference's engine.
+//! The client lists its offers in the order of its preference. The server accepts the first offer of permessage-deflate
+//! that it can fulfil, and ignores other extensions. An offer with an unknown parameter, a parameter that occurs twice or
+//! an illegal value is declined, and the next offer is tried (RFC 7692 section 7.1). Several header lines count as one list
+//! (RFC 6455 section 9.1). If the header is not a list of extensions, the request is refused, as by the reference's engine.
 
 use super::{Compression, LARGE_WINDOW_BITS, SMALL_WINDOW_BITS};
 
-/// The answer to an offer.
+/// The accepted offer, and the answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// What may be done now.
+    /// The compression that both sides may use now.
     pub compression: Compression,
-    /// Whether the client has asked for a window, which is granted by naming one.
+    /// True if the client has asked for a window size. The answer then names one.
     names_window: bool,
 }
 
@@ -21,8 +21,8 @@ pub struct Agreement {
 pub struct Malformed;
 
 impl Agreement {
-    /// Appends the header line of the answer. It asks the client not to keep its context, which the client must be able
-    /// to do unasked (section 7.1.1.2); the window of the client's compressor is left to it.
+    /// Appends the header line of the answer. It tells the client not to keep its context between messages, which a client must
+    /// support (section 7.1.1.2). The window of the client's compressor is the client's choice.
     pub fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover",
@@ -37,15 +37,15 @@ impl Agreement {
     }
 }
 
-/// Accepts the first offer of permessage-deflate that can be had, if there is one. `lines` are the values of all
-/// headers of that name.
+/// Accepts the first offer of permessage-deflate that the server can fulfil, if there is one. `lines` are the values of all
+/// headers of this name.
 ///
 /// # Errors
-/// One of them is not a list of extensions.
+/// One of the headers is not a list of extensions.
 pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreement>, Malformed> {
     let mut agreement = None;
     for extension in lines.flat_map(|line| line.split(|&byte| byte == b',')) {
-        // Lists may have empty places: RFC 9110 section 5.6.1.2.
+        // Elements of a list may be empty: RFC 9110 section 5.6.1.2.
         if extension.trim_ascii().is_empty() {
             continue;
         }
@@ -55,7 +55,7 @@ pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreeme
     Ok(agreement)
 }
 
-/// One extension with its parameters; `None` if it is another one, or cannot be had as it is offered.
+/// Reads one extension with its parameters; `None` if it is another extension, or if the server cannot fulfil the offer.
 fn read(extension: &[u8]) -> Result<Option<Agreement>, Malformed> {
     let mut parts = extension.split(|&byte| byte == b';');
     let name = token(parts.next().unwrap_or_default())?;
@@ -68,7 +68,7 @@ fn read(extension: &[u8]) -> Result<Option<Agreement>, Malformed> {
     Ok(is_legal.then(|| offer.accept()).flatten())
 }
 
-/// The parameters of an offer: RFC 7692 section 7.1. Each may stand once.
+/// The parameters of an offer: RFC 7692 section 7.1. Each may occur once.
 #[derive(Debug, Default)]
 struct Offer {
     server_no_context_takeover: Option<()>,
@@ -78,7 +78,7 @@ struct Offer {
 }
 
 impl Offer {
-    /// Notes a parameter; `None` if it makes the offer one to decline.
+    /// Notes a parameter; `None` if the offer must be declined because of it.
     fn take(&mut self, name: &[u8], value: Option<Value<'_>>) -> Option<()> {
         let stood_before = match (name, value) {
             (b"server_no_context_takeover", None) => self.server_no_context_takeover.replace(()).is_some(),
@@ -88,7 +88,7 @@ impl Offer {
                 self.server_max_window_bits.replace(bits).is_some()
             }
             (b"client_max_window_bits", value) => {
-                // How large the client's window may be is of no interest: ours takes them all.
+                // The client's window may have any size: our decompressor supports all of them.
                 if let Some(value) = value {
                     value.window_bits()?;
                 }
@@ -99,7 +99,7 @@ impl Offer {
         (!stood_before).then_some(())
     }
 
-    /// The answer, unless our smallest window is larger than the one asked for.
+    /// The agreement; `None` if our smallest window is larger than the one that the client asks for.
     fn accept(&self) -> Option<Agreement> {
         let compression = match self.server_max_window_bits {
             None => Compression::Large,
@@ -114,7 +114,7 @@ impl Offer {
     }
 }
 
-/// What follows the `=` of a parameter: a token, or one in quotes, in which any byte may have a backslash before it.
+/// The value of a parameter, after the `=`: a token, or one in quotes, in which any byte may have a backslash before it.
 #[derive(Clone, Copy, Debug)]
 struct Value<'a>(&'a [u8]);
 
@@ -138,12 +138,12 @@ impl Value<'_> {
         is_whole.then_some(Value(inner)).ok_or(Malformed)
     }
 
-    /// Its bytes without the backslashes, none of which can stand for itself: it is no byte of a token.
+    /// The bytes of the value without backslashes. A backslash is always an escape, because it cannot be part of a token.
     fn bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().copied().filter(|&byte| byte != b'\\')
     }
 
-    /// 8 to 15, without leading zeros.
+    /// The value as a number from 8 to 15, without leading zeros.
     fn window_bits(&self) -> Option<u8> {
         let mut digits = self.bytes();
         let bits = match (digits.next()?, digits.next()) {
@@ -168,7 +168,7 @@ fn token(text: &[u8]) -> Result<&[u8], Malformed> {
     is_token.then_some(text).ok_or(Malformed)
 }
 
-/// RFC 9110 section 5.6.2.
+/// True for a byte that may be part of a token: RFC 9110 section 5.6.2.
 pub(in super::super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -183,7 +183,7 @@ mod tests {
         agree(lines.iter().map(|line| line.as_bytes()))
     }
 
-    /// What is said after the parameters that always stand there; `None` if nothing was agreed on.
+    /// The part of the answer after the parameters that every answer has; `None` if nothing was agreed on.
     fn answer(lines: &[&str]) -> Option<String> {
         let agreement = agreed(lines).expect("a list of extensions")?;
         let mut out = Vec::new();

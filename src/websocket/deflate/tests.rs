@@ -6,7 +6,7 @@ fn inflate(payload: &[u8]) -> Result<Vec<u8>, CloseReason> {
     Inflater::default().inflate(payload, MAX).map(<[u8]>::to_vec)
 }
 
-/// What a client sends: its own compressor, so that a fault of ours does not cancel itself out.
+/// A compressed payload of a client. It uses the client's own compressor, so that an error in ours cannot hide itself.
 fn deflated(level: u32, window_bits: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut client = Compress::new_with_window_bits(flate2::Compression::new(level), false, window_bits);
     let mut out = Vec::with_capacity(parts.concat().len() * 2 + 1000);
@@ -19,7 +19,7 @@ fn deflated(level: u32, window_bits: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What a client makes of a frame of ours: whether it is compressed, and the message.
+/// How a client reads a frame of the server: whether it is compressed, and the message.
 fn received(frame: &[u8], window_bits: u8) -> (bool, Vec<u8>) {
     let length = frame::next_frame_len(frame).unwrap();
     assert_eq!(length, frame.len());
@@ -42,7 +42,7 @@ fn received(frame: &[u8], window_bits: u8) -> (bool, Vec<u8>) {
     (true, out)
 }
 
-/// Text as it is usual: much of it comes again, some does not.
+/// Ordinary text: much of it is repeated, some of it is not.
 fn prose(length: usize) -> Vec<u8> {
     let mut seed = 12_345_u32;
     let mut text = Vec::new();
@@ -72,11 +72,11 @@ fn the_examples_of_the_rfc_are_inflated() {
         assert_eq!(inflate(payload).as_deref(), Ok(&b"Hello"[..]), "{name}");
     }
     assert_eq!(inflate(b"\x00"), Ok(Vec::new()), "an empty message");
-    // What zlib makes of nothing behind a flush; the RFC wants the byte above.
+    // zlib's output for an empty message after a flush; the RFC asks for the byte above.
     assert_eq!(inflate(b""), Ok(Vec::new()), "nothing");
 }
 
-/// Made by zlib 1.2.13 out of [`PACKET`], as each of its ways to find matches, code and flush makes it.
+/// Streams that zlib 1.2.13 made of [`PACKET`] with each of its strategies, codes and kinds of flush.
 #[test]
 fn streams_of_another_implementation_are_inflated() {
     for (payload, name) in [
@@ -136,7 +136,7 @@ fn one_message_leaves_nothing_behind_for_the_next() {
     let mut inflater = Inflater::default();
     let payload = deflated(6, 15, &[b"the first of two messages"]);
     inflater.inflate(&payload, MAX).unwrap();
-    // "Hello" again, as a client would send it that had kept its context: RFC 7692 section 7.2.3.2.
+    // "Hello" again, as a client sends it if it has kept its context: RFC 7692 section 7.2.3.2.
     assert_eq!(
         inflater.inflate(b"\xf2\x00\x11\x00\x00", MAX),
         Err(CloseReason::BadCompression)
@@ -154,7 +154,7 @@ fn streams_follow_one_another_in_one_message() {
     for (parts, message) in [
         (&[&last[..], last, open][..], "HelloHelloHello"),
         (&[last, last, b"\0"], "HelloHello"),
-        // Without the empty block that ought to follow.
+        // Without the empty block that should follow.
         (&[last], "Hello"),
         (&[last, last], "HelloHello"),
     ] {
@@ -172,8 +172,8 @@ fn a_stream_that_is_cut_or_broken_is_refused() {
     for level in [0, 1, 6] {
         let payload = deflated(level, 15, &[&message]);
         for cut in 1..payload.len() {
-            // What is stored may begin as an empty message does, and the four bytes that belong to every payload may be the
-            // last of what it holds.
+            // A stored block may begin like an empty message, and the last four bytes of its data may be the four bytes that
+            // every payload leaves out.
             if level == 0 && [1, payload.len() - 5].contains(&cut) {
                 continue;
             }
@@ -227,7 +227,7 @@ fn a_bomb_is_stopped_at_the_bound_and_leaves_no_memory_behind() {
     assert_eq!(inflater.inflate(&bomb, bound), Err(CloseReason::InflatedTooBig));
     let held = inflater.made.capacity();
     assert!(held <= bound + 1, "{held} bytes for a bound of {bound}");
-    // It is no work done, and nothing is kept of it.
+    // A refused message does not count as work, and none of its output is kept.
     assert_eq!(inflater.take_work(), Work::default());
     assert!(inflater.made.capacity() <= KEPT_BYTES_MAX);
     inflater.inflate(b"\0", bound).unwrap();
@@ -286,7 +286,7 @@ fn only_what_is_long_enough_is_compressed() {
         "{}",
         deflater.made.len()
     );
-    // What is kept is bounded, too.
+    // The memory that is kept is bounded, too.
     compressed(&mut deflater, large, &prose(1_000_000));
     deflater.take_work();
     assert!(deflater.made.capacity() <= KEPT_BYTES_MAX);

@@ -23,7 +23,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What was received, in words, and the error that ended it.
+/// The received messages as text, and the error that ended the connection.
 fn receive_all(pieces: &[&[u8]]) -> (Vec<String>, Option<CloseReason>) {
     let mut receiver = Receiver::new();
     let mut buffer = Vec::new();
@@ -51,7 +51,7 @@ fn receive_all(pieces: &[&[u8]]) -> (Vec<String>, Option<CloseReason>) {
     (received, None)
 }
 
-/// The same at once, byte by byte, and cut once at each place.
+/// The same messages if the bytes arrive at once, byte by byte, and cut once at each position.
 fn receive(bytes: &[u8]) -> (Vec<String>, Option<CloseReason>) {
     let whole = receive_all(&[bytes]);
     assert_eq!(
@@ -197,7 +197,7 @@ fn text_that_is_not_utf8_is_refused_in_any_shape() {
     );
 }
 
-/// Each byte that cannot become UTF-8 is an error as soon as it is there, though the frame goes on.
+/// A byte that cannot be part of UTF-8 is an error as soon as it arrives, even in the middle of a frame.
 #[test]
 fn text_fails_in_the_middle_of_a_frame() {
     for (text, fatal) in [
@@ -311,7 +311,7 @@ fn input_that_is_left_is_untouched() {
     }
 }
 
-/// What is received of compressed messages, at once and cut at each place; the payload of messages in words.
+/// The messages received from compressed frames, at once and cut at each position, as text.
 fn receive_compressed(bytes: &[u8], limits: &Limits) -> (Vec<String>, Option<CloseReason>) {
     let all = |pieces: &[&[u8]]| {
         let (mut receiver, mut inflater) = (Receiver::new(), Inflater::default());
@@ -363,7 +363,7 @@ fn compressed_messages_are_whole_however_they_were_fragmented() {
                 frame(FIN | 9, b"between"),
                 frame(0, &HELLO[at..second]),
                 frame(FIN, &HELLO[second..]),
-                // What is not compressed may stand beside it.
+                // Uncompressed messages may stand between compressed ones.
                 frame(FIN | 1, b"plain"),
             ]
             .concat();
@@ -413,7 +413,7 @@ fn the_bit_of_compression_is_legal_where_a_message_begins_and_nowhere_else() {
             "{reserved:x}"
         );
     }
-    // Without an agreement it is legal nowhere.
+    // Without an agreement the bit is never legal.
     assert_eq!(
         error(&[frame(FIN | COMPRESSED | 1, HELLO)]),
         CloseReason::ProtocolError
@@ -444,7 +444,7 @@ fn compressed_text_is_text_and_both_lengths_are_bounded() {
         closed(FIN | COMPRESSED | 1, b"Hello", 100),
         Some(CloseReason::BadCompression)
     );
-    // Seven bytes that become five, and eleven that become as many.
+    // Seven bytes that inflate to five, and eleven that inflate to eleven.
     assert_eq!(closed(FIN | COMPRESSED | 1, HELLO, 7), None);
     assert_eq!(
         closed(FIN | COMPRESSED | 1, HELLO, 6),
