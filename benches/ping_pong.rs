@@ -1,13 +1,14 @@
-//! What does a message cost the server's thread, beside a bare echo that looks at nothing?
+//! How much CPU time does a message cost the server's thread, compared with a bare echo?
 //!
-//! 100 clients call `ping` with 1 and with 16 messages in flight, and one publisher reaches 1,000 subscribers with 1
-//! and with 8 publications in flight. Server, echo and clients are threads of this process; the first two run on CPU
-//! 0 and take turns, round by round, the clients on CPU 1. Prints the CPU time per message of server and echo (median
-//! of the rounds) and the ratio, which depends less on the machine. The clients send when all answers have come, so a
-//! thread that is slow is not driven faster than it can go.
+//! 100 clients call `ping` with 1 and with 16 messages in flight, and one publisher reaches 1,000 subscribers with 1 and
+//! with 8 publications in flight. Server, echo and clients are threads of this process. Server and echo run on CPU 0 and
+//! take turns, round by round; the clients run on CPU 1. The bench prints the CPU time per message of server and echo
+//! (median of the rounds), and their ratio, which depends less on the machine. The clients send again when all answers
+//! have arrived, so a slow thread is not overloaded.
 //!
 //! `cargo bench --bench ping_pong` takes about ten seconds, with `-- --once` about one. With
-//! `-- drive ADDRESS ping|fan-out CLIENTS IN_FLIGHT ROUNDS` it drives another server instead: it connects, prints a line, waits
+//! `-- drive ADDRESS ping|fan-out CLIENTS IN_FLIGHT ROUNDS` it drives another server instead: it connects, prints a line,
+//! waits for a line on standard input, and then prints how many messages it received. `benches/syscalls.sh` uses this.
 //! for one, and then prints how many messages it received. `benches/syscalls.sh` uses that.
 #![allow(clippy::print_stdout)] // a bench prints
 
@@ -95,7 +96,7 @@ fn compare(rounds: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// CPU microseconds per message of each thread, driven in turn.
+/// Drives several loads in turn; returns the CPU microseconds per message of each thread.
 fn alternate<const N: usize>(mut loads: [(&str, Load); N], rounds: usize) -> io::Result<[f64; N]> {
     let mut costs: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
     for _ in 0..=rounds {
@@ -109,13 +110,13 @@ fn alternate<const N: usize>(mut loads: [(&str, Load); N], rounds: usize) -> io:
         }
     }
     Ok(costs.map(|mut costs| {
-        costs.remove(0); // everything was cold
+        costs.remove(0); // the first round ran with cold caches
         costs.sort_by(f64::total_cmp);
         costs[costs.len() / 2]
     }))
 }
 
-/// Clients, and what they send in a round.
+/// Some clients, and the messages that they send in a round.
 struct Load {
     clients: Vec<Client>,
     senders: usize,
@@ -145,7 +146,7 @@ impl Load {
         load
     }
 
-    /// Sends, and receives all that comes of it; returns how many messages that were.
+    /// Sends, and receives all answers; returns the number of messages.
     fn round(&mut self) -> usize {
         for client in &mut self.clients[..self.senders] {
             client.send(&self.messages);
@@ -159,7 +160,7 @@ impl Load {
     }
 }
 
-/// CPU time of the thread of this process with that name.
+/// CPU time of the thread with this name in this process.
 fn cpu_ns(name: &str) -> io::Result<u64> {
     for task in std::fs::read_dir("/proc/self/task")? {
         let task = task?.path();
@@ -172,7 +173,7 @@ fn cpu_ns(name: &str) -> io::Result<u64> {
     Err(io::Error::other(format!("no thread is named {name}")))
 }
 
-/// Reads, unmasks, writes back: one read and one write for each readable socket.
+/// Starts a thread that reads, unmasks and writes back: one read and one write for each readable socket.
 fn start_echo() -> io::Result<SocketAddr> {
     let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
@@ -211,7 +212,7 @@ fn echo(mut poll: Poll, listener: TcpListener) -> io::Result<()> {
                     buffer[0] = 0;
                 } else {
                     let count = unmask(&mut buffer[..count]);
-                    // A client that has gone needs no answer.
+                    // If the client has disconnected, it needs no answer.
                     let _ = stream.write(&buffer[..count]);
                 }
             }
@@ -233,7 +234,7 @@ fn upgrade(stream: &mut TcpStream, head: &[u8]) -> io::Result<()> {
     )
 }
 
-/// Makes the server's frames of a client's short ones, in place; returns how many bytes they are.
+/// Turns short frames of a client into frames of the server, in place; returns their length in bytes.
 fn unmask(frames: &mut [u8]) -> usize {
     let (mut from, mut to) = (0, 0);
     while from + 6 <= frames.len() {

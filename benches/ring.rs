@@ -1,10 +1,11 @@
-//! What does a publication cost, from the publish to all cursors, without sockets?
+//! How much does a publication cost, from the publish until the cursors of all cores have passed it, without sockets?
 //!
-//! For 1 to 16 cores: core 0 publishes to all, then every core publishes to all. Each core runs as fast as it can, so
-//! with more cores than CPUs the figures hold the system's switching between threads as well. Prints nanoseconds of
-//! wall time per publication (median and spread of the rounds) and the operations on memory that other cores write,
-//! which hold on any machine: the counts of the head of `broker/ring.rs`, which `cargo test --lib ring::cost` measures.
-//! Then: what do buffers cost that cannot be used again yet, because another core sleeps on an old cursor?
+//! For 1 to 16 cores: first core 0 publishes to all cores, then every core publishes to all. Each core runs as fast as it
+//! can. If there are more cores than CPUs, the figures include the system's switching between threads. The bench prints
+//! nanoseconds of wall time per publication (median and spread of the rounds), and the number of operations on memory that
+//! other cores write. These counts are the same on any machine; the head of `broker/ring.rs` has them, and
+//! `cargo test --lib ring::cost` measures them.
+//! A last table answers: how much do buffers cost that cannot be used again yet, because a sleeping core has an old cursor?
 //!
 //! `cargo bench --bench ring` runs for about a second; `cargo bench --bench ring -- 5000000` publishes that many per
 //! round.
@@ -19,7 +20,7 @@ use ringcast::config::limits::Limits;
 
 const ROUNDS: usize = 5;
 const FRAME: [u8; 100] = [b'x'; 100];
-/// A turn's worth: what a core reads before it gives the slots back.
+/// Number of publications that a core reads before it gives the slots back: those of one turn.
 const BATCH: usize = 64;
 const ONE_CHANNEL: SubscriptionLimits = SubscriptionLimits {
     channels_max: 1,
@@ -70,7 +71,7 @@ fn report(cores: usize, all_produce: bool, interested: bool, publications: u64) 
 struct Round {
     /// Nanoseconds per publication.
     ns: f64,
-    /// Publishes that found the ring full.
+    /// Number of publishes that found the ring full.
     full: u64,
 }
 
@@ -93,7 +94,7 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
             })
         })
         .collect();
-    // Before the wait: where CPUs are few, the others may be done before this thread runs again.
+    // Start the clock before the wait: with few CPUs, the other threads may be done before this thread runs again.
     let clock = Clock::begin();
     start.wait();
     let full = threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum();
@@ -103,8 +104,8 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
     }
 }
 
-/// A core that sleeps keeps its cursor: nothing that was published since can be taken back. Core 0 publishes and reads;
-/// core 1 looks only once in a while, and is not interested. Both are played by one thread, in turn for each distance.
+/// Measures a core that sleeps. While it keeps its cursor, nothing that was published since can be taken back. Core 0
+/// publishes and reads; core 1 is not interested and reads only once in a while. One thread runs both cores, for each distance.
 fn report_sleepers(publications: u64) {
     const DISTANCES: [u64; 5] = [64, 1024, 4096, 16_384, 32_000];
     println!("\npublications between two looks of a sleeper, ns/publication (least, most)");
@@ -148,13 +149,13 @@ fn sleeper_round(distance: u64, publications: u64) -> f64 {
             }
         }
     };
-    publish_all(distance * 2); // allocates all buffers there will be
+    publish_all(distance * 2); // allocates all buffers
     let clock = Clock::begin();
     publish_all(publications);
     clock.elapsed_ns() as f64 / publications as f64
 }
 
-/// Publishes `publish` and reads `read` publications; says how often the ring was full.
+/// Publishes `publish` and reads `read` publications; returns how often the ring was full.
 fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
     let hash = core.hasher.hash(b"channel");
     let (mut full, mut sum) = (0, 0usize);
@@ -177,7 +178,7 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
             read -= 1;
             core.subscriptions.begin_walk(delivery.hash, || b"channel");
             if !core.subscriptions.walk(usize::MAX).is_empty() {
-                // As a core does that hands the bytes on.
+                // Read the bytes, as a core does that delivers them.
                 sum += delivery
                     .publication
                     .frame()

@@ -1,9 +1,9 @@
-//! What does TLS cost the server? Memory of an idle connection, CPU of coming in and of a ping, each beside the same
-//! without TLS.
+//! How much does TLS cost the server? The memory of an idle connection and the CPU time of connecting and of a ping, each
+//! compared with a connection without TLS.
 //!
-//! `cargo bench --bench tls` starts the built server on one core and asks the system how much memory (resident, socket
-//! buffers not counted) and how much CPU time it has used; the client's share is not in it. A handshake is a whole one:
-//! TCP, TLS, the upgrade and `#handshake`. `--once` runs few of each, to see that it works.
+//! `cargo bench --bench tls` starts the built server on one core and reads from the system how much memory (resident,
+//! without socket buffers) and CPU time the server has used; the client's share is not included. Connecting means: TCP, TLS,
+//! the upgrade and `#handshake`. `--once` makes only a few connections, to check that the bench works.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,17 +24,18 @@ mod frame;
 
 fn main() {
     let once = std::env::args().any(|word| word == "--once");
-    let counts = match once {
-        true => Counts {
+    let counts = if once {
+        Counts {
             idle: 20,
-            comers: 5,
+            connects: 5,
             pings: 64,
-        },
-        false => Counts {
+        }
+    } else {
+        Counts {
             idle: 5000,
-            comers: 400,
+            connects: 400,
             pings: 40_000,
-        },
+        }
     };
     let folder = std::env::temp_dir().join(format!("ringcast-bench-tls-{}", std::process::id()));
     fs::create_dir(&folder).expect("a folder can be made");
@@ -42,18 +43,18 @@ fn main() {
     let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
     let rsa = Identity::new(&folder, "rsa", rsa.expect("a key can be made"));
     print(&measure(&ecdsa, &rsa, &counts));
-    // What stays behind harms nothing.
+    // A folder that remains does no harm.
     let _ = fs::remove_dir_all(&folder);
 }
 
-/// How many of each.
+/// How often each step is done.
 struct Counts {
     idle: u32,
-    comers: u32,
+    connects: u32,
     pings: u32,
 }
 
-/// A line of the table: what, how much, in which unit.
+/// A line of the table: name, value, unit.
 type Line = (&'static str, f64, &'static str);
 
 fn measure(ecdsa: &Identity, rsa: &Identity, counts: &Counts) -> Vec<Line> {
@@ -68,7 +69,7 @@ fn measure(ecdsa: &Identity, rsa: &Identity, counts: &Counts) -> Vec<Line> {
         ),
     ] {
         let server = Server::start(ecdsa);
-        // What is made once.
+        // The first connections also pay for memory that is allocated once.
         let mut kept: Vec<Client> = (0..16).map(|_| server.client(config.as_ref())).collect();
         let before = server.resident_bytes();
         kept.extend((0..counts.idle).map(|_| {
@@ -100,15 +101,15 @@ fn measure(ecdsa: &Identity, rsa: &Identity, counts: &Counts) -> Vec<Line> {
         ),
     ] {
         let server = Server::start(identity);
-        for _ in 0..counts.comers / 10 + 1 {
+        for _ in 0..counts.connects / 10 + 1 {
             server.client(config.as_ref());
         }
         let before = server.cpu_us();
-        for _ in 0..counts.comers {
+        for _ in 0..counts.connects {
             server.client(config.as_ref());
         }
         let us = server.cpu_us() - before;
-        lines.push((what, us / f64::from(counts.comers), "µs"));
+        lines.push((what, us / f64::from(counts.connects), "µs"));
     }
     for (what, in_flight, config) in [
         ("ping, 1 in flight, plain", 1, None),
@@ -134,7 +135,7 @@ fn print(lines: &[Line]) {
     }
 }
 
-/// A certificate that signs itself, in files.
+/// A self-signed certificate, in files.
 struct Identity {
     certificate: PathBuf,
     key: PathBuf,
@@ -172,7 +173,7 @@ impl Identity {
     }
 }
 
-/// The built server, on one core, ended with the value.
+/// The built server, on one core. It is killed when the value is dropped.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -247,7 +248,7 @@ impl Server {
             * 1024.0
     }
 
-    /// CPU time of all of its threads.
+    /// CPU time of all its threads.
     fn cpu_us(&self) -> f64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
         let times = tasks.filter_map(|task| {
@@ -260,7 +261,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -285,7 +286,7 @@ impl Client {
         .expect("the server reads");
     }
 
-    /// Reads until `end` finds one, and forgets what comes before it.
+    /// Reads until `end` finds the end of a message, and drops the bytes up to it.
     fn read_until(&mut self, end: impl Fn(&[u8]) -> Option<usize>) {
         loop {
             if let Some(end) = end(&self.unread) {
@@ -303,7 +304,7 @@ impl Client {
         }
     }
 
-    /// Reads so many short messages.
+    /// Reads this many short messages.
     fn messages(&mut self, count: u32) {
         self.read_until(|mut bytes| {
             let whole = bytes.len();

@@ -1,11 +1,11 @@
-//! A WebSocket server that sends every message back: for conformance suites such as Autobahn, which want an echo, and
-//! for benches. It drives the same event loops, frames and outboxes as the product; only the session differs.
+//! A WebSocket server that sends every message back, for conformance suites such as Autobahn and for benches. It uses the
+//! same event loops, frames and outboxes as Ringcast; only the session is different.
 //!
 //! ```text
 //! cargo run --release --example echo -- 127.0.0.1:9001
 //! ```
-//! The path is `/`. Limits are raised to what Autobahn's group 9 sends: messages of 16 MiB, 65,536 fragments. Clients that
-//! offer compression get every message compressed, as groups 12 and 13 want it.
+//! The path is `/`. The limits allow the messages of Autobahn's group 9: 16 MiB and 65,536 fragments. If a client offers
+//! compression, the server compresses every message to it, as groups 12 and 13 require.
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let embedding = Embedding {
         kind: Kind::Echo,
         signals: SignalHandling::ByServer,
-        // This program is only the server, and has nothing else open.
+        // The whole program is this server, so cores may close all other descriptors.
         descriptors: Descriptors::OfCores { kept: Vec::new() },
         ..Embedding::default()
     };

@@ -1,5 +1,5 @@
-//! In the steady state a core allocates nothing: not for a ping, not for a publication however many get it, not for a
-//! subscription to a channel that it knows. Real connections; only what cores allocate is counted.
+//! In the steady state a core allocates nothing: not for a ping, not for a publication however many subscribers it has, not
+//! for a subscription to a channel that exists already. The connections are real; only allocations of cores count.
 
 mod support {
     pub(crate) mod client;
@@ -15,19 +15,19 @@ use ringcast::config::Config;
 use support::client::Client;
 use support::counting::{asked, start};
 
-/// Rounds counted. One allocation in all of them is too many.
+/// Number of rounds that are counted. A single allocation in all of them fails the test.
 const ROUNDS: usize = 500;
-/// Rounds sent at once before: no counted round can need more buffers at a time than they did.
+/// Rounds that are sent at once before, so that no counted round needs more buffers at a time.
 const BURST: usize = 100;
-/// Rounds between the burst and the counted ones.
+/// Rounds between the burst and the counted rounds.
 const WARM_UP_ROUNDS: usize = 50;
-/// How often the rounds are counted at most: on a busy machine a counted one may be the first in which all clients of a core
-/// are answered in one turn. What allocates in the steady state does so each time.
+/// How often the test counts, at most. On a busy machine a counted round may be the first in which a core answers all its
+/// clients in one turn, and allocates for this once. Code that allocates in the steady state does so each time.
 const ATTEMPTS: usize = 5;
 
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
-    // The first deadlines of connections, which messages must not touch, come when all is over.
+    // The first deadlines of connections come after the end of the test.
     let late = |config: &mut Config| {
         config.socketcluster.ping_interval = Duration::from_secs(14);
         config.limits.request_timeout = Duration::from_secs(15);
@@ -45,7 +45,7 @@ fn in_the_steady_state_cores_allocate_nothing() {
     for client in &mut clients {
         client.call(subscribe);
     }
-    // First, since it lends a buffer to every connection of a core at once.
+    // This runs first, because it lends a buffer to every connection of a core at once.
     let publish = r##"{"event":"#publish","data":{"channel":"news","data":{"text":"hello"}}}"##;
     assert_nothing_is_allocated(
         "a publication to ten clients on two cores",
@@ -59,7 +59,7 @@ fn in_the_steady_state_cores_allocate_nothing() {
     let ping = r#"{"event":"ping","data":{"param":"hello"}}"#;
     assert_nothing_is_allocated("a ping that is transmitted", &mut clients, &[ping], Senders::All);
 
-    // Six stay, so that both cores know the channel while others come and go.
+    // Six clients stay subscribed, so that the channel exists on both cores while other clients subscribe and unsubscribe.
     assert_nothing_is_allocated(
         "an unsubscribe and a subscribe",
         &mut clients[6..],
@@ -74,10 +74,10 @@ enum Senders {
     First,
 }
 
-/// Sends the messages again and again; each of the clients gets as many for them as one of them sends.
+/// Sends the messages again and again. Each client receives as many messages as one client sends.
 fn assert_nothing_is_allocated(what: &str, clients: &mut [Client], messages: &[&str], senders: Senders) {
     exchange(clients, messages, senders, BURST);
-    // A reply is read before its core has put the buffer back: what the burst left to do ends with the next rounds.
+    // A client may read a reply before its core has put the buffer back; these rounds give the core time for that.
     for _ in 0..WARM_UP_ROUNDS {
         exchange(clients, messages, senders, 1);
     }

@@ -1,6 +1,6 @@
-//! Connections are spread evenly over the cores, whatever the system's hash says, and lose nothing on the way.
+//! Connections are spread evenly over the cores, whatever the kernel's hash decides, and lose no bytes during a hand-over.
 //!
-//! These servers have a descriptor table for each core, as by default, so that one of them runs at a time.
+//! Each core of these servers has a descriptor table of its own (the default of the binary). Only one server runs at a time.
 
 #![allow(clippy::unwrap_used)] // a test
 #![expect(
@@ -19,7 +19,7 @@ use ringcast::config::{Config, FdTables, Placement};
 use ringcast::cores::CoreId;
 use support::{Client, Server, TEXT, UPGRADE, eventually, frame};
 
-/// Tells clients which core they are on.
+/// Tells a client which core it is on.
 struct Where(usize);
 
 impl App for Where {
@@ -30,7 +30,7 @@ impl App for Where {
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A server of `cores` cores, and the right to run it.
+/// A server of `cores` cores, and the lock that lets only one such server run.
 fn server(cores: u16, change: impl FnOnce(&mut Config)) -> (Server, MutexGuard<'static, ()>) {
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start_with(
@@ -44,7 +44,7 @@ fn server(cores: u16, change: impl FnOnce(&mut Config)) -> (Server, MutexGuard<'
     (server, alone)
 }
 
-/// Waits until `count` connections have arrived; how many each core has.
+/// Waits until `count` connections are open; returns the number on each core.
 #[track_caller]
 fn spread(server: &Server, count: u64) -> Vec<u64> {
     eventually("all have arrived", || server.connections() == count);
@@ -59,7 +59,7 @@ fn a_hundred_connections_on_four_cores_are_twenty_five_each_but_for_two() {
     assert!(counts.iter().all(|count| (23..=27).contains(count)), "{counts:?}");
     drop(one_by_one);
     eventually("all have gone", || server.connections() == 0);
-    // And when they come all at once, to all cores.
+    // The same when they connect at the same time, to all cores.
     let at_once: Vec<Client> = thread::scope(|scope| {
         let threads: Vec<_> = (0..10)
             .map(|_| scope.spawn(|| (0..10).map(|_| server.connect()).collect::<Vec<_>>()))
@@ -118,7 +118,7 @@ fn a_socket_that_is_handed_over_loses_no_byte() {
     let handshake = frame(TEXT, br##"{"event":"#handshake","cid":1}"##);
     let call = frame(TEXT, br#"{"event":"where","cid":2}"#);
     let everything = [UPGRADE.as_bytes(), &handshake, &call].concat();
-    // All that there is to say, at once with the connection.
+    // The client sends everything at once, right after it has connected.
     let mut clients: Vec<Client> = (0..200)
         .map(|_| {
             let mut client = server.connect();
@@ -162,7 +162,7 @@ fn connections_beyond_the_limit_of_all_cores_wait_until_others_end() {
     let limit = ringcast::decision::Limit::ConnectionsPerCore;
     eventually("the limit is counted", || server.limit_hits(limit) > 0);
     assert!((10..=11).contains(&arrived()), "{}", arrived());
-    // Those that wait are not forgotten. Which they are depends on the listener that they came to.
+    // Waiting connections are accepted later. Which ones wait depends on their listeners.
     let mut answered = 0;
     while answered < 15 {
         eventually("another is answered", || {

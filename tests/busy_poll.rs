@@ -1,4 +1,4 @@
-//! A core that polls busily finds what comes without sleeping, and does so only where it is asked to and is alone.
+//! Busy polling: a core finds new work without sleeping, but only if the setting is on and no other core uses its CPU.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -24,7 +24,7 @@ fn hits(server: &Server) -> u64 {
 }
 
 #[test]
-fn whoever_calls_again_soon_is_served_without_a_sleep() {
+fn a_client_that_calls_again_soon_is_served_without_a_sleep() {
     let server = server(1, LONGEST);
     let (mut client, mut subscriber) = (server.client(), server.client());
     subscriber.subscribe("news");
@@ -37,7 +37,7 @@ fn whoever_calls_again_soon_is_served_without_a_sleep() {
 }
 
 #[test]
-fn nobody_polls_busily_unasked_nor_beside_another_core_of_the_same_cpu() {
+fn a_core_polls_only_if_configured_and_alone_on_its_cpu() {
     let twice_the_cpus = 2 * u16::try_from(available_parallelism().unwrap().get()).unwrap();
     for server in [server(1, Duration::ZERO), server(twice_the_cpus, LONGEST)] {
         let mut client = server.client();

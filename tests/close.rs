@@ -1,4 +1,4 @@
-//! How connections end, over TCP: who says what, and what is still sent. RFC 6455 sections 5.5.1 and 7.
+//! How connections end, over TCP: which side closes first, and which messages are still sent. RFC 6455 sections 5.5.1 and 7.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -30,7 +30,7 @@ fn the_peers_close_is_echoed_with_its_reason_and_followed_by_fin() {
 }
 
 #[test]
-fn nothing_behind_the_peers_close_is_looked_at() {
+fn input_after_the_peers_close_is_ignored() {
     let server = Server::start(|_| {});
     let mut client = server.client();
     let call = frame(TEXT, br#"{"event":"ping","cid":7}"#);
@@ -47,7 +47,7 @@ fn the_servers_close_waits_for_the_peers_and_ends_with_fin() {
     client.send_text(r#"{"event":"ping","cid":1}"#);
     assert_eq!(client.close_frame().0, Some(4009), "a call before the handshake");
     assert_eq!(server.connections(), 1, "it waits");
-    // What the peer had under way is discarded.
+    // Messages that the client sends meanwhile are discarded.
     client.send_text(r#"{"event":"ping","cid":2}"#);
     client.send_bytes(&close_frame(4009, ""));
     assert_eq!(client.next(), Received::End);
@@ -154,7 +154,7 @@ fn a_broken_frame_is_answered_with_its_code_and_fin() {
     ] {
         let mut client = server.client();
         let before = server.closes(reason);
-        // What follows is discarded.
+        // Messages after the broken frame are discarded.
         client.send_bytes(&[bytes, frame(TEXT, br#"{"event":"ping","cid":9}"#)].concat());
         assert_eq!(
             client.event(),
@@ -199,8 +199,8 @@ fn calls_that_came_before_a_fin_are_answered() {
     server.settles_at(0, 0);
 }
 
-/// The answers of one message that take more than the sockets hold: an array of calls, each with a long echo in its
-/// error. Returns the message and how many answers there will be.
+/// One message, an array of calls, whose answers take more than the sockets hold: the error of each answer has a long echo.
+/// Returns the message and the number of answers.
 fn calls_with_long_answers() -> (Vec<u8>, usize) {
     let channel = "c".repeat(20_000);
     let calls: Vec<String> = (0..40)
@@ -213,7 +213,7 @@ fn calls_with_long_answers() -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn answers_that_a_fin_finds_in_the_outbox_are_sent() {
+fn answers_in_the_outbox_are_sent_after_the_clients_fin() {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = 64 * 1024 * 1024;
         config.limits.close_timeout = support::PATIENCE;
@@ -222,7 +222,7 @@ fn answers_that_a_fin_finds_in_the_outbox_are_sent() {
     let mut client = Client::connect_narrow(server.address);
     client.upgrade();
     client.handshake();
-    // Until the sockets hold no more.
+    // Send until the sockets are full.
     let mut sent = 0;
     while server.total(|core| &core.outbox_bytes) == 0 {
         client.send_bytes(&message);

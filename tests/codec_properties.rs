@@ -1,5 +1,5 @@
-//! Properties of the codecs over generated input: where bytes are cut has no influence, garbage never panics, and an
-//! independent implementation agrees.
+//! Properties of the codecs over generated input: the result does not depend on where bytes are cut, garbage never causes
+//! a panic, and an independent implementation agrees.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -62,7 +62,7 @@ fn close_payload() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The frames of one legal message, control frames among them: text cut at any byte, characters included.
+/// The frames of one legal message with control frames between them. Text is cut at any byte, also within a character.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let ping = proptest::option::of(collection::vec(any::<u8>(), 0..126));
     (payload(), cuts(), ping, 1..=2_u8, any::<[u8; 4]>()).prop_map(|(payload, cuts, ping, opcode, mask)| {
@@ -74,7 +74,7 @@ fn cuts() -> impl Strategy<Value = Vec<sample::Index>> {
     collection::vec(any::<sample::Index>(), 0..4)
 }
 
-/// A message in frames, each followed by a ping if there is one.
+/// A message in frames; a ping follows each frame for which there is one.
 fn fragments(
     first: u8,
     payload: &[u8],
@@ -99,9 +99,9 @@ fn fragments(
     bytes
 }
 
-/// The frames of one message as it is and compressed, fragmented alike or not, with as many control frames.
+/// One message twice: uncompressed and compressed, each in fragments of its own, with the same number of control frames.
 fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    // Not stored: that would be longer than the message, and judged by that.
+    // Level 0 is left out: a stored payload is longer than its message, and could exceed the limit.
     let coding = (1..=9_u32, 9..=15_u8, any::<sample::Index>());
     (payload(), coding, cuts(), 1..=2_u8, any::<[u8; 4]>()).prop_map(
         |(payload, (level, window_bits, flushed), cuts, opcode, mask)| {
@@ -114,7 +114,7 @@ fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
                     .compress_vec(part, &mut compressed, flate2::FlushCompress::Sync)
                     .expect("there is room");
             }
-            // Nothing follows a flush with nothing.
+            // A flush without input adds nothing.
             compressed.truncate(compressed.len() - 4);
             (
                 fragments(opcode, &payload, &cuts, Some(b"p"), mask),
@@ -124,7 +124,7 @@ fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     )
 }
 
-/// One frame of any kind, often illegal where it stands.
+/// One frame of any kind, which is often illegal at its position.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
         6 => sample::select(&[0x81_u8, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8a][..]),
@@ -138,7 +138,7 @@ fn close() -> impl Strategy<Value = Vec<u8>> {
     (any::<[u8; 4]>(), close_payload()).prop_map(|(mask, payload)| frame(0x88, true, mask, &payload))
 }
 
-/// The bytes of a connection, perhaps ended early.
+/// The bytes of a connection, sometimes cut off.
 fn connection() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![12 => message(), 4 => any_frame(), 1 => close()];
     let early = proptest::option::weighted(0.3, any::<sample::Index>());
@@ -151,7 +151,7 @@ fn connection() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Bytes without order, but without the two length bytes: that lengths must be minimal is checked by us alone.
+/// Random bytes, without frames whose length takes two bytes or more: only our parser refuses lengths that are not minimal.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let byte = any::<u8>().prop_map(|byte| if byte & 0x7f >= 126 { 0x85 } else { byte });
     let first = sample::select(&[0x81_u8, 0x82, 0x01, 0x89, 0x88, 0x00][..]);
@@ -167,9 +167,9 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Whatever fuzzing has kept: each input is one that reached something new, or that once found a fault.
+/// Runs the corpus of the fuzz targets: each input reached new code, or once found an error.
 #[test]
-fn what_fuzzing_has_kept_finds_nothing() {
+fn the_corpus_of_the_fuzz_targets_finds_no_error() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut found = Vec::new();
     for (name, target) in fuzz::TARGETS {
@@ -189,7 +189,7 @@ fn what_fuzzing_has_kept_finds_nothing() {
     assert!(found.is_empty(), "by {found:#?}");
 }
 
-/// JSON as clients may send it: what JavaScript changes in passing among it, and keys that packets have.
+/// JSON that a client may send, with values that JavaScript changes in passing, and with keys of packets.
 fn document() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => sample::select(&["null", "true", "-0", "1e400", "0.10", "9007199254740993", r#""Buffer""#, r#""\ud800""#][..])
@@ -218,7 +218,7 @@ fn document() -> impl Strategy<Value = String> {
     })
 }
 
-/// A packet that means something to the server, or to the application of `fuzz::connection`.
+/// A packet that has a meaning for the server, or for the application of `fuzz::connection`.
 fn packet() -> impl Strategy<Value = String> {
     let event = sample::select(
         &[
@@ -366,7 +366,7 @@ proptest! {
         prop_assert_eq!(&ours(&pieces), &whole);
     }
 
-    /// Compressed or not, a connection comes to the same messages and the same end.
+    /// Compressed or not, the same messages arrive and the connection ends in the same way.
     #[test]
     fn websocket_messages_are_the_same_when_they_come_compressed(
         messages in collection::vec(message_and_compressed(), 0..5),
@@ -380,7 +380,7 @@ proptest! {
         let (events, error) = ours(&[&plain]);
         let (found, found_error) = ours_compressed(&[&compressed]);
         prop_assert_eq!(no_pings(events), no_pings(found));
-        // A length is judged before it has arrived where it is announced.
+        // In uncompressed frames, the length is checked when the header announces it, before the payload has arrived.
         let error = error.map(|error| match error {
             CloseReason::MessageTooBig => CloseReason::InflatedTooBig,
             other => other,
@@ -388,11 +388,11 @@ proptest! {
         prop_assert_eq!(error, found_error);
         let pieces: Vec<_> = compressed.chunks(size).collect();
         prop_assert_eq!(ours_compressed(&pieces), ours_compressed(&[&compressed]));
-        // What is not compressed may come as well.
+        // A connection with compression also accepts uncompressed messages.
         prop_assert_eq!(ours_compressed(&[&plain]), ours(&[&plain]));
     }
 
-    /// No payload makes more of itself than the bound, nor a panic; and what we compress is what we inflate.
+    /// No payload inflates to more than the bound or causes a panic, and our decompressor reads our compressor's output.
     #[test]
     fn websocket_payloads_are_inflated_within_their_bound(
         payload in collection::vec(any::<u8>(), 0..300),
@@ -421,7 +421,7 @@ proptest! {
         }
     }
 
-    /// Each message that arrives is one that may: no longer than the limit.
+    /// No message that the receiver returns is longer than the limit.
     #[test]
     fn websocket_messages_keep_the_limit(bytes in connection()) {
         for event in ours(&[&bytes]).0 {
@@ -451,7 +451,7 @@ proptest! {
             prop_assert_eq!(parse(&bytes[..length]), whole.clone());
         }
         for end in 0..bytes.len() {
-            // A prefix is undecided, or decided as the whole is.
+            // Of a prefix, the parser says either "incomplete" or the same as of the whole.
             let part = parse(&bytes[..end]);
             prop_assert!(part == Ok(None) || part == whole, "{:?} of {:?}", part, whole);
         }

@@ -1,5 +1,5 @@
-//! The pages for users: their tables are those of the code, their links lead somewhere, and the settings and metrics that they
-//! name exist. `UPDATE=1 cargo test --test docs` writes the tables anew.
+//! Checks the documentation: generated tables are up to date, links lead to existing files and headings, and each setting,
+//! metric and source file that a page names exists. `UPDATE=1 cargo test --test docs` writes the tables again.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -36,7 +36,7 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
     }
 }
 
-/// A link within the repository leads to a file that is there, and to one of its headings if it names one.
+/// Each link within the repository leads to an existing file, and to one of its headings if it names one.
 #[test]
 fn every_link_between_pages_leads_somewhere() {
     let mut broken = Vec::new();
@@ -69,7 +69,7 @@ fn every_setting_and_metric_that_a_page_names_exists() {
     let metrics = ringcast::metrics::text::markdown();
     let mut unknown = Vec::new();
     for page in pages() {
-        // What has gone is told in the changelog.
+        // The changelog may name settings that do not exist any more.
         if page.ends_with("CHANGELOG.md") {
             continue;
         }
@@ -100,7 +100,7 @@ fn every_setting_and_metric_that_a_page_names_exists() {
     );
 }
 
-/// A page that leads through the sources is right after files were moved, too.
+/// Pages that describe the sources must be adapted when a file is moved.
 #[test]
 fn every_source_file_that_a_page_names_is_there() {
     let mut missing = Vec::new();
@@ -146,7 +146,8 @@ fn the_readme_is_short() {
     );
 }
 
-/// Variables in the documentation that are no settings of the server: of the tests, the file's name, and of other services.
+/// Variables in the documentation that are not settings of the server: the name of the configuration file, variables of tests and
+/// of other services.
 const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_CONFIG",
     "RINGCAST_SEEDS",
@@ -158,7 +159,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// The pages that people read.
+/// All pages of documentation.
 fn pages() -> Vec<PathBuf> {
     ["", "docs", "tuning", "benches", "benches/load", "fuzz"]
         .iter()
@@ -174,7 +175,7 @@ fn pages_in(folder: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Targets of links that are no addresses. Code has none.
+/// Targets of links within the repository. Links in code do not count.
 fn links(text: &str) -> Vec<String> {
     let prose: String = text
         .split("```")
@@ -194,7 +195,7 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What headings may be linked by: lower case, blanks as hyphens, letters, digits and underscores kept.
+/// The anchors of all headings: in lower case, with hyphens for blanks, and only letters, digits and underscores.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut in_code = false;
     text.lines()
@@ -217,7 +218,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The text with the table between the comments of that name replaced.
+/// The text with a new table between the comments of that name.
 fn with_table(text: &str, name: &str, table: &str) -> String {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text

@@ -1,4 +1,4 @@
-//! How a server ends: by signals to the real process, and by the program that embeds it.
+//! How a server ends: by signals to the real process, or by the program that embeds it.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -18,7 +18,7 @@ use ringcast::metrics::block::Counter;
 use support::process::{Admin, Process};
 use support::{Client, PATIENCE, Received, Server, TEXT, UPGRADE, close_frame, eventually, frame};
 
-/// Waits until the control plane says that this server wants no more clients.
+/// Waits until the control plane reports that the server accepts no more clients.
 fn until_not_ready(process: &Process) {
     let mut admin = process.admin();
     eventually("readiness is off", || {
@@ -29,7 +29,7 @@ fn until_not_ready(process: &Process) {
 
 #[test]
 fn a_drain_closes_one_client_of_each_core_at_once_and_serves_the_others() {
-    // Nobody else's turn comes within an hour.
+    // Within an hour, only the first client of each core is due.
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "36000")]);
     let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
     process.signal(Signal::SIGTERM);
@@ -50,7 +50,7 @@ fn a_drain_closes_one_client_of_each_core_at_once_and_serves_the_others() {
     for client in &mut open {
         client.ping();
     }
-    // The process ends when nobody is left.
+    // The process ends when no connection is left.
     drop(open);
     assert_eq!(process.exit_code(), Some(0));
 }
@@ -85,10 +85,10 @@ fn a_signal_closes_every_client_within_the_time_of_the_drain_and_the_process_exi
 }
 
 #[test]
-fn a_drain_closes_those_that_came_first_first_at_the_rate_that_the_metrics_tell() {
+fn a_drain_closes_the_oldest_connections_first_at_the_rate_of_the_metrics() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "4")]);
     let mut clients: Vec<Client> = (0..60).map(|_| process.client()).collect();
-    // The places of those that leave are taken by others, which are the last to come.
+    // New connections, which are now the youngest, take the places of those that leave.
     clients.drain(..20);
     let mut admin = process.admin();
     eventually("their places are free", || {
@@ -101,14 +101,14 @@ fn a_drain_closes_those_that_came_first_first_at_the_rate_that_the_metrics_tell(
     until_not_ready(&process);
     assert_eq!(admin.metric("ringcast_drain_closes_per_second"), 20);
     eventually("both cores have begun", || {
-        // In this order: a close is counted before it is no longer left.
+        // Read in this order: the server counts a close before it lowers the number of connections that are left.
         let left = admin.metric("ringcast_drain_left");
         left + admin.metric("ringcast_closes_total{reason=\"draining\"}") >= 80
     });
     let mut looks = Vec::new();
     loop {
         let left = admin.metric("ringcast_drain_left");
-        // Looked at from the last to the first: who is found open was open when all before were looked at.
+        // Look at the youngest connection first. If it is found open at its look, it was open when all younger ones were looked at.
         let is_closed: Vec<bool> = clients.iter().rev().map(has_input).collect();
         let closed = is_closed.iter().filter(|is_closed| **is_closed).count();
         assert!(
@@ -156,7 +156,7 @@ fn ends(admin: &mut Admin) -> Vec<(String, u64)> {
     .collect()
 }
 
-/// Whether something has come that was not read yet.
+/// True if the client has received something that it has not read.
 fn has_input(client: &Client) -> bool {
     client.stream.set_nonblocking(true).unwrap();
     let has_input = client.stream.peek(&mut [0]).is_ok();
@@ -165,9 +165,9 @@ fn has_input(client: &Client) -> bool {
 }
 
 #[test]
-fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
+fn a_process_that_starts_beside_another_takes_over_and_no_client_is_refused() {
     const TAKEOVERS: usize = 5;
-    /// So many come while both processes serve, and so many more while the first one drains.
+    /// Number of clients that connect while both processes serve, and again while the first one drains.
     const COME: usize = 20;
     let mut serving = Process::start(&[("RINGCAST_DRAIN_SECONDS", "1")]);
     let address = serving.address;
@@ -175,7 +175,7 @@ fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
     let (is_over, connects) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let over = Over(&is_over);
-        // Clients that come again as soon as they are gone: a socket that is refused or reset fails the test.
+        // These clients reconnect as soon as they have left. A refused or reset connection fails the test.
         let coming: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
@@ -192,7 +192,7 @@ fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
         let some_come = || {
             let before = connects.load(Ordering::Relaxed);
             eventually("clients come", || {
-                // A client that was refused has ended its thread.
+                // The thread of a client that was refused has ended.
                 coming.iter().any(|thread| thread.is_finished())
                     || connects.load(Ordering::Relaxed) >= before + COME
             });
@@ -218,7 +218,7 @@ fn a_process_that_starts_beside_another_takes_over_and_nobody_is_refused() {
     assert!(TcpStream::connect(address).is_err(), "the last one leaves nobody");
 }
 
-/// Tells so when it is dropped, also by a test that fails.
+/// Sets the flag when it is dropped, also if the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -302,7 +302,7 @@ fn a_publication_to_many_that_was_acknowledged_reaches_all_of_them_although_the_
                 format!(r##"{{"event":"#publish","data":{{"channel":"news","data":{cid}}},"cid":{cid}}}"##);
             frame(TEXT, text.as_bytes())
         };
-        // More copies than a turn makes.
+        // The subscribers are more than one turn delivers to.
         publisher.send_bytes(&(1000..1500).map(publish).collect::<Vec<_>>().concat());
         for _ in 0..ACKNOWLEDGED {
             while !publisher.message().contains("rid") {}
@@ -321,14 +321,14 @@ fn a_publication_to_many_that_was_acknowledged_reaches_all_of_them_although_the_
 }
 
 #[test]
-fn a_client_that_does_not_answer_the_close_holds_nobody_up_for_longer_than_the_close_timeout() {
+fn a_client_that_does_not_answer_the_close_delays_a_drain_by_at_most_the_close_timeout() {
     let server = Server::start(|config| config.limits.close_timeout = Duration::from_millis(200));
     let mut client = server.client();
     server.running().drain();
     assert_eq!(client.close_frame().0, Some(1001));
     let handles = server.running().cores().to_vec();
     let exit = server.wait();
-    // The core's own timeout and the end of the control plane's patience are the same moment.
+    // The core's own timeout and the control plane's wait end at the same moment.
     assert!(matches!(exit, Exit::Drained | Exit::Overdue), "{exit:?}");
     let closes = handles
         .iter()
@@ -338,20 +338,20 @@ fn a_client_that_does_not_answer_the_close_holds_nobody_up_for_longer_than_the_c
 }
 
 #[test]
-fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_hear_of_the_drain() {
+fn every_accepted_socket_is_answered_or_closed_properly_during_a_drain() {
     for round in 0..10 {
         let server = Server::start(|config| {
             config.cores.placement = Placement::Count(4);
             config.limits.close_timeout = PATIENCE;
         });
         let address = server.address;
-        // Each says what there is to say at once, and hears an answer or at least the end, until nobody listens.
+        // Each client sends its requests at once, and reads an answer or at least the end, until the listener is closed.
         let connecting: Vec<_> = (0..3)
             .map(|_| {
                 std::thread::spawn(move || {
                     while let Ok(stream) = TcpStream::connect(address) {
                         let mut client = Client::over(stream);
-                        // It has been reset already if it came too late for the listener.
+                        // A connection that came too late for the listener has been reset.
                         if client
                             .stream
                             .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -377,7 +377,7 @@ fn every_socket_that_was_accepted_is_taken_leave_of_however_the_cores_come_to_he
 }
 
 #[test]
-fn who_waits_in_the_backlog_for_the_accept_rate_is_answered_when_the_server_drains() {
+fn connections_that_wait_in_the_backlog_are_answered_when_the_server_drains() {
     let server = Server::start(|config| {
         config.cores.placement = Placement::Count(1);
         config.limits.accepts_per_second_max = 1;
@@ -392,7 +392,7 @@ fn who_waits_in_the_backlog_for_the_accept_rate_is_answered_when_the_server_drai
     });
     server.running().drain();
     for mut client in clients {
-        // A socket that is reset has nothing to read but an error.
+        // Reading from a reset connection gives an error and no bytes.
         client.rest();
     }
 }

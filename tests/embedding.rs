@@ -1,4 +1,4 @@
-//! The library with an application of its own: the chat of `examples/chat`, driven over real connections.
+//! Tests the library with an application: the chat of `examples/chat`, over real connections.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -18,7 +18,7 @@ use tungstenite::{Message, WebSocket};
 #[path = "../examples/chat/app.rs"]
 mod app;
 
-/// How long a message may take before a test fails, however busy the machine is.
+/// Longest wait for a message before a test fails, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Client {
@@ -27,7 +27,7 @@ struct Client {
 }
 
 impl Client {
-    /// A client whose handshake is done.
+    /// A client that has completed its handshake.
     fn connect(server: &Server) -> Client {
         let stream = TcpStream::connect(server.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -65,7 +65,7 @@ impl Client {
         cid
     }
 
-    /// The next message that is no ping.
+    /// The next message that is not a ping.
     fn packet(&mut self) -> Value {
         loop {
             match self.socket.read().unwrap() {
@@ -77,7 +77,7 @@ impl Client {
     }
 }
 
-/// Ends the server with the test.
+/// A server that is ended when the test ends.
 struct Running(Option<Server>);
 
 impl Running {
@@ -102,13 +102,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(server) = self.0.take() {
             server.drain();
-            let _ = server.wait(); // what matters has been asserted
+            let _ = server.wait(); // the test has asserted all it needs before
         }
     }
 }
 
 #[test]
-fn rooms_are_for_those_who_have_logged_in_and_say_who_speaks() {
+fn only_logged_in_clients_may_use_rooms_and_each_line_names_its_author() {
     let running = Running::start(|_| {});
     let mut stranger = Client::connect(running.server());
     let refused = stranger.call("#subscribe", &json!({ "channel": "room/1" }));
@@ -144,7 +144,7 @@ fn another_thread_answers_while_the_core_goes_on() {
     }
     let answer = alice.call("history", &json!({ "room": "room/1" }));
     assert_eq!(answer["data"], json!(["alice: one", "alice: two"]));
-    // Many at once, and a client that does not wait for its answer.
+    // Many calls at once, by a client that does not wait for the answers.
     let cids: Vec<u64> = (0..200)
         .map(|_| alice.begin("history", &json!({ "room": "empty" })))
         .collect();
@@ -188,7 +188,7 @@ fn the_server_calls_its_client_and_hears_the_answer_or_that_there_is_none() {
         client.packet(),
         json!({ "event": "question", "cid": 1, "data": "\"tea?\"" })
     );
-    // One unanswered call is all that this server allows; it is given up after its time, and another may be made.
+    // This server allows one unanswered call. It fails after its timeout, and the next call is allowed.
     let mut cid = 2;
     while client.call("poll", &json!("coffee?")).get("error").is_some() {
         assert!(cid < 1_000_000);
@@ -217,7 +217,7 @@ fn the_close_frame_says_why() {
     );
 }
 
-/// Writes what it is called with to a pipe of the program's, from its core.
+/// An application that writes the data of each call to a pipe of the program, on its core.
 struct Scribe(Arc<PipeWriter>);
 
 impl App for Scribe {
@@ -240,7 +240,7 @@ fn scribes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
     Server::start(&config, embedding, |_| Scribe(pipe.clone())).unwrap()
 }
 
-/// Whether all writing ends of a pipe are closed.
+/// True if all writing ends of the pipe are closed.
 fn has_ended(mut reader: &PipeReader) -> bool {
     fcntl(reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     match reader.read(&mut [0]) {
@@ -252,7 +252,7 @@ fn has_ended(mut reader: &PipeReader) -> bool {
     }
 }
 
-/// Waits for that. A core of another test that begins holds a copy of all that is open for a moment.
+/// Waits for that: when a core of another test starts, it holds a copy of all open descriptors for a moment.
 fn ends(reader: &PipeReader) -> bool {
     (0..6000).any(|_| {
         let ended = has_ended(reader);
@@ -264,7 +264,7 @@ fn ends(reader: &PipeReader) -> bool {
 }
 
 #[test]
-fn what_the_program_closes_is_closed_while_cores_run() {
+fn descriptors_that_the_program_closes_are_closed_while_cores_run() {
     let (_unread, used) = pipe().unwrap();
     let used = Arc::new(used);
     let kept = vec![used.as_raw_fd()];
@@ -291,12 +291,12 @@ fn an_application_uses_the_descriptors_that_were_kept_for_it() {
     let mut text = [0; 17];
     reader.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"written on a core");
-    // The program has none of it any more; the cores have, until they end.
+    // The program has closed its descriptors; the cores keep theirs until they end.
     drop(kept_only);
     assert!(!has_ended(&unused));
     drop(server);
     assert!(ends(&unused));
-    // The cores have dropped the last of their values, but only their own tables know.
+    // The cores have dropped the last values, but the descriptors in their tables are still open.
     assert!(!has_ended(&reader));
     drop(writer);
     assert!(ends(&reader));
@@ -322,7 +322,7 @@ fn a_server_that_is_dropped_has_ended() {
         for client in &mut clients {
             while client.socket.read().is_ok() {}
         }
-        // Cores of another test, which have tables of their own, may begin with a copy of this server's listener for a moment.
+        // For a moment, cores of another test with tables of their own may hold a copy of this server's listener.
         let is_refused = (0..PATIENCE.as_millis()).any(|_| {
             std::thread::sleep(Duration::from_millis(1));
             TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)

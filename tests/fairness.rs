@@ -1,7 +1,7 @@
-//! A publication to many does not hold up the others of its core, whatever they ask for while it is under way.
+//! While a core delivers a publication to many subscribers, it serves its other clients.
 //!
-//! The tests count rather than time: the core is kept busy until everything that matters lies in its sockets' buffers,
-//! and the publication is so large that one turn cannot queue it for all.
+//! The tests count instead of measuring time: the core is kept busy until all input has arrived in its sockets, and the
+//! publication is so large that one turn cannot queue it for all subscribers.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -20,19 +20,19 @@ use support::{Client, Server, eventually, publication};
 
 const SUBSCRIBERS: usize = 300;
 
-/// As much as a turn queues for half of the subscribers.
+/// Data so large that a turn can queue it for half of the subscribers.
 fn data(number: usize) -> String {
     format!(r#"["{number}","{}"]"#, "x".repeat(30_000))
 }
 
-/// Keeps its core busy while the test likes, and knows how far deliveries have got.
+/// An application that keeps its core busy until the test releases it, and answers how many deliveries there have been.
 struct Busy {
     entered: Sender<()>,
     released: Receiver<()>,
     deliveries: Arc<OnceLock<Deliveries>>,
 }
 
-/// How many there have been.
+/// Returns the number of deliveries.
 type Deliveries = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl App for Busy {
@@ -48,7 +48,7 @@ impl App for Busy {
     }
 }
 
-/// A server of one core with subscribers to `news`, in the order in which they subscribed.
+/// A server with one core and subscribers of `news`, in the order in which they subscribed.
 struct Crowd {
     server: Server,
     subscribers: Vec<Client>,
@@ -92,7 +92,7 @@ impl Crowd {
         }
     }
 
-    /// Has `send` put into the sockets what the core then finds in one turn.
+    /// Keeps the core busy while `send` fills the sockets, so that the core finds all of it in one turn.
     fn at_once(&mut self, send: impl FnOnce(&mut Vec<Client>)) {
         self.busy.begin_call("busy", "null");
         self.entered.recv().unwrap();
@@ -125,9 +125,9 @@ fn others_are_answered_before_a_publication_to_many_is_delivered() {
 }
 
 #[test]
-fn what_a_publisher_sends_next_comes_behind_its_own_copy() {
+fn answers_to_a_publisher_come_after_its_own_copy() {
     let mut crowd = Crowd::gather();
-    // Both ends of the list of subscribers: one of them is the last to be reached.
+    // The publisher is the first or the last subscriber: one of the two is reached last.
     for at in [0, SUBSCRIBERS - 1] {
         let mut cids = Vec::new();
         crowd.at_once(|subscribers| {
@@ -148,7 +148,7 @@ fn what_a_publisher_sends_next_comes_behind_its_own_copy() {
 }
 
 #[test]
-fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
+fn subscribing_and_leaving_during_a_publication_disturbs_no_subscriber() {
     let mut crowd = Crowd::gather();
     let (mut publisher, mut guest) = (crowd.server.client(), crowd.server.client());
     let leaves = |number: usize| number % 10 == 3;
@@ -165,7 +165,7 @@ fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
             }
         }
     });
-    // Nothing of what was published before comes to who subscribes, neither before the answer nor after it.
+    // The new subscriber gets nothing that was published before, neither before the answer nor after it.
     assert_eq!(guest.message(), format!(r#"{{"rid":{answer_to_guest}}}"#));
     let gone = (0..SUBSCRIBERS).filter(|&number| vanishes(number)).count() as u64;
     eventually("who has vanished is gone", || {
@@ -187,14 +187,14 @@ fn who_comes_and_goes_while_a_publication_is_under_way_disturbs_nobody() {
         } else {
             assert_eq!(client.publication("news"), data(2));
         }
-        // Nothing else comes: neither a copy too many, nor anything after the answer.
+        // No further message arrives: no second copy, and nothing after the answer.
         let last = client.call("delivered", "null");
         assert!(publication(&last, "news").is_none());
     }
 }
 
 #[test]
-fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
+fn a_drain_sends_all_publications_before_it_closes_a_subscriber() {
     let mut crowd = Crowd::gather();
     let mut publisher = crowd.server.client();
     let server = &crowd.server;
@@ -202,7 +202,7 @@ fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
     crowd.entered.recv().unwrap();
     publisher.publish("news", &data(1));
     server.running().drain();
-    // Then the order is in the core's mailbox: it is carried out in the turn that publishes.
+    // The order to drain is in the core's mailbox now, and is carried out in the turn that publishes.
     eventually("readiness is off", || {
         let mut operator = TcpStream::connect(server.running().admin_address().unwrap()).unwrap();
         operator
@@ -225,11 +225,11 @@ fn a_drain_closes_nobody_before_what_was_published_has_been_sent() {
     }
 }
 
-/// Counts the tokens that were good, and in which turn of its core.
+/// An application that counts good tokens, and how many there are in a turn of its core.
 struct Tellers {
     turn: Arc<OnceLock<Deliveries>>,
     shown: u64,
-    /// Of the turn that is counted now.
+    /// The turn that is being counted, and its number of tokens.
     in_turn: (u64, u64),
     most_in_a_turn: u64,
     entered: Sender<()>,
@@ -262,9 +262,9 @@ impl App for Tellers {
     }
 }
 
-/// A hundred connections show tokens, with signatures of RSA, as fast as they can.
+/// A hundred connections present tokens with RSA signatures, as fast as they can.
 #[test]
-fn those_who_show_tokens_again_and_again_hold_up_nobody() {
+fn clients_that_present_tokens_repeatedly_delay_no_other() {
     const SHOWERS: usize = 100;
     const EACH: usize = 8;
     let (entered, entering) = bounded(1);
@@ -303,8 +303,8 @@ fn those_who_show_tokens_again_and_again_hold_up_nobody() {
     let token = pair["token"].to_string();
     let mut showers: Vec<Client> = (0..SHOWERS).map(|_| server.client()).collect();
     let (mut busy, mut healthy) = (server.client(), server.client());
-    // The first time each of them may be anybody, and a turn ends after a few: others wait for some turns. The second time
-    // they are known for it, and nobody waits for more than their share of one turn.
+    // In the first round the core does not know these connections yet, and a turn ends after a few token checks: other clients
+    // wait for some turns. In the second round it knows them, and other clients wait for at most their share of one turn.
     for (round, waited_max) in [(0, SHOWERS * EACH), (1, 32 * 4)] {
         busy.begin_call("busy", "null");
         entering.recv().unwrap();
@@ -329,7 +329,7 @@ fn those_who_show_tokens_again_and_again_hold_up_nobody() {
                 assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
             }
         }
-        // Those who were not known for it, and those who were.
+        // Before the core knew these connections, and afterwards.
         let most = count_of(&healthy.call("most", "null"));
         assert!(most <= 16 + 32 * 4, "{most} in a turn");
         assert_eq!(count_of(&healthy.call("shown", "null")), before + SHOWERS * EACH);

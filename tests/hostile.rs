@@ -1,5 +1,5 @@
-//! Hostile and broken clients, each beside a healthy one whose calls are answered and whose publications arrive. In the
-//! end everything is released, and the counters say what happened.
+//! Hostile and broken clients, each beside a healthy client whose calls are answered and whose publications arrive. At the
+//! end the server has released everything, and its counters say what happened.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -21,7 +21,7 @@ use ringcast::config::Config;
 use ringcast::decision::{CloseReason, Limit};
 use support::{BINARY, Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame};
 
-/// A client that uses the server as it should be used.
+/// A client that uses the server correctly.
 struct Healthy {
     client: Client,
     rounds: usize,
@@ -34,7 +34,7 @@ impl Healthy {
         Healthy { client, rounds: 0 }
     }
 
-    /// A call is answered, and a publication arrives.
+    /// Checks that a call is answered and a publication arrives.
     #[track_caller]
     fn check(&mut self) {
         self.client.ping();
@@ -43,7 +43,7 @@ impl Healthy {
         self.rounds += 1;
     }
 
-    /// Checks until `condition` holds.
+    /// Repeats this check until `condition` holds.
     #[track_caller]
     fn check_until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
         eventually(what, || {
@@ -53,8 +53,8 @@ impl Healthy {
     }
 }
 
-/// Runs `attack` beside a healthy client, and expects that only the healthy one is left of both; returns it, so that
-/// its own end does not count.
+/// Runs `attack` beside a healthy client, and expects that afterwards only the healthy client is connected. Returns the
+/// healthy client, so that its own end does not count.
 fn beside_a_healthy_client(
     change: impl FnOnce(&mut Config),
     attack: impl FnOnce(&Server) + Send,
@@ -70,7 +70,7 @@ fn beside_a_healthy_client(
     (server, healthy)
 }
 
-/// Random numbers, the same in every run: xorshift64*.
+/// Random numbers that are the same in every run: xorshift64*.
 struct Random(u64);
 
 impl Random {
@@ -86,7 +86,7 @@ impl Random {
     }
 }
 
-/// Writes as much as it can; the server may end the connection at any moment.
+/// Writes as many bytes as possible; the server may close the connection at any moment.
 fn push(mut stream: &TcpStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
 }
@@ -124,7 +124,7 @@ fn half_open_clients_are_closed_by_the_pong_timeout() {
         |server| {
             let mut gone: Vec<Client> = (0..20).map(|_| server.client()).collect();
             for client in &mut gone {
-                // Reads, but as one that has vanished says nothing.
+                // The client reads, but answers nothing, like one that has vanished.
                 loop {
                     match client.next() {
                         Received::Text(ping) => assert!(ping.is_empty() || ping == "#1", "{ping}"),
@@ -159,7 +159,7 @@ fn floods_of_small_frames_are_taken_in_turns() {
                 ] {
                     scope.spawn(move || {
                         let client = server.client();
-                        // The answers to pings are not read: after a while they push back.
+                        // The client does not read the answers to its pings; after a while they fill the sockets, and the server stops reading.
                         client
                             .stream
                             .set_write_timeout(Some(Duration::from_millis(300)))
@@ -194,7 +194,7 @@ fn garbage_instead_of_frames_is_refused() {
                 };
                 let garbage: Vec<u8> = (0..2000).map(|_| random.next().to_le_bytes()[5]).collect();
                 push(&client.stream, &garbage);
-                // What was no complaint so far ends here.
+                // Input that was incomplete until now becomes an error when it ends.
                 let _ = client.stream.shutdown(std::net::Shutdown::Write);
                 if number % 2 == 0 {
                     while client.event() != Received::End {}
@@ -246,7 +246,7 @@ fn garbage_instead_of_packets_is_ignored() {
             for _ in 0..3000 {
                 let length = random.below(12);
                 let text: String = (0..length).map(|_| PARTS[random.below(PARTS.len())]).collect();
-                // An empty text is a pong.
+                // The text must not be empty: that would be a pong.
                 client.send_text(&format!("{{{text}"));
             }
             client.send_text(&"[".repeat(100_000));
@@ -316,7 +316,7 @@ fn subscribing_to_anything_ends_at_the_limit_of_channels() {
                 let limit = "the channel subscription limit of 100";
                 assert_eq!(client.message(), refused(&client, cid, &name, limit));
             }
-            // One that it gives back makes room for one.
+            // When the client unsubscribes, one more subscription is allowed.
             client.call("#unsubscribe", &format!(r#""{}""#, names[7]));
             client.subscribe("another");
         },
@@ -335,9 +335,10 @@ fn subscribing_to_long_names_ends_at_their_limit_in_bytes() {
                 let name = "b".repeat(bytes);
                 let cid = client.begin_call("#subscribe", &format!(r#"{{"channel":"{name}"}}"#));
                 let limit = "the limit of 1000 bytes for the names of its channels";
-                let expected = match fits {
-                    true => format!(r#"{{"rid":{cid}}}"#),
-                    false => refused(&client, cid, &name, limit),
+                let expected = if fits {
+                    format!(r#"{{"rid":{cid}}}"#)
+                } else {
+                    refused(&client, cid, &name, limit)
                 };
                 assert_eq!(client.message(), expected);
             }
@@ -347,10 +348,10 @@ fn subscribing_to_long_names_ends_at_their_limit_in_bytes() {
 }
 
 #[test]
-fn whoever_dawdles_in_any_phase_is_ended_by_its_own_timeout() {
+fn each_phase_of_a_slow_connection_ends_by_its_own_timeout() {
     let (server, _healthy) = beside_a_healthy_client(
         |config| {
-            // Those that are not slow on purpose keep within these on a busy machine, too.
+            // Connections that are not slow on purpose complete within these times on a busy machine too.
             config.limits.request_timeout = Duration::from_secs(3);
             config.limits.handshake_timeout = Duration::from_secs(3);
             config.limits.close_timeout = Duration::from_millis(50);
@@ -367,7 +368,7 @@ fn whoever_dawdles_in_any_phase_is_ended_by_its_own_timeout() {
                     let handshake = frame(TEXT, br##"{"event":"#handshake","cid":1}"##);
                     drip(client, &handshake, 0);
                 });
-                // Up to the middle of the header, and on through the payload: what is no message is no sign of life.
+                // The first bytes are half of the header, the others the payload: an incomplete message is not a sign of life.
                 scope.spawn(|| drip(server.client(), &large[..7], 0));
                 scope.spawn(|| drip(server.client(), &large, 14));
             });
@@ -381,13 +382,13 @@ fn whoever_dawdles_in_any_phase_is_ended_by_its_own_timeout() {
     assert_eq!(server.limit_hits(Limit::PongTime), 2);
 }
 
-/// Sends `start` bytes at once and the others one by one, so slowly that it does not come to the end, until the server
+/// Sends `start` bytes at once and the others one by one, so slowly that the message is never complete before the server
 /// ends the connection.
 fn drip(client: Client, bytes: &[u8], start: usize) {
     let mut stream = &client.stream;
     let half = bytes.len() / 2;
     push(stream, &bytes[..start]);
-    // Never the whole: on a slow machine the pauses would be all that keeps it from being complete.
+    // Never send the whole message: on a slow machine it could be complete in time.
     for byte in bytes[start..half.max(start + 1)].iter() {
         if stream.write_all(&[*byte]).is_err() {
             return;
@@ -400,7 +401,7 @@ fn drip(client: Client, bytes: &[u8], start: usize) {
     eventually("the server ends it", || stream.peek_end());
 }
 
-/// Whether the server has ended its direction.
+/// Tells whether the server has closed its direction.
 trait PeekEnd {
     fn peek_end(&mut self) -> bool;
 }
@@ -441,7 +442,7 @@ fn a_flood_of_connections_passes() {
             });
         },
     );
-    // Those that were reset before they were accepted may not have been seen at all.
+    // The server may not have seen connections that were reset before it accepted them.
     let seen = server.closes(CloseReason::PeerVanished);
     assert!((800..=1200).contains(&seen), "{seen}");
 }

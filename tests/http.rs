@@ -1,6 +1,6 @@
-//! What the client port answers to plain HTTP: offers of other protocols, targets and hosts, bodies, probes, the root.
+//! How the client port answers plain HTTP: offers of other protocols, targets and hosts, bodies, probes, the root.
 //!
-//! What the parts decide is tested beside them (`src/http`); here it is shown over real sockets, and with curl.
+//! The unit tests in `src/http` test the parts; here requests go over real sockets, and some are made by curl.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -20,7 +20,7 @@ use ringcast::decision::{CloseReason, Limit};
 use support::process::Process;
 use support::{Client, Server, UPGRADE, eventually};
 
-/// A password file with the user `ann` and the password `pw`, gone with the value.
+/// A password file with the user `ann` and the password `pw`, which is removed when the value is dropped.
 struct Users(PathBuf);
 
 impl Users {
@@ -50,7 +50,7 @@ impl Drop for Users {
     }
 }
 
-/// Sends bytes and reads all that comes.
+/// Sends a request and reads everything until the connection ends.
 fn ask(address: SocketAddr, request: &str) -> String {
     let mut client = Client::connect(address);
     client.send_bytes(request.as_bytes());
@@ -83,7 +83,7 @@ fn chunked_login(headers: &str) -> String {
     format!("{head}{}", chunks(JSON, 7))
 }
 
-/// Offers of other protocols than WebSocket, as clients send them.
+/// Offers of protocols other than WebSocket, as clients send them.
 const OFFERS: [&str; 8] = [
     // curl --http2
     "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
@@ -98,7 +98,7 @@ const OFFERS: [&str; 8] = [
 ];
 
 #[test]
-fn offers_of_other_protocols_are_ignored_but_where_websockets_are() {
+fn offers_of_other_protocols_are_ignored_except_on_the_websocket_path() {
     let users = Users::new();
     let server = users.server(|config| config.listen.welcome_page = WelcomePage::Off);
     for offer in OFFERS {
@@ -130,7 +130,7 @@ fn offers_of_other_protocols_are_ignored_but_where_websockets_are() {
         let expected = if is_upgrade { "400" } else { "501" };
         assert_eq!(status(&at_the_socket), expected, "{offer}");
     }
-    // Whatever asks for a WebSocket is told what is wrong, on every path that is no page for users.
+    // A request for a WebSocket is told what is wrong with it, on every path except those for users.
     for (target, expected) in [("/", "400"), ("/elsewhere", "400"), ("/socketcluster/", "101")] {
         let request = UPGRADE.replace("/socketcluster/", target);
         let mut client = server.connect();
@@ -194,7 +194,7 @@ fn curl_logs_in_by_all_its_ways_of_asking() {
     assert!(curl(&["--head", &url("/healthz")]).ends_with(" 200"));
 }
 
-/// Says which host it was asked by.
+/// An application that answers with the host of the request.
 struct Gatekeeper;
 
 impl App for Gatekeeper {
@@ -235,7 +235,7 @@ fn a_target_in_absolute_form_names_the_host_and_the_path() {
         (get("http://user@test/health-check", ""), "400"),
         (get("http://test:x/health-check", ""), "400"),
         (get("ftp://test/health-check", ""), "501"),
-        // A page of the host that is asked is one of this server's, whatever the header says.
+        // An origin of the requested host is the server's own, whatever the header `Host` contains.
         (
             login("http://other.example/login", "Origin: http://other.example\r\n"),
             "200",
@@ -282,7 +282,7 @@ fn a_request_names_exactly_one_host() {
             );
         }
     }
-    // HTTP/1.0 has no hosts.
+    // HTTP/1.0 needs no host.
     for request in [get("/health-check", ""), login("/login", "")] {
         let request = request
             .replace("Host: test\r\n", "")
@@ -377,7 +377,7 @@ fn a_body_that_could_be_read_in_two_ways_is_refused() {
     let endless = post("1.1", "Transfer-Encoding: chunked\r\n", &framing);
     assert_eq!(status(&ask(server.address, &endless)), "413");
     assert_eq!(server.limit_hits(Limit::LoginBodyBytes), 4);
-    // An upgrade has no body: its bytes would be frames to one reader and a body to another.
+    // An upgrade has no body: the server would read its bytes as frames, a proxy as a body.
     for line in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
         let request = UPGRADE.replace("Host: test\r\n", &format!("Host: test\r\n{line}"));
         assert_eq!(status(&ask(server.address, &request)), "400", "{line}");
@@ -385,7 +385,7 @@ fn a_body_that_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn what_follows_an_answered_request_is_not_looked_at() {
+fn input_after_an_answered_request_is_ignored() {
     let users = Users::new();
     let server = users.server(|_| {});
     for first in [
@@ -404,7 +404,7 @@ fn what_follows_an_answered_request_is_not_looked_at() {
 }
 
 #[test]
-fn leave_to_send_a_body_is_given_and_other_expectations_are_refused() {
+fn an_expectation_of_100_continue_is_met_and_others_are_refused() {
     let users = Users::new();
     let server = users.server(|_| {});
     for request in [
@@ -417,7 +417,7 @@ fn leave_to_send_a_body_is_given_and_other_expectations_are_refused() {
         assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
         client.send_bytes(body.as_bytes());
         assert_eq!(status(&client.rest()), "200");
-        // A body that is there already needs no leave.
+        // If the body has arrived already, the server sends no 100.
         assert_eq!(status(&ask(server.address, &request)), "200");
     }
     for expectation in ["tea", "100-continue, tea", "100-continue\r\nExpect: tea"] {
@@ -431,7 +431,7 @@ fn leave_to_send_a_body_is_given_and_other_expectations_are_refused() {
             assert_eq!(status(&ask(server.address, &request)), "417", "{request}");
         }
     }
-    // What would be refused anyway is refused before the body is sent; HTTP/1.0 does not know of leave.
+    // The server refuses a request before the client sends the body, if it would refuse it anyway. HTTP/1.0 has no `Expect`.
     let mut client = server.connect();
     client.send_bytes(
         b"POST /login HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 99999\r\n\r\n",
@@ -463,7 +463,7 @@ fn a_client_that_has_ended_its_own_direction_gets_its_answer() {
         (get("/elsewhere", ""), "501"),
         (UPGRADE.replace("13\r\n", "12\r\n"), "400"),
         (get("/health-check", "Host: two\r\n"), "400"),
-        // Half a request is none.
+        // Half a request is an error.
         (get("/health-check", "").trim_end().to_owned(), "400"),
         (chunked_login("").trim_end().to_owned(), "400"),
     ] {
@@ -492,7 +492,7 @@ fn a_probe_is_answered_at_its_paths_and_counts_as_nothing_else() {
         get("/healthz", "Connection: close\r\n"),
         get("/healthz?from=elb", "User-Agent: ELB-HealthChecker/2.0\r\n"),
         "GET /health-check HTTP/1.0\r\n\r\n".to_owned(),
-        // `option httpchk /health-check` of HAProxy.
+        // As `option httpchk /health-check` of HAProxy sends it.
         "OPTIONS /health-check HTTP/1.0\r\n\r\n".to_owned(),
         get("/health-check/", ""),
     ] {
@@ -511,7 +511,7 @@ fn a_probe_is_answered_at_its_paths_and_counts_as_nothing_else() {
     assert_eq!(server.closes(CloseReason::Probed), 7);
     assert_eq!(server.total(|core| &core.http_answers), 0);
     assert_eq!(server.closes(CloseReason::HttpAnswered), 0);
-    // Another method asks for something else.
+    // Other methods are not probes.
     let post = "POST /health-check HTTP/1.1\r\nHost: test\r\n\r\n";
     assert_eq!(status(&ask(server.address, post)), "501");
 
@@ -613,7 +613,7 @@ fn the_root_is_a_page_where_only_this_machine_can_see_it() {
         status(&head) == "200" && head.ends_with("\r\n\r\n") && !head.contains("<html"),
         "{head}"
     );
-    // What is not there is text as well.
+    // Unknown paths get text as well.
     let nothing = ask(Server::start(|_| {}).address, &get("/elsewhere", ""));
     assert!(status(&nothing) == "501" && nothing.contains("\r\nContent-Type: text/plain\r\n"));
 }

@@ -1,7 +1,7 @@
-//! What one connection may do: both sides of each limit, over TCP, and that nobody else notices who is over one.
+//! Limits of a connection, over TCP: just below and just above each limit, and that other clients notice nothing.
 //!
-//! How exact the rates are is shown where time is an argument, in `cores/lifecycle/meter.rs`; here the clock is the real one, so
-//! that what is asserted of it is only that something has come, or that nothing can have.
+//! `cores/lifecycle/meter.rs` tests how exact the rates are, with time as an argument. Here the clock is the real one, so
+//! the tests assert only that something has arrived, or that nothing can have arrived.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -15,13 +15,13 @@ use ringcast::app::{Answer, App, Call, Deferred, Peer};
 use ringcast::decision::{CloseReason, Limit};
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
-/// So many calls of `ping`, as one piece of bytes, with the call ids from 100 on.
+/// The bytes of `count` calls of `ping`, with the call ids from 100 on.
 fn pings(count: u64) -> Vec<u8> {
     let calls = (0..count).map(|n| format!(r#"{{"event":"ping","cid":{}}}"#, 100 + n));
     calls.flat_map(|call| frame(TEXT, call.as_bytes())).collect()
 }
 
-/// Reads the answers to as many, in order.
+/// Reads the answers to `count` such calls, in order.
 #[track_caller]
 fn expect_pongs(client: &mut Client, count: u64) {
     for n in 0..count {
@@ -32,19 +32,19 @@ fn expect_pongs(client: &mut Client, count: u64) {
 }
 
 #[test]
-fn who_keeps_to_its_rate_is_not_limited_and_who_does_not_is_served_later_and_in_order() {
+fn a_client_within_its_rate_is_not_limited_and_one_above_it_is_served_later_and_in_order() {
     let server = Server::start(|config| {
         config.limits.messages_per_second_max = 100;
         config.limits.rate_burst = Duration::from_millis(200);
         config.limits.rate_grace = Duration::ZERO;
     });
-    // The burst is 20 messages, and the handshake was one of them.
+    // The burst is 20 messages; the handshake was one of them.
     let mut decent = server.client();
     decent.send_bytes(&pings(19));
     expect_pongs(&mut decent, 19);
     assert_eq!(server.limit_hits(Limit::MessagesPerSecond), 0);
 
-    // One read, one turn: whatever time has passed since the handshake, 20 of these are all that it may send.
+    // One read, one turn: however long ago the handshake was, the client may send at most 20 of these messages.
     let mut loud = server.client();
     let begin = now();
     loud.send_bytes(&pings(120));
@@ -60,7 +60,7 @@ fn who_keeps_to_its_rate_is_not_limited_and_who_does_not_is_served_later_and_in_
 
 #[test]
 fn one_message_over_the_burst_is_one_too_many() {
-    // At one a second, of which no second passes here on any machine that is worth testing on.
+    // One message a second; no machine on which this test runs needs a second here.
     let server = Server::start(|config| {
         config.limits.messages_per_second_max = 1;
         config.limits.rate_burst = Duration::from_secs(30);
@@ -93,7 +93,7 @@ fn the_packets_of_an_array_count_as_the_messages_that_they_might_have_been() {
     let begin = now();
     let array = frame(TEXT, format!("[{}]", calls.join(",")).as_bytes());
     client.send_bytes(&[array, pings(1)].concat());
-    // The array is one message, and what it has used up is waited for before the next one is read.
+    // The array is one message. The server reads the next message only when the time for its packets has passed.
     expect_pongs(&mut client, 100);
     expect_pongs(&mut client, 1);
     assert!(
@@ -125,9 +125,9 @@ fn a_message_larger_than_its_byte_rate_comes_through_in_pieces() {
     assert_eq!(server.limit_hits(Limit::MessagesPerSecond), 0);
 }
 
-/// Its close frame lies in what was read and not looked at when it was paused; no event tells of it again.
+/// The close frame is among the bytes that the core had read but not processed when it paused; no new event reports it.
 #[test]
-fn who_is_closed_while_it_is_paused_need_not_wait_for_the_close_timeout() {
+fn a_client_that_is_closed_while_paused_does_not_wait_for_the_close_timeout() {
     let server = Server::start(|config| {
         config.limits.messages_per_second_max = 10;
         config.limits.rate_burst = Duration::from_millis(100);
@@ -143,7 +143,7 @@ fn who_is_closed_while_it_is_paused_need_not_wait_for_the_close_timeout() {
 }
 
 #[test]
-fn who_stays_over_its_rate_is_closed_and_delays_nobody() {
+fn a_client_that_stays_above_its_rate_is_closed_and_delays_no_other() {
     let server = Server::start(|config| {
         config.limits.messages_per_second_max = 200;
         config.limits.rate_burst = Duration::from_millis(500);
@@ -153,7 +153,7 @@ fn who_stays_over_its_rate_is_closed_and_delays_nobody() {
     let mut flood = server.client();
     flood.subscribe("news");
     flood.send_bytes(&pings(2000));
-    // The publisher of these is another, and so are those who ask.
+    // Another client publishes these, and others ask.
     for other in &mut others {
         other.ping();
         other.publish("news", "1");
@@ -185,7 +185,7 @@ fn who_stays_over_its_rate_is_closed_and_delays_nobody() {
 }
 
 #[test]
-fn who_is_not_read_for_its_rate_is_not_taken_for_silent() {
+fn a_client_that_is_paused_for_its_rate_does_not_count_as_silent() {
     let server = Server::start(|config| {
         config.limits.messages_per_second_max = 10;
         config.limits.rate_burst = Duration::from_millis(100);
@@ -194,7 +194,7 @@ fn who_is_not_read_for_its_rate_is_not_taken_for_silent() {
         config.socketcluster.ping_timeout = Duration::from_millis(500);
     });
     let mut client = server.client();
-    // Two seconds and a half, four times the timeout; no ping is answered.
+    // Two and a half seconds, four times the timeout, in which the server reads no pong.
     client.send_bytes(&pings(25));
     let mut answers = 0;
     while answers < 25 {
@@ -203,7 +203,7 @@ fn who_is_not_read_for_its_rate_is_not_taken_for_silent() {
             other => panic!("{other:?} after {answers} answers"),
         }
     }
-    // Now the silence is its own: the close frame comes behind the answers.
+    // After that the client is silent: the close frame arrives after the answers.
     let end = loop {
         match client.next() {
             Received::Text(_) => {}
@@ -216,7 +216,7 @@ fn who_is_not_read_for_its_rate_is_not_taken_for_silent() {
 #[test]
 fn without_messages_a_connection_is_closed_when_its_idle_time_is_over_whatever_its_heartbeats() {
     let server = Server::start(|config| {
-        // Longer than this test is ever kept from its next call.
+        // Longer than a busy machine ever delays the next call of this test.
         config.limits.idle_timeout = Duration::from_secs(4);
         config.socketcluster.ping_interval = Duration::from_millis(50);
     });
@@ -224,7 +224,7 @@ fn without_messages_a_connection_is_closed_when_its_idle_time_is_over_whatever_i
     let (mut silent, mut caller, mut listener) = (server.client(), server.client(), server.client());
     listener.subscribe("news");
     let watch = std::thread::spawn(move || silent.close_frame());
-    // The caller's messages come in, the listener's only go out. Both answer their pings meanwhile.
+    // The server receives messages of the caller and sends messages to the listener. Both answer pings meanwhile.
     let deadline = now() + PATIENCE;
     while idle() == 0 {
         caller.ping();
@@ -254,7 +254,7 @@ fn names_of_channels_end_at_their_limit() {
         assert_eq!(client.publication(&name), "1");
     }
     assert_eq!(server.limit_hits(Limit::ChannelNameBytes), 0);
-    // Bytes, not characters; as they are, not as they were written.
+    // The limit counts bytes, not characters, and the decoded name, not its JSON text.
     client.subscribe("ééééé");
     client.subscribe(r"\u00e9\u00e8\u00e9\u00e9\u00e9");
     for (event, data, action) in [
@@ -268,7 +268,7 @@ fn names_of_channels_end_at_their_limit() {
         );
         assert!(answer.contains(&error), "{answer}");
     }
-    // Nor without a call id.
+    // The same without a call id.
     client.publish("nnnnnnnnnnn", "1");
     client.ping();
     assert_eq!(server.limit_hits(Limit::ChannelNameBytes), 4);
@@ -290,7 +290,7 @@ fn frames_end_at_their_limit_and_messages_of_several_at_theirs() {
         client.send_text(&padded(bytes));
         expect_pongs(&mut client, 1);
     }
-    // Three fragments of the largest size, less what three times a hundred is too much.
+    // Three fragments of the largest size: together shorter than the message limit, which three times 100 bytes more exceed.
     let message = padded(250);
     let fragments = [
         frame(0x01, &message.as_bytes()[..100]),
@@ -303,7 +303,7 @@ fn frames_end_at_their_limit_and_messages_of_several_at_theirs() {
     client.send_text(&padded(101));
     assert_eq!(client.close_frame().0, Some(1009));
     assert_eq!(server.closes(CloseReason::FrameTooBig), 1);
-    // Whole or not, and in the middle of a message as well.
+    // In one frame or in fragments, also in the middle of a message.
     let mut client = server.client();
     let too_big = [frame(0x01, b"\""), frame(0x00, &[b'x'; 101])];
     client.send_bytes(&too_big.concat());
@@ -312,7 +312,7 @@ fn frames_end_at_their_limit_and_messages_of_several_at_theirs() {
     assert_eq!(server.limit_hits(Limit::MessageBytes), 0);
 }
 
-/// Calls its client for `call`, with so many calls; counts those that it was refused and those that nobody answered.
+/// An application that calls its client as often as `call` says, and counts refused and unanswered calls.
 #[derive(Default)]
 struct Caller {
     refused: u64,
@@ -369,7 +369,7 @@ fn a_client_owes_the_server_no_more_answers_than_the_limit_and_none_for_longer_t
     );
 }
 
-/// Has so many calls made to this client; what the application has counted.
+/// Makes the server call this client `count` times; returns what the application has counted.
 fn refused_and_unanswered(client: &mut Client, count: &str) -> String {
     client.begin_call("call", count);
     loop {
@@ -380,7 +380,7 @@ fn refused_and_unanswered(client: &mut Client, count: &str) -> String {
     }
 }
 
-/// Keeps what it owes for `later`; answers the oldest for `answer`, drops it for `drop`.
+/// An application that defers the answers to `later`, answers the oldest one at `answer`, and drops it at `drop`.
 #[derive(Default)]
 struct Debtor(std::collections::VecDeque<Deferred>);
 
@@ -404,7 +404,7 @@ impl App for Debtor {
     }
 
     fn transmit(&mut self, _: &Call<'_>, peer: &mut Peer<'_>) {
-        // What is deferred without a call is nobody's call.
+        // A deferred answer to an event belongs to no call.
         self.0.push_back(peer.defer().1);
     }
 }
@@ -431,13 +431,13 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
     let fourth = client.begin_call("later", "null");
     assert_eq!(client.message(), refusal(&client, fourth));
     assert_eq!(server.limit_hits(Limit::ClientCalls), 1);
-    // Any call is, and no other client's.
+    // The limit counts calls of all names, but only of this client.
     let fifth = client.begin_call("answer", "null");
     assert_eq!(client.message(), refusal(&client, fifth));
     let answered = other.begin_call("answer", "null");
     assert_eq!(other.message(), format!(r#"{{"rid":{answered}}}"#));
     assert_eq!(client.message(), format!(r#"{{"rid":{first},"data":"late"}}"#));
-    // Room for one: a dropped answer makes more of it, a transmit takes none.
+    // A dropped answer makes room for another call; a one-way event takes no room.
     client.send_text(r#"{"event":"note"}"#);
     let dropped = other.begin_call("drop", "null");
     assert_eq!(other.message(), format!(r#"{{"rid":{dropped}}}"#));
@@ -448,7 +448,7 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
     assert_eq!(server.limit_hits(Limit::ClientCalls), 3);
 }
 
-/// Answers all `later` calls at once for `now`; says how many answers the core could not take.
+/// An application that answers all `later` calls at once at `now`, and reports how many answers the core could not take.
 #[derive(Default)]
 struct Burst(Vec<Deferred>);
 
@@ -465,7 +465,7 @@ impl App for Burst {
 }
 
 #[test]
-fn a_core_takes_so_many_late_answers_at_a_time_and_who_has_more_keeps_them() {
+fn a_core_takes_a_limited_number_of_late_answers_at_a_time_and_the_caller_keeps_the_rest() {
     let server = Server::start_with(|_| {}, |_| Burst::default());
     for (count, too_many) in [(4096, 0), (4097, 1)] {
         let mut client = server.client();

@@ -1,4 +1,4 @@
-//! The load generator finds no fault with the real server, and every fault with servers that lie.
+//! The load generator accepts the real server, and detects every wrong answer of servers that misbehave on purpose.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -36,7 +36,7 @@ fn the_real_server_passes_every_kind_of_load() {
 }
 
 #[test]
-fn an_honest_stranger_passes_and_each_lie_fails_the_run() {
+fn a_correct_server_passes_and_each_wrong_answer_fails_the_run() {
     let (code, text) = ping(|rid, count| vec![reply(rid, count)]);
     assert_eq!(code, ExitCode::SUCCESS, "{text}");
 
@@ -86,17 +86,17 @@ fn a_lost_doubled_overtaking_or_foreign_publication_is_not_the_one_that_is_due()
         at: 0,
     };
     let mut orders = Orders::default();
-    // Two publishers, one order: whoever comes first writes it down.
+    // Two publishers, one order: the first subscriber to receive a publication records its place.
     for (place, came) in [(0, (1, 0)), (1, (2, 0)), (2, (1, 1)), (0, (1, 0)), (1, (2, 0))] {
         assert_eq!(orders.check(&publication(came.0, came.1), place), Ok(()));
     }
     for (place, came) in [
-        (3, (1, 3)), // 2 was lost
-        (3, (1, 1)), // came before
-        (3, (3, 1)), // its first was lost
-        (2, (2, 0)), // doubled, for one who has come to place 2
-        (1, (1, 1)), // overtook 2's first
-        (0, (9, 0)), // nobody else received it
+        (3, (1, 3)), // publication 2 was lost
+        (3, (1, 1)), // delivered before
+        (3, (3, 1)), // its first publication was lost
+        (2, (2, 0)), // delivered twice to a subscriber at place 2
+        (1, (1, 1)), // before the first publication of publisher 2
+        (0, (9, 0)), // no other subscriber has received it
     ] {
         orders.check(&publication(came.0, came.1), place).unwrap_err();
     }
@@ -162,7 +162,7 @@ fn messages_mean_the_same_in_any_form_of_their_json() {
     ] {
         let message = wire::message(text.as_bytes(), pad).unwrap();
         assert_eq!(message, Message::Publication(publication), "{text}");
-        // What it carries has changed on the way.
+        // The payload has changed on its way.
         wire::message(text.as_bytes(), "xxx").unwrap_err();
     }
     for text in [
@@ -177,7 +177,7 @@ fn messages_mean_the_same_in_any_form_of_their_json() {
 }
 
 #[test]
-fn words_that_ask_for_nothing_are_refused_and_none_at_all_get_help() {
+fn unknown_arguments_are_refused_and_no_arguments_print_the_help() {
     for words in [
         "pong",
         "ping --clients 0",
@@ -192,19 +192,19 @@ fn words_that_ask_for_nothing_are_refused_and_none_at_all_get_help() {
     assert!(text.contains("seed-throughput"), "{text}");
 }
 
-/// The exit code and what was printed.
+/// The exit code and the output.
 fn run(words: &str) -> (ExitCode, String) {
     let mut out = Vec::new();
     let code = load::run(words.split_whitespace().map(OsString::from), &mut out).unwrap();
     (code, String::from_utf8(out).unwrap())
 }
 
-/// Pings a server that answers the ping with this call id, being its `n`th on the connection, with these messages; with
-/// none it closes the connection.
+/// Pings a server of this test. `answers` returns the messages for the `n`th ping of a connection with this call id; if there
+/// are none, the server closes the connection.
 fn ping(answers: fn(u32, u64) -> Vec<String>) -> (ExitCode, String) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    // It ends with the process; its connections end when their clients do.
+    // The thread ends with the process; its connections end when their clients do.
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! More connections than one descriptor table holds: each core has a table of its own.
+//! More connections than one descriptor table can hold, because each core has a table of its own.
 
 mod support {
     pub(crate) mod client;
@@ -17,9 +17,9 @@ use ringcast::server::{Descriptors, Embedding, Server};
 use support::client::Client;
 
 const CONNECTIONS: usize = 20_000;
-/// Threads of clients, each with a descriptor table and an address of its own; and as many cores.
+/// Number of client threads, each with a descriptor table and an address of its own, and of cores.
 const THREADS: u8 = 4;
-/// Well below what one table would need, well above a quarter of it.
+/// Far less than all connections need in one table, and more than a quarter of that.
 const DESCRIPTORS_MAX: u64 = 8_000;
 
 #[test]
@@ -31,7 +31,7 @@ fn one_publication_reaches_each_of_20_000_connections_once() {
     config.cores.placement = Placement::Count(THREADS.into());
     config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     config.admin.address = None;
-    // Clients here answer only while they wait for a message.
+    // These clients answer only while they wait for a message.
     config.socketcluster.pings = false;
     let embedding = Embedding {
         descriptors: Descriptors::OfCores { kept: Vec::new() },
@@ -52,7 +52,7 @@ fn one_publication_reaches_each_of_20_000_connections_once() {
                         .map(|_| subscriber(from, address))
                         .collect();
                     all_subscribed.wait();
-                    // Had the first come twice, the second would not be what follows it.
+                    // If the first publication were delivered twice, the second would not come right after it.
                     crowd
                         .iter_mut()
                         .map(|client| [client.receive(), client.receive()])

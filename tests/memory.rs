@@ -1,5 +1,5 @@
-//! What a connection costs in user space, and that its end gives it back. Bytes as asked from the allocator, by the
-//! cores alone: they are the same on every machine.
+//! The memory of a connection in user space, and that its end frees it. Only allocations of cores count, in the bytes that
+//! they request from the allocator; these are the same on every machine.
 
 mod support {
     pub(crate) mod client;
@@ -16,21 +16,21 @@ use ringcast::server::Server;
 use support::client::Client;
 use support::counting::{Asked, asked, start};
 
-/// Not a power of two, so that what grows by doubling shows its unused room.
+/// Not a power of two, so that structures that grow by doubling show their unused room.
 const CONNECTIONS: u32 = 10_000;
 const BYTES_PER_CONNECTION_MAX: i64 = 216;
-/// The accept key, and a share of what connections live in.
+/// One for the accept key, and a share of the tables of connections.
 const ALLOCATIONS_PER_CONNECTION_MAX: f64 = 1.5;
 const BYTES_PER_SUBSCRIPTION_MAX: i64 = 32;
-/// What may stay behind of each: its place in the list of subscriptions, until that has shrunk, and its share of what
-/// is kept for the next to come.
+/// Bytes that may remain per connection: its place in the list of subscriptions until the list has shrunk, and its share of
+/// memory that is kept for later connections.
 const BYTES_LEFT_MAX: i64 = 24;
 
 #[test]
 fn a_connection_takes_little_memory_and_gives_it_back() {
     let server = start(1, |config| config.socketcluster.pings = false, Builtin::new);
     let connect = || Client::connect(Ipv4Addr::LOCALHOST, server.address());
-    // The first makes the core one that is counted, and all that is made once.
+    // The first connection makes its core count, and makes the core allocate what it needs once.
     let mut first = connect();
     first.call(SUBSCRIBE);
     let before = asked();
@@ -52,12 +52,12 @@ fn a_connection_takes_little_memory_and_gives_it_back() {
 
     drop(clients);
     wait_for_one_connection(&server);
-    first.call(SUBSCRIBE); // answered in a later turn: the one with the last close is over
+    first.call(SUBSCRIBE); // answered in a later turn, so the turn with the last close is over
     let (left, _) = cost("a closed connection", before);
     assert!(left <= BYTES_LEFT_MAX, "{left} bytes");
 }
 
-/// The difference to `before` for each connection.
+/// The difference to `before`, divided by the number of connections.
 #[expect(clippy::print_stdout, reason = "the figures are for readers as well")]
 fn cost(what: &str, before: Asked) -> (i64, f64) {
     let now = asked();

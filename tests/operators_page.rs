@@ -157,7 +157,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn what_is_said_is_compared_to_the_letter_but_for_the_dots() {
+fn expected_output_is_compared_exactly_except_for_the_dots() {
     assert!(is_as_said("a\n", "a\n") && is_as_said("a…c", "abbc") && is_as_said("…b…", "abc"));
     assert!(!is_as_said("a\n", "b\n") && !is_as_said("a…c", "ab") && !is_as_said("", "a"));
 }

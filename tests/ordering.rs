@@ -1,4 +1,4 @@
-//! One total order of publications, whichever cores publish and subscribe, and where subscriptions begin and end in it.
+//! One total order of publications, whichever cores publish and subscribe, and the exact place in it where subscriptions begin and end.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -30,8 +30,8 @@ fn subscriber(server: &Server) -> Client {
     client
 }
 
-/// Has each publisher publish `each` numbered publications at the same time, and every subscriber read all of them;
-/// returns what each subscriber saw.
+/// Lets each publisher publish `each` numbered publications at the same time, and every subscriber read all of them;
+/// returns the publications of each subscriber.
 fn traffic(
     publishers: Vec<Client>,
     subscribers: Vec<Client>,
@@ -45,7 +45,7 @@ fn traffic(
                 for index in 0..each {
                     publisher.publish("news", &format!(r#""{number} {index} {padding}""#));
                 }
-                // What came before it has been taken in.
+                // The server has received everything before this ping.
                 publisher.ping();
             });
         }
@@ -54,7 +54,7 @@ fn traffic(
             .map(|mut subscriber| {
                 scope.spawn(move || {
                     let seen: Vec<String> = (0..total).map(|_| subscriber.publication("news")).collect();
-                    // Nothing comes twice.
+                    // No publication arrives twice.
                     subscriber.ping();
                     seen
                 })
@@ -64,7 +64,7 @@ fn traffic(
     })
 }
 
-/// All saw the same, everything, and each publisher's in the order in which it published.
+/// All subscribers received the same publications: all of them, those of each publisher in the order in which it published.
 #[track_caller]
 fn assert_one_order(seen: &[Vec<String>], publishers: usize, each: usize) {
     for other in &seen[1..] {
@@ -92,7 +92,7 @@ fn all_subscribers_on_all_cores_see_one_order_and_everything_once() {
 }
 
 #[test]
-fn a_ring_of_four_slots_loses_nothing_and_stands_still_for_nobody() {
+fn a_ring_of_four_slots_loses_nothing_and_never_stands_still() {
     let server = server(4, 64 * 1024 * 1024);
     let publishers: Vec<_> = (0..8).map(|_| server.client()).collect();
     let subscribers: Vec<_> = (0..8).map(|_| subscriber(&server)).collect();
@@ -105,7 +105,7 @@ fn a_ring_of_four_slots_loses_nothing_and_stands_still_for_nobody() {
 
 #[test]
 fn a_ring_of_few_bytes_loses_nothing_and_takes_one_publication_of_any_size() {
-    // 16 KiB for each core; most publications are of 6 KiB, so that two fit.
+    // 16 KiB for each core. Most publications have 6 KiB, so two of them fit.
     let server = server(65_536, 65_536);
     let publishers: Vec<_> = (0..8).map(|_| server.client()).collect();
     let subscribers: Vec<_> = (0..4).map(|_| subscriber(&server)).collect();
@@ -156,9 +156,9 @@ fn a_subscription_sees_exactly_what_is_published_between_its_two_answers() {
     });
 }
 
-/// Subscribes, reads ten publications, unsubscribes, and makes sure that silence follows.
+/// Subscribes, reads ten publications, unsubscribes, and checks that nothing follows.
 fn visit(guest: &mut Client) {
-    // Anything before the answer would make this fail.
+    // A publication before the answer would fail here.
     guest.subscribe("news");
     let mut next = [None; 3];
     let mut check = |data: &str| {
@@ -197,7 +197,7 @@ fn a_publishers_own_copy_comes_before_the_answer() {
     }
 }
 
-/// The built-in application, and an event by which a client has itself kicked out.
+/// The built-in application, with an event by which a client is kicked out of a channel.
 struct Bouncer(Builtin);
 
 impl App for Bouncer {
@@ -215,7 +215,7 @@ impl App for Bouncer {
 }
 
 #[test]
-fn who_is_kicked_out_or_gone_leaves_nothing_behind() {
+fn a_subscriber_that_is_kicked_out_or_gone_leaves_nothing_behind() {
     let server = Server::start_with(|_| {}, |_| Bouncer(Builtin::new()));
     let mut publisher = server.client();
     let (mut kicked, mut cleared, gone) = (subscriber(&server), subscriber(&server), subscriber(&server));
@@ -243,13 +243,13 @@ fn who_is_kicked_out_or_gone_leaves_nothing_behind() {
     kicked.ping();
     cleared.ping();
     assert_eq!(server.total(|core| &core.deliveries), before);
-    // And they may come back.
+    // The client may subscribe again.
     kicked.subscribe("news");
     publisher.publish("news", "3");
     assert_eq!(kicked.publication("news"), "3");
 }
 
-/// Tells its core, and keeps it busy while the test likes.
+/// An application that tells a client its core, and keeps the core busy until the test releases it.
 struct Busy {
     core: usize,
     release: crossbeam_channel::Receiver<()>,
@@ -260,7 +260,7 @@ impl App for Busy {
         match call.event.as_str() {
             Some("core") => peer.reply(&self.core),
             Some("busy") => {
-                // Returns when the test drops its end.
+                // Returns when the test drops the sender.
                 let _ = self.release.recv();
                 peer.reply_empty()
             }
@@ -270,13 +270,13 @@ impl App for Busy {
 }
 
 #[test]
-fn what_was_published_while_the_ring_was_full_arrives_though_its_publisher_is_closed_meanwhile() {
+fn publications_that_wait_for_a_full_ring_arrive_although_their_publisher_is_closed() {
     const PUBLICATIONS: u64 = 50;
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let server = Server::start_with(
         |config| {
             config.limits.ring_slots = 4;
-            // The publisher is closed at once, the subscriber after half of this.
+            // The publisher is closed at once, the subscriber after half of this time.
             config.restart.drain = Duration::from_secs(20);
         },
         |core| Busy {
@@ -296,7 +296,7 @@ fn what_was_published_while_the_ring_was_full_arrives_though_its_publisher_is_cl
     eventually("three are left", || server.connections() == 3);
     subscriber.subscribe("news");
 
-    // A core that does not turn keeps its place in the ring, which then fills.
+    // A core that does not turn does not move its cursor, so the ring fills.
     busy.begin_call("busy", "null");
     let publish = |number| format!(r##"{{"event":"#publish","data":{{"channel":"news","data":{number}}}}}"##);
     let all: Vec<_> = (0..PUBLICATIONS).map(publish).collect();

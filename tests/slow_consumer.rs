@@ -1,4 +1,4 @@
-//! Clients that do not read: what becomes of them, and that nobody else notices.
+//! Clients that do not read: how the server treats them, and that other clients notice nothing.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -26,7 +26,7 @@ fn index_of(data: &str) -> usize {
     data.split('"').nth(1).unwrap().parse().unwrap()
 }
 
-/// A subscriber to `news` whose sockets hold little.
+/// A subscriber of `news` whose sockets hold few bytes.
 fn narrow_subscriber(server: &Server) -> Client {
     let mut client = Client::connect_narrow(server.address);
     client.upgrade();
@@ -36,7 +36,7 @@ fn narrow_subscriber(server: &Server) -> Client {
 }
 
 #[test]
-fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
+fn a_subscriber_that_never_reads_is_closed_and_delays_no_other() {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = PATIENCE;
@@ -49,7 +49,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
     let mut publisher = server.client();
     let mut published = 0;
     let deadline = now() + PATIENCE;
-    // The others keep up publication by publication, before, while and after the slow one is closed.
+    // The other subscribers receive each publication at once, before, during and after the close of the slow one.
     let mut after = 0;
     while after < 50 {
         publisher.publish("news", &data(published));
@@ -57,7 +57,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
             assert_eq!(client.publication("news"), data(published));
         }
         published += 1;
-        // A moment of the gauge, over both cores: the slow one's share and one publication for each of the others.
+        // One reading of the gauge, over both cores: the share of the slow subscriber and one publication for each other subscriber.
         let queued = server.total(|core| &core.outbox_bytes);
         assert!(
             queued <= u64::from(OUTBOX_BYTES_MAX) + fast.len() as u64 * 5000,
@@ -68,7 +68,7 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_nobody() {
     }
     assert_eq!(server.limit_hits(Limit::OutboxBytes), 1);
     assert_eq!(server.total(|core| &core.subscriptions), 3);
-    // What it finds when it wakes up: the beginning without a gap, then the reason.
+    // When the slow subscriber reads, it finds the first publications without a gap, then the close frame.
     let mut read = 0;
     loop {
         match slow.event() {
@@ -107,11 +107,11 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
         published += 1;
         assert!(now() < deadline, "nothing is skipped");
     }
-    // The core of the slow one may be behind: both subscribers have taken each publication, or left it out.
+    // The core of the slow subscriber may be late: wait until each publication is delivered or skipped for both.
     eventually("all is delivered or skipped", || {
         server.total(|core| &core.deliveries) + skipped() == 2 * published as u64
     });
-    // Its outbox is full, and its calls are answered all the same.
+    // Its outbox is full; nevertheless its calls are answered.
     for cid in 101..=103 {
         slow.send_text(&format!(r#"{{"event":"ping","cid":{cid}}}"#));
     }
@@ -130,7 +130,7 @@ fn with_the_policy_skip_publications_are_left_out_and_counted_but_answers_are_no
     assert_eq!(answers, numbered);
     assert!(got.is_sorted(), "what is left keeps its order");
     assert_eq!(got.len() as u64 + skipped, published as u64);
-    // It has caught up, and gets all that comes.
+    // It has caught up, and receives every further publication.
     for index in published..published + 10 {
         publisher.publish("news", &data(index));
         assert_eq!(slow.publication("news"), data(index));
@@ -148,8 +148,8 @@ fn channel_and_index(message: &str) -> (&'static str, usize) {
     found.unwrap_or_else(|| panic!("instead of a publication came {message}"))
 }
 
-/// Publishes to the channels in turn, and reads all of it by another subscriber as it comes, until the condition holds.
-/// Returns how many publications that took.
+/// Publishes on the channels in turn until the condition holds; another subscriber reads each publication as it arrives.
+/// Returns the number of publications.
 fn publish_until(server: &Server, mut is_enough: impl FnMut() -> bool) -> usize {
     let (mut publisher, mut fast) = (server.client(), server.client());
     for channel in CHANNELS {
@@ -193,7 +193,7 @@ fn with_the_policy_conflate_a_reader_that_goes_on_gets_the_newest_of_each_channe
         server.total(|core| &core.deliveries) + conflated() + CHANNELS.len() as u64 == 2 * published as u64
     });
     assert!(server.limit_hits(Limit::OutboxBytes) >= 20);
-    // Its calls are answered behind what the outbox holds, and none is left out.
+    // The answers to its calls come after the content of the outbox, and none is left out.
     for cid in 101..=103 {
         slow.send_text(&format!(r#"{{"event":"ping","cid":{cid}}}"#));
     }
@@ -217,7 +217,7 @@ fn with_the_policy_conflate_a_reader_that_goes_on_gets_the_newest_of_each_channe
         order.is_sorted(),
         "and none of the channels before another's older one"
     );
-    // It has caught up, and gets all that comes.
+    // It has caught up, and receives every further publication.
     let mut publisher = server.client();
     for index in published..published + 10 {
         publisher.publish("news", &data(index));
@@ -230,14 +230,14 @@ fn with_the_policy_conflate_a_reader_that_goes_on_gets_the_newest_of_each_channe
 }
 
 #[test]
-fn what_waits_of_a_channel_is_dropped_when_the_subscription_ends() {
+fn conflated_publications_are_dropped_when_the_subscription_ends() {
     let (server, mut slow) = conflating();
     let conflated = || server.total(|core| &core.publications_conflated);
     publish_until(&server, || conflated() >= 20);
     let ended = slow.begin_call("#unsubscribe", "\"sport\"");
     let subscribed = || server.total(|core| &core.subscriptions);
     eventually("it is carried out", || subscribed() == 2);
-    // Its number may be another channel's now.
+    // The number of the channel may belong to another channel now.
     let again = slow.begin_call("#subscribe", r#"{"channel":"sport"}"#);
     eventually("it is carried out", || subscribed() == 3);
     let mut after = Vec::new();
@@ -257,7 +257,7 @@ fn what_waits_of_a_channel_is_dropped_when_the_subscription_ends() {
 }
 
 #[test]
-fn what_waits_for_a_subscriber_is_bounded_as_well() {
+fn conflated_publications_of_a_subscriber_are_bounded() {
     let (server, mut slow) = conflating();
     for number in 0..40 {
         slow.subscribe(&format!("ticker{number}"));
@@ -270,7 +270,7 @@ fn what_waits_for_a_subscriber_is_bounded_as_well() {
         publisher.publish(&format!("ticker{}", published % 40), &data(published));
         published += 1;
         publisher.ping();
-        // Once in the outbox, and once behind it.
+        // As much in the outbox, and as much in the conflated publications that wait behind it.
         let queued = server.total(|core| &core.outbox_bytes);
         assert!(queued <= u64::from(2 * OUTBOX_BYTES_MAX), "{queued}");
         assert!(now() < deadline, "it is never closed");
@@ -279,7 +279,7 @@ fn what_waits_for_a_subscriber_is_bounded_as_well() {
 }
 
 #[test]
-fn a_drain_sends_what_waits_before_its_close_frame() {
+fn a_drain_sends_conflated_publications_before_its_close_frame() {
     let (server, mut slow) = conflating();
     let conflated = || server.total(|core| &core.publications_conflated);
     let published = publish_until(&server, || conflated() >= 20);
@@ -301,7 +301,7 @@ fn a_drain_sends_what_waits_before_its_close_frame() {
 }
 
 #[test]
-fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() {
+fn a_client_that_calls_and_never_reads_is_first_not_read_and_then_closed() {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX;
         config.limits.close_timeout = Duration::from_millis(50);
@@ -314,7 +314,7 @@ fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() 
     flood.handshake();
     flood.stream.set_nonblocking(true).unwrap();
     let calls = frame(TEXT, br#"{"event":"ping","cid":2}"#).repeat(1000);
-    // It pushes as hard as it can until it is given up.
+    // The client sends as fast as it can until the server closes the connection.
     let mut rest: &[u8] = &[];
     let deadline = now() + PATIENCE;
     while server.closes(CloseReason::PongTimeout) == 0 {
@@ -325,7 +325,7 @@ fn a_client_that_calls_and_never_reads_is_not_read_any_more_and_then_given_up() 
             match flood.stream.write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // It has been given up, and its socket is gone.
+                // The server has closed the connection, and the socket is gone.
                 Err(_) if server.closes(CloseReason::PongTimeout) > 0 => break,
                 Err(error) => panic!("{error}"),
             }
@@ -390,7 +390,7 @@ fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself()
     assert_eq!(client.next(), Received::End, "the close frame is the last");
 }
 
-/// Answers all `later` calls, 10 KiB each, when `now` is called: the core takes them in one turn.
+/// An application that answers all `later` calls, 10 KiB each, at `now`: the core handles the answers in one turn.
 #[derive(Default)]
 struct Procrastinator(Vec<Deferred>);
 
@@ -413,7 +413,7 @@ impl App for Procrastinator {
     }
 }
 
-/// Has `count` late answers given at once.
+/// Lets the application give `count` late answers at once.
 fn ask_for_late_answers(client: &mut Client, count: usize) {
     for _ in 0..count {
         client.begin_call("later", "null");
@@ -432,7 +432,7 @@ fn procrastinating_server() -> Server {
 fn a_burst_of_late_answers_over_the_limit_does_not_close_a_client_that_reads() {
     let server = procrastinating_server();
     let mut client = server.client();
-    // Six times the limit, and less than the system keeps for a peer: `UNSENT_BYTES_MAX` in transport/listener.rs.
+    // Six times the limit, and less than the kernel buffers for a client: `UNSENT_BYTES_MAX` in transport/listener.rs.
     ask_for_late_answers(&mut client, 40);
     let late = (0..41).filter(|_| client.message().contains("xxx")).count();
     assert_eq!(late, 40, "and one prompt answer");
@@ -450,7 +450,7 @@ fn late_answers_end_a_client_that_does_not_read() {
     assert_eq!(server.limit_hits(Limit::OutboxBytes), 1);
 }
 
-/// What the connections of a server hold, of all kinds.
+/// Bytes that the connections of a server hold, of all kinds.
 fn held(server: &Server) -> u64 {
     let kinds = 0..HeldKind::COUNT;
     kinds
@@ -459,7 +459,7 @@ fn held(server: &Server) -> u64 {
 }
 
 const TOTAL_MAX: u64 = 2 << 20;
-/// What may be on its way to sockets that take it, or is being read, while the gauge is set.
+/// Bytes that may be on their way to reading clients, or in a read, when the gauge is set.
 const TOTAL_SLACK: u64 = 1 << 20;
 
 fn bounded(change: impl FnOnce(&mut Config)) -> Server {
@@ -471,10 +471,10 @@ fn bounded(change: impl FnOnce(&mut Config)) -> Server {
     })
 }
 
-/// Short publications, of which each subscriber that does not read keeps copies, to as many as together may hold a
-/// fraction of what each of them alone may.
+/// Short publications, of which each subscriber that does not read holds copies, to so many subscribers that together they
+/// may hold only a fraction of the sum of their own limits.
 #[test]
-fn what_all_connections_hold_together_is_bounded_and_those_that_hold_most_go_first() {
+fn the_bytes_of_all_connections_are_bounded_and_those_that_hold_most_are_closed_first() {
     let server = bounded(|_| {});
     let mut little = Client::connect_narrow(server.address);
     little.upgrade();
@@ -501,7 +501,7 @@ fn what_all_connections_hold_together_is_bounded_and_those_that_hold_most_go_fir
     }
     assert_eq!(server.limit_hits(Limit::OutboxBytesTotal), closed());
     assert_eq!(server.closes(CloseReason::SlowConsumer), 0);
-    // Who holds little is not one of them: it has all that was published for it.
+    // A subscriber that holds little is not closed: it has received everything that was published.
     for _ in 0..100 {
         assert_eq!(little.publication("rare"), short);
     }
@@ -509,7 +509,7 @@ fn what_all_connections_hold_together_is_bounded_and_those_that_hold_most_go_fir
     publisher.ping();
 }
 
-/// Messages that come in part are held as well.
+/// Incomplete messages count as well.
 #[test]
 fn messages_that_never_end_are_bounded_together() {
     let server = bounded(|_| {});
@@ -532,7 +532,7 @@ fn messages_that_never_end_are_bounded_together() {
 }
 
 #[test]
-fn with_the_policy_skip_publications_are_left_out_before_anybody_is_closed_for_the_total() {
+fn with_the_policy_skip_publications_are_left_out_before_a_client_is_closed_for_the_total() {
     let server = bounded(|config| config.delivery.slow_consumer = SlowConsumer::Skip);
     let slow: Vec<Client> = (0..20).map(|_| narrow_subscriber(&server)).collect();
     let mut publisher = server.client();
@@ -550,7 +550,7 @@ fn with_the_policy_skip_publications_are_left_out_before_anybody_is_closed_for_t
     drop(slow);
 }
 
-/// 50 of them once took 50 copies of each publication.
+/// Once, 50 such subscribers held 50 copies of each publication.
 #[test]
 fn a_long_publication_is_held_once_for_all_who_do_not_read() {
     let server = Server::start(|config| config.cores.placement = Placement::Count(1));
@@ -588,7 +588,7 @@ fn a_client_that_answers_pings_and_reads_nothing_is_closed_after_the_write_timeo
         published += 1;
     }
     eventually("it is closed", || {
-        // A pong, whether it was pinged or not.
+        // This is a pong, whether the client was pinged or not.
         deaf.send_text("");
         publisher.send_text("");
         server.closes(CloseReason::WriteTimeout) == 1

@@ -1,9 +1,9 @@
-//! Recorded traffic replayed: what real clients once sent to the reference server is sent to the built binary, and what
-//! comes back must be what came back then. The scenarios and what was left out: `data/traces/README.md`.
+//! Replays recorded traffic: the built binary gets the bytes that real clients sent to the reference server, and must answer
+//! with the bytes that the reference server sent. `data/traces/README.md` lists the scenarios and what they leave out.
 //!
-//! Socket ids, ping counts and the dates inside token errors differ by nature and are taken out on both sides. Each
-//! connection's messages are compared in order; the order of a publication or event and the answers around it is
-//! unspecified (wire reference, section 12), so those two may interleave differently.
+//! Socket ids, ping counts and the dates inside token errors differ in each run and are removed on both sides. The messages
+//! of each connection are compared in order. The order between publications or events and the answers around them is
+//! unspecified (wire reference, section 12), so these two sequences may interleave differently.
 
 mod support {
     pub(crate) mod frame;
@@ -23,12 +23,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The throw-away key that the recorded tokens are signed with.
+/// The key with which the recorded tokens are signed; it is used nowhere else.
 const AUTH_KEY: &str = "test-secret";
 /// How long a message may take before the replay fails.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Scenarios that are answered otherwise on purpose; the reasons stand in `DEPARTURES` of `interop/lib/compare.mjs`, and other
-/// tests pin down what happens instead.
+/// Scenarios whose answers differ on purpose. `DEPARTURES` in `interop/lib/compare.mjs` gives the reasons, and other tests check
+/// what happens instead.
 const DEPARTURES: &[&str] = &["http-server20: upgrade without the trailing slash"];
 /// Scenarios replayed at the same time.
 const PARALLEL: usize = 16;
@@ -74,7 +74,7 @@ fn all_scenarios_are_answered_as_recorded(settings: &[(&str, &str)]) {
     );
 }
 
-/// The same with rules that allow everything, and a shadow of them that would allow nothing: neither changes a byte.
+/// The same with rules that allow everything and shadow rules that would allow nothing: neither changes a byte.
 #[test]
 fn rules_that_allow_everything_change_nothing() {
     let file = std::env::temp_dir().join(format!("ringcast-wire-{}.toml", std::process::id()));
@@ -84,7 +84,7 @@ fn rules_that_allow_everything_change_nothing() {
     )
     .expect("a folder to write to");
     all_scenarios_are_answered_as_recorded(&[("RINGCAST_CONFIG", &file.to_string_lossy())]);
-    // What stays is in the folder for what is temporary.
+    // A file that remains is among the temporary files.
     let _ = std::fs::remove_file(&file);
 }
 
@@ -107,7 +107,7 @@ fn replay_together(scenarios: &[&Scenario], port: u16) -> Vec<String> {
     })
 }
 
-/// One recorded scenario: connections of one client or several, in the order of the recording.
+/// One recorded scenario: the connections of one or several clients, in the order of the recording.
 struct Scenario {
     name: String,
     environment: Value,
@@ -115,8 +115,8 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// Whether it subscribes or publishes to the channel `""`. One scenario's publication would reach another's
-    /// subscriber; all other channels belong to one scenario.
+    /// True if the scenario subscribes or publishes to the channel `""`. Then a publication of one scenario would reach
+    /// subscribers of another; all other channels belong to one scenario only.
     fn uses_the_nameless_channel(&self) -> bool {
         self.entries.iter().any(|entry| {
             let text = entry["data"].as_str();
@@ -155,7 +155,7 @@ fn scenarios() -> Vec<Scenario> {
     scenarios
 }
 
-/// Sends the recorded client's messages, each when all that the server had sent before it has come.
+/// Sends the messages of the recorded client, each after everything has arrived that the server had sent before it.
 fn replay(scenario: &Scenario, port: u16) -> Result<(), String> {
     let mut connections: BTreeMap<u64, Connection> = BTreeMap::new();
     for entry in &scenario.entries {
@@ -176,11 +176,11 @@ fn replay(scenario: &Scenario, port: u16) -> Result<(), String> {
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes that came and are not yet a whole frame.
+    /// Bytes that have arrived and are not a whole frame yet.
     unread: Vec<u8>,
     received: Vec<String>,
     expected: Vec<String>,
-    /// The recording shows the end of the connection after a close frame or a refusal.
+    /// True if the recording shows the end of the connection after a close frame or a refusal.
     expects_end: bool,
     upgraded: bool,
     ended: bool,
@@ -236,12 +236,12 @@ impl Connection {
             }
             other => return Err(format!("the recording has an unknown kind {other}")),
         };
-        // A write fails where the recorded client's close crossed the server's: what came back decides.
+        // A write fails if the client's close crosses the server's close; the received bytes decide.
         let _ = self.stream.write_all(&bytes);
         Ok(())
     }
 
-    /// Reads until as much has come as the recording shows up to here.
+    /// Reads until everything has arrived that the recording shows up to here.
     fn receive_expected(&mut self) -> Result<(), String> {
         while self.received.len() < self.expected.len() && !self.ended {
             self.read()?;
@@ -273,7 +273,7 @@ impl Connection {
             Ok(0) => self.ended = true,
             Ok(count) => self.unread.extend_from_slice(&bytes[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => self.ended = true,
-            // As after a machine that was stopped for a moment.
+            // This happens after a pause of the machine.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => {
                 return Err(format!(
@@ -289,7 +289,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A 101 ends at its empty line; a refusal with the connection.
+    /// Reads a head: a 101 ends at its empty line, a refusal at the end of the connection.
     fn take_head(&mut self) {
         let text = String::from_utf8_lossy(&self.unread).into_owned();
         let Some(end) = text.find("\r\n\r\n") else { return };
@@ -325,7 +325,7 @@ impl Connection {
             0x8a => format!("pong {}", hex(payload)),
             other => format!("frame beginning with {other:#x}"),
         };
-        // The server's pings come by its clock; the recordings are kept without them.
+        // The server's pings depend on its clock; the recordings leave pings out.
         if !matches!(kind.as_str(), "text " | "text #1") {
             self.received.push(kind);
         }
@@ -342,7 +342,7 @@ struct Server {
 
 impl Server {
     fn start(environment: &Value, settings: &[(&str, &str)]) -> Server {
-        // The port is free for a moment only; another process may take it first.
+        // The port is free only for a moment; another process may take it first.
         (0..5)
             .find_map(|_| Server::try_start(environment, settings))
             .expect("the binary listens on one of five free ports")
@@ -407,7 +407,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The recorded tokens have expired: each is signed again, its times as far from now as they were then.
+/// The recorded tokens have expired, so each is signed again, with times as far from now as they were in the recording.
 fn with_tokens(data: &str, entry: &Value) -> String {
     let tokens = entry["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
     let numbered = tokens.iter().enumerate();
@@ -449,7 +449,7 @@ fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).expect("before the end of time")
 }
 
-/// Socket ids, counts and dates taken out.
+/// Removes socket ids, counts and dates.
 fn normalised(lines: &[String]) -> Vec<String> {
     let id = lines
         .iter()

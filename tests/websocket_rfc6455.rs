@@ -1,8 +1,8 @@
-//! What the reference server's WebSocket engine makes of legal, illegal and truncated frames, and what we do.
+//! Compares how the reference server's WebSocket engine and Ringcast treat legal, illegal and truncated frames.
 //!
-//! Each line of `data/websocket-frames.txt` holds the bytes of one connection in hex and what the receiver of the npm
-//! package `ws` 8.23 made of them: its events, and the close code of the error that ended it. It was set to at most
-//! 1000 bytes and 4 fragments per message.
+//! Each line of `data/websocket-frames.txt` has the bytes of one connection in hex, and the result of the receiver in the
+//! npm package `ws` 8.23: its events, and the close code of the error that ended it. The receiver allowed at most 1000 bytes
+//! and 4 fragments per message.
 
 use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
 
@@ -26,7 +26,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The words of the data file for what we make of the bytes.
+/// Our result for the bytes, in the words of the data file.
 fn words(bytes: &mut [u8]) -> Vec<String> {
     let mut receiver = Receiver::new();
     let mut words = Vec::new();
@@ -73,8 +73,8 @@ fn frames_come_to_what_the_reference_makes_of_them() {
         let (bytes, expected) = line.split_once(' ').expect("bytes, then words");
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let ours = words(&mut unhex(bytes));
-        // The reference checks text when the message is complete, and counts a fragment when all of it is there; we do
-        // as soon as the bytes, or the header, arrive. So we may stop where it goes on, or still waits.
+        // The reference checks text when the message is complete, and counts a fragment when it is complete; Ringcast does so when
+        // the bytes, or the header, arrive. So Ringcast may stop where the reference goes on or still waits.
         let (last, before) = ours
             .split_last()
             .map_or(("", &ours[..]), |(last, before)| (last, before));

@@ -1,4 +1,4 @@
-//! `benches/budget.toml`: what each count was when it was last agreed upon.
+//! `benches/budget.toml`: the counts that were last agreed upon, and the comparison with the counts of this run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
-/// What one operation costs.
+/// The cost of one operation.
 pub(crate) struct Counts {
     pub(crate) name: String,
     pub(crate) instructions: f64,
@@ -19,12 +19,12 @@ pub(crate) struct Counts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
-    /// The compiler, valgrind and the processor that the counts depend on.
+    /// The compiler, the valgrind and the processor with which the counts were made.
     pub(crate) made_with: String,
     counts: BTreeMap<String, Agreed>,
 }
 
-/// What one operation may cost.
+/// The budget of one operation.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Agreed {
@@ -32,16 +32,16 @@ pub(crate) struct Agreed {
     pub(crate) allocations: f64,
 }
 
-/// A count beside its budget.
+/// The result of comparing a count with its budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Within it.
+    /// The count is within its budget.
     Within,
-    /// Over it: the check fails.
+    /// The count is above its budget: the check fails.
     Grew,
-    /// So far below that the budget no longer guards it.
+    /// The count is so far below its budget that the budget no longer guards it.
     Fell,
-    /// There is no budget for it yet: the check fails.
+    /// The count has no budget yet: the check fails.
     New,
 }
 
@@ -76,7 +76,7 @@ impl Counts {
     }
 }
 
-/// Whether a count changed by more than the tolerance, and by more than `least`.
+/// Compares a count with its budget. A change counts if it is above the tolerance and above `least`.
 fn change(now: f64, agreed: f64, least: f64) -> Verdict {
     let tolerated = (agreed * TOLERANCE).max(least);
     if now - agreed > tolerated {
@@ -109,7 +109,7 @@ impl Budget {
 
     pub(crate) fn write(&self) -> io::Result<()> {
         let mut text = String::from(HEAD);
-        // A string's `write` does not fail, and what is quoted here has neither quotes nor backslashes.
+        // Writing to a string does not fail, and the quoted text has neither quotes nor backslashes.
         let _ = write!(text, "\nmade_with = \"{}\"\n\n[counts]\n", self.made_with);
         for (name, counts) in &self.counts {
             let (instructions, allocations) = (counts.instructions, counts.allocations);
@@ -133,13 +133,13 @@ impl Budget {
     }
 }
 
-/// Where the budget stands.
+/// The path of the budget.
 pub(crate) fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/budget.toml")
 }
 
-/// What counts depend on besides the sources. Libraries choose their code by what the processor can do, as valgrind
-/// shows it to them.
+/// The things besides the sources on which the counts depend. Libraries choose their code by the features of the processor,
+/// and valgrind emulates one.
 pub(crate) fn made_with() -> io::Result<String> {
     let rustc = first_line("rustc")?;
     let valgrind = first_line("valgrind")?;
@@ -166,13 +166,13 @@ fn has_avx2() -> bool {
     false
 }
 
-/// A count may grow by this share; what it varies by from run to run is far below.
+/// A count may grow by this share. Its variation from run to run is far smaller.
 const TOLERANCE: f64 = 0.05;
-/// One instruction more in ten is no finding.
+/// Growth by less than this number of instructions per operation does not count.
 const INSTRUCTIONS_LEAST: f64 = 2.0;
-/// What allocates anyway, a connection, does it one time more.
+/// The same for allocations of operations that allocate, such as a connect: one allocation more counts.
 const ALLOCATIONS_LEAST: f64 = 0.9;
-/// Where nothing allocates, one allocation in a hundred operations is no list that grew once.
+/// The same for operations that do not allocate: a list that grows once in a hundred operations does not count.
 const ALLOCATIONS_LEAST_STEADY: f64 = 0.01;
 const ALLOCATIONS_STEADY_MAX: f64 = 0.5;
 

@@ -1,9 +1,9 @@
-//! How many instructions and allocations does each step of a message cost, and has one grown?
+//! How many instructions and allocations does each step of a message cost, and has one of these counts grown?
 //!
-//! Runs itself under callgrind, which counts instructions exactly; a counting allocator around the binary's own counts
-//! allocations. `parts.rs` measures single steps on one thread, `server.rs` the core of a whole server while clients
-//! use it. User space only: what the kernel does is not in it. What a count was when it was last agreed upon stands in
-//! `benches/budget.toml`.
+//! The bench runs itself under callgrind, which counts instructions exactly. An allocator that counts, around the binary's
+//! own, counts allocations. `parts.rs` measures single steps on one thread, `server.rs` the core of a whole server while
+//! clients use it. Only user space counts; the kernel's work is not included. `benches/budget.toml` has the counts that were
+//! last agreed upon.
 //!
 //! ```sh
 //! cargo bench --bench counts              # prints the table
@@ -12,8 +12,8 @@
 //! ```
 //! Needs valgrind (Debian: `valgrind`).
 //!
-//! How: valgrind forgets what the calling thread was counted for when [`counted_begins`] is entered, and writes it down
-//! when [`counted_ends`] is. So warming up is not in it, and no two runs need to be subtracted.
+//! How: when [`counted_begins`] is entered, valgrind resets the counts of the calling thread; when [`counted_ends`] is
+//! entered, it writes them to a file. So the counts exclude the warm-up, and nothing needs to be subtracted.
 #![allow(clippy::print_stdout)] // a bench prints
 
 #[path = "../../tests/support/client.rs"]
@@ -61,15 +61,15 @@ fn main() -> io::Result<ExitCode> {
     conclude(&agreed, &verdicts, &missing)
 }
 
-/// A section of the program that was counted, as the child reports it.
+/// A section of the program that was counted, as the child process reports it.
 struct Section {
-    /// How many operations it was.
+    /// Number of operations in the section.
     operations: u64,
     allocations: u64,
     name: String,
 }
 
-/// Counts what the calling thread does for `work`, which does something `operations` times.
+/// Counts the work of the calling thread during `work`, which performs `operations` operations.
 fn section(name: &str, operations: u64, work: impl FnOnce()) -> io::Result<()> {
     counting::count_this_thread(true);
     let before = counting::asked().allocations;
@@ -81,7 +81,7 @@ fn section(name: &str, operations: u64, work: impl FnOnce()) -> io::Result<()> {
     Section::report(name, operations, allocations)
 }
 
-/// valgrind looks for this name, and so it does for the next: what stands here only makes two functions of them.
+/// valgrind looks for this function and the next one by name. Their bodies only keep them different.
 #[inline(never)]
 fn counted_begins() {
     black_box("begins");
@@ -112,7 +112,7 @@ fn measure_under_callgrind() -> io::Result<Vec<Counts>> {
     let file = format!("--callgrind-out-file={}", folder.0.join("counts").display());
     let output = Command::new("valgrind")
         .args(["--quiet", "--tool=callgrind", "--separate-threads=yes"])
-        // One thread runs at a time under valgrind; fair, so that a busy one does not keep the others from answering.
+        // Under valgrind one thread runs at a time. Fair scheduling lets the others answer while one is busy.
         .args(["--fair-sched=try", &file])
         .args([
             "--zero-before=counts::counted_begins",
@@ -148,7 +148,7 @@ fn measure_under_callgrind() -> io::Result<Vec<Counts>> {
         .collect()
 }
 
-/// The instructions of one section, which callgrind calls a part and writes down in the file `counts.PART-THREAD`.
+/// The instructions of one section. callgrind calls it a part and writes it to the file `counts.PART-THREAD`.
 fn instructions(folder: &Path, part: usize) -> io::Result<u64> {
     let start = format!("counts.{part}-");
     for entry in std::fs::read_dir(folder)? {
@@ -208,7 +208,7 @@ fn conclude(agreed: &Budget, verdicts: &[Verdict], missing: &[&str]) -> io::Resu
     Ok(ExitCode::FAILURE)
 }
 
-/// A folder that goes with the value.
+/// A folder that is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -221,10 +221,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays is in the folder for what is temporary.
+        // A folder that remains is among the temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// What tells the program that it runs under callgrind.
+/// The argument that tells the program that it runs under callgrind.
 const MEASURE: &str = "measure-under-callgrind";

@@ -1,4 +1,4 @@
-//! Single steps on one thread: codecs, the upgrade, the ring with all its cores in one hand.
+//! Counts single steps on one thread: codecs, the upgrade, and the ring with all its cores on this thread.
 
 use std::hint::black_box;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Twenty rules, the last of which is about the client's own channels.
+/// Twenty rules. The last one, about the client's own channels, decides.
 fn decide_by_rules() -> io::Result<()> {
     let rule = |pattern: String, who: Who| RuleSpec {
         effect: Effect::Allow,
@@ -88,7 +88,7 @@ fn receive_frames() -> io::Result<()> {
         ("frame: receive a ping, 49 bytes", PING),
         ("frame: receive 16 KiB", &large),
     ] {
-        // One behind the other, as in a core's read buffer: a frame is unmasked where it lies, so it serves once.
+        // Copies of the frame one after the other, as in a core's read buffer: a frame is unmasked in place, so it can be read once.
         let mut input = frame(0x81, message.as_bytes()).repeat(MESSAGES);
         let mut receiver = Receiver::new();
         section(name, MESSAGES as u64, || {
@@ -206,14 +206,14 @@ fn upgrade() -> io::Result<()> {
     })
 }
 
-/// Who has subscribed to the channel besides the publishing core.
+/// The cores besides the publishing one that have subscribers of the channel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Interested {
     Nobody,
     Everybody,
 }
 
-/// Publishes and reads in batches, all cores awake; each step of a batch is counted for itself.
+/// Publishes and reads in batches while all cores are awake; counts each step of a batch separately.
 fn ring(cores: usize, interested: Interested) -> io::Result<()> {
     let limits = Limits::default();
     let mut brokers = broker(cores, limits.ring_slots, limits.ring_bytes_max);
@@ -227,7 +227,7 @@ fn ring(cores: usize, interested: Interested) -> io::Result<()> {
             broker.subscriptions.subscribe(0, b"channel", hash, limits);
         }
     }
-    // Every buffer there will be.
+    // Allocate all buffers first.
     for _ in 0..2 {
         publish_batch(&mut brokers[0]);
         brokers.iter_mut().for_each(read_batch);
@@ -241,7 +241,7 @@ fn ring(cores: usize, interested: Interested) -> io::Result<()> {
     section(&format!("ring: publish, {whose}"), BATCH, || {
         publish_batch(&mut brokers[0]);
     })?;
-    // The last: the publisher of one core, a reader of another.
+    // The last core only reads; the publisher is another core.
     let reader = cores - 1;
     section(&format!("ring: read, {whose}"), BATCH, || {
         read_batch(&mut brokers[reader]);
@@ -261,7 +261,7 @@ fn publish_batch(broker: &mut CoreBroker) {
     }
 }
 
-/// Reads as a core does that looks up the subscribers and hands the frame on.
+/// Reads like a core that looks up the subscribers and delivers the frame.
 fn read_batch(broker: &mut CoreBroker) {
     while let Some(delivery) = broker.ring.next() {
         let publication = delivery.publication;

@@ -1,8 +1,8 @@
-//! The core of a whole server, while clients of this process use it. One client speaks at a time and waits for what it
-//! has caused, so each step is one turn of the core, whoever runs first.
+//! Counts the core of a whole server while clients of this process use it. One client at a time sends and waits for all
+//! effects of what it sent, so each step is one turn of the core, whichever thread runs first.
 //!
-//! The core counts from one call of an event to that of another, since valgrind counts by threads: that is one call
-//! more than is reported.
+//! valgrind counts by thread, so the core itself starts and stops the count, at two calls of an event. These calls add one
+//! call to the count, which is not in the reported number of operations.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,8 +19,8 @@ use super::parts::{PING, PUBLISH};
 use super::{Section, counted_begins, counted_ends, counting};
 
 pub(crate) fn measure_all() -> io::Result<()> {
-    // Heartbeats, deadlines and the slices of a fan-out come by the clock, which runs fast beside the instructions here,
-    // on a busy machine more so.
+    // Heartbeats, deadlines and fan-out slices depend on the clock. Under valgrind the clock runs fast compared with the
+    // instructions, on a busy machine even more so; so they are switched off.
     let never = |config: &mut Config| {
         config.socketcluster.pings = false;
         config.cores.fan_out_slice = LONG;
@@ -60,7 +60,7 @@ impl App for Marked {
     }
 }
 
-/// Counts what the core does for `work`, which does something `operations` times.
+/// Counts the core's work during `work`, which performs `operations` operations.
 fn section(marker: &mut Client, name: &str, operations: u64, work: impl FnOnce()) -> io::Result<()> {
     marker.call(BEGINS);
     let before = counting::asked().allocations;
@@ -77,7 +77,7 @@ fn connect(address: SocketAddr) -> Client {
 fn connect_and_close(marker: &mut Client, server: &Server) -> io::Result<()> {
     let round = || {
         drop(connect(server.address()));
-        // The core has to see the end before the next begins.
+        // The core must have noticed the close before the next step begins.
         while server.cores()[0].metrics().connections.value() > 1 {
             thread::yield_now();
         }
@@ -103,7 +103,7 @@ fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Resul
     })
 }
 
-/// The publisher is no subscriber: it gets its acknowledgements, the others their publications.
+/// The publisher is not a subscriber: it receives acknowledgements, the other clients receive publications.
 fn fan_out(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
     let mut publisher = connect(address);
     let mut subscribers: Vec<Client> = (0..SUBSCRIBERS).map(|_| connect(address)).collect();

@@ -1,13 +1,13 @@
 //! The application of the chat: procedures, permissions, a login, and an answer that comes from another thread.
 //!
-//! | client does | server does |
+//! | the client | the server |
 //! |---|---|
-//! | calls `login` with `{"name":N}` | gives it a token that says who it is |
-//! | subscribes to `room/...` | lets it, if it is logged in |
+//! | calls `login` with `{"name":N}` | gives the client a token with this name |
+//! | subscribes to `room/...` | allows it, if the client is logged in |
 //! | publishes text to `room/...` | publishes `{"from":N,"text":T}` instead |
-//! | calls `history` with `{"room":R}` | answers from a thread that may wait, here the archive |
-//! | calls `roll` with `{"dice":N}` | tells the room's text and answers, both in one message |
-//! | calls `poll` with a question | calls `question` on the same client, and publishes what it answers |
+//! | calls `history` with `{"room":R}` | answers from another thread, the archive, which may wait |
+//! | calls `roll` with `{"dice":N}` | sends the result as an event and as the answer, both in one message |
+//! | calls `poll` with a question | calls `question` on the same client, and publishes the client's answer |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{self, SyncSender};
@@ -20,20 +20,20 @@ use ringcast::app::{
 use ringcast::decision::{CloseCode, CloseReason};
 use serde::{Deserialize, Serialize};
 
-/// The chat on one core. What cores share they share by threads of their own, here the archive.
+/// The chat on one core. The cores share the archive, a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Chat {
     archive: SyncSender<Request>,
-    /// Questions that were asked of clients and not answered yet.
+    /// Questions that clients have been asked and have not answered yet.
     questions: HashMap<(SessionId, CallId), String>,
 }
 
-/// What the archive is asked.
+/// A request to the archive.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Keep a line of a room.
     Keep { room: String, line: String },
-    /// Tell the lines of a room.
+    /// Send the lines of a room to the client.
     Tell { room: String, to: Deferred },
 }
 
@@ -64,7 +64,7 @@ struct Line<'a> {
 }
 
 impl Chat {
-    /// The chat on one more core, with the archive of all.
+    /// The chat on one more core. All cores use the same archive.
     pub(crate) fn new(archive: SyncSender<Request>) -> Chat {
         Chat {
             archive,
@@ -72,7 +72,7 @@ impl Chat {
         }
     }
 
-    /// Gives the client a token, so that it is known from now on, and when it comes back.
+    /// Gives the client a token with its name; the client can also use it when it reconnects.
     fn login(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         match data.map(|data| data.parse::<Login>(peer)) {
             Some(Ok(login)) if !login.name.is_empty() => {
@@ -83,7 +83,7 @@ impl Chat {
         }
     }
 
-    /// The archive may take its time: this core goes on meanwhile.
+    /// Asks the archive, which answers later; this core goes on meanwhile.
     fn history(&self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         let Some(Ok(History { room })) = data.map(|data| data.parse(peer)) else {
             return peer.refuse(&AppError::new("a room is wanted"));
@@ -95,7 +95,7 @@ impl Chat {
         }
     }
 
-    /// The client gets the event and the answer in one message.
+    /// Sends an event and the answer in one message.
     fn roll(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         match data.map(|data| data.parse::<Roll>(peer)) {
             Some(Ok(Roll { dice: dice @ 1..=100 })) => {
@@ -107,7 +107,7 @@ impl Chat {
         }
     }
 
-    /// Asks the client itself; `answered` hears what it says.
+    /// Calls the same client; `answered` receives the client's answer.
     fn poll(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
         let question = data.map_or("null", RawJson::as_str).to_owned();
         match peer.invoke("question", &question) {
@@ -148,7 +148,7 @@ impl App for Chat {
         let Some(Ok(text)) = data.map(|data| data.parse::<String>(peer)) else {
             return Err(AppError::new("text is wanted").into());
         };
-        // A full archive forgets: talking goes before keeping.
+        // If the archive's queue is full, the line is not kept: the chat goes on.
         let _ = self.archive.try_send(Request::Keep {
             room: room.to_owned(),
             line: format!("{name}: {text}"),
@@ -190,19 +190,19 @@ impl App for Chat {
     }
 
     fn disconnected(&mut self, id: SessionId, _reason: CloseReason) {
-        // Every question has been answered or has failed by now.
+        // By now every question has been answered or has failed.
         debug_assert!(self.questions.keys().all(|(asked, _)| *asked != id));
     }
 }
 
-/// Starts the thread that keeps what is said, and may wait for as long as it likes.
+/// Starts the archive: a thread that keeps lines. It may wait as long as it likes.
 pub(crate) fn archive() -> SyncSender<Request> {
     let (sender, requests) = mpsc::sync_channel::<Request>(1024);
     thread::spawn(move || {
         let mut rooms: HashMap<String, VecDeque<String>> = HashMap::new();
         for request in requests {
             match request {
-                // Clients name the rooms: what they may make us keep has an end.
+                // Clients choose the names of rooms, so the number of rooms that are kept has a limit.
                 Request::Keep { room, line } if rooms.len() < ROOMS_MAX || rooms.contains_key(&room) => {
                     let lines = rooms.entry(room).or_default();
                     lines.push_back(line);
@@ -213,7 +213,7 @@ pub(crate) fn archive() -> SyncSender<Request> {
                 Request::Keep { .. } => {}
                 Request::Tell { room, to } => {
                     let none = VecDeque::new();
-                    // A core that has more answers waiting than it takes lets this client's call time out.
+                    // If too many answers wait on the core already, this one is dropped, and the client's call times out.
                     let _ = to.reply(rooms.get(&room).unwrap_or(&none));
                 }
             }
@@ -222,7 +222,7 @@ pub(crate) fn archive() -> SyncSender<Request> {
     sender
 }
 
-/// Rooms whose talk is kept, and lines of each.
+/// Number of rooms that are kept, and of lines in each.
 const ROOMS_MAX: usize = 1000;
 const LINES_MAX: usize = 100;
 
@@ -230,7 +230,7 @@ fn is_room(channel: Name<'_>) -> bool {
     channel.as_bytes().starts_with(b"room/")
 }
 
-/// Who a client is, by its token.
+/// The client's name, by its token.
 fn name_of(peer: &Peer<'_>) -> Option<String> {
     let claims = peer.claims()?;
     let identity: Identity = serde_json::from_str(claims.json()).ok()?;

@@ -4,9 +4,8 @@
 //! cargo run --example chat [ADDRESS]
 //! ```
 //!
-//! It listens at ADDRESS, or where the default configuration says, `ws://127.0.0.1:8000/socketcluster/`, for any
-//! SocketCluster client.
-//! What clients may do is in `app.rs`; a real connection drives it in `tests/embedding.rs`.
+//! It listens at ADDRESS, or by default at `ws://127.0.0.1:8000/socketcluster/`. Any SocketCluster client can connect.
+//! `app.rs` says what clients can do; `tests/embedding.rs` tests the chat over a real connection.
 
 mod app;
 

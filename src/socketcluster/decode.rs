@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_print_takes_the_short_way() {
+    fn events_as_clients_print_them_take_the_short_way() {
         for text in [
             r#"{"event":"a"}"#,
             r#"{"event":"a","cid":1}"#,
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_packet_is_raw() {
+    fn text_that_is_not_a_packet_is_raw() {
         for text in [
             "",
             " ",

@@ -389,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_grammar_allows_is_accepted() {
+    fn text_that_the_grammar_allows_is_accepted() {
         for text in [
             "0",
             "-0",
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_grammar_forbids_is_refused() {
+    fn text_that_the_grammar_forbids_is_refused() {
         for text in [
             "",
             " ",
@@ -608,13 +608,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_serde_json_takes_is_what_is_taken(text in texts()) {
+        fn the_scanner_accepts_exactly_what_serde_json_accepts(text in texts()) {
             let theirs = serde_json::from_str::<&RawValue>(&text).is_ok();
             prop_assert_eq!(check(&text).is_ok(), theirs, "{:?}", text);
         }
 
         #[test]
-        fn what_simd_json_takes_is_taken(text in texts()) {
+        fn the_scanner_accepts_what_simd_json_accepts(text in texts()) {
             let mut bytes = text.clone().into_bytes();
             if simd_json::to_tape(&mut bytes).is_ok() {
                 prop_assert!(check(&text).is_ok(), "{:?}", text);

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_parser_would_not_notice_is_left_alone() {
+    fn values_that_read_the_same_are_left_alone() {
         for json in [
             r#"{"a":[1.0,1e2,0.10,-1,"-0","1e999"],"b":{"b":1,"b":2}}"#,
             r#"{"type":"Buffer"}"#,

@@ -1,4 +1,4 @@
-//! One SocketCluster client on a blocking socket, small enough to have twenty thousand of them.
+//! A SocketCluster client on a blocking socket, small enough for a test to have twenty thousand of them.
 
 use super::frame::frame;
 use std::io::{Read, Write};
@@ -10,12 +10,12 @@ use socket2::{Domain, Socket, Type};
 /// A connection that has completed its handshake.
 pub(crate) struct Client {
     stream: TcpStream,
-    /// What was read and is not yet a whole frame, or not yet asked for.
+    /// Bytes that were read: an incomplete frame, or frames that nobody has asked for yet.
     unread: Vec<u8>,
 }
 
 impl Client {
-    /// Connects `from` an address of this machine, each of which has ports of its own.
+    /// Connects from the address `from` of this machine. Each local address has its own ports.
     pub(crate) fn connect(from: Ipv4Addr, to: SocketAddr) -> Client {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is left");
         socket
@@ -28,7 +28,7 @@ impl Client {
             .set_read_timeout(Some(PATIENCE))
             .expect("a fresh socket takes options");
         if from != Ipv4Addr::LOCALHOST {
-            // A bind looks through the ports taken before: slow where thousands are, so only where it is needed.
+            // A bind searches the ports in use, which is slow if there are thousands; so only a client that needs it binds.
             socket
                 .bind(&SocketAddr::from((from, 0)).into())
                 .expect("a port is free");
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    /// Sends a call and takes what comes next for its answer.
+    /// Sends a call and returns the next message, which must be the answer.
     pub(crate) fn call(&mut self, text: &str) -> String {
         self.send(&[text]);
         self.receive()

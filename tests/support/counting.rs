@@ -1,4 +1,4 @@
-//! A server in this process whose cores' allocations are counted, and nobody else's.
+//! A server in this process that counts the allocations of its cores, and of no other thread.
 #![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -11,16 +11,16 @@ use ringcast::app::{Answer, App, Call, Peer, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 
-/// What the cores have asked the allocator for so far.
+/// The allocations of all cores so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// Allocations and reallocations.
     pub(crate) allocations: u64,
-    /// Bytes allocated and not freed; only differences mean something, since cores also free what others allocated.
+    /// Bytes allocated and not freed. Only differences are meaningful, because cores also free memory of other threads.
     pub(crate) live_bytes: i64,
 }
 
-/// What the cores have asked for so far.
+/// The allocations of all cores so far.
 pub(crate) fn asked() -> Asked {
     Asked {
         allocations: ALLOCATIONS.load(Ordering::Relaxed),
@@ -28,7 +28,7 @@ pub(crate) fn asked() -> Asked {
     }
 }
 
-/// Starts a server on a free port. A core is counted from its first connection on.
+/// Starts a server on a free port. Each core counts from its first connection on.
 pub(crate) fn start<A: App + Send + 'static>(
     cores: u16,
     change: impl FnOnce(&mut Config),
@@ -46,7 +46,7 @@ pub(crate) fn start<A: App + Send + 'static>(
     Server::start(&config, embedding, |_| Counted(app())).expect("this machine can run a server")
 }
 
-/// An application, on a thread that is counted.
+/// An application that makes its thread count.
 struct Counted<A>(A);
 
 impl<A: App> App for Counted<A> {
@@ -64,7 +64,7 @@ impl<A: App> App for Counted<A> {
     }
 }
 
-/// Whether what the calling thread asks for is counted from now on.
+/// Starts or stops counting the allocations of the calling thread.
 pub(crate) fn count_this_thread(is_counted: bool) {
     IS_COUNTED.set(is_counted);
 }
@@ -74,7 +74,7 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// Relaxed: the test reads them when the cores have answered and have nothing to do.
+// Relaxed: the test reads them after the cores have answered, when they are idle.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
@@ -90,29 +90,29 @@ fn count(allocations: u64, freed: usize, allocated: usize) {
     }
 }
 
-// SAFETY: all is the doing of the binary's allocator, with the arguments as they came.
+// SAFETY: all calls go to the binary's allocator with unchanged arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, 0, layout.size());
-        // SAFETY: the caller's duties are the same.
+        // SAFETY: the caller fulfils the same duties.
         unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(1, 0, layout.size());
-        // SAFETY: the caller's duties are the same.
+        // SAFETY: the caller fulfils the same duties.
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(1, layout.size(), size);
-        // SAFETY: the caller's duties are the same.
+        // SAFETY: the caller fulfils the same duties.
         unsafe { MiMalloc.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         count(0, layout.size(), 0);
-        // SAFETY: the caller's duties are the same.
+        // SAFETY: the caller fulfils the same duties.
         unsafe { MiMalloc.dealloc(block, layout) }
     }
 }

@@ -1,6 +1,6 @@
-//! Frames as a client sends them (RFC 6455 section 5.2).
+//! Encodes frames as a client sends them (RFC 6455 section 5.2).
 
-/// A masked frame that begins with `first`: FIN and opcode.
+/// A masked frame; `first` is its first byte: FIN and opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {

@@ -1,10 +1,10 @@
-//! What the tests over TCP share: a server in this process on a free port, a client of raw frames with the few
-//! SocketCluster words on top, and a way to wait.
+//! Parts that all tests over TCP use: a server in this process on a free port, a client that sends raw frames and a few
+//! SocketCluster packets, and functions that wait for a condition.
 //!
-//! Every wait ends after [`PATIENCE`], with a panic that says what was waited for.
+//! Every wait ends after [`PATIENCE`] with a panic that names the missing condition.
 //!
-//! Servers here share the descriptor table of the process, unless a test asks for tables of their own: a core's own
-//! table is a copy, and would keep alive the sockets that other tests of the process have open at that moment.
+//! Servers in these tests use the descriptor table of the process, unless a test asks for tables of their own. A core's own
+//! table is a copy, which would keep the sockets of other tests in this process open.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
 pub(crate) mod frame;
@@ -25,10 +25,10 @@ use ringcast::decision::{CloseReason, Limit};
 use ringcast::metrics::block::{CoreMetrics, Counter};
 use ringcast::server::{self, Descriptors, Embedding};
 
-/// How long any one thing may take, however busy the machine is: only a test that fails ever waits so long.
+/// Longest time that a single wait may take, however busy the machine is. Only failing tests wait so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time.
+/// The current time.
 #[expect(clippy::disallowed_methods, reason = "tests wait with a deadline")]
 pub(crate) fn now() -> Instant {
     Instant::now()
@@ -44,19 +44,19 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A running server; it ends with the value.
+/// A running server, which ends when the value is dropped.
 pub(crate) struct Server {
     running: Option<server::Server>,
     pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    /// With the built-in application on two cores, after `change` to the configuration.
+    /// Starts a server with the built-in application on two cores; `change` may change the configuration.
     pub(crate) fn start(change: impl FnOnce(&mut Config)) -> Server {
         Server::start_with(change, |_| Builtin::new())
     }
 
-    /// With an application of the test's own.
+    /// Starts a server with an application of the test.
     pub(crate) fn start_with<A: App + Send + 'static>(
         change: impl FnOnce(&mut Config),
         app: impl FnMut(CoreId) -> A,
@@ -84,7 +84,7 @@ impl Server {
         self.running.as_ref().unwrap()
     }
 
-    /// Waits for the end; somebody has asked for it.
+    /// Waits until the server has ended; the test has asked it to end.
     pub(crate) fn wait(mut self) -> Exit {
         self.running.take().unwrap().wait().unwrap()
     }
@@ -101,13 +101,13 @@ impl Server {
         client
     }
 
-    /// One counter of each core.
+    /// The value of one counter for each core.
     pub(crate) fn each(&self, counter: impl Fn(&CoreMetrics) -> &Counter) -> Vec<u64> {
         let cores = self.running().cores().iter();
         cores.map(|core| counter(core.metrics()).value()).collect()
     }
 
-    /// One counter, over all cores.
+    /// The sum of one counter over all cores.
     pub(crate) fn total(&self, counter: impl Fn(&CoreMetrics) -> &Counter) -> u64 {
         self.each(counter).iter().sum()
     }
@@ -116,7 +116,7 @@ impl Server {
         self.total(|core| &core.connections)
     }
 
-    /// How many connections have ended for this reason.
+    /// Number of connections that have ended for this reason.
     pub(crate) fn closes(&self, reason: CloseReason) -> u64 {
         self.total(|core| &core.closes[reason.index()])
     }
@@ -125,7 +125,7 @@ impl Server {
         self.total(|core| &core.limit_hits[limit.index()])
     }
 
-    /// Waits until there are exactly so many connections and subscriptions, and nothing waits to be sent.
+    /// Waits until there are exactly this many connections and subscriptions, and all outboxes are empty.
     #[track_caller]
     pub(crate) fn settles_at(&self, connections: u64, subscriptions: u64) {
         eventually("everything is released", || {
@@ -148,7 +148,7 @@ impl Drop for Server {
     }
 }
 
-/// What a server sent.
+/// Something that the server sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Text(String),
@@ -160,17 +160,17 @@ pub(crate) enum Received {
     End,
 }
 
-/// One raw connection.
+/// A raw connection.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
-    /// What stands between the frames and the socket, under TLS.
+    /// The TLS layer between frames and socket, if the connection uses TLS.
     pub(crate) tls: Option<Box<rustls::ClientConnection>>,
     unread: Vec<u8>,
     consumed: usize,
     calls: u64,
-    /// How many messages came compressed.
+    /// Number of compressed messages received.
     pub(crate) compressed: usize,
-    /// The socket id of the handshake's answer.
+    /// The socket id in the answer to the handshake.
     pub(crate) id: String,
 }
 
@@ -179,7 +179,7 @@ impl Client {
         Client::over(TcpStream::connect(address).unwrap())
     }
 
-    /// Takes in so little at a time that the server's writes soon find no room.
+    /// Connects with a small receive buffer, so that the server's writes soon block.
     pub(crate) fn connect_narrow(address: SocketAddr) -> Client {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -260,7 +260,7 @@ impl Client {
         assert_eq!(answer, format!(r#"{{"rid":{}}}"#, self.calls));
     }
 
-    /// One-way.
+    /// Publishes without a call id.
     pub(crate) fn publish(&mut self, channel: &str, data: &str) {
         self.send_text(&format!(
             r##"{{"event":"#publish","data":{{"channel":"{channel}","data":{data}}}}}"##
@@ -275,7 +275,7 @@ impl Client {
         assert!(answer.starts_with(&start), "{answer}");
     }
 
-    /// The next text that is no heartbeat; heartbeats are answered.
+    /// The next text message that is not a heartbeat. Heartbeats are answered.
     #[track_caller]
     pub(crate) fn message(&mut self) -> String {
         match self.event() {
@@ -284,23 +284,23 @@ impl Client {
         }
     }
 
-    /// The next thing that is no heartbeat; heartbeats are answered.
+    /// The next frame or end that is not a heartbeat. Heartbeats are answered.
     #[track_caller]
     pub(crate) fn event(&mut self) -> Received {
         let deadline = now() + PATIENCE;
         loop {
             assert!(now() < deadline, "nothing but heartbeats within {PATIENCE:?}");
             match self.next() {
-                // Both versions are asked at first; this client is of version 2.
+                // At first the server pings with both versions; this client answers version 2 only.
                 Received::Text(text) if text == "#1" => {}
-                // The server may have gone since.
+                // The server may have closed the connection meanwhile.
                 Received::Text(text) if text.is_empty() => drop(self.try_send_bytes(&frame(TEXT, b""))),
                 received => return received,
             }
         }
     }
 
-    /// The next publication to this client on `channel`: its data as it came.
+    /// Waits for the next publication to this client on `channel`; returns the text of its data.
     #[track_caller]
     pub(crate) fn publication(&mut self, channel: &str) -> String {
         let message = self.message();
@@ -309,7 +309,7 @@ impl Client {
             .to_owned()
     }
 
-    /// Reads on to the server's close frame, past messages: its code and reason.
+    /// Skips messages until the server's close frame; returns its code and reason.
     #[track_caller]
     pub(crate) fn close_frame(&mut self) -> (Option<u16>, String) {
         loop {
@@ -321,7 +321,7 @@ impl Client {
         }
     }
 
-    /// The next frame, or the end.
+    /// The next frame, or the end of the connection.
     pub(crate) fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.take_frame() {
@@ -338,7 +338,7 @@ impl Client {
         }
     }
 
-    /// Reads up to the end of the connection: all bytes that were not taken before.
+    /// Reads until the connection ends; returns all bytes that were not returned before.
     pub(crate) fn rest(&mut self) -> String {
         while self.fill() {}
         String::from_utf8_lossy(&self.unread[self.consumed..]).into_owned()
@@ -356,7 +356,7 @@ impl Client {
         }
     }
 
-    /// Ends this client's direction.
+    /// Closes this client's sending direction.
     pub(crate) fn send_fin(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
@@ -382,7 +382,7 @@ impl Client {
                 count > 0
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
-            // A wait with a time does not go on by itself, as after a machine that was stopped for a moment.
+            // A read with a timeout does not restart by itself after an interruption, such as a pause of the machine.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("nothing came from the server: {error}"),
         }
@@ -424,7 +424,7 @@ impl Client {
     }
 }
 
-/// A message compressed as permessage-deflate has it.
+/// Inflates a message that permessage-deflate has compressed.
 fn inflate(payload: &[u8]) -> Vec<u8> {
     let mut decompress = flate2::Decompress::new(false);
     let (mut rest, mut out) = (&[payload, &[0, 0, 0xff, 0xff]].concat()[..], Vec::new());
@@ -439,7 +439,7 @@ fn inflate(payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The data of a publication on `channel`, if this message is one.
+/// The data of a publication on `channel`; `None` if `message` is not one.
 pub(crate) fn publication<'a>(message: &'a str, channel: &str) -> Option<&'a str> {
     message
         .strip_prefix(&format!(
@@ -448,7 +448,7 @@ pub(crate) fn publication<'a>(message: &'a str, channel: &str) -> Option<&'a str
         .strip_suffix("}}")
 }
 
-/// A close frame from the client.
+/// A close frame of a client.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
@@ -460,6 +460,6 @@ pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
 const COMPRESSED: u8 = 0x40;
 
-/// A request that is answered with 101.
+/// A request that the server answers with 101.
 pub(crate) const UPGRADE: &str = "GET /socketcluster/ HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

@@ -1,4 +1,4 @@
-//! The built binary, for what only a process of its own can show: signals, exit codes, limits of the system.
+//! Runs the built binary, for properties that need a process of its own: signals, exit codes, limits of the system.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::{Client, PATIENCE, eventually};
 
-/// A running `ringcast`, killed with the value.
+/// A running `ringcast`, which is killed when the value is dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -24,14 +24,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// On free ports, with these settings on top.
+    /// Starts the binary on free ports with these settings.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringcast"));
         command.stdin(Stdio::null());
         Process::spawn(command, settings)
     }
 
-    /// With so many descriptors at most.
+    /// Starts the binary with this limit on descriptors.
     pub(crate) fn start_with_descriptors(count: u32, settings: &[(&str, &str)]) -> Process {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {count} && exec \"$0\"");
@@ -41,7 +41,7 @@ impl Process {
         Process::spawn(command, settings)
     }
 
-    /// By a command of the test's own, which ends in the binary.
+    /// Starts the binary by a command of the test, which must end with its path.
     pub(crate) fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Process {
         let mut child = command
             .env("RINGCAST_LISTEN", "127.0.0.1:0")
@@ -54,7 +54,7 @@ impl Process {
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(RwLock::new(Vec::new()));
-        // The log is where a port that the system chose is told.
+        // Only the log tells which ports the system chose.
         let mut address_after = |start: &str| loop {
             let mut line = String::new();
             assert!(
@@ -69,7 +69,7 @@ impl Process {
         };
         let address = address_after("ws://");
         let admin = address_after("control plane on http");
-        // A full pipe would make the server wait.
+        // Read the log all the time: the tests expect every line, and the server would drop lines if the pipe were full.
         let rest = Arc::clone(&log);
         thread::spawn(move || {
             for line in stderr.lines() {
@@ -84,7 +84,7 @@ impl Process {
         }
     }
 
-    /// Waits for a line of the log that holds `part`, and forgets all up to it.
+    /// Waits for a line of the log that contains `part`, and drops the lines up to it.
     #[track_caller]
     pub(crate) fn logged(&self, part: &str) -> String {
         let mut line = String::new();
@@ -99,7 +99,7 @@ impl Process {
         line
     }
 
-    /// The lines of the log up to the first that holds `part`, waited for, and forgets them.
+    /// Waits for a line of the log that contains `part`; removes and returns the lines up to it.
     #[track_caller]
     pub(crate) fn logged_until(&self, part: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -133,7 +133,7 @@ impl Process {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
-    /// Waits for the end; the exit code.
+    /// Waits until the process has ended; returns its exit code.
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let mut status = None;
@@ -144,7 +144,7 @@ impl Process {
         status.unwrap().code()
     }
 
-    /// To a control plane that asks for this key.
+    /// Connects to a control plane that requires this key.
     pub(crate) fn admin_with_key(&self, key: &str) -> Admin {
         let mut admin = Admin::connect(self.admin);
         admin.authorization = format!("Authorization: Bearer {key}\r\n");
@@ -158,16 +158,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A connection to the control plane, kept for many requests.
+/// A connection to the control plane, used for many requests.
 pub(crate) struct Admin {
     stream: TcpStream,
-    /// A header of each request, if the control plane has a key.
+    /// A header for each request, if the control plane requires a key.
     authorization: String,
 }
 
@@ -181,7 +181,7 @@ impl Admin {
         }
     }
 
-    /// The status and the body.
+    /// Gets a page; returns its status and body.
     pub(crate) fn get(&mut self, path: &str) -> (u16, String) {
         self.stream
             .write_all(
@@ -206,7 +206,7 @@ impl Admin {
         (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
     }
 
-    /// A counter or gauge of `/metrics` whose name and labels begin so, summed over what differs.
+    /// The sum of all counters or gauges in `/metrics` whose name and labels begin with `name`.
     pub(crate) fn metric(&mut self, name: &str) -> u64 {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200);
@@ -222,17 +222,17 @@ impl Admin {
     }
 }
 
-/// A thread of a process that stands still, as one that a debugger holds, until the value is dropped. Only the thread that
-/// took it can let it go.
+/// A thread of a process, stopped as a debugger would stop it until the value is dropped. Only the thread that stopped it
+/// can let it go on.
 pub(crate) struct Held(Pid);
 
 impl Held {
-    /// The thread that has this name.
+    /// Stops the thread with this name.
     pub(crate) fn thread(process: Pid, name: &str) -> Held {
         Held::threads(process, name).into_iter().next().unwrap()
     }
 
-    /// All threads that have this name.
+    /// Stops all threads with this name.
     pub(crate) fn threads(process: Pid, name: &str) -> Vec<Held> {
         fs::read_dir(format!("/proc/{process}/task"))
             .unwrap()
@@ -252,7 +252,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It may have ended with its process, which cannot be waited for before this thread has been.
+        // The process may have ended. Nobody can wait for it before this thread has been waited for.
         if ptrace::detach(self.0, None).is_err() {
             let _ = waitpid(self.0, Some(WaitPidFlag::__WALL));
         }

@@ -1,4 +1,4 @@
-//! TLS for tests: authorities, certificates in files, and clients that speak it.
+//! TLS for tests: authorities, certificates in files, and clients that use TLS.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 
 use super::Client;
 
-/// Signs certificates.
+/// An authority, which signs certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -30,7 +30,7 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
-/// Files of one test, removed at its end.
+/// A folder for the files of one test, which is removed when the value is dropped.
 pub(crate) struct Files(PathBuf);
 
 impl Authority {
@@ -81,7 +81,7 @@ impl Authority {
         }
     }
 
-    /// A client's settings: trusts this authority.
+    /// Settings of a client that trusts this authority.
     pub(crate) fn trust(
         &self,
         versions: &[&'static SupportedProtocolVersion],
@@ -122,7 +122,7 @@ impl Files {
         file
     }
 
-    /// Writes a certificate and its key under names of their own.
+    /// Writes a certificate and its key to two files.
     pub(crate) fn write_pair(&self, name: &str, pair: &Pair) -> (PathBuf, PathBuf) {
         (
             self.write(&format!("{name}.pem"), &pair.certificate),
@@ -133,12 +133,12 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // Files that stay behind harm nothing.
+        // A folder that remains does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Has a server speak TLS beside plain on its one port, with these certificates.
+/// Configures a server to accept both TLS and plain connections on its port, with these certificates.
 pub(crate) fn speak_tls(config: &mut Config, files: &Files, pairs: &[Pair]) {
     config.tls.on_listen = OnListen::Shared;
     for (index, pair) in pairs.iter().enumerate() {
@@ -148,13 +148,13 @@ pub(crate) fn speak_tls(config: &mut Config, files: &Files, pairs: &[Pair]) {
     }
 }
 
-/// Has a server ask for certificates of this authority.
+/// Configures a server to ask clients for certificates of this authority.
 pub(crate) fn ask_clients(config: &mut Config, files: &Files, auth: ClientAuth, authority: &Authority) {
     config.tls.client_auth = auth;
     config.tls.client_ca_file = Some(files.write("clients.pem", &authority.pem()));
 }
 
-/// A connection that has not said anything yet.
+/// A connection that has sent nothing yet.
 pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Client {
     let mut client = Client::connect(address);
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -170,5 +170,5 @@ pub(crate) fn client(address: SocketAddr, config: &Arc<ClientConfig>) -> Client 
     client
 }
 
-/// Both versions.
+/// Both versions of TLS.
 pub(crate) const ALL: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];

@@ -112,7 +112,7 @@ fn streams_of_another_implementation_are_inflated() {
 const PACKET: &[u8] = br##"{"event":"#publish","data":{"channel":"news","data":"hello hello hello hello"}}"##;
 
 #[test]
-fn what_clients_compress_is_inflated_at_every_level_and_window() {
+fn messages_of_clients_are_inflated_at_every_level_and_window() {
     for length in [0, 1, 2, 100, 1000, 40_000] {
         let message = prose(length);
         for level in 0..=9 {
@@ -242,7 +242,7 @@ fn a_bomb_is_stopped_at_the_bound_and_leaves_no_memory_behind() {
 }
 
 #[test]
-fn what_we_send_is_inflated_by_clients_with_the_window_they_asked_for() {
+fn clients_inflate_our_messages_with_the_window_they_asked_for() {
     let mut deflater = Deflater::new(0);
     for length in [0, 1, 10, 60, 200, 3000, 70_000, 200_000] {
         let message = prose(length);
@@ -266,7 +266,7 @@ fn what_we_send_is_inflated_by_clients_with_the_window_they_asked_for() {
 }
 
 #[test]
-fn only_what_is_long_enough_is_compressed() {
+fn only_messages_that_are_long_enough_are_compressed() {
     let mut deflater = Deflater::new(1000);
     let compressed = |deflater: &mut Deflater, compression, message: &[u8]| {
         let mut frame = Vec::new();

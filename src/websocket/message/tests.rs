@@ -460,7 +460,7 @@ fn compressed_text_is_text_and_both_lengths_are_bounded() {
 }
 
 #[test]
-fn what_is_passed_over_is_neither_inflated_nor_judged_but_for_its_frames() {
+fn skipped_messages_are_checked_as_frames_and_not_inflated() {
     let passed = |bytes: &[u8], compression| {
         let (mut receiver, mut input, mut steps) = (Receiver::new(), bytes.to_vec(), Vec::new());
         loop {
