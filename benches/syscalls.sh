@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # How many system calls does a message cost? Runs the binary with one core under strace (Debian: strace) and prints the
-# calls per message by name, for 100 clients with one ping in flight each and for a publisher that reaches 1,000
-# subscribers with one or eight publications in flight. The figures hold on any machine, but that fewer waits are shared where clients are slower.
+# calls per message by name, for 100 clients with one ping in flight each and for a publisher with 1,000 subscribers and
+# one or eight publications in flight. The figures are the same on any machine, except that with slower clients fewer
+# messages share one wait.
 # benches/syscalls.sh [path of the ringcast binary]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +19,7 @@ server=$!
 trap 'kill $server; rm -r "$scratch"' EXIT
 until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
 
-# measure WHAT CLIENTS IN_FLIGHT ROUNDS: attaches strace when the clients are connected, detaches when they have had their answers.
+# measure WHAT CLIENTS IN_FLIGHT ROUNDS: attaches strace after the clients have connected, detaches it after their last answer.
 measure() {
   coproc clients { "$load" drive "127.0.0.1:$port" "$@"; }
   local client=$clients_PID

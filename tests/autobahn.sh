@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Autobahn's cases against ECHO, the example of that name: every outcome must be OK, not merely NON-STRICT.
+# Runs Autobahn's cases against ECHO, the built example of that name. Every result must be OK; NON-STRICT counts as failed.
 # tests/autobahn.sh ECHO          groups 1 to 7, 9 and 10, and a sample of 12 and 13 (compression)
 # tests/autobahn.sh ECHO --all    all 517, in some minutes; REPORT=DIR keeps the report
 #
-# The cases are run by kosoku, Autobahn's suite for a Python of today; it is installed from PyPI, by name and version, into
-# a folder of its own (AUTOBAHN_CACHE, or target/autobahn). The last line is `N passed, N failed`; the exit status is 1 if
+# kosoku, Autobahn's suite for current versions of Python, runs the cases. The script installs it from PyPI, in a fixed
+# version, into a folder of its own (AUTOBAHN_CACHE, or target/autobahn). The last line is `N passed, N failed`; the exit status is 1 if
 # any failed.
 set -euo pipefail
 echo_binary=$(realpath "${1:?usage: tests/autobahn.sh ECHO [--all]}")
@@ -27,7 +27,7 @@ for _ in $(seq 200); do
   sleep 0.05
 done
 
-# Of 12 and 13 each kind of data, window and fragmentation, with the shorter messages.
+# From 12 and 13: each kind of data, window and fragmentation, with the shorter messages.
 cases=('1.*' '2.*' '3.*' '4.*' '5.*' '6.*' '7.*' '9.*' '10.*' 12.1.2 12.2.1 12.3.4 12.4.3 12.5.11 13.1.3 13.2.1 13.3.4 13.4.2 13.5.11 13.6.3 13.7.2)
 [ "$choice" = --all ] && cases=('*')
 included=()
@@ -40,7 +40,7 @@ import collections
 import json
 import sys
 
-# These ask what a server does where it may do anything.
+# These cases record what a server does where the RFC leaves the choice to it.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 try:
     (cases,) = json.load(open(sys.argv[1])).values()

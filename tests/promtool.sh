@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `promtool check metrics` finds nothing to say about the metrics of a running server. usage: promtool.sh BINARY
+# Checks that `promtool check metrics` has no complaint about the metrics of a running server. usage: promtool.sh BINARY
 set -euo pipefail
 binary=${1:?binary}
 log=$(mktemp)

@@ -14,7 +14,7 @@ const WebSocket = require('ws');
 const {values: args} = parseArgs({options: {binary: {type: 'string'}}});
 if (!args.binary) { console.error('usage: node compression.mjs --binary BINARY'); process.exit(2); }
 const PATIENCE_MS = 60000;
-process.on('unhandledRejection', () => {}); // clients reject what was pending when their connection ends
+process.on('unhandledRejection', () => {}); // when a connection ends, the client rejects its pending promises
 
 let passed = 0, failed = 0;
 function check(name, found, expected) {
@@ -31,7 +31,7 @@ const metric = async (name) => {
   return [...text.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)$`, 'gm'))].reduce((sum, match) => sum + Number(match[1]), 0);
 };
 
-// Short, long, longer than a frame of 64 KiB, of characters of one to four bytes, and what no compressor makes shorter.
+// Short, long, longer than 64 KiB, with characters of one to four bytes, and noise, which no compressor makes shorter.
 const noise = Array.from({length: 3000}, (_, at) => String.fromCharCode(33 + ((at * at * 7919 + at * 104729) >>> 3) % 90)).join('');
 const MESSAGES = ['short', 'a'.repeat(5000), {list: Array.from({length: 8000}, (_, id) => ({id, name: `sensor ${id % 7}`}))}, 'grüße €🙂'.repeat(700), noise];
 
@@ -66,7 +66,7 @@ check('messages came compressed', (await metric('ringcast_inflated_messages_tota
 check('messages were compressed, each once for each core', (await metric('ringcast_deflated_messages_total')) <= 6 * 4 * 2, true);
 check('that made them shorter', (await metric('ringcast_deflate_after_bytes_total')) * 5 < (await metric('ringcast_deflate_before_bytes_total')), true);
 
-// The engine itself, with what it may ask for. It inflates with just the window that was agreed on.
+// The engine `ws` itself, with every window that it may ask for. It inflates with exactly the window that was agreed on.
 for (const serverMaxWindowBits of [undefined, 9, 10, 11, 12, 13, 14, 15]) {
   for (const clientMaxWindowBits of [undefined, 9]) {
     const perMessageDeflate = {serverMaxWindowBits, clientMaxWindowBits, threshold: 0};
@@ -80,12 +80,12 @@ for (const serverMaxWindowBits of [undefined, 9, 10, 11, 12, 13, 14, 15]) {
     for (const data of MESSAGES) socket.send(JSON.stringify({event: '#publish', data: {channel, data}}));
     const publications = () => packets.filter((packet) => packet.startsWith('{"event":"#publish"')).map((packet) => JSON.parse(packet).data.data);
     await until(() => publications().length >= MESSAGES.length || socket.readyState > 1);
-    check(`ws, ${serverMaxWindowBits ?? 'no'} bits of ours and ${clientMaxWindowBits ?? 'any'} of its own`, [socket.extensions, publications()], ['permessage-deflate', MESSAGES]);
+    check(`ws, ${serverMaxWindowBits ?? 'no'} window bits of the server and ${clientMaxWindowBits ?? 'any'} of the client`, [socket.extensions, publications()], ['permessage-deflate', MESSAGES]);
     socket.terminate();
   }
 }
 
-// A page.
+// A page in a browser.
 const page = `<!doctype html><meta charset="utf-8"><script type="module">
 const messages = ${JSON.stringify(MESSAGES)}, received = [];
 const socket = new WebSocket('ws://127.0.0.1:${server.port}/socketcluster/');

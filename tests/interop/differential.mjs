@@ -1,6 +1,6 @@
-// The reference server and the target side by side: what comes back for the same bytes must be the same.
+// Sends the same bytes to the reference server and to Ringcast (the target), and compares what both send back.
 // node differential.mjs --binary PATH [--cores N] [--only TEXT] [--parallel N]
-// node differential.mjs --self-test      the reference against itself: shows that the comparison is sound
+// node differential.mjs --self-test      compares the reference with itself, to test the comparison
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
 import {perform} from './lib/wire.mjs';
@@ -17,12 +17,12 @@ const jwt = createRequire(import.meta.url)('jsonwebtoken');
 const {values: args} = parseArgs({options: {binary: {type: 'string'}, cores: {type: 'string'}, only: {type: 'string'}, parallel: {type: 'string'}, 'self-test': {type: 'boolean'}, show: {type: 'boolean'}}});
 if (!args.binary && !args['self-test']) { console.error('usage: node differential.mjs --binary PATH | --self-test [--cores N] [--only TEXT] [--parallel N] [--show]'); process.exit(2); }
 
-// Those that wait begin first, so that the rest fills their waiting.
+// Scripts that wait begin first; the others run during their waits.
 const all = [...auth, ...timers, ...packets, ...frames, ...http, ...json].filter((s) => !args.only || s.name.includes(args.only)).sort((a, b) => (b.expires ?? 0) - (a.expires ?? 0));
 const names = new Set();
 for (const script of all) { while (names.has(script.name)) script.name += ' (again)'; names.add(script.name); }
 
-/** Channel names and tokens of one run: each script has its own, the same on both sides. */
+/** Channel names and tokens of one run. Each script has its own, equal for both servers. */
 function fill(script, index) {
   const token = script.expires ? jwt.sign({username: 'alice', exp: Math.floor(Date.now() / 1000) + script.expires}, AUTH_KEY, {noTimestamp: true}) : '';
   const replace = (value) => value.replaceAll('$TOKEN', token).replaceAll('$C', `c${index}-`);
@@ -43,7 +43,7 @@ const accepted = {};
 async function run(script, index) {
   const filled = fill(script, index);
   const [reference, target] = servers[script.config];
-  if (script.expect && args['self-test']) { skipped++; return; } // ends the reference
+  if (script.expect && args['self-test']) { skipped++; return; } // this script ends the reference's process
   const died = [reference, target].find((server) => server.exited);
   if (died) throw new Error(`a server ended (${died === target ? 'target' : 'reference'}, ${script.config}): ${died.exited}\n${died.output}`);
   const [want, got] = await Promise.all([script.expect ? [['a: http', ...script.expect.map((line) => `a: ${line}`)]] : perform(filled, reference.port), perform(filled, target.port)]);

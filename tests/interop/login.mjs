@@ -1,10 +1,10 @@
-// Logging in, as people do: real clients in Node.js with the cookie of a login, and pages in a headless Chromium.
+// Logins as users do them: real clients in Node.js with the cookie of a login, and web pages in a headless Chromium.
 // node login.mjs --binary BINARY      The last line is `N passed, N failed`; the exit status is 1 if any failed.
 //
-// Three pages are shown one after the other by the same browser, each from a port of its own on 127.0.0.1. The first is
-// served by what stands in front of Ringcast, so that both are one origin; the second is of an origin that is listed; the
-// third is of neither. They all are one site to the browser, which sends the cookie for each of them: what keeps the third
-// from acting in the user's name is the server alone. Each page sends what it has found to the port that it came from.
+// One browser opens three pages, each from a port of its own on 127.0.0.1. The first page comes from a proxy in front of
+// Ringcast, so it has Ringcast's origin. The origin of the second page is listed in the configuration. The third page has
+// another origin. For the browser all three are the same site, so it sends the cookie for each of them; only the server
+// can prevent the third page from acting in the user's name. Each page reports its results to the port that it came from.
 import fs from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
@@ -21,7 +21,7 @@ const {values: args} = parseArgs({options: {binary: {type: 'string'}}});
 if (!args.binary) { console.error('usage: node login.mjs --binary BINARY'); process.exit(2); }
 const USER = {email: 'aaa@bbb.com', pw: 'cccc'};
 const PATIENCE_MS = 60000;
-process.on('unhandledRejection', () => {}); // clients reject what was pending when their connection ends
+process.on('unhandledRejection', () => {}); // when a connection ends, the client rejects its pending promises
 
 let passed = 0, failed = 0;
 function check(name, found, expected) {
@@ -42,7 +42,7 @@ const ports = {own: await freePort(), listed: await freePort(), other: await fre
 const origin = (name) => `http://127.0.0.1:${ports[name]}`;
 const server = await startTarget(args.binary, {protocol: 'auto'}, 2, {
   RINGCAST_PASSWORD_FILE: passwords, RINGCAST_ALLOW_ANONYMOUS: 'off',
-  // The third page may come in, as all may, but it is not named.
+  // The third page may connect, as every page may, but its origin is not listed by name.
   RINGCAST_ORIGINS: `*:* 127.0.0.1:${ports.listed}`,
 });
 
@@ -50,14 +50,14 @@ const server = await startTarget(args.binary, {protocol: 'auto'}, 2, {
 const token = await fetch(`http://127.0.0.1:${server.port}/login`, {method: 'POST', body: new URLSearchParams(USER)})
   .then((answer) => answer.json()).then((body) => body.token);
 const options = {hostname: '127.0.0.1', port: server.port, autoReconnect: false, multiplex: false};
-const headers = {Cookie: `ringcast=${token}`}; // for major 14, and for the others
+const headers = {Cookie: `ringcast=${token}`}; // for major 14, and for the other majors
 for (const major of [14, 15, 16, 19, 20]) {
   const socket = require(`client${major}`).create({...options, headers, wsOptions: {headers}});
   const status = await within(new Promise((resolve) => {
     if (major === 14) socket.on('error', () => {}), socket.on('connect', resolve);
     else socket.listener('connect').once().then(resolve);
   }), 'connect');
-  // No script is given the token, so the client has the state without it.
+  // Scripts cannot read the token, so the client is authenticated and has no token.
   check(`client ${major} with the cookie is authenticated`, [status.isAuthenticated, socket.authState, socket.authToken ?? null], [true, 'authenticated', null]);
   const count = await within(major === 14
     ? new Promise((resolve) => socket.emit('ping', null, (error, data) => resolve(error ?? data)))
@@ -98,7 +98,7 @@ if (name === 'own') {
   await attempt('login', async () => Object.keys(await (await answered('/login', {...login, body: JSON.stringify(user), headers: {'Content-Type': 'application/json'}})).json()));
   await attempt('whoami', async () => (await (await answered('/whoami')).json()).sub);
 } else {
-  // Nobody outside may read an answer; the request itself is sent.
+  // The browser sends the request, but does not let a page of another origin read the answer.
   await attempt('readable', async () => (await answered('/whoami')).status);
   await attempt('sent', async () => (await answered('/login', {...login, mode: 'no-cors'})).type);
 }
@@ -147,7 +147,7 @@ const listeners = await Promise.all(Object.keys(ports).map((name) => new Promise
       return;
     }
     if (name !== 'own') { answer.writeHead(404).end(); return; }
-    // As a proxy in front does: the request goes on as it is, its Host too.
+    // Like a proxy: pass the request on unchanged, its Host included.
     const onward = http.request({host: '127.0.0.1', port: server.port, method: request.method, path: request.url, headers: request.headers}, (back) => {
       answer.writeHead(back.statusCode, back.headers);
       back.pipe(answer);

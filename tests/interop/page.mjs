@@ -1,4 +1,4 @@
-// The page at `/` of the client port, as people use it: in a headless Chromium, on a phone and on a desk, by light and dark.
+// The page at `/` of the client port, used in a headless Chromium: with the screen of a phone and of a desktop, light and dark.
 // node page.mjs --binary BINARY [--pictures FOLDER]      The last line is `N passed, N failed`; the exit status is 1 if any failed.
 import fs from 'node:fs';
 import os from 'node:os';
@@ -38,7 +38,7 @@ const picture = async (tab, name) => { if (args.pictures) await tab.picture(path
 const start = (variables = {}, port = 0) => startTarget(args.binary, {protocol: 'auto'}, 2, {RINGCAST_LISTEN: `127.0.0.1:${port}`, ...variables});
 const at = (server) => `http://127.0.0.1:${server.port}/`;
 
-// What a page shows, as its user reads it.
+// Reads what a page shows to its user.
 const text = (id) => `document.getElementById('${id}').textContent`;
 const shows = (id, part) => `${text(id)}.includes(${JSON.stringify(part)})`;
 const lines = "[...document.querySelectorAll('#messages li')].map((line) => [line.className, line.innerText])";
@@ -54,7 +54,7 @@ async function enter(tab, id, words) {
 const field = (tab, id) => tab.evaluate(`document.getElementById('${id}').value`);
 const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= innerWidth');
 
-// Two people talk, one on a phone by night.
+// Two users chat, one of them on a phone with a dark screen.
 {
   const server = await start({RINGCAST_PASSWORD_FILE: passwords});
   const desk = await browser.tab(at(server)), phone = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
@@ -85,7 +85,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
     check('nothing is wider than the window', await fits(tab));
     await tab.close();
   }
-  // Everything that can be reached by the keyboard has a name for those who do not see it.
+  // Every element that the keyboard can reach has a name for screen readers.
   const {nodes} = await desk.call('Accessibility.getFullAXTree');
   const nameless = nodes.filter((node) => !node.ignored && node.properties?.some(({name, value}) => name === 'focusable' && value.value) && !node.name?.value && node.role.value !== 'RootWebArea');
   check('all that has the focus has a name', nameless.map((node) => node.role.value), []);
@@ -96,7 +96,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   }
   check('the keyboard reaches all controls', ['ping', 'messages', 'target', 'text', 'Send', 'channel', 'Join', 'Leave', 'Log in'].filter((id) => !reached.has(id)), []);
 
-  // Logging in where everybody is served.
+  // A login at a server that serves everybody.
   await desk.evaluate("document.getElementById('account').open = true");
   await enter(desk, 'user', 'ann');
   await focus(desk, 'password');
@@ -110,7 +110,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   await desk.evaluate("document.getElementById('logout').click()");
   check('logging out says so', await desk.until(`!${shows('state', 'authenticated')}`));
 
-  // The server goes and comes again.
+  // The server ends and starts again.
   await focus(desk, 'text');
   await desk.type('written in time, ');
   await stop(server);
@@ -132,7 +132,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   await stop(again);
 }
 
-// What the rules refuse.
+// Actions that the rules refuse.
 {
   const server = await start({RINGCAST_CONFIG: rules});
   for (const [name, look] of [['refused-360-light', {width: 360, height: 740}], ['refused-1280-dark', {scheme: 'dark'}]]) {
@@ -152,7 +152,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   await stop(server);
 }
 
-// A server that serves only those who are logged in.
+// A server that serves only users who have logged in.
 {
   const server = await start({RINGCAST_PASSWORD_FILE: passwords, RINGCAST_ALLOW_ANONYMOUS: 'off'});
   const tab = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
@@ -185,7 +185,7 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
   await stop(server);
 }
 
-// Opened as a file, and refused.
+// The page opened as a file: the server refuses it.
 const file = pathToFileURL(fileURLToPath(new URL('../../examples/browser.html', import.meta.url)));
 {
   const open = (url, look) => browser.tab(`${file}?url=${encodeURIComponent(url)}`, look);
@@ -214,7 +214,7 @@ const file = pathToFileURL(fileURLToPath(new URL('../../examples/browser.html', 
   await stop(strict);
 }
 
-// A server that refuses the handshake, and one that says what others say.
+// A server that refuses the handshake, and one that answers with other errors.
 {
   const {Server: WebSocketServer} = createRequire(import.meta.url)('ws');
   const listener = new WebSocketServer({host: '127.0.0.1', port: 0});

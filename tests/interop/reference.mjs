@@ -1,7 +1,7 @@
-// The reference server (socketcluster-server 20.0.1) with the one procedure and event that Ringcast's own application has.
+// Runs the reference server (socketcluster-server 20.0.1) with the one procedure and event of Ringcast's built-in application.
 // node reference.mjs --port P --auth-key K [--protocol 1|2] [--max-payload BYTES] [--channel-limit N] [--no-client-publish]
 //   [--origins STRING] [--handshake-timeout MS] [--ping-interval MS] [--ping-timeout MS]
-// Prints `listening PORT` once it accepts connections; port 0 takes a free one.
+// Prints `listening PORT` when it accepts connections. With port 0 the system chooses a free port.
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
 
@@ -27,7 +27,7 @@ let count = 0;
 
 (async () => {
   for await (const {socket} of server.listener('connection')) {
-    if (socket.answersPings) continue; // a second #handshake raises "connection" again
+    if (socket.answersPings) continue; // a second #handshake emits "connection" again
     socket.answersPings = true;
     (async () => { for await (const request of socket.procedure('ping')) request.end({count: ++count}); })();
     (async () => { for await (const data of socket.receiver('ping')) { void data; socket.transmit('pong', {count: ++count}); } })();

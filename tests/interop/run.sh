@@ -1,6 +1,6 @@
 #!/bin/bash
-# Real clients, then the comparison with the reference server, against BINARY with 1, 2 and 8 cores; then logins,
-# compression and the page at /, with pages in a headless Chromium.
+# Tests BINARY with real clients and compares it with the reference server, with 1, 2 and 8 cores; then tests logins,
+# compression and the page at /, with web pages in a headless Chromium.
 # tests/interop/run.sh BINARY            The last line is `N passed, N failed`; the exit status is 1 if any failed.
 # tests/interop/run.sh BINARY --quick    the newest client with 2 cores, and nothing else
 set -u
@@ -15,7 +15,7 @@ passed=0 failed=0 server=
 trap '[ -n "$server" ] && kill -KILL "$server" 2>/dev/null' EXIT
 output=$(mktemp)
 
-# Runs a tool, shows what failed, adds up its last line.
+# Runs a tool, prints its failures, and adds the counts in its last line to the totals.
 count() {
   local title=$1 last; shift
   echo "== $title"

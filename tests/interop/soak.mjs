@@ -1,11 +1,10 @@
-// Hours beside a bad neighbourhood: does the server lose anything, and does it give back what it took?
+// Runs real clients beside misbehaving ones for an hour or more: does the server lose messages, and does its memory grow?
 // node soak.mjs --binary BINARY [--minutes 60] [--cores 2]
 //
-// Some clients are steady: real ones of majors 14 and 20, which call and publish, and count what they receive. Around them
-// others come and go: they subscribe to names nobody has heard of, stop reading, send garbage, half a request, forged
-// tokens, wrong passwords, and vanish in every way there is. Two lines are printed each minute: what the steady ones
-// counted, and the server's memory by kind (see `memory`). At the end the others leave, and it must be as if they had never
-// been there.
+// Steady clients, of majors 14 and 20, call and publish, and count what they receive. Beside them other clients come and go:
+// they subscribe to random names, stop reading, send garbage, half a request, forged tokens and wrong passwords, and vanish
+// in several ways. Each minute two lines are printed: the counts of the steady clients, and the server's memory by kind (see
+// `memory`). At the end the other clients leave, and the server must be as it was without them.
 // The last line is `N passed, N failed`; the exit status is 1 if any failed.
 import fs from 'node:fs';
 import net from 'node:net';
@@ -26,11 +25,11 @@ const PASSERS_BY = 40; // at any time
 const STALLED = 3;
 const OUTBOX_BYTES_MAX = 256 * 1024;
 const PATIENCE_MS = 60000;
-/** What memory that nothing accounts for may be above the level it had in the middle of the time. */
+/** Memory without a limit of its own may end at this multiple of its level in the middle of the time. */
 const GROWTH_MAX = 1.1;
-/** What publications may take, in the ring and kept for the next. */
+/** Most bytes of publications, in the ring and in buffers that are kept for later ones. */
 const RING_BYTES_MAX = 8 * 1024 * 1024;
-process.on('unhandledRejection', () => {}); // clients reject what was pending when their connection ends
+process.on('unhandledRejection', () => {}); // when a connection ends, the client rejects its pending promises
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const until = async (condition, ms = PATIENCE_MS) => { for (const end = Date.now() + ms; !(await condition()) && Date.now() < end;) await sleep(100); return condition(); };
@@ -49,7 +48,7 @@ const server = await startTarget(args.binary, {protocol: 'auto'}, Number(args.co
   RINGCAST_REQUEST_TIMEOUT_MS: '10000', RINGCAST_PING_INTERVAL_MS: '8000', RINGCAST_PING_TIMEOUT_MS: '20000',
 });
 
-/** What the server says of itself, summed over its cores. */
+/** The server's metrics, each summed over the cores. */
 async function metrics() {
   const totals = {};
   for (const line of (await (await fetch(`http://127.0.0.1:${server.admin}/metrics`, {headers: {connection: 'close'}})).text()).split('\n')) {
@@ -61,15 +60,15 @@ async function metrics() {
 const memoryKib = () => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${server.child.pid}/status`, 'utf8'))[1]);
 
 /**
- * Resident memory by kind, in KiB. The system tells the mappings apart: `program` are pages of files, which come in as code
- * is run for the first time; `stacks` those of the threads; `heap` all else, which the allocator has. Of the heap the server
- * says what it knows: `ring`, `kept` (buffers for the next publications), `tables`, `outboxes`. `rest` is what nobody accounts
- * for: the ring's slots, sessions, settings, keys, buffers of the event loops, and what the allocator holds free.
+ * Resident memory by kind, in KiB. The kernel reports it by mapping: `program` are pages of files, which are loaded when code
+ * runs for the first time; `stacks` belong to the threads; `heap` is everything else, which the allocator holds. The server's
+ * metrics divide the heap into `ring`, `kept` (buffers for later publications), `tables` and `outboxes`. `rest` has no metric:
+ * the ring's slots, sessions, settings, keys, buffers of the event loops, and free memory of the allocator.
  */
 async function memory() {
   const task = `/proc/${server.child.pid}`, kinds = {total: 0, program: 0, stacks: 0, heap: 0, lazy: 0};
   for (const thread of fs.readdirSync(`${task}/task`)) {
-    // A thread that waits in a system call tells its stack pointer; the others have told it before.
+    // The stack pointer can be read while a thread waits in a system call. For other threads, the last known one is used.
     const pointer = fs.readFileSync(`${task}/task/${thread}/syscall`, 'utf8').trim().split(' ').at(-2);
     if (pointer?.startsWith('0x')) stackPointers.set(thread, BigInt(pointer));
   }
@@ -86,17 +85,17 @@ async function memory() {
   const known = Object.fromEntries(Object.entries(GAUGES).map(([kind, names]) => [kind, Math.round(names.reduce((sum, name) => sum + (now[name] ?? 0), 0) / 1024)]));
   return {...kinds, ...known, rest: kinds.heap - Object.values(known).reduce((sum, value) => sum + value, 0)};
 }
-/** Thread → where its stack is. */
+/** The address of each thread's stack. */
 const stackPointers = new Map();
-/** What the server accounts for, by the gauges that tell it. */
+/** The kinds of memory that the server's gauges report. */
 const GAUGES = {
   ring: ['ringcast_ring_bytes'], kept: ['ringcast_ring_kept_bytes'], tables: ['ringcast_table_bytes'], outboxes: ['ringcast_outbox_bytes'],
 };
-/** Over all threads: each event loop has a table of its own. */
+/** Open descriptors of all threads, because each event loop has a table of its own. */
 const descriptors = () => fs.readdirSync(`/proc/${server.child.pid}/task`)
   .reduce((sum, thread) => sum + fs.readdirSync(`/proc/${server.child.pid}/task/${thread}/fd`).length, 0);
 
-// The steady ones. Each publishes numbers to one channel, and all of them expect all numbers of each publisher in order.
+// The steady clients. Each publishes numbers on one channel, and every client expects all numbers of each publisher in order.
 const steady = [];
 const counts = {answers: 0, received: 0, published: 0, wrong: []};
 function receive(listener, {from, number}) {
@@ -131,7 +130,7 @@ async function arrive(major, id) {
   steady.push(client);
 }
 
-// The others.
+// The misbehaving clients.
 let finishing = false;
 const passersBy = new Set();
 function connection(first) {
@@ -146,29 +145,29 @@ const handshake = () => Buffer.concat([Buffer.from(request({headers: upgrade()})
 const subscribe = (channel, cid) => text({event: '#subscribe', data: {channel}, cid});
 const leave = (socket) => [() => socket.destroy(), () => socket.resetAndDestroy(), () => socket.end(), () => socket.end(frame(8, Buffer.from([3, 232])))][randomInt(4)]();
 const CHARACTERS = [
-  () => { // subscribes to names nobody has heard of, publishes, goes
+  () => { // subscribes to random names, publishes, leaves
     const socket = connection(handshake());
     for (let cid = 2; cid < 42; cid++) socket.write(subscribe(`random-${randomBytes(randomInt(1, 40)).toString('hex')}`, cid));
     socket.write(text({event: '#publish', data: {channel: 'loud', data: randomBytes(randomInt(1, 20000)).toString('hex')}, cid: 50}));
     return socket.resume();
   },
-  () => connection(randomBytes(randomInt(1, 2000))).resume(), // is no browser
+  () => connection(randomBytes(randomInt(1, 2000))).resume(), // sends random bytes
   () => { const socket = connection(handshake()); socket.write(randomBytes(randomInt(1, 5000))); return socket.resume(); },
-  () => connection(handshake().subarray(0, randomInt(10, 200))).resume(), // says half of it
-  () => { // a message in a thousand pieces, of which the last never comes
+  () => connection(handshake().subarray(0, randomInt(10, 200))).resume(), // sends half of the handshake
+  () => { // sends a message in many fragments and never the last one
     const socket = connection(handshake());
     socket.write(frame(1, '"', {fin: false}));
     for (let piece = 0; piece < 1000; piece++) socket.write(frame(0, 'x'.repeat(100), {fin: false}));
     return socket.resume();
   },
-  () => { // somebody else's token, and a password that is wrong
+  () => { // sends a forged token and a wrong password
     const socket = connection(handshake());
     const forged = ['{"alg":"HS256","typ":"JWT"}', '{"sub":"ann"}', randomBytes(32)].map((part) => Buffer.from(part).toString('base64url')).join('.');
     socket.write(text({event: '#authenticate', data: forged, cid: 2}));
     socket.write(text({event: 'login', data: {user: 'ann', password: randomBytes(8).toString('hex')}, cid: 3}));
     return socket.resume();
   },
-  () => { // JSON that is none
+  () => { // sends text that is almost JSON
     const socket = connection(handshake());
     for (const packet of ['{"event":"#publish","data":{"channel":"loud","data":nul}}', '['.repeat(5000), '{"event":1e999}', '"\\ud800"', '{"cid":{}}']) socket.write(text(packet));
     return socket.resume();
@@ -193,7 +192,7 @@ async function stalled() {
 }
 async function loud() {
   const socket = connection(handshake());
-  passersBy.delete(socket); // stays to the end
+  passersBy.delete(socket); // stays until the end
   socket.resume();
   const packet = text({event: '#publish', data: {channel: 'loud', data: 'x'.repeat(20000)}});
   while (!finishing) { socket.write(packet); await sleep(20); }
@@ -234,7 +233,7 @@ const tenth = Math.max(1, Math.floor(byKind.length / 10));
 const level = (samples) => Object.fromEntries(Object.keys(samples[0]).map((kind) => [kind, median(samples.map((sample) => sample[kind]))]));
 const middle = Math.floor((byKind.length - tenth) / 2);
 const [early, late] = [level(byKind.slice(middle, middle + tenth)), level(byKind.slice(-tenth))];
-/** What has no bound of its own: sessions, settings, event loops, and what the allocator holds. */
+/** Memory without a limit of its own: sessions, settings, event loops, and free memory of the allocator. */
 const unbounded = ({rest, stacks, tables}) => rest + stacks + tables;
 const most = (kinds) => Math.max(...byKind.map((sample) => kinds.reduce((sum, kind) => sum + sample[kind], 0))) * 1024;
 
@@ -245,8 +244,8 @@ check('the neighbourhood was as bad as it should be', ['ringcast_limit_hits_tota
 check('they have left nothing behind', quiet && after.ringcast_subscriptions === alone.ringcast_subscriptions && after.ringcast_outbox_bytes === 0,
   `${after.ringcast_connections} connections, ${after.ringcast_subscriptions} subscriptions, ${after.ringcast_outbox_bytes} bytes in outboxes`);
 check('descriptors are as before', after.descriptors === alone.descriptors, `${after.descriptors} of ${alone.descriptors}`);
-// Buffers rise to the highest peak there was, and so do pages of the allocator: ever more rarely, where a leak rises as much
-// in the second half of the time as in the first (benches/soak.md).
+// Buffers and pages of the allocator rise to their highest peak, more and more rarely. A leak rises as much in the second
+// half of the time as in the first (benches/soak.md).
 console.log(`from the middle of the time to its end, in KiB: ${Object.keys(early).map((kind) => `${kind} ${early[kind]} → ${late[kind]}`).join(', ')}`);
 check('memory without a bound of its own stays', unbounded(late) <= unbounded(early) * GROWTH_MAX,
   `${unbounded(early)} KiB in the middle of the time, ${unbounded(late)} KiB at its end`);

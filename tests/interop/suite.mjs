@@ -1,13 +1,13 @@
-// Unmodified SocketCluster clients against a running server: the oldest major that speaks this protocol (5), the last with
-// callbacks (14), and 15, 16, 19 and 20. Others are named with --only and installed under `client` and their major: 6 to 11,
-// 13 and 17 pass, 12 was never published. Of 18, a socket with more than one listener hears nothing of either, on its own side;
-// it connects, calls, subscribes and receives.
+// Runs unmodified SocketCluster clients against a running server: the oldest major with this protocol (5), the last one with
+// callbacks (14), and 15, 16, 19 and 20. Other majors can be given with --only, if they are installed as `client` and the
+// major. 6 to 11, 13 and 17 pass; 12 was never published. 18 connects, calls, subscribes and receives, but by a bug of its
+// own, a socket with more than one listener calls none of them.
 // node suite.mjs --target ws://127.0.0.1:8000/socketcluster/ --auth-key KEY [--only 14,20] [--name TEXT]
-// With wss:// the server must take plain connections on the same port, too (listen_tls = shared): some are raw sockets.
+// With wss:// the server must also accept plain connections on the same port (listen_tls = shared), for checks with raw sockets.
 //
-// Asks nothing of the application but `ping`, as a call and as an event, and that every client may subscribe and publish.
-// The server must take messages of 1 MiB and close a connection that sends a larger one, and ping every 5 to
-// 10 s. A server that speaks one protocol version only is tested with --only: up to 14 they speak protocol 1, then 2.
+// The application needs only `ping`, as a call and as an event, and every client must be allowed to subscribe and publish. The
+// server must accept messages of 1 MiB, close a connection that sends a larger one, and ping every 5 to 10 s. To test a server
+// with one protocol version, use --only: majors up to 14 use protocol 1, later ones protocol 2.
 import net from 'node:net';
 import {AsyncLocalStorage} from 'node:async_hooks';
 import {createHmac} from 'node:crypto';
@@ -23,7 +23,7 @@ const url = new URL(args.target);
 const server = {hostname: url.hostname, port: Number(url.port || 80), path: url.pathname, secure: url.protocol === 'wss:'};
 const MAJORS = args.only?.split(',').map(Number) ?? [5, 14, 15, 16, 19, 20];
 const MESSAGE_BYTES_MAX = 1024 * 1024;
-/** How long anything may take, however busy the machine is: only what fails ever waits so long. */
+/** The longest wait for anything, however busy the machine is. Only failing checks wait so long. */
 const PATIENCE_MS = 60000;
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -31,7 +31,7 @@ const until = async (condition, ms = PATIENCE_MS) => { for (const end = Date.now
 let names = 0;
 const channel = (tail = '') => `suite-${process.pid}-${++names}${tail}`;
 const seconds = () => Math.floor(Date.now() / 1000);
-process.on('unhandledRejection', () => {}); // clients reject what was pending when their connection is cut
+process.on('unhandledRejection', () => {}); // when a connection is cut, the client rejects its pending promises
 
 /** Majors 15 and later: promises and async streams. */
 function streams(pkg, options) {
@@ -69,7 +69,7 @@ function streams(pkg, options) {
   return client;
 }
 
-/** Up to major 14: callbacks, protocol 1. The first of them have `connect` for `create`, and nothing to destroy a socket. */
+/** Majors up to 14: callbacks, protocol 1. The first of them have `connect` instead of `create`, and cannot destroy a socket. */
 function callbacks(pkg, options) {
   const stored = {token: options.token ?? null};
   const socket = (pkg.create ?? pkg.connect)({...server, ackTimeout: PATIENCE_MS, connectTimeout: PATIENCE_MS, autoReconnect: false, multiplex: false, ...options, authEngine: {
@@ -95,7 +95,7 @@ function callbacks(pkg, options) {
     deauthenticate: () => promise((done) => socket.deauthenticate(done)),
     disconnect: (code, reason) => socket.disconnect(code, reason),
     close: () => {
-      // Majors 6 to 8 throw when they end after a call that had timed out: they keep it, without its callback.
+      // Majors 6 to 8 throw when they disconnect after a call has timed out: they keep the call, without its callback.
       try { socket.destroy ? socket.destroy() : socket.disconnect(); } catch (error) { if (!(error instanceof TypeError)) throw error; }
     },
   };
@@ -109,7 +109,7 @@ function callbacks(pkg, options) {
   return client;
 }
 
-/** A relay on loopback that can cut its connections, and refuse new ones for a while. */
+/** A TCP relay on loopback that can cut its connections and refuse new ones for a while. */
 async function relay() {
   const pairs = new Set();
   const self = {open: true, accepted: 0};
@@ -132,7 +132,7 @@ async function relay() {
 const b64 = (value) => Buffer.from(value).toString('base64url');
 const sign = (claims, options) => jwt.sign(claims, key, {noTimestamp: true, ...options});
 const signed = (head, payload) => { const text = `${b64(head)}.${b64(payload)}`; return `${text}.${createHmac('sha256', key).update(text).digest('base64url')}`; };
-/** Name of each token, the token, the error's name, and whether the client must drop it. */
+/** For each token: description, token, name of the error, and whether the client must drop the token. */
 const badTokens = () => [
   ['expired', sign({username: 'a', exp: seconds() - 60}), 'AuthTokenExpiredError', true],
   ['signed with another key', jwt.sign({username: 'a'}, 'another'), 'AuthTokenInvalidError', true],
@@ -153,7 +153,7 @@ const reachable = await new Promise((resolve) => {
 if (!reachable) { console.log(`FAIL nothing listens at ${args.target}\n0 passed, 1 failed`); process.exit(1); }
 
 let passed = 0, failed = 0;
-/** The clients that the running check has opened. */
+/** Clients that the current check has opened. */
 const opened = new AsyncLocalStorage();
 
 async function suite(major) {
@@ -183,7 +183,7 @@ async function suite(major) {
     if (difference) failed++; else passed++;
     console.log(`${difference ? 'FAIL' : 'PASS'} client ${major}: ${name}${difference ? `\n     ${difference}` : ''}`);
   };
-  /** A check that mostly waits: runs beside the others. */
+  /** A check that mostly waits, and therefore runs beside the others. */
   const beside = (name, run) => { waiting.push(check(name, run)); };
 
   // --- connecting
@@ -297,7 +297,7 @@ async function suite(major) {
     return [[c.socket.authState, c.stored.token, [...messages]], ['unauthenticated', null, [1]]];
   });
   beside('an expiry is noticed at the next packet, which is carried out', async () => {
-    // Long enough to come in with, on a busy machine.
+    // Long enough to complete the handshake on a busy machine.
     const exp = seconds() + 6, c = await client({token: token({exp})});
     const before = c.socket.authState;
     await until(() => seconds() > exp);
@@ -306,7 +306,7 @@ async function suite(major) {
     return [[before, count > 0, c.socket.authState, c.stored.token, c.deauthentications], ['authenticated', true, 'unauthenticated', null, 1]];
   });
   beside('an expiry is noticed at the next pong', async () => {
-    // Long enough to come in with, on a busy machine; short enough to have ended when the first pings come.
+    // Long enough to complete the handshake on a busy machine, and short enough to expire before the first pings.
     const c = await client({token: token({exp: seconds() + 6})});
     await until(() => c.stored.token === null);
     return [[c.connects[0].isAuthenticated, c.socket.authState, c.stored.token, c.socket.state], [true, 'unauthenticated', null, 'open']];
@@ -511,7 +511,7 @@ async function suite(major) {
     return [[[...messages], (await reply).count > 0], [[0, 1, 2, 3, 4], true]];
   });
 
-  // --- ends and returns
+  // --- disconnects and reconnects
   for (const [code, reason] of [[1000, ''], [1001, 'away'], [4000, ''], [4321, 'own reason'], [4999, 'ü']]) {
     await check(`disconnect with ${code} ${JSON.stringify(reason)}`, async () => {
       const name = channel(), [c, other] = [await client(), await client()];
@@ -547,7 +547,7 @@ async function suite(major) {
       const pending = c.invoke('nothing').then(() => 'answered', (e) => e.name);
       await c.invoke('ping');
       r.cut();
-      // Major 5 does not connect the two, and lets the call run out of its time.
+      // Major 5 does not end the call with the connection; the call times out.
       return [[await pending], [major === 5 ? 'TimeoutError' : 'BadConnectionError']];
     } finally { r.end(); }
   });

@@ -1,4 +1,4 @@
-// A headless Chromium, spoken to over its own protocol (CDP) by a pair of pipes: tabs, scripts, keys and pictures.
+// Controls a headless Chromium by its own protocol (CDP), over a pair of pipes: tabs, scripts, keys and pictures.
 import fs from 'node:fs';
 import path from 'node:path';
 import {spawn} from 'node:child_process';
@@ -6,7 +6,7 @@ import {spawn} from 'node:child_process';
 const CHROMIUM = ['chromium', 'chromium-browser', 'google-chrome']
   .flatMap((name) => process.env.PATH.split(':').map((at) => path.join(at, name))).find((file) => fs.existsSync(file));
 
-/** `null` where no Chromium is installed. `profile` is a folder that does not exist yet. */
+/** Starts Chromium; `null` if none is installed. `profile` is a folder that does not exist yet. */
 export function launch(profile) {
   if (!CHROMIUM) return null;
   const child = spawn(CHROMIUM, ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking',
@@ -43,7 +43,7 @@ async function open(send, listeners, url, {width = 1280, height = 800, scheme = 
   const {targetId} = await send('Target.createTarget', {url: 'about:blank'});
   const {sessionId} = await send('Target.attachToTarget', {targetId, flatten: true});
   const call = (method, params) => send(method, params, sessionId);
-  /** What the page has complained of: exceptions, breaches of its policy, requests that failed. */
+  /** Errors that the page has reported: exceptions, violations of its content security policy, failed requests. */
   const complaints = [], requests = [];
   listeners.set(sessionId, ({method, params}) => {
     if (method === 'Runtime.exceptionThrown') complaints.push(params.exceptionDetails.exception?.description ?? params.exceptionDetails.text);
@@ -61,7 +61,7 @@ async function open(send, listeners, url, {width = 1280, height = 800, scheme = 
   };
   return {
     complaints, requests, evaluate, call,
-    /** Waits until an expression is true; false if it does not become so. */
+    /** Waits until an expression is true; resolves to false if it does not become true in time. */
     async until(expression, patienceMs = 60000) {
       for (const end = Date.now() + patienceMs; Date.now() < end;) {
         if (await evaluate(`Boolean(${expression})`).catch(() => false)) return true;
@@ -69,7 +69,7 @@ async function open(send, listeners, url, {width = 1280, height = 800, scheme = 
       }
       return false;
     },
-    /** Types as a user does, into whatever has the focus. */
+    /** Types as a user does, into the element that has the focus. */
     type: (text) => call('Input.insertText', {text}),
     async press(key, code, windowsVirtualKeyCode, text) {
       for (const type of ['keyDown', 'keyUp']) await call('Input.dispatchKeyEvent', {type, key, code, windowsVirtualKeyCode, text: type === 'keyDown' ? text : undefined});

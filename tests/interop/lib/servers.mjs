@@ -1,11 +1,11 @@
-// Starts the reference and the target in equal configurations, and ends them again, each by its own process id.
+// Starts the reference server and Ringcast (the target) with equal configurations, and ends each by its process id.
 import net from 'node:net';
 import {spawn} from 'node:child_process';
 import {fileURLToPath} from 'node:url';
 
 export const AUTH_KEY = 'interop-secret-interop-secret-32';
 
-/** Every configuration once, in words both servers understand. Absent: the server's default. `variables` are the target's alone. */
+/** The configurations, for both servers. If a value is absent, the server's default applies. Only the target gets `variables`. */
 export const CONFIGURATIONS = {
   base: {messageBytes: 2000, channels: 3, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
   names: {messageBytes: 2000, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
@@ -37,7 +37,7 @@ export function freePort() {
   });
 }
 
-/** Starts a server on ports of the system's choice, which its output tells: `patterns` find them, by their names. */
+/** Starts a server on ports that the system chooses. `patterns` find the ports, by name, in the server's output. */
 async function start(command, args, env, patterns) {
   const child = spawn(command, args, {env, stdio: ['ignore', 'pipe', 'pipe']});
   const server = {child, output: '', exited: null};
@@ -60,7 +60,7 @@ async function start(command, args, env, patterns) {
   throw new Error(`${command} did not start: ${server.exited ?? 'no answer'}\n${server.output}`);
 }
 
-/** How long anything may take, however busy the machine is: only what fails ever waits so long. */
+/** The longest wait for anything, however busy the machine is. Only failing checks wait so long. */
 const PATIENCE_MS = 60000;
 
 export async function startReference(configuration = {}) {
@@ -70,7 +70,7 @@ export async function startReference(configuration = {}) {
   return start(process.execPath, args, process.env, {port: /listening (\d+)\n/});
 }
 
-/** `variables` go to the environment as they are. With `RINGCAST_ADMIN` the server has a port `admin`, too. */
+/** Starts Ringcast with `variables` in its environment. With `RINGCAST_ADMIN` the result also has a port `admin`. */
 export async function startTarget(binary, configuration = {}, cores = 2, variables = {}) {
   const env = {...process.env, RINGCAST_LISTEN: '127.0.0.1:0', RINGCAST_ADMIN: 'off', RINGCAST_AUTH_KEY: AUTH_KEY,
     RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'info', ...configuration.variables, ...variables};

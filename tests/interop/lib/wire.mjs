@@ -1,11 +1,11 @@
-// A WebSocket client that may break every rule: it sends the bytes it is told to and writes down all that comes back.
+// A WebSocket client that can break every rule: it sends given bytes and records everything that the server sends.
 import net from 'node:net';
 import {randomBytes} from 'node:crypto';
 
 export const KEY = 'dGhlIHNhbXBsZSBub25jZQ==';
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The bytes of one frame. `length` forces the 16- or 64-bit form, or states a length that is not the payload's. */
+/** The bytes of one frame. `form` and `length` can force the 16- or 64-bit form, or a length other than the payload's. */
 export function frame(opcode, payload = '', {fin = true, rsv = 0, mask = true, form = 0, length} = {}) {
   const body = Buffer.isBuffer(payload) ? Buffer.from(payload) : Buffer.from(payload, 'utf8');
   const size = length ?? body.length;
@@ -45,7 +45,7 @@ export function request({method = 'GET', path = '/socketcluster/', version = 'HT
   return [`${method} ${path} ${version}`, ...headers.map(([name, value]) => `${name}: ${value}`), '', ''].join(end);
 }
 
-/** The headers of an ordinary upgrade, some replaced (undefined leaves one out) and some added behind. */
+/** The headers of an ordinary upgrade. Some can be replaced (by undefined: left out), and some added at the end. */
 export function upgrade(replaced = {}, added = []) {
   const headers = {Host: 'localhost', Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Key': KEY, 'Sec-WebSocket-Version': '13', ...replaced};
   return [...Object.entries(headers).filter(([, value]) => value !== undefined), ...added];
@@ -53,13 +53,13 @@ export function upgrade(replaced = {}, added = []) {
 
 export class Connection {
   constructor(port) {
-    this.log = []; // what came, in order, as text
-    this.frames = 0; // how many messages came
-    this.id = null; // the socket id of the handshake's answer
+    this.log = []; // everything received, in order, as text
+    this.frames = 0; // number of messages received
+    this.id = null; // the socket id in the answer to the handshake
     this.upgraded = false;
     this.ended = false;
     this.echo = true; // answer a close frame, then end
-    this.closed = false; // a close frame came
+    this.closed = false; // true after a close frame was received
     this.closeSent = false;
     this.pending = Buffer.alloc(0);
     this.head = '';
@@ -84,7 +84,7 @@ export class Connection {
 
   wake() { for (const waiter of this.waiters) waiter(); }
 
-  /** Resolves to whether `condition` came true in time. */
+  /** Resolves to true if `condition` becomes true in time. */
   async until(condition, ms = 8000) {
     if (condition()) return true;
     return new Promise((resolve) => {
@@ -149,7 +149,7 @@ export class Connection {
     await this.until(() => this.upgraded || this.ended);
   }
 
-  /** Waits until the server has handled all that was sent before: a call is answered, or the connection is over. */
+  /** Waits until the server has handled everything sent before: it has answered a call, or the connection has ended. */
   async sync() {
     const cid = 77770000 + (this.probes = (this.probes ?? 0) + 1);
     this.send(frame(1, `{"event":"ping","cid":${cid}}`));
@@ -158,7 +158,7 @@ export class Connection {
 
   async endOfStream(ms = 8000) { if (!await this.until(() => this.ended, ms)) this.log.push('(still open)'); }
 
-  /** Waits until a plain HTTP answer seems complete: upgraded, ended, or quiet. */
+  /** Waits until a plain HTTP answer seems complete: the connection is upgraded, has ended, or is quiet. */
   async answer(quiet = 150, first = 1500) {
     await this.until(() => this.head || this.upgraded || this.ended, first);
     for (let seen = -1; seen !== this.head.length && !this.upgraded && !this.ended;) { seen = this.head.length; await sleep(quiet); }
@@ -168,7 +168,7 @@ export class Connection {
   destroy() { this.destroyed = true; this.socket.destroy(); }
 }
 
-/** Carries out one script against a port; the result is one log per connection, ids replaced. */
+/** Runs one script against a port; returns one log per connection, with ids replaced. */
 export async function perform(script, port) {
   const connections = new Map();
   const connection = (on) => {
@@ -205,7 +205,7 @@ export async function perform(script, port) {
   return [...connections].map(([on, c]) => c.log.map((line) => normalise(line, c.id)).map((line) => `${on}: ${line}`));
 }
 
-/** Ids, counts and dates are each server's own. */
+/** Replaces ids, counts and dates, which differ between servers. */
 function normalise(line, id) {
   let text = id ? line.replaceAll(id, 'ID') : line;
   text = text.replace(/"count":\d+/g, '"count":N');

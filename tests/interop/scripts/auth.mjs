@@ -7,7 +7,7 @@ import {close, frames, handshake, idle, open, publish, ready, subscribe, sync, t
 const jwt = createRequire(import.meta.url)('jsonwebtoken');
 const now = Math.floor(Date.now() / 1000);
 const b64 = (value) => Buffer.from(value).toString('base64url');
-/** A token of any header and payload text, signed rightly. */
+/** A correctly signed token with any text as header and payload. */
 const signed = (header, payload, hash = 'sha256', key = AUTH_KEY) => {
   const head = `${b64(header)}.${b64(payload)}`;
   return `${head}.${createHmac(hash, key).update(head).digest('base64url')}`;
@@ -38,7 +38,7 @@ export const tokens = {
   'payload text, no typ': signed('{"alg":"HS256"}', 'text'), 'payload text null, no typ': signed('{"alg":"HS256"}', 'null'), 'payload number, no typ': signed('{"alg":"HS256"}', '5'), 'payload empty, no typ': signed('{"alg":"HS256"}', ''),
   long: 'x'.repeat(1500), 'long with dots': `${'x'.repeat(500)}.${'y'.repeat(500)}.${'z'.repeat(300)}`,
 };
-/** The message is the JSON parser's own: only that it is an error of this shape is compared. */
+/** The message comes from the JSON parser, so only the form of the error is compared. */
 const parserText = {'payload not JSON': signed(HS256, 'text'), 'payload cut': signed(HS256, '{"a":1'), 'payload binary': signed(HS256, Buffer.from([255, 254])), 'payload with a trailing comma': signed(HS256, '{"a":1,}')};
 
 export const scripts = [];
@@ -69,7 +69,7 @@ add('handshake token twice, the last one counts', [open(), text(`{"event":"#hand
 add('handshake data twice, the last one counts', [open(), text(`{"event":"#handshake","data":{"authToken":"x"},"data":{"authToken":"${good}"},"cid":1}`), frames(1), sync()]);
 add('deauthentication keeps subscriptions', [open(), handshake(good), frames(1), subscribe('$C', 2), frames(2), text('{"event":"#removeAuthToken"}'), publish('$C', 1), frames(3), sync()]);
 
-// Expiry while connected. The time is fixed when the script runs: `expires` asks for a token that lives that long.
+// Expiry while connected. `expires` is the lifetime of the token in seconds, from the moment when the script runs.
 const expiring = (name, config, ...steps) => add(`expiry, ${name}`, steps, {config, expires: 2});
 const token = '$TOKEN';
 const lives = [open(), text(`{"event":"#handshake","data":{"authToken":"${token}"},"cid":1}`), frames(1), subscribe('$C', 2), frames(2), {do: 'idle', ms: 3300}];
@@ -81,7 +81,7 @@ for (const [name, packet] of [['call', '{"event":"ping","cid":3}'], ['unknown ca
 }
 expiring('noticed once', 'base', ...lives, text('{"event":"ping","cid":3}'), frames(4), text('{"event":"ping","cid":4}'), frames(5), sync());
 expiring('not noticed by itself', 'base', ...lives, close());
-// DEPARTURES says why Ringcast tells it here.
+// DEPARTURES says why Ringcast reports the expiry here.
 expiring('with rules, of a client that sends nothing', 'rules', ...lives, close());
 scripts.at(-1).ignorePings = true;
 expiring('without anonymous clients, of a client that sends nothing', 'no anonymous', ...lives, close());

@@ -1,4 +1,4 @@
-// Words the tables of scripts are written in.
+// The steps of which scripts consist.
 import {frame} from '../lib/wire.mjs';
 
 export const open = (on = 'a', request) => ({do: 'open', on, request});
@@ -12,7 +12,7 @@ export const idle = (ms) => ({do: 'idle', ms});
 export const close = (payload, on = 'a') => ({do: 'close', on, payload});
 export const handshake = (token, on = 'a') => text(`{"event":"#handshake","data":{"authToken":${JSON.stringify(token ?? null)}},"cid":1}`, on);
 
-/** An open, handshaken connection. */
+/** Opens a connection and completes its handshake. */
 export const ready = (on = 'a') => [open(on), handshake(null, on), frames(1, on)];
 export const subscribe = (channel, cid = 2, on = 'a') => text({event: '#subscribe', data: {channel}, cid}, on);
 export const publish = (channel, data, cid, on = 'a') => text({event: '#publish', data: {channel, data}, cid}, on);

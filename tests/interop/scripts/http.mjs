@@ -5,7 +5,7 @@ import {bytes, ended, frames, handshake, sync} from './build.mjs';
 const answer = {do: 'answer'};
 const raw = (name, head, more = {}) => ({name: `http: ${name}`, config: 'base', steps: [{do: 'bytes', bytes: Buffer.from(head, 'latin1')}, answer], ...more});
 const up = (name, replaced, added, parts = {}, more) => raw(name, request({headers: upgrade(replaced, added), ...parts}), more);
-/** Upgrade, then prove that the connection works. */
+/** Upgrades, then checks that the connection works. */
 const works = (name, replaced, added, parts = {}, more = {}) => ({name: `http: ${name}`, config: 'base', ...more,
   steps: [{do: 'open', request: {headers: upgrade(replaced, added), ...parts}}, handshake(null), frames(1), sync()]});
 
@@ -57,7 +57,7 @@ for (const host of [undefined, '', 'a b', 'localhost:99999', 'x'.repeat(500), 'e
 scripts.push(up('two Host headers', {}, [['Host', 'other']]));
 for (const origin of ['http://evil.test', 'null', '', 'x']) scripts.push(up(`origin ${origin}, all allowed`, {}, [['Origin', origin]]));
 
-// Precedence: which of several faults is named.
+// Requests with several errors: which one is reported?
 scripts.push(up('POST, other path', {}, [], {method: 'POST', path: '/other'}));
 scripts.push(up('POST, other Upgrade', {Upgrade: 'h2c'}, [], {method: 'POST'}));
 scripts.push(up('other Upgrade, no key', {Upgrade: 'h2c', 'Sec-WebSocket-Key': undefined}));

@@ -13,7 +13,7 @@ export const valid = [
   '{"\\u0061":1,"a":2}', '{"é":1}', '{"\\ud800":1}', '{"\\n":1}', '{"a":-0}', '{"a":1e400}', '{"data":1}', '{"channel":"x"}', '{"event":"x"}', '{"cid":1}', '{"rid":1}', '{"rid":99}', '{"error":1}', '{"rid":1,"error":"x"}',
   '{"base64":true,"data":"AQI="}', '{"type":"Buffer"}', '{"type":"Buffer","data":"x"}', '{"type":"buffer","data":[1]}', '{"$ref":"$"}', '{"a":"b","c":["d",{"e":"f"}],"g":null,"h":true,"i":1.25}',
 ];
-/** Text that is not JSON, though it looks like it. */
+/** Text that looks like JSON but is not. */
 export const invalid = [
   '', ' ', '{', '}', '[', ']', '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1,}', '{,}', '{,"a":1}', '{"a" 1}', '{"a"::1}', '{"a":1 "b":2}', '{a:1}', "{'a':1}", '{"a":1}}', '{"a":1}x', '{"a":1}{"b":2}', '{"a":1},', '{"a":1}\u0000', '{1:1}', '{null:1}', '{"a":undefined}', '{"a":}', '{"a":1;"b":2}', '{"a"=1}', '{/**/}', '{"a":1}//c', '{"a":1/*c*/}', '#{}',
   '[1,]', '[,1]', '[1,,2]', '[1 2]', '[1', '1]', '[1]]', '[}', '{]', '["a]', '[1}', '[undefined]', '[NaN]', '[Infinity]', '[-Infinity]', '[True]', '[nul]', '[nulll]', '[tru]', '[truee]', '[fals]', '[falsey]', '[NULL]',
@@ -21,13 +21,13 @@ export const invalid = [
   '["\\x41"]', '["\\u12"]', '["\\u12G4"]', '["\\u"]', '["\\"]', '["\\a"]', '["\\v"]', '["\\0"]', '["\\\'"]', '["\\U0041"]', '["\t"]', '["\n"]', '["\r"]', '["\u0000"]', '["\u001f"]', '["a', '["a\\', '"', '"a', '\'a\'', '`a`', '["a""b"]', '["\\\n"]',
   'nul', 'nulL', 'True', 'tru', 'undefined', 'NaN', 'Infinity', '-', '+1', '01', '.5', '1.', 'abc', '\u00a0{}', '\u2028{}', '\ufeff{}', '\ufeff[]', '\v{}', '\f[]', '{}\v', '[]\ufeff', '[\u00a0]', '[1]\u00a0', '{\f}', deep(100).slice(0, -1), `${deep(100)}]`, '['.repeat(500), '{"a":'.repeat(200),
 ];
-/** White space around JSON that is legal. */
+/** Legal white space around JSON. */
 const spaced = [' {}', '\n{}', '\r\n\t {}', '{} ', '{}\n', '[] \t\r\n', '\t[]', '{\n}', '[ ]', ' \n [ \r { \t } ] '];
 
 const short = (doc) => { const s = JSON.stringify(doc); return s.length > 60 ? `${s.slice(0, 50)}... ${doc.length}` : s; };
 export const scripts = [];
 const add = (name, ...steps) => scripts.push({name: `json: ${name}`, config: 'base', steps});
-/** Channels that other scripts name too: one at a time. */
+/** Scripts with channel names that other scripts use too run one at a time. */
 const alone = (...script) => { add(...script); scripts.at(-1).alone = true; };
 
 for (const doc of [...valid, ...invalid, ...spaced]) {

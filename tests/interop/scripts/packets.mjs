@@ -54,15 +54,15 @@ after('a ping event with data', text('{"event":"ping","data":{"a":1}}'), frames(
 after('a ping event with a cid that is no number', text('{"event":"ping","cid":"x"}'), frames(2));
 after('ping events and calls in one array', text('[{"event":"ping"},{"event":"ping","cid":2},{"event":"ping"},{"event":"ping","cid":3}]'), frames(5));
 for (const event of ['', 'nothing', 'PING', 'ping ', 'pong', '#ping', '#disconnect', '#fail', '#rawmessage', '#setAuthToken', '#kickOut', '#', '##', 'connect', 'disconnect', 'message', 'error', 'authStateChange', 'raw', 'subscribe', '#Publish', '#publish ', 'é', '😀', 'x'.repeat(1000), 'isPrototypeOf', 'propertyIsEnumerable', 'toLocaleString', '__defineGetter__', '__lookupSetter__', '\\u0000', '\\ud800']) {
-  if (/^(isPrototypeOf|propertyIsEnumerable|toLocaleString|__defineGetter__|__lookupSetter__)$/.test(event)) continue; // the reference ends, see below
+  if (/^(isPrototypeOf|propertyIsEnumerable|toLocaleString|__defineGetter__|__lookupSetter__)$/.test(event)) continue; // the reference's process ends, see below
   after(`event ${event.slice(0, 20)}`, text(`{"event":"${event}","data":{"channel":"x"},"cid":2}`), text(`{"event":"${event}","data":{"channel":"x"}}`));
 }
-// The reference's process ends at these; a call of them must merely go unanswered, like any unknown one.
+// A call of one of these names ends the reference's process. Ringcast must leave it unanswered, like any unknown procedure.
 for (const event of ['__proto__', 'constructor', 'toString', 'valueOf', 'hasOwnProperty', 'isPrototypeOf', 'propertyIsEnumerable', 'toLocaleString', '__defineGetter__', '__defineSetter__', '__lookupGetter__', '__lookupSetter__']) {
   add(`event ${event} is only a name`, [...ready(), text(`{"event":"${event}","data":1,"cid":2}`), text(`{"event":"${event}","data":1}`), text(`[{"event":"${event}","cid":3},{"event":"ping","cid":4}]`), frames(2), sync()],
     {expect: ['text {"rid":1,"data":{"id":"ID","pingTimeout":120000,"isAuthenticated":false}}', 'text {"rid":4,"data":{"count":N}}', 'close 1000 ""', 'end']});
 }
-// Channels with such names work in the reference, but its bookkeeping suffers: a server of their own.
+// Channels with these names work in the reference but damage its tables, so these scripts use a server of their own.
 for (const channel of ['__proto__', 'constructor', 'toString', 'valueOf', 'hasOwnProperty', 'isPrototypeOf', '__defineGetter__']) {
   add(`channel ${channel}`, [...ready(), subscribe(channel), publish(channel, 'hi', 3), frames(4), text({event: '#unsubscribe', data: channel, cid: 5}), frames(5), sync()], {config: 'names'});
 }

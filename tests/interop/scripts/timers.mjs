@@ -5,7 +5,7 @@ import {closing, frame} from '../lib/wire.mjs';
 export const scripts = [];
 for (const [config, pong, other] of [['timers', '', '#2'], ['protocol 1 timers', '#2', '']]) {
   const add = (name, steps, more = {}) => scripts.push({name: `${config}: ${name}`, config, steps, ...more});
-  // Pings may come before the handshake from the reference: those of its time-out are not compared.
+  // The reference may send pings before the handshake; they are not compared.
   add('no handshake: 4005', [open(), {do: 'closed'}, ended()], {ignorePings: true});
   add('an empty array does not count as a handshake: 4005', [open(), text('[]'), {do: 'closed'}, ended()], {ignorePings: true});
   add('WebSocket pings do not put off the handshake time-out', [open(), bytes(frame(9, 'x')), idle(250), bytes(frame(9, 'y')), {do: 'closed'}, ended()], {ignorePings: true});
