@@ -1,5 +1,5 @@
-//! The wall clock jumps: by a day ahead, and two days back. Deadlines and heartbeats go by another clock and do not
-//! notice; tokens go by this one.
+//! The wall clock jumps: a day forward, and two days back. Deadlines and heartbeats use another clock and must not be
+//! affected; tokens use the wall clock.
 //!
 //! Debian's libfaketime stands between the server and the system, and reads the offset from a file.
 
@@ -40,13 +40,13 @@ fn of_the_wall_jump() {
         let token = token(unix_s() + 3600);
         authenticate(&mut bearer, &token);
         jump(&offset, "+86400");
-        // It has expired, and is taken away at the next sign of life.
+        // The token has expired, and the server removes it when the client sends something.
         eventually("the token is taken away", || {
             bearer.message().contains("#removeAuthToken")
         });
         stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "-86400");
-        // Before it was signed: it is good, as those without `nbf` are at any time before their end.
+        // The clock is before the token was signed. The token is valid: without `nbf` a token is valid at any time before its `exp`.
         authenticate(&mut bearer, &token);
         stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "+0");
@@ -55,7 +55,7 @@ fn of_the_wall_jump() {
     });
 }
 
-/// Replaces the file in one step: it is read at any moment.
+/// Replaces the file in one step, because libfaketime may read it at any moment.
 fn jump(offset: &Path, to: &str) {
     let next = offset.with_extension("next");
     fs::write(&next, to).unwrap();
@@ -78,7 +78,7 @@ fn authenticate(client: &mut Client, token: &str) {
     assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
 }
 
-/// Of the package `faketime`.
+/// The library of the package `faketime`.
 fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib")
         .unwrap()

@@ -1,4 +1,4 @@
-//! Clients that answer pings and read nothing of what they have subscribed to.
+//! Clients that answer pings and read nothing of the channels that they have subscribed to.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,10 +8,10 @@ use super::healthy::Window;
 use super::support::{Client, PATIENCE, TEXT, frame, now};
 
 const TOTAL_MAX: u64 = 16 << 20;
-/// What else a server of this size may take at its worst: the ring, the buffers of turns, and the allocator's share.
+/// Memory that a server of this size may take for other purposes: the ring, the buffers of turns, and the allocator's share.
 const BESIDES: u64 = 64 << 20;
 
-/// An upgrade that offers compression, a handshake and a subscription, without waiting for answers.
+/// An upgrade that offers compression, a handshake and a subscription, sent without waiting for answers.
 fn subscribing() -> Vec<u8> {
     let introduction = String::from_utf8_lossy(&introduction()).into_owned();
     let (head, _) = introduction.split_once("\r\n\r\n").unwrap();
@@ -30,14 +30,14 @@ fn introduction_frames() -> Vec<u8> {
     whole[end..].to_vec()
 }
 
-/// So many bytes of JSON text that compression cannot make much shorter.
+/// JSON text of this length that compression cannot make much shorter.
 fn noise(random: &mut Random, bytes: usize) -> String {
     let digits = (0..bytes / 16).map(|_| format!("{:016x}", random.next()));
     format!("\"{}\"", digits.collect::<String>())
 }
 
-/// Publications of 16 KB, and short ones, again and again to all of them. Each is ended: since it has taken nothing for too
-/// long, or since it was one of those that held most. 200 of them once took 2.5 GB.
+/// Publishes messages of 16 KB and short ones to all of them, again and again. The server must close each of them, because it
+/// has taken nothing for too long or because it held most. Once, 200 such clients took 2.5 GB.
 #[test]
 fn subscribers_that_read_nothing() {
     let count = size(50, 200);
@@ -68,10 +68,10 @@ fn subscribers_that_read_nothing() {
                 publisher.publish("noise", &noise(&mut random, bytes));
                 publisher.ping();
             }
-            // No faster than both cores deliver.
+            // Publish no faster than both cores deliver.
             stage.crew.works(Window::Beside, 8);
             for stream in &mut deaf {
-                // A pong, unless it has been ended.
+                // A pong; it fails if the server has closed the connection.
                 let _ = stream.write(&frame(TEXT, b""));
             }
             let held = stage.admin.metric("ringcast_held_bytes");

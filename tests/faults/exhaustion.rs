@@ -1,4 +1,4 @@
-//! What there is not enough of: descriptors, memory, places for those who have vanished.
+//! Scarce resources: descriptors, memory, and the places that vanished clients occupy.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,8 +10,7 @@ use super::healthy::Window;
 use super::support::process::Process;
 use super::support::{TEXT, UPGRADE, eventually, frame};
 
-/// Those of whom nothing comes any more, neither data nor an end: half of them before their first byte, half of them with
-/// a session.
+/// Clients that vanish without a FIN: half of them before their first byte, half of them with a session.
 #[test]
 fn half_open_sockets() {
     let count = size(200, 5_000);
@@ -41,8 +40,8 @@ fn half_open_sockets() {
     });
 }
 
-/// More than the tables of the cores hold: those in excess wait, which costs next to nothing, and are served when others
-/// make room.
+/// More connections than the tables of the cores hold. The others wait, which costs almost nothing, and are served when
+/// connections end.
 #[test]
 fn descriptors() {
     let (limit, count) = size((100, 200), (1000, 3000));
@@ -64,7 +63,7 @@ fn descriptors() {
             for stream in &streams {
                 stream.set_nonblocking(true).unwrap();
             }
-            // Whoever has been served makes room for another.
+            // Each client that has been served leaves, and another is served.
             eventually("each is served", || {
                 streams.retain(|stream| stream.peek(&mut [0]).is_err());
                 streams.is_empty()
@@ -73,7 +72,7 @@ fn descriptors() {
     );
 }
 
-/// While cores wait for room there are turns for what the healthy clients do, and for looking again, and no others.
+/// While cores wait for free descriptors, they turn only for the healthy clients and to check again.
 fn is_no_busy_loop(stage: &mut Stage) {
     let counts = |stage: &mut Stage| {
         [
@@ -94,11 +93,11 @@ fn is_no_busy_loop(stage: &mut Stage) {
     );
 }
 
-/// Half-sent messages fill the memory that there may be. Newcomers are refused until they are gone.
+/// Incomplete messages fill the allowed memory. The server refuses new connections until these messages are gone.
 #[test]
 fn memory() {
     let count = size(150, 1_000);
-    // What it needs without them is well below, what it has with them well above.
+    // Between the memory that the server needs without these messages and the memory that it takes with them.
     let bytes = size("100000000", "512000000");
     let settings = [("RINGCAST_MEMORY_BYTES_MAX", bytes)];
     let whole = frame(TEXT, &[b' '; 1_000_000]);
@@ -113,7 +112,7 @@ fn memory() {
             let mut streams: Vec<TcpStream> = Vec::new();
             for _ in 0..count {
                 let mut stream = connect(LOCALHOST, address, b"");
-                // The last of them may be refused already.
+                // The server may already refuse the last of them.
                 let _ = stream.write_all(&[&introduction(), half].concat());
                 streams.push(stream);
             }

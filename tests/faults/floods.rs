@@ -1,4 +1,4 @@
-//! Who sends as much and as fast as he can.
+//! Clients that send as much and as fast as they can.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::thread;
 use super::harness::{LOCALHOST, Random, Stage, beside_healthy_clients, connect, introduction, size};
 use super::support::{BINARY, Client, PING, Received, TEXT, UPGRADE, eventually, frame};
 
-/// Writes as much as it can; the server may end the connection at any moment.
+/// Writes as many bytes as possible; the server may close the connection at any moment.
 fn push(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
 }
@@ -21,7 +21,7 @@ fn of_connects() {
             for thread in 0..4_u8 {
                 scope.spawn(move || {
                     for number in 0..each {
-                        // Ports of its own, of which each address has some twenty thousand.
+                        // Each thread has an address of its own, because an address has only some twenty thousand ports.
                         let from = [127, 0, 1, thread];
                         match number % 3 {
                             0 => drop(connect(from, address, b"")),
@@ -40,7 +40,7 @@ fn of_connects() {
     });
 }
 
-/// A flood of each kind from a client that is then answered: all of it has been taken.
+/// Floods the server with each kind of message. The client is answered at the end, so the server has handled everything.
 fn flood_with(stage: &Stage, kinds: &[Vec<u8>], times: usize) {
     let address = stage.process.address;
     thread::scope(|scope| {
@@ -77,11 +77,11 @@ fn of_tiny_frames() {
     });
 }
 
-/// Whose answers are read in the end only: they push back before that.
+/// The client reads the answers only at the end; before that they fill the sockets, and the server stops reading.
 #[test]
 fn of_pings() {
     let pings = frame(PING, &[b'p'; 125]).repeat(100);
-    // What waits for a client that does not read them fits into its outbox: it is not the one that stops.
+    // The answers that wait for this client fit into its outbox, so the outbox does not stop the flood.
     let times = size(100, 1000);
     beside_healthy_clients("flood of pings", format!("{} pings", times * 100), &[], |stage| {
         flood_with(stage, std::slice::from_ref(&pings), times);
@@ -90,7 +90,7 @@ fn of_pings() {
 
 #[test]
 fn of_huge_frames() {
-    // As large as a message may be: an array that is no packet.
+    // A message of the largest size: an array that is not a packet.
     let whole = frame(
         TEXT,
         format!("[{}]", "1,".repeat(524_287).trim_end_matches(',')).as_bytes(),
@@ -144,7 +144,8 @@ fn of_subscribes_to_random_names() {
     });
 }
 
-/// Subscribers that never read, to the channel of the flood and to that of the healthy. One that reads has it all.
+/// Subscribers that never read, of the flood's channel and of the healthy clients' channel. A subscriber that reads receives
+/// everything.
 #[test]
 fn of_publishes_to_a_channel_with_stuck_subscribers() {
     let count = size(1_000, 50_000);
@@ -180,7 +181,7 @@ fn of_publishes_to_a_channel_with_stuck_subscribers() {
             for number in 0..count {
                 let data = format!(r#"["{number}","{filler}"]"#);
                 publisher.publish("stuck", &data);
-                // The reader is one that keeps up.
+                // The reading subscriber keeps up.
                 assert_eq!(reader.publication("stuck"), data);
             }
             eventually("the stuck are closed", || {

@@ -1,4 +1,4 @@
-//! Makes a fault beside healthy clients, and prints what has come of it.
+//! Injects a fault while healthy clients are connected, and prints the results.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,14 +15,14 @@ use super::healthy::{self, Crew, Outcome, Window};
 use super::support::process::{Admin, Process};
 use super::support::{PATIENCE, TEXT, UPGRADE, eventually, frame, now};
 
-/// A server, its healthy clients, and an operator.
+/// A server, its healthy clients, and a connection to its control plane.
 pub(crate) struct Stage {
     pub(crate) process: Process,
     pub(crate) crew: Crew,
     pub(crate) admin: Admin,
 }
 
-/// `short` by default, `full` where the full sizes are asked for.
+/// The size of a fault: `short` by default, `full` with `FAULTS=full`.
 pub(crate) fn size<T>(short: T, full: T) -> T {
     match std::env::var("FAULTS") {
         Ok(wish) if wish == "full" => full,
@@ -30,7 +30,7 @@ pub(crate) fn size<T>(short: T, full: T) -> T {
     }
 }
 
-/// Makes a fault of this size twice on a server with these settings.
+/// Injects a fault of this size twice into a server with these settings.
 pub(crate) fn beside_healthy_clients(
     fault: &str,
     of: impl fmt::Display,
@@ -40,7 +40,7 @@ pub(crate) fn beside_healthy_clients(
     on_stage(Process::start(settings), fault, of, make);
 }
 
-/// The same on a server that has been started.
+/// The same with a server that has been started.
 pub(crate) fn on_stage(
     process: Process,
     fault: &str,
@@ -63,7 +63,7 @@ pub(crate) fn on_stage(
         if latest.resident_bytes <= most + most / 10 {
             break;
         }
-        // By chance more was needed at the same moment. What grows every time is a leak.
+        // One fault may by chance need more memory at a time than another. Memory that grows each time is a leak.
         most = latest.resident_bytes;
         latest = stage.round(&mut make);
     }
@@ -83,17 +83,17 @@ pub(crate) fn on_stage(
     row.print();
 }
 
-/// What a fault has left behind.
+/// The result of one fault.
 struct Round {
     took: Duration,
     resident_bytes: u64,
 }
 
-/// How often a fault is made at most.
+/// How often a fault is injected, at most.
 const ROUNDS_MAX: usize = 8;
 
 impl Stage {
-    /// Makes the fault, and waits until all is as before.
+    /// Injects the fault, and waits until the server is as before.
     fn round(&mut self, make: &mut impl FnMut(&mut Stage)) -> Round {
         self.crew.enter(Window::Beside);
         let begin = now();
@@ -102,7 +102,7 @@ impl Stage {
         self.crew.works(Window::Beside, 1);
         self.crew.enter(Window::Between);
         self.settles();
-        // Pages go back to the system after a second or two; it is the same for both rounds where that is not waited for.
+        // Freed pages go back to the system after a second or two. In short tests nobody waits for this, in no round.
         last(now() + size(Duration::ZERO, Duration::from_secs(3)));
         Round {
             took,
@@ -110,19 +110,19 @@ impl Stage {
         }
     }
 
-    /// How often this limit has been met so far.
+    /// How often this limit has been reached so far.
     pub(crate) fn hits(&mut self, limit: &str) -> u64 {
         self.admin
             .metric(&format!("ringcast_limit_hits_total{{limit=\"{limit}\"}}"))
     }
 
-    /// How many connections have ended for this reason so far.
+    /// Number of connections that have ended for this reason so far.
     pub(crate) fn closes(&mut self, reason: &str) -> u64 {
         self.admin
             .metric(&format!("ringcast_closes_total{{reason=\"{reason}\"}}"))
     }
 
-    /// Waits until there are so many connections beside the healthy ones.
+    /// Waits until this many connections are open besides the healthy ones.
     #[track_caller]
     pub(crate) fn holds(&mut self, others: usize) {
         let expected = (healthy::COUNT + others) as u64;
@@ -131,7 +131,7 @@ impl Stage {
         });
     }
 
-    /// Waits until all that is left is the healthy clients' own.
+    /// Waits until only the connections and subscriptions of the healthy clients are left.
     #[track_caller]
     fn settles(&mut self) {
         let healthy = healthy::COUNT as u64;
@@ -152,7 +152,7 @@ impl Stage {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// The limits that have been met, and how often.
+    /// The limits that have been reached, and how often.
     fn limits(&mut self) -> BTreeMap<String, u64> {
         let (_, text) = self.admin.get("/metrics");
         let mut limits = BTreeMap::new();
@@ -174,7 +174,7 @@ struct Row {
     fault: String,
     of: String,
     took: Duration,
-    /// Before, after the first time, after the second.
+    /// Memory before the first fault, after it, and after the last one.
     memory: [u64; 3],
     limits: BTreeMap<String, u64>,
     outcome: Outcome,
@@ -224,13 +224,13 @@ fn quantiles(all: &[[Histogram<u64>; 3]], window: Window) -> String {
     format!("{:.2} / {:.1}", ms(0.5), ms(0.99))
 }
 
-/// The full sizes are more than a shell allows.
+/// The full sizes need more descriptors than a shell usually allows.
 fn raise_open_files_limit() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
-/// Connects from this address, and sends what it has to say at once.
+/// Connects from this address and sends `start` at once.
 pub(crate) fn connect(from: [u8; 4], to: SocketAddr, start: &[u8]) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     if from != LOCALHOST {
@@ -247,14 +247,14 @@ pub(crate) fn connect(from: [u8; 4], to: SocketAddr, start: &[u8]) -> TcpStream 
 
 pub(crate) const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
 
-/// What brings a connection as far as a session, without waiting for answers.
+/// The bytes that take a connection to an open session, without waiting for answers.
 pub(crate) fn introduction() -> Vec<u8> {
     let handshake = br##"{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
     [UPGRADE.as_bytes(), &frame(TEXT, handshake)].concat()
 }
 
-/// Goes on as slowly as it can with each of them, a byte at a time, until the server has ended them all. What the server
-/// sends is read and not answered.
+/// Sends the byte `next` on each connection, again and again, as slowly as possible, until the server has ended all of them.
+/// Reads what the server sends and does not answer it.
 pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
     for stream in &streams {
         stream.set_nonblocking(true).unwrap();
@@ -263,7 +263,7 @@ pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
     while !streams.is_empty() {
         assert!(now() < deadline, "{} are never ended", streams.len());
         streams.retain_mut(|stream| {
-            // It may have been ended in the meantime.
+            // The server may have ended the connection meanwhile.
             let written = stream.write(&[next]);
             !has_ended(stream) && written.is_ok()
         });
@@ -273,7 +273,7 @@ pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
 
 const DRIP_EVERY: Duration = Duration::from_millis(50);
 
-/// Whether the server has ended its direction of one that does not block; what it has sent is read.
+/// True if the server has ended its direction of a non-blocking connection; reads what the server has sent.
 pub(crate) fn has_ended(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     loop {
@@ -285,12 +285,12 @@ pub(crate) fn has_ended(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Waits for a moment: the fault is that something lasts so long.
+/// Waits until this moment: the duration is part of the fault.
 pub(crate) fn last(until: Instant) {
     thread::sleep(until.saturating_duration_since(now()));
 }
 
-/// Random numbers, the same in every run: xorshift64*.
+/// Random numbers that are the same in every run: xorshift64*.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,8 +1,8 @@
-//! Clients that use the server as it should be used, and notice everything: a call that is not answered, a publication
-//! that is missing, comes twice, or in another order than to the others.
+//! Clients that use the server correctly and notice every fault: a call that is not answered, and a publication that is
+//! missing, arrives twice, or arrives in another order than at the other clients.
 //!
-//! One thread has them all. Each does its part at fixed moments, whatever has become of the ones before, and latencies
-//! count from these moments: a server that stands still is not asked less often for it.
+//! One thread runs all of them. Each client acts at fixed times, even if its earlier calls are not answered yet, and latencies
+//! count from these times: so a server that stands still does not get less work.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -18,14 +18,14 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::support::{Client, PATIENCE, TEXT, eventually, frame, now};
 
-/// The channel that all of them subscribe to, and half of them publish to.
+/// The channel to which all of them subscribe and half of them publish.
 pub(crate) const CHANNEL: &str = "health";
-/// How many there are. Half of them call.
+/// Number of healthy clients. Half of them call.
 pub(crate) const COUNT: usize = 8;
-/// Between two calls, or publications, of one of them.
+/// Time between two calls, or two publications, of one client.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// What a figure belongs to: the time without a fault, that beside one, or neither.
+/// The period to which a figure belongs: without a fault, beside a fault, or neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Window {
     Without = 0,
@@ -33,13 +33,13 @@ pub(crate) enum Window {
     Between = 2,
 }
 
-/// The clients at work, on their thread.
+/// The healthy clients, running on their thread.
 pub(crate) struct Crew {
     board: Arc<Board>,
     thread: JoinHandle<Outcome>,
 }
 
-/// What the thread and its owner tell each other.
+/// State that the thread and its owner share.
 #[derive(Default)]
 struct Board {
     stop: AtomicBool,
@@ -48,18 +48,18 @@ struct Board {
     received: [AtomicU64; 3],
 }
 
-/// What has come of it all.
+/// The results of all clients.
 pub(crate) struct Outcome {
     pub(crate) answered: u64,
     pub(crate) received: u64,
-    /// Microseconds from the moment of a call to its answer, by client and window.
+    /// Microseconds from the due time of a call to its answer, by client and window.
     pub(crate) calls: Vec<[Histogram<u64>; 3]>,
-    /// From the moment of a publication to its arrival, by subscriber and window.
+    /// Microseconds from the due time of a publication to its arrival, by subscriber and window.
     pub(crate) deliveries: Vec<[Histogram<u64>; 3]>,
 }
 
 impl Crew {
-    /// Connects them, and begins.
+    /// Connects the clients, and lets them begin.
     pub(crate) fn begin(address: SocketAddr) -> Crew {
         let mut clients: Vec<Client> = (0..COUNT).map(|_| Client::connect(address)).collect();
         for client in &mut clients {
@@ -73,12 +73,12 @@ impl Crew {
         Crew { board, thread }
     }
 
-    /// What follows belongs to this.
+    /// Later figures belong to this window.
     pub(crate) fn enter(&self, window: Window) {
         self.board.window.store(window as usize, Ordering::Relaxed);
     }
 
-    /// Waits until so many of its calls are answered and publications received that began in this window.
+    /// Waits for this number of answered calls and received publications that began in this window.
     #[track_caller]
     pub(crate) fn works(&self, window: Window, count: u64) {
         let both = [&self.board.answered, &self.board.received];
@@ -90,7 +90,7 @@ impl Crew {
         });
     }
 
-    /// Ends the work, and waits for all that is owed.
+    /// Stops the clients, and waits for all outstanding answers and publications.
     #[track_caller]
     pub(crate) fn finish(self) -> Outcome {
         self.board.stop.store(true, Ordering::Relaxed);
@@ -100,7 +100,7 @@ impl Crew {
     }
 }
 
-/// The thread's own.
+/// The state of the thread.
 struct AtWork {
     clients: Vec<Healthy>,
     board: Arc<Board>,
@@ -108,21 +108,21 @@ struct AtWork {
     begin: Instant,
 }
 
-/// One of them.
+/// One healthy client.
 struct Healthy {
     stream: TcpStream,
     unread: Vec<u8>,
     unsent: Vec<u8>,
-    /// When its next part is due.
+    /// The time of its next call or publication.
     due: Instant,
-    /// Whether it publishes, rather than calls.
+    /// True if it publishes, false if it calls.
     publishes: bool,
     begun: u64,
-    /// The call ids that are not yet answered, and what they belong to.
+    /// Call ids that are not answered yet, each with its due time and window.
     awaited: VecDeque<(u64, Instant, usize)>,
-    /// The number of the next publication of each of them.
+    /// The number of the next publication expected from each client.
     expected: Vec<u64>,
-    /// What has arrived, in its order.
+    /// A hash of the received publications in their order.
     order: u64,
     calls: [Histogram<u64>; 3],
     deliveries: [Histogram<u64>; 3],
@@ -141,7 +141,7 @@ impl AtWork {
                 stream,
                 unread: Vec::new(),
                 unsent: Vec::new(),
-                // Not all at once.
+                // The clients act at different times.
                 due: begin + EVERY * u32::try_from(index).unwrap() / u32::try_from(COUNT).unwrap(),
                 publishes: index % 2 == 1,
                 begun: 0,
@@ -197,7 +197,7 @@ impl AtWork {
         }
     }
 
-    /// Whether every call has been answered, and every publication has arrived everywhere.
+    /// True if every call has been answered, and every publication has arrived at every client.
     fn has_all(&self) -> bool {
         let published = |index: usize| {
             if self.clients[index].publishes {
@@ -241,7 +241,7 @@ impl AtWork {
 }
 
 impl Healthy {
-    /// The next call, or publication, which was to be made at the moment that is due.
+    /// Makes the call or publication that is due.
     fn do_one(&mut self, index: usize, window: usize, begin: Instant) {
         // The handshake and the subscribe had call ids, too.
         let cid = self.begun + 10;
@@ -290,7 +290,7 @@ impl Healthy {
 
     fn take(&mut self, message: &str, board: &Board, begin: Instant) {
         if message.is_empty() {
-            // A ping.
+            // The answer to a ping.
             self.unsent.extend_from_slice(&frame(TEXT, b""));
             return self.flush();
         }
@@ -305,7 +305,7 @@ impl Healthy {
         }
         let start = format!(r##"{{"event":"#publish","data":{{"channel":"{CHANNEL}","data":["##);
         let Some(rest) = message.strip_prefix(&start) else {
-            // Of the first version.
+            // A ping of version 1.
             assert_eq!(message, "#1", "nothing else is sent to a healthy client");
             return;
         };
@@ -330,7 +330,7 @@ impl Healthy {
     }
 }
 
-/// The first frame, which is a text, and what is behind it.
+/// The first frame, a text message, and the bytes after it.
 fn split_frame(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     assert_eq!(

@@ -1,11 +1,12 @@
-//! Faults made on purpose, each beside eight healthy clients on the real binary with two cores.
+//! Faults that are injected into the real binary with two cores, while eight healthy clients are connected.
 //!
-//! What must hold beside every one of them: each call of a healthy client is answered, each publication arrives at each
-//! of them exactly once and in the one order; and afterwards everything is released. Each fault is made twice: what the
-//! process has in memory after the second time is no more than a tenth above what it had after the first, which has
-//! filled the pools; if it is, by chance, the fault is made again, and what grows each time is a leak. Latencies are measured and printed, never judged.
+//! During each fault, every call of a healthy client must be answered, and every publication must arrive at each healthy
+//! client exactly once and in the same order. Afterwards the server must have released everything. Each fault is injected
+//! twice: the process may hold at most a tenth more memory after the second time than after the first, which has filled
+//! the pools. If it holds more, perhaps by chance, the fault is injected again; memory that grows each time is a leak.
+//! Latencies are measured and printed, but no test fails because of them.
 //!
-//! Small by default. The full sizes, with the table of `benches/faults.md`:
+//! The faults are small by default. This command uses the full sizes and prints the table of `benches/faults.md`:
 //!
 //! ```sh
 //! FAULTS=full cargo test --release --test faults -- --nocapture --test-threads=1

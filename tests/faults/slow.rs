@@ -1,5 +1,4 @@
-//! Slowloris: who takes all the time in the world, in each phase that a connection goes through. Each of them is ended
-//! by the limit of its phase.
+//! Slowloris: clients that are as slow as possible, in each phase of a connection. The limit of the phase ends each of them.
 
 use std::io::Write;
 
@@ -9,7 +8,7 @@ use super::harness::{
 use super::support::secure::{Authority, Files};
 use super::support::{TEXT, UPGRADE, eventually, frame};
 
-/// What makes the limits short enough for a test, and is no trouble to clients that are well.
+/// Settings that make the limits short enough for a test, and still long enough for healthy clients.
 fn patience() -> Vec<(&'static str, &'static str)> {
     vec![
         ("RINGCAST_REQUEST_TIMEOUT_MS", size("700", "5000")),
@@ -24,7 +23,7 @@ fn count() -> usize {
     size(100, 2000)
 }
 
-/// So many clients from this address that say `start` at once and then `next` for ever, of which the limit ends each.
+/// Connects `count` clients from this address, which send `start` at once and then `next` forever; the limit ends each.
 fn each_is_ended(stage: &mut Stage, from: [u8; 4], start: &[u8], next: u8, limit: &str) {
     let hits = stage.hits(limit);
     let address = stage.process.address;
@@ -59,7 +58,7 @@ fn slow_proxies() {
         ("RINGCAST_TRUSTED_PROXIES", "127.0.0.2"),
         ("RINGCAST_PROXY_PROTOCOL", "on"),
     ]);
-    // Version 2, with 2,048 bytes behind the addresses.
+    // Version 2, with 2,048 bytes after the addresses.
     let start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x08\0\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x01";
     beside_healthy_clients("slowloris: PROXY preface", count(), &settings, |stage| {
         each_is_ended(stage, [127, 0, 0, 2], start, 0, "request_time");
@@ -76,7 +75,7 @@ fn slow_request_heads() {
 
 #[test]
 fn upgraded_and_then_no_handshake() {
-    // A frame whose header never ends, byte by byte: the zeros are a length of eight bytes and a mask, then a payload.
+    // A frame whose header arrives byte by byte: the zeros are a length of eight bytes and a mask, then a payload.
     let start = [UPGRADE.as_bytes(), b"\x81\xfe\x01\x00"].concat();
     beside_healthy_clients("slowloris: no #handshake", count(), &patience(), |stage| {
         each_is_ended(stage, LOCALHOST, &start, 0, "handshake_time");
@@ -94,7 +93,7 @@ fn half_a_frame() {
 
 #[test]
 fn half_a_message() {
-    // Fragments, the last of which goes on for ever.
+    // Fragments, the last of which never ends.
     let fragment = frame(0x00, &[b' '; 10_000]);
     let mut start = [introduction(), frame(0x01, b" ")].concat();
     for _ in 0..5 {
@@ -119,8 +118,8 @@ fn slow_logins() {
     });
 }
 
-/// Twice as many as the port has places, half of which say a little. An operator who comes is served at once, and before
-/// the silence of the others is too long.
+/// Twice as many connections as the control plane has places; half of them send something. A new operator is served at once,
+/// before the silent connections time out.
 #[test]
 fn silence_on_the_operators_port() {
     beside_healthy_clients("slowloris: admin port", 128, &[], |stage| {
@@ -128,7 +127,7 @@ fn silence_on_the_operators_port() {
             .map(|number| {
                 let start: &[u8] = if number % 2 == 0 { b"" } else { b"GET /metrics HT" };
                 let mut stream = connect(LOCALHOST, stage.process.admin, b"");
-                // Those that came before may have had to give way.
+                // The server may have closed earlier ones to make room.
                 let _ = stream.write(start);
                 stream.set_nonblocking(true).unwrap();
                 stream
@@ -137,7 +136,7 @@ fn silence_on_the_operators_port() {
         let mut operator = stage.process.admin();
         assert_eq!(operator.get("/readyz").0, 200);
         eventually("the oldest give way", || has_ended(&mut silent[0]));
-        // The operator who has spoken, and may again, was not among them.
+        // The connection of the operator, who has sent a request before, was not closed.
         assert_eq!(stage.admin.get("/healthz").0, 200);
     });
 }

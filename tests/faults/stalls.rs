@@ -1,4 +1,4 @@
-//! What stands still: a core that the system does not run, the whole process, and the ring that fills up meanwhile.
+//! Stalls: a core that the system does not run, the whole process, and the ring, which fills meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,10 @@ fn a_process_that_is_stopped() {
     });
 }
 
-/// Who answers every ping is not silent while he is not asked: a core that stands still for longer than the ping timeout
-/// ends nobody for it.
+/// A client that answers every ping is not silent while the server does not ping it: a core that stands still for longer than
+/// the ping timeout closes no client for this.
 #[test]
-fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
+fn a_client_that_answers_is_not_closed_as_silent_by_a_core_that_stood_still() {
     let process = Process::start(&[
         ("RINGCAST_CORES", "1"),
         ("RINGCAST_PING_INTERVAL_MS", "500"),
@@ -55,8 +55,8 @@ fn whoever_answers_is_not_taken_for_silent_by_a_core_that_stood_still() {
     assert_eq!(admin.metric("ringcast_closes_total{reason=\"pong_timeout\"}"), 0);
 }
 
-/// More reloads than a core has room for while it takes none: operators are answered, signals are heard, and the drain
-/// reaches the core as soon as it turns.
+/// More reloads than the mailbox of a core holds while the core stands still: operators are answered, signals are handled,
+/// and the drain reaches the core as soon as it turns.
 #[test]
 fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "10")]);
@@ -77,14 +77,14 @@ fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
     assert_eq!(process.exit_code(), Some(0));
 }
 
-/// A core that is not run takes nothing from the ring. What is published meanwhile fills it, then publishers wait.
+/// A core that does not run reads nothing from the ring. Publications fill the ring, then publishers wait.
 #[test]
 fn a_ring_that_is_full() {
     let settings = [("RINGCAST_RING_SLOTS", "64")];
     let of = format!("64 slots, {:?}", seconds(5));
     beside_healthy_clients("the ring is full", of, &settings, |stage| {
         let hits = stage.hits("ring");
-        // Some on each core: the healthy ones that publish may all be on the one that is held.
+        // Clients on each core, because all healthy publishers may be on the core that is stopped.
         let mut others: Vec<_> = (0..6).map(|_| stage.process.client()).collect();
         let held = Held::thread(stage.process.pid(), "core 1");
         for client in &mut others {

@@ -1,20 +1,20 @@
-//! Documents that are JSON, nearly JSON, or nothing of the kind: after the cases of JSONTestSuite, and more of their sort.
+//! Documents that are JSON, almost JSON, or not JSON at all: based on the cases of JSONTestSuite, with more of the same kinds.
 
-/// All of them.
+/// All documents.
 pub(crate) fn documents() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = TEXTS.iter().map(|text| text.as_bytes().to_vec()).collect();
     all.extend(NOT_UTF8.iter().map(|bytes| bytes.to_vec()));
     for code in 0..0x20_u8 {
-        // A control character in a string, escaped there, behind a backslash, and where space may stand.
+        // A control character in a string, escaped in a string, after a backslash, and in the place of a blank.
         all.push([b"[\"a", &[code][..], b"b\"]"].concat());
         all.push(format!("[\"a\\u{code:04X}b\"]").into_bytes());
         all.push([b"[\"\\", &[code][..], b"\"]"].concat());
         all.push([b"[1,", &[code][..], b"2]"].concat());
     }
-    // Cut at any place.
+    // A document, cut at each position.
     let whole = r#"{"a":[1.5e+3,-0,true,null,"\ud83d\ude00\n"],"b":{}}"#;
     all.extend((0..whole.len()).map(|end| whole.as_bytes()[..end].to_vec()));
-    // Any word with one letter too few or too many.
+    // A keyword with one letter missing or added.
     for word in ["true", "false", "null"] {
         for cut in 1..word.len() {
             all.push(format!("[{}]", &word[..cut]).into_bytes());
@@ -45,7 +45,8 @@ pub(crate) fn documents() -> Vec<Vec<u8>> {
     all
 }
 
-/// The deepest nesting that is taken within one member of a packet; or one more, if the member is an object whose own
+/// The deepest nesting that a member of a packet may have; one more if the member is an object whose own members the server
+/// reads.
 /// members are read.
 pub(crate) const DEPTH_MAX: usize = 4096;
 
@@ -356,7 +357,7 @@ const TEXTS: &[&str] = &[
     "\"a\" \"b\"",
     "\"a\nb\"",
     "[\"\\{[\"\\{[\"\\{",
-    // What is no document at all, and what would reach out of its place.
+    // Text that is not a document, and text that closes more than it opens.
     "",
     " ",
     "\n",
@@ -405,7 +406,7 @@ const TEXTS: &[&str] = &[
     "1,\"event\":5",
 ];
 
-/// What no text message can hold.
+/// Bytes that a text message must not contain.
 const NOT_UTF8: &[&[u8]] = &[
     b"[\"\xff\"]",
     b"[\"\xe9\"]",

@@ -1,9 +1,9 @@
-//! Hostile JSON over live connections: as a whole packet, as the data of a publication, and as that of a call.
+//! Hostile JSON over live connections: as a whole packet, as the data of a publication, and as the data of a call.
 //!
-//! serde_json says what is JSON, and the model of `fuzz` what it means to JavaScript; where a document is nested too deeply
-//! for this server (`json_depth`) it counts as none. What is no JSON is a raw message, which the reference ignores
-//! (wire reference, sections 3 and 11): nothing comes of it, the connection stays, and nobody else hears of it. Only bytes
-//! that are no text end a connection, if they come as text: RFC 6455 section 8.1.
+//! serde_json decides what is JSON, and the model of `fuzz` decides what it means in JavaScript. A document that is nested
+//! too deeply for this server (`json_depth`) counts as invalid. Text that is not JSON is a raw message, which the reference
+//! ignores (wire reference, sections 3 and 11): it has no effect, the connection stays open, and no other client receives
+//! anything. Only a text message that is not UTF-8 ends its connection: RFC 6455 section 8.1.
 
 use ringcast::app::builtin::Builtin;
 use ringcast::app::{Answer, App, Call, Peer};
@@ -14,7 +14,7 @@ use super::documents::{DEPTH_MAX, documents};
 use super::json_model::{self, Value};
 use super::support::{BINARY, Client, Received, Server, TEXT, frame};
 
-/// Besides what the built-in application does, it gives back what it is called with, and reads it.
+/// The built-in application, which here also parses the data of a call and sends it back.
 struct Echo(Builtin);
 
 impl App for Echo {
@@ -25,17 +25,17 @@ impl App for Echo {
         let Some(data) = call.data else {
             return peer.reply_empty();
         };
-        // It need not fit, but it must not do harm.
+        // Parsing may fail, but it must not do harm.
         let _ = data.parse::<serde_json::Value>(peer);
         let data = RawValue::from_string(data.as_str().to_owned()).expect("applications are given JSON");
         peer.reply(&data)
     }
 }
 
-/// What becomes of a message.
+/// The effect of a message.
 #[derive(Debug)]
 enum Due {
-    /// It is raw, or about something else.
+    /// None: the message is raw, or has another meaning.
     Nothing,
     /// The data arrives.
     Data(Expected),
@@ -45,7 +45,7 @@ enum Due {
 enum Expected {
     Absent,
     Value(Value),
-    /// Nested too deeply for the model: the text itself.
+    /// The text itself: it is nested too deeply for the model.
     Text(String),
 }
 
@@ -53,7 +53,7 @@ fn start() -> Server {
     Server::start_with(|_| {}, |_| Echo(Builtin::new()))
 }
 
-/// The member of that path in a text, if it is JSON.
+/// The member with this path in a text, if the text is JSON.
 fn data_in(text: &str, document: &str, path: &[&str], is_about: impl Fn(&Value) -> bool) -> Due {
     let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
     if !is_json || json_model::depth(document) > DEPTH_MAX {
@@ -87,7 +87,7 @@ fn arrives(message: &str, path: &[&str], expected: &Expected, from: &str) {
     }
 }
 
-/// Sends a message as text or as bytes. Text that is none ends a connection, so it gets one of its own.
+/// Sends a message as text or as binary. Text that is not UTF-8 ends a connection, so it is sent on a connection of its own.
 fn send(server: &Server, client: &mut Client, opcode: u8, message: &[u8]) -> Option<String> {
     if opcode == TEXT && std::str::from_utf8(message).is_err() {
         let mut other = server.client();
@@ -100,7 +100,7 @@ fn send(server: &Server, client: &mut Client, opcode: u8, message: &[u8]) -> Opt
         return None;
     }
     client.send_bytes(&frame(opcode, message));
-    // As the reference reads bytes.
+    // The reference reads binary messages in this way.
     Some(String::from_utf8_lossy(message).into_owned())
 }
 
@@ -130,7 +130,7 @@ fn a_document_in_the_place_of_a_packet_does_nothing() {
     let mut ended = 0;
     for document in documents() {
         for opcode in [TEXT, BINARY] {
-            // What comes next is the answer to the next call.
+            // The next message is the answer to the next call.
             let taken = send(&server, &mut client, opcode, &document).is_some();
             ended += u64::from(!taken);
             client.ping();
@@ -164,7 +164,7 @@ fn a_document_that_is_published_arrives_if_it_is_json_and_is_ignored_if_not() {
                     arrives(&watcher.message(), &["data", "data"], &expected, &document);
                     published += 1;
                 }
-                // Answered if it has an id, whatever it was about.
+                // The server answers if the packet has an id, whatever else it contains.
                 let answered = json_model::depth(&document) <= DEPTH_MAX
                     && serde_json::from_str::<&RawValue>(&text).is_ok()
                     && is_publish(&text);
@@ -180,7 +180,7 @@ fn a_document_that_is_published_arrives_if_it_is_json_and_is_ignored_if_not() {
     assert!(published > 300, "{published}");
 }
 
-/// Whether a text that is JSON is a call of `#publish`; those that the model does not read are.
+/// True if a text that is JSON is a call of `#publish`. The model does not read some texts; they are such calls.
 fn is_publish(text: &str) -> bool {
     json_model::parse(text).map_or(true, |value| {
         let is_call = matches!(value.member("cid"), Some(Value::Number(_)));

@@ -1,5 +1,5 @@
-//! permessage-deflate over TCP: what arrives is whole, both ways, for those that agreed to it and those beside them that
-//! did not; and what a client may not do with it.
+//! permessage-deflate over TCP: all messages arrive complete, in both directions, for clients with and without compression.
+//! Also: what a client with compression must not do.
 
 use flate2::{Compress, FlushCompress};
 use ringcast::app::{Answer, App, Call, Peer};
@@ -20,7 +20,7 @@ fn compressing(change: impl FnOnce(&mut Config)) -> Server {
     })
 }
 
-/// A client that offers this and has completed both handshakes; what the answer says of extensions.
+/// A client that makes this offer and has completed both handshakes, and the extensions in the answer.
 fn offering(server: &Server, offer: &str) -> (Client, Option<String>) {
     let mut client = server.connect();
     let agreed = offer_with(&mut client, offer);
@@ -60,7 +60,7 @@ fn publish(channel: &str, data: &str) -> String {
     format!(r##"{{"event":"#publish","data":{{"channel":"{channel}","data":{data}}}}}"##)
 }
 
-/// The data of a publication: its number, and much that is alike.
+/// The data of a publication: its number, and repetitive text.
 fn data(index: usize, bytes: usize) -> String {
     format!(r#"["{index}","{}"]"#, "ring".repeat(bytes / 4))
 }
@@ -90,14 +90,14 @@ fn an_offer_is_accepted_only_where_compression_is_on() {
     let malformed = "\r\nSec-WebSocket-Extensions: permessage-deflate;\r\n\r\n";
     client.send_bytes(UPGRADE.replace("\r\n\r\n", malformed).as_bytes());
     assert!(client.rest().ends_with("Sec-WebSocket-Extensions header"));
-    // Who offers nothing may compress nothing.
+    // A client that made no offer must not compress.
     let mut client = on.client();
     client.send_bytes(&frame(TEXT | COMPRESSED, &deflate(b"\"\"")));
     assert_eq!(client.close_frame().0, Some(1002));
 }
 
 #[test]
-fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order() {
+fn publications_reach_clients_with_and_without_compression_whole_and_in_order() {
     let server = compressing(|_| {});
     let offers = ["", OFFER, SMALL_OFFER, "", OFFER, SMALL_OFFER, OFFER, ""];
     let mut subscribers: Vec<_> = offers
@@ -109,7 +109,7 @@ fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order
         })
         .collect();
     let (mut publisher, _) = offering(&server, OFFER);
-    // Below the bound, above it, in fragments, plain, and more than a frame's short lengths hold.
+    // Shorter and longer than the bound, in fragments, uncompressed, and longer than a frame with a short length.
     for index in 0..100 {
         let message = publish("news", &data(index, [8, 400, 3000, 100_000][index % 4]));
         if index % 2 == 0 {
@@ -129,7 +129,7 @@ fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order
             let found = client.publication("news");
             assert!(found == expected, "{offer:?}: {index}: {} bytes", found.len());
         }
-        // All but the shortest came compressed.
+        // All except the shortest arrived compressed.
         assert_eq!(
             client.compressed,
             if offer.is_empty() { 0 } else { 75 },
@@ -137,7 +137,7 @@ fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order
         );
     }
     assert_eq!(server.total(|core| &core.messages_inflated), 50);
-    // Once on each core for each window, however many subscribers there are.
+    // Each core compresses once for each window, however many subscribers there are.
     let compressed = server.total(|core| &core.messages_deflated);
     assert!((75 * 2..=75 * 2 * 2).contains(&compressed), "{compressed}");
     let before = server.total(|core| &core.deflate_bytes_before);
@@ -145,7 +145,7 @@ fn publications_reach_those_that_agreed_and_those_beside_them_whole_and_in_order
     assert!(after * 20 < before, "{before} bytes to {after}");
 }
 
-/// Answers with as many letters as it is asked for.
+/// An application that answers with as many letters as the call asks for.
 struct Letters;
 
 impl App for Letters {
@@ -178,7 +178,7 @@ fn replies_are_compressed_from_the_bound_on() {
 }
 
 #[test]
-fn a_bomb_closes_its_connection_and_nobody_else_notices() {
+fn a_bomb_closes_its_connection_and_no_other_client_notices() {
     let server = compressing(|config| config.limits.message_bytes_max = 100_000);
     let (mut witness, _) = offering(&server, OFFER);
     witness.subscribe("news");
@@ -210,7 +210,7 @@ fn a_bomb_closes_its_connection_and_nobody_else_notices() {
 }
 
 #[test]
-fn a_flood_of_messages_that_become_large_is_spread_over_turns() {
+fn a_flood_of_messages_that_inflate_to_large_ones_is_spread_over_turns() {
     let server = compressing(|config| {
         config.cores.placement = ringcast::config::Placement::Count(1);
     });
@@ -221,7 +221,7 @@ fn a_flood_of_messages_that_become_large_is_spread_over_turns() {
     );
     let mut other = server.client();
     let turns = server.total(|core| &core.turns);
-    // 32 MB in 32 KB: one read takes it in.
+    // 32 KB that inflate to 32 MB; one read receives them.
     flooder.send_bytes(&large.repeat(32));
     flooder.ping();
     other.ping();
@@ -231,10 +231,10 @@ fn a_flood_of_messages_that_become_large_is_spread_over_turns() {
 }
 
 #[test]
-fn a_rate_in_bytes_counts_what_messages_become() {
+fn a_rate_in_bytes_counts_inflated_bytes() {
     let server = compressing(|config| config.limits.bytes_per_second_max = 50_000);
     let (mut client, _) = offering(&server, OFFER);
-    // Room for more comes in twenty seconds.
+    // The connection may receive more only after twenty seconds.
     send_compressed(&mut client, &format!("\"{}\"", "x".repeat(1_000_000)));
     eventually("it is read", || server.total(|core| &core.messages_inflated) == 1);
     client.begin_call("ping", "null");
@@ -254,7 +254,7 @@ fn a_connection_that_is_closing_is_read_up_to_its_close_frame_and_not_inflated()
     assert_eq!(server.total(|core| &core.messages_inflated), 0);
 }
 
-/// What a subscriber that does not read misses is bounded as ever, and what it gets is whole frames in order.
+/// A subscriber that does not read loses publications by the usual limit, and receives whole frames in order.
 #[test]
 fn a_slow_subscriber_gets_whole_messages_in_order() {
     let server = compressing(|config| {

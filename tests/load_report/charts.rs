@@ -1,4 +1,4 @@
-//! What holds for every chart: ticks around the values, finite coordinates, well-formed XML, labels apart.
+//! Properties of every chart: ticks around the values, finite coordinates, well-formed XML, labels that do not overlap.
 
 use crate::report::chart::scale::Scale;
 use crate::report::chart::{
@@ -17,7 +17,7 @@ const UNITS: [Unit; 8] = [
     Unit::Times,
 ];
 
-/// Numbers of all magnitudes that an axis of the unit may have to end at.
+/// Numbers of all magnitudes at which an axis of this unit may end.
 fn magnitudes(unit: Unit) -> impl Iterator<Item = f64> {
     let least = if unit == Unit::Seconds { -9 } else { -4 };
     (least..13).flat_map(|power| [1.0, 1.3, 2.0, 4.999, 5.0, 9.99].map(|digits| digits * 10f64.powi(power)))
@@ -323,7 +323,7 @@ fn rule(label: &str) -> Rule {
     }
 }
 
-/// Both forms of the drawing are well-formed, and all their numbers are numbers.
+/// Checks that both forms of the drawing are well-formed and all their numbers are finite.
 fn sound(chart: &Chart) {
     for width in [60.0, 500.0, 1100.0] {
         let drawing = chart.draw(width);
@@ -337,7 +337,7 @@ fn sound(chart: &Chart) {
     }
 }
 
-/// Fails on an attribute whose value is not a finite number where it should be one.
+/// Fails on an attribute whose value should be a finite number and is not.
 pub(crate) fn finite(svg: &str) {
     for word in ["NaN", "inf"] {
         let found = svg
@@ -348,8 +348,8 @@ pub(crate) fn finite(svg: &str) {
     }
 }
 
-/// Fails unless the text is well-formed: each element closed in its order, attributes quoted and given once, `<` and
-/// `&` used as markup only. As much of XML as is written here, no comments and no CDATA.
+/// Fails unless the text is well-formed: elements closed in order, attributes quoted and given once, `<` and `&` only as
+/// markup. It knows as much of XML as the report uses: no comments and no CDATA.
 pub(crate) fn well_formed(document: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = document

@@ -1,10 +1,10 @@
-//! The report of the load generator: what its charts and its pages keep to.
+//! Tests the report of the load generator: its charts and its pages.
 #![allow(clippy::unwrap_used)] // a test
 
-#[allow(dead_code)] // the load generator writes what the report only reads
+#[allow(dead_code)] // the load generator writes these values; the report only reads them
 #[path = "../../benches/load/result.rs"]
 mod result;
-#[allow(dead_code)] // likewise: the comparison writes it
+#[allow(dead_code)] // the same: the comparison writes them
 #[path = "../../benches/load/compare"]
 mod compare {
     pub(crate) mod result;

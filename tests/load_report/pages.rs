@@ -1,4 +1,4 @@
-//! The pages that come of results: of all kinds of them, and of hardly any.
+//! The pages that are made of results: of all kinds of results, and of almost empty ones.
 
 use super::charts::{finite, well_formed};
 use crate::compare::result::{Comparison, Contender, Measure, Outcome, Ratio, Spread, Target, Unit};
@@ -79,7 +79,7 @@ fn a_run_that_knows_next_to_nothing_still_makes_a_page() {
 }
 
 #[test]
-fn faults_and_figures_that_are_the_generators_are_said_above_all() {
+fn faults_and_a_saturated_generator_are_reported_at_the_top() {
     let mut failed = run("ringcast");
     failed.phases[1].limit = Limit::Generator;
     failed.faults.add(|| "reply <7> came twice".to_owned());
@@ -135,7 +135,7 @@ fn a_comparison_says_which_targets_are_met_and_which_are_not() {
         page.contains(">✓ ≤ 1.40×</text>") && page.contains(">✗ ≤ 0.50×</text>"),
         "{page}"
     );
-    // The tightest of both, in the measure's unit: half of Bun's 0.7 µs, not 1.4 times the echo's 0.3.
+    // The stricter of both targets, in the measure's unit: half of Bun's 0.7 µs, not 1.4 times the echo's 0.3.
     assert!(page.contains(">✗ ≤ 350\u{a0}ns</text>"), "{page}");
     assert!(page.contains("1.33× echo"), "{page}");
     let names: Vec<String> = results.svgs().into_iter().map(|(name, _)| name).collect();
@@ -194,7 +194,7 @@ fn saved_results_of_both_kinds_are_drawn_from_their_files() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
-/// The page, after all that must hold for any.
+/// The page, after checks that must pass for every page.
 fn sound(results: &Results) -> String {
     let page = results.html();
     well_formed(&page);

@@ -1,4 +1,4 @@
-//! The files of the server know that they are built for loom by this cfg.
+//! Sets the cfg by which the server's files know that they are built for loom.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(ringcast_loom)");

@@ -1,4 +1,4 @@
-//! The server's own files, and no copy of them: the broker, and what it needs.
+//! Includes the server's own files, not copies: the broker and the modules that it needs.
 
 #[expect(dead_code, reason = "a core asks for more, for its metrics")]
 #[path = "../../src/broker/mod.rs"]

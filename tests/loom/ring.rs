@@ -4,8 +4,8 @@
 //! cargo test --package ringcast-loom
 //! ```
 //!
-//! Buffers are compared after a pause of the reader, so one that is reused too early is seen as a wrong frame; slots
-//! are loom's cells, so any access without an order is reported. A lost wake-up is a deadlock, which loom reports too.
+//! The reader compares buffers after a pause, so a buffer that is reused too early shows as a wrong frame. Slots are loom's
+//! cells, so loom reports any access without an order. A lost wake-up is a deadlock, which loom reports too.
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
@@ -23,7 +23,7 @@ fn cores<const N: usize>(slots: u32) -> [CoreBroker; N] {
     broker(N, slots, ROOMY).try_into().expect("as many as asked for")
 }
 
-/// Publishes, trying again while the ring is full; reads what is there meanwhile, and returns it.
+/// Publishes, and tries again while the ring is full. Meanwhile reads publications, and returns them.
 fn publish(core: &mut CoreBroker, numbers: &[u8]) -> Vec<u8> {
     let mut read = Vec::new();
     for &number in numbers {
@@ -58,14 +58,14 @@ fn read_to(core: &mut CoreBroker, count: usize, read: &mut Vec<u8>) {
 
 fn frame_of(frame: &[u8]) -> u8 {
     let before = frame[0];
-    // Lets a producer that should not reuse the buffer do it.
+    // Gives a producer the chance to reuse the buffer, which it should not do.
     thread::yield_now();
     assert_eq!(frame, [before, before]);
     before
 }
 
-/// Without a retry, which would only repeat states: a publish that finds the ring full is given up. What was there
-/// when all had ended is read then, so that each core has read everything.
+/// A publish that finds the ring full is not repeated, because repetitions would only repeat states. When all threads have
+/// ended, each core reads the rest, so that it has read everything.
 #[test]
 fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
     fn attempt(core: &mut CoreBroker, number: u8, published: &mut Vec<u8>) {
@@ -133,7 +133,7 @@ fn a_producer_uses_slots_and_buffers_again_only_after_the_reader() {
 }
 
 #[test]
-fn draining_to_what_is_claimed_leaves_out_nothing_that_was_before() {
+fn draining_to_the_last_claim_misses_no_earlier_publication() {
     check(3, || {
         let [mut one, mut reader] = cores::<2>(4);
         let publishing = thread::spawn(move || publish(&mut one, &[1, 2]));
@@ -141,7 +141,7 @@ fn draining_to_what_is_claimed_leaves_out_nothing_that_was_before() {
         let mut read = Vec::new();
         while !reader.ring.has_passed(target) {
             let Some(delivery) = reader.ring.front() else {
-                // Claimed, and about to be published.
+                // The slot is claimed, and about to be published.
                 thread::yield_now();
                 continue;
             };
@@ -157,8 +157,8 @@ fn draining_to_what_is_claimed_leaves_out_nothing_that_was_before() {
     });
 }
 
-/// Two producers, of whom one publishes what does not interest the sleeper: the sleeper must still be woken for the
-/// other, though an earlier slot may not be published yet when it looks.
+/// Two producers. One publishes on a channel in which the sleeping core is not interested. The sleeping core must still be
+/// woken for the other, even if an earlier slot is not published yet when it looks.
 #[test]
 fn no_wake_up_is_lost() {
     check(3, || {
