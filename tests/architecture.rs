@@ -35,7 +35,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("replace", &[][..]),
         ("text", &[][..]),
         ("wipe", &[][..]),
-        ("config", &["client", "log", "text"][..]),
+        ("config", &["client", "labels", "log", "text"][..]),
         ("machine", &["config"][..]),
         ("decision", &["auth", "broker", "labels"][..]),
         ("labels", &[][..]),

@@ -13,7 +13,7 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
         (
             "docs/configuration.md",
             "settings",
-            ringcast::config::options::markdown(),
+            ringcast::config::settings::markdown(),
         ),
         ("docs/metrics.md", "metrics", ringcast::metrics::text::markdown()),
         (
@@ -65,7 +65,7 @@ fn every_link_between_pages_leads_somewhere() {
 
 #[test]
 fn every_setting_and_metric_that_a_page_names_exists() {
-    let settings = ringcast::config::options::markdown();
+    let settings = ringcast::config::settings::markdown();
     let metrics = ringcast::metrics::text::markdown();
     let mut unknown = Vec::new();
     for page in pages() {

@@ -18,9 +18,9 @@ use std::io::{self, Write};
 
 use lexopt::Arg;
 
-use crate::config::Config;
-use crate::config::load::{self, ConfigError, ConfigErrors, Sources};
-use crate::config::options::{Kind, SETTINGS};
+use crate::config::load::{self, Sources};
+use crate::config::unknown::unknown_flag;
+use crate::config::{Config, ConfigError, ConfigErrors, Kind, SETTINGS};
 use crate::control::Exit;
 use crate::log;
 use crate::machine::cpus::Cpus;
@@ -105,7 +105,7 @@ fn command(
             Arg::Long(flag) => {
                 let flag = flag.to_owned();
                 let Some(expects) = load::flag_expects(&flag) else {
-                    return Err(load::unknown_flag(&flag).into());
+                    return Err(unknown_flag(&flag).into());
                 };
                 let value = if is_switch(&flag) {
                     switch(&mut parser)?

@@ -65,7 +65,7 @@ fn action_named(word: &str) -> Result<Action, CliError> {
     Action::named(word).ok_or_else(|| {
         CliError::Usage(format!(
             "{word:?} is not an action; actions are {}",
-            Action::WORDS.join(", ")
+            Action::LABELS.join(", ")
         ))
     })
 }

@@ -1,45 +1,60 @@
-//! The address for operators: the control plane.
+//! The control plane: the address for operators, and what a request there must bring.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::form::{Form, Kind, SECRET, address_or_off, milliseconds, names_in, word, words};
 use super::secret::Secret;
+use super::settings::settings;
 
-/// The control plane.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Where the control plane listens; `None` for nowhere.
-    pub address: Option<SocketAddr>,
-    /// What requests to the control plane must bear; required on an address that is not loopback.
-    pub key: Option<Secret>,
-    /// Names by which the control plane may be asked without its key, beside addresses and `localhost`.
-    pub hosts: Vec<String>,
-    /// Whether `/healthz` and `/readyz` of the control plane are answered without the key.
-    pub probes_without_key: KeylessProbes,
-    /// How long a core may stand still before `/healthz` and `/readyz` answer 503; whole milliseconds.
-    pub liveness_timeout: Duration,
-}
+settings! {
+    /// The control plane: the address for operators, and what a request there must bring.
+    admin: Admin {
+        /// Address of the control plane (metrics, health), or `off`. An address beyond loopback needs `admin_key`.
+        address: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9464))), "admin",
+            address_or_off("off, or an address with a port, such as 127.0.0.1:9464");
 
-impl Default for Admin {
-    fn default() -> Admin {
-        Admin {
-            address: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
-            key: None,
-            hosts: Vec::new(),
-            probes_without_key: KeylessProbes::Auto,
-            liveness_timeout: Duration::from_secs(5),
-        }
+        /// Key that each request to the control plane must carry, as `Authorization: Bearer KEY`.
+        key: Option<Secret> = None, "admin_key", SECRET;
+
+        /// Host names by which the control plane may be asked without its key, separated by commas. IP addresses and
+        /// `localhost` always may. Other names are refused, because any web page can make its own name lead to this address.
+        hosts: Vec<String> = Vec::new(), "admin_hosts", HOST_NAMES;
+
+        /// Whether `/healthz` and `/readyz` of the control plane are answered without `admin_key`: `on`, `off`, or `auto` (on
+        /// if `admin` is a loopback address).
+        probes_without_key: KeylessProbes = KeylessProbes::Auto, "probes_without_key", word();
+
+        /// Milliseconds for which a core may stand still before `/healthz` and `/readyz` answer 503 and name it.
+        liveness_timeout: Duration = Duration::from_secs(5), "liveness_timeout_ms", milliseconds!(100 to 3600000);
     }
 }
+
+/// Names of hosts separated by commas, as they stand in a header `Host`, without ports.
+const HOST_NAMES: Form<Vec<String>> = Form {
+    kind: Kind::Text,
+    expects: "names such as ringcast.internal, without ports, separated by commas",
+    parse: |text| {
+        let names = names_in(text)?;
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        names.iter().all(|name| name.bytes().all(legal)).then_some(names)
+    },
+    show: |names| names.join(","),
+};
 
 /// Whether probes of the control plane are answered without its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeylessProbes {
-    /// On a loopback address.
+    /// On if the control plane's address is a loopback address.
     #[default]
     Auto,
-    /// They are.
+    /// Probes need no key.
     On,
-    /// They need it, too.
+    /// Probes need the key, as other requests do.
     Off,
+}
+
+words! {
+    KeylessProbes, Switch, "auto, on or off":
+    "auto" => Auto, "on" => On, "off" => Off, "true" => On, "false" => Off,
 }

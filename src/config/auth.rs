@@ -1,57 +1,87 @@
-//! Tokens: the keys that sign and check them, what they must say, and how they are revoked.
+//! Tokens: the keys that sign and check them, the claims they must have, and how long a revocation lasts.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::form::{Form, Kind, PEM_FILE, SECRET, file, names, number, seconds};
 use super::secret::Secret;
+use super::settings::settings;
 
-/// Tokens.
-#[derive(Clone, Debug)]
-pub struct Auth {
-    /// The key that signs and checks tokens; a random one without it and without key files.
-    pub key: Option<Secret>,
-    /// The algorithm of tokens, one of [`AUTH_ALGORITHMS`]; by the key's kind if `None`.
-    pub algorithm: Option<String>,
-    /// A PEM file with the private key that signs tokens.
-    pub private_key_file: Option<PathBuf>,
-    /// A PEM file with the public key that checks tokens.
-    pub public_key_file: Option<PathBuf>,
-    /// The id of the key above, in the header `kid` of tokens.
-    pub key_id: Option<String>,
-    /// Issuers of which a token must name one; any if there is none.
-    pub issuer: Vec<String>,
-    /// Audiences of which a token must name one; any if there is none.
-    pub audience: Vec<String>,
-    /// By how many seconds the clocks of those who sign tokens may differ from ours.
-    pub leeway_seconds: u16,
-    /// How long a token is valid that the application signs without saying so; whole seconds.
-    pub default_expiry: Duration,
-    /// Where revocations are kept for the next start.
-    pub revocations_file: Option<PathBuf>,
-    /// How long a revocation lasts: as long as the longest life of a token; whole seconds.
-    pub revocation_keep: Duration,
-}
+settings! {
+    /// Tokens: the keys that sign and check them, the claims they must have, and how long a revocation lasts.
+    auth: Auth {
+        /// Shared key that signs and checks tokens. Without it and without other keys, the server uses a random key that ends
+        /// with the process.
+        key: Option<Secret> = None, "auth_key", SECRET, on reload;
 
-impl Default for Auth {
-    fn default() -> Auth {
-        Auth {
-            key: None,
-            algorithm: None,
-            private_key_file: None,
-            public_key_file: None,
-            key_id: None,
-            issuer: Vec::new(),
-            audience: Vec::new(),
-            leeway_seconds: 0,
-            default_expiry: Duration::from_secs(86_400),
-            revocations_file: None,
-            revocation_keep: Duration::from_secs(30 * 86_400),
-        }
+        /// Algorithm of tokens, such as `HS256`. Without it, any algorithm that suits the key is accepted.
+        algorithm: Option<String> = None, "auth_algorithm", ALGORITHM, on reload;
+
+        /// PEM file of the private key that signs tokens.
+        private_key_file: Option<PathBuf> = None, "auth_private_key_file", PEM_FILE, on reload;
+
+        /// PEM file of the public key that checks tokens.
+        public_key_file: Option<PathBuf> = None, "auth_public_key_file", PEM_FILE, on reload;
+
+        /// Id of the key above, put into the header of tokens as `kid`. Without it, the id of the first key of `jwks_file`
+        /// that can sign.
+        key_id: Option<String> = None, "auth_key_id", KEY_ID, on reload;
+
+        /// Accepted issuers, separated by commas: a token must name one of them (`iss`). The first one is put into tokens that
+        /// are signed here. Empty accepts any.
+        issuer: Vec<String> = Vec::new(), "auth_issuer", names("issuers, separated by commas"), on reload;
+
+        /// Accepted audiences, separated by commas: a token must name one of them (`aud`). The first one is put into tokens
+        /// that are signed here. Empty accepts any.
+        audience: Vec<String> = Vec::new(), "auth_audience", names("audiences, separated by commas"), on reload;
+
+        /// Seconds by which the clock of a token's signer may differ: a token is accepted so long before its `nbf` and after
+        /// its `exp`.
+        leeway_seconds: u16 = 0, "auth_leeway_seconds", number!(0 to 300), on reload;
+
+        /// Seconds for which a token is valid if its signer does not say otherwise.
+        default_expiry: Duration = Duration::from_secs(86_400), "auth_default_expiry", seconds!(1 to 4294967295);
+
+        /// File in which the server keeps revocations for its next start. Without it, a restart forgets them.
+        revocations_file: Option<PathBuf> = None, "revocations_file", file("the name of a file");
+
+        /// Seconds for which a revocation lasts. A revoked token that lives longer, or for ever, is good again afterwards.
+        revocation_keep: Duration = Duration::from_secs(30 * 86_400), "revocation_keep_seconds",
+            seconds!(60 to 4294967295);
     }
 }
+
+const ALGORITHM: Form<Option<String>> = Form {
+    kind: Kind::Text,
+    expects: "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
+    parse: |text| AUTH_ALGORITHMS.contains(&text).then(|| Some(text.to_owned())),
+    show: |algorithm| algorithm.clone().unwrap_or_default(),
+};
+
+/// The id of a key, which stands in tokens and logs.
+const KEY_ID: Form<Option<String>> = Form {
+    kind: Kind::Text,
+    expects: "an id of 1 to 256 visible ASCII characters",
+    parse: |text| {
+        let legal = (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        legal.then(|| Some(text.to_owned()))
+    },
+    show: |id| id.clone().unwrap_or_default(),
+};
 
 /// The names of the algorithms of tokens (RFC 7518 section 3.1, RFC 8037).
 pub const AUTH_ALGORITHMS: &[&str] = &[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
     "ES512", "EdDSA",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_algorithms_expected_are_those_known() {
+        let words = ALGORITHM.expects.replace(" or ", ", ");
+        assert_eq!(words.split(", ").collect::<Vec<_>>(), AUTH_ALGORITHMS);
+    }
+}

@@ -5,30 +5,29 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Event loops.
-#[derive(Clone, Debug)]
-pub struct Cores {
-    /// How many event loops there are, and on which CPUs.
-    pub placement: Placement,
-    /// How long a turn at least sends publications to many, and heartbeats, before it answers calls again; whole
-    /// microseconds. A turn that took longer before sends for as long, so that calls cannot keep publications from
-    /// leaving.
-    pub fan_out_slice: Duration,
-    /// How long a core that has nothing to do looks for more before it sleeps, unless it shares its CPU with another; whole
-    /// microseconds.
-    pub busy_poll: Duration,
-    /// Whether each core has its own descriptor table.
-    pub fd_tables: FdTables,
-}
+use super::form::{Kind, microseconds, parsed, word, words};
+use super::settings::settings;
 
-impl Default for Cores {
-    fn default() -> Cores {
-        Cores {
-            placement: Placement::Auto,
-            fan_out_slice: Duration::from_micros(500),
-            busy_poll: Duration::ZERO,
-            fd_tables: FdTables::Auto,
-        }
+settings! {
+    /// Event loops: how many, on which CPUs, and how each divides its time.
+    cores: Cores {
+        /// Event loops: `auto` (one for each CPU this process may run on, within its quota), how many, or a list of CPUs
+        /// such as `0-3,6`.
+        placement: Placement = Placement::Auto, "cores",
+            parsed(Kind::TextOrNumber, "auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)");
+
+        /// Least time in microseconds for which a turn of an event loop sends publications to many subscribers, and
+        /// heartbeats, before it reads calls again. If the turn before spent longer on other work, it sends for as long,
+        /// so that calls cannot hold publications back.
+        fan_out_slice: Duration = Duration::from_micros(500), "fan_out_slice_us", microseconds!(10 to 1000000);
+
+        /// Microseconds for which an idle event loop looks for new work before it sleeps: latency goes down, CPU time goes
+        /// up. An event loop that shares its CPU with another never does this. 0 sleeps at once.
+        busy_poll: Duration = Duration::ZERO, "busy_poll_us", microseconds!(0 to 1000);
+
+        /// Descriptor tables: `auto` gives each core its own where the system permits it, `shared` uses one for the
+        /// process.
+        fd_tables: FdTables = FdTables::Auto, "fd_tables", word();
     }
 }
 
@@ -126,12 +125,14 @@ pub struct NotPlacement;
 /// Whether each core has its own descriptor table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FdTables {
-    /// Its own where the system permits it.
+    /// Each core has its own where the system permits it.
     #[default]
     Auto,
-    /// One for the process, which tools that read `/proc/PID/fd` understand.
+    /// The process has one, which tools that read `/proc/PID/fd` understand.
     Shared,
 }
+
+words! { FdTables, Text, "auto or shared": "auto" => Auto, "shared" => Shared }
 
 #[cfg(test)]
 mod tests {

@@ -6,8 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::load::ConfigError;
-use super::options::{Kind, Setting};
+use super::error::ConfigError;
+use super::form::Kind;
+use super::settings::Setting;
 use super::text_file::{self, SECRET_BYTES_MAX};
 use crate::text;
 
@@ -59,7 +60,8 @@ const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 #[cfg(test)]
 mod tests {
-    use crate::config::load::{ConfigErrors, Loaded, Source, Sources};
+    use crate::config::ConfigErrors;
+    use crate::config::load::{Loaded, Source, Sources};
 
     /// Credentials, removed with the value.
     struct Folder(std::path::PathBuf);

@@ -1,35 +1,37 @@
-//! How publications reach subscribers.
+//! How publications reach subscribers: compression, and subscribers that do not keep up.
 
-/// How publications reach subscribers.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// What happens to a subscriber that does not keep up.
-    pub slow_consumer: SlowConsumer,
-    /// Whether messages may be compressed (permessage-deflate), for clients that offer it.
-    pub compression: bool,
-    /// The shortest message that is compressed, in bytes.
-    pub compression_bytes_min: u32,
-}
+use super::form::{number, word, words};
+use super::settings::settings;
 
-impl Default for Delivery {
-    fn default() -> Delivery {
-        Delivery {
-            slow_consumer: SlowConsumer::Close,
-            compression: false,
-            compression_bytes_min: 1024,
-        }
+settings! {
+    /// How publications reach subscribers: compression, and subscribers that do not keep up.
+    delivery: Delivery {
+        /// Action on a subscriber whose outbox is full: `close` its connection, `skip` publications for it, or `conflate`
+        /// them: it gets the newest of each channel once it has caught up.
+        slow_consumer: SlowConsumer = SlowConsumer::Close, "slow_consumer", word();
+
+        /// Whether messages are compressed (permessage-deflate) in both directions, for clients that offer it.
+        compression: bool = false, "compression", word();
+
+        /// Size in bytes of the shortest message that the server compresses for such clients.
+        compression_bytes_min: u32 = 1024, "compression_bytes_min", number!(0 to 1073741824);
     }
 }
 
-/// What happens to a subscriber whose outbox is full.
+/// What the server does with a subscriber whose outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// Close it with 4010, so that it comes back and starts afresh.
+    /// Close its connection with 4010, so that it comes back and starts afresh.
     #[default]
     Close,
     /// Skip publications for it, and count them, until it has caught up.
     Skip,
-    /// Keep the newest publication of each channel until its outbox has been sent. One for which that takes more than
-    /// `outbox_bytes_max` again is closed with 4010.
+    /// Keep the newest publication of each channel until its outbox has been sent. A subscriber for which these take more
+    /// than `outbox_bytes_max` again is closed with 4010.
     Conflate,
+}
+
+words! {
+    SlowConsumer, Text, "close, skip or conflate":
+    "close" => Close, "skip" => Skip, "conflate" => Conflate,
 }

@@ -15,7 +15,7 @@
 
 use std::ffi::OsStr;
 
-use super::options::PREFIX;
+use super::settings::PREFIX;
 
 /// Whether a variable is one of those above. A setting that should ever have such a name is theirs only with a value that
 /// no setting takes.
@@ -67,7 +67,7 @@ const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::SETTINGS;
+    use crate::config::SETTINGS;
 
     fn ignored(name: &str, value: &str) -> bool {
         is_of_others(name, value.as_ref(), false)

@@ -1,32 +1,37 @@
-//! Sets of keys for tokens, from a file and from a web address.
+//! Sets of keys for tokens (JSON Web Key Sets, RFC 7517), from a file and from a web address.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Sets of keys.
-#[derive(Clone, Debug)]
-pub struct Jwks {
-    /// A file with a set of keys in JSON (RFC 7517); private keys and secrets in it sign.
-    pub file: Option<PathBuf>,
-    /// Where a set of public keys is fetched: `https://`, or `http://` for networks that are trusted.
-    pub url: Option<String>,
-    /// How often it is fetched; whole seconds.
-    pub refresh: Duration,
-}
+use super::form::{Form, Kind, file, seconds};
+use super::settings::settings;
 
-impl Default for Jwks {
-    fn default() -> Jwks {
-        Jwks {
-            file: None,
-            url: None,
-            refresh: Duration::from_secs(300),
-        }
+settings! {
+    /// Sets of keys for tokens (JSON Web Key Sets, RFC 7517), from a file and from a web address.
+    jwks: Jwks {
+        /// JSON Web Key Set with more keys for tokens, each chosen by its `kid`. Private keys and secrets in it can sign.
+        file: Option<PathBuf> = None, "jwks_file", file("the name of a file with a JSON Web Key Set"), on reload;
+
+        /// Address from which a JSON Web Key Set with public keys is fetched. After a bad answer the server keeps the keys
+        /// that it has.
+        url: Option<String> = None, "jwks_url", URL;
+
+        /// Seconds between two fetches of `jwks_url`. A `max-age` in its answer may shorten them. A token with an unknown `kid`
+        /// causes a fetch at once, 10 s after the last one at the earliest.
+        refresh: Duration = Duration::from_secs(300), "jwks_refresh_seconds", seconds!(10 to 86400);
     }
 }
 
-/// The address of a set of keys: `https://` or `http://`, a host, perhaps a port, and a path. No user, whose password
-/// would be shown, and no fragment.
-pub(super) fn url(text: &str) -> Option<String> {
+/// The address of a set of keys: `https://` or `http://`, a host, perhaps a port, and a path. No user, because its
+/// password would be shown, and no fragment.
+const URL: Form<Option<String>> = Form {
+    kind: Kind::Text,
+    expects: "an address such as https://id.example/jwks.json, without user and fragment",
+    parse: |text| url(text).map(Some),
+    show: |url| url.clone().unwrap_or_default(),
+};
+
+fn url(text: &str) -> Option<String> {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"))?;
@@ -42,7 +47,7 @@ pub(super) fn url(text: &str) -> Option<String> {
     legal.then(|| text.to_owned())
 }
 
-/// Whether somebody between this machine and that of the keys could answer in its place.
+/// Whether somebody between this machine and the server of the keys could answer in its place.
 pub(super) fn is_forgeable(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;

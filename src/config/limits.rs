@@ -1,147 +1,184 @@
-//! Every bound of the server in one table: name, default, the metric that shows it being hit, and the outcome.
+//! Every bound that an operator may move: one row for each, with its default and with what happens when it is reached.
 //!
-//! The metric is `ringcast_limit_hits_total{limit="NAME"}` for all of them, but for those of logins, which are no core's:
-//! `ringcast_logins_total{outcome="NAME"}`.
+//! [`Limit`](crate::decision::Limit) names each bound that can be reached, for `ringcast_limit_hits_total{limit="NAME"}`.
+//! Bounds of logins are no core's: `ringcast_logins_total{outcome="NAME"}` counts those.
 
 use std::time::Duration;
 
-/// The bounds that an operator may move. Field names are the keys of the `[limits]` table of the configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest WebSocket message, in bytes. The reference allows 100 MiB.
-    pub message_bytes_max: u32,
-    /// Largest frame, in bytes of its payload; 0 for as much as a message. The reference has no bound of its own for it.
-    pub frame_bytes_max: u32,
-    /// Most fragments of one message, as in the reference.
-    pub fragments_max: u32,
-    /// Largest HTTP request head, in bytes: what Node allows, which does not count every separator.
-    pub request_head_bytes_max: u32,
-    /// Time from the accept to a complete request head, as Node allows.
-    pub request_timeout: Duration,
-    /// Time from the upgrade to the SocketCluster handshake.
-    pub handshake_timeout: Duration,
-    /// Where clients that are not authenticated are not served: time from the handshake, or from the end of a token, to
-    /// another. Zero leaves them all they like.
-    pub authentication_timeout: Duration,
-    /// Largest body of a login, in bytes.
-    pub login_body_bytes_max: u32,
-    /// Time for the peer to answer our close frame.
-    pub close_timeout: Duration,
-    /// Most connections of the whole server; 0 for no limit beside that of its cores.
-    pub connections_max: u32,
-    /// Most connections of one core; 0 takes what the descriptor limit allows.
-    pub connections_per_core_max: u32,
-    /// Most connections of one client: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit.
-    pub connections_per_address_max: u32,
-    /// Most sockets accepted in a second, in equal shares for each core; 0 for no limit.
-    pub accepts_per_second_max: u32,
-    /// Memory from which on nobody new is let in.
-    pub memory_bytes_max: MemoryMax,
-    /// Most channels one connection may be subscribed to.
-    pub channels_per_connection_max: u32,
-    /// Most bytes that the names of one connection's channels may take together.
-    pub channel_names_bytes_max: u32,
-    /// Most calls of the server's that one connection may leave unanswered.
-    pub calls_per_connection_max: u32,
-    /// Most bytes waiting for one connection. An empty outbox takes any one message. The reference has no bound: the
-    /// default leaves room for the bursts that its users send (20,000 messages of 500 bytes in one go).
-    pub outbox_bytes_max: u32,
-    /// Most bytes that all connections together may hold: what waits for them and is not shared, publications that many
-    /// wait for, messages that have come in part, input and decisions that wait. Over it those that hold most are closed.
-    pub outbox_bytes_total_max: MemoryMax,
-    /// Longest time for which a client may take nothing of what waits for it; zero for any time.
-    pub write_timeout: Duration,
-    /// Most messages of one connection in a second in the long run, control frames included and each packet of an array
-    /// once more; 0 for any number.
-    pub messages_per_second_max: u32,
-    /// Most bytes of one connection in a second, as they are read, in the long run; 0 for any number.
-    pub bytes_per_second_max: u64,
-    /// How long a connection may have been silent to make up for it at once: a burst is what the rates allow in this
-    /// time, and one message at least.
-    pub rate_burst: Duration,
-    /// For how much longer a connection may be paused for its rates than not, before it is closed; zero never closes it.
-    pub rate_grace: Duration,
-    /// Longest time without a message in either direction, heartbeats aside; zero for any time.
-    pub idle_timeout: Duration,
-    /// Most bytes of a channel's name that a client subscribes or publishes to. The reference has no bound; names of ten
-    /// thousand bytes are known to be used.
-    pub channel_name_bytes_max: u32,
-    /// Most calls of one client's that the application may owe an answer. The reference has no bound.
-    pub client_calls_max: u32,
-    /// Most logins that wait for their password to be checked. When there are more, one of the network with most of them is
-    /// refused: as `busy` if it is the one that has just come, as `displaced` if it waited already.
-    pub logins_waiting_max: u32,
-    /// Failed logins of one user from one address that cost nothing; a further one is refused as `too_soon`. Four times
-    /// as many of an address, twenty times of a user.
-    pub login_failures_max: u32,
-    /// Longest time for which logins are refused as `too_soon`; whole milliseconds.
-    pub login_backoff_max: Duration,
-    /// Most addresses, most users and most of both together whose failures are remembered; then those of longest ago
-    /// are forgotten, which `ringcast_login_accounts_forgotten_total` counts.
-    pub login_accounts_max: u32,
-    /// Most lines of refusals in the audit trail in a second, in the long run, half as many of one kind; 0 for any number.
-    /// `ringcast_audit_left_out_total` counts the rest, and the log tells how many there were.
-    pub audit_lines_per_second_max: u32,
-    /// Most revocations of tokens in force at a time.
-    pub revocations_max: u32,
-    /// Places in the ring; rounded up to a power of two.
-    pub ring_slots: u32,
-    /// Most bytes of publications in the ring; each core may fill an equal share.
-    pub ring_bytes_max: u64,
-    /// Most bytes of publications that wait for a full ring and whose publishers have left, for each core.
-    pub abandoned_bytes_max: u32,
-}
+use super::form::{Form, Kind, milliseconds, number, whole_number};
+use super::settings::settings;
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            message_bytes_max: 1024 * 1024,
-            frame_bytes_max: 0,
-            fragments_max: 16_384,
-            request_head_bytes_max: 16 * 1024 + 256,
-            request_timeout: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            authentication_timeout: Duration::from_secs(60),
-            login_body_bytes_max: 4096,
-            close_timeout: Duration::from_secs(30),
-            connections_max: 0,
-            connections_per_core_max: 0,
-            connections_per_address_max: 0,
-            accepts_per_second_max: 0,
-            memory_bytes_max: MemoryMax::Auto,
-            channels_per_connection_max: 10_000,
-            channel_names_bytes_max: 1024 * 1024,
-            calls_per_connection_max: 1000,
-            outbox_bytes_max: 16 * 1024 * 1024,
-            outbox_bytes_total_max: MemoryMax::Auto,
-            write_timeout: Duration::from_secs(60),
-            messages_per_second_max: 0,
-            bytes_per_second_max: 0,
-            rate_burst: Duration::from_secs(1),
-            rate_grace: Duration::from_secs(10),
-            idle_timeout: Duration::ZERO,
-            channel_name_bytes_max: 65_536,
-            client_calls_max: 10_000,
-            logins_waiting_max: 64,
-            login_failures_max: 5,
-            login_backoff_max: Duration::from_secs(900),
-            login_accounts_max: 65_536,
-            audit_lines_per_second_max: 10,
-            revocations_max: 100_000,
-            ring_slots: 65_536,
-            ring_bytes_max: 64 * 1024 * 1024,
-            abandoned_bytes_max: 16 * 1024 * 1024,
-        }
+settings! {
+    /// Every bound that an operator may move. Names of rows are the keys of the table `[limits]` of the configuration file.
+    #[derive(PartialEq, Eq)]
+    limits: Limits in table "limits" {
+        /// Largest WebSocket message in bytes. A larger one closes its connection with 1009.
+        message_bytes_max: u32 = 1024 * 1024, "message_bytes_max", number!(1 to 1073741824);
+
+        /// Largest WebSocket frame in bytes of payload. A larger one closes its connection with 1009. 0 allows frames as
+        /// large as messages.
+        frame_bytes_max: u32 = 0, "frame_bytes_max", number!(0 to 1073741824);
+
+        /// Most fragments of one message. More of them close the connection with 1008.
+        fragments_max: u32 = 16_384, "fragments_max", number!(1 to 4294967295);
+
+        /// Largest HTTP request head in bytes. A larger one is answered 431.
+        request_head_bytes_max: u32 = 16 * 1024 + 256, "request_head_bytes_max", number!(256 to 1048576);
+
+        /// Milliseconds from the accept to a complete request head; then the TCP connection is closed.
+        request_timeout: Duration = Duration::from_secs(60), "request_timeout_ms", milliseconds!(1 to 2147483647);
+
+        /// Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005.
+        handshake_timeout: Duration = Duration::from_secs(10), "handshake_timeout_ms", milliseconds!(1 to 2147483647);
+
+        /// Milliseconds for a client to authenticate where unauthenticated clients are not served (`allow_anonymous`), from
+        /// the handshake or from the end of its last token; then the connection is closed with 4031. 0 sets no time.
+        authentication_timeout: Duration = Duration::from_secs(60), "authentication_timeout_ms",
+            milliseconds!(0 to 2147483647);
+
+        /// Largest body of a login in bytes. A larger one is answered 413, or with an `InvalidArgumentsError` if it is a call.
+        login_body_bytes_max: u32 = 4096, "login_body_bytes_max", number!(64 to 65536);
+
+        /// Milliseconds for a client to answer a close frame; then the TCP connection is closed.
+        close_timeout: Duration = Duration::from_secs(30), "close_timeout_ms", milliseconds!(1 to 2147483647);
+
+        /// Most connections of the whole server; `accept_excess` says what happens to more. 0 sets no limit beside that of
+        /// its cores.
+        connections_max: u32 = 0, "connections_max", number!(0 to 4294967295);
+
+        /// Most connections of one client address. An IPv6 network of 64 bits counts as one address, and an IPv4 client that
+        /// comes by NAT64, 6to4 or Teredo counts as its IPv4 address. More are answered 429. Connections from
+        /// `trusted_proxies` count for the client that the proxy names. 0 sets no limit.
+        connections_per_address_max: u32 = 0, "connections_per_address_max", number!(0 to 4294967295);
+
+        /// Most connections accepted in a second, in equal shares for each core, a tenth of them at once; `accept_excess` says
+        /// what happens to more. 0 sets no limit.
+        accepts_per_second_max: u32 = 0, "accepts_per_second_max", number!(0 to 4294967295);
+
+        /// Bytes of memory in use from which on new connections are answered 503, until use is below 95 % of this. It counts
+        /// the memory of the process, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit
+        /// or of the machine's memory; in a control group with a limit, such as a container, `auto` counts the memory that is
+        /// charged to the group. `off` sets no limit.
+        memory_bytes_max: MemoryMax = MemoryMax::Auto, "memory_bytes_max", MEMORY;
+
+        /// Most connections of one core; `accept_excess` says what happens to more. 0 takes what the limit on open files
+        /// allows.
+        connections_per_core_max: u32 = 0, "connections_per_core_max", number!(0 to 4294967295);
+
+        /// Most channels of one connection. A further subscribe is answered with a `BrokerError`.
+        channels_per_connection_max: u32 = 10_000, "channels_per_connection_max", number!(0 to 4294967295);
+
+        /// Most bytes that the names of one connection's channels take together. A further subscribe is answered with a
+        /// `BrokerError`.
+        channel_names_bytes_max: u32 = 1024 * 1024, "channel_names_bytes_max", number!(1 to 4294967295);
+
+        /// Most calls from the server that one connection may leave unanswered. A further call is refused, and the application
+        /// is told.
+        calls_per_connection_max: u32 = 1000, "calls_per_connection_max", number!(0 to 4294967295);
+
+        /// Most bytes that wait to be sent to one connection; `slow_consumer` says what happens to more. An empty outbox takes
+        /// any one message. The default leaves room for a burst of 20,000 messages of 500 bytes.
+        outbox_bytes_max: u32 = 16 * 1024 * 1024, "outbox_bytes_max", number!(1 to 1073741824);
+
+        /// Most bytes that all connections together may hold, in equal shares for each core: bytes that wait to be sent,
+        /// counted once where connections share them, incomplete messages, and input and decisions that wait. When it is
+        /// reached, the connections that hold most are closed with 4010; with `slow_consumer` `skip` or `conflate`,
+        /// publications for clients that do not read are skipped or conflated first. `auto` is a quarter of the control
+        /// group's limit or of the machine's memory. `off` sets no limit.
+        outbox_bytes_total_max: MemoryMax = MemoryMax::Auto, "outbox_bytes_total_max", MEMORY;
+
+        /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then the
+        /// connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
+        write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);
+
+        /// Most messages a second from one connection in the long run. Control frames count, and each packet of an array counts
+        /// once more. A connection over its rate is not read until it is below it again. 0 sets no limit.
+        messages_per_second_max: u32 = 0, "messages_per_second_max", number!(0 to 1000000000);
+
+        /// Most bytes a second from one connection in the long run, as they are read from its socket. A connection over its
+        /// rate is not read until it is below it again. 0 sets no limit.
+        bytes_per_second_max: u64 = 0, "bytes_per_second_max", number!(0 to 1000000000000);
+
+        /// Size of a burst in milliseconds: a connection that was silent may send at once what its rates allow in this time,
+        /// and at least one message.
+        rate_burst: Duration = Duration::from_secs(1), "rate_burst_ms", milliseconds!(1 to 3600000);
+
+        /// Milliseconds by which the time that a connection was paused for its rates may exceed the time that it was not; then
+        /// it is closed with 4029. 0 never closes it.
+        rate_grace: Duration = Duration::from_secs(10), "rate_grace_ms", milliseconds!(0 to 2147483647);
+
+        /// Milliseconds without a message in either direction, heartbeats aside; then the connection is closed with 4030. 0
+        /// sets no time.
+        idle_timeout: Duration = Duration::ZERO, "idle_timeout_ms", milliseconds!(0 to 2147483647);
+
+        /// Longest name in bytes of a channel that a client subscribes or publishes to. A longer one is answered with an
+        /// `InvalidActionError`.
+        channel_name_bytes_max: u32 = 65_536, "channel_name_bytes_max", number!(1 to 4294967295);
+
+        /// Most calls of one client that the application may leave unanswered. A further call is answered with an
+        /// `InvalidActionError`.
+        client_calls_max: u32 = 10_000, "client_calls_max", number!(1 to 4294967295);
+
+        /// Most logins that wait for their password to be checked. When another arrives, one login of the network with most
+        /// of them is refused: as `busy` if it is the new one, as `displaced` if it waited already.
+        logins_waiting_max: u32 = 64, "logins_waiting_max", number!(1 to 4096);
+
+        /// Failed logins of one user from one address that have no consequence. Further logins are refused as `too_soon`: for
+        /// 1 s, then for twice as long each time. One address may fail 4 times as often, one user 20 times as often.
+        login_failures_max: u32 = 5, "login_failures_max", number!(1 to 1000000);
+
+        /// Longest time in milliseconds for which logins are refused as `too_soon`.
+        login_backoff_max: Duration = Duration::from_secs(900), "login_backoff_ms_max", milliseconds!(1 to 86400000);
+
+        /// Most addresses, and most users, whose failed logins are remembered. The oldest are forgotten first, and
+        /// `ringcast_login_accounts_forgotten_total` counts them.
+        login_accounts_max: u32 = 65_536, "login_accounts_max", number!(2 to 16777216);
+
+        /// Most log lines a second about refusals (`ringcast::audit`) in the long run, and half as many of one kind. The rest is
+        /// counted in `ringcast_audit_left_out_total`. 0 sets no limit.
+        audit_lines_per_second_max: u32 = 10, "audit_lines_per_second_max", number!(0 to 1000000);
+
+        /// Most revocations of tokens in force at the same time. A further one is refused, and counted in
+        /// `ringcast_revocations_refused_total`.
+        revocations_max: u32 = 100_000, "revocations_max", number!(1 to 1000000);
+
+        /// Publications that the ring holds, rounded up to a power of two. While it is full, publishers wait.
+        ring_slots: u32 = 65_536, "ring_slots", number!(2 to 16777216);
+
+        /// Most bytes of publications in the ring, in equal shares for each core. While a core's share is full, its publishers
+        /// wait.
+        ring_bytes_max: u64 = 64 * 1024 * 1024, "ring_bytes_max", number!(65536 to 1099511627776);
+
+        /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has disconnected
+        /// without an acknowledgement. Further ones are dropped.
+        abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);
     }
 }
+
+const MEMORY: Form<MemoryMax> = Form {
+    kind: Kind::TextOrNumber,
+    expects: "off, auto, or a whole number of bytes from 1048576 to 1099511627776",
+    parse: |text| {
+        Some(match text {
+            "off" => MemoryMax::Off,
+            "auto" => MemoryMax::Auto,
+            bytes => MemoryMax::Bytes(whole_number(bytes, 1_048_576, 1_099_511_627_776)?),
+        })
+    },
+    show: |max| match max {
+        MemoryMax::Off => "off".to_owned(),
+        MemoryMax::Auto => "auto".to_owned(),
+        MemoryMax::Bytes(bytes) => bytes.to_string(),
+    },
+};
 
 /// A limit on memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryMax {
-    /// There is no such limit.
+    /// No limit.
     Off,
-    /// A part of what this process may have, which is its control group's limit or the machine's memory: for
-    /// `memory_bytes_max` 90 %, for `outbox_bytes_total_max` a quarter.
+    /// A part of the memory that this process may have, which is its control group's limit or the machine's memory: 90 %
+    /// for `memory_bytes_max`, a quarter for `outbox_bytes_total_max`.
     #[default]
     Auto,
     /// So many bytes.

@@ -1,7 +1,7 @@
 //! The settings of a server: the typed tree, complete with defaults, so that the library runs without any file.
 //!
-//! Each section is a struct in a file of its own. [`options`] names each setting once, [`load`] reads them from flags,
-//! environment and file. After the start no code reads the environment: these values are final.
+//! Each section is a struct in a file of its own, with a row for each setting; the head of [`settings`] describes a row.
+//! [`load`] merges flags, environment and file. After the start no code reads the environment: these values are final.
 
 mod admin;
 mod auth;
@@ -10,21 +10,26 @@ mod cores;
 mod credentials;
 mod delivery;
 mod environment;
+pub mod error;
+mod form;
 mod jwks;
 pub mod limits;
 mod listen;
 pub mod load;
 mod log;
 mod login;
-pub mod options;
+mod nearest;
 mod permissions;
 mod proxies;
 mod restart;
 pub mod rules;
 pub mod secret;
+pub mod settings;
 mod socketcluster;
 pub(crate) mod text_file;
 pub mod tls;
+mod toml_file;
+pub mod unknown;
 mod warnings;
 
 pub use admin::{Admin, KeylessProbes};
@@ -32,6 +37,8 @@ pub use auth::{AUTH_ALGORITHMS, Auth};
 pub use conflicts::Conflict;
 pub use cores::{Cores, FdTables, NotPlacement, Placement};
 pub use delivery::{Delivery, SlowConsumer};
+pub use error::{ConfigError, ConfigErrors, RuleFault};
+pub use form::Kind;
 pub use jwks::Jwks;
 pub use limits::Limits;
 pub use listen::{AcceptExcess, Listen, WelcomePage};
@@ -44,6 +51,7 @@ pub use socketcluster::{Protocol, SocketCluster};
 pub use tls::Tls;
 pub use warnings::Warning;
 
+use settings::Setting;
 use tls::ClientAuth;
 
 /// All settings of a server, by section.
@@ -77,6 +85,52 @@ pub struct Config {
     pub log: Log,
     /// The bounds.
     pub limits: Limits,
+}
+
+/// All settings, in the order in which they are shown.
+pub static SETTINGS: &[Setting] = &joined::<{ count(SECTIONS) }>(SECTIONS);
+
+/// The sections, in the order in which they are shown.
+const SECTIONS: &[&[Setting]] = &[
+    Cores::SETTINGS,
+    Listen::SETTINGS,
+    Proxies::SETTINGS,
+    Admin::SETTINGS,
+    Auth::SETTINGS,
+    Jwks::SETTINGS,
+    Tls::SETTINGS,
+    Login::SETTINGS,
+    Permissions::SETTINGS,
+    SocketCluster::SETTINGS,
+    Delivery::SETTINGS,
+    Restart::SETTINGS,
+    Log::SETTINGS,
+    Limits::SETTINGS,
+];
+
+const fn count(sections: &[&[Setting]]) -> usize {
+    let (mut count, mut section) = (0, 0);
+    while section < sections.len() {
+        count += sections[section].len();
+        section += 1;
+    }
+    count
+}
+
+/// The rows of all sections, one after the other. The compiler runs this, and loops in constants are written so.
+const fn joined<const COUNT: usize>(sections: &[&[Setting]]) -> [Setting; COUNT] {
+    let mut all = [sections[0][0]; COUNT];
+    let (mut at, mut section) = (0, 0);
+    while section < sections.len() {
+        let mut row = 0;
+        while row < sections[section].len() {
+            all[at] = sections[section][row];
+            at += 1;
+            row += 1;
+        }
+        section += 1;
+    }
+    all
 }
 
 impl Config {

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-/// The start and the end of the process.
-#[derive(Clone, Debug)]
-pub struct Restart {
-    /// Whether this start may share addresses with a process that listens there already, and take over its sockets.
-    pub take_over: bool,
-    /// Over how long a drain spreads the ends of its connections; whole seconds.
-    pub drain: Duration,
-}
+use super::form::{seconds, word};
+use super::settings::settings;
 
-impl Default for Restart {
-    fn default() -> Restart {
-        Restart {
-            take_over: false,
-            drain: Duration::from_secs(10),
-        }
+settings! {
+    /// How a server starts beside its predecessor, and how it stops.
+    restart: Restart {
+        /// Whether to start although another process of the same user serves the same addresses, and to take over its
+        /// listening sockets. Meant for one start, as the flag `--take-over`.
+        take_over: bool = false, "take_over", word();
+
+        /// Seconds over which a stopping server spreads the closing of its connections.
+        drain: Duration = Duration::from_secs(10), "drain_seconds", seconds!(0 to 86400);
     }
 }

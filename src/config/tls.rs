@@ -1,52 +1,73 @@
-//! What an operator can set of TLS.
+//! TLS: where it is spoken, and with which certificates.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Conflict;
+use super::form::{PEM_FILE, PEM_FILES, address_or_off, word, words};
+use super::settings::settings;
 
-/// TLS: where it is spoken, and with which files.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// Whether clients may, or must, speak TLS where plain ones connect.
-    pub on_listen: OnListen,
-    /// One more address for clients, which speaks only TLS; `None` for no such.
-    pub listen: Option<SocketAddr>,
-    /// PEM files of certificates, each with its chain; the first serves clients that ask for no name, or for one that
-    /// none has.
-    pub certificate_files: Vec<PathBuf>,
-    /// PEM files of their private keys, in the same order.
-    pub key_files: Vec<PathBuf>,
-    /// Whether clients show certificates of their own.
-    pub client_auth: ClientAuth,
-    /// A PEM file with the certificates of the authorities that clients' certificates must come from.
-    pub client_ca_file: Option<PathBuf>,
-    /// Whether the control plane speaks TLS, with the same certificates.
-    pub admin: bool,
+settings! {
+    /// TLS: where it is spoken, and with which certificates.
+    tls: Tls {
+        /// What `listen` speaks: plain connections (`off`), TLS (`only`), or both on the one port (`shared`).
+        on_listen: OnListen = OnListen::Off, "listen_tls", word();
+
+        /// One more address for clients, where only TLS is spoken, or `off`.
+        listen: Option<SocketAddr> = None, "tls_listen",
+            address_or_off("off, or an address with a port, such as 0.0.0.0:8443");
+
+        /// PEM files of certificates, each with its chain, separated by commas. A client gets the certificate for the name
+        /// that it asks for, else the first.
+        certificate_files: Vec<PathBuf> = Vec::new(), "tls_certificate_files", PEM_FILES, on reload;
+
+        /// PEM files of the private keys of these certificates, in the same order.
+        key_files: Vec<PathBuf> = Vec::new(), "tls_key_files", PEM_FILES, on reload;
+
+        /// Whether clients present certificates of their own, whose subjects become their claims: `off`, `optional` or
+        /// `required`.
+        client_auth: ClientAuth = ClientAuth::Off, "tls_client_auth", word(), on reload;
+
+        /// PEM file of the authorities that must have issued the clients' certificates.
+        client_ca_file: Option<PathBuf> = None, "tls_client_ca_file", PEM_FILE, on reload;
+
+        /// Whether the control plane speaks TLS, with the same certificates.
+        admin: bool = false, "admin_tls", word();
+    }
 }
 
 /// Whether the address for clients speaks TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnListen {
-    /// It does not.
+    /// Plain connections only.
     #[default]
     Off,
-    /// With who begins to; others go on without.
+    /// TLS with clients that begin a TLS handshake, plain connections with others.
     Shared,
-    /// Always; a plain request is told so.
+    /// TLS only; the answer to a plain request says so.
     Only,
 }
 
-/// Whether clients show certificates of their own.
+words! {
+    OnListen, Text, "off, shared or only":
+    "off" => Off, "shared" => Shared, "only" => Only,
+}
+
+/// Whether clients present certificates of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// The server does not ask for a certificate.
     #[default]
     Off,
-    /// They are asked, and may have none; one that is shown must be good.
+    /// The server asks, and a client may have none; one that is presented must be valid.
     Optional,
-    /// Nobody comes in without a good one.
+    /// A client without a valid certificate is refused.
     Required,
+}
+
+words! {
+    ClientAuth, Text, "off, optional or required":
+    "off" => Off, "optional" => Optional, "required" => Required,
 }
 
 impl Tls {

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::ControlState;
-use crate::config::options::SETTINGS;
+use crate::config::SETTINGS;
 use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
 use crate::login::PasswordChecks;

@@ -156,7 +156,7 @@ impl Target {
             remote: !config.listen.address.ip().is_loopback(),
             connections_per_core_max: config.limits.connections_per_core_max,
             connections_max: config.limits.connections_max,
-            tcp_backlog: u64::try_from(config.listen.tcp_backlog).unwrap_or(0),
+            tcp_backlog: u64::from(config.listen.tcp_backlog),
             ring_bytes_max: config.limits.ring_bytes_max,
             ping_interval: config
                 .socketcluster

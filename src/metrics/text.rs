@@ -696,7 +696,7 @@ pub const METRICS: &[Metric] = &[
         help: "What `[[rules]]` have refused, by action.",
         values: Values::Labelled {
             label: "action",
-            labels: &Action::WORDS,
+            labels: &Action::LABELS,
             counters: |block| &block.rules_denied,
         },
     },
@@ -705,7 +705,7 @@ pub const METRICS: &[Metric] = &[
         help: "What was done and `[[shadow_rules]]` would refuse, by action.",
         values: Values::Labelled {
             label: "action",
-            labels: &Action::WORDS,
+            labels: &Action::LABELS,
             counters: |block| &block.rules_would_deny,
         },
     },
@@ -714,7 +714,7 @@ pub const METRICS: &[Metric] = &[
         help: "What `[[rules]]` have refused and `[[shadow_rules]]` would allow, by action.",
         values: Values::Labelled {
             label: "action",
-            labels: &Action::WORDS,
+            labels: &Action::LABELS,
             counters: |block| &block.rules_would_allow,
         },
     },

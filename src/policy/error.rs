@@ -5,7 +5,7 @@ use std::io;
 
 use super::tls::TlsError;
 use super::{KeysError, RevocationsError};
-use crate::config::rules::RuleFault;
+use crate::config::RuleFault;
 use crate::login::PasswordFileError;
 
 /// Why the policy cannot be read. Each error is one line that says what to do.

@@ -134,7 +134,7 @@ impl Server {
         let outlets = parts[0].hand_over.outlets();
         let (threads, started) = spawn_cores(parts, &settings).inspect_err(|_| stop(&handles))?;
         let traits = Traits {
-            backlog: config.listen.tcp_backlog,
+            backlog: i32::from(config.listen.tcp_backlog),
             write_timeout: limits.write_timeout,
         };
         let sockets = reserved

@@ -28,7 +28,8 @@ use std::sync::Arc;
 
 use self::pattern::{ClaimValues, Pattern, first_bytes};
 use super::json::{Json, Kind};
-use crate::config::rules::{Action, Effect, RuleFault, RuleSpec, Scalar, Who};
+use crate::config::RuleFault;
+use crate::config::rules::{Action, Effect, RuleSpec, Scalar, Who};
 
 pub use self::explain::{Explanation, Reason};
 pub use self::recent::RecentDecisions;
