@@ -47,9 +47,9 @@ impl BufferPool {
     /// An empty buffer for `bytes`; [`BufferPool::has_room`] has said that there is room.
     pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         debug_assert!(self.has_room(bytes), "asked before");
-        let held = class_bytes(bytes);
-        self.lent_bytes += held;
         let class = class(bytes);
+        let held = bytes_of(class, bytes);
+        self.lent_bytes += held;
         if let Some(kept) = self.kept.get_mut(class) {
             let buffer = kept.pop();
             self.unused[class] = self.unused[class].min(kept.len());
@@ -63,10 +63,12 @@ impl BufferPool {
     }
 
     /// Takes a buffer back that was taken for as many bytes as it now holds.
+    #[inline]
     pub(crate) fn put_back(&mut self, mut buffer: Vec<u8>) {
-        let held = class_bytes(buffer.len());
+        let class = class(buffer.len());
+        let held = bytes_of(class, buffer.len());
         self.lent_bytes -= held;
-        if let Some(kept) = self.kept.get_mut(class(buffer.len())) {
+        if let Some(kept) = self.kept.get_mut(class) {
             buffer.clear();
             kept.push(buffer);
             self.kept_bytes += held;
@@ -132,7 +134,11 @@ fn class(bytes: usize) -> usize {
 
 /// What a buffer for `bytes` takes.
 fn class_bytes(bytes: usize) -> usize {
-    let class = class(bytes);
+    bytes_of(class(bytes), bytes)
+}
+
+/// What a buffer of this class for `bytes` takes.
+fn bytes_of(class: usize, bytes: usize) -> usize {
     if class < CLASSES {
         CLASS_BYTES_MIN << class
     } else {

@@ -216,7 +216,6 @@ impl Ring {
     }
 
     /// Takes back the buffers of own publications that every core has passed.
-    #[inline]
     pub fn reclaim(&mut self) {
         self.passed = self.shared.passed();
         while let Some(oldest) = self

@@ -65,13 +65,12 @@ impl<A: App> Core<A> {
     pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
         self.broker.ring.awake();
         let before = self.now.uptime;
-        self.now = self.clock.now();
+        (self.now, self.turn_began_ns) = self.clock.now_and_ns();
         // Neither a long turn nor a thread that the system did not run is silence of the clients.
         let slept = timeout.unwrap_or(Duration::MAX);
         if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
             self.responsive_since = self.now.uptime;
         }
-        self.turn_began_ns = self.clock.elapsed_ns();
         self.turn(events);
         self.metrics.turns.add(1);
         let took_ns = self.clock.elapsed_ns() - self.turn_began_ns;
@@ -522,7 +521,7 @@ impl<A: App> Core<A> {
             // Some of it goes back.
             until = until.min(self.memory_due);
         }
-        (until != Uptime::NEVER).then(|| until.since(self.clock.now().uptime))
+        (until != Uptime::NEVER).then(|| until.since(self.clock.uptime()))
     }
 }
 

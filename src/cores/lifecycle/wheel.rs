@@ -9,6 +9,7 @@
 //!                  ↕        ↕         ↕       each the head of a circular list
 //!   links          7 ↔ 3    9         5 ↔ 2   of the connections that wait there
 //!   occupied  one bit for each slot, to find the next visit without touching the slots
+//!   words     one bit for each word of `occupied`, to find it without touching all of those
 //! ```
 //! The lists run through the links of the connections themselves: 8 bytes for each, nothing allocated for a deadline
 //! and nothing left of one that was put off.
@@ -18,6 +19,7 @@
 //!    it is handed out early and the caller arms it again.
 //! 2. A connection is in one list at most: in none, its links lead to itself.
 //! 3. A slot whose list is not empty has its bit set. The bit of an empty one goes when it is looked at.
+//! 4. The bit of a word is set exactly while a bit in that word is.
 
 use std::num::NonZeroU32;
 
@@ -30,7 +32,8 @@ pub(in crate::cores) struct Wheel {
     links: Slab<Links>,
     /// One for each slot; behind them that of the list of visits that are due.
     heads: Box<[Links]>,
-    occupied: [u64; SLOTS / 64],
+    occupied: [u64; WORDS],
+    words: u64,
     /// The first tick whose slot has not been handed out.
     cursor: u64,
 }
@@ -85,7 +88,8 @@ impl Wheel {
         Wheel {
             links: Slab::new(),
             heads: (0..=DUE).map(empty).collect(),
-            occupied: [0; SLOTS / 64],
+            occupied: [0; WORDS],
+            words: 0,
             cursor: tick_at(now),
         }
     }
@@ -106,6 +110,7 @@ impl Wheel {
         self.at(before).next = place;
         self.at(head).before = place;
         self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.words |= 1 << (slot / 64);
         Slot(u16::try_from(slot).unwrap_or(u16::MAX))
     }
 
@@ -135,7 +140,7 @@ impl Wheel {
         for tick in self.cursor..self.cursor + steps {
             let slot = slot_of(tick);
             if self.occupied[slot / 64] & (1 << (slot % 64)) != 0 {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
+                self.clear(slot);
                 self.make_due(slot);
             }
         }
@@ -176,28 +181,36 @@ impl Wheel {
             if !self.is_empty(slot) {
                 return Some(Uptime::from_ms(tick * TICK_MS));
             }
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            self.clear(slot);
+        }
+    }
+
+    /// Takes the bit of a slot away.
+    fn clear(&mut self, slot: usize) {
+        let word = &mut self.occupied[slot / 64];
+        *word &= !(1 << (slot % 64));
+        if *word == 0 {
+            self.words &= !(1 << (slot / 64));
         }
     }
 
     /// How many ticks after the cursor the first slot comes whose bit is set.
     fn next_occupied(&self) -> Option<u64> {
         let start = slot_of(self.cursor);
-        let words = self.occupied.len();
-        // The first word twice: its bits from the cursor on, and at last those before it.
-        (0..=words).find_map(|step| {
-            let index = (start / 64 + step) % words;
-            let mask = match step {
-                0 => u64::MAX << (start % 64),
-                _ if step == words => !(u64::MAX << (start % 64)),
-                _ => u64::MAX,
-            };
-            let word = self.occupied[index] & mask;
-            (word != 0).then(|| {
-                let slot = index * 64 + word.trailing_zeros() as usize;
-                ((slot + SLOTS - start) % SLOTS) as u64
-            })
-        })
+        let first = start / 64;
+        let ahead = self.occupied[first] & (u64::MAX << (start % 64));
+        if ahead != 0 {
+            return Some(u64::from(ahead.trailing_zeros()) - (start % 64) as u64);
+        }
+        // The words behind the first, in a circle; last the first itself, for its bits before the cursor.
+        let after = (first + 1) % WORDS;
+        let rest = self.words.rotate_right(u32::try_from(after).unwrap_or(0));
+        if rest == 0 {
+            return None;
+        }
+        let word = (after + rest.trailing_zeros() as usize) % WORDS;
+        let slot = word * 64 + self.occupied[word].trailing_zeros() as usize;
+        Some(((slot + SLOTS - start) % SLOTS) as u64)
     }
 
     /// Moves the list of a slot to the end of the list of those that are due.
@@ -259,10 +272,13 @@ fn slot_of(tick: u64) -> usize {
 const TICK_MS: u64 = 8;
 /// How far the wheel reaches: 32 s, which pings every 25 s do not exceed.
 const SLOTS: usize = 4096;
+/// As many words have their bits.
+const WORDS: usize = SLOTS / 64;
 /// The head of the list of those that are due.
 const DUE: usize = SLOTS;
 
 const _: () = assert!(size_of::<Option<Links>>() == 8);
+const _: () = assert!(WORDS == 64, "the words have a bit each in one word");
 const _: () = assert!(
     SLOTS < u16::MAX as usize,
     "slots are numbered with 16 bits, and one number is for none"
@@ -408,6 +424,41 @@ mod tests {
                     (start + ahead..start + ahead + TICK_MS).contains(&next),
                     "{start} + {ahead}: {next}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_visit_is_the_first_of_all_that_wait() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |max: u32| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            u32::try_from(random % u64::from(max)).unwrap()
+        };
+        for _ in 0..200 {
+            let mut now_ms = u64::from(below(100_000));
+            let mut wheel = Wheel::new(Uptime::from_ms(now_ms));
+            let mut waiting = std::collections::BTreeMap::new();
+            for _ in 0..50 {
+                let (index, reach_ms) = (below(8), [100, 1000, 30_000][below(3) as usize]);
+                let tick = (now_ms + 1 + u64::from(below(reach_ms))).div_ceil(TICK_MS);
+                let tick = tick.max(now_ms / TICK_MS + 1);
+                wheel.arm(index, Uptime::from_ms(tick * TICK_MS));
+                waiting.insert(index, tick);
+                if below(3) == 0 {
+                    let index = below(8);
+                    wheel.disarm(index);
+                    waiting.remove(&index);
+                }
+                if below(4) == 0 {
+                    now_ms += u64::from(below(20_000));
+                    due(&mut wheel, now_ms);
+                    waiting.retain(|_, tick| *tick * TICK_MS > now_ms);
+                }
+                let first = waiting.values().min().map(|tick| Uptime::from_ms(tick * TICK_MS));
+                assert_eq!(wheel.next(), first);
             }
         }
     }

@@ -229,10 +229,13 @@ impl Outbox {
         (since != Uptime::NEVER).then_some(since)
     }
 
-    /// Whether nothing but what is shared waits: then the socket is not known to be full.
+    /// Where that lies, if nothing but publications waits: then the socket is not known to be full.
     #[inline]
-    pub(in crate::cores) fn is_shared(&self) -> bool {
-        matches!(self, Outbox::Shared(_))
+    pub(in crate::cores) fn shared(&self) -> Option<FrameSpan> {
+        match self {
+            Outbox::Shared(span) => Some(*span),
+            Outbox::Empty | Outbox::Own(_) => None,
+        }
     }
 
     /// Whether its socket has not taken all for a while: it has been found full, and never empty since.
@@ -286,6 +289,26 @@ impl Outbox {
         write(&mut queued.bytes);
     }
 
+    /// Queues the frame of a publication in the way of nearly all: nothing waits, or nothing but publications that lie
+    /// directly before this one. False if that is not so, or its bytes are over the limit: then nothing has changed.
+    #[inline]
+    pub(in crate::cores) fn try_share(
+        &mut self,
+        shared: &mut SharedFrames,
+        span: FrameSpan,
+        bytes_max: usize,
+    ) -> bool {
+        match self {
+            Outbox::Empty => {
+                shared.hold(span);
+                *self = Outbox::Shared(span);
+                true
+            }
+            Outbox::Shared(before) => before.len() + span.len() <= bytes_max && shared.extend(before, span),
+            Outbox::Own(_) => false,
+        }
+    }
+
     /// Queues the frame of a publication, which lies in the pool as `span`.
     pub(in crate::cores) fn push_shared(&mut self, pool: &mut FramePool, span: FrameSpan) {
         match self {
@@ -333,12 +356,36 @@ impl Outbox {
         if written == Some(count) {
             return Ok((count, self.all_is_sent(pool)));
         }
+        Ok(self.block_after(written, pool))
+    }
+
+    /// [`Outbox::flush`] where nothing but publications waits, which lie in the pool as `span`.
+    #[inline]
+    pub(in crate::cores) fn flush_shared(
+        &mut self,
+        span: FrameSpan,
+        socket: &mut impl Write,
+        pool: &mut FramePool,
+    ) -> io::Result<(usize, Flush)> {
+        debug_assert!(matches!(self, Outbox::Shared(own) if *own == span));
+        let written = write_some(socket, pool.shared.bytes(span))?;
+        if written == Some(span.len()) {
+            pool.shared.release(span);
+            *self = Outbox::Empty;
+            return Ok((span.len(), Flush::Empty));
+        }
+        Ok(self.block_after(written, pool))
+    }
+
+    /// The socket has taken only so much of the first piece, and will tell when it takes more.
+    #[cold]
+    fn block_after(&mut self, written: Option<usize>, pool: &mut FramePool) -> (usize, Flush) {
         let queued = self.own(pool);
         queued.blocked = true;
         if let Some(written) = written {
             queued.advance(written, &mut pool.shared);
         }
-        Ok((written.unwrap_or(0), Flush::Blocked))
+        (written.unwrap_or(0), Flush::Blocked)
     }
 
     #[cold]
@@ -413,6 +460,7 @@ impl Outbox {
 }
 
 /// Writes as much as the socket takes; `None` if it takes nothing now.
+#[inline]
 fn write_some(socket: &mut impl Write, bytes: &[u8]) -> io::Result<Option<usize>> {
     match retry(|| socket.write(bytes))? {
         Some(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),

@@ -23,14 +23,14 @@ use crate::slab::Slab;
 /// The buffers of one core.
 #[derive(Debug)]
 pub(in crate::cores) struct SharedFrames {
-    buffers: Box<[Buffer]>,
+    buffers: Box<[Buffer; BUFFERS as usize]>,
     /// Those of one publication each; their numbers come behind those of `buffers`.
     alone: Slab<Buffer>,
     lent_bytes: usize,
     alone_bytes: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
     /// How many spans of it are held.
@@ -68,7 +68,7 @@ impl FrameSpan {
 impl Default for SharedFrames {
     fn default() -> SharedFrames {
         SharedFrames {
-            buffers: vec![Buffer::default(); BUFFERS as usize].into(),
+            buffers: Box::new(std::array::from_fn(|_| Buffer::default())),
             alone: Slab::new(),
             lent_bytes: 0,
             alone_bytes: 0,
@@ -127,6 +127,7 @@ impl SharedFrames {
     }
 
     /// Makes the span of an outbox longer by what lies behind it; false if `next` does not.
+    #[inline]
     pub(in crate::cores) fn extend(&mut self, span: &mut FrameSpan, next: FrameSpan) -> bool {
         let Some(joined) = span.join(next) else {
             return false;
@@ -166,6 +167,7 @@ impl SharedFrames {
         }
     }
 
+    #[inline(never)]
     fn empty(&mut self, span: FrameSpan) {
         let buffer = self.buffer_mut(span);
         if span.is_alone() {

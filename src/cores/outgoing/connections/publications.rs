@@ -76,40 +76,69 @@ impl Connections {
         let leaves_out = self.slow_consumer != SlowConsumer::Close && self.hold_too_much();
         let mut taken = 0;
         for &index in subscribers {
-            let mut connection = &mut self.slab[index as usize];
+            let connection = &mut self.slab[index as usize];
             let form = connection.compression.index();
-            let frame = frames[form];
-            let is_left_out = leaves_out && connection.outbox.is_blocked();
-            if is_left_out || !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
-                if !self.make_room(index, channel, frame) {
-                    continue;
-                }
-                connection = &mut self.slab[index as usize];
-            }
-            match spans[form] {
-                Some(span) => connection.outbox.push_shared(&mut self.pool, span),
-                None => connection
+            if let Some(span) = spans[form]
+                && connection
                     .outbox
-                    .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
-            }
-            connection.tally.queue(1);
-            self.queued_bytes += frame.len();
-            if connection.outbox.is_shared() || !connection.outbox.is_blocked() {
-                self.unflushed_bytes += frame.len();
+                    .try_share(&mut self.pool.shared, span, self.outbox_bytes_max)
+            {
+                connection.tally.queue(1);
+                self.queued_bytes += span.len();
+                self.unflushed_bytes += span.len();
                 if connection.lane == Lane::Idle {
                     connection.lane = Lane::Bulk;
-                    self.bulk.push_back(index);
+                    self.bulk.push(index);
                 }
+                taken += 1;
+            } else {
+                taken += self.deliver_apart(index, channel, frames[form], spans[form], leaves_out);
             }
-            if !connection.outbox.is_shared() && connection.outbox.is_slow() {
-                self.held.note(index, connection.holding());
-            }
-            taken += 1;
         }
         self.compressor = compressor;
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken
+    }
+
+    /// Queues a publication for a subscriber for which more waits than what others wait for as well; `span` is where it
+    /// lies, if it had room there. Returns how many took it, which is one or none.
+    #[inline(never)]
+    fn deliver_apart(
+        &mut self,
+        index: u32,
+        channel: u32,
+        frame: &[u8],
+        span: Option<FrameSpan>,
+        leaves_out: bool,
+    ) -> u64 {
+        let mut connection = &mut self.slab[index as usize];
+        let is_left_out = leaves_out && connection.outbox.is_blocked();
+        if is_left_out || !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
+            if !self.make_room(index, channel, frame) {
+                return 0;
+            }
+            connection = &mut self.slab[index as usize];
+        }
+        match span {
+            Some(span) => connection.outbox.push_shared(&mut self.pool, span),
+            None => connection
+                .outbox
+                .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
+        }
+        connection.tally.queue(1);
+        self.queued_bytes += frame.len();
+        if !connection.outbox.is_blocked() {
+            self.unflushed_bytes += frame.len();
+            if connection.lane == Lane::Idle {
+                connection.lane = Lane::Bulk;
+                self.bulk.push(index);
+            }
+        }
+        if connection.outbox.is_slow() {
+            self.held.note(index, connection.holding());
+        }
+        1
     }
 
     /// Has the frames of the publication under way lie where outboxes share them, as far as there is room. Those that are
