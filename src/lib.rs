@@ -18,6 +18,7 @@
 //! | the event loop, accept, delivery, how connections end | [`cores`] |
 //! | frames, messages, the upgrade | [`websocket`], [`http`] |
 //! | packets, the handshake, every reserved event | [`socketcluster`] |
+//! | what sessions of all protocols share; the one type over all of them | [`session`], [`protocols`] |
 //! | the ring, channels and their subscribers | [`broker`] |
 //! | tokens, password files | [`auth`], [`policy`] |
 //! | who checks passwords, and how often | [`login`] |
@@ -77,6 +78,7 @@ pub mod login;
 mod machine;
 pub mod metrics;
 pub mod policy;
+pub mod protocols;
 mod replace;
 pub mod server;
 pub mod session;

@@ -8,7 +8,9 @@
 //!   server
 //!   control
 //!   cores
-//!   transport | websocket http | socketcluster session
+//!   protocols
+//!   transport | websocket http | socketcluster
+//!   session
 //!   app
 //!   policy
 //!   login
@@ -53,12 +55,16 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("http", &["auth", "client", "config", "decision"][..]),
         ("websocket", &["client", "http", "config", "decision", "wipe"][..]),
         (
-            "socketcluster",
+            "session",
             &["app", "auth", "clock", "config", "decision", "policy"][..],
         ),
         (
-            "session",
-            &["app", "auth", "clock", "decision", "socketcluster"][..],
+            "socketcluster",
+            &["app", "auth", "clock", "config", "decision", "session"][..],
+        ),
+        (
+            "protocols",
+            &["app", "auth", "clock", "decision", "session", "socketcluster"][..],
         ),
         ("broker", &["slab", "sync"][..]),
         ("transport", &[][..]),
@@ -78,6 +84,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login",
                 "machine",
                 "metrics",
+                "protocols",
                 "session",
                 "slab",
                 "transport",
@@ -118,6 +125,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "log",
                 "login",
                 "machine",
+                "protocols",
                 "session",
                 "transport",
             ][..],
@@ -143,6 +151,7 @@ const PURE: &[&str] = &[
     "app",
     "client",
     "decision",
+    "protocols",
     "session",
     "text",
 ];

@@ -32,7 +32,8 @@ use ringcast::decision::{
 };
 use ringcast::http::request;
 use ringcast::policy::Policy;
-use ringcast::session::{Environment, Scratch, Session, SessionId, SessionIds, Settings};
+use ringcast::protocols::{Environment, Scratch, Session, Settings, SocketClusterSettings};
+use ringcast::session::{self, SessionId, SessionIds};
 use ringcast::socketcluster;
 use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step, frame, handshake};
 use serde_json::value::RawValue;
@@ -191,19 +192,24 @@ impl Run {
     fn new(letters: &[u8]) -> Run {
         let has = |letter| letters.contains(&letter);
         let settings = Settings {
-            protocol: match (has(b'1'), has(b'2')) {
-                (true, _) => Protocol::V1,
-                (_, true) => Protocol::V2,
-                _ => Protocol::Auto,
+            common: session::Settings {
+                allow_anonymous: !has(b'a'),
+                authentication_timeout: has(b'a').then_some(Duration::from_secs(15)),
+                allow_client_publish: !has(b'n'),
+                channel_name_bytes_max: CHANNEL_NAME_BYTES_MAX,
+                ..session::Settings::default()
             },
-            allow_anonymous: !has(b'a'),
-            authentication_timeout: has(b'a').then_some(Duration::from_secs(15)),
-            allow_client_publish: !has(b'n'),
-            ping_interval: (!has(b'p')).then_some(Duration::from_secs(8)),
-            calls_max: CALLS_MAX,
-            client_calls_max: CALLS_MAX,
-            channel_name_bytes_max: CHANNEL_NAME_BYTES_MAX,
-            ..Settings::default()
+            socketcluster: SocketClusterSettings {
+                protocol: match (has(b'1'), has(b'2')) {
+                    (true, _) => Protocol::V1,
+                    (_, true) => Protocol::V2,
+                    _ => Protocol::Auto,
+                },
+                ping_interval: (!has(b'p')).then_some(Duration::from_secs(8)),
+                calls_max: CALLS_MAX,
+                client_calls_max: CALLS_MAX,
+                ..SocketClusterSettings::default()
+            },
         };
         let mut run = Run {
             phase: Phase::Request,
@@ -214,7 +220,7 @@ impl Run {
                 gives_tokens: !has(b'a'),
                 is_connected: false,
             },
-            scratch: Scratch::new(),
+            scratch: Scratch::default(),
             now: Now {
                 uptime: Uptime::from_ms(5_000),
                 unix_ms: tokens::UNIX_MS,
@@ -235,7 +241,7 @@ impl Run {
     }
 
     fn open(&mut self) {
-        let session = socketcluster::session::Session::new(*ID, &self.settings, self.now, None);
+        let session = socketcluster::session::Session::new(*ID, &self.settings.socketcluster, self.now, None);
         self.phase = Phase::Open(Box::new(Open {
             receiver: Receiver::new(),
             session: Session::SocketCluster(session),
@@ -367,13 +373,17 @@ impl Run {
 
     fn environment(&mut self) -> Environment<'_, Probe> {
         Environment {
-            now: self.now,
-            address: 0,
+            common: session::Environment {
+                now: self.now,
+                address: 0,
+                settings: &self.settings.common,
+                policy: &self.policy,
+                app: &mut self.app,
+                scratch: &mut self.scratch.common,
+                packets_max: PACKETS_MAX,
+            },
             settings: &self.settings,
-            policy: &self.policy,
-            app: &mut self.app,
-            scratch: &mut self.scratch,
-            packets_max: PACKETS_MAX,
+            socketcluster: &mut self.scratch.socketcluster,
         }
     }
 
@@ -405,7 +415,7 @@ impl Run {
                 // From no rules to some and from some to others, but never to none: what was allowed stays checked.
                 self.policy = DOORS[2].clone();
                 self.has_rules = true;
-                session.look_again(&self.environment(), &mut decisions);
+                session.look_again(&mut self.environment(), &mut decisions);
             }
             _ => {
                 if let Ok(what) = Revoked::parse(&text) {
@@ -445,10 +455,10 @@ impl Run {
         let said = &mut self.transcript;
         match decision {
             Decision::Send { message } => said.send(decisions, message),
-            Decision::Subscribe { channel, cid } => {
+            Decision::Subscribe { channel, token } => {
                 let name = decisions.bytes(channel).to_vec();
                 assert!(session.is_open() && name.len() <= CHANNEL_NAME_BYTES_MAX as usize);
-                assert!(self.was_shown_a_token || self.settings.allow_anonymous);
+                assert!(self.was_shown_a_token || self.settings.common.allow_anonymous);
                 let is_room = self.channels.len() < CHANNELS_MAX as usize;
                 let outcome = if is_room {
                     self.channels.insert(name);
@@ -456,16 +466,16 @@ impl Run {
                 } else {
                     SubscribeOutcome::TooMany { limit: CHANNELS_MAX }
                 };
-                if let Some(answer) = session.subscribed(channel, cid, outcome, decisions) {
+                if let Some(answer) = session.subscribed(channel, token, outcome, decisions) {
                     said.send(decisions, answer);
                 }
             }
-            Decision::Unsubscribe { channel, cid } => {
+            Decision::Unsubscribe { channel, token } => {
                 let outcome = match self.channels.remove(decisions.bytes(channel)) {
                     true => UnsubscribeOutcome::Unsubscribed,
                     false => UnsubscribeOutcome::NotSubscribed,
                 };
-                if let Some(answer) = session.unsubscribed(channel, cid, outcome, decisions) {
+                if let Some(answer) = session.unsubscribed(channel, token, outcome, decisions) {
                     said.send(decisions, answer);
                 }
             }
@@ -494,8 +504,8 @@ impl Run {
                 let text = text_of(decisions, message);
                 check_publication(&name, &text);
                 if name != APP_CHANNEL.as_bytes() {
-                    assert!(session.is_open() && self.settings.allow_client_publish);
-                    assert!(self.was_shown_a_token || self.settings.allow_anonymous);
+                    assert!(session.is_open() && self.settings.common.allow_client_publish);
+                    assert!(self.was_shown_a_token || self.settings.common.allow_anonymous);
                     let is_open_to_all = name == b"open" || name.starts_with(b"open/");
                     assert!(
                         is_open_to_all || !self.has_rules || self.was_shown_a_token || self.app.gives_tokens

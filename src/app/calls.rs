@@ -1,14 +1,14 @@
-//! Calls that the server makes to its clients, and what may become of them.
+//! Calls that the server makes to its clients, and their outcomes.
 //!
-//! Every [`CallId`] that was given out comes back to [`App::answered`](super::App::answered), once: with the client's
-//! answer, or with the reason why there is none.
+//! Every [`CallId`] comes back to [`App::answered`](super::App::answered) once: with the client's answer, or with the reason
+//! why there is none.
 
 use std::fmt;
 
+use super::data::RawJson;
 use super::error::AppError;
-use super::peer::RawJson;
 
-/// Names one call within its connection. They are counted from 1, apart from the client's own.
+/// Names one call of the server within its connection. Ids are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
 
@@ -32,7 +32,7 @@ impl fmt::Display for CallId {
 /// Why a call was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallRefused {
-    /// `calls_per_connection_max` calls wait for their answers already.
+    /// `calls_per_connection_max` calls already wait for their answers.
     TooMany,
     /// The data has no JSON form.
     NoJson,

@@ -1,11 +1,11 @@
 //! Answers that come later, from any thread.
 //!
-//! An application may not wait on its core. It takes a [`Deferred`] instead, hands it to whoever knows the answer, and
-//! returns. The answer is a closure: it travels to the core and is run there, with the client as its [`Peer`], so that
-//! a late answer can do all that a prompt one can. Sending never waits.
+//! An application must not wait on its core. It takes a [`Deferred`] instead, hands it to a thread that will know the
+//! answer, and returns. The answer is a closure: it travels to the core and runs there, with the client as its [`Peer`], so
+//! that a late answer can do all that a prompt one can. Sending it never waits.
 //!
-//! How many answers an application owes a client is bounded (`client_calls_max`): each call that is deferred holds a
-//! share of [`Owed`] until it has been answered, or given up.
+//! The number of answers that an application owes one client is bounded (`client_calls_max`): each call that is deferred
+//! holds a share of [`Owed`] until it was answered or given up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Deferred(Option<Return>);
 struct Return {
     address: usize,
     /// As in [`LateAnswer`].
-    cid: Box<[u8]>,
+    token: Box<[u8]>,
     owed: Option<Owed>,
     post: Arc<dyn Post>,
 }
@@ -31,9 +31,9 @@ struct Return {
 pub(crate) struct LateAnswer {
     /// Where the core finds the session.
     pub(crate) address: usize,
-    /// The call id to answer, as it stands on the wire; empty if what was deferred is no call.
-    pub(crate) cid: Box<[u8]>,
-    /// Counts while the answer is on its way; nothing if what was deferred is no call.
+    /// What the session needs to answer the call; empty if what was deferred is no call.
+    pub(crate) token: Box<[u8]>,
+    /// Counts while the answer is on its way; `None` if what was deferred is no call.
     pub(crate) owed: Option<Owed>,
     pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> Answer + Send>,
 }
@@ -65,7 +65,7 @@ pub(crate) enum Returned {
 pub enum Undelivered {
     /// As many answers wait for the core as may: try again later, or give up.
     Full(Unsent),
-    /// The client has gone, or the core with all its clients.
+    /// The client has disconnected, or the core has ended with all its clients.
     Gone,
 }
 
@@ -76,22 +76,22 @@ pub struct Unsent {
 }
 
 impl Deferred {
-    pub(super) fn new(address: usize, cid: &[u8], owed: Option<Owed>, post: Arc<dyn Post>) -> Deferred {
+    pub(super) fn new(address: usize, token: &[u8], owed: Option<Owed>, post: Arc<dyn Post>) -> Deferred {
         Deferred(Some(Return {
             address,
-            cid: cid.into(),
+            token: token.into(),
             owed,
             post,
         }))
     }
 
-    /// For a session whose connection has ended, or that has no core.
+    /// An answer that goes nowhere: the connection has ended, or there is no core.
     pub(super) fn to_nobody() -> Deferred {
         Deferred(None)
     }
 
-    /// Answers with what `answer` returns. It runs on the core of the client, which waits for it; if the client has
-    /// gone it is dropped.
+    /// Answers with what `answer` returns. It runs on the core of the client, which waits for it. If the client has
+    /// disconnected, it is dropped.
     ///
     /// # Errors
     /// The answer was not sent.
@@ -101,13 +101,13 @@ impl Deferred {
     ) -> Result<(), Undelivered> {
         let Return {
             address,
-            cid,
+            token,
             owed,
             post,
         } = self.0.ok_or(Undelivered::Gone)?;
         let late = LateAnswer {
             address,
-            cid,
+            token,
             owed,
             answer: Box::new(answer),
         };

@@ -1,26 +1,27 @@
 //! The application: what a program that embeds the server decides, and what it may answer.
 //!
-//! One [`App`] value lives on each core and is called with `&mut self`: no locks, and nothing may wait. Every method
-//! has a default, and an empty implementation is a working server. The methods stand where the reference has its
-//! middleware lines (wire reference, section 14).
+//! One [`App`] value lives on each core and is called with `&mut self`, so it needs no locks. Its methods must not wait.
+//! Every method has a default, and an empty implementation is a working server. The methods are called where the reference
+//! has its middleware lines (wire reference, section 14).
 //!
-//! What a method asks of its [`Peer`] is done after the packet's own answer, in the order asked, as in the reference,
-//! where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. What
-//! takes longer than a core may wait is answered later: [`Peer::defer`].
+//! What a method asks of its [`Peer`] is done after the packet's own answer, in the order in which it was asked, as in the
+//! reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. A
+//! call whose answer takes time is answered later: [`Peer::defer`].
 //!
-//! **Descriptors.** On which files, sockets and pipes of the program an application may work is chosen by
-//! [`Embedding::descriptors`](../server/struct.Embedding.html#structfield.descriptors). By default they are the same on a
-//! core as on any other thread. Where cores have tables of their own (`Descriptors::OfCores`) there are only those that were
-//! listed, and those that the application has opened on this core; any other number may be that of a client's socket. A value that an
-//! application holds from before the start, such as a `File` or a `TcpStream`, is then of no use unless it was listed.
+//! **Descriptors.** [`Embedding::descriptors`](../server/struct.Embedding.html#structfield.descriptors) says which files,
+//! sockets and pipes of the program an application may use. By default they are the same on a core as on any other thread.
+//! Where each core has a table of its own (`Descriptors::OfCores`), it holds only the descriptors that were listed and those
+//! that the application has opened on this core; any other number may be that of a client's socket. A `File` or a
+//! `TcpStream` that was opened before the start is then of no use unless it was listed.
 
 pub mod builtin;
 mod calls;
+mod current_call;
+mod data;
 mod deferred;
 mod error;
+mod inbound;
 mod peer;
-mod refusals;
-mod rule_hits;
 mod scratch;
 mod session_id;
 
@@ -28,18 +29,18 @@ use std::net::SocketAddr;
 
 pub use self::calls::{AnswerError, AnswerFailure, CallId, CallRefused};
 pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
+pub use self::data::{Name, RawJson};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
 pub(crate) use self::deferred::{LateAnswer, Owed, Post, Returned};
 pub use self::error::{AppError, Refusal, Refused};
-pub use self::peer::{Answer, Name, Peer, Publication, RawJson};
+pub use self::inbound::{Inbound, RawPeer};
+pub use self::peer::{Answer, Peer, Publication};
 pub(crate) use self::peer::{AnswerKind, PublicationKind};
-pub use self::refusals::{ActionRefused, Refusals, TokenRefused};
-pub use self::rule_hits::RuleHits;
-pub use self::scratch::{Hits, Scratch};
-pub(crate) use self::scratch::{Order, Piece};
-pub use self::session_id::{SessionId, SessionIds};
+pub(crate) use self::scratch::{Order, Piece, Scratch};
+pub use self::session_id::SessionId;
 use crate::auth::Claims;
 use crate::decision::CloseReason;
+pub use crate::decision::Message;
 
 /// The logic of an application, one value per core.
 pub trait App {
@@ -48,14 +49,21 @@ pub trait App {
         Ok(())
     }
 
+    /// May a message be handled? Comes before anything else looks at a message of a WebSocket, pongs included, and also
+    /// before the client's handshake (INBOUND_RAW).
+    #[inline]
+    fn message(&mut self, _message: Message<'_>, _peer: &mut RawPeer<'_>) -> Inbound {
+        Inbound::Pass
+    }
+
     /// May a client complete its handshake? [`Peer::claims`] are those of its token, if it sent a good one
     /// (HANDSHAKE_SC).
     fn handshake(&mut self, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 
-    /// May a client be who its token says? Called when the signature has been checked (AUTHENTICATE). An error that
-    /// is a bad token makes the client drop the token.
+    /// May a client be the user that its token names? Called after the signature was checked (AUTHENTICATE). An error that
+    /// says `bad_token` makes the client drop the token.
     fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
         Ok(())
     }
@@ -88,8 +96,8 @@ pub trait App {
     /// Takes a one-way event (TRANSMIT).
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
 
-    /// A call that this server has made was answered, or will not be. The data is absent if the client sent none. If the
-    /// connection has ended, nothing that is asked of the peer is done any more.
+    /// A call that this server has made was answered, or will not be answered. The data is absent if the client sent none. If
+    /// the connection has ended, nothing that the application asks of the peer is done any more.
     fn answered(
         &mut self,
         _call: CallId,
@@ -98,10 +106,10 @@ pub trait App {
     ) {
     }
 
-    /// A client has completed its handshake, and has been told so.
+    /// A client has completed its handshake, and was told so.
     fn connected(&mut self, _peer: &mut Peer<'_>) {}
 
-    /// A client that was [connected](App::connected) has gone. Called once for each.
+    /// A client that was [connected](App::connected) has disconnected. Called once for each client.
     fn disconnected(&mut self, _id: SessionId, _reason: CloseReason) {}
 }
 
@@ -112,8 +120,8 @@ pub struct Upgrade<'a> {
     pub path: &'a str,
     /// What follows the `?`; empty if nothing does.
     pub query: &'a str,
-    /// Names and values in the order they came. A browser adds cookies whichever page opens the socket: an application that
-    /// reads them itself must look at `Origin`, too.
+    /// Names and values in the order in which they came. A browser sends its cookies whichever page opens the socket: an
+    /// application that reads cookies itself must check `Origin`, too.
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The address of the other end, if it is known.
     pub peer: Option<SocketAddr>,

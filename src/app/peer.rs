@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::calls::{CallId, CallRefused};
+use super::data::RawJson;
 use super::deferred::Deferred;
 use super::error::{AppError, Refused, write_silent};
 use super::scratch::{Order, Piece, Scratch};
@@ -36,18 +36,18 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Its id, as it was told in the handshake.
+    /// Its id, as the handshake has told the client.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// What its token says; `None` if it is not authenticated.
+    /// The claims of its token; `None` if it is not authenticated.
     pub fn claims(&self) -> Option<&'a Claims> {
         self.claims
     }
 
-    /// The `exp` of its token, if this packet is the one at which the token was found to have expired. The packet is
-    /// not refused by itself: whoever wants that refuses it.
+    /// The `exp` of its token, if the token was found to have expired with this packet. The server handles the packet all the
+    /// same: an application that does not want that refuses it.
     pub fn token_expired(&self) -> Option<f64> {
         self.token_expired
     }
@@ -67,7 +67,7 @@ impl<'a> Peer<'a> {
         self.answer(kind)
     }
 
-    /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what a late
+    /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what the late
     /// answer asks of its peer is done all the same.
     pub fn defer(&mut self) -> (Answer, Deferred) {
         (Answer::silent(), self.scratch.defer())
@@ -146,13 +146,13 @@ impl<'a> Peer<'a> {
         self.call(event, None)
     }
 
-    /// Sends all that this packet makes the server send to this client as one array: what is asked of the peer, in the
-    /// order asked, then the answer. Publications and kick outs go on their own, behind it.
+    /// Sends all packets to this client that this packet brings about as one array: what is asked of the peer, in the order
+    /// in which it was asked, then the answer. Publications and kick outs are sent on their own, behind it.
     pub fn batch(&mut self) {
-        self.scratch.in_batch = true;
+        self.order(Order::Batch);
     }
 
-    /// Publishes to all subscribers of a channel, itself included if it is one.
+    /// Publishes to all subscribers of a channel; to this client as well if it is one.
     pub fn publish(&mut self, channel: &str, data: &(impl Serialize + ?Sized)) {
         if let Some(data) = self.scratch.write_json(data) {
             let channel = self.name(channel);
@@ -217,8 +217,8 @@ impl<'a> Peer<'a> {
         self.order(Order::KickOut { channel, message });
     }
 
-    /// Closes the connection once the packet has been answered. What it was to be sent besides is dropped, as in the
-    /// reference; publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
+    /// Closes the connection after the packet was answered. Other packets to this client are dropped, as in the reference;
+    /// publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
     pub fn disconnect(&mut self, code: CloseCode, reason: &str) {
         let reason = self.name(reason);
         self.order(Order::Disconnect { code, reason });
@@ -258,7 +258,7 @@ impl Answer {
         }
     }
 
-    /// What to answer. An answer that was made for another packet is none: its bytes are another client's by now.
+    /// What to answer. An answer that was made for another packet counts for nothing: its bytes are gone.
     pub(crate) fn kind(&self, scratch: &Scratch) -> AnswerKind {
         if self.generation == scratch.generation() {
             self.kind
@@ -295,7 +295,7 @@ impl Publication {
         }
     }
 
-    /// What to publish. Data that was written for another packet is not: its bytes are another client's by now.
+    /// What to publish. Data that was written for another packet is not published: its bytes are gone.
     pub(crate) fn kind(&self, scratch: &Scratch) -> PublicationKind {
         match self.kind {
             PublicationKind::Rewritten(_) if self.generation != scratch.generation() => {
@@ -313,65 +313,15 @@ pub(crate) enum PublicationKind {
     Rewritten(Option<Piece>),
 }
 
-/// The name of a channel or an event: UTF-8, but for halves of surrogate pairs, which JavaScript strings may hold
-/// (WTF-8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name<'a>(&'a [u8]);
-
-impl<'a> Name<'a> {
-    /// The name whose WTF-8 is `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Name<'a> {
-        Name(bytes)
-    }
-
-    /// Its bytes.
-    pub fn as_bytes(self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Its text; `None` if it holds half a pair.
-    pub fn as_str(self) -> Option<&'a str> {
-        std::str::from_utf8(self.0).ok()
-    }
-}
-
-impl PartialEq<str> for Name<'_> {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
-    }
-}
-
-/// Data of a client: valid JSON, not yet parsed, the client's own bytes but for what the reference changes in passing
-/// (numbers beyond doubles are `null`, `-0` is `0`, Node buffers are base64).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawJson<'a>(&'a str);
-
-impl<'a> RawJson<'a> {
-    pub(crate) fn new(json: &'a str) -> RawJson<'a> {
-        RawJson(json)
-    }
-
-    /// The JSON.
-    pub fn as_str(self) -> &'a str {
-        self.0
-    }
-
+impl RawJson<'_> {
     /// Reads it. simd-json goes first; what it refuses although the grammar allows it (long integers, halves of
     /// surrogate pairs) goes to `serde_json`, whose error is returned.
     pub fn parse<T: DeserializeOwned>(self, peer: &mut Peer<'_>) -> Result<T, serde_json::Error> {
         let Scratch { input, json, .. } = &mut *peer.scratch;
         input.clear();
-        input.extend_from_slice(self.0.as_bytes());
-        simd_json::serde::from_slice_with_buffers(input, json).or_else(|_| serde_json::from_str(self.0))
-    }
-}
-
-impl Serialize for RawJson<'_> {
-    /// Written as it is; cheap with `serde_json` alone.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_json::from_str::<&RawValue>(self.0)
-            .map_err(serde::ser::Error::custom)?
-            .serialize(serializer)
+        input.extend_from_slice(self.as_str().as_bytes());
+        simd_json::serde::from_slice_with_buffers(input, json)
+            .or_else(|_| serde_json::from_str(self.as_str()))
     }
 }
 
@@ -380,10 +330,8 @@ mod tests {
     use super::*;
 
     fn with_peer<T>(ask: impl FnOnce(&mut Peer<'_>) -> T) -> (T, Scratch) {
-        let mut scratch = Scratch::new();
-        let id = super::super::SessionIds::new()
-            .expect("the system gives random bytes")
-            .next_id();
+        let mut scratch = Scratch::default();
+        let id = SessionId::new([0; SessionId::BYTES]);
         let answer = ask(&mut Peer::new(id, None, None, &mut scratch));
         (answer, scratch)
     }
@@ -414,13 +362,5 @@ mod tests {
             Some(1.2345678901234568e29)
         );
         assert_eq!(parse("\"x\""), None);
-    }
-
-    #[test]
-    fn data_is_passed_on_as_it_came() {
-        assert_eq!(
-            serde_json::to_string(&[RawJson::new("{ \"a\" : 1.0 }")]).unwrap(),
-            "[{ \"a\" : 1.0 }]"
-        );
     }
 }

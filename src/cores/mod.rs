@@ -54,7 +54,8 @@ use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
 use crate::policy::Policy;
-use crate::session::{Environment, Kind, Scratch, Session, SessionIds, Settings};
+use crate::protocols::{Environment, Scratch, Session, Settings};
+use crate::session::{self, SessionIds};
 use crate::transport::hand_over::HandOver;
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::deflate::Inflater;
@@ -115,7 +116,6 @@ pub(crate) struct CoreSettings {
     pub(crate) audit: Arc<Audit>,
     /// Whether each has a table of its own, and what of the program's descriptors stays open there.
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
-    pub(crate) kind: Kind,
     pub(crate) session: Settings,
     pub(crate) policy: Arc<Policy>,
     pub(crate) clock: Clock,
@@ -242,7 +242,6 @@ pub(crate) struct Core<A: App> {
 /// What a core lends its sessions.
 #[derive(Debug)]
 struct Lent<A> {
-    kind: Kind,
     settings: Settings,
     /// Replaced by a reload.
     policy: Arc<Policy>,
@@ -396,14 +395,13 @@ impl<A: App> Core<A> {
             counter: input::login::Counter {
                 account: LoginPages::new(
                     &settings.login_path,
-                    settings.session.logins.fields.clone(),
-                    settings.session.logins.body_bytes_max,
+                    settings.session.common.logins.fields.clone(),
+                    settings.session.common.logins.body_bytes_max,
                 ),
                 cookie: settings.login_cookie,
-                expiry: settings.session.auth_default_expiry,
+                expiry: settings.session.common.auth_default_expiry,
             },
             lent: Lent {
-                kind: settings.kind,
                 settings: settings.session,
                 policy: settings.policy,
                 app: parts.app,
@@ -420,18 +418,22 @@ impl<A: App> Core<A> {
 impl<A: App> Lent<A> {
     fn environment(&mut self, now: Now, id: ConnectionId) -> Environment<'_, A> {
         Environment {
-            now,
-            address: id.token().0,
+            common: session::Environment {
+                now,
+                address: id.token().0,
+                settings: &self.settings.common,
+                policy: &self.policy,
+                app: &mut self.app,
+                scratch: &mut self.scratch.common,
+                packets_max: input::receive::frames_per_turn_max(),
+            },
             settings: &self.settings,
-            policy: &self.policy,
-            app: &mut self.app,
-            scratch: &mut self.scratch,
-            packets_max: input::receive::frames_per_turn_max(),
+            socketcluster: &mut self.scratch.socketcluster,
         }
     }
 
     fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
-        self.kind.begin(&mut self.ids, &self.settings, now, claims)
+        Session::begin(&mut self.ids, &self.settings, now, claims)
     }
 
     /// Asks the application about an upgrade.

@@ -68,7 +68,7 @@ impl<A: App> Core<A> {
         (self.now, self.turn_began_ns) = self.clock.now_and_ns();
         // Neither a long turn nor a thread that the system did not run is silence of the clients.
         let slept = timeout.unwrap_or(Duration::MAX);
-        if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.ping_timeout / 4) {
+        if self.now.uptime.since(before) > slept.saturating_add(self.lent.settings.silence_max() / 4) {
             self.responsive_since = self.now.uptime;
         }
         self.turn(events);
@@ -92,7 +92,7 @@ impl<A: App> Core<A> {
                 && let Some(id) = self.unfinished.pop_front()
             {
                 self.read_left_over(id);
-                self.token_checks += self.lent.scratch.verifications();
+                self.token_checks += self.lent.scratch.common.verifications();
             }
         }
         self.transition_ns = 0;
@@ -164,7 +164,7 @@ impl<A: App> Core<A> {
                         self.read_transitional(id, has_ended);
                     } else if self.token_checks < TOKEN_CHECKS_MAX {
                         self.read(id, has_ended);
-                        self.token_checks += self.lent.scratch.verifications();
+                        self.token_checks += self.lent.scratch.common.verifications();
                     } else {
                         self.metrics.token_checks_deferred.add(1);
                         self.read_next_turn(id);

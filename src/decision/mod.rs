@@ -61,15 +61,15 @@ pub enum Decision {
     Subscribe {
         /// The channel's name.
         channel: Span,
-        /// The call id to answer, as it stands on the wire; `None` for a packet without one.
-        cid: Option<Span>,
+        /// What the session needs to word its answer; the core gives it back unread.
+        token: Option<Span>,
     },
     /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
     Unsubscribe {
         /// The channel's name.
         channel: Span,
-        /// The call id to answer.
-        cid: Option<Span>,
+        /// What the session needs to word its answer; the core gives it back unread.
+        token: Option<Span>,
     },
     /// Unsubscribe this connection by the server's will and send it `message`, subscribed or not.
     KickOut {
@@ -119,13 +119,13 @@ impl Decision {
             Decision::SendBinary { message } => Decision::SendBinary {
                 message: span(message),
             },
-            Decision::Subscribe { channel, cid } => Decision::Subscribe {
+            Decision::Subscribe { channel, token } => Decision::Subscribe {
                 channel: span(channel),
-                cid: cid.map(span),
+                token: token.map(span),
             },
-            Decision::Unsubscribe { channel, cid } => Decision::Unsubscribe {
+            Decision::Unsubscribe { channel, token } => Decision::Unsubscribe {
                 channel: span(channel),
-                cid: cid.map(span),
+                token: token.map(span),
             },
             Decision::KickOut { channel, message } => Decision::KickOut {
                 channel: span(channel),

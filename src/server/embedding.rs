@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::config::FdTables;
 use crate::control::SignalHandling;
 use crate::control::reload::Reload;
-use crate::session::Kind;
 
 /// What a program that embeds the library chooses beyond the configuration.
 ///
@@ -14,8 +13,6 @@ use crate::session::Kind;
 /// neither for a disk nor for whoever reads standard error. [`log::start`](crate::log::start) sets up one that does not.
 #[derive(Debug)]
 pub struct Embedding {
-    /// What the server speaks.
-    pub kind: Kind,
     /// Who handles SIGTERM, SIGINT and SIGHUP.
     pub signals: SignalHandling,
     /// What SIGHUP reloads.
@@ -63,10 +60,9 @@ impl Descriptors {
 }
 
 impl Default for Embedding {
-    /// SocketCluster, in a process that keeps its signals to itself and whose descriptors are the same on every thread.
+    /// For a process that keeps its signals to itself and whose descriptors are the same on every thread.
     fn default() -> Embedding {
         Embedding {
-            kind: Kind::SocketCluster,
             signals: SignalHandling::ByProgram,
             reload: None,
             descriptors: Descriptors::OfProgram,

@@ -66,7 +66,6 @@ pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
         signals: SignalHandling::ByServer,
         reload: Some(reload),
         descriptors: Descriptors::OfCores { kept: Vec::new() },
-        ..Embedding::default()
     };
     let given = listening::given(embedding.signals)?;
     let config = listening::with_addresses(config, &given);

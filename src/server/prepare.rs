@@ -27,7 +27,8 @@ use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::reading;
 use crate::policy::{KeySource, Policy};
-use crate::session::{self, Kind, Logins};
+use crate::protocols;
+use crate::session::{self, Logins};
 use crate::transport::given::Given;
 
 /// A start before its cores: nothing of it is visible to a client.
@@ -82,7 +83,6 @@ impl Prepared {
             own_fd_table,
             ..core_settings(
                 config,
-                embedding.kind,
                 Arc::clone(&policy),
                 admission,
                 ports.clone(),
@@ -124,7 +124,6 @@ struct Counts {
 
 fn core_settings(
     config: &Config,
-    kind: Kind,
     policy: Arc<Policy>,
     admission: Arc<Admission>,
     ports: Ports,
@@ -152,30 +151,33 @@ fn core_settings(
         admission,
         own_fd_table: None,
         audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),
-        kind,
-        session: session::Settings {
-            protocol: config.socketcluster.protocol,
-            ping_interval: config
-                .socketcluster
-                .pings
-                .then_some(config.socketcluster.ping_interval),
-            ping_timeout: config.socketcluster.ping_timeout,
-            handshake_timeout: config.limits.handshake_timeout,
-            ack_timeout: config.socketcluster.ack_timeout,
-            calls_max: config.limits.calls_per_connection_max,
-            client_calls_max: config.limits.client_calls_max,
-            channel_name_bytes_max: config.limits.channel_name_bytes_max,
-            allow_client_publish: config.permissions.allow_client_publish,
-            auth_default_expiry: config.auth.default_expiry,
-            allow_anonymous: config.serves_anonymous(),
-            authentication_timeout: Some(config.limits.authentication_timeout)
-                .filter(|timeout| !timeout.is_zero()),
-            logins: Logins {
-                fields: CredentialFields::new(
-                    config.login.user_fields.clone(),
-                    config.login.password_fields.clone(),
-                ),
-                body_bytes_max: config.limits.login_body_bytes_max,
+        session: protocols::Settings {
+            common: session::Settings {
+                handshake_timeout: config.limits.handshake_timeout,
+                channel_name_bytes_max: config.limits.channel_name_bytes_max,
+                allow_client_publish: config.permissions.allow_client_publish,
+                auth_default_expiry: config.auth.default_expiry,
+                allow_anonymous: config.serves_anonymous(),
+                authentication_timeout: Some(config.limits.authentication_timeout)
+                    .filter(|timeout| !timeout.is_zero()),
+                logins: Logins {
+                    fields: CredentialFields::new(
+                        config.login.user_fields.clone(),
+                        config.login.password_fields.clone(),
+                    ),
+                    body_bytes_max: config.limits.login_body_bytes_max,
+                },
+            },
+            socketcluster: protocols::SocketClusterSettings {
+                protocol: config.socketcluster.protocol,
+                ping_interval: config
+                    .socketcluster
+                    .pings
+                    .then_some(config.socketcluster.ping_interval),
+                ping_timeout: config.socketcluster.ping_timeout,
+                ack_timeout: config.socketcluster.ack_timeout,
+                calls_max: config.limits.calls_per_connection_max,
+                client_calls_max: config.limits.client_calls_max,
             },
         },
         policy,

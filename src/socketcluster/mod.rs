@@ -8,10 +8,12 @@
 
 pub mod decode;
 pub mod encode;
+pub mod environment;
 pub mod json;
 pub mod number;
 pub mod packet;
 pub mod rewrite;
 pub mod session;
+pub mod settings;
 pub mod string;
 pub mod version;

@@ -7,23 +7,22 @@
 //! ```
 //!
 //! Invariants
-//! 1. No ping is sent, and nothing but `#handshake` is taken, before the handshake.
-//! 2. Answers come first, then what the application sent besides while it handled the same message. A token that has expired is taken away
-//!    before the answer, a bad one after it.
-//! 3. The application hears of an end once, and only of sessions whose handshake was completed. Before that it has heard
-//!    of the end of every call that it made.
+//! 1. Before the handshake no ping is sent, and every packet but `#handshake` ends the connection.
+//! 2. The answers to a message come first, then the other packets that the application has sent while it handled that
+//!    message. `#removeAuthToken` comes before the answer if a token has expired, and after it if a token was bad.
+//! 3. The application is told of the end of a session once, and only if the handshake was completed. Before that it was
+//!    told of the end of every call that it has made.
 //!
 //! ```text
-//!  handshake.rs  coming in          tokens.rs   offered, signed, expired
-//!  channels.rs   publish, subscribe  timers.rs   pings, silence
-//!  orders.rs    what the application asks for      calls.rs    calls of the server's, until answered
-//!  permissions.rs  what rules let a client do
-//!  login.rs     a password instead of a token      admission.rs  whether others than the authenticated are served
-//!  arrays.rs    many packets in one message
+//!  handshake.rs    the first packet              tokens.rs     tokens: offered, signed, expired
+//!  channels.rs     publish, subscribe            timers.rs     pings, silence
+//!  orders.rs       what the application asks for calls.rs      calls to the client, until they are answered
+//!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
+//!  login.rs        a password instead of a token arrays.rs     many packets in one message
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
-//! and 12. Unlike it, a repeated handshake counts for nothing.
+//! and 12. There is one difference: a repeated handshake does not let a client in again.
 
 mod admission;
 mod arrays;
@@ -39,113 +38,20 @@ mod tokens;
 #[cfg(test)]
 pub(crate) use arrays::PART_BYTES_MAX;
 
-use std::time::Duration;
-
 use super::decode::{Decoded, decode};
 use super::encode;
+use super::environment::Environment;
 use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
 use super::rewrite;
+use super::settings::Settings;
 use super::version::Version;
-use crate::app::{App, Call, LateAnswer, Name, Peer, RawJson, Refusal, Refused, Scratch};
-pub use crate::app::{SessionId, SessionIds};
-use crate::auth::{Claims, CredentialFields};
+use crate::app::{App, Call, Inbound, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused, SessionId};
+use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
-use crate::config::Protocol;
 use crate::config::rules::Action;
-use crate::decision::{CloseReason, Decision, Decisions, Message};
-use crate::policy::Policy;
-pub use login::LoginAnswer;
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Message};
 use timers::Moment;
-
-/// What an operator can set.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The version to speak.
-    pub protocol: Protocol,
-    /// Time between pings; `None` turns pings and the pong timer off.
-    pub ping_interval: Option<Duration>,
-    /// Longest time without a pong. Clients are told it.
-    pub ping_timeout: Duration,
-    /// Time from the upgrade to the handshake.
-    pub handshake_timeout: Duration,
-    /// Time for a client to answer a call of the server's.
-    pub ack_timeout: Duration,
-    /// Most calls of the server's that one client may leave unanswered.
-    pub calls_max: u32,
-    /// Most calls of one client's that the application may owe an answer.
-    pub client_calls_max: u32,
-    /// Most bytes of a channel's name that a client subscribes or publishes to.
-    pub channel_name_bytes_max: u32,
-    /// Whether clients may publish.
-    pub allow_client_publish: bool,
-    /// How long tokens live for which the application says nothing else.
-    pub auth_default_expiry: Duration,
-    /// Whether clients that are not authenticated are served.
-    pub allow_anonymous: bool,
-    /// Where they are not: time to become it. `None` leaves them all they like.
-    pub authentication_timeout: Option<Duration>,
-    /// What the procedure `login` takes.
-    pub logins: Logins,
-}
-
-/// What the procedure `login` takes.
-#[derive(Clone, Debug)]
-pub struct Logins {
-    /// How its fields are called.
-    pub fields: CredentialFields,
-    /// Most bytes of its data.
-    pub body_bytes_max: u32,
-}
-
-impl Default for Settings {
-    /// The reference's values: wire reference, section 6.
-    fn default() -> Settings {
-        Settings {
-            protocol: Protocol::Auto,
-            ping_interval: Some(Duration::from_secs(8)),
-            ping_timeout: Duration::from_secs(30),
-            handshake_timeout: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(10),
-            calls_max: 1000,
-            client_calls_max: 10_000,
-            channel_name_bytes_max: 65_536,
-            allow_client_publish: true,
-            auth_default_expiry: Duration::from_secs(86_400),
-            allow_anonymous: true,
-            authentication_timeout: None,
-            logins: Logins::default(),
-        }
-    }
-}
-
-/// What a core lends its sessions for one call.
-#[derive(Debug)]
-pub struct Environment<'a, A: App> {
-    /// The time of this turn.
-    pub now: Now,
-    /// Where the core finds this session, for what is answered later.
-    pub address: usize,
-    /// What an operator can set.
-    pub settings: &'a Settings,
-    /// Who may come in.
-    pub policy: &'a Policy,
-    /// The application of this core.
-    pub app: &'a mut A,
-    /// The buffers of this core.
-    pub scratch: &'a mut Scratch,
-    /// How many packets of an array are handled together; what is left waits for [`Session::receive_more`].
-    pub packets_max: u64,
-}
-
-impl Default for Logins {
-    fn default() -> Logins {
-        Logins {
-            fields: CredentialFields::default(),
-            body_bytes_max: 4096,
-        }
-    }
-}
 
 /// The session of one SocketCluster client.
 #[derive(Debug)]
@@ -165,18 +71,19 @@ pub struct Session {
 enum State {
     /// Only `#handshake` is legal: anything else closes with `MessageBeforeHandshake`.
     AwaitingHandshake {
-        /// Pings will come in the rhythm that begins here.
+        /// When the connection was upgraded. Pings keep the rhythm that begins here.
         created: Uptime,
     },
     /// The handshake is done.
     Open {
         next_ping: Uptime,
-        /// Whether it may hold subscriptions.
+        /// Whether the client may hold subscriptions.
         subscribed: bool,
-        /// Whether it had claims when its subscriptions were last looked at, and by which rules that was.
+        /// Whether the client had claims when its subscriptions were last checked.
         authenticated: bool,
+        /// The rules by which they were checked.
         rules: u32,
-        /// Unless all are served: when the token expires, or when there must be one.
+        /// With `allow_anonymous` off: when the client's token expires, or when the client must have one.
         watch: Moment,
     },
     /// The connection has ended.
@@ -184,8 +91,8 @@ enum State {
 }
 
 impl Session {
-    /// The session of a connection that was just upgraded. `claims` are those of whoever the request itself has shown
-    /// to be somebody: they hold from the handshake on, unless it brings a token.
+    /// The session of a connection that was just upgraded. `claims` are the user's whom the request itself has
+    /// authenticated, if it has: they hold from the handshake on, unless the handshake brings a token.
     pub fn new(id: SessionId, settings: &Settings, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session {
             id,
@@ -197,12 +104,12 @@ impl Session {
         }
     }
 
-    /// What the client is called.
+    /// The id that the client is given.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// What the client's token says, if it has shown a good one.
+    /// The claims of the client's token, if it is authenticated.
     pub fn claims(&self) -> Option<&Claims> {
         self.claims.as_deref()
     }
@@ -212,21 +119,30 @@ impl Session {
         matches!(self.state, State::Open { .. })
     }
 
-    /// Takes a whole message. Of a long array only a part may be handled: [`Session::has_more`].
+    /// Handles a message, or the first part of a long array: [`Session::has_more`].
     ///
     /// # Errors
-    /// The connection is to be closed, after the decisions so far have been carried out.
+    /// The connection is to be closed after the decisions so far were carried out.
     pub fn receive<A: App>(
         &mut self,
         message: Message<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        if env
+            .common
+            .app
+            .message(message, &mut RawPeer::new(self.id, decisions))
+            == Inbound::Drop
+        {
+            self.note_heard(env);
+            return Ok(());
+        }
         let mut was_authenticated = self.claims.is_some();
         let result = match message {
             Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env, decisions),
             Message::Text(text) => self.receive_text(text, &mut was_authenticated, env, decisions),
-            // The reference reads bytes as text too, and puts U+FFFD where they are none.
+            // The reference reads bytes as text too, with U+FFFD in the place of bytes that are no UTF-8.
             Message::Binary(bytes) => {
                 let text = String::from_utf8_lossy(bytes);
                 self.receive_text(&text, &mut was_authenticated, env, decisions)
@@ -242,7 +158,7 @@ impl Session {
     pub(crate) fn answer_late<A: App>(
         &mut self,
         late: LateAnswer,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         if !self.is_open() {
@@ -250,26 +166,32 @@ impl Session {
         }
         let was_authenticated = self.claims.is_some();
         self.begin(env);
-        env.scratch.answering(&late.cid, late.owed);
-        let answer = (late.answer)(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
-        let owed = env.scratch.take_owed();
+        env.common.scratch.app.call.answering(&late.token, late.owed);
+        let answer = (late.answer)(&mut Peer::new(
+            self.id,
+            self.claims.as_deref(),
+            None,
+            &mut env.common.scratch.app,
+        ));
+        let owed = env.common.scratch.app.call.take_owed();
         self.keep_owed(owed);
         self.settle(env)?;
-        let cid = (!late.cid.is_empty()).then(|| NumberText::copied(&late.cid));
+        let cid = (!late.token.is_empty()).then(|| NumberText::copied(&late.token));
         let result = self.carry_out_orders(
-            cid.as_ref().map(|cid| (cid, answer.kind(env.scratch))),
+            cid.as_ref()
+                .map(|cid| (cid, answer.kind(&env.common.scratch.app))),
             env,
             decisions,
         );
         self.end_message(was_authenticated, result, env, decisions)
     }
 
-    /// The connection has ended; tells the application if it had heard of it.
-    pub fn ended<A: App>(&mut self, env: &mut Environment<'_, A>, reason: CloseReason) {
+    /// The connection has ended. Tells the application, if it was told of the client.
+    pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.abandon_calls(env);
         match state {
-            State::Open { .. } => env.app.disconnected(self.id, reason),
+            State::Open { .. } => env.common.app.disconnected(self.id, reason),
             State::AwaitingHandshake { .. } | State::Ended => {}
         }
     }
@@ -278,24 +200,29 @@ impl Session {
         &mut self,
         text: &str,
         was_authenticated: &mut bool,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        // As in the reference, what is no pong resets the pong timer at most four times per timeout.
-        if env.now.uptime.since(self.heard) * 4 > env.settings.ping_timeout {
-            self.heard = env.now.uptime;
-        }
+        self.note_heard(env);
         match decode(text) {
-            // Here, so that it is not copied on its way to a function.
+            // Handled here: on its way to another function the packet would be copied.
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
             other => self.begin_array(text, other, was_authenticated, env, decisions),
+        }
+    }
+
+    /// The client has sent something other than a pong. As in the reference, that resets the pong timer at most four times
+    /// per timeout.
+    fn note_heard<A: App>(&mut self, env: &Environment<'_, '_, A>) {
+        if env.common.now.uptime.since(self.heard) * 4 > env.settings.ping_timeout {
+            self.heard = env.common.now.uptime;
         }
     }
 
     fn receive_packet<A: App>(
         &mut self,
         packet: &Packet<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         match packet {
@@ -308,14 +235,14 @@ impl Session {
     fn receive_event<A: App>(
         &mut self,
         event: &Event<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let reserved = Reserved::named(&event.name);
         if reserved != Some(Reserved::Handshake) {
             self.require_open()?;
         }
-        if !env.settings.allow_anonymous && !self.is_served(event, reserved, env, decisions) {
+        if !env.common.settings.allow_anonymous && !self.is_served(event, reserved, env, decisions) {
             return Ok(());
         }
         self.begin(env);
@@ -336,10 +263,10 @@ impl Session {
             Some(Reserved::Publish) => self.publish(event, env, decisions),
             Some(Reserved::Subscribe) => self.subscribe(event, env, decisions),
             Some(Reserved::Unsubscribe) => {
-                self.unsubscribe(event, env.now, decisions);
+                self.unsubscribe(event, env.common.now, decisions);
                 Ok(())
             }
-            None if env.policy.login.is_some() && event.name.is(login::LOGIN) => {
+            None if env.common.policy.login.is_some() && event.name.is(login::LOGIN) => {
                 self.log_in(event, env, decisions);
                 Ok(())
             }
@@ -347,20 +274,20 @@ impl Session {
         }
     }
 
-    /// An ordinary event: the application's.
+    /// An event that is not reserved: the application handles it.
     fn call<A: App>(
         &mut self,
         event: &Event<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let expired = self.expire(env.now, decisions);
+        let expired = self.expire(env.common.now, decisions);
         if let Some(cid) = event.cid
             && self
                 .owed()
                 .is_some_and(|owed| owed.count() >= env.settings.client_calls_max as usize)
         {
-            env.scratch.count_client_calls_hit();
+            env.common.scratch.hit(Limit::ClientCalls);
             let (id, limit) = (self.id, env.settings.client_calls_max);
             let message = format!("Socket {id} tried to exceed the limit of {limit} calls without an answer");
             invalid_action(Some(cid.text()), &message, decisions);
@@ -386,7 +313,7 @@ impl Session {
         } else {
             Action::Transmit
         };
-        // Version 14 clients say goodbye with this one: the protocol's, though it means nothing here.
+        // Clients of version 14 send this when they disconnect. The protocol has it, so rules do not forbid it.
         let is_goodbye = cid.is_none() && event.name.is("#disconnect");
         if !is_goodbye && !self.may(action, call.event.as_bytes(), env) {
             env.scratch.rewritten = rewritten;
@@ -394,33 +321,42 @@ impl Session {
             return Ok(());
         }
         if let Some(cid) = &cid {
-            env.scratch.answering(cid.as_bytes(), self.owed().cloned());
+            env.common
+                .scratch
+                .app
+                .call
+                .answering(cid.as_bytes(), self.owed().cloned());
         }
-        let mut peer = Peer::new(self.id, self.claims.as_deref(), expired, env.scratch);
+        let mut peer = Peer::new(
+            self.id,
+            self.claims.as_deref(),
+            expired,
+            &mut env.common.scratch.app,
+        );
         let answer = match &cid {
             Some(cid) => {
-                let answer = env.app.invoke(&call, &mut peer);
-                Some((cid, answer.kind(env.scratch)))
+                let answer = env.common.app.invoke(&call, &mut peer);
+                Some((cid, answer.kind(&env.common.scratch.app)))
             }
             None => {
-                env.app.transmit(&call, &mut peer);
+                env.common.app.transmit(&call, &mut peer);
                 None
             }
         };
         env.scratch.rewritten = rewritten;
-        let owed = env.scratch.take_owed();
+        let owed = env.common.scratch.app.call.take_owed();
         self.keep_owed(owed);
         self.settle(env)?;
         self.carry_out_orders(answer, env, decisions)
     }
 
-    /// Looks at who the client is by now, and lets what was held back follow the answers of a message; of a closed
-    /// connection, only its publications.
+    /// The last step of a message: checks subscriptions if the client's claims have changed, and lets the decisions that
+    /// were held back follow the answers. If the connection is to be closed, only publications follow.
     fn end_message<A: App>(
         &mut self,
         was_authenticated: bool,
         result: Result<(), CloseReason>,
-        env: &Environment<'_, A>,
+        env: &Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         if result.is_ok() {
@@ -433,7 +369,7 @@ impl Session {
             Ok(()) => decisions.push_held(),
             Err(_) => decisions.push_held_publications(),
         }
-        if !env.settings.allow_anonymous && result.is_ok() {
+        if !env.common.settings.allow_anonymous && result.is_ok() {
             self.watch(was_authenticated, env, decisions);
         }
         result
@@ -448,7 +384,7 @@ impl Session {
     }
 }
 
-/// Data as it goes on: as it came, unless the reference would change it.
+/// Data as it is passed on: as it came, or with the changes that the reference makes (`rare`).
 fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a str {
     if !rare {
         return json;
@@ -458,7 +394,7 @@ fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a s
     std::str::from_utf8(rewritten).expect("it is made of text")
 }
 
-/// Answers a packet of the wrong shape; silence if it has no call id.
+/// Answers a packet of the wrong shape, if it has a call id.
 fn invalid_action(cid: Option<NumberText>, message: &str, decisions: &mut Decisions) {
     if let Some(cid) = cid {
         send(decisions, |out| {
@@ -469,7 +405,7 @@ fn invalid_action(cid: Option<NumberText>, message: &str, decisions: &mut Decisi
     }
 }
 
-/// Answers what the application has refused; silence if it has no call id.
+/// Answers a packet that the application has refused, if it has a call id.
 fn refuse(cid: Option<NumberText>, refusal: &Refusal, refused: Refused, decisions: &mut Decisions) {
     if let Some(cid) = cid {
         send(decisions, |out| {

@@ -9,7 +9,7 @@
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence, SubscriptionLimits};
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
-use crate::session::Session;
+use crate::protocols::Session;
 use crate::websocket::frame::OpCode;
 
 use crate::cores::Core;
@@ -117,8 +117,8 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::Next { done });
             }
             Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
-            Decision::Subscribe { channel, cid } => self.subscribe(id, channel, cid, decisions),
-            Decision::Unsubscribe { channel, cid } => self.unsubscribe(id, channel, cid, decisions),
+            Decision::Subscribe { channel, token } => self.subscribe(id, channel, token, decisions),
+            Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
                 self.send(id, OpCode::Text, decisions.bytes(message));
@@ -160,7 +160,7 @@ impl<A: App> Core<A> {
     }
 
     /// A subscription sees exactly the publications after it: those before have been delivered.
-    fn subscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+    fn subscribe(&mut self, id: ConnectionId, channel: Span, token: Option<Span>, decisions: &mut Decisions) {
         if self.session(id).is_none() {
             return;
         }
@@ -181,16 +181,22 @@ impl<A: App> Core<A> {
             SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
         }
         if let Some(session) = self.session(id)
-            && let Some(answer) = session.subscribed(channel, cid, outcome, decisions)
+            && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
         {
             self.send(id, OpCode::Text, decisions.bytes(answer));
         }
     }
 
-    fn unsubscribe(&mut self, id: ConnectionId, channel: Span, cid: Option<Span>, decisions: &mut Decisions) {
+    fn unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: Span,
+        token: Option<Span>,
+        decisions: &mut Decisions,
+    ) {
         let outcome = self.remove_subscription(id, decisions.bytes(channel));
         if let Some(session) = self.session(id)
-            && let Some(answer) = session.unsubscribed(channel, cid, outcome, decisions)
+            && let Some(answer) = session.unsubscribed(channel, token, outcome, decisions)
         {
             self.send(id, OpCode::Text, decisions.bytes(answer));
         }

@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
     ) -> Result<Input, Refusal> {
         if page == Page::Login {
             // Whatever comes of it, and in part as well: where it lies, a password may lie.
-            self.lent.scratch.note_credentials();
+            self.lent.scratch.common.note_credentials();
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
         let trust = self.origins().trust(request, is_https);

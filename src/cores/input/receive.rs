@@ -35,7 +35,7 @@ impl<A: App> Core<A> {
     /// A connection begins to use up its share of this turn.
     pub(in crate::cores) fn begin_share(&mut self) {
         self.share_left = frames_per_turn_max();
-        self.lent.scratch.begin_verifications();
+        self.lent.scratch.common.begin_verifications();
         self.inflater.begin_share();
     }
 
@@ -156,7 +156,7 @@ impl<A: App> Core<A> {
         if leftover.is_empty() {
             let consumed = self.process(id, bytes);
             self.keep_leftover(id, &bytes[consumed..]);
-            if self.lent.scratch.take_credentials_note() {
+            if self.lent.scratch.common.take_credentials_note() {
                 self.wipe_input(bytes);
             }
         } else {
@@ -167,7 +167,7 @@ impl<A: App> Core<A> {
             joined.extend_from_slice(bytes);
             let consumed = self.process(id, &mut joined);
             self.keep_leftover(id, &joined[consumed..]);
-            if self.lent.scratch.take_credentials_note() {
+            if self.lent.scratch.common.take_credentials_note() {
                 self.wipe_input(bytes);
                 wipe_and_drop(joined);
             }
@@ -265,7 +265,7 @@ impl<A: App> Core<A> {
         let (mut consumed, mut frames, mut messages) = (0, 0, 0);
         let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
         let (result, next) = loop {
-            let counted = frames + environment.scratch.packets_of_arrays();
+            let counted = frames + environment.common.scratch.packets_of_arrays();
             if counted >= frames_max && consumed < input.len() {
                 let next = match counted >= frames_left {
                     true => Next::OverRate,
@@ -321,7 +321,7 @@ impl<A: App> Core<A> {
             if result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
                 break (result, Next::Consumed);
             }
-            let verifications = environment.scratch.verifications();
+            let verifications = environment.common.scratch.verifications();
             let mut is_enough = compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX;
             if verifications > 0 && was_open {
                 // The first alone, since nobody could know: then it waits with its like.
@@ -404,7 +404,7 @@ impl<A: App> Core<A> {
         decisions.clear();
         let result = session.receive_more(&mut self.lent.environment(self.now, id), &mut decisions);
         let has_more = session.has_more();
-        if self.lent.scratch.verifications() > 0 {
+        if self.lent.scratch.common.verifications() > 0 {
             connection.shows_tokens = true;
         }
         let sooner = self
@@ -438,39 +438,33 @@ impl<A: App> Core<A> {
     /// Counts the limits that a session has met, and its heartbeats.
     #[inline]
     pub(in crate::cores) fn count_hits(&mut self, id: ConnectionId) {
-        if self.lent.scratch.has_hits() {
-            self.count_what_was_hit(id);
+        if self.lent.scratch.common.has_noted() {
+            self.count_noted(id);
         }
     }
 
     #[cold]
-    fn count_what_was_hit(&mut self, id: ConnectionId) {
-        let hits = self.lent.scratch.take_hits();
-        self.use_share(hits.packets_of_arrays);
+    fn count_noted(&mut self, id: ConnectionId) {
+        let noted = self.lent.scratch.common.take_noted();
+        self.use_share(noted.packets_of_arrays);
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(meter) = &mut connection.meter
         {
-            meter.count_heartbeats(hits.heartbeats);
+            meter.count_heartbeats(u64::from(noted.heartbeats));
             // The array itself has been counted as a message.
-            let packets = hits.packets_of_arrays;
+            let packets = noted.packets_of_arrays;
             meter.charge_messages(packets, &self.measures, self.now.uptime);
         }
-        for (limit, count) in [
-            (Limit::ChannelNameBytes, hits.channel_name_bytes),
-            (Limit::ClientCalls, hits.client_calls),
-            (Limit::JsonDepth, hits.json_depth),
-            (Limit::CallsPerConnection, hits.calls),
-            (Limit::AckTime, hits.ack_time),
-            (Limit::Anonymous, hits.anonymous),
-            (Limit::LoginsPerConnection, hits.logins),
-            (Limit::LoginBodyBytes, hits.login_data),
-        ] {
-            self.metrics.limit_hits[limit.index()].add(count);
+        if noted.hits {
+            let hits = self.lent.scratch.common.take_hits();
+            for (counter, &count) in self.metrics.limit_hits.iter().zip(hits.counts()) {
+                counter.add(u64::from(count));
+            }
         }
-        if hits.rules {
+        if noted.rules {
             self.count_rule_hits();
         }
-        if hits.rules || hits.tokens > 0 || hits.anonymous > 0 {
+        if noted.refusals {
             self.audit_refusals(id);
         }
     }

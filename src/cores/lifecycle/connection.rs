@@ -23,7 +23,7 @@ use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
-use crate::session::{self, Session};
+use crate::protocols::{self, Session};
 use crate::transport::stream::Stream;
 use crate::websocket::deflate::Compression;
 use crate::websocket::message::Receiver;
@@ -348,7 +348,7 @@ impl Connection {
     }
 
     /// When it wants to be looked at.
-    pub(in crate::cores) fn deadline(&self, settings: &session::Settings, measures: &Measures) -> Uptime {
+    pub(in crate::cores) fn deadline(&self, settings: &protocols::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
             Phase::ProxyHeader { deadline, .. }
             | Phase::Request { deadline, .. }

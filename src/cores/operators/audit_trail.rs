@@ -82,7 +82,7 @@ impl<A: App> Core<A> {
 
     /// What a session has refused.
     pub(in crate::cores) fn audit_refusals(&mut self, id: ConnectionId) {
-        let refusals = self.lent.scratch.take_refusals();
+        let refusals = self.lent.scratch.common.take_refusals();
         let client = self.client_of(id);
         if let Some(token) = refusals.token
             && self.may_audit(Event::TokenRefused, refusals.tokens)

@@ -352,7 +352,7 @@ mod tests {
     fn late(address: usize) -> LateAnswer {
         LateAnswer {
             address,
-            cid: Box::default(),
+            token: Box::default(),
             owed: None,
             answer: Box::new(|_| Answer::silent()),
         }

@@ -68,8 +68,8 @@ impl<A: App> Core<A> {
             };
             let mut decisions = std::mem::take(&mut self.decisions);
             decisions.clear();
-            let env = self.lent.environment(self.now, id);
-            open.session.look_again(&env, &mut decisions);
+            let mut env = self.lent.environment(self.now, id);
+            open.session.look_again(&mut env, &mut decisions);
             let sooner = self
                 .wheel
                 .is_sooner(open.session.next_deadline(&self.lent.settings), connection.armed);
@@ -109,7 +109,7 @@ impl<A: App> Core<A> {
 
     /// Counts what rules have refused, and would refuse.
     pub(in crate::cores) fn count_rule_hits(&mut self) {
-        let hits = self.lent.scratch.take_rule_hits();
+        let hits = self.lent.scratch.common.take_rule_hits();
         let add = |counters: &[Counter], counts: &[u64]| {
             for (counter, count) in counters.iter().zip(counts) {
                 counter.add(*count);

@@ -20,7 +20,7 @@ use super::world::Ground;
 use crate::clock::Uptime;
 use crate::config::SlowConsumer;
 use crate::config::limits::MemoryMax;
-use crate::session::PART_BYTES_MAX;
+use crate::protocols::PART_BYTES_MAX;
 
 /// One connection, seen from its far end.
 #[derive(Debug)]

@@ -30,7 +30,8 @@ use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::cores::{Core, CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
-use crate::session::{self, Kind, Logins};
+use crate::protocols;
+use crate::session::{self, Logins};
 
 /// A server and its clients.
 #[derive(Debug)]
@@ -480,23 +481,26 @@ fn settings(
         admission: Arc::clone(admission),
         own_fd_table: None,
         audit: Arc::new(crate::audit::Audit::new(0)),
-        kind: Kind::SocketCluster,
-        session: session::Settings {
-            protocol: plan.protocol,
-            ping_interval: plan.ping_interval,
-            ping_timeout: plan.ping_timeout,
-            handshake_timeout: plan.limits.handshake_timeout,
-            ack_timeout: Duration::from_secs(3),
-            calls_max: plan.limits.calls_per_connection_max,
-            client_calls_max: plan.limits.client_calls_max,
-            channel_name_bytes_max: plan.limits.channel_name_bytes_max,
-            allow_client_publish: true,
-            auth_default_expiry: Duration::from_secs(86_400),
-            allow_anonymous: true,
-            authentication_timeout: None,
-            logins: Logins {
-                fields: CredentialFields::default(),
-                body_bytes_max: 4096,
+        session: protocols::Settings {
+            common: session::Settings {
+                handshake_timeout: plan.limits.handshake_timeout,
+                channel_name_bytes_max: plan.limits.channel_name_bytes_max,
+                allow_client_publish: true,
+                auth_default_expiry: Duration::from_secs(86_400),
+                allow_anonymous: true,
+                authentication_timeout: None,
+                logins: Logins {
+                    fields: CredentialFields::default(),
+                    body_bytes_max: 4096,
+                },
+            },
+            socketcluster: protocols::SocketClusterSettings {
+                protocol: plan.protocol,
+                ping_interval: plan.ping_interval,
+                ping_timeout: plan.ping_timeout,
+                ack_timeout: Duration::from_secs(3),
+                calls_max: plan.limits.calls_per_connection_max,
+                client_calls_max: plan.limits.client_calls_max,
             },
         },
         policy: Arc::clone(policy),

@@ -1,44 +1,44 @@
 //! Whether clients that are not authenticated are served.
 //!
-//! By default they are, as in the reference, and then nothing here costs more than one branch. With
-//! `allow_anonymous` off such a client may say who it is (`#handshake`, `#authenticate`, `login`), drop its token,
-//! answer pings and what the server has called it for: nothing else of what it sends is looked at, nor does the
-//! application hear of it.
+//! By default they are, as in the reference, and then nothing here costs more than one branch. With `allow_anonymous` off,
+//! a client that is not authenticated may authenticate itself (`#handshake`, `#authenticate`, `login`), drop its token,
+//! and answer pings and calls of the server. Every other packet of it is refused, and the application is not told.
 //!
 //! Invariants, while `allow_anonymous` is off
-//! 1. Who is not authenticated is subscribed to nothing: whoever ceases to be is kicked out of all channels with the
-//!    same message, late answer or visit, before anything else that it sends is looked at; of more than 256 channels, in
-//!    the turns that follow at once. Kept by [`Session::end_message`].
-//! 2. A token is watched: when it expires, its connection is visited, whatever the client sends or does not send.
+//! 1. A client that is not authenticated has no subscriptions. When a message, a late answer or a timer finds that a
+//!    client is no longer authenticated, the client is kicked out of all its channels before its next packet is handled;
+//!    if there are more than 256 channels, in the turns that follow. Kept by [`Session::end_message`].
+//! 2. When the token of a client expires, its connection is visited, whatever the client sends or does not send.
 //!
 //! Limits: `authentication_timeout`.
 
 use super::timers::Moment;
-use super::{Environment, Session, Settings, State, send};
+use super::{Environment, Session, State, send};
 use crate::app::{App, AppError};
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::session::Settings;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Event, Reserved};
 
 impl Session {
-    /// Whether what this client sent is served, though only the authenticated are; otherwise it has been refused.
+    /// Whether an event is handled although only authenticated clients are served. If not, it was refused.
     pub(super) fn is_served<A: App>(
         &mut self,
         event: &Event<'_>,
         reserved: Option<Reserved>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> bool {
         match reserved {
             Some(Reserved::Handshake | Reserved::Authenticate | Reserved::RemoveAuthToken) => return true,
             Some(Reserved::Publish | Reserved::Subscribe | Reserved::Unsubscribe) => {}
-            // The built-in procedure, or one of the application's own.
+            // The built-in procedure, or the application's own of that name.
             None if event.name.is(super::login::LOGIN) => return true,
             None => {}
         }
-        self.expire(env.now, decisions);
+        self.expire(env.common.now, decisions);
         if self.claims.is_some() {
             return true;
         }
@@ -48,8 +48,9 @@ impl Session {
             Some(Reserved::Unsubscribe) => "unsubscribe",
             Some(Reserved::Handshake | Reserved::Authenticate | Reserved::RemoveAuthToken) | None => "call",
         };
-        env.scratch
-            .count_anonymous_hit(action, event.name.plain().unwrap_or_default());
+        env.common
+            .scratch
+            .count_anonymous_refused(action, event.name.plain().unwrap_or_default());
         if let Some(cid) = event.cid.map(Number::text) {
             let error = AppError::new("Only authenticated clients are served").named("AuthError");
             send(decisions, |out| {
@@ -59,7 +60,7 @@ impl Session {
         false
     }
 
-    /// When a session that has just opened must have shown who it is.
+    /// When the client of a session that has just opened must be authenticated.
     pub(super) fn first_watch(settings: &Settings, now: Now) -> Moment {
         if settings.allow_anonymous {
             Moment::NEVER
@@ -68,11 +69,12 @@ impl Session {
         }
     }
 
-    /// Follows a change of who the client is.
+    /// The client's claims may have changed: sets the time of the next look, and kicks out a client that is no longer
+    /// authenticated.
     pub(super) fn watch<A: App>(
         &mut self,
         was_authenticated: bool,
-        env: &Environment<'_, A>,
+        env: &Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
         let State::Open { watch, .. } = &mut self.state else {
@@ -80,12 +82,12 @@ impl Session {
         };
         match (was_authenticated, &self.claims) {
             (_, Some(claims)) => {
-                *watch = claims
-                    .expires_with_leeway_at()
-                    .map_or(Moment::NEVER, |seconds| Moment::after(expiry(seconds, env.now)));
+                *watch = claims.expires_with_leeway_at().map_or(Moment::NEVER, |seconds| {
+                    Moment::after(expiry(seconds, env.common.now))
+                });
             }
             (true, None) => {
-                *watch = authentication_deadline(env.settings, env.now.uptime);
+                *watch = authentication_deadline(env.common.settings, env.common.now.uptime);
                 let reason = decisions.write(|out| out.extend_from_slice(b"\"No longer authenticated\""));
                 decisions.push(Decision::KickOutAll { reason: Some(reason) });
             }
@@ -93,7 +95,7 @@ impl Session {
         }
     }
 
-    /// Does what is due at the moment that is watched for.
+    /// Takes an expired token away, or ends a connection that had to be authenticated by now.
     pub(super) fn watched_for(&mut self, now: Now, decisions: &mut Decisions) -> Result<(), CloseReason> {
         let State::Open { watch, .. } = &self.state else {
             return Ok(());
@@ -116,11 +118,12 @@ fn authentication_deadline(settings: &Settings, now: Uptime) -> Moment {
     }
 }
 
-/// When it is later than `seconds` since 1970. A wall clock that is set back makes it an early visit, nothing else.
+/// The moment `seconds` after the beginning of 1970. If the wall clock is set back, the connection is visited too early,
+/// which does no harm.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "what is negative has come, and what is too large never will"
+    reason = "a negative time has come, and one that is too large never will"
 )]
 fn expiry(seconds: f64, now: Now) -> Uptime {
     let left_ms = seconds * 1000.0 - now.unix_ms as f64;

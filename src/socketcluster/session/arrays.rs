@@ -4,102 +4,102 @@
 //!  message ──► decode ──► Long ──► receive_more … ──► Many ──► some packets ──► receive_more … ──► the last packet
 //!                          judged in parts                      handled in parts
 //! ```
-//! The packets of one part are handled as one message is: their answers come first, then what the application sends
-//! besides. A part ends with the first packet at which one of its limits is reached; what is left of the array is kept,
-//! and [`Session::has_more`] says so. The core takes nothing else from this connection before
-//! [`Session::receive_more`] has been called until nothing is left, so the order of all packets is that of their
-//! arrival. If the connection ends before that, what is left is dropped, as messages that have not been read are.
+//! The packets of one part are handled like one message: their answers come first, then the other packets that the
+//! application sends. A part ends with the first packet at which one of its limits is reached. The session keeps the rest
+//! of the array, and [`Session::has_more`] says so. The core takes no other input of this connection until
+//! [`Session::receive_more`] has left nothing, so packets are handled in the order of their arrival. If the connection
+//! ends before that, the rest is dropped, like messages that were not read.
 //!
-//! Limits: `Environment::packets_max`, [`PART_BYTES_MAX`], [`PART_DECIDED_BYTES_MAX`] and `VERIFICATIONS_PER_PART` for a part.
+//! Limits: `session::Environment::packets_max`, [`PART_BYTES_MAX`], [`PART_DECIDED_BYTES_MAX`] and `VERIFICATIONS_PER_PART` for a part.
 
 use super::tokens::VERIFICATIONS_PER_PART;
 use super::{Environment, Session};
 use crate::app::App;
-use crate::decision::{CloseReason, Decisions};
+use crate::decision::{CloseReason, Decisions, Limit};
 use crate::socketcluster::decode::{Decoded, Packets, Place, resume};
 use crate::socketcluster::packet::Packet;
 
-/// An array of which something is left.
+/// The rest of an array.
 #[derive(Debug)]
 pub(super) struct Array {
     text: Box<str>,
     place: Place,
-    /// How many of its tokens have been checked.
+    /// How many of its tokens were checked.
     verified: u32,
 }
 
 impl Session {
-    /// Whether something is left of an array.
+    /// Whether the rest of an array waits for [`Session::receive_more`].
     #[inline]
     pub fn has_more(&self) -> bool {
         self.calls.as_ref().is_some_and(|calls| calls.array.is_some())
     }
 
-    /// How many bytes are kept for that.
+    /// How many bytes the session keeps for the rest of an array.
     pub fn kept_bytes(&self) -> usize {
         let array = self.calls.as_ref().and_then(|calls| calls.array.as_ref());
         array.map_or(0, |array| array.text.len())
     }
 
-    /// Goes on with an array.
+    /// Handles another part of an array.
     ///
     /// # Errors
-    /// The connection is to be closed, after the decisions so far have been carried out.
+    /// The connection is to be closed after the decisions so far were carried out.
     pub fn receive_more<A: App>(
         &mut self,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let Some(mut array) = self.calls.as_mut().and_then(|calls| calls.array.take()) else {
             return Ok(());
         };
         let mut was_authenticated = self.claims.is_some();
-        env.scratch.set_verified_before(array.verified);
+        env.common.scratch.set_verified_before(array.verified);
         let decoded = resume(&array.text, array.place);
         let result = match self.receive_decoded(decoded, &mut was_authenticated, env, decisions) {
             Ok(None) => Ok(()),
             Ok(Some(place)) => {
                 array.place = place;
-                array.verified = env.scratch.verified();
+                array.verified = env.common.scratch.verified();
                 self.calls.get_or_insert_default().array = Some(array);
                 Ok(())
             }
             Err(reason) => Err(reason),
         };
-        env.scratch.set_verified_before(0);
+        env.common.scratch.set_verified_before(0);
         self.end_message(was_authenticated, result, env, decisions)
     }
 
-    /// Begins an array; if something of it is left, its text is copied and kept.
+    /// Handles the first part of an array. If a rest is left, its text is copied and kept.
     #[inline(never)]
     pub(super) fn begin_array<A: App>(
         &mut self,
         text: &str,
         decoded: Decoded<'_>,
         was_authenticated: &mut bool,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         if let Some(place) = self.receive_decoded(decoded, was_authenticated, env, decisions)? {
             let array = Array {
                 text: text.into(),
                 place,
-                verified: env.scratch.verified(),
+                verified: env.common.scratch.verified(),
             };
             self.calls.get_or_insert_default().array = Some(Box::new(array));
         }
         Ok(())
     }
 
-    /// Handles a packet, or some of an array; returns where to go on.
+    /// Handles a packet, or a part of an array; returns where the next part begins.
     ///
-    /// `was_authenticated`: whether the client was at any time before the end of this part. It may become somebody,
-    /// subscribe, and be nobody again.
+    /// `was_authenticated`: whether the client was authenticated at any time before the end of this part. It may
+    /// authenticate itself, subscribe, and drop its token in the same part.
     pub(super) fn receive_decoded<A: App>(
         &mut self,
         decoded: Decoded<'_>,
         was_authenticated: &mut bool,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<Option<Place>, CloseReason> {
         match decoded {
@@ -109,7 +109,7 @@ impl Session {
             }
             Decoded::Long(place) => return Ok(Some(place)),
             Decoded::TooDeep => {
-                env.scratch.count_json_depth_hit();
+                env.common.scratch.hit(Limit::JsonDepth);
                 self.receive_packet(&Packet::Raw, env, decisions)?;
             }
         }
@@ -120,20 +120,20 @@ impl Session {
         &mut self,
         mut packets: Packets<'_>,
         was_authenticated: &mut bool,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<Option<Place>, CloseReason> {
         let end = packets.position().saturating_add(PART_BYTES_MAX);
-        let mut left = env.packets_max;
+        let mut left = env.common.packets_max;
         while let Some(packet) = packets.next() {
-            env.scratch.count_packet_of_array();
+            env.common.scratch.count_packet_of_array();
             self.receive_packet(&packet, env, decisions)?;
             *was_authenticated |= self.claims.is_some();
             left = left.saturating_sub(1);
             if left == 0
                 || packets.position() >= end
                 || decisions.bytes_len() >= PART_DECIDED_BYTES_MAX
-                || env.scratch.verifications() >= VERIFICATIONS_PER_PART
+                || env.common.scratch.verifications() >= VERIFICATIONS_PER_PART
             {
                 return Ok(packets.place());
             }
@@ -142,8 +142,8 @@ impl Session {
     }
 }
 
-/// A part is over when its packets have taken so many bytes of the array.
+/// A part ends when its packets have taken so many bytes of the array.
 pub(crate) const PART_BYTES_MAX: usize = 64 * 1024;
-/// A part is over when so much has been decided about it: a small array of calls may be answered with a lot, and what has
-/// been answered leaves, or fills the outbox, before the next part is handled.
+/// A part ends when its decisions name so many bytes: a small array of calls may have long answers. They leave, or fill the
+/// outbox, before the next part is handled.
 const PART_DECIDED_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,10 +1,12 @@
-//! Calls of the server's that wait for their answers (wire reference, sections 1 and 6), and how many of the client's do.
+//! Calls of this server that wait for the client's answers (wire reference, sections 1 and 6), and the number of the
+//! client's calls that wait for a late answer.
 //!
 //! Invariants
 //! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
-//! 2. Each call leaves `waiting` once: answered, timed out, or with its connection; the application is told each time.
+//! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. The application is told each
+//!    time.
 //!
-//! Limits: `calls_per_connection_max`, kept by [`Scratch`](crate::app::Scratch), which gives the ids out; `ack_timeout`; `client_calls_max`.
+//! Limits: `calls_per_connection_max`, kept by `app::Scratch`, which gives the ids out; `ack_timeout`; `client_calls_max`.
 
 use std::collections::VecDeque;
 
@@ -15,20 +17,20 @@ use crate::app::{
     AnswerError, AnswerFailure, App, CallId, Order, Owed, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
 };
 use crate::clock::Uptime;
-use crate::decision::{CloseReason, Decisions};
+use crate::decision::{CloseReason, Decisions, Limit};
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Response, is_falsy};
 
-/// The calls of one session, either way; made with the first.
+/// The calls of one session in both directions. It exists from the first call on.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     last: u64,
     waiting: VecDeque<Waiting>,
-    /// The client's calls whose answers the application has put off.
+    /// The client's calls that the application will answer later.
     owed: Option<Owed>,
-    /// The one call of the client's that is not answered at once.
+    /// The login that is not answered yet.
     pub(super) login: Login,
-    /// What is left of an array of packets, whatever is in it; boxed, since few sessions have one at any time.
+    /// The rest of an array of packets, which need not hold calls. Boxed, since few sessions have one at any time.
     pub(super) array: Option<Box<Array>>,
 }
 
@@ -56,30 +58,34 @@ impl Calls {
 }
 
 impl Session {
-    /// Makes the buffers ready for the application to be asked.
-    pub(super) fn begin<A: App>(&self, env: &mut Environment<'_, A>) {
+    /// Prepares the buffers before the application is asked.
+    pub(super) fn begin<A: App>(&self, env: &mut Environment<'_, '_, A>) {
         let (last, waiting) = self
             .calls
             .as_ref()
             .map_or((0, 0), |calls| (calls.last, calls.waiting.len()));
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        env.scratch
-            .begin(env.address, last, env.settings.calls_max.saturating_sub(waiting));
+        env.scratch.begin();
+        env.common.scratch.app.begin(
+            env.common.address,
+            last,
+            env.settings.calls_max.saturating_sub(waiting),
+        );
     }
 
-    /// The client's calls whose answers the application has put off; `None` while there has been none.
+    /// The client's calls that the application will answer later; `None` if there has never been one.
     pub(super) fn owed(&self) -> Option<&Owed> {
         self.calls.as_ref()?.owed.as_ref()
     }
 
-    /// Remembers them, after the application has been asked.
+    /// Keeps them after the application was asked.
     pub(super) fn keep_owed(&mut self, owed: Option<Owed>) {
         if owed.is_some() {
             self.calls.get_or_insert_default().owed = owed;
         }
     }
 
-    /// When the first call fails for want of an answer.
+    /// When the oldest call to the client times out.
     pub(super) fn ack_deadline(&self) -> Uptime {
         self.calls
             .as_ref()
@@ -87,14 +93,15 @@ impl Session {
             .map_or(Uptime::NEVER, |waiting| waiting.deadline)
     }
 
-    /// Waits for the answers of the calls that have been ordered, whether they will be sent or not.
-    pub(super) fn await_answers<A: App>(&mut self, env: &Environment<'_, A>) {
-        for order in &env.scratch.orders {
+    /// Notes the calls that the application has ordered, whether they will be sent or not.
+    pub(super) fn await_answers<A: App>(&mut self, env: &Environment<'_, '_, A>) {
+        for order in &env.common.scratch.app.orders {
             let (call, event) = match *order {
-                Order::Invoke { call, event, .. } => (call, env.scratch.piece(event)),
+                Order::Invoke { call, event, .. } => (call, env.common.scratch.app.piece(event)),
                 Order::SetAuthToken { call: Some(call), .. } => (call, SET_AUTH_TOKEN),
                 Order::Deauthenticate { call: Some(call) } => (call, REMOVE_AUTH_TOKEN),
                 Order::Transmit { .. }
+                | Order::Batch
                 | Order::Publish { .. }
                 | Order::SetAuthToken { call: None, .. }
                 | Order::GiveToken { .. }
@@ -106,17 +113,17 @@ impl Session {
             calls.last = call.as_u64();
             calls.waiting.push_back(Waiting {
                 call,
-                deadline: env.now.uptime + env.settings.ack_timeout,
+                deadline: env.common.now.uptime + env.settings.ack_timeout,
                 event: event.into(),
             });
         }
     }
 
-    /// An answer. One to no call, or to one that was answered before, is ignored.
+    /// The client has answered a call. An answer to an unknown call, or to one that was answered before, is ignored.
     pub(super) fn receive_response<A: App>(
         &mut self,
         response: &Response<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         self.require_open()?;
@@ -142,7 +149,7 @@ impl Session {
         result
     }
 
-    /// Gives all calls that wait time until `deadline`.
+    /// Lets all calls that wait time out at `deadline`.
     pub(super) fn postpone_calls(&mut self, deadline: Uptime) {
         if let Some(calls) = &mut self.calls {
             for waiting in &mut calls.waiting {
@@ -151,31 +158,31 @@ impl Session {
         }
     }
 
-    /// Gives up the calls whose time is over.
+    /// Gives up the calls that have timed out.
     pub(super) fn expire_calls<A: App>(
         &mut self,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         while let Some(late) = self
             .calls
             .as_mut()
-            .and_then(|calls| calls.take_due(env.now.uptime))
+            .and_then(|calls| calls.take_due(env.common.now.uptime))
         {
-            env.scratch.count_ack_time_hit();
+            env.common.scratch.hit(Limit::AckTime);
             self.tell(&late, Err(AnswerFailure::TimedOut), env, decisions)?;
         }
         Ok(())
     }
 
-    /// Gives up all calls: the connection has ended.
-    pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, A>) {
+    /// Gives up all calls, since the connection has ended.
+    pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
         let Some(calls) = self.calls.take() else { return };
         for waiting in calls.waiting {
-            env.scratch.clear();
-            let mut peer = Peer::new(self.id, self.claims.as_deref(), None, env.scratch);
+            env.common.scratch.app.clear();
+            let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
             let error = AnswerError::new(&waiting.event, AnswerFailure::ConnectionEnded);
-            env.app.answered(waiting.call, Err(error), &mut peer);
+            env.common.app.answered(waiting.call, Err(error), &mut peer);
         }
     }
 
@@ -183,14 +190,14 @@ impl Session {
         &mut self,
         waiting: &Waiting,
         answer: Result<Option<RawJson<'_>>, AnswerFailure<'_>>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         self.begin(env);
-        env.app.answered(
+        env.common.app.answered(
             waiting.call,
             answer.map_err(|cause| AnswerError::new(&waiting.event, cause)),
-            &mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch),
+            &mut Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app),
         );
         self.settle(env)?;
         self.carry_out_orders(None, env, decisions)

@@ -1,6 +1,7 @@
-//! What a client does with channels: publishing, subscribing and unsubscribing, and the wording of their answers.
+//! What a client does with channels: publish, subscribe and unsubscribe, and the words of the answers.
 //!
-//! Subscriptions themselves are the core's: a session decides, the core carries out and asks back for the answer.
+//! The core keeps the subscriptions. A session decides, and the core carries the decision out and asks the session for the
+//! answer.
 //! Wire reference, sections 7 and 10.
 
 use super::tokens::tell_expired;
@@ -8,24 +9,24 @@ use super::{Environment, Session, State, invalid_action, passed_on, refuse, send
 use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refusal, Refused};
 use crate::clock::Now;
 use crate::config::rules::Action;
-use crate::decision::{CloseReason, Decision, Decisions, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
 
 impl Session {
-    /// The answer to a [`Decision::Subscribe`] that has been carried out; `None` for silence.
+    /// The answer to a [`Decision::Subscribe`] that was carried out; `None` if there is none. `token` is the call id.
     pub fn subscribed(
         &self,
         channel: Span,
-        cid: Option<Span>,
+        token: Option<Span>,
         outcome: SubscribeOutcome,
         decisions: &mut Decisions,
     ) -> Option<Span> {
         let reason = match outcome {
             SubscribeOutcome::Subscribed => {
-                let cid = NumberText::copied(decisions.bytes(cid?));
+                let cid = NumberText::copied(decisions.bytes(token?));
                 return Some(decisions.write(|out| encode::response(cid.as_bytes(), None, out)));
             }
             SubscribeOutcome::TooMany { limit } => {
@@ -35,26 +36,26 @@ impl Session {
                 format!("tried to exceed the limit of {limit} bytes for the names of its channels")
             }
         };
-        self.broker_error("subscribe socket to", channel, cid?, &reason, decisions)
+        self.broker_error("subscribe socket to", channel, token?, &reason, decisions)
     }
 
-    /// The answer to a [`Decision::Unsubscribe`] that has been carried out; `None` for silence.
+    /// The answer to a [`Decision::Unsubscribe`] that was carried out; `None` if there is none. `token` is the call id.
     pub fn unsubscribed(
         &self,
         channel: Span,
-        cid: Option<Span>,
+        token: Option<Span>,
         outcome: UnsubscribeOutcome,
         decisions: &mut Decisions,
     ) -> Option<Span> {
         match outcome {
             UnsubscribeOutcome::Unsubscribed => {
-                let cid = NumberText::copied(decisions.bytes(cid?));
+                let cid = NumberText::copied(decisions.bytes(token?));
                 Some(decisions.write(|out| encode::response(cid.as_bytes(), None, out)))
             }
             UnsubscribeOutcome::NotSubscribed => self.broker_error(
                 "unsubscribe socket from",
                 channel,
-                cid?,
+                token?,
                 "tried to unsubscribe from a channel which it is not subscribed to",
                 decisions,
             ),
@@ -76,13 +77,13 @@ impl Session {
     pub(super) fn publish<A: App>(
         &mut self,
         event: &Event<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let expired = self.forget_expired(env.now);
+        let expired = self.forget_expired(env.common.now);
         let cid = event.cid.map(Number::text);
-        if !env.settings.allow_client_publish {
-            // What is refused at sight overtakes the news about the token.
+        if !env.common.settings.allow_client_publish {
+            // A refusal that needs no look at the data comes before `#removeAuthToken`.
             invalid_action(cid, "Client publish feature is disabled", decisions);
             tell_expired(expired, decisions);
             return Ok(());
@@ -108,17 +109,24 @@ impl Session {
             .members
             .data
             .map(|json| passed_on(json, value.rare, &mut rewritten));
-        let result = env.app.publish(
+        let result = env.common.app.publish(
             Name::new(decisions.bytes(channel)),
             data.map(RawJson::new),
-            &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
+            &mut Peer::new(
+                self.id,
+                self.claims.as_deref(),
+                expired,
+                &mut env.common.scratch.app,
+            ),
         );
         self.settle(env)?;
         match result {
             Ok(publication) => {
-                let data = match publication.kind(env.scratch) {
+                let data = match publication.kind(&env.common.scratch.app) {
                     PublicationKind::AsSent => data.map(str::as_bytes),
-                    PublicationKind::Rewritten(piece) => piece.map(|piece| env.scratch.piece_bytes(piece)),
+                    PublicationKind::Rewritten(piece) => {
+                        piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
+                    }
                 };
                 let message = decisions.write(|out| encode::publish(|out| name.write_json(out), data, out));
                 decisions.push(Decision::Publish { channel, message });
@@ -135,10 +143,10 @@ impl Session {
     pub(super) fn subscribe<A: App>(
         &mut self,
         event: &Event<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let expired = self.expire(env.now, decisions);
+        let expired = self.expire(env.common.now, decisions);
         let cid = event.cid.map(Number::text);
         let Some((value, name)) = event.data.and_then(|value| Some((value, value.members.channel?))) else {
             invalid_action(cid, "Subscribe channel name was malformatted", decisions);
@@ -153,10 +161,15 @@ impl Session {
             refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
             return Ok(());
         }
-        let result = env.app.subscribe(
+        let result = env.common.app.subscribe(
             Name::new(decisions.bytes(channel)),
             value.members.data.map(RawJson::new),
-            &mut Peer::new(self.id, self.claims.as_deref(), expired, env.scratch),
+            &mut Peer::new(
+                self.id,
+                self.claims.as_deref(),
+                expired,
+                &mut env.common.scratch.app,
+            ),
         );
         self.settle(env)?;
         match (result, cid) {
@@ -167,10 +180,10 @@ impl Session {
                 let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
                 decisions.push(Decision::Subscribe {
                     channel,
-                    cid: Some(cid),
+                    token: Some(cid),
                 });
             }
-            // The reference asks its middleware and does not subscribe.
+            // Without a call id the reference asks its middleware, and then does not subscribe.
             (Ok(()), None) => {}
             (Err(refusal), cid) => refuse(cid, &refusal, Refused::Subscribe, decisions),
         }
@@ -187,11 +200,11 @@ impl Session {
             Some(name) => {
                 let channel = decisions.write(|out| name.write_decoded(out));
                 let cid = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
-                decisions.push(Decision::Unsubscribe { channel, cid });
+                decisions.push(Decision::Unsubscribe { channel, token: cid });
             }
             None => invalid_action(cid, "Unsubscribe channel name was malformatted", decisions),
         }
-        // The answer overtakes the news about the token.
+        // The answer comes before `#removeAuthToken`.
         tell_expired(expired, decisions);
     }
 
@@ -215,18 +228,18 @@ impl Session {
     }
 }
 
-/// Why a channel's name is refused, if it is longer than names may be.
+/// The refusal of a channel's name, if it is longer than names may be.
 fn too_long<A: App>(
     action: &str,
     channel: Span,
-    env: &mut Environment<'_, A>,
+    env: &mut Environment<'_, '_, A>,
     decisions: &Decisions,
 ) -> Option<String> {
-    let limit = env.settings.channel_name_bytes_max;
+    let limit = env.common.settings.channel_name_bytes_max;
     if decisions.bytes(channel).len() <= limit as usize {
         return None;
     }
-    env.scratch.count_channel_name_hit();
+    env.common.scratch.hit(Limit::ChannelNameBytes);
     Some(format!(
         "{action} channel name was longer than the limit of {limit} bytes"
     ))

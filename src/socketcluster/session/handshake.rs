@@ -1,4 +1,4 @@
-//! The handshake: who may come in, and what it is told (wire reference, section 5).
+//! The handshake: whether a client may come in, and what it is told (wire reference, section 5).
 
 use super::timers::next_tick;
 use super::tokens::{TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
@@ -15,25 +15,25 @@ impl Session {
         &mut self,
         cid: &NumberText,
         data: Option<&Value<'_>>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let first = match self.state {
             State::AwaitingHandshake { created } => Some(created),
             State::Open { .. } | State::Ended => None,
         };
-        if first.is_none() && env.scratch.count_verification() > VERIFICATIONS_MAX {
+        if first.is_none() && env.common.scratch.count_verification() > VERIFICATIONS_MAX {
             invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
             return Ok(());
         }
-        // No token is no error here. What the client brought with its request holds unless it offers one.
+        // A handshake without a token is no error. The claims of the request hold if the handshake offers no token.
         let offered = handshake_token(data).map(|token| token.verify(env));
         let brought = first.and_then(|_| self.claims.take()).map(|claims| Ok(*claims));
         let verified = offered.or(brought);
         if first.is_some() {
             let claims = verified.as_ref().and_then(|result| result.as_ref().ok());
-            let mut peer = Peer::new(self.id, claims, None, env.scratch);
-            if let Err(refusal) = env.app.handshake(&mut peer) {
+            let mut peer = Peer::new(self.id, claims, None, &mut env.common.scratch.app);
+            if let Err(refusal) = env.common.app.handshake(&mut peer) {
                 self.await_answers(env);
                 let code = refusal.handshake_code();
                 send(decisions, |out| {
@@ -51,13 +51,13 @@ impl Session {
             }
         };
         if let Some(created) = first {
-            let next_ping = next_tick(created, env.settings.ping_interval, env.now.uptime);
+            let next_ping = next_tick(created, env.settings.ping_interval, env.common.now.uptime);
             self.state = State::Open {
                 next_ping,
                 subscribed: false,
                 authenticated: false,
-                rules: env.policy.rules.id(),
-                watch: Session::first_watch(env.settings, env.now),
+                rules: env.common.policy.rules.id(),
+                watch: Session::first_watch(env.common.settings, env.common.now),
             };
         }
         if let Err(reason) = self.settle(env) {
@@ -85,13 +85,17 @@ impl Session {
             return Ok(());
         }
         self.begin(env);
-        env.app
-            .connected(&mut Peer::new(self.id, self.claims.as_deref(), None, env.scratch));
+        env.common.app.connected(&mut Peer::new(
+            self.id,
+            self.claims.as_deref(),
+            None,
+            &mut env.common.scratch.app,
+        ));
         self.settle(env)?;
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// The connection ends in its first handshake: the application is told neither that it came nor that it went.
+    /// The connection ends in its first handshake: the application is told neither of its beginning nor of its end.
     fn end_before_connected(&mut self, first: Option<Uptime>, reason: CloseReason) -> CloseReason {
         if let Some(created) = first {
             self.state = State::AwaitingHandshake { created };

@@ -1,19 +1,19 @@
 //! The procedure `login`: a name and a password instead of a token.
 //!
 //! ```text
-//!  {"event":"login","data":{user, password},"cid":N} ──► Decision::Login ──► the login password_checks, elsewhere
+//!  {"event":"login","data":{user, password},"cid":N} ──► Decision::Login ──► `login`'s password checks
 //!  {"rid":N}, #setAuthToken   or   {"rid":N,"error":E}   ◄── Session::login_answered
 //! ```
 //!
-//! It is taken here, before the application, only while there is a password_checks to ask: otherwise `login` is an event like any
-//! other. A transmitted one is served as well, and a failed one then not answered.
+//! The session handles it before the application only if the server has users. Otherwise `login` is an event like any
+//! other. A transmitted login is handled as well; if it fails there is no answer.
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
 
 use super::{Environment, Session, send};
 use crate::app::{App, AppError, Peer, Refused};
-use crate::auth::Issued;
-use crate::decision::{CloseReason, Decisions, Span};
+use crate::decision::{CloseReason, Decisions, Limit, Span};
+use crate::session::LoginAnswer;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
@@ -21,29 +21,12 @@ use crate::socketcluster::packet::Event;
 /// The event that is called.
 pub(super) const LOGIN: &str = "login";
 
-/// What came of a login.
-pub enum LoginAnswer {
-    /// The name and the password were right: a token for that user.
-    Welcome(Issued),
-    /// They were not.
-    Refused,
-    /// Too many were not, before: not even tried.
-    TooSoon {
-        /// Whole seconds until it will be.
-        retry_after_seconds: u64,
-    },
-    /// They were right, but no token could be signed.
-    Unsigned,
-    /// They were not looked at: too many wait, and others have a better claim.
-    Busy,
-}
-
 /// A login of the client's that has not been answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Login {
     #[default]
     None,
-    /// With the call id to answer, if it was a call.
+    /// Not answered yet, with the call id if it was a call.
     Open(Option<NumberText>),
 }
 
@@ -51,20 +34,20 @@ impl Session {
     pub(super) fn log_in<A: App>(
         &mut self,
         event: &Event<'_>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
-        // Whatever comes of it: where it lies, a password may lie.
-        env.scratch.note_credentials();
+        // Whatever the outcome: there may be a password in these bytes.
+        env.common.scratch.note_credentials();
         let cid = event.cid.map(Number::text);
-        let logins = &env.settings.logins;
+        let logins = &env.common.settings.logins;
         if matches!(self.login(), Login::Open(_)) {
-            env.scratch.count_login_hit();
+            env.common.scratch.hit(Limit::LoginsPerConnection);
             return refuse(cid.as_ref(), &under_way(), decisions);
         }
         let data = event.data.map_or("", |value| value.json);
         if data.len() > logins.body_bytes_max as usize {
-            env.scratch.count_login_data_hit();
+            env.common.scratch.hit(Limit::LoginBodyBytes);
             return refuse(cid.as_ref(), &too_large(logins.body_bytes_max), decisions);
         }
         let Ok(credentials) = logins.fields.in_json(data) else {
@@ -74,7 +57,7 @@ impl Session {
         self.calls.get_or_insert_default().login = Login::Open(cid);
     }
 
-    /// The password_checks has no room for the login that was decided; the answer, or `None` for silence.
+    /// There is no room for the login that was decided: the answer, or `None` if there is none.
     pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
         let cid = self.take_login()??;
         let error = busy();
@@ -88,7 +71,7 @@ impl Session {
     pub fn login_answered<A: App>(
         &mut self,
         answer: LoginAnswer,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         if !self.is_open() {
@@ -106,7 +89,7 @@ impl Session {
         &mut self,
         answer: LoginAnswer,
         cid: Option<&NumberText>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let issued = match answer {
@@ -126,12 +109,12 @@ impl Session {
             LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
         };
         self.begin(env);
-        // As with a token that the client brings: who it is has been shown, whether it may come is the application's.
-        let mut peer = Peer::new(self.id, Some(&issued.claims), None, env.scratch);
-        let refusal = env.app.authenticate(&issued.claims, &mut peer).err();
+        // As with a token that the client brings: the user is known, and the application says whether it may come in.
+        let mut peer = Peer::new(self.id, Some(&issued.claims), None, &mut env.common.scratch.app);
+        let refusal = env.common.app.authenticate(&issued.claims, &mut peer).err();
         self.settle(env)?;
         if refusal.is_some() {
-            env.scratch.count_token_refused("application", "login");
+            env.common.scratch.count_token_refused("application", "login");
         }
         match (refusal, cid) {
             (None, cid) => {
@@ -154,7 +137,7 @@ impl Session {
         self.calls.as_ref().map_or(Login::None, |calls| calls.login)
     }
 
-    /// The login that is open, and is not any more.
+    /// The open login, if there is one. It is open no longer.
     fn take_login(&mut self) -> Option<Option<NumberText>> {
         match std::mem::take(&mut self.calls.as_mut()?.login) {
             Login::Open(cid) => Some(cid),

@@ -1,5 +1,5 @@
-//! What an application asks of its peer besides answering: settled before the answer, carried out after it, or with it
-//! as one array.
+//! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or together
+//! with it as one array.
 
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, Order, REMOVE_AUTH_TOKEN, Scratch};
@@ -8,23 +8,24 @@ use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
 
 impl Session {
-    /// Awaits the answers to the calls that the application has ordered, signs the tokens and does the
-    /// deauthentications. This comes before the answer: if signing fails there is none, as in the reference.
-    pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, A>) -> Result<(), CloseReason> {
+    /// Notes the calls that the application has ordered, signs the tokens and does the deauthentications. This comes before
+    /// the answer: if signing fails there is no answer, as in the reference.
+    pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
         self.await_answers(env);
-        for at in 0..env.scratch.orders.len() {
-            match env.scratch.orders[at] {
+        for at in 0..env.common.scratch.app.orders.len() {
+            match env.common.scratch.app.orders[at] {
                 Order::SetAuthToken {
                     claims,
                     expires_in,
                     call,
                 } => {
                     let token = self.sign(claims, expires_in, env)?;
-                    let token = env.scratch.keep(&token);
-                    env.scratch.orders[at] = Order::GiveToken { token, call };
+                    let token = env.common.scratch.app.keep(&token);
+                    env.common.scratch.app.orders[at] = Order::GiveToken { token, call };
                 }
                 Order::Deauthenticate { .. } => self.claims = None,
-                Order::Transmit { .. }
+                Order::Batch
+                | Order::Transmit { .. }
                 | Order::Invoke { .. }
                 | Order::Publish { .. }
                 | Order::GiveToken { .. }
@@ -35,17 +36,18 @@ impl Session {
         Ok(())
     }
 
-    /// Answers a call, and does what the application has asked for besides.
+    /// Answers a call, and carries out what the application has asked for.
     pub(super) fn carry_out_orders<A: App>(
         &self,
         answer: Option<(&NumberText, AnswerKind)>,
-        env: &Environment<'_, A>,
+        env: &Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let scratch = &*env.scratch;
+        let scratch = &env.common.scratch.app;
         let disconnect = scratch.orders.iter().find_map(|order| match *order {
             Order::Disconnect { code, reason } => Some((code, scratch.piece(reason))),
-            Order::Transmit { .. }
+            Order::Batch
+            | Order::Transmit { .. }
             | Order::Invoke { .. }
             | Order::Publish { .. }
             | Order::SetAuthToken { .. }
@@ -53,15 +55,16 @@ impl Session {
             | Order::Deauthenticate { .. }
             | Order::KickOut { .. } => None,
         });
-        // A client that is being disconnected is sent nothing more than the answer: wire reference, section 12.
+        // A client that is being disconnected is sent the answer and nothing else: wire reference, section 12.
         let is_sent = |order: &Order| disconnect.is_none() || matches!(order, Order::Publish { .. });
-        if scratch.in_batch {
+        let in_batch = scratch.orders.iter().any(|order| matches!(order, Order::Batch));
+        if in_batch {
             let orders = scratch.orders.iter().copied().filter(is_sent);
             send_array(orders, answer, scratch, decisions);
         } else if let Some((cid, kind)) = answer {
             send_if_any(decisions, |out| write_answer(cid, kind, scratch, out));
         }
-        // In the reference these leave by a queue, which every answer of the same message overtakes.
+        // In the reference these packets leave by a queue, and every answer of the same message overtakes them.
         for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
                 Order::Publish { channel, data } => {
@@ -83,14 +86,14 @@ impl Session {
                 | Order::Invoke { .. }
                 | Order::GiveToken { .. }
                 | Order::Deauthenticate { .. } => {
-                    if !scratch.in_batch
+                    if !in_batch
                         && let Some(packet) = written(decisions, |out| write_packet(order, scratch, out))
                     {
                         decisions.hold(packet);
                     }
                 }
-                // Signed before, and done below.
-                Order::SetAuthToken { .. } | Order::Disconnect { .. } => {}
+                // `settle` has signed it; it comes last, below; it was looked at above.
+                Order::SetAuthToken { .. } | Order::Disconnect { .. } | Order::Batch => {}
             }
         }
         let Some((code, text)) = disconnect else {
@@ -136,7 +139,7 @@ fn send_array(
     });
 }
 
-/// Writes what an order sends to the client itself; false if that is nothing.
+/// Writes the packet that an order sends to the client itself; false if it sends none.
 fn write_packet(order: Order, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
     match order {
         Order::Transmit { event, data } => {
@@ -154,7 +157,8 @@ fn write_packet(order: Order, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
         Order::Deauthenticate { call: Some(call) } => {
             encode::call(REMOVE_AUTH_TOKEN.as_bytes(), call.as_u64(), None, out);
         }
-        Order::Publish { .. }
+        Order::Batch
+        | Order::Publish { .. }
         | Order::KickOut { .. }
         | Order::SetAuthToken { .. }
         | Order::Disconnect { .. } => return false,
@@ -177,14 +181,14 @@ fn write_answer(cid: &NumberText, kind: AnswerKind, scratch: &Scratch, out: &mut
     true
 }
 
-/// Decides to send what `write` writes, unless it says that it is nothing.
+/// Decides to send what `write` writes. If it returns false it has written nothing, and nothing is sent.
 fn send_if_any(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) {
     if let Some(send) = written(decisions, write) {
         decisions.push(send);
     }
 }
 
-/// The decision to send what `write` writes, unless it says that it is nothing.
+/// The decision to send what `write` writes. If it returns false it has written nothing, and there is none.
 fn written(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Decision> {
     let mut is_any = false;
     let message = decisions.write(|out| is_any = write(out));

@@ -1,9 +1,10 @@
-//! What rules let a client do: asked before the application is, for each subscribe, publish, call and one-way event.
+//! What the rules allow a client. They are asked before the application is, for each subscribe, publish, call and one-way
+//! event.
 //!
-//! Subscriptions outlive the claims by which they were made. So when a message, a ping's turn or a reload finds the
-//! client another than it was, or the rules others, the core is asked to look at its subscriptions again; and where
-//! rules are in force, a token that has expired is noticed at the end of any message and at each ping, since a client that
-//! answers with anything but pongs would otherwise keep it.
+//! Subscriptions outlive the claims by which they were made. So when a message, a timer or a reload finds that the
+//! client's claims or the rules have changed, the session has the core check the client's subscriptions again. Where rules
+//! are in force, an expired token is noticed at the end of any message and at each ping: a client that answers pings with
+//! anything but pongs would otherwise keep it.
 //!
 //! Wire reference, sections 8, 10 and 14.
 
@@ -14,51 +15,56 @@ use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions};
 
 impl Session {
-    /// Whether the client may do this. Counts what is refused, and what shadow rules would decide otherwise. Allocates
-    /// for the first question about new claims.
+    /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates for
+    /// the first question about new claims.
     #[inline]
-    pub(super) fn may<A: App>(&mut self, action: Action, name: &[u8], env: &mut Environment<'_, A>) -> bool {
-        let rules = &*env.policy.rules;
+    pub(super) fn may<A: App>(
+        &mut self,
+        action: Action,
+        name: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> bool {
+        let rules = &*env.common.policy.rules;
         if rules.is_empty() {
             return true;
         }
         let decided = match &mut self.claims {
             Some(claims) => rules.decide_for(action, name, claims.facts(rules)),
-            None => rules.decide_for_anonymous(action, name, &mut env.scratch.recent),
+            None => rules.decide_for_anonymous(action, name, &mut env.common.scratch.recent),
         };
-        env.scratch.count_decided(action, name, decided);
+        env.common.scratch.count_decided(action, name, decided);
         decided.verdict.allowed
     }
 
-    /// Whether it may keep a subscription.
+    /// Whether the client may keep a subscription.
     pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
         let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
         rules.decide(Action::Subscribe, channel, facts).verdict.allowed
     }
 
-    /// Has the subscriptions looked at again if the client or the rules are others than at the last time.
+    /// Has the subscriptions checked again if the client's claims or the rules have changed since the last check.
     #[inline]
-    pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
-        if env.policy.rules.enforces() {
-            self.keep_to(&env.policy.rules, env, decisions);
+    pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
+        if env.common.policy.rules.enforces() {
+            self.keep_to(&env.common.policy.rules, env, decisions);
         }
     }
 
-    /// The rules may be others: has the subscriptions looked at again.
-    pub fn look_again<A: App>(&mut self, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    /// The rules may have changed: has the subscriptions checked again if they have.
+    pub fn look_again<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         let was_authenticated = self.claims.is_some();
         self.keep_to_rules(env, decisions);
-        if !env.settings.allow_anonymous {
-            // What has expired is found by the way.
+        if !env.common.settings.allow_anonymous {
+            // An expired token may have been found.
             self.watch(was_authenticated, env, decisions);
         }
     }
 
-    fn keep_to<A: App>(&mut self, rules: &Rules, env: &Environment<'_, A>, decisions: &mut Decisions) {
+    fn keep_to<A: App>(&mut self, rules: &Rules, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         if !self.is_open() {
             return;
         }
-        self.expire(env.now, decisions);
+        self.expire(env.common.now, decisions);
         let State::Open {
             subscribed,
             authenticated,

@@ -1,5 +1,7 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::super::environment;
 use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
@@ -9,16 +11,21 @@ use crate::app::{
 };
 use crate::auth::rules::Rules;
 use crate::auth::{Credentials, Demands, Tokens};
+use crate::config::Protocol;
 use crate::config::rules::{Effect, RuleSpec, Who};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::policy::Policy;
+use crate::session::{self, LoginAnswer, SessionIds};
 
 /// A session with all that a core would lend it, and a clock to move.
 struct Client<A: App> {
     session: Session,
+    common: session::Settings,
     settings: Settings,
     policy: Policy,
     app: A,
-    scratch: Scratch,
+    scratch: session::Scratch,
+    buffers: environment::Scratch,
     now: Now,
     /// How many packets of an array are handled together.
     packets_max: u64,
@@ -55,10 +62,12 @@ impl<A: App> Client<A> {
         };
         Client {
             session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now, None),
+            common: session::Settings::default(),
             settings,
             policy: Policy::with_tokens(tokens()),
             app,
-            scratch: Scratch::with_post(Arc::new(Full)),
+            scratch: session::Scratch::with_post(Arc::new(Full)),
+            buffers: environment::Scratch::default(),
             now,
             packets_max: 256,
         }
@@ -110,22 +119,27 @@ impl<A: App> Client<A> {
     }
 
     fn deadline_ms(&self) -> u64 {
-        self.session.next_deadline(&self.settings).as_ms()
+        self.session.next_deadline(&self.common, &self.settings).as_ms()
     }
 
     fn run(
         &mut self,
-        act: impl FnOnce(&mut Session, &mut Environment<'_, A>, &mut Decisions) -> Result<(), CloseReason>,
+        act: impl FnOnce(&mut Session, &mut Environment<'_, '_, A>, &mut Decisions) -> Result<(), CloseReason>,
     ) -> Outcome {
         let mut decisions = Decisions::new();
-        let mut env = Environment {
+        let mut common = session::Environment {
             now: self.now,
             address: 0,
-            settings: &self.settings,
+            settings: &self.common,
             policy: &self.policy,
             app: &mut self.app,
             scratch: &mut self.scratch,
             packets_max: self.packets_max,
+        };
+        let mut env = Environment {
+            common: &mut common,
+            settings: &self.settings,
+            scratch: &mut self.buffers,
         };
         let result = act(&mut self.session, &mut env, &mut decisions);
         let text = |span: Span| String::from_utf8_lossy(decisions.bytes(span)).into_owned();
@@ -134,18 +148,18 @@ impl<A: App> Client<A> {
             .iter()
             .map(|decision| match *decision {
                 Decision::Send { message } => text(message),
-                Decision::Subscribe { channel, cid } => {
+                Decision::Subscribe { channel, token } => {
                     format!(
                         "subscribe {} {}",
                         text(channel),
-                        cid.map_or_else(|| "-".into(), text)
+                        token.map_or_else(|| "-".into(), text)
                     )
                 }
-                Decision::Unsubscribe { channel, cid } => {
+                Decision::Unsubscribe { channel, token } => {
                     format!(
                         "unsubscribe {} {}",
                         text(channel),
-                        cid.map_or_else(|| "-".into(), text)
+                        token.map_or_else(|| "-".into(), text)
                     )
                 }
                 Decision::Publish { channel, message } => {
@@ -167,8 +181,8 @@ impl<A: App> Client<A> {
                     let Credentials { user, password } = decisions.credentials().unwrap();
                     format!("login {user} {}", str::from_utf8(password.expose()).unwrap())
                 }
-                Decision::SendBinary { .. } => {
-                    panic!("never decided here: {decision:?}")
+                Decision::SendBinary { message } => {
+                    format!("binary {:?}", decisions.bytes(message))
                 }
             })
             .collect();
@@ -810,7 +824,10 @@ fn without_pings_there_is_no_pong_timer() {
     };
     let mut client = Client::with_settings(Probe::default(), settings);
     client.shake_hands();
-    assert_eq!(client.session.next_deadline(&client.settings), Uptime::NEVER);
+    assert_eq!(
+        client.session.next_deadline(&client.common, &client.settings),
+        Uptime::NEVER
+    );
     assert_eq!(client.wait_ms(1_000_000).tick(), NOTHING);
 }
 
@@ -1050,7 +1067,7 @@ fn refused_publishes_are_not_published() {
             r#""name":"SilentMiddlewareBlockedError","type":"inbound"}}"#
         )]
     );
-    client.settings.allow_client_publish = false;
+    client.common.allow_client_publish = false;
     // Checked before the shape.
     assert_eq!(
         client.text(r##"{"event":"#publish","data":5,"cid":2}"##),
@@ -1115,8 +1132,8 @@ fn what_is_nested_too_deeply_is_raw_and_counted() {
     assert_eq!(client.text(&"[".repeat(100_000)), NOTHING);
     assert_eq!(
         (
-            client.scratch.take_hits().json_depth,
-            client.scratch.take_hits().json_depth
+            client.scratch.take_hits().of(Limit::JsonDepth),
+            client.scratch.take_hits().of(Limit::JsonDepth)
         ),
         (1, 0)
     );
@@ -1601,7 +1618,7 @@ fn a_call_fails_at_the_ack_timeout_and_not_before() {
         [r#"1 {"message":"Event response for q event timed out","name":"TimeoutError"}"#]
     );
     assert_eq!(client.deadline_ms(), first + 1000);
-    assert_eq!(client.scratch.take_hits().ack_time, 1);
+    assert_eq!(client.scratch.take_hits().of(Limit::AckTime), 1);
     assert_eq!(client.text(r#"{"rid":1,"data":"late"}"#), NOTHING);
     assert_eq!(
         client.text(r#"{"rid":2,"data":"in time"}"#),
@@ -1633,7 +1650,7 @@ fn one_client_leaves_no_more_calls_unanswered_than_it_may() {
     client.text(r#"{"event":"call","cid":1}"#);
     assert_ne!(client.text(r#"{"event":"call","cid":1}"#), refused);
     assert_eq!(client.text(r#"{"event":"call","cid":1}"#), refused);
-    assert_eq!(client.scratch.take_hits().calls, 1);
+    assert_eq!(client.scratch.take_hits().of(Limit::CallsPerConnection), 1);
     client.text(r#"{"rid":1}"#);
     assert_eq!(
         client.text(r#"{"event":"call","cid":1}"#),
@@ -1724,7 +1741,7 @@ fn the_close_frame_may_say_why() {
 fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     let late = |cid: &[u8]| LateAnswer {
         address: 0,
-        cid: cid.into(),
+        token: cid.into(),
         owed: None,
         answer: Box::new(|peer| {
             peer.transmit("t", &1);
@@ -1869,13 +1886,9 @@ mod hostile {
 
 /// A client that nobody serves before it is authenticated, with `timeout_ms` to become it.
 fn shut_out(timeout_ms: Option<u64>) -> Client<Probe> {
-    let settings = Settings {
-        protocol: Protocol::V2,
-        allow_anonymous: false,
-        authentication_timeout: timeout_ms.map(Duration::from_millis),
-        ..Settings::default()
-    };
-    let mut client = Client::with_settings(Probe::default(), settings);
+    let mut client = Client::new(Probe::default());
+    client.common.allow_anonymous = false;
+    client.common.authentication_timeout = timeout_ms.map(Duration::from_millis);
     client.shake_hands();
     client
 }
@@ -1956,7 +1969,7 @@ fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
             "{packet}"
         );
     }
-    assert_eq!(client.scratch.take_hits().anonymous, 10);
+    assert_eq!(client.scratch.take_hits().of(Limit::Anonymous), 10);
     let array = format!("[{}]", packets.join(","));
     assert_eq!(client.text(&array), [refused; 5]);
     assert_eq!(client.text(""), NOTHING, "a pong");
@@ -1966,7 +1979,7 @@ fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
     for packet in packets {
         assert_ne!(client.text(packet), [refused], "{packet}");
     }
-    assert_eq!(client.scratch.take_hits().anonymous, 5);
+    assert_eq!(client.scratch.take_hits().of(Limit::Anonymous), 5);
 }
 
 #[test]
@@ -2096,7 +2109,7 @@ fn a_login_that_fails_says_why_and_changes_nothing() {
         format!(r#"{{"event":"login","data":{{"user":"a","pw":"{password}"}},"cid":2}}"#)
     };
     assert!(client.text(&data(4097)).0[0].contains("4096 bytes"));
-    assert_eq!(client.scratch.take_hits().login_data, 1);
+    assert_eq!(client.scratch.take_hits().of(Limit::LoginBodyBytes), 1);
     assert!(client.text(&data(4096)).0[0].starts_with("login a x"));
 }
 
@@ -2106,7 +2119,7 @@ fn one_login_at_a_time() {
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let under_way = r#"{"rid":2,"error":{"message":"Another login of this connection has not been answered yet","name":"InvalidActionError"}}"#;
     assert_eq!(client.text(LOGIN_CALL), [under_way]);
-    assert_eq!(client.scratch.take_hits().logins, 1);
+    assert_eq!(client.scratch.take_hits().of(Limit::LoginsPerConnection), 1);
     // One for which there was no room is over.
     let mut decisions = Decisions::new();
     let answer = client.session.login_not_taken(&mut decisions).unwrap();
@@ -2136,16 +2149,13 @@ fn without_a_desk_login_is_the_applications_also_for_those_shut_out() {
     let mut client = shut_out(None);
     let open = Client::open(Probe::default()).text(LOGIN_CALL);
     assert_eq!(client.text(LOGIN_CALL), open);
-    assert_eq!(client.scratch.take_hits().anonymous, 0);
+    assert_eq!(client.scratch.take_hits().of(Limit::Anonymous), 0);
 }
 
 #[test]
 fn who_becomes_somebody_for_a_part_of_an_array_keeps_nothing_of_it() {
-    let settings = Settings {
-        allow_anonymous: false,
-        ..Settings::default()
-    };
-    let mut client = Client::with_settings(Probe::default(), settings);
+    let mut client = Client::with_settings(Probe::default(), Settings::default());
+    client.common.allow_anonymous = false;
     client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
     let subscribe = r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##;
     let forget = r##"{"event":"#removeAuthToken","data":null}"##;
@@ -2171,4 +2181,45 @@ fn one_array_has_no_more_tokens_checked_than_its_share() {
     let refused = |line: &&String| line.contains(super::tokens::TOO_MANY_TOKENS);
     assert_eq!(outcome.0.iter().filter(refused).count(), 1, "{outcome:?}");
     assert!(refused(&outcome.0.last().unwrap()));
+}
+
+/// Takes what begins with `raw` for itself, and sends it back.
+#[derive(Default)]
+struct Raw {
+    calls: u32,
+}
+
+impl App for Raw {
+    fn message(&mut self, message: Message<'_>, peer: &mut RawPeer<'_>) -> Inbound {
+        match message {
+            Message::Text(text) if text.starts_with("raw") => peer.send_text(text),
+            Message::Binary(bytes) if bytes.starts_with(b"raw") => peer.send_binary(bytes),
+            Message::Text(_) | Message::Binary(_) => return Inbound::Pass,
+        }
+        Inbound::Drop
+    }
+
+    fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {
+        self.calls += 1;
+    }
+}
+
+#[test]
+fn an_application_may_take_a_message_before_anything_looks_at_it() {
+    let mut client = Client::new(Raw::default());
+    // Even before the handshake, when anything else would end the connection.
+    assert_eq!(client.text("raw text"), ["raw text"]);
+    assert_eq!(client.binary(b"raw\xff"), ["binary [114, 97, 119, 255]"]);
+    client.shake_hands();
+    assert_eq!(client.text(r#"raw {"event":"e"}"#), [r#"raw {"event":"e"}"#]);
+    assert_eq!(client.text(r#"{"event":"e"}"#), NOTHING);
+    assert_eq!(client.app.calls, 1);
+}
+
+#[test]
+fn a_message_that_the_application_has_taken_breaks_the_silence() {
+    let mut client = Client::open(Raw::default());
+    client.wait_ms(20_000).text("raw");
+    assert_eq!(client.wait_ms(20_000).tick(), [""]);
+    assert_eq!(client.wait_ms(10_000).tick(), ["close 4001"]);
 }

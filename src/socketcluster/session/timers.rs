@@ -1,6 +1,6 @@
-//! When a session wants to be looked at again, and what is due then: pings, silence, and calls without an answer.
+//! The next deadline of a session, and what is due then: pings, silence, and calls without an answer.
 //!
-//! Pings keep the rhythm that began with the connection, whatever the traffic; nobody is pinged before the handshake
+//! Pings keep the rhythm that began with the connection, whatever the traffic. No client is pinged before its handshake
 //! (wire reference, section 4).
 
 use std::time::Duration;
@@ -9,9 +9,11 @@ use super::{Environment, Session, Settings, State, send};
 use crate::app::App;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions};
+use crate::session;
 
 impl Session {
-    /// Counts silence up to now as this server's doing: it has not read the connection, nor sent it what was decided.
+    /// The server has not read the connection up to now, nor sent what was decided: silence before this moment is not the
+    /// client's.
     pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         self.heard = now.uptime;
         self.postpone_calls(now.uptime + settings.ack_timeout);
@@ -23,16 +25,16 @@ impl Session {
     }
 
     /// When [`Session::timed_out`] is to be called.
-    pub fn next_deadline(&self, settings: &Settings) -> Uptime {
+    pub fn next_deadline(&self, common: &session::Settings, settings: &Settings) -> Uptime {
         match self.state {
             State::AwaitingHandshake { created } => {
-                (created + settings.handshake_timeout).min(self.pong_deadline(settings))
+                (created + common.handshake_timeout).min(self.pong_deadline(settings))
             }
             State::Open { next_ping, watch, .. } => {
                 let deadline = next_ping
                     .min(self.pong_deadline(settings))
                     .min(self.ack_deadline());
-                if settings.allow_anonymous {
+                if common.allow_anonymous {
                     deadline
                 } else {
                     deadline.min(watch.uptime())
@@ -42,20 +44,20 @@ impl Session {
         }
     }
 
-    /// Does what is due: sends a ping, gives up calls, or ends a connection that is silent.
+    /// Does what is due: sends a ping, gives up calls, or ends a connection whose client is silent.
     ///
     /// # Errors
     /// The connection is to be closed.
     pub fn timed_out<A: App>(
         &mut self,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let now = env.now.uptime;
+        let now = env.common.now.uptime;
         let pong_deadline = self.pong_deadline(env.settings);
         match &mut self.state {
             State::AwaitingHandshake { created } => {
-                let deadline = *created + env.settings.handshake_timeout;
+                let deadline = *created + env.common.settings.handshake_timeout;
                 if deadline <= now && deadline <= pong_deadline {
                     return Err(CloseReason::HandshakeTimeout);
                 }
@@ -64,7 +66,7 @@ impl Session {
                 if *next_ping <= now && now < pong_deadline {
                     *next_ping = next_tick(*next_ping, env.settings.ping_interval, now);
                     let ping = self.version.ping();
-                    env.scratch.count_heartbeat();
+                    env.common.scratch.count_heartbeat();
                     send(decisions, |out| out.extend_from_slice(ping.as_bytes()));
                 }
             }
@@ -75,8 +77,8 @@ impl Session {
         } else {
             let was_authenticated = self.claims.is_some();
             let mut result = self.expire_calls(env, decisions);
-            if !env.settings.allow_anonymous {
-                result = result.and_then(|()| self.watched_for(env.now, decisions));
+            if !env.common.settings.allow_anonymous {
+                result = result.and_then(|()| self.watched_for(env.common.now, decisions));
             }
             self.end_message(was_authenticated, result, env, decisions)
         }
@@ -91,19 +93,19 @@ impl Session {
 
     pub(super) fn receive_pong<A: App>(
         &mut self,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        env.scratch.count_heartbeat();
-        self.heard = env.now.uptime;
+        env.common.scratch.count_heartbeat();
+        self.heard = env.common.now.uptime;
         self.require_open()?;
-        self.expire(env.now, decisions);
+        self.expire(env.common.now, decisions);
         Ok(())
     }
 }
 
-/// A time that a session watches for, in 4 bytes instead of 8, since there are as many as sessions: tenths of a second
-/// since the process began, for 13 years.
+/// A deadline in 4 bytes instead of 8, since every session has one: tenths of a second since the process began, for 13
+/// years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(u32);
 
@@ -111,7 +113,7 @@ impl Moment {
     pub(super) const NEVER: Moment = Moment(u32::MAX);
     const MS: u64 = 100;
 
-    /// The first that is not before `time`.
+    /// The first moment that is not before `time`.
     pub(super) fn after(time: Uptime) -> Moment {
         Moment(u32::try_from(time.as_ms().div_ceil(Moment::MS)).unwrap_or(u32::MAX))
     }

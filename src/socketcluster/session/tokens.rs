@@ -1,6 +1,7 @@
 //! The client's token: offered, checked, signed, expired (wire reference, section 8).
 //!
-//! No timer watches a token: that it has expired is noticed when a pong or an application's packet arrives.
+//! No timer watches a token, unless rules are in force or `allow_anonymous` is off: that it has expired is noticed when a pong
+//! or a packet for the application arrives.
 
 use std::borrow::Cow;
 
@@ -14,13 +15,13 @@ use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::packet::{Value, is_falsy};
 
-/// A part of an array is over when so many tokens have been checked in this turn.
+/// A part of an array ends when so many tokens were checked in this turn.
 pub(super) const VERIFICATIONS_PER_PART: u32 = 4;
 
-/// Tokens of one message that are checked, an array of packets being one: each costs what a hundred packets cost.
+/// Most tokens of one message (or array of packets) that are checked: a check costs as much as a hundred packets.
 pub(super) const VERIFICATIONS_MAX: u32 = 16;
 
-/// What further ones are answered.
+/// The answer to further tokens.
 pub(super) const TOO_MANY_TOKENS: &str = "Too many tokens at once";
 
 impl Session {
@@ -28,10 +29,10 @@ impl Session {
         &mut self,
         cid: &NumberText,
         data: Option<&Value<'_>>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        if env.scratch.count_verification() > VERIFICATIONS_MAX {
+        if env.common.scratch.count_verification() > VERIFICATIONS_MAX {
             invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
             return Ok(());
         }
@@ -59,7 +60,7 @@ impl Session {
     pub(super) fn accept<A: App>(
         &mut self,
         verified: Result<Claims, TokenError>,
-        env: &mut Environment<'_, A>,
+        env: &mut Environment<'_, '_, A>,
     ) -> Result<(), AuthFailure> {
         self.claims = None;
         let by = match self.state {
@@ -67,38 +68,44 @@ impl Session {
             State::Open { .. } | State::Ended => "authenticate",
         };
         let claims = verified.map_err(|error| {
-            env.scratch.count_token_refused(error.label(), by);
+            env.common.scratch.count_token_refused(error.label(), by);
             AuthFailure::Token(error)
         })?;
-        let mut peer = Peer::new(self.id, Some(&claims), None, env.scratch);
-        let asked = env.app.authenticate(&claims, &mut peer);
+        let mut peer = Peer::new(self.id, Some(&claims), None, &mut env.common.scratch.app);
+        let asked = env.common.app.authenticate(&claims, &mut peer);
         asked.map_err(|refusal| {
-            env.scratch.count_token_refused("application", by);
+            env.common.scratch.count_token_refused("application", by);
             AuthFailure::Refused(refusal)
         })?;
-        // A payload such as `0` is a good token that authenticates nobody.
+        // A payload such as `0` makes a good token that authenticates no user.
         self.claims = claims.is_truthy().then(|| Box::new(claims));
         Ok(())
     }
 
-    /// A token with these claims, which are the client's from now on.
+    /// Signs a token with these claims, which are the client's from now on.
     pub(super) fn sign<A: App>(
         &mut self,
         claims: Piece,
         expires_in: Option<u64>,
-        env: &Environment<'_, A>,
+        env: &Environment<'_, '_, A>,
     ) -> Result<String, CloseReason> {
-        let expires_in = expires_in.unwrap_or(env.settings.auth_default_expiry.as_secs());
+        let expires_in = expires_in.unwrap_or(env.common.settings.auth_default_expiry.as_secs());
         let issued = env
+            .common
             .policy
             .tokens
-            .issue(env.scratch.piece(claims), Some(expires_in), env.now.unix_ms)
+            .issue(
+                env.common.scratch.app.piece(claims),
+                Some(expires_in),
+                env.common.now.unix_ms,
+            )
             .map_err(|_| CloseReason::SigningFailed)?;
         self.claims = Some(Box::new(issued.claims));
         Ok(issued.token)
     }
 
-    /// Takes the client's token away if this revokes it, and tells it; whether it does. The connection is to be closed.
+    /// Takes the client's token away if `revocation` revokes it, and tells the client. Returns whether it does: then the
+    /// connection is to be closed.
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         if self
             .claims
@@ -113,21 +120,21 @@ impl Session {
         true
     }
 
-    /// Takes the client's token away if it has expired, and tells it; returns when that was.
+    /// Takes the client's token away if it has expired, and tells the client; returns when it expired.
     pub(super) fn expire(&mut self, now: Now, decisions: &mut Decisions) -> Option<f64> {
         let expired = self.forget_expired(now);
         tell_expired(expired, decisions);
         expired
     }
 
-    /// Takes the client's token away if it has expired; returns when that was. The caller tells the client.
+    /// Takes the client's token away if it has expired; returns when it expired. The caller tells the client.
     pub(super) fn forget_expired(&mut self, now: Now) -> Option<f64> {
         let claims = self.claims.take_if(|claims| claims.has_expired(now.unix_ms))?;
         claims.expires_at()
     }
 }
 
-/// Tells a client that its token was taken away, if it was.
+/// Tells the client that its token was taken away, if it has expired.
 pub(super) fn tell_expired(expired: Option<f64>, decisions: &mut Decisions) {
     if expired.is_some() {
         send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
@@ -156,16 +163,16 @@ impl AuthFailure {
     }
 }
 
-/// What a client offers as its token.
+/// A token that a client offers.
 pub(super) enum OfferedToken<'a> {
     Text(Cow<'a, str>),
     NotAString,
 }
 
 impl<'a> OfferedToken<'a> {
-    pub(super) fn verify<A: App>(&self, env: &Environment<'_, A>) -> Result<Claims, TokenError> {
+    pub(super) fn verify<A: App>(&self, env: &Environment<'_, '_, A>) -> Result<Claims, TokenError> {
         match self {
-            OfferedToken::Text(token) => env.policy.tokens.verify(token, env.now.unix_ms),
+            OfferedToken::Text(token) => env.common.policy.tokens.verify(token, env.common.now.unix_ms),
             OfferedToken::NotAString => Err(TokenError::NotAString),
         }
     }
@@ -178,7 +185,7 @@ impl<'a> OfferedToken<'a> {
             || {
                 let mut decoded = Vec::new();
                 string.write_decoded(&mut decoded);
-                // Half a surrogate pair is in no good token, and neither is what stands for it here.
+                // No good token holds half a surrogate pair, nor U+FFFD, which stands for it here.
                 Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
             },
             Cow::Borrowed,
@@ -186,13 +193,13 @@ impl<'a> OfferedToken<'a> {
     }
 }
 
-/// The token in a handshake. What is false in JavaScript counts as none.
+/// The token in a handshake. A value that is false in JavaScript is no token.
 pub(super) fn handshake_token<'a>(data: Option<&Value<'a>>) -> Option<OfferedToken<'a>> {
     let json = data?.members.auth_token?;
     (!is_falsy(json)).then(|| OfferedToken::in_value(json))
 }
 
-/// The token in an `#authenticate`. None is as bad as an empty one.
+/// The token in an `#authenticate`. A missing token is treated like an empty one.
 pub(super) fn authenticate_token<'a>(data: Option<&Value<'a>>) -> OfferedToken<'a> {
     match data.map(|value| value.json) {
         None | Some("null") => OfferedToken::Text(Cow::Borrowed("")),

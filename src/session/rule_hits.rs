@@ -12,7 +12,7 @@ pub struct RuleHits {
     pub would_deny: [u64; Action::COUNT],
     /// Refused, but the shadow rules would allow it.
     pub would_allow: [u64; Action::COUNT],
-    /// The last decision of which the shadow rules would make another.
+    /// The last decision that the shadow rules would make otherwise.
     pub difference: Option<(Action, Decided)>,
 }
 

@@ -1,15 +1,15 @@
-//! What a session has refused its client, until the core writes it to the audit trail.
+//! What sessions have refused their clients, until the core writes it to the audit trail.
 
 /// The refusals since they were taken: how many there were, and the last of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refusals {
     /// Tokens that were refused.
     pub tokens: u64,
-    /// The last of them.
+    /// The last token that was refused.
     pub token: Option<TokenRefused>,
-    /// Actions that were refused, by rules or since the client was not authenticated.
+    /// Actions that were refused by rules, or because the client was not authenticated.
     pub actions: u64,
-    /// The last of them.
+    /// The last action that was refused.
     pub action: Option<ActionRefused>,
 }
 
@@ -18,7 +18,7 @@ pub struct Refusals {
 pub struct TokenRefused {
     /// Why, in a word.
     pub reason: &'static str,
-    /// What it came with.
+    /// The packet or procedure that brought it, in a word.
     pub by: &'static str,
 }
 
@@ -27,7 +27,7 @@ pub struct TokenRefused {
 pub struct ActionRefused {
     /// Why, in a word.
     pub reason: &'static str,
-    /// What it wanted to do, in a word.
+    /// What the client wanted to do, in a word.
     pub action: &'static str,
     /// The rule that has decided, if one has.
     pub rule: Option<u32>,
@@ -41,7 +41,7 @@ impl Refusals {
         self.token = Some(TokenRefused { reason, by });
     }
 
-    /// `name` is that of the channel or the event, and is kept as far as a line shows it.
+    /// `name` is that of the channel or the event. Only as much of it is kept as a line shows.
     pub(super) fn note_action(
         &mut self,
         reason: &'static str,

@@ -1,0 +1,85 @@
+//! What an application is being asked about: a call of a client's, or something else that a session has received.
+
+use std::sync::Arc;
+
+use super::calls::{CallId, CallRefused};
+use super::deferred::{Deferred, Owed, Post};
+
+/// What the application is being asked about, and which calls it may make meanwhile.
+#[derive(Default)]
+pub(crate) struct CurrentCall {
+    /// What the session needs to answer the call later; empty if the client expects no answer. It means something to that
+    /// session only.
+    token: Vec<u8>,
+    /// The client's calls that wait for a late answer; `None` while there has been none.
+    owed: Option<Owed>,
+    /// Where the core finds the session; `None` once its connection has ended.
+    address: Option<usize>,
+    calls: CallsLeft,
+}
+
+/// Which calls the application may still make to the client.
+#[derive(Clone, Copy, Default)]
+enum CallsLeft {
+    /// None, since the connection has ended.
+    #[default]
+    Ended,
+    Some {
+        last: u64,
+        count: u32,
+    },
+}
+
+impl CurrentCall {
+    /// Forgets the last one. Until [`CurrentCall::begin`] the application can make no calls and defer nothing.
+    pub(super) fn clear(&mut self) {
+        self.token.clear();
+        self.owed = None;
+        self.address = None;
+        self.calls = CallsLeft::Ended;
+    }
+
+    /// The session at `address` asks the application. It has made `last_call` calls and may make `calls_left` more.
+    pub(super) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
+        self.address = Some(address);
+        self.calls = CallsLeft::Some {
+            last: last_call,
+            count: calls_left,
+        };
+    }
+
+    /// The application is to answer a call of a client that waits for these answers already.
+    pub(crate) fn answering(&mut self, token: &[u8], owed: Option<Owed>) {
+        self.token.extend_from_slice(token);
+        self.owed = owed;
+    }
+
+    /// The answers that the client waits for, after the application was asked.
+    pub(crate) fn take_owed(&mut self) -> Option<Owed> {
+        self.owed.take()
+    }
+
+    /// The id of another call to the client.
+    pub(super) fn next_call(&mut self) -> Result<CallId, CallRefused> {
+        match &mut self.calls {
+            CallsLeft::Ended => Err(CallRefused::Ended),
+            CallsLeft::Some { count: 0, .. } => Err(CallRefused::TooMany),
+            CallsLeft::Some { last, count } => {
+                *last += 1;
+                *count -= 1;
+                Ok(CallId::new(*last))
+            }
+        }
+    }
+
+    /// The right to answer the call later, by `post`.
+    pub(super) fn defer(&mut self, post: Option<&Arc<dyn Post>>) -> Deferred {
+        match (self.address, post) {
+            (Some(address), Some(post)) => {
+                let owed = (!self.token.is_empty()).then(|| self.owed.get_or_insert_default().clone());
+                Deferred::new(address, &self.token, owed, Arc::clone(post))
+            }
+            (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
+        }
+    }
+}

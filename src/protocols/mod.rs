@@ -1,0 +1,15 @@
+//! The protocols that clients may speak. A core calls the same methods on the sessions of all of them, and knows none.
+//!
+//! Each protocol is a module of its own: so far `socketcluster`. Here each is a variant of [`Session`] and a field of
+//! [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in `session`.
+
+mod environment;
+mod session;
+
+pub use environment::{Environment, Scratch, Settings};
+pub use session::Session;
+
+pub use crate::socketcluster::settings::Settings as SocketClusterSettings;
+
+#[cfg(test)]
+pub(crate) use crate::socketcluster::session::PART_BYTES_MAX;

@@ -1,0 +1,255 @@
+//! The session of a connection, whatever its protocol.
+//!
+//! A connection is given one when its upgrade has been answered.
+
+use super::{Environment, Settings};
+use crate::app::{App, LateAnswer};
+use crate::auth::rules::Rules;
+use crate::auth::{Claims, Revocation};
+use crate::clock::{Now, Uptime};
+use crate::decision::{CloseReason, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::session::{LoginAnswer, SessionId, SessionIds};
+use crate::socketcluster;
+
+/// The session of one connection.
+#[derive(Debug)]
+pub enum Session {
+    /// A SocketCluster client's.
+    SocketCluster(socketcluster::session::Session),
+}
+
+// Ten thousand idle connections hold one each.
+const _: () = assert!(size_of::<Session>() <= 64);
+
+impl Session {
+    /// The session of a connection that was just upgraded. `claims` are the user's whom the request itself has
+    /// authenticated, if it has.
+    pub(crate) fn begin(
+        ids: &mut SessionIds,
+        settings: &Settings,
+        now: Now,
+        claims: Option<Box<Claims>>,
+    ) -> Session {
+        Session::SocketCluster(socketcluster::session::Session::new(
+            ids.next_id(),
+            &settings.socketcluster,
+            now,
+            claims,
+        ))
+    }
+
+    /// The id that the client was given, if its protocol has such ids.
+    pub fn id(&self) -> Option<SessionId> {
+        match self {
+            Session::SocketCluster(session) => Some(session.id()),
+        }
+    }
+
+    /// Handles a message, or the first part of a long one: [`Session::has_more`].
+    ///
+    /// # Errors
+    /// The connection is to be closed after the decisions so far were carried out.
+    pub fn receive<A: App>(
+        &mut self,
+        message: Message<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.receive(message, &mut env.socketcluster(), decisions),
+        }
+    }
+
+    /// Whether a part of the last message is left. [`Session::receive_more`] handles it, and comes before any other
+    /// message.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.has_more(),
+        }
+    }
+
+    /// How many bytes the session keeps for the part that is left of a message.
+    pub fn kept_bytes(&self) -> usize {
+        match self {
+            Session::SocketCluster(session) => session.kept_bytes(),
+        }
+    }
+
+    /// Handles another part of a message.
+    ///
+    /// # Errors
+    /// The connection is to be closed after the decisions so far were carried out.
+    pub fn receive_more<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.receive_more(&mut env.socketcluster(), decisions),
+        }
+    }
+
+    /// When [`Session::timed_out`] is to be called.
+    pub fn next_deadline(&self, settings: &Settings) -> Uptime {
+        match self {
+            Session::SocketCluster(session) => {
+                session.next_deadline(&settings.common, &settings.socketcluster)
+            }
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn timed_out<A: App>(
+        &mut self,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.timed_out(&mut env.socketcluster(), decisions),
+        }
+    }
+
+    /// The answer to a [`Decision::Subscribe`](crate::decision::Decision::Subscribe) that was carried out; `None` if
+    /// there is none.
+    pub fn subscribed(
+        &mut self,
+        channel: Span,
+        token: Option<Span>,
+        outcome: SubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.subscribed(channel, token, outcome, decisions),
+        }
+    }
+
+    /// The answer to a [`Decision::Unsubscribe`](crate::decision::Decision::Unsubscribe) that was carried out; `None` if
+    /// there is none.
+    pub fn unsubscribed(
+        &mut self,
+        channel: Span,
+        token: Option<Span>,
+        outcome: UnsubscribeOutcome,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.unsubscribed(channel, token, outcome, decisions),
+        }
+    }
+
+    /// The message for one channel of a [`Decision::KickOutAll`](crate::decision::Decision::KickOutAll).
+    pub fn kicked_out(&mut self, channel: &[u8], reason: Option<Span>, decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
+        }
+    }
+
+    /// Whether the client may keep a subscription.
+    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.may_keep(channel, rules),
+        }
+    }
+
+    /// The message for a channel that a
+    /// [`Decision::CheckSubscriptions`](crate::decision::Decision::CheckSubscriptions) takes away.
+    pub fn forbidden(&mut self, channel: &[u8], decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.forbidden(channel, decisions),
+        }
+    }
+
+    /// The rules may have changed: decides to check the subscriptions again if they have.
+    pub fn look_again<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.look_again(&env.socketcluster(), decisions),
+        }
+    }
+
+    /// Gives an answer that was deferred.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn answer_late<A: App>(
+        &mut self,
+        late: LateAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.answer_late(late, &mut env.socketcluster(), decisions),
+        }
+    }
+
+    /// A [`Decision::Login`](crate::decision::Decision::Login) has been answered.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn login_answered<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => {
+                session.login_answered(answer, &mut env.socketcluster(), decisions)
+            }
+        }
+    }
+
+    /// There is no room for a [`Decision::Login`](crate::decision::Decision::Login): the answer, or `None` if there is
+    /// none.
+    pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.login_not_taken(decisions),
+        }
+    }
+
+    /// The server has not read the connection up to now: silence before this moment is not the client's.
+    pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
+        match self {
+            Session::SocketCluster(session) => session.reset_silence_timer(now, &settings.socketcluster),
+        }
+    }
+
+    /// Whether nothing has been heard from the client since that moment.
+    pub fn last_heard_before(&self, moment: Uptime) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.last_heard_before(moment),
+        }
+    }
+
+    /// Takes the client's token away if `revocation` revokes it. Returns whether it does: then the connection is to be
+    /// closed.
+    pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.revoke(revocation, decisions),
+        }
+    }
+
+    /// The claims of the client's token, if it is authenticated.
+    pub fn claims(&self) -> Option<&Claims> {
+        match self {
+            Session::SocketCluster(session) => session.claims(),
+        }
+    }
+
+    /// Whether the protocol's handshake is done and the connection has not ended.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.is_open(),
+        }
+    }
+
+    /// The connection has ended, whatever the cause.
+    pub fn ended<A: App>(&mut self, env: &mut Environment<'_, A>, reason: CloseReason) {
+        match self {
+            Session::SocketCluster(session) => session.ended(&mut env.socketcluster(), reason),
+        }
+    }
+}

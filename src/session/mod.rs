@@ -1,0 +1,23 @@
+//! What the sessions of all protocols have in common.
+//!
+//! A session belongs to one connection and speaks one protocol; `socketcluster` has such sessions, and `protocols` has
+//! the one type that a core knows. This module knows no protocol. It has what every session is lent
+//! ([`Environment`]), the settings that hold for all of them, the ids that clients are given, and the answers that they
+//! wait for from the rest of the server.
+
+mod environment;
+mod ids;
+mod login;
+mod refusals;
+mod rule_hits;
+mod scratch;
+mod settings;
+
+pub use crate::app::SessionId;
+pub use environment::Environment;
+pub use ids::SessionIds;
+pub use login::LoginAnswer;
+pub use refusals::{ActionRefused, Refusals, TokenRefused};
+pub use rule_hits::RuleHits;
+pub use scratch::{Hits, Noted, Scratch};
+pub use settings::{Logins, Settings};

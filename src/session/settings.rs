@@ -1,0 +1,57 @@
+//! The settings that hold for sessions of every protocol. What concerns one protocol alone is a struct of that protocol.
+
+use std::time::Duration;
+
+use crate::auth::CredentialFields;
+
+/// What an operator can set for the sessions of every protocol.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Time from the upgrade to the end of the protocol's own handshake.
+    pub handshake_timeout: Duration,
+    /// Most bytes of the name of a channel that a client subscribes or publishes to.
+    pub channel_name_bytes_max: u32,
+    /// Whether clients may publish.
+    pub allow_client_publish: bool,
+    /// How long a token is valid for which the application names no other time.
+    pub auth_default_expiry: Duration,
+    /// Whether clients that are not authenticated are served.
+    pub allow_anonymous: bool,
+    /// With `allow_anonymous` off: how long a client may be connected without being authenticated. `None` sets no limit.
+    pub authentication_timeout: Option<Duration>,
+    /// What the procedure `login` takes.
+    pub logins: Logins,
+}
+
+/// What the procedure `login` takes.
+#[derive(Clone, Debug)]
+pub struct Logins {
+    /// The names of the fields that hold the user name and the password.
+    pub fields: CredentialFields,
+    /// Most bytes of its data.
+    pub body_bytes_max: u32,
+}
+
+impl Default for Settings {
+    /// The reference's values (wire reference, section 6); where it has none, those of the configuration.
+    fn default() -> Settings {
+        Settings {
+            handshake_timeout: Duration::from_secs(10),
+            channel_name_bytes_max: 65_536,
+            allow_client_publish: true,
+            auth_default_expiry: Duration::from_secs(86_400),
+            allow_anonymous: true,
+            authentication_timeout: None,
+            logins: Logins::default(),
+        }
+    }
+}
+
+impl Default for Logins {
+    fn default() -> Logins {
+        Logins {
+            fields: CredentialFields::default(),
+            body_bytes_max: 4096,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The settings of SocketCluster alone.
+
+use std::time::Duration;
+
+use crate::config::Protocol;
+
+/// What an operator can set for SocketCluster sessions, beside [`crate::session::Settings`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The version to speak.
+    pub protocol: Protocol,
+    /// Time between pings; `None` turns pings and the pong timer off.
+    pub ping_interval: Option<Duration>,
+    /// Longest time without a pong. Clients are told it.
+    pub ping_timeout: Duration,
+    /// Time for a client to answer a call of this server.
+    pub ack_timeout: Duration,
+    /// Most calls of this server that one client may leave unanswered.
+    pub calls_max: u32,
+    /// Most calls of one client that the application may owe an answer.
+    pub client_calls_max: u32,
+}
+
+impl Default for Settings {
+    /// The reference's values (wire reference, section 6); where it has none, those of the configuration.
+    fn default() -> Settings {
+        Settings {
+            protocol: Protocol::Auto,
+            ping_interval: Some(Duration::from_secs(8)),
+            ping_timeout: Duration::from_secs(30),
+            ack_timeout: Duration::from_secs(10),
+            calls_max: 1000,
+            client_calls_max: 10_000,
+        }
+    }
+}
