@@ -24,8 +24,8 @@ use std::thread;
 use client::Client;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use ringcast::app::builtin::Builtin;
 use ringcast::config::{Config, Placement};
+use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::{Embedding, Server};
 use tungstenite::handshake::derive_accept_key;
 

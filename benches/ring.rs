@@ -14,9 +14,9 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use ringcast::broker::{CoreBroker, SubscriptionLimits, broker};
-use ringcast::clock::Clock;
 use ringcast::config::limits::Limits;
+use ringcast::internals::broker::{CoreBroker, SubscriptionLimits, broker};
+use ringcast::internals::clock::Clock;
 
 const ROUNDS: usize = 5;
 const FRAME: [u8; 100] = [b'x'; 100];

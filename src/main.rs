@@ -6,7 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ExitCode::from(ringcast::cli::run(
+    ExitCode::from(ringcast::internals::cli::run(
         std::env::args_os().skip(1),
         std::env::vars_os(),
     ))

@@ -14,7 +14,7 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringcast::auth::Tokens;
+use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::process::{Admin, Held, Process};
 use support::{Client, PATIENCE, Received, close_frame, eventually};
@@ -68,7 +68,7 @@ const KEY: &str = "a key for tests that is long enough";
 
 fn authenticated(process: &Process, user: &str) -> Client {
     let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
-    let now = ringcast::clock::Clock::begin().now().unix_ms;
+    let now = ringcast::internals::clock::Clock::begin().now().unix_ms;
     let token = tokens
         .sign(&json!({ "sub": user }).to_string(), None, now)
         .unwrap();

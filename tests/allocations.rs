@@ -10,8 +10,8 @@ mod support {
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ringcast::app::builtin::Builtin;
 use ringcast::config::Config;
+use ringcast::internals::app::builtin::Builtin;
 use support::client::Client;
 use support::counting::{asked, start};
 

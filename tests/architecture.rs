@@ -21,7 +21,7 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -137,7 +137,35 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login", "replace",
             ][..],
         ),
-        ("main", &["cli"][..]),
+        ("main", &["internals"][..]),
+        ("guide", &[][..]),
+        ("prelude", &["app", "config", "server"][..]),
+        (
+            "internals",
+            &[
+                "app",
+                "audit",
+                "auth",
+                "broker",
+                "cli",
+                "client",
+                "clock",
+                "config",
+                "control",
+                "cores",
+                "decision",
+                "http",
+                "log",
+                "login",
+                "metrics",
+                "policy",
+                "protocols",
+                "session",
+                "socketcluster",
+                "text",
+                "websocket",
+            ][..],
+        ),
         ("lib", &[][..]),
     ])
 }
@@ -247,6 +275,235 @@ fn only_the_hot_room_owns_a_poll_and_only_the_control_room_a_runtime() {
             }
         }
     }
+}
+
+/// What a program that embeds the server may use, and nothing else: the public names of each visible module.
+const API: &[(&str, &[&str])] = &[
+    (
+        "lib.rs",
+        &["mod app", "mod config", "mod guide", "mod prelude", "mod server"],
+    ),
+    (
+        "app/mod.rs",
+        &[
+            "AllowedPublish",
+            "AnswerError",
+            "AnswerFailure",
+            "App",
+            "AppError",
+            "Blame",
+            "Call",
+            "CallAnswer",
+            "CallId",
+            "CallRefused",
+            "Claims",
+            "CloseCode",
+            "CloseReason",
+            "Deferred",
+            "Inbound",
+            "Message",
+            "Name",
+            "Peer",
+            "RawJson",
+            "RawPeer",
+            "Refusal",
+            "SessionId",
+            "Undelivered",
+            "Unsent",
+            "Upgrade",
+            "UpgradeRefused",
+        ],
+    ),
+    (
+        "config/mod.rs",
+        &[
+            "AUTH_ALGORITHMS",
+            "AcceptExcess",
+            "Admin",
+            "AllowedOrigins",
+            "Anonymous",
+            "Auth",
+            "Config",
+            "ConfigError",
+            "ConfigErrors",
+            "ConfigSources",
+            "Conflict",
+            "Cores",
+            "Delivery",
+            "FdTables",
+            "Jwks",
+            "KeylessProbes",
+            "Limits",
+            "Listen",
+            "Loaded",
+            "Log",
+            "LogFormat",
+            "Login",
+            "Nat64Prefixes",
+            "Networks",
+            "NotNat64Prefixes",
+            "NotNetworks",
+            "NotOrigins",
+            "NotPlacement",
+            "Permissions",
+            "Placement",
+            "Protocol",
+            "Proxies",
+            "Restart",
+            "RuleFault",
+            "SETTINGS",
+            "SlowConsumer",
+            "SocketCluster",
+            "Source",
+            "Tls",
+            "Warning",
+            "WelcomePage",
+            "mod limits",
+            "mod rules",
+            "mod secret",
+            "mod tls",
+        ],
+    ),
+    ("config/limits.rs", &["MemoryMax"]),
+    (
+        "config/rules.rs",
+        &[
+            "Action",
+            "Effect",
+            "RULES_MAX",
+            "RuleSpec",
+            "Scalar",
+            "WHOLE_MAX",
+            "Who",
+        ],
+    ),
+    ("config/secret.rs", &["Secret"]),
+    ("config/tls.rs", &["ClientAuth", "OnListen"]),
+    (
+        "server/mod.rs",
+        &[
+            "ControlError",
+            "CoreId",
+            "Descriptors",
+            "Embedding",
+            "Exit",
+            "FilterError",
+            "GivenError",
+            "LogTo",
+            "LoginsFrom",
+            "PolicyError",
+            "PortOwner",
+            "PortSetting",
+            "ReloadError",
+            "Reloaded",
+            "Server",
+            "SignalHandling",
+            "StartError",
+        ],
+    ),
+    (
+        "prelude.rs",
+        &[
+            "AllowedPublish",
+            "App",
+            "AppError",
+            "Call",
+            "CallAnswer",
+            "Claims",
+            "CloseReason",
+            "Config",
+            "ConfigSources",
+            "Deferred",
+            "Descriptors",
+            "Embedding",
+            "Exit",
+            "LogTo",
+            "Name",
+            "Peer",
+            "RawJson",
+            "Refusal",
+            "Server",
+            "SessionId",
+            "SignalHandling",
+        ],
+    ),
+    (
+        "guide.rs",
+        &[
+            "mod calls",
+            "mod configuration",
+            "mod logins",
+            "mod metrics",
+            "mod other_code",
+            "mod permissions",
+            "mod reload",
+            "mod stopping",
+        ],
+    ),
+];
+
+/// A name that becomes public is chosen: it stands in [`API`], or is hidden from the documentation.
+#[test]
+fn a_program_that_embeds_the_server_sees_the_chosen_names_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (file, chosen) in API {
+        let found = public_names(&fs::read_to_string(root.join(file)).unwrap());
+        let chosen: BTreeSet<String> = chosen.iter().map(|name| (*name).to_owned()).collect();
+        let (more, fewer): (Vec<_>, Vec<_>) = (
+            found.difference(&chosen).collect(),
+            chosen.difference(&found).collect(),
+        );
+        assert!(
+            more.is_empty() && fewer.is_empty(),
+            "src/{file}: public, but not chosen here: {more:?}; chosen, but not public: {fewer:?}"
+        );
+    }
+}
+
+/// The names that a module shows in the documentation: its public items and what it re-exports, at the left margin.
+fn public_names(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut is_hidden = false;
+    let mut in_macro = false;
+    let lines = text.lines().take_while(|line| *line != "mod tests {");
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    // What a macro of ours declares stands one step to the right.
+    let mut lines = lines.map(|line| {
+        in_macro = line.ends_with("! {") || (in_macro && line != "}");
+        line.strip_prefix("    ").filter(|_| in_macro).unwrap_or(line)
+    });
+    while let Some(line) = lines.next() {
+        let Some(item) = line.strip_prefix("pub ") else {
+            is_hidden = line == "#[doc(hidden)]" || (is_hidden && line.starts_with("#["));
+            continue;
+        };
+        if std::mem::take(&mut is_hidden) {
+            continue;
+        }
+        if let Some(first) = item.strip_prefix("use ") {
+            let mut path = first.to_owned();
+            while !path.ends_with(';') {
+                path.push_str(lines.next().expect("the end of the import").trim());
+            }
+            let list = path.trim_end_matches(';');
+            let list = match list.split_once('{') {
+                Some((_, group)) => group.trim_end_matches('}'),
+                None => list.rsplit("::").next().unwrap(),
+            };
+            let exported = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+            names.extend(exported.map(|name| name.rsplit(" as ").next().unwrap().to_owned()));
+            continue;
+        }
+        let words: Vec<&str> = item.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let is_fn = words.contains(&"fn");
+        let name = match words[0] {
+            "mod" => format!("mod {}", words[1]),
+            _ if is_fn => words[words.iter().position(|word| *word == "fn").unwrap() + 1].to_owned(),
+            _ => words[1].to_owned(),
+        };
+        names.insert(name);
+    }
+    names
 }
 
 /// All sources but the files of unit tests: top-level module, path, text.

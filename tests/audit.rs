@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use ringcast::auth::passwords::{PasswordFile, PasswordHash};
+use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use serde_json::Value;
 use support::process::Process;
 use support::{Client, PATIENCE, UPGRADE, eventually};

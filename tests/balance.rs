@@ -14,16 +14,16 @@ use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::{Config, FdTables, Placement};
-use ringcast::cores::CoreId;
+use ringcast::server::CoreId;
 use support::{Client, Server, TEXT, UPGRADE, eventually, frame};
 
 /// Tells a client which core it is on.
 struct Where(usize);
 
 impl App for Where {
-    fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         peer.reply(&self.0)
     }
 }
@@ -159,7 +159,7 @@ fn connections_beyond_the_limit_of_all_cores_wait_until_others_end() {
     // Two cores that accept at the same moment may both take the last place.
     let arrived = || server.connections();
     eventually("there is no place left", || arrived() >= 10);
-    let limit = ringcast::decision::Limit::ConnectionsPerCore;
+    let limit = ringcast::internals::decision::Limit::ConnectionsPerCore;
     eventually("the limit is counted", || server.limit_hits(limit) > 0);
     assert!((10..=11).contains(&arrived()), "{}", arrived());
     // Waiting connections are accepted later. Which ones wait depends on their listeners.

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::{BINARY, CLOSE, Client, PING, PONG, Received, Server, TEXT, close_frame, eventually, frame};
 
 #[test]

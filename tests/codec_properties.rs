@@ -7,8 +7,8 @@ use std::path::Path;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof, sample};
-use ringcast::decision::CloseReason;
-use ringcast::websocket::{Compression, Deflater, Inflater, OpCode};
+use ringcast::app::CloseReason;
+use ringcast::internals::websocket::{Compression, Deflater, Inflater, OpCode};
 
 #[allow(unreachable_pub, dead_code)] // the package for cargo-fuzz
 #[path = "../fuzz/src/lib.rs"]
@@ -445,7 +445,7 @@ proptest! {
             let at = index.index(bytes.len());
             bytes[at] = byte;
         }
-        let parse = |bytes| ringcast::http::request::parse(bytes, 16 * 1024).map(|found| found.map(|(_, length)| length));
+        let parse = |bytes| ringcast::internals::http::request::parse(bytes, 16 * 1024).map(|found| found.map(|(_, length)| length));
         let whole = parse(&bytes);
         if let Ok(Some(length)) = whole {
             prop_assert_eq!(parse(&bytes[..length]), whole.clone());

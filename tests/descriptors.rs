@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-use ringcast::decision::Limit;
+use ringcast::internals::decision::Limit;
 use support::process::{Admin, Held, Process};
 use support::{Client, UPGRADE, eventually, now};
 

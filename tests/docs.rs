@@ -13,13 +13,17 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
         (
             "docs/configuration.md",
             "settings",
-            ringcast::config::settings::markdown(),
+            ringcast::internals::config::settings::markdown(),
         ),
-        ("docs/metrics.md", "metrics", ringcast::metrics::text::markdown()),
+        (
+            "docs/metrics.md",
+            "metrics",
+            ringcast::internals::metrics::text::markdown(),
+        ),
         (
             "docs/close-codes.md",
             "close-codes",
-            ringcast::metrics::close_codes::markdown(),
+            ringcast::internals::metrics::close_codes::markdown(),
         ),
     ] {
         let file = root().join(page);
@@ -65,8 +69,8 @@ fn every_link_between_pages_leads_somewhere() {
 
 #[test]
 fn every_setting_and_metric_that_a_page_names_exists() {
-    let settings = ringcast::config::settings::markdown();
-    let metrics = ringcast::metrics::text::markdown();
+    let settings = ringcast::internals::config::settings::markdown();
+    let metrics = ringcast::internals::metrics::text::markdown();
     let mut unknown = Vec::new();
     for page in pages() {
         // The changelog may name settings that do not exist any more.
@@ -161,10 +165,18 @@ fn root() -> PathBuf {
 
 /// All pages of documentation.
 fn pages() -> Vec<PathBuf> {
-    ["", "docs", "tuning", "benches", "benches/load", "fuzz"]
-        .iter()
-        .flat_map(|folder| pages_in(folder))
-        .collect()
+    [
+        "",
+        "docs",
+        "docs/embedding",
+        "tuning",
+        "benches",
+        "benches/load",
+        "fuzz",
+    ]
+    .iter()
+    .flat_map(|folder| pages_in(folder))
+    .collect()
 }
 
 fn pages_in(folder: &str) -> Vec<PathBuf> {

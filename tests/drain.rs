@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use ringcast::app::CloseReason;
 use ringcast::config::Placement;
-use ringcast::control::Exit;
-use ringcast::decision::CloseReason;
-use ringcast::metrics::block::Counter;
+use ringcast::internals::metrics::block::Counter;
+use ringcast::server::Exit;
 use support::process::{Admin, Process};
 use support::{Client, PATIENCE, Received, Server, TEXT, UPGRADE, close_frame, eventually, frame};
 
@@ -388,7 +388,7 @@ fn connections_that_wait_in_the_backlog_are_answered_when_the_server_drains() {
         client.send_bytes(UPGRADE.as_bytes());
     }
     eventually("the rate is met", || {
-        server.limit_hits(ringcast::decision::Limit::AcceptRate) > 0
+        server.limit_hits(ringcast::internals::decision::Limit::AcceptRate) > 0
     });
     server.running().drain();
     for mut client in clients {

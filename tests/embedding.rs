@@ -2,16 +2,18 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+use std::fs;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::config::{Config, Placement};
-use ringcast::server::{Descriptors, Embedding, Server};
+use ringcast::config::Placement;
+use ringcast::prelude::*;
+use ringcast::server::{LoginsFrom, ReloadError, StartError};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -221,7 +223,7 @@ fn the_close_frame_says_why() {
 struct Scribe(Arc<PipeWriter>);
 
 impl App for Scribe {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let written = (&*self.0).write(call.event.as_str().unwrap_or_default().as_bytes());
         peer.reply(&written.map_err(|error| error.to_string()))
     }
@@ -329,4 +331,144 @@ fn a_server_that_is_dropped_has_ended() {
         });
         assert!(is_refused, "somebody listens");
     }
+}
+
+/// An application that allows all that the rules allow.
+struct Open;
+impl App for Open {}
+
+/// A file of settings, in a folder of its own that goes with it.
+struct SettingsFile(PathBuf);
+
+impl SettingsFile {
+    fn new(name: &str) -> SettingsFile {
+        let folder = std::env::temp_dir().join(format!("ringcast-embedding-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        SettingsFile(folder.join("ringcast.toml"))
+    }
+
+    /// Allows everybody to subscribe to one channel.
+    fn write(&self, channel: &str, settings: &str) {
+        let rules = format!("[[rules]]\nallow = \"subscribe\"\nchannels = \"{channel}\"\n");
+        fs::write(&self.0, format!("{settings}\n{rules}")).unwrap();
+    }
+
+    fn sources(&self) -> ConfigSources {
+        ConfigSources::default()
+            .file(&self.0)
+            .set("listen", "127.0.0.1:0")
+            .set("admin", "off")
+            .set("cores", "2")
+            .set("drain_seconds", "0")
+    }
+}
+
+impl Drop for SettingsFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().unwrap()); // of no other use
+    }
+}
+
+/// Waits until clients may subscribe to a channel, or may not: several, so that each core has some. A core decides by new
+/// rules from its next turn on.
+fn may_subscribe(server: &Server, channel: &str, expected: bool) {
+    for _ in 0..4 {
+        let is_so = (0..PATIENCE.as_millis()).any(|_| {
+            let mut client = Client::connect(server);
+            let answer = client.call("#subscribe", &json!({ "channel": channel }));
+            let is_so = answer.get("error").is_none() == expected;
+            if !is_so {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            is_so
+        });
+        assert!(is_so, "{channel}: expected {expected}");
+    }
+}
+
+#[test]
+fn settings_of_a_file_are_read_again_while_clients_stay() {
+    let file = SettingsFile::new("reload");
+    file.write("news", "");
+    let server = Server::from_sources(file.sources(), Embedding::default(), |_| Open).unwrap();
+    let mut client = Client::connect(&server);
+    may_subscribe(&server, "news", true);
+    may_subscribe(&server, "sports", false);
+
+    file.write("sports", "ack_timeout_ms = 4321");
+    let reloaded = server.reload().unwrap();
+    assert_eq!(reloaded.need_restart, ["ack_timeout_ms"]);
+    may_subscribe(&server, "sports", true);
+    may_subscribe(&server, "news", false);
+    let answer = client.call("#subscribe", &json!({ "channel": "sports" }));
+    assert_eq!(answer.get("error"), None, "the connection is that of the start");
+
+    file.write("weather", "no_such_setting = 1");
+    match server.reload() {
+        Err(ReloadError::Config(errors)) => assert!(errors.to_string().contains("no_such_setting")),
+        other => panic!("{other:?}"),
+    }
+    may_subscribe(&server, "sports", true);
+    may_subscribe(&server, "weather", false);
+}
+
+#[test]
+fn what_the_program_sets_wins_over_the_file_and_all_errors_come_at_once() {
+    let file = SettingsFile::new("errors");
+    file.write("news", "listen = \"192.0.2.1:1\"");
+    let server = Server::from_sources(file.sources(), Embedding::default(), |_| Open).unwrap();
+    assert!(server.address().ip().is_loopback());
+    drop(server);
+    let wrong = file
+        .sources()
+        .set("ping_timeout_ms", "soon")
+        .set("limits.no_such_limit", "1");
+    match Server::from_sources(wrong, Embedding::default(), |_| Open) {
+        Err(StartError::Config(errors)) => {
+            assert_eq!(errors.iter().count(), 2, "{errors}");
+            let text = errors.to_string();
+            assert!(
+                text.contains("ping-timeout-ms") && text.contains("limits.no_such_limit"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_without_sources_or_that_has_ended_reloads_nothing() {
+    let running = Running::start(|_| {});
+    assert!(matches!(running.server().reload(), Err(ReloadError::NoSources)));
+    let file = SettingsFile::new("ended");
+    file.write("news", "");
+    let server = Server::from_sources(file.sources(), Embedding::default(), |_| Open).unwrap();
+    server.drain();
+    // A reload that was asked for before the drain is heard of may still be done.
+    let ended = (0..PATIENCE.as_millis()).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        matches!(server.reload(), Err(ReloadError::Ended))
+    });
+    assert!(ended);
+    server.wait().unwrap();
+}
+
+#[test]
+fn a_server_that_admits_nobody_starts_only_if_its_application_has_logins() {
+    let sources = || {
+        ConfigSources::default()
+            .set("listen", "127.0.0.1:0")
+            .set("admin", "off")
+            .set("cores", "1")
+            .set("allow_anonymous", "off")
+    };
+    let embedding = Embedding {
+        logins: LoginsFrom::Settings,
+        ..Embedding::default()
+    };
+    match Server::from_sources(sources(), embedding, |_| Open) {
+        Err(StartError::AdmitsNobody) => {}
+        other => panic!("{other:?}"),
+    }
+    drop(Server::from_sources(sources(), Embedding::default(), |_| Open).unwrap());
 }

@@ -12,10 +12,10 @@ use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ringcast::app::{Answer, App, Call, Peer, Refusal};
-use ringcast::auth::Claims;
+use ringcast::app::Claims;
+use ringcast::app::CloseReason;
+use ringcast::app::{App, Call, CallAnswer, Peer, Refusal};
 use ringcast::config::Placement;
-use ringcast::decision::CloseReason;
 use support::{Client, Server, eventually, publication};
 
 const SUBSCRIBERS: usize = 300;
@@ -36,7 +36,7 @@ struct Busy {
 type Deliveries = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl App for Busy {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("busy") => {
                 self.entered.send(()).unwrap();
@@ -248,7 +248,7 @@ impl App for Tellers {
         Ok(())
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("busy") => {
                 self.entered.send(()).unwrap();

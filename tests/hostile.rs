@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringcast::config::Config;
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::{BINARY, Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame};
 
 /// A client that uses the server correctly.

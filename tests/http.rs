@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use ringcast::app::{App, Upgrade, UpgradeRefused};
-use ringcast::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::config::{Config, WelcomePage};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::process::Process;
 use support::{Client, Server, UPGRADE, eventually};
 

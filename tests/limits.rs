@@ -11,8 +11,8 @@ mod support;
 
 use std::time::Duration;
 
-use ringcast::app::{Answer, App, Call, Deferred, Peer};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::app::{App, Call, CallAnswer, Deferred, Peer};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
 /// The bytes of `count` calls of `ping`, with the call ids from 100 on.
@@ -320,7 +320,7 @@ struct Caller {
 }
 
 impl App for Caller {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let count = call
             .data
             .and_then(|data| data.parse::<u64>(peer).ok())
@@ -385,7 +385,7 @@ fn refused_and_unanswered(client: &mut Client, count: &str) -> String {
 struct Debtor(std::collections::VecDeque<Deferred>);
 
 impl App for Debtor {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("later") => {
                 let (answer, deferred) = peer.defer();
@@ -453,7 +453,7 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
 struct Burst(Vec<Deferred>);
 
 impl App for Burst {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         if call.event.as_str() == Some("later") {
             let (answer, deferred) = peer.defer();
             self.0.push(deferred);

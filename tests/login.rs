@@ -13,9 +13,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
-use ringcast::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::config::{Anonymous, Config, Protocol};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::process::{Held, Process};
 use support::{Client, Server, UPGRADE, eventually, frame};
 

@@ -11,8 +11,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringcast::app::builtin::Builtin;
 use ringcast::config::{Config, Placement};
+use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::{Descriptors, Embedding, Server};
 use support::client::Client;
 

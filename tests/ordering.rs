@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::app::builtin::Builtin;
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::Placement;
-use ringcast::decision::Limit;
+use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::decision::Limit;
 use support::{Client, Server, eventually, publication};
 
 /// A server of four cores.
@@ -209,7 +209,7 @@ impl App for Bouncer {
         }
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> ringcast::app::Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> ringcast::app::CallAnswer {
         self.0.invoke(call, peer)
     }
 }
@@ -256,7 +256,7 @@ struct Busy {
 }
 
 impl App for Busy {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("core") => peer.reply(&self.core),
             Some("busy") => {
@@ -264,7 +264,7 @@ impl App for Busy {
                 let _ = self.release.recv();
                 peer.reply_empty()
             }
-            _ => Answer::silent(),
+            _ => CallAnswer::silent(),
         }
     }
 }

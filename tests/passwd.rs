@@ -20,10 +20,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use ringcast::client::network::Nat64Prefixes;
-use ringcast::clock::Clock;
-use ringcast::login::backoff::{BackoffPolicy, DELAY_FIRST};
-use ringcast::login::{self, Attempt, LoginVerdict, Password, PasswordCheckSettings, PasswordChecks};
+use ringcast::internals::client::network::Nat64Prefixes;
+use ringcast::internals::clock::Clock;
+use ringcast::internals::login::backoff::{BackoffPolicy, DELAY_FIRST};
+use ringcast::internals::login::{
+    self, Attempt, LoginVerdict, Password, PasswordCheckSettings, PasswordChecks,
+};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -7,9 +7,9 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use ringcast::app::CloseReason;
 use ringcast::config::Placement;
 use ringcast::config::secret::Secret;
-use ringcast::decision::CloseReason;
 use serde_json::Value;
 use support::{Client, Server, eventually};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use ringcast::broker::{CoreBroker, CoreSet, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, CoreSet, SubscriptionLimits, broker};
 
 const CORES: usize = 4;
 const PUBLICATIONS: u32 = 10_000;
@@ -145,7 +145,7 @@ fn cores_that_sleep_are_woken_for_all_that_they_want() {
             })
         })
         .collect();
-    let clock = ringcast::clock::Clock::begin();
+    let clock = ringcast::internals::clock::Clock::begin();
     for producer in producers {
         producer.join().unwrap();
     }

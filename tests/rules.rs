@@ -11,9 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use ringcast::app::{App, Call, Peer};
-use ringcast::auth::Tokens;
-use ringcast::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
+use ringcast::internals::auth::Tokens;
+use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use serde_json::json;
 use support::process::Process;
 use support::{Client, Received, Server, eventually};

@@ -7,12 +7,12 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
-use ringcast::app::{Answer, App, Call, Deferred, Peer};
+use ringcast::app::{App, Call, CallAnswer, Deferred, Peer};
 use ringcast::config::SlowConsumer;
 use ringcast::config::limits::MemoryMax;
 use ringcast::config::{Config, Placement};
-use ringcast::decision::{CloseReason, Limit};
-use ringcast::metrics::block::HeldKind;
+use ringcast::internals::decision::{CloseReason, Limit};
+use ringcast::internals::metrics::block::HeldKind;
 use support::{Client, PATIENCE, Received, Server, TEXT, eventually, frame, now, publication};
 
 const OUTBOX_BYTES_MAX: u32 = 64 * 1024;
@@ -395,7 +395,7 @@ fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself()
 struct Procrastinator(Vec<Deferred>);
 
 impl App for Procrastinator {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("later") => {
                 let (answer, deferred) = peer.defer();
@@ -408,7 +408,7 @@ impl App for Procrastinator {
                 }
                 peer.reply_empty()
             }
-            _ => Answer::silent(),
+            _ => CallAnswer::silent(),
         }
     }
 }

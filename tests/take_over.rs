@@ -199,7 +199,7 @@ fn an_embedding_program_shares_a_port_only_if_it_says_so() {
     };
     let start = |config: &Config| {
         server::Server::start(config, Embedding::default(), |_| {
-            ringcast::app::builtin::Builtin::new()
+            ringcast::internals::app::builtin::Builtin::new()
         })
     };
     let free = "127.0.0.1:0".parse().unwrap();

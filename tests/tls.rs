@@ -14,11 +14,11 @@ use aws_lc_rs::aead;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::Signal;
 use rcgen::KeyPair;
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::CloseReason;
+use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::tls::{ClientAuth, OnListen};
 use ringcast::config::{Config, Placement};
-use ringcast::decision::CloseReason;
-use ringcast::metrics::block::Handshake;
+use ringcast::internals::metrics::block::Handshake;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use support::process::Process;
@@ -472,7 +472,7 @@ fn a_plain_request_is_answered_after_the_clients_end_of_tls() {
 struct Mirror;
 
 impl App for Mirror {
-    fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let claims = peer.claims().map(|claims| claims.json().to_owned());
         peer.reply(&claims.unwrap_or_default())
     }
@@ -786,7 +786,7 @@ struct Busy {
 }
 
 impl App for Busy {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         if call.event.as_str() == Some("busy") {
             self.entered.send(()).unwrap();
             self.released.recv().unwrap();

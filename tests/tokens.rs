@@ -15,7 +15,7 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 
 use nix::sys::signal::Signal;
-use ringcast::auth::{KeySet, SetOrigin, Tokens};
+use ringcast::internals::auth::{KeySet, SetOrigin, Tokens};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -77,7 +77,7 @@ fn sign(tokens: &Tokens, claims: &str) -> String {
 }
 
 fn now_ms() -> u64 {
-    ringcast::clock::Clock::begin().now().unix_ms
+    ringcast::internals::clock::Clock::begin().now().unix_ms
 }
 
 /// The answer to `#authenticate`.

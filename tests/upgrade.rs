@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use ringcast::app::{App, Upgrade, UpgradeRefused};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::decision::{CloseReason, Limit};
 use support::{Received, Server, TEXT, UPGRADE, frame};
 
 /// Sends a request and reads to the end: the status line and the body.

@@ -4,7 +4,7 @@
 //! npm package `ws` 8.23: its events, and the close code of the error that ended it. The receiver allowed at most 1000 bytes
 //! and 4 fragments per message.
 
-use ringcast::websocket::{CloseFrame, Limits, Received, Receiver, Step};
+use ringcast::internals::websocket::{CloseFrame, Limits, Received, Receiver, Step};
 
 const LIMITS: Limits = Limits {
     message_bytes_max: 1000,

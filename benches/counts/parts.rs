@@ -3,14 +3,14 @@
 use std::hint::black_box;
 use std::io;
 
-use ringcast::auth::Tokens;
-use ringcast::auth::rules::Rules;
-use ringcast::broker::{CoreBroker, SubscriptionLimits, broker};
 use ringcast::config::limits::Limits;
 use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
-use ringcast::http::request;
-use ringcast::socketcluster::{decode, encode};
-use ringcast::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
+use ringcast::internals::auth::Tokens;
+use ringcast::internals::auth::rules::Rules;
+use ringcast::internals::broker::{CoreBroker, SubscriptionLimits, broker};
+use ringcast::internals::http::request;
+use ringcast::internals::socketcluster::{decode, encode};
+use ringcast::internals::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
 
 use super::frame::frame;
 use super::section;

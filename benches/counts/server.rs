@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::app::builtin::Builtin;
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::Config;
+use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::Server;
 
 use super::client::Client;
@@ -46,7 +46,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
 struct Marked(Builtin);
 
 impl App for Marked {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("begins") => counted_begins(),
             Some("ends") => counted_ends(),

@@ -14,10 +14,9 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use ringcast::app::{
-    Answer, AnswerError, App, AppError, Call, CallId, Deferred, Name, Peer, Publication, RawJson, Refusal,
-    SessionId,
+    AllowedPublish, AnswerError, App, AppError, Call, CallAnswer, CallId, CloseCode, CloseReason, Deferred,
+    Name, Peer, RawJson, Refusal, SessionId,
 };
-use ringcast::decision::{CloseCode, CloseReason};
 use serde::{Deserialize, Serialize};
 
 /// The chat on one core. The cores share the archive, a thread of its own.
@@ -73,7 +72,7 @@ impl Chat {
     }
 
     /// Gives the client a token with its name; the client can also use it when it reconnects.
-    fn login(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn login(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> CallAnswer {
         match data.map(|data| data.parse::<Login>(peer)) {
             Some(Ok(login)) if !login.name.is_empty() => {
                 peer.set_auth_token(&Identity { name: login.name }, None);
@@ -84,7 +83,7 @@ impl Chat {
     }
 
     /// Asks the archive, which answers later; this core goes on meanwhile.
-    fn history(&self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn history(&self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> CallAnswer {
         let Some(Ok(History { room })) = data.map(|data| data.parse(peer)) else {
             return peer.refuse(&AppError::new("a room is wanted"));
         };
@@ -96,7 +95,7 @@ impl Chat {
     }
 
     /// Sends an event and the answer in one message.
-    fn roll(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn roll(data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> CallAnswer {
         match data.map(|data| data.parse::<Roll>(peer)) {
             Some(Ok(Roll { dice: dice @ 1..=100 })) => {
                 peer.batch();
@@ -108,7 +107,7 @@ impl Chat {
     }
 
     /// Calls the same client; `answered` receives the client's answer.
-    fn poll(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> Answer {
+    fn poll(&mut self, data: Option<RawJson<'_>>, peer: &mut Peer<'_>) -> CallAnswer {
         let question = data.map_or("null", RawJson::as_str).to_owned();
         match peer.invoke("question", &question) {
             Ok(call) => {
@@ -138,7 +137,7 @@ impl App for Chat {
         channel: Name<'_>,
         data: Option<RawJson<'_>>,
         peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
+    ) -> Result<AllowedPublish, Refusal> {
         let Some(room) = channel.as_str().filter(|_| is_room(channel)) else {
             return Err(AppError::new("only rooms can be published to").into());
         };
@@ -159,7 +158,7 @@ impl App for Chat {
         }))
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("login") => Chat::login(call.data, peer),
             Some("history") => self.history(call.data, peer),
@@ -233,6 +232,5 @@ fn is_room(channel: Name<'_>) -> bool {
 /// The client's name, by its token.
 fn name_of(peer: &Peer<'_>) -> Option<String> {
     let claims = peer.claims()?;
-    let identity: Identity = serde_json::from_str(claims.json()).ok()?;
-    Some(identity.name)
+    claims.value::<Identity>().ok().map(|identity| identity.name)
 }

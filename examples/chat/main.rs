@@ -1,37 +1,30 @@
 //! A chat server: Ringcast as a library, with an application of its own.
 //!
 //! ```text
-//! cargo run --example chat [ADDRESS]
+//! cargo run --example chat
 //! ```
 //!
-//! It listens at ADDRESS, or by default at `ws://127.0.0.1:8000/socketcluster/`. Any SocketCluster client can connect.
-//! `app.rs` says what clients can do; `tests/embedding.rs` tests the chat over a real connection.
+//! It is configured as the `ringcast` binary is, by variables such as `RINGCAST_LISTEN` and a file that `RINGCAST_CONFIG` names,
+//! and by default serves any SocketCluster client at `ws://127.0.0.1:8000/socketcluster/`. Ctrl-C drains it, SIGHUP reloads it.
+//! What clients may do is in `app.rs`; `tests/embedding.rs` drives it over real connections.
 
 mod app;
 
-use ringcast::config::Config;
-use ringcast::control::SignalHandling;
-use ringcast::server::{Embedding, Server};
+use ringcast::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = Config::default();
-    if let Some(address) = std::env::args().nth(1) {
-        config.listen.address = address.parse()?;
-    }
     let archive = app::archive();
-    let embedding = Embedding {
-        signals: SignalHandling::ByServer,
-        ..Embedding::default()
-    };
-    let server = Server::start(&config, embedding, |_core| app::Chat::new(archive.clone()))?;
-    announce(&server, &config.listen.path);
-    server.wait().map_err(|error| error.to_string())?;
+    let server = Server::from_environment(Embedding::whole_process(), |_core| {
+        app::Chat::new(archive.clone())
+    })?;
+    announce(&server);
+    server.wait()?;
     Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "a program says where it is")]
-fn announce(server: &Server, path: &str) {
-    println!("chat on ws://{}{path}", server.address());
+fn announce(server: &Server) {
+    println!("chat on ws://{}/socketcluster/", server.address());
     if let Some(admin) = server.admin_address() {
         println!("metrics on http://{admin}/metrics");
     }

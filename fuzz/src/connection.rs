@@ -21,21 +21,23 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 
-use ringcast::auth::{Revocation, Revoked};
-use ringcast::client::proxy_header;
-use ringcast::clock::{Now, Uptime};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::config::secret::Secret;
 use ringcast::config::{Config, Protocol};
-use ringcast::decision::{
+use ringcast::internals::auth::{Revocation, Revoked};
+use ringcast::internals::client::proxy_header;
+use ringcast::internals::clock::{Now, Uptime};
+use ringcast::internals::decision::{
     CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
 };
-use ringcast::http::request;
-use ringcast::policy::Policy;
-use ringcast::protocols::{Environment, Scratch, Session, Settings, SocketClusterSettings};
-use ringcast::session::{self, SessionId, SessionIds};
-use ringcast::socketcluster;
-use ringcast::websocket::{CloseFrame, Limits, OpCode, Received, Receiver, Step, frame, handshake};
+use ringcast::internals::http::request;
+use ringcast::internals::policy::Policy;
+use ringcast::internals::protocols::{Environment, Scratch, Session, Settings, SocketClusterSettings};
+use ringcast::internals::session::{self, SessionId, SessionIds};
+use ringcast::internals::socketcluster;
+use ringcast::internals::websocket::{
+    CloseFrame, Limits, OpCode, Received, Receiver, Step, frame, handshake,
+};
 use serde_json::value::RawValue;
 
 use super::json_model::{self, Value};

@@ -1,6 +1,6 @@
 //! A name and a password, as forms and JSON bring them.
 
-use ringcast::auth::CredentialFields;
+use ringcast::internals::auth::CredentialFields;
 
 use super::json_model;
 

@@ -1,8 +1,8 @@
 //! Compression: offers of it, streams, and the frames that carry them.
 
-use ringcast::decision::CloseReason;
-use ringcast::websocket::deflate::{Compression, Deflater, Inflater, agree};
-use ringcast::websocket::{OpCode, frame};
+use ringcast::app::CloseReason;
+use ringcast::internals::websocket::deflate::{Compression, Deflater, Inflater, agree};
+use ringcast::internals::websocket::{OpCode, frame};
 
 use super::frames::{self, LIMITS, ours_compressed};
 

@@ -2,9 +2,9 @@
 
 use std::io::{Cursor, Read, Write};
 
-use ringcast::decision::CloseReason;
-use ringcast::websocket::frame::{self, Expect, HEADER_BYTES_MAX, Mask};
-use ringcast::websocket::{CloseFrame, Inflater, Limits, OpCode, Received, Receiver, Step};
+use ringcast::app::CloseReason;
+use ringcast::internals::websocket::frame::{self, Expect, HEADER_BYTES_MAX, Mask};
+use ringcast::internals::websocket::{CloseFrame, Inflater, Limits, OpCode, Received, Receiver, Step};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 /// What one message may take here.

@@ -1,12 +1,12 @@
 //! The head of a request, the upgrade, and cookies.
 
-use ringcast::auth::CredentialFields;
-use ringcast::client::ambient::Trust;
-use ringcast::http::cookie::{self, SetCookie};
-use ringcast::http::login_pages::{LoginPages, Page, Step};
-use ringcast::http::request::{self, Request};
-use ringcast::http::site::is_endpoint;
-use ringcast::websocket::handshake;
+use ringcast::internals::auth::CredentialFields;
+use ringcast::internals::client::ambient::Trust;
+use ringcast::internals::http::cookie::{self, SetCookie};
+use ringcast::internals::http::login_pages::{LoginPages, Page, Step};
+use ringcast::internals::http::request::{self, Request};
+use ringcast::internals::http::site::is_endpoint;
+use ringcast::internals::websocket::handshake;
 
 const HEAD_BYTES_MAX: usize = 4096;
 

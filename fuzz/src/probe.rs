@@ -1,11 +1,11 @@
 //! An application that does everything an application may, for [`super::connection`].
 
+use ringcast::app::Claims;
+use ringcast::app::SessionId;
 use ringcast::app::{
-    Answer, AnswerError, App, AppError, Call, CallId, Name, Peer, Publication, RawJson, Refusal,
+    AllowedPublish, AnswerError, App, AppError, Call, CallAnswer, CallId, Name, Peer, RawJson, Refusal,
 };
-use ringcast::auth::Claims;
-use ringcast::decision::{CloseCode, CloseReason};
-use ringcast::session::SessionId;
+use ringcast::app::{CloseCode, CloseReason};
 use serde_json::value::RawValue;
 
 /// Where the application publishes.
@@ -20,7 +20,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    fn act(&self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn act(&self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let data: Option<Box<RawValue>> = call.data.and_then(|data| data.parse(peer).ok());
         let is_token = matches!(call.event.as_str(), Some("token" | "confirm"));
         if is_token && !self.gives_tokens {
@@ -74,7 +74,7 @@ impl Probe {
                 peer.reply_empty()
             }
             Some("later") => peer.defer().0,
-            _ => Answer::silent(),
+            _ => CallAnswer::silent(),
         }
     }
 }
@@ -114,15 +114,15 @@ impl App for Probe {
         channel: Name<'_>,
         data: Option<RawJson<'_>>,
         peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
+    ) -> Result<AllowedPublish, Refusal> {
         match channel.as_str() {
             Some("no") => Err(Refusal::silent()),
             Some("open/other") => Ok(peer.rewrite(&data.map(RawJson::as_str))),
-            _ => Ok(Publication::as_sent()),
+            _ => Ok(AllowedPublish::as_sent()),
         }
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         assert!(self.is_connected, "only who is connected calls");
         self.act(call, peer)
     }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ppp::{HeaderResult, PartialResult, v1, v2};
-use ringcast::client::ClientAddress;
-use ringcast::client::forwarded;
-use ringcast::client::networks::Networks;
-use ringcast::client::proxy_header::{HEADER_BYTES_MAX, NoProxyHeader, ProxyHeader, parse};
+use ringcast::internals::client::ClientAddress;
+use ringcast::internals::client::forwarded;
+use ringcast::internals::client::networks::Networks;
+use ringcast::internals::client::proxy_header::{HEADER_BYTES_MAX, NoProxyHeader, ProxyHeader, parse};
 
 /// A header is what another implementation reads, and the same wherever it is cut.
 pub fn header(data: &[u8]) {

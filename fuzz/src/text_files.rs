@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use ringcast::auth::passwords::{NameFault, PasswordFile, PasswordHash, check_name};
-use ringcast::config::load::Sources;
+use ringcast::config::ConfigSources;
+use ringcast::internals::auth::passwords::{NameFault, PasswordFile, PasswordHash, check_name};
 
 /// A configuration is read or refused in one line that shows no secret, and what was read is shown as it can be set.
 pub fn configuration(data: &[u8]) {
@@ -20,7 +20,7 @@ pub fn configuration(data: &[u8]) {
     writer.write_all(text.as_bytes()).expect("there is room");
     drop(writer);
     let file = format!("/proc/self/fd/{}", reader.as_raw_fd());
-    let sources = Sources::new(vec![("config".to_owned(), file)], []);
+    let sources = ConfigSources::new(vec![("config".to_owned(), file)], []);
     match sources.load() {
         Ok(loaded) => {
             assert!(!format!("{:?}", loaded.config).contains(SECRET));

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ringcast::auth::{Algorithm, Claims, KeySet, Revoked, SetOrigin, Tokens};
+use ringcast::internals::auth::{Algorithm, Claims, KeySet, Revoked, SetOrigin, Tokens};
 
 use super::json_model::{self, NoValue, Value};
 

@@ -3,7 +3,7 @@
 //! It knows one event, `ping`: transmitted, it is answered with a `pong` event; called, with a reply. Both hold the
 //! number of pings that this core has received so far, this one included. Nothing is allocated for either.
 
-use super::{Answer, App, Call, Peer};
+use super::{App, Call, CallAnswer, Peer};
 
 /// The application of the `ringcast` binary, on one core.
 #[derive(Debug, Default)]
@@ -41,9 +41,10 @@ impl Builtin {
 }
 
 impl App for Builtin {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
-        self.count(call)
-            .map_or_else(Answer::silent, |pong| peer.reply_written(|out| pong.write(out)))
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        self.count(call).map_or_else(CallAnswer::silent, |pong| {
+            peer.reply_written(|out| pong.write(out))
+        })
     }
 
     fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {

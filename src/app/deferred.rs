@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::error::AppError;
-use super::peer::{Answer, Peer};
+use super::peer::{CallAnswer, Peer};
 
 /// The right to answer one call later. Dropped unused, the call is not answered.
 pub struct Deferred(Option<Return>);
@@ -35,7 +35,7 @@ pub(crate) struct LateAnswer {
     pub(crate) token: Box<[u8]>,
     /// Counts while the answer is on its way; `None` if what was deferred is no call.
     pub(crate) owed: Option<Owed>,
-    pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> Answer + Send>,
+    pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> CallAnswer + Send>,
 }
 
 /// The calls of one client that wait for a late answer: its shares are counted, but for the session's own.
@@ -97,7 +97,7 @@ impl Deferred {
     /// The answer was not sent.
     pub fn answer(
         self,
-        answer: impl FnOnce(&mut Peer<'_>) -> Answer + Send + 'static,
+        answer: impl FnOnce(&mut Peer<'_>) -> CallAnswer + Send + 'static,
     ) -> Result<(), Undelivered> {
         let Return {
             address,

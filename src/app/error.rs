@@ -97,7 +97,7 @@ impl AppError {
     }
 
     /// Appends it as JSON: the message, the name, then the rest in the order they were set.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
         match &self.0 {
             Body::Text(text) => write(text, out),
             Body::Object {
@@ -125,7 +125,7 @@ impl AppError {
 
 /// What an application may refuse, as the reference names it when it is refused without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// A handshake.
     Handshake,
     /// A token.
@@ -179,12 +179,12 @@ impl Refusal {
     }
 
     /// The code for a refused handshake.
-    pub fn handshake_code(&self) -> CloseCode {
+    pub(crate) fn handshake_code(&self) -> CloseCode {
         self.code.unwrap_or(Self::HANDSHAKE_CODE)
     }
 
     /// Whether the client is to drop the token that this is about.
-    pub fn is_bad_token(&self) -> bool {
+    pub(crate) fn is_bad_token(&self) -> bool {
         self.error
             .as_ref()
             .and_then(|error| error.field("isBadToken"))
@@ -192,7 +192,7 @@ impl Refusal {
     }
 
     /// Appends the error that the client gets.
-    pub fn write_json(&self, refused: Refused, out: &mut Vec<u8>) {
+    pub(crate) fn write_json(&self, refused: Refused, out: &mut Vec<u8>) {
         match &self.error {
             Some(error) => error.write_json(out),
             None => write_silent(refused, out),
@@ -200,7 +200,7 @@ impl Refusal {
     }
 
     /// The same for a handshake, whose error carries the code too.
-    pub fn write_handshake_json(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_handshake_json(&self, out: &mut Vec<u8>) {
         self.write_json(Refused::Handshake, out);
         let has_code = self
             .error

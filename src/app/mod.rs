@@ -8,13 +8,13 @@
 //! reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. A
 //! call whose answer takes time is answered later: [`Peer::defer`].
 //!
-//! **Descriptors.** [`Embedding::descriptors`](../server/struct.Embedding.html#structfield.descriptors) says which files,
+//! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files,
 //! sockets and pipes of the program an application may use. By default they are the same on a core as on any other thread.
 //! Where each core has a table of its own (`Descriptors::OfCores`), it holds only the descriptors that were listed and those
 //! that the application has opened on this core; any other number may be that of a client's socket. A `File` or a
 //! `TcpStream` that was opened before the start is then of no use unless it was listed.
 
-pub mod builtin;
+pub(crate) mod builtin;
 mod calls;
 mod current_call;
 mod data;
@@ -32,15 +32,15 @@ pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
 pub use self::data::{Name, RawJson};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
 pub(crate) use self::deferred::{LateAnswer, Owed, Post, Returned};
-pub use self::error::{AppError, Refusal, Refused};
+pub(crate) use self::error::Refused;
+pub use self::error::{AppError, Refusal};
 pub use self::inbound::{Inbound, RawPeer};
-pub use self::peer::{Answer, Peer, Publication};
-pub(crate) use self::peer::{AnswerKind, PublicationKind};
+pub use self::peer::{AllowedPublish, CallAnswer, Peer};
+pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
 pub(crate) use self::scratch::{Order, Piece, Scratch};
 pub use self::session_id::SessionId;
-use crate::auth::Claims;
-use crate::decision::CloseReason;
-pub use crate::decision::Message;
+pub use crate::auth::Claims;
+pub use crate::decision::{Blame, CloseCode, CloseReason, Message};
 
 /// The logic of an application, one value per core.
 pub trait App {
@@ -84,13 +84,13 @@ pub trait App {
         _channel: Name<'_>,
         _data: Option<RawJson<'_>>,
         _peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
-        Ok(Publication::as_sent())
+    ) -> Result<AllowedPublish, Refusal> {
+        Ok(AllowedPublish::as_sent())
     }
 
     /// Answers a call (INVOKE). The reference gives no answer to procedures it does not know.
-    fn invoke(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) -> Answer {
-        Answer::silent()
+    fn invoke(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) -> CallAnswer {
+        CallAnswer::silent()
     }
 
     /// Takes a one-way event (TRANSMIT).

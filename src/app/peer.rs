@@ -53,7 +53,7 @@ impl<'a> Peer<'a> {
     }
 
     /// Answers a call with `value`. A value without a JSON form is not answered, as in the reference.
-    pub fn reply(&mut self, value: &(impl Serialize + ?Sized)) -> Answer {
+    pub fn reply(&mut self, value: &(impl Serialize + ?Sized)) -> CallAnswer {
         let kind = self
             .scratch
             .write_json(value)
@@ -62,45 +62,45 @@ impl<'a> Peer<'a> {
     }
 
     /// Answers a call with the JSON that `write` writes.
-    pub(super) fn reply_written(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Answer {
+    pub(super) fn reply_written(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> CallAnswer {
         let kind = AnswerKind::Reply(self.scratch.write(write));
         self.answer(kind)
     }
 
     /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what the late
     /// answer asks of its peer is done all the same.
-    pub fn defer(&mut self) -> (Answer, Deferred) {
-        (Answer::silent(), self.scratch.defer())
+    pub fn defer(&mut self) -> (CallAnswer, Deferred) {
+        (CallAnswer::silent(), self.scratch.defer())
     }
 
-    fn answer(&self, kind: AnswerKind) -> Answer {
-        Answer {
+    fn answer(&self, kind: AnswerKind) -> CallAnswer {
+        CallAnswer {
             kind,
             generation: self.scratch.generation(),
         }
     }
 
     /// Answers a call without data.
-    pub fn reply_empty(&mut self) -> Answer {
+    pub fn reply_empty(&mut self) -> CallAnswer {
         self.answer(AnswerKind::Empty)
     }
 
     /// Answers a call with an error.
-    pub fn refuse(&mut self, error: &AppError) -> Answer {
+    pub fn refuse(&mut self, error: &AppError) -> CallAnswer {
         let kind = AnswerKind::Refuse(self.scratch.write(|out| error.write_json(out)));
         self.answer(kind)
     }
 
     /// Answers a call with the error of middleware that blocks without one.
-    pub fn block(&mut self) -> Answer {
+    pub fn block(&mut self) -> CallAnswer {
         let kind = AnswerKind::Refuse(self.scratch.write(|out| write_silent(Refused::Invoke, out)));
         self.answer(kind)
     }
 
     /// Lets a publish pass with other data. Data without a JSON form is left out.
-    pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> Publication {
-        Publication {
-            kind: PublicationKind::Rewritten(self.scratch.write_json(data)),
+    pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> AllowedPublish {
+        AllowedPublish {
+            kind: AllowedPublishKind::Rewritten(self.scratch.write_json(data)),
             generation: self.scratch.generation(),
         }
     }
@@ -243,16 +243,16 @@ impl<'a> Peer<'a> {
 /// The answer to a call.
 #[derive(Debug)]
 #[must_use = "an answer that is not returned is not sent"]
-pub struct Answer {
+pub struct CallAnswer {
     kind: AnswerKind,
     /// The packet it was made for.
     generation: u64,
 }
 
-impl Answer {
+impl CallAnswer {
     /// No answer at all: the client's call will time out.
-    pub fn silent() -> Answer {
-        Answer {
+    pub fn silent() -> CallAnswer {
+        CallAnswer {
             kind: AnswerKind::Silent,
             generation: 0,
         }
@@ -280,26 +280,26 @@ pub(crate) enum AnswerKind {
 /// What is published when a client may publish.
 #[derive(Debug)]
 #[must_use = "a publication that is not returned is not published"]
-pub struct Publication {
-    kind: PublicationKind,
+pub struct AllowedPublish {
+    kind: AllowedPublishKind,
     /// The packet it was made for.
     generation: u64,
 }
 
-impl Publication {
+impl AllowedPublish {
     /// What the client sent.
-    pub fn as_sent() -> Publication {
-        Publication {
-            kind: PublicationKind::AsSent,
+    pub fn as_sent() -> AllowedPublish {
+        AllowedPublish {
+            kind: AllowedPublishKind::AsSent,
             generation: 0,
         }
     }
 
     /// What to publish. Data that was written for another packet is not published: its bytes are gone.
-    pub(crate) fn kind(&self, scratch: &Scratch) -> PublicationKind {
+    pub(crate) fn kind(&self, scratch: &Scratch) -> AllowedPublishKind {
         match self.kind {
-            PublicationKind::Rewritten(_) if self.generation != scratch.generation() => {
-                PublicationKind::AsSent
+            AllowedPublishKind::Rewritten(_) if self.generation != scratch.generation() => {
+                AllowedPublishKind::AsSent
             }
             kind => kind,
         }
@@ -308,7 +308,7 @@ impl Publication {
 
 /// The kinds of publications.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum PublicationKind {
+pub(crate) enum AllowedPublishKind {
     AsSent,
     Rewritten(Option<Piece>),
 }

@@ -364,6 +364,7 @@ impl Claims {
 
     /// The parts of the claims that these rules use. They are read at the first call, and again if the rules
     /// change.
+    #[doc(hidden)]
     #[inline]
     pub fn facts(&mut self, rules: &Rules) -> &mut Facts {
         if self.facts.as_ref().is_none_or(|facts| !rules.are_facts_of(facts)) {

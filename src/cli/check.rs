@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::CliError;
 use crate::clock::Clock;
-use crate::config::load::Sources;
+use crate::config::load::ConfigSources;
 use crate::machine::cpus::Cpus;
 use crate::policy::Policy;
 use crate::server::StartError;
@@ -15,7 +15,7 @@ use crate::server::StartError;
 ///
 /// # Errors
 /// All faults, as one line each.
-pub(super) fn check(sources: &Sources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
+pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) -> Result<(), CliError> {
     let (loaded, errors) = sources.read();
     let config = &loaded.config;
     let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();

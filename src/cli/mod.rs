@@ -18,7 +18,7 @@ use std::io::{self, Write};
 
 use lexopt::Arg;
 
-use crate::config::load::{self, Sources};
+use crate::config::load::{self, ConfigSources};
 use crate::config::unknown::unknown_flag;
 use crate::config::{Config, ConfigError, ConfigErrors, Kind, SETTINGS};
 use crate::control::Exit;
@@ -54,12 +54,12 @@ pub fn run(
 enum Command {
     Help,
     Version,
-    Serve(Sources),
-    Check(Sources),
+    Serve(ConfigSources),
+    Check(ConfigSources),
     Passwd(passwd::PasswdArguments),
-    Rules(Sources, rules::RulesArguments),
-    Token(Sources, token::TokenArguments),
-    Tuning(Sources, tuning::TuningArguments),
+    Rules(ConfigSources, rules::RulesArguments),
+    Token(ConfigSources, token::TokenArguments),
+    Tuning(ConfigSources, tuning::TuningArguments),
 }
 
 fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
@@ -130,7 +130,7 @@ fn command(
             Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
         }
     }
-    let sources = Sources::new(flags, environment);
+    let sources = ConfigSources::new(flags, environment);
     Ok(match name {
         None | Some(CommandName::Serve) => Command::Serve(sources),
         Some(CommandName::Check) => Command::Check(sources),

@@ -11,7 +11,7 @@ use super::CliError;
 use crate::auth::Claims;
 use crate::auth::rules::{Explanation, Reason, RuleVerdict, Rules};
 use crate::clock::Clock;
-use crate::config::load::Sources;
+use crate::config::load::ConfigSources;
 use crate::config::rules::{Action, RuleSpec, Who};
 use crate::policy::{KeySource, Policy};
 
@@ -39,7 +39,7 @@ impl RulesArguments {
 
 /// Lists or tests the rules; returns the exit code.
 pub(super) fn rules(
-    sources: &Sources,
+    sources: &ConfigSources,
     arguments: &RulesArguments,
     out: &mut impl Write,
 ) -> Result<u8, CliError> {

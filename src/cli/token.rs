@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use crate::clock::Clock;
-use crate::config::load::Sources;
+use crate::config::load::ConfigSources;
 use crate::policy::{KeySource, Policy};
 
 /// The arguments of the command.
@@ -58,7 +58,7 @@ const SECONDS_MAX: u64 = 36_525 * 86_400;
 
 /// Writes the token on a line of its own, if a server with these settings would accept it, now or later.
 pub(super) fn token(
-    sources: &Sources,
+    sources: &ConfigSources,
     arguments: &TokenArguments,
     out: &mut impl Write,
 ) -> Result<(), CliError> {

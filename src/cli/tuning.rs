@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::CliError;
-use crate::config::load::Sources;
+use crate::config::load::ConfigSources;
 use crate::cores::fd_table;
 use crate::machine::capacity::{Capacity, Needs};
 use crate::machine::cpus::Cpus;
@@ -35,7 +35,7 @@ struct Report {
 
 /// Writes the report about this machine. The exit code tells whether anything prevents the target.
 pub(super) fn tuning(
-    sources: &Sources,
+    sources: &ConfigSources,
     arguments: &TuningArguments,
     out: &mut impl Write,
 ) -> Result<u8, CliError> {

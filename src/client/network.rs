@@ -57,6 +57,7 @@ pub struct NotNat64Prefixes;
 
 impl Nat64Prefixes {
     /// The network that an address counts for.
+    #[doc(hidden)]
     pub fn network(&self, ip: IpAddr, width: Width) -> ClientNetwork {
         let ipv4 = match ip {
             IpAddr::V4(ip) => Some(ip),

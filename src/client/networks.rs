@@ -36,6 +36,7 @@ impl Networks {
     }
 
     /// True if the address is in one of the networks. The unknown address is in none.
+    #[doc(hidden)]
     pub fn contain(&self, address: &ClientAddress) -> bool {
         // Most servers trust no proxy.
         !self.0.is_empty() && *address != ClientAddress::UNKNOWN && {

@@ -61,7 +61,7 @@ const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 #[cfg(test)]
 mod tests {
     use crate::config::ConfigErrors;
-    use crate::config::load::{Loaded, Source, Sources};
+    use crate::config::load::{ConfigSources, Loaded, Source};
 
     /// Credentials, removed with the value.
     struct Folder(std::path::PathBuf);
@@ -84,7 +84,7 @@ mod tests {
             let variables = variables
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into()));
-            Sources::new(flags.collect(), variables.chain([folder])).load()
+            ConfigSources::new(flags.collect(), variables.chain([folder])).load()
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
             let loaded = folder.load(flags, variables).unwrap();
             assert_eq!(auth_key(&loaded), (key.as_bytes(), source));
         }
-        let without = Sources::new(vec![("config".into(), file.1.into())], [])
+        let without = ConfigSources::new(vec![("config".into(), file.1.into())], [])
             .load()
             .unwrap();
         assert_eq!(auth_key(&without), (&b"of the file"[..], Source::File));

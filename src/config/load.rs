@@ -1,7 +1,7 @@
 //! Merges the sources of settings: flags, then `RINGCAST_*` variables, then credentials of the service manager, then the
 //! TOML file, then defaults.
 //!
-//! [`Sources`] holds what the process was started with. [`Sources::load`] makes a [`Config`] of it, at the start and again
+//! [`ConfigSources`] holds what the process was started with. [`ConfigSources::load`] makes a [`Config`] of it, at the start and again
 //! on a reload, when only files can have changed.
 //!
 //! Invariants
@@ -24,8 +24,20 @@ use super::unknown::{CONFIG_FLAG, unknown_flag, unknown_variable};
 use super::{Config, SETTINGS};
 
 /// What the process was started with.
+///
+/// A program that embeds the server begins with the environment, or with nothing ([`ConfigSources::default`]), and adds a
+/// file and values of its own:
+/// ```
+/// # use ringcast::config::ConfigSources;
+/// let sources = ConfigSources::from_environment()
+///     .file("/etc/chat/ringcast.toml")
+///     .set("listen", "127.0.0.1:7000");
+/// ```
 #[derive(Clone, Default)]
-pub struct Sources {
+pub struct ConfigSources {
+    /// The file that the program names.
+    file: Option<PathBuf>,
+    /// Flags of the command line, without their hyphens, or values that the program sets.
     flags: Vec<(String, String)>,
     variables: Vec<(String, OsString)>,
     /// Names of variables that other programs set.
@@ -72,15 +84,38 @@ pub enum Source {
     Flag,
 }
 
-impl Sources {
+impl ConfigSources {
+    /// The environment of this process: the variables `RINGCAST_*`, among them `RINGCAST_CONFIG`, which names the file, and
+    /// the credentials of the service manager.
+    pub fn from_environment() -> ConfigSources {
+        ConfigSources::new(Vec::new(), std::env::vars_os())
+    }
+
+    /// Reads this TOML file, whatever the environment says.
+    #[must_use]
+    pub fn file(mut self, file: impl Into<PathBuf>) -> ConfigSources {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Sets a setting by its key in the file (`limits.ring_slots`), whatever the other sources say. [`ConfigSources::load`]
+    /// checks names and values; its errors call the setting by the flag of the binary.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl Into<String>) -> ConfigSources {
+        let setting = SETTINGS.iter().find(|setting| setting.key() == key);
+        let flag = setting.map_or_else(|| key.to_owned(), |setting| setting.flag()[2..].to_owned());
+        self.flags.push((flag, value.into()));
+        self
+    }
+
     /// Takes over flags, without their hyphens, and the variables of the environment that concern this server.
     pub fn new(
         flags: Vec<(String, String)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Sources {
-        let mut sources = Sources {
+    ) -> ConfigSources {
+        let mut sources = ConfigSources {
             flags,
-            ..Sources::default()
+            ..ConfigSources::default()
         };
         for (name, value) in environment {
             if credentials::is_announced_by(&name) {
@@ -125,7 +160,7 @@ impl Sources {
             failed: Vec::new(),
             file_is_whole: true,
         };
-        match self.file() {
+        match self.file_to_read() {
             Ok(Some(file)) => reading.merge_file(&file),
             Ok(None) => {}
             Err(error) => {
@@ -187,8 +222,11 @@ impl Sources {
         flags.chain(variables).collect()
     }
 
-    /// The name of the file, from the last flag or the variable.
-    fn file(&self) -> Result<Option<PathBuf>, ConfigError> {
+    /// The name of the file, from the program, the last flag or the variable.
+    fn file_to_read(&self) -> Result<Option<PathBuf>, ConfigError> {
+        if self.file.is_some() {
+            return Ok(self.file.clone());
+        }
         let flag = self.flags.iter().rev().find(|(flag, _)| flag == CONFIG_FLAG);
         let (place, text) = if let Some((_, text)) = flag {
             ("--config", text.as_str())
@@ -208,15 +246,16 @@ impl Sources {
     }
 }
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for ConfigSources {
     /// Flags and variables may hold secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Sources").finish_non_exhaustive()
+        formatter.debug_struct("ConfigSources").finish_non_exhaustive()
     }
 }
 
 impl Loaded {
     /// Each setting with its value, hidden if secret, and its source.
+    #[doc(hidden)] // `Setting` is a row of the table
     pub fn settings(&self) -> impl Iterator<Item = (&'static Setting, Option<String>, Source)> + '_ {
         let sources = self.sources.iter().copied();
         SETTINGS
@@ -289,12 +328,12 @@ impl fmt::Display for Source {
 }
 
 /// The variable that names the file.
-pub const CONFIG_VARIABLE: &str = "RINGCAST_CONFIG";
+pub(crate) const CONFIG_VARIABLE: &str = "RINGCAST_CONFIG";
 
 const FILE_EXPECTS: &str = "the name of a TOML file";
 
 /// What a flag takes; `None` if it is not known.
-pub fn flag_expects(flag: &str) -> Option<&'static str> {
+pub(crate) fn flag_expects(flag: &str) -> Option<&'static str> {
     if flag == CONFIG_FLAG {
         return Some(FILE_EXPECTS);
     }

@@ -1,7 +1,7 @@
 //! The settings of a server: the typed tree, complete with defaults, so that the library runs without any file.
 //!
-//! Each section is a struct in a file of its own, with a row for each setting; the head of [`settings`] describes a row.
-//! [`load`] merges flags, environment and file. After the start no code reads the environment: these values are final.
+//! Each section is a struct in a file of its own, with a row for each setting; the head of `settings` describes a row.
+//! `load` merges flags, environment and file. After the start no code reads the environment: these values are final.
 
 mod admin;
 mod auth;
@@ -10,12 +10,12 @@ mod cores;
 mod credentials;
 mod delivery;
 mod environment;
-pub mod error;
+pub(crate) mod error;
 mod form;
 mod jwks;
 pub mod limits;
 mod listen;
-pub mod load;
+pub(crate) mod load;
 mod log;
 mod login;
 mod nearest;
@@ -24,24 +24,29 @@ mod proxies;
 mod restart;
 pub mod rules;
 pub mod secret;
-pub mod settings;
+pub(crate) mod settings;
 mod socketcluster;
 pub(crate) mod text_file;
 pub mod tls;
 mod toml_file;
-pub mod unknown;
+pub(crate) mod unknown;
 mod warnings;
 
+pub use crate::client::network::{Nat64Prefixes, NotNat64Prefixes};
+pub use crate::client::networks::{Networks, NotNetworks};
+pub use crate::client::origin::{AllowedOrigins, NotOrigins};
+pub use crate::log::Format as LogFormat;
 pub use admin::{Admin, KeylessProbes};
 pub use auth::{AUTH_ALGORITHMS, Auth};
 pub use conflicts::Conflict;
 pub use cores::{Cores, FdTables, NotPlacement, Placement};
 pub use delivery::{Delivery, SlowConsumer};
 pub use error::{ConfigError, ConfigErrors, RuleFault};
-pub use form::Kind;
+pub(crate) use form::Kind;
 pub use jwks::Jwks;
 pub use limits::Limits;
 pub use listen::{AcceptExcess, Listen, WelcomePage};
+pub use load::{ConfigSources, Loaded, Source};
 pub use log::Log;
 pub use login::Login;
 pub use permissions::{Anonymous, Permissions};
@@ -88,6 +93,7 @@ pub struct Config {
 }
 
 /// All settings, in the order in which they are shown.
+#[doc(hidden)] // for the command line
 pub static SETTINGS: &[Setting] = &joined::<{ count(SECTIONS) }>(SECTIONS);
 
 /// The sections, in the order in which they are shown.

@@ -7,7 +7,7 @@
 //! to = "authenticated"
 //! ```
 //!
-//! [`read`](read::read) checks the shape of rules in the file: keys, actions, kinds of values. `auth::rules` compiles
+//! `read` checks the shape of rules in the file: keys, actions, kinds of values. `auth::rules` compiles
 //! patterns and makes decisions.
 //!
 //! Limits: [`RULES_MAX`] rules in each list.

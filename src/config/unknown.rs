@@ -6,10 +6,10 @@ use super::settings::{PREFIX, Setting};
 use super::{SETTINGS, rules};
 
 /// The flag, without its hyphens, that names the file.
-pub const CONFIG_FLAG: &str = "config";
+pub(crate) const CONFIG_FLAG: &str = "config";
 
 /// The error for a flag that is not known; `flag` is without its hyphens.
-pub fn unknown_flag(flag: &str) -> ConfigError {
+pub(crate) fn unknown_flag(flag: &str) -> ConfigError {
     let known = SETTINGS.iter().map(|setting| setting.name.replace('_', "-"));
     let known = known.chain([CONFIG_FLAG, "help", "version"].map(str::to_owned));
     ConfigError::Unknown {

@@ -35,7 +35,7 @@ mod liveness;
 pub mod memory;
 mod memory_release;
 mod notify_socket;
-pub mod reload;
+mod reload;
 mod request_audit;
 mod revocation_file;
 mod revoke;
@@ -52,7 +52,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
@@ -68,7 +69,9 @@ use dispatch::Dispatch;
 use jwks::{FetchCounts, KeyFetcher};
 use liveness::Liveness;
 use memory::MemoryWatch;
-use reload::Reload;
+pub(crate) use reload::Reload;
+pub use reload::{ReloadError, Reloaded};
+use reload::{ReloadOutcome, ReloadRequest};
 use service_manager::ServiceManager;
 use signals::{Signal, Signals};
 pub(crate) use signals::{block_handled, block_harmless};
@@ -84,8 +87,8 @@ pub struct ControlSettings {
     pub sockets: Vec<TcpListener>,
     /// Who handles signals: the server, or the program that embeds it.
     pub signals: SignalHandling,
-    /// What SIGHUP reloads. Without it the control plane only logs a SIGHUP.
-    pub reload: Option<Reload>,
+    /// What a reload reads again; `None` if there is nothing to reload.
+    pub(crate) reload: Option<Reload>,
     /// The policy that the cores were started with.
     pub policy: Arc<Policy>,
     /// The rate limits of the audit trail.
@@ -124,11 +127,15 @@ pub struct Control {
     settings: ControlSettings,
     shared: Arc<ControlState>,
     targets: watch::Receiver<Target>,
+    reloads: mpsc::Receiver<ReloadRequest>,
 }
 
-/// Starts a drain from another thread. All copies act on the same server.
+/// Starts a drain or a reload from another thread. All copies act on the same server.
 #[derive(Clone, Debug)]
-pub struct ControlHandle(Arc<watch::Sender<Target>>);
+pub struct ControlHandle {
+    target: Arc<watch::Sender<Target>>,
+    reloads: mpsc::Sender<ReloadRequest>,
+}
 
 /// The state that the request handlers share.
 #[derive(Debug)]
@@ -226,7 +233,7 @@ impl ControlHandle {
     /// Starts the drain, if none has begun.
     pub fn drain(&self) {
         // A server that is to stop at once does not go back to draining.
-        self.0.send_if_modified(|target| {
+        self.target.send_if_modified(|target| {
             let begins = *target == Target::Serving;
             if begins {
                 *target = Target::Draining;
@@ -237,7 +244,20 @@ impl ControlHandle {
 
     /// Ends the cores and the control plane at once.
     pub(crate) fn stop(&self) {
-        self.0.send_replace(Target::Stopped);
+        self.target.send_replace(Target::Stopped);
+    }
+
+    /// Has the files read again, and waits for the outcome.
+    pub(crate) fn reload(&self) -> ReloadOutcome {
+        let (answer, outcome) = crossbeam_channel::bounded(1);
+        self.reloads
+            .try_send(ReloadRequest::Program(answer))
+            .map_err(|refused| match refused {
+                TrySendError::Full(_) => ReloadError::Busy,
+                TrySendError::Closed(_) => ReloadError::Ended,
+            })?;
+        // A control plane that ends drops the requests that wait.
+        outcome.recv().unwrap_or(Err(ReloadError::Ended))
     }
 }
 
@@ -245,6 +265,7 @@ impl Control {
     /// Creates the control plane for these cores, and the handle that starts their drain.
     pub fn new(settings: ControlSettings, cores: Vec<CoreHandle>) -> (Control, ControlHandle) {
         let (target, targets) = watch::channel(Target::Serving);
+        let (reload_requests, reloads) = mpsc::channel(RELOADS_WAITING_MAX);
         let now = settings.clock.now();
         let shared = Arc::new(ControlState {
             liveness: Liveness::new(settings.config.admin.liveness_timeout, cores.len(), now.uptime),
@@ -268,8 +289,12 @@ impl Control {
                 settings,
                 shared,
                 targets,
+                reloads,
             },
-            ControlHandle(Arc::new(target)),
+            ControlHandle {
+                target: Arc::new(target),
+                reloads: reload_requests,
+            },
         )
     }
 
@@ -432,29 +457,38 @@ impl Control {
     }
 
     /// Starts the task that reloads at each request and ends with the runtime. It is a task of its own
-    /// because a reload waits for files, and signals must be handled meanwhile. Requests during a reload lead
+    /// because a reload waits for files, and signals must be handled meanwhile. Signals during a reload lead
     /// to one more reload.
     fn start_reload_task(&mut self) -> Arc<Notify> {
-        let requests = Arc::new(Notify::new());
-        let requested = Arc::clone(&requests);
+        let signalled = Arc::new(Notify::new());
+        let signals = Arc::clone(&signalled);
         let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
+        // In its place is one without senders.
+        let mut requests = std::mem::replace(&mut self.reloads, mpsc::channel(1).1);
         let manager = self.settings.signals.service_manager();
         tokio::spawn(async move {
             let readers = Arc::new(Semaphore::new(reload::READERS_MAX));
             loop {
-                requested.notified().await;
+                let request = tokio::select! {
+                    () = signals.notified() => ReloadRequest::Signal,
+                    Some(request) = requests.recv() => {
+                        audit::operation("reload", "program");
+                        request
+                    }
+                };
                 manager.reloading();
-                match &mut reload {
-                    Some(reload) => reload.run(&shared, &readers).await,
-                    None => info!("SIGHUP: ignored, since this process has nothing to reload"),
-                }
+                let outcome = match &mut reload {
+                    Some(reload) => reload.run(request.name(), &shared, &readers).await,
+                    None => Err(ReloadError::NoSources),
+                };
+                request.finish(outcome);
                 if shared.draining() {
                     return;
                 }
                 manager.ready();
             }
         });
-        requests
+        signalled
     }
 }
 
@@ -541,6 +575,9 @@ const CHECK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 /// never returns, such as a read of a pipe without a writer, holds one of these threads until the process
 /// ends.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Reloads that a program has asked for and that wait for the one before them.
+const RELOADS_WAITING_MAX: usize = 16;
 
 /// How much longer than the drain's own time the cores may take, at most, until their close frames are
 /// answered.

@@ -1,5 +1,6 @@
-//! Reloading at SIGHUP: reads the configuration file and the files that it names again. The log filter and
-//! the policy take effect; changes of other settings are only named in the log.
+//! Reloading, at SIGHUP or as a program that embeds the server asks: reads the configuration file and the
+//! files that it names again. The log filter and the policy take effect; changes of other settings are only
+//! named.
 //!
 //! A file with an error changes nothing.
 //!
@@ -13,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -20,67 +22,133 @@ use tracing::{info, warn};
 
 use super::ControlState;
 use crate::clock::Clock;
-use crate::config::load::{Loaded, Sources};
+use crate::config::load::Loaded;
 use crate::config::settings::TakesEffect;
-use crate::config::{ConfigErrors, SETTINGS};
+use crate::config::{ConfigErrors, ConfigSources, SETTINGS};
 use crate::log::Filter;
 use crate::policy::{Policy, PolicyError};
 
 /// The state that reloads compare with and change.
 #[derive(Debug)]
-pub struct Reload {
-    /// The arguments and the environment that the process was started with.
-    pub sources: Sources,
+pub(crate) struct Reload {
+    /// The sources of the settings that the server was started with.
+    pub(crate) sources: ConfigSources,
     /// The configuration of the last load.
-    pub loaded: Loaded,
-    /// The log filter.
-    pub filter: Filter,
+    pub(crate) loaded: Loaded,
+    /// The log filter, if the server writes the log.
+    pub(crate) filter: Option<Filter>,
 }
 
-/// Why a reload failed.
+/// A reload that has taken effect: each core decides by the new policy from its next turn on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The settings that differ from those of the start and need a restart: they have not changed.
+    pub need_restart: Vec<&'static str>,
+}
+
+/// Why a reload failed: the server goes on as before.
 #[derive(Debug)]
-enum NotRead {
+pub enum ReloadError {
+    /// The server was started with a `Config`, so that there is nothing to read again.
+    NoSources,
+    /// Settings are wrong.
     Config(ConfigErrors),
+    /// A file that the settings name is not right.
     Policy(PolicyError),
+    /// Files could not be read within 60 s.
     TimeOver,
-    ReadersBusy,
+    /// Several earlier reloads have not come to their end.
+    Busy,
+    /// Reading failed with a bug, which the log tells of.
     Panicked,
+    /// The server is ending, or has ended.
+    Ended,
 }
 
-impl fmt::Display for NotRead {
+impl fmt::Display for ReloadError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotRead::Config(error) => error.fmt(formatter),
-            NotRead::Policy(error) => error.fmt(formatter),
-            NotRead::TimeOver => write!(
+            ReloadError::NoSources => formatter.write_str("this process has nothing to reload"),
+            ReloadError::Config(error) => error.fmt(formatter),
+            ReloadError::Policy(error) => error.fmt(formatter),
+            ReloadError::TimeOver => write!(
                 formatter,
                 "the files could not be read within {} s: is one of them a pipe, or on a disk that does not answer?",
                 READ_TIME_MAX.as_secs()
             ),
-            NotRead::ReadersBusy => write!(
+            ReloadError::Busy => write!(
                 formatter,
                 "{READERS_MAX} earlier reloads are still reading their files: make these files readable, or restart the server"
             ),
-            NotRead::Panicked => {
+            ReloadError::Panicked => {
                 formatter.write_str("a bug made the thread that read the files panic; see the log above")
             }
+            ReloadError::Ended => formatter.write_str("the server is ending"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// What came of a reload.
+pub(crate) type ReloadOutcome = Result<Reloaded, ReloadError>;
+
+/// The source of a request for a reload.
+#[derive(Debug)]
+pub(super) enum ReloadRequest {
+    /// SIGHUP. The log has the outcome.
+    Signal,
+    /// The program, which waits for the outcome.
+    Program(Sender<ReloadOutcome>),
+}
+
+impl ReloadRequest {
+    /// What log lines call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            ReloadRequest::Signal => "SIGHUP",
+            ReloadRequest::Program(_) => "reload",
+        }
+    }
+
+    /// Logs what came of the reload, and tells the program if it waits.
+    pub(super) fn finish(self, outcome: ReloadOutcome) {
+        let name = self.name();
+        match &outcome {
+            Err(ReloadError::NoSources) => info!("{name}: ignored, since this process has nothing to reload"),
+            Err(ReloadError::Config(errors)) => {
+                for error in errors.iter() {
+                    warn!("{name}: nothing is reloaded: {error}");
+                }
+            }
+            Err(error) => warn!("{name}: nothing is reloaded: {error}"),
+            Ok(Reloaded { need_restart }) if need_restart.is_empty() => {
+                info!("{name}: reloaded; no setting that needs a restart has changed");
+            }
+            Ok(Reloaded { need_restart }) => warn!(
+                "{name}: reloaded; these settings have changed and take effect only at the next start: {}",
+                need_restart.join(", ")
+            ),
+        }
+        if let ReloadRequest::Program(answer) = self {
+            // A program that has given up waiting has the log.
+            let _ = answer.send(outcome);
         }
     }
 }
 
 impl Reload {
     /// Reads the configuration again and applies what can be applied.
-    pub(super) async fn run(&mut self, shared: &ControlState, readers: &Arc<Semaphore>) {
-        let (loaded, policy) = match self.read(shared, readers).await {
-            Ok(read) => read,
-            Err(NotRead::Config(errors)) => {
-                for error in errors.iter() {
-                    warn!("SIGHUP: nothing is reloaded: {error}");
-                }
-                return;
-            }
-            Err(error) => return warn!("SIGHUP: nothing is reloaded: {error}"),
-        };
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub(super) async fn run(
+        &mut self,
+        name: &str,
+        shared: &ControlState,
+        readers: &Arc<Semaphore>,
+    ) -> ReloadOutcome {
+        let (loaded, policy) = self.read(shared, readers).await?;
         let Ok(()) = shared.change_policy(|current| {
             Ok::<_, std::convert::Infallible>(policy.with_runtime_state_of(current))
         });
@@ -88,39 +156,30 @@ impl Reload {
             fetch_request.request();
         }
         for warning in shared.policy.now().warnings(shared.clock.now().unix_ms) {
-            warn!("SIGHUP: {warning}");
+            warn!("{name}: {warning}");
         }
-        let others = changes(&self.loaded, &loaded);
-        match self.filter.replace(&loaded.config.log.filter) {
-            Ok(()) => self
-                .loaded
-                .config
-                .log
-                .filter
-                .clone_from(&loaded.config.log.filter),
-            Err(error) => warn!("SIGHUP: log: {error}"),
+        let need_restart = changes(&self.loaded, &loaded);
+        if let Some(filter) = &self.filter {
+            match filter.replace(&loaded.config.log.filter) {
+                Ok(()) => {
+                    let in_force = &mut self.loaded.config.log.filter;
+                    in_force.clone_from(&loaded.config.log.filter);
+                }
+                Err(error) => warn!("{name}: log: {error}"),
+            }
         }
-        if others.is_empty() {
-            info!("SIGHUP: reloaded; no setting that needs a restart has changed");
-        } else {
-            warn!(
-                "SIGHUP: reloaded; these settings have changed and take effect only at the next start: {}",
-                others.join(", ")
-            );
-        }
+        Ok(Reloaded { need_restart })
     }
-}
 
-impl Reload {
     /// Reads all files on another thread.
     async fn read(
         &self,
         shared: &ControlState,
         readers: &Arc<Semaphore>,
-    ) -> Result<(Loaded, Policy), NotRead> {
+    ) -> Result<(Loaded, Policy), ReloadError> {
         let reader = Arc::clone(readers)
             .try_acquire_owned()
-            .map_err(|_| NotRead::ReadersBusy)?;
+            .map_err(|_| ReloadError::Busy)?;
         let (sources, before, clock) = (self.sources.clone(), shared.policy.now(), shared.clock);
         let reading = spawn_blocking(move || {
             let read = read(&sources, &before, clock);
@@ -129,18 +188,18 @@ impl Reload {
         });
         match timeout(READ_TIME_MAX, reading).await {
             Ok(Ok(read)) => read,
-            Ok(Err(_)) => Err(NotRead::Panicked),
-            Err(_) => Err(NotRead::TimeOver),
+            Ok(Err(_)) => Err(ReloadError::Panicked),
+            Err(_) => Err(ReloadError::TimeOver),
         }
     }
 }
 
-fn read(sources: &Sources, before: &Policy, clock: Clock) -> Result<(Loaded, Policy), NotRead> {
-    let loaded = sources.load().map_err(NotRead::Config)?;
+fn read(sources: &ConfigSources, before: &Policy, clock: Clock) -> Result<(Loaded, Policy), ReloadError> {
+    let loaded = sources.load().map_err(ReloadError::Config)?;
     let policy = before
         .reopen(&loaded.config)
         .and_then(|policy| policy.start_password_checks(&loaded.config, clock))
-        .map_err(NotRead::Policy)?;
+        .map_err(ReloadError::Policy)?;
     Ok((loaded, policy))
 }
 
@@ -170,7 +229,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect();
-            Sources::new(flags, []).load().unwrap()
+            ConfigSources::new(flags, []).load().unwrap()
         };
         let before = load(&[("auth-key", "one")]);
         assert!(changes(&before, &before).is_empty());

@@ -10,7 +10,7 @@ use super::cpus::Cpus;
 use super::findings::Finding;
 use super::*;
 use crate::config::Placement;
-use crate::config::load::Sources;
+use crate::config::load::ConfigSources;
 
 /// The files of a machine in a folder of its own, which is removed with the value.
 pub(crate) struct Fixture(PathBuf);
@@ -115,7 +115,7 @@ impl Drop for Fixture {
 
 /// The target of a server with these settings that listens for other machines and uses all CPUs.
 pub(crate) fn target(machine: &Machine, connections: u64, settings: &[(&str, &str)]) -> Target {
-    let sources = Sources::new(
+    let sources = ConfigSources::new(
         vec![("listen".to_owned(), "0.0.0.0:8000".to_owned())],
         settings.iter().map(|(name, value)| (name.into(), value.into())),
     );

@@ -12,18 +12,25 @@ use crate::login::PasswordFileError;
 #[derive(Debug)]
 pub enum PolicyError {
     /// The keys for tokens are missing or wrong.
+    #[doc(hidden)]
     Keys(KeysError),
     /// The certificates or keys of TLS are missing or wrong.
+    #[doc(hidden)]
     Tls(TlsError),
     /// The password file is wrong.
+    #[doc(hidden)]
     Passwords(PasswordFileError),
     /// The system refuses the threads that check passwords.
+    #[doc(hidden)]
     PasswordChecks(io::Error),
     /// A rule has an invalid pattern.
+    #[doc(hidden)]
     Rules(RuleFault),
     /// A reload would turn fetching keys on or off.
+    #[doc(hidden)]
     JwksUrlChanged,
     /// The file of revocations is wrong.
+    #[doc(hidden)]
     Revocations(RevocationsError),
 }
 

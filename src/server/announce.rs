@@ -5,14 +5,32 @@ use std::path::Path;
 
 use tracing::{debug, info, warn};
 
+use crate::config::load::Loaded;
 use crate::config::tls::OnListen;
-use crate::config::{Anonymous, Config, FdTables};
+use crate::config::{Anonymous, Config, FdTables, Warning};
 use crate::cores::{Ports, Started};
 use crate::machine::{self, Target, reading};
 use crate::policy::{KeySource, Policy};
 
 /// Operators know these lines by this name.
 const TARGET: &str = "ringcast::server";
+
+/// Says which variables are not the server's, and which settings will not do what they seem to do.
+pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
+    if let Some(first) = loaded.ignored.first() {
+        info!(
+            target: TARGET,
+            count = loaded.ignored.len(),
+            "environment: variables such as {first} are ignored: Kubernetes or Docker set them for a service of that name"
+        );
+    }
+    for warning in loaded.config.warnings(cpus) {
+        // The line about the keys says at greater length that there is no key.
+        if warning != Warning::RandomKey {
+            warn!(target: TARGET, "{warning}");
+        }
+    }
+}
 
 /// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
 pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &Policy) {

@@ -5,20 +5,39 @@ use std::sync::Arc;
 
 use crate::config::FdTables;
 use crate::control::SignalHandling;
-use crate::control::reload::Reload;
 
-/// What a program that embeds the library chooses beyond the configuration.
-///
-/// Log lines go to the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait:
-/// neither for a disk nor for whoever reads standard error. [`log::start`](crate::log::start) sets up one that does not.
+/// What a program that embeds the server chooses beyond the configuration: how much of the process is the server's.
 #[derive(Debug)]
 pub struct Embedding {
     /// Who handles SIGTERM, SIGINT and SIGHUP.
     pub signals: SignalHandling,
-    /// What SIGHUP reloads.
-    pub reload: Option<Reload>,
     /// Which of the program's descriptors its cores see.
     pub descriptors: Descriptors,
+    /// Where log lines go.
+    pub log: LogTo,
+    /// Who can authenticate a client.
+    pub logins: LoginsFrom,
+}
+
+/// Where the server's log lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// To the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait: neither for
+    /// a disk nor for the reader of a pipe. The settings `log` and `log_format` have no effect.
+    Program,
+    /// To standard error, as the settings `log` and `log_format` say, by a thread that writes: nothing that logs waits. The
+    /// server installs the subscriber of the process, which must have none yet, and has panics logged.
+    StandardError,
+}
+
+/// Who can authenticate a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginsFrom {
+    /// The application may, by [`Peer::set_auth_token`](crate::app::Peer::set_auth_token).
+    Application,
+    /// Only keys, passwords and certificates of the settings. A server whose settings admit no client does not start
+    /// ([`StartError::AdmitsNobody`](super::StartError::AdmitsNobody)).
+    Settings,
 }
 
 /// Which of the program's descriptors (files, sockets, pipes) the cores see, and with them the application.
@@ -42,7 +61,7 @@ pub enum Descriptors {
     /// the start is closed on the core when the core drops the value, and stays open in the program, which has to close it
     /// itself: let it keep an `Arc` of its own. Work on the program's files and sockets belongs on another thread
     /// ([`Peer::defer`](crate::app::Peer::defer)). A log that goes to a file is such a descriptor: list it here, or have it
-    /// written by another thread, as [`log::start`](crate::log::start) does.
+    /// written by another thread, as [`LogTo::StandardError`] does.
     OfCores {
         /// The numbers of those that stay open on every core.
         kept: Vec<RawFd>,
@@ -60,12 +79,27 @@ impl Descriptors {
 }
 
 impl Default for Embedding {
-    /// For a process that keeps its signals to itself and whose descriptors are the same on every thread.
+    /// For a program that does other things, too: it keeps its signals and its log, and its descriptors are the same on every
+    /// thread.
     fn default() -> Embedding {
         Embedding {
             signals: SignalHandling::ByProgram,
-            reload: None,
             descriptors: Descriptors::OfProgram,
+            log: LogTo::Program,
+            logins: LoginsFrom::Application,
+        }
+    }
+}
+
+impl Embedding {
+    /// For a program that is only this server, as the `ringcast` binary is: the server handles signals, writes the log to
+    /// standard error, and each core has a descriptor table of its own.
+    pub fn whole_process() -> Embedding {
+        Embedding {
+            signals: SignalHandling::ByServer,
+            descriptors: Descriptors::OfCores { kept: Vec::new() },
+            log: LogTo::StandardError,
+            ..Embedding::default()
         }
     }
 }

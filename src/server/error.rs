@@ -4,14 +4,22 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::occupied::{Owner, Starting};
+use super::occupied::{PortOwner, Starting};
+use crate::config::ConfigErrors;
 use crate::control::ControlError;
+use crate::log::FilterError;
 use crate::policy::PolicyError;
 use crate::transport::given::GivenError;
 
 /// Why a server did not start: what to do about it is in the text.
 #[derive(Debug)]
 pub enum StartError {
+    /// Settings are wrong.
+    Config(ConfigErrors),
+    /// The log cannot be written: the filter is none, or the program has set up a log of its own.
+    Log(FilterError),
+    /// The process may not run on CPUs that the setting `cores` lists.
+    Cpus(String),
     /// Sockets of the service manager are not right.
     Given(GivenError),
     /// Keys, or other files that the configuration names, are not right.
@@ -25,7 +33,7 @@ pub enum StartError {
         /// The address.
         address: SocketAddr,
         /// The other process, if it can be seen.
-        owner: Option<Owner>,
+        owner: Option<PortOwner>,
     },
     /// Another process of the same user is starting on the same port, and takes too long.
     Starting {
@@ -87,7 +95,7 @@ impl StartError {
         StartError::Served {
             setting,
             address,
-            owner: Owner::of(address),
+            owner: PortOwner::of(address),
         }
     }
 
@@ -110,6 +118,9 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Config(errors) => errors.fmt(f),
+            StartError::Log(error) => write!(f, "log: {error}"),
+            StartError::Cpus(text) => f.write_str(text),
             StartError::Given(error) => error.fmt(f),
             StartError::Policy(error) => error.fmt(f),
             StartError::AdmitsNobody => f.write_str(

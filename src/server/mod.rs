@@ -1,14 +1,17 @@
-//! A server: its parts, the order in which they start, and the order in which they end.
+//! A server in this process: how it starts, reloads and ends.
 //!
-//! Start, in this order:
-//! 1. `prepare`: what the service manager gives, files, addresses ([`Reserved`](listening)), settings of the cores.
-//! 2. `CoreParts::all`: polls, wakers, hand-over sockets and the ring, which every thread must hold.
-//! 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the
-//!    last core that a core should not hold.
-//! 4. `listening`: the listeners, sent to the cores.
-//! 5. `announce`: the log says what was started. Then the control plane begins.
-//!
-//! End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
+//! [`Server::from_environment`] and [`Server::from_sources`] start it with settings that are read, [`Server::start`] with a
+//! [`Config`] made in code. [`Embedding`] says how much of the process is the server's.
+
+// Start, in this order:
+// 1. `prepare`: files, addresses (`listening`), the settings of the cores. What the service manager gives comes first of all.
+// 2. `CoreParts::all`: polls, wakers, hand-over sockets and the ring, which every thread must hold.
+// 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the last
+//    core that a core should not hold.
+// 4. `listening`: the listeners, sent to the cores.
+// 5. `announce`: the log says what was started. Then the control plane begins.
+//
+// End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
 
 mod announce;
 mod embedding;
@@ -23,24 +26,28 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use announce::{announce, report};
-pub use embedding::{Descriptors, Embedding};
+use announce::{announce, announce_settings, report};
+pub use embedding::{Descriptors, Embedding, LogTo, LoginsFrom};
 pub use error::{PortSetting, StartError};
-pub use occupied::Owner;
+pub use occupied::PortOwner;
 use prepare::{Prepared, memory_watch};
 use spawn::{CoreThread, spawn_cores};
 
 use crate::app::App;
-use crate::app::builtin::Builtin;
 use crate::broker::broker;
-use crate::config::{Config, FdTables};
-use crate::control::reload::Reload;
-use crate::control::{self, Control, ControlError, ControlHandle, Exit, SignalHandling};
+use crate::config::{Config, ConfigSources, FdTables};
+use crate::control::{self, Control, ControlHandle, Reload};
+pub use crate::control::{ControlError, Exit, ReloadError, Reloaded, SignalHandling};
+pub use crate::cores::CoreId;
+use crate::cores::CoreParts;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
-use crate::cores::{CoreId, CoreParts};
-use crate::login;
+pub use crate::log::FilterError;
+use crate::machine::cpus::Cpus;
+pub use crate::policy::PolicyError;
 use crate::transport::given::Given;
+pub use crate::transport::given::GivenError;
 use crate::transport::listener::Traits;
+use crate::{log, login};
 
 /// A server that is accepting connections.
 ///
@@ -57,29 +64,52 @@ pub struct Server {
     threads: Vec<CoreThread>,
     /// `None` once somebody has waited for it.
     control: Option<JoinHandle<Result<Exit, ControlError>>>,
-    drain: ControlHandle,
-}
-
-/// Runs the binary's server, with the built-in application, until it has drained.
-pub fn run(config: &Config, reload: Reload) -> Result<Exit, StartError> {
-    let embedding = Embedding {
-        signals: SignalHandling::ByServer,
-        reload: Some(reload),
-        descriptors: Descriptors::OfCores { kept: Vec::new() },
-    };
-    let given = listening::given(embedding.signals)?;
-    let config = listening::with_addresses(config, &given);
-    // An application of an embedding program may have logins of its own; this one has not.
-    if config.admits_nobody() {
-        return Err(StartError::AdmitsNobody);
-    }
-    Server::start_with(&config, given, embedding, |_| Builtin::default())?
-        .wait()
-        .map_err(StartError::Control)
+    handle: ControlHandle,
 }
 
 impl Server {
-    /// Starts a server with one application value per core, made by `app` on the calling thread. Returns when every
+    /// Starts a server with the settings that the `ringcast` binary would have: those of the environment, and of the file
+    /// that `RINGCAST_CONFIG` names. [`Server::from_sources`] with [`ConfigSources::from_environment`].
+    ///
+    /// # Errors
+    /// As [`Server::from_sources`].
+    pub fn from_environment<A: App + Send + 'static>(
+        embedding: Embedding,
+        app: impl FnMut(CoreId) -> A,
+    ) -> Result<Server, StartError> {
+        Server::from_sources(ConfigSources::from_environment(), embedding, app)
+    }
+
+    /// Reads the settings and starts a server with them, as [`Server::start`] does. [`Server::reload`], or SIGHUP where the
+    /// server handles signals, reads them again. Settings that will not do what they seem to do are named in the log.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] has all that is wrong with the settings; the others are those of [`Server::start`].
+    pub fn from_sources<A: App + Send + 'static>(
+        sources: ConfigSources,
+        embedding: Embedding,
+        app: impl FnMut(CoreId) -> A,
+    ) -> Result<Server, StartError> {
+        if embedding.signals == SignalHandling::ByServer {
+            control::block_harmless().map_err(StartError::System)?;
+        }
+        let loaded = sources.load().map_err(StartError::Config)?;
+        let filter = start_log(&loaded.config, &embedding)?;
+        // The first thing that looks at CPUs: later, on a pinned thread, there would be one.
+        let cpus = Cpus::of_this_process();
+        cpus.missing(&loaded.config.cores.placement)
+            .map_err(StartError::Cpus)?;
+        announce_settings(&loaded, cpus.usable());
+        let config = loaded.config.clone();
+        let reload = Reload {
+            sources,
+            loaded,
+            filter,
+        };
+        Server::start_with(&config, embedding, Some(reload), app)
+    }
+
+    /// Starts a server with one application value for each core, made by `app` on the calling thread. Returns when every
     /// core accepts connections.
     ///
     /// # Errors
@@ -92,21 +122,19 @@ impl Server {
         embedding: Embedding,
         app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
-        // First of all: nothing else may take the numbers of these descriptors.
-        let given = listening::given(embedding.signals)?;
-        let mut config = listening::with_addresses(config, &given);
-        if embedding.descriptors == Descriptors::OfProgram {
-            config.cores.fd_tables = FdTables::Shared;
-        }
-        Server::start_with(&config, given, embedding, app)
+        start_log(config, &embedding)?;
+        Server::start_with(config, embedding, None, app)
     }
 
     fn start_with<A: App + Send + 'static>(
         config: &Config,
-        given: Given,
         embedding: Embedding,
+        reload: Option<Reload>,
         app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
+        // Before this step opens anything: nothing else may take the numbers of these descriptors.
+        let given = listening::given(embedding.signals)?;
+        let config = &effective(config, &given, &embedding)?;
         if embedding.signals == SignalHandling::ByServer {
             control::block_handled().map_err(StartError::System)?;
         }
@@ -144,7 +172,7 @@ impl Server {
         announce(config, &ports, admin_address, &policy);
         report(config, &started, placement);
 
-        let (control, drain) = Control::new(
+        let (control, handle) = Control::new(
             control::ControlSettings {
                 config: config.clone(),
                 policy,
@@ -154,7 +182,7 @@ impl Server {
                 listener: admin,
                 sockets,
                 signals: embedding.signals,
-                reload: embedding.reload,
+                reload,
                 clock,
             },
             handles.clone(),
@@ -172,7 +200,7 @@ impl Server {
             cores: handles,
             threads,
             control: Some(control),
-            drain,
+            handle,
         })
     }
 
@@ -192,13 +220,26 @@ impl Server {
     }
 
     /// The cores, for their counters.
+    #[doc(hidden)]
     pub fn cores(&self) -> &[CoreHandle] {
         &self.cores
     }
 
     /// Begins to drain, as SIGTERM does.
     pub fn drain(&self) {
-        self.drain.drain();
+        self.handle.drain();
+    }
+
+    /// Reads the sources of the settings again, and the files that they name, as SIGHUP does. What can change while the server
+    /// runs takes effect on each core with its next turn; connections stay. If anything is wrong nothing changes.
+    ///
+    /// Waits until the files have been read: 60 s at most, and the time of reloads that were asked for before. Not for the
+    /// methods of an application.
+    ///
+    /// # Errors
+    /// Nothing was reloaded.
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.handle.reload()
     }
 
     /// Waits until the server has ended.
@@ -232,7 +273,7 @@ impl Drop for Server {
         if self.control.is_none() {
             return;
         }
-        self.drain.stop();
+        self.handle.stop();
         // Nobody asks any more how it ended.
         let _ = self.join_control();
         for core in &self.cores {
@@ -249,6 +290,30 @@ impl Drop for Server {
 
 /// How long a core that has no room for another order is left alone.
 const STOP_AGAIN: Duration = Duration::from_millis(5);
+
+/// Sets up the log, if it is the server's.
+fn start_log(config: &Config, embedding: &Embedding) -> Result<Option<log::Filter>, StartError> {
+    match embedding.log {
+        LogTo::Program => Ok(None),
+        LogTo::StandardError => {
+            let filter = log::start(&config.log.filter, config.log.format).map_err(StartError::Log)?;
+            log::report_panics();
+            Ok(Some(filter))
+        }
+    }
+}
+
+/// The configuration with what the service manager gives and what the program chooses.
+fn effective(config: &Config, given: &Given, embedding: &Embedding) -> Result<Config, StartError> {
+    let mut config = listening::with_addresses(config, given);
+    if embedding.logins == LoginsFrom::Settings && config.admits_nobody() {
+        return Err(StartError::AdmitsNobody);
+    }
+    if embedding.descriptors == Descriptors::OfProgram {
+        config.cores.fd_tables = FdTables::Shared;
+    }
+    Ok(config)
+}
 
 /// Tells cores to end without ceremony.
 fn stop(cores: &[CoreHandle]) {

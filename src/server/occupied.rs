@@ -30,17 +30,17 @@ use tracing::debug;
 
 /// A process, as far as it can be seen from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct PortOwner {
     /// Its id.
     pub process: i32,
     /// What it calls itself.
     pub name: String,
 }
 
-impl Owner {
+impl PortOwner {
     /// The process that listens on an address, or on one that overlaps it. `None` for a process of another user or another
     /// container, which is not shown to us.
-    pub(super) fn of(address: SocketAddr) -> Option<Owner> {
+    pub(super) fn of(address: SocketAddr) -> Option<PortOwner> {
         let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
             .iter()
             .filter_map(|file| File::open(file).ok())
@@ -55,14 +55,14 @@ impl Owner {
         let mut processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let process = processes.find(|process| holds(*process, &inodes))?;
         let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        Some(Owner {
+        Some(PortOwner {
             process,
             name: name.trim_end().to_owned(),
         })
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for PortOwner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "process {} ({})", self.process, self.name)
     }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_process_that_listens_is_found_by_its_address_and_by_those_that_overlap() {
-        let me = Owner {
+        let me = PortOwner {
             process: std::process::id().cast_signed(),
             name: fs::read_to_string("/proc/self/comm")
                 .unwrap()
@@ -252,11 +252,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         for ip in ["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1"] {
             let address = SocketAddr::new(ip.parse().unwrap(), address.port());
-            assert_eq!(Owner::of(address), Some(me.clone()), "{address}");
+            assert_eq!(PortOwner::of(address), Some(me.clone()), "{address}");
         }
-        assert_eq!(Owner::of(SocketAddr::new(ip("127.0.0.2"), address.port())), None);
+        assert_eq!(
+            PortOwner::of(SocketAddr::new(ip("127.0.0.2"), address.port())),
+            None
+        );
         drop(listener);
-        assert_eq!(Owner::of(address), None);
+        assert_eq!(PortOwner::of(address), None);
     }
 
     #[test]

@@ -36,11 +36,11 @@ pub struct Noted {
     pub packets_of_arrays: u64,
     /// Pings sent and pongs received. They do not keep a connection from being idle.
     pub heartbeats: u32,
-    /// Limits were met: [`Scratch::take_hits`].
+    /// Limits were met: `Scratch::take_hits`.
     pub hits: bool,
-    /// Rules have refused something, or other rules would: [`Scratch::take_rule_hits`].
+    /// Rules have refused something, or other rules would: `Scratch::take_rule_hits`.
     pub rules: bool,
-    /// Tokens or actions were refused: [`Scratch::take_refusals`].
+    /// Tokens or actions were refused: `Scratch::take_refusals`.
     pub refusals: bool,
 }
 

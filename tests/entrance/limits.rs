@@ -2,7 +2,7 @@
 
 use ringcast::config::limits::MemoryMax;
 use ringcast::config::{AcceptExcess, Placement};
-use ringcast::decision::Limit;
+use ringcast::internals::decision::Limit;
 
 use super::support::{Client, Server, UPGRADE, eventually};
 use super::{PROXY, STRANGER, believing, from, upgrade_with};

@@ -10,9 +10,9 @@ mod support;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use ringcast::app::CloseReason;
 use ringcast::app::{App, Upgrade, UpgradeRefused};
 use ringcast::config::Config;
-use ringcast::decision::CloseReason;
 use support::{Client, PATIENCE, Received, Server, UPGRADE, eventually};
 
 /// Tells where requests are from.

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ringcast::auth::Tokens;
-use ringcast::clock::Clock;
+use ringcast::internals::auth::Tokens;
+use ringcast::internals::clock::Clock;
 
 use super::harness::{on_stage, size};
 use super::healthy::Window;

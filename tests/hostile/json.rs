@@ -5,9 +5,9 @@
 //! ignores (wire reference, sections 3 and 11): it has no effect, the connection stays open, and no other client receives
 //! anything. Only a text message that is not UTF-8 ends its connection: RFC 6455 section 8.1.
 
-use ringcast::app::builtin::Builtin;
-use ringcast::app::{Answer, App, Call, Peer};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::app::{App, Call, CallAnswer, Peer};
+use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::decision::{CloseReason, Limit};
 use serde_json::value::RawValue;
 
 use super::documents::{DEPTH_MAX, documents};
@@ -18,7 +18,7 @@ use super::support::{BINARY, Client, Received, Server, TEXT, frame};
 struct Echo(Builtin);
 
 impl App for Echo {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         if call.event.as_str() != Some("echo") {
             return self.0.invoke(call, peer);
         }

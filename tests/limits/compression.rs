@@ -2,9 +2,9 @@
 //! Also: what a client with compression must not do.
 
 use flate2::{Compress, FlushCompress};
-use ringcast::app::{Answer, App, Call, Peer};
+use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::{Config, SlowConsumer};
-use ringcast::decision::{CloseReason, Limit};
+use ringcast::internals::decision::{CloseReason, Limit};
 
 use crate::support::{Client, PING, Received, Server, TEXT, UPGRADE, eventually, frame, publication};
 
@@ -149,7 +149,7 @@ fn publications_reach_clients_with_and_without_compression_whole_and_in_order() 
 struct Letters;
 
 impl App for Letters {
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let count = call.data.and_then(|data| data.parse::<usize>(peer).ok());
         peer.reply(&"n".repeat(count.unwrap_or(0)))
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
-use ringcast::app::{Answer, App, Call, Peer, Upgrade, UpgradeRefused};
+use ringcast::app::{App, Call, CallAnswer, Peer, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 
@@ -55,7 +55,7 @@ impl<A: App> App for Counted<A> {
         Ok(())
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         self.0.invoke(call, peer)
     }
 

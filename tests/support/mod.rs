@@ -17,12 +17,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ringcast::app::App;
-use ringcast::app::builtin::Builtin;
 use ringcast::config::{Config, FdTables, Placement};
-use ringcast::control::Exit;
-use ringcast::cores::CoreId;
-use ringcast::decision::{CloseReason, Limit};
-use ringcast::metrics::block::{CoreMetrics, Counter};
+use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::decision::{CloseReason, Limit};
+use ringcast::internals::metrics::block::{CoreMetrics, Counter};
+use ringcast::server::CoreId;
+use ringcast::server::Exit;
 use ringcast::server::{self, Descriptors, Embedding};
 
 /// Longest time that a single wait may take, however busy the machine is. Only failing tests wait so long.

@@ -22,7 +22,7 @@ fn load(
     if file.is_some() {
         environment.push((CONFIG_VARIABLE.into(), folder.0.clone().into()));
     }
-    Sources::new(pairs(flags), environment).load()
+    ConfigSources::new(pairs(flags), environment).load()
 }
 
 fn message(flags: &[(&str, &str)], variables: &[(&str, &str)], file: Option<&str>) -> String {
@@ -208,7 +208,7 @@ fn a_file_of_another_system_says_the_same() {
     )
     .unwrap();
     let flags = vec![("config".to_owned(), file.0.display().to_string())];
-    let error = Sources::new(flags, []).load().unwrap_err().to_string();
+    let error = ConfigSources::new(flags, []).load().unwrap_err().to_string();
     assert!(
         error.contains("cannot be read: line 1: the file is UTF-16"),
         "{error}"
@@ -366,7 +366,7 @@ fn errors_show_no_secret() {
         text.contains("line 2 is not TOML") && !text.contains("topsecret"),
         "{text}"
     );
-    let sources = Sources::new(pairs(&[("auth-key", "topsecret")]), []);
+    let sources = ConfigSources::new(pairs(&[("auth-key", "topsecret")]), []);
     assert!(!format!("{sources:?} {:?}", sources.load()).contains("topsecret"));
 }
 
@@ -376,7 +376,7 @@ fn the_file_of_the_flag_beats_that_of_the_variable() {
     let flags = vec![("config".to_owned(), file.0.display().to_string())];
     let environment = [(CONFIG_VARIABLE.into(), "/nowhere".into())];
     assert_eq!(
-        Sources::new(flags, environment)
+        ConfigSources::new(flags, environment)
             .load()
             .unwrap()
             .config

@@ -347,14 +347,14 @@ mod tests {
     use mio::Poll;
 
     use super::*;
-    use crate::app::Answer;
+    use crate::app::CallAnswer;
 
     fn late(address: usize) -> LateAnswer {
         LateAnswer {
             address,
             token: Box::default(),
             owed: None,
-            answer: Box::new(|_| Answer::silent()),
+            answer: Box::new(|_| CallAnswer::silent()),
         }
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::app::{
-    Answer, AnswerError, App, Call, CallId, Deferred, Name, Peer, Publication, RawJson, Refusal, SessionId,
+    AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Deferred, Name, Peer, RawJson, Refusal,
+    SessionId,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
@@ -70,14 +71,14 @@ impl App for Actor {
         channel: Name<'_>,
         _data: Option<RawJson<'_>>,
         _peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
+    ) -> Result<AllowedPublish, Refusal> {
         if channel == *"forbidden" {
             return Err(Refusal::silent());
         }
-        Ok(Publication::as_sent())
+        Ok(AllowedPublish::as_sent())
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let data = call.data.map_or("null", RawJson::as_str);
         self.0.borrow_mut().invoked += 1;
         match call.event.as_str() {
@@ -107,7 +108,7 @@ impl App for Actor {
                 peer.disconnect(CloseCode::new(SENT_AWAY).expect("one of 4000 to 4999"), "go");
                 peer.reply_empty()
             }
-            _ => Answer::silent(),
+            _ => CallAnswer::silent(),
         }
     }
 

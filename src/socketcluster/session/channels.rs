@@ -6,7 +6,7 @@
 
 use super::tokens::tell_expired;
 use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};
-use crate::app::{App, Name, Peer, PublicationKind, RawJson, Refusal, Refused};
+use crate::app::{AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused};
 use crate::clock::Now;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
@@ -123,8 +123,8 @@ impl Session {
         match result {
             Ok(publication) => {
                 let data = match publication.kind(&env.common.scratch.app) {
-                    PublicationKind::AsSent => data.map(str::as_bytes),
-                    PublicationKind::Rewritten(piece) => {
+                    AllowedPublishKind::AsSent => data.map(str::as_bytes),
+                    AllowedPublishKind::Rewritten(piece) => {
                         piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
                     }
                 };

@@ -6,7 +6,7 @@ use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
 use crate::app::{
-    Answer, AnswerError, AnswerFailure, AppError, CallId, CallRefused, Post, Publication, Returned,
+    AllowedPublish, AnswerError, AnswerFailure, AppError, CallAnswer, CallId, CallRefused, Post, Returned,
     Undelivered,
 };
 use crate::auth::rules::Rules;
@@ -254,16 +254,16 @@ impl App for Probe {
         channel: Name<'_>,
         data: Option<RawJson<'_>>,
         peer: &mut Peer<'_>,
-    ) -> Result<Publication, Refusal> {
+    ) -> Result<AllowedPublish, Refusal> {
         match channel.as_str() {
             Some("denied") => Err(AppError::new("no").into()),
             Some("silent") => Err(Refusal::silent()),
             Some("changed") => Ok(peer.rewrite(&[data])),
-            _ => Ok(Publication::as_sent()),
+            _ => Ok(AllowedPublish::as_sent()),
         }
     }
 
-    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> Answer {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("echo") => match call.data {
                 Some(data) => peer.reply(&data),
@@ -328,7 +328,7 @@ impl App for Probe {
             Some("callAndLeave") => {
                 let _ = peer.invoke_empty("q");
                 peer.disconnect(CloseCode::new(4321).unwrap(), "");
-                Answer::silent()
+                CallAnswer::silent()
             }
             Some("confirmLogin") => {
                 let call = peer.set_auth_token_confirmed(&serde_json::json!({ "user": "alice" }), None);
@@ -350,18 +350,18 @@ impl App for Probe {
                 let _ = peer.invoke_empty("q");
                 peer.set_auth_token(&serde_json::json!({ "exp": 5 }), None);
                 peer.deauthenticate();
-                Answer::silent()
+                CallAnswer::silent()
             }
             Some("batchNothing") => {
                 peer.batch();
-                Answer::silent()
+                CallAnswer::silent()
             }
             Some("later") => {
                 let (answer, deferred) = peer.defer();
                 assert!(matches!(deferred.reply("kept"), Err(Undelivered::Full(_))));
                 answer
             }
-            _ => Answer::silent(),
+            _ => CallAnswer::silent(),
         }
     }
 
