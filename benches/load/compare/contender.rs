@@ -1,4 +1,4 @@
-//! The servers that are compared: how each is started, on one CPU, and what it has used.
+//! The servers that are compared: starts each on one CPU, and reads its CPU time and memory.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
@@ -22,20 +22,20 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) dialect: Dialect,
-    /// The program, in the folder of the peers or on the path, and its argument; Ringcast is the one just built.
+    /// The program, in the folder of the peers or on the path, and its argument. For Ringcast, the binary just built.
     program: &'static str,
     argument: Option<&'static str>,
 }
 
 pub(crate) const RINGCAST: &str = "ringcast";
-/// Another build of Ringcast, which whoever has changed something puts among the peers.
+/// Another build of Ringcast, which can be put among the peers to measure the effect of a change.
 pub(crate) const BEFORE: &str = "ringcast-before";
 pub(crate) const ECHO: &str = "echo";
 pub(crate) const BUN: &str = "bun";
 pub(crate) const SOCKETCLUSTER: &str = "socketcluster";
 pub(crate) const SOCKETCLUSTER_CLUSTER: &str = "socketcluster-cluster";
 
-/// In the order of the tables.
+/// All kinds, in the order of the tables.
 pub(crate) const KINDS: [Kind; 6] = [
     Kind {
         name: RINGCAST,
@@ -81,7 +81,7 @@ pub(crate) const KINDS: [Kind; 6] = [
     },
 ];
 
-/// A running server; it ends with the value.
+/// A running server, which is ended when the value is dropped.
 pub(crate) struct Contender {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
@@ -89,19 +89,19 @@ pub(crate) struct Contender {
     child: Child,
     /// The process and its descendants, as they were when it began to listen.
     pub(crate) pids: Vec<Pid>,
-    /// The kernel's thread for network work that was put off, on the server's CPU.
+    /// The kernel's thread for deferred network work on the server's CPU.
     deferred: Option<Pid>,
 }
 
 impl Kind {
-    /// Ringcast says where it listens in its log.
+    /// True if the server prints its address in a log, as Ringcast does.
     fn has_log(&self) -> bool {
         [RINGCAST, BEFORE].contains(&self.name)
     }
 }
 
 impl Contender {
-    /// Starts it on this CPU, on a free port; `peers` is where they are installed.
+    /// Starts a server on this CPU, on a free port; `peers` is the folder of the installed servers.
     pub(crate) fn start(kind: Kind, peers: &Path, cpu: usize) -> io::Result<Contender> {
         let allowed = machine::allowed_cpus()?;
         machine::run_on(&[cpu])?;
@@ -158,7 +158,7 @@ impl Contender {
         }
     }
 
-    /// The CPU time it has used.
+    /// The CPU time that the server has used.
     pub(crate) fn clocks(&self) -> Result<Clocks, String> {
         let sum = self
             .pids
@@ -181,7 +181,7 @@ impl Contender {
         sum.ok_or_else(|| "a process of the server's has ended".to_owned())
     }
 
-    /// Waits until it says where it listens: in Ringcast's log, and on the peers' output as `listening PORT VERSION`.
+    /// Waits until the server prints its address: Ringcast in its log, the others as `listening PORT VERSION`.
     fn listening(&mut self) -> io::Result<()> {
         let output: Option<Box<dyn Read + Send>> = if self.kind.has_log() {
             self.child.stderr.take().map(|log| Box::new(log) as _)
@@ -204,7 +204,7 @@ impl Contender {
             } else {
                 continue;
             }
-            // Nobody reads the rest, but a full pipe would make the server wait.
+            // Read and drop the rest, because a full pipe would stop the server.
             thread::spawn(move || io::copy(&mut output, &mut io::sink()));
             return Ok(());
         }
@@ -213,7 +213,7 @@ impl Contender {
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        // They may have ended by themselves, the descendants with the first.
+        // The processes may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         for pid in &self.pids[1..] {
@@ -224,7 +224,7 @@ impl Drop for Contender {
     }
 }
 
-/// The process and all that it or its children have started.
+/// The process and all its descendants.
 fn with_descendants(pid: Pid) -> Vec<Pid> {
     let parents: Vec<(Pid, Pid)> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut pids = vec![pid];
@@ -243,7 +243,7 @@ fn with_descendants(pid: Pid) -> Vec<Pid> {
 
 fn parent(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; then come the state and the parent.
+    // After the name in parentheses, which may contain any character, come the state and the parent.
     let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?;
     Some(Pid::from_raw(parent.parse().ok()?))
 }
@@ -258,11 +258,11 @@ fn processes() -> impl Iterator<Item = Pid> {
     entries.filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)))
 }
 
-/// Time that a thread of the kernel's has run.
+/// The CPU time of a kernel thread.
 fn on_cpu_ns(pid: Pid) -> Option<u64> {
     let times = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     times.split(' ').next()?.parse().ok()
 }
 
-/// How long servers are left alone after connections were opened, so that what follows from that is done.
+/// Pause after connections were opened, in which servers finish the work for them.
 pub(crate) const SETTLING: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
 //! The load on one server for one measure: its connections, driven for one slice after the other.
 //!
-//! A closed loop, since servers of very different speeds are driven by the same generator: what is answered is sent
-//! again. Between slices nothing is on its way, so that a server does not work in its neighbour's time.
+//! The load is a closed loop (each answer causes the next message), because the servers have very different speeds. Between
+//! slices no message is on its way, so that a server does not work during the slice of another one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,25 +15,25 @@ use super::super::sources::Sources;
 use super::super::wire::{self, Publication};
 use super::link::{Dialect, Link, Progress, Shared};
 
-/// What the connections do.
+/// The work of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// Each of so many keeps so many pings unanswered.
+    /// Each client always has this many pings in flight.
     Ping { clients: u32, in_flight: u32 },
-    /// Each channel has one publisher, who sends so many publications together when all subscribers have the last.
+    /// Each channel has one publisher, which sends `in_flight` publications at once when all subscribers have received the last.
     Publish {
         channels: u32,
         subscribers_each: u32,
         in_flight: u32,
     },
-    /// So many at a time connect, say who they are, and close.
+    /// This many clients at a time connect, complete the handshake, and close.
     Churn { at_a_time: u32 },
     /// Connected and silent.
     Idle { clients: u32 },
 }
 
 impl Load {
-    /// How many are connected at a time, and which channel the one with this number subscribes to.
+    /// Number of connections at a time.
     fn links(self) -> u32 {
         match self {
             Load::Ping { clients, .. } | Load::Idle { clients } => clients,
@@ -55,14 +55,14 @@ impl Load {
     }
 }
 
-/// What a slice cost and brought.
+/// The cost and the result of a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slice {
     /// Replies, deliveries or connections.
     pub(crate) done: u64,
     pub(crate) elapsed_ns: u64,
     pub(crate) cpu_ns: u64,
-    /// Of `cpu_ns`, by the kernel's own thread.
+    /// The part of `cpu_ns` that the kernel's network thread used.
     pub(crate) deferred_ns: u64,
     pub(crate) generator_ns: u64,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Clocks {
     pub(crate) deferred_ns: u64,
 }
 
-/// How long a slice is, and how much at its start is not counted.
+/// The length of a slice, and of the part at its start that does not count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Length {
     pub(crate) whole: Duration,
@@ -88,7 +88,7 @@ pub(crate) struct Drive {
     sources: Sources,
     links: Vec<Option<Link>>,
     channels: Vec<Channel>,
-    /// Channels whose last publications have reached everybody.
+    /// Channels whose last publications have reached all subscribers.
     due: Vec<u32>,
     shared: Shared,
     /// Replies, deliveries or connections so far.
@@ -137,7 +137,7 @@ impl Drive {
         Ok(drive)
     }
 
-    /// Opens so many connections on top of those there are.
+    /// Opens this many further connections.
     pub(crate) fn open_more(&mut self, count: u32) -> Result<(), String> {
         let wanted = self.opened + count;
         let mut patience = Patience::new();
@@ -154,7 +154,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Answers what servers ask of the idle, for so long.
+    /// Answers heartbeats of the server for this time.
     pub(crate) fn rest(&mut self, time: Duration) -> Result<(), String> {
         let end = now_ns() + nanoseconds(time);
         while now_ns() < end {
@@ -196,7 +196,7 @@ impl Drive {
         Ok(slice)
     }
 
-    /// Drives for so long; how many were done, all of them.
+    /// Drives the server for this time; returns the number of replies, deliveries or connections.
     pub(crate) fn count(&mut self, time: Duration) -> Result<u64, String> {
         let before = self.done;
         let end = now_ns() + nanoseconds(time);
@@ -211,7 +211,7 @@ impl Drive {
         Ok(self.done - before)
     }
 
-    /// One channel's publications are counted whole: those of a slow server outlast a slice.
+    /// True between publications. A slice ends only there, because a publication of a slow server may last longer than a slice.
     fn is_between(&self) -> bool {
         self.channels.len() != 1 || self.awaited == 0
     }
@@ -250,7 +250,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Waits for what is on its way.
+    /// Waits for all messages that are on their way.
     fn finish(&mut self) -> Result<(), String> {
         self.sending = false;
         self.due.clear();
@@ -320,7 +320,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Takes in what there is, or waits for something.
+    /// Handles events, or waits for one.
     fn turn(&mut self, wait: Duration) -> Result<(), String> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let outcome = match self.poll.poll(&mut events, Some(wait)) {
@@ -347,7 +347,7 @@ impl Drive {
                 self.done += u64::from(progress.replies);
                 self.awaited -= u64::from(progress.replies);
                 if self.sending {
-                    // With what was in the outbox already, in one write.
+                    // One write sends this together with the bytes that are in the outbox already.
                     return self.ping(index, progress.replies);
                 }
             }
@@ -408,7 +408,7 @@ impl Mark {
     }
 }
 
-/// Ends a wait in which nothing goes on.
+/// Ends a wait without progress.
 struct Patience {
     done: u64,
     until: u64,
@@ -429,7 +429,7 @@ impl Patience {
                 ..Patience::new()
             };
         } else if now_ns() > self.until {
-            return Err(format!("nothing more came after {done}"));
+            return Err(format!("no further message arrived after {done}"));
         }
         Ok(())
     }
@@ -441,7 +441,7 @@ fn in_words(error: io::Error) -> String {
 
 const EVENTS_MAX: usize = 1024;
 const INBOX_BYTES: usize = 64 * 1024;
-/// Below the backlog of every server: a connect that finds it full is tried again a second later.
+/// Below the backlog of every server. If a backlog is full, the kernel repeats the connect only a second later.
 const OPENING_MAX: u32 = 100;
 const TURN: Duration = Duration::from_millis(20);
 const PATIENCE_NS: u64 = 10 * SECOND;

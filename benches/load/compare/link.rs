@@ -1,12 +1,12 @@
-//! One connection to one of the servers, and the check of everything that comes on it.
+//! One connection to one of the servers, which checks everything that it receives.
 //!
 //! ```text
 //!   Connecting ─► Upgrading ─► Greeting ─┬─────────────────► Open ─► Closing
 //!                                        └─► Subscribing ─────▲
 //! ```
 //!
-//! Replies must come in the order of their calls, once each; publications of a channel in their order, once each. The
-//! bare echo greets with a ping, and its reply is the ping itself. Anything else is an error, in words.
+//! Replies must arrive in the order of their calls, and publications of a channel in their order, each once. With the bare
+//! echo, the handshake is a ping, and the reply to a ping is the ping itself. Anything else is an error.
 
 use std::io::{self, Read, Write};
 
@@ -18,7 +18,7 @@ use super::super::wire::{self, Message};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     SocketCluster,
-    /// With what it was sent.
+    /// It sends each message back.
     Echo,
 }
 
@@ -26,14 +26,14 @@ pub(crate) enum Dialect {
 pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     stage: Stage,
-    /// Subscribed to before it is open.
+    /// The channel to subscribe to before the link is open.
     channel: Option<u32>,
     next_cid: u32,
     /// The call that the next reply must answer.
     awaited: u32,
     /// The number that the next publication must have.
     next_number: u32,
-    /// The beginning of a frame whose end has not come.
+    /// The beginning of an incomplete frame.
     rest: Vec<u8>,
 }
 
@@ -47,16 +47,16 @@ enum Stage {
     Closing,
 }
 
-/// What all links to a server share.
+/// State that all links to a server share.
 pub(crate) struct Shared {
     pub(crate) dialect: Dialect,
     pub(crate) request: Vec<u8>,
     pub(crate) inbox: Vec<u8>,
-    /// What the link at hand is about to send.
+    /// Bytes that the current link is about to send.
     pub(crate) outbox: Vec<u8>,
 }
 
-/// What came.
+/// The received messages, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) opened: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Progress {
 }
 
 impl Link {
-    /// Begins with a socket whose connect is under way.
+    /// A link with a socket that is connecting.
     pub(crate) fn new(stream: TcpStream, channel: Option<u32>) -> Link {
         Link {
             stream,
@@ -79,7 +79,7 @@ impl Link {
         }
     }
 
-    /// Sends the request if the connect is done and it was not sent yet.
+    /// Sends the request, if the socket is connected and the request was not sent before.
     pub(crate) fn connected(&mut self, shared: &Shared) -> Result<(), String> {
         if self.stage != Stage::Connecting {
             return Ok(());
@@ -87,7 +87,7 @@ impl Link {
         match self.stream.write(&shared.request) {
             Ok(count) if count == shared.request.len() => self.stage = Stage::Upgrading,
             Ok(count) => return Err(format!("a fresh socket took {count} bytes")),
-            // It will say when it is connected.
+            // The poll will report when the socket is connected.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -104,13 +104,13 @@ impl Link {
         self.next_cid += 1;
     }
 
-    /// Puts a close frame into the outbox; what comes before the answer to it is passed over.
+    /// Puts a close frame into the outbox; messages before its answer are ignored.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
         wire::close(&mut shared.outbox);
         self.stage = Stage::Closing;
     }
 
-    /// Sends the outbox. So little is on its way at a time that a socket which does not take it is a fault.
+    /// Sends the outbox. It is so short that a socket which does not take all of it is a fault.
     pub(crate) fn flush(&mut self, shared: &mut Shared) -> Result<(), String> {
         if shared.outbox.is_empty() {
             return Ok(());
@@ -125,7 +125,7 @@ impl Link {
         }
     }
 
-    /// Takes in what has come, and puts answers that the protocol wants into the outbox.
+    /// Reads messages, and puts answers that the protocol requires into the outbox.
     pub(crate) fn readable(&mut self, shared: &mut Shared) -> Result<Progress, String> {
         let mut progress = Progress::default();
         if self.stage == Stage::Connecting {
@@ -151,7 +151,7 @@ impl Link {
                 },
             };
             let filled = kept + count == shared.inbox.len();
-            // Taken out, so that messages may lie in it while the rest is lent.
+            // Moved out, so that messages can borrow from it while the other fields are borrowed mutably.
             let inbox = std::mem::take(&mut shared.inbox);
             let taken = self.take_all(&inbox[..kept + count], shared, &mut progress);
             self.rest.clear();
@@ -166,7 +166,7 @@ impl Link {
         }
     }
 
-    /// Takes whole frames; how many bytes they were.
+    /// Handles whole frames; returns their length in bytes.
     fn take_all(
         &mut self,
         bytes: &[u8],
@@ -261,7 +261,7 @@ impl Link {
     }
 }
 
-/// A ping of ours as the echo returns it, taken for the reply to it.
+/// The reply of the echo: the ping itself.
 fn echoed(text: &[u8]) -> Option<Message> {
     let text = std::str::from_utf8(text).ok()?;
     let (ping, cid) = text.strip_suffix('}')?.rsplit_once(r#","cid":"#)?;

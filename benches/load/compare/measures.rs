@@ -1,4 +1,4 @@
-//! What is measured, and what Ringcast is meant to reach.
+//! The measures, and the targets of Ringcast.
 
 use super::contender::{BUN, ECHO, SOCKETCLUSTER};
 use super::drive::Load;
@@ -14,7 +14,7 @@ pub(crate) struct Measure {
     pub(crate) bounds: &'static [Bound],
 }
 
-/// Ringcast's cost over that of the server `to`, or the cost itself.
+/// A limit on Ringcast's cost divided by the cost of the server `to`, or on the cost itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
     pub(crate) to: Option<&'static str>,
@@ -154,7 +154,7 @@ pub(crate) const MEASURES: [Measure; 7] = [
 ];
 
 impl Measure {
-    /// The echo has no channels.
+    /// True if the server needs channels; the echo has none.
     pub(crate) fn wants_channels(&self) -> bool {
         matches!(self.load, Load::Publish { .. })
     }

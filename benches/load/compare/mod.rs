@@ -1,10 +1,10 @@
-//! What does a message, a delivery, a connection cost, beside other servers in the same run?
+//! How much does a message, a delivery and a connection cost, compared with other servers in the same run?
 //!
-//! All servers are up at once, pinned to one CPU, each with its own connections; this thread, on another CPU, drives
-//! them in turn for a slice of some 50 ms each, in another order each round. The cost of a slice is what the CPU clocks
-//! of the server's processes say, and what the kernel's own thread did for it on that CPU. A machine that changes its
-//! speed from second to second changes it for neighbours alike, so what is compared are ratios to the neighbour of the
-//! same round: their median, with an interval.
+//! All servers run at the same time on one CPU, each with its own connections. This thread, on another CPU, drives them in
+//! turn, each for a slice of some 50 ms, in a different order in each round. The cost of a slice is the CPU time of the
+//! server's processes, and of the kernel's network thread on their CPU. A machine may change its speed from second to
+//! second, but then the slices of one round change alike. So the results are ratios within a round: their median, with an
+//! interval.
 //!
 //! ```text
 //!   mod (options, rounds) ─┬─► contender (starts, weighs)     ─► statistics ─► result ─► table, JSON, report
@@ -41,7 +41,7 @@ use super::machine;
 use super::report::Results;
 use super::result::Faults;
 
-/// Runs what the words after `compare` ask for. The exit code is not 0 if a server did other than it should have.
+/// Runs the comparison that the arguments after `compare` ask for. The exit code is not 0 if a server made an error.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Write) -> io::Result<ExitCode> {
     let options = match Options::parse(words) {
         Ok(Asked::Run(options)) => options,
@@ -130,7 +130,7 @@ fn compare(options: &Options) -> io::Result<Comparison> {
     Ok(comparison)
 }
 
-/// What was found for one server, round by round.
+/// The results of one server, round by round.
 struct Found {
     server: &'static str,
     slices: Vec<Slice>,
@@ -168,7 +168,7 @@ impl Driven<'_> {
     }
 }
 
-/// Drives all servers in turn. One that does other than it should is out of this measure.
+/// Drives all servers in turn. A server that makes an error is left out of this measure.
 fn time(
     measure: &Measure,
     servers: &[Contender],
@@ -230,7 +230,7 @@ fn time(
     kept.map(|(server, _)| server.found).collect()
 }
 
-/// Weighs fresh processes with and without connections.
+/// Measures the memory of fresh processes with and without connections.
 fn weigh(
     measure: &Measure,
     kinds: &[Kind],
@@ -257,7 +257,7 @@ fn weigh(
     found
 }
 
-/// What a server's memory grows by with each connection, from the first few on.
+/// The growth of a server's memory with each connection after the first few.
 fn bytes_each(server: &Contender, clients: u32) -> Result<f64, String> {
     let first = Load::Idle { clients: FIRST_FEW };
     let mut drive = Drive::open(first, server.address, server.kind.dialect)?;
@@ -268,14 +268,14 @@ fn bytes_each(server: &Contender, clients: u32) -> Result<f64, String> {
     Ok((server.pss_bytes()? as f64 - before as f64) / f64::from(clients))
 }
 
-/// Makes a measure's result of what was found.
+/// Computes the result of a measure.
 fn settle(measure: &Measure, found: &mut Vec<Found>, dice: &mut Dice, comparison: &mut Comparison) {
     found.retain(|found| !found.costs.is_empty());
     let ringcast = found.iter().find(|found| found.server == RINGCAST);
     let ratios = ringcast.into_iter().flat_map(|ringcast| {
         let others = found.iter().filter(|found| found.server != RINGCAST);
         others.map(|other| {
-            // An echo that keeps nothing of a connection weighs 0: there is no ratio to that.
+            // The echo keeps no memory for a connection, so there is no ratio to it.
             let pairs = ringcast
                 .costs
                 .iter()
@@ -342,19 +342,19 @@ fn outcome(found: &Found, dice: &mut Dice) -> Option<Outcome> {
     })
 }
 
-/// What the figures cannot say themselves.
+/// Adds notes that explain the figures.
 fn notes(comparison: &mut Comparison) {
     if comparison.server_cpu == comparison.generator_cpu {
         comparison
             .notes
-            .push("There is one CPU: servers and generator take it from each other.".to_owned());
+            .push("The machine has one CPU, which servers and generator share.".to_owned());
     }
     for measure in &comparison.measures {
         let rounds = measure.outcomes.iter().map(|outcome| outcome.rounds.len()).min();
         let rounds = rounds.filter(|_| measure.unit != Unit::BytesPerConnection);
         if let Some(rounds) = rounds.filter(|rounds| *rounds < comparison.rounds) {
             comparison.notes.push(format!(
-                "{}: {rounds} rounds, the time for it was up.",
+                "{}: {rounds} rounds, because its time was over.",
                 measure.title
             ));
         }
@@ -371,7 +371,7 @@ fn notes(comparison: &mut Comparison) {
         .filter_map(|outcome| outcome.deferred_share)
         .fold(0.0, f64::max);
     comparison.notes.push(format!(
-        "What the kernel's network thread (ksoftirqd) did on the servers' CPU is counted as theirs: at most {:.1} % of a \
+        "The CPU time of the kernel's network thread (ksoftirqd) on the servers' CPU counts as theirs: at most {:.1} % of a \
          server's cost in a measure.",
         deferred * 100.0
     ));
@@ -389,12 +389,12 @@ const SLICE: Length = Length {
     whole: Duration::from_millis(60),
     warm_up: Duration::from_millis(15),
 };
-/// Connections there are before a server is weighed: tables that come with the first are not the others' cost.
+/// Number of connections before the first measurement of memory, because the first ones also pay for tables.
 const FIRST_FEW: u32 = 100;
-const HUGE_PAGES: &str = "Where the system gives a server huge pages, its memory grows in steps of 2 MiB, which is 210 \
-                          bytes a connection: compare the weighings in the JSON.";
-/// A measure takes no more rounds than go into this time, but at least so many.
+const HUGE_PAGES: &str = "If the kernel gives a server huge pages, its memory grows in steps of 2 MiB, which is 210 \
+                          bytes a connection: compare the repeated measurements in the JSON.";
+/// Longest time of a measure; it has at least `ROUNDS_MIN` rounds even if they take longer.
 const MEASURE_NS_MAX: u64 = 50 * SECOND;
 const ROUNDS_MIN: usize = 5;
-/// The command was used wrongly (`sysexits.h`).
+/// Exit code for a wrong command line (`sysexits.h`).
 const EX_USAGE: u8 = 64;

@@ -1,4 +1,4 @@
-//! The words after `compare`.
+//! Parses the arguments after `compare`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use super::super::report::Output;
 use super::contender::{BEFORE, ECHO, KINDS, RINGCAST};
 use super::measures::MEASURES;
 
-/// What is to be compared, and how often.
+/// The servers and measures to compare, and the number of rounds.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// As they were given, with the command before them.
+    /// The whole command line.
     pub(crate) command: String,
     pub(crate) rounds: usize,
     pub(crate) weighings: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     pub(crate) peers: PathBuf,
     pub(crate) json: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
-    /// The page and the plots that are wanted.
+    /// The page and the plots to write.
     pub(crate) report: Output,
 }
 

@@ -1,7 +1,7 @@
-//! What a comparison found, as typed values: printed as a table, written as JSON, drawn by the report.
+//! The results of a comparison as typed values, which are printed as a table, written as JSON and drawn in the report.
 //!
-//! Costs are server CPU (all its processes and the kernel's deferred network work on its CPU) per thing done; memory
-//! is proportional set size. Smaller is better throughout, so a ratio below 1 is in favour of Ringcast.
+//! A cost is CPU time of the server (all its processes, and deferred network work of the kernel on its CPU) per message,
+//! delivery or connection; memory is proportional set size. Smaller is better, so a ratio below 1 favours Ringcast.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,56 +10,56 @@ use super::super::result::{Faults, Machine};
 /// One run of several servers side by side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// To repeat it.
+    /// The command that repeats the comparison.
     pub(crate) command: String,
     pub(crate) started_unix_ms: u64,
     pub(crate) seconds: f64,
     pub(crate) machine: Machine,
-    /// The CPU of all servers, and that of the generator.
+    /// The CPU of all servers.
     pub(crate) server_cpu: usize,
     pub(crate) generator_cpu: usize,
     /// How often each server was driven for each measure.
     pub(crate) rounds: usize,
-    /// How long each time, and how much of it at the start is not counted.
+    /// The length of a slice, and of the part at its start that does not count.
     pub(crate) slice_ms: u64,
     pub(crate) warm_up_ms: u64,
-    /// In the order of the tables; Ringcast is the first.
+    /// The servers in the order of the tables; Ringcast is the first.
     pub(crate) servers: Vec<Contender>,
     pub(crate) measures: Vec<Measure>,
-    /// What came other than it should have; the run has failed if there are any.
+    /// Errors of servers. If there is one, the run has failed.
     pub(crate) faults: Faults,
-    /// What a reader should know beside the figures.
+    /// Notes that explain the figures.
     pub(crate) notes: Vec<String>,
 }
 
 /// A server that was driven.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Contender {
-    /// The key in [`Outcome`] and [`Ratio`].
+    /// The name in [`Outcome`] and [`Ratio`].
     pub(crate) name: String,
-    /// For people: `Bun`.
+    /// The name for readers: `Bun`.
     pub(crate) title: String,
     pub(crate) version: String,
     pub(crate) processes: usize,
 }
 
-/// One thing measured with all servers that can do it.
+/// One measure, with all servers that support it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measure {
     /// The key: `ping-16`.
     pub(crate) name: String,
-    /// For people: `100 clients, 16 in flight`.
+    /// The name for readers: `100 clients, 16 in flight`.
     pub(crate) title: String,
     pub(crate) unit: Unit,
-    /// In the order of [`Comparison::servers`]; a server that cannot do it is absent.
+    /// In the order of [`Comparison::servers`], without servers that do not support the measure.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Ringcast's cost over that of each other server.
+    /// Ringcast's cost divided by that of each other server.
     pub(crate) ratios: Vec<Ratio>,
-    /// What Ringcast is meant to reach.
+    /// The targets of Ringcast.
     pub(crate) targets: Vec<Target>,
 }
 
-/// What a cost is counted in.
+/// The unit of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Unit {
@@ -69,27 +69,27 @@ pub(crate) enum Unit {
     BytesPerConnection,
 }
 
-/// What one server made of one measure.
+/// The result of one server in one measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) server: String,
     pub(crate) cost: Spread,
-    /// The cost of each round, in order; those of the same index are neighbours in time.
+    /// The cost of each round, in order. Costs of the same index were measured in the same round.
     pub(crate) rounds: Vec<f64>,
     /// Messages, deliveries or connections a second while it was driven; `None` for memory.
     pub(crate) per_second: Option<Spread>,
-    /// Share of the cost that the kernel did for it in `ksoftirqd`.
+    /// The part of the cost that the kernel's `ksoftirqd` used.
     pub(crate) deferred_share: Option<f64>,
-    /// Share of the slices in which the generator's CPU was busy with driving: near 1 with a server that is not, the
-    /// rate is the generator's limit.
+    /// How busy the generator's CPU was during the slices. If this is near 1 and the server is not busy, the rate is the
+    /// generator's limit.
     pub(crate) generator_share: Option<f64>,
-    /// The server's share of its CPU.
+    /// How busy the server's CPU was.
     pub(crate) server_share: Option<f64>,
-    /// System calls per message or delivery by name, most frequent first; empty where they were not counted.
+    /// System calls per message or delivery by name, most frequent first; empty if they were not counted.
     pub(crate) system_calls: Vec<(String, f64)>,
 }
 
-/// A median, and the interval that holds it in 95 of 100 resamplings.
+/// A median, and the interval that contains it in 95 of 100 resamplings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -97,7 +97,7 @@ pub(crate) struct Spread {
     pub(crate) high: f64,
 }
 
-/// Ringcast's cost over another server's, of the same round.
+/// Ringcast's cost divided by another server's, within each round.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ratio {
     /// The other server.
@@ -110,9 +110,9 @@ pub(crate) struct Ratio {
 pub(crate) struct Target {
     /// The other server.
     pub(crate) to: Option<String>,
-    /// Most that Ringcast's cost may be of the other's, or in the measure's unit where there is no other.
+    /// The limit: for Ringcast's cost divided by the other server's, or without another server, for the cost itself.
     pub(crate) at_most: f64,
-    /// For people: `≤ 1.07 × echo`.
+    /// The text for readers: `≤ 1.07 × echo`.
     pub(crate) text: String,
     pub(crate) met: bool,
 }

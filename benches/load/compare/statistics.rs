@@ -1,8 +1,8 @@
-//! Medians with an interval that says how far they may be trusted, and the order of the rounds.
+//! Medians with a confidence interval, and the random order of the rounds.
 
 use super::result::Spread;
 
-/// Small, seeded random numbers (xorshift64): the same run has the same order and the same interval.
+/// Random numbers from a fixed seed (xorshift64), so that a repeated run has the same order.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
 
@@ -11,7 +11,7 @@ impl Dice {
         Dice(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Below `bound`, which is small against 2^64.
+    /// A random number below `bound`, which must be small compared with 2^64.
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -19,7 +19,7 @@ impl Dice {
         usize::try_from(self.0 % bound.max(1) as u64).unwrap_or(0)
     }
 
-    /// Puts them into any order.
+    /// Shuffles the values.
     pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last + 1));
@@ -27,7 +27,7 @@ impl Dice {
     }
 }
 
-/// The median, and between which two it lies in 95 of 100 resamplings of the values (bootstrap); `None` without values.
+/// The median, and the interval that contains it in 95 of 100 resamplings of the values (bootstrap); `None` without values.
 pub(crate) fn spread(values: &[f64], dice: &mut Dice) -> Option<Spread> {
     let mut sorted = values.to_vec();
     let median = median(&mut sorted)?;

@@ -1,11 +1,11 @@
-//! The comparison as people read it: Markdown that a README can take over as it is.
+//! Prints the comparison as Markdown that a README can contain unchanged.
 
 use std::fmt::Write as _;
 
 use super::contender::RINGCAST;
 use super::result::{Comparison, Measure, Outcome, Spread, Unit};
 
-/// The whole block: the table, the targets, system calls if they were counted, and what a reader must know.
+/// The whole text: the table, the targets, system calls if they were counted, and notes.
 pub(crate) fn markdown(comparison: &Comparison) -> String {
     let mut text = String::new();
     costs(comparison, &mut text);
@@ -49,12 +49,12 @@ fn costs(comparison: &Comparison, text: &mut String) {
         }
         text.push('\n');
     }
-    text.push_str("\nIn parentheses: Ringcast's cost over the other's, median of the rounds' own ratios.\n");
+    text.push_str("\nIn parentheses: Ringcast's cost divided by the other server's; the median of the ratios of all rounds.\n");
 }
 
 fn targets(comparison: &Comparison, text: &mut String) {
     text.push_str(
-        "\n| Ringcast is to reach | target | measured | 95 % interval | |\n|---|---|---|---|---|\n",
+        "\n| measure | target for Ringcast | measured | 95 % interval | |\n|---|---|---|---|---|\n",
     );
     for measure in &comparison.measures {
         for target in &measure.targets {
@@ -73,7 +73,7 @@ fn targets(comparison: &Comparison, text: &mut String) {
             let Some(Spread { median, low, high }) = found else {
                 continue;
             };
-            // Being ahead by a factor is told as that factor.
+            // A target such as "4 × ahead" is printed as a factor.
             let told = |value: f64| {
                 if target.at_most < AHEAD {
                     times(1.0 / value)
@@ -148,7 +148,7 @@ fn circumstances(comparison: &Comparison, text: &mut String) {
         text,
         format_args!(
             "\nMachine: {}, {} CPUs, {:.0} GiB, Linux {}. Servers on CPU {}, generator on CPU {}. {} rounds, slices of \
-             {} ms of which {} ms do not count.\n\nServers: ",
+             {} ms, of which the first {} ms do not count.\n\nServers: ",
             machine.cpu_model,
             machine.cpus,
             machine.memory_bytes as f64 / GIB,
@@ -210,6 +210,6 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes everything");
 }
 
-/// Targets below this are told as how far ahead.
+/// Targets below this ratio are printed as a factor by which Ringcast is ahead.
 const AHEAD: f64 = 0.3;
 const GIB: f64 = (1_u64 << 30) as f64;
