@@ -15,14 +15,14 @@ use super::result::{CoreShare, Faults, Generator, Limit, Phase, Run};
 use super::server::{Elsewhere, Server};
 use super::tally::{Tally, Times};
 
-/// A run under way.
+/// The state of a run.
 pub(crate) struct Bench {
     pub(crate) options: Options,
     pub(crate) server: Server,
     cpus: Vec<usize>,
     monitor: Monitor,
     phases: Vec<Phase>,
-    /// At the end of the last phase.
+    /// The cores of the server at the end of the last phase.
     cores: Vec<CoreShare>,
     faults: Faults,
     notes: Vec<String>,
@@ -33,7 +33,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Starts the server, or takes the one that the options name, for so many connections at most.
+    /// Starts the server, or uses the server that the options name, for at most this many connections.
     pub(crate) fn start(options: Options, connections: u32) -> io::Result<Bench> {
         let descriptors = machine::raise_descriptors()?;
         let (server_cpus, cpus) = placement(&options)?;
@@ -69,7 +69,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Lets both sides do everything once, so that what they use from then on is for connections.
+    /// Lets server and generator do everything once, so that later growth of their memory is due to connections.
     fn warm_up(&mut self) -> io::Result<()> {
         let sizes = Sizes {
             plain: WARM_UP_CONNECTIONS,
@@ -91,7 +91,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the threads for clients: one for each CPU, or more where descriptors or `--threads` want it.
+    /// Starts the threads for clients: one for each CPU, or more if descriptors or `--threads` require it.
     pub(crate) fn crew(&mut self, sizes: Sizes) -> io::Result<Crew> {
         let descriptors = machine::raise_descriptors()?;
         let wanted = self.cpus.len().max(tables(sizes.clients(), descriptors));
@@ -100,7 +100,7 @@ impl Bench {
         self.crew_of(sizes, threads, None)
     }
 
-    /// Starts so many threads, whose sockets hold no more than some bytes if that is said.
+    /// Starts this many threads, with sockets whose receive buffers may be limited.
     pub(crate) fn crew_of(
         &mut self,
         sizes: Sizes,
@@ -132,7 +132,7 @@ impl Bench {
         self.measure("connect", crew, &plan, None).map(|_| ())
     }
 
-    /// Openings at a rate, or as fast as they go.
+    /// Opens connections at a rate, or as fast as possible.
     pub(crate) fn opening(&self, per_second: Option<f64>) -> Opening {
         Opening {
             per_second,
@@ -141,7 +141,7 @@ impl Bench {
         }
     }
 
-    /// Carries a plan out and keeps what came of it as a phase.
+    /// Runs a plan, and keeps its results as a phase.
     pub(crate) fn measure(
         &mut self,
         name: &str,
@@ -156,8 +156,8 @@ impl Bench {
         Ok(self.phases.last().expect("one was just kept"))
     }
 
-    /// Carries out a plan that lasts until it is told to end while another crew carries out its own; what came of both
-    /// is one phase. The latencies of pings are those of the first.
+    /// Runs a plan without an end while another crew runs its own plan, then ends the first. The results of both are one
+    /// phase, with the ping latencies of the first crew.
     pub(crate) fn measure_beside(
         &mut self,
         name: &str,
@@ -176,7 +176,7 @@ impl Bench {
         Ok(self.phases.last().expect("one was just kept"))
     }
 
-    /// Waits for what a crew has begun.
+    /// Waits until a crew has finished its plan.
     pub(crate) fn wait(&mut self, name: &str, crew: &Crew) -> io::Result<Tally> {
         let (phase, server) = (self.phases.len(), &self.server);
         let tally = crew.finish(|| self.monitor.look(phase, name, server))?;
@@ -184,7 +184,7 @@ impl Bench {
         Ok(tally)
     }
 
-    /// Keeps a tally as a phase that began when the server's CPU clock said `cpu_before`.
+    /// Keeps a tally as a phase; `cpu_before` is the server's CPU time at its start.
     pub(crate) fn keep(
         &mut self,
         name: &str,
@@ -226,7 +226,7 @@ impl Bench {
         });
     }
 
-    /// Who kept a phase from going faster. Where both were busy, it is the server that is measured at its limit.
+    /// The side that limited the speed of a phase. If both were busy, the server counts as the limit.
     fn limit(&self, generator: f64, threads: &[f64], server: Option<f64>, lateness_us: Option<f64>) -> Limit {
         let server_cpus = self.server.cpus().max(1) as f64;
         if server.is_some_and(|server| server / server_cpus > BUSY) {
@@ -241,7 +241,7 @@ impl Bench {
         }
     }
 
-    /// Notes what the generator takes for each connection that is open now.
+    /// Notes the generator's memory per open connection.
     pub(crate) fn weigh(&mut self) {
         let now = machine::pss_bytes(nix::unistd::getpid());
         let connections = self.monitor.connections();
@@ -250,13 +250,13 @@ impl Bench {
         }
     }
 
-    /// Checks what subscribers of a crew received, against what was published.
+    /// Checks that the subscribers of a crew have received everything that was published.
     pub(crate) fn verify(&mut self, crew: &Crew) -> io::Result<()> {
         self.faults.merge(&crew.verify()?);
         Ok(())
     }
 
-    /// Says how the p99 of pings in the last phase relates to that of the one before.
+    /// Adds a note that compares the p99 of pings in the last phase with that of the phase before.
     pub(crate) fn note_ratio(&mut self) {
         if let [.., before, during] = &self.phases[..]
             && let (Some(before), Some(during)) = (&before.latency, &during.latency)
@@ -277,7 +277,7 @@ impl Bench {
         Duration::from_secs_f64(self.options.seconds.unwrap_or(otherwise))
     }
 
-    /// What was found, the server still running.
+    /// The results; the server is still running.
     pub(crate) fn finish(self, scenario: &str) -> Run {
         Run {
             scenario: scenario.to_owned(),
@@ -299,7 +299,7 @@ impl Bench {
     }
 }
 
-/// CPUs of the server and of the generator: half of those there are for each, unless the options say otherwise.
+/// CPUs of the server and of the generator: half of the CPUs for each, unless the options say otherwise.
 fn placement(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
     let all = machine::allowed_cpus()?;
     let half = all.len() / 2;
@@ -314,18 +314,18 @@ fn placement(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
     ))
 }
 
-/// How many descriptor tables so many connections need.
+/// Number of descriptor tables that this many connections need.
 fn tables(connections: u32, descriptors: u64) -> usize {
     let usable = descriptors.saturating_sub(DESCRIPTORS_BESIDES).max(1) * 9 / 10;
     usize::try_from(u64::from(connections).div_ceil(usable)).unwrap_or(usize::MAX)
 }
 
-/// Polls, wakers and timers of all threads, which every table holds, and what a process has anyway.
+/// Descriptors in every table besides connections: the polls, wakers and timers of all threads, and those of the process.
 const DESCRIPTORS_BESIDES: u64 = 500;
 const WARM_UP_CONNECTIONS: u32 = 64;
-/// Connections on their way at a time: well below the backlog of a listener.
+/// Number of connections that are being opened at a time: far below the backlog of a listener.
 const PENDING: u32 = 500;
-/// A share of a CPU beyond which there is none to spare.
+/// A CPU that is busy for more than this share counts as full.
 const BUSY: f64 = 0.9;
-/// Sends later than this at p99 are in the latencies, and the generator's doing.
+/// If the generator sends later than this at p99, the latencies are those of the generator.
 const LATE_US: f64 = 1000.0;

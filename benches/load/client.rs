@@ -1,16 +1,16 @@
-//! The state of one connection, and the check of everything that comes on it.
+//! The state of one connection, which checks everything that it receives.
 //!
-//! Small, since there may be a million: a connection that waits owns no buffer. What it reads lies in its thread's
-//! buffer, what it sends is put together in its thread's buffer; only what is left over of either, and the times of
-//! more than one call in flight, are kept with the connection until they are done.
+//! A connection is small, because there may be a million: while it waits, it owns no buffer. It reads into the buffer of
+//! its thread and writes its messages into another buffer of the thread. The connection itself keeps only incomplete
+//! input, bytes that the socket did not accept, and the times of calls if more than one is in flight.
 //!
 //! ```text
 //!   Connecting ─► Upgrading ─► Handshaking ─► Subscribing ─► Open ─► Closing
 //!                                      └──────────(not a subscriber)──▲
 //! ```
 //!
-//! Checks: the answer to the upgrade; replies come in the order of their calls, once each; the count in a ping's reply
-//! grows with every reply on the connection; publications come in their channel's order (`order`).
+//! It checks the answer to the upgrade; that replies arrive in the order of their calls, once each; that the count in the
+//! replies to pings grows; and that publications arrive in the order of their channel (`order`).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -22,7 +22,7 @@ use super::order::Orders;
 use super::tally::Tally;
 use super::wire::{self, Message};
 
-/// One connection, or the place for one.
+/// One connection, or a vacant place for one.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Option<TcpStream>,
@@ -35,26 +35,26 @@ pub(crate) struct Client {
     awaited: u32,
     /// Publications received on its channel.
     place: u32,
-    /// The last ping's.
+    /// The count in the last reply to a ping.
     count: u64,
-    /// When the oldest unanswered call was meant to leave; while opening, when the connect began.
+    /// The time at which the oldest unanswered call was due; while the connection opens, the start of the connect.
     since: u64,
     rest: Option<Box<Rest>>,
 }
 
-/// What only a busy connection has.
+/// State that only a busy connection needs.
 #[derive(Debug, Default)]
 struct Rest {
     input: Vec<u8>,
     output: Vec<u8>,
-    /// When the calls after the oldest unanswered one were meant to leave.
+    /// The times at which the calls after the oldest unanswered one were due.
     since: VecDeque<u64>,
 }
 
-/// Where a connection stands.
+/// The stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// There is none.
+    /// There is no connection.
     Vacant,
     Connecting,
     Upgrading,
@@ -65,35 +65,35 @@ pub(crate) enum Stage {
     Closing,
 }
 
-/// What a thread lends its clients.
+/// Buffers and counters of the thread, which its clients use.
 pub(crate) struct Lent<'a> {
     pub(crate) crowd: &'a Crowd,
     pub(crate) orders: &'a mut Orders,
     pub(crate) tally: &'a mut Tally,
     pub(crate) latency_of_second: &'a mut super::tally::Times,
-    /// Deliveries since they were last told to the crowd, by channel.
+    /// Deliveries that have not been reported to the crowd yet, by channel.
     pub(crate) delivered: &'a mut Vec<(u32, u32)>,
     pub(crate) upgrade_request: &'a [u8],
-    /// Read into this.
+    /// The buffer for reads.
     pub(crate) inbox: &'a mut [u8],
-    /// What the client is about to send.
+    /// Bytes that the client is about to send.
     pub(crate) outbox: &'a mut Vec<u8>,
     pub(crate) now: u64,
 }
 
-/// Why a connection is no more.
+/// The reason why a connection has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// As planned: our close was answered.
+    /// The server has answered our close frame, as planned.
     Closed,
-    /// The server closed it, with this code if it said one.
+    /// The server closed the connection, with this code if there was one.
     ByServer(Option<u16>),
-    /// What came is not what a client may expect; the connection is given up.
+    /// The server sent something unexpected, so the client has dropped the connection.
     Fault(String),
 }
 
 impl Client {
-    /// A place for the client with this number.
+    /// A vacant place for the client with this number.
     pub(crate) fn vacant(number: u32, role: Role) -> Client {
         Client {
             stream: None,
@@ -121,17 +121,17 @@ impl Client {
         self.stage
     }
 
-    /// How many publications of its channel it has received.
+    /// Number of publications of its channel that it has received.
     pub(crate) fn place(&self) -> u32 {
         self.place
     }
 
-    /// Calls without a reply.
+    /// Number of calls without a reply.
     pub(crate) fn in_flight(&self) -> u32 {
         self.next_cid - self.awaited
     }
 
-    /// Begins with a socket whose connect is under way.
+    /// Begins with a socket that is connecting.
     pub(crate) fn connecting(&mut self, stream: TcpStream, lent: &mut Lent<'_>) -> Result<(), Ended> {
         *self = Client {
             stream: Some(stream),
@@ -142,7 +142,7 @@ impl Client {
         self.writable(lent)
     }
 
-    /// The socket takes bytes: those left over, or the request after the connect.
+    /// The socket is writable: sends the remaining bytes, or the request after the connect.
     pub(crate) fn writable(&mut self, lent: &mut Lent<'_>) -> Result<(), Ended> {
         if self.stage == Stage::Connecting {
             let Some(stream) = &mut self.stream else {
@@ -155,7 +155,7 @@ impl Client {
                     Ok(())
                 }
                 Ok(count) => Err(Ended::Fault(format!("a fresh socket took {count} bytes"))),
-                // On its way: a socket that can be written will say so.
+                // Still connecting: the poll will report when the socket is writable.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -173,9 +173,9 @@ impl Client {
         }
     }
 
-    /// Reads what there is and takes it in; answers wait in the outbox for [`Client::flush`].
+    /// Reads and handles all input; answers wait in the outbox for [`Client::flush`].
     ///
-    /// A read that fills less than it could has emptied the socket, unless its end is known to be near.
+    /// A read that does not fill the buffer has emptied the socket. If the connection is about to end, it reads to the end.
     pub(crate) fn readable(&mut self, to_the_end: bool, lent: &mut Lent<'_>) -> Result<(), Ended> {
         loop {
             let Some(stream) = &mut self.stream else {
@@ -202,7 +202,7 @@ impl Client {
         }
     }
 
-    /// Calls `ping`, meant to leave at `intended`.
+    /// Calls `ping`; the call was due at `intended`.
     pub(crate) fn ping(&mut self, intended: u64, lent: &mut Lent<'_>) {
         if self.in_flight() == 0 {
             self.since = intended;
@@ -214,13 +214,13 @@ impl Client {
         lent.tally.counts.pings += 1;
     }
 
-    /// Says that it will send no more.
+    /// Sends a close frame.
     pub(crate) fn close(&mut self, lent: &mut Lent<'_>) {
         self.stage = Stage::Closing;
         wire::close(lent.outbox);
     }
 
-    /// Sends what the outbox holds, and keeps what the socket does not take.
+    /// Sends the outbox, and keeps the bytes that the socket does not accept.
     pub(crate) fn flush(&mut self, lent: &mut Lent<'_>) -> Result<(), Ended> {
         if lent.outbox.is_empty() {
             return Ok(());
@@ -240,17 +240,17 @@ impl Client {
         Ok(())
     }
 
-    /// Gives up the socket, whatever there is on it.
+    /// Drops the socket, with any data on it.
     pub(crate) fn vacate(&mut self) {
         *self = Client::vacant(self.number, self.role);
     }
 
-    /// Whether bytes are still to be sent.
+    /// True if bytes are waiting to be sent.
     pub(crate) fn is_writing(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| !rest.output.is_empty())
     }
 
-    /// Gives back what only a busy connection needs.
+    /// Frees memory that only a busy connection needs.
     pub(crate) fn slim(&mut self) {
         let empty = |rest: &Rest| rest.input.is_empty() && rest.output.is_empty() && rest.since.is_empty();
         if self.rest.as_deref().is_some_and(empty) {
@@ -271,7 +271,7 @@ impl Client {
         Ok(())
     }
 
-    /// What a write did: nothing if the socket is full.
+    /// Number of bytes written: 0 if the socket is full.
     fn written(&self, outcome: io::Result<usize>) -> Result<usize, Ended> {
         match outcome {
             Ok(count) => Ok(count),
@@ -283,9 +283,9 @@ impl Client {
         }
     }
 
-    /// Takes in `count` bytes of the inbox, behind those left over before.
+    /// Handles `count` bytes of the inbox, after the incomplete input of earlier reads.
     fn receive(&mut self, count: usize, lent: &mut Lent<'_>) -> Result<(), Ended> {
-        // Taken out, so that the messages may lie in it while the rest is lent to them.
+        // Moved out, so that messages can borrow from it while the other fields are borrowed mutably.
         let inbox = std::mem::take(&mut lent.inbox);
         let outcome = match self.rest.as_mut().filter(|rest| !rest.input.is_empty()) {
             None => self.take_all(&inbox[..count], lent).map(|taken| {
@@ -309,7 +309,7 @@ impl Client {
         outcome
     }
 
-    /// Takes in whole frames; how many bytes they were.
+    /// Handles whole frames; returns their length in bytes.
     fn take_all(&mut self, bytes: &[u8], lent: &mut Lent<'_>) -> Result<usize, Ended> {
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
@@ -445,7 +445,7 @@ impl Client {
         cid
     }
 
-    /// The end of the connection, as it looks from where it stands.
+    /// The reason of the end, given the stage of the connection.
     fn ended(&self, code: Option<u16>) -> Ended {
         if self.stage == Stage::Closing {
             Ended::Closed

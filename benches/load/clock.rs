@@ -1,4 +1,4 @@
-//! The generator's clock: nanoseconds since the process first asked, the same for all threads.
+//! The generator's clock: nanoseconds since the first call in the process, the same for all threads.
 #![allow(clippy::disallowed_methods)] // this is where a bench reads it
 
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ pub(crate) fn unix_ms() -> u64 {
     since.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// So many nanoseconds.
+/// A duration in nanoseconds.
 pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
-//! Drivers, each on a thread of its own with a descriptor table of its own, working on one plan.
+//! A crew: drivers that work on one plan, each on a thread with a descriptor table of its own.
 //!
-//! Between plans every thread keeps its connections alive. A plan is begun and finished in two steps, so that two
-//! crews can be busy at once: the connected and those that storm in, healthy readers and slow ones.
+//! Between plans every thread keeps its connections alive. Beginning and finishing a plan are separate steps, so that two
+//! crews can be busy at once: connected clients and a storm of new ones, healthy readers and slow ones.
 
 use std::collections::HashMap;
 use std::io;
@@ -54,7 +54,7 @@ enum Answer {
 }
 
 impl Crew {
-    /// Starts as many threads, pinned to `cpus` in turn; `first_thread` tells crews of one process apart.
+    /// Starts the threads, pinned to `cpus` in turn. `first_thread` distinguishes the crews of one process.
     pub(crate) fn start(
         target: &Target,
         crowd: Crowd,
@@ -64,7 +64,7 @@ impl Crew {
     ) -> io::Result<Crew> {
         let crowd = Arc::new(crowd);
         let (tell_second, seconds) = bounded(SECONDS_WAITING_MAX);
-        // All are made before the first thread begins: a table that is split off holds every waker.
+        // Make all drivers before the first thread starts: its own descriptor table then contains every waker.
         let mut drivers = (0..threads)
             .map(|thread| {
                 let share = Share {
@@ -108,13 +108,13 @@ impl Crew {
         self.members.iter().map(|member| &member.gauges)
     }
 
-    /// The latencies of each thread's last second.
+    /// Receives the latencies of each thread, once a second.
     pub(crate) fn seconds(&self) -> &Receiver<Times> {
         &self.seconds
     }
 
-    /// Begins a plan, whose rates and counts are of all threads together (but for `Publishing`, which is of a
-    /// publisher).
+    /// Begins a plan. Its rates and counts are for all threads together, except those of `Publishing`, which are for each
+    /// publisher.
     pub(crate) fn begin(&self, plan: &Plan) -> io::Result<()> {
         let threads = self.members.len();
         for member in &self.members {
@@ -123,7 +123,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits for what was begun; `meanwhile` is called every now and then.
+    /// Waits until the plan is finished; calls `meanwhile` now and then.
     pub(crate) fn finish(&self, mut meanwhile: impl FnMut()) -> io::Result<Tally> {
         let mut all = Tally::new();
         for member in &self.members {
@@ -134,7 +134,7 @@ impl Crew {
         Ok(all)
     }
 
-    /// Ends a plan that lasts until it is told to end.
+    /// Ends a plan without an end of its own.
     pub(crate) fn enough(&self) -> io::Result<()> {
         for member in &self.members {
             member.enough.store(true, Ordering::Relaxed);
@@ -143,7 +143,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Has its threads run before those of other crews where they share a CPU; false if the system does not allow it.
+    /// Gives its threads priority over those of other crews on the same CPU; false if the system does not allow it.
     pub(crate) fn run_first(&self) -> io::Result<bool> {
         for member in &self.members {
             member.tell(Command::RunFirst)?;
@@ -166,7 +166,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Whether every subscriber received exactly what was published to its channel, in one order on all threads.
+    /// Checks that every subscriber has received all publications of its channel, in the same order on all threads.
     pub(crate) fn verify(&self) -> io::Result<Faults> {
         let mut faults = Faults::default();
         for member in &self.members {
@@ -200,10 +200,10 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         for member in &mut self.members {
-            // One that has ended already is not there to be told.
+            // A thread that has ended already receives nothing.
             let _ = member.tell(Command::End);
             if let Some(thread) = member.thread.take() {
-                // What it panicked with was printed.
+                // If the thread panicked, the message was printed.
                 let _ = thread.join();
             }
         }
@@ -250,7 +250,7 @@ impl Member {
 
 fn serve(mut driver: Driver, cpu: usize, commands: &Receiver<Command>, answers: &Sender<io::Result<Answer>>) {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-    // Where a container forbids it, the limit on open files is for all threads together, and shows itself when it is hit.
+    // If a container forbids the call, the limit on open files counts for all threads together, and an error shows it.
     let _ = unshare(CloneFlags::CLONE_FILES);
     loop {
         let held = driver.hold(|| commands.is_empty());
@@ -269,14 +269,14 @@ fn serve(mut driver: Driver, cpu: usize, commands: &Receiver<Command>, answers: 
             Command::End => Ok(None),
         });
         match answer.transpose() {
-            // Nobody waits for the answer of a crew that was given up.
+            // Sending fails if the crew was dropped; then nobody needs the answer.
             Some(answer) => drop(answers.send(answer)),
             None => return,
         }
     }
 }
 
-/// One thread's part of a plan.
+/// The part of a plan for one thread.
 fn part(plan: &Plan, threads: usize) -> Plan {
     let share = threads as f64;
     let threads = u32::try_from(threads).unwrap_or(u32::MAX);
@@ -296,5 +296,6 @@ fn part(plan: &Plan, threads: usize) -> Plan {
 
 const SECONDS_WAITING_MAX: usize = 4096;
 const MEANWHILE: Duration = Duration::from_millis(20);
-/// A driver's stack is shallow; a hundred threads of the usual 2 MiB would be no matter either, being untouched.
+/// Stack of a driver's thread, which needs little. (A hundred threads with the usual 2 MiB would also work: untouched stack
+/// takes no memory.)
 const STACK_BYTES: usize = 256 * 1024;

@@ -1,10 +1,11 @@
-//! Who the clients are, and what all threads together know of the channels.
+//! The clients of a run with their roles, and the counts of each channel over all threads.
 //!
-//! Clients are numbered over all threads. Publishers come first, then subscribers, then those that only ping; each kind
-//! is dealt out to the channels in turn. A publisher whose kind is smaller than the number of channels goes round them.
+//! Clients have numbers over all threads: first the publishers, then the subscribers, then the clients that only ping.
+//! Publishers and subscribers are assigned to the channels in turn. If there are fewer publishers than channels, each
+//! publisher publishes on several channels in turn.
 //!
-//! Each channel counts what was published to it and what was delivered of it, over all threads: written by the thread
-//! that does it, read by publishers, who wait for deliveries, and at the end, when the two must agree.
+//! Each channel counts its publications and deliveries over all threads. The thread that publishes or receives writes the
+//! counts. Publishers, which wait for deliveries, read them, and so does the check at the end: the counts must agree.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,15 +16,15 @@ use super::schedule::greatest_common_divisor;
 pub(crate) struct Crowd {
     sizes: Sizes,
     channels: Box<[Channel]>,
-    /// Deliveries that publications so far make, over all channels.
+    /// Number of deliveries that the publications so far must cause, over all channels.
     expected: AtomicU64,
-    /// Those that came.
+    /// Number of deliveries so far.
     delivered: AtomicU64,
-    /// What is carried by each publication beside its numbers.
+    /// Additional data of each publication.
     pub(crate) pad: String,
 }
 
-/// How many of each kind.
+/// Number of clients of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizes {
     pub(crate) publishers: u32,
@@ -38,17 +39,17 @@ impl Sizes {
     }
 }
 
-/// What a client does besides pinging.
+/// The role of a client besides pinging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Publisher,
-    /// Of the channel with this number.
+    /// A subscriber of the channel with this number.
     Subscriber(u32),
     Plain,
 }
 
-/// Relaxed throughout: these are counts, and nothing else is read on their word. What a publisher concludes from them
-/// is only when to send, and the end of a run reads them when the channel of the last answer has ordered everything.
+/// The counts of a channel. All accesses are relaxed, because no other data depends on them: a publisher uses them only to
+/// decide when to send, and the check at the end reads them after messages from all threads, which order everything.
 #[derive(Debug, Default)]
 struct Channel {
     published: AtomicU64,
@@ -87,18 +88,18 @@ impl Crowd {
         }
     }
 
-    /// The subscribers of a channel, when all are open.
+    /// Number of subscribers of a channel, when all connections are open.
     pub(crate) fn subscribers(&self, channel: u32) -> u64 {
         u64::from(dealt(self.sizes.subscribers, channel, self.sizes.channels))
     }
 
-    /// The publishers that may publish to a channel.
+    /// Number of publishers that may publish on a channel.
     fn publishers(&self, channel: u32) -> u64 {
-        // Fewer publishers than channels go round; then one is at each channel at a time.
+        // If there are fewer publishers than channels, each channel has one publisher at a time.
         u64::from(dealt(self.sizes.publishers, channel, self.sizes.channels)).max(1)
     }
 
-    /// Where the publication with this index, among all of its publisher, goes, and its number there.
+    /// The channel of a publisher's publication with this index, and its number on that channel.
     pub(crate) fn place(&self, publisher: u32, index: u64) -> (u32, u32) {
         let Sizes {
             publishers, channels, ..
@@ -106,14 +107,14 @@ impl Crowd {
         let rounds = u64::from(channels) / greatest_common_divisor(publishers.into(), channels.into());
         let channel = (u64::from(publisher) + index % rounds * u64::from(publishers)) % u64::from(channels);
         let number = index / rounds;
-        // Both fit: a channel is below the count of them, and no run publishes four billion times to one.
+        // Both fit: a channel's number is below their count, and no run publishes four billion times on one channel.
         (
             u32::try_from(channel).unwrap_or(u32::MAX),
             u32::try_from(number).unwrap_or(u32::MAX),
         )
     }
 
-    /// Whether fewer than `in_flight` publications of each publisher are on their way to subscribers of `channel`.
+    /// True if fewer than `in_flight` publications of each publisher are on their way to subscribers of `channel`.
     pub(crate) fn has_room(&self, channel: u32, in_flight: u32) -> bool {
         let counts = &self.channels[channel as usize];
         let delivered = counts.delivered.load(Ordering::Relaxed) / self.subscribers(channel).max(1);
@@ -151,7 +152,7 @@ impl Crowd {
     }
 }
 
-/// How many of `count` fall to `place` when they are dealt out to `places`.
+/// Number of items for `place` if `count` items are assigned to `places` in turn.
 fn dealt(count: u32, place: u32, places: u32) -> u32 {
     count / places + u32::from(place < count % places)
 }

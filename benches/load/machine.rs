@@ -1,4 +1,4 @@
-//! What the system knows: of this machine, of a process, of the kernel's memory.
+//! Reads data of the system: about this machine, about a process, and about the kernel's memory.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,7 +41,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
-/// Lets the calling thread, and what it starts from now on, run on these CPUs.
+/// Lets the calling thread, and threads and processes that it starts later, run only on these CPUs.
 pub(crate) fn run_on(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
@@ -50,8 +50,8 @@ pub(crate) fn run_on(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// Lets the calling thread run before all that are not real-time threads, where that is allowed: it is as if it had a
-/// CPU of its own. Returns whether it does. By `chrt` of util-linux, since nix has no call for it.
+/// Makes the calling thread a real-time thread, if this is allowed: it then runs before all other threads, as if it had a
+/// CPU of its own. Returns true if it does. It calls `chrt` of util-linux, because nix has no function for it.
 pub(crate) fn run_first() -> bool {
     let thread = nix::unistd::gettid().to_string();
     Command::new("chrt")
@@ -61,7 +61,7 @@ pub(crate) fn run_first() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Raises the limit on open files to what is allowed; what it is then.
+/// Raises the limit on open files to the maximum; returns the limit.
 pub(crate) fn raise_descriptors() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -72,18 +72,18 @@ fn descriptors_max() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
 }
 
-/// CPU time of all threads of a process, those that have ended included.
+/// CPU time of all threads of a process, including threads that have ended.
 pub(crate) fn cpu_ns(pid: Pid) -> Option<u64> {
     let time = nix::time::clock_getcpuclockid(pid).ok()?.now().ok()?;
     Some(nanoseconds(Duration::from(time)))
 }
 
-/// Memory of a process, pages shared with others in proportion.
+/// Memory of a process; shared pages count in proportion.
 pub(crate) fn pss_bytes(pid: Pid) -> Option<u64> {
     kibibytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// The kernel's memory that connections take.
+/// The kernel's memory for connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Kernel {
     pub(crate) slab_bytes: Option<u64>,
@@ -116,7 +116,7 @@ fn kibibytes(path: &str, key: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// CPUs as people write them: `0-3,6`.
+/// Parses a list of CPUs such as `0-3,6`.
 pub(crate) fn parse_cpus(text: &str) -> Option<Vec<usize>> {
     let mut cpus = BTreeSet::new();
     for part in text.split(',') {

@@ -1,4 +1,4 @@
-//! How much can a server bear? See README.md beside this file.
+//! The load generator: how much load can a server bear? See README.md in this folder.
 
 #[path = "mod.rs"]
 mod load;

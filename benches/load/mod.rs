@@ -1,4 +1,4 @@
-//! The load generator, all but its `main`: tests of its checks use it as well.
+//! The load generator without its `main`, so that tests can use it too.
 //!
 //! ```text
 //!   options ─► scenario ─► bench ─┬─► server (starts and weighs it)
@@ -6,7 +6,7 @@
 //!                                 └─► monitor ─► result ─► table, JSON, report
 //! ```
 //!
-//! A `Driver` is complete by itself: N connected clients of one server, on the thread that calls it.
+//! A `Driver` needs none of the others: it runs N clients of one server on the calling thread.
 
 mod bench;
 mod client;
@@ -39,9 +39,9 @@ use options::{Asked, Options};
 use report::Results;
 use scenario::SCENARIOS;
 
-/// Runs what the words ask for. The exit code is not 0 if anything came other than it should have.
+/// Runs the scenario that the arguments ask for. The exit code is not 0 if the server made an error.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Write) -> io::Result<ExitCode> {
-    // What cargo adds for benches of another kind is passed over.
+    // Ignore the argument that cargo adds for benches of another kind.
     let words: Vec<OsString> = words.into_iter().filter(|word| word != "--bench").collect();
     match words.split_first() {
         Some((first, words)) if first == "compare" => return compare::run(words.iter().cloned(), out),
@@ -79,7 +79,7 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>, out: &mut impl Writ
     })
 }
 
-/// The report of saved results.
+/// Writes the report of saved results.
 fn draw(words: &[OsString]) -> io::Result<ExitCode> {
     if let Err(error) = report::command(words) {
         writeln!(io::stderr(), "load: {error}")?;
@@ -101,7 +101,7 @@ fn help(out: &mut impl Write) -> io::Result<()> {
     out.write_all(HELP_OPTIONS.as_bytes())
 }
 
-/// The command was used wrongly (`sysexits.h`).
+/// Exit code for a wrong command line (`sysexits.h`).
 const EX_USAGE: u8 = 64;
 
 const HELP_HEAD: &str = "\

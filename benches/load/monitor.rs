@@ -1,4 +1,4 @@
-//! One sample a second while a run goes on: for the time series, and for the person who waits.
+//! Takes one sample a second during a run, for the time series and for the line of progress.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::result::Sample;
 use super::server::Server;
 use super::tally::Times;
 
-/// Watches crews and the server.
+/// Takes samples of crews and of the server.
 pub(crate) struct Monitor {
     started: u64,
     last: Reading,
@@ -25,10 +25,10 @@ pub(crate) struct Monitor {
     pub(crate) series: Vec<Sample>,
 }
 
-/// Whether a line tells how the run goes.
+/// Whether a line on the terminal shows the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
-    /// One line that is written over.
+    /// One line, which is overwritten.
     Live,
     Not,
 }
@@ -42,7 +42,7 @@ struct Reading {
 }
 
 impl Monitor {
-    /// Whose threads may use so many CPUs.
+    /// A monitor for threads that may use this many CPUs.
     pub(crate) fn new(generator_cpus: usize) -> Monitor {
         let now = now_ns();
         Monitor {
@@ -69,7 +69,7 @@ impl Monitor {
         self.seconds.push(crew.seconds().clone());
     }
 
-    /// Connections open now.
+    /// Number of open connections.
     pub(crate) fn connections(&self) -> u64 {
         let open = |gauges: &Arc<Gauges>| gauges.connections.load(Ordering::Relaxed);
         self.gauges.iter().map(open).sum()
@@ -120,10 +120,10 @@ impl Monitor {
         self.series.push(sample);
     }
 
-    /// Leaves the line of progress behind.
+    /// Clears the line of progress.
     pub(crate) fn end_line(&self) {
         if self.shown == Shown::Live {
-            // Nothing is lost with it.
+            // Progress is not important, so an error is ignored.
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
@@ -134,7 +134,7 @@ fn show(name: &str, sample: &Sample) {
     let p99 = sample
         .latency_p99_us
         .map_or_else(|| "-".to_owned(), |us| format!("{:.2} ms", us / 1000.0));
-    // Nothing is lost with it.
+    // Progress is not important, so an error is ignored.
     let _ = write!(
         io::stderr(),
         "\r\x1b[K{:>5.0} s  {name}: {} connections, {:.0} messages/s, p99 {p99}, CPUs: server {}, generator {:.2}",

@@ -1,4 +1,4 @@
-//! The words after the name of the bench.
+//! Parses the arguments after the name of the bench.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::machine;
 use super::report::Output;
 use super::scenario::Scenario;
 
-/// What is to be run. What is not said is the scenario's choice.
+/// The options of a run. For an option that is absent, the scenario has a default.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) scenario: Option<Scenario>,
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) server_cpus: Option<Vec<usize>>,
     pub(crate) server_cores: Option<usize>,
-    /// Variables of the server that is started.
+    /// Environment variables for the server that is started.
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) path: Option<String>,
@@ -41,20 +41,20 @@ pub(crate) struct Options {
     pub(crate) pids: Vec<Pid>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) json: Option<PathBuf>,
-    /// The page and the plots that are wanted.
+    /// The page and the plots to write.
     pub(crate) report: Output,
-    /// As they were given.
+    /// The arguments as given.
     pub(crate) words: String,
 }
 
-/// What the words ask for.
+/// The command that the arguments ask for.
 pub(crate) enum Asked {
     Run(Box<Options>),
     Help,
 }
 
 impl Options {
-    /// Reads the words.
+    /// Parses the arguments.
     pub(crate) fn parse(words: Vec<OsString>) -> Result<Asked, UsageError> {
         let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         let mut options = Options {
@@ -143,7 +143,7 @@ fn positive(flag: &str, value: &str) -> Result<f64, UsageError> {
     })
 }
 
-/// The words ask for nothing that there is.
+/// The arguments are wrong.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
 

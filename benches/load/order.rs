@@ -1,23 +1,25 @@
-//! The order in which a channel's publications came, which must be one and the same for all its subscribers.
+//! Records the order of a channel's publications, which must be the same for all its subscribers.
 //!
-//! The first subscriber of this thread to reach a place writes down what came there; it must be the next publication
-//! of its publisher. All others must find the same at that place. So each subscriber keeps only how far it has come.
-//! What all have passed is forgotten but for a hash, by which threads compare their orders at the end.
+//! The first subscriber of this thread that reaches a place in the order records the publication at this place; it must be
+//! the next publication of its publisher. All other subscribers must receive the same publication at the same place. So
+//! a subscriber keeps only its place. Places that all subscribers have passed are dropped, except for a hash, by which
+//! threads compare their orders at the end.
 //!
-//! A lost, doubled, changed or overtaking publication is a different one at its place: nothing else has to be checked.
+//! If a publication is lost, doubled, changed or out of order, another publication is at its place. So this one check is
+//! enough.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::wire::Publication;
 
-/// The orders of the channels that this thread has subscribers of.
+/// The orders of all channels that have subscribers on this thread.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     channels: HashMap<u32, Order>,
 }
 
 impl Orders {
-    /// Checks what a subscriber received at its place.
+    /// Checks the publication that a subscriber received at its place.
     pub(crate) fn check(&mut self, publication: &Publication, place: u32) -> Result<(), String> {
         self.channels
             .entry(publication.channel)
@@ -25,14 +27,14 @@ impl Orders {
             .check(publication, place)
     }
 
-    /// Whether more is kept of a channel than is likely to be needed.
+    /// True if a channel keeps more places than are likely to be needed.
     pub(crate) fn wants_trimming(&self, channel: u32) -> bool {
         self.channels
             .get(&channel)
             .is_some_and(|order| order.kept.len() >= KEPT_BEFORE_TRIMMING)
     }
 
-    /// Forgets what lies before `place`, which all subscribers of this thread have passed.
+    /// Drops the places before `place`, which all subscribers of this thread have passed.
     pub(crate) fn trim(&mut self, channel: u32, place: u32) {
         if let Some(order) = self.channels.get_mut(&channel) {
             let passed = place.saturating_sub(order.first) as usize;
@@ -41,7 +43,7 @@ impl Orders {
         }
     }
 
-    /// For each channel how many publications came, and a hash of them in their order.
+    /// For each channel, the number of publications and a hash of them in their order.
     pub(crate) fn digests(&self) -> impl Iterator<Item = (u32, Digest)> + '_ {
         self.channels.iter().map(|(channel, order)| {
             let digest = Digest {
@@ -62,11 +64,11 @@ pub(crate) struct Digest {
 
 #[derive(Debug, Default)]
 struct Order {
-    /// The place of the first that is kept.
+    /// The first place that is kept.
     first: u32,
-    /// Publisher and number of what came.
+    /// Publisher and number of the publication at each place.
     kept: VecDeque<(u32, u32)>,
-    /// The number that each publisher's next publication must have; few publishers, or few publications.
+    /// The number that the next publication of each publisher must have.
     next: HashMap<u32, u32>,
     hash: u64,
 }

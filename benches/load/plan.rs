@@ -1,4 +1,4 @@
-//! What a driver is to do for a while. The parts may be combined.
+//! A plan: the work of a driver for some time. The parts of a plan can be combined.
 
 use std::time::Duration;
 
@@ -15,62 +15,62 @@ pub(crate) struct Plan {
 /// Connections to open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening {
-    /// Connects begun a second, or as many as go.
+    /// Number of connects a second; `None` for as many as possible.
     pub(crate) per_second: Option<f64>,
-    /// Connections on their way at a time.
+    /// Number of connections that are being opened at a time.
     pub(crate) pending_max: u32,
     pub(crate) then: Then,
 }
 
-/// What becomes of a connection that is open.
+/// What to do with a connection when it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Stay,
-    /// It is closed, and the next takes its place.
+    /// Close it, and open the next one.
     Close,
 }
 
-/// Calls of `ping`, by all clients but publishers.
+/// Calls of `ping` by all clients except publishers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Pings {
     #[default]
     None,
-    /// Each client keeps so many unanswered.
+    /// Each client always has this many calls in flight.
     InFlight(u32),
-    /// Each client once in this time, spread evenly over it, whatever the answers.
+    /// Each client calls once in this time, evenly spread, whether earlier calls are answered or not.
     Every(Duration),
 }
 
-/// Publications, by all publishers.
+/// Publications by all publishers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publishing {
-    /// Of each publisher, those that have not reached all subscribers.
+    /// For each publisher, the number of publications that may not have reached all subscribers.
     pub(crate) in_flight: u32,
-    /// Of each publisher, whatever the deliveries; else as fast as `in_flight` allows.
+    /// For each publisher, publications a second, independent of deliveries. `None`: as fast as `in_flight` allows.
     pub(crate) per_second: Option<f64>,
-    /// Of each publisher, in all.
+    /// For each publisher, the total number of publications.
     pub(crate) count: Option<u64>,
 }
 
-/// When a stretch is over; what is on its way is always waited for.
+/// When a plan ends. The driver always waits for messages that are on their way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Until {
     /// All connections are open and all publications delivered.
     #[default]
     Done,
     Elapsed(Duration),
-    /// Whoever began it says that it is enough.
+    /// When the caller ends it.
     Told,
-    /// So many replies and deliveries have come to this driver.
+    /// When this driver has received this many replies and deliveries.
     Messages(u64),
 }
 
-/// Whether open connections are read, and what their end means.
+/// Whether the driver reads from open connections, and what their end means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// All; one that the server closes is a fault.
+    /// It reads from all; if the server closes one, this is a fault.
     #[default]
     Always,
-    /// None; the server may close them.
+    /// It reads from none; the server may close them.
     Never,
 }

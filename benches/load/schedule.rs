@@ -1,25 +1,25 @@
-//! When the next of a steady series is due, whatever became of those before.
+//! The due times of a steady series of events, independent of what happened to earlier events.
 
 use std::time::Duration;
 
 use super::clock::{SECOND, nanoseconds};
 use super::driver::Share;
 
-/// A series of times, evenly apart, each for one of several members in turn.
+/// A series of times at equal distances, each for one of several members in turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
-    /// Time of the first, in nanoseconds.
+    /// Time of the first event, in nanoseconds.
     first: f64,
-    /// Nanoseconds between two; infinite if there are none.
+    /// Nanoseconds between two events; infinite if there are none.
     gap: f64,
-    /// How many have passed.
+    /// Number of events that have been taken.
     passed: u64,
     members: u64,
     stride: u64,
 }
 
 impl Schedule {
-    /// Nothing is ever due.
+    /// A schedule without events.
     pub(crate) fn never() -> Schedule {
         Schedule {
             first: f64::INFINITY,
@@ -30,7 +30,7 @@ impl Schedule {
         }
     }
 
-    /// From `now` on so many a second; without a number, all at once.
+    /// `rate` events a second from `now` on; without a rate, all events at once.
     pub(crate) fn per_second(now: u64, rate: Option<f64>) -> Schedule {
         Schedule {
             first: now as f64,
@@ -39,8 +39,8 @@ impl Schedule {
         }
     }
 
-    /// Each of `members` once in a `period`. Those of other shares fall between, and members that follow each other in
-    /// number lie far apart in time, so that a part of them is as even as all.
+    /// One event for each of `members` in a `period`. Events of other shares lie between them. Members with neighbouring numbers
+    /// are far apart in time, so a part of the members is spread as evenly as all of them.
     pub(crate) fn every(now: u64, period: Duration, members: usize, share: Share) -> Schedule {
         if members == 0 {
             return Schedule::never();
@@ -60,7 +60,7 @@ impl Schedule {
         self.gap.is_infinite()
     }
 
-    /// The time of the next.
+    /// The time of the next event.
     pub(crate) fn due(&self) -> u64 {
         if self.is_never() {
             return u64::MAX;
@@ -68,16 +68,16 @@ impl Schedule {
         whole(self.first + self.gap * self.passed as f64)
     }
 
-    /// Takes the next: its member.
+    /// Takes the next event; returns its member.
     pub(crate) fn take(&mut self) -> u64 {
-        // Neither factor of the product passes 32 bits.
+        // Both factors of the product fit into 32 bits.
         let member = self.passed % self.members * self.stride % self.members;
         self.passed += 1;
         member
     }
 }
 
-/// A step that visits all of `members`, neighbours in number far apart: near the golden section, with no common factor.
+/// A step by which all members are visited, neighbours in number far apart: near the golden ratio, coprime to `members`.
 fn stride(members: u64) -> u64 {
     let start = whole(members as f64 * GOLDEN);
     (start..=start + members)
@@ -85,7 +85,7 @@ fn stride(members: u64) -> u64 {
         .unwrap_or(1)
 }
 
-/// Without its fraction; times and counts here are far below 2^53.
+/// Drops the fraction. Times and counts here are far below 2^53.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole(number: f64) -> u64 {
     number as u64
@@ -93,7 +93,7 @@ fn whole(number: f64) -> u64 {
 
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
-/// By Euclid.
+/// The greatest common divisor, by Euclid's algorithm.
 pub(crate) fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 {
         a

@@ -1,4 +1,4 @@
-//! The server under load: started for the run, or driven where it is; and what it costs.
+//! The server under load: starts it, or uses one that runs already, and measures its CPU time and memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +14,11 @@ use super::machine::{self, Kernel};
 use super::result::{CoreShare, ServerDescription, ServerUse};
 use super::tally::Tally;
 
-/// A server, and what it used before the first connection.
+/// A server, with its memory before the first connection.
 pub(crate) struct Server {
-    /// Ended with the value, if it was started here.
+    /// The process, if this program has started it; it ends when the value is dropped.
     child: Option<Child>,
-    /// All of its processes.
+    /// All processes of the server.
     pids: Vec<Pid>,
     pub(crate) address: SocketAddr,
     admin: Option<SocketAddr>,
@@ -28,18 +28,18 @@ pub(crate) struct Server {
     kernel_before: Kernel,
 }
 
-/// A server that somebody else has started.
+/// A server that this program has not started.
 #[derive(Clone, Debug)]
 pub(crate) struct Elsewhere {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Of all its processes, where they are on this machine.
+    /// The ids of all its processes, if they run on this machine.
     pub(crate) pids: Vec<Pid>,
     pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Starts `ringcast` with so many cores on these CPUs, on free ports; `settings` are variables on top.
+    /// Starts `ringcast` with this number of cores on these CPUs and on free ports; `settings` are further variables.
     pub(crate) fn start(cpus: &[usize], cores: usize, settings: &[(String, String)]) -> io::Result<Server> {
         let before = machine::allowed_cpus()?;
         machine::run_on(cpus)?;
@@ -60,7 +60,7 @@ impl Server {
         let (address, admin) = match addresses(BufReader::new(log)) {
             Ok(addresses) => addresses,
             Err(error) => {
-                // It says itself why it did not start; here it must only be gone.
+                // The server has logged why it did not start. Make sure that it has ended.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(error);
@@ -78,7 +78,7 @@ impl Server {
         })
     }
 
-    /// Takes one that is there.
+    /// Uses a server that runs already.
     pub(crate) fn elsewhere(elsewhere: Elsewhere) -> Server {
         Server {
             child: None,
@@ -92,18 +92,18 @@ impl Server {
         }
     }
 
-    /// Takes what it uses now for what it uses without connections.
+    /// Notes the current memory as the memory without connections.
     pub(crate) fn weigh_empty(&mut self) {
         self.pss_before = self.pss_bytes();
         self.kernel_before = Kernel::read();
     }
 
-    /// CPUs that it was started on; 0 if that was done elsewhere.
+    /// Number of CPUs of the server; 0 if this program has not started it.
     pub(crate) fn cpus(&self) -> usize {
         self.cpus.len()
     }
 
-    /// CPU time of all its processes, where they can be seen.
+    /// CPU time of all its processes, if they are visible.
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
         if self.pids.is_empty() {
             return None;
@@ -119,7 +119,7 @@ impl Server {
         self.pids.iter().map(|pid| machine::pss_bytes(*pid)).sum()
     }
 
-    /// What it used in a stretch that began when its CPU clock said `cpu_before`.
+    /// The cost of a phase; `cpu_before` is the CPU time at its start.
     pub(crate) fn used(&self, cpu_before: Option<u64>, tally: &Tally, connections: u64) -> Option<ServerUse> {
         let cpu_us = self.cpu_ns()?.saturating_sub(cpu_before?) as f64 / 1000.0;
         let per = |count: u64| (count > 0).then(|| cpu_us / count as f64);
@@ -144,7 +144,7 @@ impl Server {
         })
     }
 
-    /// What each of its cores did so far; empty without a control plane.
+    /// The work of each core so far; empty without a control plane.
     pub(crate) fn cores(&self) -> Vec<CoreShare> {
         let stats = self.stats().unwrap_or_default();
         let cores = stats["cores"].as_array().cloned().unwrap_or_default();
@@ -164,7 +164,7 @@ impl Server {
             .collect()
     }
 
-    /// What it is.
+    /// The description of the server.
     pub(crate) fn description(&self) -> ServerDescription {
         let stats = self.stats().unwrap_or_default();
         ServerDescription {
@@ -176,7 +176,7 @@ impl Server {
         }
     }
 
-    /// How connections ended, by the reasons of the server's counters.
+    /// Number of connections that have ended, by the reasons of the server's counters.
     pub(crate) fn closes(&self) -> Vec<(String, u64)> {
         let stats = self.stats().unwrap_or_default();
         let mut closes: Vec<(String, u64)> = Vec::new();
@@ -210,21 +210,21 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended by itself.
+            // The server may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// Takes the server along when a signal ends the generator. After the server has started, which would inherit the mask,
-/// and before all other threads, which shall.
+/// Ends the server when a signal ends the generator. Call it after the server has started, which would inherit the signal
+/// mask, and before other threads start, which must inherit it.
 fn end_with_us(server: Pid) -> io::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
     thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
-            // It may have ended by itself.
+            // The server may have ended already.
             let _ = kill(server, Signal::SIGKILL);
             std::process::exit(EXIT_OF_SIGNALS + signal as i32);
         }
@@ -232,10 +232,10 @@ fn end_with_us(server: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// The exit code of a process that a signal ended, as shells count.
+/// A shell's exit code for a process that a signal has ended is this number plus the signal.
 const EXIT_OF_SIGNALS: i32 = 128;
 
-/// The log says which ports the system chose: of clients, then of the control plane. The rest is passed over.
+/// Reads the ports that the system chose from the log: for clients, then for the control plane.
 fn addresses(mut log: impl BufRead + Send + 'static) -> io::Result<(SocketAddr, SocketAddr)> {
     let mut said = String::new();
     let mut address_after = |start: &str| {
@@ -254,7 +254,7 @@ fn addresses(mut log: impl BufRead + Send + 'static) -> io::Result<(SocketAddr, 
         }
     };
     let addresses = (address_after("ws://")?, address_after("http://")?);
-    // Nobody reads the rest, but a full pipe would make the server wait.
+    // Read and drop the rest, because a full pipe would make the server drop log lines.
     thread::spawn(move || io::copy(&mut log, &mut io::sink()));
     Ok(addresses)
 }

@@ -1,8 +1,8 @@
-//! Where connections come from: sockets whose connect is under way.
+//! The local addresses of connections.
 //!
-//! To a loopback server from as many addresses of 127.0.0.0/8 as there are clients for, since each has only the ports
-//! of `ip_local_port_range`. `IP_BIND_ADDRESS_NO_PORT` leaves the port to the connect, which may then share it between
-//! destinations and does not search twice. To any other server the system chooses.
+//! Connections to a loopback server use several addresses of 127.0.0.0/8, because each address has only the ports of
+//! `ip_local_port_range`. `IP_BIND_ADDRESS_NO_PORT` lets the connect choose the port, so that a port can be used for several
+//! destinations and the kernel searches only once. For other servers the system chooses the address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Those of the thread with this index, for so many connections at a time.
+    /// The addresses of the thread with this index, for this many connections at a time.
     pub(crate) fn new(target: SocketAddr, thread: u32, connections: u32) -> Sources {
         let count = connections.div_ceil(CONNECTIONS_PER_ADDRESS).max(ADDRESSES_MIN);
         Sources {
@@ -34,12 +34,12 @@ impl Sources {
         }
     }
 
-    /// Lets sockets hold no more than this before they are read; the system doubles it and has a least.
+    /// Limits the receive buffers of the sockets. The kernel doubles the number, and has a minimum.
     pub(crate) fn receive_buffer(&mut self, bytes: usize) {
         self.receive_buffer_bytes = Some(bytes);
     }
 
-    /// A socket that connects, without waiting for it.
+    /// A socket that is connecting; does not wait for it.
     pub(crate) fn connect(&mut self) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(self.target), kind, Some(Protocol::TCP))?;
@@ -66,9 +66,9 @@ impl Sources {
     }
 }
 
-/// 127.1.0.1: above what tests and people use.
+/// 127.1.0.1, above the addresses that tests and people use.
 const FIRST_ADDRESS: u32 = 0x7f01_0001;
-/// Well below the 28,000 ports that an address has by default: the search for a free one stays short.
+/// Far below the 28,000 ports that an address has by default, so that the search for a free port is short.
 const CONNECTIONS_PER_ADDRESS: u32 = 10_000;
-/// So that ports still waiting after a close are not missed in churn.
+/// Enough addresses for `churn`, although ports remain unusable for a while after a close.
 const ADDRESSES_MIN: u32 = 8;

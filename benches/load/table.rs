@@ -1,10 +1,10 @@
-//! The result as people read it in a terminal.
+//! Prints the result for a terminal.
 
 use std::io::{self, Write};
 
 use super::result::{Latency, Limit, Phase, Run};
 
-/// Writes what a run found.
+/// Writes the result of a run.
 pub(crate) fn write(run: &Run, out: &mut impl Write) -> io::Result<()> {
     let server = &run.server;
     writeln!(
@@ -138,5 +138,5 @@ fn write_use(phase: &Phase, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// Below, pages and slabs that were there anyway blur the figures per connection.
+/// With fewer connections, other changes of pages and slabs make the figures per connection imprecise.
 const WEIGHED_MIN: u64 = 1000;

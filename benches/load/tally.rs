@@ -1,4 +1,4 @@
-//! What one thread counted and timed.
+//! The counts and times of one thread.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,21 @@ use hdrhistogram::Histogram;
 use super::order::Digest;
 use super::result::{Counts, Faults, Latency};
 
-/// Counts and times of a stretch, of one thread or of several.
+/// Counts and times of a part of a run, of one thread or several.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     pub(crate) counts: Counts,
-    /// Pings to replies.
+    /// From pings to replies.
     pub(crate) latency: Times,
-    /// Publications to deliveries.
+    /// From publications to deliveries.
     pub(crate) delivery: Times,
-    /// Connects to the last answer of the opening.
+    /// From connects to the last answer of the opening.
     pub(crate) opening: Times,
-    /// Intended sends to actual ones.
+    /// From due times to sends.
     pub(crate) lateness: Times,
-    /// When the first and the last delivery came, by the generator's clock.
+    /// The times of the first and the last delivery, by the generator's clock.
     pub(crate) deliveries_from_to: Option<(u64, u64)>,
-    /// Wall time of the stretch; of several threads the longest.
+    /// Wall time; of several threads, the longest.
     pub(crate) elapsed_ns: u64,
     /// CPU time of each thread.
     pub(crate) cpu_ns: Vec<u64>,
@@ -43,7 +43,7 @@ impl Tally {
         }
     }
 
-    /// Notes a delivery of a publication that was meant to leave at `at`.
+    /// Counts a delivery of a publication that was due at `at`.
     pub(crate) fn delivered(&mut self, at: u64, now: u64) {
         self.counts.deliveries += 1;
         self.delivery.note(at, now);
@@ -51,7 +51,7 @@ impl Tally {
         self.deliveries_from_to = Some((first, now));
     }
 
-    /// Adds what another thread found in the same stretch.
+    /// Adds the results of another thread.
     pub(crate) fn merge(&mut self, other: &Tally) {
         self.counts.merge(&other.counts);
         self.latency.merge(&other.latency);
@@ -83,7 +83,7 @@ impl Counts {
         self.received_bytes += other.received_bytes;
     }
 
-    /// Pings, replies, publications and deliveries.
+    /// Number of pings, replies, publications and deliveries.
     pub(crate) fn messages(&self) -> u64 {
         self.pings + self.replies + self.publications + self.deliveries
     }
@@ -91,8 +91,8 @@ impl Counts {
 
 /// A histogram of times: nanoseconds, 3 digits, from a microsecond to ten minutes.
 ///
-/// As large as it can become from the start, 86 KB of which only what is counted in is ever touched: one that grew left
-/// freed steps of every size behind, 4 MB in each thread.
+/// It has its largest size, 86 KB, from the start; only the parts that are used take memory. A histogram that grew left
+/// freed blocks of every size behind: 4 MB in each thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u32>);
 
@@ -101,7 +101,7 @@ impl Times {
         Times(Histogram::new_with_bounds(LEAST_NS, MOST_NS, DIGITS).expect("the bounds are in order"))
     }
 
-    /// Notes the time between the two.
+    /// Counts the time between the two.
     #[inline]
     pub(crate) fn note(&mut self, from_ns: u64, to_ns: u64) {
         self.0
@@ -117,12 +117,12 @@ impl Times {
         self.0.is_empty()
     }
 
-    /// Microseconds that this share of the values does not exceed; `None` without values.
+    /// The number of microseconds that this share of the values does not exceed; `None` without values.
     pub(crate) fn quantile_us(&self, share: f64) -> Option<f64> {
         (!self.is_empty()).then(|| microseconds(self.0.value_at_quantile(share)))
     }
 
-    /// The figures of it; `None` without values.
+    /// The percentiles; `None` without values.
     pub(crate) fn latency(&self) -> Option<Latency> {
         let at = |share| self.quantile_us(share);
         Some(Latency {
@@ -149,8 +149,8 @@ fn microseconds(ns: u64) -> f64 {
 const LEAST_NS: u64 = 1_000;
 const MOST_NS: u64 = 600_000_000_000;
 const DIGITS: u8 = 3;
-/// Points of the curve between a share of values and half of the rest.
+/// Number of points of the curve for each halving of the remaining values.
 const TICKS_PER_HALF: u32 = 5;
 
-/// For each channel, what a thread's subscribers received of it.
+/// For each channel, the publications that a thread's subscribers received.
 pub(crate) type Digests = HashMap<u32, Digest>;

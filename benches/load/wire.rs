@@ -1,12 +1,12 @@
-//! The bytes of a SocketCluster client: what it sends, masked, and what it understands of a server.
+//! Encodes the messages of a SocketCluster client, and decodes those of a server.
 //!
-//! Replies and deliveries in the form that servers commonly send are read by their fixed prefix; any other form goes
-//! through a JSON parser and must say the same. What a publication carries is made so that a receiver can check it:
-//! who published it, its number among those of its publisher on its channel, and the time it was meant to leave.
+//! Replies and deliveries in the usual form are recognised by their fixed prefix; other forms go through a JSON parser and
+//! must mean the same. The data of a publication lets a receiver check it: its publisher, its number among the publications
+//! of this publisher on the channel, and the time at which it was due.
 
 use serde_json::Value;
 
-/// Asks for the WebSocket; the key is that of RFC 6455 section 1.3, so that the answer to it is known.
+/// The upgrade request. Its key is that of RFC 6455 section 1.3, so the answer is known.
 pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -15,7 +15,7 @@ pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The length of the answer to the upgrade if it is whole; an error if it is not the one that opens a WebSocket.
+/// The length of the answer to the upgrade, if it is complete; an error if it is not a 101.
 pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if bytes.len() > HEAD_BYTES_MAX {
@@ -36,7 +36,7 @@ pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, String> {
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// A frame of the server's: op code and payload, and how many bytes it was in all.
+/// A frame of the server: op code, payload, and length in bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub(crate) opcode: u8,
@@ -44,7 +44,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) bytes: usize,
 }
 
-/// The frame that `bytes` begin with, `None` if it is not whole. Servers under test neither fragment nor compress.
+/// The first frame in `bytes`; `None` if it is incomplete. The servers under test neither fragment nor compress.
 #[inline]
 pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, ..] = *bytes else {
@@ -110,7 +110,7 @@ pub(crate) fn masked(out: &mut Vec<u8>, opcode: u8, write: impl FnOnce(&mut Vec<
     }
 }
 
-/// One mask for all: a client's mask protects proxies, and there are none here.
+/// The mask of all frames. Masks protect proxies, and there are none here.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 pub(crate) fn handshake(out: &mut Vec<u8>, cid: u32) {
@@ -135,7 +135,7 @@ pub(crate) fn subscribe(out: &mut Vec<u8>, channel: u32, cid: u32) {
     });
 }
 
-/// Publishes without asking for an answer: that it arrives is what is checked.
+/// Publishes without a call id; the check is that the publication arrives.
 pub(crate) fn publish(out: &mut Vec<u8>, publication: &Publication, pad: &str) {
     masked(out, TEXT, |out| {
         out.extend_from_slice(DELIVERY);
@@ -165,7 +165,7 @@ pub(crate) fn close(out: &mut Vec<u8>) {
     masked(out, CLOSE, |out| out.extend_from_slice(&NORMAL.to_be_bytes()));
 }
 
-/// Close code of a client that is done: RFC 6455 section 7.4.1.
+/// Close code of a normal end: RFC 6455 section 7.4.1.
 const NORMAL: u16 = 1000;
 
 fn call(out: &mut Vec<u8>, packet: &[u8], cid: u32) {
@@ -180,32 +180,32 @@ fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// What a publication of ours carries.
+/// The data of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     pub(crate) channel: u32,
     /// The number of its publisher among all clients.
     pub(crate) from: u32,
-    /// Its place among those of its publisher on this channel, from 0.
+    /// Its number among the publications of its publisher on this channel, from 0.
     pub(crate) number: u32,
-    /// When it was meant to leave: nanoseconds of the generator's clock.
+    /// The time at which it was due, in nanoseconds of the generator's clock.
     pub(crate) at: u64,
 }
 
-/// A text message of the server's.
+/// A text message of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// Wants the same answer: protocol version 2.
+    /// A ping of protocol version 2; the answer is the same text.
     Heartbeat,
-    /// Wants `#2` for its `#1`: protocol version 1.
+    /// A ping of protocol version 1, `#1`; the answer is `#2`.
     HeartbeatV1,
-    /// Answers a call; `count` is that of a ping.
+    /// The answer to a call; `count` is that in the answer to a ping.
     Reply { rid: u32, count: Option<u64> },
     /// A delivery.
     Publication(Publication),
 }
 
-/// Reads a text message. The error says what came instead of anything that a client waits for.
+/// Reads a text message. The error contains a message that a client does not expect.
 #[inline]
 pub(crate) fn message(text: &[u8], pad: &str) -> Result<Message, String> {
     if text.is_empty() {
@@ -257,7 +257,7 @@ fn delivery(text: &[u8], pad: &str) -> Option<Publication> {
     })
 }
 
-/// A number without sign, leading zeros or overflow, and what follows it.
+/// A number without sign, leading zeros or overflow, and the text after it.
 fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if count == 0 || count > DIGITS_MAX || (count > 1 && text[0] == b'0') {
@@ -272,7 +272,7 @@ fn digits(text: &[u8]) -> Option<(u64, &[u8])> {
 /// Ten to this power is below 2^64.
 const DIGITS_MAX: usize = 19;
 
-/// The same messages with other spaces, keys in another order, or further keys.
+/// Reads the same messages with other blanks, another order of keys, or further keys.
 #[cold]
 fn other_form(text: &[u8], pad: &str) -> Option<Message> {
     let value: Value = serde_json::from_slice(text).ok()?;
@@ -298,7 +298,7 @@ fn other_form(text: &[u8], pad: &str) -> Option<Message> {
     }))
 }
 
-/// Bytes for people, the first few.
+/// The first bytes as readable text.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
     let more = if bytes.len() > SHOWN_BYTES { "…" } else { "" };

@@ -1,12 +1,12 @@
-//! One thread's clients of one server, and the loop that drives them.
+//! A driver: the clients of one server on one thread, and the loop that drives them.
 //!
-//! A driver holds its connections between runs. [`Driver::run`] carries out a plan, waits for all that is on its way,
-//! and returns what it counted; [`Driver::hold`] keeps connections alive meanwhile. It starts no thread and needs none:
-//! several drivers of different servers can take turns on one thread.
+//! A driver keeps its connections between runs. [`Driver::run`] runs a plan, waits for all messages that are on their way,
+//! and returns its counts; [`Driver::hold`] keeps the connections alive between plans. A driver starts no thread; several
+//! drivers of different servers can take turns on one thread.
 //!
-//! A turn: wait → read what came, answer it, send the next → tell the crowd what was delivered → open, ping and
-//! publish what is due. Times of calls are those at which they were due. What is due is woken for by a timer, since
-//! the timeout of a poll is good to a millisecond only.
+//! A turn: wait → read, answer, send the next messages → report deliveries to the crowd → open, ping and publish what is
+//! due. Latencies count from due times. A timer wakes the loop for due events, because the timeout of a poll has a
+//! resolution of a millisecond.
 
 mod turn;
 
@@ -32,17 +32,17 @@ use super::sources::Sources;
 use super::tally::{Digests, Tally, Times};
 use super::wire;
 
-/// Where a server is, and what its clients are like.
+/// The address of a server, and options of its clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// Of the WebSocket.
+    /// The path of the WebSocket.
     pub(crate) path: String,
-    /// What sockets hold before they are read; the system's choice without a number.
+    /// Size of the receive buffers of the sockets; `None` for the system's choice.
     pub(crate) receive_buffer_bytes: Option<usize>,
 }
 
-/// Which of a crowd's clients a driver has: every `step`th from `first` on.
+/// The clients of a crowd that belong to a driver: every `step`th from `first` on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) first: u32,
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
     timer: TimerFd,
     timer_due: u64,
     clients: Vec<Client>,
-    /// Places without a connection, the next to be used last.
+    /// Places without a connection. The last one is used next.
     vacant: Vec<u32>,
     publishers: Vec<Publisher>,
     orders: Orders,
@@ -75,18 +75,19 @@ pub(crate) struct Driver {
     closing: u32,
     in_flight: u64,
     stretch: Stretch,
-    /// Of all drivers that publish, so that deliveries here can wake them; empty if they are all here.
+    /// Wakers of all drivers that publish, so that deliveries here can wake them; empty if this driver is the only one.
     publishing_elsewhere: Vec<Arc<Waker>>,
     pub(crate) gauges: Arc<Gauges>,
-    /// Ends a run that lasts until it is told to end; whoever sets it wakes the driver as well.
+    /// Ends a run without an end of its own. The thread that sets it must also wake the driver.
     pub(crate) enough: Arc<AtomicBool>,
-    /// Where the latencies of each second go.
+    /// Receives the latencies of each second.
     seconds: Option<Sender<Times>>,
     second_ends: u64,
     messages_told: u64,
 }
 
-/// What others may see of a driver while it runs: written by it after each turn, relaxed, since nothing hangs on them.
+/// Counts that other threads can read while a driver runs. The driver writes them after each turn; all accesses are
+/// relaxed, because no other data depends on them.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) connections: AtomicU64,
@@ -98,17 +99,17 @@ pub(crate) struct Gauges {
 #[derive(Debug)]
 struct Publisher {
     client: u32,
-    /// Publications so far, in all runs.
+    /// Number of publications so far, in all runs.
     published: u64,
-    /// In the present one.
+    /// Number of publications in the current run.
     in_run: u64,
 }
 
-/// The plan that is being carried out.
+/// The state of the current plan.
 #[derive(Debug)]
 struct Stretch {
     draining: bool,
-    /// Pings that each client keeps in flight.
+    /// Number of pings that each client keeps in flight.
     depth: u32,
     then: Then,
     reading: Reading,
@@ -120,8 +121,8 @@ struct Stretch {
 }
 
 impl Driver {
-    /// With no connection yet. Call it before the thread that will run it splits its descriptor table off, if others
-    /// are to wake it; `thread` tells drivers of one process apart.
+    /// A driver without connections. If other threads must be able to wake it, create it before its thread gets a descriptor
+    /// table of its own. `thread` distinguishes the drivers of a process.
     pub(crate) fn new(target: &Target, crowd: Arc<Crowd>, share: Share, thread: u32) -> io::Result<Driver> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -192,22 +193,22 @@ impl Driver {
         Arc::clone(&self.waker)
     }
 
-    /// Whether it has publishers, who wait for deliveries elsewhere.
+    /// True if it has publishers, which wait for deliveries on other threads.
     pub(crate) fn publishes(&self) -> bool {
         !self.publishers.is_empty()
     }
 
-    /// Whom to wake when publications have reached everybody.
+    /// Sets the drivers to wake when publications have reached all subscribers.
     pub(crate) fn wakes(&mut self, publishers: Vec<Arc<Waker>>) {
         self.publishing_elsewhere = publishers;
     }
 
-    /// Sends the latencies of each second there, while there is room; without it they are not kept apart.
+    /// Sends the latencies of each second to this channel, while it has room.
     pub(crate) fn reports_to(&mut self, seconds: Sender<Times>) {
         self.seconds = Some(seconds);
     }
 
-    /// Carries out a plan and waits for what is on its way; what came meanwhile. Errors are the system's.
+    /// Runs a plan, waits for messages that are on their way, and returns the counts. Errors come from the system.
     pub(crate) fn run(&mut self, plan: &Plan) -> io::Result<Tally> {
         let cpu_before = thread_cpu_ns()?;
         let started = now_ns();
@@ -228,7 +229,7 @@ impl Driver {
                     self.turn(started + nanoseconds(time))?;
                 }
             }
-            // Relaxed: nothing is read on its word.
+            // Relaxed: no other data depends on it.
             Until::Told => {
                 while !self.enough.swap(false, Ordering::Relaxed) {
                     self.turn(u64::MAX)?;
@@ -246,7 +247,7 @@ impl Driver {
         while self.is_waiting() && progress.goes_on(self) {
             self.turn(progress.gives_up_at())?;
         }
-        // What was waited for is counted, so the waiting is as well.
+        // The time includes the wait, because the awaited messages count.
         let elapsed_ns = now_ns() - started;
         self.stretch = Stretch::idle();
         self.stretch.reading = plan.reading;
@@ -258,8 +259,8 @@ impl Driver {
         Ok(tally)
     }
 
-    /// Keeps connections alive, heartbeats answered and deliveries checked, as long as `goes_on` says so; it is asked
-    /// after each turn, and a turn comes with every wake.
+    /// Keeps connections alive: answers heartbeats and checks deliveries as long as `goes_on` returns true. It is called after
+    /// each turn; every wake-up causes a turn.
     pub(crate) fn hold(&mut self, goes_on: impl Fn() -> bool) -> io::Result<()> {
         while goes_on() {
             self.turn(u64::MAX)?;
@@ -267,7 +268,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Drops all connections at once, without a word to the server.
+    /// Drops all connections at once, without close frames.
     pub(crate) fn drop_all(&mut self) {
         for place in 0..self.clients.len() {
             if self.clients[place].stage() != Stage::Vacant {
@@ -278,12 +279,12 @@ impl Driver {
         }
     }
 
-    /// For each channel that this driver's subscribers heard of, the order of its publications.
+    /// The order of publications on each channel of which this driver's subscribers have received any.
     pub(crate) fn digests(&self) -> Digests {
         self.orders.digests().collect()
     }
 
-    /// Subscribers here that have not received exactly what was published, in words.
+    /// Texts about subscribers of this driver that have not received exactly the publications of their channel.
     pub(crate) fn behind(&self) -> Vec<String> {
         self.clients
             .iter()
@@ -349,7 +350,7 @@ impl Driver {
         count.is_none_or(done)
     }
 
-    /// Whether something is on its way that a run does not end without.
+    /// True if a message is on its way for which a run must wait.
     fn is_waiting(&self) -> bool {
         if self.stretch.reading == Reading::Never {
             return self.pending > 0;
@@ -359,7 +360,7 @@ impl Driver {
 }
 
 impl Stretch {
-    /// Nothing to do but to answer.
+    /// A state in which the driver only answers.
     fn idle() -> Stretch {
         Stretch {
             draining: false,
@@ -375,7 +376,7 @@ impl Stretch {
     }
 }
 
-/// Ends a run in which nothing comes any more.
+/// Ends a run without progress.
 struct Progress {
     received_bytes: u64,
     since: u64,
@@ -393,7 +394,7 @@ impl Progress {
         self.since + PATIENCE_NS
     }
 
-    /// Whether waiting still makes sense; if not, that is a fault.
+    /// True if the driver should go on waiting; otherwise adds a fault.
     fn goes_on(&mut self, driver: &mut Driver) -> bool {
         let received_bytes = driver.tally.counts.received_bytes;
         let now = now_ns();
@@ -428,9 +429,9 @@ fn thread_cpu_ns() -> io::Result<u64> {
 
 const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
-/// A timer of 0 is none.
+/// Shortest time of a timer; 0 would switch it off.
 const TIMER_GRAIN_NS: u64 = 1;
 const EVENTS_PER_TURN_MAX: usize = 1024;
 const INBOX_BYTES: usize = 64 * 1024;
-/// How long nothing may come that is waited for.
+/// Longest time without any awaited message.
 const PATIENCE_NS: u64 = 20 * SECOND;

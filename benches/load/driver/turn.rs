@@ -1,4 +1,4 @@
-//! One turn of a driver's loop, its steps in order.
+//! One turn of a driver's loop: its steps in order.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,10 @@ use super::super::wire::{self, Publication};
 use super::{Driver, TIMER_GRAIN_NS, place_u32, thread_cpu_ns};
 
 impl Driver {
-    /// Waits until something comes or is due, at the latest until `deadline`, and does it.
+    /// Waits for an event or a due time, at the latest until `deadline`, and handles it.
     pub(super) fn turn(&mut self, deadline: u64) -> io::Result<()> {
         self.wait(self.next_due().min(deadline))?;
-        // Taken out, so that what they are about may change meanwhile.
+        // Moved out, so that handling an event can change the driver.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             let place = event.token().0;
@@ -36,14 +36,14 @@ impl Driver {
         self.tell_gauges()
     }
 
-    /// Opens, pings and publishes what is due; before the first wait of a run as well, since nothing would end that.
+    /// Opens, pings and publishes what is due. A run calls it before its first wait too, because no event would end that wait.
     pub(super) fn do_due(&mut self) {
         self.open_due();
         self.ping_due();
         self.publish_due();
     }
 
-    /// Fills every client up to the number of pings that it is to keep in flight.
+    /// Sends pings until every client has as many in flight as planned.
     pub(super) fn refill_all(&mut self) {
         if self.stretch.depth > 0 {
             for place in 0..self.clients.len() {
@@ -52,14 +52,14 @@ impl Driver {
         }
     }
 
-    /// Reads what came while connections were not read: nothing will announce it a second time.
+    /// Reads input that arrived while connections were not read; no further event will report it.
     pub(super) fn read_all(&mut self) {
         for place in 0..self.clients.len() {
             self.serve(place, false, false);
         }
     }
 
-    /// Ends a connection in its place, without a word.
+    /// Drops the connection at a place, without a close frame.
     pub(super) fn vacate(&mut self, place: usize) {
         let client = &mut self.clients[place];
         match client.stage() {
@@ -76,13 +76,13 @@ impl Driver {
         client.vacate();
     }
 
-    /// Gives the latencies of the second to whoever wants them, and begins the next.
+    /// Sends the latencies of the last second to the receiver, if there is one, and begins the next second.
     pub(super) fn end_second(&mut self, now: u64) {
         self.second_ends = now + SECOND;
         if let Some(seconds) = &self.seconds
             && !self.latency_of_second.is_empty()
         {
-            // Where nobody takes them in time, a second is missing in the plot.
+            // If the channel is full, this second is missing in the plot.
             let _ = seconds.try_send(std::mem::replace(&mut self.latency_of_second, Times::new()));
         }
     }
@@ -117,7 +117,7 @@ impl Driver {
         }
     }
 
-    /// The timer of the poll itself is good to a millisecond.
+    /// Sets the timer; the timeout of the poll has a resolution of only a millisecond.
     fn set_timer(&mut self, due: u64, from_now: u64) -> io::Result<()> {
         if self.timer_due != due {
             let time = TimeSpec::from_duration(Duration::from_nanos(from_now.max(TIMER_GRAIN_NS)));
@@ -141,7 +141,7 @@ impl Driver {
         });
     }
 
-    /// Lets a client act, sends what comes of it and more pings if it should have some, and keeps the counts.
+    /// Lets a client act, sends its messages and further pings if it should have some in flight, and updates the counts.
     fn touch(&mut self, place: usize, action: impl FnOnce(&mut Client, &mut Lent<'_>) -> Result<(), Ended>) {
         let client = &mut self.clients[place];
         let before = (client.stage(), client.in_flight());
@@ -161,7 +161,7 @@ impl Driver {
                 if self.stretch.then == Then::Close {
                     client.close(&mut lent);
                 }
-                // A client that has bytes waiting is sent no more: the server does not read.
+                // If bytes are waiting, the server does not read; then the client sends nothing more.
                 while client.in_flight() < self.stretch.depth && !client.is_writing() {
                     let now = lent.now;
                     client.ping(now, &mut lent);
@@ -180,7 +180,7 @@ impl Driver {
         }
     }
 
-    /// Keeps the counts of what is open, on its way and unanswered.
+    /// Updates the counts of open connections, of connections being opened, and of unanswered calls.
     fn count(&mut self, before: (Stage, u32), after: (Stage, u32)) {
         for (stage, in_flight, sign) in [(before.0, before.1, -1), (after.0, after.1, 1)] {
             match stage {
@@ -225,7 +225,7 @@ impl Driver {
             }
             Ended::Fault(text) => self.tally.faults.add(|| text),
         }
-        // Not tried again, so that a server that refuses is not hammered.
+        // Do not try again, so that a server that refuses is not flooded with attempts.
         self.vacate(place);
     }
 
@@ -287,7 +287,7 @@ impl Driver {
     fn ping_due(&mut self) {
         while self.stretch.pings.due() <= now_ns() {
             let due = self.stretch.pings.due();
-            // Below the count of clients.
+            // The number is below the number of clients.
             let place = usize::try_from(self.stretch.pings.take()).unwrap_or(0);
             let client = &self.clients[place];
             if client.stage() != Stage::Open || client.role() == Role::Publisher {
@@ -382,5 +382,5 @@ impl Driver {
 }
 
 const OPENINGS_PER_TURN_MAX: u32 = 64;
-/// Unanswered pings of one client, beyond which it is the server that sets the pace.
+/// Largest number of unanswered pings of one client; beyond it the server determines the rate.
 const UNANSWERED_MAX: u32 = 1000;

@@ -1,9 +1,10 @@
-//! What do others notice? A hundred clients ping at a steady rate, first alone, then beside something heavy: many who
-//! come back at once, one that sends as fast as it can, a publication to very many.
+//! What do other clients notice? A hundred clients ping at a steady rate, first alone, then beside a heavy load: many clients
+//! that reconnect at once, one that sends as fast as it can, or a publication to very many subscribers.
 //!
-//! The steady ones have a thread of their own, which runs before the generator's others where the system allows it: users
-//! elsewhere do not wait for those who storm in, either. Where the server shares their CPU, they are first there, too, and
-//! what the server's threads wait for each other is in their latency. "sent late by" shows what the generator adds to it.
+//! The steady clients have a thread of their own, which has priority over the generator's other threads if the system allows
+//! it: real users would not wait for the generator either. If the server shares their CPU, this thread has priority over the
+//! server too, and their latency includes the time for which the server's threads wait for each other. "sent late by" shows
+//! how much the generator adds to it.
 
 use std::io;
 
@@ -107,7 +108,7 @@ fn fairness(bench: &mut Bench) -> io::Result<()> {
     bench.verify(&listening)
 }
 
-/// The clients that ping, connected, and what they do until they are told to end.
+/// Connects the steady clients; returns them with their plan, which has no end of its own.
 fn steady(bench: &mut Bench) -> io::Result<(Crew, Plan)> {
     let sizes = Sizes {
         plain: STEADY,

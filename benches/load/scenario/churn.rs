@@ -1,4 +1,4 @@
-//! What does it cost the server that a client comes, shakes hands, and goes?
+//! How much does it cost the server if a client connects, completes the handshake, and closes?
 
 use std::io;
 

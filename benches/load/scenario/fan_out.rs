@@ -1,4 +1,4 @@
-//! What does a delivery cost, and how long does it take: one to many, many to many, many channels?
+//! How much does a delivery cost, and how long does it take: one publisher, many publishers, many channels?
 
 use std::io;
 
@@ -55,5 +55,6 @@ fn run(bench: &mut Bench) -> io::Result<()> {
     bench.verify(&crew)
 }
 
-/// Open loop: the deliveries set no pace until so many are missing that it is the server that does.
+/// In an open loop, publishers do not wait for deliveries until this many publications are on their way; then the server
+/// determines the rate.
 const IN_FLIGHT_AT_RATE: u32 = 10_000;

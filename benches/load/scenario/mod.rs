@@ -1,4 +1,4 @@
-//! The scenarios, by name.
+//! The list of scenarios, with their names.
 
 mod beside;
 mod churn;
@@ -14,11 +14,11 @@ use super::bench::Bench;
 use super::options::{Options, UsageError};
 use super::result::Run;
 
-/// One of them.
+/// A scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What it does, and with which options, in a line.
+    /// Its purpose and its options, in one line.
     pub(crate) about: &'static str,
     connections: fn(&Options) -> u32,
     run: fn(&mut Bench) -> io::Result<()>,
@@ -33,7 +33,7 @@ impl Scenario {
             .ok_or_else(|| UsageError(format!("{name} is not a scenario")))
     }
 
-    /// Runs it from the start of the server to its end.
+    /// Runs the scenario, from the start of the server to its end.
     pub(crate) fn run(self, options: Options) -> io::Result<Run> {
         let connections = (self.connections)(&options);
         let mut bench = Bench::start(options, connections)?;
@@ -42,7 +42,7 @@ impl Scenario {
     }
 }
 
-/// All of them.
+/// All scenarios.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     seed::THROUGHPUT,
     seed::CONCURRENCY,

@@ -1,4 +1,4 @@
-//! What do clients get who call again as soon as they have an answer, and what do those who call at a rate?
+//! Latency and throughput of pings: in a closed loop, where each answer causes the next call, and at a given rate.
 
 use std::io;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn rate(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// Pings by so many clients, so many a second in all.
+/// Pings by this many clients, at this total rate.
 pub(super) fn at_rate(per_second: f64, clients: u32) -> Pings {
     Pings::Every(Duration::from_secs_f64(f64::from(clients) / per_second))
 }

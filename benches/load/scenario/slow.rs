@@ -1,7 +1,7 @@
-//! Do subscribers that read lose anything, or wait, because others on their channel do not read at all?
+//! Do reading subscribers lose publications, or wait, because other subscribers of their channel do not read?
 //!
-//! The slow ones subscribe and then never read again; what the server does with them (close or skip) is its own choice
-//! and is shown by the reasons that its control plane gives. The healthy ones must get everything, in order.
+//! The slow subscribers subscribe and then never read. The server closes them or skips publications for them; the reasons in
+//! its control plane show which. The healthy subscribers must receive everything, in order.
 
 use std::io;
 
