@@ -3,7 +3,7 @@
 //! For 1 to 16 cores: first core 0 publishes to all cores, then every core publishes to all. Each core runs as fast as it
 //! can. If there are more cores than CPUs, the figures include the system's switching between threads. The bench prints
 //! nanoseconds of wall time per publication (median and spread of the rounds), and the number of operations on memory that
-//! other cores write. These counts are the same on any machine; the head of `broker/ring.rs` has them, and
+//! other cores write. These counts are the same on any machine; the head of `broker/ring/mod.rs` has them, and
 //! `cargo test --lib ring::cost` measures them.
 //! A last table answers: how much do buffers cost that cannot be used again yet, because a sleeping core has an old cursor?
 //!
@@ -137,15 +137,15 @@ fn sleeper_round(distance: u64, publications: u64) -> f64 {
     let mut publish_all = |count: u64| {
         for number in 1..=count {
             let published = publisher
-                .ring
+                .publisher
                 .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0);
             assert!(published.is_ok(), "the sleeper looks before half is used");
-            while publisher.ring.next().is_some() {}
-            publisher.ring.release();
+            while publisher.reader.next().is_some() {}
+            publisher.reader.release();
             if number.is_multiple_of(distance) {
-                while sleeper.ring.next().is_some() {}
-                sleeper.ring.release();
-                publisher.ring.reclaim();
+                while sleeper.reader.next().is_some() {}
+                sleeper.reader.release();
+                publisher.publisher.reclaim();
             }
         }
     };
@@ -164,7 +164,10 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
             if publish == 0 {
                 break;
             }
-            match core.ring.try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0) {
+            match core
+                .publisher
+                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0)
+            {
                 Ok(_) => publish -= 1,
                 Err(_) => {
                     full += 1;
@@ -174,7 +177,7 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
         }
         let before = read;
         for _ in 0..BATCH * 4 {
-            let Some(delivery) = core.ring.next() else { break };
+            let Some(delivery) = core.reader.next() else { break };
             read -= 1;
             core.subscriptions.begin_walk(delivery.hash, || b"channel");
             if !core.subscriptions.walk(usize::MAX).is_empty() {
@@ -187,8 +190,8 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
                     .sum::<usize>();
             }
         }
-        core.ring.release();
-        core.ring.reclaim();
+        core.reader.release();
+        core.publisher.reclaim();
         if before == read && publish == 0 {
             thread::yield_now();
         }

@@ -16,7 +16,7 @@ type Log = Vec<(u8, u32)>;
 
 fn log(core: &mut CoreBroker, log: &mut Log, most: usize) {
     for _ in 0..most {
-        let Some(delivery) = core.ring.next() else { break };
+        let Some(delivery) = core.reader.next() else { break };
         let channel = delivery.publication.channel();
         assert_eq!(delivery.hash, core.hasher.hash(channel));
         assert_eq!(delivery.publication.sequence().as_u64(), log.len() as u64 + 1);
@@ -28,7 +28,7 @@ fn log(core: &mut CoreBroker, log: &mut Log, most: usize) {
         assert!(filling.iter().all(|byte| *byte == channel[0]));
         log.push((channel[0], u32::from_ne_bytes(*number)));
     }
-    core.ring.release();
+    core.reader.release();
 }
 
 /// Publishes `PUBLICATIONS` of varying length while reading `most` at a time; `wake` wakes.
@@ -40,7 +40,7 @@ fn publish_all(core: &mut CoreBroker, index: u8, most: usize, wake: impl Fn(Core
         let rest = &filling[..number as usize % filling.len()];
         loop {
             match core
-                .ring
+                .publisher
                 .try_publish(&[index], hash, &[&number.to_ne_bytes(), rest], 0)
             {
                 Ok(published) => break wake(published.wake),
@@ -86,8 +86,8 @@ fn all_cores_read_everything_once_in_one_order_and_all_is_reclaimed() {
                         thread::yield_now();
                     }
                     barrier.wait();
-                    core.ring.reclaim();
-                    assert_eq!((core.ring.outstanding(), core.ring.depth()), (0, 0));
+                    core.publisher.reclaim();
+                    assert_eq!((core.publisher.outstanding(), core.reader.depth()), (0, 0));
                     read
                 })
             })
@@ -119,9 +119,9 @@ fn cores_that_sleep_are_woken_for_all_that_they_want() {
                 let last = (wanted, PUBLICATIONS - 1);
                 while read.last() != Some(&last) && !read.contains(&last) {
                     log(&mut core, &mut read, usize::MAX);
-                    if !read.ends_with(&[last]) && core.ring.prepare_sleep() {
+                    if !read.ends_with(&[last]) && core.reader.prepare_sleep() {
                         thread::park_timeout(LOST);
-                        core.ring.awake();
+                        core.reader.awake();
                     }
                 }
                 read

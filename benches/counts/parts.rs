@@ -231,7 +231,7 @@ fn ring(cores: usize, interested: Interested) -> io::Result<()> {
     for _ in 0..2 {
         publish_batch(&mut brokers[0]);
         brokers.iter_mut().for_each(read_batch);
-        brokers[0].ring.reclaim();
+        brokers[0].publisher.reclaim();
     }
     let whose = match (cores, interested) {
         (1, _) => "1 core".to_owned(),
@@ -248,7 +248,7 @@ fn ring(cores: usize, interested: Interested) -> io::Result<()> {
     })?;
     brokers.iter_mut().for_each(read_batch);
     section(&format!("ring: take back, {whose}"), BATCH, || {
-        brokers[0].ring.reclaim();
+        brokers[0].publisher.reclaim();
     })
 }
 
@@ -256,14 +256,14 @@ fn publish_batch(broker: &mut CoreBroker) {
     let frame: [&[u8]; 2] = [b"\x81\x64", &[b'x'; 100]];
     for _ in 0..BATCH {
         let hash = broker.hasher.hash(black_box(b"channel"));
-        let published = broker.ring.try_publish(b"channel", hash, &frame, 0);
+        let published = broker.publisher.try_publish(b"channel", hash, &frame, 0);
         assert!(published.is_ok(), "a batch is a part of the ring");
     }
 }
 
 /// Reads like a core that looks up the subscribers and delivers the frame.
 fn read_batch(broker: &mut CoreBroker) {
-    while let Some(delivery) = broker.ring.next() {
+    while let Some(delivery) = broker.reader.next() {
         let publication = delivery.publication;
         broker
             .subscriptions
@@ -272,7 +272,7 @@ fn read_batch(broker: &mut CoreBroker) {
             black_box((broker.subscriptions.walk(usize::MAX), publication.frame()));
         }
     }
-    broker.ring.release();
+    broker.reader.release();
 }
 
 const MESSAGES: usize = 200;

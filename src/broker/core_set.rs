@@ -11,6 +11,11 @@ impl CoreSet {
     /// No core.
     pub const EMPTY: CoreSet = CoreSet(0);
 
+    /// One core, whose index is below [`CORES_MAX`].
+    pub(crate) fn of(core: usize) -> CoreSet {
+        CoreSet(1 << core)
+    }
+
     /// Adds a core, whose index is below [`CORES_MAX`].
     pub fn insert(&mut self, core: usize) {
         self.0 |= 1 << core;
@@ -37,10 +42,10 @@ impl CoreSet {
         CoreSet(self.0 | other.0)
     }
 
-    /// All but this core.
+    /// The cores of this set that are not in the other.
     #[must_use]
-    pub(crate) fn without(self, core: usize) -> CoreSet {
-        CoreSet(self.0 & !(1 << core))
+    pub(crate) fn without(self, other: CoreSet) -> CoreSet {
+        CoreSet(self.0 & !other.0)
     }
 
     /// The set whose members are the bits of `low` and, from 64 on, of `high`.
@@ -89,7 +94,7 @@ mod tests {
         assert_eq!(set.len(), 4);
         assert!(set.contains(63) && !set.contains(62) && !set.contains(CORES_MAX));
         assert_eq!(
-            set.without(64)
+            set.without(CoreSet::of(64))
                 .union(CoreSet::from_words(2, 1))
                 .into_iter()
                 .collect::<Vec<_>>(),

@@ -13,7 +13,7 @@
 //! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer.
 //! 2. A subscription is registered before its core next calls `prepare_sleep`, and so before its acknowledgement can
 //!    be waited for. A producer that misses the bit has therefore passed its fence before that core passed the one of
-//!    `prepare_sleep`, and that core's final look finds the publication (ring.rs, "Sleeping").
+//!    `prepare_sleep`, and that core's final look finds the publication (`ring/mod.rs`, "Sleeping").
 
 use std::sync::Arc;
 

@@ -1,17 +1,18 @@
-//! Publications on their way: one ring for all cores, and who wants what.
+//! Publications on their way to other cores, and the subscriptions that they are for.
 //!
 //! ```text
 //!   core 0                           shared                            core 1
-//!   try_publish ──► buffer (own) ◄┈┈ RING: slots in one total order ──► next ─► subscriptions ─► connections
-//!        │                            ▲                                           │
-//!        └── who is to be woken? ──► DIRECTORY: bucket of the hash → cores ◄── first, last subscriber
+//!   PUBLISHER ──► buffer (own) ◄┈┈ RING: slots in one total order ──► READER ──► subscriptions ──► connections
+//!        │                            ▲                                               │
+//!        └─ which cores to wake? ──► DIRECTORY: bucket of the hash → cores ◄── first, last subscriber
 //! ```
-//! A payload is bytes: no protocol, no socket and no event loop is known here. Waking a core is the caller's part.
+//! The broker moves bytes: it reads no packet, owns no socket and no event loop. It says which cores are to be woken, and
+//! its caller wakes them.
 //!
-//! Each core owns one [`CoreBroker`]. Its parts are separate, so that a [`Delivery`] that borrows the ring can be
-//! looked up in the subscriptions.
+//! Each core owns one [`CoreBroker`]. Its parts are separate, so that the subscriptions can be walked while a
+//! [`Delivery`] borrows the reader. The ring itself needs no core: a publisher has no cursor, and a reader publishes
+//! nothing.
 
-mod buffer_pool;
 mod core_set;
 mod directory;
 mod hash;
@@ -24,30 +25,33 @@ use std::sync::Arc;
 pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
 pub use publication::{Publication, Sequence};
-pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Ring, RingFull};
+pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingFull};
 pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 
 /// One core's part of the broker.
 #[derive(Debug)]
 pub struct CoreBroker {
-    /// Its end of the ring.
-    pub ring: Ring,
-    /// Its subscriptions.
+    /// The end of the ring into which the core publishes.
+    pub publisher: Publisher,
+    /// The end of the ring from which the core reads.
+    pub reader: Reader,
+    /// The subscriptions of the core's connections.
     pub subscriptions: Subscriptions,
     /// The hash of channel names, the same on all cores.
     pub hasher: ChannelHasher,
 }
 
-/// A broker for each of `cores`, at most [`CORES_MAX`]: one ring of `slots` places, rounded up to a power of two, in
-/// which each core's publications may take an equal share of `bytes_max`.
+/// A broker for each of `cores`, at most [`CORES_MAX`], with one ring of `slots` places (rounded up to a power of two).
+/// The publications of each core may take an equal share of `bytes_max`.
 pub fn broker(cores: usize, slots: u32, bytes_max: u64) -> Vec<CoreBroker> {
     let directory = Arc::new(directory::Directory::new(cores));
     let hasher = ChannelHasher::new();
-    ring::rings(cores, slots, bytes_max, &directory)
+    ring::ends(cores, slots, bytes_max, &directory)
         .into_iter()
         .enumerate()
-        .map(|(core, ring)| CoreBroker {
-            ring,
+        .map(|(core, (publisher, reader))| CoreBroker {
+            publisher,
+            reader,
             subscriptions: Subscriptions::new(directory::Interest::new(Arc::clone(&directory), core)),
             hasher: hasher.clone(),
         })

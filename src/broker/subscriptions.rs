@@ -66,7 +66,7 @@ impl Subscriptions {
 
     /// Subscribes a connection. At the limit a repeated subscribe is refused too, as the reference does.
     ///
-    /// The caller first passes [`Ring::claimed`](super::Ring::claimed).
+    /// The caller first passes [`Reader::claimed`](super::Reader::claimed).
     pub fn subscribe(
         &mut self,
         connection: u32,

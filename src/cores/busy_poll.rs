@@ -23,7 +23,7 @@ impl<A: App> Core<A> {
         let began_ns = self.clock.elapsed_ns();
         while self.clock.elapsed_ns().saturating_sub(began_ns) < self.busy_poll_ns {
             self.wait(events, Some(Duration::ZERO))?;
-            if !events.is_empty() || self.broker.ring.depth() > 0 {
+            if !events.is_empty() || self.broker.reader.depth() > 0 {
                 self.metrics.busy_poll_hits.add(1);
                 return Ok(true);
             }

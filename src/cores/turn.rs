@@ -35,7 +35,7 @@ impl<A: App> Core<A> {
                 timeout
             };
             let took_ns = self.take_turn(&events, timeout);
-            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.broker.ring.front_is_pending()) {
+            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.broker.reader.front_is_pending()) {
                 thread::yield_now();
             }
         }
@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
 
     /// One turn after a wait that was to take so long at most, at the time it is then. Returns how long it took.
     pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
-        self.broker.ring.awake();
+        self.broker.reader.awake();
         let before = self.now.uptime;
         (self.now, self.turn_began_ns) = self.clock.now_and_ns();
         // Neither a long turn nor a thread that the system did not run is silence of the clients.
@@ -115,13 +115,13 @@ impl<A: App> Core<A> {
         if self.hand_overs_waiting {
             self.receive_hand_overs();
         }
-        self.metrics.ring_depth.set(self.broker.ring.depth());
+        self.metrics.ring_depth.set(self.broker.reader.depth());
         if self.now.uptime >= self.memory_due {
             self.tell_memory();
         }
         self.deliver();
         self.resume_held();
-        self.broker.ring.reclaim_much();
+        self.broker.publisher.reclaim_much();
         self.resume_stalled();
         self.connections.lane = Lane::Bulk;
         self.visit_due();
@@ -318,11 +318,11 @@ impl<A: App> Core<A> {
     /// second.
     fn tell_memory(&mut self) {
         self.memory_due = self.now.uptime + MEMORY_TOLD_EVERY;
-        self.broker.ring.give_back();
+        self.broker.publisher.give_back();
         self.connections.give_back();
-        let (ring, tables) = (&self.broker.ring, self.connections.table_bytes());
-        self.metrics.ring_bytes.set(ring.lent_bytes() as u64);
-        self.metrics.ring_kept_bytes.set(ring.kept_bytes() as u64);
+        let (publisher, tables) = (&self.broker.publisher, self.connections.table_bytes());
+        self.metrics.ring_bytes.set(publisher.lent_bytes() as u64);
+        self.metrics.ring_kept_bytes.set(publisher.kept_bytes() as u64);
         self.metrics
             .table_bytes
             .set((tables + self.broker.subscriptions.table_bytes()) as u64);
@@ -500,7 +500,7 @@ impl<A: App> Core<A> {
     /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
     /// to the other cores, and looks at the ring a last time after that.
     pub(super) fn timeout(&mut self) -> Option<Duration> {
-        if self.has_work_left() || !self.broker.ring.prepare_sleep() {
+        if self.has_work_left() || !self.broker.reader.prepare_sleep() {
             return Some(Duration::ZERO);
         }
         self.metrics.ring_depth.set(0);
@@ -517,7 +517,7 @@ impl<A: App> Core<A> {
         if self.draining.is_some() {
             until = until.min(self.now.uptime + DRAIN_STEP);
         }
-        if self.broker.ring.keeps_much() {
+        if self.broker.publisher.keeps_much() {
             // Some of it goes back.
             until = until.min(self.memory_due);
         }

@@ -29,7 +29,7 @@ fn publish(core: &mut CoreBroker, numbers: &[u8]) -> Vec<u8> {
     for &number in numbers {
         let hash = core.hasher.hash(b"c");
         while core
-            .ring
+            .publisher
             .try_publish(b"c", hash, &[&[number], &[number]], 0)
             .is_err()
         {
@@ -41,10 +41,10 @@ fn publish(core: &mut CoreBroker, numbers: &[u8]) -> Vec<u8> {
 }
 
 fn read_some(core: &mut CoreBroker, read: &mut Vec<u8>) {
-    while let Some(delivery) = core.ring.next() {
+    while let Some(delivery) = core.reader.next() {
         read.push(frame_of(delivery.publication.frame()));
     }
-    core.ring.release();
+    core.reader.release();
 }
 
 fn read_to(core: &mut CoreBroker, count: usize, read: &mut Vec<u8>) {
@@ -71,7 +71,7 @@ fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
     fn attempt(core: &mut CoreBroker, number: u8, published: &mut Vec<u8>) {
         let hash = core.hasher.hash(b"c");
         if core
-            .ring
+            .publisher
             .try_publish(b"c", hash, &[&[number], &[number]], 0)
             .is_ok()
         {
@@ -112,8 +112,8 @@ fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
         assert_eq!(read, read_by_reader);
         let (by_one, by_two): (Vec<u8>, Vec<u8>) = read.iter().partition(|number| **number < 20);
         assert_eq!((by_one, by_two), (published, published_by_two));
-        one.ring.reclaim();
-        assert_eq!(one.ring.outstanding(), 0);
+        one.publisher.reclaim();
+        assert_eq!(one.publisher.outstanding(), 0);
     });
 }
 
@@ -137,20 +137,20 @@ fn draining_to_the_last_claim_misses_no_earlier_publication() {
     check(3, || {
         let [mut one, mut reader] = cores::<2>(4);
         let publishing = thread::spawn(move || publish(&mut one, &[1, 2]));
-        let target = reader.ring.claimed();
+        let target = reader.reader.claimed();
         let mut read = Vec::new();
-        while !reader.ring.has_passed(target) {
-            let Some(delivery) = reader.ring.front() else {
+        while !reader.reader.has_passed(target) {
+            let Some(delivery) = reader.reader.front() else {
                 // The slot is claimed, and about to be published.
                 thread::yield_now();
                 continue;
             };
             assert!(delivery.publication.sequence() < target);
             read.push(frame_of(delivery.publication.frame()));
-            reader.ring.pass();
+            reader.reader.pass();
         }
         assert_eq!(read.len() as u64 + 1, target.as_u64());
-        reader.ring.release();
+        reader.reader.release();
         publishing.join().unwrap();
         read_to(&mut reader, 2, &mut read);
         assert_eq!(read, [1, 2]);
@@ -173,7 +173,7 @@ fn no_wake_up_is_lost() {
         let ringer = Arc::clone(&bell);
         let wanted = thread::spawn(move || {
             let published = two
-                .ring
+                .publisher
                 .try_publish(b"wanted", hash, &[b"w"], 0)
                 .expect("room for two");
             if published.wake.contains(2) {
@@ -182,14 +182,14 @@ fn no_wake_up_is_lost() {
         });
         let sleeping = thread::spawn(move || {
             loop {
-                while let Some(delivery) = sleeper.ring.next() {
+                while let Some(delivery) = sleeper.reader.next() {
                     if delivery.publication.channel() == b"wanted" {
                         return;
                     }
                 }
-                if sleeper.ring.prepare_sleep() {
+                if sleeper.reader.prepare_sleep() {
                     bell.wait();
-                    sleeper.ring.awake();
+                    sleeper.reader.awake();
                 } else {
                     thread::yield_now();
                 }
@@ -197,7 +197,7 @@ fn no_wake_up_is_lost() {
         });
         let other = one.hasher.hash(b"other");
         let published = one
-            .ring
+            .publisher
             .try_publish(b"other", other, &[b"o"], 0)
             .expect("room for two");
         assert!(published.wake.is_empty(), "names whose buckets differ");

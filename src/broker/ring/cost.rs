@@ -2,8 +2,10 @@
 //!
 //! `cargo test --lib ring::cost -- --nocapture` prints the table of benches/README.md.
 
+use super::publisher::LOOK_EVERY;
 use super::*;
 use crate::broker::directory::Interest;
+use crate::broker::hash::ChannelHash;
 use crate::sync::counted::{Accesses, count, forget_lines};
 
 /// What the other cores do while core 0 publishes.
@@ -52,7 +54,7 @@ impl PerPublication {
 fn cost(cores: usize, others: Others) -> Cost {
     forget_lines();
     let directory = Arc::new(Directory::new(cores));
-    let mut rings = rings(cores, SLOTS, 1 << 24, &directory);
+    let mut ends = ends(cores, SLOTS, 1 << 24, &directory);
     let are_interested = matches!(others, Others::AwakeInterested | Others::AsleepInterested);
     for core in 0..if are_interested { cores } else { 1 } {
         Interest::new(Arc::clone(&directory), core).add(HASH);
@@ -68,11 +70,11 @@ fn cost(cores: usize, others: Others) -> Cost {
                 .filter(|core| !asleep.contains(*core))
                 .collect::<Vec<_>>()
             {
-                assert!(count(core, || rings[core].prepare_sleep()).1, "it has read all");
+                assert!(count(core, || ends[core].1.prepare_sleep()).1, "it has read all");
                 asleep.insert(core);
             }
         }
-        asleep = total.add_burst(&mut rings, asleep);
+        asleep = total.add_burst(&mut ends, asleep);
     }
     let publications = BURSTS * BURST;
     Cost {
@@ -91,28 +93,26 @@ struct Total {
 }
 
 impl Total {
-    /// Returns who still sleeps.
-    fn add_burst(&mut self, rings: &mut [Ring], mut asleep: CoreSet) -> CoreSet {
+    /// Returns the cores that still sleep.
+    fn add_burst(&mut self, ends: &mut [(Publisher, Reader)], mut asleep: CoreSet) -> CoreSet {
         for number in 1..=BURST {
-            let (accesses, woken) = count(0, || publish(&mut rings[0]));
+            let (accesses, woken) = count(0, || publish(&mut ends[0]));
             add(&mut self.publisher, accesses);
             self.wakes += woken.len();
-            for core in woken {
-                asleep = asleep.without(core);
-            }
+            asleep = asleep.without(woken);
             if number.is_multiple_of(READ_EVERY) {
-                self.read_where_awake(rings, asleep);
+                self.read_where_awake(ends, asleep);
             }
         }
-        let (accesses, ()) = count(0, || rings[0].reclaim_much());
+        let (accesses, ()) = count(0, || ends[0].0.reclaim_much());
         add(&mut self.publisher, accesses);
         asleep
     }
 
-    fn read_where_awake(&mut self, rings: &mut [Ring], asleep: CoreSet) {
-        for (core, ring) in rings.iter_mut().enumerate().skip(1) {
+    fn read_where_awake(&mut self, ends: &mut [(Publisher, Reader)], asleep: CoreSet) {
+        for (core, (_, reader)) in ends.iter_mut().enumerate().skip(1) {
             if !asleep.contains(core) {
-                let (accesses, ()) = count(core, || read(ring));
+                let (accesses, ()) = count(core, || read(reader));
                 if core == 1 {
                     add(&mut self.reader, accesses);
                 }
@@ -121,15 +121,15 @@ impl Total {
     }
 }
 
-fn publish(ring: &mut Ring) -> CoreSet {
-    let published = ring.try_publish(b"c", HASH, &[b"frame"], 0);
-    read(ring);
+fn publish((publisher, reader): &mut (Publisher, Reader)) -> CoreSet {
+    let published = publisher.try_publish(b"c", HASH, &[b"frame"], 0);
+    read(reader);
     published.expect("a burst is a small part of the ring").wake
 }
 
-fn read(ring: &mut Ring) {
-    while ring.next().is_some() {}
-    ring.release();
+fn read(reader: &mut Reader) {
+    while reader.next().is_some() {}
+    reader.release();
 }
 
 fn add(sum: &mut Accesses, more: Accesses) {

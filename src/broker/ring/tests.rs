@@ -2,19 +2,24 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::broker::directory::Interest;
+use crate::broker::hash::ChannelHash;
+use crate::broker::publication::{self, Sequence};
 
 const ROOMY: u64 = 1 << 20;
 
 struct Fixture {
-    rings: Vec<Ring>,
+    publishers: Vec<Publisher>,
+    readers: Vec<Reader>,
     interests: Vec<Interest>,
 }
 
 impl Fixture {
     fn new(cores: usize, slots: u32, bytes_max: u64) -> Fixture {
         let directory = Arc::new(Directory::new(cores));
+        let (publishers, readers) = ends(cores, slots, bytes_max, &directory).into_iter().unzip();
         Fixture {
-            rings: rings(cores, slots, bytes_max, &directory),
+            publishers,
+            readers,
             interests: (0..cores)
                 .map(|core| Interest::new(Arc::clone(&directory), core))
                 .collect(),
@@ -22,7 +27,7 @@ impl Fixture {
     }
 
     fn publish(&mut self, core: usize, number: u8) -> Result<Published, RingFull> {
-        self.rings[core].try_publish(b"c", hash(u64::from(number)), &[&[number], b"!"], 9)
+        self.publishers[core].try_publish(b"c", hash(u64::from(number)), &[&[number], b"!"], 9)
     }
 
     fn put(&mut self, core: usize, number: u8) {
@@ -31,7 +36,7 @@ impl Fixture {
 
     fn drain(&mut self, core: usize) -> Vec<u8> {
         let mut numbers = Vec::new();
-        while let Some(delivery) = self.rings[core].next() {
+        while let Some(delivery) = self.readers[core].next() {
             assert_eq!(delivery.publication.channel(), b"c");
             assert_eq!(delivery.publication.at_ns(), 9);
             let [number, b'!'] = *delivery.publication.frame() else {
@@ -40,7 +45,7 @@ impl Fixture {
             assert_eq!(delivery.hash, hash(u64::from(number)));
             numbers.push(number);
         }
-        self.rings[core].release();
+        self.readers[core].release();
         numbers
     }
 }
@@ -60,9 +65,9 @@ fn all_cores_read_all_publications_in_one_order() {
             expected.push(number);
         }
         for core in 0..3 {
-            assert_eq!(fixture.rings[core].depth(), 6);
+            assert_eq!(fixture.readers[core].depth(), 6);
             assert_eq!(fixture.drain(core), expected);
-            assert_eq!(fixture.rings[core].depth(), 0);
+            assert_eq!(fixture.readers[core].depth(), 0);
         }
     }
 }
@@ -77,9 +82,9 @@ fn a_ring_is_full_until_the_slowest_core_has_released() {
     assert!(fixture.publish(1, 4).is_err());
     assert_eq!(fixture.drain(0), [0, 1, 2, 3]);
     assert!(fixture.publish(0, 4).is_err());
-    assert!(fixture.rings[1].next().is_some());
+    assert!(fixture.readers[1].next().is_some());
     assert!(fixture.publish(0, 4).is_err());
-    fixture.rings[1].release();
+    fixture.readers[1].release();
     assert!(fixture.publish(0, 4).is_ok());
     assert!(fixture.publish(0, 5).is_err());
     assert_eq!(fixture.drain(1), [1, 2, 3, 4]);
@@ -104,12 +109,20 @@ fn a_publication_over_the_share_passes_alone() {
     let mut fixture = Fixture::new(2, 64, 512);
     let large = [7; 10_000];
     assert!(fixture.publish(0, 0).is_ok());
-    assert!(fixture.rings[0].try_publish(b"c", hash(0), &[&large], 0).is_err());
+    assert!(
+        fixture.publishers[0]
+            .try_publish(b"c", hash(0), &[&large], 0)
+            .is_err()
+    );
     fixture.drain(0);
     fixture.drain(1);
-    assert!(fixture.rings[0].try_publish(b"c", hash(0), &[&large], 0).is_ok());
+    assert!(
+        fixture.publishers[0]
+            .try_publish(b"c", hash(0), &[&large], 0)
+            .is_ok()
+    );
     assert!(fixture.publish(0, 0).is_err());
-    let delivery = fixture.rings[1].next().unwrap();
+    let delivery = fixture.readers[1].next().unwrap();
     assert_eq!(delivery.publication.frame(), large);
 }
 
@@ -117,10 +130,10 @@ fn a_publication_over_the_share_passes_alone() {
 fn a_full_ring_changes_nothing() {
     let mut fixture = Fixture::new(1, 1, ROOMY);
     assert!(fixture.publish(0, 0).is_ok());
-    let claimed = fixture.rings[0].claimed();
+    let claimed = fixture.readers[0].claimed();
     assert!(fixture.publish(0, 1).is_err());
-    assert_eq!(fixture.rings[0].claimed(), claimed);
-    assert_eq!(fixture.rings[0].outstanding(), 1);
+    assert_eq!(fixture.readers[0].claimed(), claimed);
+    assert_eq!(fixture.publishers[0].outstanding(), 1);
     assert_eq!(fixture.drain(0), [0]);
 }
 
@@ -132,18 +145,18 @@ fn the_steady_state_uses_the_same_buffers_again() {
         for number in 0..4 {
             fixture.put(0, number);
         }
-        while let Some(delivery) = fixture.rings[1].next() {
+        while let Some(delivery) = fixture.readers[1].next() {
             let address = delivery.publication.frame().as_ptr().addr();
             assert!(
                 !addresses.insert(address) || round == 0,
                 "a buffer that was not there before"
             );
         }
-        fixture.rings[1].release();
+        fixture.readers[1].release();
         fixture.drain(0);
-        fixture.rings[0].reclaim();
-        assert_eq!(fixture.rings[0].outstanding(), 0);
-        assert_eq!(fixture.rings[0].pool.lent_bytes(), 0);
+        fixture.publishers[0].reclaim();
+        assert_eq!(fixture.publishers[0].outstanding(), 0);
+        assert_eq!(fixture.publishers[0].lent_bytes(), 0);
     }
     assert_eq!(addresses.len(), 4);
 }
@@ -153,23 +166,23 @@ fn what_is_at_the_front_keeps_its_slot_until_it_is_passed() {
     let mut fixture = Fixture::new(2, 2, ROOMY);
     fixture.put(0, 0);
     fixture.put(0, 1);
-    let claimed = fixture.rings[1].claimed();
+    let claimed = fixture.readers[1].claimed();
     assert_eq!(fixture.drain(0), [0, 1]);
     for _ in 0..2 {
-        let front = fixture.rings[1].front().unwrap();
+        let front = fixture.readers[1].front().unwrap();
         assert_eq!(front.publication.frame(), [0, b'!']);
-        fixture.rings[1].release();
+        fixture.readers[1].release();
         assert!(fixture.publish(0, 2).is_err());
-        assert!(!fixture.rings[1].prepare_sleep());
+        assert!(!fixture.readers[1].prepare_sleep());
     }
-    fixture.rings[1].pass();
-    assert!(!fixture.rings[1].has_passed(claimed));
-    fixture.rings[1].release();
+    fixture.readers[1].pass();
+    assert!(!fixture.readers[1].has_passed(claimed));
+    fixture.readers[1].release();
     fixture.put(0, 2);
-    fixture.rings[1].pass();
-    assert!(fixture.rings[1].has_passed(claimed));
+    fixture.readers[1].pass();
+    assert!(fixture.readers[1].has_passed(claimed));
     assert_eq!(fixture.drain(1), [2]);
-    assert!(fixture.rings[1].front().is_none());
+    assert!(fixture.readers[1].front().is_none());
 }
 
 #[test]
@@ -178,13 +191,13 @@ fn a_publish_wakes_the_interested_that_sleep_once() {
     // Core 1 sleeps and is interested, core 2 is interested, core 3 sleeps.
     fixture.interests[1].add(hash(5));
     fixture.interests[2].add(hash(5));
-    assert!(fixture.rings[1].prepare_sleep() && fixture.rings[3].prepare_sleep());
+    assert!(fixture.readers[1].prepare_sleep() && fixture.readers[3].prepare_sleep());
     let wake = fixture.publish(0, 5).unwrap().wake;
     assert_eq!(wake.into_iter().collect::<Vec<_>>(), [1]);
     assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
     assert_eq!(fixture.drain(1), [5, 5]);
-    assert!(fixture.rings[1].prepare_sleep());
-    fixture.rings[1].awake();
+    assert!(fixture.readers[1].prepare_sleep());
+    fixture.readers[1].awake();
     assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
 }
 
@@ -192,18 +205,18 @@ fn a_publish_wakes_the_interested_that_sleep_once() {
 fn a_core_with_something_to_read_may_not_sleep() {
     let mut fixture = Fixture::new(2, 8, ROOMY);
     fixture.put(0, 5);
-    assert!(!fixture.rings[1].prepare_sleep());
+    assert!(!fixture.readers[1].prepare_sleep());
     fixture.interests[1].add(hash(5));
     assert!(fixture.publish(0, 5).unwrap().wake.is_empty(), "it is awake");
     fixture.drain(1);
-    assert!(fixture.rings[1].prepare_sleep());
+    assert!(fixture.readers[1].prepare_sleep());
 }
 
 #[test]
 fn cores_that_sleep_and_lag_are_woken_when_half_is_used() {
     const SLOTS: u8 = 128;
     let mut fixture = Fixture::new(3, SLOTS.into(), ROOMY);
-    assert!(fixture.rings[1].prepare_sleep());
+    assert!(fixture.readers[1].prepare_sleep());
     let mut woken_after = None;
     for number in 0..SLOTS {
         let wake = fixture.publish(0, number).unwrap().wake;
@@ -220,7 +233,7 @@ fn cores_that_sleep_and_lag_are_woken_when_half_is_used() {
 fn a_full_ring_wakes_who_keeps_it_full() {
     for (slots, bytes_max) in [(2, ROOMY), (64, 2 * 128 * 2)] {
         let mut fixture = Fixture::new(2, slots, bytes_max);
-        assert!(fixture.rings[1].prepare_sleep());
+        assert!(fixture.readers[1].prepare_sleep());
         assert!(fixture.publish(0, 0).unwrap().wake.is_empty());
         assert!(fixture.publish(0, 1).unwrap().wake.is_empty());
         fixture.drain(0);
@@ -240,7 +253,7 @@ fn who_has_read_everything_is_not_woken_by_a_full_ring() {
     fixture.put(1, 1);
     assert_eq!((fixture.drain(0).len(), fixture.drain(1).len()), (2, 2));
     for core in [0, 1] {
-        assert!(fixture.rings[core].prepare_sleep());
+        assert!(fixture.readers[core].prepare_sleep());
     }
     let full = fixture.publish(3, 2).unwrap_err();
     assert!(full.wake.is_empty(), "{full:?}");
@@ -252,11 +265,7 @@ fn who_has_read_everything_is_not_woken_by_a_full_ring() {
 fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
     let mut fixture = Fixture::new(3, 2, ROOMY);
     fixture.put(0, 1);
-    fixture.rings.remove(0);
-    let mut fixture = Fixture {
-        rings: fixture.rings,
-        interests: Vec::new(),
-    };
+    drop((fixture.publishers.remove(0), fixture.readers.remove(0)));
     // What were cores 1 and 2.
     fixture.put(0, 2);
     assert!(fixture.publish(0, 3).is_err());
@@ -268,14 +277,50 @@ fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
 #[test]
 fn a_place_that_is_claimed_and_not_published_is_told_from_an_empty_ring() {
     let mut fixture = Fixture::new(2, 8, ROOMY);
-    assert!(!fixture.rings[0].front_is_pending());
-    let sequence = fixture.rings[1].claim().unwrap();
-    assert!(fixture.rings[0].front_is_pending());
+    assert!(!fixture.readers[0].front_is_pending());
+    let memory = Arc::clone(&fixture.readers[1].memory);
+    let sequence = memory.claim(&mut memory.passed()).unwrap();
+    assert!(fixture.readers[0].front_is_pending());
     let mut buffer = Vec::new();
     publication::write(&mut buffer, 9, b"c", &[&[7], b"!"]);
-    fixture.rings[1].shared.publish(sequence, hash(7), &buffer);
-    assert!(!fixture.rings[0].front_is_pending());
+    // SAFETY: it has been claimed, and the buffer lives as long as this test.
+    #[expect(unsafe_code, reason = "what a publisher does in two steps")]
+    unsafe {
+        memory.publish(sequence, hash(7), &buffer);
+    }
+    assert!(!fixture.readers[0].front_is_pending());
     assert_eq!(fixture.drain(0), [7]);
-    assert!(!fixture.rings[0].front_is_pending());
+    assert!(!fixture.readers[0].front_is_pending());
     fixture.drain(1);
+}
+
+/// As the control plane, or a bridge to other machines, may have one.
+#[test]
+fn a_publisher_without_a_reader_holds_nobody_up_and_has_its_own_share_of_the_bytes() {
+    let mut fixture = Fixture::new(2, 8, 512);
+    fixture.interests[0].add(hash(5));
+    let memory = Arc::clone(&fixture.readers[0].memory);
+    let mut publisher = Publisher::new(memory, CoreSet::EMPTY, 256);
+    let mut publish = |number: u8| {
+        let hash = hash(u64::from(number));
+        publisher.try_publish(b"c", hash, &[&[number], b"!"], 9)
+    };
+    assert!(fixture.readers[0].prepare_sleep());
+    // It is on no core's thread: each core that sleeps and is interested is woken.
+    let wake = publish(5).unwrap().wake;
+    assert_eq!(wake.into_iter().collect::<Vec<_>>(), [0]);
+    fixture.put(0, 6);
+    assert!(publish(7).is_ok());
+    assert!(publish(8).is_err(), "its two buffers are in use");
+    fixture.put(0, 9);
+    for core in 0..2 {
+        assert_eq!(fixture.drain(core), [5, 6, 7, 9]);
+    }
+    for round in 0..20 {
+        assert!(publish(round).is_ok(), "no cursor of its own is in the way");
+        assert_eq!((fixture.drain(0), fixture.drain(1)), (vec![round], vec![round]));
+    }
+    assert!(publish(1).is_ok());
+    drop(publisher);
+    assert_eq!((fixture.drain(0), fixture.drain(1)), (vec![1], vec![1]));
 }

@@ -11,7 +11,7 @@
 //! That bounds what waits: one publication for each connection.
 //!
 //! Waits: a held connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
-//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring.rs`), so these waits form no
+//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form no
 //! cycle.
 
 use std::collections::VecDeque;
@@ -50,13 +50,13 @@ impl<A: App> Core<A> {
         let hash = self.broker.hasher.hash(channel);
         let parts = [&self.frame_head[..], message];
         let at_ns = *self.publish_ns.get_or_insert_with(|| self.clock.elapsed_ns());
-        let mut published = self.broker.ring.try_publish(channel, hash, &parts, at_ns);
+        let mut published = self.broker.publisher.try_publish(channel, hash, &parts, at_ns);
         if let Err(RingFull { wake }) = published {
             // Those that lag and sleep make room; so does this core. Then once more.
             self.wake(wake);
             self.deliver();
             let parts = [&self.frame_head[..], message];
-            published = self.broker.ring.try_publish(channel, hash, &parts, at_ns);
+            published = self.broker.publisher.try_publish(channel, hash, &parts, at_ns);
         }
         match published {
             Ok(published) => {
@@ -86,21 +86,21 @@ impl<A: App> Core<A> {
         while self.progress.copies_left > 0 && !self.is_shedding() {
             let shed_left = self.shed_left;
             if self.deliver_front() {
-                self.broker.ring.pass();
+                self.broker.reader.pass();
                 passed += 1;
                 if passed.is_multiple_of(RELEASE_EVERY) {
-                    self.broker.ring.release();
+                    self.broker.reader.release();
                 }
             } else if self.shed_left == shed_left {
                 break;
             }
         }
-        self.broker.ring.release();
+        self.broker.reader.release();
     }
 
     /// Goes on with the publication at the front of the ring; true if all subscribers have it.
     fn deliver_front(&mut self) -> bool {
-        let Some(delivery) = self.broker.ring.front() else {
+        let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
         let (publication, progress) = (delivery.publication, &mut self.progress);
@@ -149,17 +149,17 @@ impl<A: App> Core<A> {
         let (Awaited::Published(place) | Awaited::Asked(place)) = work.awaited else {
             return None;
         };
-        if !self.broker.ring.has_passed(place) {
+        if !self.broker.reader.has_passed(place) {
             self.deliver();
         }
-        (!self.broker.ring.has_passed(place)).then_some(place)
+        (!self.broker.reader.has_passed(place)).then_some(place)
     }
 
     /// Goes on with connections that had to come after a delivery.
     pub(in crate::cores) fn resume_held(&mut self) {
         for _ in 0..self.held.len() {
-            let ring = &self.broker.ring;
-            let Some((_, id)) = self.held.pop_front_if(|(place, _)| ring.has_passed(*place)) else {
+            let reader = &self.broker.reader;
+            let Some((_, id)) = self.held.pop_front_if(|(place, _)| reader.has_passed(*place)) else {
                 return;
             };
             self.carry_on(id);

@@ -58,7 +58,7 @@ impl<A: App> Core<A> {
                     work.awaited = Awaited::Published(place);
                 }
                 Ok(Outcome::Asked) => {
-                    let place = work.asked.get_or_insert_with(|| self.broker.ring.claimed());
+                    let place = work.asked.get_or_insert_with(|| self.broker.reader.claimed());
                     work.awaited = Awaited::Asked(*place);
                 }
                 Ok(Outcome::More { from }) => {

@@ -318,8 +318,8 @@ impl<A: App> Core<A> {
         if draining.is_due(self.now.uptime) {
             // What was acknowledged to its publisher reaches those who are closed now; a publication to many may be
             // under way.
-            let after = *draining.after.get_or_insert_with(|| self.broker.ring.claimed());
-            if self.broker.ring.has_passed(after) {
+            let after = *draining.after.get_or_insert_with(|| self.broker.reader.claimed());
+            if self.broker.reader.has_passed(after) {
                 draining.after = None;
                 self.close_due();
             }

@@ -118,9 +118,9 @@ fn as_count(value: u64) -> usize {
 /// # Errors
 /// Something is still out.
 pub(super) fn of_the_ring(core: &mut Core<Actor>) -> Result<(), String> {
-    let ring = &mut core.broker.ring;
-    ring.reclaim();
-    let left = (ring.depth(), ring.outstanding(), ring.lent_bytes());
+    let (publisher, reader) = (&mut core.broker.publisher, &core.broker.reader);
+    publisher.reclaim();
+    let left = (reader.depth(), publisher.outstanding(), publisher.lent_bytes());
     if left != (0, 0, 0) {
         return Err(format!(
             "in the ring: {} not taken, {} publications not taken back, {} bytes lent",

@@ -1,13 +1,13 @@
-//! What was published, in the order of the ring: read by an end of the ring of its own, as a core reads it.
+//! What was published, in the order of the ring: read by a reader of its own, as a core reads it.
 
 use std::ops::Range;
 
-use crate::broker::Ring;
+use crate::broker::Reader;
 
 /// All publications of a run.
 #[derive(Debug)]
 pub(super) struct Log {
-    observer: Ring,
+    observer: Reader,
     channels: Vec<Vec<Entry>>,
     sent: Vec<Sent>,
     messages: usize,
@@ -36,7 +36,7 @@ pub(super) fn channel_name(channel: usize) -> String {
 }
 
 impl Log {
-    pub(super) fn new(observer: Ring, channels: usize) -> Log {
+    pub(super) fn new(observer: Reader, channels: usize) -> Log {
         Log {
             observer,
             channels: vec![Vec::new(); channels],

@@ -105,14 +105,14 @@ impl World {
             plan.limits.connections_per_address_max,
             config.listen.translator_prefixes.clone(),
         ));
-        // One end more than there are cores: the log's.
+        // One reader more than there are cores: the log's.
         let share = plan.limits.ring_bytes_max / plan.cores as u64;
         let mut brokers = broker(
             plan.cores + 1,
             plan.limits.ring_slots,
             share * (plan.cores as u64 + 1),
         );
-        let observer = brokers.pop().expect("one more").ring;
+        let observer = brokers.pop().expect("one more").reader;
         for broker in &mut brokers {
             broker.hasher = ChannelHasher::with_key(key);
         }
@@ -174,7 +174,7 @@ impl World {
             return false;
         }
         ground.told.borrow_mut().turn = Turn {
-            undelivered: core.broker.ring.claimed().as_u64() - core.broker.ring.depth(),
+            undelivered: core.broker.reader.claimed().as_u64() - core.broker.reader.depth(),
             now: ground.time.peek().uptime,
         };
         core.take_turn(&seat.events, seat.timeout);
@@ -243,7 +243,7 @@ impl World {
                     core.unfinished.len(),
                     waiting,
                     core.accepting,
-                    core.broker.ring.depth(),
+                    core.broker.reader.depth(),
                 )
             })
             .collect();
