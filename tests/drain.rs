@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use ringcast::app::CloseReason;
 use ringcast::config::Placement;
-use ringcast::internals::metrics::block::Counter;
+use ringcast::internals::metrics::counter::Counter;
 use ringcast::server::Exit;
 use support::process::{Admin, Process};
 use support::{Client, PATIENCE, Received, Server, TEXT, UPGRADE, close_frame, eventually, frame};
@@ -371,7 +371,7 @@ fn every_accepted_socket_is_answered_or_closed_properly_during_a_drain() {
         assert_eq!(server.wait(), Exit::Drained);
         connecting.into_iter().for_each(|thread| thread.join().unwrap());
         let accepts: u64 = cores.iter().map(|core| core.metrics().accepts.value()).sum();
-        let closes = cores.iter().flat_map(|core| &core.metrics().closes);
+        let closes = cores.iter().flat_map(|core| core.metrics().closes.iter());
         assert_eq!(closes.map(Counter::value).sum::<u64>(), accepts);
     }
 }

@@ -161,7 +161,7 @@ mod tests {
     fn a_credential_that_is_no_secret_is_refused_without_being_shown() {
         for (name, bytes, said) in [
             ("empty", &b"\n"[..], "line 1: the secret is empty"),
-            ("two-lines", b"top\nsecret\n", "line 2: a secret is one line"),
+            ("two-lines", b"top\nsecret\n", "line 2: a secret must be one line"),
             ("binary", b"\xfftopsecret", "line 1: it is not UTF-8"),
             (
                 "blank",

@@ -27,7 +27,8 @@ use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
-use crate::metrics::text::{self, FetchedKeys, Process};
+use crate::metrics::server::{FetchedKeys, Process};
+use crate::metrics::text;
 
 /// Answers requests until the runtime ends. The number of connections and the time that one may be silent are
 /// bounded, since this port may be open to a network and its descriptors count against the process's limit.

@@ -9,9 +9,9 @@ use crate::config::SETTINGS;
 use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
 use crate::login::PasswordChecks;
-use crate::metrics::block::Counter;
+use crate::metrics::block::{METRICS, Values};
+use crate::metrics::counter::Counter;
 use crate::metrics::logins::LoginOutcome;
-use crate::metrics::text::{METRICS, Values};
 
 /// Everything that `/stats` shows.
 pub(super) fn collect(shared: &ControlState) -> Value {
@@ -52,8 +52,9 @@ fn core_stats(index: usize, core: &CoreHandle) -> Value {
             .trim_end_matches("_total");
         let value = match metric.values {
             Values::Counter(counter) | Values::Gauge(counter) => json!(counter(block).value()),
-            Values::Labelled { labels, counters, .. } => labelled(labels, counters(block)),
-            Values::LabelledGauges { labels, gauges, .. } => labelled(labels, gauges(block)),
+            Values::Counters(values) | Values::Gauges(values) => {
+                labelled(values.labels, (values.counters)(block))
+            }
             Values::Histogram(histogram) => {
                 let histogram = histogram(block);
                 json!({

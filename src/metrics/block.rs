@@ -1,295 +1,299 @@
-//! The counters of one core.
+//! The metrics of one core: one row for each.
 //!
-//! Written by that core alone with relaxed loads and stores (0.4 ns, no read-modify-write), read by the control plane
-//! when it is scraped. The block is aligned so that two cores' blocks never share a cache line.
+//! A row names the field of [`CoreMetrics`], its kind and the metric's name; its documentation is the help text of
+//! `/metrics` and of `docs/metrics.md`. To add a metric, write its row; `UPDATE=1 cargo test --test docs` renews the
+//! table.
+//!
+//! The block is written by its core alone and read by the control plane. It is aligned so that two cores' blocks never
+//! share a cache line.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use super::counter::{Counter, Counters, Histogram};
 use crate::audit::Event;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Limit};
+use crate::labels::labels;
 
-/// A number that one thread writes and others read.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `count`. Only the owning core calls this: two writers would lose counts.
-    pub fn add(&self, count: u64) {
-        // Relaxed: a scrape needs no order between counters.
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(count),
-            Ordering::Relaxed,
-        );
-    }
-
-    /// Replaces the value, for gauges.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value, for a scrape.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+labels! {
+    /// How a TLS handshake ended.
+    pub enum Handshake {
+        /// Successfully, with a signature.
+        Full = "full",
+        /// Successfully, with a ticket of an earlier connection.
+        Resumed = "resumed",
+        /// The client shares no version, cipher suite, group or signature with the server.
+        Incompatible = "incompatible",
+        /// The client speaks other protocols than HTTP/1.1 only.
+        Protocol = "protocol",
+        /// The client has no certificate, or not a valid one.
+        Certificate = "certificate",
+        /// The client refused the server, in most cases for its certificate.
+        Refused = "refused",
+        /// The client's bytes were no TLS, or broke its rules.
+        Malformed = "malformed",
+        /// The client disconnected, or took too long.
+        Abandoned = "abandoned",
     }
 }
 
-/// Counters by the index of an enum.
+labels! {
+    /// Kinds of memory that connections hold.
+    pub enum HeldKind {
+        /// Bytes that wait to be sent, in buffers of single connections.
+        Outboxes = "outboxes",
+        /// Long publications, each stored once for all connections that wait for it.
+        Shared = "shared",
+        /// The newest publications for connections that have not kept up.
+        Conflated = "conflated",
+        /// Incomplete messages.
+        Assemblies = "assemblies",
+        /// Input that was read and is not yet processed.
+        Leftovers = "leftovers",
+        /// The rest of long arrays of packets, and decisions that wait for the ring or for a delivery.
+        Parked = "parked",
+        /// TLS records that are incomplete, or that sockets have not taken.
+        Tls = "tls",
+        /// Publications that wait for the ring after their publisher has disconnected.
+        Abandoned = "abandoned",
+    }
+}
+
+/// One metric of a core.
 #[derive(Debug)]
-pub struct Counters<const COUNT: usize>([Counter; COUNT]);
-
-impl<const COUNT: usize> Default for Counters<COUNT> {
-    fn default() -> Counters<COUNT> {
-        Counters(std::array::from_fn(|_| Counter::default()))
-    }
+pub struct Metric {
+    /// Its name, with prefix, unit and `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Where its values are.
+    pub values: Values,
 }
 
-impl<const COUNT: usize> Deref for Counters<COUNT> {
-    type Target = [Counter; COUNT];
-
-    fn deref(&self) -> &[Counter; COUNT] {
-        &self.0
-    }
+/// Where the values of a metric are in a core's block.
+#[derive(Debug)]
+pub enum Values {
+    /// Goes up only.
+    Counter(fn(&CoreMetrics) -> &Counter),
+    /// Goes up and down.
+    Gauge(fn(&CoreMetrics) -> &Counter),
+    /// Go up only; one for each value of a label.
+    Counters(Labelled),
+    /// Go up and down; one for each value of a label.
+    Gauges(Labelled),
+    /// Durations.
+    Histogram(fn(&CoreMetrics) -> &Histogram),
 }
 
-/// Times in buckets whose upper bounds are powers of two, from 1 µs to 8.4 s and above.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [Counter; Histogram::BUCKETS],
-    sum_ns: Counter,
+/// A counter or gauge for each value of a label.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled {
+    /// The label.
+    pub label: &'static str,
+    /// Its values.
+    pub labels: &'static [&'static str],
+    /// The counters or gauges, in the same order.
+    pub counters: fn(&CoreMetrics) -> &[Counter],
 }
 
-impl Histogram {
-    /// How many buckets; the last takes all that is longer.
-    pub const BUCKETS: usize = 25;
-
-    /// Counts one time.
-    pub fn record_ns(&self, ns: u64) {
-        self.record_many_ns(ns, 1);
-    }
-
-    /// Counts `count` times of equal length.
-    pub fn record_many_ns(&self, ns: u64, count: u64) {
-        self.buckets[Self::bucket(ns)].add(count);
-        self.sum_ns.add(ns.saturating_mul(count));
-    }
-
-    /// Upper bound of a bucket in nanoseconds; `None` for the last, which has none.
-    pub const fn upper_bound_ns(bucket: usize) -> Option<u64> {
-        if bucket + 1 < Self::BUCKETS {
-            Some(1000 << bucket)
-        } else {
-            None
+/// Makes [`CoreMetrics`] and [`METRICS`] from the rows.
+///
+/// Kinds of rows are `Counter`, `Gauge`, `Histogram`, and `Counters` and `Gauges`, which have one value for each variant
+/// of an enum: `closes: Counters by "reason" of CloseReason, "ringcast_closes_total";`.
+macro_rules! core_metrics {
+    ($(
+        $(#[doc = $help:literal])+
+        $field:ident: $kind:ident $(by $label:literal of $enum:ident)?, $name:literal;
+    )+) => {
+        /// All metrics of one core.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct CoreMetrics {
+            $($(#[doc = $help])+ pub $field: core_metrics!(@type $kind $($enum)?),)+
         }
-    }
 
-    /// The counts of all buckets, not cumulated, for a scrape.
-    pub fn counts(&self) -> [u64; Self::BUCKETS] {
-        std::array::from_fn(|bucket| self.buckets[bucket].value())
-    }
-
-    /// The sum of all recorded times in nanoseconds.
-    pub fn sum_ns(&self) -> u64 {
-        self.sum_ns.value()
-    }
-
-    fn bucket(ns: u64) -> usize {
-        // The first bucket whose bound 1000 << b is not below ns.
-        let thousands = ns.div_ceil(1000).max(1);
-        (thousands.next_power_of_two().trailing_zeros() as usize).min(Self::BUCKETS - 1)
-    }
+        /// All metrics of a core, in the order in which they are exposed.
+        pub const METRICS: &[Metric] = &[
+            $(Metric {
+                name: $name,
+                help: concat!($($help),+).trim_ascii(),
+                values: core_metrics!(@values $kind $field $($label $enum)?),
+            },)+
+        ];
+    };
+    (@type Counter) => { Counter };
+    (@type Gauge) => { Counter };
+    (@type Histogram) => { Histogram };
+    (@type Counters $enum:ident) => { Counters<{ $enum::COUNT }> };
+    (@type Gauges $enum:ident) => { Counters<{ $enum::COUNT }> };
+    (@values Counter $field:ident) => { Values::Counter(|block| &block.$field) };
+    (@values Gauge $field:ident) => { Values::Gauge(|block| &block.$field) };
+    (@values Histogram $field:ident) => { Values::Histogram(|block| &block.$field) };
+    (@values Counters $field:ident $label:literal $enum:ident) => {
+        Values::Counters(core_metrics!(@labelled $field $label $enum))
+    };
+    (@values Gauges $field:ident $label:literal $enum:ident) => {
+        Values::Gauges(core_metrics!(@labelled $field $label $enum))
+    };
+    (@labelled $field:ident $label:literal $enum:ident) => {
+        Labelled {
+            label: $label,
+            labels: &$enum::LABELS,
+            counters: |block| &*block.$field,
+        }
+    };
 }
 
-/// How a TLS handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    /// Well, with a signature.
-    Full,
-    /// Well, with a ticket.
-    Resumed,
-    /// No version, cipher suite, group or signature in common.
-    Incompatible,
-    /// The client speaks other protocols than HTTP/1.1 only.
-    Protocol,
-    /// The client has no certificate, or not a good one.
-    Certificate,
-    /// The client did not like what it saw: our certificate, as a rule.
-    Refused,
-    /// What came was no TLS, or broke its rules.
-    Malformed,
-    /// The client went away, or took too long.
-    Abandoned,
-}
+core_metrics! {
+    /// Connections open now.
+    connections: Gauge, "ringcast_connections";
 
-impl Handshake {
-    /// How many there are.
-    pub const COUNT: usize = 8;
+    /// Connections open now that have completed the SocketCluster handshake.
+    sessions: Gauge, "ringcast_sessions";
 
-    /// All labels, in the order of the variants.
-    pub const LABELS: [&'static str; Self::COUNT] = [
-        "full",
-        "resumed",
-        "incompatible",
-        "protocol",
-        "certificate",
-        "refused",
-        "malformed",
-        "abandoned",
-    ];
+    /// Connections that the drain still has to close; 0 while there is no drain.
+    drain_left: Gauge, "ringcast_drain_left";
 
-    /// The place in tables of counters.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// What connections hold in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldKind {
-    /// What waits to be sent, in buffers of single connections.
-    Outboxes,
-    /// Long publications, each once for all connections that it waits for.
-    Shared,
-    /// The newest publications for connections that have not kept up.
-    Conflated,
-    /// Messages that have come in part.
-    Assemblies,
-    /// Input that was read and not consumed.
-    Leftovers,
-    /// The rest of long arrays of packets, and decisions that wait for the ring or for a delivery.
-    Parked,
-    /// Records of TLS that have come in part, or that sockets have not taken.
-    Tls,
-    /// Publications that wait for the ring and whose publishers have left.
-    Abandoned,
-}
-
-impl HeldKind {
-    /// How many there are.
-    pub const COUNT: usize = 8;
-
-    /// All labels, in the order of the variants.
-    pub const LABELS: [&'static str; Self::COUNT] = [
-        "outboxes",
-        "shared",
-        "conflated",
-        "assemblies",
-        "leftovers",
-        "parked",
-        "tls",
-        "abandoned",
-    ];
-
-    /// The place in tables of gauges.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// All counters of one core.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct CoreMetrics {
-    /// Connections open now (gauge).
-    pub connections: Counter,
-    /// Connections that have completed the SocketCluster handshake and are open now (gauge).
-    pub sessions: Counter,
-    /// Connections that a drain has still to close (gauge).
-    pub drain_left: Counter,
     /// Sockets accepted from the listener.
-    pub accepts: Counter,
-    /// Accepted sockets handed to a lighter core before their first byte was read.
-    pub hand_overs_sent: Counter,
-    /// Sockets taken from another core.
-    pub hand_overs_received: Counter,
-    /// Reads of connections that come or go that were put off to a later turn.
-    pub transitions_deferred: Counter,
-    /// Reads put off to a later turn since the tokens of others had used up the checks of this one.
-    pub token_checks_deferred: Counter,
-    /// Connections refused for want of room, or since they came too fast.
-    pub connections_refused: Counter,
-    /// Ends of TLS handshakes, by [`Handshake::index`].
-    pub tls_handshakes: [Counter; Handshake::COUNT],
-    /// Requests answered with plain HTTP.
-    pub http_answers: Counter,
+    accepts: Counter, "ringcast_accepts_total";
+
+    /// Accepted sockets that the core handed to a core with less load before it read their first byte.
+    hand_overs_sent: Counter, "ringcast_hand_overs_sent_total";
+
+    /// Sockets that the core took over from another core.
+    hand_overs_received: Counter, "ringcast_hand_overs_received_total";
+
+    /// Reads that were put off to a later turn because connections that are being opened or closed, or that present tokens
+    /// again and again, had used up their time in this turn.
+    transitions_deferred: Counter, "ringcast_transitions_deferred_total";
+
+    /// Reads that were put off to a later turn, on any connection, because checks of tokens had used up their time in this
+    /// turn.
+    token_checks_deferred: Counter, "ringcast_token_checks_deferred_total";
+
+    /// Connections refused because there was no room, or because they arrived too fast: answered 503 or 429, or only closed
+    /// where TLS is spoken.
+    connections_refused: Counter, "ringcast_connections_refused_total";
+
+    /// TLS handshakes that have ended: `full` and `resumed` successfully, other results name what went wrong.
+    tls_handshakes: Counters by "result" of Handshake, "ringcast_tls_handshakes_total";
+
+    /// Requests on the client port that were answered with plain HTTP.
+    http_answers: Counter, "ringcast_http_answers_total";
+
     /// Whole WebSocket messages received.
-    pub messages_received: Counter,
+    messages_received: Counter, "ringcast_messages_received_total";
+
     /// Bytes read from sockets.
-    pub bytes_received: Counter,
+    bytes_received: Counter, "ringcast_received_bytes_total";
+
     /// WebSocket messages queued for sending, publications included.
-    pub messages_sent: Counter,
-    /// Upgrades that agreed on compression.
-    pub compression_agreed: Counter,
+    messages_sent: Counter, "ringcast_messages_sent_total";
+
+    /// Upgrades that negotiated compression.
+    compression_agreed: Counter, "ringcast_compression_agreed_total";
+
     /// Compressed messages received.
-    pub messages_inflated: Counter,
-    /// Bytes of their payloads as they were sent.
-    pub inflate_bytes_before: Counter,
-    /// Bytes of their payloads as they were meant.
-    pub inflate_bytes_after: Counter,
-    /// Messages compressed; a publication once for all clients of this core that share a window.
-    pub messages_deflated: Counter,
-    /// Bytes of their payloads.
-    pub deflate_bytes_before: Counter,
-    /// Bytes of their payloads when compressed.
-    pub deflate_bytes_after: Counter,
-    /// Bytes written to sockets; under TLS those of its records.
-    pub bytes_sent: Counter,
-    /// Publications this core put into the ring.
-    pub publications: Counter,
-    /// Publications queued for a subscriber of this core.
-    pub deliveries: Counter,
-    /// Turns that ended with a publication under way: it goes on in the next, so that other work is not held up.
-    pub deliveries_paused: Counter,
-    /// Publications not delivered to a subscriber whose outbox was full.
-    pub publications_skipped: Counter,
+    messages_inflated: Counter, "ringcast_inflated_messages_total";
+
+    /// Bytes of received compressed messages, as they were sent.
+    inflate_bytes_before: Counter, "ringcast_inflate_before_bytes_total";
+
+    /// Bytes of received compressed messages, decompressed.
+    inflate_bytes_after: Counter, "ringcast_inflate_after_bytes_total";
+
+    /// Messages compressed; a publication counts once for all clients of a core that share a window size.
+    messages_deflated: Counter, "ringcast_deflated_messages_total";
+
+    /// Bytes of messages before they were compressed.
+    deflate_bytes_before: Counter, "ringcast_deflate_before_bytes_total";
+
+    /// Bytes of messages after they were compressed.
+    deflate_bytes_after: Counter, "ringcast_deflate_after_bytes_total";
+
+    /// Bytes written to sockets; under TLS before they are encrypted.
+    bytes_sent: Counter, "ringcast_sent_bytes_total";
+
+    /// Publications put into the ring.
+    publications: Counter, "ringcast_publications_total";
+
+    /// Publications queued for a subscriber; each subscriber counts.
+    deliveries: Counter, "ringcast_deliveries_total";
+
+    /// Turns that ended before a publication had reached all its subscribers; it goes on in the next turn, so that other work
+    /// is not held up.
+    deliveries_paused: Counter, "ringcast_deliveries_paused_total";
+
+    /// Publications not delivered to a subscriber because its outbox was full.
+    publications_skipped: Counter, "ringcast_publications_skipped_total";
+
     /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.
-    pub publications_conflated: Counter,
-    /// Subscriptions held now (gauge).
-    pub subscriptions: Counter,
-    /// Publications in the ring that this core has not yet taken (gauge).
-    pub ring_depth: Counter,
-    /// Bytes of this core's publications that some core has yet to take (gauge).
-    pub ring_bytes: Counter,
-    /// Bytes of buffers kept for the next publications of this core (gauge).
-    pub ring_kept_bytes: Counter,
-    /// Bytes of the tables of connections, channels and subscriptions (gauge).
-    pub table_bytes: Counter,
-    /// Publishes that found the ring full, or others waiting for room in it, and waited.
-    pub ring_stalls: Counter,
-    /// Sleeping cores this core has woken.
-    pub wakes: Counter,
-    /// Bytes waiting in outboxes (gauge).
-    pub outbox_bytes: Counter,
-    /// Bytes that connections hold, by [`HeldKind::index`] (gauges).
-    pub held_bytes: Counters<{ HeldKind::COUNT }>,
+    publications_conflated: Counter, "ringcast_publications_conflated_total";
+
+    /// Subscriptions held now.
+    subscriptions: Gauge, "ringcast_subscriptions";
+
+    /// Publications in the ring that the core has not yet taken.
+    ring_depth: Gauge, "ringcast_ring_depth";
+
+    /// Memory in bytes of the core's publications that some core has yet to take, measured once a second.
+    ring_bytes: Gauge, "ringcast_ring_bytes";
+
+    /// Memory in bytes that the core keeps for its next publications, measured once a second: the most that it ever had in the
+    /// ring at one time.
+    ring_kept_bytes: Gauge, "ringcast_ring_kept_bytes";
+
+    /// Memory in bytes of the tables of connections, channels and subscriptions, measured once a second.
+    table_bytes: Gauge, "ringcast_table_bytes";
+
+    /// Publishes that had to wait because the ring was full, or because others already waited for room in it.
+    ring_stalls: Counter, "ringcast_ring_stalls_total";
+
+    /// Sleeping cores that this core has woken.
+    wakes: Counter, "ringcast_wakes_total";
+
+    /// Bytes that wait to be sent, in outboxes and in the publications that they share.
+    outbox_bytes: Gauge, "ringcast_outbox_bytes";
+
+    /// Memory in bytes that connections hold, by kind; all kinds together are bounded by outbox_bytes_total_max.
+    held_bytes: Gauges by "kind" of HeldKind, "ringcast_held_bytes";
+
     /// Turns of the event loop.
-    pub turns: Counter,
-    /// Turns that began without a sleep, since busy polling had found something.
-    pub busy_poll_hits: Counter,
-    /// How long turns took, without the waiting.
-    pub turn_seconds: Histogram,
-    /// From the publish, of the first publication where several were published together, to the end of the turn that
-    /// wrote it or found its socket full, per delivery.
-    pub publish_to_write_seconds: Histogram,
-    /// Ends of connections, by [`CloseReason::index`].
-    pub closes: [Counter; CloseReason::COUNT],
-    /// What rules have refused, by [`Action::index`].
-    pub rules_denied: [Counter; Action::COUNT],
-    /// What was done and the shadow rules would refuse, by [`Action::index`].
-    pub rules_would_deny: [Counter; Action::COUNT],
-    /// What was refused and the shadow rules would allow, by [`Action::index`].
-    pub rules_would_allow: [Counter; Action::COUNT],
-    /// Subscriptions ended since the rules no longer allow them.
-    pub rules_kick_outs: Counter,
-    /// Lines left out of the audit trail, by [`Event::index`].
-    pub audit_left_out: [Counter; Event::COUNT],
-    /// Limits hit, by [`Limit::index`].
-    pub limit_hits: Counters<{ Limit::COUNT }>,
+    turns: Counter, "ringcast_turns_total";
+
+    /// Turns that began without a sleep, because busy polling had found work.
+    busy_poll_hits: Counter, "ringcast_busy_poll_hits_total";
+
+    /// Duration of turns in seconds, without the time that the core slept.
+    turn_seconds: Histogram, "ringcast_turn_seconds";
+
+    /// Seconds from a publish to the end of the turn that wrote it to a subscriber or found the subscriber's socket full, per
+    /// delivery. The messages of one read are published together: for all of them the time of the first counts.
+    publish_to_write_seconds: Histogram, "ringcast_publish_to_write_seconds";
+
+    /// Closed connections, by reason.
+    closes: Counters by "reason" of CloseReason, "ringcast_closes_total";
+
+    /// Actions that `[[rules]]` have refused, by action.
+    rules_denied: Counters by "action" of Action, "ringcast_rules_denied_total";
+
+    /// Actions that were carried out and that `[[shadow_rules]]` would refuse, by action.
+    rules_would_deny: Counters by "action" of Action, "ringcast_rules_would_deny_total";
+
+    /// Actions that `[[rules]]` have refused and that `[[shadow_rules]]` would allow, by action.
+    rules_would_allow: Counters by "action" of Action, "ringcast_rules_would_allow_total";
+
+    /// Subscriptions ended because changed `[[rules]]` no longer allow them.
+    rules_kick_outs: Counter, "ringcast_rules_kick_outs_total";
+
+    /// Lines left out of the audit trail because more came than limits.audit_lines_per_second_max, by event.
+    audit_left_out: Counters by "event" of Event, "ringcast_audit_left_out_total";
+
+    /// Limits reached, by limit. Limits that hold new connections back (connections, connections_per_core, accepts_per_second,
+    /// memory_bytes) count once each time they begin to, not for each connection.
+    limit_hits: Counters by "limit" of Limit, "ringcast_limit_hits_total";
 }
 
 impl CoreMetrics {
-    /// Counts a limit that was hit.
+    /// Counts a limit that was reached.
     pub fn limit_hit(&self, limit: Limit) {
         self.limit_hits[limit.index()].add(1);
     }
@@ -298,21 +302,6 @@ impl CoreMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_falls_into_the_first_bucket_that_is_not_shorter() {
-        for (ns, bucket) in [
-            (0, 0),
-            (1000, 0),
-            (1001, 1),
-            (2000, 1),
-            (2001, 2),
-            (u64::MAX, Histogram::BUCKETS - 1),
-        ] {
-            assert_eq!(Histogram::bucket(ns), bucket, "{ns} ns");
-            assert!(Histogram::upper_bound_ns(bucket).is_none_or(|bound| ns <= bound));
-        }
-    }
 
     #[test]
     fn blocks_of_two_cores_share_no_cache_line() {

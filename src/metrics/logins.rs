@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::block::{Counter, Histogram};
+use super::counter::{Counter, Histogram};
+use crate::labels::labels;
 
 /// The counters of the password checks.
 #[derive(Debug, Default)]
@@ -17,55 +18,31 @@ pub struct LoginMetrics {
     pub accounts_forgotten: Counter,
 }
 
-/// How an attempt to log in ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginOutcome {
-    /// The password was right.
-    Welcome,
-    /// There is no such user, or the password was wrong.
-    Refused,
-    /// There were too many failures before: the password was not checked.
-    TooSoon,
-    /// `logins_waiting_max`: the queue was full, and its own network had the most waiting attempts.
-    Busy,
-    /// `logins_waiting_max`: it waited, and an attempt of another network or a familiar one displaced it.
-    Displaced,
+labels! {
+    /// How an attempt to log in ended.
+    pub enum LoginOutcome {
+        /// The password was right.
+        Welcome = "welcome",
+        /// There is no such user, or the password was wrong.
+        Refused = "refused",
+        /// There were too many failures before: the password was not checked.
+        TooSoon = "too_soon",
+        /// `logins_waiting_max`: the queue was full, and its own network had the most waiting attempts.
+        Busy = "busy",
+        /// `logins_waiting_max`: it waited, and an attempt of another network or a familiar one displaced it.
+        Displaced = "displaced",
+    }
 }
 
 impl LoginMetrics {
     /// Counts an outcome, on any thread.
     pub fn count(&self, outcome: LoginOutcome) {
         // Relaxed: a scrape needs no order between counters.
-        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes[outcome.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many attempts had this outcome.
     pub fn value(&self, outcome: LoginOutcome) -> u64 {
-        self.outcomes[outcome as usize].load(Ordering::Relaxed)
-    }
-}
-
-impl LoginOutcome {
-    /// How many there are.
-    pub const COUNT: usize = 5;
-
-    /// All of them.
-    pub const ALL: [LoginOutcome; Self::COUNT] = [
-        LoginOutcome::Welcome,
-        LoginOutcome::Refused,
-        LoginOutcome::TooSoon,
-        LoginOutcome::Busy,
-        LoginOutcome::Displaced,
-    ];
-
-    /// The value of the metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            LoginOutcome::Welcome => "welcome",
-            LoginOutcome::Refused => "refused",
-            LoginOutcome::TooSoon => "too_soon",
-            LoginOutcome::Busy => "busy",
-            LoginOutcome::Displaced => "displaced",
-        }
+        self.outcomes[outcome.index()].load(Ordering::Relaxed)
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod block;
 pub mod close_codes;
+pub mod counter;
 pub mod logins;
 pub mod process;
+pub mod server;
 pub mod text;

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::auth::rules::RuleVerdict;
 use crate::clock::Uptime;
 use crate::decision::Decisions;
-use crate::metrics::block::Counter;
+use crate::metrics::counter::Counter;
 use crate::policy::Policy;
 use crate::session::RuleHits;
 use crate::websocket::frame::OpCode;
@@ -115,9 +115,9 @@ impl<A: App> Core<A> {
                 counter.add(*count);
             }
         };
-        add(&self.metrics.rules_denied, &hits.denied);
-        add(&self.metrics.rules_would_deny, &hits.would_deny);
-        add(&self.metrics.rules_would_allow, &hits.would_allow);
+        add(&self.metrics.rules_denied[..], &hits.denied);
+        add(&self.metrics.rules_would_deny[..], &hits.would_deny);
+        add(&self.metrics.rules_would_allow[..], &hits.would_allow);
         self.log_difference(&hits);
     }
 

@@ -1,0 +1,230 @@
+//! The metrics of the whole server: one row for each, with its help text and where its value comes from.
+//!
+//! A row that has no value now, because the feature is off or the system does not say, is left out of `/metrics`.
+
+use super::logins::{LoginMetrics, LoginOutcome};
+use super::process::ProcessStatus;
+use super::text::{Samples, Seconds};
+
+/// What the control plane knows of the server when it is scraped.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// When it started, in milliseconds since 1970.
+    pub start_unix_ms: u64,
+    /// Whether it is draining.
+    pub draining: bool,
+    /// How long the core that has stood still for longest has done so, in milliseconds.
+    pub core_stuck_ms: u64,
+    /// Connections that the drain closes in a thousand seconds; 0 without one.
+    pub drain_closes_per_1000_seconds: u64,
+    /// Revocations of tokens in force.
+    pub revocations: usize,
+    /// Revocations that were refused because there were too many.
+    pub revocations_refused: u64,
+    /// Connections of operators that were closed to make room for others.
+    pub admin_connections_ended: u64,
+    /// Log lines that were dropped because standard error was not read fast enough.
+    pub log_lines_dropped: u64,
+    /// Keys that are fetched; `None` without `jwks_url`.
+    pub keys: Option<FetchedKeys>,
+    /// Keys of all sets that are not used; `None` without a set.
+    pub keys_left_out: Option<usize>,
+    /// When the first certificate of TLS ends, in seconds since 1970; `None` without TLS.
+    pub tls_not_after_unix_s: Option<i64>,
+    /// What the system knows.
+    pub status: ProcessStatus,
+}
+
+/// What the control plane knows of keys that are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedKeys {
+    /// Fetches begun.
+    pub fetches: u64,
+    /// Fetches without a good answer.
+    pub failures: u64,
+    /// Keys of the last good answer.
+    pub keys: usize,
+}
+
+/// All that rows may read.
+pub(super) struct Server<'a> {
+    pub(super) core_count: usize,
+    pub(super) process: Process,
+    /// `None` without a password file.
+    pub(super) logins: Option<&'a LoginMetrics>,
+}
+
+/// One metric of the whole server.
+pub(super) struct ServerMetric {
+    pub(super) name: &'static str,
+    /// The type in the sense of the format.
+    pub(super) kind: &'static str,
+    /// The label, if its samples have one.
+    pub(super) label: Option<&'static str>,
+    pub(super) help: &'static str,
+    /// Writes the samples; none if there is no value now.
+    pub(super) write: Write,
+}
+
+type Write = fn(&Server<'_>, &mut Samples<'_>);
+
+impl ServerMetric {
+    const fn labelled(self, label: &'static str) -> ServerMetric {
+        ServerMetric {
+            label: Some(label),
+            ..self
+        }
+    }
+}
+
+/// A metric that goes up only.
+const fn counter(name: &'static str, help: &'static str, write: Write) -> ServerMetric {
+    metric(name, "counter", help, write)
+}
+
+/// A metric that goes up and down.
+const fn gauge(name: &'static str, help: &'static str, write: Write) -> ServerMetric {
+    metric(name, "gauge", help, write)
+}
+
+const fn metric(name: &'static str, kind: &'static str, help: &'static str, write: Write) -> ServerMetric {
+    ServerMetric {
+        name,
+        kind,
+        label: None,
+        help,
+        write,
+    }
+}
+
+/// All metrics of the server, in the order in which they are exposed.
+pub(super) const SERVER_METRICS: &[ServerMetric] = &[
+    gauge(
+        "ringcast_info",
+        "Always 1; the label has the version.",
+        |_, out| out.labelled("version", env!("CARGO_PKG_VERSION"), 1),
+    )
+    .labelled("version"),
+    gauge("ringcast_cores", "Event loops.", |server, out| out.value(server.core_count)),
+    gauge(
+        "ringcast_draining",
+        "1 while the server stops and closes its connections, else 0.",
+        |server, out| out.value(u8::from(server.process.draining)),
+    ),
+    gauge(
+        "ringcast_core_stuck_seconds",
+        "How long the core that has stood still for longest has done so, in seconds; 0 while every core turns. From liveness_timeout_ms on, /healthz answers 503.",
+        |server, out| out.value(Seconds::from_ms(server.process.core_stuck_ms)),
+    ),
+    gauge(
+        "ringcast_drain_closes_per_second",
+        "Rate at which the drain closes connections: the connections that were open when it began, over drain_seconds; 0 without a drain.",
+        |server, out| out.value(Seconds::from_ms(server.process.drain_closes_per_1000_seconds)),
+    ),
+    gauge(
+        "ringcast_revocations",
+        "Revocations of tokens in force, and revocations that have ended and are not yet forgotten.",
+        |server, out| out.value(server.process.revocations),
+    ),
+    counter(
+        "ringcast_revocations_refused_total",
+        "Revocations refused because limits.revocations_max are in force.",
+        |server, out| out.value(server.process.revocations_refused),
+    ),
+    counter(
+        "ringcast_admin_connections_ended_total",
+        "Connections to the control plane closed to make room: when all 64 places are taken and another connection arrives, the most silent one is closed.",
+        |server, out| out.value(server.process.admin_connections_ended),
+    ),
+    counter(
+        "ringcast_log_lines_dropped_total",
+        "Log lines dropped because standard error was not read fast enough: 1 MiB of them may wait.",
+        |server, out| out.value(server.process.log_lines_dropped),
+    ),
+    counter(
+        "ringcast_jwks_fetches_total",
+        "Fetches of jwks_url, where it is set.",
+        |server, out| out.optional(server.process.keys.map(|keys| keys.fetches)),
+    ),
+    counter(
+        "ringcast_jwks_failures_total",
+        "Fetches of jwks_url without a good answer: the server kept the keys that it had.",
+        |server, out| out.optional(server.process.keys.map(|keys| keys.failures)),
+    ),
+    gauge(
+        "ringcast_jwks_keys",
+        "Keys of the last good answer of jwks_url.",
+        |server, out| out.optional(server.process.keys.map(|keys| keys.keys)),
+    ),
+    gauge(
+        "ringcast_jwks_keys_left_out",
+        "Keys of jwks_file and of the last good answer of jwks_url that are not used, or cannot sign; the log names them.",
+        |server, out| out.optional(server.process.keys_left_out),
+    ),
+    gauge(
+        "ringcast_tls_certificate_not_after_seconds",
+        "End of the TLS certificate that ends first, in seconds since 1970.",
+        |server, out| out.optional(server.process.tls_not_after_unix_s),
+    ),
+    gauge(
+        "process_start_time_seconds",
+        "Start of the process, in seconds since 1970.",
+        |server, out| out.value(Seconds::from_ms(server.process.start_unix_ms)),
+    ),
+    counter(
+        "process_cpu_seconds_total",
+        "Time that all threads spent on CPUs, in seconds.",
+        |server, out| out.optional(server.process.status.cpu_ns.map(Seconds)),
+    ),
+    gauge(
+        "process_resident_memory_bytes",
+        "Memory in use, in bytes. Socket buffers belong to the system and are not included.",
+        |server, out| out.optional(server.process.status.resident_bytes),
+    ),
+    gauge(
+        "ringcast_memory_anonymous_bytes",
+        "Part of process_resident_memory_bytes that the program has written, in bytes: heap and stacks.",
+        |server, out| out.optional(server.process.status.anonymous_bytes),
+    ),
+    gauge(
+        "ringcast_memory_file_bytes",
+        "Part of process_resident_memory_bytes that is read from files, in bytes: the program itself, as far as it was used, and libraries.",
+        |server, out| out.optional(server.process.status.file_bytes),
+    ),
+    gauge(
+        "process_open_fds",
+        "Descriptors open in the main thread's table; cores have their own unless fd_tables is shared.",
+        |server, out| out.optional(server.process.status.open_fds),
+    ),
+    gauge(
+        "process_max_fds",
+        "Descriptors that each table may hold.",
+        |server, out| out.optional(server.process.status.max_fds),
+    ),
+    counter(
+        "ringcast_logins_total",
+        "Logins with a password, by outcome: welcome, refused, too_soon after failures; when too many wait, busy if the login was the last to arrive, displaced if it gave way to another.",
+        |server, out| {
+            let Some(logins) = server.logins else { return };
+            for outcome in LoginOutcome::ALL {
+                out.labelled("outcome", outcome.label(), logins.value(outcome));
+            }
+        },
+    )
+    .labelled("outcome"),
+    metric(
+        "ringcast_login_seconds",
+        "histogram",
+        "Seconds from the question whether a password is right to the answer.",
+        |server, out| {
+            if let Some(logins) = server.logins {
+                out.histogram(&logins.seconds);
+            }
+        },
+    ),
+    counter(
+        "ringcast_login_accounts_forgotten_total",
+        "Addresses and users whose failed logins were forgotten because there was no room for more (login_accounts_max).",
+        |server, out| out.optional(server.logins.map(|logins| logins.accounts_forgotten.value())),
+    ),
+];
