@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::app::builtin::Builtin;
+use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::Server;
 use support::client::Client;
 use support::counting::{asked, start};
