@@ -17,7 +17,7 @@ use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::policy::Policy;
 use crate::session::{self, LoginAnswer, SessionIds};
 
-/// A session with all that a core would lend it, and a clock to move.
+/// A session with everything that a core lends it, and a clock that the test moves.
 struct Client<A: App> {
     session: Session,
     common: session::Settings,
@@ -27,11 +27,11 @@ struct Client<A: App> {
     scratch: session::Scratch,
     buffers: environment::Scratch,
     now: Now,
-    /// How many packets of an array are handled together.
+    /// Number of packets of an array that are handled in one part.
     packets_max: u64,
 }
 
-/// A core that takes no late answers.
+/// Stands for a core that has no room for late answers.
 struct Full;
 
 impl Post for Full {
@@ -40,7 +40,7 @@ impl Post for Full {
     }
 }
 
-/// What came of one input, as text: one line per decision, and the end if it is one.
+/// The result of one input as text: one line per decision, and the end of the connection if it ends.
 #[derive(Debug, PartialEq)]
 struct Outcome(Vec<String>);
 
@@ -73,7 +73,7 @@ impl<A: App> Client<A> {
         }
     }
 
-    /// A client whose handshake is done.
+    /// A client that has completed its handshake.
     fn open(app: A) -> Client<A> {
         let mut client = Client::new(app);
         client.shake_hands();
@@ -99,7 +99,7 @@ impl<A: App> Client<A> {
         self.run(|session, env, decisions| session.receive(Message::Text(text), env, decisions))
     }
 
-    /// Goes on with an array.
+    /// Handles the next part of an array.
     fn more(&mut self) -> Outcome {
         self.run(|session, env, decisions| session.receive_more(env, decisions))
     }
@@ -207,7 +207,7 @@ impl<const COUNT: usize, T: AsRef<str>> PartialEq<[T; COUNT]> for Outcome {
 
 const NOTHING: [&str; 0] = [];
 
-/// An application that answers and refuses by the names it is given.
+/// An application that answers or refuses, depending on the name of the event or channel.
 #[derive(Default)]
 struct Probe {
     connected: u32,
@@ -215,7 +215,7 @@ struct Probe {
     refuse_handshake: Option<Refusal>,
     refuse_token: Option<Refusal>,
     leave_in_handshake: bool,
-    /// What became of the calls that were made, in order.
+    /// The results of the application's calls to the client, in order.
     answered: Vec<String>,
 }
 
@@ -403,7 +403,7 @@ impl App for Probe {
 // --- The handshake: wire reference, section 5
 
 #[test]
-fn what_comes_before_the_handshake_closes_with_4009() {
+fn packets_before_the_handshake_close_with_4009() {
     for text in [
         r#"{"event":"echo","data":1,"cid":1}"#,
         "hello",
@@ -467,7 +467,7 @@ fn a_handshake_needs_a_number_as_its_call_id() {
 }
 
 #[test]
-fn what_is_false_in_javascript_is_no_token() {
+fn a_value_that_is_false_in_javascript_is_not_a_token() {
     for data in [
         "null",
         "\"str\"",
@@ -524,7 +524,7 @@ fn token(claims: &str) -> String {
     tokens().sign(claims, None, 1_000_000_000).expect("an object")
 }
 
-/// A handshake with a token that is good for ten seconds.
+/// A handshake with a token that is valid for ten seconds.
 fn good() -> String {
     let token = token(r#"{"user":"bob","exp":1000010}"#);
     format!(r##"{{"event":"#handshake","data":{{"authToken":"{token}"}},"cid":1}}"##)
@@ -549,7 +549,7 @@ fn a_good_token_authenticates_from_the_start() {
     );
 }
 
-/// A session whose request has shown that it is Ann's.
+/// A session that was authenticated as Ann's by its request.
 fn brought() -> Client<Probe> {
     let mut client = Client::new(Probe::default());
     let claims = tokens()
@@ -560,7 +560,7 @@ fn brought() -> Client<Probe> {
 }
 
 #[test]
-fn who_the_request_has_shown_to_be_somebody_is_authenticated_by_the_first_handshake_without_a_token() {
+fn claims_of_the_request_authenticate_a_handshake_without_a_token() {
     let mut client = brought();
     let outcome = client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
     assert!(outcome.0[0].ends_with(r#""isAuthenticated":true}}"#));
@@ -571,7 +571,7 @@ fn who_the_request_has_shown_to_be_somebody_is_authenticated_by_the_first_handsh
 }
 
 #[test]
-fn an_offered_token_counts_more_than_what_the_request_has_shown() {
+fn an_offered_token_replaces_the_claims_of_the_request() {
     let mut client = brought();
     client.text(&good());
     let who = client.text(r#"{"event":"who","cid":2}"#);
@@ -623,7 +623,7 @@ fn a_second_handshake_is_answered_and_counts_for_nothing() {
 }
 
 #[test]
-fn who_is_disconnected_in_the_handshake_has_neither_come_nor_gone() {
+fn the_application_is_not_told_of_a_client_that_it_disconnects_in_the_handshake() {
     let mut client = Client::new(Probe {
         leave_in_handshake: true,
         ..Probe::default()
@@ -700,7 +700,7 @@ fn an_end_in_the_middle_of_an_array_is_its_end() {
     assert!(!client.session.has_more());
 }
 
-/// What has been answered leaves, or fills the outbox, before more of the array is handled.
+/// Answers are sent, or fill the outbox, before the next part of the array is handled.
 #[test]
 fn a_part_of_an_array_is_over_when_its_answers_have_grown_large() {
     let calls: Vec<_> = (1..=100)
@@ -781,7 +781,7 @@ fn pings_keep_the_rhythm_that_began_with_the_connection() {
     assert_eq!(client.wait_ms(1).tick(), [""]);
     assert_eq!(client.deadline_ms(), 21_000);
     assert_eq!(client.wait_ms(100).tick(), NOTHING);
-    // A turn that comes late sends one ping, and the next is on time.
+    // A late turn sends one ping; the next ping is on time.
     assert_eq!(client.wait_ms(17_000).tick(), [""]);
     assert_eq!(client.deadline_ms(), 37_000);
 }
@@ -1068,7 +1068,7 @@ fn refused_publishes_are_not_published() {
         )]
     );
     client.common.allow_client_publish = false;
-    // Checked before the shape.
+    // The server checks this before the shape of the packet.
     assert_eq!(
         client.text(r##"{"event":"#publish","data":5,"cid":2}"##),
         [error("2", "Client publish feature is disabled")]
@@ -1127,7 +1127,7 @@ fn binary_messages_are_read_as_text() {
 }
 
 #[test]
-fn what_is_nested_too_deeply_is_raw_and_counted() {
+fn text_that_is_nested_too_deeply_is_raw_and_counted() {
     let mut client = Client::open(Probe::default());
     assert_eq!(client.text(&"[".repeat(100_000)), NOTHING);
     assert_eq!(
@@ -1140,7 +1140,7 @@ fn what_is_nested_too_deeply_is_raw_and_counted() {
 }
 
 #[test]
-fn data_as_deep_as_the_scanner_takes_it_goes_through_all_that_may_read_it() {
+fn data_of_the_deepest_accepted_nesting_passes_all_its_readers() {
     let mut client = Client::open(Probe::default());
     let deep = format!("{}1{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
     for data in [
@@ -1150,7 +1150,7 @@ fn data_as_deep_as_the_scanner_takes_it_goes_through_all_that_may_read_it() {
         let answer = client.text(&format!(r#"{{"event":"echo","data":{data},"cid":2}}"#));
         assert_eq!(answer, [format!(r#"{{"rid":2,"data":{data}}}"#)]);
     }
-    // A buffer of one octet, which is no number.
+    // A buffer with one octet, which is not a number.
     assert_eq!(
         client.text(&format!(
             r#"{{"event":"echo","data":{{"type":"Buffer","data":{deep}}},"cid":2}}"#
@@ -1243,7 +1243,7 @@ fn calls_are_answered_by_the_application_or_not_at_all() {
 // --- Order: wire reference, section 12
 
 #[test]
-fn an_answer_overtakes_what_was_asked_for_before_it() {
+fn an_answer_overtakes_packets_that_were_ordered_before_it() {
     let mut client = Client::open(Probe::default());
     assert_eq!(
         client.text(r#"{"event":"order","cid":2}"#),
@@ -1425,7 +1425,7 @@ fn an_expired_token_is_taken_away_once_before_the_answer_and_the_packet_is_carri
     ] {
         let mut client = Client::new(Probe::default());
         client.text(&good());
-        // Exactly at `exp` it is still good: the test is "greater".
+        // Exactly at `exp` the token is still valid, because the comparison is "greater".
         client.wait_ms(10_000);
         assert!(client.text(r#"{"event":"who","cid":9}"#).0[0].contains("bob"));
         client.wait_ms(1);
@@ -1453,7 +1453,7 @@ fn a_token_is_good_until_its_leeway_is_over() {
 }
 
 #[test]
-fn what_is_answered_at_sight_overtakes_the_news_that_a_token_has_expired() {
+fn immediate_answers_come_before_the_message_that_a_token_has_expired() {
     for (packet, answer) in [
         (
             r##"{"event":"#unsubscribe","data":"a","cid":2}"##,
@@ -1472,7 +1472,7 @@ fn what_is_answered_at_sight_overtakes_the_news_that_a_token_has_expired() {
 }
 
 #[test]
-fn what_the_application_sends_follows_all_answers_of_an_array() {
+fn packets_of_the_application_follow_all_answers_of_an_array() {
     let mut client = Client::open(Probe::default());
     let sent = client.text(r#"[{"event":"order","cid":2},{"event":"empty","cid":3}]"#);
     let empty = sent.0.iter().position(|text| text == r#"{"rid":3}"#);
@@ -1495,9 +1495,10 @@ fn a_pong_finds_an_expired_token_and_other_input_does_not() {
     assert_eq!(client.text(""), NOTHING);
 }
 
-/// A security property: whoever sends nothing, or anything but pongs, must not go on reading what only its token allowed.
+/// A security property: after its token has expired, a client must not receive what only the token allowed, even if it sends
+/// nothing, or nothing but pongs.
 #[test]
-fn where_rules_are_in_force_a_ping_finds_an_expired_token_though_the_client_sends_nothing() {
+fn with_rules_a_ping_finds_an_expired_token_although_the_client_sends_nothing() {
     let rule = RuleSpec {
         effect: Effect::Allow,
         to: vec![Who::Authenticated],
@@ -1541,7 +1542,7 @@ fn pings_are_counted_over_all_clients_of_a_core() {
     );
 }
 
-// --- Calls of the server's: wire reference, sections 1, 6 and 8
+// --- Calls by the server: wire reference, sections 1, 6 and 8
 
 fn end<A: App>(client: &mut Client<A>) {
     client.run(|session, env, _| {
@@ -1696,7 +1697,7 @@ fn an_idle_session_holds_no_calls() {
     assert!(client.session.calls.is_none());
 }
 
-// --- Batches, late answers and the last word
+// --- Batches, late answers and close reasons
 
 #[test]
 fn a_batch_is_one_array_in_the_order_asked_with_the_answer_last() {
@@ -1717,7 +1718,7 @@ fn a_batch_is_one_array_in_the_order_asked_with_the_answer_last() {
         .map(|packet| packet["event"].as_str().unwrap())
         .collect();
     assert_eq!(events, ["q", "#setAuthToken", "#removeAuthToken"]);
-    // A batch is over with its packet.
+    // A batch ends with its packet.
     assert_eq!(
         client.text(r#"{"event":"order","cid":1}"#).0[0],
         r#"{"rid":1,"data":"reply"}"#
@@ -1765,7 +1766,7 @@ fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     );
 }
 
-// --- Whatever comes
+// --- Any input
 
 mod hostile {
     use proptest::prelude::*;
@@ -1845,12 +1846,12 @@ mod hostile {
         ]
     }
 
-    /// Every message that is sent is JSON, or a ping.
+    /// Checks that every message to the client is JSON or a ping.
     fn check(outcome: &Outcome) {
         for line in &outcome.0 {
             let text = match line.split_once(' ') {
                 Some(("subscribe" | "unsubscribe" | "close", _)) => continue,
-                // Their channel's name comes first, which may hold anything.
+                // The line begins with the name of the channel, which may contain any text.
                 Some(("publish" | "kick", rest)) => match rest.find(" {\"event\":") {
                     Some(at) => &rest[at + 1..],
                     None => continue,
@@ -1866,7 +1867,7 @@ mod hostile {
 
     proptest! {
         #[test]
-        fn nothing_a_client_sends_panics_or_makes_the_server_send_what_is_no_json(
+        fn no_input_causes_a_panic_or_a_message_that_is_not_json(
             messages in prop::collection::vec((message(), 0u64..6000), 0..12),
             shakes_hands: bool,
         ) {
@@ -1884,7 +1885,7 @@ mod hostile {
     }
 }
 
-/// A client that nobody serves before it is authenticated, with `timeout_ms` to become it.
+/// A client with `allow_anonymous` off, which must authenticate within `timeout_ms`.
 fn shut_out(timeout_ms: Option<u64>) -> Client<Probe> {
     let mut client = Client::new(Probe::default());
     client.common.allow_anonymous = false;
@@ -1908,7 +1909,7 @@ impl<A: App> Client<A> {
         );
     }
 
-    /// What the password_checks says about the login that was decided.
+    /// Gives the session the answer of the password checks.
     fn answer_login(&mut self, answer: LoginAnswer) -> Outcome {
         self.run(|session, env, decisions| session.login_answered(answer, env, decisions))
     }
@@ -1950,7 +1951,7 @@ const KICKED_OUT: &str = r#"kick all "No longer authenticated""#;
 const LOGIN_CALL: &str = r#"{"event":"login","data":{"email":"a","pw":"b"},"cid":2}"#;
 
 #[test]
-fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
+fn a_client_that_is_not_authenticated_may_authenticate_and_nothing_else() {
     let mut client = shut_out(None);
     let refused =
         r#"{"rid":5,"error":{"message":"Only authenticated clients are served","name":"AuthError"}}"#;
@@ -1983,7 +1984,7 @@ fn who_is_shut_out_may_say_who_it_is_and_nothing_else() {
 }
 
 #[test]
-fn one_array_may_hold_the_token_and_what_it_is_needed_for() {
+fn one_array_may_contain_the_token_and_the_packets_that_need_it() {
     let mut client = shut_out(None);
     let token = client
         .policy
@@ -1999,7 +2000,7 @@ fn one_array_may_hold_the_token_and_what_it_is_needed_for() {
 }
 
 #[test]
-fn who_ceases_to_be_authenticated_is_kicked_out_of_all_channels() {
+fn a_client_that_is_no_longer_authenticated_is_kicked_out_of_all_channels() {
     let mut client = shut_out(None);
     client.authenticate_for(60);
     assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), [KICKED_OUT]);
@@ -2008,7 +2009,7 @@ fn who_ceases_to_be_authenticated_is_kicked_out_of_all_channels() {
     let Outcome(lines) = client.text(r##"{"event":"#authenticate","data":"x.y.z","cid":3}"##);
     assert_eq!(lines.last().map(String::as_str), Some(KICKED_OUT), "{lines:?}");
 
-    // By its own token's time, though the client says nothing, and not before.
+    // When its token expires, even if the client sends nothing, and not earlier.
     client.authenticate_for(2);
     let expires_ms = client.now.uptime.as_ms() + 2000;
     let deadline_ms = client.deadline_ms();
@@ -2025,20 +2026,20 @@ fn who_ceases_to_be_authenticated_is_kicked_out_of_all_channels() {
 }
 
 #[test]
-fn where_all_are_served_nobody_is_kicked_out() {
+fn a_server_for_everybody_kicks_no_client_out() {
     let mut client = Client::open(Probe::default());
     client.authenticate_for(60);
     assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), NOTHING);
 }
 
 #[test]
-fn who_does_not_say_who_it_is_is_closed_in_time() {
+fn a_client_that_does_not_authenticate_in_time_is_closed() {
     let mut client = shut_out(Some(3000));
     let begin_ms = client.now.uptime.as_ms();
     assert_eq!(client.deadline_ms(), begin_ms + 3000);
     assert_eq!(client.wait_ms(2999).tick(), NOTHING);
     client.authenticate_for(1);
-    // The time begins anew with the end of the token.
+    // After the token has expired, the client has this time again.
     let wait_ms = client.deadline_ms() - client.now.uptime.as_ms();
     assert_eq!(client.wait_ms(wait_ms).tick().0.len(), 2);
     assert_eq!(client.wait_ms(2900).tick(), NOTHING);
@@ -2055,7 +2056,7 @@ fn a_login_is_answered_and_then_the_client_has_its_token() {
         client.text(r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##),
         ["subscribe c 3"]
     );
-    // As anybody else, and transmitted.
+    // Another user, with a one-way event.
     assert_eq!(
         client.text(r#"{"event":"login","data":{"user":"c","password":""}}"#),
         ["login c "]
@@ -2067,7 +2068,7 @@ fn a_login_is_answered_and_then_the_client_has_its_token() {
 }
 
 #[test]
-fn a_login_is_one_however_its_words_are_spelled() {
+fn a_login_is_recognised_however_its_json_is_escaped() {
     let mut client = Client::open(Probe::default()).with_password_checks();
     let call = r#"{"event":"\u006cogin","data":{"\u0065mail":"\u0061","p\u0077":"\u0062"},"cid":2}"#;
     assert_eq!(client.text(call), ["login a b"]);
@@ -2120,7 +2121,7 @@ fn one_login_at_a_time() {
     let under_way = r#"{"rid":2,"error":{"message":"Another login of this connection has not been answered yet","name":"InvalidActionError"}}"#;
     assert_eq!(client.text(LOGIN_CALL), [under_way]);
     assert_eq!(client.scratch.take_hits().of(Limit::LoginsPerConnection), 1);
-    // One for which there was no room is over.
+    // A login for which there was no room is over.
     let mut decisions = Decisions::new();
     let answer = client.session.login_not_taken(&mut decisions).unwrap();
     let answer = String::from_utf8_lossy(decisions.bytes(answer));
@@ -2132,7 +2133,7 @@ fn one_login_at_a_time() {
 }
 
 #[test]
-fn the_application_may_refuse_whoever_has_the_password() {
+fn the_application_may_refuse_a_user_with_the_right_password() {
     let mut client = shut_out(None).with_password_checks();
     client.app.refuse_token = Some(Refusal::from(AppError::new("banned")));
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
@@ -2145,7 +2146,7 @@ fn the_application_may_refuse_whoever_has_the_password() {
 }
 
 #[test]
-fn without_a_desk_login_is_the_applications_also_for_those_shut_out() {
+fn without_password_checks_login_belongs_to_the_application() {
     let mut client = shut_out(None);
     let open = Client::open(Probe::default()).text(LOGIN_CALL);
     assert_eq!(client.text(LOGIN_CALL), open);
@@ -2153,7 +2154,7 @@ fn without_a_desk_login_is_the_applications_also_for_those_shut_out() {
 }
 
 #[test]
-fn who_becomes_somebody_for_a_part_of_an_array_keeps_nothing_of_it() {
+fn a_client_that_is_authenticated_for_a_part_of_an_array_keeps_no_subscription() {
     let mut client = Client::with_settings(Probe::default(), Settings::default());
     client.common.allow_anonymous = false;
     client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
@@ -2183,7 +2184,7 @@ fn one_array_has_no_more_tokens_checked_than_its_share() {
     assert!(refused(&outcome.0.last().unwrap()));
 }
 
-/// Takes what begins with `raw` for itself, and sends it back.
+/// Handles messages that begin with `raw` itself, and sends them back.
 #[derive(Default)]
 struct Raw {
     calls: u32,
@@ -2207,7 +2208,7 @@ impl App for Raw {
 #[test]
 fn an_application_may_take_a_message_before_anything_looks_at_it() {
     let mut client = Client::new(Raw::default());
-    // Even before the handshake, when anything else would end the connection.
+    // This works even before the handshake, when any other message would end the connection.
     assert_eq!(client.text("raw text"), ["raw text"]);
     assert_eq!(client.binary(b"raw\xff"), ["binary [114, 97, 119, 255]"]);
     client.shake_hands();
