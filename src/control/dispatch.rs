@@ -9,7 +9,7 @@
 //! 3. Nothing here waits for a core: `adopt` and `revoke` return at once, and `deliver` retries the orders
 //!    that found no room.
 //!
-//! Limits: for change_each core at most one policy waits, and change_each revocation in force (`revocations_max`) once.
+//! Limits: for each core at most one policy waits, and change_each revocation in force (`revocations_max`) once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -47,12 +47,12 @@ impl Dispatch {
         }
     }
 
-    /// Puts a policy in force on all cores, on change_each as soon as it takes the order.
+    /// Puts a policy in force on all cores, on each as soon as it takes the order.
     pub(super) fn adopt(&self, cores: &[CoreHandle], policy: &Arc<Policy>) {
         self.change_each(cores, |pending| pending.policy = Some(Arc::clone(policy)));
     }
 
-    /// Has all cores close the connections that a revocation affects. `done` creates, for change_each core, the
+    /// Has all cores close the connections that a revocation affects. `done` creates, for each core, the
     /// handle that it reports completion with.
     pub(super) fn revoke(
         &self,
@@ -74,7 +74,7 @@ impl Dispatch {
         }
     }
 
-    /// Changes the pending orders of change_each core, and sends those that its mailbox has room for.
+    /// Changes the pending orders of each core, and sends those that its mailbox has room for.
     fn change_each(&self, cores: &[CoreHandle], mut change: impl FnMut(&mut PendingOrders)) {
         let mut is_full = false;
         for (core, pending) in cores.iter().zip(&self.pending) {
@@ -166,7 +166,7 @@ mod tests {
         Arc::new(Revocation::new(Revoked::parse(json).unwrap(), 5, 10))
     }
 
-    /// The orders that a core has received, as one word change_each.
+    /// The orders that a core has received, as one word each.
     fn orders(mailbox: &Mailbox) -> Vec<String> {
         std::iter::from_fn(|| mailbox.try_receive())
             .map(|order| match order {
