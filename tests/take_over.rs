@@ -179,7 +179,11 @@ fn taking_over_says_that_tokens_of_a_made_up_key_end() {
     drop(second);
     let mut attempt = Attempt::new(first.address, "127.0.0.1:0", &settings[1..]);
     eventually("it serves", || attempt.log().contains("ringcast serves"));
-    assert!(attempt.log().contains("has made up a key"), "{}", attempt.log());
+    assert!(
+        attempt.log().contains("has made a key of its own"),
+        "{}",
+        attempt.log()
+    );
     assert_eq!(attempt.code(), None);
 }
 

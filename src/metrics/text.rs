@@ -1,6 +1,6 @@
 //! Metrics as Prometheus reads them: text format 0.0.4.
 //!
-//! [`METRICS`] and [`SERVER_METRICS`] have a row for each metric; `/metrics`, `/stats` and the table of `docs/metrics.md` come
+//! [`METRICS`] and `SERVER_METRICS` have a row for each metric; `/metrics`, `/stats` and the table of `docs/metrics.md` come
 //! from them. All is appended to one `String`, which the caller may keep.
 //!
 //! Invariants

@@ -1,4 +1,4 @@
-//! The last step of a start: the log says what was started, and what differs from what was asked for.
+//! The last step of a start: log lines about the addresses, the keys, the clients that are served, and the machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::cores::{Ports, Started};
 use crate::machine::{self, Target, reading};
 use crate::policy::{KeySource, Policy};
 
-/// Operators know these lines by this name.
+/// The target of these lines, which operators filter by, whatever file they are in.
 const TARGET: &str = "ringcast::server";
 
-/// Says which variables are not the server's, and which settings will not do what they seem to do.
+/// Logs which variables are ignored, and which settings will not do what they seem to do.
 pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
     if let Some(first) = loaded.ignored.first() {
         info!(
@@ -25,15 +25,38 @@ pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
         );
     }
     for warning in loaded.config.warnings(cpus) {
-        // The line about the keys says at greater length that there is no key.
+        // A random key has a longer line of its own.
         if warning != Warning::RandomKey {
             warn!(target: TARGET, "{warning}");
         }
     }
 }
 
-/// Says what has been started: addresses as bound, the CPU of each core, and where keys are from.
+/// Logs the addresses as bound, the keys of tokens, the clients that are served, and the main limits.
 pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>, policy: &Policy) {
+    announce_addresses(config, ports, admin);
+    announce_keys(config, policy);
+    announce_clients(config, ports);
+    if let (Some(file), Some(users)) = (&config.login.password_file, &policy.users) {
+        info!(target: TARGET,
+            "logins: the users of {}, {} in all",
+            file.display(),
+            users.count()
+        );
+    }
+    let limits = &config.limits;
+    debug!(target: TARGET,
+        message_bytes_max = limits.message_bytes_max,
+        outbox_bytes_max = limits.outbox_bytes_max,
+        channels_per_connection_max = limits.channels_per_connection_max,
+        connections_per_core_max = limits.connections_per_core_max,
+        ring_slots = limits.ring_slots,
+        ring_bytes_max = limits.ring_bytes_max,
+        "limits",
+    );
+}
+
+fn announce_addresses(config: &Config, ports: &Ports, admin: Option<SocketAddr>) {
     let (listen, path) = (ports.main, &config.listen.path);
     let served = match ports.main_tls {
         OnListen::Off => format!("ws://{listen}{path}"),
@@ -55,6 +78,10 @@ pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>
     if config.shows_welcome_page() {
         info!(target: TARGET, "to try it out, open {} in a browser", page_url(ports));
     }
+}
+
+/// Logs which keys sign and check tokens.
+fn announce_keys(config: &Config, policy: &Policy) {
     match &policy.keys {
         // A server without a key works, and everything about it looks right until the first restart.
         KeySource::Random(_)
@@ -79,7 +106,10 @@ pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>
         }
         KeySource::Sets => info!(target: TARGET, "tokens: the keys of jwks_file and jwks_url"),
     }
-    let loopback = |address: SocketAddr| address.ip().is_loopback();
+}
+
+/// Logs whether clients that are not authenticated are served, and which setting says so.
+fn announce_clients(config: &Config, ports: &Ports) {
     match (config.serves_anonymous(), config.permissions.allow_anonymous) {
         (true, Anonymous::Auto) if ports.tls.is_some() => {
             info!(target: TARGET,
@@ -94,32 +124,15 @@ pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>
         }
         (false, Anonymous::Auto) => info!(target: TARGET,
             "only authenticated clients are served: {} is not a loopback address (allow_anonymous = auto)",
-            if loopback(listen) { "tls_listen" } else { "listen" }
+            if ports.main.ip().is_loopback() { "tls_listen" } else { "listen" }
         ),
         (false, Anonymous::On | Anonymous::Off) => {
             info!(target: TARGET, "only authenticated clients are served: allow_anonymous = off");
         }
     }
-    if let (Some(file), Some(users)) = (&config.login.password_file, &policy.users) {
-        info!(target: TARGET,
-            "logins: the users of {}, {} in all",
-            file.display(),
-            users.count()
-        );
-    }
-    let limits = &config.limits;
-    debug!(target: TARGET,
-        message_bytes_max = limits.message_bytes_max,
-        outbox_bytes_max = limits.outbox_bytes_max,
-        channels_per_connection_max = limits.channels_per_connection_max,
-        connections_per_core_max = limits.connections_per_core_max,
-        ring_slots = limits.ring_slots,
-        ring_bytes_max = limits.ring_bytes_max,
-        "limits",
-    );
 }
 
-/// Where a browser of this machine finds the root.
+/// The address at which a browser on this machine finds the welcome page.
 fn page_url(ports: &Ports) -> String {
     let scheme = match ports.main_tls {
         OnListen::Off | OnListen::Shared => "http",
@@ -135,7 +148,7 @@ fn page_url(ports: &Ports) -> String {
     format!("{scheme}://{address}/")
 }
 
-/// Says what differs from what was asked for.
+/// Logs how many cores run on which CPUs, and what of the settings the system has not granted.
 pub(super) fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
     let own_fd_tables = started.iter().all(|core| core.own_fd_table);

@@ -43,33 +43,34 @@ pub enum LoginsFrom {
 /// Which of the program's descriptors (files, sockets, pipes) the cores see, and with them the application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Descriptors {
-    /// All of them, at any time, as on every thread of the program. All cores and the program share one limit on open files
+    /// All descriptors of the program, at any time, as on every thread of it. All cores and the program share one limit on open files
     /// (`RLIMIT_NOFILE`), whatever `fd_tables` says.
     #[default]
     OfProgram,
-    /// Each core has a descriptor table of its own, where `fd_tables` and the system permit it: the limit on open files
-    /// counts for each core, and no lock on descriptors is shared between cores. Right for a program that is only this
-    /// server.
+    /// Each core has a descriptor table of its own, where `fd_tables` and the system permit it. The limit on open files then
+    /// counts for each core, and cores share no lock on descriptors. Right for a program that is only this server.
     ///
-    /// Of what the program has open when the server starts, a core has standard input, output and error, and these
-    /// numbers; they stay open until the core ends, whether the program closes them or not. All else is closed there, so
-    /// that others see the end of a pipe or a socket when the program closes it.
+    /// Of the descriptors that the program has open when the server starts, a core keeps standard input, output and error,
+    /// and the descriptors in `kept`. These stay open on the core until it ends, even if the program closes them. The core
+    /// closes its copies of all others, so that the other end of a pipe or a socket sees when the program closes it.
     ///
-    /// **The application must not use any other descriptor on a core**, neither an older one nor one that the program opens
-    /// later: on a core its number is nobody's, or that of a client's socket. What the application opens on a core itself is
-    /// that core's alone, and is counted among its connections' descriptors. What an application's value holds from before
-    /// the start is closed on the core when the core drops the value, and stays open in the program, which has to close it
-    /// itself: let it keep an `Arc` of its own. Work on the program's files and sockets belongs on another thread
-    /// ([`Peer::defer`](crate::app::Peer::defer)). A log that goes to a file is such a descriptor: list it here, or have it
-    /// written by another thread, as [`LogTo::StandardError`] does.
+    /// **The application must not use any other descriptor of the program on a core**, no matter when it was opened: on the
+    /// core its number belongs to nothing, or to a client's socket. A descriptor that the application opens on a core exists
+    /// on this core only, and counts as one of its connections does.
+    ///
+    /// When a core ends, it drops its application value and with it its own copies of descriptors. The program's copies stay
+    /// open: a value that holds a `File` should share it with the program in an `Arc`, which the program drops later.
+    ///
+    /// Work on the program's files and sockets belongs on another thread ([`Peer::defer`](crate::app::Peer::defer)). A log
+    /// file is such a descriptor, too: list it in `kept`, or let another thread write it, as [`LogTo::StandardError`] does.
     OfCores {
-        /// The numbers of those that stay open on every core.
+        /// The numbers of the descriptors that stay open on every core.
         kept: Vec<RawFd>,
     },
 }
 
 impl Descriptors {
-    /// What stays open in the tables of the cores, if they are to have tables of their own.
+    /// The descriptors that the cores keep; `None` if the cores have no tables of their own.
     pub(super) fn kept(&self, tables: FdTables) -> Option<Arc<[RawFd]>> {
         match (self, tables) {
             (Descriptors::OfCores { kept }, FdTables::Auto) => Some(kept.as_slice().into()),

@@ -11,22 +11,22 @@ use crate::log::FilterError;
 use crate::policy::PolicyError;
 use crate::transport::given::GivenError;
 
-/// Why a server did not start: what to do about it is in the text.
+/// Why a server did not start. Its text says what to do.
 #[derive(Debug)]
 pub enum StartError {
     /// Settings are wrong.
     Config(ConfigErrors),
-    /// The log cannot be written: the filter is none, or the program has set up a log of its own.
+    /// The server cannot write the log: the filter is invalid, or the program has set up a log of its own.
     Log(FilterError),
     /// The process may not run on CPUs that the setting `cores` lists.
     Cpus(String),
-    /// Sockets of the service manager are not right.
+    /// The sockets that the service manager passed are wrong.
     Given(GivenError),
-    /// Keys, or other files that the configuration names, are not right.
+    /// A key, or a file that the settings name, is missing or wrong.
     Policy(PolicyError),
     /// Only authenticated clients are served, and none can become authenticated.
     AdmitsNobody,
-    /// Another process listens on an address already, and this start was not to take over from it, or cannot.
+    /// Another process listens on an address, and this start was not asked to take over from it, or cannot.
     Served {
         /// What the address is for.
         setting: PortSetting,
@@ -35,14 +35,14 @@ pub enum StartError {
         /// The other process, if it can be seen.
         owner: Option<PortOwner>,
     },
-    /// Another process of the same user is starting on the same port, and takes too long.
+    /// Another process of the same user is starting on the same port, and has not finished in time.
     Starting {
         /// The port.
         port: u16,
         /// The other process.
         process: i32,
     },
-    /// An address cannot be had.
+    /// The server cannot listen on an address.
     Listen {
         /// What it is for.
         setting: PortSetting,
@@ -77,7 +77,7 @@ impl PortSetting {
         }
     }
 
-    /// What there is to do where the address cannot be had.
+    /// What an operator can do if the address is in use or invalid.
     fn advice(self) -> String {
         let or_off = match self {
             PortSetting::Listen => "",

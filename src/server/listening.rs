@@ -1,14 +1,14 @@
-//! Where the listening sockets come from: the service manager, the process before, or this one opens them.
+//! The source of the listening sockets: the service manager, the process that serves already, or this process.
 //!
-//! | what there is | what the cores listen on |
+//! | situation | the cores listen on |
 //! |---|---|
-//! | sockets of the service manager for a port | these, dealt out to the cores; `listen` or `tls_listen` says what they say |
-//! | a process that listens on the same address, or on one that overlaps it | nothing: the start fails, and names the process (`occupied.rs`) |
-//! | the same, of the same user, with `take_over` | its sockets, and it keeps them, too, until it ends |
-//! | none of these | one listener per core, opened here |
+//! | the service manager passes sockets for a port | these sockets, dealt out to the cores; their address replaces `listen` or `tls_listen` |
+//! | another process listens on the same address, or on one that overlaps it | nothing: the start fails and names the process (`occupied.rs`) |
+//! | the same, the process has the same user, and `take_over` is on | its sockets; the other process keeps them, too, until it ends |
+//! | none of these | one listener for each core, opened here |
 //!
-//! Those that are opened or inherited are as many as there are cores, or more. The service manager may give fewer, or
-//! one: then only so many cores accept, and hand over to the others (`cores/balance.rs`).
+//! Opened or inherited sockets are at least as many as there are cores. The service manager may pass fewer: then only the
+//! cores that have a socket accept connections, and hand some over to the others (`cores/arrivals/balance.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,21 +25,21 @@ use crate::transport::hand_over::Outlets;
 use crate::transport::listener::{self, Reservation, Traits};
 use crate::transport::succession;
 
-/// The ports before anybody listens.
+/// The ports of a start that does not listen yet.
 #[derive(Debug)]
 pub(super) struct Reserved {
     given: Given,
-    /// Of ports that the service manager gives nothing for.
+    /// For the ports for which the service manager passes no socket.
     reservations: Vec<Reservation>,
     ports: Ports,
-    /// Addresses where another process serves, which is to be taken over from.
+    /// Addresses where another process serves, from which this start takes over.
     served: Vec<SocketAddr>,
     signals: SignalHandling,
     /// Keeps other starts from these ports until this one listens.
     _claim: Claim,
 }
 
-/// What the service manager gives to this process. A program that embeds the server has its own.
+/// The sockets that the service manager passes to this process. A program that handles its signals takes its own.
 pub(super) fn given(signals: SignalHandling) -> Result<Given, StartError> {
     match signals {
         SignalHandling::ByServer => {
@@ -53,7 +53,7 @@ pub(super) fn given(signals: SignalHandling) -> Result<Given, StartError> {
     }
 }
 
-/// The configuration with the addresses of what was given.
+/// The configuration with the addresses of the passed sockets.
 pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
     let mut config = config.clone();
     let address = |sockets: &[TcpListener]| sockets.first().and_then(|socket| socket.local_addr().ok());
@@ -70,7 +70,7 @@ pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
 }
 
 impl Reserved {
-    /// Reserves what is not given.
+    /// Reserves the ports for which no socket was passed.
     pub(super) fn new(
         config: &Config,
         given: Given,

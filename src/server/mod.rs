@@ -31,23 +31,21 @@ pub use embedding::{Descriptors, Embedding, LogTo, LoginsFrom};
 pub use error::{PortSetting, StartError};
 pub use occupied::PortOwner;
 use prepare::{Prepared, memory_watch};
-use spawn::{CoreThread, spawn_cores};
+use spawn::{CoreThread, RunningCores};
 
 use crate::app::App;
-use crate::broker::broker;
 use crate::config::{Config, ConfigSources, FdTables};
 use crate::control::{self, Control, ControlHandle, Reload};
 pub use crate::control::{ControlError, Exit, ReloadError, Reloaded, SignalHandling};
 pub use crate::cores::CoreId;
-use crate::cores::CoreParts;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
 pub use crate::policy::PolicyError;
 use crate::transport::given::Given;
 pub use crate::transport::given::GivenError;
 use crate::transport::listener::Traits;
-use crate::{log, login};
 
 /// A server that is accepting connections.
 ///
@@ -62,7 +60,7 @@ pub struct Server {
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
-    /// `None` once somebody has waited for it.
+    /// `None` once the thread has been joined.
     control: Option<JoinHandle<Result<Exit, ControlError>>>,
     handle: ControlHandle,
 }
@@ -138,67 +136,58 @@ impl Server {
         if embedding.signals == SignalHandling::ByServer {
             control::block_handled().map_err(StartError::System)?;
         }
-        let Prepared {
-            clock,
-            placement,
-            policy,
-            keys,
-            ports,
-            reserved,
-            admin,
-            cores: settings,
-        } = Prepared::new(config, given, &embedding)?;
-        let limits = &config.limits;
-        let count = placement.len();
+        let prepared = Prepared::new(config, given, &embedding)?;
+        let cores = RunningCores::start(config, &prepared, app)?;
+        let handles = cores.handles.clone();
+        Server::open(config, prepared, cores, embedding.signals, reload).inspect_err(|_| stop(&handles))
+    }
 
-        // All that every thread must hold, before the first of them splits its descriptor table off.
-        let brokers = broker(count, limits.ring_slots, limits.ring_bytes_max);
-        // A core that has as many logins under way as the password checks take does not refuse one more before they do.
-        let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
-        let (mut parts, handles) =
-            CoreParts::all(brokers, limits.connections_max, logins_max, app).map_err(StartError::System)?;
-        parts.iter_mut().for_each(|core| core.pin(&placement));
-        let outlets = parts[0].hand_over.outlets();
-        let (threads, started) = spawn_cores(parts, &settings).inspect_err(|_| stop(&handles))?;
+    /// The last steps of a start: the cores get their listeners, and the control plane its thread.
+    fn open(
+        config: &Config,
+        prepared: Prepared,
+        cores: RunningCores,
+        signals: SignalHandling,
+        reload: Option<Reload>,
+    ) -> Result<Server, StartError> {
         let traits = Traits {
             backlog: i32::from(config.listen.tcp_backlog),
-            write_timeout: limits.write_timeout,
+            write_timeout: config.limits.write_timeout,
         };
-        let sockets = reserved
-            .listen(count, &traits, &outlets)
-            .inspect_err(|_| stop(&handles))?;
-        drop(outlets);
+        let sockets = prepared
+            .reserved
+            .listen(cores.threads.len(), &traits, &cores.outlets)?;
+        let (ports, admin) = (prepared.ports, prepared.admin);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, &ports, admin_address, &policy);
-        report(config, &started, placement);
+        announce(config, &ports, admin_address, &prepared.policy);
+        report(config, &cores.started, prepared.placement);
 
         let (control, handle) = Control::new(
             control::ControlSettings {
                 config: config.clone(),
-                policy,
-                audit: settings.audit,
-                memory: memory_watch(config, settings.admission),
-                keys,
+                policy: prepared.policy,
+                audit: prepared.cores.audit,
+                memory: memory_watch(config, prepared.cores.admission),
+                keys: prepared.keys,
                 listener: admin,
                 sockets,
-                signals: embedding.signals,
+                signals,
                 reload,
-                clock,
+                clock: prepared.clock,
             },
-            handles.clone(),
+            cores.handles.clone(),
         );
-        // Not a core: it takes signals, and what it opens is in the table of the process.
+        // The control plane has the descriptor table of the process, for the files that it opens, and takes its signals.
         let control = thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || control.run())
-            .map_err(StartError::System)
-            .inspect_err(|_| stop(&handles))?;
+            .map_err(StartError::System)?;
         Ok(Server {
             address: ports.main,
             tls_address: ports.tls,
             admin_address,
-            cores: handles,
-            threads,
+            cores: cores.handles,
+            threads: cores.threads,
             control: Some(control),
             handle,
         })
@@ -247,7 +236,7 @@ impl Server {
         let exit = self.join_control();
         match exit {
             Ok(Exit::Drained) => self.join_cores(),
-            // Who cuts a drain short does not wait for a core that does not listen.
+            // An operator who cuts a drain short does not wait for a core that does not take orders.
             Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => {
                 stop(&self.cores);
             }
@@ -274,10 +263,10 @@ impl Drop for Server {
             return;
         }
         self.handle.stop();
-        // Nobody asks any more how it ended.
+        // The program has dropped the server, and with it the outcome.
         let _ = self.join_control();
         for core in &self.cores {
-            // One that has orders waiting takes this one when it has taken some of them.
+            // A core whose queue of orders is full takes this one when it has taken some of the others.
             while let Err(error) = core.send(Order::Stop)
                 && error.kind() == io::ErrorKind::WouldBlock
             {
@@ -288,7 +277,7 @@ impl Drop for Server {
     }
 }
 
-/// How long a core that has no room for another order is left alone.
+/// How long to wait before a core whose queue of orders was full is asked again.
 const STOP_AGAIN: Duration = Duration::from_millis(5);
 
 /// Sets up the log, if it is the server's.
@@ -315,7 +304,7 @@ fn effective(config: &Config, given: &Given, embedding: &Embedding) -> Result<Co
     Ok(config)
 }
 
-/// Tells cores to end without ceremony.
+/// Tells the cores to end at once.
 fn stop(cores: &[CoreHandle]) {
     for core in cores {
         // A core that takes no orders has ended.

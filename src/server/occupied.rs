@@ -1,13 +1,13 @@
-//! Whose a port is already, and that two starts at once do not both find it free.
+//! Finds the process that listens on a port already, and lets only one of two starts at the same time have the port.
 //!
-//! Listeners share their port with those of other processes of the same user (`SO_REUSEPORT`): without a look, a second
-//! server that is started by mistake would get half of the clients of the first. So a start looks for another listener
-//! before it has its own, and fails if there is one, unless it was asked to take over. Between the look and the first
-//! listener it holds a [`Claim`], a name of the system that one process at a time can have.
+//! Listeners can share their port with those of other processes of the same user (`SO_REUSEPORT`). Without a check, a
+//! second server that is started by mistake would get half of the clients of the first. So a start looks for another
+//! listener before it opens its own, and fails if there is one, unless it was asked to take over. Between the check and the
+//! first listener it holds a [`Claim`]: an abstract socket name, which one process at a time can have.
 //!
-//! What the look finds: listeners on the same address, and on one that overlaps it (`0.0.0.0` and `127.0.0.1`, `[::]` and
-//! both), of any user and program. What it does not mind: connections that linger in TIME_WAIT, and those of a process
-//! that drains and listens no more.
+//! The check finds listeners of any user and program on the same address, and on addresses that overlap it (`0.0.0.0` and
+//! `127.0.0.1`, `[::]` and both). It ignores connections in TIME_WAIT, and connections of a process that drains and no
+//! longer listens.
 //!
 //! Limits: `CLAIM_TIME_MAX`.
 
@@ -102,7 +102,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Whether connections to one may be to the other, too.
+/// True if a connection to one of the addresses can reach a listener on the other.
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
     let (one, other) = (one.to_canonical(), other.to_canonical());
     let holds = |one: IpAddr, other: IpAddr| {
@@ -112,7 +112,7 @@ fn overlap(one: IpAddr, other: IpAddr) -> bool {
     one == other || holds(one, other) || holds(other, one)
 }
 
-/// Whether a process has one of these sockets. A core has a descriptor table of its own, which is its thread's.
+/// True if a process has one of these sockets, in the table of the process or in that of a core's thread.
 fn holds(process: i32, sockets: &[String]) -> bool {
     let process = PathBuf::from(format!("/proc/{process}"));
     let threads = fs::read_dir(process.join("task")).into_iter().flatten();
@@ -130,13 +130,13 @@ fn table_holds(table: &Path, sockets: &[String]) -> bool {
     links.any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
 }
 
-/// The ports of a start, until it listens there: another start of the same user on one of them waits.
+/// Keeps the ports of a start until it listens there: another start of the same user on one of them waits.
 ///
-/// The names are descriptors, and a core that starts meanwhile has copies of them in its table, until it ends where it cannot
-/// close what it does not need. So they belong to a thread with a table of its own, which lives as long as the claim.
+/// The names are descriptors. A core that starts meanwhile would copy them into its own table, and might not be able to
+/// close them there. So they belong to a thread with a table of its own, which lives as long as the claim.
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// Its end is the end of the thread.
+    /// When it is dropped, the thread ends.
     release: Option<Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -152,21 +152,21 @@ impl Claim {
     /// Waits until no other start has one of the ports.
     pub(super) fn take(addresses: impl Iterator<Item = SocketAddr>) -> Result<Claim, Starting> {
         let mut ports: Vec<u16> = addresses.map(|address| address.port()).collect();
-        // All starts take them in the same order, so that no two wait for each other.
+        // All starts claim ports in the same order, so that no two starts wait for each other.
         ports.sort_unstable();
         ports.dedup();
         let mut ports = ports.into_iter().filter(|port| *port != 0);
         let (release, released) = bounded(0);
         let (tell, told) = bounded(1);
         let holder = thread::Builder::new().name("claim".to_owned()).spawn(move || {
-            // Where it is not permitted, cores have no tables of their own either.
+            // Where the system refuses this, cores have no tables of their own either.
             let _ = unshare(CloneFlags::CLONE_FILES);
             let claimed = ports.by_ref().filter_map(|port| claim(port).transpose());
             let (names, outcome) = match claimed.collect::<Result<Vec<_>, _>>() {
                 Ok(names) => (names, Ok(())),
                 Err(starting) => (Vec::new(), Err(starting)),
             };
-            // Who asked waits for it.
+            // The starting thread waits for the outcome.
             let _ = tell.send(outcome);
             let _ = released.recv();
             drop(names);
@@ -175,7 +175,7 @@ impl Claim {
             release: Some(release),
             thread: holder.ok(),
         };
-        // Without a thread there is no claim, and the start goes on: only a race is not seen then.
+        // Without a thread there is no claim. The start goes on: only a race with another start is not noticed then.
         told.recv().unwrap_or(Ok(())).map(|()| claim)
     }
 }
@@ -184,13 +184,13 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.release = None;
         if let Some(thread) = self.thread.take() {
-            // The names are free when it has ended, however it did.
+            // The names are free once the thread has ended, even by a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// The name of a port; `None` where there are no such names, or somebody else's process has taken it.
+/// The name of a port; `None` if the system has no such names, or a process of another user has taken it.
 fn claim(port: u16) -> Result<Option<UnixListener>, Starting> {
     let name = net::SocketAddr::from_abstract_name(format!("ringcast/{}/starting/{port}", geteuid()));
     let bind = || UnixListener::bind_addr(name.as_ref().map_err(|error| io::Error::from(error.kind()))?);
@@ -207,9 +207,9 @@ fn claim(port: u16) -> Result<Option<UnixListener>, Starting> {
         if waited >= CLAIM_TIME_MAX || waited.is_zero() {
             match name.as_ref().ok().and_then(holder) {
                 Some((process, true)) if waited >= CLAIM_TIME_MAX => return Err(Starting { port, process }),
-                // Anybody may take a name; nobody else's is believed.
+                // Any user can take the name. The claim of another user does not count.
                 Some((_, false)) => return Ok(None),
-                // The other start may have come to its end a moment ago.
+                // The other start may have ended a moment ago.
                 Some((_, true)) | None => {}
             }
         }

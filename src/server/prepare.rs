@@ -31,24 +31,26 @@ use crate::protocols;
 use crate::session::{self, Logins};
 use crate::transport::given::Given;
 
-/// A start before its cores: nothing of it is visible to a client.
+/// The parts of a start that come before its cores. No client can see any of it.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) clock: Clock,
     /// The CPU of each core.
     pub(super) placement: Vec<usize>,
     pub(super) policy: Arc<Policy>,
-    /// Fetches keys, if they are to be fetched.
+    /// Fetches the keys of `jwks_url`, if that is set.
     pub(super) keys: Option<KeyFetcher>,
     pub(super) ports: Ports,
     pub(super) reserved: Reserved,
-    /// Where operators connect.
+    /// The listener for operators.
     pub(super) admin: Option<TcpListener>,
-    /// What all cores are told alike.
+    /// The settings that all cores share.
     pub(super) cores: CoreSettings,
 }
 
 impl Prepared {
+    /// Reads the files, reserves the addresses and starts the password checks.
+    ///
     /// # Errors
     /// A file is not right, or an address cannot be had.
     pub(super) fn new(config: &Config, given: Given, embedding: &Embedding) -> Result<Prepared, StartError> {
@@ -103,7 +105,7 @@ impl Prepared {
     }
 }
 
-/// Reads keys, rules, certificates and users, and fetches the keys that are to be fetched.
+/// Reads keys, rules, certificates and users, and fetches the keys of `jwks_url`.
 fn policy(config: &Config, clock: Clock) -> Result<(Policy, Option<KeyFetcher>), StartError> {
     let mut policy = Policy::open(config).map_err(StartError::Policy)?;
     let mut keys = KeyFetcher::of(config);
@@ -116,7 +118,7 @@ fn policy(config: &Config, clock: Clock) -> Result<(Policy, Option<KeyFetcher>),
     Ok((policy, keys))
 }
 
-/// How many event loops there are, and how many of them have listeners.
+/// The number of cores, and of the cores that have a listener.
 struct Counts {
     cores: usize,
     acceptors: usize,
@@ -185,7 +187,7 @@ fn core_settings(
     }
 }
 
-/// The share of each of so many cores in `outbox_bytes_total_max`.
+/// The share of one core in `outbox_bytes_total_max`.
 fn held_bytes_max(config: &Config, cores: usize) -> usize {
     let total = match config.limits.outbox_bytes_total_max {
         MemoryMax::Off => return usize::MAX,
@@ -202,7 +204,7 @@ fn held_bytes_max(config: &Config, cores: usize) -> usize {
     usize::try_from(total).unwrap_or(usize::MAX) / cores.max(1)
 }
 
-/// What looks after `memory_bytes_max`, if there is such a limit.
+/// Watches `memory_bytes_max`, if there is such a limit.
 pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
     let mut group = None;
     let max_bytes = match config.limits.memory_bytes_max {
@@ -211,7 +213,9 @@ pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option
         MemoryMax::Auto => {
             let machine = reading::machine(Path::new("/"));
             let Some(bytes) = machine.memory_bytes_max() else {
-                warn!("memory_bytes_max: how much memory there is cannot be read here; there is no limit");
+                warn!(
+                    "memory_bytes_max: the size of the memory cannot be read here, so there is no limit; set memory_bytes_max in bytes"
+                );
                 return None;
             };
             group = machine.memory_group();
@@ -229,7 +233,7 @@ pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option
     })
 }
 
-/// Takes as many descriptors as the system allows: one is needed for each connection.
+/// Raises the limit on open files as far as the system allows: each connection needs a descriptor.
 fn raise_open_files_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard {
@@ -243,5 +247,5 @@ fn raise_open_files_limit() {
     }
 }
 
-/// What all connections may hold where it cannot be read how much memory there is.
+/// `outbox_bytes_total_max = "auto"` where the size of the memory cannot be read.
 const HELD_BYTES_MAX_UNKNOWN: u64 = 1 << 30;

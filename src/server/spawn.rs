@@ -1,4 +1,4 @@
-//! The third step of a start: each core gets its thread.
+//! The second step of a start: the cores are made, and each gets its thread.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,16 +8,62 @@ use crossbeam_channel::bounded;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use tracing::error;
 
-use super::StartError;
+use super::prepare::Prepared;
+use super::{StartError, stop};
 use crate::app::App;
-use crate::cores::{self, CoreParts, CoreSettings, Started};
+use crate::broker::broker;
+use crate::config::Config;
+use crate::cores::operators::mailbox::CoreHandle;
+use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started};
 use crate::log::{self, Ending};
+use crate::login;
+use crate::transport::hand_over::Outlets;
 
 /// The thread of a core, and what is to be dropped when it has ended.
 pub(super) type CoreThread = JoinHandle<Option<cores::InheritedDescriptors>>;
 
+/// The cores, once each accepts connections.
+#[derive(Debug)]
+pub(super) struct RunningCores {
+    /// How other threads reach them.
+    pub(super) handles: Vec<CoreHandle>,
+    pub(super) threads: Vec<CoreThread>,
+    pub(super) started: Vec<Started>,
+    /// By these the cores get their listeners.
+    pub(super) outlets: Outlets,
+}
+
+impl RunningCores {
+    /// Makes the parts of all cores, with an application's value for each, and starts their threads.
+    ///
+    /// # Errors
+    /// The system refuses descriptors or threads. No core goes on running then.
+    pub(super) fn start<A: App + Send + 'static>(
+        config: &Config,
+        prepared: &Prepared,
+        app: impl FnMut(CoreId) -> A,
+    ) -> Result<RunningCores, StartError> {
+        let limits = &config.limits;
+        // The first core splits its descriptor table off: all that every thread must hold comes before that.
+        let brokers = broker(prepared.placement.len(), limits.ring_slots, limits.ring_bytes_max);
+        // As many logins of one core may wait as the password checks take: these refuse the next login, not the core.
+        let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
+        let (mut parts, handles) =
+            CoreParts::all(brokers, limits.connections_max, logins_max, app).map_err(StartError::System)?;
+        parts.iter_mut().for_each(|core| core.pin(&prepared.placement));
+        let outlets = parts[0].hand_over.outlets();
+        let (threads, started) = spawn_cores(parts, &prepared.cores).inspect_err(|_| stop(&handles))?;
+        Ok(RunningCores {
+            handles,
+            threads,
+            started,
+            outlets,
+        })
+    }
+}
+
 /// Starts the threads of all cores and waits until each accepts connections, or tells why it cannot.
-pub(super) fn spawn_cores<A: App + Send + 'static>(
+fn spawn_cores<A: App + Send + 'static>(
     parts: Vec<CoreParts<A>>,
     settings: &CoreSettings,
 ) -> Result<(Vec<CoreThread>, Vec<Started>), StartError> {
@@ -38,7 +84,7 @@ pub(super) fn spawn_cores<A: App + Send + 'static>(
             let name = format!("core {}", parts.id.index());
             thread::Builder::new().name(name.clone()).spawn(move || {
                 let started = |result| {
-                    // Nobody waits any more if another core has failed to start.
+                    // The starting thread waits no more if another core has failed to start.
                     let _ = tell.send(result);
                 };
                 match catch_unwind(AssertUnwindSafe(|| cores::run(parts, settings, started))) {
@@ -61,8 +107,8 @@ pub(super) fn spawn_cores<A: App + Send + 'static>(
     Ok((threads, started))
 }
 
-/// A core that cannot go on takes its connections with it, and the order of the channels: the process ends, and
-/// whatever supervises it starts a whole one.
+/// A core that cannot go on loses its connections, and its part in the order of publications: the process ends, so that a
+/// service manager starts a whole one.
 fn abandon(core: &str, cause: &str) -> ! {
     error!("{core} cannot go on: {cause}; the process ends");
     log::flush(Ending::Orderly);
