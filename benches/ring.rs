@@ -15,13 +15,19 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use ringcast::config::limits::Limits;
-use ringcast::internals::broker::{CoreBroker, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
 use ringcast::internals::clock::Clock;
 
 const ROUNDS: usize = 5;
 const FRAME: [u8; 100] = [b'x'; 100];
 /// Number of publications that a core reads before it gives the slots back: those of one turn.
 const BATCH: usize = 64;
+const FACTS: Facts = Facts {
+    at_ns: 0,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 const ONE_CHANNEL: SubscriptionLimits = SubscriptionLimits {
     channels_max: 1,
     names_bytes_max: 100,
@@ -138,7 +144,7 @@ fn sleeper_round(distance: u64, publications: u64) -> f64 {
         for number in 1..=count {
             let published = publisher
                 .publisher
-                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0);
+                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], FACTS);
             assert!(published.is_ok(), "the sleeper looks before half is used");
             while publisher.reader.next().is_some() {}
             publisher.reader.release();
@@ -166,7 +172,7 @@ fn run(core: &mut CoreBroker, mut publish: u64, mut read: u64) -> u64 {
             }
             match core
                 .publisher
-                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], 0)
+                .try_publish(b"channel", hash, &[b"\x81\x64", &FRAME], FACTS)
             {
                 Ok(_) => publish -= 1,
                 Err(_) => {

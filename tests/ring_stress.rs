@@ -4,10 +4,16 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use ringcast::internals::broker::{CoreBroker, CoreSet, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, CoreSet, Facts, Kind, Origin, SubscriptionLimits, broker};
 
 const CORES: usize = 4;
 const PUBLICATIONS: u32 = 10_000;
+const FACTS: Facts = Facts {
+    at_ns: 0,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 /// Longer than any test takes: a sleep that lasts so long has lost its wake-up.
 const LOST: Duration = Duration::from_secs(60);
 
@@ -41,7 +47,7 @@ fn publish_all(core: &mut CoreBroker, index: u8, most: usize, wake: impl Fn(Core
         loop {
             match core
                 .publisher
-                .try_publish(&[index], hash, &[&number.to_ne_bytes(), rest], 0)
+                .try_publish(&[index], hash, &[&number.to_ne_bytes(), rest], FACTS)
             {
                 Ok(published) => break wake(published.wake),
                 Err(full) => {

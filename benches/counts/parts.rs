@@ -7,7 +7,7 @@ use ringcast::config::limits::Limits;
 use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::rules::Rules;
-use ringcast::internals::broker::{CoreBroker, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
 use ringcast::internals::http::request;
 use ringcast::internals::socketcluster::{decode, encode};
 use ringcast::internals::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
@@ -256,7 +256,7 @@ fn publish_batch(broker: &mut CoreBroker) {
     let frame: [&[u8]; 2] = [b"\x81\x64", &[b'x'; 100]];
     for _ in 0..BATCH {
         let hash = broker.hasher.hash(black_box(b"channel"));
-        let published = broker.publisher.try_publish(b"channel", hash, &frame, 0);
+        let published = broker.publisher.try_publish(b"channel", hash, &frame, FACTS);
         assert!(published.is_ok(), "a batch is a part of the ring");
     }
 }
@@ -277,6 +277,12 @@ fn read_batch(broker: &mut CoreBroker) {
 
 const MESSAGES: usize = 200;
 const BATCH: u64 = 1000;
+const FACTS: Facts = Facts {
+    at_ns: 0,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 const REQUEST: &[u8] = b"GET /socketcluster/ HTTP/1.1\r\nHost: localhost:8000\r\nConnection: Upgrade\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101\r\n\
     Upgrade: websocket\r\nOrigin: http://localhost:8000\r\nSec-WebSocket-Version: 13\r\n\

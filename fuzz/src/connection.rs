@@ -501,9 +501,9 @@ impl Run {
                     }
                 }
             }
-            Decision::Publish { channel, message } => {
-                let name = decisions.bytes(channel).to_vec();
-                let text = text_of(decisions, message);
+            Decision::Publish(publish) => {
+                let name = decisions.bytes(publish.channel).to_vec();
+                let text = text_of(decisions, publish.message);
                 check_publication(&name, &text);
                 if name != APP_CHANNEL.as_bytes() {
                     assert!(session.is_open() && self.settings.common.allow_client_publish);

@@ -16,7 +16,7 @@
 mod core_set;
 mod directory;
 mod hash;
-mod publication;
+pub(crate) mod publication;
 mod ring;
 mod subscriptions;
 
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
-pub use publication::{Publication, Sequence};
+pub use publication::{Facts, Kind, Origin, Publication, Sequence};
 pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingFull};
 pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 

@@ -87,12 +87,7 @@ pub enum Decision {
     /// it and send it what `Session::forbidden` says.
     CheckSubscriptions,
     /// Publish to all subscribers of a channel.
-    Publish {
-        /// The channel's name.
-        channel: Span,
-        /// The whole text message that each subscriber gets.
-        message: Span,
-    },
+    Publish(Publish),
     /// Close after all that went before has been sent.
     Close {
         /// Why.
@@ -103,6 +98,29 @@ pub enum Decision {
     /// Ask the login password_checks with [`Decisions::take_credentials`]; the session is told the answer. A session decides no
     /// other before that.
     Login,
+}
+
+/// A publication: its payload in the message that the publisher's protocol makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// The channel's name.
+    pub channel: Span,
+    /// The whole message, as subscribers of the same protocol get it.
+    pub message: Span,
+    /// How long the payload is; where in the message it ends, the protocol knows (`broker::Origin`).
+    pub payload_bytes: u32,
+}
+
+impl Publish {
+    /// A publication of this payload, which stands in the message.
+    pub fn new(channel: Span, message: Span, payload: &[u8]) -> Publish {
+        Publish {
+            channel,
+            message,
+            // Of a payload that does not fit, nothing is carried out.
+            payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
+        }
+    }
 }
 
 impl Decision {
@@ -135,10 +153,11 @@ impl Decision {
                 reason: reason.map(span),
             },
             Decision::CheckSubscriptions => Decision::CheckSubscriptions,
-            Decision::Publish { channel, message } => Decision::Publish {
-                channel: span(channel),
-                message: span(message),
-            },
+            Decision::Publish(publish) => Decision::Publish(Publish {
+                channel: span(publish.channel),
+                message: span(publish.message),
+                ..publish
+            }),
             Decision::Close { reason, text } => Decision::Close {
                 reason,
                 text: span(text),
@@ -264,10 +283,14 @@ impl Decisions {
     pub fn publications_from(&self, index: usize) -> Decisions {
         let mut publications = Decisions::default();
         for decision in &self.list[index..] {
-            if let Decision::Publish { channel, message } = *decision {
+            if let Decision::Publish(publish) = *decision {
                 let mut copy = |span| publications.write(|bytes| bytes.extend_from_slice(self.bytes(span)));
-                let (channel, message) = (copy(channel), copy(message));
-                publications.push(Decision::Publish { channel, message });
+                let (channel, message) = (copy(publish.channel), copy(publish.message));
+                publications.push(Decision::Publish(Publish {
+                    channel,
+                    message,
+                    ..publish
+                }));
             }
         }
         publications.bytes.shrink_to_fit();

@@ -28,6 +28,7 @@ pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&[u8]>, out: &mu
     out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
     channel(out);
     member(b",\"data\":", data, out);
+    // As many bytes behind the data as `broker::Origin` says.
     out.extend_from_slice(b"}}");
 }
 

@@ -9,9 +9,15 @@
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use ringcast_loom::broker::{CoreBroker, SubscriptionLimits, broker};
+use ringcast_loom::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
 
 const ROOMY: u64 = 1 << 20;
+const FACTS: Facts = Facts {
+    at_ns: 0,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 
 fn check(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
@@ -30,7 +36,7 @@ fn publish(core: &mut CoreBroker, numbers: &[u8]) -> Vec<u8> {
         let hash = core.hasher.hash(b"c");
         while core
             .publisher
-            .try_publish(b"c", hash, &[&[number], &[number]], 0)
+            .try_publish(b"c", hash, &[&[number], &[number]], FACTS)
             .is_err()
         {
             read_some(core, &mut read);
@@ -72,7 +78,7 @@ fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
         let hash = core.hasher.hash(b"c");
         if core
             .publisher
-            .try_publish(b"c", hash, &[&[number], &[number]], 0)
+            .try_publish(b"c", hash, &[&[number], &[number]], FACTS)
             .is_ok()
         {
             published.push(number);
@@ -174,7 +180,7 @@ fn no_wake_up_is_lost() {
         let wanted = thread::spawn(move || {
             let published = two
                 .publisher
-                .try_publish(b"wanted", hash, &[b"w"], 0)
+                .try_publish(b"wanted", hash, &[b"w"], FACTS)
                 .expect("room for two");
             if published.wake.contains(2) {
                 ringer.notify();
@@ -198,7 +204,7 @@ fn no_wake_up_is_lost() {
         let other = one.hasher.hash(b"other");
         let published = one
             .publisher
-            .try_publish(b"other", other, &[b"o"], 0)
+            .try_publish(b"other", other, &[b"o"], FACTS)
             .expect("room for two");
         assert!(published.wake.is_empty(), "names whose buckets differ");
         wanted.join().unwrap();

@@ -6,6 +6,7 @@ use super::publisher::LOOK_EVERY;
 use super::*;
 use crate::broker::directory::Interest;
 use crate::broker::hash::ChannelHash;
+use crate::broker::publication::{Facts, Kind, Origin};
 use crate::sync::counted::{Accesses, count, forget_lines};
 
 /// What the other cores do while core 0 publishes.
@@ -122,7 +123,7 @@ impl Total {
 }
 
 fn publish((publisher, reader): &mut (Publisher, Reader)) -> CoreSet {
-    let published = publisher.try_publish(b"c", HASH, &[b"frame"], 0);
+    let published = publisher.try_publish(b"c", HASH, &[b"frame"], FACTS);
     read(reader);
     published.expect("a burst is a small part of the ring").wake
 }
@@ -141,6 +142,12 @@ fn add(sum: &mut Accesses, more: Accesses) {
 }
 
 const HASH: ChannelHash = ChannelHash::from_u64(7);
+const FACTS: Facts = Facts {
+    at_ns: 0,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 /// The default is 16 times as many, and has as many times fewer wake-ups of those that are not interested.
 const SLOTS: u32 = 4096;
 const BURST: u64 = 64;

@@ -12,7 +12,7 @@ use super::buffer_pool::BufferPool;
 use super::memory::{FIRST, Outstanding, RingMemory};
 use crate::broker::core_set::CoreSet;
 use crate::broker::hash::ChannelHash;
-use crate::broker::publication::{self, Sequence};
+use crate::broker::publication::{self, Facts, Sequence};
 use crate::sync::{Ordering, fence};
 
 /// Under pressure, a publisher looks for sleeping cores once per so many of its publications.
@@ -81,7 +81,7 @@ impl Publisher {
         channel: &[u8],
         hash: ChannelHash,
         frame: &[&[u8]],
-        at_ns: u64,
+        facts: Facts,
     ) -> Result<Published, RingFull> {
         let bytes = publication::encoded_bytes(channel, frame);
         // Before the copy, so that a full ring costs little; `claim` may still find it full.
@@ -92,7 +92,7 @@ impl Publisher {
             }
         }
         let mut buffer = self.pool.take(bytes);
-        publication::write(&mut buffer, at_ns, channel, frame);
+        publication::write(&mut buffer, facts, channel, frame);
         self.outstanding.reserve(1); // invariant 5
         let Some(sequence) = self.memory.claim(&mut self.passed) else {
             self.pool.put_back(buffer);

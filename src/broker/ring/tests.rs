@@ -3,9 +3,15 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::broker::directory::Interest;
 use crate::broker::hash::ChannelHash;
-use crate::broker::publication::{self, Sequence};
+use crate::broker::publication::{self, Facts, Kind, Origin, Sequence};
 
 const ROOMY: u64 = 1 << 20;
+const FACTS: Facts = Facts {
+    at_ns: 9 << 8,
+    kind: Kind::Json,
+    origin: Origin::SocketCluster,
+    payload_bytes: 0,
+};
 
 struct Fixture {
     publishers: Vec<Publisher>,
@@ -27,7 +33,7 @@ impl Fixture {
     }
 
     fn publish(&mut self, core: usize, number: u8) -> Result<Published, RingFull> {
-        self.publishers[core].try_publish(b"c", hash(u64::from(number)), &[&[number], b"!"], 9)
+        self.publishers[core].try_publish(b"c", hash(u64::from(number)), &[&[number], b"!"], FACTS)
     }
 
     fn put(&mut self, core: usize, number: u8) {
@@ -38,7 +44,7 @@ impl Fixture {
         let mut numbers = Vec::new();
         while let Some(delivery) = self.readers[core].next() {
             assert_eq!(delivery.publication.channel(), b"c");
-            assert_eq!(delivery.publication.at_ns(), 9);
+            assert_eq!(delivery.publication.at_ns(), FACTS.at_ns);
             let [number, b'!'] = *delivery.publication.frame() else {
                 panic!("a frame as it was published");
             };
@@ -111,14 +117,14 @@ fn a_publication_over_the_share_passes_alone() {
     assert!(fixture.publish(0, 0).is_ok());
     assert!(
         fixture.publishers[0]
-            .try_publish(b"c", hash(0), &[&large], 0)
+            .try_publish(b"c", hash(0), &[&large], FACTS)
             .is_err()
     );
     fixture.drain(0);
     fixture.drain(1);
     assert!(
         fixture.publishers[0]
-            .try_publish(b"c", hash(0), &[&large], 0)
+            .try_publish(b"c", hash(0), &[&large], FACTS)
             .is_ok()
     );
     assert!(fixture.publish(0, 0).is_err());
@@ -282,7 +288,7 @@ fn a_place_that_is_claimed_and_not_published_is_told_from_an_empty_ring() {
     let sequence = memory.claim(&mut memory.passed()).unwrap();
     assert!(fixture.readers[0].front_is_pending());
     let mut buffer = Vec::new();
-    publication::write(&mut buffer, 9, b"c", &[&[7], b"!"]);
+    publication::write(&mut buffer, FACTS, b"c", &[&[7], b"!"]);
     // SAFETY: it has been claimed, and the buffer lives as long as this test.
     #[expect(unsafe_code, reason = "what a publisher does in two steps")]
     unsafe {
@@ -303,7 +309,7 @@ fn a_publisher_without_a_reader_holds_nobody_up_and_has_its_own_share_of_the_byt
     let mut publisher = Publisher::new(memory, CoreSet::EMPTY, 256);
     let mut publish = |number: u8| {
         let hash = hash(u64::from(number));
-        publisher.try_publish(b"c", hash, &[&[number], b"!"], 9)
+        publisher.try_publish(b"c", hash, &[&[number], b"!"], FACTS)
     };
     assert!(fixture.readers[0].prepare_sleep());
     // It is on no core's thread: each core that sleeps and is interested is woken.

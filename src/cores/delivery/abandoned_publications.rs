@@ -97,11 +97,8 @@ impl<A: App> Core<A> {
         self.publish_ns = None;
         while let Some(mut abandoned) = self.abandoned.waiting.pop_front() {
             while let Some(decision) = abandoned.publications.decision(abandoned.at) {
-                if let Decision::Publish { channel, message } = decision
-                    && let Err(RingFull { .. }) = self.publish(
-                        abandoned.publications.bytes(channel),
-                        abandoned.publications.bytes(message),
-                    )
+                if let Decision::Publish(publish) = decision
+                    && let Err(RingFull { .. }) = self.publish(&abandoned.publications, publish)
                 {
                     self.abandoned.waiting.push_front(abandoned);
                     return;

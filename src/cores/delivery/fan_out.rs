@@ -17,7 +17,8 @@
 use std::collections::VecDeque;
 
 use crate::app::App;
-use crate::broker::{CoreSet, RingFull, Sequence};
+use crate::broker::{CoreSet, Facts, Kind, Origin, RingFull, Sequence};
+use crate::decision::{Decisions, Publish};
 use crate::websocket::frame::{self, OpCode};
 
 use crate::cores::Core;
@@ -43,20 +44,31 @@ struct Delivered {
 }
 
 impl<A: App> Core<A> {
-    /// Publishes a message to all subscribers of a channel, on all cores; returns the place behind it.
-    pub(in crate::cores) fn publish(&mut self, channel: &[u8], message: &[u8]) -> Result<Sequence, RingFull> {
+    /// Publishes to all subscribers of a channel, on all cores; returns the place behind the publication. The frame of the
+    /// publisher's own protocol is made here, once.
+    pub(in crate::cores) fn publish(
+        &mut self,
+        decisions: &Decisions,
+        publish: Publish,
+    ) -> Result<Sequence, RingFull> {
+        let (channel, message) = (decisions.bytes(publish.channel), decisions.bytes(publish.message));
         self.frame_head.clear();
         frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
         let hash = self.broker.hasher.hash(channel);
         let parts = [&self.frame_head[..], message];
-        let at_ns = *self.publish_ns.get_or_insert_with(|| self.clock.elapsed_ns());
-        let mut published = self.broker.publisher.try_publish(channel, hash, &parts, at_ns);
+        let facts = Facts {
+            at_ns: *self.publish_ns.get_or_insert_with(|| self.clock.elapsed_ns()),
+            kind: Kind::Json,
+            origin: Origin::SocketCluster,
+            payload_bytes: publish.payload_bytes,
+        };
+        let mut published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         if let Err(RingFull { wake }) = published {
             // Those that lag and sleep make room; so does this core. Then once more.
             self.wake(wake);
             self.deliver();
             let parts = [&self.frame_head[..], message];
-            published = self.broker.publisher.try_publish(channel, hash, &parts, at_ns);
+            published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         }
         match published {
             Ok(published) => {

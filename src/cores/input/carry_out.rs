@@ -133,12 +133,12 @@ impl<A: App> Core<A> {
                 let next = self.check_subscriptions(id, work.from, decisions);
                 return Ok(Outcome::of_walk(next));
             }
-            Decision::Publish { channel, message } => {
+            Decision::Publish(publish) => {
                 if !work.waited && (!self.stalled.is_empty() || !self.abandoned.is_empty()) {
                     // Room is for those that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
-                let place = self.publish(decisions.bytes(channel), decisions.bytes(message))?;
+                let place = self.publish(decisions, publish)?;
                 return Ok(Outcome::Published(place));
             }
             Decision::Login => self.log_in_by_call(id, decisions),

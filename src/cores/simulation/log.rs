@@ -94,6 +94,10 @@ impl Log {
             let sequence = publication.sequence().as_u64();
             let text = String::from_utf8_lossy(publication.frame());
             let number = number_in(&text).ok_or_else(|| format!("nobody sent {text}"))?;
+            let payload = String::from_utf8_lossy(publication.payload());
+            if !payload.starts_with(&format!("\"{number}:")) || !text.ends_with(&format!(":{payload}}}}}")) {
+                return Err(format!("{payload} is taken for the payload of {text}"));
+            }
             let sent = self
                 .sent
                 .get_mut(number)

@@ -9,7 +9,9 @@ use super::{Environment, Session, State, invalid_action, passed_on, refuse, send
 use crate::app::{AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused};
 use crate::clock::Now;
 use crate::config::rules::Action;
-use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{
+    CloseReason, Decision, Decisions, Limit, Publish, Span, SubscribeOutcome, UnsubscribeOutcome,
+};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
@@ -129,7 +131,8 @@ impl Session {
                     }
                 };
                 let message = decisions.write(|out| encode::publish(|out| name.write_json(out), data, out));
-                decisions.push(Decision::Publish { channel, message });
+                let publish = Publish::new(channel, message, data.unwrap_or_default());
+                decisions.push(Decision::Publish(publish));
                 if let Some(cid) = cid {
                     send(decisions, |out| encode::response(cid.as_bytes(), None, out));
                 }

@@ -3,7 +3,7 @@
 
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, Order, REMOVE_AUTH_TOKEN, Scratch};
-use crate::decision::{CloseReason, Decision, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
 
@@ -73,7 +73,8 @@ impl Session {
                     let channel = decisions.write(|out| out.extend_from_slice(name));
                     let message = decisions
                         .write(|out| encode::publish(|out| string::write_json(name, out), data, out));
-                    decisions.hold(Decision::Publish { channel, message });
+                    let publish = Publish::new(channel, message, data.unwrap_or_default());
+                    decisions.hold(Decision::Publish(publish));
                 }
                 Order::KickOut { channel, message } => {
                     kick_out(

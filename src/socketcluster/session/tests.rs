@@ -162,8 +162,8 @@ impl<A: App> Client<A> {
                         token.map_or_else(|| "-".into(), text)
                     )
                 }
-                Decision::Publish { channel, message } => {
-                    format!("publish {} {}", text(channel), text(message))
+                Decision::Publish(publish) => {
+                    format!("publish {} {}", text(publish.channel), text(publish.message))
                 }
                 Decision::CheckSubscriptions => "check subscriptions".into(),
                 Decision::KickOut { channel, message } => format!("kick {} {}", text(channel), text(message)),
