@@ -76,8 +76,8 @@ use lifecycle::wheel::Wheel;
 use operators::mailbox::{CoreStatus, Mailbox};
 use operators::report::{Ends, Survey};
 use operators::revoking::Revoking;
-use outgoing::compressed::Compressor;
 use outgoing::connections::{Bounds, Connections};
+use outgoing::forms::Forms;
 
 /// Which core of this process; they are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,7 +350,7 @@ impl<A: App> Core<A> {
                 settings.slow_consumer,
                 settings
                     .compression
-                    .then(|| Compressor::new(settings.compression_bytes_min)),
+                    .then(|| Forms::new(settings.compression_bytes_min)),
                 Arc::clone(&metrics),
             ),
             alive: 0,

@@ -126,16 +126,16 @@ impl<A: App> Core<A> {
         }
         let mut taken = 0;
         while !subscriptions.is_walk_over() {
-            let frame = publication.frame();
-            let room = self.connections.room(frame.len()).min(progress.copies_left);
+            let frame_bytes = publication.frame().len();
+            let room = self.connections.room(frame_bytes).min(progress.copies_left);
             if room == 0 || (taken > 0 && self.connections.must_shed()) {
                 break;
             }
             let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
             progress.copies_left -= subscribers.len();
-            taken += self.connections.deliver(subscribers, channel, frame);
-            let copies = self.connections.take_published_bytes() / COMPRESSED_BYTES_PER_COPY;
+            taken += self.connections.deliver(subscribers, channel, publication);
+            let copies = self.connections.take_encoded_bytes() / ENCODED_BYTES_PER_COPY;
             progress.copies_left = progress.copies_left.saturating_sub(copies);
         }
         let is_over = subscriptions.is_walk_over();
@@ -227,7 +227,7 @@ fn copies_per_turn_max() -> usize {
 /// Copies of publications that one turn makes, at 20 to 100 ns each: well over what merges into one flush of some
 /// thousand connections, and soon done all the same.
 const COPIES_PER_TURN_MAX: usize = 16_384;
-/// To compress so many bytes costs what a copy does.
-const COMPRESSED_BYTES_PER_COPY: usize = 16;
+/// To make another form of so many bytes costs what a copy does: measured for compression.
+const ENCODED_BYTES_PER_COPY: usize = 16;
 /// A core that has fallen behind gives places back in steps, so that publishers need not wait for all of its backlog.
 const RELEASE_EVERY: usize = 256;

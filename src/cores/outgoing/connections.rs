@@ -38,7 +38,7 @@ use crate::websocket::frame::OpCode;
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
-use crate::cores::outgoing::compressed::{self, Compressor};
+use crate::cores::outgoing::forms::{self, Form, Forms};
 use crate::cores::outgoing::held_memory::{Held, Holding};
 use crate::cores::outgoing::outbox::{Flush, FramePool, Outbox};
 use crate::cores::outgoing::shared_frames::FrameSpan;
@@ -60,8 +60,8 @@ pub(in crate::cores) struct Connections {
     bulk: Vec<u32>,
     /// Places that were ever taken from the front of `bulk`.
     bulk_taken: u64,
-    /// The publication that is being delivered, where its frames had room in the pool: by [`Compression::index`].
-    under_way: [Option<FrameSpan>; Compression::COUNT],
+    /// The publication that is being delivered, where its frames had room in the pool: by [`Form::index`].
+    under_way: [Option<FrameSpan>; Form::COUNT],
     pub(in crate::cores) ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
     pub(in crate::cores) resumed: Vec<ConnectionId>,
@@ -78,8 +78,8 @@ pub(in crate::cores) struct Connections {
     write_timeout: Duration,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
-    /// Nothing unless compression is on.
-    compressor: Option<Box<Compressor>>,
+    /// Nothing unless compression is on: the frame as it was published is then the only form.
+    forms: Option<Box<Forms>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -109,7 +109,7 @@ impl Connections {
     pub(in crate::cores) fn new(
         bounds: &Bounds,
         slow_consumer: SlowConsumer,
-        compressor: Option<Compressor>,
+        forms: Option<Forms>,
         metrics: Arc<CoreMetrics>,
     ) -> Connections {
         Connections {
@@ -122,7 +122,7 @@ impl Connections {
             prompt: Vec::with_capacity(PROMPT_KEPT),
             bulk: Vec::new(),
             bulk_taken: 0,
-            under_way: [None; Compression::COUNT],
+            under_way: [None; Form::COUNT],
             ending: Vec::new(),
             resumed: Vec::new(),
             queued_bytes: 0,
@@ -135,7 +135,7 @@ impl Connections {
             write_timeout: bounds.write_timeout,
             outbox_bytes_max: bounds.outbox_bytes_max as usize,
             slow_consumer,
-            compressor: compressor.map(Box::new),
+            forms: forms.map(Box::new),
             metrics,
         }
     }
@@ -244,11 +244,11 @@ impl Connections {
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
         let messages = u64::from(!opcode.is_control());
         self.metrics.messages_sent.add(messages);
-        self.queue(id, |connection, pool, compressor| {
+        self.queue(id, |connection, pool, forms| {
             connection.tally.queue(messages);
             let compression = connection.compression;
             connection.outbox.push(pool, |bytes| {
-                compressed::write(compressor, compression, bytes, opcode, payload);
+                forms::write_reply(forms, compression, bytes, opcode, payload);
             });
         });
     }
@@ -268,12 +268,12 @@ impl Connections {
             return texts.count();
         }
         let mut count = 0;
-        self.queue(id, |connection, pool, mut compressor| {
+        self.queue(id, |connection, pool, mut forms| {
             let compression = connection.compression;
             connection.outbox.push(pool, |bytes| {
                 for text in texts {
-                    let compressor = compressor.as_deref_mut();
-                    compressed::write(compressor, compression, bytes, OpCode::Text, text);
+                    let forms = forms.as_deref_mut();
+                    forms::write_reply(forms, compression, bytes, OpCode::Text, text);
                     count += 1;
                 }
             });
@@ -303,7 +303,7 @@ impl Connections {
     fn queue(
         &mut self,
         id: ConnectionId,
-        push: impl FnOnce(&mut Connection, &mut FramePool, Option<&mut Compressor>),
+        push: impl FnOnce(&mut Connection, &mut FramePool, Option<&mut Forms>),
     ) {
         let Some(connection) = self
             .slab
@@ -313,7 +313,7 @@ impl Connections {
             return;
         };
         let before = connection.outbox.len();
-        push(connection, &mut self.pool, self.compressor.as_deref_mut());
+        push(connection, &mut self.pool, self.forms.as_deref_mut());
         let after = connection.outbox.len();
         self.queued_bytes += after - before;
         if !connection.outbox.is_blocked() {
@@ -403,8 +403,8 @@ impl Connections {
         let waiting = self.queued_bytes + self.conflated_bytes;
         self.metrics.outbox_bytes.set(waiting as u64);
         self.tell_held();
-        if let Some(compressor) = &mut self.compressor {
-            let work = compressor.take_work();
+        if let Some(forms) = &mut self.forms {
+            let work = forms.take_compression_work();
             self.metrics.messages_deflated.add(work.messages);
             self.metrics.deflate_bytes_before.add(work.bytes_before);
             self.metrics.deflate_bytes_after.add(work.bytes_after);
@@ -720,6 +720,7 @@ mod tests {
     use super::publications::UNFLUSHED_BYTES_MAX;
     use super::*;
     use crate::cores::arrivals::accept::Port;
+    use crate::cores::outgoing::forms::tests::with_publication;
     use crate::websocket::frame;
 
     /// So many connections, and their peers.
@@ -762,7 +763,9 @@ mod tests {
     /// One publication, in the same channel always.
     fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> u64 {
         connections.begin_publication();
-        let taken = connections.deliver(subscribers, 0, frame);
+        let taken = with_publication(frame, |publication| {
+            connections.deliver(subscribers, 0, publication)
+        });
         connections.end_publication();
         taken
     }

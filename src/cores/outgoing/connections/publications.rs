@@ -3,13 +3,14 @@
 //! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
 //! before it flushes some.
 
+use crate::broker::Publication;
 use crate::config::SlowConsumer;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
+use crate::cores::outgoing::forms::Form;
 use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
-use crate::websocket::deflate::Compression;
 
 use super::Connections;
 
@@ -46,29 +47,32 @@ impl Connections {
                 self.pool.shared.finish(span);
             }
         }
-        if let Some(compressor) = &mut self.compressor {
-            compressor.end_publication();
+        if let Some(forms) = &mut self.forms {
+            forms.end_publication();
         }
     }
 
-    /// Bytes of publications that were compressed since the last call.
-    pub(in crate::cores) fn take_published_bytes(&mut self) -> usize {
-        self.compressor
-            .as_mut()
-            .map_or(0, |compressor| compressor.take_published_bytes())
+    /// Bytes of publications that other forms were made of since the last call.
+    pub(in crate::cores) fn take_encoded_bytes(&mut self) -> usize {
+        self.forms.as_mut().map_or(0, |forms| forms.take_encoded_bytes())
     }
 
-    /// Queues a publication on `channel`, already a whole frame, for each of `subscribers`; returns how many took it. For
-    /// those whose outbox is full it is conflated or skipped, or they are put on the list of those that end.
-    pub(in crate::cores) fn deliver(&mut self, subscribers: &[u32], channel: u32, frame: &[u8]) -> u64 {
-        let mut compressor = self.compressor.take();
-        let frames = match &mut compressor {
-            None => [frame; Compression::COUNT],
-            Some(compressor) => {
-                let agreed = subscribers
+    /// Queues a publication on `channel` for each of `subscribers`, in its form; returns how many outboxes took it. A
+    /// publication for a full outbox is conflated or skipped, or the connection is put on the list of those that end.
+    pub(in crate::cores) fn deliver(
+        &mut self,
+        subscribers: &[u32],
+        channel: u32,
+        publication: Publication<'_>,
+    ) -> u64 {
+        let mut forms = self.forms.take();
+        let frames = match &mut forms {
+            None => [publication.frame(); Form::COUNT],
+            Some(forms) => {
+                let wanted = subscribers
                     .iter()
-                    .map(|&index| self.slab[index as usize].compression);
-                compressor.frames(frame, agreed)
+                    .map(|&index| Form::of(&self.slab[index as usize]));
+                forms.frames(publication, wanted)
             }
         };
         let spans = self.share(channel, &frames);
@@ -77,7 +81,7 @@ impl Connections {
         let mut taken = 0;
         for &index in subscribers {
             let connection = &mut self.slab[index as usize];
-            let form = connection.compression.index();
+            let form = Form::of(connection).index();
             if let Some(span) = spans[form]
                 && connection
                     .outbox
@@ -95,7 +99,7 @@ impl Connections {
                 taken += self.deliver_apart(index, channel, frames[form], spans[form], leaves_out);
             }
         }
-        self.compressor = compressor;
+        self.forms = forms;
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken
@@ -141,14 +145,10 @@ impl Connections {
         1
     }
 
-    /// Has the frames of the publication under way lie where outboxes share them, as far as there is room. Those that are
-    /// sent as they are, rather than compressed, are the same.
-    fn share(
-        &mut self,
-        channel: u32,
-        frames: &[&[u8]; Compression::COUNT],
-    ) -> [Option<FrameSpan>; Compression::COUNT] {
-        let mut spans = [None; Compression::COUNT];
+    /// Writes the frames of the publication under way where outboxes share them, as far as there is room. Forms that are
+    /// sent as published share one span.
+    fn share(&mut self, channel: u32, frames: &[&[u8]; Form::COUNT]) -> [Option<FrameSpan>; Form::COUNT] {
+        let mut spans = [None; Form::COUNT];
         for (form, frame) in frames.iter().enumerate() {
             let form_shared = if std::ptr::eq(*frame, frames[0]) { 0 } else { form };
             let under_way = &mut self.under_way[form_shared];

@@ -1,0 +1,264 @@
+//! The forms of a publication: what is sent to its subscribers, whose protocols and agreements differ.
+//!
+//! ```text
+//!   ring: frame of the publisher's protocol ──► columns, by form:  as published | made here, once | not made
+//!                                                                       └──────── each subscriber takes its form's
+//! ```
+//! A publication lies in the ring as the publisher's core encoded it. Each other form is made when the publication first
+//! meets a subscriber of this core that gets it so, and then serves all of them: also those that the publication meets in
+//! later turns, since the publication at the front of the ring is the only one under way. A core without subscribers of a
+//! form does nothing for it.
+//!
+//! To add a form: a variant of [`Form`], its place in [`Form::index`], and a function that encodes it, called by
+//! [`Forms::make`].
+//!
+//! Replies have no columns: they are encoded one by one, by [`write_reply`].
+//!
+//! Limits: `compression_bytes_min`; what forms cost here counts against what a turn delivers.
+
+use crate::broker::{Origin, Publication};
+use crate::websocket::deflate::{Compression, Deflater, Work};
+use crate::websocket::frame::{self, OpCode};
+
+use crate::cores::lifecycle::connection::Connection;
+
+/// How a connection gets publications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Form {
+    /// A WebSocket text frame with a `#publish` packet, compressed as the client has agreed to.
+    SocketCluster(Compression),
+}
+
+impl Form {
+    /// How many forms there are.
+    pub(in crate::cores) const COUNT: usize = Compression::COUNT;
+
+    /// The form of a connection.
+    #[inline]
+    pub(in crate::cores) fn of(connection: &Connection) -> Form {
+        Form::SocketCluster(connection.compression)
+    }
+
+    /// The column of this form in tables.
+    #[inline]
+    pub(in crate::cores) const fn index(self) -> usize {
+        match self {
+            Form::SocketCluster(compression) => compression.index(),
+        }
+    }
+}
+
+/// The forms of the publication under way on a core, and what makes them.
+#[derive(Debug)]
+pub(in crate::cores) struct Forms {
+    deflater: Deflater,
+    columns: [Column; Form::COUNT],
+    /// Bytes of publications that forms were made of since the last [`Forms::take_encoded_bytes`].
+    encoded_bytes: usize,
+}
+
+/// The publication under way in one form.
+#[derive(Debug, Default)]
+struct Column {
+    state: State,
+    frame: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// No subscriber that it has met gets this form.
+    #[default]
+    NotMade,
+    /// The frame is sent as it was published.
+    AsPublished,
+    /// The column has a frame of its own.
+    Made,
+}
+
+impl Forms {
+    /// Forms for a core that compresses messages of `compression_bytes_min` and more.
+    pub(in crate::cores) fn new(compression_bytes_min: u32) -> Forms {
+        Forms {
+            deflater: Deflater::new(compression_bytes_min as usize),
+            columns: Default::default(),
+            encoded_bytes: 0,
+        }
+    }
+
+    /// The next publication is another one. Frees the memory of large frames.
+    pub(in crate::cores) fn end_publication(&mut self) {
+        for column in &mut self.columns {
+            column.state = State::NotMade;
+            if column.frame.capacity() > KEPT_BYTES_MAX {
+                column.frame = Vec::new();
+            }
+        }
+    }
+
+    /// The frames of a publication, by [`Form::index`], for subscribers that get it in the forms of `wanted`. A form that
+    /// is not wanted has the frame as it was published.
+    pub(in crate::cores) fn frames<'f>(
+        &'f mut self,
+        publication: Publication<'f>,
+        wanted: impl Iterator<Item = Form>,
+    ) -> [&'f [u8]; Form::COUNT] {
+        let published = publication.frame();
+        // Compression makes all other forms that there are, and leaves short frames as they are.
+        if !self.deflater.takes(published.len()) {
+            return [published; Form::COUNT];
+        }
+        for form in wanted {
+            if self.columns[form.index()].state == State::NotMade {
+                self.make(form, publication);
+            }
+        }
+        self.columns.each_ref().map(|column| match column.state {
+            State::NotMade | State::AsPublished => published,
+            State::Made => &column.frame,
+        })
+    }
+
+    fn make(&mut self, form: Form, publication: Publication<'_>) {
+        let column = &mut self.columns[form.index()];
+        column.frame.clear();
+        column.state = match form {
+            Form::SocketCluster(compression) => {
+                write_socketcluster(&mut self.deflater, compression, publication, &mut column.frame)
+            }
+        };
+        if column.state == State::Made {
+            self.encoded_bytes += publication.frame().len();
+        }
+    }
+
+    /// Bytes of publications that forms were made of since the last call.
+    pub(in crate::cores) fn take_encoded_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.encoded_bytes)
+    }
+
+    /// What was compressed since the last call.
+    pub(in crate::cores) fn take_compression_work(&mut self) -> Work {
+        self.deflater.take_work()
+    }
+}
+
+/// Writes a publication as SocketCluster clients with this compression get it, unless that is as it was published.
+fn write_socketcluster(
+    deflater: &mut Deflater,
+    compression: Compression,
+    publication: Publication<'_>,
+    out: &mut Vec<u8>,
+) -> State {
+    let parts = match publication.origin() {
+        Origin::SocketCluster => frame::parts(publication.frame()),
+    };
+    match parts {
+        Some((opcode, message)) if compression.is_on() && deflater.takes(message.len()) => {
+            deflater.write(out, compression, opcode, message);
+            State::Made
+        }
+        Some(_) | None => State::AsPublished,
+    }
+}
+
+/// Appends a reply, a whole frame: compressed if the connection has agreed to it and the message is long enough.
+#[inline]
+pub(in crate::cores) fn write_reply(
+    forms: Option<&mut Forms>,
+    compression: Compression,
+    out: &mut Vec<u8>,
+    opcode: OpCode,
+    payload: &[u8],
+) {
+    match forms {
+        Some(forms) if compression.is_on() && !opcode.is_control() => {
+            forms.deflater.write(out, compression, opcode, payload);
+        }
+        Some(_) | None => frame::write(out, opcode, payload),
+    }
+}
+
+/// A column whose frame grew past this gives its memory back.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+pub(in crate::cores) mod tests {
+    use super::*;
+    use crate::broker::publication::{self, Facts, Kind, Sequence};
+
+    /// Lets `act` see a publication of this frame, as it would lie in the ring.
+    pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {
+        let facts = Facts {
+            at_ns: 0,
+            kind: Kind::Json,
+            origin: Origin::SocketCluster,
+            payload_bytes: 0,
+        };
+        let mut buffer = Vec::new();
+        publication::write(&mut buffer, facts, b"c", &[frame]);
+        act(Publication::new(Sequence(1), &buffer))
+    }
+
+    const PLAIN: Form = Form::SocketCluster(Compression::Off);
+    const LARGE: Form = Form::SocketCluster(Compression::Large);
+    const SMALL: Form = Form::SocketCluster(Compression::Small);
+
+    fn frames(forms: &mut Forms, frame: &[u8], wanted: &[Form]) -> [Vec<u8>; Form::COUNT] {
+        with_publication(frame, |publication| {
+            let frames = forms.frames(publication, wanted.iter().copied());
+            frames.map(<[u8]>::to_vec)
+        })
+    }
+
+    #[test]
+    fn a_form_is_made_once_when_a_subscriber_needs_it_and_not_before() {
+        let mut forms = Forms::new(100);
+        let mut plain = Vec::new();
+        frame::write(&mut plain, OpCode::Text, &[b'a'; 2000]);
+        forms.end_publication();
+        for (subscribers, are_short, work) in [
+            (&[PLAIN, PLAIN][..], [false, false], 0),
+            (&[PLAIN, LARGE, LARGE], [true, false], 1),
+            (&[SMALL, LARGE], [true, true], 1),
+            (&[LARGE, SMALL, PLAIN], [true, true], 0),
+        ] {
+            let frames = frames(&mut forms, &plain, subscribers);
+            assert_eq!(frames[PLAIN.index()], plain);
+            assert_eq!(
+                [LARGE, SMALL].map(|form| frames[form.index()].len() < 100),
+                are_short
+            );
+            assert_eq!(forms.take_compression_work().messages, work, "{subscribers:?}");
+        }
+        assert_eq!(forms.take_encoded_bytes(), 2 * plain.len());
+        forms.end_publication();
+        plain[500] = b'b';
+        let first = frames(&mut forms, &plain, &[LARGE]);
+        forms.end_publication();
+        plain[500] = b'c';
+        assert_ne!(
+            first[LARGE.index()],
+            frames(&mut forms, &plain, &[LARGE])[LARGE.index()]
+        );
+    }
+
+    #[test]
+    fn a_short_message_is_sent_as_it_was_published() {
+        let mut forms = Forms::new(100);
+        for (message, is_compressed) in [
+            (&[b'a'; 99][..], false),
+            (&[b'a'; 97], false),
+            (&[], false),
+            (&[b'a'; 100], true),
+        ] {
+            let mut plain = Vec::new();
+            frame::write(&mut plain, OpCode::Text, message);
+            forms.end_publication();
+            let frames = frames(&mut forms, &plain, &[LARGE, SMALL]);
+            for form in [LARGE, SMALL] {
+                assert_eq!(frames[form.index()] != plain, is_compressed);
+            }
+        }
+        assert_eq!(forms.take_compression_work().messages, 2);
+    }
+}
