@@ -4,16 +4,16 @@
 //!   shared   bucket = hash mod 2^16   [ bit per core ]        512 KiB for up to 64 cores, twice that above
 //!   private  bucket = hash mod 2^16   [ channels of this core ]   256 KiB of address space, touched by need
 //! ```
-//! A core sets its bit in a bucket when the first of its channels falls there and clears it with the last. Channels
-//! that share a bucket share their bits: a collision costs a needless wake-up, never a missed one, and is harmless,
-//! since the woken core looks up the exact name. With 10,000 channels on every other core 1 publication in 7 wakes a
-//! core needlessly; with far more than 65,536 every one does, and then cores hardly sleep.
+//! A core sets its bit in a bucket when the first of its channels falls there, and clears it with the last. Channels that
+//! share a bucket share its bits. Such a collision never costs a wake-up that is needed. It may cause one that is not
+//! needed, which is harmless, since the woken core looks up the exact name. With 10,000 channels on each other core, one
+//! publication in 7 wakes a core needlessly; with far more than 65,536, every one does, and then cores hardly sleep.
 //!
 //! Invariants
 //! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer.
-//! 2. A subscription is registered before its core next calls `prepare_sleep`, and so before its acknowledgement can
-//!    be waited for. A producer that misses the bit has therefore passed its fence before that core passed the one of
-//!    `prepare_sleep`, and that core's final look finds the publication (`ring/mod.rs`, "Sleeping").
+//! 2. A core registers a subscription before it next calls `prepare_sleep`. So a publisher that misses the bit has
+//!    passed its fence before that core passes the one of `prepare_sleep`, and that core's final look at the head finds
+//!    the publication (`ring/mod.rs`, "Sleeping").
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use super::core_set::{CORES_MAX, CoreSet};
 use super::hash::ChannelHash;
 use crate::sync::{AtomicU64, Ordering};
 
-/// A power of two. More would thin out needless wake-ups above 10,000 channels, but make each producer's look a
-/// cache miss: 512 KiB is what a second-level cache may hold. Loom tracks each atomic, so it gets few.
+/// A power of two. With more buckets, needless wake-ups would be rarer above 10,000 channels, but each publisher's look
+/// would be a cache miss: a second-level cache may hold 512 KiB. Loom tracks each atomic, so its build has few.
 const BUCKETS: usize = if cfg!(ringcast_loom) { 4 } else { 1 << 16 };
 
 /// The masks of all cores.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// One or two words per bucket. Written by [`Interest`] of each core (its own bit), read by producers after the
+    /// One or two words per bucket. Written by [`Interest`] of each core (its own bit), read by publishers after the
     /// fence that follows a publish. Relaxed: the bits guard no other memory, and invariant 2 gives the order.
     masks: Box<[AtomicU64]>,
     words: usize,
@@ -108,7 +108,7 @@ impl Interest {
         }
     }
 
-    /// What all cores have in common.
+    /// The directory that all cores share.
     #[cfg(test)]
     pub(crate) fn directory(&self) -> &Directory {
         &self.directory

@@ -1,8 +1,8 @@
 //! The hash of a channel's name, computed once per packet and carried from there on.
 //!
-//! Names come from users, so the hash is keyed from the system at start; all cores share the key, since the hash
-//! travels through the ring. foldhash claims no more than that its collisions are hard to find without the key: the
-//! bounds on channels per connection limit what a found one could cost.
+//! Users choose the names, so the hash is keyed with random numbers of the system at the start. All cores share the key,
+//! since the hash travels through the ring. foldhash promises only that collisions are hard to find without the key; if
+//! somebody finds them, the limits on channels per connection bound their cost.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -35,13 +35,13 @@ impl ChannelHasher {
     /// A hasher with a fresh key.
     pub(crate) fn new() -> ChannelHasher {
         if cfg!(ringcast_loom) {
-            // Loom replays a run many times: each must hash alike.
+            // Loom replays a run many times, and each replay must hash alike.
             return ChannelHasher {
                 seed: 0,
                 shared: SharedSeed::from_u64(0),
             };
         }
-        // std keys its own tables from the system.
+        // The standard library keys its own tables with random numbers of the system.
         let system = RandomState::new();
         ChannelHasher {
             seed: system.hash_one(0),

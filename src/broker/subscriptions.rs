@@ -5,15 +5,16 @@
 //!                                  name, hash                    entries, by channel id
 //!                                  subscribers [ c7 c3 c9 ] ◄──►  { channel id, position, order }
 //! ```
-//! A channel's subscribers lie side by side, since each publication walks them. Each subscription knows its position
-//! there, so it leaves by a swap with the last, whose own position is then put right.
+//! A channel's subscribers lie side by side, since each publication walks them. Each subscription knows its position in
+//! that list. To remove one, the last subscriber of the list takes its position, and its entry is corrected.
 //!
 //! Memory, beside the name itself: 16 bytes for a connection with one subscription and 4 in its channel; about 56 for a
-//! channel with one subscriber, and nothing allocated for either list. Memory of lists that have shrunk goes back.
+//! channel with one subscriber. Neither list is allocated for a single entry. A list that has shrunk gives memory back.
 //!
-//! A publication to a large channel pauses on its way, and subscribers come and go meanwhile. Its walk goes from the
-//! end of the list to the beginning: who joins stands behind it, and who leaves from before it is replaced from before
-//! it, so that it comes once to each who is subscribed throughout, and to nobody who joined after it began. One
+//! The delivery of a publication to a large channel pauses between turns, and subscribers come and go meanwhile. The walk
+//! along the list goes from its end to its beginning. New subscribers are appended behind the walk. When a subscriber
+//! leaves that the walk has not reached, another one that it has not reached takes the position. So the walk reaches each
+//! connection that is subscribed throughout exactly once, and no connection that joined after the walk began. One
 //! publication is under way at a time, so there is one walk.
 //!
 //! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
@@ -21,7 +22,7 @@
 //!    such an entry.
 //! 2. The entries of a connection are in ascending order of their channel ids, each once.
 //! 3. A channel exists while it has subscribers, and is in the table and counted by the directory while it exists.
-//! 4. The walk has yet to come to `subscribers[..walk.left]` of its channel, and to nobody else.
+//! 4. The walk has still to reach `subscribers[..walk.left]` of its channel, and no other subscribers.
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
 
@@ -64,7 +65,8 @@ impl Subscriptions {
         self.table.allocation_size() + self.channels.memory_bytes() + self.connections.memory_bytes()
     }
 
-    /// Subscribes a connection. At the limit a repeated subscribe is refused too, as the reference does.
+    /// Subscribes a connection. A connection at the limit is refused even a channel that it is subscribed to, as by the
+    /// reference.
     ///
     /// The caller first passes [`Reader::claimed`](super::Reader::claimed).
     pub fn subscribe(
@@ -130,8 +132,9 @@ impl Subscriptions {
         }
     }
 
-    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is asked only when
-    /// a channel with this hash is known: for most publications of others, their memory is then not touched.
+    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is called only when
+    /// a channel with this hash is known: most publications of no interest here are told by the hash, and their memory is
+    /// not touched.
     pub fn begin_walk<'n>(&mut self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) {
         self.walk = match self.find(hash, name) {
             Some(channel) => {
@@ -152,12 +155,12 @@ impl Subscriptions {
         &self.channel(channel).subscribers.as_slice()[self.walk.left as usize..end as usize]
     }
 
-    /// The number of the channel that is walked. It is the same for as long as anybody is subscribed to the channel.
+    /// The number of the channel that is walked. The channel keeps it while it has subscribers.
     pub fn walked(&self) -> u32 {
         self.walk.channel
     }
 
-    /// The number of a channel, if anybody is subscribed to it.
+    /// The number of a channel, if it has subscribers.
     pub fn number_of(&self, name: &[u8], hash: ChannelHash) -> Option<u32> {
         self.find(hash, || name)
     }
@@ -167,7 +170,7 @@ impl Subscriptions {
         self.connections.get(connection as usize).map_or(0, Held::len)
     }
 
-    /// Whether the walk has come to all it had to come to.
+    /// Whether the walk has reached all subscribers that it had to reach.
     pub fn is_walk_over(&self) -> bool {
         self.walk.left == 0
     }
@@ -177,8 +180,9 @@ impl Subscriptions {
         self.names(self.some_of(connection, 0, usize::MAX))
     }
 
-    /// Copies of the names of at most so many of a connection's channels, in the order in which it subscribed to them, and
-    /// where to go on, if there are more. The first are got from 0; channels that end meanwhile change nothing for others.
+    /// Copies of the names of at most `max` of a connection's channels, in the order in which it subscribed to them, and
+    /// where to go on, if there are more. A caller begins with 0. Subscriptions that end between two calls do not change
+    /// which others are returned.
     pub fn some_channels_of(&self, connection: u32, from: u32, max: usize) -> (Vec<Box<[u8]>>, Option<u32>) {
         let entries = self.some_of(connection, from, max);
         let next = match entries.last() {
@@ -272,7 +276,8 @@ impl Subscriptions {
         self.len -= 1;
         let channel = &mut self.channels[entry.channel as usize];
         if entry.channel == self.walk.channel && entry.position < self.walk.left {
-            // What fills its place from the end may have been walked: so it changes places with the last that has not.
+            // The last subscriber of the list may have been walked. So the leaving one first changes places with the last
+            // subscriber that has not been.
             self.walk.left -= 1;
             if entry.position < self.walk.left {
                 let subscribers = channel.subscribers.as_mut_slice();
@@ -353,7 +358,7 @@ struct Channel {
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
     channel: u32,
-    /// How many it has yet to come to; with none, the channel may be gone.
+    /// How many subscribers it has still to reach; with none, the channel may be gone.
     left: u32,
 }
 
@@ -419,13 +424,13 @@ struct Entry {
 /// The subscriptions of one connection; one needs no allocation.
 #[derive(Debug)]
 enum Held {
-    /// Not to be found in `connections`: they are on their way there, or out.
+    /// Temporary state while the first subscription is added or the last one removed; never stored.
     Nothing,
     One(Entry),
     Many(Box<Many>),
 }
 
-/// Where more than one subscription goes.
+/// The subscriptions of a connection that has more than one.
 #[derive(Debug)]
 struct Many {
     entries: Entries,
@@ -450,7 +455,7 @@ impl Held {
         }
     }
 
-    /// The first so many entries from a channel on, in the order of their channels.
+    /// At most `max` entries from a channel on, in the order of their channels.
     fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
             Held::One(entry) if entry.channel >= from && max > 0 => vec![*entry],

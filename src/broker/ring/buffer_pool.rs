@@ -1,26 +1,26 @@
-//! The buffers of one core's publications: taken for a publish, put back when every core has read them.
+//! The buffers of one publisher: taken for a publication, put back when every reader has passed it.
 //!
-//! Buffers come in classes of powers of two, so that a small publication never sits in the buffer of a large one and
-//! what is accounted is what is really held. In the steady state nothing is allocated. What a burst has left goes back step
-//! by step: [`BufferPool::give_back`].
+//! Buffers come in classes of powers of two, so that a small publication never occupies the buffer of a large one, and the
+//! bytes counted are the bytes held. In the steady state nothing is allocated. Buffers that are left over after a burst
+//! are freed step by step by [`BufferPool::give_back`].
 //!
 //! Invariants
-//! 1. Lent and kept buffers together take at most `bytes_max`, but that a single buffer may be lent while nothing
-//!    else is, whatever its size. [`BufferPool::take`] keeps it.
+//! 1. Lent and kept buffers together take at most `bytes_max`, with one exception: a single buffer of any size may be lent
+//!    while no other is. [`BufferPool::take`] keeps it.
 //! 2. A kept buffer is empty and its capacity is at least that of its class.
 
 /// The smallest buffer.
 const CLASS_BYTES_MIN: usize = 128;
-/// Bytes of buffers that are kept even if they are not needed for long, so that rare publications allocate nothing.
+/// As many bytes of buffers are kept however long they are not needed, so that rare publications allocate nothing.
 const KEPT_BYTES_MIN: usize = 64 * 1024;
 /// How many classes are kept: up to 64 KiB. The allocation of a larger buffer costs little beside filling it.
 const CLASSES: usize = 10;
 
-/// The buffers of one core.
+/// The buffers of one publisher.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     kept: [Vec<Vec<u8>>; CLASSES],
-    /// The fewest of each class that were kept at a time since the last [`BufferPool::give_back`]: so many nobody has needed.
+    /// The fewest of each class that were kept at a time since the last [`BufferPool::give_back`]: these were not needed.
     unused: [usize; CLASSES],
     kept_bytes: usize,
     lent_bytes: usize,
@@ -80,8 +80,8 @@ impl BufferPool {
         self.kept_bytes > KEPT_BYTES_MIN
     }
 
-    /// Frees half of the buffers that nobody has needed since the last call: one burst would otherwise stay for ever. To be
-    /// called now and then.
+    /// Frees half of the buffers that were not needed since the last call: otherwise the buffers of one burst would be kept
+    /// for ever. To be called about once a second.
     pub(crate) fn give_back(&mut self) {
         let is_little = !self.keeps_much();
         for (class, kept) in self.kept.iter_mut().enumerate() {
@@ -99,17 +99,17 @@ impl BufferPool {
         }
     }
 
-    /// Bytes of buffers that are out.
+    /// Bytes of buffers that are lent.
     pub(crate) fn lent_bytes(&self) -> usize {
         self.lent_bytes
     }
 
-    /// Bytes of buffers that wait for their next use.
+    /// Bytes of buffers that are kept for their next use.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// Most bytes of buffers that may be out.
+    /// Most bytes of buffers that may be lent.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
@@ -132,7 +132,7 @@ fn class(bytes: usize) -> usize {
     (bytes.max(CLASS_BYTES_MIN) - 1).ilog2() as usize + 1 - CLASS_BYTES_MIN.ilog2() as usize
 }
 
-/// What a buffer for `bytes` takes.
+/// How many bytes a buffer for `bytes` takes.
 fn class_bytes(bytes: usize) -> usize {
     bytes_of(class(bytes), bytes)
 }

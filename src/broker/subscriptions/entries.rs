@@ -1,7 +1,7 @@
 //! The subscriptions of one connection, found by their channels.
 //!
-//! A short list is sorted and searched; a long one is a tree. In a list of ten thousand, each subscribe and unsubscribe moved
-//! 60 KB on average: 256 of them, as many as a turn takes of one connection, took a millisecond.
+//! A short list is sorted and searched; a long one is a tree. In a sorted list of ten thousand, each subscribe and
+//! unsubscribe moved 60 KB on average: 256 of them, as many as one connection may have in a turn, took a millisecond.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ impl Entries {
         self.some(0, usize::MAX)
     }
 
-    /// The first so many from a channel on.
+    /// At most `max` entries from a channel on.
     pub(super) fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
             Entries::Few(list) => {
@@ -94,12 +94,12 @@ impl Entries {
 
 /// Where the entry of a channel is, or would be.
 fn place(entries: &[Entry], channel: u32) -> Result<usize, usize> {
-    // Most subscribe in the order in which ids are given out.
+    // Most connections subscribe to new channels, whose ids rise.
     match entries.last() {
         Some(last) if last.channel < channel => Err(entries.len()),
         _ => entries.binary_search_by_key(&channel, |entry| entry.channel),
     }
 }
 
-/// As many as lie in twelve lines of the cache. Tests meet both forms with a handful.
+/// As many entries as twelve cache lines hold. Tests use both forms with a handful of entries.
 const FEW_MAX: usize = if cfg!(test) { 4 } else { 64 };

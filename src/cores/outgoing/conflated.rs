@@ -1,20 +1,22 @@
 //! The newest publication of each channel, for a subscriber that has not kept up.
 //!
-//! Publications come here while the outbox of their subscriber is over its limit (policy `conflate`), and follow it, in
-//! the order in which they were last replaced, when it has been sent. While anything waits here, everything that is
-//! published for the subscriber does: so the order of a channel never goes backward, and the newest of all is the last.
+//! With the policy `conflate`, a publication is kept here while the outbox of its subscriber is over its limit. When the
+//! outbox has been sent, the kept publications follow, in the order in which they were last replaced. While any
+//! publication waits here, all later ones for the same subscriber are kept here too. So the order of a channel never goes
+//! backward, and the newest publication of all is sent last.
 //!
-//! Limits: as many as the connection has subscriptions, and `outbox_bytes_max` once more; past that it is closed.
+//! Limits: as many publications as the connection has subscriptions, and as many bytes as `outbox_bytes_max` allows the
+//! outbox itself. A connection that needs more is closed.
 
 use std::collections::HashMap;
 
-/// What waits for one connection. Channels are named as [`Subscriptions`](crate::broker::Subscriptions) numbers them:
+/// The publications that wait for one connection. Channels are named as [`Subscriptions`](crate::broker::Subscriptions) numbers them:
 /// such a number stands for the same channel as long as the connection is subscribed to it.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Conflated {
     newest: HashMap<u32, Newest>,
     bytes: usize,
-    /// How many have come: the place of the next in the order.
+    /// How many publications have been kept: the place of the next in the order.
     count: u64,
 }
 
@@ -24,14 +26,14 @@ struct Newest {
     place: u64,
 }
 
-/// What became of a publication.
+/// What [`Conflated::keep`] has done with a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Conflation {
-    /// It waits; nothing of its channel did.
+    /// The publication waits; no other of its channel did.
     Added,
-    /// It waits in the place of an older one, which nobody will get.
+    /// The publication waits in the place of an older one, which will not be sent.
     Replaced,
-    /// There is no room for it.
+    /// There is no room for the publication.
     Full,
 }
 
@@ -58,14 +60,14 @@ impl Conflated {
         }
     }
 
-    /// Drops what waits of a channel.
+    /// Drops the publication of a channel, if one waits.
     pub(in crate::cores) fn forget(&mut self, channel: u32) {
         if let Some(gone) = self.newest.remove(&channel) {
             self.bytes -= gone.frame.len();
         }
     }
 
-    /// The bytes of all that waits.
+    /// The bytes of all frames that wait.
     pub(in crate::cores) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -75,7 +77,7 @@ impl Conflated {
         self.newest.len()
     }
 
-    /// All that waits, in order.
+    /// All frames that wait, in order.
     pub(in crate::cores) fn into_frames(self) -> impl ExactSizeIterator<Item = Vec<u8>> {
         let mut all: Vec<Newest> = self.newest.into_values().collect();
         all.sort_unstable_by_key(|newest| newest.place);
