@@ -1,36 +1,37 @@
 //! The bytes a connection still has to send.
 //!
-//! Filled by replies and by ring delivery, emptied by `flush`. What has come since the last flush lies behind one another
-//! in one buffer and leaves with one system call. Publications alone wait in a buffer that all of their subscribers share
-//! (`shared.rs`); anything else is in a buffer from the core's pool, which goes back with the last byte. An idle connection
-//! owns none.
+//! Replies and deliveries fill it, and `flush` empties it. All frames that were queued since the last flush lie behind one
+//! another in one buffer and leave with one system call. While only publications of one channel wait, that buffer is one
+//! that all of their subscribers share (`shared_frames.rs`). Otherwise it is a buffer from the core's pool, which goes back
+//! with its last byte. An idle connection owns no buffer.
 //!
 //! ```text
 //!   much waits:   earlier [ own 64 KiB | shared | shared | own ]   bytes [ newest ... ]
 //!                            ▲ sent
 //! ```
-//! What waits for a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier ones
-//! and another begun; a long publication stays in the buffer that all of its subscribers share. So bytes are moved at most
-//! once after they were queued, however long the backlog is and however little the socket takes at a time.
+//! The backlog of a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier pieces
+//! and a new one begun; a long publication stays in the buffer that all of its subscribers share. So bytes are moved at
+//! most once after they were queued, however long the backlog is and however little the socket takes at a time.
 //!
 //! Invariants
 //! 1. Bytes leave in the order they were queued; a frame is never split by another.
 //! 2. After a write that the socket took only in part the outbox is `blocked`: the poll is edge-triggered and tells
 //!    once when there is room again ([`Outbox::unblock`]).
-//! 3. What is not here but waits in the stream (the records of TLS) is an empty buffer here: blocked, or to be flushed.
+//! 3. TLS may hold encrypted records of its own. The outbox then has an empty buffer, so that it is still flushed, or
+//!    marked blocked.
 //! 4. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
-//!    whatever lies behind them can be discarded without breaking the stream. A frame lies in one piece.
-//! 5. Publications that were conflated come behind all bytes that were queued before they leave ([`Outbox::flush`] says
-//!    when they do), and nothing else is published into the outbox while there are any ([`Outbox::takes`]).
-//! 6. Of a shared buffer that many publications lie in nothing has begun to leave: what a socket takes only in part is
-//!    copied first. A publication alone in its buffer is never copied.
+//!    the bytes behind them can be discarded without breaking the stream. A frame lies in one piece.
+//! 5. Conflated publications come behind all bytes that were queued before the conflated ones leave ([`Outbox::flush`]
+//!    says when). While there are any, no other publication enters the outbox ([`Outbox::takes`]).
+//! 6. A span that may hold several publications has never been sent in part: before that, the outbox copies it. A
+//!    publication alone in its buffer is never copied.
 //!
-//! Sharing instead of copying saved 10 to 14 % of the instructions of a delivery, and the misses of the cache that a copy
-//! for each of a thousand subscribers causes: up to 8 % of its CPU time, with that of the kernel, where caches are
-//! contended. A gathered write of slices in the ring was no choice: an `iovec` costs the kernel more than copying a small
-//! frame (4 ns), and a slow subscriber would pin the ring.
+//! Sharing instead of copying saved 10 to 14 % of the instructions of a delivery. It also saved the cache misses of a
+//! thousand copies for a thousand subscribers: up to 8 % of the CPU time of a delivery, the kernel's included, where caches
+//! are contended. A gathered write of slices in the ring was not possible: an `iovec` costs the kernel more than copying a
+//! small frame (4 ns), and a slow subscriber would hold the ring.
 //!
-//! Not here: which subscriber is skipped, conflated or closed when its outbox is full. That is `publications.rs`'s decision.
+//! Not here: which subscriber is skipped, conflated or closed when its outbox is full. `publications.rs` decides that.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -54,7 +55,7 @@ pub(in crate::cores) enum Outbox {
 
 #[derive(Debug)]
 pub(in crate::cores) struct Queued {
-    /// What waits before `bytes`; nothing unless much waits.
+    /// The pieces before `bytes`; none unless much waits.
     earlier: VecDeque<Piece>,
     /// The bytes in `earlier`, those of its first piece that have been sent included.
     earlier_bytes: usize,
@@ -64,13 +65,13 @@ pub(in crate::cores) struct Queued {
     sent: usize,
     begun: usize,
     blocked: bool,
-    /// Since when the socket has never taken all; `NEVER` if it has. For those who look.
+    /// Since when the socket has not taken all that waited; `NEVER` if the last flush sent everything. For reports.
     blocked_since: Uptime,
     /// When the socket must have taken something, or the peer acknowledged something that it took before.
     taken_by: Uptime,
-    /// What the peer had not acknowledged when that was set.
+    /// How many bytes the peer had not acknowledged when `taken_by` was set.
     unacknowledged: u32,
-    /// What follows when all is sent.
+    /// The publications that follow when all is sent.
     conflated: Option<Box<Conflated>>,
 }
 
@@ -82,7 +83,7 @@ enum Piece {
     Shared(FrameSpan),
 }
 
-/// What a flush came to.
+/// How a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Flush {
     /// All is sent.
@@ -93,7 +94,7 @@ pub(in crate::cores) enum Flush {
     Refilled(usize),
 }
 
-/// Buffers of one core, waiting for their next use.
+/// The buffers of one core's outboxes: those that are free, and those that are shared.
 #[derive(Debug, Default)]
 #[expect(
     clippy::vec_box,
@@ -101,9 +102,9 @@ pub(in crate::cores) enum Flush {
 )]
 pub(in crate::cores) struct FramePool {
     free: Vec<Box<Queued>>,
-    /// The fewest that were there since the last [`FramePool::give_back`]: so many nobody has needed.
+    /// The fewest that were free since the last [`FramePool::give_back`]: these were not needed.
     unused: usize,
-    /// Of the publications that wait in many outboxes.
+    /// The frames of publications that outboxes share.
     pub(in crate::cores) shared: SharedFrames,
 }
 
@@ -173,7 +174,7 @@ impl Outbox {
         }
     }
 
-    /// Has what waits in a buffer of its own.
+    /// The outbox's own buffer; an outbox without one gets one, which takes over the shared frames.
     fn own(&mut self, pool: &mut FramePool) -> &mut Queued {
         if !matches!(self, Outbox::Own(_)) {
             let mut queued = pool.take();
@@ -185,7 +186,7 @@ impl Outbox {
         self.queued_mut().expect("it has been given one")
     }
 
-    /// Keeps a publication that it does not take, as the newest of its channel.
+    /// Keeps a publication for which it has no room, as the newest of its channel.
     pub(in crate::cores) fn conflate(&mut self, channel: u32, frame: &[u8], bytes_max: usize) -> Conflation {
         let queued = self.queued_mut().expect("its socket is full");
         queued
@@ -194,12 +195,12 @@ impl Outbox {
             .keep(channel, frame, bytes_max)
     }
 
-    /// What has been conflated and waits.
+    /// The conflated publications that wait.
     pub(in crate::cores) fn conflated(&self) -> Option<&Conflated> {
         self.queued()?.conflated.as_deref()
     }
 
-    /// Drops what waits of a channel.
+    /// Drops the conflated publication of a channel.
     pub(in crate::cores) fn forget_conflated(&mut self, channel: u32) {
         if let Some(queued) = self.queued_mut()
             && let Some(conflated) = &mut queued.conflated
@@ -211,19 +212,19 @@ impl Outbox {
         }
     }
 
-    /// Drops all that has been conflated.
+    /// Drops all conflated publications.
     pub(in crate::cores) fn forget_all_conflated(&mut self) {
         if let Some(queued) = self.queued_mut() {
             queued.conflated = None;
         }
     }
 
-    /// Queues what has been conflated behind all that waits, now. Returns how many publications that is.
+    /// Queues the conflated publications now, behind all bytes that wait. Returns how many there were.
     pub(in crate::cores) fn settle_conflated(&mut self) -> usize {
         self.queued_mut().map_or(0, Queued::settle)
     }
 
-    /// Since when the socket has never taken all that waits.
+    /// Since when the socket has not taken all that waited.
     pub(in crate::cores) fn blocked_since(&self) -> Option<Uptime> {
         let since = self.queued()?.blocked_since;
         (since != Uptime::NEVER).then_some(since)
@@ -238,14 +239,14 @@ impl Outbox {
         }
     }
 
-    /// Whether its socket has not taken all for a while: it has been found full, and never empty since.
+    /// Whether the socket has been found full, and all bytes have not been sent since.
     #[inline]
     pub(in crate::cores) fn is_slow(&self) -> bool {
         self.queued()
             .is_some_and(|queued| queued.blocked_since != Uptime::NEVER)
     }
 
-    /// A flush has found the socket full. True if it is the first that did, since all was taken.
+    /// Notes that a flush has found the socket full. True if it is the first since all bytes were sent.
     pub(in crate::cores) fn note_blocked(&mut self, now: Uptime) -> bool {
         let Some(queued) = self.queued_mut() else {
             return false;
@@ -257,14 +258,15 @@ impl Outbox {
         is_first
     }
 
-    /// Has something taken by then. `unacknowledged` is what the peer has yet to acknowledge now.
+    /// Sets the deadline by which the peer must have taken some bytes. `unacknowledged` is how many it has yet to
+    /// acknowledge now.
     pub(in crate::cores) fn expect_progress(&mut self, by: Uptime, unacknowledged: u32) {
         if let Some(queued) = self.queued_mut() {
             (queued.taken_by, queued.unacknowledged) = (by, unacknowledged);
         }
     }
 
-    /// When something must have been taken; `NEVER` if nothing waits that could be.
+    /// The deadline by which the peer must have taken some bytes; `NEVER` unless the outbox is blocked.
     pub(in crate::cores) fn taken_by(&self) -> Uptime {
         match self.queued() {
             Some(queued) if queued.blocked => queued.taken_by,
@@ -272,7 +274,7 @@ impl Outbox {
         }
     }
 
-    /// What the peer had not acknowledged when it was last looked at.
+    /// How many bytes the peer had not acknowledged when the deadline was set.
     pub(in crate::cores) fn unacknowledged(&self) -> u32 {
         self.queued().map_or(0, |queued| queued.unacknowledged)
     }
@@ -417,7 +419,7 @@ impl Outbox {
         Flush::Empty
     }
 
-    /// Has the poll told when the socket takes more, for something to send that is not here.
+    /// Marks the outbox blocked, for bytes that wait in the stream: the poll will tell when the socket takes more.
     pub(in crate::cores) fn block(&mut self, pool: &mut FramePool) {
         self.own(pool).blocked = true;
     }
@@ -486,7 +488,7 @@ impl Queued {
         self.earlier_bytes + self.bytes.len() - self.sent
     }
 
-    /// As it was when it came. Its pieces have been sent, or let go.
+    /// Makes the buffer as good as new. Its pieces have been sent, or released.
     fn reset(&mut self) {
         if self.earlier.capacity() > 0 {
             self.earlier = VecDeque::new();
@@ -677,18 +679,18 @@ impl FramePool {
     }
 }
 
-/// Of so many bytes a piece is made.
+/// A buffer of so many bytes becomes a piece.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that one system call writes.
 const PIECES_PER_WRITE_MAX: usize = 64;
 /// What a buffer begins with: a turn's small replies to one connection, without growing.
 const BUFFER_BYTES: usize = 512;
-/// As many buffers as publications may fill before some are flushed.
+/// Most connections for which publications may be queued before some are flushed.
 pub(in crate::cores) const POOLED_BUFFERS_MAX: usize = 8192;
-/// As many as a core keeps for the next turn: with all of them, twelve cores kept 48 MB after one publication to
-/// everybody. To allocate and free one costs a hundredth of the write that empties it.
+/// Most free buffers that a core keeps for the next turn. When cores kept all, twelve of them kept 48 MB after one
+/// publication to everybody. To allocate and free a buffer costs a hundredth of the write that empties it.
 const POOLED_BUFFERS_KEPT: usize = 1024;
-/// As many stay however long nobody needs them.
+/// As many free buffers are kept however long they are not needed.
 const POOLED_BUFFERS_MIN: usize = 64;
 /// A buffer that grew past this is freed rather than kept.
 const POOLED_BYTES_MAX: usize = 16 * 1024;

@@ -1,22 +1,22 @@
-//! Publications that wait in the outboxes of many: written once, sent to each from the same memory.
+//! Frames of publications that all subscribers of a channel share: a core writes each once, and every outbox refers to it.
 //!
 //! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel lie behind one
-//! another, so that those which follow before the first has left make the span of a subscriber longer, and leave with the
-//! same system call. A subscriber of several channels, or one that is answered meanwhile, copies such a span to a buffer of
-//! its own, as does one whose socket does not take all of it: a slow subscriber pins nothing here.
+//! another. A publication that follows before the earlier ones have been sent makes the span of a subscriber longer, and
+//! leaves with the same system call. An outbox copies its span to a buffer of its own when publications of other channels
+//! or replies follow it, or when the socket does not take all of it. So a slow subscriber keeps none of these buffers.
 //!
-//! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as somebody holds it. Slow
-//! subscribers hold it as well: 200 of them that do not read publications of 16 KB kept 200 copies of each, 2.5 GB in
-//! all, and keep one.
+//! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as an outbox holds it. Slow
+//! subscribers hold it as well: 200 subscribers that did not read publications of 16 KB once kept 200 copies of each,
+//! 2.5 GB in all; now they keep one.
 //!
 //! Invariants
-//! 1. The bytes of a span do not change while somebody holds it.
-//! 2. A buffer that nobody holds a span of is empty, or gone.
-//! 3. `lent_bytes` is the sum of the spans that outboxes hold, as far as they have not been sent; `alone_bytes` the sum of
-//!    the buffers of publications alone.
+//! 1. The bytes of a span do not change while an outbox or the delivery holds it.
+//! 2. A buffer of which no span is held is empty, or freed.
+//! 3. `lent_bytes` is the sum of the unsent bytes of all spans that outboxes hold; `alone_bytes` is the sum of the buffers
+//!    of publications alone.
 //!
-//! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; what has no room is copied. Those alone count for
-//! `outbox_bytes_total_max` (`memory.rs`).
+//! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; one that has no room is copied into each outbox.
+//! Publications alone count for `outbox_bytes_total_max` (`held_memory.rs`).
 
 use crate::slab::Slab;
 
@@ -24,7 +24,7 @@ use crate::slab::Slab;
 #[derive(Debug)]
 pub(in crate::cores) struct SharedFrames {
     buffers: Box<[Buffer; BUFFERS as usize]>,
-    /// Those of one publication each; their numbers come behind those of `buffers`.
+    /// The buffers of publications alone. Their numbers come behind those of `buffers`.
     alone: Slab<Buffer>,
     lent_bytes: usize,
     alone_bytes: usize,
@@ -37,7 +37,7 @@ struct Buffer {
     held: u32,
 }
 
-/// Whole frames that lie behind one another in one buffer, or what has not been sent of one alone.
+/// Whole frames that lie behind one another in one buffer, or the unsent rest of a publication alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct FrameSpan {
     buffer: u32,
@@ -77,12 +77,12 @@ impl Default for SharedFrames {
 }
 
 impl SharedFrames {
-    /// Writes a whole frame, which the publication holds until [`SharedFrames::finish`]. `None` if there is no room now.
+    /// Writes a whole frame, which the delivery holds until [`SharedFrames::finish`]. `None` if there is no room now.
     pub(in crate::cores) fn write(&mut self, channel: u32, frame: &[u8]) -> Option<FrameSpan> {
         if frame.len() >= ALONE_BYTES_MIN {
             return self.write_alone(frame);
         }
-        // Channels that meet in a buffer only keep each other's spans from growing.
+        // Two channels may share a buffer: then each keeps the other's spans from growing, and that is all.
         let number = channel % BUFFERS;
         let buffer = &mut self.buffers[number as usize];
         if buffer.held > 0 && buffer.bytes.len() + frame.len() > BUFFER_BYTES_MAX {
@@ -114,19 +114,19 @@ impl SharedFrames {
         })
     }
 
-    /// The publication has been delivered to all: it is held by outboxes alone from now on.
+    /// The publication has been delivered to all of its subscribers: from now on only outboxes hold it.
     pub(in crate::cores) fn finish(&mut self, span: FrameSpan) {
         self.hold_less(span);
     }
 
-    /// An outbox holds a span that somebody holds, too.
+    /// One more outbox holds a span, which is held already.
     #[inline]
     pub(in crate::cores) fn hold(&mut self, span: FrameSpan) {
         self.lent_bytes += span.len();
         self.buffer_mut(span).held += 1;
     }
 
-    /// Makes the span of an outbox longer by what lies behind it; false if `next` does not.
+    /// Appends the span `next` to that of an outbox; false if it does not lie directly behind.
     #[inline]
     pub(in crate::cores) fn extend(&mut self, span: &mut FrameSpan, next: FrameSpan) -> bool {
         let Some(joined) = span.join(next) else {
@@ -187,7 +187,7 @@ impl SharedFrames {
         }
     }
 
-    /// What a span names.
+    /// The bytes of a span.
     #[inline]
     pub(in crate::cores) fn bytes(&self, span: FrameSpan) -> &[u8] {
         let buffer = match span.buffer.checked_sub(BUFFERS) {
@@ -197,12 +197,12 @@ impl SharedFrames {
         &buffer.bytes[span.start as usize..span.end as usize]
     }
 
-    /// Bytes of spans that outboxes hold and have not sent: each counts as often as it is held.
+    /// Bytes of spans that outboxes hold and have not sent: a byte counts once for each outbox that holds it.
     pub(in crate::cores) fn lent_bytes(&self) -> usize {
         self.lent_bytes
     }
 
-    /// Bytes of the publications that have buffers alone: each counts once. The other buffers take 4 MiB at most.
+    /// Bytes of the publications alone: each counts once. The other buffers take 4 MiB at most.
     pub(in crate::cores) fn alone_bytes(&self) -> usize {
         self.alone_bytes
     }
@@ -216,14 +216,14 @@ impl SharedFrames {
     }
 }
 
-/// As many channels can be published to at a time without copying.
+/// The buffers for short publications: so many channels can have publications under way without copies.
 const BUFFERS: u32 = 256;
-/// Of one buffer: half of a first-level cache, since it is read once for each subscriber.
+/// Most bytes of one buffer: half of a first-level cache, since each subscriber's write reads it.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
-/// What a buffer keeps while it is empty; a mebibyte for all.
+/// The memory that an empty buffer keeps: a mebibyte for all together.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024;
-/// From this length on a publication has a buffer alone. Of shorter ones a copy in the buffer of a slow subscriber costs
-/// little more than the note that it holds one.
+/// From this length on, a publication has a buffer alone. A copy of a shorter one in the buffer of a slow subscriber takes
+/// little more memory than a reference to it.
 const ALONE_BYTES_MIN: usize = 4 * 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Publications: into the outboxes of their subscribers, and what becomes of those for whom there is no room.
+//! Publications: put into the outboxes of their subscribers; skipped, conflated or fatal where an outbox is full.
 //!
 //! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
 //! before it flushes some.
@@ -25,8 +25,8 @@ impl Connections {
             .min(self.spare(frame_bytes))
     }
 
-    /// For how many there is room before connections have to be closed for what all of them hold: one at least, since then
-    /// some are.
+    /// For how many subscribers there is room before connections have to be closed because all of them together hold too
+    /// much. At least one: after its delivery some are closed.
     fn spare(&self, frame_bytes: usize) -> usize {
         if self.held.is_empty() {
             return usize::MAX;
@@ -76,7 +76,7 @@ impl Connections {
             }
         };
         let spans = self.share(channel, &frames);
-        // Those that close slow subscribers have closed those that hold most.
+        // With the policy `close`, the connections that hold most have been closed before.
         let leaves_out = self.slow_consumer != SlowConsumer::Close && self.hold_too_much();
         let mut taken = 0;
         for &index in subscribers {
@@ -105,8 +105,9 @@ impl Connections {
         taken
     }
 
-    /// Queues a publication for a subscriber for which more waits than what others wait for as well; `span` is where it
-    /// lies, if it had room there. Returns how many took it, which is one or none.
+    /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its own or of
+    /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes took
+    /// it, which is one or none.
     #[inline(never)]
     fn deliver_apart(
         &mut self,
@@ -160,12 +161,12 @@ impl Connections {
         spans
     }
 
-    /// Whether an outbox that does not take a publication does so after all, once the socket has been asked; if not, the
-    /// policy has been carried out.
+    /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too little,
+    /// carries out the policy for slow subscribers and returns false.
     fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
         let blocked = self.slab[index as usize].outbox.is_blocked();
         if !blocked {
-            // A burst within one turn: the socket has not been asked yet.
+            // A burst within one turn: nothing has been written to the socket yet.
             self.flush_one(index);
             let outbox = &self.slab[index as usize].outbox;
             if outbox.takes(frame.len(), self.outbox_bytes_max) {
@@ -173,7 +174,7 @@ impl Connections {
             }
         }
         let outbox = &self.slab[index as usize].outbox;
-        // Its newest publications wait behind an outbox that was full, though it may not be any more.
+        // While publications wait behind the outbox, it counts as full.
         let is_full = outbox.conflated().is_some() || !outbox.takes(frame.len(), self.outbox_bytes_max);
         self.metrics.limit_hit(match is_full {
             true => Limit::OutboxBytes,
@@ -203,13 +204,13 @@ impl Connections {
         self.note_held(index);
     }
 
-    /// Whether publications for a connection wait behind its outbox.
+    /// Whether conflated publications wait behind the outbox of a connection.
     pub(in crate::cores) fn is_conflating(&self, id: ConnectionId) -> bool {
         self.get(id)
             .is_some_and(|connection| connection.outbox.conflated().is_some())
     }
 
-    /// Drops the publication that waits of a channel: the subscription has ended.
+    /// Drops the publication of a channel that waits behind the outbox: the subscription has ended.
     pub(in crate::cores) fn forget_conflated(&mut self, id: ConnectionId, channel: u32) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
@@ -221,8 +222,8 @@ impl Connections {
         }
     }
 
-    /// Queues what waits behind the outbox of a connection that ends, since nothing may follow its close frame; or drops
-    /// it, if there is no more to be sent.
+    /// Ends the conflation of a connection that closes. Queues the publications that wait behind its outbox, since nothing
+    /// may follow the close frame; or drops them, if `send` is false.
     pub(in crate::cores) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
         let Some(connection) = self.slab.get_mut(id.index() as usize) else {
             return;
@@ -248,7 +249,8 @@ impl Connections {
         self.note_held(id.index());
     }
 
-    /// Counts the publications that followed an outbox which was sent, and has them sent in their turn.
+    /// Counts the conflated publications that have been queued after the outbox was sent, and lists the connection for a
+    /// flush.
     pub(super) fn queue_refilled(&mut self, index: u32, count: usize) {
         let connection = &mut self.slab[index as usize];
         let queued = connection.outbox.len();
@@ -271,11 +273,11 @@ fn room_max() -> (usize, usize) {
     (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
 }
 
-/// What waits behind an outbox.
+/// Bytes of publications that wait behind an outbox.
 pub(in crate::cores) fn conflated_bytes(outbox: &Outbox) -> usize {
     outbox.conflated().map_or(0, Conflated::bytes)
 }
 
-/// What a core queues before it flushes some of it, so that a publication to all of its connections takes no more memory
-/// than this beyond what slow ones keep.
+/// Most bytes that a core queues before it flushes some of them. It bounds the memory that a publication to all of its
+/// connections takes, beside what slow connections keep.
 pub(super) const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
