@@ -15,6 +15,9 @@
 
 /// Bytes before the channel's name.
 const HEADER_BYTES: usize = 16;
+/// Where in the header the lengths stand, counted in numbers of 32 bits.
+const CHANNEL_BYTES_AT: usize = 2;
+const PAYLOAD_BYTES_AT: usize = 3;
 /// The lowest byte of the time holds the kind and the origin: a publication is timed to 256 ns.
 const TIME_MASK: u64 = !0xff;
 const ORIGIN_SHIFT: u32 = 4;
@@ -104,12 +107,12 @@ impl<'a> Publication<'a> {
     pub fn payload(&self) -> &'a [u8] {
         let frame = self.frame();
         let end = frame.len().saturating_sub(self.origin().bytes_behind_payload());
-        &frame[end.saturating_sub(self.half(3) as usize)..end]
+        &frame[end.saturating_sub(self.length(PAYLOAD_BYTES_AT) as usize)..end]
     }
 
     /// What the payload is.
     pub fn kind(&self) -> Kind {
-        match self.word(0) & NIBBLE {
+        match self.first_word() & NIBBLE {
             0 => Kind::Json,
             other => unreachable!("kind {other}, which `write` has never written"),
         }
@@ -117,7 +120,7 @@ impl<'a> Publication<'a> {
 
     /// Whose frame it is.
     pub fn origin(&self) -> Origin {
-        match self.word(0) >> ORIGIN_SHIFT & NIBBLE {
+        match self.first_word() >> ORIGIN_SHIFT & NIBBLE {
             0 => Origin::SocketCluster,
             other => unreachable!("origin {other}, which `write` has never written"),
         }
@@ -125,21 +128,22 @@ impl<'a> Publication<'a> {
 
     /// When it was published, by the publisher's clock in nanoseconds, rounded down to a multiple of 256.
     pub fn at_ns(&self) -> u64 {
-        self.word(0) & TIME_MASK
+        self.first_word() & TIME_MASK
     }
 
     fn frame_start(&self) -> usize {
-        HEADER_BYTES + self.half(2) as usize
+        HEADER_BYTES + self.length(CHANNEL_BYTES_AT) as usize
     }
 
-    fn word(&self, index: usize) -> u64 {
+    /// Time, kind and origin.
+    fn first_word(&self) -> u64 {
         let (words, _) = self.buffer.as_chunks();
-        u64::from_ne_bytes(words[index])
+        u64::from_ne_bytes(words[0])
     }
 
-    fn half(&self, index: usize) -> u32 {
-        let (halves, _) = self.buffer.as_chunks();
-        u32::from_ne_bytes(halves[index])
+    fn length(&self, at: usize) -> u32 {
+        let (numbers, _) = self.buffer.as_chunks();
+        u32::from_ne_bytes(numbers[at])
     }
 }
 
@@ -152,9 +156,11 @@ pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
     let first = facts.at_ns & TIME_MASK | facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
     let channel_bytes = u32::try_from(channel.len()).expect("the invariant at the head");
-    buffer.extend_from_slice(&first.to_ne_bytes());
-    buffer.extend_from_slice(&channel_bytes.to_ne_bytes());
-    buffer.extend_from_slice(&facts.payload_bytes.to_ne_bytes());
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&first.to_ne_bytes());
+    header[8..12].copy_from_slice(&channel_bytes.to_ne_bytes());
+    header[12..].copy_from_slice(&facts.payload_bytes.to_ne_bytes());
+    buffer.extend_from_slice(&header);
     buffer.extend_from_slice(channel);
     for part in frame {
         buffer.extend_from_slice(part);

@@ -320,7 +320,7 @@ pub struct SubscriptionLimits {
     pub names_bytes_max: u32,
 }
 
-/// What a [`Subscriptions::subscribe`] has done.
+/// How a [`Subscriptions::subscribe`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeOutcome {
     /// The connection is subscribed, now or since an earlier call.
@@ -337,7 +337,7 @@ pub enum SubscribeOutcome {
     },
 }
 
-/// What an [`Subscriptions::unsubscribe`] has done.
+/// How an [`Subscriptions::unsubscribe`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsubscribeOutcome {
     /// The connection was subscribed and is no longer.

@@ -1,4 +1,4 @@
-//! What a publication costs as cores are added, counted: accesses to shared memory and cache lines that move.
+//! The cost of a publication as cores are added, in counted accesses to shared memory and cache lines that move.
 //!
 //! `cargo test --lib ring::cost -- --nocapture` prints the table of benches/README.md.
 
@@ -49,9 +49,9 @@ impl PerPublication {
     }
 }
 
-/// Bursts of core 0 as a turn makes them: each publication is delivered at home at once, and what is over taken back at
-/// the end. Meanwhile the others read, [`READ_EVERY`] publications at a time; those that sleep do it once woken, and
-/// sleep again after the burst.
+/// Bursts of core 0, as turns make them: core 0 reads each of its publications at once, and takes back its buffers at the
+/// end of the burst. The other cores read after each [`READ_EVERY`] publications. Cores that sleep read once they are
+/// woken, and sleep again after the burst.
 fn cost(cores: usize, others: Others) -> Cost {
     forget_lines();
     let directory = Arc::new(Directory::new(cores));
@@ -148,7 +148,7 @@ const FACTS: Facts = Facts {
     origin: Origin::SocketCluster,
     payload_bytes: 0,
 };
-/// The default is 16 times as many, and has as many times fewer wake-ups of those that are not interested.
+/// The default has 16 times as many slots, and so wakes cores that are not interested 16 times more rarely.
 const SLOTS: u32 = 4096;
 const BURST: u64 = 64;
 /// Once round the ring.

@@ -112,7 +112,7 @@ impl RingMemory {
         slot.sequence.store(sequence, Ordering::Release);
     }
 
-    /// What was published under a sequence, if it is there.
+    /// The publication of a sequence, if it has been published.
     ///
     /// # Safety
     /// The cursor of a reader has not passed the sequence, and does not pass it while the delivery lives (invariant 4).
@@ -132,7 +132,7 @@ impl RingMemory {
         })
     }
 
-    /// What every cursor has reached.
+    /// The sequence that every cursor has reached.
     pub(super) fn passed(&self) -> u64 {
         // Acquire: what a reader has read, it has read before its cursor passed. Pairs with `set_cursor`.
         let cursors = self
@@ -233,7 +233,7 @@ impl Slot {
     }
 }
 
-/// What a slot says of its publication.
+/// The content of a slot: where its publication lies.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     hash: ChannelHash,
@@ -245,7 +245,7 @@ unsafe impl Send for Slot {}
 // SAFETY: invariants 1 and 2: an entry is never written while another thread reads or writes it.
 unsafe impl Sync for Slot {}
 
-/// What one reader shows to the publishers.
+/// The state of one reader that publishers look at.
 #[derive(Debug)]
 struct ReaderLines {
     /// The sequence that the reader reads next. Stored with release by the reader, once per batch; loaded with acquire by

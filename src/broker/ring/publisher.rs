@@ -23,7 +23,8 @@ pub const PRESSURE_CHECK_EVERY: usize = 16;
 /// use would no longer fit the first-level cache.
 pub(super) const LOOK_EVERY: usize = 64;
 
-/// What may stay out between turns though it could be taken back, besides fewer than [`LOOK_EVERY`] publications.
+/// Between turns, fewer than [`LOOK_EVERY`] publications of at most so many bytes may stay out though their buffers could be
+/// taken back.
 const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// An end of the ring that publishes.
@@ -47,7 +48,7 @@ pub struct Publisher {
 pub struct Published {
     /// Its place in the order.
     pub sequence: Sequence,
-    /// The cores to wake: nobody else will.
+    /// The cores that the caller must wake: no other publisher will.
     pub wake: CoreSet,
 }
 
@@ -56,7 +57,7 @@ pub struct Published {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct RingFull {
-    /// The cores to wake, so that there will be room: nobody else will.
+    /// The cores that the caller must wake, so that there will be room: no other publisher will.
     pub wake: CoreSet,
 }
 
@@ -133,8 +134,8 @@ impl Publisher {
         self.look_at = self.outstanding.len() + LOOK_EVERY;
     }
 
-    /// As [`Publisher::reclaim`], if what is out is worth reading every reader's cursor. For the end of a turn, so that a
-    /// core that falls asleep does not keep much.
+    /// As [`Publisher::reclaim`], if so much is out that it is worth reading every reader's cursor. For the end of a turn,
+    /// so that a core that falls asleep does not keep much.
     pub fn reclaim_much(&mut self) {
         if self.outstanding.len() >= LOOK_EVERY || self.pool.lent_bytes() > LEFT_OUT_BYTES_MAX {
             self.reclaim();

@@ -28,7 +28,7 @@ pub struct Reader {
 pub struct Delivery<'a> {
     /// The hash of its channel's name.
     pub hash: ChannelHash,
-    /// What was published.
+    /// The publication itself.
     pub publication: Publication<'a>,
 }
 
@@ -43,7 +43,7 @@ impl Reader {
         }
     }
 
-    /// The next publication in the order, if it is there. What it borrows stays until the cursor is released.
+    /// The next publication in the order, if it is there. Its bytes stay where they are until the cursor is released.
     #[expect(
         clippy::should_implement_trait,
         reason = "an item borrows the reader, so this is no Iterator"
@@ -55,7 +55,7 @@ impl Reader {
         Some(delivery)
     }
 
-    /// What [`Reader::next`] would return; it stays the next.
+    /// The publication that [`Reader::next`] would return; it stays the next.
     pub fn front(&self) -> Option<Delivery<'_>> {
         // SAFETY: by invariant 4 this reader's cursor is not ahead of `next`, and is not stored while the delivery
         // borrows this reader.
@@ -68,7 +68,7 @@ impl Reader {
         self.depth() > 0 && self.front().is_none()
     }
 
-    /// Goes on behind what [`Reader::front`] has returned.
+    /// Goes on behind the publication that [`Reader::front`] has returned.
     pub fn pass(&mut self) {
         debug_assert!(self.front().is_some(), "only what was read is passed");
         self.next += 1;
@@ -79,13 +79,13 @@ impl Reader {
         self.next >= place.0
     }
 
-    /// The end of all that has been claimed. A core that is to change who is subscribed passes this place first, so that
-    /// a subscription gets nothing that was published before it was asked for.
+    /// The end of all sequences that have been claimed. A core that is about to change subscriptions passes this place
+    /// first, so that a subscription gets no publication from before it was asked for.
     pub fn claimed(&self) -> Sequence {
         Sequence(self.memory.claimed())
     }
 
-    /// Gives back the slots of all that was passed. Once per batch: it costs the publishers a miss.
+    /// Moves the cursor behind all publications that were passed. Once per batch: it costs the publishers a miss.
     pub fn release(&mut self) {
         if self.released != self.next {
             self.released = self.next;
@@ -120,7 +120,7 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Leaves the ring to the other readers: this cursor stands in nobody's way any more.
+    /// Removes this reader's cursor from the ring: no publisher waits for it any more.
     fn drop(&mut self) {
         self.memory.set_sleeping(self.core, false);
         self.memory.set_cursor(self.core, u64::MAX);

@@ -236,7 +236,7 @@ fn cores_that_sleep_and_lag_are_woken_when_half_is_used() {
 }
 
 #[test]
-fn a_full_ring_wakes_who_keeps_it_full() {
+fn a_full_ring_wakes_the_core_that_keeps_it_full() {
     for (slots, bytes_max) in [(2, ROOMY), (64, 2 * 128 * 2)] {
         let mut fixture = Fixture::new(2, slots, bytes_max);
         assert!(fixture.readers[1].prepare_sleep());
@@ -251,9 +251,9 @@ fn a_full_ring_wakes_who_keeps_it_full() {
 }
 
 #[test]
-fn who_has_read_everything_is_not_woken_by_a_full_ring() {
-    // Core 2 does not come to read. Of those that sleep, only who lags can make room: were the others woken as well, two
-    // that wait for room would wake each other until there is some.
+fn a_core_that_has_read_everything_is_not_woken_by_a_full_ring() {
+    // Core 2 does not read. Of the cores that sleep, only one that lags can make room: if the others were woken as well,
+    // two that wait for room would wake each other until there is some.
     let mut fixture = Fixture::new(4, 2, ROOMY);
     fixture.put(0, 0);
     fixture.put(1, 1);
@@ -272,7 +272,7 @@ fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
     let mut fixture = Fixture::new(3, 2, ROOMY);
     fixture.put(0, 1);
     drop((fixture.publishers.remove(0), fixture.readers.remove(0)));
-    // What were cores 1 and 2.
+    // The ends of what were cores 1 and 2.
     fixture.put(0, 2);
     assert!(fixture.publish(0, 3).is_err());
     assert_eq!(fixture.drain(0), [1, 2]);

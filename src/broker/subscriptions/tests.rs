@@ -304,9 +304,10 @@ fn walk_step() -> impl Strategy<Value = WalkStep> {
 }
 
 proptest! {
-    /// The model: whom the walk has yet to come to. Who joins is not among them, who leaves no longer.
+    /// The model is the set of subscribers that the walk has still to reach. A connection that joins is not added; one that
+    /// leaves is removed.
     #[test]
-    fn a_walk_comes_once_to_each_who_is_subscribed_throughout(
+    fn a_walk_reaches_each_connection_that_is_subscribed_throughout_once(
         crowd in 0..12u32,
         steps in vec(walk_step(), 0..200),
     ) {
