@@ -118,11 +118,11 @@ impl Audit {
     ///
     /// # Errors
     /// The time at which to ask again.
-    pub fn may(&self, event: Event, now: Uptime) -> Result<(), Uptime> {
+    pub fn allows(&self, event: Event, now: Uptime) -> Result<(), Uptime> {
         let of_event = &self.events[event.index()];
         of_event.take(now)?;
         if event.is_refusal() {
-            self.refusals.take(now).inspect_err(|_| of_event.give_back())?;
+            self.refusals.take(now).inspect_err(|_| of_event.release())?;
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Rate {
         }
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         self.next_ms.fetch_sub(self.period_ms, Ordering::Relaxed);
     }
 }
@@ -152,7 +152,7 @@ impl Rate {
 #[derive(Debug)]
 pub struct Trail {
     audit: std::sync::Arc<Audit>,
-    silent_until: [Uptime; Event::COUNT],
+    quiet_until: [Uptime; Event::COUNT],
 }
 
 impl Trail {
@@ -160,20 +160,20 @@ impl Trail {
     pub fn new(audit: std::sync::Arc<Audit>) -> Trail {
         Trail {
             audit,
-            silent_until: [Uptime::from_ms(0); Event::COUNT],
+            quiet_until: [Uptime::from_ms(0); Event::COUNT],
         }
     }
 
     /// True if a line about this event may be written now; otherwise the caller counts it as left out.
-    pub fn may(&mut self, event: Event, now: Uptime) -> bool {
-        let silent_until = &mut self.silent_until[event.index()];
-        if now < *silent_until {
+    pub fn allows(&mut self, event: Event, now: Uptime) -> bool {
+        let quiet_until = &mut self.quiet_until[event.index()];
+        if now < *quiet_until {
             return false;
         }
-        match self.audit.may(event, now) {
+        match self.audit.allows(event, now) {
             Ok(()) => true,
             Err(until) => {
-                *silent_until = until;
+                *quiet_until = until;
                 false
             }
         }
@@ -191,56 +191,56 @@ pub struct Subject<'a> {
 
 /// Logs that a user has logged in.
 pub fn login_accepted(subject: Subject<'_>, by: &str) {
-    let Shown { address, user } = Shown::of(subject);
+    let FormattedSubject { address, user } = FormattedSubject::of(subject);
     let event = Event::LoginAccepted.label();
     info!(target: TARGET, event, address, user, by, "login accepted");
 }
 
 /// Logs that a login was refused.
 pub fn login_refused(subject: Subject<'_>, reason: &str, by: &str) {
-    let Shown { address, user } = Shown::of(subject);
+    let FormattedSubject { address, user } = FormattedSubject::of(subject);
     let event = Event::LoginRefused.label();
     warn!(target: TARGET, event, address, reason, by, user, "login refused");
 }
 
 /// Logs that a token was refused.
 pub fn token_refused(subject: Subject<'_>, reason: &str, by: &str) {
-    let Shown { address, user } = Shown::of(subject);
+    let FormattedSubject { address, user } = FormattedSubject::of(subject);
     let event = Event::TokenRefused.label();
     warn!(target: TARGET, event, address, reason, by, user, "token refused");
 }
 
 /// Logs that a client tried an action that it is not allowed; `rule` is the number of the rule that decided.
 pub fn action_refused(subject: Subject<'_>, reason: &str, action: &str, name: &str, rule: Option<u32>) {
-    let Shown { address, user } = Shown::of(subject);
-    let (event, name) = (Event::ActionRefused.label(), cut(name));
+    let FormattedSubject { address, user } = FormattedSubject::of(subject);
+    let (event, name) = (Event::ActionRefused.label(), truncate(name));
     warn!(target: TARGET, event, address, reason, action, rule, user, name, "action refused");
 }
 
 /// Logs that an upgrade was refused.
 pub fn request_refused(subject: Subject<'_>, reason: &str, origin: Option<&str>) {
-    let Shown { address, .. } = Shown::of(subject);
-    let (event, origin) = (Event::RequestRefused.label(), origin.map(cut));
+    let FormattedSubject { address, .. } = FormattedSubject::of(subject);
+    let (event, origin) = (Event::RequestRefused.label(), origin.map(truncate));
     warn!(target: TARGET, event, address, reason, origin, "request refused");
 }
 
 /// Logs that the control plane has refused a request.
 pub fn operator_refused(address: Option<IpAddr>, reason: &str, method: &str, path: &str) {
-    let Shown { address, .. } = Shown::of(Subject { address, user: None });
-    let (event, path) = (Event::OperatorRefused.label(), cut(path));
+    let FormattedSubject { address, .. } = FormattedSubject::of(Subject { address, user: None });
+    let (event, path) = (Event::OperatorRefused.label(), truncate(path));
     warn!(target: TARGET, event, address, reason, method, path, "operator refused");
 }
 
 /// Logs a request of an operator that changes the server.
 pub fn operator_request(address: Option<IpAddr>, status: u16, method: &str, path: &str) {
-    let Shown { address, .. } = Shown::of(Subject { address, user: None });
-    let path = cut(path);
+    let FormattedSubject { address, .. } = FormattedSubject::of(Subject { address, user: None });
+    let path = truncate(path);
     info!(target: TARGET, event = "operator_request", address, status, method, path, "operator request");
 }
 
 /// Logs that tokens were revoked, or that a revocation was withdrawn.
 pub fn revocation(action: &str, claim: &str, value: &str, connections: Option<u64>) {
-    let value = cut(value);
+    let value = truncate(value);
     info!(target: TARGET, event = "revocation", action, connections, claim, value, "revocation");
 }
 
@@ -256,22 +256,22 @@ pub fn left_out(event: Event, count: u64) {
 }
 
 /// A subject in the form of a line.
-struct Shown<'a> {
+struct FormattedSubject<'a> {
     address: Option<tracing::field::DisplayValue<IpAddr>>,
     user: Option<&'a str>,
 }
 
-impl<'a> Shown<'a> {
-    fn of(subject: Subject<'a>) -> Shown<'a> {
-        Shown {
+impl<'a> FormattedSubject<'a> {
+    fn of(subject: Subject<'a>) -> FormattedSubject<'a> {
+        FormattedSubject {
             address: subject.address.map(tracing::field::display),
-            user: subject.user.map(cut),
+            user: subject.user.map(truncate),
         }
     }
 }
 
 /// The part of a client's text that a line shows.
-fn cut(text: &str) -> &str {
+fn truncate(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn count(trail: &mut Trail, event: Event, now: Uptime, asked: usize) -> usize {
-        (0..asked).filter(|_| trail.may(event, now)).count()
+        (0..asked).filter(|_| trail.allows(event, now)).count()
     }
 
     #[test]
@@ -343,8 +343,8 @@ mod tests {
     #[test]
     fn a_text_is_cut_between_characters() {
         let text = "é".repeat(TEXT_BYTES_MAX);
-        assert_eq!(cut(&text).len(), TEXT_BYTES_MAX);
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&("x".to_owned() + &text)).len(), TEXT_BYTES_MAX - 1);
+        assert_eq!(truncate(&text).len(), TEXT_BYTES_MAX);
+        assert_eq!(truncate("short"), "short");
+        assert_eq!(truncate(&("x".to_owned() + &text)).len(), TEXT_BYTES_MAX - 1);
     }
 }

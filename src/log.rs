@@ -89,8 +89,8 @@ pub enum Format {
 /// Sets up the log of this process, once.
 pub fn start(filter: &str, format: Format) -> Result<Filter, FilterError> {
     let filter = Filter(Arc::new(ArcSwap::from_pointee(parse(filter)?)));
-    let to = To(lines().ok_or(FilterError::NoLog)?);
-    let registry = tracing_subscriber::registry().with(Current(filter.clone()));
+    let to = LineQueue(lines().ok_or(FilterError::NoLog)?);
+    let registry = tracing_subscriber::registry().with(CurrentFilter(filter.clone()));
     let started = match format {
         Format::Text => {
             let lines = formats::layer().compact().with_ansi(io::stderr().is_terminal());
@@ -157,7 +157,7 @@ impl Ending {
 
 /// Writes the last message of a process to standard error, after all lines of the log. It waits for a
 /// terminal without limit, as every program does, and for other readers only as long as [`flush`] does.
-pub fn last_words(text: &str) {
+pub fn final_message(text: &str) {
     match lines() {
         Some(lines) if !io::stderr().is_terminal() => {
             lines.push(text.as_bytes(), Importance::Notice);
@@ -196,7 +196,7 @@ fn lines() -> Option<&'static Lines> {
             Err(_) => Box::new(io::sink()),
         };
         // If two threads start at the same time, the second uses the first one's writer and drops its own.
-        let _ = LINES.set(Lines::start(out, tell_dropped).ok()?);
+        let _ = LINES.set(Lines::start(out, log_dropped).ok()?);
     }
     LINES.get()
 }
@@ -204,7 +204,7 @@ fn lines() -> Option<&'static Lines> {
 /// The writer of this process; there is only one standard error.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-fn tell_dropped(count: u64) {
+fn log_dropped(count: u64) {
     warn!(
         target: NOTICE,
         count,
@@ -215,9 +215,9 @@ fn tell_dropped(count: u64) {
 const NOTICE: &str = "ringcast::log::dropped";
 
 /// The layer that asks the current filter, without taking a lock.
-struct Current(Filter);
+struct CurrentFilter(Filter);
 
-impl<S: Subscriber> Layer<S> for Current {
+impl<S: Subscriber> Layer<S> for CurrentFilter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         Layer::<S>::register_callsite(&**self.0.0.load(), metadata)
     }
@@ -254,25 +254,25 @@ impl<S: Subscriber> Layer<S> for Current {
 
 /// Passes finished lines to the queue.
 #[derive(Clone, Copy)]
-struct To(&'static Lines);
+struct LineQueue(&'static Lines);
 
 /// The destination of one line.
-struct Line {
+struct QueuedLine {
     lines: &'static Lines,
     importance: Importance,
 }
 
-impl<'a> MakeWriter<'a> for To {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for LineQueue {
+    type Writer = QueuedLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line {
+    fn make_writer(&'a self) -> QueuedLine {
+        QueuedLine {
             lines: self.0,
             importance: Importance::Ordinary,
         }
     }
 
-    fn make_writer_for(&'a self, line: &Metadata<'_>) -> Line {
+    fn make_writer_for(&'a self, line: &Metadata<'_>) -> QueuedLine {
         let importance = if line.target() == NOTICE {
             Importance::Notice
         } else if *line.level() > Level::INFO {
@@ -280,14 +280,14 @@ impl<'a> MakeWriter<'a> for To {
         } else {
             Importance::Ordinary
         };
-        Line {
+        QueuedLine {
             lines: self.0,
             importance,
         }
     }
 }
 
-impl Write for Line {
+impl Write for QueuedLine {
     /// A whole line: the formatter writes it with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.lines.push(line, self.importance);

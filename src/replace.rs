@@ -31,7 +31,7 @@ use nix::libc;
 use zeroize::Zeroizing;
 
 /// A file that is to be replaced, locked while the value lives.
-pub(crate) struct Target {
+pub(crate) struct ReplacedFile {
     /// Its path, with links resolved.
     path: PathBuf,
     text: Zeroizing<Vec<u8>>,
@@ -50,13 +50,13 @@ pub(crate) enum Remark {
     InPlace(i32),
 }
 
-impl Target {
+impl ReplacedFile {
     /// Opens the present file.
-    pub(crate) fn open(path: &Path, bytes_max: u64) -> io::Result<Target> {
+    pub(crate) fn open(path: &Path, bytes_max: u64) -> io::Result<ReplacedFile> {
         let path = fs::canonicalize(path)?;
         let old = locked(&path)?;
         let text = read_all(&old, bytes_max)?;
-        Ok(Target {
+        Ok(ReplacedFile {
             path,
             text,
             old: Some(old),
@@ -64,13 +64,13 @@ impl Target {
     }
 
     /// Opens the present file, or an empty one that does not exist yet.
-    pub(crate) fn open_or_create(path: &Path, bytes_max: u64) -> io::Result<Target> {
-        match Target::open(path, bytes_max) {
+    pub(crate) fn open_or_create(path: &Path, bytes_max: u64) -> io::Result<ReplacedFile> {
+        match ReplacedFile::open(path, bytes_max) {
             // A link without target is refused: a new file in its place would not be the one that the link is
             // for.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
                 let path = directory(path).canonicalize()?.join(name(path)?);
-                Ok(Target {
+                Ok(ReplacedFile {
                     path,
                     text: Zeroizing::default(),
                     old: None,
@@ -81,10 +81,10 @@ impl Target {
     }
 
     /// Starts with an empty text, whatever file is there.
-    pub(crate) fn create(path: &Path, bytes_max: u64) -> io::Result<Target> {
-        Ok(Target {
+    pub(crate) fn create(path: &Path, bytes_max: u64) -> io::Result<ReplacedFile> {
+        Ok(ReplacedFile {
             text: Zeroizing::default(),
-            ..Target::open_or_create(path, bytes_max)?
+            ..ReplacedFile::open_or_create(path, bytes_max)?
         })
     }
 
@@ -100,8 +100,8 @@ impl Target {
 
     /// Replaces the text; returns a remark, if there is one.
     pub(crate) fn replace(&self, text: &[u8]) -> io::Result<Option<Remark>> {
-        match self.replace_by_another(text) {
-            Err(error) if self.old.is_some() && no_other_can_take_its_name(&error) => {
+        match self.replace_by_rename(text) {
+            Err(error) if self.old.is_some() && cannot_be_replaced_by_rename(&error) => {
                 self.write_in_place(text)?;
                 Ok(Some(Remark::InPlace(error.raw_os_error().unwrap_or_default())))
             }
@@ -109,7 +109,7 @@ impl Target {
         }
     }
 
-    fn replace_by_another(&self, text: &[u8]) -> io::Result<Option<Remark>> {
+    fn replace_by_rename(&self, text: &[u8]) -> io::Result<Option<Remark>> {
         let temporary = self.path.with_file_name(temporary_name(name(&self.path)?)?);
         let mut new = OpenOptions::new()
             .write(true)
@@ -131,7 +131,7 @@ impl Target {
         let old = self.old.as_ref().map(File::metadata).transpose()?;
         let mut remark = None;
         if let Some(old) = &old {
-            remark = keep(old, new)?;
+            remark = keep_owner_and_mode(old, new)?;
         }
         new.write_all(text)?;
         new.sync_all()?;
@@ -156,7 +156,7 @@ impl Target {
     }
 }
 
-/// Reads a file that [`Target::replace`] replaces: its text and its mode. Refuses a file of more than
+/// Reads a file that [`ReplacedFile::replace`] replaces: its text and its mode. Refuses a file of more than
 /// `bytes_max`, and anything that is not a regular file.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
     // Opening a pipe would wait for its other end, and so would a reload.
@@ -165,7 +165,7 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<(Zeroizing<Vec<u8>
     }
     let file = File::open(path)?;
     // A process that holds the lock for long can only delay this.
-    let _ = wait_for(|| file.try_lock_shared(), READ_LOCK_LOOKS_MAX);
+    let _ = wait_for(|| file.try_lock_shared(), READ_LOCK_TRIES_MAX);
     let mode = file.metadata()?.permissions().mode();
     Ok((read_all(&file, bytes_max)?, mode))
 }
@@ -175,7 +175,7 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<(Zeroizing<Vec<u8>
 pub(crate) fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     let file = loop {
         let file = append_to(path)?;
-        wait_for(|| file.try_lock(), WRITE_LOCK_LOOKS_MAX)?;
+        wait_for(|| file.try_lock(), WRITE_LOCK_TRIES_MAX)?;
         if same_file(&file, &fs::symlink_metadata(path)?)? {
             break file;
         }
@@ -220,7 +220,7 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 /// Overwrites the text of a file in place, so that a full disk leaves the old text.
 fn overwrite(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
-    let overwritten = grow(file, before, text).and_then(|()| {
+    let overwritten = extend(file, before, text).and_then(|()| {
         file.write_all_at(&text[..text.len().min(before.len())], 0)?;
         file.set_len(text.len() as u64)?;
         file.sync_all()
@@ -235,7 +235,7 @@ fn overwrite(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
 }
 
 /// Writes the part of a text that makes its file longer: the only part that may find no room.
-fn grow(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
+fn extend(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
     match text.get(before.len()..) {
         Some(more) if !more.is_empty() => {
             file.write_all_at(more, before.len() as u64)?;
@@ -248,7 +248,7 @@ fn grow(file: &File, before: &[u8], text: &[u8]) -> io::Result<()> {
 
 /// True if the error means that the file exists but cannot be replaced by renaming: a mount of its own
 /// (EBUSY, EXDEV), or a directory in which no file can be created (EROFS, EACCES, EPERM).
-fn no_other_can_take_its_name(error: &io::Error) -> bool {
+fn cannot_be_replaced_by_rename(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EBUSY | libc::EXDEV | libc::EROFS | libc::EACCES | libc::EPERM)
@@ -267,7 +267,7 @@ fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
 
 /// Gives the new file the owner and the group of the old one. The group keeps its read permission if others
 /// had none: that was a decision, while a file that all can read was just made with the usual umask.
-fn keep(old: &Metadata, new: &File) -> io::Result<Option<Remark>> {
+fn keep_owner_and_mode(old: &Metadata, new: &File) -> io::Result<Option<Remark>> {
     let ours = new.metadata()?;
     let same_owner = (old.uid(), old.gid()) == (ours.uid(), ours.gid());
     if !same_owner && fchown(new, Some(old.uid()), Some(old.gid())).is_err() {
@@ -289,7 +289,7 @@ fn locked(path: &Path) -> io::Result<File> {
             return Err(io::Error::other("not a regular file"));
         }
         let file = File::open(path)?;
-        wait_for(|| file.try_lock(), WRITE_LOCK_LOOKS_MAX)?;
+        wait_for(|| file.try_lock(), WRITE_LOCK_TRIES_MAX)?;
         if same_file(&file, &fs::metadata(path)?)? {
             return Ok(file);
         }
@@ -298,11 +298,11 @@ fn locked(path: &Path) -> io::Result<File> {
 
 /// Waits for a lock. It is normally held only while a file is written; a hostile process may hold it for
 /// longer.
-fn wait_for(mut lock: impl FnMut() -> Result<(), TryLockError>, looks_max: u32) -> io::Result<()> {
-    for _ in 0..looks_max {
+fn wait_for(mut lock: impl FnMut() -> Result<(), TryLockError>, tries_max: u32) -> io::Result<()> {
+    for _ in 0..tries_max {
         match lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_RETRY_EVERY),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
@@ -369,11 +369,11 @@ impl std::fmt::Display for Remark {
 const PRIVATE: u32 = 0o600;
 /// Spare room, so that the end of the file is found without another allocation.
 const READ_SPARE_BYTES: usize = 64;
-const LOCK_LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOCK_RETRY_EVERY: Duration = Duration::from_millis(5);
 /// Five seconds: a file is written in milliseconds.
-const WRITE_LOCK_LOOKS_MAX: u32 = 1000;
+const WRITE_LOCK_TRIES_MAX: u32 = 1000;
 /// Half a second: a reader can go on without the lock.
-const READ_LOCK_LOOKS_MAX: u32 = 100;
+const READ_LOCK_TRIES_MAX: u32 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -447,7 +447,7 @@ mod tests {
             (libc::EIO, false),
         ] {
             let error = io::Error::from_raw_os_error(errno);
-            assert_eq!(no_other_can_take_its_name(&error), in_place, "{error}");
+            assert_eq!(cannot_be_replaced_by_rename(&error), in_place, "{error}");
         }
     }
 }

@@ -108,7 +108,7 @@ impl<T> Slab<T> {
         if chunk.is_empty() && self.slots - self.len > CHUNK {
             *chunk = Chunk::empty();
             self.slots -= CHUNK;
-            self.forget_last_chunks();
+            self.drop_empty_chunks();
         }
         Some(value)
     }
@@ -134,7 +134,7 @@ impl<T> Slab<T> {
         })
     }
 
-    fn forget_last_chunks(&mut self) {
+    fn drop_empty_chunks(&mut self) {
         while self.chunks.last().is_some_and(|chunk| chunk.slots.is_empty()) {
             self.chunks.pop();
         }

@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
@@ -16,29 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
+use support::folder::Folder;
 use support::process::{Admin, Held, Process};
 use support::{Client, PATIENCE, Received, close_frame, eventually};
-
-/// A folder of its own, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("ringcast-admin-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Sends a request, closes its sending side, and reads to the end.
 fn ask(admin: SocketAddr, request: &str) -> String {
@@ -186,7 +165,7 @@ fn a_slow_reload_delays_nothing_else() {
 
 #[test]
 fn a_slow_file_of_revocations_is_reported_and_delays_nothing_else() {
-    let folder = Folder::new("revoked");
+    let folder = Folder::new();
     let file = folder.file("revoked");
     let process = Process::start(&[
         ("RINGCAST_AUTH_KEY", KEY),
@@ -298,7 +277,7 @@ fn a_signal_during_the_start_is_handled_after_the_start() {
 /// The service manager may have stopped reading.
 #[test]
 fn a_service_manager_that_reads_nothing_delays_nothing() {
-    let folder = Folder::new("manager");
+    let folder = Folder::new();
     let socket = folder.file("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
     let mut process = Process::start(&[

@@ -206,7 +206,7 @@ const UNSAFE: &[&str] = &[
     "src/broker/ring/publisher.rs",
     "src/broker/ring/reader.rs",
     "src/control/memory_release.rs",
-    "src/transport/given.rs",
+    "src/transport/socket_activation.rs",
     "src/transport/hand_over.rs",
     "src/transport/unacknowledged.rs",
     "src/websocket/utf8.rs",

@@ -1,4 +1,5 @@
-//! More clients than descriptors: the others are served, those in excess wait, and waiting costs next to nothing.
+//! More clients than descriptors: clients that fit are served, the others wait, and waiting costs almost no
+//! CPU time.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -20,8 +21,8 @@ fn hits(limit: Limit) -> String {
     )
 }
 
-/// Connects clients that ask for their upgrade at once, and waits until some of them are left without an answer and
-/// the limit says why.
+/// Connects clients that request an upgrade at once, and waits until some are left without an answer and the
+/// limit's metric shows the reason.
 fn crowd(process: &Process, admin: &mut Admin, limit: Limit) -> Vec<Client> {
     let clients: Vec<Client> = (0..100)
         .map(|_| {
@@ -30,16 +31,16 @@ fn crowd(process: &Process, admin: &mut Admin, limit: Limit) -> Vec<Client> {
             client
         })
         .collect();
-    eventually("the limit is met", || admin.metric(&hits(limit)) > 0);
+    eventually("the limit is reached", || admin.metric(&hits(limit)) > 0);
     clients
 }
 
-/// While a core waits for room it looks again now and then, and does nothing else. A core that looks without a pause takes
-/// thousands of turns in the time, and on a busy machine hundreds.
+/// A core that waits for room checks now and then and otherwise sleeps. A core that checked without a pause
+/// would take thousands of turns in this time, or hundreds on a busy machine.
 fn assert_no_busy_loop(admin: &mut Admin) {
     let turns = |admin: &mut Admin| admin.metric("ringcast_turns_total");
     let (begin, before) = (now(), turns(admin));
-    eventually("it looks again", || {
+    eventually("the core checks again", || {
         turns(admin) > before + 5 && now() - begin > Duration::from_millis(500)
     });
     let turns = u128::from(turns(admin) - before);
@@ -50,10 +51,10 @@ fn assert_no_busy_loop(admin: &mut Admin) {
     );
 }
 
-/// Every client is answered in the end, those that wait as others make room.
+/// Every client is finally answered: waiting ones as others make room.
 fn assert_all_are_answered(mut clients: Vec<Client>) {
     while !clients.is_empty() {
-        eventually("another is answered", || {
+        eventually("another client is answered", || {
             let before = clients.len();
             clients.retain(|client| {
                 client.stream.set_nonblocking(true).unwrap();
@@ -63,7 +64,7 @@ fn assert_all_are_answered(mut clients: Vec<Client>) {
                 match &answer {
                     Ok(count) => assert_eq!(&start[..*count], b"HTTP/1.1 101", "it was turned away"),
                     Err(error) => {
-                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "it was turned away")
+                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "it was refused")
                     }
                 }
                 answer.is_err()
@@ -74,8 +75,8 @@ fn assert_all_are_answered(mut clients: Vec<Client>) {
 }
 
 #[test]
-fn more_clients_than_the_tables_of_the_cores_hold_wait_for_room() {
-    // Whatever is configured beyond it.
+fn clients_that_do_not_fit_into_the_descriptor_tables_wait_for_room() {
+    // Even if the configuration allows more.
     for configured in ["0", "1000000"] {
         let process =
             Process::start_with_descriptors(100, &[("RINGCAST_CONNECTIONS_PER_CORE_MAX", configured)]);
@@ -83,15 +84,17 @@ fn more_clients_than_the_tables_of_the_cores_hold_wait_for_room() {
         let clients = crowd(&process, &mut admin, Limit::ConnectionsPerCore);
         assert_no_busy_loop(&mut admin);
         assert_all_are_answered(clients);
-        eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+        eventually("all connections are closed", || {
+            admin.metric("ringcast_connections") == 0
+        });
         assert_eq!(admin.metric(&hits(Limit::Descriptors)), 0);
         process.client().ping();
     }
 }
 
 #[test]
-fn a_system_that_refuses_descriptors_is_asked_again_until_it_has_some() {
-    // One table for all, filled up by others than clients.
+fn accepting_is_retried_until_the_system_has_descriptors() {
+    // One table for all cores, filled by descriptors that are not connections.
     let process =
         Process::start_with_descriptors(120, &[("RINGCAST_FD_TABLES", "shared"), ("RINGCAST_CORES", "1")]);
     let mut admin = process.admin();
@@ -106,22 +109,25 @@ fn a_system_that_refuses_descriptors_is_asked_again_until_it_has_some() {
     assert_no_busy_loop(&mut admin);
     drop(others);
     assert_all_are_answered(clients);
-    eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+    eventually("all connections are closed", || {
+        admin.metric("ringcast_connections") == 0
+    });
     process.client().ping();
 }
 
-/// Sockets on their way from one core to another hold no descriptor. If the table of the receiving core is full when it
-/// asks for them, the system closes them. Their places must not be lost: the core would take fewer connections from then
-/// on, and a drain would wait for connections that nobody has.
+/// Sockets that are being passed from one core to another have no descriptor meanwhile. If the receiving
+/// core's table is full when it receives them, the system closes them. Their places must be released:
+/// otherwise the core would accept fewer connections from then on, and a drain would wait for connections
+/// that do not exist.
 #[test]
-fn sockets_that_find_the_table_of_their_core_full_give_their_places_back() {
+fn places_of_sockets_that_a_full_descriptor_table_loses_are_released() {
     for tables in ["auto", "shared"] {
         let settings = [("RINGCAST_FD_TABLES", tables), ("RINGCAST_DRAIN_SECONDS", "0")];
         let process = Process::start_with_descriptors(300, &settings);
         let mut admin = process.admin();
         let held = Held::thread(process.pid(), "core 1");
         let mut clients = Vec::new();
-        eventually("sockets are on their way to the core that stands still", || {
+        eventually("sockets are being passed to the core that stands still", || {
             clients.push(process.connect());
             admin.metric("ringcast_hand_overs_sent_total") >= 8
         });
@@ -132,14 +138,16 @@ fn sockets_that_find_the_table_of_their_core_full_give_their_places_back() {
         });
         limit_descriptors(&process, 300);
         drop(clients);
-        eventually("all have gone", || admin.metric("ringcast_connections") == 0);
+        eventually("all connections are closed", || {
+            admin.metric("ringcast_connections") == 0
+        });
         process.client().ping();
         process.signal(Signal::SIGTERM);
         process.logged("drained");
     }
 }
 
-/// As a program would that fills its tables with descriptors of its own.
+/// As if a program filled its tables with descriptors of its own.
 fn limit_descriptors(process: &Process, count: u32) {
     let (pid, limit) = (process.pid().to_string(), format!("--nofile={count}:300"));
     let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();

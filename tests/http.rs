@@ -6,59 +6,25 @@
 
 mod support;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use ringcast::app::{App, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, WelcomePage};
-use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::internals::decision::{CloseReason, Limit};
+use support::folder::Folder;
 use support::process::Process;
-use support::{Client, Server, UPGRADE, eventually};
+use support::{Client, Server, UPGRADE, ask, eventually, status};
 
-/// A password file with the user `ann` and the password `pw`, which is removed when the value is dropped.
-struct Users(PathBuf);
-
-impl Users {
-    fn new() -> Users {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringcast-http-{}-{count}", std::process::id()));
-        let mut file = PasswordFile::default();
-        let hash = PasswordHash::pbkdf2(b"pw", [7; 12], 101).unwrap();
-        file.set("ann", &hash).unwrap();
-        fs::write(&path, file.text()).unwrap();
-        Users(path)
-    }
-
-    fn server(&self, change: impl FnOnce(&mut Config)) -> Server {
-        Server::start(|config| {
-            config.login.password_file = Some(self.0.clone());
-            config.limits.login_failures_max = 10_000;
-            change(config);
-        })
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Sends a request and reads everything until the connection ends.
-fn ask(address: SocketAddr, request: &str) -> String {
-    let mut client = Client::connect(address);
-    client.send_bytes(request.as_bytes());
-    client.rest()
-}
-
-fn status(answer: &str) -> &str {
-    answer.get(9..12).unwrap_or("nothing")
+/// A server with a password file that has the user `ann` with the password `pw`.
+fn server_with_users(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
+    let file = folder.write_user("ann", "pw", 101);
+    Server::start(|config| {
+        config.login.password_file = Some(file);
+        config.limits.login_failures_max = 10_000;
+        change(config);
+    })
 }
 
 fn get(target: &str, headers: &str) -> String {
@@ -99,8 +65,8 @@ const OFFERS: [&str; 8] = [
 
 #[test]
 fn offers_of_other_protocols_are_ignored_except_on_the_websocket_path() {
-    let users = Users::new();
-    let server = users.server(|config| config.listen.welcome_page = WelcomePage::Off);
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |config| config.listen.welcome_page = WelcomePage::Off);
     for offer in OFFERS {
         for (request, expected) in [
             (login("/login", offer), "200"),
@@ -165,8 +131,8 @@ fn curl(arguments: &[&str]) -> String {
 
 #[test]
 fn curl_logs_in_by_all_its_ways_of_asking() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     let url = |path: &str| format!("http://{}{path}", server.address);
     let large = format!(
         "{{\"x\":\"{}\",\"user\":\"ann\",\"password\":\"pw\"}}",
@@ -210,8 +176,8 @@ impl App for Gatekeeper {
 
 #[test]
 fn a_target_in_absolute_form_names_the_host_and_the_path() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     for target in [
         "http://test/socketcluster/",
         "http://other.example:81/socketcluster/?a=b",
@@ -255,8 +221,8 @@ fn a_target_in_absolute_form_names_the_host_and_the_path() {
 
 #[test]
 fn a_request_names_exactly_one_host() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     let requests = [UPGRADE.to_owned(), get("/health-check", ""), login("/login", "")];
     for hosts in [
         "",
@@ -293,8 +259,8 @@ fn a_request_names_exactly_one_host() {
 
 #[test]
 fn a_login_in_chunks_may_be_cut_anywhere() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     let request = chunked_login("");
     let head = request.find("\r\n\r\n").unwrap() + 4;
     for cut in head - 2..=request.len() {
@@ -321,8 +287,8 @@ fn a_login_in_chunks_may_be_cut_anywhere() {
 
 #[test]
 fn a_body_that_could_be_read_in_two_ways_is_refused() {
-    let users = Users::new();
-    let server = users.server(|config| config.limits.login_body_bytes_max = 64);
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |config| config.limits.login_body_bytes_max = 64);
     let post = |version: &str, headers: &str, body: &str| {
         format!("POST /login HTTP/{version}\r\nHost: test\r\n{headers}\r\n{body}")
     };
@@ -386,8 +352,8 @@ fn a_body_that_could_be_read_in_two_ways_is_refused() {
 
 #[test]
 fn input_after_an_answered_request_is_ignored() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     for first in [
         login("/login", ""),
         chunked_login(""),
@@ -405,8 +371,8 @@ fn input_after_an_answered_request_is_ignored() {
 
 #[test]
 fn an_expectation_of_100_continue_is_met_and_others_are_refused() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     for request in [
         login("/login", "Expect: 100-continue\r\n"),
         chunked_login("Expect: 100-Continue\r\n"),
@@ -449,8 +415,8 @@ fn an_expectation_of_100_continue_is_met_and_others_are_refused() {
 
 #[test]
 fn a_client_that_has_ended_its_own_direction_gets_its_answer() {
-    let users = Users::new();
-    let server = users.server(|_| {});
+    let folder = Folder::new();
+    let server = server_with_users(&folder, |_| {});
     for (request, expected) in [
         (login("/login", ""), "200"),
         (chunked_login(""), "200"),

@@ -1,5 +1,5 @@
-//! A reader of the log that has stopped: standard error is a full pipe, and nobody takes anything out of it. The server must
-//! not notice.
+//! A stopped reader of the log: standard error is a full pipe that is not read. The server must not be
+//! affected.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -82,7 +82,7 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -98,8 +98,8 @@ fn exit_code(child: &mut Child) -> Option<i32> {
     status.unwrap().code()
 }
 
-/// Fills a pipe to its brim. Its ends share flags with nobody but the server's standard error, which does not block while
-/// this lasts, and does afterwards.
+/// Fills a pipe completely. Its write end shares its flags only with the server's standard error, which is
+/// non-blocking meanwhile and blocking again afterwards.
 fn fill(mut writer: PipeWriter) {
     let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
     set(OFlag::O_NONBLOCK);
@@ -110,7 +110,7 @@ fn fill(mut writer: PipeWriter) {
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }
 
-/// So many connections that come and go, each of which is a line at `debug`.
+/// Opens and closes this many connections, each of which is logged at `debug`.
 fn come_and_go(address: SocketAddr, count: usize) {
     for _ in 0..count {
         let stream = TcpStream::connect(address).unwrap();
@@ -119,14 +119,16 @@ fn come_and_go(address: SocketAddr, count: usize) {
 }
 
 #[test]
-fn a_reader_that_has_stopped_stops_nothing_at_any_level() {
+fn a_stopped_reader_of_the_log_stops_nothing_at_any_level() {
     for level in ["info", "debug", "trace"] {
         let mut server = Unread::start(&[("RINGCAST_LOG", level)]);
         let mut admin = server.admin();
         let mut client = server.client();
-        // A line of the log's own for each; more than may wait.
+        // A log line for each connection; more than the queue holds.
         come_and_go(server.address, 5000);
-        eventually("all have gone", || admin.metric("ringcast_connections") == 1);
+        eventually("all connections are closed", || {
+            admin.metric("ringcast_connections") == 1
+        });
         client.ping();
         server.client().ping();
         assert_eq!(admin.get("/healthz").0, 200);
@@ -140,7 +142,7 @@ fn a_reader_that_has_stopped_stops_nothing_at_any_level() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_though_nobody_reads() {
+fn a_second_signal_ends_the_process_at_once_although_the_log_is_not_read() {
     let mut server = Unread::start(&[("RINGCAST_LOG", "debug"), ("RINGCAST_DRAIN_SECONDS", "3600")]);
     let mut admin = server.admin();
     let _clients = [server.client(), server.client(), server.client()];
@@ -151,7 +153,7 @@ fn a_second_signal_ends_at_once_though_nobody_reads() {
 }
 
 #[test]
-fn what_waits_at_the_end_is_written_when_somebody_reads_again() {
+fn waiting_lines_are_written_at_the_end_when_the_log_is_read_again() {
     let mut server = Unread::start(&[("RINGCAST_LOG", "debug")]);
     let mut admin = server.admin();
     come_and_go(server.address, 5000);
@@ -177,7 +179,7 @@ fn what_waits_at_the_end_is_written_when_somebody_reads_again() {
 }
 
 #[test]
-fn a_server_that_cannot_start_says_so_to_a_reader_and_ends_without_one() {
+fn a_server_that_cannot_start_reports_it_to_a_reader_and_also_ends_without_one() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (settings, code) in [
@@ -207,13 +209,13 @@ fn a_server_that_cannot_start_says_so_to_a_reader_and_ends_without_one() {
 }
 
 #[test]
-fn lines_are_objects_where_json_is_asked_for() {
+fn with_log_format_json_lines_are_objects() {
     let (reader, writer) = pipe().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
         .env("RINGCAST_LISTEN", "127.0.0.1:0")
         .env("RINGCAST_ADMIN", "off")
         .env("RINGCAST_LOG_FORMAT", "json")
-        // The limits are told at this level.
+        // The limits are logged at this level.
         .env("RINGCAST_LOG", "debug")
         .stderr(writer)
         .spawn()
@@ -225,7 +227,7 @@ fn lines_are_objects_where_json_is_asked_for() {
         for key in ["timestamp", "level", "target", "message"] {
             assert!(object[key].is_string(), "{line}");
         }
-        // The last line of a start, which has a number of its own.
+        // The last line of a start, which contains a number as a field.
         if object["connections_max"].is_number() {
             capacity = Some(object);
             kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();

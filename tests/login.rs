@@ -8,49 +8,19 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use ringcast::config::{Anonymous, Config, Protocol};
 use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::internals::decision::{CloseReason, Limit};
+use support::folder::Folder;
 use support::process::{Held, Process};
-use support::{Client, Server, UPGRADE, eventually, frame};
-
-/// A folder of its own, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringcast-login-{}-{count}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    /// A password file with the user `aaa@bbb.com`, the password `cccc`, and this many iterations.
-    fn password_file(&self, iterations: u32) -> PathBuf {
-        let mut file = PasswordFile::default();
-        let hash = PasswordHash::pbkdf2(b"cccc", [7; 12], iterations).unwrap();
-        file.set("aaa@bbb.com", &hash).unwrap();
-        let path = self.0.join("passwords");
-        fs::write(&path, file.text()).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use support::{Client, Server, UPGRADE, ask, eventually, frame, status};
 
 /// A server with one user and a high limit on failures.
 fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
-    let file = folder.password_file(101);
+    let file = folder.write_user("aaa@bbb.com", "cccc", 101);
     Server::start(|config| {
         config.login.password_file = Some(file);
         config.limits.login_failures_max = 10_000;
@@ -58,11 +28,7 @@ fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
     })
 }
 
-/// Sends a request and reads the whole answer.
-fn ask(address: SocketAddr, request: &str) -> String {
-    ask_in_two(address, request, request.len())
-}
-
+/// Sends a request in two pieces and reads the whole answer.
 fn ask_in_two(address: SocketAddr, request: &str, cut: usize) -> String {
     let mut client = Client::connect(address);
     let (first, second) = request.as_bytes().split_at(cut);
@@ -76,10 +42,6 @@ const JSON: &str = r#"{"email":"aaa@bbb.com","pw":"cccc"}"#;
 fn post(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
-}
-
-fn status(answer: &str) -> &str {
-    answer.get(9..12).unwrap_or("nothing")
 }
 
 fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
@@ -129,7 +91,7 @@ fn curl_logs_in_asks_who_it_is_and_logs_out() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let at = |page: &str| format!("http://{}/{page}", server.address);
-    let jar = folder.0.join("jar");
+    let jar = folder.file("jar");
     let jar = jar.to_str().unwrap();
 
     let answer = curl(&["--cookie-jar", jar, "-d", JSON, &at("login")]);
@@ -338,7 +300,7 @@ fn after_too_many_failures_the_answer_tells_how_long_to_wait() {
 fn when_the_queue_is_full_one_login_is_refused_and_a_disconnected_client_does_no_harm() {
     let folder = Folder::new();
     // Slow enough that all have come before the first is done.
-    let file = folder.password_file(200_000);
+    let file = folder.write_user("aaa@bbb.com", "cccc", 200_000);
     let server = Server::start(|config| {
         config.login.password_file = Some(file);
         config.limits.logins_waiting_max = 1;
@@ -624,7 +586,7 @@ fn a_call_logs_in_and_the_token_follows_the_answer() {
 #[test]
 fn of_many_logins_on_one_connection_only_one_is_checked() {
     let folder = Folder::new();
-    let file = folder.password_file(100_000);
+    let file = folder.write_user("aaa@bbb.com", "cccc", 100_000);
     let server = Server::start(|config| config.login.password_file = Some(file));
     let mut client = server.client();
     let mut flood = Vec::new();
@@ -650,7 +612,7 @@ fn of_many_logins_on_one_connection_only_one_is_checked() {
 #[test]
 fn a_login_against_users_that_were_replaced_meanwhile_is_refused() {
     let folder = Folder::new();
-    let file = folder.password_file(101);
+    let file = folder.write_user("aaa@bbb.com", "cccc", 101);
     let process = Process::start(&[
         ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),
         ("RINGCAST_LOGIN_THREADS", "1"),
@@ -793,7 +755,7 @@ fn back_off_applies_only_to_the_client_that_a_proxy_names() {
 #[test]
 fn a_flood_of_logins_from_one_network_keeps_no_familiar_user_out() {
     let folder = Folder::new();
-    let file = folder.password_file(101);
+    let file = folder.write_user("aaa@bbb.com", "cccc", 101);
     let process = Process::start(&[
         ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),
         ("RINGCAST_LOGINS_WAITING_MAX", "4"),
@@ -891,7 +853,7 @@ fn no_password_stays_in_the_memory_of_the_server() {
     ] {
         passwords.set(name, &hash).unwrap();
     }
-    let file = folder.0.join("passwords");
+    let file = folder.file("passwords");
     fs::write(&file, passwords.text()).unwrap();
     let process = Process::start(&[
         ("RINGCAST_PASSWORD_FILE", file.to_str().unwrap()),

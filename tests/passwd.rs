@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -30,45 +30,9 @@ use ringcast::internals::login::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::eventually;
+use support::folder::Folder;
 
 const RINGCAST: &str = env!("CARGO_BIN_EXE_ringcast");
-
-/// A folder, removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "ringcast-passwd-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&self.0)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Left-over folders are in the system's directory for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn run(program: &str, words: &[&OsStr], input: &str) -> Output {
     let mut child = Command::new(program)
@@ -476,7 +440,7 @@ fn a_reader_sees_the_old_file_or_the_new_one_and_no_change_is_lost() {
 fn in_own_mounts(folder: &Folder, script: &str) -> bool {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-euc", script])
-        .env("DIR", &folder.0)
+        .env("DIR", folder.path())
         .env("RINGCAST", RINGCAST)
         .output()
         .unwrap();

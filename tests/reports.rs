@@ -1,4 +1,4 @@
-//! `/slow` and `/closed`: what operators are told about single connections.
+//! `/slow` and `/closed`: reports to operators about single connections.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -33,7 +33,7 @@ fn get(server: &Server, path: &str) -> (u16, String) {
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-/// The connections that are listed; all cores have answered.
+/// The listed connections; all cores have answered.
 fn list(server: &Server, path: &str) -> Vec<Value> {
     let (status, body) = get(server, path);
     assert_eq!(status, 200, "{body}");
@@ -45,7 +45,7 @@ fn list(server: &Server, path: &str) -> Vec<Value> {
     }
 }
 
-/// A subscriber that reads nothing, of `channel` and of so many others.
+/// A subscriber that reads nothing, of `channel` and of this many other channels.
 fn stuck(server: &Server, channel: &str, others: usize) -> Client {
     let mut client = Client::connect_narrow(server.address);
     client.upgrade();
@@ -72,8 +72,8 @@ fn the_connections_with_the_longest_outboxes_are_listed_and_the_longest_comes_fi
             .map(|row| row["id"].as_str().unwrap().to_owned())
             .collect()
     };
-    // The sockets take some first.
-    eventually("both are found", || {
+    // The buffers of the sockets take some data first.
+    eventually("both are listed", || {
         for channel in ["both", "both", "few"].repeat(10) {
             publisher.publish(channel, &data);
             if channel == "both" {
@@ -96,7 +96,7 @@ fn the_connections_with_the_longest_outboxes_are_listed_and_the_longest_comes_fi
     );
     assert_eq!(number(&list(&server, "/slow")[1], "subscriptions"), 3.0);
     let traffic = &row["traffic"];
-    // The handshake and the subscription, and the answers to them; heartbeats may have come besides.
+    // The handshake and the subscription, and their answers; there may be heartbeats too.
     assert_eq!(number(traffic, "messages_received"), 2.0);
     let known = number(traffic, "sent_bytes") + number(row, "outbox_bytes");
     let publications = number(traffic, "messages_sent") - 2.0;
@@ -106,12 +106,14 @@ fn the_connections_with_the_longest_outboxes_are_listed_and_the_longest_comes_fi
     assert_eq!(get(&server, "/slow?most=1").0, 400);
 
     drop((longest, shorter));
-    eventually("who has gone is not slow", || list(&server, "/slow").is_empty());
+    eventually("a closed connection is not listed as slow", || {
+        list(&server, "/slow").is_empty()
+    });
 }
 
 #[test]
-fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
-    // Times of different cores are each that of the beginning of a turn.
+fn the_last_closed_connections_are_listed_with_their_reasons_the_latest_first() {
+    // Each core takes its times at the beginning of a turn.
     let server = Server::start(|config| {
         config.admin.address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.cores.placement = Placement::Count(1);
@@ -121,7 +123,7 @@ fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
     client.ping();
     let address = client.stream.local_addr().unwrap();
     client.send_bytes(&support::close_frame(1000, ""));
-    eventually("it has ended", || server.closes(CloseReason::PeerClosed) == 1);
+    eventually("it is closed", || server.closes(CloseReason::PeerClosed) == 1);
     let ends = list(&server, "/closed");
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0]["id"], client.id.as_str());
@@ -164,7 +166,7 @@ fn the_last_ends_are_listed_with_their_reasons_and_the_latest_comes_first() {
 }
 
 #[test]
-fn a_list_needs_the_key_as_everything_does() {
+fn the_lists_need_the_key_as_all_pages_do() {
     let server = Server::start(|config| {
         config.admin.address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.admin.key = Some(Secret::new("key"));

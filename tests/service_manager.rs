@@ -1,4 +1,4 @@
-//! What a service manager hears from the binary, over the socket that it named.
+//! The messages of the binary to a service manager, over the socket that it names.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -33,7 +33,7 @@ impl Manager {
         Manager { socket, path }
     }
 
-    /// The next datagram, a state in each line; `None` if there is none for so long.
+    /// The next datagram, one state per line; `None` if none comes in this time.
     fn next(&self, within: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(within)).unwrap();
         let mut bytes = [0; 1024];
@@ -57,7 +57,7 @@ impl Drop for Manager {
 }
 
 #[test]
-fn the_service_manager_hears_of_readiness_reloads_and_the_end() {
+fn the_service_manager_is_notified_of_readiness_reloads_and_the_end() {
     let manager = Manager::new("notify");
     let path = manager.path.to_str().unwrap();
     let mut process = Process::start(&[("NOTIFY_SOCKET", path), ("RINGCAST_DRAIN_SECONDS", "0")]);
@@ -87,7 +87,7 @@ fn a_service_manager_may_listen_at_an_abstract_name() {
 }
 
 #[test]
-fn a_service_manager_that_cannot_be_told_is_said_once_and_ends_nothing() {
+fn a_service_manager_that_cannot_be_reached_is_logged_once_and_ends_nothing() {
     for (socket, said) in [
         (
             "/nowhere/notify",
@@ -115,7 +115,7 @@ fn a_service_manager_that_cannot_be_told_is_said_once_and_ends_nothing() {
 }
 
 #[test]
-fn what_is_announced_to_another_process_is_said_and_not_used() {
+fn sockets_for_another_process_are_logged_and_not_used() {
     for (variables, said) in [
         (
             &[("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "x")][..],
@@ -150,7 +150,7 @@ fn the_watchdog_is_fed_only_while_every_core_turns() {
     manager.hears("READY=1\n");
     manager.hears("WATCHDOG=1\n");
     let core = Held::thread(process.pid(), "core 1");
-    // Ten looks long: a watchdog that is fed is never silent for so long.
+    // The time of ten checks: a watchdog that is being fed is never silent for this long.
     eventually("the watchdog starves", || {
         manager.next(Duration::from_secs(1)).is_none()
     });
@@ -159,7 +159,7 @@ fn the_watchdog_is_fed_only_while_every_core_turns() {
 }
 
 #[test]
-fn a_socket_of_the_service_manager_is_served_by_all_cores_and_a_restart_refuses_nobody() {
+fn a_socket_of_the_service_manager_is_served_by_all_cores_and_a_restart_refuses_no_connection() {
     // Kept open here, as systemd does.
     let (listen, admin) = (
         TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -190,7 +190,7 @@ fn a_socket_of_the_service_manager_is_served_by_all_cores_and_a_restart_refuses_
 }
 
 #[test]
-fn a_socket_without_a_use_is_an_error_of_the_configuration() {
+fn a_socket_without_a_use_is_a_configuration_error() {
     let (listen, admin) = (
         TcpListener::bind("127.0.0.1:0").unwrap(),
         TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -206,9 +206,10 @@ fn a_socket_without_a_use_is_an_error_of_the_configuration() {
     }
 }
 
-/// A wrapper that closes what it was given leaves the variables, and the numbers to whatever this process opens.
+/// A wrapper that closes its sockets leaves the variables, and the numbers go to other descriptors of this
+/// process.
 #[test]
-fn a_socket_that_was_closed_on_the_way_is_said_in_so_many_words() {
+fn a_socket_that_a_wrapper_has_closed_is_reported() {
     for (count, names) in [("1", ""), ("1", "admin"), ("2", "listen:admin")] {
         let output = Command::new("sh")
             .args(["-c", &format!("exec 3<&- 4<&-; LISTEN_PID=$$ exec {BINARY}")])
@@ -225,7 +226,8 @@ fn a_socket_that_was_closed_on_the_way_is_said_in_so_many_words() {
     }
 }
 
-/// As the unit has it: no user of this machine, no privilege, none to be had, and a port that takes one to open.
+/// As in the unit file: a user that does not exist on this machine, no privileges, no way to get any, and a
+/// privileged port.
 #[test]
 fn a_user_without_privileges_serves_a_privileged_port() {
     if !nix::unistd::geteuid().is_root() {
@@ -237,7 +239,7 @@ fn a_user_without_privileges_serves_a_privileged_port() {
         .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
         .unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Where everybody may go.
+    // In a folder that every user may enter.
     let binary = std::env::temp_dir().join(format!("ringcast-unprivileged-{}", std::process::id()));
     fs::copy(BINARY, &binary).unwrap();
     let script = format!(
@@ -263,7 +265,7 @@ fn a_user_without_privileges_serves_a_privileged_port() {
     removed.unwrap();
 }
 
-/// A command that has two sockets as systemd would give them, and becomes what `exec` says.
+/// A command that gets two sockets as from systemd, and then becomes the program in `exec`.
 fn activated(first: &TcpListener, second: &TcpListener, names: &str, exec: &str) -> Command {
     let mut command = Command::new("sh");
     let script = format!("exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ exec {exec}");
@@ -278,14 +280,15 @@ fn activated(first: &TcpListener, second: &TcpListener, names: &str, exec: &str)
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ringcast");
 
-/// What systemd itself says of the units, where it is installed: nothing unknown, and little exposed.
+/// systemd's own check of the unit files, where systemd is installed: nothing unknown, and a small attack
+/// surface.
 #[test]
-fn systemd_finds_nothing_to_say_about_the_units() {
+fn systemd_reports_nothing_about_the_units() {
     let tuning = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
     let folder = std::env::temp_dir().join(format!("ringcast-units-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let service = fs::read_to_string(tuning.join("ringcast.service")).unwrap();
-    // Where it is to be installed there is none here.
+    // The binary is not installed at this path here.
     let service = service.replace("/usr/local/bin/ringcast", "/bin/true");
     let service_file = folder.join("ringcast.service");
     fs::write(&service_file, service).unwrap();
@@ -312,7 +315,7 @@ fn systemd_finds_nothing_to_say_about_the_units() {
         println!("skipped: systemd-analyze is not installed");
         return;
     };
-    // The type is known from systemd 253 on.
+    // The type is known since systemd 253.
     let faults = said.lines().filter(|line| !line.contains("notify-reload"));
     let faults: Vec<&str> = faults.filter(|line| line.contains("ringcast.s")).collect();
     assert!(faults.is_empty(), "{faults:#?}");

@@ -1,4 +1,4 @@
-//! What an operator sees at a start: what is ignored, what is wrong, and what the log says when all is right.
+//! What an operator sees at a start: ignored variables, faults, and the log of a start without faults.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -11,7 +11,7 @@ use support::process::Process;
 
 const KEY: &str = "a key for the tests of the start, long";
 
-/// The exit code and the lines of a start that fails.
+/// The exit code and the lines of a failed start.
 #[track_caller]
 fn refused(words: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, Vec<String>) {
     let output = Command::new(env!("CARGO_BIN_EXE_ringcast"))
@@ -27,8 +27,8 @@ fn refused(words: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, Vec<Stri
     (output.status.code(), text.lines().map(str::to_owned).collect())
 }
 
-/// As `enableServiceLinks` of Kubernetes makes them for a Service `ringcast` and another, `ringcast-admin`; and Docker for a
-/// link.
+/// Variables as `enableServiceLinks` of Kubernetes sets them for the services `ringcast` and
+/// `ringcast-admin`, and Docker for a link.
 const OF_OTHERS: &[(&str, &str)] = &[
     ("RINGCAST_SERVICE_HOST", "10.96.12.7"),
     ("RINGCAST_SERVICE_PORT", "8000"),
@@ -46,7 +46,7 @@ const OF_OTHERS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn variables_that_others_set_stop_no_start_and_a_setting_spelled_wrongly_does() {
+fn variables_set_by_kubernetes_or_docker_do_not_prevent_a_start_but_a_misspelled_setting_does() {
     let process = Process::start(OF_OTHERS);
     let before = process.logged_until("ringcast serves");
     let lines = before.iter().filter(|line| line.contains("are ignored"));
@@ -80,7 +80,7 @@ fn variables_that_others_set_stop_no_start_and_a_setting_spelled_wrongly_does() 
 }
 
 #[test]
-fn a_start_names_all_that_is_wrong_with_its_settings_each_in_a_line() {
+fn a_start_reports_all_faults_of_its_settings_one_line_each() {
     let file = std::env::temp_dir().join(format!("ringcast-start-{}.toml", std::process::id()));
     fs::write(
         &file,
@@ -113,7 +113,7 @@ fn a_start_names_all_that_is_wrong_with_its_settings_each_in_a_line() {
 }
 
 #[test]
-fn a_server_that_nobody_could_log_in_to_does_not_start() {
+fn a_server_without_any_way_to_log_in_does_not_start() {
     let listen = ("RINGCAST_LISTEN", "0.0.0.0:0");
     for variables in [&[listen][..], &[("RINGCAST_ALLOW_ANONYMOUS", "off")]] {
         let (code, lines) = refused(&[], variables);
@@ -130,7 +130,7 @@ fn a_server_that_nobody_could_log_in_to_does_not_start() {
 }
 
 #[test]
-fn cores_on_cpus_that_are_not_there_are_an_error_and_more_than_cpus_come_first_in_the_log() {
+fn missing_cpus_are_an_error_and_more_cores_than_cpus_are_warned_of_first() {
     let (code, lines) = refused(&[], &[("RINGCAST_CORES", "0-1,1000-1001")]);
     assert_eq!(code, Some(78), "{lines:?}");
     assert!(
@@ -149,11 +149,11 @@ fn cores_on_cpus_that_are_not_there_are_an_error_and_more_than_cpus_come_first_i
 }
 
 #[test]
-fn the_log_of_a_start_on_loopback_is_short_and_says_only_what_is_so() {
+fn the_log_of_a_start_on_loopback_is_short_and_true() {
     let process = Process::start(&[]);
     process.client().ping();
     let lines = process.logged_until("cores on CPUs");
-    // What a restricted container lacks is said, too.
+    // Features that a restricted container lacks are logged too.
     let (warnings, others): (Vec<&String>, Vec<&String>) =
         lines.iter().partition(|line| line.contains("WARN"));
     assert!(others.len() <= 6, "{lines:#?}");

@@ -1,4 +1,5 @@
-//! Whose a port is: a server shares one only if it was asked to, and says who has it if not.
+//! Who owns a port: a server shares a port only if it is configured to, and otherwise names the process that
+//! has it.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -17,14 +18,14 @@ use socket2::{Domain, Socket, Type};
 use support::process::Process;
 use support::{Received, Server, close_frame, eventually};
 
-/// A start that may be refused, killed with the value.
+/// A start that may be refused; the process is killed with the value.
 struct Attempt {
     child: Child,
     log: Arc<RwLock<String>>,
 }
 
 impl Attempt {
-    /// On these addresses.
+    /// A start with these addresses.
     fn new(listen: SocketAddr, admin: &str, settings: &[(&str, &str)]) -> Attempt {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
             .env("RINGCAST_LISTEN", listen.to_string())
@@ -57,19 +58,19 @@ impl Attempt {
         self.child.try_wait().unwrap().and_then(|status| status.code())
     }
 
-    /// What it says when it does not start.
+    /// Its message when it does not start.
     #[track_caller]
     fn refusal(mut self) -> String {
         eventually("the start is refused", || self.code().is_some());
         assert_eq!(self.code(), Some(1));
-        eventually("it says why", || self.log().contains("ringcast: "));
+        eventually("the reason is logged", || self.log().contains("ringcast: "));
         self.log()
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -80,11 +81,11 @@ fn with_ip(ip: &str, port: u16) -> SocketAddr {
 }
 
 #[test]
-fn a_second_server_on_a_port_is_refused_and_told_which_process_has_it() {
+fn a_second_server_on_a_port_is_refused_and_names_the_process_that_has_it() {
     let first = Process::start(&[]);
     let named = format!("process {} (ringcast)", first.pid());
     let overlapping = [
-        // Listens beyond loopback only if it starts, which it does not.
+        // It would listen beyond loopback, but it does not start.
         ("127.0.0.1", "RINGCAST_LISTEN"),
         ("0.0.0.0", "RINGCAST_LISTEN"),
         ("::", "RINGCAST_LISTEN"),
@@ -101,11 +102,11 @@ fn a_second_server_on_a_port_is_refused_and_told_which_process_has_it() {
     for part in [named.as_str(), "RINGCAST_ADMIN"] {
         assert!(said.contains(part), "{said}");
     }
-    // All clients are still those of the first.
+    // All clients are still connected to the first server.
     let clients: Vec<_> = (0..20).map(|_| first.client()).collect();
     assert_eq!(first.admin().metric("ringcast_connections"), 20);
     drop(clients);
-    // With another address of the same port there is nothing in the way.
+    // With another address and the same port there is no conflict.
     Process::start(&[(
         "RINGCAST_LISTEN",
         &with_ip("127.0.0.2", first.address.port()).to_string(),
@@ -115,7 +116,7 @@ fn a_second_server_on_a_port_is_refused_and_told_which_process_has_it() {
 }
 
 #[test]
-fn a_listener_of_another_program_is_named_whether_it_shares_its_port_or_not() {
+fn a_listener_of_another_program_is_named_whether_or_not_it_shares_its_port() {
     for shares in [true, false] {
         let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         other.set_reuse_port(shares).unwrap();
@@ -124,7 +125,7 @@ fn a_listener_of_another_program_is_named_whether_it_shares_its_port_or_not() {
         let address = other.local_addr().unwrap().as_socket().unwrap();
         let mut said = vec![Attempt::new(address, "127.0.0.1:0", &[]).refusal()];
         if !shares {
-            // A port cannot be taken over from one that keeps it to itself.
+            // A port cannot be taken over from a program that does not share it.
             said.push(Attempt::new(address, "127.0.0.1:0", &[("RINGCAST_TAKE_OVER", "on")]).refusal());
         }
         for said in said {
@@ -153,16 +154,17 @@ fn of_several_starts_at_once_one_serves() {
 }
 
 #[test]
-fn connections_that_linger_and_a_process_that_drains_are_in_nobodys_way() {
+fn lingering_connections_and_a_draining_process_do_not_prevent_a_start() {
     let mut before = Process::start(&[("RINGCAST_DRAIN_SECONDS", "3600")]);
     let (mut closed, _open) = (before.client(), before.client());
     before.signal(Signal::SIGTERM);
-    // The drain closes the first of a core at once, and the server ends it first: it lingers in TIME_WAIT.
+    // The drain closes the first connection of a core at once, and the server closes first: so the connection
+    // lingers in TIME_WAIT.
     assert_eq!(closed.event(), Received::Close(Some(1001), String::new()));
     closed.send_bytes(&close_frame(1001, ""));
     assert_eq!(closed.next(), Received::End);
     eventually("nobody listens", || TcpStream::connect(before.address).is_err());
-    // Connections of the one that drains have the same local address.
+    // Connections of the draining process have the same local address.
     let next = Process::start(&[("RINGCAST_LISTEN", &before.address.to_string())]);
     next.client().ping();
     before.signal(Signal::SIGTERM);
@@ -170,7 +172,7 @@ fn connections_that_linger_and_a_process_that_drains_are_in_nobodys_way() {
 }
 
 #[test]
-fn taking_over_says_that_tokens_of_a_made_up_key_end() {
+fn a_take_over_with_a_random_key_warns_that_tokens_become_invalid() {
     let first = Process::start(&[]);
     let listen = first.address.to_string();
     let settings = [("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")];
@@ -188,7 +190,7 @@ fn taking_over_says_that_tokens_of_a_made_up_key_end() {
 }
 
 #[test]
-fn an_embedding_program_shares_a_port_only_if_it_says_so() {
+fn an_embedding_program_shares_a_port_only_if_configured() {
     let first = Server::start(|config| config.admin.address = Some("127.0.0.1:0".parse().unwrap()));
     let admin = first.running().admin_address().unwrap();
     let config = |listen, admin, take_over| {

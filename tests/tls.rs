@@ -1,4 +1,4 @@
-//! TLS on the cores, with real certificates, rustls clients and OpenSSL's.
+//! TLS on the cores: with real certificates, rustls clients and OpenSSL's.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -65,10 +65,11 @@ impl World {
     }
 }
 
-/// Tries to complete a handshake; the error if the server refuses it.
+/// Tries to complete a handshake. The error if the server refuses it.
 fn shake(client: &mut Client) -> Result<(), rustls::Error> {
     let tls = client.tls.as_mut().unwrap();
-    // In TLS 1.3 a client is done before the server has looked at its certificate: the answer to a request tells.
+    // In TLS 1.3 the client's handshake completes before the server has checked its certificate: only the
+    // answer to a request shows the result.
     let result = tls.complete_io(&mut client.stream).map(drop).and_then(|()| {
         let mut stream = rustls::Stream::new(&mut **tls, &mut client.stream);
         stream.write_all(UPGRADE.as_bytes())?;
@@ -87,7 +88,7 @@ fn is_alert(result: &Result<(), rustls::Error>, alert: rustls::AlertDescription)
 }
 
 #[test]
-fn both_versions_are_spoken_on_both_ports_and_plain_on_the_shared_one() {
+fn both_ports_support_both_versions_and_the_shared_one_also_plain_text() {
     let world = world(|config| config.tls.listen = Some(([127, 0, 0, 1], 0).into()));
     for (version, wanted) in [
         (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
@@ -109,15 +110,15 @@ fn both_versions_are_spoken_on_both_ports_and_plain_on_the_shared_one() {
         }
     }
     world.server.client().ping();
-    eventually("all have ended", || world.server.connections() == 0);
-    // One for each version; the others came with tickets, which all ports and cores take.
+    eventually("all connections are closed", || world.server.connections() == 0);
+    // One for each version; the others resumed with tickets, which are valid on all ports and cores.
     let (full, resumed) = (Handshake::Full, Handshake::Resumed);
     assert_eq!((world.handshakes(full), world.handshakes(resumed)), (2, 14));
     assert_eq!(world.server.closes(CloseReason::TlsFailed), 0);
 }
 
 #[test]
-fn a_plain_request_on_a_port_for_tls_is_told_so() {
+fn a_plain_request_on_a_port_for_tls_gets_an_error_that_says_so() {
     let world = world(|config| {
         config.tls.on_listen = OnListen::Only;
         config.tls.listen = Some(([127, 0, 0, 1], 0).into());
@@ -136,7 +137,7 @@ fn a_plain_request_on_a_port_for_tls_is_told_so() {
 }
 
 #[test]
-fn the_name_asked_for_picks_the_certificate() {
+fn the_requested_name_selects_the_certificate() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let pairs = [
         authority.server(&["first.test"]),
@@ -146,7 +147,7 @@ fn the_name_asked_for_picks_the_certificate() {
     let server = Server::start(|config| speak_tls(config, &files, &pairs));
     let shown = |name: &str| {
         let mut config = authority.trust(ALL, None);
-        // What is shown is looked at here.
+        // The client accepts any certificate; the test checks which one was shown.
         config.dangerous().set_certificate_verifier(Arc::new(Any));
         let mut client = connect(server.address, &Arc::new(config), name);
         shake(&mut client).unwrap();
@@ -170,7 +171,7 @@ fn the_name_asked_for_picks_the_certificate() {
 }
 
 #[test]
-fn a_client_that_knows_no_ecdsa_gets_the_certificate_of_an_rsa_key() {
+fn a_client_without_ecdsa_gets_the_rsa_certificate() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
     let pairs = [
@@ -187,7 +188,7 @@ fn a_client_that_knows_no_ecdsa_gets_the_certificate_of_an_rsa_key() {
 }
 
 #[test]
-fn http_is_the_only_protocol_on_top() {
+fn http_is_the_only_application_protocol() {
     let world = world(|_| {});
     let mut trust = world.authority.trust(ALL, None);
     trust.alpn_protocols = vec![b"h2".to_vec()];
@@ -208,7 +209,7 @@ fn http_is_the_only_protocol_on_top() {
 }
 
 #[test]
-fn tickets_are_good_on_every_core() {
+fn tickets_are_valid_on_every_core() {
     for version in ALL {
         let world = world(|_| {});
         let trust = Arc::new(world.authority.trust(&[version], None));
@@ -221,7 +222,7 @@ fn tickets_are_good_on_every_core() {
                 Some(HandshakeKind::Resumed),
                 "{version:?}"
             );
-            // A ticket for the next comes before the answer.
+            // The ticket for the next connection comes before the answer.
             next.ping();
             clients.push(next);
         }
@@ -265,7 +266,7 @@ fn a_handshake_may_come_in_pieces_of_any_size() {
     }
 }
 
-/// Writes so many bytes at a time, each with a system call of its own.
+/// Writes this many bytes at a time, each with a system call of its own.
 struct Pieces<'a>(&'a TcpStream, usize);
 
 impl Write for Pieces<'_> {
@@ -285,20 +286,20 @@ impl Read for Pieces<'_> {
 }
 
 #[test]
-fn garbage_harms_nobody() {
+fn invalid_tls_ends_only_its_own_connection() {
     let world = world(|_| {});
     let mut witness = world.client();
     let mut cases: Vec<Vec<u8>> = vec![
-        // A record of a handshake that holds none.
+        // A handshake record without a valid handshake message.
         [&[0x16, 3, 1, 0, 5][..], b"hello"].concat(),
-        // An empty one, one longer than any may be, one of a version that never was.
+        // An empty record, one longer than allowed, one of an unknown version.
         vec![0x16, 3, 1, 0, 0],
         [&[0x16, 3, 1, 0xff, 0xff][..], &[0; 100]].concat(),
         vec![0x16, 9, 9, 0, 1, 0],
-        // A message of a handshake that claims to be 16 MB long.
+        // A handshake message that claims to be 16 MB long.
         [&[0x16, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff][..], &[7; 0x4000]].concat(),
     ];
-    // A good beginning that goes wrong at some place.
+    // A valid beginning that becomes invalid at some position.
     let hello = hello(&world);
     for place in (0..hello.len()).step_by(7).skip(1) {
         let mut broken = hello.clone();
@@ -308,11 +309,11 @@ fn garbage_harms_nobody() {
     for (index, bytes) in cases.iter().enumerate() {
         let mut client = world.server.connect();
         client.send_bytes(bytes);
-        // What can be no TLS, whatever follows, is answered at once.
+        // Bytes that cannot be TLS, whatever follows, are answered at once.
         if ![0, 2].contains(&index) {
             client.send_fin();
         }
-        // An alert, a server's hello or nothing; and then the end.
+        // An alert, a server hello or nothing; then the end.
         let mut answer = Vec::new();
         client.stream.read_to_end(&mut answer).unwrap();
         assert!(
@@ -342,7 +343,7 @@ fn hello(world: &World) -> Vec<u8> {
 }
 
 #[test]
-fn who_is_slow_in_the_handshake_runs_out_of_time() {
+fn a_slow_handshake_is_ended_by_its_time_limit() {
     let world = world(|config| config.limits.request_timeout = Duration::from_millis(100));
     let mut client = world.server.connect();
     client.send_bytes(&hello(&world)[..50]);
@@ -352,13 +353,13 @@ fn who_is_slow_in_the_handshake_runs_out_of_time() {
 }
 
 #[test]
-fn a_record_that_was_tampered_with_ends_its_connection_alone() {
+fn a_manipulated_record_ends_only_its_own_connection() {
     let world = world(|_| {});
     let (mut witness, mut victim) = (world.client(), world.client());
     victim.subscribe("news");
     victim.stream.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
     victim.stream.write_all(&[0x5a; 32]).unwrap();
-    // The alert is the last thing that is said.
+    // The alert is the last thing that the server sends.
     let tls = victim.tls.as_mut().unwrap();
     let error = loop {
         tls.read_tls(&mut victim.stream).unwrap();
@@ -377,10 +378,10 @@ fn a_record_that_was_tampered_with_ends_its_connection_alone() {
     world.server.settles_at(1, 0);
 }
 
-/// A library that is given half a message remembers how far it has got in bytes that are kept elsewhere, and looks for
-/// them again with the next write.
+/// A library that has received half a message remembers its position in bytes that are kept elsewhere, and
+/// looks at them again with the next write.
 #[test]
-fn half_a_message_of_tls_itself_harms_nobody() {
+fn half_a_handshake_message_after_the_handshake_does_no_harm() {
     let world = world(|_| {});
     let (mut witness, mut victim) = (world.client(), {
         let mut trust = world.authority.trust(&[&rustls::version::TLS13], None);
@@ -390,9 +391,9 @@ fn half_a_message_of_tls_itself_harms_nobody() {
     victim.subscribe("news");
     let secrets = victim.tls.take().unwrap().dangerous_extract_secrets().unwrap();
     let (number, rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
-        panic!("another suite than the first");
+        panic!("a suite other than the first");
     };
-    // A `key_update` is 5 bytes long; this is its first, and then the second.
+    // A `key_update` has 5 bytes: this sends the first of them, and then the second.
     for (step, byte) in [0x18, 0].into_iter().enumerate() {
         let mut nonce: [u8; 12] = iv.as_ref().try_into().unwrap();
         for (place, byte) in nonce[4..].iter_mut().zip((number + step as u64).to_be_bytes()) {
@@ -407,7 +408,7 @@ fn half_a_message_of_tls_itself_harms_nobody() {
             .unwrap();
         victim.stream.write_all(&head).unwrap();
         victim.stream.write_all(&record).unwrap();
-        // The core has read it when it has answered others, and now writes to the victim.
+        // The core has read it once it has answered others; now it writes to the victim.
         for _ in 0..4 {
             witness.ping();
         }
@@ -421,15 +422,16 @@ fn half_a_message_of_tls_itself_harms_nobody() {
 }
 
 #[test]
-fn both_ends_say_that_nothing_follows_and_a_cut_is_told_from_an_end() {
+fn both_ends_send_close_notify_and_a_truncation_is_distinguished_from_an_end() {
     let world = world(|_| {});
-    // Ours, after our close frame: the client's library would take an end without it for a truncation.
+    // The server's close_notify, after its close frame: without it the client's library would report a
+    // truncation.
     let mut client = world.client();
     client.send_bytes(&support::close_frame(1000, ""));
     assert_eq!(client.next(), Received::Close(Some(1000), String::new()));
     assert_eq!(client.next(), Received::End);
     assert_eq!(world.server.closes(CloseReason::PeerClosed), 1);
-    // The client's, without a FIN.
+    // The client's close_notify, without a FIN.
     let mut client = world.client();
     client.tls.as_mut().unwrap().send_close_notify();
     client
@@ -442,15 +444,15 @@ fn both_ends_say_that_nothing_follows_and_a_cut_is_told_from_an_end() {
     // A FIN in the middle.
     let client = world.client();
     client.send_fin();
-    eventually("both are gone", || {
+    eventually("both connections are closed", || {
         world.server.closes(CloseReason::PeerVanished) == 2
     });
     world.server.settles_at(0, 0);
 }
 
-/// A client that has said that nothing follows still reads.
+/// A client that has sent close_notify still reads.
 #[test]
-fn a_plain_request_is_answered_after_the_clients_end_of_tls() {
+fn a_plain_request_is_answered_after_the_clients_close_notify() {
     let world = world(|_| {});
     for (target, part) in [("/health-check", "\r\n\r\nOK"), ("/", "</html>")] {
         let mut client = connect(world.server.address, &world.trust, "localhost");
@@ -468,7 +470,7 @@ fn a_plain_request_is_answered_after_the_clients_end_of_tls() {
     }
 }
 
-/// Answers with what it knows of the caller.
+/// Answers with what it knows about the caller.
 struct Mirror;
 
 impl App for Mirror {
@@ -496,7 +498,7 @@ fn a_clients_certificate_is_its_identity() {
                 connect(server.address, &trust, "localhost")
             };
             let trust = Arc::new(authority.trust(&[version], Some(&clients.client("alice", (2020, 2090)))));
-            // The second comes with a ticket, which stands for the certificate.
+            // The second connection resumes with a ticket, which stands for the certificate.
             for _ in 0..2 {
                 let mut alice = client(server.address, &trust);
                 let answer = alice.call("who", "null").replace('\\', "");
@@ -523,11 +525,11 @@ fn a_clients_certificate_is_its_identity() {
                 (clients.server(&["alice"]), "for servers"),
             ] {
                 let refused = shake(&mut connect(Some(&pair)));
-                // One for servers says nothing of its purpose, unless an authority says so.
+                // The certificate for servers is accepted, since it does not restrict its purpose.
                 assert_eq!(refused.is_ok(), what == "for servers", "{what}: {refused:?}");
             }
         }
-        // Whoever comes without TLS is nobody.
+        // A client without TLS has no identity.
         let mut plain = server.client();
         assert!(plain.call("who", "null").ends_with(r#""data":""}"#));
         let failed = server.total(|core| &core.tls_handshakes[Handshake::Certificate.index()]);
@@ -535,20 +537,28 @@ fn a_clients_certificate_is_its_identity() {
     }
 }
 
-/// A browser shows the certificate for whatever page opens the socket, as it sends a cookie.
-#[test]
-fn a_certificate_counts_only_for_pages_that_may_speak_for_their_user() {
+/// A server with [`Mirror`] that demands client certificates, and the configuration of a client with Alice's.
+fn mirror_for_alice(change: impl FnOnce(&mut Config)) -> (Server, Arc<rustls::ClientConfig>) {
     let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());
     let pair = authority.server(&["localhost"]);
     let server = Server::start_with(
         |config| {
             speak_tls(config, &files, &[pair]);
             ask_clients(config, &files, ClientAuth::Required, &clients);
-            config.listen.origins = "*:* listed.example:443".to_owned();
+            change(config);
         },
         |_| Mirror,
     );
-    let trust = Arc::new(authority.trust(ALL, Some(&clients.client("alice", (2020, 2090)))));
+    let trust = authority.trust(ALL, Some(&clients.client("alice", (2020, 2090))));
+    (server, Arc::new(trust))
+}
+
+/// A browser sends the certificate for any page that opens the socket, as it does with a cookie.
+#[test]
+fn a_certificate_counts_only_for_trusted_pages() {
+    let (server, trust) = mirror_for_alice(|config| {
+        config.listen.origins = "*:* listed.example:443".to_owned();
+    });
     for (version, lines, counts) in [
         (13, "", true),
         (13, "Origin: https://test\r\n", true),
@@ -585,20 +595,11 @@ fn a_certificate_counts_only_for_pages_that_may_speak_for_their_user() {
 }
 
 #[test]
-fn a_token_takes_the_place_of_a_certificate() {
-    let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());
-    let pair = authority.server(&["localhost"]);
-    let server = Server::start_with(
-        |config| {
-            speak_tls(config, &files, &[pair]);
-            ask_clients(config, &files, ClientAuth::Required, &clients);
-        },
-        |_| Mirror,
-    );
-    let trust = Arc::new(authority.trust(ALL, Some(&clients.client("alice", (2020, 2090)))));
+fn a_token_replaces_the_identity_of_the_certificate() {
+    let (server, trust) = mirror_for_alice(|_| {});
     let mut alice = client(server.address, &trust);
     assert!(alice.call("who", "null").contains("alice"));
-    // A bad one as well: who shows it is not who the certificate says.
+    // A bad token does too: a client that sends it does not have the identity of its certificate.
     alice.call("#authenticate", r#""a.b.c""#);
     assert_eq!(alice.message(), r##"{"event":"#removeAuthToken"}"##);
     assert!(!alice.call("who", "null").contains("alice"));
@@ -628,7 +629,7 @@ fn large_messages_pass_both_ways_and_a_slow_reader_costs_no_more_than_its_outbox
         assert_eq!(slow.publication("large"), large);
     }
     slow.ping();
-    // Past its limit it is closed, after what had begun to leave.
+    // When its outbox reaches the limit the connection is closed, after the data that had begun to leave.
     for _ in 0..8 {
         fast.publish("large", &large);
         assert_eq!(fast.publication("large"), large);
@@ -674,7 +675,7 @@ fn a_publication_reaches_a_thousand_subscribers_once() {
 }
 
 #[test]
-fn openssl_finds_what_it_should() {
+fn openssl_gets_the_expected_versions_suites_and_groups() {
     let world = world(|_| {});
     for (words, works) in [
         (&["-tls1_2"][..], true),
@@ -686,7 +687,7 @@ fn openssl_finds_what_it_should() {
         (&["-tls1_2", "-cipher", "aNULL:@SECLEVEL=0"], false),
         (&["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"], true),
         (&["-tls1_3", "-groups", "P-256"], true),
-        // A group that takes a second hello.
+        // A group that needs a second hello.
         (&["-tls1_3", "-groups", "P-521:P-384"], true),
         (&["-tls1_3", "-alpn", "h2"], false),
         (&["-tls1_3", "-alpn", "h2,http/1.1"], true),
@@ -705,7 +706,7 @@ fn openssl_finds_what_it_should() {
     }
 }
 
-/// What `openssl s_client` says when it asks for a WebSocket.
+/// The output of `openssl s_client` for a WebSocket request.
 fn openssl(server: &Server, words: &[&str]) -> (i32, String) {
     let mut child = Command::new("openssl")
         .args(["s_client", "-connect", &server.address.to_string()])
@@ -716,10 +717,10 @@ fn openssl(server: &Server, words: &[&str]) -> (i32, String) {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    // The server ends the connection after a close frame; a client that was refused has gone.
+    // The server closes the connection after a close frame; a refused client has already ended.
     let _ = input.write_all(UPGRADE.as_bytes());
     let _ = input.write_all(&frame(support::CLOSE, &1000_u16.to_be_bytes()));
-    // It ends when the server does, as long as there may be input.
+    // It ends when the server does, as long as its input stays open.
     let output = child.wait_with_output().unwrap();
     drop(input);
     let text = [output.stdout, output.stderr].concat();
@@ -737,7 +738,7 @@ fn pem(text: &str) -> Vec<u8> {
         .to_vec()
 }
 
-/// Trusts everybody.
+/// Accepts every certificate.
 #[derive(Debug)]
 struct Any;
 
@@ -778,7 +779,7 @@ impl rustls::client::danger::ServerCertVerifier for Any {
     }
 }
 
-/// Keeps its core busy while the test likes, and tells how much the core has read.
+/// Keeps its core busy until the test releases it, and reports how much the core has read.
 struct Busy {
     entered: Sender<()>,
     released: Receiver<()>,
@@ -797,7 +798,7 @@ impl App for Busy {
 }
 
 #[test]
-fn a_storm_of_handshakes_does_not_hold_up_the_connected() {
+fn many_handshakes_do_not_delay_connected_clients() {
     const COMERS: usize = 100;
     let (authority, files) = (Authority::new("servers"), Files::new());
     let pair = authority.server(&["localhost"]);
@@ -847,7 +848,7 @@ fn a_storm_of_handshakes_does_not_hold_up_the_connected() {
     }
 }
 
-/// The certificate that a new connection is shown.
+/// The certificate that a new connection gets.
 fn shown(address: SocketAddr, authority: &Authority) -> Vec<u8> {
     let mut client = connect(address, &Arc::new(authority.trust(ALL, None)), "localhost");
     shake(&mut client).unwrap();
@@ -871,7 +872,7 @@ fn certificates_change_under_a_thousand_connections() {
         assert_eq!(shown(address, &authority), pem(&first.certificate));
     }
 
-    // Half of a change: the key does not fit, and all stays as it was.
+    // Half of a change: the key does not match, and everything stays as it was.
     files.write_pair(
         "server",
         &Pair {
@@ -891,14 +892,14 @@ fn certificates_change_under_a_thousand_connections() {
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
     for address in [process.address, process.admin] {
-        eventually("new connections are shown the new one", || {
+        eventually("new connections get the new certificate", || {
             shown(address, &authority) == pem(&second.certificate)
         });
     }
     for client in &mut clients {
         client.ping();
     }
-    // Tickets from before are still good.
+    // Earlier tickets are still valid.
     let mut old_friend = connect(process.address, &trust, "localhost");
     shake(&mut old_friend).unwrap();
     assert_eq!(
@@ -915,7 +916,7 @@ fn certificates_change_under_a_thousand_connections() {
 }
 
 #[test]
-fn a_reload_without_the_settings_of_tls_is_refused_and_operators_are_still_spoken_to_under_it() {
+fn a_reload_without_tls_settings_is_refused_and_operators_keep_tls() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let (certificate, key) = files.write_pair("server", &authority.server(&["localhost"]));
     let settings = |text: &str| files.write("ringcast.toml", text);
@@ -936,7 +937,7 @@ fn a_reload_without_the_settings_of_tls_is_refused_and_operators_are_still_spoke
 }
 
 #[test]
-fn an_operator_that_has_ended_its_direction_is_answered_with_and_without_a_close_notify() {
+fn an_operator_that_has_closed_its_sending_side_is_answered_with_and_without_close_notify() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let (certificate, key) = files.write_pair("server", &authority.server(&["localhost"]));
     let process = Process::start(&[
@@ -948,7 +949,7 @@ fn an_operator_that_has_ended_its_direction_is_answered_with_and_without_a_close
     let trust = Arc::new(authority.trust(ALL, None));
     for notifies in [true, false] {
         let mut operator = connect(process.admin, &trust, "localhost");
-        // Its answer waits for the cores.
+        // This answer waits for the cores.
         operator.send_bytes(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
         if notifies {
             operator.tls.as_mut().unwrap().send_close_notify();

@@ -5,12 +5,10 @@
 
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread;
 
@@ -21,39 +19,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use support::folder::Folder;
 use support::process::Process;
 use support::secure::{Authority, Files, Pair};
 use support::{Client, Received, eventually};
-
-/// A folder of its own for each test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "ringcast-tokens-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let file = self.0.join(name);
-        fs::write(&file, text).unwrap();
-        file.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that is left behind does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The keys of `tests/data/jwt/jwks.json`, which jose made.
 fn jwk(algorithm: &str, member: &str) -> Value {
@@ -134,6 +103,7 @@ const KEY: &str = "a key for the tests of tokens, long";
 fn a_changed_key_file_is_read_at_sighup_and_a_bad_one_changes_nothing() {
     let folder = Folder::new();
     let file = folder.write("keys.json", &set(&[jwk("ES256", "public_jwk")]));
+    let file = file.to_str().unwrap().to_owned();
     let process = Process::start(&[("RINGCAST_JWKS_FILE", &file)]);
     let old = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
     let new = sign(&signer("RS256"), r#"{"sub":"bob"}"#);
@@ -418,6 +388,7 @@ fn an_unusable_key_is_logged_and_counted_and_a_set_without_a_usable_key_changes_
     let mut twin = jwk("RS256", "public_jwk");
     twin["kid"] = jwk("ES256", "public_jwk")["kid"].clone();
     let file = folder.write("keys.json", &set(&[broken.clone(), jwk("EdDSA", "public_jwk")]));
+    let file = file.to_str().unwrap().to_owned();
     // With a byte order mark, as one real server of keys sends it.
     let body = set(&[foreign.clone(), twin, broken.clone(), jwk("ES256", "public_jwk")]);
     let keys = KeyServer::start(&[]);
@@ -597,7 +568,7 @@ fn a_single_token_is_revoked_by_its_id() {
 #[test]
 fn revocations_survive_a_restart_and_a_reload() {
     let folder = Folder::new();
-    let file = folder.0.join("revoked").to_str().unwrap().to_owned();
+    let file = folder.file("revoked").to_str().unwrap().to_owned();
     let settings = [
         ("RINGCAST_AUTH_KEY", KEY),
         ("RINGCAST_REVOCATIONS_FILE", file.as_str()),

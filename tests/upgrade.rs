@@ -1,5 +1,5 @@
-//! From the first byte to the 101, or to a refusal, over TCP. The bytes of each answer are checked beside
-//! `src/http/response.rs`; here it is shown that they are sent, and that the connection then ends.
+//! From the first byte to the 101, or to a refusal, over TCP. Tests in `src/http/response.rs` check the bytes
+//! of each answer; these check that the answers are sent and that the connection then ends.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -11,7 +11,7 @@ use ringcast::app::{App, Upgrade, UpgradeRefused};
 use ringcast::internals::decision::{CloseReason, Limit};
 use support::{Received, Server, TEXT, UPGRADE, frame};
 
-/// Sends a request and reads to the end: the status line and the body.
+/// Sends a request and reads to the end; returns the status line and the body.
 fn refusal(server: &Server, request: &str) -> (String, String) {
     let mut client = server.connect();
     client.send_bytes(request.as_bytes());
@@ -101,7 +101,7 @@ impl App for Bouncer {
 }
 
 #[test]
-fn the_application_refuses_with_401_and_its_own_words() {
+fn the_application_refuses_with_401_and_its_own_message() {
     let server = Server::start_with(|_| {}, |_| Bouncer);
     let answer = refusal(&server, UPGRADE);
     assert_eq!(
@@ -129,7 +129,7 @@ fn a_head_may_be_as_large_as_the_limit_and_no_larger() {
     }
     let too_large = "HTTP/1.1 431 Request Header Fields Too Large";
     assert_eq!(refusal(&server, &request(BYTES_MAX + 1)).0, too_large);
-    // A head that does not end is answered as soon as it is too large, and what follows does no harm.
+    // An endless head is answered as soon as it is too large, and the bytes after that do no harm.
     let endless = &request(100 * BYTES_MAX)[..99 * BYTES_MAX];
     assert_eq!(refusal(&server, endless).0, too_large);
     assert_eq!(server.limit_hits(Limit::RequestHeadBytes), 2);
@@ -171,7 +171,7 @@ fn a_head_that_does_not_end_in_time_ends_the_connection() {
 }
 
 #[test]
-fn half_a_head_and_a_fin_are_answered_as_no_request() {
+fn half_a_head_and_a_fin_are_answered_with_400() {
     let server = Server::start(|_| {});
     let mut client = server.connect();
     client.send_bytes(&UPGRADE.as_bytes()[..40]);

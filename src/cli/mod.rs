@@ -43,7 +43,7 @@ pub fn run(
 "
                 )
             });
-            log::last_words(&lines.collect::<String>());
+            log::final_message(&lines.collect::<String>());
             error.exit_code()
         }
     }

@@ -39,7 +39,7 @@ fn refused(error: StartError) -> CliError {
     match error {
         StartError::Config(errors) => errors.into(),
         StartError::Policy(error) => CliError::Policy(error),
-        StartError::Cpus(_) | StartError::Given(_) | StartError::AdmitsNobody => {
+        StartError::Cpus(_) | StartError::SocketActivation(_) | StartError::AdmitsNobody => {
             CliError::Unusable(error.to_string())
         }
         StartError::Log(_)

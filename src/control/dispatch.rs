@@ -9,7 +9,7 @@
 //! 3. Nothing here waits for a core: `adopt` and `revoke` return at once, and `deliver` retries the orders
 //!    that found no room.
 //!
-//! Limits: for each core at most one policy waits, and change_each revocation in force (`revocations_max`) once.
+//! Limits: for each core at most one policy waits, and each revocation in force (`revocations_max`) once.
 
 use std::collections::VecDeque;
 use std::io;

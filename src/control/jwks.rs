@@ -357,7 +357,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 
 /// Most unused keys that are logged.
 const LOGGED_KEYS_MAX: usize = 200;
-/// The shortest time between two fetches, whatever tokens request for.
+/// The shortest time between two fetches, however often tokens ask for one.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How often the fetcher checks whether a token has named an unknown key.
 const CHECK_EVERY: Duration = Duration::from_millis(200);

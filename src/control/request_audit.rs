@@ -50,7 +50,7 @@ pub(super) async fn audited(
     };
     match shared
         .audit
-        .may(Event::OperatorRefused, shared.clock.now().uptime)
+        .allows(Event::OperatorRefused, shared.clock.now().uptime)
     {
         Ok(()) => audit::operator_refused(address, reason, method.as_str(), uri.path()),
         Err(_) => {

@@ -1,5 +1,5 @@
 //! Offers the listening sockets to the next process, so that it can take over without a gap
-//! (`transport/succession.rs`).
+//! (`transport/take_over.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::transport::succession;
+use crate::transport::take_over;
 
 /// Sends the sockets to any process of this user that asks for them, until the task is aborted and its
 /// sockets are closed.
@@ -47,9 +47,9 @@ pub(super) async fn offer(sockets: Vec<TcpListener>, address: SocketAddr) {
 /// Sends all sockets to the process at the other end, and returns its process id. Waits for room in the
 /// stream without blocking the thread.
 async fn send_sockets(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i32> {
-    let process = succession::process_of_this_user(to)?;
+    let process = take_over::process_of_this_user(to)?;
     for socket in sockets {
-        to.async_io(Interest::WRITABLE, || succession::give(to, socket))
+        to.async_io(Interest::WRITABLE, || take_over::send_listener(to, socket))
             .await?;
     }
     Ok(process)
@@ -58,7 +58,7 @@ async fn send_sockets(to: &UnixStream, sockets: &[TcpListener]) -> io::Result<i3
 /// Binds the meeting point of the address, which is free once the process before this one drains.
 async fn bind_meeting_point(address: SocketAddr) -> io::Result<UnixListener> {
     loop {
-        match succession::offer(address) {
+        match take_over::bind_meeting_point(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(RETRY_EVERY).await,
             other => return UnixListener::from_std(other?),
         }

@@ -39,7 +39,8 @@ pub enum Page {
 
 /// What the caller has to do for a request.
 pub enum Step<'a> {
-    /// Wait for the rest of the body. With `send_continue`, first send [`CONTINUE`], since the client waits for it.
+    /// Wait for the rest of the body. With `send_continue`, first send [`CONTINUE`], since the client waits
+    /// for it.
     Incomplete {
         /// True for `Expect: 100-continue`.
         send_continue: bool,

@@ -65,10 +65,10 @@ pub(super) enum Importance {
 
 impl Lines {
     /// Starts writing to `out`. When there is room again after lines were dropped, the writer's thread calls
-    /// `tell` with the number of lines that were dropped since the last call.
+    /// `report` with the number of lines that were dropped since the last call.
     pub(super) fn start(
         out: impl Write + Send + 'static,
-        tell: impl FnMut(u64) + Send + 'static,
+        report: impl FnMut(u64) + Send + 'static,
     ) -> io::Result<Lines> {
         let (channel, lines) = bounded(LINES_MAX + NOTICES_MAX);
         let shared = Arc::new(QueueState::default());
@@ -78,15 +78,15 @@ impl Lines {
             out,
             batch: Vec::with_capacity(BATCH_BYTES),
             charged: 0,
-            told: 0,
-            written_since_told: 0,
+            reported: 0,
+            written_since_report: 0,
         };
         // The writer's thread handles no signals: other threads do.
         let mut mask = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))?;
         let thread = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writer.run(tell));
+            .spawn(move || writer.run(report));
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
         Ok(Lines {
             channel,
@@ -132,11 +132,11 @@ impl Lines {
             if waited >= in_all || silent >= without_progress {
                 return;
             }
-            thread::sleep(LOOK_EVERY);
-            waited += LOOK_EVERY;
+            thread::sleep(CHECK_EVERY);
+            waited += CHECK_EVERY;
             let now = self.written_bytes();
             silent = if now == written {
-                silent + LOOK_EVERY
+                silent + CHECK_EVERY
             } else {
                 Duration::ZERO
             };
@@ -158,14 +158,14 @@ struct Writer<W> {
     /// The sum of the charges of the lines in the batch.
     charged: usize,
     /// How many dropped lines have been reported.
-    told: u64,
-    written_since_told: usize,
+    reported: u64,
+    written_since_report: usize,
 }
 
 impl<W: Write> Writer<W> {
-    fn run(mut self, mut tell: impl FnMut(u64)) {
+    fn run(mut self, mut report: impl FnMut(u64)) {
         loop {
-            let is_all = self.take();
+            let is_all = self.fill_batch();
             if self.batch.is_empty() {
                 self.sleep();
                 continue;
@@ -173,19 +173,19 @@ impl<W: Write> Writer<W> {
             self.write();
             // While lines keep being dropped, this is reported at most once for each full queue that has been
             // written.
-            if is_all || self.written_since_told >= QUEUE_BYTES_MAX {
+            if is_all || self.written_since_report >= QUEUE_BYTES_MAX {
                 let dropped = self.shared.dropped.load(Ordering::Relaxed);
-                if dropped > self.told {
-                    tell(dropped - self.told);
-                    self.told = dropped;
+                if dropped > self.reported {
+                    report(dropped - self.reported);
+                    self.reported = dropped;
                 }
-                self.written_since_told = 0;
+                self.written_since_report = 0;
             }
         }
     }
 
     /// Fills the batch with whole lines. True if the channel had no more.
-    fn take(&mut self) -> bool {
+    fn fill_batch(&mut self) -> bool {
         while let Ok(line) = self.lines.try_recv() {
             self.charged += charge(&line);
             self.batch.extend_from_slice(&line);
@@ -208,7 +208,7 @@ impl<W: Write> Writer<W> {
         self.shared
             .queued_bytes
             .fetch_sub(self.charged, Ordering::Release);
-        self.written_since_told += self.batch.len();
+        self.written_since_report += self.batch.len();
         self.charged = 0;
         self.batch.clear();
     }
@@ -258,7 +258,7 @@ const NOTICES_MAX: usize = 4;
 /// A pipe accepts this many bytes as one piece (`PIPE_BUF`), so that lines of several processes do not mix.
 const BATCH_BYTES: usize = 4096;
 /// How often `flush` checks for progress.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 /// How long the writer pauses when a non-blocking standard error accepts nothing.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
@@ -274,9 +274,9 @@ mod tests {
     fn piped() -> (Lines, PipeReader, Receiver<u64>) {
         let (reader, out) = pipe().unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test gets all reports")]
-        let (tell, told) = unbounded();
-        let lines = Lines::start(out, move |count| tell.send(count).unwrap()).unwrap();
-        (lines, reader, told)
+        let (report, reported) = unbounded();
+        let lines = Lines::start(out, move |count| report.send(count).unwrap()).unwrap();
+        (lines, reader, reported)
     }
 
     fn read(reader: &mut PipeReader, bytes: usize) -> String {
@@ -285,13 +285,13 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    fn soon(lines: &Lines) {
+    fn flush_soon(lines: &Lines) {
         lines.flush(Duration::from_millis(20), Duration::from_millis(20));
     }
 
     #[test]
     fn lines_come_whole_and_in_order_however_they_are_batched() {
-        let (lines, mut reader, told) = piped();
+        let (lines, mut reader, reported) = piped();
         let text: String = (0..2000).map(|number| format!("line {number}\n")).collect();
         let expected = text.clone();
         let reading = thread::spawn(move || read(&mut reader, expected.len()));
@@ -302,12 +302,12 @@ mod tests {
         lines.flush(Duration::from_secs(10), Duration::from_secs(10));
         assert_eq!(lines.shared.queued_bytes.load(Ordering::Relaxed), 0);
         assert_eq!(lines.dropped(), 0);
-        assert!(told.is_empty());
+        assert!(reported.is_empty());
     }
 
     #[test]
     fn a_stopped_reader_costs_lines_and_no_time_and_their_number_is_reported() {
-        let (lines, mut reader, told) = piped();
+        let (lines, mut reader, reported) = piped();
         let line = [vec![b'x'; 1023], b"\n".to_vec()].concat();
         // More than the pipe and the queue together can hold.
         let count = 4096;
@@ -317,11 +317,11 @@ mod tests {
         let dropped = lines.dropped();
         assert!(dropped > 0 && dropped < count);
         assert!(lines.shared.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES_MAX);
-        soon(&lines);
-        assert!(told.is_empty(), "there is no room yet");
+        flush_soon(&lines);
+        assert!(reported.is_empty(), "there is no room yet");
         let kept = usize::try_from(count - dropped).unwrap();
         read(&mut reader, kept * line.len());
-        assert_eq!(told.recv().unwrap(), dropped);
+        assert_eq!(reported.recv().unwrap(), dropped);
         // From here on nothing is dropped.
         lines.push(&line, Importance::Ordinary);
         read(&mut reader, line.len());

@@ -31,8 +31,8 @@
 //! An address here is a [`ClientNetwork`]: the upper 64 bits of an IPv6 address, since one client usually has
 //! all addresses below them. An IPv6 address that embeds an IPv4 address counts as the latter.
 //!
-//! For each user at most `FAMILIAR_ADDRESSES_MAX` addresses with a login are remembered. So a user with a large network
-//! cannot displace the addresses of all others.
+//! For each user at most `FAMILIAR_ADDRESSES_MAX` addresses with a login are remembered. So a user with a
+//! large network cannot displace the addresses of all others.
 //!
 //! Memory is bounded (`login_accounts_max` for each kind of record). Records are found by a keyed 64-bit hash
 //! and kept in two generations: when the younger generation has filled its half, the older one is dropped. To

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::auth::{Revocation, Revocations, Revoked};
-use crate::replace::{self, Remark, Target};
+use crate::replace::{self, Remark, ReplacedFile};
 use crate::text::{self, TextFaultKind};
 
 /// The path of the file.
@@ -141,7 +141,7 @@ impl RevocationsFile {
 
     /// Replaces the contents by these revocations. Unreadable lines are moved to another file.
     pub(crate) fn replace(&self, revocations: &Revocations) -> io::Result<Rewritten> {
-        let target = Target::open_or_create(&self.0, BYTES_MAX)?;
+        let target = ReplacedFile::open_or_create(&self.0, BYTES_MAX)?;
         let (numbers, unreadable): (Vec<usize>, Vec<&[u8]>) = lines(target.text())
             .filter(|(_, bytes, _)| revocation(bytes).is_err())
             .map(|(line, bytes, _)| (line, bytes))

@@ -9,7 +9,7 @@ use crate::config::ConfigErrors;
 use crate::control::ControlError;
 use crate::log::FilterError;
 use crate::policy::PolicyError;
-use crate::transport::given::GivenError;
+use crate::transport::socket_activation::ActivationError;
 
 /// Why a server did not start. Its text says what to do.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum StartError {
     /// The process may not run on CPUs that the setting `cores` lists.
     Cpus(String),
     /// The sockets that the service manager passed are wrong.
-    Given(GivenError),
+    SocketActivation(ActivationError),
     /// A key, or a file that the settings name, is missing or wrong.
     Policy(PolicyError),
     /// Only authenticated clients are served, and none can become authenticated.
@@ -121,7 +121,7 @@ impl fmt::Display for StartError {
             StartError::Config(errors) => errors.fmt(f),
             StartError::Log(error) => write!(f, "log: {error}"),
             StartError::Cpus(text) => f.write_str(text),
-            StartError::Given(error) => error.fmt(f),
+            StartError::SocketActivation(error) => error.fmt(f),
             StartError::Policy(error) => error.fmt(f),
             StartError::AdmitsNobody => f.write_str(
                 "no client could log in: only authenticated clients are served (listen or tls_listen is not a loopback \

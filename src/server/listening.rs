@@ -7,7 +7,7 @@
 //! | the same, the process has the same user, and `take_over` is on | its sockets; the other process keeps them, too, until it ends |
 //! | none of these | one listener for each core, opened here |
 //!
-//! Opened or inherited sockets are at least as many as there are cores. The service manager may pass fewer: then only the
+//! Opened or received sockets are at least as many as there are cores. The service manager may pass fewer: then only the
 //! cores that have a socket accept connections, and hand some over to the others (`cores/arrivals/balance.rs`).
 
 use std::io;
@@ -20,15 +20,15 @@ use super::{PortSetting, StartError};
 use crate::config::Config;
 use crate::control::SignalHandling;
 use crate::cores::{HandedOver, Port, Ports};
-use crate::transport::given::Given;
 use crate::transport::hand_over::Outlets;
 use crate::transport::listener::{self, Reservation, Traits};
-use crate::transport::succession;
+use crate::transport::socket_activation::ActivatedSockets;
+use crate::transport::take_over;
 
 /// The ports of a start that does not listen yet.
 #[derive(Debug)]
 pub(super) struct Reserved {
-    given: Given,
+    activated: ActivatedSockets,
     /// For the ports for which the service manager passes no socket.
     reservations: Vec<Reservation>,
     ports: Ports,
@@ -40,30 +40,34 @@ pub(super) struct Reserved {
 }
 
 /// The sockets that the service manager passes to this process. A program that handles its signals takes its own.
-pub(super) fn given(signals: SignalHandling) -> Result<Given, StartError> {
+pub(super) fn activated(signals: SignalHandling) -> Result<ActivatedSockets, StartError> {
     match signals {
         SignalHandling::ByServer => {
-            let given = Given::take().map_err(StartError::Given)?;
-            if let Some(ignored) = &given.ignored {
+            let activated = ActivatedSockets::receive().map_err(StartError::SocketActivation)?;
+            if let Some(ignored) = &activated.ignored {
                 warn!("{ignored}");
             }
-            Ok(given)
+            Ok(activated)
         }
-        SignalHandling::ByProgram => Ok(Given::default()),
+        SignalHandling::ByProgram => Ok(ActivatedSockets::default()),
     }
 }
 
 /// The configuration with the addresses of the passed sockets.
-pub(super) fn with_addresses(config: &Config, given: &Given) -> Config {
+pub(super) fn with_addresses(config: &Config, activated: &ActivatedSockets) -> Config {
     let mut config = config.clone();
     let address = |sockets: &[TcpListener]| sockets.first().and_then(|socket| socket.local_addr().ok());
-    if let Some(main) = address(&given.main) {
+    if let Some(main) = address(&activated.main) {
         config.listen.address = main;
     }
-    if let Some(tls) = address(&given.tls) {
+    if let Some(tls) = address(&activated.tls) {
         config.tls.listen = Some(tls);
     }
-    if let Some(admin) = given.admin.as_ref().and_then(|socket| socket.local_addr().ok()) {
+    if let Some(admin) = activated
+        .admin
+        .as_ref()
+        .and_then(|socket| socket.local_addr().ok())
+    {
         config.admin.address = Some(admin);
     }
     config
@@ -73,13 +77,13 @@ impl Reserved {
     /// Reserves the ports for which no socket was passed.
     pub(super) fn new(
         config: &Config,
-        given: Given,
+        activated: ActivatedSockets,
         signals: SignalHandling,
     ) -> Result<Reserved, StartError> {
-        let given_for = [
-            !given.main.is_empty(),
-            !given.tls.is_empty(),
-            given.admin.is_some(),
+        let activated_for = [
+            !activated.main.is_empty(),
+            !activated.tls.is_empty(),
+            activated.admin.is_some(),
         ];
         let wanted = [
             (PortSetting::Listen, Some(config.listen.address)),
@@ -88,8 +92,8 @@ impl Reserved {
         ];
         let wanted: Vec<(PortSetting, SocketAddr)> = wanted
             .into_iter()
-            .zip(given_for)
-            .filter(|(_, is_given)| !is_given)
+            .zip(activated_for)
+            .filter(|(_, is_activated)| !is_activated)
             .filter_map(|((setting, address), _)| Some((setting, address?)))
             .collect();
         let claim = Claim::take(wanted.iter().map(|(_, address)| *address)).map_err(StartError::starting)?;
@@ -104,7 +108,7 @@ impl Reserved {
             },
         };
         let mut reservations = Vec::new();
-        let mut reserve = |address, is_given| match is_given {
+        let mut reserve = |address, is_activated| match is_activated {
             true => Ok(address),
             false => Reservation::bind(address).map(|reservation| {
                 let address = reservation.address();
@@ -112,10 +116,10 @@ impl Reserved {
                 address
             }),
         };
-        let main = reserve(config.listen.address, given_for[0])
+        let main = reserve(config.listen.address, activated_for[0])
             .map_err(|cause| StartError::listening(PortSetting::Listen, config.listen.address, cause))?;
         let tls = config.tls.listen.map(|address| {
-            reserve(address, given_for[1])
+            reserve(address, activated_for[1])
                 .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))
         });
         let ports = Ports {
@@ -124,7 +128,7 @@ impl Reserved {
             tls: tls.transpose()?,
         };
         Ok(Reserved {
-            given,
+            activated,
             reservations,
             ports,
             served,
@@ -145,16 +149,16 @@ impl Reserved {
 
     /// How many of so many cores will have a listener.
     pub(super) fn acceptors(&self, cores: usize) -> usize {
-        match self.given.main.len() {
+        match self.activated.main.len() {
             0 => cores,
-            count => cores.min(count + self.given.tls.len()),
+            count => cores.min(count + self.activated.tls.len()),
         }
     }
 
     /// The listener for operators.
     pub(super) fn admin(&mut self, config: &Config) -> Result<Option<TcpListener>, StartError> {
-        if let Some(given) = self.given.admin.take() {
-            return Ok(Some(given));
+        if let Some(activated) = self.activated.admin.take() {
+            return Ok(Some(activated));
         }
         let open = |address| {
             listener::listen_for_operators(address)
@@ -170,20 +174,20 @@ impl Reserved {
         traits: &Traits,
         outlets: &Outlets,
     ) -> Result<Vec<TcpListener>, StartError> {
-        let inherited = self.inherited();
+        let received = self.received();
         for address in &self.served {
             let has_it = |socket: &TcpListener| socket.local_addr().is_ok_and(|has| has == *address);
-            if !inherited.iter().any(has_it) {
+            if !received.iter().any(has_it) {
                 warn!(
                     "another process serves {address}, too: until it ends, clients are divided between the two"
                 );
             }
         }
-        let main = sockets(self.ports.main, self.given.main, &inherited, cores, traits);
+        let main = sockets(self.ports.main, self.activated.main, &received, cores, traits);
         let main =
             main.map_err(|cause| StartError::listening(PortSetting::Listen, self.ports.main, cause))?;
         let tls = match self.ports.tls {
-            Some(address) => sockets(address, self.given.tls, &inherited, cores, traits)
+            Some(address) => sockets(address, self.activated.tls, &received, cores, traits)
                 .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))?,
             None => Vec::new(),
         };
@@ -202,11 +206,11 @@ impl Reserved {
     }
 
     /// What the process that serves the port for clients leaves to this one.
-    fn inherited(&self) -> Vec<TcpListener> {
+    fn received(&self) -> Vec<TcpListener> {
         if self.signals == SignalHandling::ByProgram || !self.takes_over() {
             return Vec::new();
         }
-        match succession::inherit(self.ports.main) {
+        match take_over::receive_listeners(self.ports.main) {
             Ok((sockets, process)) => {
                 info!(
                     process,
@@ -226,18 +230,19 @@ impl Reserved {
     }
 }
 
-/// The sockets of one port: those given, or those inherited, and as many more as it takes for each core to have one.
+/// The listening sockets of one port: those of the service manager, or those of the older process and new ones until
+/// each core has one.
 fn sockets(
     address: SocketAddr,
-    given: Vec<TcpListener>,
-    inherited: &[TcpListener],
+    activated: Vec<TcpListener>,
+    received: &[TcpListener],
     cores: usize,
     traits: &Traits,
 ) -> io::Result<Vec<TcpListener>> {
-    let is_given = !given.is_empty();
-    let mut sockets = given;
-    if !is_given {
-        for socket in inherited {
+    let is_activated = !activated.is_empty();
+    let mut sockets = activated;
+    if !is_activated {
+        for socket in received {
             if socket.local_addr()? == address {
                 sockets.push(socket.try_clone()?);
             }
@@ -246,7 +251,7 @@ fn sockets(
     for socket in &sockets {
         listener::prepare(socket, traits)?;
     }
-    while !is_given && sockets.len() < cores {
+    while !is_activated && sockets.len() < cores {
         sockets.push(listener::listen(address, traits)?);
     }
     Ok(sockets)

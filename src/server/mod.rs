@@ -43,9 +43,9 @@ use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
 pub use crate::policy::PolicyError;
-use crate::transport::given::Given;
-pub use crate::transport::given::GivenError;
 use crate::transport::listener::Traits;
+use crate::transport::socket_activation::ActivatedSockets;
+pub use crate::transport::socket_activation::ActivationError;
 
 /// A server that is accepting connections.
 ///
@@ -131,12 +131,12 @@ impl Server {
         app: impl FnMut(CoreId) -> A,
     ) -> Result<Server, StartError> {
         // Before this step opens anything: nothing else may take the numbers of these descriptors.
-        let given = listening::given(embedding.signals)?;
-        let config = &effective(config, &given, &embedding)?;
+        let activated = listening::activated(embedding.signals)?;
+        let config = &effective(config, &activated, &embedding)?;
         if embedding.signals == SignalHandling::ByServer {
             control::block_handled().map_err(StartError::System)?;
         }
-        let prepared = Prepared::new(config, given, &embedding)?;
+        let prepared = Prepared::new(config, activated, &embedding)?;
         let cores = RunningCores::start(config, &prepared, app)?;
         let handles = cores.handles.clone();
         Server::open(config, prepared, cores, embedding.signals, reload).inspect_err(|_| stop(&handles))
@@ -293,8 +293,12 @@ fn start_log(config: &Config, embedding: &Embedding) -> Result<Option<log::Filte
 }
 
 /// The configuration with what the service manager gives and what the program chooses.
-fn effective(config: &Config, given: &Given, embedding: &Embedding) -> Result<Config, StartError> {
-    let mut config = listening::with_addresses(config, given);
+fn effective(
+    config: &Config,
+    activated: &ActivatedSockets,
+    embedding: &Embedding,
+) -> Result<Config, StartError> {
+    let mut config = listening::with_addresses(config, activated);
     if embedding.logins == LoginsFrom::Settings && config.admits_nobody() {
         return Err(StartError::AdmitsNobody);
     }

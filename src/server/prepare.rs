@@ -29,7 +29,7 @@ use crate::machine::reading;
 use crate::policy::{KeySource, Policy};
 use crate::protocols;
 use crate::session::{self, Logins};
-use crate::transport::given::Given;
+use crate::transport::socket_activation::ActivatedSockets;
 
 /// The parts of a start that come before its cores. No client can see any of it.
 #[derive(Debug)]
@@ -53,12 +53,16 @@ impl Prepared {
     ///
     /// # Errors
     /// A file is not right, or an address cannot be had.
-    pub(super) fn new(config: &Config, given: Given, embedding: &Embedding) -> Result<Prepared, StartError> {
+    pub(super) fn new(
+        config: &Config,
+        activated: ActivatedSockets,
+        embedding: &Embedding,
+    ) -> Result<Prepared, StartError> {
         raise_open_files_limit();
         let clock = Clock::begin();
         let (policy, keys) = policy(config, clock)?;
         let placement = Cpus::of_this_process().placement(&config.cores.placement);
-        let mut reserved = Reserved::new(config, given, embedding.signals)?;
+        let mut reserved = Reserved::new(config, activated, embedding.signals)?;
         if reserved.takes_over() && matches!(policy.keys, KeySource::Random(_)) {
             warn!(
                 "take_over: tokens of the process that serves {} will not be accepted here: this process has made a key of \

@@ -8,14 +8,14 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 
-use super::tls::{Broken, Tls};
+use super::tls::{Broken, TlsStream};
 use super::unacknowledged;
 
 /// A socket, plain or under TLS.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) socket: TcpStream,
-    pub(crate) tls: Option<Box<Tls>>,
+    pub(crate) tls: Option<Box<TlsStream>>,
 }
 
 /// The result of a read.
@@ -49,7 +49,7 @@ impl Stream {
     }
 
     /// Continues under TLS.
-    pub(crate) fn begin_tls(&mut self, tls: Tls) -> &mut Tls {
+    pub(crate) fn begin_tls(&mut self, tls: TlsStream) -> &mut TlsStream {
         self.tls.insert(Box::new(tls))
     }
 
@@ -81,7 +81,7 @@ impl Stream {
     /// accept the `close_notify` yet; then the caller must call again when the socket is writable.
     pub(crate) fn finish(&mut self) -> bool {
         if let Some(tls) = &mut self.tls
-            && let Err(error) = tls.say_goodbye(&mut self.socket)
+            && let Err(error) = tls.send_close_notify(&mut self.socket)
             && error.kind() == io::ErrorKind::WouldBlock
         {
             return false;
@@ -95,7 +95,7 @@ impl Stream {
     pub(crate) fn part(&mut self) {
         if let Some(tls) = &mut self.tls {
             // A peer that does not get it still gets the FIN.
-            let _ = tls.say_goodbye(&mut self.socket);
+            let _ = tls.send_close_notify(&mut self.socket);
         }
     }
 

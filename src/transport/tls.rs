@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants
-//! 1. [`Tls::write`] counts bytes as written once the socket has accepted all of their records. Bytes that
+//! 1. [`TlsStream::write`] counts bytes as written once the socket has accepted all of their records. Bytes that
 //!    are encrypted but not accepted yet are `held`: the next call must pass the same bytes first, and does
 //!    not encrypt them again. So an outbox still counts them as waiting, and the end of the connection comes
 //!    after them.
@@ -36,7 +36,7 @@ use tracing::debug;
 use super::stream::{Arrival, Taken};
 
 /// The TLS state of one connection.
-pub(crate) struct Tls {
+pub(crate) struct TlsStream {
     connection: UnbufferedServerConnection,
     /// The bytes of an incomplete record.
     incoming: Vec<u8>,
@@ -48,28 +48,28 @@ pub(crate) struct Tls {
     /// How many bytes of plaintext the last records in `outgoing` are made of.
     held: usize,
     handshake: Handshake,
-    state: State,
-    said_goodbye: bool,
+    state: PeerState,
+    close_notify_sent: bool,
 }
 
 /// The state of the handshake, and whether its end has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handshake {
-    UnderWay,
+    InProgress,
     Done,
-    Told,
+    Reported,
 }
 
 /// Whether data from the peer can still be decrypted.
 #[derive(Debug)]
-enum State {
+enum PeerState {
     Alive,
     /// The peer has sent `close_notify`.
     PeerClosed,
     /// The peer has sent invalid data. This is reported after the data before it.
     Broken(Box<Error>),
     /// The error has been reported; further data is discarded.
-    Told,
+    Reported,
 }
 
 /// Why TLS fails.
@@ -107,34 +107,34 @@ pub(crate) enum Completed {
 /// Writes plaintext through TLS to a socket.
 #[derive(Debug)]
 pub(crate) struct Writer<'a, S> {
-    tls: &'a mut Tls,
+    tls: &'a mut TlsStream,
     socket: &'a mut S,
     records: &'a mut Vec<u8>,
 }
 
-impl Tls {
+impl TlsStream {
     /// The server's end of a connection.
-    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<Tls, Error> {
-        Ok(Tls {
+    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<TlsStream, Error> {
+        Ok(TlsStream {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             sent: 0,
             written: 0,
             held: 0,
-            handshake: Handshake::UnderWay,
-            state: State::Alive,
-            said_goodbye: false,
+            handshake: Handshake::InProgress,
+            state: PeerState::Alive,
+            close_notify_sent: false,
         })
     }
 
     /// Processes the first bytes, which were read before they were known to be TLS. Returns the failure if
     /// TLS ends at once.
-    pub(crate) fn take_first(&mut self, bytes: &[u8]) -> Option<Broken> {
+    pub(crate) fn process_first(&mut self, bytes: &[u8]) -> Option<Broken> {
         let mut records = bytes.to_vec();
         // Neither side can encrypt yet: a handshake needs at least one message of this server.
-        self.take_in(&mut records, &mut []);
-        self.take_broken()
+        self.decrypt(&mut records, &mut []);
+        self.take_failure()
     }
 
     /// As [`super::stream::Stream::read`].
@@ -145,13 +145,13 @@ impl Tls {
         room: &mut [u8],
         records: &mut Vec<u8>,
     ) -> io::Result<Arrival> {
-        if let Some(broken) = self.take_broken() {
+        if let Some(broken) = self.take_failure() {
             return Ok(Arrival::Broken(broken));
         }
         match self.state {
-            State::Alive | State::Broken(_) => {}
-            State::PeerClosed => return Ok(Arrival::End),
-            State::Told => return discard(socket, wire_max, room),
+            PeerState::Alive | PeerState::Broken(_) => {}
+            PeerState::PeerClosed => return Ok(Arrival::End),
+            PeerState::Reported => return discard(socket, wire_max, room),
         }
         let before = self.incoming.len();
         let wire_max = wire_max
@@ -166,18 +166,18 @@ impl Tls {
         if wire == 0 {
             return Ok(Arrival::End);
         }
-        let count = self.take_in(&mut records[..before + wire], room);
+        let count = self.decrypt(&mut records[..before + wire], room);
         Ok(Arrival::Bytes(Taken {
             count,
             wire,
-            more: wire == wire_max || !matches!(self.state, State::Alive),
+            more: wire == wire_max || !matches!(self.state, PeerState::Alive),
             attend: !self.outgoing.is_empty() || self.handshake == Handshake::Done,
         }))
     }
 
     /// Processes records. Plaintext is written to the beginning of `room`, and incomplete records are kept.
     /// Returns the number of bytes of plaintext.
-    fn take_in(&mut self, records: &mut [u8], room: &mut [u8]) -> usize {
+    fn decrypt(&mut self, records: &mut [u8], room: &mut [u8]) -> usize {
         let (mut at, mut filled) = (0, 0);
         loop {
             let UnbufferedStatus { discard, state, .. } =
@@ -198,7 +198,7 @@ impl Tls {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                    self.state = State::PeerClosed;
+                    self.state = PeerState::PeerClosed;
                     // Data after it is ignored (RFC 8446 section 6.1).
                     at = records.len();
                     break;
@@ -215,7 +215,7 @@ impl Tls {
                 break;
             }
         }
-        if self.handshake == Handshake::UnderWay && !self.connection.is_handshaking() {
+        if self.handshake == Handshake::InProgress && !self.connection.is_handshaking() {
             self.handshake = Handshake::Done;
         }
         let rest = &mut records[at..];
@@ -231,8 +231,8 @@ impl Tls {
     }
 
     /// The failure, returned only once.
-    fn take_broken(&mut self) -> Option<Broken> {
-        let State::Broken(error) = &self.state else {
+    fn take_failure(&mut self) -> Option<Broken> {
+        let PeerState::Broken(error) = &self.state else {
             return None;
         };
         debug!("TLS ends: {error}");
@@ -240,15 +240,15 @@ impl Tls {
             failure: Failure::of(error),
             in_handshake: self.connection.is_handshaking(),
         };
-        self.state = State::Told;
+        self.state = PeerState::Reported;
         Some(broken)
     }
 
     /// Data from the peer can no longer be decrypted: collects the alert to send.
     fn fail(&mut self, error: Error, rest: &mut [u8]) {
         self.incoming = Vec::new();
-        self.state = State::Broken(Box::new(error));
-        self.said_goodbye = true;
+        self.state = PeerState::Broken(Box::new(error));
+        self.close_notify_sent = true;
         // rustls ignores received data as long as there is something to write.
         while self.connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(rest).state
@@ -261,18 +261,18 @@ impl Tls {
     /// each [`CHUNK_BYTES`].
     fn write(&mut self, socket: &mut impl Write, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
         if self.held > 0 || bytes.is_empty() {
-            self.push_out(socket)?;
+            self.flush_outgoing(socket)?;
         }
-        if !self.is_understood() {
+        if !self.can_decrypt() {
             // After the alert nothing may be sent.
             self.held = 0;
-            self.push_out(socket)?;
+            self.flush_outgoing(socket)?;
             return Ok(bytes.len());
         }
         let mut written = std::mem::take(&mut self.held);
         while written < bytes.len() {
             let chunk = &bytes[written..bytes.len().min(written + CHUNK_BYTES)];
-            match self.seal(chunk, records, socket) {
+            match self.encrypt_and_send(chunk, records, socket) {
                 Ok(()) => written += chunk.len(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.held = chunk.len();
@@ -288,14 +288,19 @@ impl Tls {
     }
 
     /// Encrypts and sends a chunk; `WouldBlock` if the socket has not accepted all of it.
-    fn seal(&mut self, chunk: &[u8], records: &mut Vec<u8>, socket: &mut impl Write) -> io::Result<()> {
+    fn encrypt_and_send(
+        &mut self,
+        chunk: &[u8],
+        records: &mut Vec<u8>,
+        socket: &mut impl Write,
+    ) -> io::Result<()> {
         let encrypted = loop {
             match process(&mut self.connection, &mut self.incoming) {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    if records.len() < SEALED_BYTES_MAX {
-                        records.resize(SEALED_BYTES_MAX, 0);
+                    if records.len() < CHUNK_RECORDS_BYTES_MAX {
+                        records.resize(CHUNK_RECORDS_BYTES_MAX, 0);
                     }
                     break match traffic.encrypt(chunk, records) {
                         Ok(count) => count,
@@ -319,11 +324,11 @@ impl Tls {
             return blocked_unless(sent == encrypted);
         }
         self.outgoing.extend_from_slice(&records[..encrypted]);
-        self.push_out(socket)
+        self.flush_outgoing(socket)
     }
 
     /// Sends waiting records; `WouldBlock` if the socket has not accepted all of them.
-    fn push_out(&mut self, socket: &mut impl Write) -> io::Result<()> {
+    fn flush_outgoing(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if self.outgoing.is_empty() {
             return Ok(());
         }
@@ -338,9 +343,9 @@ impl Tls {
 
     /// Sends `close_notify` once, after the waiting records; `WouldBlock` if the socket has not accepted all
     /// of it.
-    pub(super) fn say_goodbye(&mut self, socket: &mut impl Write) -> io::Result<()> {
-        if !self.said_goodbye && !self.is_handshaking() {
-            self.said_goodbye = true;
+    pub(super) fn send_close_notify(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        if !self.close_notify_sent && !self.is_handshaking() {
+            self.close_notify_sent = true;
             while let Ok(state) = process(&mut self.connection, &mut self.incoming) {
                 match state {
                     ConnectionState::EncodeTlsData(data) => encode(data, &mut self.outgoing),
@@ -356,7 +361,7 @@ impl Tls {
                 }
             }
         }
-        self.push_out(socket)
+        self.flush_outgoing(socket)
     }
 
     /// A writer of plaintext. `records` is the core's buffer for encrypted data.
@@ -388,17 +393,17 @@ impl Tls {
     }
 
     /// True if records wait that contain no plaintext of the application.
-    pub(crate) fn has_something_to_say(&self) -> bool {
+    pub(crate) fn has_own_records(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
     /// True while the handshake is in progress.
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.is_understood() && self.connection.is_handshaking()
+        self.can_decrypt() && self.connection.is_handshaking()
     }
 
-    fn is_understood(&self) -> bool {
-        matches!(self.state, State::Alive | State::PeerClosed)
+    fn can_decrypt(&self) -> bool {
+        matches!(self.state, PeerState::Alive | PeerState::PeerClosed)
     }
 
     /// How the handshake was completed. Returned only once, by the first call after its end.
@@ -406,7 +411,7 @@ impl Tls {
         if self.handshake != Handshake::Done {
             return None;
         }
-        self.handshake = Handshake::Told;
+        self.handshake = Handshake::Reported;
         Some(match self.connection.handshake_kind() {
             Some(HandshakeKind::Resumed) => Completed::Resumed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => Completed::Full,
@@ -431,7 +436,7 @@ impl Failure {
     }
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for TlsStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Tls")
@@ -520,6 +525,6 @@ pub(crate) const ROOM_BYTES_MIN: usize = INCOMING_BYTES_MAX + RECORD_BYTES_MAX;
 /// its outbox.
 const CHUNK_BYTES: usize = 32 * 1024;
 /// A chunk in records, and other messages of rustls.
-const SEALED_BYTES_MAX: usize = CHUNK_BYTES + 1024;
+const CHUNK_RECORDS_BYTES_MAX: usize = CHUNK_BYTES + 1024;
 /// An alert in a record.
 const ALERT_BYTES_MAX: usize = 256;

@@ -1,4 +1,5 @@
-//! A real HAProxy in front: the client it relays for is known, and what that client says of itself is not believed.
+//! A real HAProxy in front: the server knows the client that HAProxy relays for, and does not trust addresses
+//! that the client sends itself.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +20,7 @@ struct HaProxy {
 }
 
 impl HaProxy {
-    /// Relays to the server: the mode, and what its `server` line has besides.
+    /// Relays to the server, with this mode and these options in its `server` line.
     fn start(server: &Server, mode: &str, options: &str) -> HaProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -33,7 +34,7 @@ impl HaProxy {
             server.address
         );
         fs::write(&file, configuration).unwrap();
-        // It inherits the listener, so that its port is free and clients may come at once.
+        // It inherits the listener, so that its port is free and clients can connect at once.
         let child = Command::new("haproxy")
             .arg("-db")
             .arg("-f")
@@ -53,14 +54,14 @@ impl HaProxy {
 
 impl Drop for HaProxy {
     fn drop(&mut self) {
-        // It may have ended by itself, which a test has noticed.
+        // It may have ended by itself; then the test has already failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Comes through the proxy with more header lines; where the client is from.
+/// Connects through the proxy with additional header lines; returns the address that the server sees.
 #[track_caller]
 fn through(proxy: &HaProxy, lines: &str) -> (Client, SocketAddr) {
     let mut client = connect_from("127.0.0.9", proxy.address);
@@ -73,7 +74,7 @@ fn through(proxy: &HaProxy, lines: &str) -> (Client, SocketAddr) {
 }
 
 #[test]
-fn haproxy_announces_its_clients_in_both_versions() {
+fn haproxy_sends_the_address_of_its_clients_in_both_versions() {
     for options in [
         "send-proxy",
         "send-proxy-v2",
@@ -87,7 +88,8 @@ fn haproxy_announces_its_clients_in_both_versions() {
         let (_client, own) = through(&proxy, "X-Forwarded-For: 203.0.113.1\r\n");
         assert_eq!(address(&told), own.to_string(), "{options}");
 
-        // A header that the client itself writes comes behind the proxy's own: no request begins like that.
+        // A PROXY header that the client itself sends comes after the proxy's own: no request begins like
+        // that.
         let mut liar = connect_from("127.0.0.9", proxy.address);
         liar.send_bytes(b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n");
         liar.send_bytes(upgrade_with("").as_bytes());
@@ -96,7 +98,7 @@ fn haproxy_announces_its_clients_in_both_versions() {
 }
 
 #[test]
-fn haproxy_announces_the_clients_of_connections_whose_tls_it_does_not_end() {
+fn haproxy_sends_the_address_of_clients_whose_tls_it_passes_through() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let pair = authority.server(&["localhost"]);
     let (server, told) = believing(|config| {
@@ -114,7 +116,7 @@ fn haproxy_announces_the_clients_of_connections_whose_tls_it_does_not_end() {
 }
 
 #[test]
-fn haproxy_forwards_for_its_clients_whatever_they_say_themselves() {
+fn addresses_that_clients_of_haproxy_send_themselves_are_ignored() {
     let (server, told) = believing(|config| {
         config.proxies.trusted = "127.0.0.1".parse().unwrap();
         config.proxies.x_forwarded_for = true;
@@ -131,7 +133,7 @@ fn haproxy_forwards_for_its_clients_whatever_they_say_themselves() {
 }
 
 #[test]
-fn haproxy_that_is_not_trusted_is_the_client() {
+fn an_untrusted_haproxy_counts_as_the_client() {
     let (server, told) = believing(|config| {
         config.proxies.trusted = "192.0.2.1".parse().unwrap();
         config.proxies.proxy_protocol = true;

@@ -1,4 +1,4 @@
-//! How many may come in, both sides of each bound.
+//! The limits on connections, on both sides of each limit.
 
 use ringcast::config::limits::MemoryMax;
 use ringcast::config::{AcceptExcess, Placement};
@@ -7,7 +7,7 @@ use ringcast::internals::decision::Limit;
 use super::support::{Client, Server, UPGRADE, eventually};
 use super::{PROXY, STRANGER, believing, from, upgrade_with};
 
-/// Asks for a WebSocket; the first line of the answer and the whole head.
+/// Requests a WebSocket; returns the first line of the answer, and the client.
 fn asked(mut client: Client) -> (Client, String) {
     client.send_bytes(UPGRADE.as_bytes());
     let head = client.read_head();
@@ -21,7 +21,7 @@ fn let_in(client: Client) -> Client {
     client
 }
 
-/// The answer is this, says when to come again, and ends the connection.
+/// Checks that the answer is this refusal with `Retry-After`, and that the connection ends.
 #[track_caller]
 fn refused(client: Client, status: &str) {
     let (mut client, head) = asked(client);
@@ -54,7 +54,7 @@ fn beyond_the_limit_of_the_server_connections_are_answered_503_if_so_configured(
         refused(server.connect(), "503");
     }
     assert_eq!(server.total(|core| &core.connections_refused), 40);
-    // Each of both cores has begun to refuse once.
+    // Each of the two cores has refused once.
     let hits = server.limit_hits(Limit::Connections);
     assert!((1..=2).contains(&hits), "{hits}");
     assert_eq!(server.connections(), 3);
@@ -64,7 +64,7 @@ fn beyond_the_limit_of_the_server_connections_are_answered_503_if_so_configured(
 }
 
 #[test]
-fn no_core_ever_has_more_connections_than_it_may() {
+fn no_core_ever_has_more_connections_than_its_limit() {
     let server = Server::start(|config| {
         config.limits.connections_per_core_max = 5;
         config.listen.accept_excess = AcceptExcess::Refuse;
@@ -95,7 +95,7 @@ fn no_core_ever_has_more_connections_than_it_may() {
 }
 
 #[test]
-fn one_address_has_as_many_connections_as_it_may_and_others_theirs() {
+fn each_address_has_a_limit_of_connections_of_its_own() {
     let server = Server::start(|config| config.limits.connections_per_address_max = 2);
     let mut inside = vec![let_in(from(STRANGER, &server)), let_in(from(STRANGER, &server))];
     refused(from(STRANGER, &server), "429");
@@ -104,7 +104,7 @@ fn one_address_has_as_many_connections_as_it_may_and_others_theirs() {
     assert_eq!(server.total(|core| &core.connections_refused), 2);
     let_in(from("127.0.0.4", &server));
     inside.pop();
-    eventually("one has left", || server.connections() == 1);
+    eventually("one connection is closed", || server.connections() == 1);
     inside.push(let_in(from(STRANGER, &server)));
     refused(from(STRANGER, &server), "429");
     drop(inside);
@@ -112,7 +112,7 @@ fn one_address_has_as_many_connections_as_it_may_and_others_theirs() {
 }
 
 #[test]
-fn connections_that_a_proxy_brings_count_for_the_client_it_names() {
+fn connections_through_a_proxy_count_for_the_client_that_it_names() {
     let (server, _told) = believing(|config| {
         config.proxies.proxy_protocol = true;
         config.limits.connections_per_address_max = 1;
@@ -124,16 +124,16 @@ fn connections_that_a_proxy_brings_count_for_the_client_it_names() {
     };
     let header = "PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n";
     let inside = let_in(brought(header));
-    // Refused at once, not when it asks.
+    // Refused at once, not only when it sends a request.
     assert!(brought(header).rest().starts_with("HTTP/1.1 429 "));
     let_in(brought("PROXY TCP4 192.0.2.8 198.51.100.1 12345 443\r\n"));
-    // The proxy's own checks are nobody's.
+    // Health checks of the proxy itself count for no address.
     let _checks = [
         let_in(brought("PROXY UNKNOWN\r\n")),
         let_in(brought("PROXY UNKNOWN\r\n")),
     ];
     drop(inside);
-    eventually("it has left", || server.connections() == 2);
+    eventually("the connection is closed", || server.connections() == 2);
     let_in(brought(header));
 }
 
@@ -155,12 +155,12 @@ fn requests_that_a_proxy_forwards_count_for_their_client() {
     assert!(forwarded("203.0.113.1, 192.0.2.7").1.starts_with("HTTP/1.1 429 "));
     assert!(forwarded("192.0.2.8").1.starts_with("HTTP/1.1 101 "));
     drop(inside);
-    eventually("it has left", || server.connections() == 0);
+    eventually("the connection is closed", || server.connections() == 0);
     assert!(forwarded("192.0.2.7").1.starts_with("HTTP/1.1 101 "));
 }
 
 #[test]
-fn who_comes_too_fast_waits_or_is_refused_as_configured() {
+fn connections_over_the_rate_wait_or_are_refused_as_configured() {
     let start = |accepts_per_second_max, accept_excess| {
         Server::start(|config| {
             config.cores.placement = Placement::Count(1);
@@ -172,7 +172,7 @@ fn who_comes_too_fast_waits_or_is_refused_as_configured() {
     let_in(server.connect());
     refused(server.connect(), "503");
     assert_eq!(server.limit_hits(Limit::AcceptRate), 1);
-    eventually("its turn has come", || {
+    eventually("it is accepted", || {
         asked(server.connect()).1.starts_with("HTTP/1.1 101 ")
     });
 
@@ -183,9 +183,9 @@ fn who_comes_too_fast_waits_or_is_refused_as_configured() {
 }
 
 #[test]
-fn when_memory_is_short_nobody_new_comes_in() {
+fn when_memory_is_short_no_new_connection_is_accepted() {
     let server = Server::start(|config| config.limits.memory_bytes_max = MemoryMax::Bytes(1 << 20));
-    eventually("the memory in use has been looked at", || {
+    eventually("the memory in use has been checked", || {
         asked(server.connect()).1.starts_with("HTTP/1.1 503 ")
     });
     refused(server.connect(), "503");

@@ -1,4 +1,5 @@
-//! Who comes in, as whom, and how many: addresses behind proxies, origins, and the limits on connections.
+//! Which clients are accepted, with which addresses, and how many: addresses behind proxies, origins, and the
+//! limits on connections.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -15,7 +16,7 @@ use ringcast::app::{App, Upgrade, UpgradeRefused};
 use ringcast::config::Config;
 use support::{Client, PATIENCE, Received, Server, UPGRADE, eventually};
 
-/// Tells where requests are from.
+/// Reports the addresses that requests come from.
 struct Witness(Sender<Option<SocketAddr>>);
 
 impl App for Witness {
@@ -25,7 +26,7 @@ impl App for Witness {
     }
 }
 
-/// A server that believes 127.0.0.2, and what it has been told about its clients.
+/// A server that trusts 127.0.0.2 as a proxy, and the client addresses that its application sees.
 fn believing(change: impl FnOnce(&mut Config)) -> (Server, Receiver<Option<SocketAddr>>) {
     let (tell, told) = channel();
     let configure = |config: &mut Config| {
@@ -51,7 +52,7 @@ fn connect_from(ip: &str, to: SocketAddr) -> Client {
     Client::over(socket.into())
 }
 
-/// The upgrade with more header lines.
+/// An upgrade request with additional header lines.
 fn upgrade_with(lines: &str) -> String {
     UPGRADE.replace("Host: test\r\n", &format!("Host: test\r\n{lines}"))
 }
@@ -61,7 +62,7 @@ fn address(told: &Receiver<Option<SocketAddr>>) -> String {
     told.recv_timeout(PATIENCE).unwrap().unwrap().to_string()
 }
 
-/// A header of version 2 with a TLV behind its addresses.
+/// A header of version 2 with a TLV after its addresses.
 fn binary_header() -> Vec<u8> {
     let block = [
         192, 0, 2, 7, 198, 51, 100, 1, 0x30, 0x39, 1, 0xbb, 0x05, 0, 1, b'x',
@@ -70,7 +71,7 @@ fn binary_header() -> Vec<u8> {
 }
 
 #[test]
-fn the_client_that_a_proxy_announces_is_the_one_the_application_sees() {
+fn the_application_sees_the_client_that_a_proxy_names() {
     let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
     for (header, expected) in [
         (
@@ -83,7 +84,7 @@ fn the_client_that_a_proxy_announces_is_the_one_the_application_sees() {
         ),
         (binary_header(), "192.0.2.7:12345"),
     ] {
-        // All in one segment, and then byte for byte: the header ends where it ends.
+        // In one segment, and then byte by byte: the position of the header's end is found in both cases.
         let mut client = from(PROXY, &server);
         client.send_bytes(&[&header, UPGRADE.as_bytes()].concat());
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
@@ -98,7 +99,7 @@ fn the_client_that_a_proxy_announces_is_the_one_the_application_sees() {
         assert_eq!(address(&told), expected);
         client.handshake();
     }
-    // Its own checks, and clients that it cannot name.
+    // Health checks of the proxy itself, and clients that it cannot name.
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         let mut client = from(PROXY, &server);
         client.send_bytes(&[header, UPGRADE.as_bytes()].concat());
@@ -108,7 +109,7 @@ fn the_client_that_a_proxy_announces_is_the_one_the_application_sees() {
 }
 
 #[test]
-fn a_trusted_proxy_that_announces_nobody_is_cut_off() {
+fn a_trusted_proxy_without_a_proxy_header_is_closed() {
     let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
     for (count, bytes) in (1..).zip([
         UPGRADE.as_bytes(),
@@ -121,17 +122,17 @@ fn a_trusted_proxy_that_announces_nobody_is_cut_off() {
         assert_eq!(client.next(), Received::End);
         assert_eq!(server.closes(CloseReason::BadProxyHeader), count);
     }
-    // One that never finishes has as long as a request.
+    // An incomplete header has as much time as a request.
     let mut client = from(PROXY, &server);
     client.send_bytes(b"PROXY TCP4 192.0.2.7");
     client.send_fin();
     assert_eq!(client.next(), Received::End);
-    eventually("it is gone", || server.connections() == 0);
+    eventually("it is closed", || server.connections() == 0);
     assert!(told.try_recv().is_err());
 }
 
 #[test]
-fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_request() {
+fn a_missing_header_has_the_time_limit_of_a_request() {
     let (server, _told) = believing(|config| {
         config.proxies.proxy_protocol = true;
         config.limits.request_timeout = std::time::Duration::from_millis(50);
@@ -143,7 +144,7 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_a_request() {
 }
 
 #[test]
-fn nobody_but_a_trusted_proxy_can_announce_anybody() {
+fn only_a_trusted_proxy_can_name_another_client() {
     let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
     for header in [
         b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
@@ -160,7 +161,7 @@ fn nobody_but_a_trusted_proxy_can_announce_anybody() {
 }
 
 #[test]
-fn a_forwarded_request_is_from_the_last_address_that_no_proxy_added() {
+fn a_forwarded_request_is_from_the_last_address_that_is_not_a_proxy() {
     let (server, told) = believing(|config| config.proxies.x_forwarded_for = true);
     for (ip, lines, expected) in [
         (PROXY, "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7:0"),
@@ -188,7 +189,7 @@ fn a_forwarded_request_is_from_the_last_address_that_no_proxy_added() {
 }
 
 #[test]
-fn an_announced_client_is_believed_about_others_only_if_it_is_a_proxy_too() {
+fn a_client_named_by_a_proxy_can_name_another_only_if_it_is_a_trusted_proxy_too() {
     let (server, told) = believing(|config| {
         config.proxies.trusted = "127.0.0.2, 192.0.2.0/24".parse().unwrap();
         config.proxies.proxy_protocol = true;
@@ -210,7 +211,7 @@ fn an_announced_client_is_believed_about_others_only_if_it_is_a_proxy_too() {
 }
 
 #[test]
-fn only_listed_origins_come_in_and_requests_that_are_no_pages() {
+fn only_listed_origins_and_requests_without_an_origin_are_accepted() {
     let server =
         Server::start(|config| config.listen.allowed_origins = "https://*.example.com".parse().unwrap());
     for (lines, status) in [

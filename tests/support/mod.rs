@@ -7,6 +7,7 @@
 //! table is a copy, which would keep the sockets of other tests in this process open.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
+pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod process;
 pub(crate) mod secure;
@@ -33,6 +34,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 #[expect(clippy::disallowed_methods, reason = "tests wait with a deadline")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Sends a request of plain HTTP and reads the whole answer.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> String {
+    let mut client = Client::connect(address);
+    client.send_bytes(request.as_bytes());
+    client.rest()
+}
+
+/// The status code of an HTTP answer.
+pub(crate) fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or("nothing")
 }
 
 /// Waits until `condition` holds.

@@ -19,7 +19,7 @@ use crate::auth::passwords::{
     SALT_BYTES_PBKDF2, check_name,
 };
 use crate::login::FILE_BYTES_MAX;
-use crate::replace::Target;
+use crate::replace::ReplacedFile;
 
 /// The arguments of the command.
 #[derive(Debug)]
@@ -264,11 +264,11 @@ fn change(
     Ok(())
 }
 
-fn target(file: &Path, create: bool) -> Result<Target, CliError> {
+fn target(file: &Path, create: bool) -> Result<ReplacedFile, CliError> {
     if create {
-        return Target::create(file, FILE_BYTES_MAX).map_err(|error| failed(file, &error));
+        return ReplacedFile::create(file, FILE_BYTES_MAX).map_err(|error| failed(file, &error));
     }
-    Target::open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+    ReplacedFile::open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             CliError::Failed(format!("{}: {error}; -c creates a new file", file.display()))
         }
@@ -280,7 +280,7 @@ fn failed(file: &Path, error: &io::Error) -> CliError {
     CliError::Failed(format!("{}: {error}", file.display()))
 }
 
-fn parse(file: &Path, target: &Target) -> Result<PasswordFile, CliError> {
+fn parse(file: &Path, target: &ReplacedFile) -> Result<PasswordFile, CliError> {
     PasswordFile::parse(target.text())
         .map_err(|fault| CliError::Failed(format!("{}: {fault}", file.display())))
 }

@@ -20,7 +20,7 @@ use crate::http::Refusal;
 use crate::metrics::block::Handshake;
 use crate::policy::tls;
 use crate::transport::stream::Stream;
-use crate::transport::tls::{Broken, Completed, Failure, Tls};
+use crate::transport::tls::{Broken, Completed, Failure, TlsStream};
 
 use crate::cores::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
@@ -73,7 +73,7 @@ impl<A: App> Core<A> {
 
     fn begin_tls(&mut self, id: ConnectionId, hello: &[u8]) {
         let config = self.lent.policy.tls.as_ref().map(|tls| tls.config());
-        let tls = match config.map(Tls::accept) {
+        let tls = match config.map(TlsStream::accept) {
             Some(Ok(tls)) => tls,
             // A port speaks TLS only where the policy have certificates, so this is a fault of the configuration of rustls.
             Some(Err(cause)) => {
@@ -83,7 +83,7 @@ impl<A: App> Core<A> {
             None => return self.close(id, CloseReason::TlsFailed),
         };
         if let Some(connection) = self.connections.get_mut(id) {
-            match connection.stream.begin_tls(tls).take_first(hello) {
+            match connection.stream.begin_tls(tls).process_first(hello) {
                 None => self.attend_to_tls(id),
                 Some(broken) => self.end_of_tls(id, broken),
             }
@@ -99,7 +99,7 @@ impl<A: App> Core<A> {
             return;
         };
         let completed = tls.take_completed();
-        if tls.has_something_to_say() {
+        if tls.has_own_records() {
             self.connections.send_records(id);
         }
         match completed {

@@ -26,7 +26,7 @@ use super::hand_over::{receive_descriptor, send_descriptor};
 ///
 /// # Errors
 /// `AddrInUse` while an older process is there.
-pub(crate) fn offer(address: SocketAddr) -> io::Result<UnixListener> {
+pub(crate) fn bind_meeting_point(address: SocketAddr) -> io::Result<UnixListener> {
     let listener = UnixListener::bind_addr(&meeting_point(address)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -36,7 +36,7 @@ pub(crate) fn offer(address: SocketAddr) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// `WouldBlock` if the stream has no room and is non-blocking.
-pub(crate) fn give(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
+pub(crate) fn send_listener(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
     send_descriptor(to, socket, 0)
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn give(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
 ///
 /// # Errors
 /// `ConnectionRefused` if no process of this user is there.
-pub(crate) fn inherit(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)> {
+pub(crate) fn receive_listeners(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)> {
     let meeting_point = meeting_point(address)?;
     let mut tries = 1;
     let from = loop {
@@ -57,7 +57,7 @@ pub(crate) fn inherit(address: SocketAddr) -> io::Result<(Vec<TcpListener>, i32)
             other => break other?,
         }
     };
-    from.set_read_timeout(Some(PATIENCE))?;
+    from.set_read_timeout(Some(WAIT_MAX))?;
     let process = process_of_this_user(&from)?;
     let mut sockets = Vec::new();
     loop {
@@ -91,7 +91,7 @@ pub(crate) fn process_of_this_user(stream: &impl AsFd) -> io::Result<i32> {
 }
 
 /// How long each of the two waits for the other.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Together with `TRY_EVERY` well over the interval at which a serving process tries to bind the meeting
 /// point.
@@ -106,11 +106,14 @@ mod tests {
     fn a_connection_not_accepted_when_the_old_listener_closed_is_accepted_by_the_new_process() {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = first.local_addr().unwrap();
-        let unclaimed = inherit(address).unwrap_err();
+        let unclaimed = receive_listeners(address).unwrap_err();
         assert_eq!(unclaimed.kind(), io::ErrorKind::ConnectionRefused);
-        let offered = offer(address).unwrap();
-        assert_eq!(offer(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let asking = thread::spawn(move || inherit(address).unwrap());
+        let offered = bind_meeting_point(address).unwrap();
+        assert_eq!(
+            bind_meeting_point(address).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        let asking = thread::spawn(move || receive_listeners(address).unwrap());
         let to = loop {
             match offered.accept() {
                 Ok((to, _)) => break to,
@@ -124,7 +127,7 @@ mod tests {
             process_of_this_user(&to).unwrap(),
             std::process::id().cast_signed()
         );
-        give(&to, &first).unwrap();
+        send_listener(&to, &first).unwrap();
         drop((first, to, offered));
         let (sockets, process) = asking.join().unwrap();
         assert_eq!((sockets.len(), process), (1, std::process::id().cast_signed()));

@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 /// The received sockets, by port.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct ActivatedSockets {
     /// For clients.
     pub(crate) main: Vec<TcpListener>,
     /// For clients with TLS.
@@ -29,7 +29,7 @@ pub(crate) struct Given {
 
 /// Why the sockets cannot be used.
 #[derive(Debug)]
-pub enum GivenError {
+pub enum ActivationError {
     /// The variables that announce them cannot be read.
     Announced(io::Error),
     /// A socket has an unknown name.
@@ -40,47 +40,47 @@ pub enum GivenError {
     SeveralForOperators,
 }
 
-impl Given {
+impl ActivatedSockets {
     /// The sockets for this process, usually none. If the variables are inherited and name another process,
     /// its sockets are left alone.
     ///
     /// # Errors
     /// The sockets cannot be used.
-    pub(crate) fn take() -> Result<Given, GivenError> {
+    pub(crate) fn receive() -> Result<ActivatedSockets, ActivationError> {
         let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let (process, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
-        let mut given = Given::default();
-        match addressee(process.as_deref(), count.as_deref(), std::process::id()) {
-            Addressee::This => {}
-            Addressee::Nobody => return Ok(given),
-            Addressee::Another => {
-                given.ignored = Some(format!(
+        let mut activated = ActivatedSockets::default();
+        match announced_for(process.as_deref(), count.as_deref(), std::process::id()) {
+            AnnouncedFor::This => {}
+            AnnouncedFor::NoProcess => return Ok(activated),
+            AnnouncedFor::Another => {
+                activated.ignored = Some(format!(
                     "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS belong to another process and are not used",
                     process.as_deref().unwrap_or("not set"),
                     std::process::id()
                 ));
-                return Ok(given);
+                return Ok(activated);
             }
         }
-        for (number, name) in sd_notify::listen_fds_with_names().map_err(GivenError::Announced)? {
+        for (number, name) in sd_notify::listen_fds_with_names().map_err(ActivationError::Announced)? {
             // SAFETY: `listen_fds_with_names` has found it open, and nothing closes it meanwhile.
             let socket = unsafe { BorrowedFd::borrow_raw(number) };
             // A wrapper that closes these sockets may still pass the variables on. The number then belongs to
             // another descriptor, such as that of the log, which must not be closed.
-            if !listens(&socket) {
-                return Err(GivenError::NotListening(name));
+            if !is_listening(&socket) {
+                return Err(ActivationError::NotListening(name));
             }
             // SAFETY: it is a listening socket, and the variables, which name this process, say that it was
             // opened for it. Nothing else takes it: this runs once, before anything listens.
             let owned = unsafe { OwnedFd::from_raw_fd(number) };
-            given.sort(TcpListener::from(owned), name)?;
+            activated.assign(TcpListener::from(owned), name)?;
         }
-        Ok(given)
+        Ok(activated)
     }
 
-    fn sort(&mut self, socket: TcpListener, name: String) -> Result<(), GivenError> {
-        if !listens(&socket) {
-            return Err(GivenError::NotListening(name));
+    fn assign(&mut self, socket: TcpListener, name: String) -> Result<(), ActivationError> {
+        if !is_listening(&socket) {
+            return Err(ActivationError::NotListening(name));
         }
         match name.as_str() {
             "listen" | "unknown" | "" => self.main.push(socket),
@@ -88,17 +88,17 @@ impl Given {
             "tls" => self.tls.push(socket),
             "admin" => {
                 if self.admin.replace(socket).is_some() {
-                    return Err(GivenError::SeveralForOperators);
+                    return Err(ActivationError::SeveralForOperators);
                 }
             }
-            _ => return Err(GivenError::Name(name)),
+            _ => return Err(ActivationError::Name(name)),
         }
         Ok(())
     }
 }
 
 /// True if it is a listening TCP socket.
-fn listens(socket: &impl AsFd) -> bool {
+fn is_listening(socket: &impl AsFd) -> bool {
     let socket = SockRef::from(socket);
     let has_address = socket
         .local_addr()
@@ -108,51 +108,51 @@ fn listens(socket: &impl AsFd) -> bool {
 
 /// The process that sockets are announced for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Addressee {
+enum AnnouncedFor {
     /// This process.
     This,
     /// There are no sockets.
-    Nobody,
+    NoProcess,
     /// Another process.
     Another,
 }
 
 /// The variables may outlive the process that they are for: wrappers and shells pass them on.
-fn addressee(process: Option<&str>, count: Option<&str>, this_process: u32) -> Addressee {
+fn announced_for(process: Option<&str>, count: Option<&str>, this_process: u32) -> AnnouncedFor {
     match (process, count) {
-        (None, None) | (_, Some("0")) => Addressee::Nobody,
-        (Some(process), _) if process.parse() != Ok(this_process) => Addressee::Another,
-        (Some(_), Some(_)) => Addressee::This,
-        (Some(_), None) => Addressee::Nobody,
-        (None, Some(_)) => Addressee::Another,
+        (None, None) | (_, Some("0")) => AnnouncedFor::NoProcess,
+        (Some(process), _) if process.parse() != Ok(this_process) => AnnouncedFor::Another,
+        (Some(_), Some(_)) => AnnouncedFor::This,
+        (Some(_), None) => AnnouncedFor::NoProcess,
+        (None, Some(_)) => AnnouncedFor::Another,
     }
 }
 
-impl fmt::Display for GivenError {
+impl fmt::Display for ActivationError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GivenError::Announced(cause) => write!(
+            ActivationError::Announced(cause) => write!(
                 formatter,
                 "LISTEN_FDS and LISTEN_FDNAMES of the service manager cannot be used: {cause}; they must contain the number of \
                  sockets and a name for each"
             ),
-            GivenError::Name(name) => write!(
+            ActivationError::Name(name) => write!(
                 formatter,
                 "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls or admin"
             ),
-            GivenError::NotListening(name) => write!(
+            ActivationError::NotListening(name) => write!(
                 formatter,
                 "the socket {name:?} that the service manager passed is not a listening TCP socket: use ListenStream= \
                  with an address and a port, and Accept=no"
             ),
-            GivenError::SeveralForOperators => formatter.write_str(
+            ActivationError::SeveralForOperators => formatter.write_str(
                 "the service manager passed several sockets named admin: there is only one control plane, so use one ListenStream=",
             ),
         }
     }
 }
 
-impl std::error::Error for GivenError {}
+impl std::error::Error for ActivationError {}
 
 #[cfg(test)]
 mod tests {
@@ -164,34 +164,38 @@ mod tests {
 
     #[test]
     fn sockets_are_assigned_by_their_names() {
-        let mut given = Given::default();
+        let mut activated = ActivatedSockets::default();
         for name in ["listen", "unknown", "", "ringcast.socket", "tls", "tls", "admin"] {
-            given.sort(listening(), name.to_owned()).unwrap();
+            activated.assign(listening(), name.to_owned()).unwrap();
         }
-        assert_eq!((given.main.len(), given.tls.len()), (4, 2));
-        assert!(given.admin.is_some());
-        let again = given.sort(listening(), "admin".to_owned());
-        assert!(matches!(again, Err(GivenError::SeveralForOperators)));
-        let unknown = given.sort(listening(), "wss".to_owned());
-        assert!(matches!(unknown, Err(GivenError::Name(name)) if name == "wss"));
+        assert_eq!((activated.main.len(), activated.tls.len()), (4, 2));
+        assert!(activated.admin.is_some());
+        let again = activated.assign(listening(), "admin".to_owned());
+        assert!(matches!(again, Err(ActivationError::SeveralForOperators)));
+        let unknown = activated.assign(listening(), "wss".to_owned());
+        assert!(matches!(unknown, Err(ActivationError::Name(name)) if name == "wss"));
     }
 
     #[test]
     fn sockets_for_another_process_are_left_alone() {
         for (process, count, expected) in [
-            (None, None, Addressee::Nobody),
-            (Some("7"), Some("2"), Addressee::This),
-            (Some("7"), Some("two"), Addressee::This),
-            (Some("7"), Some("0"), Addressee::Nobody),
-            (Some("7"), None, Addressee::Nobody),
-            (Some("1"), Some("2"), Addressee::Another),
-            (Some("1"), None, Addressee::Another),
-            (Some("-7"), Some("1"), Addressee::Another),
-            (Some(""), Some("1"), Addressee::Another),
-            (Some("x"), Some("x"), Addressee::Another),
-            (None, Some("1"), Addressee::Another),
+            (None, None, AnnouncedFor::NoProcess),
+            (Some("7"), Some("2"), AnnouncedFor::This),
+            (Some("7"), Some("two"), AnnouncedFor::This),
+            (Some("7"), Some("0"), AnnouncedFor::NoProcess),
+            (Some("7"), None, AnnouncedFor::NoProcess),
+            (Some("1"), Some("2"), AnnouncedFor::Another),
+            (Some("1"), None, AnnouncedFor::Another),
+            (Some("-7"), Some("1"), AnnouncedFor::Another),
+            (Some(""), Some("1"), AnnouncedFor::Another),
+            (Some("x"), Some("x"), AnnouncedFor::Another),
+            (None, Some("1"), AnnouncedFor::Another),
         ] {
-            assert_eq!(addressee(process, count, 7), expected, "{process:?} {count:?}");
+            assert_eq!(
+                announced_for(process, count, 7),
+                expected,
+                "{process:?} {count:?}"
+            );
         }
     }
 
@@ -201,8 +205,8 @@ mod tests {
         let connected = TcpListener::from(OwnedFd::from(connected.unwrap()));
         let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         for socket in [connected, TcpListener::from(OwnedFd::from(unix))] {
-            let refused = Given::default().sort(socket, "listen".to_owned());
-            assert!(matches!(refused, Err(GivenError::NotListening(_))));
+            let refused = ActivatedSockets::default().assign(socket, "listen".to_owned());
+            assert!(matches!(refused, Err(ActivationError::NotListening(_))));
         }
     }
 }
