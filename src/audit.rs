@@ -294,8 +294,8 @@ mod tests {
         Uptime::from_ms(ms)
     }
 
-    fn count(trail: &mut Trail, event: Event, now: Uptime, asked: usize) -> usize {
-        (0..asked).filter(|_| trail.allows(event, now)).count()
+    fn count(trail: &mut Trail, event: Event, now: Uptime, attempts: usize) -> usize {
+        (0..attempts).filter(|_| trail.allows(event, now)).count()
     }
 
     #[test]

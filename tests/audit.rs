@@ -104,14 +104,14 @@ fn each_kind_of_event_has_a_line_and_no_line_contains_a_secret() {
         r#"login refused event="login_refused" address=127.0.0.1 reason="credentials" by="page" user="ann""#,
         &[],
     );
-    let welcome = log_in(&process, "ann", "right");
-    assert!(welcome.starts_with("HTTP/1.1 200"));
+    let answer = log_in(&process, "ann", "right");
+    assert!(answer.starts_with("HTTP/1.1 200"));
     expect(
         "INFO",
         r#"login accepted event="login_accepted" address=127.0.0.1 user="ann" by="page""#,
         &[],
     );
-    let token = welcome
+    let token = answer
         .split("ringcast=")
         .nth(1)
         .unwrap()
@@ -261,20 +261,20 @@ fn of_a_flood_few_lines_are_logged_and_the_rest_is_counted() {
     let left_out = admin.metric(r#"ringcast_audit_left_out_total{event="action_refused"}"#);
     assert!(left_out > count / 2, "{left_out}");
     // The flood is over when nothing more is left out within a second.
-    let mut told = 0;
+    let mut reported = 0;
     eventually("all omissions are logged", || {
         let line = process.logged("lines left out");
         assert!(
             line.contains(r#"event="left_out" of="action_refused" count="#),
             "{line}"
         );
-        told += line
+        reported += line
             .rsplit("count=")
             .next()
             .unwrap()
             .trim()
             .parse::<u64>()
             .unwrap();
-        told == left_out
+        reported == left_out
     });
 }

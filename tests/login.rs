@@ -192,11 +192,11 @@ fn an_unknown_user_and_a_wrong_password_get_the_same_bytes() {
     let folder = Folder::new();
     let server = start(&folder, |_| {});
     let wrong = ask(server.address, &post("/login", "", &JSON.replace("cccc", "dddd")));
-    let stranger = ask(server.address, &post("/login", "", &JSON.replace("aaa", "eee")));
-    let nobody = ask(server.address, &post("/login", "", r#"{"user":"","pw":""}"#));
+    let unknown = ask(server.address, &post("/login", "", &JSON.replace("aaa", "eee")));
+    let empty = ask(server.address, &post("/login", "", r#"{"user":"","pw":""}"#));
     assert_eq!(status(&wrong), "401");
-    assert_eq!(wrong, stranger);
-    assert_eq!(wrong, nobody);
+    assert_eq!(wrong, unknown);
+    assert_eq!(wrong, empty);
     assert_eq!(header(&wrong, "Set-Cookie"), None);
 }
 

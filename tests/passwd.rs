@@ -101,17 +101,17 @@ fn may_log_in(file: &Path, user: &str, password: &str) -> bool {
         },
     };
     let password_checks = PasswordChecks::open(settings, Arc::new(users), Clock::begin()).unwrap();
-    let (tell, told) = bounded(1);
+    let (sender, messages) = bounded(1);
     let attempt = Attempt {
         user: user.to_owned(),
         password: Password::new(password),
         address: [127, 0, 0, 1].into(),
     };
     password_checks
-        .submit(attempt, Box::new(move |verdict| tell.send(verdict).unwrap()))
+        .submit(attempt, Box::new(move |verdict| sender.send(verdict).unwrap()))
         .unwrap();
     matches!(
-        told.recv_timeout(Duration::from_secs(60)).unwrap(),
+        messages.recv_timeout(Duration::from_secs(60)).unwrap(),
         LoginVerdict::Accepted { .. }
     )
 }
@@ -132,7 +132,7 @@ fn users_of_a_file_of_mosquitto_passwd_can_log_in() {
     ));
     done(&mosquitto_passwd(&file, &["FILE", "carol"], "c c\nc c\n"));
     assert_eq!(users(&file), ["alice", "bob", "carol"]);
-    for (user, password, welcome) in [
+    for (user, password, expected) in [
         ("alice", "secret", true),
         ("alice", "secre", false),
         ("alice", "öl", false),
@@ -142,19 +142,19 @@ fn users_of_a_file_of_mosquitto_passwd_can_log_in() {
         ("carol", "c", false),
         ("dave", "secret", false),
     ] {
-        assert_eq!(may_log_in(&file, user, password), welcome, "{user} {password}");
+        assert_eq!(may_log_in(&file, user, password), expected, "{user} {password}");
     }
     // Entries of both programs work together in one file.
     done(&passwd(&file, &["-b", "FILE", "dave", "d"], ""));
     done(&passwd(&file, &["-b", "FILE", "alice", "changed"], ""));
     assert_eq!(users(&file), ["alice", "bob", "carol", "dave"]);
-    for (user, password, welcome) in [
+    for (user, password, expected) in [
         ("alice", "secret", false),
         ("alice", "changed", true),
         ("bob", "öl", true),
         ("dave", "d", true),
     ] {
-        assert_eq!(may_log_in(&file, user, password), welcome, "{user} {password}");
+        assert_eq!(may_log_in(&file, user, password), expected, "{user} {password}");
     }
 }
 
@@ -258,13 +258,13 @@ fn a_file_of_plain_passwords_is_hashed_as_by_mosquitto_passwd() {
         once,
         "what is hashed is not hashed again"
     );
-    for (user, password, welcome) in [
+    for (user, password, expected) in [
         ("alice", "secret", true),
         ("bob", "b b", true),
         ("bob", "b", false),
     ] {
         for file in [&ours, &theirs] {
-            assert_eq!(may_log_in(file, user, password), welcome, "{file:?} {user}");
+            assert_eq!(may_log_in(file, user, password), expected, "{file:?} {user}");
         }
     }
 }
@@ -466,7 +466,7 @@ fn a_file_that_is_a_mount_is_written_in_place_with_a_remark() {
         &folder,
         r#"
         mount --bind "$DIR/host" "$DIR/users"
-        "$RINGCAST" passwd -b "$DIR/users" bob pw 2> "$DIR/told"
+        "$RINGCAST" passwd -b "$DIR/users" bob pw 2> "$DIR/messages"
         ln -s users "$DIR/link"
         "$RINGCAST" passwd -b "$DIR/link" carol pw
         "$RINGCAST" passwd -D "$DIR/users" ann
@@ -491,12 +491,12 @@ fn a_file_that_is_a_mount_is_written_in_place_with_a_remark() {
         (after.mode(), after.uid(), after.ino()),
         (before.mode(), before.uid(), before.ino())
     );
-    let told = fs::read_to_string(folder.file("told")).unwrap();
+    let messages = fs::read_to_string(folder.file("messages")).unwrap();
     assert!(
-        told.contains("written in place") && told.lines().count() == 1,
-        "{told}"
+        messages.contains("written in place") && messages.lines().count() == 1,
+        "{messages}"
     );
-    assert_eq!(folder.names(), ["host", "link", "told", "users"]);
+    assert_eq!(folder.names(), ["host", "link", "messages", "users"]);
 }
 
 #[test]
@@ -513,13 +513,13 @@ fn a_full_disk_leaves_the_old_file() {
         printf '# %0*d\n' "$((4096 - $(stat -c %s "$DIR/small/users") - 3))" 0 >> "$DIR/small/users"
         cp "$DIR/small/users" "$DIR/before"
         ! cat /dev/zero > "$DIR/small/filler" 2> /dev/null
-        ! "$RINGCAST" passwd -b "$DIR/small/users" bob pw 2> "$DIR/told"
-        grep -q "No space left" "$DIR/told"
+        ! "$RINGCAST" passwd -b "$DIR/small/users" bob pw 2> "$DIR/messages"
+        grep -q "No space left" "$DIR/messages"
         cmp "$DIR/small/users" "$DIR/before"
         touch "$DIR/mounted"
         mount --bind "$DIR/small/users" "$DIR/mounted"
-        ! "$RINGCAST" passwd -b "$DIR/mounted" bob pw 2> "$DIR/told"
-        grep -q "No space left" "$DIR/told"
+        ! "$RINGCAST" passwd -b "$DIR/mounted" bob pw 2> "$DIR/messages"
+        grep -q "No space left" "$DIR/messages"
         cmp "$DIR/small/users" "$DIR/before"
         rm "$DIR/small/filler"
         "$RINGCAST" passwd -b "$DIR/mounted" bob pw
@@ -529,7 +529,7 @@ fn a_full_disk_leaves_the_old_file() {
         "##,
     );
     if tried {
-        assert_eq!(folder.names(), ["before", "mounted", "small", "told"]);
+        assert_eq!(folder.names(), ["before", "messages", "mounted", "small"]);
     }
 }
 

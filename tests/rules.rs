@@ -142,11 +142,11 @@ fn allowed_actions_are_done_and_others_are_refused_as_by_middleware() {
     let file = File::new(RULES);
     for protocol in ["1", "2"] {
         let process = start(&file, &[("RINGCAST_PROTOCOL", protocol)]);
-        let (mut nobody, mut ann) = (
+        let (mut anonymous, mut ann) = (
             client(&process, ""),
             client(&process, r#"{"sub":"ann","rooms":["a"]}"#),
         );
-        for (channel, by_nobody, by_ann) in [
+        for (channel, by_anonymous, by_ann) in [
             ("room.lobby", false, true),
             ("room.closed.x", false, false),
             ("room.closed", false, false),
@@ -163,7 +163,7 @@ fn allowed_actions_are_done_and_others_are_refused_as_by_middleware() {
             ("", false, false),
             ("__proto__", false, false),
         ] {
-            for (client, is_allowed) in [(&mut nobody, by_nobody), (&mut ann, by_ann)] {
+            for (client, is_allowed) in [(&mut anonymous, by_anonymous), (&mut ann, by_ann)] {
                 let subscribed = if is_allowed {
                     DONE.to_owned()
                 } else {
@@ -181,10 +181,10 @@ fn allowed_actions_are_done_and_others_are_refused_as_by_middleware() {
                 assert_eq!(found == published, !is_allowed, "{channel}: {found}");
             }
         }
-        assert_eq!(answer(&mut nobody, &subscribe("news")), DONE);
-        assert_eq!(answer(&mut nobody, &publish("news")), blocked("publishIn"));
+        assert_eq!(answer(&mut anonymous, &subscribe("news")), DONE);
+        assert_eq!(answer(&mut anonymous, &publish("news")), blocked("publishIn"));
         let ping = r#"{"event":"ping","data":null,"cid":99}"#;
-        assert_eq!(answer(&mut nobody, ping), blocked("invoke"));
+        assert_eq!(answer(&mut anonymous, ping), blocked("invoke"));
         assert_eq!(answer(&mut ann, ping), blocked("invoke"));
         for claims in [r#"{"role":"caller"}"#, r#"{"roles":["x","caller"]}"#] {
             let found = answer(&mut client(&process, claims), ping);

@@ -88,7 +88,7 @@ fn a_service_manager_may_listen_at_an_abstract_name() {
 
 #[test]
 fn a_service_manager_that_cannot_be_reached_is_logged_once_and_ends_nothing() {
-    for (socket, said) in [
+    for (socket, text) in [
         (
             "/nowhere/notify",
             "cannot send READY=1 to the service manager: No such file",
@@ -103,7 +103,7 @@ fn a_service_manager_that_cannot_be_reached_is_logged_once_and_ends_nothing() {
         ),
     ] {
         let process = Process::start(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "40000")]);
-        process.logged(said);
+        process.logged(text);
         process.client().ping();
         process.signal(Signal::SIGHUP);
         let before = process.logged_until("SIGHUP: reloaded");
@@ -116,7 +116,7 @@ fn a_service_manager_that_cannot_be_reached_is_logged_once_and_ends_nothing() {
 
 #[test]
 fn sockets_for_another_process_are_logged_and_not_used() {
-    for (variables, said) in [
+    for (variables, text) in [
         (
             &[("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "x")][..],
             "LISTEN_PID is 1, not this process",
@@ -137,7 +137,7 @@ fn sockets_for_another_process_are_logged_and_not_used() {
         (&[("WATCHDOG_USEC", "soon")], "WATCHDOG_USEC is \"soon\""),
     ] {
         let process = Process::start(variables);
-        process.logged(said);
+        process.logged(text);
         process.client().ping();
     }
 }
@@ -195,13 +195,13 @@ fn a_socket_without_a_use_is_a_configuration_error() {
         TcpListener::bind("127.0.0.1:0").unwrap(),
         TcpListener::bind("127.0.0.1:0").unwrap(),
     );
-    for (names, said) in [
+    for (names, text) in [
         ("listen:wss", "must be listen, tls or admin"),
         ("admin:admin", "several sockets named admin"),
     ] {
         let output = activated(&listen, &admin, names, BINARY).output().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
-        assert!(log.contains(said), "{log}");
+        assert!(log.contains(text), "{log}");
         assert_eq!(output.status.code(), Some(78));
     }
 }
@@ -219,7 +219,7 @@ fn a_socket_that_a_wrapper_has_closed_is_reported() {
             .unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
         assert!(
-            log.contains("is no TCP socket that listens") || log.contains("LISTEN_FDS"),
+            log.contains("is not a listening TCP socket") || log.contains("LISTEN_FDS"),
             "{count} {names}: {log:?}"
         );
         assert_eq!(output.status.code(), Some(78));
@@ -311,12 +311,12 @@ fn systemd_reports_nothing_about_the_units() {
         "./ringcast.service",
     ]);
     fs::remove_dir_all(&folder).unwrap();
-    let (Ok((_, said)), Ok((is_closed, _))) = (verified, exposed) else {
+    let (Ok((_, text)), Ok((is_closed, _))) = (verified, exposed) else {
         println!("skipped: systemd-analyze is not installed");
         return;
     };
     // The type is known since systemd 253.
-    let faults = said.lines().filter(|line| !line.contains("notify-reload"));
+    let faults = text.lines().filter(|line| !line.contains("notify-reload"));
     let faults: Vec<&str> = faults.filter(|line| line.contains("ringcast.s")).collect();
     assert!(faults.is_empty(), "{faults:#?}");
     assert!(

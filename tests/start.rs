@@ -70,11 +70,11 @@ fn variables_set_by_kubernetes_or_docker_do_not_prevent_a_start_but_a_misspelled
         ] {
             let (code, lines) = refused(words, &variables);
             assert_eq!(code, Some(78), "{words:?}: {lines:?}");
-            let said = format!(
+            let text = format!(
                 "ringcast: environment: {} is not known; did you mean {nearest}?",
                 variable.0
             );
-            assert_eq!(lines, [said]);
+            assert_eq!(lines, [text]);
         }
     }
 }
@@ -118,10 +118,10 @@ fn a_server_without_any_way_to_log_in_does_not_start() {
     for variables in [&[listen][..], &[("RINGCAST_ALLOW_ANONYMOUS", "off")]] {
         let (code, lines) = refused(&[], variables);
         assert_eq!(code, Some(78), "{lines:?}");
-        let said = lines.last().unwrap();
+        let text = lines.last().unwrap();
         assert!(
-            said.contains("no client could log in") && said.contains("RINGCAST_AUTH_KEY="),
-            "{said}"
+            text.contains("no client could log in") && text.contains("RINGCAST_AUTH_KEY="),
+            "{text}"
         );
     }
     for other in [("RINGCAST_AUTH_KEY", KEY), ("RINGCAST_ALLOW_ANONYMOUS", "on")] {

@@ -92,15 +92,15 @@ fn a_second_server_on_a_port_is_refused_and_names_the_process_that_has_it() {
     ];
     for (ip, setting) in overlapping {
         let everybody = [("RINGCAST_ALLOW_ANONYMOUS", "on")];
-        let said = Attempt::new(with_ip(ip, first.address.port()), "127.0.0.1:0", &everybody).refusal();
+        let text = Attempt::new(with_ip(ip, first.address.port()), "127.0.0.1:0", &everybody).refusal();
         for part in [named.as_str(), setting, "--take-over"] {
-            assert!(said.contains(part), "{ip}: {said}");
+            assert!(text.contains(part), "{ip}: {text}");
         }
     }
     let free = "127.0.0.1:0".parse().unwrap();
-    let said = Attempt::new(free, &first.admin.to_string(), &[]).refusal();
+    let text = Attempt::new(free, &first.admin.to_string(), &[]).refusal();
     for part in [named.as_str(), "RINGCAST_ADMIN"] {
-        assert!(said.contains(part), "{said}");
+        assert!(text.contains(part), "{text}");
     }
     // All clients are still connected to the first server.
     let clients: Vec<_> = (0..20).map(|_| first.client()).collect();
@@ -123,14 +123,14 @@ fn a_listener_of_another_program_is_named_whether_or_not_it_shares_its_port() {
         other.bind(&with_ip("127.0.0.1", 0).into()).unwrap();
         other.listen(1).unwrap();
         let address = other.local_addr().unwrap().as_socket().unwrap();
-        let mut said = vec![Attempt::new(address, "127.0.0.1:0", &[]).refusal()];
+        let mut text = vec![Attempt::new(address, "127.0.0.1:0", &[]).refusal()];
         if !shares {
             // A port cannot be taken over from a program that does not share it.
-            said.push(Attempt::new(address, "127.0.0.1:0", &[("RINGCAST_TAKE_OVER", "on")]).refusal());
+            text.push(Attempt::new(address, "127.0.0.1:0", &[("RINGCAST_TAKE_OVER", "on")]).refusal());
         }
-        for said in said {
+        for text in text {
             let named = format!("process {} (", std::process::id());
-            assert!(said.contains(&named), "{said}");
+            assert!(text.contains(&named), "{text}");
         }
     }
 }

@@ -512,8 +512,8 @@ fn a_clients_certificate_is_its_identity() {
                     assert!(answer.contains(part), "{answer}");
                 }
             }
-            let mut nobody = connect(None);
-            let without = shake(&mut nobody);
+            let mut without_certificate = connect(None);
+            let without = shake(&mut without_certificate);
             assert_eq!(without.is_ok(), auth == ClientAuth::Optional, "{without:?}");
             for (pair, what) in [
                 (
@@ -799,7 +799,7 @@ impl App for Busy {
 
 #[test]
 fn many_handshakes_do_not_delay_connected_clients() {
-    const COMERS: usize = 100;
+    const HANDSHAKES: usize = 100;
     let (authority, files) = (Authority::new("servers"), Files::new());
     let pair = authority.server(&["localhost"]);
     let ((entered, entering), (release, released)) = (bounded(1), bounded(1));
@@ -820,16 +820,23 @@ fn many_handshakes_do_not_delay_connected_clients() {
     assert!(bytes_received.set(read).is_ok());
     let trust = Arc::new(authority.trust(ALL, None));
     let (mut busy, mut connected) = (server.client(), client(server.address, &trust));
-    let mut comers: Vec<_> = (0..COMERS)
+    let mut handshaking: Vec<_> = (0..HANDSHAKES)
         .map(|_| connect(server.address, &trust, "localhost"))
         .collect();
-    eventually("all are accepted", || server.connections() == COMERS as u64 + 2);
+    eventually("all are accepted", || {
+        server.connections() == HANDSHAKES as u64 + 2
+    });
     busy.begin_call("busy", "null");
     entering.recv().unwrap();
     let before = server.total(|core| &core.bytes_received);
     let mut hello_bytes = 0;
-    for comer in &mut comers {
-        hello_bytes += comer.tls.as_mut().unwrap().write_tls(&mut comer.stream).unwrap();
+    for client in &mut handshaking {
+        hello_bytes += client
+            .tls
+            .as_mut()
+            .unwrap()
+            .write_tls(&mut client.stream)
+            .unwrap();
     }
     connected.begin_call("look", "null");
     release.send(()).unwrap();
@@ -840,11 +847,11 @@ fn many_handshakes_do_not_delay_connected_clients() {
         read_before < hello_bytes as u64 / 2,
         "{read_before} of {hello_bytes}"
     );
-    assert!(server.total(|core| &core.transitions_deferred) > COMERS as u64 / 2);
-    for comer in &mut comers {
-        comer.upgrade();
-        comer.handshake();
-        comer.call("look", "null");
+    assert!(server.total(|core| &core.transitions_deferred) > HANDSHAKES as u64 / 2);
+    for client in &mut handshaking {
+        client.upgrade();
+        client.handshake();
+        client.call("look", "null");
     }
 }
 
@@ -881,10 +888,10 @@ fn certificates_change_under_a_thousand_connections() {
         },
     );
     process.signal(Signal::SIGHUP);
-    let said = process.logged("SIGHUP: ");
+    let line = process.logged("SIGHUP: ");
     assert!(
-        said.contains("nothing is reloaded") && said.contains("is not the key of"),
-        "{said}"
+        line.contains("nothing is reloaded") && line.contains("is not the key of"),
+        "{line}"
     );
     assert_eq!(shown(process.address, &authority), pem(&first.certificate));
 
@@ -927,8 +934,8 @@ fn a_reload_without_tls_settings_is_refused_and_operators_keep_tls() {
     let process = Process::start(&[("RINGCAST_CONFIG", config.to_str().unwrap())]);
     settings("");
     process.signal(Signal::SIGHUP);
-    let said = process.logged("SIGHUP: ");
-    assert!(said.contains("nothing is reloaded"), "{said}");
+    let line = process.logged("SIGHUP: ");
+    assert!(line.contains("nothing is reloaded"), "{line}");
     let trust = Arc::new(authority.trust(ALL, None));
     client(process.address, &trust).ping();
     let mut operator = connect(process.admin, &trust, "localhost");

@@ -55,7 +55,7 @@ fn authenticate(client: &mut Client, token: &str) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
-fn is_taken(process: &Process, token: &str) -> bool {
+fn is_accepted(process: &Process, token: &str) -> bool {
     authenticate(&mut process.client(), token)["data"]["isAuthenticated"] == true
 }
 
@@ -130,13 +130,16 @@ fn a_changed_key_file_is_read_at_sighup_and_a_bad_one_changes_nothing() {
         folder.write("keys.json", bad);
         process.signal(Signal::SIGHUP);
         process.logged("SIGHUP: nothing is reloaded");
-        assert!(is_taken(&process, &old) && !is_taken(&process, &new), "{bad}");
+        assert!(
+            is_accepted(&process, &old) && !is_accepted(&process, &new),
+            "{bad}"
+        );
     }
 
     folder.write("keys.json", &set(&[jwk("RS256", "public_jwk")]));
     process.signal(Signal::SIGHUP);
-    eventually("the new key is known", || is_taken(&process, &new));
-    eventually("the old key is forgotten", || !is_taken(&process, &old));
+    eventually("the new key is known", || is_accepted(&process, &new));
+    eventually("the old key is forgotten", || !is_accepted(&process, &old));
     // A client that was authenticated with the old key stays connected.
     connected.ping();
 }
@@ -171,9 +174,9 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
         good.starts_with("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjIwMjYtMTEifQ."),
         "{good}"
     );
-    assert!(is_taken(&process, &good));
+    assert!(is_accepted(&process, &good));
     // The reference's tokens have no kid.
-    assert!(is_taken(
+    assert!(is_accepted(
         &process,
         &token(
             &["--claims", r#"{"iss":"https://old.example/","aud":["x","chat"]}"#],
@@ -226,7 +229,7 @@ fn tokens_name_the_key_issuer_and_audience_and_others_are_refused() {
         let claims = json!({"exp": now - ago, "aud": "chat", "iss": "https://id.example/"});
         sign(&signs, &claims.to_string())
     };
-    assert!(is_taken(&process, &expired(5)));
+    assert!(is_accepted(&process, &expired(5)));
     assert_eq!(refusal(&mut client, &expired(61)).1, "jwt expired");
 }
 
@@ -237,7 +240,7 @@ struct KeyServer {
     scheme: &'static str,
     address: SocketAddr,
     answer: Arc<RwLock<String>>,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
 }
 
 impl KeyServer {
@@ -249,7 +252,7 @@ impl KeyServer {
     fn start_with(keys: &[Value], pair: Option<&Pair>) -> KeyServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (answer, asked) = (
+        let (answer, request_count) = (
             Arc::new(RwLock::new(String::new())),
             Arc::new(AtomicUsize::new(0)),
         );
@@ -257,7 +260,7 @@ impl KeyServer {
             scheme: if pair.is_some() { "https" } else { "http" },
             address,
             answer: Arc::clone(&answer),
-            asked: Arc::clone(&asked),
+            request_count: Arc::clone(&request_count),
         };
         server.answers(&good(keys));
         let tls = pair.map(|pair| Arc::new(server_config(pair)));
@@ -266,14 +269,14 @@ impl KeyServer {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 let answer = answer.read().unwrap().clone();
-                let was_asked = match &tls {
+                let is_request = match &tls {
                     None => serve(stream, &answer),
                     Some(config) => {
                         let connection = ServerConnection::new(Arc::clone(config)).unwrap();
                         serve(StreamOwned::new(connection, stream), &answer)
                     }
                 };
-                asked.fetch_add(usize::from(was_asked), Ordering::SeqCst);
+                request_count.fetch_add(usize::from(is_request), Ordering::SeqCst);
             }
         });
         server
@@ -283,8 +286,8 @@ impl KeyServer {
         answer.clone_into(&mut self.answer.write().unwrap());
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn request_count(&self) -> usize {
+        self.request_count.load(Ordering::SeqCst)
     }
 
     fn url(&self) -> String {
@@ -333,10 +336,10 @@ fn answer(status: &str, body: &str) -> String {
 fn keys_are_fetched_before_the_first_client_and_once_more_for_an_unknown_key() {
     let keys = KeyServer::start(&[jwk("ES256", "public_jwk")]);
     let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
-    assert_eq!(keys.asked(), 1);
+    assert_eq!(keys.request_count(), 1);
     let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
     let new = sign(&signer("RS256"), r#"{"sub":"bob"}"#);
-    assert!(is_taken(&process, &token));
+    assert!(is_accepted(&process, &token));
 
     // The key changes, and many clients bring tokens signed by the new one: one fetch brings it, and no
     // client loses its token.
@@ -348,11 +351,11 @@ fn keys_are_fetched_before_the_first_client_and_once_more_for_an_unknown_key() {
             ("AuthTokenInvalidError".into(), "invalid signature".into(), false)
         );
     }
-    eventually("the new key is fetched", || is_taken(&process, &new));
-    assert_eq!(keys.asked(), 2);
-    assert!(!is_taken(&process, &token));
+    eventually("the new key is fetched", || is_accepted(&process, &new));
+    assert_eq!(keys.request_count(), 2);
+    assert!(!is_accepted(&process, &token));
     // A published secret signs nothing.
-    assert!(!is_taken(
+    assert!(!is_accepted(
         &process,
         &sign(&signer("HS256"), r#"{"sub":"mallory"}"#)
     ));
@@ -372,12 +375,12 @@ fn after_a_bad_answer_such_as_a_redirect_the_current_keys_stay() {
         elsewhere.url()
     ));
     let mut admin = process.admin();
-    assert!(!is_taken(&process, &sign(&signer("RS256"), "{}")));
+    assert!(!is_accepted(&process, &sign(&signer("RS256"), "{}")));
     eventually("the bad answer is counted", || {
         admin.metric("ringcast_jwks_failures_total") == 1
     });
-    assert!(is_taken(&process, &token));
-    assert_eq!((keys.asked(), elsewhere.asked()), (2, 0));
+    assert!(is_accepted(&process, &token));
+    assert_eq!((keys.request_count(), elsewhere.request_count()), (2, 0));
 }
 
 #[test]
@@ -400,33 +403,33 @@ fn an_unusable_key_is_logged_and_counted_and_a_set_without_a_usable_key_changes_
     let mut admin = process.admin();
     assert_eq!(admin.metric("ringcast_jwks_keys_left_out"), 3);
     let tokens = ["EdDSA", "ES256"].map(|alg| sign(&signer(alg), r#"{"sub":"ann"}"#));
-    assert!(tokens.iter().all(|token| is_taken(&process, token)));
+    assert!(tokens.iter().all(|token| is_accepted(&process, token)));
 
     keys.answers(&good(&[foreign, broken]));
-    assert!(!is_taken(&process, &sign(&signer("HS256"), "{}")));
+    assert!(!is_accepted(&process, &sign(&signer("HS256"), "{}")));
     process.logged("it contains no usable key; key 1 (kid \"mail\") is not used");
-    assert!(tokens.iter().all(|token| is_taken(&process, token)));
+    assert!(tokens.iter().all(|token| is_accepted(&process, token)));
     assert_eq!(admin.metric("ringcast_jwks_failures_total"), 1);
     assert_eq!(admin.metric("ringcast_jwks_keys"), 2);
 }
 
 #[test]
 fn keys_are_fetched_over_https_if_this_machine_trusts_the_server() {
-    let (authority, stranger, files) = (Authority::new("ours"), Authority::new("theirs"), Files::new());
+    let (authority, untrusted, files) = (Authority::new("ours"), Authority::new("theirs"), Files::new());
     let trusted = files.write("authorities.pem", &authority.pem());
     let token = sign(&signer("ES256"), r#"{"sub":"ann"}"#);
     for (pair, is_good) in [
         (authority.server(&["127.0.0.1"]), true),
         (authority.server(&["keys.example"]), false),
-        (stranger.server(&["127.0.0.1"]), false),
+        (untrusted.server(&["127.0.0.1"]), false),
     ] {
         let keys = KeyServer::start_with(&[jwk("ES256", "public_jwk")], Some(&pair));
         let process = Process::start(&[
             ("RINGCAST_JWKS_URL", &keys.url()),
             ("SSL_CERT_FILE", trusted.to_str().unwrap()),
         ]);
-        assert_eq!(keys.asked(), usize::from(is_good));
-        assert_eq!(is_taken(&process, &token), is_good);
+        assert_eq!(keys.request_count(), usize::from(is_good));
+        assert_eq!(is_accepted(&process, &token), is_good);
         let failures = process.admin().metric("ringcast_jwks_failures_total");
         assert_eq!(failures > 0, !is_good);
     }
@@ -449,7 +452,7 @@ fn a_server_starts_without_keys_that_cannot_be_fetched() {
         keys.answers(&bad);
         let process = Process::start(&[("RINGCAST_JWKS_URL", &keys.url())]);
         let start = &bad[..bad.len().min(60)];
-        assert_eq!(keys.asked(), 1, "{start}");
+        assert_eq!(keys.request_count(), 1, "{start}");
         process.logged("starting without these keys");
         assert_eq!(
             process.admin().metric("ringcast_jwks_failures_total"),
@@ -526,10 +529,10 @@ fn a_revocation_closes_all_connections_of_a_user_on_every_core_and_no_others() {
     assert_eq!(answer["data"]["isAuthenticated"], false);
     assert_eq!(answer["data"]["authError"]["name"], "AuthTokenRevokedError");
     assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
-    assert!(is_taken(&process, &bob));
+    assert!(is_accepted(&process, &bob));
     // A token that is issued later is accepted.
     let later = tokens.sign(r#"{"sub":"ann"}"#, None, now_ms() + 5000).unwrap();
-    assert!(is_taken(&process, &later));
+    assert!(is_accepted(&process, &later));
 
     let (status, list) = request(process.admin, "GET", "/revoked", "", "");
     assert_eq!(
@@ -544,7 +547,7 @@ fn a_revocation_closes_all_connections_of_a_user_on_every_core_and_no_others() {
         request(process.admin, "DELETE", "/revoke", JSON, r#"{"sub":"ann"}"#).0,
         404
     );
-    assert!(is_taken(&process, &ann));
+    assert!(is_accepted(&process, &ann));
 }
 
 #[test]
@@ -562,7 +565,7 @@ fn a_single_token_is_revoked_by_its_id() {
     for client in &mut of_laptop {
         client.ping();
     }
-    assert!(!is_taken(&process, &phone) && is_taken(&process, &laptop));
+    assert!(!is_accepted(&process, &phone) && is_accepted(&process, &laptop));
 }
 
 #[test]
@@ -581,7 +584,7 @@ fn revocations_survive_a_restart_and_a_reload() {
     assert_eq!(revoke(&process, r#"{"sub":"bob"}"#).0, 200);
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
-    assert!(!is_taken(&process, &ann) && !is_taken(&process, &bob));
+    assert!(!is_accepted(&process, &ann) && !is_accepted(&process, &bob));
     // There is room for two, and the same revocation again is not a third.
     assert_eq!(revoke(&process, r#"{"sub":"bob"}"#).0, 200);
     let (status, answer) = revoke(&process, r#"{"sub":"eve"}"#);
@@ -595,7 +598,7 @@ fn revocations_survive_a_restart_and_a_reload() {
     process.exit_code();
 
     let process = Process::start(&settings);
-    assert!(!is_taken(&process, &ann) && is_taken(&process, &bob));
+    assert!(!is_accepted(&process, &ann) && is_accepted(&process, &bob));
     assert_eq!(process.admin().metric("ringcast_revocations"), 1);
 }
 

@@ -132,7 +132,7 @@ impl TokenError {
             TokenError::Malformed => "jwt malformed",
             TokenError::Invalid => "invalid token",
             TokenError::Critical => "crit and b64 in the jwt header are not supported",
-            TokenError::PayloadNotJson(said) => return Cow::Owned(String::from_utf16_lossy(said)),
+            TokenError::PayloadNotJson(message) => return Cow::Owned(String::from_utf16_lossy(message)),
             TokenError::SignatureRequired => "jwt signature is required",
             TokenError::InvalidAlgorithm => "invalid algorithm",
             TokenError::WrongCurve(algorithm) => {
@@ -177,7 +177,7 @@ impl TokenError {
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"message\":");
         match self {
-            TokenError::PayloadNotJson(said) => json::write_string(said.iter().copied(), out),
+            TokenError::PayloadNotJson(message) => json::write_string(message.iter().copied(), out),
             TokenError::NotAString
             | TokenError::Missing
             | TokenError::Malformed

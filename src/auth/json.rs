@@ -411,7 +411,7 @@ mod tests {
             Kind::String(string) => string,
             other => panic!("{other:?}"),
         };
-        for (written, said) in [
+        for (written, decoded) in [
             (r#""""#, ""),
             (r#""ann""#, "ann"),
             (r#""\u0061nn""#, "ann"),
@@ -423,13 +423,13 @@ mod tests {
             let string = string(written);
             assert_eq!(
                 string.text().as_deref().map(String::as_str),
-                Some(said),
+                Some(decoded),
                 "{written}"
             );
-            assert!(string.is(said), "{written}");
-            assert!(!string.is_longer_than(said.len()), "{written}");
+            assert!(string.is(decoded), "{written}");
+            assert!(!string.is_longer_than(decoded.len()), "{written}");
             assert!(
-                said.is_empty() || string.is_longer_than(said.len() - 1),
+                decoded.is_empty() || string.is_longer_than(decoded.len() - 1),
                 "{written}"
             );
         }

@@ -317,8 +317,8 @@ impl Jwk<'_> {
 
     fn secret(&self, only: Option<Algorithm>, signs: bool) -> Result<KeyHalves, Unused> {
         let secret = bytes(self.k.as_ref(), "its k is not base64url")?;
-        let asked = only.map_or_else(|| Family::Secret.algorithms().to_vec(), |only| vec![only]);
-        let algorithms: Vec<Algorithm> = asked
+        let candidates = only.map_or_else(|| Family::Secret.algorithms().to_vec(), |only| vec![only]);
+        let algorithms: Vec<Algorithm> = candidates
             .into_iter()
             .filter(|algorithm| {
                 algorithm

@@ -453,8 +453,8 @@ impl Payload {
         match (is_jwt, Json::parse(&text).map(Json::kind)) {
             (true, Some(_)) | (false, Some(Kind::Object | Kind::Array)) => Ok(Payload::Json(text)),
             (true, None) => {
-                let said = json_fault::message(&text).unwrap_or_default();
-                Err(TokenError::PayloadNotJson(said.into_boxed_slice()))
+                let message = json_fault::message(&text).unwrap_or_default();
+                Err(TokenError::PayloadNotJson(message.into_boxed_slice()))
             }
             (false, Some(Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::String(_)) | None) => {
                 Ok(Payload::Text(text))

@@ -281,7 +281,8 @@ impl fmt::Display for NotRevocable {
             }
             NotRevocable::TooLong => write!(
                 formatter,
-                "the claim's name may have at most {NAME_BYTES_MAX} bytes and its value at most {VALUE_BYTES_MAX}"
+                "the claim's name may have at most {NAME_BYTES_MAX} bytes and its value at most \
+                 {VALUE_BYTES_MAX}"
             ),
             NotRevocable::Names => {
                 write!(

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_are_warnings() {
+    fn doubtful_settings_give_warnings() {
         let (code, text) = answer(&["check", "--cores", "3"], &[]);
         assert_eq!(code, 0);
         assert!(

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_token_that_the_server_would_refuse_is_not_signed() {
         let issuer = ("RINGCAST_AUTH_ISSUER", "https://id.example/");
-        for (claims, code, said) in [
+        for (claims, code, message) in [
             (r#"{"exp":1}"#, 65, "the token is not accepted: jwt expired"),
             (r#"{"exp":-1.5}"#, 65, "jwt expired"),
             (r#"{"exp":"2100-01-01"}"#, 78, "iat, exp and nbf must be numbers"),
@@ -144,7 +144,7 @@ mod tests {
         ] {
             let (found, text) = answer(&["token", "--claims", claims], &[KEY[0], issuer]);
             assert_eq!(found, code, "{claims}: {text}");
-            assert!(text.contains(said), "{claims}: {text}");
+            assert!(text.contains(message), "{claims}: {text}");
         }
         for claims in [
             "{}",

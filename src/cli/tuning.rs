@@ -204,9 +204,11 @@ mod tests {
         let (code, text) = report(1_000_000, false);
         assert_eq!(code, EXIT_STOPPED, "{text}");
         for line in [
-            "capacity  up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by fs.epoll.max_user_watches",
+            "capacity  up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by \
+             fs.epoll.max_user_watches",
             "STOPS     net.netfilter.nf_conntrack_max: 262,144, 1,200 tracked",
-            "          mend  sysctl -w net.netfilter.nf_conntrack_max=1048576 net.netfilter.nf_conntrack_buckets=262144",
+            "          mend  sysctl -w net.netfilter.nf_conntrack_max=1048576 \
+             net.netfilter.nf_conntrack_buckets=262144",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

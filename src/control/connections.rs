@@ -70,7 +70,7 @@ async fn ask_cores<T: Send + 'static>(
     question: impl Fn(Answer<T>) -> Question,
 ) -> (Vec<(usize, T)>, Vec<usize>) {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let asked: Vec<_> = shared
+    let pending: Vec<_> = shared
         .cores
         .iter()
         .map(|core| {
@@ -83,7 +83,7 @@ async fn ask_cores<T: Send + 'static>(
         })
         .collect();
     let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
-    for (core, answer) in asked.into_iter().enumerate() {
+    for (core, answer) in pending.into_iter().enumerate() {
         let answer = match answer {
             Some(answer) => received(&answer, deadline).await,
             None => None,

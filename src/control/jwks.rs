@@ -221,7 +221,8 @@ impl fmt::Display for FetchError {
             FetchError::Status(status) if status.is_redirection() => {
                 write!(
                     formatter,
-                    "the answer is {status}: set jwks_url to the address that it redirects to; redirects are not followed"
+                    "the answer is {status}: set jwks_url to the address that it redirects to; redirects are \
+                     not followed"
                 )
             }
             FetchError::Status(status) => write!(formatter, "the answer is {status}"),

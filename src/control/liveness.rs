@@ -135,7 +135,8 @@ pub(super) async fn watch(shared: Arc<ControlState>) {
                 .map(|stuck| stuck.time);
             match (time, *reported) {
                 (Some(time), false) => error!(
-                    "core {core} has not turned for {:.1} s: it serves none of its clients, and /healthz answers 503",
+                    "core {core} has not turned for {:.1} s: it serves none of its clients, and /healthz \
+                     answers 503",
                     time.as_secs_f64()
                 ),
                 (None, true) => info!("core {core} turns again"),

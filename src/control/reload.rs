@@ -73,12 +73,14 @@ impl fmt::Display for ReloadError {
             ReloadError::Policy(error) => error.fmt(formatter),
             ReloadError::TimeOver => write!(
                 formatter,
-                "the files could not be read within {} s: is one of them a pipe, or on a disk that does not answer?",
+                "the files could not be read within {} s: is one of them a pipe, or on a disk that does not \
+                 answer?",
                 READ_TIME_MAX.as_secs()
             ),
             ReloadError::Busy => write!(
                 formatter,
-                "{READERS_MAX} earlier reloads are still reading their files: make these files readable, or restart the server"
+                "{READERS_MAX} earlier reloads are still reading their files: make these files readable, or \
+                 restart the server"
             ),
             ReloadError::Panicked => {
                 formatter.write_str("a bug made the thread that read the files panic; see the log above")

@@ -135,7 +135,8 @@ async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> JsonResponse {
             shared.revocations_refused.fetch_add(1, Ordering::Relaxed);
             return failure(
                 StatusCode::INSUFFICIENT_STORAGE,
-                "limits.revocations_max revocations are in force: withdraw some, raise the limit, or change the signing key",
+                "limits.revocations_max revocations are in force: withdraw some, raise the limit, or change \
+                 the signing key",
             );
         }
         (Err(RevokeError::NotRevocable(error)), _) => {

@@ -101,7 +101,8 @@ fn watchdog_timeout() -> Option<Duration> {
         && process.parse() != Ok(std::process::id())
     {
         info!(
-            "WATCHDOG_PID is {process}, not this process: the watchdog belongs to another process and is not fed"
+            "WATCHDOG_PID is {process}, not this process: the watchdog belongs to another process and is not \
+             fed"
         );
         return None;
     }

@@ -284,15 +284,15 @@ mod tests {
 
     #[test]
     fn the_status_of_a_probe_tells_whether_clients_are_served() {
-        let told = |health, head_only| {
+        let answer = |health, head_only| {
             let mut out = Vec::new();
             write_probe(health, head_only, &mut out);
             String::from_utf8(out).unwrap()
         };
-        let serving = told(Health::Serving, false);
+        let serving = answer(Health::Serving, false);
         assert!(serving.starts_with("HTTP/1.1 200 OK\r\n") && serving.ends_with("\r\n\r\nOK"));
-        assert_eq!(serving.strip_suffix("OK"), Some(&*told(Health::Serving, true)));
-        let draining = told(Health::Draining, false);
+        assert_eq!(serving.strip_suffix("OK"), Some(&*answer(Health::Serving, true)));
+        let draining = answer(Health::Draining, false);
         assert!(draining.starts_with("HTTP/1.1 503 ") && draining.contains("\r\nContent-Length: 8\r\n"));
     }
 }

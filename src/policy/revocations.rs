@@ -243,7 +243,8 @@ impl fmt::Display for RevocationsError {
             }
             RevocationsError::Line { file, line, cause } => write!(
                 formatter,
-                "{}: line {line} is not a revocation ({cause}): correct it, or remove it to accept these tokens again",
+                "{}: line {line} is not a revocation ({cause}): correct it, or remove it to accept these \
+                 tokens again",
                 file.display()
             ),
         }

@@ -55,7 +55,8 @@ impl ActivatedSockets {
             AnnouncedFor::NoProcess => return Ok(activated),
             AnnouncedFor::Another => {
                 activated.ignored = Some(format!(
-                    "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS belong to another process and are not used",
+                    "LISTEN_PID is {}, not this process ({}): the sockets of LISTEN_FDS belong to another \
+                     process and are not used",
                     process.as_deref().unwrap_or("not set"),
                     std::process::id()
                 ));
@@ -138,7 +139,8 @@ impl fmt::Display for ActivationError {
             ),
             ActivationError::Name(name) => write!(
                 formatter,
-                "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls or admin"
+                "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls \
+                 or admin"
             ),
             ActivationError::NotListening(name) => write!(
                 formatter,
@@ -146,7 +148,8 @@ impl fmt::Display for ActivationError {
                  with an address and a port, and Accept=no"
             ),
             ActivationError::SeveralForOperators => formatter.write_str(
-                "the service manager passed several sockets named admin: there is only one control plane, so use one ListenStream=",
+                "the service manager passed several sockets named admin: there is only one control plane, so \
+                 use one ListenStream=",
             ),
         }
     }

@@ -39,7 +39,7 @@ pub(crate) struct Taken {
     /// True if more may be readable although no event will announce it.
     pub(crate) more: bool,
     /// True if TLS needs something else: a handshake has completed, or records must be written.
-    pub(crate) attend: bool,
+    pub(crate) has_tls_work: bool,
 }
 
 impl Stream {
@@ -73,7 +73,7 @@ impl Stream {
             count,
             wire: count,
             more: count == wire_max,
-            attend: false,
+            has_tls_work: false,
         }))
     }
 

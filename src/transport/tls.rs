@@ -171,7 +171,7 @@ impl TlsStream {
             count,
             wire,
             more: wire == wire_max || !matches!(self.state, PeerState::Alive),
-            attend: !self.outgoing.is_empty() || self.handshake == Handshake::Done,
+            has_tls_work: !self.outgoing.is_empty() || self.handshake == Handshake::Done,
         }))
     }
 
@@ -509,7 +509,7 @@ fn discard(socket: &mut impl Read, wire_max: usize, room: &mut [u8]) -> io::Resu
         count: 0,
         wire,
         more: wire == wire_max,
-        attend: false,
+        has_tls_work: false,
     }))
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::support::secure::{self, ALL, Authority, Files, speak_tls};
 use super::support::{Client, Server};
-use super::{address, believing, connect_from, upgrade_with};
+use super::{address, connect_from, server_behind_proxy, upgrade_with};
 
 /// A running HAProxy, ended with the value.
 struct HaProxy {
@@ -80,13 +80,13 @@ fn haproxy_sends_the_address_of_its_clients_in_both_versions() {
         "send-proxy-v2",
         "send-proxy-v2 proxy-v2-options crc32c",
     ] {
-        let (server, told) = believing(|config| {
+        let (server, seen) = server_behind_proxy(|config| {
             config.proxies.trusted = "127.0.0.1".parse().unwrap();
             config.proxies.proxy_protocol = true;
         });
         let proxy = HaProxy::start(&server, "mode tcp", options);
         let (_client, own) = through(&proxy, "X-Forwarded-For: 203.0.113.1\r\n");
-        assert_eq!(address(&told), own.to_string(), "{options}");
+        assert_eq!(address(&seen), own.to_string(), "{options}");
 
         // A PROXY header that the client itself sends comes after the proxy's own: no request begins like
         // that.
@@ -101,7 +101,7 @@ fn haproxy_sends_the_address_of_its_clients_in_both_versions() {
 fn haproxy_sends_the_address_of_clients_whose_tls_it_passes_through() {
     let (authority, files) = (Authority::new("servers"), Files::new());
     let pair = authority.server(&["localhost"]);
-    let (server, told) = believing(|config| {
+    let (server, seen) = server_behind_proxy(|config| {
         config.proxies.trusted = "127.0.0.1".parse().unwrap();
         config.proxies.proxy_protocol = true;
         speak_tls(config, &files, &[pair]);
@@ -111,13 +111,13 @@ fn haproxy_sends_the_address_of_clients_whose_tls_it_passes_through() {
         let proxy = HaProxy::start(&server, "mode tcp", options);
         let client = secure::client(proxy.address, &trust);
         let own = client.stream.local_addr().unwrap();
-        assert_eq!(address(&told), own.to_string(), "{options}");
+        assert_eq!(address(&seen), own.to_string(), "{options}");
     }
 }
 
 #[test]
 fn addresses_that_clients_of_haproxy_send_themselves_are_ignored() {
-    let (server, told) = believing(|config| {
+    let (server, seen) = server_behind_proxy(|config| {
         config.proxies.trusted = "127.0.0.1".parse().unwrap();
         config.proxies.x_forwarded_for = true;
     });
@@ -128,18 +128,18 @@ fn addresses_that_clients_of_haproxy_send_themselves_are_ignored() {
         "X-Forwarded-For: 203.0.113.1, 127.0.0.1\r\n",
     ] {
         let (_client, _) = through(&proxy, lines);
-        assert_eq!(address(&told), "127.0.0.9:0", "{lines}");
+        assert_eq!(address(&seen), "127.0.0.9:0", "{lines}");
     }
 }
 
 #[test]
 fn an_untrusted_haproxy_counts_as_the_client() {
-    let (server, told) = believing(|config| {
+    let (server, seen) = server_behind_proxy(|config| {
         config.proxies.trusted = "192.0.2.1".parse().unwrap();
         config.proxies.proxy_protocol = true;
         config.proxies.x_forwarded_for = true;
     });
     let proxy = HaProxy::start(&server, "mode http\n  option forwardfor", "");
     let (_client, _) = through(&proxy, "");
-    assert!(address(&told).starts_with("127.0.0.1:"));
+    assert!(address(&seen).starts_with("127.0.0.1:"));
 }

@@ -27,17 +27,17 @@ impl App for Witness {
 }
 
 /// A server that trusts 127.0.0.2 as a proxy, and the client addresses that its application sees.
-fn believing(change: impl FnOnce(&mut Config)) -> (Server, Receiver<Option<SocketAddr>>) {
-    let (tell, told) = channel();
+fn server_behind_proxy(change: impl FnOnce(&mut Config)) -> (Server, Receiver<Option<SocketAddr>>) {
+    let (sender, seen) = channel();
     let configure = |config: &mut Config| {
         config.proxies.trusted = "127.0.0.2".parse().unwrap();
         change(config);
     };
-    (Server::start_with(configure, |_| Witness(tell.clone())), told)
+    (Server::start_with(configure, |_| Witness(sender.clone())), seen)
 }
 
 const PROXY: &str = "127.0.0.2";
-const STRANGER: &str = "127.0.0.3";
+const NOT_A_PROXY: &str = "127.0.0.3";
 
 /// A connection from this address.
 fn from(ip: &str, server: &Server) -> Client {
@@ -58,8 +58,8 @@ fn upgrade_with(lines: &str) -> String {
 }
 
 #[track_caller]
-fn address(told: &Receiver<Option<SocketAddr>>) -> String {
-    told.recv_timeout(PATIENCE).unwrap().unwrap().to_string()
+fn address(seen: &Receiver<Option<SocketAddr>>) -> String {
+    seen.recv_timeout(PATIENCE).unwrap().unwrap().to_string()
 }
 
 /// A header of version 2 with a TLV after its addresses.
@@ -72,7 +72,7 @@ fn binary_header() -> Vec<u8> {
 
 #[test]
 fn the_application_sees_the_client_that_a_proxy_names() {
-    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    let (server, seen) = server_behind_proxy(|config| config.proxies.proxy_protocol = true);
     for (header, expected) in [
         (
             b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
@@ -88,7 +88,7 @@ fn the_application_sees_the_client_that_a_proxy_names() {
         let mut client = from(PROXY, &server);
         client.send_bytes(&[&header, UPGRADE.as_bytes()].concat());
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(address(&told), expected);
+        assert_eq!(address(&seen), expected);
         client.handshake();
 
         let mut client = from(PROXY, &server);
@@ -96,7 +96,7 @@ fn the_application_sees_the_client_that_a_proxy_names() {
             client.send_bytes(&[byte]);
         }
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(address(&told), expected);
+        assert_eq!(address(&seen), expected);
         client.handshake();
     }
     // Health checks of the proxy itself, and clients that it cannot name.
@@ -104,13 +104,13 @@ fn the_application_sees_the_client_that_a_proxy_names() {
         let mut client = from(PROXY, &server);
         client.send_bytes(&[header, UPGRADE.as_bytes()].concat());
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-        assert!(address(&told).starts_with("127.0.0.2:"));
+        assert!(address(&seen).starts_with("127.0.0.2:"));
     }
 }
 
 #[test]
 fn a_trusted_proxy_without_a_proxy_header_is_closed() {
-    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    let (server, seen) = server_behind_proxy(|config| config.proxies.proxy_protocol = true);
     for (count, bytes) in (1..).zip([
         UPGRADE.as_bytes(),
         b"PROXY TCP4 nobody\r\n",
@@ -128,12 +128,12 @@ fn a_trusted_proxy_without_a_proxy_header_is_closed() {
     client.send_fin();
     assert_eq!(client.next(), Received::End);
     eventually("it is closed", || server.connections() == 0);
-    assert!(told.try_recv().is_err());
+    assert!(seen.try_recv().is_err());
 }
 
 #[test]
 fn a_missing_header_has_the_time_limit_of_a_request() {
-    let (server, _told) = believing(|config| {
+    let (server, _told) = server_behind_proxy(|config| {
         config.proxies.proxy_protocol = true;
         config.limits.request_timeout = std::time::Duration::from_millis(50);
     });
@@ -145,24 +145,24 @@ fn a_missing_header_has_the_time_limit_of_a_request() {
 
 #[test]
 fn only_a_trusted_proxy_can_name_another_client() {
-    let (server, told) = believing(|config| config.proxies.proxy_protocol = true);
+    let (server, seen) = server_behind_proxy(|config| config.proxies.proxy_protocol = true);
     for header in [
         b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\n".to_vec(),
         binary_header(),
     ] {
-        let mut client = from(STRANGER, &server);
+        let mut client = from(NOT_A_PROXY, &server);
         client.send_bytes(&[&header, UPGRADE.as_bytes()].concat());
         assert!(client.rest().starts_with("HTTP/1.1 400 "));
     }
-    let mut client = from(STRANGER, &server);
+    let mut client = from(NOT_A_PROXY, &server);
     client.send_bytes(upgrade_with("X-Forwarded-For: 192.0.2.7\r\n").as_bytes());
     assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-    assert!(address(&told).starts_with("127.0.0.3:"));
+    assert!(address(&seen).starts_with("127.0.0.3:"));
 }
 
 #[test]
 fn a_forwarded_request_is_from_the_last_address_that_is_not_a_proxy() {
-    let (server, told) = believing(|config| config.proxies.x_forwarded_for = true);
+    let (server, seen) = server_behind_proxy(|config| config.proxies.x_forwarded_for = true);
     for (ip, lines, expected) in [
         (PROXY, "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7:0"),
         (
@@ -178,19 +178,19 @@ fn a_forwarded_request_is_from_the_last_address_that_is_not_a_proxy() {
         (PROXY, "X-Forwarded-For: 192.0.2.7, garbage\r\n", "127.0.0.2:"),
         (PROXY, "Forwarded: for=192.0.2.7\r\n", "127.0.0.2:"),
         (PROXY, "", "127.0.0.2:"),
-        (STRANGER, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.3:"),
+        (NOT_A_PROXY, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.3:"),
     ] {
         let mut client = from(ip, &server);
         client.send_bytes(upgrade_with(lines).as_bytes());
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-        let found = address(&told);
+        let found = address(&seen);
         assert!(found.starts_with(expected), "{ip} {lines}: {found}");
     }
 }
 
 #[test]
 fn a_client_named_by_a_proxy_can_name_another_only_if_it_is_a_trusted_proxy_too() {
-    let (server, told) = believing(|config| {
+    let (server, seen) = server_behind_proxy(|config| {
         config.proxies.trusted = "127.0.0.2, 192.0.2.0/24".parse().unwrap();
         config.proxies.proxy_protocol = true;
         config.proxies.x_forwarded_for = true;
@@ -206,7 +206,7 @@ fn a_client_named_by_a_proxy_can_name_another_only_if_it_is_a_trusted_proxy_too(
         client.send_bytes(header.as_bytes());
         client.send_bytes(upgrade_with("X-Forwarded-For: 203.0.113.9\r\n").as_bytes());
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(address(&told), expected);
+        assert_eq!(address(&seen), expected);
     }
 }
 

@@ -581,13 +581,13 @@ fn of_a_set_of_a_real_provider_only_keys_not_for_signatures_are_left_out() {
     )
     .unwrap();
     assert_eq!((set.key_count(), set.unused_key_count()), (2, 5));
-    let said: Vec<String> = set.unused_keys().iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = set.unused_keys().iter().map(ToString::to_string).collect();
     assert_eq!(
-        said[0],
+        texts[0],
         "key 1 (kid \"x\") is not used: its use or key_ops say that it is not for signatures"
     );
     assert_eq!(
-        said[2],
+        texts[2],
         "key 3 (kid \"broken\") is not used: its n is not base64url"
     );
     let faults: Vec<usize> = set

@@ -66,7 +66,8 @@ impl fmt::Display for NameFault {
                 formatter.write_str("the name of the user must not begin with '#', which begins a comment")
             }
             NameFault::Blank => formatter.write_str(
-                "the name of the user must not begin or end with white space or contain characters without width",
+                "the name of the user must not begin or end with white space or contain characters without \
+                 width",
             ),
             NameFault::Control => {
                 formatter.write_str("the name of the user must not contain control characters")

@@ -63,19 +63,19 @@ fn comments_and_blank_lines_are_ignored_as_by_mosquitto() {
 #[test]
 fn a_line_that_is_not_an_entry_is_an_error_with_its_number() {
     let line = MOSQUITTO.lines().nth(2).unwrap();
-    for nobodys in ["bob", "garbage", "$7$101$AAAA$AAAA", ".", "bob;x"] {
-        let text = format!("# users\n{line}\n{nobodys}\n");
+    for line_without_colon in ["bob", "garbage", "$7$101$AAAA$AAAA", ".", "bob;x"] {
+        let text = format!("# users\n{line}\n{line_without_colon}\n");
         let file = PasswordFile::parse(text.as_bytes()).unwrap();
         let fault = file.users().unwrap_err();
         assert_eq!(
             (fault.line, fault.kind),
             (3, FileFaultKind::NoEntry),
-            "{nobodys:?}"
+            "{line_without_colon:?}"
         );
-        let told = fault.to_string();
+        let message = fault.to_string();
         assert!(
-            told.starts_with("line 3: it has no ':'") && !told.contains(nobodys),
-            "{told}"
+            message.starts_with("line 3: it has no ':'") && !message.contains(line_without_colon),
+            "{message}"
         );
     }
 }
@@ -92,8 +92,8 @@ fn with_an_empty_file_every_login_is_refused() {
 #[test]
 fn an_unknown_name_is_refused_with_every_password_of_the_file() {
     let users = users(MOSQUITTO).unwrap();
-    for stranger in 0..100 {
-        assert!(!users.verify(&format!("stranger {stranger}"), b"secret"));
+    for unknown in 0..100 {
+        assert!(!users.verify(&format!("unknown {unknown}"), b"secret"));
     }
 }
 
@@ -113,8 +113,8 @@ fn an_unknown_name_costs_as_much_as_a_known_one() {
         let cost = costs(&users, name, "secret");
         assert_eq!(cost.len(), 1);
         assert_eq!(costs(&users, name, "wrong"), cost);
-        for stranger in ["", "nobody", &format!("{name} "), &"n".repeat(NAME_BYTES_MAX)] {
-            assert_eq!(costs(&users, stranger, "secret"), cost, "{stranger}");
+        for unknown in ["", "nobody", &format!("{name} "), &"n".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(costs(&users, unknown, "secret"), cost, "{unknown}");
         }
     }
     // Without any users it costs as much as a new entry.
@@ -129,10 +129,10 @@ fn an_unknown_name_costs_as_much_as_a_known_one() {
 fn with_hashes_of_several_kinds_unknown_names_have_different_costs_but_each_always_the_same() {
     let users = users(&format!("{MOSQUITTO}ann:{ARGON2ID}\ncarol:{ARGON2ID}")).unwrap();
     let mut counts = [0; 3];
-    for stranger in 0..4000 {
-        let name = format!("stranger {stranger}");
+    for unknown in 0..4000 {
+        let name = format!("unknown {unknown}");
         let cost = costs(&users, &name, "secret");
-        if stranger < 100 {
+        if unknown < 100 {
             assert_eq!(costs(&users, &name, "another"), cost);
         }
         counts[match cost[..] {

@@ -84,7 +84,8 @@ impl Pattern {
                 (_, Some(name)) => Segment::Claim(place_of(name, claims)),
                 (literal, None) if literal.contains(['*', '{', '}']) => {
                     return wrong(&format!(
-                        "*, ** and {{claim}} must be whole segments; the separator is {:?} here (rules_separator)",
+                        "*, ** and {{claim}} must be whole segments; the separator is {:?} here \
+                         (rules_separator)",
                         char::from(separator)
                     ));
                 }

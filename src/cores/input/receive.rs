@@ -87,7 +87,7 @@ impl<A: App> Core<A> {
                         meter.charge_bytes(taken.wire as u64, &self.measures, self.now.uptime);
                     }
                     self.metrics.bytes_received.add(taken.wire as u64);
-                    if taken.attend {
+                    if taken.has_tls_work {
                         self.attend_to_tls(id);
                     }
                     self.take_in(id, &mut buffer[..taken.count]);

@@ -17,13 +17,15 @@ pub(super) fn governor(machine: &Machine, target: &Target) -> Option<Finding> {
         Finding::new(
             "frequency governor",
             names.join(", "),
-            "performance: with other governors a CPU slows down while it waits, and delays the first messages afterwards",
+            "performance: with other governors a CPU slows down while it waits, and delays the first \
+             messages afterwards",
         )
         .if_wrong(
             names != ["performance"],
             Level::Slows,
             [
-                "for file in /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; do echo performance > $file; done"
+                "for file in /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; do echo performance > \
+                 $file; done"
                     .to_owned(),
             ],
         ),
@@ -137,7 +139,8 @@ fn spread(interrupts: &[Interrupt], placement: &[usize]) -> String {
     let cpus: Vec<String> = cpus.map(usize::to_string).collect();
     let numbers: Vec<String> = interrupts.iter().map(|irq| irq.number.to_string()).collect();
     format!(
-        "systemctl stop irqbalance; set -- {}; for irq in {}; do echo $1 > /proc/irq/$irq/smp_affinity_list; shift; done",
+        "systemctl stop irqbalance; set -- {}; for irq in {}; do echo $1 > /proc/irq/$irq/smp_affinity_list; \
+         shift; done",
         cpus.join(" "),
         numbers.join(" ")
     )

@@ -190,14 +190,17 @@ pub(super) fn ports(machine: &Machine, target: &Target) -> Option<Finding> {
             "net.ipv4.ip_local_port_range",
             format!("{first} to {last}: {} ports", grouped(count)),
             format!(
-                "{} if clients come through a proxy on this machine: more connections than ports also need more addresses",
+                "{} if clients come through a proxy on this machine: more connections than ports also need \
+                 more addresses",
                 grouped(target.connections)
             ),
         )
         .if_wrong(
             count < target.connections.min(PORTS_WIDE),
             Level::Note,
-            [format!("sysctl -w net.ipv4.ip_local_port_range='{PORT_FIRST} 65535'")],
+            [format!(
+                "sysctl -w net.ipv4.ip_local_port_range='{PORT_FIRST} 65535'"
+            )],
         ),
     )
 }

@@ -148,12 +148,14 @@ impl Certificate {
         let file = self.file.display();
         if self.not_after_unix_s < now_unix_s {
             warnings.push(format!(
-                "tls_certificate_files: {file} has expired, {}: clients will refuse it; replace it and send SIGHUP",
+                "tls_certificate_files: {file} has expired, {}: clients will refuse it; replace it and send \
+                 SIGHUP",
                 ago(now_unix_s - self.not_after_unix_s)
             ));
         } else if self.not_before_unix_s > now_unix_s {
             warnings.push(format!(
-                "tls_certificate_files: {file} is not valid yet: clients will refuse it; check this machine's clock"
+                "tls_certificate_files: {file} is not valid yet: clients will refuse it; check this \
+                 machine's clock"
             ));
         } else if self.not_after_unix_s - now_unix_s < ENDS_SOON_S {
             warnings.push(format!(

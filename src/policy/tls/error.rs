@@ -63,7 +63,8 @@ impl fmt::Display for TlsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TlsError::TurnedOff => formatter.write_str(
-                "TLS: it cannot be turned off while the server runs: restart the server, or set listen_tls, tls_listen or admin_tls as before",
+                "TLS: it cannot be turned off while the server runs: restart the server, or set listen_tls, \
+                 tls_listen or admin_tls as before",
             ),
             TlsError::Unreadable { file, cause } => write!(
                 formatter,
@@ -77,28 +78,33 @@ impl fmt::Display for TlsError {
             ),
             TlsError::NoCertificate { file } => write!(
                 formatter,
-                "TLS: {}: contains no certificate (no section BEGIN CERTIFICATE); name the file of the certificate and its chain",
+                "TLS: {}: contains no certificate (no section BEGIN CERTIFICATE); name the file of the \
+                 certificate and its chain",
                 file.display()
             ),
             TlsError::Key { file, cause } => write!(
                 formatter,
-                "TLS: {}: contains no usable private key: {cause}; name the file of an unencrypted RSA, ECDSA or Ed25519 key",
+                "TLS: {}: contains no usable private key: {cause}; name the file of an unencrypted RSA, \
+                 ECDSA or Ed25519 key",
                 file.display()
             ),
             TlsError::Certificate { file, cause } => write!(
                 formatter,
-                "TLS: {}: the first certificate cannot be used: {cause}; put the server's certificate first, then its chain",
+                "TLS: {}: the first certificate cannot be used: {cause}; put the server's certificate first, \
+                 then its chain",
                 file.display()
             ),
             TlsError::Mismatch { certificate, key } => write!(
                 formatter,
-                "TLS: {} is not the key of {}: list files that belong together, in the same order, in tls_key_files and tls_certificate_files",
+                "TLS: {} is not the key of {}: list files that belong together, in the same order, in \
+                 tls_key_files and tls_certificate_files",
                 key.display(),
                 certificate.display()
             ),
             TlsError::Authority { file, cause } => write!(
                 formatter,
-                "TLS: {}: is not a certificate authority for clients: {cause}; name a PEM file with the certificates of the authorities",
+                "TLS: {}: is not a certificate authority for clients: {cause}; name a PEM file with the \
+                 certificates of the authorities",
                 file.display()
             ),
             TlsError::System(error) => write!(formatter, "TLS: {error}"),
