@@ -27,7 +27,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::keyring::{Key, Signer};
+use super::key::{Key, Signer};
 use super::keys::{Algorithm, Family, KeyError, SigningKey, VerifyingKeys};
 
 /// The keys of one set.

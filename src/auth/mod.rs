@@ -18,6 +18,7 @@
 //!
 //! Wire reference, section 8; RFC 7515 and RFC 7519 for the format.
 
+mod claims;
 mod credentials;
 mod date;
 mod demands;
@@ -26,6 +27,7 @@ mod json;
 mod json_fault;
 mod jwks;
 mod jwt;
+mod key;
 mod keyring;
 mod keys;
 pub mod passwords;
@@ -33,11 +35,12 @@ mod pem;
 mod revocation;
 pub mod rules;
 
+pub use claims::Claims;
 pub use credentials::{CredentialFields, Credentials, NoCredentials, Password};
 pub use demands::Demands;
 pub use error::{SignError, TokenError};
 pub use jwks::{KeySet, KeySetError, SetOrigin, Unused, UnusedKey};
-pub use jwt::{Claims, Issued, Tokens, new_token_id};
+pub use jwt::{Issued, Tokens, new_token_id};
 pub use keyring::FetchRequest;
 pub use keys::{Algorithm, KeyError, UnknownAlgorithm};
 pub use revocation::{NotRevocable, Revocation, Revocations, Revoked};

@@ -16,8 +16,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::claims::Claims;
 use super::json::{Json, Kind};
-use super::jwt::Claims;
 
 /// Refuses all tokens with a certain claim that were issued up to a certain time.
 #[derive(Clone, Debug, PartialEq, Eq)]

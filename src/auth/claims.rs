@@ -1,0 +1,100 @@
+//! The claims of a client.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::json::Json;
+use super::rules::{Facts, Rules};
+
+/// The claims of a client: the payload of a valid token, or claims from another source. `Debug` does not show
+/// them.
+#[derive(Clone)]
+pub struct Claims {
+    json: String,
+    expires_at: Option<f64>,
+    /// The leeway at the time of the check, which also applies to the expiry of the connection.
+    leeway_seconds: u16,
+    /// The parts of the claims that rules use, once rules have been evaluated.
+    facts: Option<Box<Facts>>,
+}
+
+impl PartialEq for Claims {
+    /// Compares the claims. Facts are left out, since they follow from the claims.
+    fn eq(&self, other: &Claims) -> bool {
+        self.json == other.json && self.expires_at == other.expires_at
+    }
+}
+
+impl Claims {
+    /// The claims of a token that has been checked or signed.
+    pub(super) fn new(json: String, expires_at: Option<f64>, leeway_seconds: u16) -> Claims {
+        Claims {
+            json,
+            expires_at,
+            leeway_seconds,
+            facts: None,
+        }
+    }
+
+    /// Claims from another source than a token: a JSON object, and its claim `exp` in seconds since 1970.
+    pub(crate) fn trusted(json: String, expires_at: Option<f64>) -> Claims {
+        Claims::new(json, expires_at, 0)
+    }
+
+    /// The payload as JSON text, byte for byte as it was signed. Usually an object, but a signer may sign any
+    /// JSON value except `null`. The payload of a token without `typ: JWT` is a string if it is neither an
+    /// object nor an array.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. A connection counts it as
+    /// over when `unix_ms > expires_at * 1000`, which is slightly later than in [`Tokens::verify`](super::Tokens::verify).
+    pub fn expires_at(&self) -> Option<f64> {
+        self.expires_at
+    }
+
+    /// True if a connection with these claims is to lose its authentication at `unix_ms`. As in the
+    /// reference, this is less than a second later than [`Tokens::verify`](super::Tokens::verify) would refuse the token.
+    pub fn has_expired(&self, unix_ms: u64) -> bool {
+        self.expires_with_leeway_at()
+            .is_some_and(|at| unix_ms as f64 > at * 1000.0)
+    }
+
+    /// When that happens, in seconds since 1970: `exp` plus the leeway.
+    pub(crate) fn expires_with_leeway_at(&self) -> Option<f64> {
+        let leeway = f64::from(self.leeway_seconds);
+        self.expires_at.map(|expires_at| expires_at + leeway)
+    }
+
+    /// True if the payload is truthy in JavaScript; only then does a socket of the reference count as
+    /// authenticated. False for `0`, `false` and the empty string.
+    pub fn is_truthy(&self) -> bool {
+        Json::parse(&self.json).is_some_and(Json::is_truthy)
+    }
+
+    /// The parts of the claims that these rules use. They are read at the first call, and again if the rules
+    /// change.
+    #[doc(hidden)]
+    #[inline]
+    pub fn facts(&mut self, rules: &Rules) -> &mut Facts {
+        if self.facts.as_ref().is_none_or(|facts| !rules.are_facts_of(facts)) {
+            self.facts = Some(Box::new(rules.facts(&self.json)));
+        }
+        self.facts.as_mut().expect("set by the line above")
+    }
+
+    /// The payload as a value of a Rust type.
+    pub fn value<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.json)
+    }
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claims")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
