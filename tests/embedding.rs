@@ -454,7 +454,7 @@ fn a_server_without_sources_or_that_has_ended_reloads_nothing() {
 }
 
 #[test]
-fn a_server_that_admits_nobody_starts_only_if_its_application_has_logins() {
+fn a_server_that_admits_no_client_starts_only_if_its_application_has_logins() {
     let sources = || {
         ConfigSources::default()
             .set("listen", "127.0.0.1:0")

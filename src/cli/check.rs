@@ -20,7 +20,7 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     let config = &loaded.config;
     let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
     // If a key cannot be read, this is why no client could log in, so the latter is not reported too.
-    if faults.is_empty() && config.admits_nobody() {
+    if faults.is_empty() && config.admits_no_client() {
         faults.push(StartError::AdmitsNobody.to_string());
     }
     faults.extend(Policy::faults(config).iter().map(ToString::to_string));

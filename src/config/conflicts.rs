@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use super::Config;
 
 impl Config {
-    /// Whether the settings go together; those that cannot are refused before anything starts.
+    /// Whether all settings go together. A server does not start with settings that conflict.
     ///
     /// # Errors
-    /// The first that do not; [`Config::conflicts`] has all.
+    /// The first conflict; [`Config::conflicts`] has all.
     pub fn check(&self) -> Result<(), Conflict> {
         self.conflicts().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// All settings that do not go together.
+    /// All conflicts between settings.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         if let Some(admin) = self.admin.address {
@@ -34,12 +34,12 @@ impl Config {
         self.tls
             .conflicts(self.listen.address, self.admin.address, &mut conflicts);
         if self.proxies.trusted.is_empty() {
-            let heeded = [
+            let used = [
                 (self.proxies.proxy_protocol, "proxy_protocol"),
                 (self.proxies.x_forwarded_for, "x_forwarded_for"),
             ];
-            let heeded = heeded.into_iter().filter(|(is_on, _)| *is_on);
-            conflicts.extend(heeded.map(|(_, name)| Conflict::NobodyTrusted(name)));
+            let used = used.into_iter().filter(|(is_on, _)| *is_on);
+            conflicts.extend(used.map(|(_, name)| Conflict::NoTrustedProxy(name)));
         }
         if let Some(name) = self
             .login
@@ -62,9 +62,9 @@ impl Config {
 /// Settings that cannot go together, each with what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// Anybody could read the control plane.
+    /// The control plane can be reached from other machines, and asks for no key.
     AdminWithoutKey(SocketAddr),
-    /// Clients and operators cannot share a port.
+    /// Clients and operators have the same port.
     SameAddress(SocketAddr),
     /// A private key file without the public one.
     PrivateKeyAlone,
@@ -81,20 +81,20 @@ pub enum Conflict {
     TlsWithoutCertificate,
     /// Clients' certificates without an authority, or an authority without clients' certificates.
     TlsClientAuthUnpaired,
-    /// The port for TLS is that for all clients.
+    /// The port for TLS is the port for all clients.
     TlsOnSameAddress(SocketAddr),
-    /// The port for TLS is that for operators.
+    /// The port for TLS is the port for operators.
     TlsOnAdminAddress(SocketAddr),
-    /// This setting names clients by the word of proxies, and no proxy is believed.
-    NobodyTrusted(&'static str),
-    /// One name for a user's name and password.
+    /// This setting takes clients' addresses from proxies, and no proxy is trusted.
+    NoTrustedProxy(&'static str),
+    /// One field is both a user's name and its password.
     SameField(String),
-    /// Logins, and no key to sign their tokens.
+    /// Logins without a key that signs their tokens.
     LoginWithoutKey,
 }
 
 impl Conflict {
-    /// The settings that it is about: with one of them of an unknown value, it is not known either.
+    /// The settings that conflict. While one of them has no accepted value, it is unknown whether they do.
     pub(super) const fn settings(&self) -> &'static [&'static str] {
         match self {
             Conflict::AdminWithoutKey(_) => &["admin", "admin_key"],
@@ -112,7 +112,7 @@ impl Conflict {
             Conflict::TlsClientAuthUnpaired => &["tls_client_auth", "tls_client_ca_file"],
             Conflict::TlsOnSameAddress(_) => &["tls_listen", "listen"],
             Conflict::TlsOnAdminAddress(_) => &["tls_listen", "admin"],
-            Conflict::NobodyTrusted(_) => &["trusted_proxies", "proxy_protocol", "x_forwarded_for"],
+            Conflict::NoTrustedProxy(_) => &["trusted_proxies", "proxy_protocol", "x_forwarded_for"],
             Conflict::SameField(_) => &["login_user_fields", "login_password_fields"],
             Conflict::LoginWithoutKey => &[
                 "password_file",
@@ -167,9 +167,9 @@ impl fmt::Display for Conflict {
                 formatter,
                 "tls_listen and admin are both {address}: give each its own port"
             ),
-            Conflict::NobodyTrusted(setting) => write!(
+            Conflict::NoTrustedProxy(setting) => write!(
                 formatter,
-                "{setting} is on without trusted_proxies: set the addresses of the proxies, which alone are believed"
+                "{setting} is on without trusted_proxies: set the addresses of the proxies; the server believes no other peer"
             ),
         }
     }
@@ -219,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_heeded_only_if_some_are_trusted() {
+    fn proxies_name_clients_only_if_some_are_trusted() {
         for (proxy_protocol, x_forwarded_for) in [(true, false), (false, true), (true, true)] {
             let mut config = Config::default();
             config.proxies.proxy_protocol = proxy_protocol;
             config.proxies.x_forwarded_for = x_forwarded_for;
-            assert!(matches!(config.check(), Err(Conflict::NobodyTrusted(_))));
+            assert!(matches!(config.check(), Err(Conflict::NoTrustedProxy(_))));
             config.proxies.trusted = "10.0.0.0/8".parse().unwrap();
             assert_eq!(config.check(), Ok(()));
         }

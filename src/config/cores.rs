@@ -37,9 +37,9 @@ pub enum Placement {
     /// One for each CPU that this process may run on.
     #[default]
     Auto,
-    /// So many, on the CPUs that this process may run on, in turn.
+    /// This number, on the CPUs that this process may run on, in turn.
     Count(u16),
-    /// One for each of these CPUs.
+    /// One on each of these CPUs.
     Cpus(Vec<usize>),
 }
 
@@ -88,7 +88,7 @@ impl FromStr for Placement {
                 return Err(NotPlacement);
             }
             for cpu in first..=last {
-                // A CPU named twice is a slip: two loops on one CPU are asked for by a number.
+                // A CPU named twice is a mistake: a count can put two event loops on one CPU.
                 if !cpus.insert(usize::from(cpu)) {
                     return Err(NotPlacement);
                 }

@@ -1,7 +1,7 @@
 //! Secrets that the service manager hands over as files (`LoadCredential=`, systemd.exec(5)).
 //!
 //! A credential is a file in `$CREDENTIALS_DIRECTORY` that has the name of a setting: the value of a secret, without the
-//! line's end, or the file that such a setting names. Other files there are somebody else's.
+//! line's end, or the file that such a setting names. Other files there belong to other programs.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use super::settings::Setting;
 use super::text_file::{self, SECRET_BYTES_MAX};
 use crate::text;
 
-/// Where credentials are, if there are any.
+/// The folder with credentials, if there is one.
 #[derive(Clone, Default)]
 pub(super) struct Credentials(Option<PathBuf>);
 
 impl Credentials {
-    /// Those of the process whose environment has this value for [`VARIABLE`].
+    /// The credentials of a process whose environment has this value for [`VARIABLE`].
     pub(super) fn new(folder: OsString) -> Credentials {
         Credentials((!folder.is_empty()).then(|| folder.into()))
     }
@@ -51,7 +51,7 @@ fn secret_in(file: &Path) -> Result<String, ConfigError> {
     Ok(secret.to_owned())
 }
 
-/// Whether a variable of the environment says where they are.
+/// Whether this is the variable that names the folder with credentials.
 pub(super) fn is_announced_by(name: &OsStr) -> bool {
     name == VARIABLE
 }
@@ -90,7 +90,7 @@ mod tests {
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            // What stays behind harms nothing.
+            // A folder that stays behind harms nothing.
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

@@ -1,9 +1,9 @@
-//! Variables that begin with `RINGCAST_` and that somebody else sets.
+//! Variables that begin with `RINGCAST_` and that other programs set.
 //!
 //! Kubernetes describes each Service of a namespace to every pod of it, in variables that begin with the Service's name:
 //! one named `ringcast` or `ringcast-admin` makes `RINGCAST_PORT`, `RINGCAST_ADMIN_SERVICE_HOST` and so on
-//! (`enableServiceLinks`). Docker does the same for linked containers (`--link`). They say nothing about this server's
-//! settings and must not stop its start, while a setting that is spelled wrongly has to.
+//! (`enableServiceLinks`). Docker does the same for linked containers (`--link`). These variables say nothing about this
+//! server's settings and must not stop its start, while a misspelled setting has to.
 //!
 //! | name, behind `RINGCAST_` and perhaps more of the Service's name | value |
 //! |---|---|
@@ -17,8 +17,8 @@ use std::ffi::OsStr;
 
 use super::settings::PREFIX;
 
-/// Whether a variable is one of those above. A setting that should ever have such a name is theirs only with a value that
-/// no setting takes.
+/// Whether a variable is one of the table above. If a setting ever has such a name, the variable counts as another
+/// program's only with a value that no setting accepts.
 pub(super) fn is_of_others(name: &str, value: &OsStr, is_setting: bool) -> bool {
     let Some(name) = name.strip_prefix(PREFIX) else {
         return false;
@@ -42,7 +42,7 @@ fn is_of_service(words: &[&str]) -> bool {
     })
 }
 
-/// Whether it is what Docker tells of a linked container.
+/// Whether Docker sets such a variable for a linked container.
 fn is_of_link(words: &[&str], value: &str) -> bool {
     let has_variable = words
         .iter()
@@ -51,7 +51,7 @@ fn is_of_link(words: &[&str], value: &str) -> bool {
     has_variable || (words.last() == Some(&"NAME") && value.starts_with('/'))
 }
 
-/// `tcp://10.0.0.11:8000`, as no setting has it.
+/// `tcp://10.0.0.11:8000`, which no setting accepts.
 fn is_service_url(value: &str) -> bool {
     let Some((protocol, address)) = value.split_once("://") else {
         return false;

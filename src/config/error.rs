@@ -1,4 +1,4 @@
-//! Why there is no configuration.
+//! What can be wrong with the settings. Each error is one line: the place, the fault, and what to do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::Conflict;
 pub struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Each of them.
+    /// Each error.
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
     }
@@ -34,7 +34,7 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
-/// Why there is no configuration. Each is one line that says where, what, and what to do.
+/// Something wrong with the settings. Its text is one line: the place, the fault, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// No setting has this name.
@@ -43,23 +43,23 @@ pub enum ConfigError {
         place: String,
         /// The name found there.
         name: String,
-        /// The known name most like it, if one is.
+        /// The known name that is most like it, if one is near.
         nearest: Option<String>,
     },
     /// A flag without its value.
     NoValue {
         /// The flag.
         flag: String,
-        /// What could follow it.
+        /// The accepted values.
         expects: &'static str,
     },
-    /// A value that its setting does not take.
+    /// A value that its setting does not accept.
     Value {
         /// The source and the setting's name there.
         place: String,
         /// The value, unless secret.
         value: Option<String>,
-        /// What would be taken.
+        /// The accepted values.
         expects: &'static str,
     },
     /// A file that cannot be read.
@@ -137,15 +137,15 @@ impl std::error::Error for ConfigError {}
 /// What is wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFault {
-    /// The list that it is in.
+    /// The list that holds the rule.
     pub list: &'static str,
-    /// Which of that list, from 1; 0 for the list itself.
+    /// The place of the rule in the list, from 1; 0 if the list itself is wrong.
     pub number: usize,
-    /// The file that it is from, if it is from one.
+    /// The file, if the rule is from one.
     pub file: Option<PathBuf>,
     /// The line of the file, from 1; 0 if the rule is from no file.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// The fault, and what would be right.
     pub fault: String,
 }
 

@@ -47,7 +47,7 @@ fn url(text: &str) -> Option<String> {
     legal.then(|| text.to_owned())
 }
 
-/// Whether somebody between this machine and the server of the keys could answer in its place.
+/// Whether an attacker between this machine and the server of the keys could answer in its place.
 pub(super) fn is_forgeable(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else {
         return false;

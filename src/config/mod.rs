@@ -140,7 +140,7 @@ const fn joined<const COUNT: usize>(sections: &[&[Setting]]) -> [Setting; COUNT]
 }
 
 impl Config {
-    /// Whether clients that are not authenticated are served.
+    /// Whether unauthenticated clients are served.
     pub fn serves_anonymous(&self) -> bool {
         match self.permissions.allow_anonymous {
             Anonymous::Auto => self.listens_on_loopback_only(),
@@ -149,9 +149,9 @@ impl Config {
         }
     }
 
-    /// Whether only authenticated clients are served and, with the built-in application, none can become authenticated: no
-    /// token can be signed elsewhere, nobody has a password, and no certificate is asked for.
-    pub fn admits_nobody(&self) -> bool {
+    /// Whether only authenticated clients are served and, with the built-in application, no client can authenticate: no other
+    /// program has a key that signs tokens, there is no password file, and the server asks for no certificate.
+    pub fn admits_no_client(&self) -> bool {
         let by_certificate = self.tls.is_used() && self.tls.client_auth != ClientAuth::Off;
         !self.serves_anonymous()
             && self.has_random_key()
@@ -168,8 +168,8 @@ impl Config {
         }
     }
 
-    /// Whether the root of the client port is the page to try the server out with. By itself only where nobody else can
-    /// see it: not where a proxy on this machine brings the requests of others.
+    /// Whether `/` on the client port is the page on which the server can be tried out. `auto` shows it only where no other
+    /// machine can see it: neither on an address beyond loopback, nor behind a proxy on this machine.
     pub fn shows_welcome_page(&self) -> bool {
         match self.listen.welcome_page {
             WelcomePage::Auto => self.listens_on_loopback_only() && self.proxies.trusted.is_empty(),
@@ -185,7 +185,7 @@ impl Config {
             .all(|address| address.ip().is_loopback())
     }
 
-    /// Whether no key is configured, so that one has to be made up.
+    /// Whether no key is configured, so that the server makes a random one.
     pub fn has_random_key(&self) -> bool {
         self.auth.key.is_none()
             && self.auth.public_key_file.is_none()
@@ -197,9 +197,11 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::secret::Secret;
+    use crate::config::tls::OnListen;
 
     #[test]
-    fn all_are_served_by_themselves_only_where_nobody_can_come_from_outside() {
+    fn auto_serves_unauthenticated_clients_only_on_loopback_addresses() {
         for (listen, tls_listen, setting, expected) in [
             ("127.0.0.1:0", None, Anonymous::Auto, true),
             ("127.9.9.9:0", None, Anonymous::Auto, true),
@@ -218,5 +220,29 @@ mod tests {
             config.tls.listen = tls_listen.map(|address| address.parse().unwrap());
             assert_eq!(config.serves_anonymous(), expected, "{listen} {tls_listen:?}");
         }
+    }
+
+    #[test]
+    fn a_server_admits_no_client_without_a_way_to_authenticate() {
+        let mut with_key = Config::default();
+        with_key.auth.key = Some(Secret::new([1; 32]));
+        with_key.listen.address = "0.0.0.0:8000".parse().unwrap();
+        let mut closed = Config::default();
+        closed.listen.address = "0.0.0.0:8000".parse().unwrap();
+        assert!(
+            closed.admits_no_client()
+                && !Config::default().admits_no_client()
+                && !with_key.admits_no_client()
+        );
+        closed.login.password_file = Some("passwords".into());
+        assert!(!closed.admits_no_client());
+        closed.login.password_file = None;
+        closed.tls.client_auth = ClientAuth::Optional;
+        assert!(closed.admits_no_client(), "certificates without TLS");
+        closed.tls.on_listen = OnListen::Only;
+        assert!(!closed.admits_no_client());
+        closed.tls.client_auth = ClientAuth::Off;
+        closed.permissions.allow_anonymous = Anonymous::On;
+        assert!(!closed.admits_no_client());
     }
 }

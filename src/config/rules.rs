@@ -41,7 +41,7 @@ pub struct RuleSpec {
 }
 
 impl Default for RuleSpec {
-    /// Everything is denied to anyone.
+    /// A rule that denies all actions to all clients.
     fn default() -> RuleSpec {
         RuleSpec {
             effect: Effect::Deny,
@@ -94,12 +94,12 @@ impl Action {
         self.label()
     }
 
-    /// The action of that word.
+    /// The action with this word.
     pub fn named(word: &str) -> Option<Action> {
         Action::ALL.into_iter().find(|action| action.word() == word)
     }
 
-    /// Whether it concerns a channel; else it concerns a procedure or an event.
+    /// Whether it applies to a channel; else it applies to a procedure or an event.
     pub const fn is_on_channel(self) -> bool {
         match self {
             Action::Subscribe | Action::Publish => true,

@@ -15,7 +15,7 @@ impl Secret {
         Secret(bytes.into().into())
     }
 
-    /// The bytes, for signing and checking alone.
+    /// The bytes, only for signing and checking.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// What is shown in the place of a secret.
+    /// The text that stands for a secret wherever settings are shown.
     pub const HIDDEN: &'static str = "…";
 }
 

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_back_door_and_certificates_for_nobody_are_doubtful() {
+    fn a_plain_port_beside_client_certificates_and_unused_certificates_are_warned_about() {
         let mut config = used();
         config.tls.client_auth = ClientAuth::Required;
         config.tls.client_ca_file = Some("authorities".into());

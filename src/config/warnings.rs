@@ -1,4 +1,4 @@
-//! Settings that work but are hardly meant: each is a warning at the start and in `ringcast check`.
+//! Settings that work but are probably a mistake: each is a warning at the start and in `ringcast check`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::tls::{ClientAuth, OnListen};
 use super::{Config, Protocol, jwks};
 
 impl Config {
-    /// What is legal but hardly meant. `cpus` are those this process may run on.
+    /// Settings that work but are probably a mistake. `cpus` are the CPUs that this process may run on.
     pub fn warnings(&self, cpus: &[usize]) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let core_count = self.cores.placement.cpus(cpus).len();
@@ -24,15 +24,15 @@ impl Config {
         {
             warnings.push(Warning::PingsTooRareForVersion1);
         }
-        let share = self.limits.ring_bytes_max / u64::try_from(core_count.max(1)).unwrap_or(u64::MAX);
+        let share = self.limits.ring_bytes_max / core_count.max(1) as u64;
         if share < u64::from(self.limits.message_bytes_max) {
             warnings.push(Warning::RingShareBelowMessage { share });
         }
         let proxies = &self.proxies;
         if proxies.trusted.contain_all_addresses() {
-            warnings.push(Warning::EverybodyTrusted);
+            warnings.push(Warning::EveryAddressTrusted);
         } else if !proxies.trusted.is_empty() && !proxies.proxy_protocol && !proxies.x_forwarded_for {
-            warnings.push(Warning::ProxiesUnheard);
+            warnings.push(Warning::ProxiesUnused);
         }
         if self.has_random_key() {
             warnings.push(Warning::RandomKey);
@@ -57,7 +57,7 @@ impl Config {
     }
 }
 
-/// Settings that work but are hardly meant. Each is a warning at the start and in `ringcast check`.
+/// Settings that work but are probably a mistake. Each is a warning at the start and in `ringcast check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     /// Cores share CPUs.
@@ -67,7 +67,7 @@ pub enum Warning {
         /// How many CPUs.
         cpus: usize,
     },
-    /// Every connection times out.
+    /// Every idle connection times out before its first ping.
     PingsTooRare,
     /// A version-1 client answers the ping of the second interval first.
     PingsTooRareForVersion1,
@@ -76,21 +76,21 @@ pub enum Warning {
         /// The share in bytes.
         share: u64,
     },
-    /// Whoever connects may say whom the connection is from.
-    EverybodyTrusted,
-    /// Proxies are trusted, but nothing that they say is read.
-    ProxiesUnheard,
-    /// Tokens end with the process.
+    /// Every client is a trusted proxy, so that it can claim any address.
+    EveryAddressTrusted,
+    /// Proxies are trusted, but the server reads neither of the ways in which they name the client.
+    ProxiesUnused,
+    /// A random key signs tokens, so that they end with the process.
     RandomKey,
-    /// RFC 7518 section 3.2 asks for a key as long as the hash.
+    /// The key is shorter than the hash, which RFC 7518 section 3.2 does not allow.
     ShortKey,
     /// Keys are fetched without TLS from another machine.
     KeysUnprotected,
-    /// Revocations end before the tokens that they are about.
+    /// Revocations end before the revoked tokens.
     RevocationTooShort,
-    /// Certificates for nobody.
+    /// Certificates are set, and no address speaks TLS.
     TlsUnused,
-    /// Who speaks no TLS needs no certificate.
+    /// A client that connects without TLS needs no certificate.
     PlainBesideClientAuth,
 }
 
@@ -114,26 +114,26 @@ impl fmt::Display for Warning {
                 "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
             ),
             Warning::RandomKey => formatter.write_str(
-                "auth_key is not set: a random key is used, so tokens end with this process; set it: \
+                "auth_key is not set: a random key is used, so tokens are invalid after a restart; set it: \
                  RINGCAST_AUTH_KEY=$(openssl rand -base64 48)",
             ),
             Warning::KeysUnprotected => formatter.write_str(
-                "jwks_url is not https: whoever can answer in the place of that server can sign tokens for anybody",
+                "jwks_url is not https: an attacker on the network can answer in place of that server, and then sign tokens for any user",
             ),
             Warning::RevocationTooShort => formatter.write_str(
-                "revocation_keep_seconds is below auth_default_expiry: a revoked token is good again before it expires",
+                "revocation_keep_seconds is below auth_default_expiry: a revoked token becomes valid again before it expires",
             ),
-            Warning::EverybodyTrusted => formatter.write_str(
-                "trusted_proxies names every address there is: whoever connects can say whom the connection is from",
+            Warning::EveryAddressTrusted => formatter.write_str(
+                "trusted_proxies contains every address: any client can claim to be at any other address; name only the proxies",
             ),
-            Warning::ProxiesUnheard => formatter.write_str(
-                "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: all clients have the proxies' addresses",
+            Warning::ProxiesUnused => formatter.write_str(
+                "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: every client has the address of a proxy; turn on the one that the proxies use",
             ),
             Warning::TlsUnused => formatter.write_str(
-                "tls_certificate_files is set, but nothing speaks TLS: set listen_tls or tls_listen",
+                "tls_certificate_files is set, but no address speaks TLS: set listen_tls or tls_listen",
             ),
             Warning::PlainBesideClientAuth => formatter.write_str(
-                "tls_client_auth is required, but who connects to listen without TLS needs no certificate: set listen_tls to only",
+                "tls_client_auth is required, but a client that connects to listen without TLS needs no certificate: set listen_tls to only",
             ),
             Warning::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
@@ -145,11 +145,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Placement;
     use crate::config::secret::Secret;
-    use crate::config::{Anonymous, Placement};
 
     #[test]
-    fn trust_in_everybody_and_trust_without_effect_are_doubted() {
+    fn trust_in_every_address_and_trust_without_effect_are_warned_about() {
         let warnings = |trusted: &str, x_forwarded_for| {
             let mut config = Config::default();
             config.auth.key = Some(Secret::new([1; 32]));
@@ -158,16 +158,16 @@ mod tests {
             config.warnings(&[0, 1])
         };
         assert_eq!(warnings("10.0.0.0/8", true), []);
-        assert_eq!(warnings("10.0.0.0/8", false), [Warning::ProxiesUnheard]);
+        assert_eq!(warnings("10.0.0.0/8", false), [Warning::ProxiesUnused]);
         assert_eq!(
             warnings("10.0.0.0/8, 0.0.0.0/0", true),
-            [Warning::EverybodyTrusted]
+            [Warning::EveryAddressTrusted]
         );
         assert_eq!(warnings("", false), []);
     }
 
     #[test]
-    fn a_doubt_begins_where_clients_would_suffer() {
+    fn a_warning_begins_where_clients_would_suffer() {
         let mut quiet = Config::default();
         quiet.auth.key = Some(Secret::new([1; 32]));
         assert_eq!(quiet.warnings(&[0, 1]), []);
@@ -218,19 +218,6 @@ mod tests {
         ));
 
         assert_eq!(Config::default().warnings(&[0]), [Warning::RandomKey]);
-        let mut closed = Config::default();
-        closed.listen.address = "0.0.0.0:8000".parse().unwrap();
-        assert!(closed.admits_nobody() && !Config::default().admits_nobody() && !quiet.admits_nobody());
-        closed.login.password_file = Some("passwords".into());
-        assert!(!closed.admits_nobody());
-        closed.login.password_file = None;
-        closed.tls.client_auth = ClientAuth::Optional;
-        assert!(closed.admits_nobody(), "certificates without TLS");
-        closed.tls.on_listen = OnListen::Only;
-        assert!(!closed.admits_nobody());
-        closed.tls.client_auth = ClientAuth::Off;
-        closed.permissions.allow_anonymous = Anonymous::On;
-        assert!(!closed.admits_nobody());
         let mut short = Config::default();
         short.auth.key = Some(Secret::new([1; 31]));
         assert_eq!(short.warnings(&[0]), [Warning::ShortKey]);

@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_that_may_be_sent_are_those_of_the_reference() {
+    fn codes_that_may_be_sent_are_the_same_as_in_the_reference() {
         for legal in [1000, 1001, 1003, 1007, 1014, 3000, 4000, 4999] {
             assert_eq!(CloseCode::new(legal).map(CloseCode::as_u16), Some(legal));
         }

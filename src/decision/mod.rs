@@ -1,4 +1,4 @@
-//! What a session may ask for, and how a connection ends.
+//! What a session may decide for its connection.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
 //! `cores/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
@@ -7,8 +7,8 @@
 //! Invariants
 //! 1. Decisions are carried out in the order in which they were appended.
 //! 2. A [`Span`] is valid for the [`Decisions`] that made it, until [`Decisions::clear`].
-//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. What would not fit is left
-//!    out, and [`Decisions::is_overfull`] says so: then nothing of it may be carried out.
+//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. Text that would not fit is
+//!    left out, and [`Decisions::is_overfull`] says so: then no decision of it may be carried out.
 
 mod close_reason;
 mod limit;
@@ -43,8 +43,8 @@ impl Span {
     }
 }
 
-/// One thing that a session wants done. Names of channels are their bytes in WTF-8: UTF-8, but for halves of
-/// surrogate pairs, which JavaScript strings may hold.
+/// One action that the core carries out for a session. Names of channels are bytes in WTF-8: UTF-8, except that halves of
+/// surrogate pairs may occur, as in strings of JavaScript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send one text message to this connection.
@@ -61,14 +61,14 @@ pub enum Decision {
     Subscribe {
         /// The channel's name.
         channel: Span,
-        /// What the session needs to word its answer; the core gives it back unread.
+        /// Data that the session needs for its answer; the core gives it back unread.
         token: Option<Span>,
     },
     /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
     Unsubscribe {
         /// The channel's name.
         channel: Span,
-        /// What the session needs to word its answer; the core gives it back unread.
+        /// Data that the session needs for its answer; the core gives it back unread.
         token: Option<Span>,
     },
     /// Unsubscribe this connection by the server's will and send it `message`, subscribed or not.
@@ -80,23 +80,23 @@ pub enum Decision {
     },
     /// Unsubscribe this connection from each of its channels, asking `Session::kicked_out` for each one's message.
     KickOutAll {
-        /// What the session needs to word the messages.
+        /// Data that the session needs for the messages.
         reason: Option<Span>,
     },
-    /// Look at each of this connection's channels again: from those for which `Session::may_keep` says no, unsubscribe
-    /// it and send it what `Session::forbidden` says.
+    /// Check each of this connection's channels again: unsubscribe it from the channels that `Session::may_keep` refuses, and
+    /// send it the message of `Session::forbidden` for each.
     CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish(Publish),
-    /// Close after all that went before has been sent.
+    /// Close after everything queued before has been sent.
     Close {
         /// Why.
         reason: CloseReason,
-        /// What the close frame says besides the code; cut to what fits.
+        /// The text of the close frame, cut to the size that fits.
         text: Span,
     },
-    /// Ask the login password_checks with [`Decisions::take_credentials`]; the session is told the answer. A session decides no
-    /// other before that.
+    /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session decides no
+    /// other login before that.
     Login,
 }
 
@@ -124,7 +124,7 @@ impl Publish {
 }
 
 impl Decision {
-    /// The same, with its bytes `by` further on.
+    /// The same decision, with its spans moved by `by` bytes.
     fn shifted(self, by: u32) -> Decision {
         let span = |span: Span| Span {
             start: span.start + by,
@@ -174,7 +174,7 @@ pub struct Decisions {
     list: Vec<Decision>,
     held: Vec<Decision>,
     is_overfull: bool,
-    /// Of the login that is decided: not among the bytes, which are not wiped.
+    /// The credentials of the login that is decided. They are not among the bytes, since these are not wiped.
     credentials: Option<Box<Credentials>>,
 }
 
@@ -203,12 +203,12 @@ impl Decisions {
         self.push(Decision::Login);
     }
 
-    /// The same, for whoever only looks.
+    /// The credentials of a decided login, without taking them.
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_deref()
     }
 
-    /// Who the client of a decided login claims to be, and what is to prove it; once.
+    /// Takes the credentials of a decided login: the name that the client claims, and the password.
     pub fn take_credentials(&mut self) -> Option<Box<Credentials>> {
         self.credentials.take()
     }
@@ -218,7 +218,7 @@ impl Decisions {
         self.list.push(decision);
     }
 
-    /// Lets `write` append to the bytes; what it appended is the span. It may not remove any.
+    /// Lets `write` append to the bytes; the span names the bytes that it appended. It may not remove any.
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.bytes.len();
         write(&mut self.bytes);
@@ -243,7 +243,7 @@ impl Decisions {
         self.is_overfull
     }
 
-    /// Keeps a decision for the end of the message, behind all that is pushed until then.
+    /// Keeps a decision for the end of the message, after all decisions that are pushed until then.
     pub fn hold(&mut self, decision: Decision) {
         self.held.push(decision);
     }
@@ -256,14 +256,15 @@ impl Decisions {
         }
     }
 
-    /// The connection is to be closed: appends only what of the held decisions concerns others, and forgets the rest.
+    /// For a connection that is to be closed: appends the held publications, which concern other clients, and forgets the other
+    /// held decisions.
     pub fn push_held_publications(&mut self) {
         self.held
             .retain(|decision| matches!(decision, Decision::Publish { .. }));
         self.push_held();
     }
 
-    /// Appends what was decided later, on its own. False, and nothing is appended, if there is no room.
+    /// Appends the decisions of a later message. Returns false, and appends nothing, if there is no room.
     #[must_use]
     pub fn append(&mut self, later: &mut Decisions) -> bool {
         if later.is_overfull || self.bytes.len() + later.bytes.len() > BYTES_MAX {
@@ -279,7 +280,7 @@ impl Decisions {
         true
     }
 
-    /// Only those of the publications from `index` on, in memory of just their size.
+    /// Only the publications from `index` on, in memory of just their size.
     pub fn publications_from(&self, index: usize) -> Decisions {
         let mut publications = Decisions::default();
         for decision in &self.list[index..] {
@@ -303,12 +304,12 @@ impl Decisions {
         self.bytes.len()
     }
 
-    /// Bytes of memory that all of it takes.
+    /// Bytes of memory that the decisions take.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + (self.list.capacity() + self.held.capacity()) * size_of::<Decision>()
     }
 
-    /// Gives back memory that is not used: these decisions wait, perhaps for long.
+    /// Gives back unused memory, since these decisions may wait for a long time.
     pub fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.list.shrink_to_fit();
@@ -347,7 +348,7 @@ impl Decisions {
     }
 }
 
-/// As many as a [`Span`] can name.
+/// The most bytes that a [`Span`] can name.
 const BYTES_MAX: usize = u32::MAX as usize;
 /// A list that grew past this gives its memory back.
 const BYTES_KEPT_MAX: usize = 256 * 1024;
@@ -358,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_appended_still_names_its_own_bytes() {
+    fn appended_decisions_still_name_their_own_bytes() {
         let decided = |text: &str| {
             let mut decisions = Decisions::new();
             let message = decisions.write(|bytes| bytes.extend_from_slice(text.as_bytes()));
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_and_told() {
+    fn text_that_does_not_fit_is_left_out_and_reported() {
         let mut decisions = Decisions::new();
         let first = decisions.write(|bytes| bytes.extend_from_slice(b"one"));
         decisions.bytes.extend_from_slice(b"two");
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_name_what_was_written() {
+    fn spans_name_the_written_bytes() {
         let mut decisions = Decisions::new();
         let first = decisions.write(|bytes| bytes.extend_from_slice(b"one"));
         let second = decisions.write(|bytes| bytes.extend_from_slice(b"two"));

@@ -49,7 +49,7 @@ impl<const COUNT: usize> Deref for Counters<COUNT> {
     }
 }
 
-/// Times in buckets whose upper bounds are powers of two, from 1 µs to 8.4 s and above.
+/// Durations in buckets whose upper bounds are powers of two, from 1 µs to 8.4 s; the last bucket has no bound.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; Histogram::BUCKETS],
@@ -57,21 +57,21 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// How many buckets; the last takes all that is longer.
+    /// Number of buckets; the last one takes all longer durations.
     pub const BUCKETS: usize = 25;
 
-    /// Counts one time.
+    /// Counts one duration.
     pub fn record_ns(&self, ns: u64) {
         self.record_many_ns(ns, 1);
     }
 
-    /// Counts `count` times of equal length.
+    /// Counts `count` equal durations.
     pub fn record_many_ns(&self, ns: u64, count: u64) {
         self.buckets[Self::bucket(ns)].add(count);
         self.sum_ns.add(ns.saturating_mul(count));
     }
 
-    /// Upper bound of a bucket in nanoseconds; `None` for the last, which has none.
+    /// Upper bound of a bucket in nanoseconds; `None` for the last.
     pub const fn upper_bound_ns(bucket: usize) -> Option<u64> {
         if bucket + 1 < Self::BUCKETS {
             Some(1000 << bucket)
@@ -85,7 +85,7 @@ impl Histogram {
         std::array::from_fn(|bucket| self.buckets[bucket].value())
     }
 
-    /// The sum of all recorded times in nanoseconds.
+    /// The sum of all recorded durations in nanoseconds.
     pub fn sum_ns(&self) -> u64 {
         self.sum_ns.value()
     }

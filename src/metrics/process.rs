@@ -1,4 +1,4 @@
-//! What the system knows of this process, read at each scrape.
+//! Figures of the system about this process, read at each scrape.
 //!
 //! A value that the system does not give is left out rather than guessed.
 //!
@@ -15,9 +15,9 @@ use nix::sys::time::TimeValLike;
 pub struct ProcessStatus {
     /// Memory in use, in bytes.
     pub resident_bytes: Option<u64>,
-    /// The part of it that is no file's, in bytes: heap and stacks.
+    /// The part of it that the program has written, in bytes: heap and stacks.
     pub anonymous_bytes: Option<u64>,
-    /// The part of it that is a file's, in bytes: the program and its libraries.
+    /// The part of it that is read from files, in bytes: the program and its libraries.
     pub file_bytes: Option<u64>,
     /// Descriptors open in the main table.
     pub open_fds: Option<u64>,
@@ -61,19 +61,19 @@ fn status_bytes(status: &str, name: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// What the buffers of all TCP sockets of the machine hold, in bytes.
+/// Bytes in the buffers of all TCP sockets of the machine.
 pub fn tcp_buffer_bytes() -> Option<u64> {
     buffer_bytes(&fs::read_to_string("/proc/net/sockstat").ok()?)
 }
 
-/// `TCP: inuse 27 abandoned 0 tw 1 alloc 31 mem 5`, in pages.
+/// `TCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5`, in pages.
 fn buffer_bytes(sockstat: &str) -> Option<u64> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let mut words = line.split_whitespace().skip_while(|word| *word != "mem").skip(1);
     words.next()?.parse::<u64>().ok()?.checked_mul(PAGE_BYTES)
 }
 
-/// The size that the kernel counts buffers in, on all machines that this server is built for.
+/// The unit in which the kernel counts buffers, on all machines that this server is built for.
 const PAGE_BYTES: u64 = 4096;
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn pages_of_tcp_buffers_are_found() {
-        let sockstat = "sockets: used 9\nTCP: inuse 27 abandoned 0 tw 1 alloc 31 mem 5\nUDP: inuse 2 mem 7\n";
+        let sockstat = "sockets: used 9\nTCP: inuse 27 orphan 0 tw 1 alloc 31 mem 5\nUDP: inuse 2 mem 7\n";
         assert_eq!(buffer_bytes(sockstat), Some(5 * PAGE_BYTES));
         assert_eq!(buffer_bytes("UDP: inuse 2 mem 7"), None);
     }

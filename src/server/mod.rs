@@ -299,7 +299,7 @@ fn effective(
     embedding: &Embedding,
 ) -> Result<Config, StartError> {
     let mut config = listening::with_addresses(config, activated);
-    if embedding.logins == LoginsFrom::Settings && config.admits_nobody() {
+    if embedding.logins == LoginsFrom::Settings && config.admits_no_client() {
         return Err(StartError::AdmitsNobody);
     }
     if embedding.descriptors == Descriptors::OfProgram {

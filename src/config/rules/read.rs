@@ -118,7 +118,7 @@ struct Key<'a> {
     value: &'a Value,
 }
 
-/// A line, and what is wrong there.
+/// A line, and the fault there.
 type Fault = (usize, String);
 
 fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
