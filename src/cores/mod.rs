@@ -440,7 +440,7 @@ impl<A: App> Lent<A> {
     fn allow_upgrade(&mut self, request: &Request<'_>, client: ClientAddress) -> Result<(), Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
         let mut many: Vec<_>;
-        let count = request.headers().take(few.len() + 1).count();
+        let count = request.header_count();
         let headers = if count <= few.len() {
             for (place, header) in few.iter_mut().zip(request.headers()) {
                 *place = header;

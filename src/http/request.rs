@@ -70,15 +70,39 @@ const METHODS: [&str; 35] = [
 pub struct Request<'a> {
     method: &'a str,
     target: &'a str,
-    /// The path and the query of the target.
-    resource: &'a str,
+    /// The target before its first `?`, without a host.
+    path: &'a str,
+    /// The target after its first `?`.
+    query: Option<&'a str>,
     minor_version: u8,
     /// The value of the only `Host` line, or the host of an absolute target.
     host: Option<&'a [u8]>,
     framing: Framing,
     is_upgrade: bool,
     headers: &'a [u8],
+    /// The number of lines in `headers`.
+    header_count: usize,
+    indexed: Indexed<'a>,
 }
+
+/// The values of the headers that an upgrade looks up. [`DecisiveHeaders::collect`] finds all of them in one walk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Indexed<'a> {
+    /// For each name in [`INDEXED`] the value of its first line.
+    first: [Option<&'a [u8]>; INDEXED.len()],
+    /// One bit for each name: whether it has more than one line.
+    repeated: u8,
+}
+
+const INDEXED: [&str; 7] = [
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+    "origin",
+    "sec-websocket-origin",
+];
 
 /// How the end of a request's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,17 +140,13 @@ impl<'a> Request<'a> {
     /// The target before the first `?`, without the host of an absolute target. Escapes are not decoded:
     /// paths are compared as they are written.
     pub fn path(&self) -> &'a str {
-        let path = self
-            .resource
-            .split_once('?')
-            .map_or(self.resource, |(path, _)| path);
         // `http://example.com` and `http://example.com?query` request the root.
-        if path.is_empty() { "/" } else { path }
+        if self.path.is_empty() { "/" } else { self.path }
     }
 
     /// The target after the first `?`.
     pub fn query(&self) -> Option<&'a str> {
-        self.resource.split_once('?').map(|(_, query)| query)
+        self.query
     }
 
     /// The requested host, with its port if there is one: from an absolute target, otherwise from the `Host`
@@ -143,12 +163,26 @@ impl<'a> Request<'a> {
     }
 
     /// The values of all lines with this header name, in order. The case of `name` does not matter.
+    #[inline]
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers().lines.filter_map(move |line| value_of(line, name))
+        // Callers pass literals, so the compiler finds the index.
+        let index = INDEXED.iter().position(|indexed| *indexed == name);
+        let (only, rest) = match index {
+            Some(index) if self.indexed.repeated & (1 << index) == 0 => (self.indexed.first[index], &[][..]),
+            Some(_) | None => (None, self.headers),
+        };
+        only.into_iter()
+            .chain((Lines { rest }).filter_map(move |line| value_of(line, name)))
+    }
+
+    /// The number of header lines.
+    pub fn header_count(&self) -> usize {
+        self.header_count
     }
 
     /// The value of a header that occurs on exactly one line. Several lines mean one value joined by commas
     /// (RFC 9110 section 5.3), which is never valid for a header with a single item.
+    #[inline]
     pub fn single_header(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.header_values(name);
         let first = values.next()?;
@@ -246,7 +280,11 @@ struct Lines<'a> {
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
         let end = memchr::memchr(b'\n', self.rest)?;
         let (line, rest) = self.rest.split_at(end + 1);
         self.rest = rest;
@@ -288,7 +326,8 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
     let headers = head[line_end + 1..]
         .strip_suffix(b"\r\n")
         .ok_or(Refusal::Malformed)?;
-    let decisive = DecisiveHeaders::collect(headers)?;
+    let header_count = request.headers.len();
+    let decisive = DecisiveHeaders::collect(request.headers)?;
     if minor_version == 1 && decisive.host.is_none() {
         return Err(Refusal::Malformed);
     }
@@ -297,15 +336,22 @@ pub fn parse(input: &[u8], head_bytes_max: usize) -> Result<Option<(Request<'_>,
         Some((authority, _)) if !authority::is_legal(authority.as_bytes()) => return Err(Refusal::Malformed),
         Some((authority, resource)) => (Some(authority.as_bytes()), resource),
     };
+    let (path, query) = match memchr::memchr(b'?', resource.as_bytes()) {
+        None => (resource, None),
+        Some(at) => (&resource[..at], Some(&resource[at + 1..])),
+    };
     let request = Request {
         method,
         target,
-        resource,
+        path,
+        query,
         minor_version,
         host: authority.or(decisive.host),
         framing: decisive.framing(minor_version)?,
         is_upgrade: decisive.offers_protocol && decisive.wants_upgrade,
         headers,
+        header_count,
+        indexed: decisive.indexed,
     };
     Ok(Some((request, head_bytes)))
 }
@@ -320,6 +366,7 @@ struct DecisiveHeaders<'a> {
     offers_protocol: bool,
     /// `upgrade` is one of the words of `Connection`.
     wants_upgrade: bool,
+    indexed: Indexed<'a>,
 }
 
 /// The contents of the `Transfer-Encoding` lines.
@@ -339,26 +386,29 @@ enum Codings {
 impl<'a> DecisiveHeaders<'a> {
     /// Collects them. There may be at most one `Host`, which must be a legal host, and at most one
     /// `Content-Length`, which must be a number.
-    fn collect(headers: &'a [u8]) -> Result<DecisiveHeaders<'a>, Refusal> {
+    fn collect(headers: &[Header<'a>]) -> Result<DecisiveHeaders<'a>, Refusal> {
         let mut decisive = DecisiveHeaders::default();
-        for line in (Lines { rest: headers }) {
-            if let Some(host) = value_of(line, "host") {
-                if !authority::is_legal(host) || decisive.host.replace(host).is_some() {
+        for header in headers {
+            let value = header.value.trim_ascii();
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            if is("host") {
+                if !authority::is_legal(value) || decisive.host.replace(value).is_some() {
                     return Err(Refusal::Malformed);
                 }
-            } else if let Some(digits) = value_of(line, "content-length") {
-                let length = content_length(digits).ok_or(Refusal::Malformed)?;
+            } else if is("content-length") {
+                let length = content_length(value).ok_or(Refusal::Malformed)?;
                 if decisive.length.replace(length).is_some() {
                     return Err(Refusal::Malformed);
                 }
-            } else if let Some(codings) = value_of(line, "transfer-encoding") {
-                decisive.codings = decisive.codings.with(codings);
-            } else if let Some(offer) = value_of(line, "upgrade") {
-                decisive.offers_protocol |= !offer.is_empty();
-            } else if let Some(words) = value_of(line, "connection") {
-                decisive.wants_upgrade |= words
+            } else if is("transfer-encoding") {
+                decisive.codings = decisive.codings.with(value);
+            } else if is("connection") {
+                decisive.wants_upgrade |= value
                     .split(|&byte| byte == b',')
                     .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            } else if let Some(index) = INDEXED.iter().position(|name| is(name)) {
+                decisive.indexed.add(index, value);
+                decisive.offers_protocol |= INDEXED[index] == "upgrade" && !value.is_empty();
             }
         }
         Ok(decisive)
@@ -372,6 +422,15 @@ impl<'a> DecisiveHeaders<'a> {
             (Codings::Chunked, None) if minor_version == 1 => Ok(Framing::Chunked),
             (Codings::Unknown, None) if minor_version == 1 => Err(Refusal::TransferCoding),
             (Codings::Chunked | Codings::Unknown | Codings::Invalid, _) => Err(Refusal::Malformed),
+        }
+    }
+}
+
+impl<'a> Indexed<'a> {
+    fn add(&mut self, index: usize, value: &'a [u8]) {
+        match &mut self.first[index] {
+            first @ None => *first = Some(value),
+            Some(_) => self.repeated |= 1 << index,
         }
     }
 }
@@ -445,7 +504,11 @@ fn target_is_legal(method: &str, target: &str) -> bool {
 }
 
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at > 0 && head[at - 1] != b'\r')
+    // Without a branch, so that the compiler compares sixteen bytes at a time.
+    let pairs = head.iter().zip(head.iter().skip(1));
+    pairs.fold(false, |found, (&before, &byte)| {
+        found | ((byte == b'\n') & (before != b'\r'))
+    })
 }
 
 fn latin1(bytes: &[u8]) -> Cow<'_, str> {
@@ -771,5 +834,33 @@ mod tests {
         let input = b"GET / HTTP/1.1\r\nHost: h\r\nX: \xe9\r\n\r\n";
         let (request, _) = parse(input, LIMIT).unwrap().unwrap();
         assert_eq!(request.joined_header("x").as_deref(), Some("é"));
+    }
+
+    #[test]
+    fn an_indexed_header_has_the_values_that_a_walk_over_all_lines_finds() {
+        let lines = [
+            "",
+            "Upgrade: websocket\r\n",
+            "upgrade:h2c\r\nUPGRADE: websocket\r\n",
+            "Sec-WebSocket-Key:  a b \t\r\nsec-websocket-version: 13\r\nSec-WebSocket-Protocol: a, b\r\n",
+            "Origin: \r\nx-origin: o\r\nSec-WebSocket-Origin: p\r\nOrigin:q\r\nSec-WebSocket-Extensions: x\r\n",
+        ];
+        for (first, second) in lines
+            .iter()
+            .flat_map(|first| lines.iter().map(move |second| (first, second)))
+        {
+            let head = format!("GET /path?query HTTP/1.1\r\nHost: h\r\n{first}Accept: */*\r\n{second}\r\n");
+            let request = request(&head);
+            assert_eq!(request.header_count(), request.headers().count());
+            for name in INDEXED.iter().chain(&["accept", "host", "cookie"]) {
+                let walked = request
+                    .headers()
+                    .filter(|(key, _)| key.eq_ignore_ascii_case(name));
+                let walked: Vec<&[u8]> = walked.map(|(_, value)| value).collect();
+                assert_eq!(request.header_values(name).collect::<Vec<_>>(), walked, "{head}");
+                let single = (walked.len() == 1).then(|| walked[0]);
+                assert_eq!(request.single_header(name), single, "{head}");
+            }
+        }
     }
 }
