@@ -78,6 +78,7 @@ use operators::report::{Ends, Survey};
 use operators::revoking::Revoking;
 use outgoing::connections::{Bounds, Connections};
 use outgoing::forms::Forms;
+use turn::ReadUntil;
 
 /// Which core of this process; they are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +199,7 @@ pub(crate) struct Core<A: App> {
     /// Connections to read without waiting for an event.
     unfinished: VecDeque<ConnectionId>,
     /// Those that are to be read as well, but are coming or going and have to wait for their turn.
-    transitional: VecDeque<ConnectionId>,
+    transitional: VecDeque<(ConnectionId, ReadUntil)>,
     /// Connections whose publication found the ring full.
     stalled: VecDeque<ConnectionId>,
     /// Connections whose channels are being gone through.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Token};
+use mio::{Events, Interest, Token};
 
 use crate::app::{App, LateAnswer};
 use crate::clock::Uptime;
@@ -21,6 +21,15 @@ use crate::cores::lifecycle::ending::SHED_PER_TURN_MAX;
 use crate::cores::lifecycle::meter::Due;
 use crate::cores::operators::mailbox::{CoreStatus, LATE_ANSWERS_WAITING_MAX, Order};
 use crate::cores::operators::revoking::Revoking;
+
+/// How far a connection is read that has had to wait for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum ReadUntil {
+    /// Up to a read that does not fill the buffer: whatever comes behind it is an event of its own.
+    ShortRead,
+    /// Until the socket says that it is empty, or its end: the event that told of a FIN may have passed.
+    End,
+}
 
 impl<A: App> Core<A> {
     /// Turns until told to stop.
@@ -91,15 +100,15 @@ impl<A: App> Core<A> {
             if self.token_checks < TOKEN_CHECKS_MAX
                 && let Some(id) = self.unfinished.pop_front()
             {
-                self.read_left_over(id);
+                self.read_left_over(id, ReadUntil::End);
                 self.token_checks += self.lent.scratch.common.verifications();
             }
         }
         self.transition_ns = 0;
         while self.transition_ns < TRANSITION_BUDGET_NS
-            && let Some(id) = self.transitional.pop_front()
+            && let Some((id, until)) = self.transitional.pop_front()
         {
-            self.within_transition_budget(|core| core.read_left_over(id));
+            self.within_transition_budget(|core| core.read_left_over(id, until));
         }
         for event in events {
             self.take(event);
@@ -159,7 +168,10 @@ impl<A: App> Core<A> {
                     .get(id)
                     .is_some_and(|connection| connection.unfinished);
                 let has_ended = event.is_read_closed() || event.is_error();
-                if !is_unfinished && (event.is_readable() || has_ended) {
+                if is_unfinished && has_ended {
+                    // No other event will tell.
+                    self.transitional.push_back((id, ReadUntil::End));
+                } else if !is_unfinished && (event.is_readable() || has_ended) {
                     if self.is_transitional(id, has_ended) {
                         self.read_transitional(id, has_ended);
                     } else if self.token_checks < TOKEN_CHECKS_MAX {
@@ -174,7 +186,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn read_left_over(&mut self, id: ConnectionId) {
+    fn read_left_over(&mut self, id: ConnectionId, until: ReadUntil) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -192,7 +204,7 @@ impl<A: App> Core<A> {
                 return;
             }
         }
-        self.read_on(id, true);
+        self.read_on(id, until == ReadUntil::End);
     }
 
     /// Whether a connection has not introduced itself, or does it again and again by tokens, or its peer has gone.
@@ -213,7 +225,11 @@ impl<A: App> Core<A> {
         } else if let Some(connection) = self.connections.get_mut(id) {
             connection.unfinished = true;
             self.metrics.transitions_deferred.add(1);
-            self.transitional.push_back(id);
+            let until = match has_ended {
+                true => ReadUntil::End,
+                false => ReadUntil::ShortRead,
+            };
+            self.transitional.push_back((id, until));
         }
     }
 
@@ -459,13 +475,32 @@ impl<A: App> Core<A> {
             now_ns >= *end_ns.get_or_insert_with(|| now_ns + turn_ns.max(self.fan_out_slice_ns))
         });
         self.end_those_found();
-        while let Some(id) = self.connections.blocked.pop() {
-            self.arm(id);
-        }
         while let Some(id) = self.connections.resumed.pop() {
             self.take_in_again(id);
         }
+        self.watch_blocked();
         self.record_latencies();
+    }
+
+    /// Has the poll tell when sockets that were found full take more, and visits them when they must have taken some.
+    /// Before that it is not asked to: each socket that has just come would be an event, since it takes some.
+    fn watch_blocked(&mut self) {
+        while let Some(id) = self.connections.blocked.pop() {
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            let registry = self.poll.registry();
+            if registry
+                .reregister(&mut connection.stream.socket, id.token(), interests)
+                .is_err()
+            {
+                // It is registered, so the system has nothing to refuse.
+                self.close(id, CloseReason::PeerVanished);
+                continue;
+            }
+            self.arm(id);
+        }
     }
 
     /// Puts a connection that was not read for a while first in the next turn.

@@ -338,8 +338,8 @@ impl<A: App> Core<A> {
         let phase = Phase::begin(self.now.uptime, port, has_proxy_header, &self.limits);
         let registry = self.poll.registry();
         let registered = self.connections.insert(stream, client, phase, |stream, id| {
-            // Once, for both: an edge costs nothing while there is nothing to write.
-            registry.register(stream, id.token(), Interest::READABLE | Interest::WRITABLE)
+            // That it takes bytes is asked for when it has been found full: `watch_blocked`.
+            registry.register(stream, id.token(), Interest::READABLE)
         });
         let Ok(id) = registered else {
             // The system has no memory for one more watch; the socket is closed.

@@ -23,6 +23,7 @@ use crate::wipe::{wipe, wipe_and_drop};
 use crate::cores::Core;
 use crate::cores::arrivals::tls::First;
 use crate::cores::lifecycle::connection::{ConnectionId, Leftover, Open, Phase, Work};
+use crate::cores::turn::ReadUntil;
 
 impl<A: App> Core<A> {
     /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
@@ -141,7 +142,7 @@ impl<A: App> Core<A> {
         {
             connection.unfinished = true;
             match connection.shows_tokens {
-                true => self.transitional.push_back(id),
+                true => self.transitional.push_back((id, ReadUntil::End)),
                 false => self.unfinished.push_back(id),
             }
         }

@@ -30,7 +30,7 @@ use crate::config::SlowConsumer;
 use crate::decision::{CloseReason, Limit};
 use crate::metrics::block::{CoreMetrics, HeldKind};
 use crate::slab::Slab;
-use crate::transport::stream::Stream;
+use crate::transport::stream::{BeforeFin, Stream};
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::Compression;
 use crate::websocket::frame::OpCode;
@@ -73,7 +73,8 @@ pub(in crate::cores) struct Connections {
     nothing_is_told: bool,
     /// Bytes that wait for the ring and whose publishers have left.
     pub(in crate::cores) abandoned_bytes: usize,
-    /// Connections whose sockets have been found full, to be visited when they must have taken something.
+    /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they are to be
+    /// visited when they must have taken something.
     pub(in crate::cores) blocked: Vec<ConnectionId>,
     write_timeout: Duration,
     outbox_bytes_max: usize,
@@ -473,7 +474,9 @@ impl Connections {
         let is_slow = connection.outbox.is_slow();
         self.unflushed_bytes -= connection.outbox.len();
         let Stream { socket, tls } = &mut connection.stream;
+        let ends = matches!(connection.phase, Phase::Finishing { fin_sent: false, .. });
         let flushed = match tls {
+            None if ends => connection.outbox.flush(&mut BeforeFin(socket), &mut self.pool),
             None => connection.outbox.flush(socket, &mut self.pool),
             Some(tls) => {
                 let mut writer = tls.writer(socket, &mut self.records);
@@ -519,6 +522,7 @@ impl Connections {
                             *fin_sent = connection.stream.finish();
                             if !*fin_sent {
                                 connection.outbox.block(&mut self.pool);
+                                self.blocked.push(connection.id);
                             }
                         }
                         Phase::Emptying { .. } => {
@@ -549,6 +553,9 @@ impl Connections {
     fn note_blocked(&mut self, index: u32, taken: usize) {
         let connection = &mut self.slab[index as usize];
         let is_first = connection.outbox.note_blocked(self.now);
+        if is_first {
+            self.blocked.push(connection.id);
+        }
         if self.write_timeout.is_zero() {
             return;
         }
@@ -556,9 +563,6 @@ impl Connections {
         if is_first || taken > 0 || unacknowledged < connection.outbox.unacknowledged() {
             let by = self.now + self.write_timeout;
             connection.outbox.expect_progress(by, unacknowledged);
-        }
-        if is_first {
-            self.blocked.push(connection.id);
         }
     }
 

@@ -60,6 +60,9 @@ impl Connections {
                 (queued, unflushed, conflated)
             ));
         }
+        if !self.blocked.is_empty() {
+            return Some("nobody watches a socket that was found full".to_owned());
+        }
         (!self.ending.is_empty())
             .then(|| "a connection was found to have ended, and is still there".to_owned())
     }
