@@ -209,7 +209,7 @@ core_metrics! {
     /// Bytes of messages after they were compressed.
     deflate_bytes_after: Counter, "ringcast_deflate_after_bytes_total";
 
-    /// Bytes written to sockets; under TLS before they are encrypted.
+    /// Bytes written to sockets; under TLS the encrypted bytes.
     bytes_sent: Counter, "ringcast_sent_bytes_total";
 
     /// Publications put into the ring.
