@@ -7,7 +7,7 @@
 //! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done enough for
 //! one turn, and [`resume`] continues them from a [`Place`] in the same text.
 //!
-//! Limits: `JUDGED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this limit.
+//! Limits: `CHECKED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this limit.
 
 use super::json::{Fault, Scanner};
 use super::number::Number;
@@ -31,7 +31,7 @@ pub enum Decoded<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The start of a packet; the array has been checked up to here.
-    Judging(usize),
+    Checking(usize),
     /// The start of the next packet to handle; the whole array has been checked.
     Handling(usize),
 }
@@ -39,7 +39,7 @@ pub enum Place {
 /// Continues with an array. `text` must be the text of the message to which the place belongs.
 pub fn resume(text: &str, place: Place) -> Decoded<'_> {
     match place {
-        Place::Judging(at) => decoded(judge(text, at)),
+        Place::Checking(at) => decoded(check_array(text, at)),
         Place::Handling(at) => Decoded::Many(Packets::at(text, at)),
     }
 }
@@ -107,14 +107,14 @@ fn array<'a>(text: &'a str, mut scanner: Scanner<'a>) -> Result<Decoded<'a>, Fau
     if scanner.pass(b']') {
         return scanner.finish().map(|()| Decoded::Many(Packets::at(text, first)));
     }
-    judge(text, first)
+    check_array(text, first)
 }
 
 /// Checks an array from the packet at `at`: to its end, or as much as is checked at a time.
-fn judge(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
+fn check_array(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
     let mut scanner = Scanner::new(text);
     scanner.skip_to(at);
-    let enough = at.saturating_add(JUDGED_BYTES_MAX);
+    let enough = at.saturating_add(CHECKED_BYTES_MAX);
     while scanner.position() < enough {
         scanner.value()?;
         scanner.skip_space();
@@ -124,11 +124,11 @@ fn judge(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
             return Ok(Decoded::Many(Packets::of(text)));
         }
     }
-    Ok(Decoded::Long(Place::Judging(scanner.position())))
+    Ok(Decoded::Long(Place::Checking(scanner.position())))
 }
 
 /// Number of bytes of an array that are checked at a time. Checking them takes about as long as handling 256 packets.
-const JUDGED_BYTES_MAX: usize = 64 * 1024;
+const CHECKED_BYTES_MAX: usize = 64 * 1024;
 
 /// The packets of an array that has been checked completely.
 #[derive(Clone, Debug)]
@@ -515,9 +515,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_array_is_judged_in_parts_as_it_would_be_at_once() {
+    fn a_long_array_is_checked_in_parts_as_it_would_be_at_once() {
         let element = r#"{"event":"a","data":[1,{"b":null}]} , "#;
-        let count = 3 * JUDGED_BYTES_MAX / element.len() + 10;
+        let count = 3 * CHECKED_BYTES_MAX / element.len() + 10;
         let array = |last: &str| format!(" [ {}{last} ] ", element.repeat(count));
         for last in ["5", "{}", r#"{"event":"b"}"#, "[]"] {
             let text = array(last);
@@ -536,9 +536,9 @@ mod tests {
         let text = array(&"[".repeat(DEPTH_MAX + 2));
         assert!(matches!(decoded_in_parts(&text).0, Decoded::TooDeep));
         // A single packet is never divided, however large it is.
-        let text = format!("[\"{}\",1]", "x".repeat(5 * JUDGED_BYTES_MAX));
+        let text = format!("[\"{}\",1]", "x".repeat(5 * CHECKED_BYTES_MAX));
         assert_eq!(decoded_in_parts(&text).1, 2);
-        let text = format!("[\"{}\"]", "x".repeat(5 * JUDGED_BYTES_MAX));
+        let text = format!("[\"{}\"]", "x".repeat(5 * CHECKED_BYTES_MAX));
         assert_eq!(decoded_in_parts(&text).1, 1);
     }
 

@@ -361,7 +361,7 @@ mod tests {
 
     /// All 65,536 first pairs of bytes against the rules as RFC 6455 section 5.2 words them.
     #[test]
-    fn the_first_two_bytes_are_judged_by_the_rfc() {
+    fn the_first_two_bytes_are_checked_by_the_rfc() {
         for [first, second] in (0..=u16::MAX).map(u16::to_be_bytes) {
             for expect in [Expect::Message, Expect::CompressedMessage, Expect::Continuation] {
                 let (opcode, length) = (first & 15, second & 127);

@@ -39,9 +39,9 @@ impl Upgrade<'_> {
     /// # Errors
     /// The refusal to answer with.
     pub fn check_origin(&self, origins: Origins<'_>, is_secure: bool) -> Result<(), Refusal> {
-        origins.judge(self.origin.as_deref(), self.host, is_secure)?;
+        origins.check(self.origin.as_deref(), self.host, is_secure)?;
         if let Some(other) = &self.other_origin {
-            origins.judge(Some(other), self.host, is_secure)?;
+            origins.check(Some(other), self.host, is_secure)?;
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Origins<'_> {
     ///
     /// # Errors
     /// The refusal to answer with.
-    pub fn judge(
+    pub fn check(
         &self,
         origin: Option<&str>,
         host: Option<&[u8]>,
@@ -98,7 +98,7 @@ impl Origins<'_> {
             return fetch_metadata(request);
         }
         let foreign = |origin: Cow<'_, str>| {
-            let verdict = self.judge(Some(&origin), request.host(), is_secure);
+            let verdict = self.check(Some(&origin), request.host(), is_secure);
             verdict.map_or(Trust::Foreign, Verdict::trust) == Trust::Foreign
         };
         if origins.any(foreign) {
@@ -385,10 +385,10 @@ mod tests {
         }
     }
 
-    fn judge(option: &str, list: &str, origin: Option<&str>, host: &str) -> Option<Verdict> {
+    fn check(option: &str, list: &str, origin: Option<&str>, host: &str) -> Option<Verdict> {
         let list = &list.parse().unwrap();
         let origins = Origins { option, list };
-        origins.judge(origin, Some(host.as_bytes()), false).ok()
+        origins.check(origin, Some(host.as_bytes()), false).ok()
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
             ("evil.com:443 example.com:443", list, page, Some(Verdict::Listed)),
         ] {
             assert_eq!(
-                judge(option, list, origin, "other"),
+                check(option, list, origin, "other"),
                 verdict,
                 "{option} {list} {origin:?}"
             );
@@ -434,7 +434,7 @@ mod tests {
             ("example.com:80", "//user@example.com", Verdict::Anyone),
         ] {
             assert_eq!(
-                judge(option, "", Some(origin), "other"),
+                check(option, "", Some(origin), "other"),
                 Some(verdict),
                 "{option} {origin}"
             );
@@ -443,14 +443,14 @@ mod tests {
 
     #[test]
     fn a_page_of_the_same_host_is_told_from_any_other() {
-        let judge = |origin| judge("*:*", "", Some(origin), "example.com:8000");
-        assert_eq!(judge("http://example.com:8000"), Some(Verdict::SameOrigin));
+        let check = |origin| check("*:*", "", Some(origin), "example.com:8000");
+        assert_eq!(check("http://example.com:8000"), Some(Verdict::SameOrigin));
         for other in [
             "http://example.com",
             "http://example.com:8001",
             "http://example.com:8000.evil.com",
         ] {
-            assert_eq!(judge(other), Some(Verdict::Anyone), "{other}");
+            assert_eq!(check(other), Some(Verdict::Anyone), "{other}");
         }
         for verdict in [Verdict::SameOrigin, Verdict::Missing, Verdict::Listed] {
             assert_eq!(verdict.trust(), Trust::Own);
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_that_names_the_page_is_judged_and_one_that_is_foreign_is_enough() {
+    fn every_header_that_names_the_page_is_checked_and_one_foreign_header_is_enough() {
         let list = &AllowedOrigins::default();
         let origins = Origins { option: "*:*", list };
         for (lines, trust) in [

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  message ──► decode ──► Long ──► receive_more … ──► Many ──► some packets ──► receive_more … ──► the last packet
-//!                          judged in parts                      handled in parts
+//!                          checked in parts                     handled in parts
 //! ```
 //! The packets of one part are handled like one message: their answers come first, then the other packets that the
 //! application sends. A part ends with the first packet at which one of its limits is reached. The session keeps the rest
