@@ -149,7 +149,7 @@ pub(crate) struct UsageError(pub(crate) String);
 
 impl UsageError {
     fn value(flag: &str, value: &str) -> UsageError {
-        UsageError(format!("--{flag} {value} makes no sense"))
+        UsageError(format!("--{flag} {value} is not a valid value"))
     }
 }
 

@@ -38,10 +38,7 @@ pub(crate) fn write(run: &Run, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "FAULT: {text}")?;
     }
     match run.faults.count {
-        0 => writeln!(
-            out,
-            "no faults: every reply and delivery was the one that was due"
-        ),
+        0 => writeln!(out, "no faults: every reply and delivery was right"),
         count => writeln!(out, "{count} faults: THE RUN HAS FAILED"),
     }
 }

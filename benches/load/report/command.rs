@@ -1,4 +1,4 @@
-//! `report FILE...`: draws saved results.
+//! The command `report FILE...`, which draws saved results.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use lexopt::Arg;
 
 use super::{Output, Results};
 
-/// `report FILE.json... --html FILE --svg DIRECTORY`: the words after `report`. All files go into one page, so that
-/// several runs make one sweep. An error is a sentence for the terminal.
+/// `report FILE.json... --html FILE --svg DIRECTORY`; `words` are the arguments after `report`. All files go into one page,
+/// so that several runs form one sweep. An error is a sentence for the terminal.
 pub(crate) fn command(words: &[OsString]) -> Result<(), String> {
     let (files, output) = parse(words).map_err(|error| error.to_string())?;
     if files.is_empty() || output == Output::default() {
@@ -38,7 +38,7 @@ fn parse(words: &[OsString]) -> Result<(Vec<PathBuf>, Output), lexopt::Error> {
     Ok((files, output))
 }
 
-/// Adds what one file holds: a run, or a comparison, which is told by its measures.
+/// Adds the result in one file: a comparison if it has measures, otherwise a run.
 fn read(text: &str, results: &mut Results) -> serde_json::Result<()> {
     let value: serde_json::Value = serde_json::from_str(text)?;
     if value.get("measures").is_some() {

@@ -1,4 +1,4 @@
-//! The page of comparisons: Ringcast and other servers side by side.
+//! The page of comparisons between Ringcast and other servers.
 
 use super::chart::units::{number, thousands};
 use super::chart::{Axis, Bar, BarChart, Chart, Colour, Group, Rule, Target, Unit};
@@ -8,7 +8,7 @@ use super::page::{Figure, Notice, Page, Section, Table, Tile};
 /// The page of one comparison.
 pub(super) fn page(comparison: &Comparison) -> Page {
     Page {
-        title: "Side by side".to_owned(),
+        title: "Comparison".to_owned(),
         lead: lead(comparison),
         notices: notices(comparison),
         tiles: tiles(comparison),
@@ -16,7 +16,7 @@ pub(super) fn page(comparison: &Comparison) -> Page {
     }
 }
 
-/// The figures, tables and origin of one comparison, for a page that has others as well.
+/// The figures, tables and origin of one comparison, for a page with several.
 pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
     let costs = comparison
         .measures
@@ -25,7 +25,7 @@ pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
     vec![
         Section {
             title: "Ringcast against each target".to_owned(),
-            lead: "Ringcast's cost as a multiple of the other server's: 1 is level, less is cheaper."
+            lead: "Ringcast's cost as a multiple of the other server's: 1 means equal, less means that Ringcast is cheaper."
                 .to_owned(),
             figures: ratio_figure(comparison).into_iter().collect(),
             ..Section::default()
@@ -63,7 +63,7 @@ pub(super) fn notices(comparison: &Comparison) -> Vec<Notice> {
     notices
 }
 
-/// The targets that are not met, in words.
+/// A text that names the missed targets.
 fn missed(comparison: &Comparison) -> String {
     let measures = comparison.measures.iter();
     let missed = measures.flat_map(|measure| {
@@ -90,7 +90,7 @@ fn lead(comparison: &Comparison) -> String {
     )
 }
 
-/// Ringcast's own costs, and how they stand to the first other server that a target names.
+/// Ringcast's costs, and their ratio to the first other server that a target names.
 pub(super) fn tiles(comparison: &Comparison) -> Vec<Tile> {
     let tiles = comparison.measures.iter().filter_map(|measure| {
         let own = outcome(measure, &comparison.servers.first()?.name)?;
@@ -147,7 +147,7 @@ fn ratio_figure(comparison: &Comparison) -> Option<Figure> {
     }
     Some(Figure {
         name: "comparison-targets".to_owned(),
-        title: "Ringcast's cost over that of others".to_owned(),
+        title: "Ringcast's cost divided by that of others".to_owned(),
         caption: "Server CPU or memory per message, delivery or connection, of the same rounds. Whiskers: interval of \
                   the median. Marks: the most that it was to be."
             .to_owned(),
@@ -161,7 +161,7 @@ fn ratio_figure(comparison: &Comparison) -> Option<Figure> {
     })
 }
 
-/// What each server costs in one measure: Ringcast in colour, the others to compare with.
+/// The cost of each server in one measure. Ringcast's bar has a colour, the others are grey.
 fn cost_figure(comparison: &Comparison, measure: &Measure) -> Option<Figure> {
     let own = &comparison.servers.first()?.name;
     let convert = |cost: f64| in_base(measure.unit, cost);
@@ -201,7 +201,7 @@ fn cost_figure(comparison: &Comparison, measure: &Measure) -> Option<Figure> {
     })
 }
 
-/// The target that asks for the least, in what the measure counts in: a ratio times the cost of the other server.
+/// The strictest target, in the unit of the measure: a ratio is multiplied by the cost of the other server.
 fn tightest(measure: &Measure) -> Option<Target> {
     let absolute = |aim: &Aim| match &aim.to {
         Some(to) => Some(outcome(measure, to)?.cost.median * aim.at_most),
@@ -218,7 +218,7 @@ fn tightest(measure: &Measure) -> Option<Target> {
         })
 }
 
-/// Where bars are broken: beyond what is a few times Ringcast's, if there is such a bar.
+/// The length at which bars are broken, a few times Ringcast's; `None` if no bar is longer.
 fn edge(bars: &[Bar]) -> Option<f64> {
     let near = 4.0 * bars.first()?.value;
     let largest = |bars: &mut dyn Iterator<Item = &Bar>| {
@@ -235,12 +235,12 @@ fn caption(measure: &Measure, broken: bool) -> String {
     let mut caption = String::new();
     if !aims.is_empty() {
         caption.push_str(&format!(
-            "To reach: {}; the mark is the tightest. ",
+            "Targets: {}; the mark shows the strictest. ",
             aims.join(", ")
         ));
     }
     if broken {
-        caption.push_str("Broken bars go on: their numbers say how far.");
+        caption.push_str("Broken bars are longer than drawn: see their numbers.");
     }
     caption.trim_end().to_owned()
 }
@@ -258,7 +258,7 @@ fn cost_table(comparison: &Comparison) -> Table {
         std::iter::once(server.title.clone()).chain(cells).collect()
     });
     Table {
-        title: "Cost, and how many times Ringcast's that is".to_owned(),
+        title: "Cost, and its multiple of Ringcast's cost".to_owned(),
         head: std::iter::once("server".to_owned()).chain(head).collect(),
         rows: rows.collect(),
     }
@@ -278,7 +278,7 @@ fn cost_cell(comparison: &Comparison, measure: &Measure, server: &Contender) -> 
     }
 }
 
-/// What the servers did a second, and with how many system calls.
+/// The rates of the servers, and their system calls.
 fn call_table(comparison: &Comparison) -> Table {
     let mut rows = Vec::new();
     for measure in &comparison.measures {
@@ -309,7 +309,7 @@ fn call_table(comparison: &Comparison) -> Table {
         }
     }
     Table {
-        title: "Rates while driven, and system calls for each thing done".to_owned(),
+        title: "Rates under load, and system calls per message, delivery or connection".to_owned(),
         head: [
             "",
             "a second",

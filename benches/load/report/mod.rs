@@ -1,11 +1,10 @@
-//! The report: results as one page with plots that a person would rather look at than read.
+//! The report: draws results as one page with plots.
 //!
-//! In come results as they were measured a moment ago or saved as JSON; out goes one HTML file that needs nothing else
-//! (no scripts, no fonts, no network), follows the reader's light or dark theme and prints, or each figure as an SVG
-//! file. `chart` draws and knows no results; `runs` and `comparison` compose the figures of what they are named for;
-//! `page` is the HTML around them.
+//! In: results of this run, or saved as JSON. Out: one HTML file, or each figure as an SVG file. The HTML file needs no other
+//! file (no scripts, no fonts, no network), has a light and a dark theme, and can be printed. `chart` draws and knows
+//! no results; `runs` and `comparison` make the figures of runs and comparisons; `page` is the HTML around them.
 //!
-//! Not here: measuring, and the table on the terminal.
+//! Not here: the measurements, and the table on the terminal.
 
 pub(crate) mod chart;
 mod command;
@@ -22,14 +21,14 @@ use page::Page;
 use super::compare::result::{self as compared, Comparison};
 use super::result::{self, Run};
 
-/// What a page is about: any number of runs and comparisons.
+/// The content of a page: any number of runs and comparisons.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Results {
     pub(crate) runs: Vec<Run>,
     pub(crate) comparisons: Vec<Comparison>,
 }
 
-/// Where the report goes.
+/// The files to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     /// One page: `--html FILE`.
@@ -67,7 +66,7 @@ impl Results {
         self.page().svgs()
     }
 
-    /// Writes what is asked for.
+    /// Writes the files.
     pub(crate) fn write(&self, output: &Output) -> io::Result<()> {
         if let Some(path) = &output.html {
             std::fs::write(path, self.html())?;
@@ -86,7 +85,7 @@ impl Results {
         Ok(())
     }
 
-    /// Comparisons first: they are what most readers come for.
+    /// Comparisons come first, because most readers look for them.
     fn page(&self) -> Page {
         if self.runs.is_empty()
             && let [only] = self.comparisons.as_slice()

@@ -1,4 +1,4 @@
-//! The HTML around the figures: what a page is made of, and how it looks.
+//! The HTML around the figures: the parts of a page and their style.
 
 use std::fmt::Write;
 
@@ -10,14 +10,14 @@ pub(super) struct Page {
     pub(super) title: String,
     /// One sentence or two under the title.
     pub(super) lead: String,
-    /// What must not be overlooked: faults, figures that are the generator's.
+    /// Important messages: faults, and figures that describe the generator instead of the server.
     pub(super) notices: Vec<Notice>,
-    /// The figures that one remembers.
+    /// The most important figures.
     pub(super) tiles: Vec<Tile>,
     pub(super) sections: Vec<Section>,
 }
 
-/// A sentence that changes how the rest is read.
+/// An important message.
 #[derive(Debug)]
 pub(super) struct Notice {
     pub(super) good: bool,
@@ -39,25 +39,25 @@ pub(super) struct Section {
     pub(super) lead: String,
     pub(super) figures: Vec<Figure>,
     pub(super) tables: Vec<Table>,
-    /// Lines to be typed again.
+    /// Commands that repeat the run.
     pub(super) commands: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
-/// A chart with its words.
+/// A chart with its texts.
 #[derive(Debug)]
 pub(super) struct Figure {
     /// The name of its file, without extension.
     pub(super) name: String,
     pub(super) title: String,
-    /// What to see in it.
+    /// An explanation of the chart.
     pub(super) caption: String,
     pub(super) chart: Chart,
-    /// Over the whole width of the page; other figures lie two in a row.
+    /// True if it takes the whole width of the page; otherwise two figures share a row.
     pub(super) wide: bool,
 }
 
-/// Rows of text under a head; the first column is words, the others are numbers.
+/// A table. The first column contains texts, the others numbers.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) title: String,
@@ -170,7 +170,7 @@ impl Section {
 }
 
 impl Figure {
-    /// Two narrow figures do, unless one would leave a hole below it.
+    /// True if two figures can share a row: both are narrow, and similar in height.
     fn shares_a_row_with(&self, next: &Self) -> bool {
         let (own, other) = (self.chart.draw(HALF).height(), next.chart.draw(HALF).height());
         !self.wide && !next.wide && own.max(other) < 1.5 * own.min(other)
@@ -221,7 +221,7 @@ impl Table {
 }
 
 fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
-    let _ = html.write_fmt(text); // a String takes all
+    let _ = html.write_fmt(text); // writing to a String never fails
 }
 
 /// The width of a figure's drawing: one of two in a row, over the whole page, and in a file.

@@ -1,8 +1,8 @@
 //! Horizontal bars in groups, with intervals and targets.
 //!
-//! Names stand in a column to the left, numbers in one to the right, so that neither meets a bar, a whisker or a
-//! target. A bar that would dwarf all others is broken: it ends in a zigzag at the edge, and its number says how far
-//! it would have gone.
+//! Names are in a column to the left and numbers in a column to the right, so that they do not overlap a bar, an interval or a
+//! target. If a bar is much longer than the others, it is broken: it ends in a zigzag at the edge, and its number gives the
+//! length.
 
 use super::lines::{LABEL_PX, Rule, TICK_PX};
 use super::scale::Scale;
@@ -12,7 +12,7 @@ use super::{Axis, Colour, text};
 /// A chart of bars from zero.
 #[derive(Debug)]
 pub(crate) struct BarChart {
-    /// What their length is.
+    /// The meaning of the lengths.
     pub(crate) axis: Axis,
     /// From top to bottom.
     pub(crate) groups: Vec<Group>,
@@ -25,7 +25,7 @@ pub(crate) struct BarChart {
 /// Bars that belong together.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// What stands above them; nothing if empty.
+    /// The text above the bars; may be empty.
     pub(crate) title: String,
     /// From top to bottom.
     pub(crate) bars: Vec<Bar>,
@@ -34,24 +34,24 @@ pub(crate) struct Group {
 /// One bar.
 #[derive(Debug)]
 pub(crate) struct Bar {
-    /// What stands left of it.
+    /// The text to the left of the bar.
     pub(crate) label: String,
-    /// Its length; a value that is not finite leaves the place empty.
+    /// The length; if it is not finite, there is no bar.
     pub(crate) value: f64,
-    /// Where the value lies with confidence.
+    /// The confidence interval.
     pub(crate) interval: Option<(f64, f64)>,
     /// Its colour.
     pub(crate) colour: Colour,
-    /// What it was to reach.
+    /// The target.
     pub(crate) target: Option<Target>,
 }
 
-/// A value to reach, marked on the bar.
+/// A target, marked on the bar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Target {
-    /// The most it may be.
+    /// The upper limit.
     pub(crate) most: f64,
-    /// Whether it was reached; said by a sign as well as by colour.
+    /// Whether the target is met; shown by a sign as well as by colour.
     pub(crate) met: bool,
 }
 
@@ -119,7 +119,7 @@ impl BarChart {
                 .fold(0.0, f64::max)
         };
         let number = widest(&|bar| self.axis.unit.value(bar.value), LABEL_PX * BOLD);
-        // In a narrow chart the whiskers alone show the interval: its numbers would take the bars' room.
+        // A narrow chart shows intervals without their numbers, which would take the room of the bars.
         let with_intervals = width > INTERVALS_FROM;
         let interval = if with_intervals {
             widest(&|bar| bar.interval_text(&self.axis), TICK_PX)
@@ -178,7 +178,7 @@ impl Group {
 
     fn draw(&self, svg: &mut Svg, scale: &Scale, columns: &Columns, axis: &Axis, top: f64) {
         if !self.title.is_empty() {
-            // The grid stays away from the words.
+            // The grid leaves room around the text.
             let width = text::width(&self.title, LABEL_PX) * BOLD + 6.0;
             svg.rect("ground", 0.0, top + 3.0, width.max(columns.left - 1.0), 20.0, 0.0);
             svg.text("label strong", 0.0, top + 18.0, Anchor::Start, &self.title);
@@ -221,7 +221,7 @@ impl Bar {
             && let (Some(low), Some(high)) = (columns.x(scale, low), columns.x(scale, high))
             && self.value <= columns.most
         {
-            // On a ground of its own, so that it reads on the bar as well as beside it.
+            // With a light border, so that it is visible on the bar and beside it.
             for class in ["halo", "whisker"] {
                 svg.line(class, (low, middle), (high, middle));
                 svg.line(class, (low, middle - 3.0), (low, middle + 3.0));
@@ -304,7 +304,7 @@ struct Columns {
     most: f64,
     /// All columns together.
     width: f64,
-    /// Whether there is one of intervals.
+    /// Whether there is a column with intervals.
     with_intervals: bool,
 }
 
@@ -327,7 +327,7 @@ fn zigzag(svg: &mut Svg, x: f64, middle: f64) {
     }
 }
 
-/// How much wider strong text is.
+/// How much wider bold text is.
 const BOLD: f64 = 1.14;
 /// The width of a chart from which on intervals are written out.
 const INTERVALS_FROM: f64 = 640.0;

@@ -1,7 +1,7 @@
-//! Lines over a common x axis, in one panel or several below each other.
+//! Line charts with a common x axis, in one panel or several below each other.
 //!
-//! A line is named at its end, in the right margin, at the height where it ends or as near to it as other names leave
-//! room; a thin dotted line leads there when the place is another. So a chart needs no legend.
+//! The name of a line is in the right margin, at the height of the line's end or as near to it as other names allow. If it is
+//! at another height, a thin dotted line connects the two. So a chart needs no legend.
 
 use super::scale::{Scale, Tick};
 use super::svg::{Anchor, Drawing, Svg};
@@ -10,7 +10,7 @@ use super::{Axis, Colour, Unit, text};
 /// A chart of lines.
 #[derive(Debug)]
 pub(crate) struct LineChart {
-    /// What all panels share.
+    /// The x axis of all panels.
     pub(crate) x: Axis,
     /// From top to bottom.
     pub(crate) panels: Vec<Panel>,
@@ -23,7 +23,7 @@ pub(crate) struct LineChart {
 pub(crate) struct Panel {
     /// The height of the plot itself.
     pub(crate) height: f64,
-    /// What it measures.
+    /// The y axis.
     pub(crate) y: Axis,
     /// Its lines; later ones lie above earlier ones.
     pub(crate) series: Vec<Series>,
@@ -34,7 +34,7 @@ pub(crate) struct Panel {
 /// One line.
 #[derive(Debug)]
 pub(crate) struct Series {
-    /// What stands at its end; nothing if empty.
+    /// The text at its end; may be empty.
     pub(crate) label: String,
     /// Its colour, and the form of its marks.
     pub(crate) colour: Colour,
@@ -55,7 +55,7 @@ pub(crate) enum Stroke {
     Marked,
     /// Marks alone.
     Marks,
-    /// A dashed line: what is computed, not measured.
+    /// A dashed line, for computed values.
     Dashed,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Point {
     pub(crate) x: f64,
     /// Along the panel's axis.
     pub(crate) y: f64,
-    /// Drawn hollow: a reservation holds for it, which the caller explains.
+    /// Drawn hollow, for a value with a reservation that the caller explains.
     pub(crate) open: bool,
 }
 
@@ -80,9 +80,9 @@ impl Point {
 /// A line across the plot at one value, with a few words.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    /// Where.
+    /// The value at which the line is.
     pub(crate) value: f64,
-    /// What it is.
+    /// The text at the line.
     pub(crate) label: String,
 }
 
@@ -297,7 +297,7 @@ impl Series {
         }
     }
 
-    /// The points' places, in runs without gaps.
+    /// The positions of the points, divided at gaps.
     fn runs(&self, shared: &Shared, y: &impl Fn(f64) -> Option<f64>) -> Vec<Vec<(f64, f64)>> {
         let mut runs = vec![Vec::new()];
         for point in &self.points {
@@ -319,7 +319,7 @@ impl Series {
     }
 }
 
-/// What the panels have in common.
+/// Sizes that the panels share.
 struct Shared {
     x: Scale,
     unit: Unit,
@@ -359,7 +359,7 @@ impl Shared {
     }
 }
 
-/// Where a line ends, and what is to be said of it.
+/// The end of a line, with its name.
 struct End<'a> {
     at: (f64, f64),
     label: &'a str,

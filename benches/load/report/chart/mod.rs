@@ -1,21 +1,20 @@
 //! Charts as SVG: lines and bars, with no knowledge of what they show.
 //!
-//! A caller describes a [`LineChart`] or a [`BarChart`] and gets a [`Drawing`]: the inside of an SVG and its size. The
-//! drawing takes its colours from the CSS variables of [`style`], so that one drawing reads in a light and in a dark
-//! page and on paper; [`Drawing::inline`] is for a page that has that style already, [`Drawing::standalone`] for a
-//! file of its own.
+//! A caller describes a [`LineChart`] or a [`BarChart`] and gets a [`Drawing`]: the content of an SVG and its size. The
+//! drawing takes its colours from the CSS variables of [`style`], so that the same drawing works on a light and a dark
+//! page and on paper. [`Drawing::inline`] is for a page that contains this style, [`Drawing::standalone`] for a file.
 //!
-//! Why not a crate: `plotters` (17 crates with its SVG back end) writes colours as fixed attributes, so a drawing has
-//! one theme, places labels without knowing their width, and has neither an axis of nines nor a broken bar; `charming`
-//! draws by a JavaScript engine that it brings along; `poloto` can be themed, but has neither logarithmic axes nor
-//! bars with intervals. What is left of them for our purpose, ticks and paths, is the smaller half of this module.
+//! Why not a crate: `plotters` (17 crates with its SVG back end) writes colours as fixed attributes, so a drawing has one
+//! theme; it places labels without knowing their width, and has neither an axis of nines nor broken bars. `charming` needs a
+//! JavaScript engine. `poloto` supports themes, but neither logarithmic axes nor bars with intervals. The parts that they
+//! could replace, ticks and paths, are the smaller half of this module.
 //!
 //! Invariants
-//! 1. No coordinate is written that is not finite: values that are not are left out by `scale` and by the charts, and
-//!    [`svg::Svg`] writes numbers in one place, which would write 0.
+//! 1. All written coordinates are finite: `scale` and the charts leave other values out, and [`svg::Svg`] writes numbers in one
+//!    place, which writes 0 for them.
 //! 2. Text reaches the drawing by [`svg::Svg::text`] and the attributes' `escape` only.
-//! 3. Labels do not overlap: widths are estimated from above (`text::width`), places are given out by `text::spread`
-//!    and by the axes, which leave out what does not fit.
+//! 3. Labels do not overlap: `text::width` estimates their width from above, and `text::spread` and the axes place them and
+//!    leave out labels that do not fit.
 
 mod bars;
 mod lines;
@@ -48,10 +47,10 @@ impl Chart {
     }
 }
 
-/// What an axis measures and how it is divided.
+/// The meaning and the division of an axis.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
-    /// What is measured, without the unit, which is added.
+    /// The measured quantity, without its unit.
     pub(crate) title: String,
     /// The unit of its values.
     pub(crate) unit: Unit,
@@ -75,19 +74,19 @@ impl Axis {
     }
 }
 
-/// What a colour says. Which colour that is, the theme decides.
+/// The meaning of a colour. The theme decides which colour it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Colour {
-    /// One of several kinds, told apart by hue (and by marker); counts round after [`style::HUES`].
+    /// One of several kinds, distinguished by hue and by marker; after [`style::HUES`] the hues repeat.
     Hue(usize),
     /// One of an ordered few, from faint to strong: 0, 1, 2.
     Step(usize),
-    /// What is there to compare with.
+    /// Grey, for values to compare with.
     Muted,
 }
 
 impl Colour {
-    /// The form of its marks: each hue has one of its own.
+    /// The form of the marks, different for each hue.
     fn form(self) -> usize {
         match self {
             Self::Hue(index) => index,

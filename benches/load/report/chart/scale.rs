@@ -1,17 +1,17 @@
-//! From values to lengths: where a value lies on an axis, and which ticks the axis has.
+//! Scales: the position of a value on an axis, and the ticks of the axis.
 
 use super::units::{Prefix, Unit};
 
 /// How values become lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// In proportion, from zero (or below, if a value is) to the next tick above the values.
+    /// Linear, from zero (or from the lowest value, if it is negative) to the next tick above the values.
     Linear,
-    /// In proportion, from zero to exactly the largest value: for time, where nothing follows.
+    /// Linear, from zero to exactly the largest value; for time.
     Tight,
-    /// By orders of magnitude. Zero and less lie on the lower end.
+    /// Logarithmic. Zero and negative values are at the lower end.
     Log,
-    /// A percentile as a part of one, by the number of nines in it: each step to the right is ten times rarer.
+    /// Percentiles, as shares of one, by the number of nines: each step to the right is ten times rarer.
     Nines,
 }
 
@@ -22,21 +22,21 @@ pub(crate) struct Scale {
     low: f64,
     high: f64,
     ticks: Vec<Tick>,
-    /// What is named behind the title; empty when the ticks say it.
+    /// The unit after the title; empty if the ticks contain it.
     unit: String,
 }
 
-/// A line across the plot, and what stands at its end.
+/// A line across the plot, with its label.
 #[derive(Clone, Debug)]
 pub(crate) struct Tick {
     pub(crate) value: f64,
     pub(crate) label: String,
-    /// Lower stays when there is no room for all labels.
+    /// If there is no room for all labels, those of lower rank remain.
     pub(crate) rank: u32,
 }
 
 impl Scale {
-    /// An axis for `values`, of which those that are not finite do not count, with about `count` ticks.
+    /// An axis for the finite values in `values`, with about `count` ticks.
     pub(crate) fn new(kind: Kind, unit: Unit, values: impl Iterator<Item = f64>, count: f64) -> Self {
         let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
         match kind {
@@ -46,7 +46,7 @@ impl Scale {
         }
     }
 
-    /// Where the value lies between the ends, from 0 to 1; `None` for what is not a number.
+    /// The position of a value between the ends, from 0 to 1; `None` if it is not a number.
     pub(crate) fn position(&self, value: f64) -> Option<f64> {
         if value.is_nan() {
             return None;
@@ -59,7 +59,7 @@ impl Scale {
         &self.ticks
     }
 
-    /// The title with what its numbers are counted in.
+    /// The title with the unit.
     pub(crate) fn title(&self, title: &str) -> String {
         if self.unit.is_empty() {
             title.to_owned()
@@ -209,7 +209,7 @@ fn transform(kind: Kind, value: f64) -> f64 {
     }
 }
 
-/// A range for an axis that has no values of its own: one of what people call one.
+/// A range for an axis without values: one unit.
 fn fallback(unit: Unit) -> f64 {
     match unit {
         Unit::Seconds => 0.001,
@@ -246,7 +246,7 @@ fn step(unit: Unit, least: f64, prefix: &Prefix) -> f64 {
         .map(|step| step * power)
         .find(|step| *step >= least * 0.999_999)
         .unwrap_or(10.0 * power);
-    // Half a connection, or half a message, is none.
+    // Counts have no fractions.
     let step = match unit {
         Unit::Count => step.max(1.0),
         Unit::PerSecond(_)
@@ -278,7 +278,7 @@ fn above(value: f64) -> f64 {
         .unwrap_or(10.0 * power)
 }
 
-/// On a logarithmic axis a tick says its own unit: the axis has several.
+/// The label of a tick on a logarithmic axis, with its unit, because the axis has several units.
 fn log_label(unit: Unit, value: f64) -> String {
     let prefix = unit.prefix(value);
     let number = unit.tick(value, value, &prefix);

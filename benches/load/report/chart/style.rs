@@ -1,8 +1,8 @@
-//! The colours and type of all charts, as CSS that a page or an SVG file carries.
+//! The colours and fonts of all charts, as CSS for a page or an SVG file.
 //!
-//! Hues are those of Okabe and Ito, darkened or lightened per theme until a line of them has a contrast of at least 3
-//! to its ground; they stay apart for the colour-blind, and every kind has a marker of its own beside its hue. What is
-//! ordered (percentiles) is one hue in steps, so that the order is seen and needs no legend. Text is never coloured.
+//! The hues are those of Okabe and Ito, which colour-blind readers can distinguish, darkened or lightened for each theme until
+//! a line has a contrast of at least 3 to the background. Every kind has a marker of its own beside its hue. Ordered
+//! values (percentiles) are one hue in steps, so that the order is visible. Text is never coloured.
 
 /// How many hues there are.
 pub(crate) const HUES: usize = 5;

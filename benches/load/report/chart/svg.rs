@@ -1,10 +1,10 @@
-//! The writing of SVG: numbers in one place, text escaped in one place.
+//! Writes SVG. Numbers are written in one place, and text is escaped in one place.
 
 use std::fmt::{Display, Write};
 
 use super::{style, text};
 
-/// A finished chart: the inside of an SVG, and the size it is drawn for.
+/// A finished chart: the content of an SVG, and its size.
 #[derive(Debug)]
 pub(crate) struct Drawing {
     pub(super) width: f64,
@@ -17,7 +17,7 @@ impl Drawing {
         self.height
     }
 
-    /// For a page that holds [`style::css`]. `label` tells a reader who does not see it what it shows.
+    /// The SVG for a page that contains [`style::css`]. `label` is for screen readers.
     pub(crate) fn inline(&self, label: &str) -> String {
         format!(
             "<svg class=\"chart\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\" aria-label=\"{}\">{}</svg>",
@@ -30,7 +30,7 @@ impl Drawing {
         )
     }
 
-    /// For a file: with its own style, ground, title and one line below it.
+    /// The SVG for a file: with style, background, title and one line below the title.
     pub(crate) fn standalone(&self, title: &str, subtitle: &str) -> String {
         let lines = text::wrapped(subtitle, self.width, SUBTITLE_PX);
         let head = 52.0 + SUBTITLE_PX * 1.4 * lines.len() as f64;
@@ -63,7 +63,7 @@ pub(super) struct Svg {
     pub(super) body: String,
 }
 
-/// Which end of a text stands at its place.
+/// The end of a text that is at its position.
 #[derive(Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -113,10 +113,10 @@ impl Svg {
         for run in runs {
             for (index, point) in run.iter().enumerate() {
                 let command = if index == 0 { 'M' } else { 'L' };
-                let _ = write!(path, "{command}{} {}", coordinate(point.0), coordinate(point.1)); // a String takes all
+                let _ = write!(path, "{command}{} {}", coordinate(point.0), coordinate(point.1)); // writing to a String never fails
             }
             if let [only] = run.as_slice() {
-                let _ = write!(path, "L{} {}", coordinate(only.0), coordinate(only.1)); // a String takes all
+                let _ = write!(path, "L{} {}", coordinate(only.0), coordinate(only.1)); // writing to a String never fails
             }
         }
         if !path.is_empty() {
@@ -129,14 +129,14 @@ impl Svg {
         let mut path = String::new();
         for (index, corner) in corners.iter().enumerate() {
             let command = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{command}{} {}", coordinate(corner.0), coordinate(corner.1)); // a String takes all
+            let _ = write!(path, "{command}{} {}", coordinate(corner.0), coordinate(corner.1)); // writing to a String never fails
         }
         if !path.is_empty() {
             self.push(format_args!("<path class=\"{class}\" d=\"{path}Z\"/>"));
         }
     }
 
-    /// A mark for a point, told apart by its form as well as by its colour; `about` appears when pointed at.
+    /// A mark for a point, with a form and a colour; `about` appears when the pointer is on it.
     pub(super) fn marker(&mut self, form: usize, open: bool, (x, y): (f64, f64), about: &str) {
         let class = if open { "dot open" } else { "dot" };
         let (x_, y_) = (coordinate(x), coordinate(y));
@@ -158,20 +158,20 @@ impl Svg {
         self.push(format_args!("{shape}<title>{}</title></{name}>", escape(about)));
     }
 
-    /// A group of a class, around what `inside` draws.
+    /// A group with a CSS class around the drawing of `inside`.
     pub(super) fn group(&mut self, class: &str, inside: impl FnOnce(&mut Self)) {
         self.push(format_args!("<g class=\"{class}\">"));
         inside(self);
         self.push(format_args!("</g>"));
     }
 
-    /// What appears when the enclosing group is pointed at; the first thing in it.
+    /// The text that appears when the pointer is on the enclosing group; must be the group's first element.
     pub(super) fn about(&mut self, text: &str) {
         self.push(format_args!("<title>{}</title>", escape(text)));
     }
 
     fn push(&mut self, element: impl Display) {
-        let _ = write!(self.body, "{element}"); // a String takes all
+        let _ = write!(self.body, "{element}"); // writing to a String never fails
     }
 }
 
@@ -190,7 +190,7 @@ fn coordinate(value: f64) -> String {
     format!("{}", if rounded == 0.0 { 0.0 } else { rounded })
 }
 
-/// Text as it may stand in an element or an attribute. Control characters, which XML has no place for, become spaces.
+/// Escapes text for an element or an attribute. Control characters, which XML does not allow, become spaces.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

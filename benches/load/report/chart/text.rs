@@ -1,7 +1,7 @@
-//! How much room text takes, and places for labels that would meet.
+//! Estimates the width of text, and places labels so that they do not overlap.
 
-/// The width of `text` at `size_px`, estimated from above: nobody knows the reader's font, so the widths are those of
-/// a wide one (DejaVu Sans).
+/// The width of `text` at `size_px`, estimated from above: the reader's font is unknown, so the widths are those of a wide
+/// font (DejaVu Sans).
 pub(crate) fn width(text: &str, size_px: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size_px
 }
@@ -46,12 +46,12 @@ pub(crate) fn cut(text: &str, room_px: f64, size_px: f64) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// Places near the wanted ones, in their order, at least `apart` from each other and within `low..=high` as long as
-/// there is room for all.
+/// Positions near the wanted ones, in the same order, at least `apart` from each other, and within `low..=high` if there is
+/// room for all.
 pub(crate) fn spread(wanted: &[f64], apart: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|one, other| wanted[*one].total_cmp(&wanted[*other]));
-    // Runs of labels that touch: each sits around the middle of what its members wanted.
+    // Labels that would touch form a run, which is centred on the mean of the wanted positions.
     let mut runs: Vec<Run> = Vec::new();
     for &index in &order {
         runs.push(Run {

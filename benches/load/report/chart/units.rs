@@ -1,9 +1,9 @@
-//! Numbers as people read them: with a fitting unit, and no more digits than matter.
+//! Formats numbers for readers: with a suitable unit and no more digits than necessary.
 
 /// What a number measures. Values are in the base unit: seconds, bytes, parts of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// A count of something, named by the axis.
+    /// A count of things that the axis names.
     Count,
     /// A count of the named thing per second.
     PerSecond(&'static str),
@@ -17,7 +17,7 @@ pub(crate) enum Unit {
     Share,
     /// A number of processors kept busy.
     Cpus,
-    /// How many times as much.
+    /// A factor.
     Times,
 }
 
@@ -34,7 +34,7 @@ impl Unit {
         }
     }
 
-    /// The name that belongs behind an axis title, when its values are divided by that of [`Unit::prefix`].
+    /// The unit after an axis title, if the values are divided by that of [`Unit::prefix`].
     pub(super) fn name(self, prefix: &Prefix) -> String {
         match self {
             Self::PerSecond(thing) => format!("{thing}/s"),
@@ -43,7 +43,7 @@ impl Unit {
         }
     }
 
-    /// The largest prefix that leaves at least one of it in `value`.
+    /// The largest prefix that is not larger than `value`.
     pub(super) fn prefix(self, value: f64) -> Prefix {
         let table: &[Prefix] = match self {
             Self::Seconds => &SECONDS,
@@ -56,7 +56,7 @@ impl Unit {
         if value == 0.0 {
             return *table.iter().find(|prefix| prefix.size == 1.0).unwrap_or(&first);
         }
-        // A hair of slack: 0.001 s is 1 ms, whatever the last bit says.
+        // A little tolerance, so that 0.001 s is 1 ms whatever its last bit is.
         *table
             .iter()
             .rev()
@@ -76,7 +76,7 @@ impl Unit {
         }
     }
 
-    /// The steps that ticks of this unit may lie apart, within one power of ten of the divided value.
+    /// The possible distances of ticks of this unit, within one power of ten of the divided value.
     pub(super) fn steps(self) -> &'static [f64] {
         match self {
             Self::Elapsed => &[1.0, 2.0, 5.0],
@@ -97,7 +97,7 @@ const fn prefix(size: f64, name: &'static str) -> Prefix {
     Prefix { size, name }
 }
 
-/// Three digits that matter, thousands apart: `0.0042`, `1.24`, `12.4`, `170,000`.
+/// A number with three significant digits and separated thousands: `0.0042`, `1.24`, `12.4`, `170,000`.
 pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -120,7 +120,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// A whole number with its thousands apart: `1,234,567`.
+/// A whole number with separated thousands: `1,234,567`.
 pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value <= -0.5 { "−" } else { "" });
@@ -133,7 +133,7 @@ pub(crate) fn thousands(value: f64) -> String {
     text
 }
 
-/// As many digits after the point as `step` needs, no more than six.
+/// The number of digits after the point that `step` needs, at most six.
 fn decimals(value: f64, step: f64) -> String {
     let mut places = 0;
     let mut scaled = step;
@@ -176,7 +176,7 @@ const SECONDS: [Prefix; 4] = [
     prefix(1e-3, "ms"),
     prefix(1.0, "s"),
 ];
-/// Elapsed time in minutes once there is a whole one: below, seconds say more.
+/// Elapsed time is in minutes from one minute on, in seconds before.
 const ELAPSED: [Prefix; 2] = [prefix(1.0, "s"), prefix(60.0, "min")];
 const BYTES: [Prefix; 5] = [
     prefix(1.0, "B"),

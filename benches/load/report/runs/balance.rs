@@ -1,10 +1,10 @@
-//! Per-core balance: what each core of the server says that it held and did.
+//! Balance between the cores of the server: connections, messages and deliveries of each, by the server's own counters.
 
 use super::super::chart::{Axis, Bar, BarChart, Chart, Colour, Group, Rule, Unit};
 use super::super::page::Figure;
 use super::super::result::{CoreShare, Run};
 
-/// Bars of connections and of messages; none where the server has one core or does not say.
+/// Bars of connections and of messages; none if the server has one core or no counters.
 pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
     if run.cores.len() < 2 {
         return Vec::new();

@@ -4,7 +4,7 @@ use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Se
 use super::super::page::Figure;
 use super::super::result::{Latency, Phase, Run};
 
-/// One figure for each kind of time that the run has distributions of.
+/// One figure for each kind of latency in the run.
 pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
     let kinds: [(&str, &str, Of); 3] = [
         ("ping", "Ping to reply", |phase| phase.latency.as_ref()),
@@ -24,14 +24,14 @@ pub(super) fn figures(run: &Run, name: &str) -> Vec<Figure> {
     figures.collect()
 }
 
-/// The distribution of a kind of time, where a phase has one.
+/// Gets the distribution of one kind of latency from a phase.
 type Of = fn(&Phase) -> Option<&Latency>;
 
 fn figure(name: &str, title: &str, phases: &[(&str, &Latency)]) -> Option<Figure> {
     let slowest = phases
         .iter()
         .max_by(|one, other| one.1.max_us.total_cmp(&other.1.max_us))?;
-    // More lines than hues would be told apart by nobody: the first, the last, and some between.
+    // There are only a few colours, so show the first line, the last line and some between.
     let every = (phases.len() - 1).div_ceil(LINES_MAX - 1).max(1);
     let kept = phases
         .iter()
@@ -70,7 +70,7 @@ fn figure(name: &str, title: &str, phases: &[(&str, &Latency)]) -> Option<Figure
     })
 }
 
-/// The curve with its end at the rarest value that was seen: one of `count`.
+/// The curve, which ends at the rarest value: one of `count`.
 fn points(latency: &Latency) -> Vec<Point> {
     let rarest = 1.0 - 1.0 / latency.count.max(2) as f64;
     latency

@@ -1,10 +1,10 @@
-//! Connections against memory, with the line through the points: its slope is what a connection costs.
+//! Memory against connections, with a line through the points, whose slope is the memory of a connection.
 
 use super::super::chart::{Axis, Chart, Colour, LineChart, Panel, Point, Series, Stroke, Unit};
 use super::super::page::Figure;
 use super::super::result::Run;
 
-/// User space and kernel, for the server of the first run that knows its memory.
+/// User space and kernel, for the server of the first run that measured its memory.
 pub(super) fn figure(runs: &[Run]) -> Option<Figure> {
     let server = &runs.iter().find(|run| !user_points(run).is_empty())?.server.name;
     let of_server = || runs.iter().filter(|run| run.server.name == *server);
@@ -31,7 +31,7 @@ pub(super) fn figure(runs: &[Run]) -> Option<Figure> {
     })
 }
 
-/// The points and the line through them; none where all lie at one number of connections.
+/// The points and the line through them; none if all points have the same number of connections.
 fn panel(title: &str, hue: usize, points: Vec<Point>) -> Option<Panel> {
     let line = Fit::through(&points)?;
     let ends = [0.0, points.iter().map(|point| point.x).fold(0.0, f64::max)];
@@ -75,18 +75,18 @@ fn kernel_points(run: &Run) -> Vec<Point> {
     let Some(before) = samples().next() else {
         return Vec::new();
     };
-    // The first sample may have connections already: what is left out of the growth is the same for all points.
+    // The first sample may have connections already; this shifts all points by the same amount.
     let grown = samples().map(|(connections, bytes)| (connections, bytes.saturating_sub(before.1)));
     growing(grown)
 }
 
-/// The samples while connections were added. Afterwards memory that is free again is still there and says nothing.
+/// The samples while connections were added. Later samples contain memory that is free but not returned yet.
 fn growing(samples: impl Iterator<Item = (u64, u64)>) -> Vec<Point> {
     let mut points: Vec<Point> = Vec::new();
     for (connections, bytes) in samples {
         let point = Point::new(connections as f64, bytes as f64);
         match points.last_mut() {
-            // The latest of several at one number: what was still on its way has arrived.
+            // Of several samples with the same number of connections, keep the last one, after all messages have arrived.
             Some(last) if last.x == point.x => *last = point,
             Some(last) if last.x > point.x => break,
             _ => points.push(point),

@@ -1,6 +1,6 @@
-//! The page of load runs: what they found together first (a sweep, memory), then each run by itself.
+//! The page of load runs: first the figures of all runs together (a sweep, memory), then each run by itself.
 //!
-//! A figure appears where the results hold what it needs: two rates make a sweep, two connection counts a line.
+//! A figure appears if the results contain enough for it: two rates for a sweep, two numbers of connections for memory.
 
 mod balance;
 mod distribution;
@@ -70,7 +70,7 @@ fn section(run: &Run, index: usize, count: usize) -> Section {
     }
 }
 
-/// The name as it can stand in the name of a file.
+/// The name in a form that is suitable for the name of a file.
 fn file_name(name: &str) -> String {
     let kept = |character: char| {
         if character.is_ascii_alphanumeric() {

@@ -4,7 +4,7 @@ use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Ru
 use super::super::page::Figure;
 use super::super::result::{Run, Sample};
 
-/// The time series; none of so few samples that they show no course.
+/// The time series; none if there are too few samples.
 pub(super) fn figure(run: &Run, name: &str) -> Option<Figure> {
     if run.series.len() < SAMPLES_MIN {
         return None;
@@ -87,7 +87,7 @@ fn panels(run: &Run) -> Vec<Panel> {
     panels.into_iter().filter_map(shown).collect()
 }
 
-/// The panel without lines that have no points; none if there are no others.
+/// The panel without empty lines; none if all lines are empty.
 fn shown(mut panel: Panel) -> Option<Panel> {
     panel
         .series
@@ -95,7 +95,7 @@ fn shown(mut panel: Panel) -> Option<Panel> {
     (!panel.series.is_empty()).then_some(panel)
 }
 
-/// Where each phase but the first begins.
+/// The start of each phase except the first.
 fn boundaries(run: &Run) -> Vec<Rule> {
     let pairs = run
         .series

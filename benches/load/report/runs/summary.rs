@@ -1,4 +1,4 @@
-//! What the figures of runs are in words and numbers: title, warnings, large numbers, tables, origin.
+//! The texts and numbers of runs: title, warnings, most important figures, tables, origin.
 
 use super::super::chart::Unit;
 use super::super::chart::units::{number, thousands};
@@ -116,7 +116,7 @@ pub(super) fn tiles(runs: &[Run]) -> Vec<Tile> {
     }
     let timed =
         phases().filter_map(|phase| Some((phase, phase.latency.as_ref().or(phase.delivery.as_ref())?)));
-    // The heaviest load that was held: what was asked for, and given.
+    // The highest load at which neither server nor generator was the limit.
     let held = timed.filter(|(phase, _)| phase.limit == Limit::Neither);
     if let Some((phase, latency)) =
         held.max_by(|one, other| one.0.messages_per_second.total_cmp(&other.0.messages_per_second))
@@ -134,7 +134,7 @@ pub(super) fn tiles(runs: &[Run]) -> Vec<Tile> {
         }
     }
     let crowd = uses().filter_map(|(phase, used)| Some((phase.connections, used.user_bytes_per_connection?)));
-    // Among few, pages of the allocator say more than connections.
+    // With few connections, the pages of the allocator dominate.
     let crowd = crowd.filter(|(connections, _)| *connections >= CROWD_MIN);
     if let Some((connections, bytes)) = crowd.max_by_key(|(connections, _)| *connections) {
         let detail = format!("at {} connections", thousands(connections as f64));
@@ -143,7 +143,7 @@ pub(super) fn tiles(runs: &[Run]) -> Vec<Tile> {
     tiles
 }
 
-/// What the phases of a run were in numbers.
+/// The phases of a run in numbers.
 pub(super) fn tables(run: &Run) -> Vec<Table> {
     vec![
         table("Load and latency", &run.phases, &LOAD),
@@ -151,7 +151,7 @@ pub(super) fn tables(run: &Run) -> Vec<Table> {
     ]
 }
 
-/// A table of the columns that have a value in some phase.
+/// A table with the columns that have a value in at least one phase.
 fn table(title: &str, phases: &[Phase], columns: &[Column]) -> Table {
     let kept: Vec<&Column> = columns
         .iter()
@@ -171,7 +171,7 @@ fn table(title: &str, phases: &[Phase], columns: &[Column]) -> Table {
     }
 }
 
-/// A column of a table: its head, and what it says of a phase.
+/// A column of a table: its heading, and its value for a phase.
 struct Column {
     head: &'static str,
     of: fn(&Phase) -> Option<String>,
@@ -235,17 +235,17 @@ const COST: [Column; 9] = [
     }),
 ];
 
-/// A cost, where it was measured.
+/// Gets a cost, if it was measured.
 type Cost = fn(&ServerUse) -> Option<f64>;
 
-/// What a server's CPU time can be counted by.
+/// The units by which CPU time is divided.
 const COSTS: [(&str, Cost); 3] = [
     ("ping", |used| used.cpu_us_per_ping),
     ("delivery", |used| used.cpu_us_per_delivery),
     ("connection", |used| used.cpu_us_per_connection),
 ];
 
-/// How to repeat the runs.
+/// The machine and the commands that repeat the runs.
 pub(super) fn origin(runs: &[Run]) -> Option<Section> {
     let run = runs.first()?;
     let mut commands: Vec<String> = runs

@@ -1,11 +1,11 @@
-//! Throughput against latency: the phases of all runs that were offered a rate.
+//! Latency against throughput, from the phases of all runs that had a given rate.
 
 use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Rule, Series, Stroke, Unit};
 use super::super::page::Figure;
 use super::super::result::{Latency, Limit, Phase, Run};
 
-/// Percentiles over the rate, and what the server's CPUs did meanwhile. One server shows its percentiles as lines; of
-/// several, each percentile has a panel with a line for each server.
+/// Percentiles against the rate, and the server's CPU use. With one server, each percentile is a line. With several servers,
+/// each percentile has a panel with a line for each server.
 pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
     let servers = servers(runs);
     let steps: Vec<Vec<Step<'_>>> = servers.iter().map(|server| steps(runs, server)).collect();
@@ -30,10 +30,10 @@ pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
     figures
 }
 
-/// One figure of a distribution.
+/// Gets one percentile of a distribution.
 type Percentile = fn(&Latency) -> f64;
 
-/// A phase with the rate that it was offered.
+/// A phase with its given rate.
 struct Step<'a> {
     rate: f64,
     phase: &'a Phase,
@@ -41,7 +41,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The rate was not held: what was measured is another load's.
+    /// True if the rate was not reached, so that the figures belong to another load.
     fn is_open(&self) -> bool {
         self.phase.limit != Limit::Neither || self.phase.messages_per_second < 0.97 * self.rate
     }
@@ -118,7 +118,7 @@ fn latency_panels(servers: &[&str], steps: &[Vec<Step<'_>>]) -> Vec<Panel> {
     panels.collect()
 }
 
-/// The most that was reached without a rate, where one server was asked for it.
+/// The maximum that a server reached without a given rate, if there is only one server.
 fn most(runs: &[Run], servers: &[&str]) -> Vec<Rule> {
     let swept = |run: &&Run| run.phases.iter().any(|phase| phase.offered_per_second.is_some());
     let phases = runs.iter().filter(swept).flat_map(|run| &run.phases);
