@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ringcast::app::{App, Inbound, Message, RawPeer};
 use ringcast::config::Config;
-use ringcast::internals::control::SignalHandling;
+use ringcast::server::SignalHandling;
 use ringcast::server::{Descriptors, Embedding, Server};
 
 /// Sends every message back.

@@ -384,13 +384,13 @@ const API: &[(&str, &[&str])] = &[
     (
         "server/mod.rs",
         &[
+            "ActivationError",
             "ControlError",
             "CoreId",
             "Descriptors",
             "Embedding",
             "Exit",
             "FilterError",
-            "GivenError",
             "LogTo",
             "LoginsFrom",
             "PolicyError",

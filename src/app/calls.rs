@@ -59,7 +59,7 @@ pub struct AnswerError<'a> {
     cause: AnswerFailure<'a>,
 }
 
-/// The ways in which a call fails.
+/// The cause of a call without an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AnswerFailure<'a> {
     /// The client answered with this error.
@@ -80,12 +80,12 @@ impl<'a> AnswerError<'a> {
         self.event
     }
 
-    /// What happened.
+    /// Why there is no answer.
     pub fn cause(&self) -> AnswerFailure<'a> {
         self.cause
     }
 
-    /// The error that the reference gives its application, to be passed on (wire reference, section 10).
+    /// The error as the reference words it, which the application can pass on (wire reference, section 10).
     pub fn to_error(&self) -> AppError {
         let event = self.event;
         let error = match self.cause {

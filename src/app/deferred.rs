@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::error::AppError;
 use super::peer::{CallAnswer, Peer};
 
-/// The right to answer one call later. Dropped unused, the call is not answered.
+/// The right to answer one call later. If it is dropped unused, the call is not answered.
 pub struct Deferred(Option<Return>);
 
 /// The way back to a session.
@@ -63,13 +63,13 @@ pub(crate) enum Returned {
 
 /// An answer that was not sent.
 pub enum Undelivered {
-    /// As many answers wait for the core as may: try again later, or give up.
+    /// Too many answers wait for the core already: try again later, or give up.
     Full(Unsent),
     /// The client has disconnected, or the core has ended with all its clients.
     Gone,
 }
 
-/// What is needed to try again.
+/// An answer that can be sent again.
 pub struct Unsent {
     answer: LateAnswer,
     post: Arc<dyn Post>,
@@ -90,8 +90,8 @@ impl Deferred {
         Deferred(None)
     }
 
-    /// Answers with what `answer` returns. It runs on the core of the client, which waits for it. If the client has
-    /// disconnected, it is dropped.
+    /// Answers with the answer that `answer` returns. The closure runs on the core of the client, so it must not wait. If the
+    /// client has disconnected, the closure is dropped.
     ///
     /// # Errors
     /// The answer was not sent.
@@ -114,7 +114,7 @@ impl Deferred {
         send(late, post)
     }
 
-    /// Answers with `value`, which is written here. A value without a JSON form is not answered.
+    /// Answers with `value`, whose JSON is written on the calling thread. A value without a JSON form is not answered.
     ///
     /// # Errors
     /// The answer was not sent.

@@ -49,12 +49,12 @@ impl AppError {
         }
     }
 
-    /// An error that is just a string.
+    /// An error that is a bare string.
     pub fn text(text: impl Into<String>) -> AppError {
         AppError(Body::Text(text.into()))
     }
 
-    /// Gives it a name; a bare string has none.
+    /// Gives the error a name; a bare string has none.
     #[must_use]
     pub fn named(mut self, new_name: impl Into<String>) -> AppError {
         if let Body::Object { name, .. } = &mut self.0 {
@@ -63,7 +63,7 @@ impl AppError {
         self
     }
 
-    /// Adds another field, behind those it has; a bare string has none.
+    /// Adds a field after the fields that the error has; a bare string has none.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> AppError {
         if let Body::Object { fields, .. } = &mut self.0 {
@@ -72,13 +72,13 @@ impl AppError {
         self
     }
 
-    /// Says that the token it is about is to be dropped by the client.
+    /// Makes the client drop the token that the error is about.
     #[must_use]
     pub fn bad_token(self) -> AppError {
         self.with("isBadToken", true)
     }
 
-    /// What it says.
+    /// The message.
     pub fn message(&self) -> &str {
         match &self.0 {
             Body::Text(text) => text,
@@ -151,7 +151,7 @@ impl Refused {
     }
 }
 
-/// A refusal.
+/// A refusal: made from an [`AppError`], or [silent](Refusal::silent).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// `None` for a refusal without an error.
@@ -163,7 +163,7 @@ impl Refusal {
     /// The code that a refused handshake closes with, unless another is given.
     const HANDSHAKE_CODE: CloseCode = CloseCode::new(4008).expect("it may stand in a close frame");
 
-    /// A refusal that says no more than that it is one.
+    /// A refusal without an error of the application: the client gets the error of a middleware that blocks.
     pub fn silent() -> Refusal {
         Refusal {
             error: None,
@@ -171,7 +171,7 @@ impl Refusal {
         }
     }
 
-    /// Closes a refused handshake with `code` instead of 4008. Only handshakes look at it.
+    /// Closes the connection of a refused handshake with `code` instead of 4008. Other refusals ignore it.
     #[must_use]
     pub fn with_code(mut self, code: CloseCode) -> Refusal {
         self.code = Some(code);

@@ -1,10 +1,10 @@
-//! The application: what a program that embeds the server decides, and what it may answer.
+//! The application: the decisions and answers of a program that embeds the server.
 //!
 //! One [`App`] value lives on each core and is called with `&mut self`, so it needs no locks. Its methods must not wait.
 //! Every method has a default, and an empty implementation is a working server. The methods are called where the reference
 //! has its middleware lines (wire reference, section 14).
 //!
-//! What a method asks of its [`Peer`] is done after the packet's own answer, in the order in which it was asked, as in the
+//! The server does what a method asks of its [`Peer`] after the packet's own answer, in the order in which it was asked, as in the
 //! reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. A
 //! call whose answer takes time is answered later: [`Peer::defer`].
 //!
@@ -37,20 +37,20 @@ pub use self::error::{AppError, Refusal};
 pub use self::inbound::{Inbound, RawPeer};
 pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
-pub(crate) use self::scratch::{Order, Piece, Scratch};
+pub(crate) use self::scratch::{PeerOrder, Piece, Scratch};
 pub use self::session_id::SessionId;
 pub use crate::auth::Claims;
 pub use crate::decision::{Blame, CloseCode, CloseReason, Message};
 
-/// The logic of an application, one value per core.
+/// The logic of an application. Each core has a value of its own.
 pub trait App {
-    /// May a request become a WebSocket? Comes before anything else (HANDSHAKE_WS).
+    /// May a request become a WebSocket? Called before all other methods (HANDSHAKE_WS).
     fn upgrade(&mut self, _request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         Ok(())
     }
 
-    /// May a message be handled? Comes before anything else looks at a message of a WebSocket, pongs included, and also
-    /// before the client's handshake (INBOUND_RAW).
+    /// May the server handle a message? Called with each message of a WebSocket, pongs and messages before the client's
+    /// handshake included, before the server looks at it (INBOUND_RAW).
     #[inline]
     fn message(&mut self, _message: Message<'_>, _peer: &mut RawPeer<'_>) -> Inbound {
         Inbound::Pass
@@ -68,7 +68,7 @@ pub trait App {
         Ok(())
     }
 
-    /// May a client subscribe? `data` is what it sent besides the channel (SUBSCRIBE).
+    /// May a client subscribe? `data` is the data that it sent besides the channel (SUBSCRIBE).
     fn subscribe(
         &mut self,
         _channel: Name<'_>,
@@ -78,7 +78,7 @@ pub trait App {
         Ok(())
     }
 
-    /// May a client publish, and what? (PUBLISH_IN)
+    /// May a client publish, and which data do subscribers get? (PUBLISH_IN)
     fn publish(
         &mut self,
         _channel: Name<'_>,
@@ -93,7 +93,7 @@ pub trait App {
         CallAnswer::silent()
     }
 
-    /// Takes a one-way event (TRANSMIT).
+    /// Handles a one-way event, which has no answer (TRANSMIT).
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
 
     /// A call that this server has made was answered, or will not be answered. The data is absent if the client sent none. If
@@ -118,7 +118,7 @@ pub trait App {
 pub struct Upgrade<'a> {
     /// The path, without the query.
     pub path: &'a str,
-    /// What follows the `?`; empty if nothing does.
+    /// The query, after the `?`; empty if there is none.
     pub query: &'a str,
     /// Names and values in the order in which they came. A browser sends its cookies whichever page opens the socket: an
     /// application that reads cookies itself must check `Origin`, too.

@@ -7,12 +7,12 @@ use super::calls::{CallId, CallRefused};
 use super::data::RawJson;
 use super::deferred::Deferred;
 use super::error::{AppError, Refused, write_silent};
-use super::scratch::{Order, Piece, Scratch};
+use super::scratch::{PeerOrder, Piece, Scratch};
 use super::session_id::SessionId;
 use crate::auth::Claims;
 use crate::decision::CloseCode;
 
-/// The client that sent what is being handled.
+/// The client whose packet the application handles.
 #[derive(Debug)]
 pub struct Peer<'a> {
     id: SessionId,
@@ -36,12 +36,12 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Its id, as the handshake has told the client.
+    /// The id of its session, which the handshake tells the client.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The claims of its token; `None` if it is not authenticated.
+    /// The claims of the client's token; `None` if the client is not authenticated.
     pub fn claims(&self) -> Option<&'a Claims> {
         self.claims
     }
@@ -105,58 +105,58 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Sends it an event.
+    /// Sends the client an event.
     pub fn transmit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) {
         if let Some(data) = self.scratch.write_json(data) {
             let event = self.name(event);
-            self.order(Order::Transmit {
+            self.order(PeerOrder::Transmit {
                 event,
                 data: Some(data),
             });
         }
     }
 
-    /// Sends it an event with the JSON that `write` writes.
+    /// Sends the client an event with the JSON that `write` writes.
     pub(super) fn transmit_written(&mut self, event: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let data = Some(self.scratch.write(write));
         let event = self.name(event);
-        self.order(Order::Transmit { event, data });
+        self.order(PeerOrder::Transmit { event, data });
     }
 
-    /// Sends it an event without data.
+    /// Sends the client an event without data.
     pub fn transmit_empty(&mut self, event: &str) {
         let event = self.name(event);
-        self.order(Order::Transmit { event, data: None });
+        self.order(PeerOrder::Transmit { event, data: None });
     }
 
-    /// Calls it. The answer, or the reason why there is none, comes to [`App::answered`](super::App::answered).
+    /// Calls a procedure of the client. The answer, or the reason why there is none, comes to [`App::answered`](super::App::answered).
     ///
     /// # Errors
-    /// The call is not made, and nothing will come.
+    /// The call was not made, and there will be no answer.
     pub fn invoke(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<CallId, CallRefused> {
         let data = self.scratch.write_json(data).ok_or(CallRefused::NoJson)?;
         self.call(event, Some(data))
     }
 
-    /// Calls it without data.
+    /// Calls a procedure of the client, without data.
     ///
     /// # Errors
-    /// The call is not made, and nothing will come.
+    /// The call was not made, and there will be no answer.
     pub fn invoke_empty(&mut self, event: &str) -> Result<CallId, CallRefused> {
         self.call(event, None)
     }
 
-    /// Sends all packets to this client that this packet brings about as one array: what is asked of the peer, in the order
-    /// in which it was asked, then the answer. Publications and kick outs are sent on their own, behind it.
+    /// Sends all packets to this client that this packet causes as one array: the packets that were asked of the peer, in
+    /// that order, then the answer. Publications and kick outs follow on their own.
     pub fn batch(&mut self) {
-        self.order(Order::Batch);
+        self.order(PeerOrder::Batch);
     }
 
     /// Publishes to all subscribers of a channel; to this client as well if it is one.
     pub fn publish(&mut self, channel: &str, data: &(impl Serialize + ?Sized)) {
         if let Some(data) = self.scratch.write_json(data) {
             let channel = self.name(channel);
-            self.order(Order::Publish {
+            self.order(PeerOrder::Publish {
                 channel,
                 data: Some(data),
             });
@@ -167,7 +167,7 @@ impl<'a> Peer<'a> {
     /// is in seconds; without it, the configured time. An `exp` among the claims is kept instead.
     pub fn set_auth_token(&mut self, claims: &(impl Serialize + ?Sized), expires_in: Option<u64>) {
         if let Some(claims) = self.scratch.write_json(claims) {
-            self.order(Order::SetAuthToken {
+            self.order(PeerOrder::SetAuthToken {
                 claims,
                 expires_in,
                 call: None,
@@ -175,11 +175,11 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// The same by a call: whether the token has arrived is told to [`App::answered`](super::App::answered). The client
+    /// As [`Peer::set_auth_token`], by a call: [`App::answered`](super::App::answered) learns whether the token has arrived. The client
     /// is authenticated at once, as in the reference (`rejectOnFailedDelivery`).
     ///
     /// # Errors
-    /// No token is given.
+    /// The client has been given no token.
     pub fn set_auth_token_confirmed(
         &mut self,
         claims: &(impl Serialize + ?Sized),
@@ -187,7 +187,7 @@ impl<'a> Peer<'a> {
     ) -> Result<CallId, CallRefused> {
         let claims = self.scratch.write_json(claims).ok_or(CallRefused::NoJson)?;
         let call = self.scratch.next_call()?;
-        self.order(Order::SetAuthToken {
+        self.order(PeerOrder::SetAuthToken {
             claims,
             expires_in,
             call: Some(call),
@@ -195,39 +195,40 @@ impl<'a> Peer<'a> {
         Ok(call)
     }
 
-    /// Takes its token away. Its subscriptions stay.
+    /// Takes the client's token away. Its subscriptions stay.
     pub fn deauthenticate(&mut self) {
-        self.order(Order::Deauthenticate { call: None });
+        self.order(PeerOrder::Deauthenticate { call: None });
     }
 
-    /// The same by a call: whether the client has dropped its token is told to [`App::answered`](super::App::answered).
+    /// As [`Peer::deauthenticate`], by a call: [`App::answered`](super::App::answered) learns whether the client has dropped its
+    /// token.
     ///
     /// # Errors
-    /// No token is taken away.
+    /// The client keeps its token.
     pub fn deauthenticate_confirmed(&mut self) -> Result<CallId, CallRefused> {
         let call = self.scratch.next_call()?;
-        self.order(Order::Deauthenticate { call: Some(call) });
+        self.order(PeerOrder::Deauthenticate { call: Some(call) });
         Ok(call)
     }
 
-    /// Ends its subscription to a channel, or to all, and tells it why.
+    /// Ends the client's subscription to a channel, or to all channels with `None`, and tells it why.
     pub fn kick_out(&mut self, channel: Option<&str>, message: Option<&str>) {
         let channel = channel.map(|channel| self.name(channel));
         let message = message.and_then(|message| self.scratch.write_json(message));
-        self.order(Order::KickOut { channel, message });
+        self.order(PeerOrder::KickOut { channel, message });
     }
 
     /// Closes the connection after the packet was answered. Other packets to this client are dropped, as in the reference;
     /// publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
     pub fn disconnect(&mut self, code: CloseCode, reason: &str) {
         let reason = self.name(reason);
-        self.order(Order::Disconnect { code, reason });
+        self.order(PeerOrder::Disconnect { code, reason });
     }
 
     fn call(&mut self, event: &str, data: Option<Piece>) -> Result<CallId, CallRefused> {
         let call = self.scratch.next_call()?;
         let event = self.name(event);
-        self.order(Order::Invoke { call, event, data });
+        self.order(PeerOrder::Invoke { call, event, data });
         Ok(call)
     }
 
@@ -235,12 +236,12 @@ impl<'a> Peer<'a> {
         self.scratch.keep(name)
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: PeerOrder) {
         self.scratch.orders.push(order);
     }
 }
 
-/// The answer to a call.
+/// The answer to a call, made by the methods of [`Peer`].
 #[derive(Debug)]
 #[must_use = "an answer that is not returned is not sent"]
 pub struct CallAnswer {
@@ -277,7 +278,7 @@ pub(crate) enum AnswerKind {
     Refuse(Piece),
 }
 
-/// What is published when a client may publish.
+/// The permission to publish, and the data that subscribers get.
 #[derive(Debug)]
 #[must_use = "a publication that is not returned is not published"]
 pub struct AllowedPublish {
@@ -287,7 +288,7 @@ pub struct AllowedPublish {
 }
 
 impl AllowedPublish {
-    /// What the client sent.
+    /// Subscribers get the data that the client sent.
     pub fn as_sent() -> AllowedPublish {
         AllowedPublish {
             kind: AllowedPublishKind::AsSent,
@@ -306,7 +307,7 @@ impl AllowedPublish {
     }
 }
 
-/// The kinds of publications.
+/// The kinds of permissions to publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AllowedPublishKind {
     AsSent,
@@ -314,8 +315,11 @@ pub(crate) enum AllowedPublishKind {
 }
 
 impl RawJson<'_> {
-    /// Reads it. simd-json goes first; what it refuses although the grammar allows it (long integers, halves of
-    /// surrogate pairs) goes to `serde_json`, whose error is returned.
+    /// Parses the data as a value of a Rust type.
+    ///
+    /// # Errors
+    /// The data is no such value. simd-json parses first; `serde_json` parses what simd-json refuses although the grammar
+    /// allows it (long integers, halves of surrogate pairs), and its error is returned.
     pub fn parse<T: DeserializeOwned>(self, peer: &mut Peer<'_>) -> Result<T, serde_json::Error> {
         let Scratch { input, json, .. } = &mut *peer.scratch;
         input.clear();

@@ -17,7 +17,7 @@ pub(crate) struct Scratch {
     /// JSON and names that answers and orders are made of.
     pieces: Vec<u8>,
     /// What the application has asked for.
-    pub(crate) orders: Vec<Order>,
+    pub(crate) orders: Vec<PeerOrder>,
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
@@ -152,7 +152,7 @@ pub(crate) struct Piece {
 
 /// Something that an application has asked for, to be done after the packet's answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
+pub(crate) enum PeerOrder {
     /// Send all that the client is sent for this packet as one array.
     Batch,
     /// Send an event.

@@ -14,7 +14,8 @@ use super::arrays::Array;
 use super::login::Login;
 use super::{Environment, Session, passed_on};
 use crate::app::{
-    AnswerError, AnswerFailure, App, CallId, Order, Owed, Peer, REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
+    AnswerError, AnswerFailure, App, CallId, Owed, Peer, PeerOrder, REMOVE_AUTH_TOKEN, RawJson,
+    SET_AUTH_TOKEN,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions, Limit};
@@ -97,17 +98,17 @@ impl Session {
     pub(super) fn await_answers<A: App>(&mut self, env: &Environment<'_, '_, A>) {
         for order in &env.common.scratch.app.orders {
             let (call, event) = match *order {
-                Order::Invoke { call, event, .. } => (call, env.common.scratch.app.piece(event)),
-                Order::SetAuthToken { call: Some(call), .. } => (call, SET_AUTH_TOKEN),
-                Order::Deauthenticate { call: Some(call) } => (call, REMOVE_AUTH_TOKEN),
-                Order::Transmit { .. }
-                | Order::Batch
-                | Order::Publish { .. }
-                | Order::SetAuthToken { call: None, .. }
-                | Order::GiveToken { .. }
-                | Order::Deauthenticate { call: None }
-                | Order::KickOut { .. }
-                | Order::Disconnect { .. } => continue,
+                PeerOrder::Invoke { call, event, .. } => (call, env.common.scratch.app.piece(event)),
+                PeerOrder::SetAuthToken { call: Some(call), .. } => (call, SET_AUTH_TOKEN),
+                PeerOrder::Deauthenticate { call: Some(call) } => (call, REMOVE_AUTH_TOKEN),
+                PeerOrder::Transmit { .. }
+                | PeerOrder::Batch
+                | PeerOrder::Publish { .. }
+                | PeerOrder::SetAuthToken { call: None, .. }
+                | PeerOrder::GiveToken { .. }
+                | PeerOrder::Deauthenticate { call: None }
+                | PeerOrder::KickOut { .. }
+                | PeerOrder::Disconnect { .. } => continue,
             };
             let calls = self.calls.get_or_insert_default();
             calls.last = call.as_u64();

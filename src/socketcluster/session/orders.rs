@@ -2,7 +2,7 @@
 //! with it as one array.
 
 use super::{Environment, Session};
-use crate::app::{AnswerKind, App, Order, REMOVE_AUTH_TOKEN, Scratch};
+use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
@@ -14,23 +14,23 @@ impl Session {
         self.await_answers(env);
         for at in 0..env.common.scratch.app.orders.len() {
             match env.common.scratch.app.orders[at] {
-                Order::SetAuthToken {
+                PeerOrder::SetAuthToken {
                     claims,
                     expires_in,
                     call,
                 } => {
                     let token = self.sign(claims, expires_in, env)?;
                     let token = env.common.scratch.app.keep(&token);
-                    env.common.scratch.app.orders[at] = Order::GiveToken { token, call };
+                    env.common.scratch.app.orders[at] = PeerOrder::GiveToken { token, call };
                 }
-                Order::Deauthenticate { .. } => self.claims = None,
-                Order::Batch
-                | Order::Transmit { .. }
-                | Order::Invoke { .. }
-                | Order::Publish { .. }
-                | Order::GiveToken { .. }
-                | Order::KickOut { .. }
-                | Order::Disconnect { .. } => {}
+                PeerOrder::Deauthenticate { .. } => self.claims = None,
+                PeerOrder::Batch
+                | PeerOrder::Transmit { .. }
+                | PeerOrder::Invoke { .. }
+                | PeerOrder::Publish { .. }
+                | PeerOrder::GiveToken { .. }
+                | PeerOrder::KickOut { .. }
+                | PeerOrder::Disconnect { .. } => {}
             }
         }
         Ok(())
@@ -45,19 +45,22 @@ impl Session {
     ) -> Result<(), CloseReason> {
         let scratch = &env.common.scratch.app;
         let disconnect = scratch.orders.iter().find_map(|order| match *order {
-            Order::Disconnect { code, reason } => Some((code, scratch.piece(reason))),
-            Order::Batch
-            | Order::Transmit { .. }
-            | Order::Invoke { .. }
-            | Order::Publish { .. }
-            | Order::SetAuthToken { .. }
-            | Order::GiveToken { .. }
-            | Order::Deauthenticate { .. }
-            | Order::KickOut { .. } => None,
+            PeerOrder::Disconnect { code, reason } => Some((code, scratch.piece(reason))),
+            PeerOrder::Batch
+            | PeerOrder::Transmit { .. }
+            | PeerOrder::Invoke { .. }
+            | PeerOrder::Publish { .. }
+            | PeerOrder::SetAuthToken { .. }
+            | PeerOrder::GiveToken { .. }
+            | PeerOrder::Deauthenticate { .. }
+            | PeerOrder::KickOut { .. } => None,
         });
         // A client that is being disconnected is sent the answer and nothing else: wire reference, section 12.
-        let is_sent = |order: &Order| disconnect.is_none() || matches!(order, Order::Publish { .. });
-        let in_batch = scratch.orders.iter().any(|order| matches!(order, Order::Batch));
+        let is_sent = |order: &PeerOrder| disconnect.is_none() || matches!(order, PeerOrder::Publish { .. });
+        let in_batch = scratch
+            .orders
+            .iter()
+            .any(|order| matches!(order, PeerOrder::Batch));
         if in_batch {
             let orders = scratch.orders.iter().copied().filter(is_sent);
             send_array(orders, answer, scratch, decisions);
@@ -67,7 +70,7 @@ impl Session {
         // In the reference these packets leave by a queue, and every answer of the same message overtakes them.
         for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
-                Order::Publish { channel, data } => {
+                PeerOrder::Publish { channel, data } => {
                     let name = scratch.piece_bytes(channel);
                     let data = data.map(|data| scratch.piece_bytes(data));
                     let channel = decisions.write(|out| out.extend_from_slice(name));
@@ -76,17 +79,17 @@ impl Session {
                     let publish = Publish::new(channel, message, data.unwrap_or_default());
                     decisions.hold(Decision::Publish(publish));
                 }
-                Order::KickOut { channel, message } => {
+                PeerOrder::KickOut { channel, message } => {
                     kick_out(
                         channel.map(|channel| scratch.piece_bytes(channel)),
                         message.map(|message| scratch.piece_bytes(message)),
                         decisions,
                     );
                 }
-                Order::Transmit { .. }
-                | Order::Invoke { .. }
-                | Order::GiveToken { .. }
-                | Order::Deauthenticate { .. } => {
+                PeerOrder::Transmit { .. }
+                | PeerOrder::Invoke { .. }
+                | PeerOrder::GiveToken { .. }
+                | PeerOrder::Deauthenticate { .. } => {
                     if !in_batch
                         && let Some(packet) = written(decisions, |out| write_packet(order, scratch, out))
                     {
@@ -94,7 +97,7 @@ impl Session {
                     }
                 }
                 // `settle` has signed it; it comes last, below; it was looked at above.
-                Order::SetAuthToken { .. } | Order::Disconnect { .. } | Order::Batch => {}
+                PeerOrder::SetAuthToken { .. } | PeerOrder::Disconnect { .. } | PeerOrder::Batch => {}
             }
         }
         let Some((code, text)) = disconnect else {
@@ -112,7 +115,7 @@ impl Session {
 
 /// Sends the packets of orders and an answer as one array; an empty one is not sent.
 fn send_array(
-    orders: impl Iterator<Item = Order>,
+    orders: impl Iterator<Item = PeerOrder>,
     answer: Option<(&NumberText, AnswerKind)>,
     scratch: &Scratch,
     decisions: &mut Decisions,
@@ -141,28 +144,28 @@ fn send_array(
 }
 
 /// Writes the packet that an order sends to the client itself; false if it sends none.
-fn write_packet(order: Order, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
+fn write_packet(order: PeerOrder, scratch: &Scratch, out: &mut Vec<u8>) -> bool {
     match order {
-        Order::Transmit { event, data } => {
+        PeerOrder::Transmit { event, data } => {
             let data = data.map(|data| scratch.piece_bytes(data));
             encode::event(scratch.piece_bytes(event), data, out);
         }
-        Order::Invoke { call, event, data } => {
+        PeerOrder::Invoke { call, event, data } => {
             let data = data.map(|data| scratch.piece_bytes(data));
             encode::call(scratch.piece_bytes(event), call.as_u64(), data, out);
         }
-        Order::GiveToken { token, call } => {
+        PeerOrder::GiveToken { token, call } => {
             encode::set_auth_token(scratch.piece(token), call.map(|call| call.as_u64()), out);
         }
-        Order::Deauthenticate { call: None } => out.extend_from_slice(encode::REMOVE_AUTH_TOKEN),
-        Order::Deauthenticate { call: Some(call) } => {
+        PeerOrder::Deauthenticate { call: None } => out.extend_from_slice(encode::REMOVE_AUTH_TOKEN),
+        PeerOrder::Deauthenticate { call: Some(call) } => {
             encode::call(REMOVE_AUTH_TOKEN.as_bytes(), call.as_u64(), None, out);
         }
-        Order::Batch
-        | Order::Publish { .. }
-        | Order::KickOut { .. }
-        | Order::SetAuthToken { .. }
-        | Order::Disconnect { .. } => return false,
+        PeerOrder::Batch
+        | PeerOrder::Publish { .. }
+        | PeerOrder::KickOut { .. }
+        | PeerOrder::SetAuthToken { .. }
+        | PeerOrder::Disconnect { .. } => return false,
     }
     true
 }

@@ -1240,7 +1240,7 @@ fn calls_are_answered_by_the_application_or_not_at_all() {
     }
 }
 
-// --- Order: wire reference, section 12
+// --- PeerOrder: wire reference, section 12
 
 #[test]
 fn an_answer_overtakes_packets_that_were_ordered_before_it() {
