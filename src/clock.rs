@@ -61,7 +61,7 @@ impl std::ops::Add<Duration> for Uptime {
 /// The clock of one thread. All clones of one clock agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// What the system's monotonic clock said when this one began.
+    /// The reading of the system's monotonic clock when this clock began.
     begin_ns: u64,
     /// The time of a simulation, instead of the system's.
     #[cfg(test)]
@@ -83,7 +83,7 @@ impl Clock {
         self.now_and_ns().0
     }
 
-    /// Reads both clocks; besides, what [`Clock::elapsed_ns`] would say at this moment.
+    /// Reads both clocks. The second value is what [`Clock::elapsed_ns`] would return at this moment.
     pub fn now_and_ns(&self) -> (Now, u64) {
         #[cfg(test)]
         if let Some(time) = self.simulated {
@@ -97,7 +97,7 @@ impl Clock {
         (now, elapsed_ns)
     }
 
-    /// Reads the monotonic clock alone.
+    /// Reads only the monotonic clock.
     pub fn uptime(&self) -> Uptime {
         uptime_at(self.elapsed_ns())
     }
@@ -116,7 +116,7 @@ fn uptime_at(elapsed_ns: u64) -> Uptime {
     Uptime::from_ms(elapsed_ns / NS_PER_MS)
 }
 
-/// What a clock of the system says; a wall clock that is set to a time before 1970 says zero.
+/// Reads a clock of the system. A wall clock set to a time before 1970 counts as zero.
 fn read_ns(clock: ClockId) -> u64 {
     let time = clock.now().expect("every system has these two clocks");
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);

@@ -27,8 +27,8 @@ pub(super) fn iso_string(unix_ms: f64) -> Option<String> {
     ))
 }
 
-/// Year, month and day of the proleptic Gregorian calendar, `days` after 1970-01-01. Counts years from 1 March, in
-/// eras of 400 years, so that the leap day comes last in both.
+/// Year, month and day of the proleptic Gregorian calendar, `days` after 1970-01-01. Counts years from 1
+/// March, in eras of 400 years, so that the leap day comes last in both.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468; // from 0000-03-01
     let era = days.div_euclid(146_097);

@@ -85,8 +85,8 @@ impl<'a> Json<'a> {
         found
     }
 
-    /// All members as JavaScript keeps them: array indexes first, in their order; then the other keys in the order
-    /// of their first appearance; each with its last value.
+    /// All members as JavaScript keeps them: array indexes first, in their order; then the other keys in the
+    /// order of their first appearance; each with its last value.
     pub(super) fn members(self) -> Members<'a> {
         let mut members: Vec<(Vec<u16>, Escaped<'a>, Json<'a>)> = Vec::new();
         let mut places = HashMap::new();

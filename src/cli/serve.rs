@@ -11,8 +11,9 @@ use crate::server::{Embedding, Exit, LoginsFrom, Server, StartError};
 
 /// Serves with the built-in application, as an embedding program that is only a server would.
 ///
-/// Without huge pages, which the allocator asks for: a core's connections lie here and there among pages of 2 MiB, and
-/// all of each would be resident. With them, 10,000 idle connections took 112 to 747 bytes each, by chance.
+/// Without huge pages, which the allocator asks for: a core's connections lie here and there among pages of 2
+/// MiB, and all of each would be resident. With them, 10,000 idle connections took 112 to 747 bytes each, by
+/// chance.
 pub(super) fn serve(sources: ConfigSources) -> Result<Exit, CliError> {
     let huge_pages_off = prctl::set_thp_disable(true);
     let embedding = Embedding {

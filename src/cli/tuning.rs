@@ -175,7 +175,7 @@ fn show_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{level:<8}  {}: {}", finding.subject, finding.found)?;
     writeln!(out, "          wanted: {}", finding.wanted)?;
     for (index, command) in finding.commands.iter().enumerate() {
-        let word = if index == 0 { "mend" } else { "or" };
+        let word = if index == 0 { "fix" } else { "or" };
         writeln!(out, "          {word:>4}  {command}")?;
     }
     Ok(())
@@ -207,7 +207,7 @@ mod tests {
             "capacity  up to 260,944 connections, bound by nf_conntrack_max, then 3,500,000 by \
              fs.epoll.max_user_watches",
             "STOPS     net.netfilter.nf_conntrack_max: 262,144, 1,200 tracked",
-            "          mend  sysctl -w net.netfilter.nf_conntrack_max=1048576 \
+            "           fix  sysctl -w net.netfilter.nf_conntrack_max=1048576 \
              net.netfilter.nf_conntrack_buckets=262144",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -6,9 +6,9 @@
 //! hijacking).
 //!
 //! Invariants
-//! 1. Code that reads such a credential returns it as an [`Ambient`], and [`Ambient::value_for`] is the only way
-//!    to its value: it needs a decision about the page that makes the request. New kinds of such credentials
-//!    must be wrapped in the same way.
+//! 1. Code that reads such a credential returns it as an [`Ambient`], and [`Ambient::value_for`] is the only
+//!    way to its value: it needs a decision about the page that makes the request. New kinds of such
+//!    credentials must be wrapped in the same way.
 //! 2. Tokens that a page has to hold itself (in the handshake, `Authorization` or a call) are not of this
 //!    kind.
 

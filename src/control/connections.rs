@@ -1,7 +1,7 @@
 //! `/slow` and `/closed`: single connections, as JSON.
 //!
-//! The handler asks all cores at the same time. If a core does not answer within [`ANSWER_TIME_MAX`], its index is
-//! listed in `unanswered`.
+//! The handler asks all cores at the same time. If a core does not answer within [`ANSWER_TIME_MAX`], its
+//! index is listed in `unanswered`.
 //!
 //! The handler polls the channels of the answers, because a core must never wake this thread's runtime: the
 //! wake-up would write to the runtime's descriptor by its number, and in the core's own descriptor table that

@@ -85,9 +85,9 @@ pub struct ControlSettings {
     pub listener: Option<TcpListener>,
     /// Copies of the cores' listening sockets, for the process that comes after this one.
     pub sockets: Vec<TcpListener>,
-    /// Who handles signals: the server, or the program that embeds it.
+    /// The side that handles signals: the server, or the program that embeds it.
     pub signals: SignalHandling,
-    /// What a reload reads again; `None` if there is nothing to reload.
+    /// The state for reloads; `None` if there is nothing to reload.
     pub(crate) reload: Option<Reload>,
     /// The policy that the cores were started with.
     pub policy: Arc<Policy>,
@@ -101,7 +101,7 @@ pub struct ControlSettings {
     pub clock: Clock,
 }
 
-/// Who handles the signals of this process.
+/// The side that handles the signals of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalHandling {
     /// The server: its control plane unblocks them on its thread. Right for a process that is only this

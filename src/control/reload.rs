@@ -1,4 +1,4 @@
-//! Reloading, at SIGHUP or as a program that embeds the server asks: reads the configuration file and the
+//! Reloading, at SIGHUP or when the embedding program requests it: reads the configuration file and the
 //! files that it names again. The log filter and the policy take effect; changes of other settings are only
 //! named.
 //!
@@ -53,13 +53,13 @@ pub enum ReloadError {
     NoSources,
     /// Settings are wrong.
     Config(ConfigErrors),
-    /// A file that the settings name is not right.
+    /// A file that the settings name is missing or wrong.
     Policy(PolicyError),
     /// Files could not be read within 60 s.
     TimeOver,
-    /// Several earlier reloads have not come to their end.
+    /// Several earlier reloads have not ended yet.
     Busy,
-    /// Reading failed with a bug, which the log tells of.
+    /// A bug made the reading thread panic; the log has the panic.
     Panicked,
     /// The server is ending, or has ended.
     Ended,
@@ -92,7 +92,7 @@ impl fmt::Display for ReloadError {
 
 impl std::error::Error for ReloadError {}
 
-/// What came of a reload.
+/// The outcome of a reload.
 pub(crate) type ReloadOutcome = Result<Reloaded, ReloadError>;
 
 /// The source of a request for a reload.
@@ -105,7 +105,7 @@ pub(super) enum ReloadRequest {
 }
 
 impl ReloadRequest {
-    /// What log lines call it.
+    /// Its name in log lines.
     pub(super) fn name(&self) -> &'static str {
         match self {
             ReloadRequest::Signal => "SIGHUP",
@@ -113,7 +113,7 @@ impl ReloadRequest {
         }
     }
 
-    /// Logs what came of the reload, and tells the program if it waits.
+    /// Logs the outcome of the reload, and sends it to the program if that waits.
     pub(super) fn finish(self, outcome: ReloadOutcome) {
         let name = self.name();
         match &outcome {

@@ -1,5 +1,5 @@
-//! What a server with many connections needs to know about this machine: what is read, how many connections
-//! it allows, and what prevents more.
+//! The limits of this machine that matter to a server with many connections: reads them, computes how many
+//! connections they allow, and finds what prevents more.
 //!
 //! [`reading`] turns files of `/proc` and `/sys` into a [`Machine`]; [`capacity`] and [`findings`] compare it
 //! with a [`Target`]. Only `reading` reads files, below a root that tests choose, and only [`cpus`] asks the

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! Invariants
-//! 1. [`TlsStream::write`] counts bytes as written once the socket has accepted all of their records. Bytes that
-//!    are encrypted but not accepted yet are `held`: the next call must pass the same bytes first, and does
-//!    not encrypt them again. So an outbox still counts them as waiting, and the end of the connection comes
-//!    after them.
+//! 1. [`TlsStream::write`] counts bytes as written once the socket has accepted all of their records. Bytes
+//!    that are encrypted but not accepted yet are `held`: the next call must pass the same bytes first, and
+//!    does not encrypt them again. So an outbox still counts them as waiting, and the end of the connection
+//!    comes after them.
 //! 2. Records leave in the order in which they were encrypted: nothing is encrypted into another buffer while
 //!    `outgoing` is not empty.
 //! 3. rustls always gets the unprocessed bytes of earlier reads at the same address, followed by the new

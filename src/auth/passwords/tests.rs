@@ -1,3 +1,5 @@
+//! Tests of password files and hashes, with hashes of Mosquitto's and of another Argon2 implementation.
+
 use proptest::prelude::*;
 
 use super::hash::{Cost, DERIVED};

@@ -1,3 +1,5 @@
+//! Tests of revocations: which tokens they refuse, how they expire, and their limits.
+
 use super::*;
 use crate::auth::{TokenError, Tokens};
 

@@ -1,3 +1,5 @@
+//! Tests of permissions: patterns, the clients that rules are about, decisions, shadow rules and explanations.
+
 use proptest::prelude::{any, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
 use proptest::{collection, prop_assert_eq};

@@ -1,3 +1,5 @@
+//! Tests of the pages for users: the next step for each request, and the bytes of the answers.
+
 use super::*;
 use crate::client::ambient::Trust;
 use crate::http::request;

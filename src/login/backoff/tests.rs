@@ -1,3 +1,5 @@
+//! Tests of the back-off with times as arguments: the waits, what ends them, and the bound on memory.
+
 use super::*;
 use crate::client::network::{Nat64Prefixes, Width};
 

@@ -1,3 +1,5 @@
+//! Tests of the TLS settings, with certificates and keys in files.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
