@@ -51,9 +51,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "policy",
             &["auth", "client", "clock", "config", "login", "replace", "text"][..],
         ),
-        ("app", &["auth", "clock", "config", "decision"][..]),
-        ("http", &["auth", "client", "config", "decision"][..]),
-        ("websocket", &["client", "http", "config", "decision", "wipe"][..]),
+        ("app", &["auth", "clock", "decision"][..]),
+        ("http", &["auth", "client"][..]),
+        ("websocket", &["client", "http", "decision", "wipe"][..]),
         (
             "session",
             &["app", "auth", "clock", "config", "decision", "policy"][..],

@@ -13,8 +13,6 @@
 //! Limits: [`RULES_MAX`] rules in each list.
 
 pub(super) mod read;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -166,3 +164,6 @@ pub const RULES_MAX: usize = 1000;
 
 /// The largest whole number that is a double of its own.
 pub const WHOLE_MAX: u64 = (1 << 53) - 1;
+
+#[cfg(test)]
+mod tests;
