@@ -39,7 +39,7 @@ pub(super) fn announce(config: &Config, ports: &Ports, admin: Option<SocketAddr>
     announce_clients(config, ports);
     if let (Some(file), Some(users)) = (&config.login.password_file, &policy.users) {
         info!(target: TARGET,
-            "logins: the users of {}, {} in all",
+            "logins: password file {} with {} users",
             file.display(),
             users.count()
         );

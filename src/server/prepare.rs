@@ -203,7 +203,7 @@ fn held_bytes_max(config: &Config, cores: usize) -> usize {
     };
     info!(
         bytes = total,
-        "connections that hold most are closed when all of them hold so much (outbox_bytes_total_max)"
+        "connections together may hold this much memory (outbox_bytes_total_max); above it, those that hold most are closed"
     );
     usize::try_from(total).unwrap_or(usize::MAX) / cores.max(1)
 }
@@ -228,7 +228,7 @@ pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option
     };
     info!(
         max_bytes,
-        "new connections are refused when so much memory is in use"
+        "new connections are refused when this much memory is in use (memory_bytes_max)"
     );
     let watch = MemoryWatch::new(max_bytes, KERNEL_BYTES, admission);
     Some(match group {
