@@ -226,7 +226,7 @@ fn a_drain_sends_all_publications_before_it_closes_a_subscriber() {
 }
 
 /// An application that counts good tokens, and how many there are in a turn of its core.
-struct Tellers {
+struct TokenCounter {
     turn: Arc<OnceLock<Deliveries>>,
     shown: u64,
     /// The turn that is being counted, and its number of tokens.
@@ -236,7 +236,7 @@ struct Tellers {
     released: Receiver<()>,
 }
 
-impl App for Tellers {
+impl App for TokenCounter {
     fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
         let turn = self.turn.get().unwrap()();
         if self.in_turn.0 != turn {
@@ -265,7 +265,7 @@ impl App for Tellers {
 /// A hundred connections present tokens with RSA signatures, as fast as they can.
 #[test]
 fn clients_that_present_tokens_repeatedly_delay_no_other() {
-    const SHOWERS: usize = 100;
+    const PRESENTERS: usize = 100;
     const EACH: usize = 8;
     let (entered, entering) = bounded(1);
     let (release, released) = bounded(1);
@@ -288,7 +288,7 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
             config.cores.placement = Placement::Count(1);
             config.jwks.file = Some(keys.clone());
         },
-        |_| Tellers {
+        |_| TokenCounter {
             turn: Arc::clone(&turn),
             shown: 0,
             in_turn: (0, 0),
@@ -301,14 +301,14 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
     let core = server.running().cores()[0].clone();
     assert!(turn.set(Box::new(move || core.metrics().turns.value())).is_ok());
     let token = pair["token"].to_string();
-    let mut showers: Vec<Client> = (0..SHOWERS).map(|_| server.client()).collect();
+    let mut presenters: Vec<Client> = (0..PRESENTERS).map(|_| server.client()).collect();
     let (mut busy, mut healthy) = (server.client(), server.client());
     // In the first round the core does not know these connections yet, and a turn ends after a few token checks: other clients
     // wait for some turns. In the second round it knows them, and other clients wait for at most their share of one turn.
-    for (round, waited_max) in [(0, SHOWERS * EACH), (1, 32 * 4)] {
+    for (round, waited_max) in [(0, PRESENTERS * EACH), (1, 32 * 4)] {
         busy.begin_call("busy", "null");
         entering.recv().unwrap();
-        for shower in &mut showers {
+        for shower in &mut presenters {
             for _ in 0..EACH {
                 shower.begin_call("#authenticate", &token);
             }
@@ -316,14 +316,14 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
         healthy.begin_call("shown", "null");
         release.send(()).unwrap();
         let shown = count_of(&healthy.message());
-        let before = round * SHOWERS * EACH;
+        let before = round * PRESENTERS * EACH;
         assert!(
             shown - before <= waited_max,
             "{} before the healthy one",
             shown - before
         );
         busy.message();
-        for shower in &mut showers {
+        for shower in &mut presenters {
             for _ in 0..EACH {
                 let answer = shower.message();
                 assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
@@ -332,6 +332,9 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
         // Before the core knew these connections, and afterwards.
         let most = count_of(&healthy.call("most", "null"));
         assert!(most <= 16 + 32 * 4, "{most} in a turn");
-        assert_eq!(count_of(&healthy.call("shown", "null")), before + SHOWERS * EACH);
+        assert_eq!(
+            count_of(&healthy.call("shown", "null")),
+            before + PRESENTERS * EACH
+        );
     }
 }

@@ -86,7 +86,7 @@ impl Bench {
         drop(crew);
         self.monitor = Monitor::new(self.cpus.len());
         self.threads = 0;
-        self.server.weigh_empty();
+        self.server.measure_empty();
         self.pss_before = machine::pss_bytes(nix::unistd::getpid());
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Bench {
     }
 
     /// Notes the generator's memory per open connection.
-    pub(crate) fn weigh(&mut self) {
+    pub(crate) fn measure_memory(&mut self) {
         let now = machine::pss_bytes(nix::unistd::getpid());
         let connections = self.monitor.connections();
         if let (Some(now), Some(before), 1..) = (now, self.pss_before, connections) {

@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Notes the current memory as the memory without connections.
-    pub(crate) fn weigh_empty(&mut self) {
+    pub(crate) fn measure_empty(&mut self) {
         self.pss_before = self.pss_bytes();
         self.kernel_before = Kernel::read();
     }

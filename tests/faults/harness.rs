@@ -25,7 +25,7 @@ pub(crate) struct Stage {
 /// The size of a fault: `short` by default, `full` with `FAULTS=full`.
 pub(crate) fn size<T>(short: T, full: T) -> T {
     match std::env::var("FAULTS") {
-        Ok(wish) if wish == "full" => full,
+        Ok(size) if size == "full" => full,
         Ok(_) | Err(_) => short,
     }
 }

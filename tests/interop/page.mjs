@@ -57,23 +57,23 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
 // Two users chat, one of them on a phone with a dark screen.
 {
   const server = await start({RINGCAST_PASSWORD_FILE: passwords});
-  const desk = await browser.tab(at(server)), phone = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
-  for (const tab of [desk, phone]) check('a page that is served connects and joins', [await tab.until(shows('state', 'connected')), await joined(tab, 'hall')], [true, true]);
-  await enter(desk, 'text', 'hello from the desk');
-  check('a message is shown as sent once the server has taken it', await said(desk, 'own', 'sent'));
-  check('and to others as another\'s', await said(phone, 'other', 'hello from the desk'));
+  const desktop = await browser.tab(at(server)), phone = await browser.tab(at(server), {width: 360, height: 740, scheme: 'dark'});
+  for (const tab of [desktop, phone]) check('a page that is served connects and joins', [await tab.until(shows('state', 'connected')), await joined(tab, 'hall')], [true, true]);
+  await enter(desktop, 'text', 'hello from the desktop');
+  check('a message is shown as sent once the server has taken it', await said(desktop, 'own', 'sent'));
+  check('and to others as another\'s', await said(phone, 'other', 'hello from the desktop'));
   const count = `${lines}.filter(([kind]) => kind !== 'event').length`;
-  check('once', [await desk.evaluate(count), await phone.evaluate(count)], [1, 1]);
-  check('the field is empty then', await field(desk, 'text'), '');
+  check('once', [await desktop.evaluate(count), await phone.evaluate(count)], [1, 1]);
+  check('the field is empty then', await field(desktop, 'text'), '');
   await enter(phone, 'text', '<b>grüße & 🙂</b>');
-  check('text is text', await said(desk, 'other', '<b>grüße & 🙂</b>'));
-  await enter(desk, 'channel', 'news');
-  check('another channel can be joined', await joined(desk, 'news'));
-  await enter(desk, 'text', 'to those who follow');
-  check('and is the one that is written to', await said(desk, 'own', '#news'));
-  await desk.evaluate("document.getElementById('ping').click()");
-  check('a ping is answered', await desk.until(shows('pong', 'answered in')));
-  await picture(desk, 'connected-1280-light');
+  check('text is text', await said(desktop, 'other', '<b>grüße & 🙂</b>'));
+  await enter(desktop, 'channel', 'news');
+  check('another channel can be joined', await joined(desktop, 'news'));
+  await enter(desktop, 'text', 'to those who follow');
+  check('and is the one that is written to', await said(desktop, 'own', '#news'));
+  await desktop.evaluate("document.getElementById('ping').click()");
+  check('a ping is answered', await desktop.until(shows('pong', 'answered in')));
+  await picture(desktop, 'connected-1280-light');
   await picture(phone, 'connected-360-dark');
   check('nothing is wider than a phone', await fits(phone));
   for (const [name, look] of [['connected-360-light', {width: 360, height: 740}], ['connected-1280-dark', {scheme: 'dark'}]]) {
@@ -86,48 +86,48 @@ const fits = (tab) => tab.evaluate('document.documentElement.scrollWidth <= inne
     await tab.close();
   }
   // Every element that the keyboard can reach has a name for screen readers.
-  const {nodes} = await desk.call('Accessibility.getFullAXTree');
+  const {nodes} = await desktop.call('Accessibility.getFullAXTree');
   const nameless = nodes.filter((node) => !node.ignored && node.properties?.some(({name, value}) => name === 'focusable' && value.value) && !node.name?.value && node.role.value !== 'RootWebArea');
   check('all that has the focus has a name', nameless.map((node) => node.role.value), []);
   const reached = new Set();
   for (let count = 0; count < 30; count++) {
-    await desk.press('Tab', 'Tab', 9);
-    reached.add(await desk.evaluate('document.activeElement.id || document.activeElement.textContent.trim()'));
+    await desktop.press('Tab', 'Tab', 9);
+    reached.add(await desktop.evaluate('document.activeElement.id || document.activeElement.textContent.trim()'));
   }
   check('the keyboard reaches all controls', ['ping', 'messages', 'target', 'text', 'Send', 'channel', 'Join', 'Leave', 'Log in'].filter((id) => !reached.has(id)), []);
 
   // A login at a server that serves everybody.
-  await desk.evaluate("document.getElementById('account').open = true");
-  await enter(desk, 'user', 'ann');
-  await focus(desk, 'password');
-  await desk.type('wrong');
-  await desk.enter();
-  check('a wrong password is named', await desk.until(shows('account-note', 'InvalidCredentialsError')));
-  await desk.evaluate("document.getElementById('password').select()");
-  await desk.type('pw');
-  await desk.enter();
-  check('the right one says who it is', [await desk.until(shows('state', 'authenticated as ann')), await field(desk, 'password')], [true, '']);
-  await desk.evaluate("document.getElementById('logout').click()");
-  check('logging out says so', await desk.until(`!${shows('state', 'authenticated')}`));
+  await desktop.evaluate("document.getElementById('account').open = true");
+  await enter(desktop, 'user', 'ann');
+  await focus(desktop, 'password');
+  await desktop.type('wrong');
+  await desktop.enter();
+  check('a wrong password is named', await desktop.until(shows('account-note', 'InvalidCredentialsError')));
+  await desktop.evaluate("document.getElementById('password').select()");
+  await desktop.type('pw');
+  await desktop.enter();
+  check('the right one says who it is', [await desktop.until(shows('state', 'authenticated as ann')), await field(desktop, 'password')], [true, '']);
+  await desktop.evaluate("document.getElementById('logout').click()");
+  check('logging out says so', await desktop.until(`!${shows('state', 'authenticated')}`));
 
   // The server ends and starts again.
-  await focus(desk, 'text');
-  await desk.type('written in time, ');
+  await focus(desktop, 'text');
+  await desktop.type('written in time, ');
   await stop(server);
-  check('a page that has lost its server says so and tries again', [await desk.until(shows('state', 'not connected, trying again')), await desk.until(shows('identity', 'next attempt in')), await desk.until(shows('why', '1006'))], [true, true, true]);
-  await enter(desk, 'text', 'sent too late');
-  check('what cannot be sent stays where it was written', [await field(desk, 'text'), await desk.until(shows('hint', 'Not connected'))], ['written in time, sent too late', true]);
-  await picture(desk, 'offline-1280-light');
+  check('a page that has lost its server says so and tries again', [await desktop.until(shows('state', 'not connected, trying again')), await desktop.until(shows('identity', 'next attempt in')), await desktop.until(shows('why', '1006'))], [true, true, true]);
+  await enter(desktop, 'text', 'sent too late');
+  check('what cannot be sent stays where it was written', [await field(desktop, 'text'), await desktop.until(shows('hint', 'Not connected'))], ['written in time, sent too late', true]);
+  await picture(desktop, 'offline-1280-light');
   const again = await start({}, server.port);
-  check('it finds the server again', [await desk.until(shows('state', 'connected')), await joined(desk, 'hall')], [true, true]);
-  await focus(desk, 'text');
-  await desk.enter();
-  check('and sends what was kept', [await said(desk, 'own', 'written in time, sent too late'), await field(desk, 'text')], [true, '']);
+  check('it finds the server again', [await desktop.until(shows('state', 'connected')), await joined(desktop, 'hall')], [true, true]);
+  await focus(desktop, 'text');
+  await desktop.enter();
+  check('and sends what was kept', [await said(desktop, 'own', 'written in time, sent too late'), await field(desktop, 'text')], [true, '']);
   again.child.kill('SIGTERM');
-  check('a server that stops is not taken for a fault', await desk.until(shows('why', 'closed with 1001: the server is stopping')));
-  check('a page asks nobody but its server', [...new Set([...desk.requests, ...phone.requests].map((url) => new URL(url).host).filter(Boolean))], [`127.0.0.1:${server.port}`]);
-  check('and has nothing to complain of', [...desk.complaints, ...phone.complaints], []);
-  await desk.close();
+  check('a server that stops is not taken for a fault', await desktop.until(shows('why', 'closed with 1001: the server is stopping')));
+  check('a page asks nobody but its server', [...new Set([...desktop.requests, ...phone.requests].map((url) => new URL(url).host).filter(Boolean))], [`127.0.0.1:${server.port}`]);
+  check('and has nothing to complain of', [...desktop.complaints, ...phone.complaints], []);
+  await desktop.close();
   await phone.close();
   await stop(again);
 }

@@ -21,7 +21,7 @@ const {values: args} = parseArgs({options: {binary: {type: 'string'}, minutes: {
 if (!args.binary) { console.error('usage: node soak.mjs --binary BINARY [--minutes 60] [--cores 2]'); process.exit(2); }
 const STEADY = {14: 10, 20: 30};
 const CHANNELS = 5;
-const PASSERS_BY = 40; // at any time
+const MISBEHAVING = 40; // at any time
 const STALLED = 3;
 const OUTBOX_BYTES_MAX = 256 * 1024;
 const PATIENCE_MS = 60000;
@@ -132,11 +132,11 @@ async function arrive(major, id) {
 
 // The misbehaving clients.
 let finishing = false;
-const passersBy = new Set();
+const misbehaving = new Set();
 function connection(first) {
   const socket = net.connect(server.port, '127.0.0.1');
-  passersBy.add(socket);
-  socket.on('error', () => {}).on('close', () => passersBy.delete(socket));
+  misbehaving.add(socket);
+  socket.on('error', () => {}).on('close', () => misbehaving.delete(socket));
   socket.write(first);
   return socket;
 }
@@ -176,7 +176,7 @@ const CHARACTERS = [
 const STALLER = () => { const socket = connection(handshake()); socket.write(subscribe('loud', 2)); return socket.pause(); };
 async function neighbourhood() {
   while (!finishing) {
-    while (passersBy.size < PASSERS_BY) {
+    while (misbehaving.size < MISBEHAVING) {
       const socket = CHARACTERS[randomInt(CHARACTERS.length)]();
       setTimeout(() => leave(socket), randomInt(50, 15000)).unref();
     }
@@ -192,7 +192,7 @@ async function stalled() {
 }
 async function loud() {
   const socket = connection(handshake());
-  passersBy.delete(socket); // stays until the end
+  misbehaving.delete(socket); // stays until the end
   socket.resume();
   const packet = text({event: '#publish', data: {channel: 'loud', data: 'x'.repeat(20000)}});
   while (!finishing) { socket.write(packet); await sleep(20); }
@@ -224,7 +224,7 @@ await talk;
 const settled = await until(() => steady.every((client) => client.pending === 0) && counts.received === counts.published * steady.length);
 finishing = true;
 await Promise.all(everybody);
-for (const socket of passersBy) socket.destroy();
+for (const socket of misbehaving) socket.destroy();
 const quiet = await until(async () => (await metrics()).ringcast_connections === alone.ringcast_connections);
 await until(() => descriptors() === alone.descriptors);
 const after = {...await metrics(), descriptors: descriptors()};

@@ -121,7 +121,7 @@ fn compare(options: &Options) -> io::Result<Comparison> {
     drop(servers);
     for measure in weighed {
         progress(measure.title)?;
-        let mut outcomes = weigh(measure, &kinds, options, start, &mut comparison.faults);
+        let mut outcomes = measure_memory(measure, &kinds, options, start, &mut comparison.faults);
         settle(measure, &mut outcomes, &mut dice, &mut comparison);
     }
     machine::run_on(&cpus)?;
@@ -231,7 +231,7 @@ fn time(
 }
 
 /// Measures the memory of fresh processes with and without connections.
-fn weigh(
+fn measure_memory(
     measure: &Measure,
     kinds: &[Kind],
     options: &Options,

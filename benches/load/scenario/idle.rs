@@ -48,7 +48,7 @@ fn run(bench: &mut Bench) -> io::Result<()> {
         ..Plan::default()
     };
     bench.measure("hold", &crew, &hold, None)?;
-    bench.weigh();
+    bench.measure_memory();
     if channels > 0 {
         let publish = Plan {
             publishing: Some(Publishing {

@@ -79,6 +79,6 @@ fn concurrency(bench: &mut Bench) -> io::Result<()> {
         ..ramp
     };
     bench.measure("hold", &crew, &hold, None)?;
-    bench.weigh();
+    bench.measure_memory();
     Ok(())
 }
