@@ -80,48 +80,44 @@ impl Reserved {
         activated: ActivatedSockets,
         signals: SignalHandling,
     ) -> Result<Reserved, StartError> {
-        let activated_for = [
-            !activated.main.is_empty(),
-            !activated.tls.is_empty(),
-            activated.admin.is_some(),
-        ];
-        let wanted = [
-            (PortSetting::Listen, Some(config.listen.address)),
-            (PortSetting::TlsListen, config.tls.listen),
-            (PortSetting::Admin, config.admin.address),
-        ];
-        let wanted: Vec<(PortSetting, SocketAddr)> = wanted
-            .into_iter()
-            .zip(activated_for)
-            .filter(|(_, is_activated)| !is_activated)
-            .filter_map(|((setting, address), _)| Some((setting, address?)))
-            .collect();
+        let wanted: Vec<(PortSetting, SocketAddr)> = [
+            (
+                PortSetting::Listen,
+                Some(config.listen.address),
+                activated.main.is_empty(),
+            ),
+            (
+                PortSetting::TlsListen,
+                config.tls.listen,
+                activated.tls.is_empty(),
+            ),
+            (
+                PortSetting::Admin,
+                config.admin.address,
+                activated.admin.is_none(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(setting, address, is_wanted)| Some((setting, address.filter(|_| is_wanted)?)))
+        .collect();
         let claim = Claim::take(wanted.iter().map(|(_, address)| *address)).map_err(StartError::starting)?;
-        let served = wanted
-            .into_iter()
-            .filter(|(_, address)| listener::is_served(*address));
-        let served: Vec<SocketAddr> = match config.restart.take_over {
-            true => served.map(|(_, address)| address).collect(),
-            false => match served.into_iter().next() {
-                Some((setting, address)) => return Err(StartError::served(setting, address)),
-                None => Vec::new(),
-            },
-        };
+        let served = served(&wanted, config.restart.take_over)?;
         let mut reservations = Vec::new();
-        let mut reserve = |address, is_activated| match is_activated {
-            true => Ok(address),
-            false => Reservation::bind(address).map(|reservation| {
-                let address = reservation.address();
-                reservations.push(reservation);
-                address
-            }),
+        let mut reserve = |setting, address| match wanted.contains(&(setting, address)) {
+            false => Ok(address),
+            true => Reservation::bind(address)
+                .map(|reservation| {
+                    let address = reservation.address();
+                    reservations.push(reservation);
+                    address
+                })
+                .map_err(|cause| StartError::listening(setting, address, cause)),
         };
-        let main = reserve(config.listen.address, activated_for[0])
-            .map_err(|cause| StartError::listening(PortSetting::Listen, config.listen.address, cause))?;
-        let tls = config.tls.listen.map(|address| {
-            reserve(address, activated_for[1])
-                .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))
-        });
+        let main = reserve(PortSetting::Listen, config.listen.address)?;
+        let tls = config
+            .tls
+            .listen
+            .map(|address| reserve(PortSetting::TlsListen, address));
         let ports = Ports {
             main,
             main_tls: config.tls.on_listen,
@@ -227,6 +223,21 @@ impl Reserved {
                 Vec::new()
             }
         }
+    }
+}
+
+/// The addresses where another process serves.
+///
+/// # Errors
+/// There is one, and this start does not take over.
+fn served(wanted: &[(PortSetting, SocketAddr)], take_over: bool) -> Result<Vec<SocketAddr>, StartError> {
+    let mut served = wanted.iter().filter(|(_, address)| listener::is_served(*address));
+    if take_over {
+        return Ok(served.map(|(_, address)| *address).collect());
+    }
+    match served.next() {
+        Some((setting, address)) => Err(StartError::served(*setting, *address)),
+        None => Ok(Vec::new()),
     }
 }
 

@@ -157,37 +157,42 @@ fn core_settings(
         admission,
         own_fd_table: None,
         audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),
-        session: protocols::Settings {
-            common: session::Settings {
-                handshake_timeout: config.limits.handshake_timeout,
-                channel_name_bytes_max: config.limits.channel_name_bytes_max,
-                allow_client_publish: config.permissions.allow_client_publish,
-                auth_default_expiry: config.auth.default_expiry,
-                allow_anonymous: config.serves_anonymous(),
-                authentication_timeout: Some(config.limits.authentication_timeout)
-                    .filter(|timeout| !timeout.is_zero()),
-                logins: Logins {
-                    fields: CredentialFields::new(
-                        config.login.user_fields.clone(),
-                        config.login.password_fields.clone(),
-                    ),
-                    body_bytes_max: config.limits.login_body_bytes_max,
-                },
-            },
-            socketcluster: protocols::SocketClusterSettings {
-                protocol: config.socketcluster.protocol,
-                ping_interval: config
-                    .socketcluster
-                    .pings
-                    .then_some(config.socketcluster.ping_interval),
-                ping_timeout: config.socketcluster.ping_timeout,
-                ack_timeout: config.socketcluster.ack_timeout,
-                calls_max: config.limits.calls_per_connection_max,
-                client_calls_max: config.limits.client_calls_max,
-            },
-        },
+        session: session_settings(config),
         policy,
         clock,
+    }
+}
+
+/// The settings of all sessions, by protocol.
+fn session_settings(config: &Config) -> protocols::Settings {
+    protocols::Settings {
+        common: session::Settings {
+            handshake_timeout: config.limits.handshake_timeout,
+            channel_name_bytes_max: config.limits.channel_name_bytes_max,
+            allow_client_publish: config.permissions.allow_client_publish,
+            auth_default_expiry: config.auth.default_expiry,
+            allow_anonymous: config.serves_anonymous(),
+            authentication_timeout: Some(config.limits.authentication_timeout)
+                .filter(|timeout| !timeout.is_zero()),
+            logins: Logins {
+                fields: CredentialFields::new(
+                    config.login.user_fields.clone(),
+                    config.login.password_fields.clone(),
+                ),
+                body_bytes_max: config.limits.login_body_bytes_max,
+            },
+        },
+        socketcluster: protocols::SocketClusterSettings {
+            protocol: config.socketcluster.protocol,
+            ping_interval: config
+                .socketcluster
+                .pings
+                .then_some(config.socketcluster.ping_interval),
+            ping_timeout: config.socketcluster.ping_timeout,
+            ack_timeout: config.socketcluster.ack_timeout,
+            calls_max: config.limits.calls_per_connection_max,
+            client_calls_max: config.limits.client_calls_max,
+        },
     }
 }
 
