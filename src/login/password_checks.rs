@@ -243,7 +243,7 @@ impl CheckerState {
             catch_panic(|| {
                 let verdict = self.verdict(&job);
                 let outcome = match &verdict {
-                    LoginVerdict::Accepted { .. } => LoginOutcome::Welcome,
+                    LoginVerdict::Accepted { .. } => LoginOutcome::Accepted,
                     LoginVerdict::Refused => LoginOutcome::Refused,
                     LoginVerdict::TooSoon { .. } => LoginOutcome::TooSoon,
                     LoginVerdict::Busy => LoginOutcome::Busy,

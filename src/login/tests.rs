@@ -92,7 +92,7 @@ fn only_a_user_with_the_right_password_is_accepted() {
             "{user}"
         );
     }
-    assert_eq!(password_checks.metrics().value(LoginOutcome::Welcome), 1);
+    assert_eq!(password_checks.metrics().value(LoginOutcome::Accepted), 1);
     assert_eq!(password_checks.metrics().value(LoginOutcome::Refused), 9);
 }
 

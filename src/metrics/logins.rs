@@ -22,7 +22,7 @@ labels! {
     /// How an attempt to log in ended.
     pub enum LoginOutcome {
         /// The password was right.
-        Welcome = "welcome",
+        Accepted = "accepted",
         /// There is no such user, or the password was wrong.
         Refused = "refused",
         /// There were too many failures before: the password was not checked.

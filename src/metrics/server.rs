@@ -203,7 +203,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     counter(
         "ringcast_logins_total",
-        "Logins with a password, by outcome: welcome, refused, too_soon after failures; when too many wait, busy if the login was the last to arrive, displaced if it gave way to another.",
+        "Logins with a password, by outcome: accepted, refused, too_soon after failures; when too many wait, busy if the login was the last to arrive, displaced if it made room for another.",
         |server, out| {
             let Some(logins) = server.logins else { return };
             for outcome in LoginOutcome::ALL {

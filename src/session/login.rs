@@ -5,7 +5,7 @@ use crate::auth::Issued;
 /// The answer to a [`Decision::Login`](crate::decision::Decision::Login).
 pub enum LoginAnswer {
     /// The user name and the password were right. Here is a token for that user.
-    Welcome(Issued),
+    Accepted(Issued),
     /// The user name or the password was wrong.
     Refused,
     /// Too many earlier logins have failed: these credentials were not checked.

@@ -203,7 +203,7 @@ impl<A: App> Core<A> {
                 LoginVerdict::Accepted { claims } => policy
                     .tokens
                     .issue(&claims, Some(expiry.as_secs()), clock.now().unix_ms)
-                    .map_or(LoginAnswer::Unsigned, LoginAnswer::Welcome),
+                    .map_or(LoginAnswer::Unsigned, LoginAnswer::Accepted),
                 LoginVerdict::Refused => LoginAnswer::Refused,
                 LoginVerdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
                     retry_after_seconds: whole_seconds(retry_after),
@@ -226,7 +226,7 @@ impl<A: App> Core<A> {
     }
 
     fn login_answered(&mut self, mut answered: Answered) {
-        let was_welcome = matches!(answered.answer, LoginAnswer::Welcome(_));
+        let was_accepted = matches!(answered.answer, LoginAnswer::Accepted(_));
         answered.answer = self.judged_by_now(answered.answer, answered.users.as_ref());
         let id = ConnectionId::from_token(mio::Token(answered.address));
         // Whoever has gone since has tried all the same.
@@ -235,7 +235,13 @@ impl<A: App> Core<A> {
             Some(_) => BY_CALL,
             None => "gone",
         };
-        self.audit_login(answered.client, &answered.user, by, &answered.answer, was_welcome);
+        self.audit_login(
+            answered.client,
+            &answered.user,
+            by,
+            &answered.answer,
+            was_accepted,
+        );
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -263,10 +269,10 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A login waits, and while it does a reload may have replaced the users, and an operator may have revoked what they
-    /// are called: a welcome is one by what holds now, or none.
+    /// While a login waits, a reload may replace the users, and an operator may revoke the user's tokens. So an accepted
+    /// login is checked again against the present state, and refused if it is no longer valid.
     fn judged_by_now(&self, answer: LoginAnswer, users: Option<&Arc<Users>>) -> LoginAnswer {
-        let LoginAnswer::Welcome(issued) = &answer else {
+        let LoginAnswer::Accepted(issued) = &answer else {
             return answer;
         };
         let policy = &self.lent.policy;
@@ -288,7 +294,7 @@ impl<A: App> Core<A> {
     fn answer_login(&mut self, id: ConnectionId, answer: &LoginAnswer, is_secure: bool) {
         let name = self.counter.cookie.clone();
         let answer = match answer {
-            LoginAnswer::Welcome(issued) => PageAnswer::LoggedIn(SetCookie {
+            LoginAnswer::Accepted(issued) => PageAnswer::LoggedIn(SetCookie {
                 name: &name,
                 value: &issued.token,
                 max_age_seconds: self.counter.expiry.as_secs(),

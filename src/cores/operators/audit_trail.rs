@@ -22,17 +22,17 @@ impl<A: App> Core<A> {
         may
     }
 
-    /// What has come of a login; `was_welcome` if the password was right.
+    /// What has come of a login; `was_accepted` if the password was right.
     pub(in crate::cores) fn audit_login(
         &mut self,
         client: ClientAddress,
         user: &str,
         by: &str,
         answer: &LoginAnswer,
-        was_welcome: bool,
+        was_accepted: bool,
     ) {
-        let reason = match (answer, was_welcome) {
-            (LoginAnswer::Welcome(_), _) => {
+        let reason = match (answer, was_accepted) {
+            (LoginAnswer::Accepted(_), _) => {
                 if self.may_audit(Event::LoginAccepted, 1) {
                     audit::login_accepted(subject(client, Some(user)), by);
                 }

@@ -93,7 +93,7 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let issued = match answer {
-            LoginAnswer::Welcome(issued) => issued,
+            LoginAnswer::Accepted(issued) => issued,
             LoginAnswer::Refused => {
                 refuse(cid, &wrong(), decisions);
                 return Ok(());

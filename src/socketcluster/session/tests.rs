@@ -1914,7 +1914,7 @@ impl<A: App> Client<A> {
         self.run(|session, env, decisions| session.login_answered(answer, env, decisions))
     }
 
-    fn welcome(&self, expires_in: u64) -> (LoginAnswer, String) {
+    fn accepted_login(&self, expires_in: u64) -> (LoginAnswer, String) {
         let issued = self
             .policy
             .tokens
@@ -1924,7 +1924,7 @@ impl<A: App> Client<A> {
             r##"{{"event":"#setAuthToken","data":{{"token":"{}"}}}}"##,
             issued.token
         );
-        (LoginAnswer::Welcome(issued), token)
+        (LoginAnswer::Accepted(issued), token)
     }
 
     fn with_password_checks(mut self) -> Client<A> {
@@ -2050,8 +2050,8 @@ fn a_client_that_does_not_authenticate_in_time_is_closed() {
 fn a_login_is_answered_and_then_the_client_has_its_token() {
     let mut client = shut_out(None).with_password_checks();
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
-    let (welcome, token) = client.welcome(60);
-    assert_eq!(client.answer_login(welcome), [r#"{"rid":2}"#, token.as_str()]);
+    let (accepted, token) = client.accepted_login(60);
+    assert_eq!(client.answer_login(accepted), [r#"{"rid":2}"#, token.as_str()]);
     assert_eq!(
         client.text(r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##),
         ["subscribe c 3"]
@@ -2061,10 +2061,10 @@ fn a_login_is_answered_and_then_the_client_has_its_token() {
         client.text(r#"{"event":"login","data":{"user":"c","password":""}}"#),
         ["login c "]
     );
-    let (welcome, token) = client.welcome(60);
-    assert_eq!(client.answer_login(welcome), [token.as_str()]);
-    let (welcome, _) = client.welcome(60);
-    assert_eq!(client.answer_login(welcome), NOTHING, "nobody has asked");
+    let (accepted, token) = client.accepted_login(60);
+    assert_eq!(client.answer_login(accepted), [token.as_str()]);
+    let (accepted, _) = client.accepted_login(60);
+    assert_eq!(client.answer_login(accepted), NOTHING, "nobody has asked");
 }
 
 #[test]
@@ -2137,9 +2137,9 @@ fn the_application_may_refuse_a_user_with_the_right_password() {
     let mut client = shut_out(None).with_password_checks();
     client.app.refuse_token = Some(Refusal::from(AppError::new("banned")));
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
-    let (welcome, _) = client.welcome(60);
+    let (accepted, _) = client.accepted_login(60);
     assert_eq!(
-        client.answer_login(welcome),
+        client.answer_login(accepted),
         [r#"{"rid":2,"error":{"message":"banned"}}"#]
     );
     assert!(client.session.claims.is_none());
