@@ -242,7 +242,7 @@ fn measure_memory(
         return Vec::new();
     };
     let mut found: Vec<Found> = kinds.iter().map(|kind| Found::new(kind.name)).collect();
-    for _ in 0..options.weighings {
+    for _ in 0..options.memory_runs {
         for (kind, found) in kinds.iter().zip(&mut found) {
             let bytes = start(*kind)
                 .map_err(|error| error.to_string())
@@ -253,7 +253,7 @@ fn measure_memory(
             }
         }
     }
-    found.retain(|found| found.costs.len() == options.weighings);
+    found.retain(|found| found.costs.len() == options.memory_runs);
     found
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Options {
     /// The whole command line.
     pub(crate) command: String,
     pub(crate) rounds: usize,
-    pub(crate) weighings: usize,
+    pub(crate) memory_runs: usize,
     servers: Vec<String>,
     measures: Vec<String>,
     pub(crate) system_calls: bool,
@@ -43,7 +43,7 @@ impl Options {
                 .trim_end()
                 .to_owned(),
             rounds: ROUNDS,
-            weighings: WEIGHINGS,
+            memory_runs: MEMORY_RUNS,
             servers: Vec::new(),
             measures: Vec::new(),
             system_calls: false,
@@ -56,11 +56,11 @@ impl Options {
         while let Some(word) = parser.next()? {
             match word {
                 Long("quick") => {
-                    (options.rounds, options.weighings) = (QUICK_ROUNDS, 1);
+                    (options.rounds, options.memory_runs) = (QUICK_ROUNDS, 1);
                     options.servers = vec![RINGCAST.to_owned(), ECHO.to_owned()];
                 }
                 Long("rounds") => options.rounds = at_least_one(&mut parser)?,
-                Long("weighings") => options.weighings = at_least_one(&mut parser)?,
+                Long("memory-runs") => options.memory_runs = at_least_one(&mut parser)?,
                 Long("servers") => {
                     let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
                     options.servers = list(&mut parser, &known)?;
@@ -115,23 +115,23 @@ fn list(parser: &mut lexopt::Parser, known: &[&str]) -> Result<Vec<String>, lexo
 }
 
 const ROUNDS: usize = 30;
-const WEIGHINGS: usize = 3;
+const MEMORY_RUNS: usize = 3;
 const QUICK_ROUNDS: usize = 3;
 
 pub(crate) const HELP: &str = "\
-Drives Ringcast and its peers in turn, in one run, and prints what each costs and Ringcast's ratio to each.
+Drives Ringcast and other servers in turn, in one run, and prints the cost of each and the ratio of Ringcast's cost to it.
 
 Usage: cargo bench --bench load -- compare [options]
 
   --rounds N         slices of 60 ms for each server and measure [30]
-  --weighings N      fresh processes whose memory is weighed [3]
-  --servers LIST     of ringcast,echo,bun,socketcluster,socketcluster-cluster [all], and ringcast-before: another build,
-                     whose binary is in the peers' folder under this name
-  --measures LIST    of ping-1,ping-16,fan-out-8,fan-out-1,channels,connect,memory [all]
-  --system-calls     counts system calls as well, with strace
-  --quick            Ringcast and the echo alone, 3 rounds
-  --peers DIRECTORY  where benches/peers/install.sh has installed them [target/peers]
-  --command TEXT     what the tables say that they come from [these words]
+  --memory-runs N    fresh processes whose memory is measured [3]
+  --servers LIST     any of ringcast,echo,bun,socketcluster,socketcluster-cluster [all], and ringcast-before: another build,
+                     whose binary is in the folder of --peers under this name
+  --measures LIST    any of ping-1,ping-16,fan-out-8,fan-out-1,channels,connect,memory [all]
+  --system-calls     also counts system calls, with strace
+  --quick            only Ringcast and the echo, 3 rounds
+  --peers DIRECTORY  the folder in which benches/peers/install.sh has installed the servers [target/peers]
+  --command TEXT     the command that the tables name [this command]
   --json FILE        the result, for programs and the report
   --html FILE        the result as a page with plots
   --svg DIRECTORY    each plot as a file

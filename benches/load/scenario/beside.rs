@@ -18,7 +18,7 @@ use super::ping::at_rate;
 
 pub(crate) const STORM: Scenario = Scenario {
     name: "storm",
-    about: "--connections [10000] drop and come back at once, beside --clients that ping: --rate [1000] --seconds [5] \
+    about: "--connections [10000] drop and reconnect at once, beside --clients that ping: --rate [1000] --seconds [5] \
             of pings before",
     connections: |options| STEADY + storming(options),
     run: storm,

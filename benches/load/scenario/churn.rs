@@ -10,7 +10,7 @@ use super::Scenario;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "churn",
-    about: "connect, handshake, close, by --connections [100] at a time, as fast as it goes or --rate a second: \
+    about: "connect, handshake, close, by --connections [100] at a time, as fast as possible or --rate a second: \
             --seconds [10]",
     connections,
     run,

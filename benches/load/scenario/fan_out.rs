@@ -10,7 +10,7 @@ use super::Scenario;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "fan-out",
-    about: "each publisher keeps publications undelivered, or --rate a second: --publishers [1] --subscribers [1000] \
+    about: "each publisher keeps publications in flight, or publishes --rate a second: --publishers [1] --subscribers [1000] \
             --channels [1] --in-flight [1] --seconds [10]",
     connections: |options| sizes(options).clients(),
     run,

@@ -14,7 +14,7 @@ use super::Scenario;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "idle",
-    about: "connections held, one publication to all: --connections [10000] --channels [1] --ping-every [6] \
+    about: "idle connections, one publication to all: --connections [10000] --channels [1] --ping-every [6] \
             --seconds [30]",
     connections,
     run,

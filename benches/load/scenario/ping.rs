@@ -11,14 +11,14 @@ use super::Scenario;
 
 pub(crate) const IN_FLIGHT: Scenario = Scenario {
     name: "ping",
-    about: "each client keeps pings unanswered: --clients [100] --in-flight [1] --seconds [10] or --messages N",
+    about: "each client keeps pings in flight: --clients [100] --in-flight [1] --seconds [10] or --messages N",
     connections,
     run: in_flight,
 };
 
 pub(crate) const RATE: Scenario = Scenario {
     name: "rate",
-    about: "pings leave when they are due, whatever the answers: --clients [100] --rate [10000] a second \
+    about: "pings are sent when they are due, even if earlier ones are not answered: --clients [100] --rate [10000] a second \
             --seconds [10]",
     connections,
     run: rate,

@@ -15,7 +15,7 @@ use super::ping::at_rate;
 
 pub(crate) const THROUGHPUT: Scenario = Scenario {
     name: "seed-throughput",
-    about: "messages a second, both ways, in steps to --rate [170000], then the most there is: --clients [100] \
+    about: "messages a second, both ways, in steps to --rate [170000], then as many as possible: --clients [100] \
             --in-flight [16] --seconds [5] a step",
     connections: |options| options.connections.unwrap_or(THROUGHPUT_CLIENTS),
     run: throughput,
