@@ -211,7 +211,7 @@ impl Reserved {
                 info!(
                     process,
                     sockets = sockets.len(),
-                    "listening with the process that serves already: it can be ended, and nobody is refused"
+                    "listening with the process that serves already: end that process now, no client is refused"
                 );
                 sockets
             }
