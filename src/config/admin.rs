@@ -18,7 +18,7 @@ settings! {
         key: Option<Secret> = None, "admin_key", SECRET;
 
         /// Host names by which the control plane may be asked without its key, separated by commas. IP addresses and
-        /// `localhost` always may. Other names are refused, because any web page can make its own name lead to this address.
+        /// `localhost` always may. Other names are refused, because any web page can make its own name lead to this address (DNS rebinding).
         hosts: Vec<String> = Vec::new(), "admin_hosts", HOST_NAMES;
 
         /// Whether `/healthz` and `/readyz` of the control plane are answered without `admin_key`: `on`, `off`, or `auto` (on

@@ -23,16 +23,16 @@ settings! {
         /// PEM file of the public key that checks tokens.
         public_key_file: Option<PathBuf> = None, "auth_public_key_file", PEM_FILE, on reload;
 
-        /// Id of the key above, put into the header of tokens as `kid`. Without it, the id of the first key of `jwks_file`
-        /// that can sign.
+        /// Id of the server's own key (`auth_key` or `auth_private_key_file`), put into the header of tokens as `kid`. Without a
+        /// key of its own, the server signs with the key of `jwks_file` that has this id, by default with the first that can.
         key_id: Option<String> = None, "auth_key_id", KEY_ID, on reload;
 
         /// Accepted issuers, separated by commas: a token must name one of them (`iss`). The first one is put into tokens that
-        /// are signed here. Empty accepts any.
+        /// are signed here. Without it, any issuer is accepted.
         issuer: Vec<String> = Vec::new(), "auth_issuer", names("issuers, separated by commas"), on reload;
 
         /// Accepted audiences, separated by commas: a token must name one of them (`aud`). The first one is put into tokens
-        /// that are signed here. Empty accepts any.
+        /// that are signed here. Without it, any audience is accepted.
         audience: Vec<String> = Vec::new(), "auth_audience", names("audiences, separated by commas"), on reload;
 
         /// Seconds by which the clock of a token's signer may differ: a token is accepted so long before its `nbf` and after

@@ -13,7 +13,7 @@ settings! {
         /// Whether messages are compressed (permessage-deflate) in both directions, for clients that offer it.
         compression: bool = false, "compression", word();
 
-        /// Size in bytes of the shortest message that the server compresses for such clients.
+        /// Size in bytes of the shortest message that the server compresses for clients that agreed on compression.
         compression_bytes_min: u32 = 1024, "compression_bytes_min", number!(0 to 1073741824);
     }
 }

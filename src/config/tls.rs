@@ -21,7 +21,7 @@ settings! {
         /// that it asks for, else the first.
         certificate_files: Vec<PathBuf> = Vec::new(), "tls_certificate_files", PEM_FILES, on reload;
 
-        /// PEM files of the private keys of these certificates, in the same order.
+        /// PEM files of the private keys of `tls_certificate_files`, in the same order, separated by commas.
         key_files: Vec<PathBuf> = Vec::new(), "tls_key_files", PEM_FILES, on reload;
 
         /// Whether clients present certificates of their own, whose subjects become their claims: `off`, `optional` or
