@@ -18,6 +18,17 @@
 //!   broker
 //!   config metrics machine log audit clock slab sync client labels replace text wipe
 //! ```
+//!
+//! Inside `src/cores` the rooms have an order of their own, the lowest first:
+//!
+//! ```text
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, busy_poll
+//! ```
+//!
+//! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
+//! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
+//! `core.rs`, and import and call what lies in their own room or below. So a message travels down this map, and what comes
+//! back is a value.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -67,7 +78,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &["app", "auth", "clock", "decision", "session", "socketcluster"][..],
         ),
         ("broker", &["slab", "sync"][..]),
-        ("transport", &[][..]),
+        ("transport", &["config"][..]),
         (
             "cores",
             &[
@@ -506,6 +517,245 @@ fn public_names(text: &str) -> BTreeSet<String> {
         names.insert(name);
     }
     names
+}
+
+/// The rooms of `src/cores`, the lowest first: the map at the head of this test.
+const ROOMS: &[&str] = &[
+    "outgoing",
+    "lifecycle",
+    "connections",
+    "delivery",
+    "arrivals",
+    "input",
+    "operators",
+    "turn",
+];
+
+/// Files that lie in `src/cores` itself, and the rooms that they belong to.
+const ROOM_OF_FILE: &[(&str, &str)] = &[
+    ("connections", "connections"),
+    ("turn", "turn"),
+    ("busy_poll", "turn"),
+    ("visits", "turn"),
+];
+
+/// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and knows
+/// none of their steps; `turn_time` and `fd_table` know no room; `mod` and `parts` begin a core, and know all.
+const OUTSIDE: &[&str] = &["core", "turn_time", "fd_table", "mod", "parts"];
+
+/// One source of `src/cores`.
+struct CoreFile {
+    path: PathBuf,
+    /// The name in `src/cores`: of the folder, or of the file.
+    name: String,
+    /// The methods of the core in it, each with the names of methods of the core that it calls, by line.
+    steps: BTreeMap<String, Vec<(usize, String)>>,
+    /// What it imports from `src/cores`: the path below, by line.
+    imports: Vec<(usize, Vec<String>)>,
+}
+
+impl CoreFile {
+    /// Its place in the map; `None` outside.
+    fn room(&self) -> Option<usize> {
+        room(&self.name)
+    }
+
+    /// Whether it holds steps of the core, rather than parts that it is made of.
+    fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+}
+
+/// The place of a room in the map.
+fn room(name: &str) -> Option<usize> {
+    let name = ROOM_OF_FILE
+        .iter()
+        .find(|(file, _)| *file == name)
+        .map_or(name, |(_, room)| room);
+    ROOMS.iter().position(|room| *room == name)
+}
+
+/// Inside `src/cores` as well no arrow turns round: neither an import, nor a call of a method of the core from a file in
+/// which another method of the core is.
+#[test]
+fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
+    let files = core_files();
+    let mut room_of_step = BTreeMap::new();
+    for file in &files {
+        for step in file.steps.keys() {
+            room_of_step.insert(step.clone(), (file.room(), file.path.clone()));
+        }
+    }
+    let mut arrows = 0;
+    for file in &files {
+        let Some(own) = file.room() else {
+            assert!(
+                OUTSIDE.contains(&file.name.as_str()),
+                "{:?}: has no room in the map at the head of this test",
+                file.path
+            );
+            continue;
+        };
+        for (line, imported) in &file.imports {
+            let Some(other) = room(&imported[0]) else {
+                continue;
+            };
+            arrows += 1;
+            assert!(
+                other <= own,
+                "{:?}:{line}: `{}` imports `{}`, which lies above it",
+                file.path,
+                ROOMS[own],
+                ROOMS[other]
+            );
+        }
+        for (line, called) in file.steps.values().flatten() {
+            let Some((Some(other), defined)) = room_of_step.get(called) else {
+                continue;
+            };
+            arrows += 1;
+            assert!(
+                *other <= own,
+                "{:?}:{line}: a step in `{}` calls `{called}` of {defined:?}, which lies above it",
+                file.path,
+                ROOMS[own]
+            );
+        }
+    }
+    assert!(
+        arrows > 200,
+        "imports and calls are where this test looks for them: {arrows}"
+    );
+}
+
+/// A part has no core to do anything with: what the parts keep private nobody else can break, and a delivery, which is made
+/// of parts alone, cannot close a connection or read one.
+#[test]
+fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
+    let files = core_files();
+    let step_files: Vec<Vec<String>> = files
+        .iter()
+        .filter(|file| file.has_steps() && file.name != "core")
+        .map(|file| module_of(&file.path))
+        .collect();
+    for file in &files {
+        if (file.has_steps() && file.name != "core") || file.name == "mod" || file.name == "parts" {
+            continue;
+        }
+        for (line, imported) in &file.imports {
+            assert!(
+                imported[0] != "core",
+                "{:?}:{line}: a part of a core imports the core",
+                file.path
+            );
+            for step_file in &step_files {
+                assert!(
+                    !imported.starts_with(step_file),
+                    "{:?}:{line}: a part of a core, or the core itself, imports from a file of steps, `{}`",
+                    file.path,
+                    step_file.join("::")
+                );
+            }
+        }
+    }
+    for room in ["outgoing", "connections", "delivery"] {
+        let steps = files.iter().find(|file| file.name == room && file.has_steps());
+        assert!(
+            steps.is_none(),
+            "{:?}: what is sent and delivered has no core to close or to read a connection with",
+            steps.map(|file| &file.path)
+        );
+    }
+}
+
+/// The path of a file's module below `cores`.
+fn module_of(path: &Path) -> Vec<String> {
+    let names = path.components().map(|name| name.as_os_str().to_str().unwrap());
+    let below = names.skip_while(|name| *name != "cores").skip(1);
+    below
+        .map(|name| name.trim_end_matches(".rs").to_owned())
+        .filter(|name| name != "mod")
+        .collect()
+}
+
+/// All sources of `src/cores` but the simulation and the files of unit tests.
+fn core_files() -> Vec<CoreFile> {
+    let mut files = Vec::new();
+    for (module, path, text) in sources() {
+        let below = module_of(&path);
+        if module != "cores" || below.first().is_some_and(|name| name == "simulation") {
+            continue;
+        }
+        let name = below.first().cloned().unwrap_or_else(|| "mod".to_owned());
+        let (mut steps, mut imports) = (BTreeMap::new(), Vec::new());
+        let (mut in_core, mut step) = (false, String::new());
+        for (number, line) in code_lines_before_tests(&text) {
+            if line.starts_with("impl<A: App> Core<A>") {
+                in_core = true;
+            } else if line.starts_with('}') {
+                in_core = false;
+            }
+            if in_core && let Some(name) = method(line) {
+                steps.insert(name.clone(), Vec::new());
+                step = name;
+            } else if in_core && let Some(calls) = steps.get_mut(&step) {
+                calls.extend(called(line).map(|name| (number, name)));
+            }
+            for after in line.split("crate::cores::").skip(1) {
+                let words = after.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+                let path = words.into_iter().next().unwrap_or("").split("::");
+                let modules: Vec<String> = path
+                    .take_while(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+                    .map(str::to_owned)
+                    .collect();
+                // The ids and settings in `mod.rs` are known to all, the simulation to what it replaces.
+                if modules.first().is_some_and(|name| name != "simulation") {
+                    imports.push((number, modules));
+                }
+            }
+        }
+        files.push(CoreFile {
+            path,
+            name,
+            steps,
+            imports,
+        });
+    }
+    assert!(files.len() > 30, "the rooms are where this test looks for them");
+    files
+}
+
+/// The name of a method that begins in this line of an `impl`.
+fn method(line: &str) -> Option<String> {
+    let line = line.strip_prefix("    ").filter(|line| !line.starts_with(' '))?;
+    let (before, after) = line.split_once("fn ")?;
+    let is_head = before.is_empty() || before.starts_with("pub");
+    is_head.then(|| {
+        after
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect()
+    })
+}
+
+/// The methods of the core that a line of a method calls, by `self` or as the `core` of a closure.
+fn called(line: &str) -> impl Iterator<Item = String> {
+    let after = ["self.", "core."]
+        .into_iter()
+        .flat_map(|whose| line.split(whose).skip(1));
+    after.filter_map(|after| {
+        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+        after[end..].starts_with('(').then(|| after[..end].to_owned())
+    })
+}
+
+/// As [`code_lines`], but past items that only tests have.
+fn code_lines_before_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("mod tests"))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
 }
 
 /// All sources but the files of unit tests: top-level module, path, text.

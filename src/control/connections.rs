@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::ControlState;
+use crate::cores::lifecycle::ends::{ENDS_KEPT, End};
 use crate::cores::lifecycle::tally::Tally;
-use crate::cores::operators::report::{Answer, ENDS_KEPT, End, Question, Slow};
+use crate::cores::operators::questions::{Answer, Question, Slow};
 
 /// The query of a request.
 #[derive(Debug, Deserialize)]

@@ -12,7 +12,7 @@ use mio::Events;
 
 use crate::app::App;
 
-use super::Core;
+use super::core::Core;
 
 impl<A: App> Core<A> {
     /// Looks for events and publications until there are some or the time for it is over. True if there are some.
@@ -20,10 +20,10 @@ impl<A: App> Core<A> {
         if self.busy_poll_ns == 0 || self.shares_cpu || self.has_work_left() {
             return Ok(false);
         }
-        let began_ns = self.clock.elapsed_ns();
-        while self.clock.elapsed_ns().saturating_sub(began_ns) < self.busy_poll_ns {
+        let began_ns = self.time.clock().elapsed_ns();
+        while self.time.clock().elapsed_ns().saturating_sub(began_ns) < self.busy_poll_ns {
             self.wait(events, Some(Duration::ZERO))?;
-            if !events.is_empty() || self.broker.reader.depth() > 0 {
+            if !events.is_empty() || self.delivery.depth() > 0 {
                 self.metrics.busy_poll_hits.add(1);
                 return Ok(true);
             }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use mio::{Poll, Waker};
 
-use super::arrivals::accept::WAKER;
 use super::arrivals::balance::Loads;
+use super::arrivals::listeners::WAKER;
 use super::operators::mailbox::{CoreHandle, mailbox};
 use super::{CoreId, CoreParts};
 use crate::broker::CoreBroker;

@@ -8,9 +8,10 @@ use tracing::{debug, info, warn};
 use crate::config::load::Loaded;
 use crate::config::tls::OnListen;
 use crate::config::{Anonymous, Config, FdTables, Warning};
-use crate::cores::{Ports, Started};
+use crate::cores::Started;
 use crate::machine::{self, Target, reading};
 use crate::policy::{KeySource, Policy};
+use crate::transport::port::Ports;
 
 /// The target of these lines, which operators filter by, whatever file they are in.
 const TARGET: &str = "ringcast::server";

@@ -19,9 +19,9 @@ use super::occupied::Claim;
 use super::{PortSetting, StartError};
 use crate::config::Config;
 use crate::control::SignalHandling;
-use crate::cores::{HandedOver, Port, Ports};
 use crate::transport::hand_over::Outlets;
 use crate::transport::listener::{self, Reservation, Traits};
+use crate::transport::port::{HandedOver, Port, Ports};
 use crate::transport::socket_activation::ActivatedSockets;
 use crate::transport::take_over;
 

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::config::limits::MemoryMax;
 use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
+use crate::cores::CoreSettings;
 use crate::cores::arrivals::admission::Admission;
-use crate::cores::{CoreSettings, Ports};
 use crate::http::site::Site;
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
@@ -29,6 +29,7 @@ use crate::machine::reading;
 use crate::policy::{KeySource, Policy};
 use crate::protocols;
 use crate::session::{self, Logins};
+use crate::transport::port::Ports;
 use crate::transport::socket_activation::ActivatedSockets;
 
 /// The parts of a start that come before its cores. No client can see any of it.

@@ -2,6 +2,7 @@
 
 pub(crate) mod hand_over;
 pub(crate) mod listener;
+pub(crate) mod port;
 pub(crate) mod socket_activation;
 pub(crate) mod stream;
 pub(crate) mod take_over;

@@ -1,10 +1,15 @@
 //! New connections: from the listener or another core to the WebSocket upgrade, and what refuses them.
 
 pub(crate) mod accept;
+pub(crate) mod acceptor;
 pub(crate) mod admission;
 pub(crate) mod balance;
+pub(crate) mod listeners;
+pub(crate) mod login;
+pub(crate) mod login_answers;
 pub(crate) mod pace;
 pub(crate) mod proxy_header;
 pub(crate) mod rejected;
+pub(crate) mod requests;
 pub(crate) mod tls;
 pub(crate) mod upgrade;

@@ -9,10 +9,9 @@ use crate::decision::CloseReason;
 use crate::http::{Refusal, Request};
 use crate::policy::Policy;
 
-use crate::cores::Core;
 use crate::cores::arrivals::admission::Entry;
-use crate::cores::input::receive::Input;
-use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Input, Phase};
 
 /// Whether a connection from here must begin with a PROXY header.
 pub(in crate::cores) fn is_expected(policy: &Policy, client: &ClientAddress) -> bool {
@@ -65,7 +64,7 @@ impl<A: App> Core<A> {
         if connection.is_counted || trusted.contain(&connection.client) {
             return Ok(());
         }
-        match self.admission.enter(&connection.client) {
+        match self.acceptor.enter(&connection.client) {
             Entry::Counted => connection.is_counted = true,
             Entry::Uncounted => {}
             Entry::Refused => return Err(Refusal::TooManyConnections),
@@ -82,7 +81,7 @@ impl<A: App> Core<A> {
         {
             if std::mem::take(&mut connection.is_counted) {
                 // It has become a proxy's by a reload.
-                self.admission.leave(&connection.client);
+                self.acceptor.leave(&connection.client);
             }
             let lines: Vec<&[u8]> = request.header_values("x-forwarded-for").collect();
             let lines = lines.iter().copied();

@@ -22,7 +22,7 @@ use crate::policy::tls;
 use crate::transport::stream::Stream;
 use crate::transport::tls::{Broken, Completed, Failure, TlsStream};
 
-use crate::cores::Core;
+use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 /// What the first bytes of a request turned out to be.
@@ -48,7 +48,7 @@ impl<A: App> Core<A> {
         if connection.stream.tls.is_some() {
             return First::Plain;
         }
-        match (self.ports.speak(port), first == HANDSHAKE_RECORD) {
+        match (self.acceptor.speak(port), first == HANDSHAKE_RECORD) {
             (OnListen::Off, _) | (OnListen::Shared, false) => First::Plain,
             (OnListen::Shared | OnListen::Only, true) => {
                 self.begin_tls(id, input);
@@ -138,7 +138,7 @@ impl<A: App> Core<A> {
             .get(id)
             .and_then(|connection| certified(&connection.stream));
         let end = claims.and_then(|claims| claims.expires_at());
-        end.is_some_and(|end| self.now.unix_ms as f64 > end * 1000.0)
+        end.is_some_and(|end| self.time.now().unix_ms as f64 > end * 1000.0)
     }
 
     fn count_handshake(&self, handshake: Handshake) {

@@ -14,9 +14,8 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::handshake;
 use crate::websocket::message::Receiver;
 
-use crate::cores::Core;
-use crate::cores::input::receive::Input;
-use crate::cores::lifecycle::connection::{ConnectionId, Open, Phase};
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
 
 /// What a request is for.
 enum Asked {
@@ -58,11 +57,11 @@ impl<A: App> Core<A> {
 
     fn asked(&self, request: &Request<'_>) -> Result<Asked, Refusal> {
         let path = request.path();
-        if self.site.is_endpoint(path) && request.is_upgrade() {
+        if self.requests.site().is_endpoint(path) && request.is_upgrade() {
             return Ok(Asked::Upgrade);
         }
         let account_page = self.account_page(path);
-        let page = self.site.page(request.method(), path);
+        let page = self.requests.site().page(request.method(), path);
         if account_page.is_none() && page != Some(Plain::Probe) && request.offers_websocket() {
             return Ok(Asked::Upgrade);
         }
@@ -90,7 +89,7 @@ impl<A: App> Core<A> {
             Plain::Home => {
                 self.metrics.http_answers.add(1);
                 self.connections
-                    .send_head(id, |bytes| self.site.write_home(head_only, bytes));
+                    .send_head(id, |bytes| self.requests.site().write_home(head_only, bytes));
                 self.close(id, CloseReason::HttpAnswered);
             }
         }
@@ -108,12 +107,12 @@ impl<A: App> Core<A> {
     }
 
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
-        let mut accepted = handshake::upgrade(request, &self.site.endpoint)?;
-        let compression = match self.compression {
+        let mut accepted = handshake::upgrade(request, &self.requests.site().endpoint)?;
+        let compression = match self.requests.accepts_compression() {
             true => accepted.agree_on_compression(request)?,
             false => Compression::Off,
         };
-        if self.admission.memory_is_full() {
+        if self.acceptor.memory_is_full() {
             return Err(Refusal::Busy);
         }
         let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
@@ -125,10 +124,9 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let session = self.lent.new_session(self.now, claims);
+        let session = self.lent.new_session(self.time.now(), claims);
         if session.is_open() {
-            self.sessions_open += 1;
-            self.metrics.sessions.set(self.sessions_open);
+            self.counts.session_opens();
         }
         connection.phase = Phase::Open(Open {
             receiver: Receiver::default(),
@@ -138,7 +136,7 @@ impl<A: App> Core<A> {
         self.metrics
             .compression_agreed
             .add(u64::from(compression.is_on()));
-        connection.meter = self.measures.new_meter(self.now.uptime);
+        connection.meter = self.measures.new_meter(self.time.now().uptime);
         let deadline = connection.deadline(&self.lent.settings, &self.measures);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));

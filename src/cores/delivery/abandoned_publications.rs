@@ -1,21 +1,23 @@
-//! What connections have left behind that ended while the ring was full: their publications, which others may wait for.
+//! Publications whose connection closed while they were waiting for space in the ring. They are still published, in order,
+//! as soon as there is space, and before those of open connections.
 //!
-//! They come before those of whoever is still here. Nobody has been told that they are published, so those for which
-//! there is no room are given up, and counted; never a part of what was sent together.
+//! Their publishers have had no acknowledgement. So publications for which there is no room here are given up, and
+//! counted; never a part of what was sent together.
 //!
 //! Limits: `abandoned_bytes_max`, and on top of it the rest of what had been begun when the ring was full.
 
 use std::collections::VecDeque;
 use std::mem::size_of;
 
-use crate::app::App;
 use crate::broker::RingFull;
-use crate::decision::{Decision, Decisions, Limit};
+use crate::clock::Clock;
+use crate::decision::{Decision, Decisions};
 
-use crate::cores::Core;
+use crate::cores::connections::Connections;
+use crate::cores::delivery::fan_out::Delivery;
 use crate::cores::lifecycle::connection::Work;
 
-/// Those of one core, in the order in which they came.
+/// The abandoned publications of one core, in the order in which they came.
 #[derive(Debug)]
 pub(in crate::cores) struct AbandonedPublications {
     waiting: VecDeque<AbandonedPublication>,
@@ -45,24 +47,61 @@ impl AbandonedPublications {
         self.waiting.is_empty()
     }
 
-    /// Bytes of all of them.
+    /// Bytes of all abandoned publications.
     pub(in crate::cores) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Of how many connections there are some.
+    /// How many connections have left some.
     #[cfg(test)]
     pub(in crate::cores) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    fn have_room(&self, abandoned: &AbandonedPublication) -> bool {
-        self.bytes + abandoned.bytes() <= self.bytes_max
+    /// Keeps what a connection that has ended wanted published. Returns how many publications are given up, for want of
+    /// room.
+    pub(in crate::cores) fn keep(&mut self, work: &Work) -> u64 {
+        let publications = work.decisions.publications_from(work.at);
+        let count = publications.list().len();
+        if count == 0 {
+            return 0;
+        }
+        let abandoned = AbandonedPublication { publications, at: 0 };
+        let is_publication = |decision: &Decision| matches!(decision, Decision::Publish { .. });
+        let has_begun = work.decisions.list()[..work.at].iter().any(is_publication);
+        if has_begun || self.have_room(&abandoned) {
+            self.bytes += abandoned.bytes();
+            self.waiting.push_back(abandoned);
+            return 0;
+        }
+        count as u64
     }
 
-    fn push(&mut self, abandoned: AbandonedPublication) {
-        self.bytes += abandoned.bytes();
-        self.waiting.push_back(abandoned);
+    /// Publishes what is kept, as far as the ring has room.
+    pub(in crate::cores) fn publish(
+        &mut self,
+        delivery: &mut Delivery,
+        connections: &mut Connections,
+        clock: &Clock,
+    ) {
+        delivery.begin_publishing();
+        while let Some(mut abandoned) = self.waiting.pop_front() {
+            while let Some(decision) = abandoned.publications.decision(abandoned.at) {
+                if let Decision::Publish(publish) = decision
+                    && let Err(RingFull { .. }) =
+                        delivery.publish(connections, clock, &abandoned.publications, publish)
+                {
+                    self.waiting.push_front(abandoned);
+                    return;
+                }
+                abandoned.at += 1;
+            }
+            self.bytes -= abandoned.bytes();
+        }
+    }
+
+    fn have_room(&self, abandoned: &AbandonedPublication) -> bool {
+        self.bytes + abandoned.bytes() <= self.bytes_max
     }
 }
 
@@ -71,41 +110,5 @@ impl AbandonedPublication {
         size_of::<AbandonedPublication>()
             + self.publications.bytes_len()
             + size_of_val(self.publications.list())
-    }
-}
-
-impl<A: App> Core<A> {
-    /// Keeps what a connection that has ended wanted published.
-    pub(in crate::cores) fn leave_behind(&mut self, work: &Work) {
-        let publications = work.decisions.publications_from(work.at);
-        let count = publications.list().len();
-        if count == 0 {
-            return;
-        }
-        let abandoned = AbandonedPublication { publications, at: 0 };
-        let is_publication = |decision: &Decision| matches!(decision, Decision::Publish { .. });
-        let has_begun = work.decisions.list()[..work.at].iter().any(is_publication);
-        if has_begun || self.abandoned.have_room(&abandoned) {
-            self.abandoned.push(abandoned);
-        } else {
-            self.metrics.limit_hits[Limit::AbandonedBytes.index()].add(count as u64);
-        }
-    }
-
-    /// Publishes what has been left behind, as far as the ring has room.
-    pub(in crate::cores) fn publish_abandoned(&mut self) {
-        self.publish_ns = None;
-        while let Some(mut abandoned) = self.abandoned.waiting.pop_front() {
-            while let Some(decision) = abandoned.publications.decision(abandoned.at) {
-                if let Decision::Publish(publish) = decision
-                    && let Err(RingFull { .. }) = self.publish(&abandoned.publications, publish)
-                {
-                    self.abandoned.waiting.push_front(abandoned);
-                    return;
-                }
-                abandoned.at += 1;
-            }
-            self.abandoned.bytes -= abandoned.bytes();
-        }
     }
 }

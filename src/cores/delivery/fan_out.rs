@@ -8,6 +8,8 @@
 //! A turn delivers no more than [`COPIES_PER_TURN_MAX`], nor more than the outboxes have room for before they are
 //! flushed: a publication to many pauses, keeps its place in the ring and at the head of those that follow, and goes
 //! on in the next turn. Connections that have to come after a delivery (see above) are held, and not read, meanwhile.
+//! A subscriber that does not take a publication is marked here and closed by a step of the turn (`turn.rs`): to publish
+//! for one client never closes another connection and never reads another's input.
 //! That bounds what waits: one publication for each connection.
 //!
 //! Waits: a held connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
@@ -15,24 +17,41 @@
 //! cycle.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::app::App;
-use crate::broker::{CoreSet, Facts, Kind, Origin, RingFull, Sequence};
-use crate::decision::{Decisions, Publish};
+use mio::Waker;
+
+use crate::broker::{
+    CoreBroker, CoreSet, Facts, Kind, Origin, Publisher, Reader, RingFull, Sequence, SubscriptionLimits,
+    Subscriptions,
+};
+use crate::clock::Clock;
+use crate::decision::{Decisions, Publish, SubscribeOutcome, UnsubscribeOutcome};
+use crate::metrics::block::CoreMetrics;
 use crate::websocket::frame::{self, OpCode};
 
-use crate::cores::Core;
-use crate::cores::lifecycle::connection::{Awaited, Work};
+use crate::cores::connections::Connections;
+use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
 
-/// How far this core has got with what is in the ring.
-#[derive(Debug, Default)]
-pub(in crate::cores) struct Progress {
+/// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
+///
+/// Nothing here knows the core: to publish and to deliver touches the outboxes of subscribers, and neither closes a
+/// connection nor reads one.
+#[derive(Debug)]
+pub(in crate::cores) struct Delivery {
+    broker: CoreBroker,
+    /// Those of all cores.
+    wakers: Arc<[Arc<Waker>]>,
     /// Whether the publication at the front of the ring is under way.
     under_way: bool,
-    /// What this turn may still do.
+    /// Copies that this turn may still make.
     copies_left: usize,
-    /// What waits to be written, for the measure of its latency.
+    /// Publications that wait to be written, for the measure of their latency.
     delivered: VecDeque<Delivered>,
+    /// When the publications that are carried out now were published: the clock is read for the first of them.
+    publish_ns: Option<u64>,
+    frame_head: Vec<u8>,
+    metrics: Arc<CoreMetrics>,
 }
 
 /// A publication in the outboxes of some subscribers.
@@ -43,11 +62,39 @@ struct Delivered {
     end_of_bulk: u64,
 }
 
-impl<A: App> Core<A> {
+impl Delivery {
+    /// With nothing delivered yet.
+    pub(in crate::cores) fn new(
+        broker: CoreBroker,
+        wakers: Arc<[Arc<Waker>]>,
+        metrics: Arc<CoreMetrics>,
+    ) -> Delivery {
+        Delivery {
+            broker,
+            wakers,
+            under_way: false,
+            copies_left: 0,
+            delivered: VecDeque::new(),
+            publish_ns: None,
+            frame_head: Vec::new(),
+            metrics,
+        }
+    }
+
+    /// What is published from now on is published at another time than what was before.
+    pub(in crate::cores) fn begin_publishing(&mut self) {
+        self.publish_ns = None;
+    }
+
     /// Publishes to all subscribers of a channel, on all cores; returns the place behind the publication. The frame of the
     /// publisher's own protocol is made here, once.
+    ///
+    /// # Errors
+    /// The ring has no room: it is to be tried again, later.
     pub(in crate::cores) fn publish(
         &mut self,
+        connections: &mut Connections,
+        clock: &Clock,
         decisions: &Decisions,
         publish: Publish,
     ) -> Result<Sequence, RingFull> {
@@ -57,16 +104,16 @@ impl<A: App> Core<A> {
         let hash = self.broker.hasher.hash(channel);
         let parts = [&self.frame_head[..], message];
         let facts = Facts {
-            at_ns: *self.publish_ns.get_or_insert_with(|| self.clock.elapsed_ns()),
+            at_ns: *self.publish_ns.get_or_insert_with(|| clock.elapsed_ns()),
             kind: Kind::Json,
             origin: Origin::SocketCluster,
             payload_bytes: publish.payload_bytes,
         };
         let mut published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         if let Err(RingFull { wake }) = published {
-            // Those that lag and sleep make room; so does this core. Then once more.
+            // Cores that lag and sleep make room when they are woken; so does this core. Then once more.
             self.wake(wake);
-            self.deliver();
+            self.deliver(connections);
             let parts = [&self.frame_head[..], message];
             published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         }
@@ -74,7 +121,7 @@ impl<A: App> Core<A> {
             Ok(published) => {
                 self.metrics.publications.add(1);
                 self.wake(published.wake);
-                self.deliver();
+                self.deliver(connections);
                 Ok(published.sequence.next())
             }
             Err(full) => {
@@ -86,97 +133,108 @@ impl<A: App> Core<A> {
 
     /// Lets a new turn deliver.
     pub(in crate::cores) fn begin_delivering(&mut self) {
-        self.metrics
-            .deliveries_paused
-            .add(u64::from(self.progress.under_way));
-        self.progress.copies_left = copies_per_turn_max();
+        self.metrics.deliveries_paused.add(u64::from(self.under_way));
+        self.copies_left = copies_per_turn_max();
     }
 
-    /// Delivers what is published, as far as this turn may; the rest keeps the core from sleeping.
-    pub(in crate::cores) fn deliver(&mut self) {
+    /// Delivers what is published, as far as this turn may, and no further than connections must be closed for what all of
+    /// them hold; the rest keeps the core from sleeping.
+    pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections) {
         let mut passed = 0_usize;
-        while self.progress.copies_left > 0 && !self.is_shedding() {
-            let shed_left = self.shed_left;
-            if self.deliver_front() {
-                self.broker.reader.pass();
-                passed += 1;
-                if passed.is_multiple_of(RELEASE_EVERY) {
-                    self.broker.reader.release();
-                }
-            } else if self.shed_left == shed_left {
-                break;
+        while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections) {
+            self.broker.reader.pass();
+            passed += 1;
+            if passed.is_multiple_of(RELEASE_EVERY) {
+                self.broker.reader.release();
             }
         }
         self.broker.reader.release();
     }
 
     /// Goes on with the publication at the front of the ring; true if all subscribers have it.
-    fn deliver_front(&mut self) -> bool {
+    fn deliver_front(&mut self, connections: &mut Connections) -> bool {
         let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
-        let (publication, progress) = (delivery.publication, &mut self.progress);
+        let publication = delivery.publication;
         let subscriptions = &mut self.broker.subscriptions;
-        if !progress.under_way {
-            progress.under_way = true;
+        if !self.under_way {
+            self.under_way = true;
             subscriptions.begin_walk(delivery.hash, || publication.channel());
-            self.connections.begin_publication();
+            connections.begin_publication();
             // One of no interest here costs something, too.
-            progress.copies_left -= 1;
+            self.copies_left -= 1;
         }
         let mut taken = 0;
         while !subscriptions.is_walk_over() {
             let frame_bytes = publication.frame().len();
-            let room = self.connections.room(frame_bytes).min(progress.copies_left);
-            if room == 0 || (taken > 0 && self.connections.must_shed()) {
+            let room = connections.room(frame_bytes).min(self.copies_left);
+            if room == 0 || (taken > 0 && connections.must_shed()) {
                 break;
             }
             let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
-            progress.copies_left -= subscribers.len();
-            taken += self.connections.deliver(subscribers, channel, publication);
-            let copies = self.connections.take_encoded_bytes() / ENCODED_BYTES_PER_COPY;
-            progress.copies_left = progress.copies_left.saturating_sub(copies);
+            self.copies_left -= subscribers.len();
+            taken += connections.deliver(subscribers, channel, publication);
+            let copies = connections.take_encoded_bytes() / ENCODED_BYTES_PER_COPY;
+            self.copies_left = self.copies_left.saturating_sub(copies);
         }
         let is_over = subscriptions.is_walk_over();
         if taken > 0 {
-            progress.note(Delivered {
-                at_ns: publication.at_ns(),
-                subscribers: taken,
-                end_of_bulk: self.connections.end_of_bulk(),
-            });
+            note(
+                &mut self.delivered,
+                Delivered {
+                    at_ns: publication.at_ns(),
+                    subscribers: taken,
+                    end_of_bulk: connections.end_of_bulk(),
+                },
+            );
         }
-        progress.under_way = !is_over;
+        self.under_way = !is_over;
         if is_over {
-            self.connections.end_publication();
+            connections.end_publication();
         }
-        // May change who is subscribed.
-        self.end_those_found();
-        self.shed();
         is_over
     }
 
     /// The place up to which has still to be delivered before work is gone on with, if there is one.
-    pub(in crate::cores) fn awaits(&mut self, work: &Work) -> Option<Sequence> {
-        let (Awaited::Published(place) | Awaited::Asked(place)) = work.awaited else {
+    pub(in crate::cores) fn awaits(
+        &mut self,
+        connections: &mut Connections,
+        awaited: Awaited,
+    ) -> Option<Sequence> {
+        let (Awaited::Published(place) | Awaited::Asked(place)) = awaited else {
             return None;
         };
         if !self.broker.reader.has_passed(place) {
-            self.deliver();
+            self.deliver(connections);
         }
         (!self.broker.reader.has_passed(place)).then_some(place)
     }
 
-    /// Goes on with connections that had to come after a delivery.
-    pub(in crate::cores) fn resume_held(&mut self) {
-        for _ in 0..self.held.len() {
-            let reader = &self.broker.reader;
-            let Some((_, id)) = self.held.pop_front_if(|(place, _)| reader.has_passed(*place)) else {
-                return;
-            };
-            self.carry_on(id);
-            self.take_in_again(id);
-        }
+    /// How much is published by now.
+    pub(in crate::cores) fn claimed(&self) -> Sequence {
+        self.broker.reader.claimed()
+    }
+
+    /// Whether all before a place is delivered.
+    pub(in crate::cores) fn has_passed(&self, place: Sequence) -> bool {
+        self.broker.reader.has_passed(place)
+    }
+
+    /// What publishes into the ring, for the steps of the turn that look after its memory.
+    pub(in crate::cores) fn publisher(&mut self) -> &mut Publisher {
+        &mut self.broker.publisher
+    }
+
+    /// What reads the ring, for the steps of the turn that sleep and wake.
+    pub(in crate::cores) fn reader(&mut self) -> &mut Reader {
+        &mut self.broker.reader
+    }
+
+    /// How many publications this core has not delivered.
+    pub(in crate::cores) fn depth(&self) -> u64 {
+        self.broker.reader.depth()
     }
 
     fn wake(&self, cores: CoreSet) {
@@ -188,30 +246,75 @@ impl<A: App> Core<A> {
     }
 
     /// Records how long publications took from the publish to the write.
-    pub(in crate::cores) fn record_latencies(&mut self) {
-        let delivered = &mut self.progress.delivered;
-        if delivered.is_empty() {
+    pub(in crate::cores) fn record_latencies(&mut self, connections: &Connections, clock: &Clock) {
+        if self.delivered.is_empty() {
             return;
         }
-        let now_ns = self.clock.elapsed_ns();
-        while let Some(written) =
-            delivered.pop_front_if(|delivered| self.connections.has_flushed(delivered.end_of_bulk))
+        let now_ns = clock.elapsed_ns();
+        while let Some(written) = self
+            .delivered
+            .pop_front_if(|delivered| connections.has_flushed(delivered.end_of_bulk))
         {
             self.metrics
                 .publish_to_write_seconds
                 .record_many_ns(now_ns.saturating_sub(written.at_ns), written.subscribers);
         }
     }
+
+    /// Subscribes a connection to a channel.
+    pub(in crate::cores) fn subscribe(
+        &mut self,
+        index: u32,
+        name: &[u8],
+        limits: SubscriptionLimits,
+    ) -> SubscribeOutcome {
+        let hash = self.broker.hasher.hash(name);
+        let outcome = self.broker.subscriptions.subscribe(index, name, hash, limits);
+        self.tell_subscriptions();
+        outcome
+    }
+
+    /// Ends a connection's subscription to a channel, and what is conflated of it.
+    pub(in crate::cores) fn unsubscribe(
+        &mut self,
+        connections: &mut Connections,
+        id: ConnectionId,
+        name: &[u8],
+    ) -> UnsubscribeOutcome {
+        let hash = self.broker.hasher.hash(name);
+        if connections.is_conflating(id)
+            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
+        {
+            connections.forget_conflated(id, channel);
+        }
+        let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
+        self.tell_subscriptions();
+        outcome
+    }
+
+    /// Ends all subscriptions of a connection.
+    pub(in crate::cores) fn unsubscribe_all(&mut self, index: u32) {
+        self.broker.subscriptions.unsubscribe_all(index);
+        self.tell_subscriptions();
+    }
+
+    fn tell_subscriptions(&self) {
+        self.metrics.subscriptions.set(self.broker.subscriptions.len());
+    }
+
+    /// The subscriptions of this core's connections, to look at.
+    pub(in crate::cores) fn subscriptions(&self) -> &Subscriptions {
+        &self.broker.subscriptions
+    }
 }
 
-impl Progress {
-    fn note(&mut self, delivered: Delivered) {
-        match self.delivered.back_mut() {
-            Some(last) if (last.at_ns, last.end_of_bulk) == (delivered.at_ns, delivered.end_of_bulk) => {
-                last.subscribers += delivered.subscribers;
-            }
-            Some(_) | None => self.delivered.push_back(delivered),
+/// Remembers a publication until it is written, with the one before if both are written at once.
+fn note(waiting: &mut VecDeque<Delivered>, delivered: Delivered) {
+    match waiting.back_mut() {
+        Some(last) if (last.at_ns, last.end_of_bulk) == (delivered.at_ns, delivered.end_of_bulk) => {
+            last.subscribers += delivered.subscribers;
         }
+        Some(_) | None => waiting.push_back(delivered),
     }
 }
 

@@ -2,23 +2,53 @@
 //!
 //! When a publication finds the ring full, the rest of its message and of the input is kept and the connection is not
 //! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
-//! (`delivery.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
+//! (`fan_out.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
 //!
 //! Limits: `CHANNELS_PER_TURN_MAX` of one connection, gone on with for `WALKS_PER_TURN_MAX` connections.
 
 use crate::app::App;
-use crate::broker::{CoreSet, RingFull, Sequence, SubscriptionLimits};
-use crate::decision::{CloseReason, Decision, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
-use crate::protocols::Session;
+use crate::broker::{CoreSet, RingFull, Sequence};
+use crate::decision::{CloseReason, Decision, Decisions, Limit};
+use crate::protocols::{Environment, Session};
 use crate::websocket::frame::OpCode;
 
-use crate::cores::Core;
+use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Phase, Work};
+use crate::cores::lifecycle::waiting::WaitsFor;
 
 impl<A: App> Core<A> {
-    /// Carries decisions out in order. If the ring is full, or a delivery has to come first, the connection keeps those
-    /// that are left, and what is decided meanwhile (by a timer, by a late answer) queues behind them.
-    pub(in crate::cores) fn carry_out(&mut self, id: ConnectionId, mut work: Work) {
+    /// Has the session of an open connection decide something, and carries that out.
+    pub(in crate::cores) fn decide(
+        &mut self,
+        id: ConnectionId,
+        decide: impl FnOnce(&mut Session, &mut Environment<'_, A>, &mut Decisions) -> Result<(), CloseReason>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        self.decisions.clear();
+        let mut environment = self.lent.environment(self.time.now(), id);
+        let result = decide(&mut open.session, &mut environment, &mut self.decisions);
+        let deadline = open.session.next_deadline(&self.lent.settings);
+        let sooner = self.wheel.is_sooner(deadline, connection.armed);
+        self.count_hits(id);
+        self.carry_out(id, result);
+        if sooner {
+            self.arm(id);
+        }
+    }
+
+    /// Carries out what has been decided into `self.decisions`, in order. If the ring is full, or a delivery has to come
+    /// first, the connection keeps the decisions that are left, and what is decided meanwhile (by a timer, by a late
+    /// answer) queues behind them.
+    ///
+    /// This is the one place that takes the core's decisions out. They come back when all is carried out; if the
+    /// connection keeps them, the core begins with new ones. Nothing that is carried out decides anything.
+    pub(in crate::cores) fn carry_out(&mut self, id: ConnectionId, result: Result<(), CloseReason>) {
+        let mut work = Work::new(std::mem::take(&mut self.decisions), result);
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(before) = &mut connection.suspended
         {
@@ -29,20 +59,32 @@ impl<A: App> Core<A> {
             self.connections.note_input(id);
             return;
         }
-        self.publish_ns = None;
+        self.work_off(id, work);
+    }
+
+    /// Goes on with the decisions that a connection keeps.
+    pub(in crate::cores) fn carry_on(&mut self, id: ConnectionId) {
+        let kept = self
+            .connections
+            .get_mut(id)
+            .and_then(|connection| connection.take_suspended());
+        if let Some(work) = kept {
+            self.work_off(id, *work);
+            self.connections.note_input(id);
+        }
+    }
+
+    fn work_off(&mut self, id: ConnectionId, mut work: Work) {
+        self.delivery.begin_publishing();
         if work.decisions.is_overfull() {
             work = Work::new(Decisions::new(), Err(CloseReason::MessageTooBig));
         }
         loop {
-            if let Some(place) = self.awaits(&work)
-                && let Some(connection) = self.connections.get_mut(id)
-                // Who is gone sees no order.
-                && matches!(connection.phase, Phase::Open(_))
+            // The order of publications no longer matters to a connection that is closed.
+            if let Some(place) = self.delivery.awaits(&mut self.connections, work.awaited)
+                && self.session(id).is_some()
             {
-                connection.suspended = Some(work.parked());
-                self.held.push_back((place, id));
-                self.connections.note_input(id);
-                return;
+                return self.suspend(id, work, WaitsFor::Delivery(place));
             }
             let Some(decision) = work.decisions.decision(work.at) else {
                 break;
@@ -58,47 +100,48 @@ impl<A: App> Core<A> {
                     work.awaited = Awaited::Published(place);
                 }
                 Ok(Outcome::Asked) => {
-                    let place = work.asked.get_or_insert_with(|| self.broker.reader.claimed());
+                    let place = work.asked.get_or_insert_with(|| self.delivery.claimed());
                     work.awaited = Awaited::Asked(*place);
                 }
                 Ok(Outcome::More { from }) => {
                     work.from = from;
-                    if let Some(connection) = self.connections.get_mut(id)
-                        && matches!(connection.phase, Phase::Open(_))
-                    {
-                        connection.suspended = Some(Box::new(work));
-                        self.walking.push_back(id);
-                        return;
+                    if self.session(id).is_some() {
+                        return self.suspend(id, work, WaitsFor::Channels);
                     }
-                    // It has ended: it has no channels any more.
+                    // It has ended, and has no channels any more.
                 }
                 Ok(Outcome::Closed) => {
                     work.then = None;
                     break;
                 }
-                Err(RingFull { .. }) => {
-                    if !work.waited {
-                        work.waited = true;
-                        self.metrics.ring_stalls.add(1);
-                        self.metrics.limit_hit(Limit::Ring);
-                    }
-                    if let Some(connection) = self.connections.get_mut(id)
-                        && matches!(connection.phase, Phase::Open(_))
-                    {
-                        connection.suspended = Some(work.parked());
-                        self.stalled.push_back(id);
-                        self.connections.note_input(id);
-                    } else {
-                        self.leave_behind(&work);
-                    }
-                    return;
-                }
+                Err(RingFull { .. }) => return self.wait_for_ring(id, work),
             }
         }
         if let Some(reason) = work.then {
             self.close(id, reason);
         }
         self.decisions = work.decisions;
+    }
+
+    /// The connection keeps its work until there is room in the ring; if it has ended, its publications are kept.
+    fn wait_for_ring(&mut self, id: ConnectionId, mut work: Work) {
+        if !work.waited {
+            work.waited = true;
+            self.metrics.ring_stalls.add(1);
+            self.metrics.limit_hit(Limit::Ring);
+        }
+        if self.session(id).is_some() {
+            self.suspend(id, work, WaitsFor::Ring);
+        } else {
+            self.abandon(&work);
+        }
+    }
+
+    fn suspend(&mut self, id: ConnectionId, work: Work, waits_for: WaitsFor) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.waiting.suspend(connection, work, waits_for);
+        }
+        self.connections.note_input(id);
     }
 
     fn carry_out_one(
@@ -127,18 +170,20 @@ impl<A: App> Core<A> {
                 let next = self.kick_out_some(id, reason, work.from, decisions);
                 return Ok(Outcome::of_walk(next));
             }
-            // By who the client is now: the last look that was asked for does for all.
+            // The check uses the client's current claims, so if several are queued, only the last one needs to run.
             Decision::CheckSubscriptions if asks_again(decisions, work.at) => {}
             Decision::CheckSubscriptions => {
                 let next = self.check_subscriptions(id, work.from, decisions);
                 return Ok(Outcome::of_walk(next));
             }
             Decision::Publish(publish) => {
-                if !work.waited && (!self.stalled.is_empty() || !self.abandoned.is_empty()) {
-                    // Room is for those that have waited for it.
+                if !work.waited && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
+                    // Room is for publications that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
-                let place = self.publish(decisions, publish)?;
+                let place =
+                    self.delivery
+                        .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
                 return Ok(Outcome::Published(place));
             }
             Decision::Login => self.log_in_by_call(id, decisions),
@@ -156,109 +201,6 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
         if self.session(id).is_some() {
             self.connections.send(id, opcode, message);
-        }
-    }
-
-    /// A subscription sees exactly the publications after it: those before have been delivered.
-    fn subscribe(&mut self, id: ConnectionId, channel: Span, token: Option<Span>, decisions: &mut Decisions) {
-        if self.session(id).is_none() {
-            return;
-        }
-        let name = decisions.bytes(channel);
-        let hash = self.broker.hasher.hash(name);
-        let limits = SubscriptionLimits {
-            channels_max: self.limits.channels_per_connection_max,
-            names_bytes_max: self.limits.channel_names_bytes_max,
-        };
-        let outcome = self
-            .broker
-            .subscriptions
-            .subscribe(id.index(), name, hash, limits);
-        self.metrics.subscriptions.set(self.broker.subscriptions.len());
-        match outcome {
-            SubscribeOutcome::Subscribed => {}
-            SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
-            SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
-        }
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
-        {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
-        }
-    }
-
-    fn unsubscribe(
-        &mut self,
-        id: ConnectionId,
-        channel: Span,
-        token: Option<Span>,
-        decisions: &mut Decisions,
-    ) {
-        let outcome = self.remove_subscription(id, decisions.bytes(channel));
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.unsubscribed(channel, token, outcome, decisions)
-        {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
-        }
-    }
-
-    pub(in crate::cores) fn remove_subscription(
-        &mut self,
-        id: ConnectionId,
-        name: &[u8],
-    ) -> UnsubscribeOutcome {
-        if self.session(id).is_none() {
-            return UnsubscribeOutcome::NotSubscribed;
-        }
-        let hash = self.broker.hasher.hash(name);
-        if self.connections.is_conflating(id)
-            && let Some(channel) = self.broker.subscriptions.number_of(name, hash)
-        {
-            self.connections.forget_conflated(id, channel);
-        }
-        let outcome = self.broker.subscriptions.unsubscribe(id.index(), name, hash);
-        self.metrics.subscriptions.set(self.broker.subscriptions.len());
-        outcome
-    }
-
-    /// Kicks a connection out of some of its channels; returns where to go on, if there are more.
-    fn kick_out_some(
-        &mut self,
-        id: ConnectionId,
-        reason: Option<Span>,
-        from: u32,
-        decisions: &mut Decisions,
-    ) -> Option<u32> {
-        self.session(id)?;
-        let (names, next) = self.some_channels_of(id, from);
-        for name in names {
-            self.remove_subscription(id, &name);
-            if let Some(session) = self.session(id) {
-                let message = session.kicked_out(&name, reason, decisions);
-                self.send(id, OpCode::Text, decisions.bytes(message));
-            }
-        }
-        next
-    }
-
-    /// The names of as many of a connection's channels as one turn may go through, and where to go on.
-    pub(in crate::cores) fn some_channels_of(
-        &self,
-        id: ConnectionId,
-        from: u32,
-    ) -> (Vec<Box<[u8]>>, Option<u32>) {
-        self.broker
-            .subscriptions
-            .some_channels_of(id.index(), from, channels_per_turn_max())
-    }
-
-    /// Goes on with the channels of some connections, each in its turn.
-    pub(in crate::cores) fn resume_walking(&mut self) {
-        for _ in 0..self.walking.len().min(WALKS_PER_TURN_MAX) {
-            if let Some(id) = self.walking.pop_front() {
-                self.carry_on(id);
-                self.take_in_again(id);
-            }
         }
     }
 
@@ -301,21 +243,6 @@ impl Outcome {
         }
     }
 }
-
-/// [`CHANNELS_PER_TURN_MAX`], or what a simulation has in its place.
-fn channels_per_turn_max() -> usize {
-    #[cfg(test)]
-    if let Some(scale) = crate::cores::simulation::scale() {
-        return scale.channels_per_turn_max;
-    }
-    CHANNELS_PER_TURN_MAX
-}
-
-/// Channels of one connection that a turn goes through, to end subscriptions or to look whether they may stay: at 0.3 µs
-/// each, as long as a flood of messages may take.
-pub(in crate::cores) const CHANNELS_PER_TURN_MAX: usize = 256;
-/// Connections for which that is gone on with in one turn; the others have theirs later.
-const WALKS_PER_TURN_MAX: usize = 8;
 
 /// The end of a connection for which so much waits that no more can.
 fn no_room(had_room: bool) -> Option<CloseReason> {

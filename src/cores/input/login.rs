@@ -1,140 +1,21 @@
-//! Who a client is, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to the login
-//! password_checks and back.
+//! Logins over a session, and the answers of the password checks to all logins.
 //!
-//! ```text
-//!  POST /login  ──► Phase::LoggingIn ──► the password_checks's threads ──► mailbox ──► 200 with a cookie, 401, 429
-//!  "login"      ──► the session waits ──►   check, sign     ──►         ──► its answer, #setAuthToken
-//! ```
-//!
-//! A password is checked and a token signed on a thread of the password_checks. What comes back finds its connection by its id; if
-//! that has gone meanwhile, nothing happens.
-//!
-//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password_checks, and the room for answers in the mailbox; `request_timeout`, once more, for the answer.
+//! Limits: `LOGINS_PER_TURN_MAX`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::app::App;
 use crate::auth::passwords::Users;
-use crate::auth::{Claims, Credentials};
-use crate::client::ClientAddress;
-use crate::client::ambient::Trust;
-use crate::decision::{CloseReason, Decisions, Limit};
-use crate::http::cookie::{self, SetCookie};
-use crate::http::login_pages::{self, LoginPages, Page, PageAnswer, Step};
-use crate::http::{Refusal, Request};
-use crate::login::{Attempt, LoginVerdict};
+use crate::decision::Decisions;
 use crate::session::LoginAnswer;
 use crate::websocket::frame::OpCode;
-use crate::websocket::origins::Origins;
 
-use crate::cores::Core;
-use crate::cores::arrivals::tls;
-use crate::cores::input::receive::Input;
-use crate::cores::lifecycle::connection::{ConnectionId, Phase, Work};
-use crate::cores::operators::mailbox::Answered;
-
-/// The pages for users, and the cookie that their tokens are kept in.
-#[derive(Debug)]
-pub(in crate::cores) struct Counter {
-    pub(in crate::cores) account: LoginPages,
-    pub(in crate::cores) cookie: String,
-    /// How long a token holds, and its cookie is kept.
-    pub(in crate::cores) expiry: Duration,
-}
-
-/// The password_checks has no room for another login.
-struct Busy;
+use crate::cores::arrivals::login::{BY_CALL, BY_PAGE};
+use crate::cores::arrivals::login_answers::Answered;
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 impl<A: App> Core<A> {
-    /// The page for users at a path, if there is somebody who could log in.
-    pub(in crate::cores) fn account_page(&self, path: &str) -> Option<Page> {
-        let page = self.counter.account.page(path)?;
-        self.lent.policy.login.is_some().then_some(page)
-    }
-
-    /// A request for a page, with as much of its body as has come.
-    pub(in crate::cores) fn receive_page(
-        &mut self,
-        id: ConnectionId,
-        page: Page,
-        request: &Request<'_>,
-        body: &[u8],
-    ) -> Result<Input, Refusal> {
-        if page == Page::Login {
-            // Whatever comes of it, and in part as well: where it lies, a password may lie.
-            self.lent.scratch.common.note_credentials();
-        }
-        let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
-        let trust = self.origins().trust(request, is_https);
-        // A page that was loaded by HTTPS sends its requests by it, whatever ends it before they come here.
-        let of_https = || {
-            let origin = request.joined_header("origin");
-            origin.is_some_and(|origin| origin.starts_with("https://"))
-        };
-        let is_secure = is_https || (trust == Trust::Own && of_https());
-        let cookie = &self.counter.cookie;
-        match self.counter.account.step(page, request, body, trust, cookie) {
-            Step::Incomplete { send_continue } => {
-                self.tell_to_go_on(id, send_continue);
-                return Ok(Input::Incomplete(0));
-            }
-            Step::Answer(answer) => self.answer_page(id, &answer),
-            Step::LogIn(credentials) => self.log_in_by_page(id, credentials, is_secure),
-            Step::LogOut => {
-                let cookie = SetCookie {
-                    name: &self.counter.cookie.clone(),
-                    value: "",
-                    max_age_seconds: 0,
-                    secure: is_secure,
-                };
-                self.answer_page(id, &PageAnswer::LoggedOut(cookie));
-            }
-            Step::Show(token) => {
-                let head_only = request.method() == "HEAD";
-                match self.verified(id, token, "page") {
-                    Some(claims) => self.answer_page(
-                        id,
-                        &PageAnswer::Claims {
-                            json: claims.json(),
-                            head_only,
-                        },
-                    ),
-                    None => self.answer_page(id, &PageAnswer::Unauthorized { head_only }),
-                }
-            }
-        }
-        Ok(Input::Rest)
-    }
-
-    /// Who an upgrade shows its sender to be by what a browser adds by itself: a cookie with a good token, else a
-    /// certificate. Neither counts for a page that may not speak for its user (cross-site WebSocket hijacking), and a bad
-    /// one is as none.
-    pub(in crate::cores) fn shown_by_browser(
-        &mut self,
-        id: ConnectionId,
-        request: &Request<'_>,
-    ) -> Option<Box<Claims>> {
-        let cookie = cookie::find(request, &self.counter.cookie);
-        let connection = self.connections.get(id)?;
-        let certificate = tls::shown_by_certificate(&connection.stream);
-        if cookie.is_none() && certificate.is_none() {
-            return None;
-        }
-        let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
-        let trust = self.origins().trust(request, is_https);
-        let token = cookie.and_then(|cookie| cookie.value_for(trust));
-        if let Some(claims) = token.and_then(|token| self.verified(id, token, "cookie")) {
-            return Some(Box::new(claims));
-        }
-        let claims = certificate?.value_for(trust)?;
-        if self.lent.policy.tokens.are_revoked(&claims, self.now.unix_ms) {
-            self.audit_token_refused(id, "revoked", "certificate");
-            return None;
-        }
-        Some(claims)
-    }
-
     /// Takes what has come of logins.
     pub(in crate::cores) fn take_logins(&mut self) {
         for _ in 0..LOGINS_PER_TURN_MAX {
@@ -143,8 +24,8 @@ impl<A: App> Core<A> {
             };
             self.login_answered(answered);
         }
-        // The rest is first in the next turn: `timeout` looks whether there is one.
-        self.late_answers_waiting = true;
+        // The rest is first in the next turn: `has_work_left` asks whether there is one.
+        self.mailbox.leave_logins();
     }
 
     /// Asks the password_checks for a session.
@@ -158,71 +39,6 @@ impl<A: App> Core<A> {
         {
             self.send(id, OpCode::Text, decisions.bytes(answer));
         }
-    }
-
-    fn log_in_by_page(&mut self, id: ConnectionId, credentials: Credentials, is_secure: bool) {
-        if self.ask(id, BY_PAGE, credentials).is_err() {
-            return self.answer_page(id, &PageAnswer::Busy);
-        }
-        let deadline = self.now.uptime + self.limits.request_timeout;
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.phase = Phase::LoggingIn { deadline, is_secure };
-            self.arm(id);
-        }
-    }
-
-    fn ask(&mut self, id: ConnectionId, by: &str, credentials: Credentials) -> Result<(), Busy> {
-        let user = credentials.user.clone();
-        self.ask_password_checks(id, credentials).inspect_err(|_| {
-            let client = self.client_of(id);
-            self.audit_login_refused(client, &user, by, "busy");
-        })
-    }
-
-    fn ask_password_checks(&self, id: ConnectionId, credentials: Credentials) -> Result<(), Busy> {
-        let Credentials { user, password } = credentials;
-        let client = self.client_of(id);
-        let named = user.clone();
-        let attempt = Attempt {
-            user,
-            password,
-            address: client.ip(),
-        };
-        let policy = Arc::clone(&self.lent.policy);
-        let Some(password_checks) = &self.lent.policy.login else {
-            // A reload has closed it since.
-            return Err(Busy);
-        };
-        if !self.mailbox.has_room_for_login() {
-            password_checks.count_busy();
-            return Err(Busy);
-        }
-        let (way, clock, expiry) = (self.mailbox.login_way(), self.clock, self.counter.expiry);
-        let answer = move |verdict| {
-            let answer = match verdict {
-                LoginVerdict::Accepted { claims } => policy
-                    .tokens
-                    .issue(&claims, Some(expiry.as_secs()), clock.now().unix_ms)
-                    .map_or(LoginAnswer::Unsigned, LoginAnswer::Accepted),
-                LoginVerdict::Refused => LoginAnswer::Refused,
-                LoginVerdict::TooSoon { retry_after } => LoginAnswer::TooSoon {
-                    retry_after_seconds: whole_seconds(retry_after),
-                },
-                LoginVerdict::Busy => LoginAnswer::Busy,
-            };
-            way.send(Answered {
-                address: id.token().0,
-                answer,
-                user: named,
-                client,
-                users: policy.users.clone(),
-            });
-        };
-        password_checks
-            .submit(attempt, Box::new(answer))
-            .map_err(|_| Busy)?;
-        self.mailbox.login_is_under_way();
-        Ok(())
     }
 
     fn login_answered(&mut self, mut answered: Answered) {
@@ -250,17 +66,9 @@ impl<A: App> Core<A> {
                 let is_secure = *is_secure;
                 self.answer_login(id, &answered.answer, is_secure);
             }
-            Phase::Open(open) => {
-                let mut decisions = std::mem::take(&mut self.decisions);
-                decisions.clear();
-                let mut environment = self.lent.environment(self.now, id);
-                let result = open
-                    .session
-                    .login_answered(answered.answer, &mut environment, &mut decisions);
-                self.count_hits(id);
-                self.carry_out(id, Work::new(decisions, result));
-                self.arm(id);
-            }
+            Phase::Open(_) => self.decide(id, |session, environment, decisions| {
+                session.login_answered(answered.answer, environment, decisions)
+            }),
             Phase::ProxyHeader { .. }
             | Phase::Request { .. }
             | Phase::Closing { .. }
@@ -285,99 +93,12 @@ impl<A: App> Core<A> {
                 retry_after_seconds: 1,
             };
         }
-        match policy.tokens.verify(&issued.token, self.now.unix_ms) {
+        match policy.tokens.verify(&issued.token, self.time.now().unix_ms) {
             Ok(_) => answer,
             Err(_) => LoginAnswer::Refused,
         }
     }
-
-    fn answer_login(&mut self, id: ConnectionId, answer: &LoginAnswer, is_secure: bool) {
-        let name = self.counter.cookie.clone();
-        let answer = match answer {
-            LoginAnswer::Accepted(issued) => PageAnswer::LoggedIn(SetCookie {
-                name: &name,
-                value: &issued.token,
-                max_age_seconds: self.counter.expiry.as_secs(),
-                secure: is_secure,
-            }),
-            LoginAnswer::Refused => PageAnswer::Unauthorized { head_only: false },
-            LoginAnswer::TooSoon { retry_after_seconds } => PageAnswer::TooSoon {
-                retry_after_seconds: *retry_after_seconds,
-            },
-            LoginAnswer::Unsigned => PageAnswer::Unsigned,
-            LoginAnswer::Busy => PageAnswer::Busy,
-        };
-        self.answer_page(id, &answer);
-        // Whoever had ended his own direction has no other end to tell about.
-        self.read_again(id);
-    }
-
-    fn answer_page(&mut self, id: ConnectionId, answer: &PageAnswer<'_>) {
-        self.metrics.http_answers.add(1);
-        if matches!(answer, PageAnswer::TooLarge) {
-            self.metrics.limit_hit(Limit::LoginBodyBytes);
-        }
-        self.connections.send_head(id, |bytes| answer.write(bytes));
-        self.close(id, CloseReason::HttpAnswered);
-    }
-
-    fn tell_to_go_on(&mut self, id: ConnectionId, tell: bool) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if let Phase::Request { sent_continue, .. } = &mut connection.phase
-            && tell
-            && !std::mem::replace(sent_continue, true)
-        {
-            self.connections
-                .send_head(id, |bytes| bytes.extend_from_slice(login_pages::CONTINUE));
-        }
-    }
-
-    /// Whether a proxy that is trusted to say whom a request is from says that it came to it by HTTPS. Asks the system
-    /// who the peer is, since the connection has its client's address by now.
-    fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
-        let proxies = &self.lent.policy.proxies;
-        let says_so = || {
-            let scheme = request.single_header("x-forwarded-proto");
-            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
-        };
-        let peer = || {
-            let peer = self.connections.get(id)?.stream.socket.peer_addr().ok()?;
-            Some(ClientAddress::from(peer))
-        };
-        proxies.x_forwarded_for && says_so() && peer().is_some_and(|peer| proxies.trusted.contain(&peer))
-    }
-
-    /// Which pages may come in, and which of them may speak for their users.
-    pub(in crate::cores) fn origins(&self) -> Origins<'_> {
-        let policy = &self.lent.policy;
-        Origins {
-            option: &policy.origins,
-            list: &policy.allowed_origins,
-        }
-    }
-
-    /// What a token says, if it authenticates whoever bears it.
-    fn verified(&mut self, id: ConnectionId, token: &str, by: &str) -> Option<Claims> {
-        match self.lent.policy.tokens.verify(token, self.now.unix_ms) {
-            Ok(claims) => claims.is_truthy().then_some(claims),
-            Err(error) => {
-                self.audit_token_refused(id, error.label(), by);
-                None
-            }
-        }
-    }
 }
-
-/// Rounded up: who comes back then is not too soon again.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
-/// The ways of a login, as the audit trail names them.
-const BY_CALL: &str = "call";
-const BY_PAGE: &str = "page";
 
 /// A bound to show: a password_checks answers some hundred logins a second at most.
 const LOGINS_PER_TURN_MAX: usize = 64;

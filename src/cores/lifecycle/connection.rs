@@ -24,18 +24,19 @@ use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
 use crate::protocols::{self, Session};
+use crate::session::SessionId;
 use crate::transport::stream::Stream;
 use crate::websocket::deflate::Compression;
 use crate::websocket::message::Receiver;
 use crate::wipe::wipe_and_drop;
 
-use crate::cores::arrivals::accept::Port;
 use crate::cores::lifecycle::meter::{Measures, Meter};
+use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
-use crate::cores::outgoing::connections::conflated_bytes;
 use crate::cores::outgoing::held_memory::Holding;
 use crate::cores::outgoing::outbox::Outbox;
+use crate::transport::port::Port;
 
 /// Names one connection of a core, also after its place has been given to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +58,9 @@ pub(in crate::cores) struct Connection {
     pub(in crate::cores) lane: Lane,
     /// What its client and we agreed on, once it is open.
     pub(in crate::cores) compression: Compression,
-    /// Whether it is not read because its outbox is full of replies.
-    pub(in crate::cores) held_back: bool,
-    /// Whether the socket may hold input that no event will tell about.
-    pub(in crate::cores) unread: bool,
-    /// Whether it is in the list of those to read first in the next turn.
-    pub(in crate::cores) unfinished: bool,
-    /// Whether it is not read because it is over a rate: its meter is paused.
-    pub(in crate::cores) limited: bool,
-    /// Whether it has shown a token since its last heartbeat: it is read when those who come or go are.
+    /// Whether it is read, and why not.
+    pub(in crate::cores) reading: Reading,
+    /// Whether it has shown a token since its last heartbeat: then it is read with those that are being opened or closed.
     pub(in crate::cores) shows_tokens: bool,
     /// Whether it is one of those that are counted for its address.
     pub(in crate::cores) is_counted: bool,
@@ -205,6 +200,15 @@ impl ConnectionId {
     }
 }
 
+/// What became of a part of the input.
+pub(in crate::cores) enum Input {
+    Consumed(usize),
+    /// This much was consumed; more bytes must come before anything else can be.
+    Incomplete(usize),
+    /// All of it: none of it will be looked at.
+    Rest,
+}
+
 impl Leftover {
     pub(in crate::cores) fn new(bytes: &[u8]) -> Leftover {
         Leftover((!bytes.is_empty()).then(|| Box::new(bytes.to_vec())))
@@ -260,12 +264,15 @@ impl Work {
 }
 
 impl Connection {
-    /// Whether it must not be read now.
-    pub(in crate::cores) fn is_paused(&self) -> bool {
-        self.held_back
-            || self.limited
-            || self.suspended.is_some()
-            || matches!(self.phase, Phase::Emptying { .. })
+    /// Takes the work that was kept while it could not go on.
+    pub(in crate::cores) fn take_suspended(&mut self) -> Option<Box<Work>> {
+        self.reading.resume(Why::Work);
+        self.suspended.take()
+    }
+
+    /// Whether it is about to end, by what has been decided or found.
+    pub(in crate::cores) fn is_ending(&self) -> bool {
+        self.reading.is_paused_by(Why::Ending) || self.suspended.as_deref().is_some_and(Work::is_ending)
     }
 
     /// Whether it has input that was read and has not been taken in, or not altogether.
@@ -294,7 +301,7 @@ impl Connection {
     /// What it holds in memory while it is waited for: for its socket, for more input, or for the ring.
     pub(in crate::cores) fn holding(&self) -> Holding {
         let outbox = match self.outbox.is_slow() {
-            true => self.outbox.len() + conflated_bytes(&self.outbox),
+            true => self.outbox.len() + self.outbox.conflated_bytes(),
             false => 0,
         };
         Holding {
@@ -347,6 +354,20 @@ impl Connection {
         }
     }
 
+    /// When its session wants to be looked at.
+    #[inline]
+    pub(in crate::cores) fn deadline_of_session(&self, settings: &protocols::Settings) -> Uptime {
+        match &self.phase {
+            Phase::Open(open) => open.session.next_deadline(settings),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => Uptime::NEVER,
+        }
+    }
+
     /// When it wants to be looked at.
     pub(in crate::cores) fn deadline(&self, settings: &protocols::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
@@ -384,6 +405,19 @@ impl Phase {
                 false
             }
             Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. } => true,
+        }
+    }
+
+    /// The id of the session, while it lasts.
+    pub(in crate::cores) fn session_id(&self) -> Option<SessionId> {
+        match self {
+            Phase::Open(open) => open.session.id(),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
         }
     }
 

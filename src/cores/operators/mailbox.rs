@@ -15,13 +15,11 @@ use mio::Waker;
 
 use crate::app::{LateAnswer, Post, Returned};
 use crate::auth::Revocation;
-use crate::auth::passwords::Users;
-use crate::client::ClientAddress;
 use crate::metrics::block::CoreMetrics;
 use crate::policy::Policy;
-use crate::session::LoginAnswer;
 
-use crate::cores::operators::report::Question;
+use crate::cores::arrivals::login_answers::{Answered, LoginWay};
+use crate::cores::operators::questions::Question;
 
 /// What a core may be told to do.
 #[derive(Clone, Debug)]
@@ -124,6 +122,10 @@ pub(crate) struct Mailbox {
     login_way: LoginWay,
     /// Logins that were asked for and whose answers were not taken: never more than there is room for.
     logins_under_way: Cell<usize>,
+    /// Whether there may be late answers, or answers to logins, since the waker was heard.
+    answers_waiting: Cell<bool>,
+    /// Whether there may be questions.
+    questions_waiting: Cell<bool>,
     metrics: Arc<CoreMetrics>,
     status: Arc<Status>,
 }
@@ -136,37 +138,6 @@ struct PostBox {
     /// Answers given back since the core last counted them. Written by all who send and by the core, relaxed: it orders
     /// nothing.
     returned: AtomicU64,
-}
-
-/// What has come of a login.
-pub(in crate::cores) struct Answered {
-    /// Where the core finds the connection.
-    pub(in crate::cores) address: usize,
-    pub(in crate::cores) answer: LoginAnswer,
-    /// Whose login it was, by what was claimed.
-    pub(in crate::cores) user: String,
-    /// From where it came: the connection may have ended since.
-    pub(in crate::cores) client: ClientAddress,
-    /// The users among whom the password_checks has looked.
-    pub(in crate::cores) users: Option<Arc<Users>>,
-}
-
-/// The way of the login password_checks's answers to a core.
-#[derive(Clone, Debug)]
-pub(in crate::cores) struct LoginWay {
-    logins: Sender<Answered>,
-    waker: Arc<Waker>,
-}
-
-impl LoginWay {
-    /// Gives an answer; for a thread of the password_checks. There is room for it since the login was asked for, whether the core turns
-    /// or not: only that of a core that has ended is lost.
-    pub(in crate::cores) fn send(&self, answered: Answered) {
-        if self.logins.try_send(answered).is_ok() {
-            // As with late answers: who cannot be woken is being woken.
-            let _ = self.waker.wake();
-        }
-    }
 }
 
 /// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
@@ -207,6 +178,8 @@ pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mail
             logins,
             login_way,
             logins_under_way: Cell::new(0),
+            answers_waiting: Cell::new(false),
+            questions_waiting: Cell::new(false),
             metrics,
             status,
         },
@@ -265,14 +238,44 @@ impl Mailbox {
         self.orders.try_recv().ok()
     }
 
-    /// The next question, if there is one.
-    pub(in crate::cores) fn try_receive_question(&self) -> Option<Question> {
-        self.questions.try_recv().ok()
+    /// The poll says that something was put in.
+    pub(in crate::cores) fn note_wake(&self) {
+        self.answers_waiting.set(true);
+        self.questions_waiting.set(true);
     }
 
-    /// The next late answer, if there is one.
+    /// Whether there may be late answers, or answers to logins.
+    pub(in crate::cores) fn has_answers(&self) -> bool {
+        self.answers_waiting.get()
+    }
+
+    /// Whether there may be questions.
+    pub(in crate::cores) fn has_questions(&self) -> bool {
+        self.questions_waiting.get()
+    }
+
+    /// The next question, if there is one.
+    pub(in crate::cores) fn try_receive_question(&self) -> Option<Question> {
+        let question = self.questions.try_recv().ok();
+        self.questions_waiting.set(question.is_some());
+        question
+    }
+
+    /// The next late answer, if there is one. Then there may be more.
     pub(in crate::cores) fn try_receive_late(&self) -> Option<LateAnswer> {
-        self.late_answers.try_recv().ok()
+        let answer = self.late_answers.try_recv().ok();
+        self.answers_waiting.set(answer.is_some());
+        answer
+    }
+
+    /// How many late answers may wait: a core takes all of them in one turn.
+    pub(in crate::cores) fn late_answers_max(&self) -> usize {
+        self.late_answers.capacity().unwrap_or(LATE_ANSWERS_WAITING_MAX)
+    }
+
+    /// Answers to logins are left for the next turn.
+    pub(in crate::cores) fn leave_logins(&self) {
+        self.answers_waiting.set(true);
     }
 
     /// What has come of the next login, if anything has.
@@ -336,7 +339,7 @@ impl Post for PostBox {
 }
 
 /// Late answers that may wait for a core, which takes them all in one turn.
-pub(in crate::cores) const LATE_ANSWERS_WAITING_MAX: usize = 4096;
+const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
 const QUESTIONS_WAITING_MAX: usize = 4;
 /// More orders than a control plane gives before it looks at the answer.
@@ -348,6 +351,8 @@ mod tests {
 
     use super::*;
     use crate::app::CallAnswer;
+    use crate::client::ClientAddress;
+    use crate::session::LoginAnswer;
 
     fn late(address: usize) -> LateAnswer {
         LateAnswer {

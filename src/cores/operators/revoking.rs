@@ -3,41 +3,17 @@
 //! All sessions are looked through once, some in each turn, so that a revocation does not delay the others. Those that
 //! come in meanwhile need no look: their tokens are checked by the policy that the core was given before.
 
-use std::sync::Arc;
-
 use crate::app::App;
 use crate::auth::Revocation;
 use crate::decision::{CloseReason, Decisions};
 
-use crate::cores::Core;
-use crate::cores::operators::mailbox::Done;
-
-/// A revocation on its way through the sessions of a core.
-#[derive(Debug)]
-pub(in crate::cores) struct Revoking {
-    revocation: Arc<Revocation>,
-    done: Done,
-    /// The next place to look at.
-    next: u32,
-    ended: u64,
-}
-
-impl Revoking {
-    pub(in crate::cores) fn new(revocation: Arc<Revocation>, done: Done) -> Revoking {
-        Revoking {
-            revocation,
-            done,
-            next: 0,
-            ended: 0,
-        }
-    }
-}
+use crate::cores::core::Core;
 
 impl<A: App> Core<A> {
     /// Goes on with the revocations that are under way, as far as a turn may take.
     pub(in crate::cores) fn revoke_some(&mut self) {
         let mut effort = EFFORT_PER_TURN_MAX;
-        while let Some(mut revoking) = self.revoking.pop_front() {
+        while let Some(mut revoking) = self.operations.take_revoking() {
             while effort > 0 && revoking.next < self.connections.places() {
                 effort = effort.saturating_sub(if self.revoke_at(revoking.next, &revoking.revocation) {
                     revoking.ended += 1;
@@ -48,7 +24,7 @@ impl<A: App> Core<A> {
                 revoking.next += 1;
             }
             if revoking.next < self.connections.places() {
-                self.revoking.push_front(revoking);
+                self.operations.go_on_revoking(revoking);
                 return;
             }
             revoking.done.tell(revoking.ended);

@@ -20,8 +20,6 @@ use crate::broker::{Origin, Publication};
 use crate::websocket::deflate::{Compression, Deflater, Work};
 use crate::websocket::frame::{self, OpCode};
 
-use crate::cores::lifecycle::connection::Connection;
-
 /// How a connection gets publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Form {
@@ -33,10 +31,10 @@ impl Form {
     /// How many forms there are.
     pub(in crate::cores) const COUNT: usize = Compression::COUNT;
 
-    /// The form of a connection.
+    /// The form of a connection that has agreed to this compression.
     #[inline]
-    pub(in crate::cores) fn of(connection: &Connection) -> Form {
-        Form::SocketCluster(connection.compression)
+    pub(in crate::cores) const fn of(compression: Compression) -> Form {
+        Form::SocketCluster(compression)
     }
 
     /// The column of this form in tables.

@@ -200,6 +200,11 @@ impl Outbox {
         self.queued()?.conflated.as_deref()
     }
 
+    /// The bytes that have been conflated and wait.
+    pub(in crate::cores) fn conflated_bytes(&self) -> usize {
+        self.conflated().map_or(0, Conflated::bytes)
+    }
+
     /// Drops the conflated publication of a channel.
     pub(in crate::cores) fn forget_conflated(&mut self, channel: u32) {
         if let Some(queued) = self.queued_mut()

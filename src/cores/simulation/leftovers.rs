@@ -1,7 +1,7 @@
 //! What must hold of a core between two turns, and what it may leave behind: nothing.
 
 use crate::config::SlowConsumer;
-use crate::cores::Core;
+use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::Phase;
 
 use super::actor::Actor;
@@ -15,14 +15,8 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         return Err(broken);
     }
     let count = core.connections.len();
-    for (list, len) in [
-        ("unfinished", core.unfinished.len()),
-        ("transitional", core.transitional.len()),
-        ("stalled", core.stalled.len()),
-        ("held", core.held.len()),
-        ("walking", core.walking.len()),
-        ("wheel", core.wheel.len()),
-    ] {
+    let queues = core.waiting.lengths();
+    for (list, len) in queues.into_iter().chain([("wheel", core.wheel.len())]) {
         if len > count && is_whole {
             return Err(format!("{len} in `{list}`, and there are {count} connections"));
         }
@@ -31,15 +25,18 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         let Some(connection) = core.connections.get(id) else {
             return Err(format!("{id:?} is listed and not there"));
         };
+        if let Some(broken) = core.waiting.broken_invariant(connection) {
+            return Err(broken);
+        }
         let index = id.index();
-        let subscriptions = core.broker.subscriptions.count_of(index);
+        let subscriptions = core.delivery.subscriptions().count_of(index);
         let Phase::Open(open) = &connection.phase else {
             if subscriptions > 0 || connection.suspended.is_some() || connection.meter.is_some() {
                 return Err(format!("what has ended still has something: {connection:?}"));
             }
             continue;
         };
-        if open.session.has_more() && !connection.is_paused() && is_whole {
+        if open.session.has_more() && !connection.reading.is_paused() && is_whole {
             return Err(format!("an array is not gone on with: {connection:?}"));
         }
         if subscriptions > core.limits.channels_per_connection_max as usize {
@@ -53,7 +50,7 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         .connections
         .ids()
         .filter(|&id| core.connections.get(id).is_some_and(|one| !one.phase.is_over()));
-    let (alive, counted) = (alive.count() as u64, core.alive);
+    let (alive, counted) = (alive.count() as u64, core.counts.alive());
     if alive != counted {
         return Err(format!(
             "{alive} connections have not ended, {counted} are counted"
@@ -66,11 +63,11 @@ fn expect_gauges(core: &Core<Actor>) -> Result<(), String> {
     let metrics = &core.metrics;
     for (name, gauge, real) in [
         ("connections", &metrics.connections, core.connections.len() as u64),
-        ("sessions", &metrics.sessions, core.sessions_open),
+        ("sessions", &metrics.sessions, core.counts.sessions()),
         (
             "subscriptions",
             &metrics.subscriptions,
-            core.broker.subscriptions.len(),
+            core.delivery.subscriptions().len(),
         ),
     ] {
         if gauge.value() != real {
@@ -95,8 +92,8 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         ("visits", core.wheel.len()),
         ("abandoned", core.abandoned.len()),
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
-        ("subscriptions", as_count(core.broker.subscriptions.len())),
-        ("sessions", as_count(core.sessions_open)),
+        ("subscriptions", as_count(core.delivery.subscriptions().len())),
+        ("sessions", as_count(core.counts.sessions())),
     ] {
         if left > 0 {
             return Err(format!("it has ended, and has left {left} {what}"));
@@ -118,9 +115,10 @@ fn as_count(value: u64) -> usize {
 /// # Errors
 /// Something is still out.
 pub(super) fn of_the_ring(core: &mut Core<Actor>) -> Result<(), String> {
-    let (publisher, reader) = (&mut core.broker.publisher, &core.broker.reader);
+    let depth = core.delivery.depth();
+    let publisher = core.delivery.publisher();
     publisher.reclaim();
-    let left = (reader.depth(), publisher.outstanding(), publisher.lent_bytes());
+    let left = (depth, publisher.outstanding(), publisher.lent_bytes());
     if left != (0, 0, 0) {
         return Err(format!(
             "in the ring: {} not taken, {} publications not taken back, {} bytes lent",

@@ -323,10 +323,10 @@ impl World {
         }
         self.settle();
         let cores = || self.seats.iter().filter_map(|seat| seat.core.as_ref());
-        let subscriptions: u64 = cores().map(|core| core.broker.subscriptions.len()).sum();
+        let subscriptions: u64 = cores().map(|core| core.delivery.subscriptions().len()).sum();
         let interests = cores()
             .next()
-            .map_or(0, |core| core.broker.subscriptions.interests_of_all_cores());
+            .map_or(0, |core| core.delivery.subscriptions().interests_of_all_cores());
         if (subscriptions == 0) != (interests == 0) {
             self.ground.fail(&format!(
                 "{subscriptions} subscriptions, and the directory knows {interests}"
@@ -341,7 +341,7 @@ impl World {
 
     fn after_the_end(&self) {
         if let Some(core) = self.seats.iter().find_map(|seat| seat.core.as_ref()) {
-            let waits = (core.connections.len(), core.alive, core.abandoned.len());
+            let waits = (core.connections.len(), core.counts.alive(), core.abandoned.len());
             self.ground.fail(&format!(
                 "the drain is not over in time: {:?}, {waits:?}",
                 core.draining

@@ -24,14 +24,16 @@ use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
 use crate::config::{Config, SlowConsumer};
-use crate::cores::arrivals::accept::{Listeners, Ports};
 use crate::cores::arrivals::admission::Admission;
+use crate::cores::arrivals::listeners::Listeners;
+use crate::cores::core::Core;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
-use crate::cores::{Core, CoreParts, CoreSettings, InheritedDescriptors};
+use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::protocols;
 use crate::session::{self, Logins};
+use crate::transport::port::Ports;
 
 /// A server and its clients.
 #[derive(Debug)]
@@ -174,7 +176,7 @@ impl World {
             return false;
         }
         ground.told.borrow_mut().turn = Turn {
-            undelivered: core.broker.reader.claimed().as_u64() - core.broker.reader.depth(),
+            undelivered: core.delivery.claimed().as_u64() - core.delivery.depth(),
             now: ground.time.peek().uptime,
         };
         core.take_turn(&seat.events, seat.timeout);
@@ -182,7 +184,7 @@ impl World {
             .trace
             .mix(index as u64 * 1000 + seat.events.iter().count() as u64);
         ground.trace.mix(ground.time.peek_ns());
-        if core.stopping {
+        if core.operations.is_stopping() {
             let stopped = seat.core.take();
             if let Some(core) = stopped {
                 ground.expect_of_core(index, leftovers::after_end(&core));
@@ -238,12 +240,11 @@ impl World {
         let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
         let counts: Vec<_> = cores
             .map(|core| {
-                let waiting = (core.stalled.len(), core.abandoned.len(), core.held.len());
                 (
-                    core.unfinished.len(),
-                    waiting,
-                    core.accepting,
-                    core.broker.reader.depth(),
+                    core.waiting.lengths(),
+                    core.abandoned.len(),
+                    format!("{:?}", core.acceptor),
+                    core.delivery.depth(),
                 )
             })
             .collect();
@@ -257,7 +258,7 @@ impl World {
                 && seat
                     .core
                     .as_ref()
-                    .is_some_and(|core| !core.stalled.is_empty() || !core.abandoned.is_empty())
+                    .is_some_and(|core| core.waiting.stalled_count() > 0 || !core.abandoned.is_empty())
         };
         // While another core keeps the ring full there is no end to it.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
@@ -350,7 +351,8 @@ impl Seat {
     fn new(parts: CoreParts<Actor>, settings: &CoreSettings, plan: &Plan) -> Seat {
         let (door, way) = Door::open(plan.send_buffer, plan.addresses).expect("a local socket");
         let mut core = Core::new(parts, settings.clone(), false).expect("a core begins");
-        core.listeners = Listeners::simulated(door, core.poll.registry()).expect("a watch");
+        let listeners = Listeners::simulated(door, core.poll.registry()).expect("a watch");
+        core.acceptor.listen_to(listeners);
         Seat {
             core: Some(core),
             shared: None,

@@ -9,10 +9,12 @@
 //!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
 //! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked, `conflated_bytes` of
 //!    what waits behind them.
-//! 3. `held` knows what each connection holds that is waited for (`held.rs`), since [`Connections::note_held`] is called
+//! 3. `held` knows what each connection holds that is waited for (`held_memory.rs`), since [`Connections::note_held`] is called
 //!    where that changes.
-//! 4. Nothing here ends a connection: those that must end are in `ending`, and the core ends them (`ending.rs`) when no
-//!    list is being walked.
+//! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not read,
+//!    and publications pass it by. Steps of the turn end it (`Core::end_those_found`), after a delivery, before and after a
+//!    flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish for one
+//!    client never closes another connection, and never reads another's input.
 
 #[cfg(test)]
 mod invariants;
@@ -36,13 +38,13 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::frame::OpCode;
 
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
+use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
 use crate::cores::outgoing::forms::{self, Form, Forms};
 use crate::cores::outgoing::held_memory::{Held, Holding};
 use crate::cores::outgoing::outbox::{Flush, FramePool, Outbox};
 use crate::cores::outgoing::shared_frames::FrameSpan;
-pub(in crate::cores) use publications::conflated_bytes;
 
 /// The table.
 #[derive(Debug)]
@@ -62,9 +64,9 @@ pub(in crate::cores) struct Connections {
     bulk_taken: u64,
     /// The publication that is being delivered, where its frames had room in the pool: by [`Form::index`].
     under_way: [Option<FrameSpan>; Form::COUNT],
-    pub(in crate::cores) ending: Vec<(ConnectionId, CloseReason)>,
+    ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
-    pub(in crate::cores) resumed: Vec<ConnectionId>,
+    resumed: Vec<ConnectionId>,
     queued_bytes: usize,
     unflushed_bytes: usize,
     conflated_bytes: usize,
@@ -75,7 +77,7 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) abandoned_bytes: usize,
     /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they are to be
     /// visited when they must have taken something.
-    pub(in crate::cores) blocked: Vec<ConnectionId>,
+    blocked: Vec<ConnectionId>,
     write_timeout: Duration,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
@@ -183,10 +185,7 @@ impl Connections {
             is_counted: false,
             armed: Slot::NONE,
             lane: Lane::Idle,
-            unread: false,
-            unfinished: false,
-            held_back: false,
-            limited: false,
+            reading: Reading::default(),
             compression: Compression::Off,
             shows_tokens: false,
             outbox: Outbox::default(),
@@ -241,7 +240,7 @@ impl Connections {
     }
 
     /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
-    /// are not read any more once it is full, and late answers, which end it (`turn.rs`).
+    /// are not read any more once it is full, and late answers, which end it (`late_answers.rs`).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
         let messages = u64::from(!opcode.is_control());
         self.metrics.messages_sent.add(messages);
@@ -325,10 +324,10 @@ impl Connections {
         }
         // Who is closing is asked for nothing but its close frame.
         if after > self.outbox_bytes_max
-            && !connection.held_back
+            && !connection.reading.is_paused_by(Why::Replies)
             && matches!(connection.phase, Phase::Open(_))
         {
-            connection.held_back = true;
+            connection.reading.pause(Why::Replies);
             self.metrics.limit_hit(Limit::OutboxReplies);
         }
         self.mark(id.index(), self.lane);
@@ -341,7 +340,7 @@ impl Connections {
         };
         let before = connection.outbox.len();
         let blocked = connection.outbox.is_blocked();
-        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        self.conflated_bytes -= connection.outbox.conflated_bytes();
         connection.outbox.discard_unsent_frames(&mut self.pool);
         let discarded = before - connection.outbox.len();
         self.queued_bytes -= discarded;
@@ -412,6 +411,21 @@ impl Connections {
         }
     }
 
+    /// The next connection that was found to end, and why.
+    pub(in crate::cores) fn next_ending(&mut self) -> Option<(ConnectionId, CloseReason)> {
+        self.ending.pop()
+    }
+
+    /// The next connection whose socket was found full.
+    pub(in crate::cores) fn next_blocked(&mut self) -> Option<ConnectionId> {
+        self.blocked.pop()
+    }
+
+    /// The next connection that may be read again, since its outbox has drained.
+    pub(in crate::cores) fn next_resumed(&mut self) -> Option<ConnectionId> {
+        self.resumed.pop()
+    }
+
     /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
     /// sent, or found its socket full, when [`Connections::has_flushed`] says so.
     pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
@@ -438,7 +452,7 @@ impl Connections {
             return self.flush_one(index);
         };
         debug_assert!(
-            !connection.held_back
+            !connection.reading.is_paused_by(Why::Replies)
                 && !matches!(connection.phase, Phase::Finishing { .. } | Phase::Emptying { .. }),
             "publications alone wait for a connection that goes on"
         );
@@ -504,8 +518,10 @@ impl Connections {
                 let taken = tls.map_or(written, |tls| tls.take_written());
                 self.metrics.bytes_sent.add(taken as u64);
                 connection.tally.bytes_out += taken as u64;
-                if connection.held_back && connection.outbox.len() <= self.outbox_bytes_max / 2 {
-                    connection.held_back = false;
+                if connection.reading.is_paused_by(Why::Replies)
+                    && connection.outbox.len() <= self.outbox_bytes_max / 2
+                {
+                    connection.reading.resume(Why::Replies);
                     self.resumed.push(connection.id);
                 }
                 match flush {
@@ -526,7 +542,7 @@ impl Connections {
                             }
                         }
                         Phase::Emptying { .. } => {
-                            self.ending.push((connection.id, CloseReason::PeerVanished));
+                            doom(&mut self.ending, connection, CloseReason::PeerVanished);
                         }
                         Phase::ProxyHeader { .. }
                         | Phase::Request { .. }
@@ -539,9 +555,9 @@ impl Connections {
             }
             Err(_) => {
                 self.queued_bytes -= connection.outbox.len();
-                self.conflated_bytes -= conflated_bytes(&connection.outbox);
+                self.conflated_bytes -= connection.outbox.conflated_bytes();
                 connection.outbox.release(&mut self.pool);
-                self.ending.push((connection.id, CloseReason::PeerVanished));
+                doom(&mut self.ending, connection, CloseReason::PeerVanished);
             }
         }
         if is_held || has_tls {
@@ -669,6 +685,11 @@ impl Connections {
             }
     }
 
+    /// Whether connections are still to be closed for what all of them hold.
+    pub(in crate::cores) fn is_shedding(&self) -> bool {
+        self.must_shed() && self.holds_most().is_some()
+    }
+
     /// Whether so many have been closed that it takes a while until more have to be.
     pub(in crate::cores) fn has_shed(&self) -> bool {
         let max = self.held.bytes_max;
@@ -703,11 +724,20 @@ impl Connections {
 
     /// Counts what an outbox holds as gone.
     fn forget(&mut self, outbox: &Outbox) {
-        self.conflated_bytes -= conflated_bytes(outbox);
+        self.conflated_bytes -= outbox.conflated_bytes();
         self.queued_bytes -= outbox.len();
         if !outbox.is_blocked() {
             self.unflushed_bytes -= outbox.len();
         }
+    }
+}
+
+/// Has a connection end, once: it is not read any more, publications pass it by, and the core closes it before the next
+/// flush.
+fn doom(ending: &mut Vec<(ConnectionId, CloseReason)>, connection: &mut Connection, reason: CloseReason) {
+    if !connection.reading.is_paused_by(Why::Ending) {
+        connection.reading.pause(Why::Ending);
+        ending.push((connection.id, reason));
     }
 }
 
@@ -723,8 +753,8 @@ mod tests {
 
     use super::publications::UNFLUSHED_BYTES_MAX;
     use super::*;
-    use crate::cores::arrivals::accept::Port;
     use crate::cores::outgoing::forms::tests::with_publication;
+    use crate::transport::port::Port;
     use crate::websocket::frame;
 
     /// So many connections, and their peers.

@@ -8,13 +8,13 @@ use crate::client::ClientAddress;
 use crate::http::Refusal;
 use crate::session::LoginAnswer;
 
-use crate::cores::Core;
+use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 impl<A: App> Core<A> {
     /// Whether a line about the last of `count` events may be written; the others are counted as left out.
     fn may_audit(&mut self, event: Event, count: u64) -> bool {
-        let may = self.audit.allows(event, self.now.uptime);
+        let may = self.audit.allows(event, self.time.now().uptime);
         let left_out = if may { count.saturating_sub(1) } else { count };
         if left_out > 0 {
             self.metrics.audit_left_out[event.index()].add(left_out);

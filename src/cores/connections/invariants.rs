@@ -1,9 +1,9 @@
 //! Whether a table keeps the invariants at its head: asked by simulations, between turns.
 
-use super::publications::conflated_bytes;
 use super::{Connections, Lane};
 use crate::config::SlowConsumer;
 use crate::cores::lifecycle::connection::Phase;
+use crate::cores::lifecycle::reading::Why;
 
 impl Connections {
     /// What is wrong, if anything is.
@@ -12,13 +12,28 @@ impl Connections {
         for (index, connection) in self.slab.iter() {
             let outbox = &connection.outbox;
             queued += outbox.len();
-            conflated += conflated_bytes(outbox);
+            conflated += outbox.conflated_bytes();
             if !outbox.is_blocked() {
                 unflushed += outbox.len();
             }
             let (held, known) = (connection.holding(), self.held.of(connection.id.index()));
             if held != known {
                 return Some(format!("connection {index} holds {held:?}, counted {known:?}"));
+            }
+            let is_emptying = matches!(connection.phase, Phase::Emptying { .. });
+            let is_over_rate = connection.meter.as_ref().is_some_and(|meter| meter.is_paused());
+            for (why, is_one) in [
+                (Why::Emptying, is_emptying),
+                (Why::Rate, is_over_rate),
+                (Why::Work, connection.suspended.is_some()),
+                (Why::Ending, false),
+            ] {
+                if connection.reading.is_paused_by(why) != is_one {
+                    return Some(format!("connection {index}, {why:?}: {:?}", connection.reading));
+                }
+            }
+            if connection.reading.is_paused_by(Why::Replies) && outbox.len() <= self.outbox_bytes_max / 2 {
+                return Some(format!("connection {index} has sent its replies and is not read"));
             }
             let listed = match connection.lane {
                 Lane::Idle => outbox.is_empty() || outbox.is_blocked(),
@@ -31,7 +46,7 @@ impl Connections {
                     connection.lane
                 ));
             }
-            if conflated_bytes(outbox) > 0 && self.slow_consumer != SlowConsumer::Conflate {
+            if outbox.conflated_bytes() > 0 && self.slow_consumer != SlowConsumer::Conflate {
                 return Some(format!("connection {index} conflates by no policy"));
             }
             if outbox.conflated().is_some() && !matches!(connection.phase, Phase::Open(_)) {

@@ -6,13 +6,14 @@
 use crate::broker::Publication;
 use crate::config::SlowConsumer;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
-use crate::cores::outgoing::conflated::{Conflated, Conflation};
+use crate::cores::lifecycle::reading::Why;
+use crate::cores::outgoing::conflated::Conflation;
 use crate::cores::outgoing::forms::Form;
-use crate::cores::outgoing::outbox::{Outbox, POOLED_BUFFERS_MAX};
+use crate::cores::outgoing::outbox::POOLED_BUFFERS_MAX;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
 
-use super::Connections;
+use super::{Connections, doom};
 
 impl Connections {
     /// How many more subscribers a publication may be queued for before something is flushed.
@@ -71,7 +72,7 @@ impl Connections {
             Some(forms) => {
                 let wanted = subscribers
                     .iter()
-                    .map(|&index| Form::of(&self.slab[index as usize]));
+                    .map(|&index| Form::of(self.slab[index as usize].compression));
                 forms.frames(publication, wanted)
             }
         };
@@ -81,7 +82,7 @@ impl Connections {
         let mut taken = 0;
         for &index in subscribers {
             let connection = &mut self.slab[index as usize];
-            let form = Form::of(connection).index();
+            let form = Form::of(connection.compression).index();
             if let Some(span) = spans[form]
                 && connection
                     .outbox
@@ -164,6 +165,10 @@ impl Connections {
     /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too little,
     /// carries out the policy for slow subscribers and returns false.
     fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
+        if self.slab[index as usize].reading.is_paused_by(Why::Ending) {
+            // It did not take an earlier one, and is about to be closed for that.
+            return false;
+        }
         let blocked = self.slab[index as usize].outbox.is_blocked();
         if !blocked {
             // A burst within one turn: nothing has been written to the socket yet.
@@ -183,9 +188,10 @@ impl Connections {
         match self.slow_consumer {
             SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
             SlowConsumer::Conflate => self.conflate(index, channel, frame),
-            SlowConsumer::Close => self
-                .ending
-                .push((self.slab[index as usize].id, CloseReason::SlowConsumer)),
+            SlowConsumer::Close => {
+                let connection = &mut self.slab[index as usize];
+                doom(&mut self.ending, connection, CloseReason::SlowConsumer);
+            }
         }
         false
     }
@@ -194,13 +200,13 @@ impl Connections {
     fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
         let bytes_max = self.outbox_bytes_max;
         let connection = &mut self.slab[index as usize];
-        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        self.conflated_bytes -= connection.outbox.conflated_bytes();
         match connection.outbox.conflate(channel, frame, bytes_max) {
             Conflation::Added => {}
             Conflation::Replaced => self.metrics.publications_conflated.add(1),
-            Conflation::Full => self.ending.push((connection.id, CloseReason::SlowConsumer)),
+            Conflation::Full => doom(&mut self.ending, connection, CloseReason::SlowConsumer),
         }
-        self.conflated_bytes += conflated_bytes(&connection.outbox);
+        self.conflated_bytes += connection.outbox.conflated_bytes();
         self.note_held(index);
     }
 
@@ -215,9 +221,9 @@ impl Connections {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
         {
-            self.conflated_bytes -= conflated_bytes(&connection.outbox);
+            self.conflated_bytes -= connection.outbox.conflated_bytes();
             connection.outbox.forget_conflated(channel);
-            self.conflated_bytes += conflated_bytes(&connection.outbox);
+            self.conflated_bytes += connection.outbox.conflated_bytes();
             self.note_held(id.index());
         }
     }
@@ -231,7 +237,7 @@ impl Connections {
         if connection.id != id || connection.outbox.conflated().is_none() {
             return;
         }
-        self.conflated_bytes -= conflated_bytes(&connection.outbox);
+        self.conflated_bytes -= connection.outbox.conflated_bytes();
         if !send {
             connection.outbox.forget_all_conflated();
             return self.note_held(id.index());
@@ -271,11 +277,6 @@ fn room_max() -> (usize, usize) {
         return (scale.unflushed_bytes_max, scale.buffers_max);
     }
     (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
-}
-
-/// Bytes of publications that wait behind an outbox.
-pub(in crate::cores) fn conflated_bytes(outbox: &Outbox) -> usize {
-    outbox.conflated().map_or(0, Conflated::bytes)
 }
 
 /// Most bytes that a core queues before it flushes some of them. It bounds the memory that a publication to all of its

@@ -1,0 +1,130 @@
+//! The listeners of one core, and the tokens in its poll that are no connection's.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::transport::port::Port;
+
+/// The listeners of one core.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Listeners {
+    open: Vec<Listener>,
+    /// The one to ask next, so that a storm at one port does not keep others out.
+    next: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Source,
+    port: Port,
+    /// Whether it may have more to give.
+    is_ready: bool,
+}
+
+/// Where the sockets of a listener come from.
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    #[cfg(test)]
+    Simulated(crate::cores::simulation::Door),
+}
+
+impl Listeners {
+    /// Adds a listener, and has the poll tell when it has something to give.
+    pub(super) fn add(&mut self, mut socket: TcpListener, port: Port, registry: &Registry) -> io::Result<()> {
+        registry.register(&mut socket, token_of(port), Interest::READABLE)?;
+        self.open.push(Listener {
+            socket: Source::Tcp(socket),
+            port,
+            is_ready: false,
+        });
+        Ok(())
+    }
+
+    /// The poll says that a listener has something to give.
+    pub(super) fn note_ready(&mut self, token: Token) {
+        for listener in &mut self.open {
+            listener.is_ready |= token_of(listener.port) == token;
+        }
+    }
+
+    /// All of them are asked, whether the poll has told or not.
+    pub(super) fn ask_all(&mut self) {
+        for listener in &mut self.open {
+            listener.is_ready = true;
+        }
+    }
+
+    /// Listens to a simulation only.
+    #[cfg(test)]
+    pub(in crate::cores) fn simulated(
+        mut door: crate::cores::simulation::Door,
+        registry: &Registry,
+    ) -> io::Result<Listeners> {
+        registry.register(&mut door, LISTENER, Interest::READABLE)?;
+        let open = vec![Listener {
+            socket: Source::Simulated(door),
+            port: Port::Main,
+            is_ready: false,
+        }];
+        Ok(Listeners { open, next: 0 })
+    }
+
+    /// Stops listening.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        self.open.iter().any(|listener| listener.is_ready)
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<&mut Listener> {
+        let count = self.open.len();
+        let index = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|&index| self.open[index].is_ready)?;
+        self.next = index + 1;
+        Some(&mut self.open[index])
+    }
+}
+
+impl Listener {
+    /// The next socket, and the port it came to.
+    pub(super) fn accept(&mut self) -> (Port, io::Result<(TcpStream, SocketAddr)>) {
+        let accepted = self.socket.accept();
+        if let Err(error) = &accepted {
+            self.is_ready = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        (self.port, accepted)
+    }
+}
+
+impl Source {
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Source::Tcp(listener) => listener.accept(),
+            #[cfg(test)]
+            Source::Simulated(door) => door.accept(),
+        }
+    }
+}
+
+/// The place of a port's listener in the poll.
+const fn token_of(port: Port) -> Token {
+    match port {
+        Port::Main => LISTENER,
+        Port::Tls => TLS_LISTENER,
+    }
+}
+
+/// The tokens of the listeners.
+pub(in crate::cores) const LISTENER: Token = Token(usize::MAX);
+pub(in crate::cores) const TLS_LISTENER: Token = Token(usize::MAX - 3);
+/// The waker's token.
+pub(in crate::cores) const WAKER: Token = Token(usize::MAX - 1);
+/// The token of the receiving end of hand-overs.
+pub(in crate::cores) const HAND_OVERS: Token = Token(usize::MAX - 2);

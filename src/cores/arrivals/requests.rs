@@ -1,0 +1,57 @@
+//! What a core answers requests over HTTP with, before there is a session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::login_pages::LoginPages;
+use crate::http::site::Site;
+
+use crate::cores::CoreSettings;
+
+/// The pages of one core, and how upgrades are answered.
+#[derive(Debug)]
+pub(in crate::cores) struct Requests {
+    site: Arc<Site>,
+    /// Whether offers of compression are accepted.
+    compression: bool,
+    login_pages: LoginPages,
+    /// The cookie in which the token of a user is kept.
+    cookie: String,
+    /// How long a token holds, and its cookie is kept.
+    expiry: Duration,
+}
+
+impl Requests {
+    pub(in crate::cores) fn new(settings: &CoreSettings) -> Requests {
+        let logins = &settings.session.common.logins;
+        Requests {
+            site: Arc::clone(&settings.site),
+            compression: settings.compression,
+            login_pages: LoginPages::new(&settings.login_path, logins.fields.clone(), logins.body_bytes_max),
+            cookie: settings.login_cookie.clone(),
+            expiry: settings.session.common.auth_default_expiry,
+        }
+    }
+
+    /// The pages for everybody.
+    pub(in crate::cores) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The pages for users.
+    pub(in crate::cores) fn login_pages(&self) -> &LoginPages {
+        &self.login_pages
+    }
+
+    pub(in crate::cores) fn accepts_compression(&self) -> bool {
+        self.compression
+    }
+
+    pub(in crate::cores) fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
+    pub(in crate::cores) fn expiry(&self) -> Duration {
+        self.expiry
+    }
+}

@@ -1,0 +1,245 @@
+//! The definition of a core, what it is made of at its start, and what it lends its sessions.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::app::{App, Upgrade};
+use crate::audit::Trail;
+use crate::auth::Claims;
+use crate::client::ClientAddress;
+use crate::clock::{Now, Uptime};
+use crate::config::limits::Limits;
+use crate::decision::Decisions;
+use crate::http::{Refusal, Request, Status};
+use crate::machine::descriptors;
+use crate::metrics::block::CoreMetrics;
+use crate::policy::Policy;
+use crate::protocols::{Environment, Scratch, Session, Settings};
+use crate::session::{self, SessionIds};
+
+use crate::cores::arrivals::acceptor::Acceptor;
+use crate::cores::arrivals::listeners::HAND_OVERS;
+use crate::cores::arrivals::requests::Requests;
+use crate::cores::connections::{Bounds, Connections};
+use crate::cores::delivery::abandoned_publications::AbandonedPublications;
+use crate::cores::delivery::fan_out::Delivery;
+use crate::cores::input::intake::{Intake, frames_per_turn_max};
+use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::counts::Counts;
+use crate::cores::lifecycle::ends::Ends;
+use crate::cores::lifecycle::meter::Measures;
+use crate::cores::lifecycle::shedding::Shedding;
+use crate::cores::lifecycle::waiting::Waiting;
+use crate::cores::lifecycle::wheel::Wheel;
+use crate::cores::operators::draining::Draining;
+use crate::cores::operators::mailbox::Mailbox;
+use crate::cores::operators::operations::Operations;
+use crate::cores::outgoing::forms::Forms;
+use crate::cores::turn_time::{TurnShares, TurnTime};
+use crate::cores::{CoreId, CoreParts, CoreSettings};
+
+/// One event loop: the parts that it is made of. Each keeps its own invariants; what concerns several of them is a method
+/// of the core, in the file of the room that does it.
+#[derive(Debug)]
+pub(in crate::cores) struct Core<A: App> {
+    pub(super) id: CoreId,
+    /// Whether another core runs on the same CPU.
+    pub(super) shares_cpu: bool,
+    pub(super) poll: Poll,
+    pub(super) time: TurnTime,
+    /// How long to look for work before each sleep.
+    pub(super) busy_poll_ns: u64,
+    pub(super) acceptor: Acceptor,
+    pub(super) requests: Requests,
+    pub(super) connections: Connections,
+    pub(super) counts: Counts,
+    pub(super) wheel: Wheel,
+    pub(super) waiting: Waiting,
+    pub(super) shares: TurnShares,
+    pub(super) intake: Intake,
+    /// What is decided now, until it is carried out.
+    pub(super) decisions: Decisions,
+    pub(super) delivery: Delivery,
+    pub(super) abandoned: AbandonedPublications,
+    pub(super) shedding: Shedding,
+    pub(super) limits: Limits,
+    pub(super) measures: Measures,
+    pub(super) lent: Lent<A>,
+    pub(super) mailbox: Mailbox,
+    pub(super) operations: Operations,
+    pub(super) draining: Option<Draining>,
+    /// The last connections that have ended.
+    pub(super) ends: Ends,
+    pub(super) audit: Trail,
+    /// When the metrics are told next what memory is used for.
+    pub(super) memory_due: Uptime,
+    pub(super) metrics: Arc<CoreMetrics>,
+}
+
+/// What a core lends its sessions.
+#[derive(Debug)]
+pub(in crate::cores) struct Lent<A> {
+    pub(super) settings: Settings,
+    /// Replaced by a reload.
+    pub(super) policy: Arc<Policy>,
+    pub(super) app: A,
+    pub(super) scratch: Scratch,
+    pub(super) ids: SessionIds,
+}
+
+impl<A: App> Core<A> {
+    pub(super) fn new(
+        parts: CoreParts<A>,
+        settings: CoreSettings,
+        own_fd_table: bool,
+    ) -> io::Result<Core<A>> {
+        let limits = settings.limits.clone();
+        let inbox = parts.hand_over.as_fd().as_raw_fd();
+        parts
+            .poll
+            .registry()
+            .register(&mut SourceFd(&inbox), HAND_OVERS, Interest::READABLE)?;
+        let metrics = parts.mailbox.metrics();
+        let time = TurnTime::new(settings.clock, settings.fan_out_slice);
+        let now = time.now().uptime;
+        let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
+        let connections_max = connections_max(limits.connections_per_core_max, own_fd_table, cores)?;
+        let (hand_over, loads) = (parts.hand_over, parts.loads);
+        let acceptor = Acceptor::new(
+            parts.id,
+            hand_over,
+            loads,
+            connections_max,
+            &settings,
+            Arc::clone(&metrics),
+        );
+        Ok(Core {
+            id: parts.id,
+            shares_cpu: parts.shares_cpu,
+            poll: parts.poll,
+            time,
+            busy_poll_ns: settings.busy_poll.as_nanos().try_into().unwrap_or(u64::MAX),
+            acceptor,
+            requests: Requests::new(&settings),
+            connections: Connections::new(
+                &Bounds {
+                    outbox_bytes_max: limits.outbox_bytes_max,
+                    held_bytes_max: settings.held_bytes_max,
+                    write_timeout: limits.write_timeout,
+                },
+                settings.slow_consumer,
+                settings
+                    .compression
+                    .then(|| Forms::new(settings.compression_bytes_min)),
+                Arc::clone(&metrics),
+            ),
+            counts: Counts::new(Arc::clone(&metrics)),
+            wheel: Wheel::new(now),
+            waiting: Waiting::default(),
+            shares: TurnShares::default(),
+            intake: Intake::new(&limits),
+            decisions: Decisions::new(),
+            delivery: Delivery::new(parts.broker, parts.wakers, Arc::clone(&metrics)),
+            abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
+            shedding: Shedding::new(now),
+            measures: Measures::new(&limits),
+            limits,
+            lent: Lent {
+                settings: settings.session,
+                policy: settings.policy,
+                app: parts.app,
+                scratch: Scratch::with_post(parts.mailbox.post()),
+                ids: SessionIds::new()?,
+            },
+            mailbox: parts.mailbox,
+            operations: Operations::default(),
+            draining: None,
+            ends: Ends::new(),
+            audit: Trail::new(settings.audit),
+            memory_due: now,
+            metrics,
+        })
+    }
+}
+
+impl<A: App> Lent<A> {
+    pub(super) fn environment(&mut self, now: Now, id: ConnectionId) -> Environment<'_, A> {
+        Environment {
+            common: session::Environment {
+                now,
+                address: id.token().0,
+                settings: &self.settings.common,
+                policy: &self.policy,
+                app: &mut self.app,
+                scratch: &mut self.scratch.common,
+                packets_max: frames_per_turn_max(),
+            },
+            settings: &self.settings,
+            socketcluster: &mut self.scratch.socketcluster,
+        }
+    }
+
+    pub(super) fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        Session::begin(&mut self.ids, &self.settings, now, claims)
+    }
+
+    /// Asks the application about an upgrade.
+    pub(super) fn allow_upgrade(
+        &mut self,
+        request: &Request<'_>,
+        client: ClientAddress,
+    ) -> Result<(), Refusal> {
+        let mut few = [("", &[][..]); HEADERS_ON_STACK];
+        let mut many: Vec<_>;
+        let count = request.header_count();
+        let headers = if count <= few.len() {
+            for (place, header) in few.iter_mut().zip(request.headers()) {
+                *place = header;
+            }
+            &mut few[..count]
+        } else {
+            many = request.headers().collect();
+            &mut many
+        };
+        // A target in absolute form names the host in the place of the header (RFC 9112 section 3.2.2).
+        for (name, value) in headers.iter_mut() {
+            if name.eq_ignore_ascii_case("host")
+                && let Some(host) = request.host()
+            {
+                *value = host;
+            }
+        }
+        let upgrade = Upgrade {
+            path: request.path(),
+            query: request.query().unwrap_or(""),
+            headers,
+            peer: client.socket_address(),
+        };
+        self.app
+            .upgrade(&upgrade)
+            .map_err(|refused| Refusal::Application {
+                status: Status::UNAUTHORIZED,
+                body: refused.message,
+            })
+    }
+}
+
+/// How many connections a core takes: as many as its descriptor table holds, or fewer if so configured. Never more: a
+/// core without a descriptor to spare loses the sockets that others hand to it.
+fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let room = descriptors::connections_per_core(soft, own_fd_table, cores);
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    Ok(match configured {
+        0 => room,
+        fewer => fewer.min(room),
+    })
+}
+
+/// What browsers send, with room to spare: an application is shown so many headers without an allocation.
+const HEADERS_ON_STACK: usize = 24;

@@ -1,0 +1,93 @@
+//! Counting what a session has met while it decided: limits, heartbeats, rules.
+//!
+//! Limits: a difference to the shadow rules is logged once in `LOG_EVERY`.
+
+use tracing::debug;
+
+use crate::app::App;
+use crate::auth::rules::RuleVerdict;
+use crate::metrics::counter::Counter;
+use crate::session::RuleHits;
+
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
+
+impl<A: App> Core<A> {
+    /// Counts the limits that a session has met, and its heartbeats.
+    #[inline]
+    pub(in crate::cores) fn count_hits(&mut self, id: ConnectionId) {
+        if self.lent.scratch.common.has_noted() {
+            self.count_noted(id);
+        }
+    }
+
+    #[cold]
+    fn count_noted(&mut self, id: ConnectionId) {
+        let noted = self.lent.scratch.common.take_noted();
+        self.intake.use_share(noted.packets_of_arrays);
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(meter) = &mut connection.meter
+        {
+            meter.count_heartbeats(u64::from(noted.heartbeats));
+            // The array itself has been counted as a message.
+            let packets = noted.packets_of_arrays;
+            meter.charge_messages(packets, &self.measures, self.time.now().uptime);
+        }
+        if noted.hits {
+            let hits = self.lent.scratch.common.take_hits();
+            for (counter, &count) in self.metrics.limit_hits.iter().zip(hits.counts()) {
+                counter.add(u64::from(count));
+            }
+        }
+        if noted.rules {
+            self.count_rule_hits();
+        }
+        if noted.refusals {
+            self.audit_refusals(id);
+        }
+    }
+
+    /// Counts what rules have refused, and would refuse.
+    fn count_rule_hits(&mut self) {
+        let hits = self.lent.scratch.common.take_rule_hits();
+        let add = |counters: &[Counter], counts: &[u64]| {
+            for (counter, count) in counters.iter().zip(counts) {
+                counter.add(*count);
+            }
+        };
+        add(&self.metrics.rules_denied[..], &hits.denied);
+        add(&self.metrics.rules_would_deny[..], &hits.would_deny);
+        add(&self.metrics.rules_would_allow[..], &hits.would_allow);
+        self.log_difference(&hits);
+    }
+
+    /// Tells of shadow rules that decide otherwise, at most once a second: which action and which rules, nothing that a
+    /// client has sent.
+    fn log_difference(&mut self, hits: &RuleHits) {
+        let Some((action, decided)) = hits.difference else {
+            return;
+        };
+        let now = self.time.now().uptime;
+        if !self.operations.may_log_difference(now, now + LOG_EVERY) {
+            return;
+        }
+        debug!(
+            "{}: {}; by shadow_rules {}",
+            action.word(),
+            told(decided.verdict),
+            told(decided.shadow)
+        );
+    }
+}
+
+fn told(verdict: RuleVerdict) -> String {
+    let word = if verdict.allowed { "allowed" } else { "denied" };
+    match verdict.rule {
+        Some(rule) => format!("{word} by number {rule}"),
+        None if verdict.allowed => format!("{word}, without rules"),
+        None => format!("{word}, no rule matches"),
+    }
+}
+
+/// A flood of differences is one line in this time.
+const LOG_EVERY: std::time::Duration = std::time::Duration::from_secs(1);

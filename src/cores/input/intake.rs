@@ -1,0 +1,307 @@
+//! What a core reads with, and what one connection may still have handled in this turn.
+//!
+//! Limits: `FRAMES_PER_TURN_MAX`, `INFLATED_PER_TURN_MAX` and `VERIFICATIONS_PER_TURN_MAX` of one connection in one turn.
+
+use crate::app::App;
+use crate::config::limits::Limits;
+use crate::decision::{CloseReason, Decisions, Message};
+use crate::metrics::block::CoreMetrics;
+use crate::protocols::Environment;
+use crate::transport::tls::ROOM_BYTES_MIN;
+use crate::websocket::close::CloseFrame;
+use crate::websocket::deflate::{Compression, Inflater};
+use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX};
+use crate::websocket::message::{self, Received, Step};
+use crate::wipe::wipe;
+
+use crate::clock::Uptime;
+use crate::cores::lifecycle::connection::{Connection, Open, Phase};
+use crate::cores::lifecycle::meter::Measures;
+
+/// The buffers that all connections of a core are read with, and the share of the one that is read now.
+#[derive(Debug)]
+pub(in crate::cores) struct Intake {
+    /// Empty while a connection is read.
+    buffer: Box<[u8]>,
+    /// What was read and is being decrypted; nothing without TLS.
+    records: Vec<u8>,
+    inflater: Inflater,
+    limits: message::Limits,
+    /// Messages, packets of arrays and control frames that the connection that is read now may still have handled in
+    /// this turn.
+    frames_left: u64,
+}
+
+/// Messages that are taken together, up to a control frame that is to be answered or the end of the input.
+pub(in crate::cores) struct Batch<'a> {
+    /// Bytes of the input.
+    pub(in crate::cores) consumed: usize,
+    /// Messages and control frames.
+    pub(in crate::cores) frames: u64,
+    pub(in crate::cores) messages: u64,
+    /// Whether the session has opened with one of them.
+    pub(in crate::cores) has_opened: bool,
+    /// How the session took the last of them.
+    pub(in crate::cores) result: Result<(), CloseReason>,
+    pub(in crate::cores) next: Next<'a>,
+}
+
+/// What comes after the messages that were taken together.
+pub(in crate::cores) enum Next<'a> {
+    /// The input after them.
+    Consumed,
+    /// More bytes: the input ends within a frame.
+    Incomplete,
+    /// The input after them, but later: these were as many as the connection may send now.
+    OverRate,
+    /// The input after them, in the next turn.
+    Enough,
+    /// Nothing: the frame behind them cannot be read.
+    Broken,
+    /// This answer to a ping.
+    Pong(&'a [u8]),
+    /// This answer to the peer's close frame.
+    Close(CloseFrame<'a>),
+}
+
+/// Room for what a control frame carries.
+pub(in crate::cores) type ControlRoom = [u8; CONTROL_PAYLOAD_BYTES_MAX];
+
+impl Intake {
+    pub(in crate::cores) fn new(limits: &Limits) -> Intake {
+        Intake {
+            buffer: vec![0; READ_BUFFER_BYTES].into(),
+            records: Vec::new(),
+            inflater: Inflater::default(),
+            limits: message::Limits {
+                message_bytes_max: limits.message_bytes_max as usize,
+                frame_bytes_max: match limits.frame_bytes_max {
+                    0 => limits.message_bytes_max,
+                    bytes => bytes.min(limits.message_bytes_max),
+                } as usize,
+                fragments_max: limits.fragments_max,
+            },
+            frames_left: 0,
+        }
+    }
+
+    /// Lends the read buffer, to be given back by [`Intake::give_back`] when the connection has been read.
+    pub(in crate::cores) fn lend_buffer(&mut self) -> Box<[u8]> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    pub(in crate::cores) fn give_back(&mut self, buffer: Box<[u8]>) {
+        self.buffer = buffer;
+    }
+
+    /// The read buffer, between two connections that are read with it.
+    pub(in crate::cores) fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// Where records of TLS are decrypted.
+    pub(in crate::cores) fn records(&mut self) -> &mut Vec<u8> {
+        &mut self.records
+    }
+
+    pub(in crate::cores) const fn limits(&self) -> &message::Limits {
+        &self.limits
+    }
+
+    /// Another connection begins to use up its share of this turn.
+    pub(in crate::cores) fn begin_share(&mut self) {
+        self.frames_left = frames_per_turn_max();
+        self.inflater.begin_share();
+    }
+
+    /// The connection that is read now has used up so much of its share.
+    pub(in crate::cores) fn use_share(&mut self, frames: u64) {
+        self.frames_left = self.frames_left.saturating_sub(frames);
+    }
+
+    /// The connection that is read now has used up its share.
+    pub(in crate::cores) fn end_share(&mut self) {
+        self.frames_left = 0;
+    }
+
+    pub(in crate::cores) fn is_share_used_up(&self) -> bool {
+        self.frames_left == 0
+    }
+
+    /// Wipes where a password may have lain: as records of TLS, which are decrypted in place, and as a message that was
+    /// compressed.
+    #[cold]
+    pub(in crate::cores) fn wipe(&mut self) {
+        wipe(&mut self.records);
+        self.inflater.wipe();
+    }
+
+    /// Takes the messages at the beginning of the input and has the session decide about them. Performs nothing and counts
+    /// nothing: see [`Intake::account_for`]. `rate_left` is how many the connection may send now, by its rate. Taking
+    /// sixteen messages of one read together saved a quarter of the instructions of each.
+    #[inline]
+    pub(in crate::cores) fn take_batch<'r, A: App>(
+        &mut self,
+        connection: &mut Connection,
+        input: &mut [u8],
+        room: &'r mut ControlRoom,
+        rate_left: u64,
+        environment: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Batch<'r> {
+        let compression = connection.compression;
+        let mut batch = Batch {
+            consumed: 0,
+            frames: 0,
+            messages: 0,
+            has_opened: false,
+            result: Ok(()),
+            next: Next::Broken,
+        };
+        let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
+            return batch;
+        };
+        let was_open = session.is_open();
+        let frames_max = rate_left.min(self.frames_left);
+        batch.next = loop {
+            let counted = batch.frames + environment.common.scratch.packets_of_arrays();
+            if counted >= frames_max && batch.consumed < input.len() {
+                break if counted >= rate_left {
+                    Next::OverRate
+                } else {
+                    Next::Enough
+                };
+            }
+            if batch.messages > 0 && waits_for_answers(&input[batch.consumed..]) {
+                break Next::Consumed;
+            }
+            let rest = &mut input[batch.consumed..];
+            let step = match compression {
+                Compression::Off => receiver.receive(rest, &self.limits),
+                Compression::Large | Compression::Small => {
+                    receiver.receive_compressed(rest, &self.limits, &mut self.inflater)
+                }
+            };
+            let received = match step {
+                Ok(Step::Message { received, consumed }) => {
+                    batch.consumed += consumed;
+                    received
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    batch.consumed += consumed;
+                    break Next::Incomplete;
+                }
+                Err(reason) => {
+                    batch.result = Err(reason);
+                    break Next::Broken;
+                }
+            };
+            batch.frames += 1;
+            let message = match received {
+                Received::Text(text) => Message::Text(text),
+                Received::Binary(bytes) => Message::Binary(bytes),
+                Received::Pong => continue,
+                Received::Ping(payload) => break Next::Pong(copy(payload, room)),
+                Received::Close(close) => break Next::Close(copy_close(&close, room)),
+            };
+            batch.messages += 1;
+            batch.result = session.receive(message, environment, decisions);
+            if session.has_more() {
+                receiver.forget_handed_out();
+                break Next::Enough;
+            }
+            if batch.result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
+                break Next::Consumed;
+            }
+            let verifications = environment.common.scratch.verifications();
+            let mut is_enough = compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX;
+            if verifications > 0 && was_open {
+                // The first one is taken alone, since nobody could know; then the connection is read with its like.
+                is_enough |= !std::mem::replace(&mut connection.shows_tokens, true)
+                    || verifications >= VERIFICATIONS_PER_TURN_MAX;
+            }
+            if is_enough && batch.consumed < input.len() {
+                break Next::Enough;
+            }
+        };
+        batch.has_opened = session.is_open() != was_open;
+        batch
+    }
+
+    /// Counts what was taken: against the connection's rates and its share of the turn, and for the metrics.
+    #[inline]
+    pub(in crate::cores) fn account_for(
+        &mut self,
+        batch: &Batch<'_>,
+        connection: &mut Connection,
+        measures: &Measures,
+        now: Uptime,
+        metrics: &CoreMetrics,
+    ) {
+        connection.tally.take_in(batch.messages);
+        if let Some(meter) = &mut connection.meter {
+            meter.charge_messages(batch.frames, measures, now);
+        }
+        if connection.compression.is_on() {
+            let work = self.inflater.take_work();
+            metrics.messages_inflated.add(work.messages);
+            metrics.inflate_bytes_before.add(work.bytes_before);
+            metrics.inflate_bytes_after.add(work.bytes_after);
+            // What was read has been charged.
+            if let Some(meter) = &mut connection.meter {
+                let more = work.bytes_after.saturating_sub(work.bytes_before);
+                meter.charge_bytes(more, measures, now);
+            }
+        }
+        self.use_share(batch.frames);
+        metrics.messages_received.add(batch.messages);
+    }
+}
+
+/// Whether the input goes on with a control frame, which is answered after what was decided before it: that may have to
+/// wait, so the frame is not touched. Nor is a fragment, which a control frame may follow.
+fn waits_for_answers(input: &[u8]) -> bool {
+    input
+        .first()
+        .is_some_and(|&first| !frame::is_whole_message(first))
+}
+
+/// What a control frame carries, out of the read buffer, which the answer must not borrow.
+fn copy<'r>(payload: &[u8], room: &'r mut ControlRoom) -> &'r [u8] {
+    let copied = &mut room[..payload.len()];
+    copied.copy_from_slice(payload);
+    copied
+}
+
+fn copy_close<'r>(close: &CloseFrame<'_>, room: &'r mut ControlRoom) -> CloseFrame<'r> {
+    let reason = copy(close.reason.as_bytes(), room);
+    let reason = str::from_utf8(reason).expect("it was text before it was copied");
+    CloseFrame {
+        code: close.code,
+        reason,
+    }
+}
+
+/// [`FRAMES_PER_TURN_MAX`], or what a simulation has in its place.
+pub(in crate::cores) fn frames_per_turn_max() -> u64 {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return scale.frames_per_turn_max;
+    }
+    FRAMES_PER_TURN_MAX
+}
+
+/// When so much has been decided, it is carried out before the next message is taken.
+const DECIDED_BYTES_MAX: usize = 16 * 1024;
+/// After so many whole messages, packets of an array and control frames it is a flood: others wait for about 0.1 ms. An
+/// array that is begun with something left of this is handled up to as many packets, so twice as many are the most.
+const FRAMES_PER_TURN_MAX: u64 = 256;
+/// After so much work on compressed messages the rest of the input waits for the next turn, as if it had been read.
+const INFLATED_PER_TURN_MAX: u64 = READ_BYTES_PER_TURN_MAX as u64;
+/// What one connection may have read in one turn, so that a loud one does not starve the others.
+pub(in crate::cores) const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
+/// After so many tokens the rest of the input waits for the next turn: to check a signature of P-521 takes 0.3 ms.
+const VERIFICATIONS_PER_TURN_MAX: u32 = 4;
+/// One shared read buffer per core. A read that fills it is followed by another.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+const _: () = assert!(READ_BUFFER_BYTES >= ROOM_BYTES_MIN);

@@ -1,0 +1,131 @@
+//! The messages of an open connection: taken together, decided about, carried out.
+
+use crate::app::App;
+use crate::decision::{CloseReason, Limit};
+use crate::websocket::frame::{CONTROL_PAYLOAD_BYTES_MAX, OpCode};
+
+use crate::cores::core::Core;
+use crate::cores::input::intake::{Batch, Next};
+use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
+use crate::cores::lifecycle::reading::Why;
+
+impl<A: App> Core<A> {
+    /// WebSocket messages, up to a control frame that is to be answered or the end of the input. What the session decides
+    /// about them is carried out together.
+    pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Input::Consumed(input.len());
+        };
+        let Phase::Open(Open { session, .. }) = &connection.phase else {
+            return Input::Consumed(0);
+        };
+        if session.has_more() {
+            return self.receive_more(id);
+        }
+        let now = self.time.now().uptime;
+        let rate_left = match &connection.meter {
+            None => u64::MAX,
+            Some(meter) => meter.messages_left(&self.measures, now),
+        };
+        let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
+        self.decisions.clear();
+        let mut environment = self.lent.environment(self.time.now(), id);
+        let decisions = &mut self.decisions;
+        let batch = self.intake.take_batch(
+            connection,
+            input,
+            &mut room,
+            rate_left,
+            &mut environment,
+            decisions,
+        );
+        let deadline = connection.deadline_of_session(&self.lent.settings);
+        let sooner = self.wheel.is_sooner(deadline, connection.armed);
+        self.intake
+            .account_for(&batch, connection, &self.measures, now, &self.metrics);
+        if batch.has_opened {
+            self.counts.session_opens();
+        }
+        self.count_hits(id);
+        self.carry_out(id, batch.result);
+        if sooner {
+            self.arm(id);
+        }
+        self.after_batch(id, &batch, input.len())
+    }
+
+    /// Does what comes after the messages that were taken together, of an input of so many bytes.
+    fn after_batch(&mut self, id: ConnectionId, batch: &Batch<'_>, input_bytes: usize) -> Input {
+        match &batch.next {
+            Next::Consumed => Input::Consumed(batch.consumed),
+            Next::Incomplete => Input::Incomplete(batch.consumed),
+            Next::OverRate => {
+                self.pause(id, Limit::MessagesPerSecond);
+                Input::Consumed(batch.consumed)
+            }
+            Next::Enough => {
+                self.read_rest_next_turn(id);
+                Input::Incomplete(batch.consumed)
+            }
+            Next::Broken => Input::Consumed(input_bytes),
+            Next::Pong(payload) => {
+                self.connections.send(id, OpCode::Pong, payload);
+                Input::Consumed(batch.consumed)
+            }
+            Next::Close(answer) => {
+                self.connections.send_close(id, answer);
+                self.close(id, CloseReason::PeerClosed);
+                Input::Consumed(input_bytes)
+            }
+        }
+    }
+
+    /// The connection has used up its share: its input goes on in the next turn.
+    fn read_rest_next_turn(&mut self, id: ConnectionId) {
+        self.intake.end_share();
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.waiting.read_next_turn(connection);
+        }
+    }
+
+    /// Goes on with an array of packets. What is left of it then waits for the next turn, and all input behind it.
+    fn receive_more(&mut self, id: ConnectionId) -> Input {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Input::Rest;
+        };
+        if let Some(meter) = &connection.meter
+            && meter.messages_left(&self.measures, self.time.now().uptime) == 0
+        {
+            self.pause(id, Limit::MessagesPerSecond);
+            return Input::Incomplete(0);
+        }
+        let mut has_more = false;
+        self.decide(id, |session, environment, decisions| {
+            let result = session.receive_more(environment, decisions);
+            has_more = session.has_more();
+            result
+        });
+        if self.lent.scratch.common.verifications() > 0
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            connection.shows_tokens = true;
+        }
+        if has_more {
+            self.read_rest_next_turn(id);
+            return Input::Incomplete(0);
+        }
+        Input::Consumed(0)
+    }
+
+    /// Lets a connection wait until its rate has room again.
+    pub(in crate::cores) fn pause(&mut self, id: ConnectionId, limit: Limit) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(meter) = &mut connection.meter
+            && meter.pause(&self.measures, self.time.now().uptime)
+        {
+            connection.reading.pause(Why::Rate);
+            self.metrics.limit_hit(limit);
+            self.arm(id);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a connection is subscribed to: begun and ended by its own decisions, or by rules that no longer allow it.
+//!
+//! Limits: [`CHANNELS_PER_TURN_MAX`] of one connection in one turn.
+
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::broker::SubscriptionLimits;
+use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::websocket::frame::OpCode;
+
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
+
+impl<A: App> Core<A> {
+    /// A subscription sees exactly the publications after it: those before have been delivered.
+    pub(in crate::cores) fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: Span,
+        token: Option<Span>,
+        decisions: &mut Decisions,
+    ) {
+        if self.session(id).is_none() {
+            return;
+        }
+        let name = decisions.bytes(channel);
+        let limits = SubscriptionLimits {
+            channels_max: self.limits.channels_per_connection_max,
+            names_bytes_max: self.limits.channel_names_bytes_max,
+        };
+        let outcome = self.delivery.subscribe(id.index(), name, limits);
+        match outcome {
+            SubscribeOutcome::Subscribed => {}
+            SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
+            SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
+        }
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    pub(in crate::cores) fn unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        channel: Span,
+        token: Option<Span>,
+        decisions: &mut Decisions,
+    ) {
+        let outcome = self.remove_subscription(id, decisions.bytes(channel));
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.unsubscribed(channel, token, outcome, decisions)
+        {
+            self.send(id, OpCode::Text, decisions.bytes(answer));
+        }
+    }
+
+    pub(in crate::cores) fn remove_subscription(
+        &mut self,
+        id: ConnectionId,
+        name: &[u8],
+    ) -> UnsubscribeOutcome {
+        if self.session(id).is_none() {
+            return UnsubscribeOutcome::NotSubscribed;
+        }
+        self.delivery.unsubscribe(&mut self.connections, id, name)
+    }
+
+    /// Kicks a connection out of some of its channels; returns where to go on, if there are more.
+    pub(in crate::cores) fn kick_out_some(
+        &mut self,
+        id: ConnectionId,
+        reason: Option<Span>,
+        from: u32,
+        decisions: &mut Decisions,
+    ) -> Option<u32> {
+        self.session(id)?;
+        let (names, next) = self.some_channels_of(id, from);
+        for name in names {
+            self.remove_subscription(id, &name);
+            if let Some(session) = self.session(id) {
+                let message = session.kicked_out(&name, reason, decisions);
+                self.send(id, OpCode::Text, decisions.bytes(message));
+            }
+        }
+        next
+    }
+
+    /// Ends those of some of a connection's subscriptions that it may no longer have; returns where to go on, if there are
+    /// more.
+    pub(in crate::cores) fn check_subscriptions(
+        &mut self,
+        id: ConnectionId,
+        from: u32,
+        decisions: &mut Decisions,
+    ) -> Option<u32> {
+        let (names, next) = self.some_channels_of(id, from);
+        // Whoever makes the server look again and again has used up his share of the turn.
+        self.intake
+            .use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
+        let policy = Arc::clone(&self.lent.policy);
+        for name in names {
+            // Sending may have ended it.
+            let session = self.session(id)?;
+            if session.may_keep(&name, &policy.rules) {
+                continue;
+            }
+            let message = session.forbidden(&name, decisions);
+            self.remove_subscription(id, &name);
+            self.metrics.rules_kick_outs.add(1);
+            self.send(id, OpCode::Text, decisions.bytes(message));
+        }
+        next
+    }
+
+    /// The names of as many of a connection's channels as one turn may go through, and where to go on.
+    pub(in crate::cores) fn some_channels_of(
+        &self,
+        id: ConnectionId,
+        from: u32,
+    ) -> (Vec<Box<[u8]>>, Option<u32>) {
+        self.delivery
+            .subscriptions()
+            .some_channels_of(id.index(), from, channels_per_turn_max())
+    }
+}
+
+/// [`CHANNELS_PER_TURN_MAX`], or what a simulation has in its place.
+fn channels_per_turn_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return scale.channels_per_turn_max;
+    }
+    CHANNELS_PER_TURN_MAX
+}
+
+/// Channels of one connection that a turn goes through, to end subscriptions or to look whether they may stay: at 0.3 µs
+/// each, as long as a flood of messages may take.
+pub(in crate::cores) const CHANNELS_PER_TURN_MAX: usize = 256;
+/// To look at so many costs about as much as a message.
+const SUBSCRIPTIONS_PER_MESSAGE: u64 = 16;

@@ -1,0 +1,177 @@
+//! Whether a connection is read, and why not: the one place that says so.
+//!
+//! ```text
+//!                      the poll reports input                     nothing more to read
+//!   Socket   Drained ──────────────────────────► MayHoldMore ─────────────────────────► Drained
+//!                                                    │   ▲
+//!                          Waiting::read_next_turn   ▼   │  its turn has come
+//!                                                   Queued
+//!   Why      Replies │ Rate │ Work │ Ending │ Emptying      any of them at the same time: a set
+//! ```
+//! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an outbox full of
+//! replies as well, and its last message may wait for the ring. It is read again when the last reason is gone.
+//!
+//! Invariants (checked between the turns of a simulation: `simulation/leftovers.rs`, `connections/invariants.rs`)
+//! 1. A connection is `Queued` exactly while it stands in one of the two queues of input of `Waiting`, once.
+//! 2. It has a reason to wait exactly while that which takes the reason away knows the connection: `Work` with suspended
+//!    work, which a queue of `Waiting` holds; `Rate` with a paused meter; `Replies` with more than half of
+//!    `outbox_bytes_max` in the outbox; `Ending` in the list of those to be closed; `Emptying` in that phase.
+//! 3. While there is a reason, what the poll reports of input is remembered as `MayHoldMore`: no event will tell again.
+
+/// Whether a connection is read now. Two bytes of its first line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cores) struct Reading {
+    socket: Socket,
+    /// One bit for each [`Why`].
+    reasons: u8,
+}
+
+/// What is known of the input that the socket holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Socket {
+    /// Nothing: the poll will tell when there is something.
+    #[default]
+    Drained,
+    /// Perhaps something, and no event will tell.
+    MayHoldMore,
+    /// The same, and the connection is in a queue of those that are read without waiting for an event.
+    Queued(ReadUntil),
+}
+
+/// How far a connection is read that has had to wait for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum ReadUntil {
+    /// Up to a read that does not fill the buffer: whatever comes behind it is an event of its own.
+    ShortRead,
+    /// Until the socket says that it is empty, or its end: the event that told of a FIN may have passed.
+    End,
+}
+
+/// Why a connection is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::cores) enum Why {
+    /// Its outbox is full of replies, and it may ask for more when half of them have been sent.
+    Replies = 1,
+    /// It is over a rate: its meter says when it may go on.
+    Rate = 1 << 1,
+    /// Decisions about its last message wait: for room in the ring, for a delivery, or for their next channels.
+    Work = 1 << 2,
+    /// It was found that it must end. The core closes it before the next flush.
+    Ending = 1 << 3,
+    /// The peer has ended its direction: all that is left is what the outbox holds.
+    Emptying = 1 << 4,
+}
+
+impl Reading {
+    /// Whether there is any reason not to read it.
+    #[inline]
+    pub(in crate::cores) const fn is_paused(self) -> bool {
+        self.reasons != 0
+    }
+
+    /// Whether this is a reason, there may be others.
+    #[inline]
+    pub(in crate::cores) const fn is_paused_by(self, why: Why) -> bool {
+        self.reasons & why as u8 != 0
+    }
+
+    /// Adds a reason.
+    #[inline]
+    pub(in crate::cores) const fn pause(&mut self, why: Why) {
+        self.reasons |= why as u8;
+    }
+
+    /// Takes a reason away; there may be others.
+    #[inline]
+    pub(in crate::cores) const fn resume(&mut self, why: Why) {
+        self.reasons &= !(why as u8);
+    }
+
+    /// Whether it waits for its place in a queue.
+    #[inline]
+    pub(in crate::cores) const fn is_queued(self) -> bool {
+        matches!(self.socket, Socket::Queued(_))
+    }
+
+    /// Whether the socket may hold input that no event will tell about.
+    #[inline]
+    pub(in crate::cores) const fn may_hold_more(self) -> bool {
+        !matches!(self.socket, Socket::Drained)
+    }
+
+    /// The socket may hold more, or has been found empty. For one in a queue this makes no difference: it is looked at
+    /// again when its turn has come.
+    #[inline]
+    pub(in crate::cores) const fn note_socket(&mut self, may_hold_more: bool) {
+        self.socket = match (self.socket, may_hold_more) {
+            (queued @ Socket::Queued(_), _) => queued,
+            (Socket::Drained | Socket::MayHoldMore, true) => Socket::MayHoldMore,
+            (Socket::Drained | Socket::MayHoldMore, false) => Socket::Drained,
+        };
+    }
+
+    /// Enters a queue. False if it is in one.
+    #[inline]
+    pub(super) const fn enter_queue(&mut self, until: ReadUntil) -> bool {
+        if self.is_queued() {
+            return false;
+        }
+        self.socket = Socket::Queued(until);
+        true
+    }
+
+    /// One that is in a queue is read to its end when its turn comes: no other event will tell of that.
+    pub(in crate::cores) const fn note_end(&mut self) {
+        if self.is_queued() {
+            self.socket = Socket::Queued(ReadUntil::End);
+        }
+    }
+
+    /// Its turn has come. Returns how far it is to be read.
+    #[inline]
+    pub(in crate::cores) const fn leave_queue(&mut self) -> ReadUntil {
+        let until = match self.socket {
+            Socket::Queued(until) => until,
+            Socket::Drained | Socket::MayHoldMore => ReadUntil::End,
+        };
+        self.socket = Socket::MayHoldMore;
+        until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_read_again_when_the_last_reason_is_gone() {
+        let all = [Why::Replies, Why::Rate, Why::Work, Why::Ending, Why::Emptying];
+        let mut reading = Reading::default();
+        for why in all {
+            assert!(!reading.is_paused_by(why));
+            reading.pause(why);
+            assert!(reading.is_paused() && reading.is_paused_by(why));
+        }
+        for why in all {
+            assert!(reading.is_paused());
+            reading.resume(why);
+            assert!(!reading.is_paused_by(why));
+        }
+        assert_eq!(reading, Reading::default());
+    }
+
+    #[test]
+    fn a_connection_enters_a_queue_once_and_what_its_socket_holds_is_unknown_until_it_leaves() {
+        let mut reading = Reading::default();
+        assert!(reading.enter_queue(ReadUntil::ShortRead));
+        assert!(!reading.enter_queue(ReadUntil::ShortRead));
+        reading.note_socket(false);
+        assert!(reading.is_queued() && reading.may_hold_more());
+        reading.note_end();
+        assert_eq!(reading.leave_queue(), ReadUntil::End);
+        assert!(!reading.is_queued() && reading.may_hold_more());
+        reading.note_socket(false);
+        assert!(!reading.may_hold_more());
+    }
+}

@@ -1,0 +1,167 @@
+//! The connections that wait: for their turn to be read, for room in the ring, for a delivery, for their next channels.
+//!
+//! A connection that has ended stays in its queue until it is taken from there: its id then names nothing any more, or a
+//! connection that only has to send its rest.
+//!
+//! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in exactly
+//! one of `stalled`, `held` and `walking`.
+
+use std::collections::VecDeque;
+
+use crate::broker::Sequence;
+
+use crate::cores::lifecycle::connection::{Connection, ConnectionId, Work};
+use crate::cores::lifecycle::reading::{ReadUntil, Why};
+
+/// The queues of one core.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Waiting {
+    /// To be read without waiting for an event.
+    unfinished: VecDeque<ConnectionId>,
+    /// The same for connections that are being opened or closed, which share a limited part of each turn.
+    transitional: VecDeque<ConnectionId>,
+    /// Their next publication found the ring full.
+    stalled: VecDeque<ConnectionId>,
+    /// Their next decision comes after the delivery of all publications before a place, in the order of these places.
+    held: VecDeque<(Sequence, ConnectionId)>,
+    /// Their channels are gone through, some in each turn.
+    walking: VecDeque<ConnectionId>,
+}
+
+/// What the decisions of a connection wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum WaitsFor {
+    /// Room in the ring.
+    Ring,
+    /// The delivery of all publications before this place.
+    Delivery(Sequence),
+    /// The next turn, which goes through more of its channels.
+    Channels,
+}
+
+impl Waiting {
+    /// Has a connection read in the next turn without waiting for an event, once: with those that are being opened or
+    /// closed, if it keeps presenting tokens.
+    pub(in crate::cores) fn read_next_turn(&mut self, connection: &mut Connection) {
+        if connection.reading.enter_queue(ReadUntil::End) {
+            match connection.shows_tokens {
+                true => self.transitional.push_back(connection.id),
+                false => self.unfinished.push_back(connection.id),
+            }
+        }
+    }
+
+    /// Has a connection that is being opened or closed read when others of its kind have been.
+    pub(in crate::cores) fn read_in_transition(&mut self, connection: &mut Connection, until: ReadUntil) {
+        if connection.reading.enter_queue(until) {
+            self.transitional.push_back(connection.id);
+        }
+    }
+
+    /// How many are to be read first in a turn.
+    pub(in crate::cores) fn unfinished_count(&self) -> usize {
+        self.unfinished.len()
+    }
+
+    /// The next connection to be read.
+    pub(in crate::cores) fn next_unfinished(&mut self) -> Option<ConnectionId> {
+        self.unfinished.pop_front()
+    }
+
+    /// The next connection to be read of those that are being opened or closed.
+    pub(in crate::cores) fn next_transitional(&mut self) -> Option<ConnectionId> {
+        self.transitional.pop_front()
+    }
+
+    /// Keeps the rest of a connection's work until it can go on, and the connection from being read.
+    pub(in crate::cores) fn suspend(&mut self, connection: &mut Connection, work: Work, waits_for: WaitsFor) {
+        connection.suspended = Some(work.parked());
+        connection.reading.pause(Why::Work);
+        match waits_for {
+            WaitsFor::Ring => self.stalled.push_back(connection.id),
+            WaitsFor::Delivery(place) => self.held.push_back((place, connection.id)),
+            WaitsFor::Channels => self.walking.push_back(connection.id),
+        }
+    }
+
+    /// How many connections wait for room in the ring.
+    pub(in crate::cores) fn stalled_count(&self) -> usize {
+        self.stalled.len()
+    }
+
+    /// The connection that has waited longest for room in the ring.
+    pub(in crate::cores) fn next_stalled(&mut self) -> Option<ConnectionId> {
+        self.stalled.pop_front()
+    }
+
+    /// The connection that began to wait for the ring last has been waiting longest: there was still no room for it.
+    pub(in crate::cores) fn last_stalled_is_first(&mut self) {
+        self.stalled.rotate_right(1);
+    }
+
+    /// How many connections wait for a delivery.
+    pub(in crate::cores) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The next connection whose delivery is complete.
+    pub(in crate::cores) fn next_held(
+        &mut self,
+        has_passed: impl FnOnce(Sequence) -> bool,
+    ) -> Option<ConnectionId> {
+        let held = self.held.pop_front_if(|(place, _)| has_passed(*place));
+        held.map(|(_, id)| id)
+    }
+
+    /// How many connections have more channels to be gone through.
+    pub(in crate::cores) fn walking_count(&self) -> usize {
+        self.walking.len()
+    }
+
+    /// The next connection whose channels are gone through.
+    pub(in crate::cores) fn next_walking(&mut self) -> Option<ConnectionId> {
+        self.walking.pop_front()
+    }
+
+    /// Whether the next turn can go on with some connection, whatever else happens. Connections that wait for the ring are
+    /// tried again after a moment (`turn.rs`).
+    pub(in crate::cores) fn has_work(&self) -> bool {
+        !self.unfinished.is_empty()
+            || !self.transitional.is_empty()
+            || !self.held.is_empty()
+            || !self.walking.is_empty()
+    }
+
+    /// How long each queue is, by name.
+    #[cfg(test)]
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 5] {
+        [
+            ("unfinished", self.unfinished.len()),
+            ("transitional", self.transitional.len()),
+            ("stalled", self.stalled.len()),
+            ("held", self.held.len()),
+            ("walking", self.walking.len()),
+        ]
+    }
+
+    /// What is wrong with one connection's places in the queues, if anything is: the invariants of `reading.rs`.
+    #[cfg(test)]
+    pub(in crate::cores) fn broken_invariant(&self, connection: &Connection) -> Option<String> {
+        let id = connection.id;
+        let times = |queue: &VecDeque<ConnectionId>| queue.iter().filter(|&&other| other == id).count();
+        let reads = times(&self.unfinished) + times(&self.transitional);
+        if reads != usize::from(connection.reading.is_queued()) {
+            return Some(format!(
+                "{id:?} is queued {reads} times: {:?}",
+                connection.reading
+            ));
+        }
+        let held = self.held.iter().filter(|(_, other)| *other == id).count();
+        let waits = times(&self.stalled) + held + times(&self.walking);
+        let is_suspended = connection.suspended.is_some();
+        if is_suspended != connection.reading.is_paused_by(Why::Work) || (is_suspended && waits != 1) {
+            return Some(format!("{id:?} waits {waits} times: {:?}", connection.reading));
+        }
+        None
+    }
+}

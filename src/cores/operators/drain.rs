@@ -1,0 +1,78 @@
+//! The steps of a drain: what is accepted, listed and closed in a turn. `draining.rs` knows which are next.
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::decision::CloseReason;
+
+use crate::cores::arrivals::acceptor::ACCEPTS_PER_TURN_MAX;
+use crate::cores::core::Core;
+use crate::cores::operators::draining::{CLOSES_PER_TURN_MAX, Draining, places_per_turn_max};
+
+impl<A: App> Core<A> {
+    /// Begins to close all clients.
+    pub(in crate::cores) fn drain(&mut self, within: Duration) {
+        if self.draining.is_none() {
+            // A listener may still be on its way.
+            self.receive_hand_overs();
+            self.acceptor.accept_the_last();
+            self.draining = Some(Draining::new(self.time.now().uptime, within));
+            self.metrics.drain_left.set(self.counts.alive());
+        }
+    }
+
+    /// Goes on with a drain, as far as a turn may. True when no connection is left, nor on its way from another core.
+    pub(in crate::cores) fn drain_some(&mut self) -> bool {
+        let Some(draining) = &mut self.draining else {
+            return false;
+        };
+        if draining.is_in_backlog() {
+            if !self.acceptor.has_accepted_all() && draining.accept_more(ACCEPTS_PER_TURN_MAX) {
+                return false;
+            }
+            self.acceptor.close();
+            draining.begin_list(&self.connections);
+        }
+        if !draining.list_some(&self.connections) {
+            return false;
+        }
+        if draining.is_due(self.time.now().uptime) {
+            // What was acknowledged to its publisher reaches the subscribers that are closed now; a publication to many
+            // may be under way.
+            let after = draining.deliver_first(|| self.delivery.claimed());
+            if self.delivery.has_passed(after) {
+                draining.has_delivered();
+                self.close_due();
+            }
+        }
+        self.abandoned.is_empty() && self.acceptor.is_closed_and_empty()
+    }
+
+    fn close_due(&mut self) {
+        for _ in 0..CLOSES_PER_TURN_MAX.min(places_per_turn_max()) {
+            let Some(id) = self
+                .draining
+                .as_mut()
+                .and_then(|draining| draining.next_due(self.time.now().uptime))
+            else {
+                return;
+            };
+            self.close(id, CloseReason::Draining);
+        }
+    }
+
+    /// Whether a drain has something to do in the next turn, whatever comes.
+    pub(in crate::cores) fn has_drain_work(&self) -> bool {
+        let now = self.time.now().uptime;
+        self.draining
+            .as_ref()
+            .is_some_and(|draining| draining.has_work(now))
+    }
+
+    /// Tells how many the drain has still to close, after a flush: when the gauge falls, the close frames have been sent.
+    pub(in crate::cores) fn tell_drain(&self) {
+        if self.draining.is_some() {
+            self.metrics.drain_left.set(self.counts.alive());
+        }
+    }
+}

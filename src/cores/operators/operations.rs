@@ -1,0 +1,106 @@
+//! What operators have asked for and a core is about to do, some of it in each turn.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::auth::Revocation;
+use crate::clock::Uptime;
+
+use crate::cores::operators::mailbox::Done;
+use crate::cores::operators::questions::Survey;
+
+/// What is under way in one core.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Operations {
+    /// A look at all connections, to answer a question.
+    survey: Option<Survey>,
+    /// Revocations whose connections are being looked for.
+    revoking: VecDeque<Revoking>,
+    /// The next place to look at since the rules are others. Connections that come in meanwhile are let in by the new ones.
+    unchecked: Option<u32>,
+    /// When a difference to the shadow rules may be logged again.
+    silent_until: Option<Uptime>,
+    /// Whether the core ends after this turn.
+    stopping: bool,
+}
+
+/// A revocation on its way through the sessions of a core.
+#[derive(Debug)]
+pub(in crate::cores) struct Revoking {
+    pub(super) revocation: Arc<Revocation>,
+    pub(super) done: Done,
+    /// The next place to look at.
+    pub(super) next: u32,
+    pub(super) ended: u64,
+}
+
+impl Revoking {
+    pub(in crate::cores) fn new(revocation: Arc<Revocation>, done: Done) -> Revoking {
+        Revoking {
+            revocation,
+            done,
+            next: 0,
+            ended: 0,
+        }
+    }
+}
+
+impl Operations {
+    /// Whether the next turn can go on with something.
+    pub(in crate::cores) fn has_work(&self) -> bool {
+        !self.revoking.is_empty() || self.unchecked.is_some()
+    }
+
+    pub(in crate::cores) fn begin_survey(&mut self, survey: Survey) {
+        self.survey = Some(survey);
+    }
+
+    /// The survey that is under way, to be begun again if it is not at its end.
+    pub(in crate::cores) fn take_survey(&mut self) -> Option<Survey> {
+        self.survey.take()
+    }
+
+    pub(in crate::cores) fn begin_revoking(&mut self, revoking: Revoking) {
+        self.revoking.push_back(revoking);
+    }
+
+    /// The revocation that is under way, the first to come.
+    pub(in crate::cores) fn take_revoking(&mut self) -> Option<Revoking> {
+        self.revoking.pop_front()
+    }
+
+    /// It is not at its end, and first again.
+    pub(in crate::cores) fn go_on_revoking(&mut self, revoking: Revoking) {
+        self.revoking.push_front(revoking);
+    }
+
+    /// All connections are to be looked at again.
+    pub(in crate::cores) fn begin_check(&mut self) {
+        self.unchecked = Some(0);
+    }
+
+    /// The next place that is to be looked at, of so many; the one behind it is next.
+    pub(in crate::cores) fn next_unchecked(&mut self, places: u32) -> Option<u32> {
+        let index = self.unchecked?;
+        self.unchecked = (index < places).then_some(index + 1);
+        Some(index)
+    }
+
+    /// Whether a difference to the shadow rules may be logged now; then no other may before `until`.
+    pub(in crate::cores) fn may_log_difference(&mut self, now: Uptime, until: Uptime) -> bool {
+        if self.silent_until.is_some_and(|silent_until| now < silent_until) {
+            return false;
+        }
+        self.silent_until = Some(until);
+        true
+    }
+
+    /// Has the core end after this turn.
+    pub(in crate::cores) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(in crate::cores) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+}

@@ -1,0 +1,78 @@
+//! The time, as a core knows it: read once for each turn. And what a turn has spent of it.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Now, Uptime};
+
+/// The times of one core.
+#[derive(Debug)]
+pub(in crate::cores) struct TurnTime {
+    clock: Clock,
+    now: Now,
+    began_ns: u64,
+    /// Start of the current period without a stall: silence of clients before this instant is our fault, not theirs.
+    responsive_since: Uptime,
+    /// How long a turn at least sends what is not prompt. A ping that comes meanwhile waits as long.
+    fan_out_slice_ns: u64,
+}
+
+impl TurnTime {
+    /// Before the first turn.
+    pub(super) fn new(clock: Clock, fan_out_slice: Duration) -> TurnTime {
+        let now = clock.now();
+        TurnTime {
+            clock,
+            now,
+            began_ns: 0,
+            responsive_since: now.uptime,
+            fan_out_slice_ns: fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The time of this turn.
+    #[inline]
+    pub(in crate::cores) const fn now(&self) -> Now {
+        self.now
+    }
+
+    #[inline]
+    pub(in crate::cores) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Start of the current period without a stall.
+    pub(in crate::cores) const fn responsive_since(&self) -> Uptime {
+        self.responsive_since
+    }
+
+    /// A turn begins, after a wait that was to take `slept` at most. If it took longer by more than `tolerance`, this core
+    /// stood still: a long turn, or a thread that the system did not run, is not silence of the clients.
+    pub(super) fn begin_turn(&mut self, slept: Duration, tolerance: Duration) {
+        let before = self.now.uptime;
+        (self.now, self.began_ns) = self.clock.now_and_ns();
+        if self.now.uptime.since(before) > slept.saturating_add(tolerance) {
+            self.responsive_since = self.now.uptime;
+        }
+    }
+
+    /// How long the turn has taken by now.
+    pub(super) fn took_ns(&self) -> u64 {
+        self.clock.elapsed_ns().saturating_sub(self.began_ns)
+    }
+
+    /// Until when what is not prompt may be sent, for a flush that begins at `now_ns`: as long as the turn took before, so
+    /// that calls cannot keep publications from leaving, and a slice at least.
+    pub(super) fn end_of_flush_ns(&self, now_ns: u64) -> u64 {
+        let turn_ns = now_ns.saturating_sub(self.began_ns);
+        now_ns + turn_ns.max(self.fan_out_slice_ns)
+    }
+}
+
+/// What a turn has spent on connections that cost much.
+#[derive(Debug, Default)]
+pub(super) struct TurnShares {
+    /// Tokens checked in this turn, but for those of connections that are being opened or closed.
+    pub(super) token_checks: u32,
+    /// How long connections that are being opened or closed have been read in this turn.
+    pub(super) transition_ns: u64,
+}

@@ -1,0 +1,102 @@
+//! Visits: connections whose deadline may have come.
+//!
+//! Limits: `VISITS_PER_TURN_MAX`.
+
+use crate::app::App;
+use crate::decision::{CloseReason, Limit};
+
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::lifecycle::meter::Due;
+use crate::cores::lifecycle::reading::Why;
+
+impl<A: App> Core<A> {
+    /// Visits the connections whose deadline may have come.
+    pub(super) fn visit_due(&mut self) {
+        self.wheel.advance(self.time.now().uptime);
+        let room = self.connections.room(1).max(VISITS_PER_TURN_MIN);
+        for _ in 0..VISITS_PER_TURN_MAX.min(room) {
+            let Some(index) = self.wheel.take_due() else {
+                return;
+            };
+            if let Some(id) = self.connections.id_at(index) {
+                self.visit(id);
+                self.arm(id);
+            }
+        }
+    }
+
+    fn visit(&mut self, id: ConnectionId) {
+        let now = self.time.now().uptime;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.deadline(&self.lent.settings, &self.measures) > now {
+            return;
+        }
+        // The other phases have deadlines of their own.
+        let is_open = matches!(connection.phase, Phase::Open(_));
+        if is_open && self.connections.takes_nothing(id, self.time.responsive_since()) {
+            return self.close(id, CloseReason::WriteTimeout);
+        }
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        match &mut connection.phase {
+            Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => {
+                self.close(id, CloseReason::RequestTimeout);
+            }
+            Phase::Closing { deadline, .. }
+            | Phase::Finishing { deadline, .. }
+            | Phase::Emptying { deadline } => {
+                // What was queued last could not leave while this core stood still.
+                if self.time.responsive_since() == now {
+                    *deadline = now + self.limits.close_timeout;
+                    return;
+                }
+                self.metrics.limit_hit(Limit::CloseTime);
+                self.drop_socket(id);
+            }
+            Phase::Open(open) => {
+                // A peer that is not read because of the ring, of its rate, or of other connections that are read before
+                // it, is not silent by its own fault; nor is one that was not pinged while this core stood still.
+                let reading = connection.reading;
+                if reading.is_paused_by(Why::Work)
+                    || reading.is_paused_by(Why::Rate)
+                    || reading.is_queued()
+                    || open.session.last_heard_before(self.time.responsive_since())
+                {
+                    open.session
+                        .reset_silence_timer(self.time.now(), &self.lent.settings);
+                }
+                connection.shows_tokens = false;
+                if connection.is_ending() {
+                    return;
+                }
+                let due = match &mut connection.meter {
+                    None => Due::Nothing,
+                    Some(meter) => meter.due(connection.tally.messages(), &self.measures, now),
+                };
+                if let Due::Close(reason) = due {
+                    self.close(id, reason);
+                    return;
+                }
+                if due == Due::Resume {
+                    connection.reading.resume(Why::Rate);
+                }
+                self.decide(id, |session, environment, decisions| {
+                    session.timed_out(environment, decisions)
+                });
+                if due == Due::Resume {
+                    self.take_in_again(id);
+                }
+            }
+        }
+    }
+}
+
+/// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
+const VISITS_PER_TURN_MAX: usize = 4096;
+/// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
+/// or it would take all of them for silent.
+const VISITS_PER_TURN_MIN: usize = 256;
