@@ -1,15 +1,15 @@
 //! The connections of one core, and what waits to be sent to them.
 //!
-//! Replies leave at the end of the turn. Publications to many, and heartbeats, leave in the order in which they were
-//! queued, as far as the time of the turn reaches: the rest are sent in later turns, and meanwhile publications that
-//! follow join them in their outboxes, to leave with the same system call.
+//! All replies of a turn are sent at its end. Publications and heartbeats are sent in the order in which they were queued,
+//! until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile join them in
+//! their outboxes, and are sent with the same system call.
 //!
 //! Invariants
-//! 1. Every connection with bytes in its outbox is in the list of its lane, or its outbox is blocked, its lane is
-//!    idle, and the poll will tell. A place in a list counts only while the connection there has that lane.
-//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` of those that are not blocked, `conflated_bytes` of
-//!    what waits behind them.
-//! 3. `held` knows what each connection holds that is waited for (`held_memory.rs`), since [`Connections::note_held`] is called
+//! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked and its lane idle,
+//!    and the poll will tell when the socket takes more. An entry of a list counts only while its connection has that lane.
+//! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` the sum of those that are not blocked, and
+//!    `conflated_bytes` the sum of the publications that wait behind outboxes.
+//! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`), since [`Connections::note_held`] is called
 //!    where that changes.
 //! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not read,
 //!    and publications pass it by. Steps of the turn end it (`Core::end_those_found`), after a delivery, before and after a
@@ -54,15 +54,15 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) now: Uptime,
     generation: u32,
     pool: FramePool,
-    /// What is being encrypted; nothing without TLS.
+    /// Records that are being encrypted; empty without TLS.
     records: Vec<u8>,
-    /// The lane of what is sent now.
+    /// The lane in which frames are queued now.
     pub(in crate::cores) lane: Lane,
     prompt: Vec<u32>,
     bulk: Vec<u32>,
     /// Places that were ever taken from the front of `bulk`.
     bulk_taken: u64,
-    /// The publication that is being delivered, where its frames had room in the pool: by [`Form::index`].
+    /// The shared frames of the publication under way, by [`Form::index`]; `None` for a form without room in the pool.
     under_way: [Option<FrameSpan>; Form::COUNT],
     ending: Vec<(ConnectionId, CloseReason)>,
     /// Connections that may be read again: their outboxes have drained.
@@ -73,7 +73,7 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) held: Held,
     /// Whether the metrics have been told that nothing is held.
     nothing_is_told: bool,
-    /// Bytes that wait for the ring and whose publishers have left.
+    /// Bytes of publications that wait for the ring and whose publishers have left.
     pub(in crate::cores) abandoned_bytes: usize,
     /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they are to be
     /// visited when they must have taken something.
@@ -86,7 +86,7 @@ pub(in crate::cores) struct Connections {
     metrics: Arc<CoreMetrics>,
 }
 
-/// What bounds the waiting.
+/// The limits of what waits for connections.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Bounds {
     /// Most bytes that wait for one connection.
@@ -98,7 +98,7 @@ pub(in crate::cores) struct Bounds {
 }
 
 impl Connections {
-    /// Frees a part of the buffers that nobody has needed since the last call.
+    /// Frees a part of the buffers that were not needed since the last call.
     pub(in crate::cores) fn give_back(&mut self) {
         self.pool.give_back();
     }
@@ -143,7 +143,7 @@ impl Connections {
         }
     }
 
-    /// What happens to those that do not keep up.
+    /// The policy for subscribers that do not keep up.
     #[cfg(test)]
     pub(in crate::cores) fn slow_consumer(&self) -> SlowConsumer {
         self.slow_consumer
@@ -198,7 +198,7 @@ impl Connections {
         Ok(id)
     }
 
-    /// Takes a connection out and closes its socket. Whatever its outbox holds is lost.
+    /// Removes a connection and closes its socket. The bytes in its outbox are lost.
     pub(in crate::cores) fn remove(&mut self, id: ConnectionId) {
         if self.get(id).is_some()
             && let Some(mut connection) = self.slab.remove(id.index() as usize)
@@ -295,7 +295,8 @@ impl Connections {
         self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
     }
 
-    /// Has what waits in the stream itself sent with the rest: records of TLS that carry nothing of ours.
+    /// Lists a connection for a flush, so that bytes are sent that wait in the stream itself: records of TLS that carry no
+    /// frames.
     pub(in crate::cores) fn send_records(&mut self, id: ConnectionId) {
         self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
     }
@@ -322,7 +323,7 @@ impl Connections {
         if connection.outbox.is_slow() {
             self.held.note(id.index(), connection.holding());
         }
-        // Who is closing is asked for nothing but its close frame.
+        // A connection that is closing is read only for the peer's close frame.
         if after > self.outbox_bytes_max
             && !connection.reading.is_paused_by(Why::Replies)
             && matches!(connection.phase, Phase::Open(_))
@@ -333,7 +334,7 @@ impl Connections {
         self.mark(id.index(), self.lane);
     }
 
-    /// Forgets what has not begun to leave, to make room for the close frame.
+    /// Discards the frames that have not begun to leave, to make room for the close frame.
     pub(in crate::cores) fn discard_unsent(&mut self, id: ConnectionId) {
         let Some(connection) = self.slab.get_mut(id.index() as usize) else {
             return;
@@ -374,8 +375,8 @@ impl Connections {
         }
     }
 
-    /// Sends what waits, each connection's with one system call: all that is prompt, and of the rest what comes before
-    /// `is_over`, which is asked now and then.
+    /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk lane
+    /// until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
     pub(in crate::cores) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
         // In the order in which they were queued: the connection that was read first is answered first.
         let mut sent = 0;
@@ -426,13 +427,13 @@ impl Connections {
         self.resumed.pop()
     }
 
-    /// Where the list of what is not prompt ends, counted from its beginning in time. What is queued by now has been
-    /// sent, or found its socket full, when [`Connections::has_flushed`] says so.
+    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true for it, all
+    /// that is queued now has been sent, or has found its socket full.
     pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
         self.bulk_taken + self.bulk.len() as u64
     }
 
-    /// Whether the flush has got as far as that.
+    /// Whether the flush has reached this end of the bulk lane.
     pub(in crate::cores) fn has_flushed(&self, end_of_bulk: u64) -> bool {
         self.bulk_taken >= end_of_bulk
     }
@@ -469,7 +470,7 @@ impl Connections {
         }
     }
 
-    /// Sends what waits for one connection, out of turn. True if nothing is left.
+    /// Flushes one connection at once. True if nothing is left.
     pub(in crate::cores) fn flush_now(&mut self, id: ConnectionId) -> bool {
         if self.get(id).is_some() {
             self.flush_one(id.index());
@@ -565,7 +566,7 @@ impl Connections {
         }
     }
 
-    /// A flush has found a socket full, after it had taken so many bytes.
+    /// Notes that a flush has found a socket full after it had taken `taken` bytes.
     fn note_blocked(&mut self, index: u32, taken: usize) {
         let connection = &mut self.slab[index as usize];
         let is_first = connection.outbox.note_blocked(self.now);
@@ -608,15 +609,15 @@ impl Connections {
         true
     }
 
-    /// Takes notice of what a connection holds now.
+    /// Counts again the bytes that a connection holds.
     pub(in crate::cores) fn note_held(&mut self, index: u32) {
         if let Some(connection) = self.slab.get(index as usize) {
             self.held.note(index, connection.holding());
         }
     }
 
-    /// The same after input has been taken in, or what was made of it gone on with: nothing happens for those that hold
-    /// none of it, before and after.
+    /// Counts them again after input was taken in or carried out. Does nothing for a connection that held none before and
+    /// holds none now.
     #[inline]
     pub(in crate::cores) fn note_input(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id)
@@ -626,7 +627,7 @@ impl Connections {
         }
     }
 
-    /// Tells the metrics what is held, unless that is nothing and has been told.
+    /// Tells the metrics how much is held. Nothing is told twice when nothing is held.
     #[inline]
     fn tell_held(&mut self) {
         let is_nothing = self.held.is_empty() && self.queued_bytes == 0 && self.abandoned_bytes == 0;
@@ -639,7 +640,7 @@ impl Connections {
         }
     }
 
-    /// What all connections hold together, by kind.
+    /// The bytes that all connections hold together, by kind.
     fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
         let sums: &Holding = self.held.sums();
         let shared = &self.pool.shared;
@@ -668,8 +669,8 @@ impl Connections {
         self.held_bytes() > self.held.bytes_max
     }
 
-    /// Whether some have to be closed for that: where publications can be left out, so much more may be held. Where no
-    /// connection is waited for, there is none to close.
+    /// Whether connections have to be closed because all together hold too much. If the policy can leave publications out,
+    /// that begins an eighth above the limit. If no connection waits, there is none to close.
     #[inline]
     pub(in crate::cores) fn must_shed(&self) -> bool {
         !self.held.is_empty() && self.holds_too_much_to_leave_out()
@@ -690,18 +691,18 @@ impl Connections {
         self.must_shed() && self.holds_most().is_some()
     }
 
-    /// Whether so many have been closed that it takes a while until more have to be.
+    /// Whether enough connections have been closed: the bytes held are a sixteenth below the limit.
     pub(in crate::cores) fn has_shed(&self) -> bool {
         let max = self.held.bytes_max;
         self.held_bytes() <= max - max / 16
     }
 
-    /// One of those that hold most.
+    /// A connection that holds most.
     pub(in crate::cores) fn holds_most(&self) -> Option<ConnectionId> {
         self.held.most().and_then(|index| self.id_at(index))
     }
 
-    /// Puts a connection into the list of a lane, unless it is in a better one or its socket takes no more.
+    /// Puts a connection into the list of a lane, unless it is in that of a prompter one or its outbox is blocked.
     fn mark(&mut self, index: u32, lane: Lane) {
         let connection = &mut self.slab[index as usize];
         if connection.outbox.is_blocked() {
@@ -722,7 +723,7 @@ impl Connections {
         }
     }
 
-    /// Counts what an outbox holds as gone.
+    /// Subtracts an outbox from the counts.
     fn forget(&mut self, outbox: &Outbox) {
         self.conflated_bytes -= outbox.conflated_bytes();
         self.queued_bytes -= outbox.len();

@@ -1,13 +1,14 @@
-//! From this core into the ring, and from the ring into the outboxes of this core's subscribers.
+//! Publications: from this core into the ring, and from the ring into the outboxes of this core's subscribers.
 //!
-//! Delivery follows each publish at once, so that a publisher that is subscribed gets its own copy before the
-//! acknowledgement, as from the reference. Subscribing and unsubscribing come after the delivery of all that has been
-//! claimed when they are asked for, so that a subscription begins and ends at an exact place in the one order of
-//! publications.
+//! The core delivers at once after each publish, so that a publisher that is subscribed gets its own copy before the
+//! acknowledgement, as from the reference. Before it subscribes or unsubscribes a connection, it delivers all publications
+//! that had been claimed when the connection asked. So a subscription begins and ends at an exact place in the one order
+//! of publications.
 //!
-//! A turn delivers no more than [`COPIES_PER_TURN_MAX`], nor more than the outboxes have room for before they are
-//! flushed: a publication to many pauses, keeps its place in the ring and at the head of those that follow, and goes
-//! on in the next turn. Connections that have to come after a delivery (see above) are held, and not read, meanwhile.
+//! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for before they are
+//! flushed. The delivery of a publication to many subscribers pauses there. The publication keeps its place in the ring,
+//! before those that follow, and its delivery goes on in the next turn. Meanwhile, connections whose next decision comes
+//! after that delivery (see above) are held, and not read.
 //! A subscriber that does not take a publication is marked here and closed by a step of the turn (`turn.rs`): to publish
 //! for one client never closes another connection and never reads another's input.
 //! That bounds what waits: one publication for each connection.
