@@ -75,7 +75,15 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "protocols",
-            &["app", "auth", "clock", "decision", "session", "socketcluster"][..],
+            &[
+                "app",
+                "auth",
+                "clock",
+                "decision",
+                "session",
+                "socketcluster",
+                "websocket",
+            ][..],
         ),
         ("broker", &["slab", "sync"][..]),
         ("transport", &["config"][..]),
@@ -756,6 +764,34 @@ fn code_lines_before_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .take_while(|(_, line)| !line.starts_with("mod tests"))
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
         .map(|(index, line)| (index + 1, line))
+}
+
+/// The files of the cores that may know how a WebSocket frames its bytes. All others have a `Wire` and a `Framing`.
+const WEBSOCKET: &[&str] = &[
+    // The request for a WebSocket, and the origins that may send one.
+    "src/cores/arrivals/upgrade.rs",
+    "src/cores/arrivals/login.rs",
+    // Messages out of the wire.
+    "src/cores/input/intake.rs",
+    // The frames of publications and replies.
+    "src/cores/delivery/fan_out.rs",
+    "src/cores/outgoing/forms.rs",
+];
+
+#[test]
+fn a_core_knows_websockets_only_where_it_meets_them() {
+    for (module, path, text) in sources() {
+        if module != "cores" || WEBSOCKET.iter().any(|allowed| path.ends_with(allowed)) {
+            continue;
+        }
+        for (line, imported) in imports(&text) {
+            assert!(
+                imported != "websocket",
+                "{path:?}:{line}: imports `websocket`; a connection, its outbox and its end know only a wire and a framing \
+                 (src/protocols/wire.rs)"
+            );
+        }
+    }
 }
 
 /// All sources but the files of unit tests: top-level module, path, text.

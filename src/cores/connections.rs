@@ -31,11 +31,9 @@ use crate::clock::Uptime;
 use crate::config::SlowConsumer;
 use crate::decision::{CloseReason, Limit};
 use crate::metrics::block::{CoreMetrics, HeldKind};
+use crate::protocols::{Content, Farewell, Framing};
 use crate::slab::Slab;
 use crate::transport::stream::{BeforeFin, Stream};
-use crate::websocket::close::CloseFrame;
-use crate::websocket::deflate::Compression;
-use crate::websocket::frame::OpCode;
 
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use crate::cores::lifecycle::reading::{Reading, Why};
@@ -186,7 +184,7 @@ impl Connections {
             armed: Slot::NONE,
             lane: Lane::Idle,
             reading: Reading::default(),
-            compression: Compression::Off,
+            framing: Framing::UNKNOWN,
             shows_tokens: false,
             outbox: Outbox::default(),
             leftover: Leftover::default(),
@@ -241,14 +239,14 @@ impl Connections {
 
     /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
     /// are not read any more once it is full, and late answers, which end it (`late_answers.rs`).
-    pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, payload: &[u8]) {
-        let messages = u64::from(!opcode.is_control());
+    pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {
+        let messages = u64::from(content.is_message());
         self.metrics.messages_sent.add(messages);
         self.queue(id, |connection, pool, forms| {
             connection.tally.queue(messages);
-            let compression = connection.compression;
+            let framing = connection.framing;
             connection.outbox.push(pool, |bytes| {
-                forms::write_reply(forms, compression, bytes, opcode, payload);
+                forms::write_reply(forms, framing, bytes, content, payload);
             });
         });
     }
@@ -269,11 +267,11 @@ impl Connections {
         }
         let mut count = 0;
         self.queue(id, |connection, pool, mut forms| {
-            let compression = connection.compression;
+            let framing = connection.framing;
             connection.outbox.push(pool, |bytes| {
                 for text in texts {
                     let forms = forms.as_deref_mut();
-                    forms::write_reply(forms, compression, bytes, OpCode::Text, text);
+                    forms::write_reply(forms, framing, bytes, Content::Text, text);
                     count += 1;
                 }
             });
@@ -283,10 +281,10 @@ impl Connections {
         count
     }
 
-    /// Queues a close frame.
-    pub(in crate::cores) fn send_close(&mut self, id: ConnectionId, close: &CloseFrame<'_>) {
+    /// Queues the last frame of a connection.
+    pub(in crate::cores) fn send_farewell(&mut self, id: ConnectionId, farewell: &Farewell<'_>) {
         self.queue(id, |connection, pool, _| {
-            connection.outbox.push(pool, |bytes| close.write(bytes));
+            connection.outbox.push(pool, |bytes| farewell.write(bytes));
         });
     }
 
@@ -460,7 +458,10 @@ impl Connections {
         connection.lane = Lane::Idle;
         self.unflushed_bytes -= span.len();
         let socket = &mut connection.stream.socket;
-        match connection.outbox.flush_shared(span, socket, &mut self.pool) {
+        match connection
+            .outbox
+            .flush_shared(span, connection.framing, socket, &mut self.pool)
+        {
             Ok((written, Flush::Empty)) => {
                 self.queued_bytes -= written;
                 self.metrics.bytes_sent.add(written as u64);
@@ -488,15 +489,18 @@ impl Connections {
         }
         let is_slow = connection.outbox.is_slow();
         self.unflushed_bytes -= connection.outbox.len();
+        let framing = connection.framing;
         let Stream { socket, tls } = &mut connection.stream;
         let ends = matches!(connection.phase, Phase::Finishing { fin_sent: false, .. });
         let flushed = match tls {
-            None if ends => connection.outbox.flush(&mut BeforeFin(socket), &mut self.pool),
-            None => connection.outbox.flush(socket, &mut self.pool),
+            None if ends => connection
+                .outbox
+                .flush(framing, &mut BeforeFin(socket), &mut self.pool),
+            None => connection.outbox.flush(framing, socket, &mut self.pool),
             Some(tls) => {
                 let mut writer = tls.writer(socket, &mut self.records);
-                let flushed = connection.outbox.flush(&mut writer, &mut self.pool);
-                connection.outbox.hold(tls.held(), &self.pool);
+                let flushed = connection.outbox.flush(framing, &mut writer, &mut self.pool);
+                connection.outbox.hold(framing, tls.held(), &self.pool);
                 flushed
             }
         };
@@ -756,7 +760,7 @@ mod tests {
     use super::*;
     use crate::cores::outgoing::forms::tests::with_publication;
     use crate::transport::port::Port;
-    use crate::websocket::frame;
+    use crate::websocket::frame::{self, OpCode};
 
     /// So many connections, and their peers.
     fn connected(count: u32) -> (Connections, Vec<Peer>) {
@@ -823,7 +827,7 @@ mod tests {
         assert_eq!(deliver(&mut connections, &all, &first), u64::from(count));
         let end_of_first = connections.end_of_bulk();
         let last = connections.slab[19].id;
-        connections.send(last, OpCode::Text, b"reply");
+        connections.send(last, Content::Text, b"reply");
         connections.flush(|| true);
         let flushed = FLUSHES_BETWEEN_LOOKS;
         for peer in &mut peers[..flushed] {
@@ -875,7 +879,7 @@ mod tests {
         let id = connections.slab[0].id;
         let large = vec![0; 64 * 1024];
         while connections.blocked.is_empty() {
-            connections.send(id, OpCode::Binary, &large);
+            connections.send(id, Content::Binary, &large);
             connections.flush(|| false);
         }
         assert_eq!(connections.blocked, [id]);
@@ -917,7 +921,7 @@ mod tests {
             "nobody has asked the socket yet"
         );
         while !connections.slab[0].outbox.is_blocked() {
-            connections.send(id, OpCode::Binary, &[0; 64 * 1024]);
+            connections.send(id, Content::Binary, &[0; 64 * 1024]);
             connections.flush(|| false);
         }
         assert_eq!(deadline(&connections), at(160));

@@ -5,9 +5,11 @@
 
 mod environment;
 mod session;
+mod wire;
 
 pub use environment::{Environment, Scratch, Settings};
 pub use session::Session;
+pub(crate) use wire::{Content, Farewell, Framing, Wire};
 
 pub use crate::socketcluster::settings::Settings as SocketClusterSettings;
 

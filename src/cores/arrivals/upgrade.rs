@@ -10,6 +10,7 @@ use crate::http::login_pages::Page;
 use crate::http::request::Expectation;
 use crate::http::site::{self, Health, Plain};
 use crate::http::{Refusal, Request, request};
+use crate::protocols::{Framing, Wire};
 use crate::websocket::deflate::Compression;
 use crate::websocket::handshake;
 use crate::websocket::message::Receiver;
@@ -129,10 +130,10 @@ impl<A: App> Core<A> {
             self.counts.session_opens();
         }
         connection.phase = Phase::Open(Open {
-            receiver: Receiver::default(),
+            wire: Wire::WebSocket(Receiver::default()),
             session,
         });
-        connection.compression = compression;
+        connection.framing = Framing::WebSocket(compression);
         self.metrics
             .compression_agreed
             .add(u64::from(compression.is_on()));

@@ -72,7 +72,7 @@ impl Connections {
             Some(forms) => {
                 let wanted = subscribers
                     .iter()
-                    .map(|&index| Form::of(self.slab[index as usize].compression));
+                    .map(|&index| Form::of(self.slab[index as usize].framing));
                 forms.frames(publication, wanted)
             }
         };
@@ -82,7 +82,7 @@ impl Connections {
         let mut taken = 0;
         for &index in subscribers {
             let connection = &mut self.slab[index as usize];
-            let form = Form::of(connection.compression).index();
+            let form = Form::of(connection.framing).index();
             if let Some(span) = spans[form]
                 && connection
                     .outbox

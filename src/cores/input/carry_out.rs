@@ -9,8 +9,8 @@
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
+use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
-use crate::websocket::frame::OpCode;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Phase, Work};
@@ -159,12 +159,12 @@ impl<A: App> Core<A> {
                 let done = self.connections.send_texts(id, decisions.texts_from(work.at));
                 return Ok(Outcome::Next { done });
             }
-            Decision::SendBinary { message } => self.send(id, OpCode::Binary, decisions.bytes(message)),
+            Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
             Decision::Subscribe { channel, token } => self.subscribe(id, channel, token, decisions),
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
-                self.send(id, OpCode::Text, decisions.bytes(message));
+                self.send(id, Content::Text, decisions.bytes(message));
             }
             Decision::KickOutAll { reason } => {
                 let next = self.kick_out_some(id, reason, work.from, decisions);
@@ -198,9 +198,9 @@ impl<A: App> Core<A> {
 
     /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
     /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
-    pub(in crate::cores) fn send(&mut self, id: ConnectionId, opcode: OpCode, message: &[u8]) {
+    pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, message: &[u8]) {
         if self.session(id).is_some() {
-            self.connections.send(id, opcode, message);
+            self.connections.send(id, content, message);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a core reads with, and what one connection may still have handled in this turn.
+//! What a core reads with, and what one connection may still have handled in this turn. Input meets its wire here.
 //!
 //! Limits: `FRAMES_PER_TURN_MAX`, `INFLATED_PER_TURN_MAX` and `VERIFICATIONS_PER_TURN_MAX` of one connection in one turn.
 
@@ -6,16 +6,16 @@ use crate::app::App;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decisions, Message};
 use crate::metrics::block::CoreMetrics;
-use crate::protocols::Environment;
+use crate::protocols::{Environment, Farewell, Framing, Wire};
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::{Compression, Inflater};
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX};
-use crate::websocket::message::{self, Received, Step};
+use crate::websocket::message::{self, Passed, Received, Step};
 use crate::wipe::wipe;
 
 use crate::clock::Uptime;
-use crate::cores::lifecycle::connection::{Connection, Open, Phase};
+use crate::cores::lifecycle::connection::{Connection, Input, Open, Phase};
 use crate::cores::lifecycle::meter::Measures;
 
 /// The buffers that all connections of a core are read with, and the share of the one that is read now.
@@ -60,12 +60,13 @@ pub(in crate::cores) enum Next<'a> {
     Broken,
     /// This answer to a ping.
     Pong(&'a [u8]),
-    /// This answer to the peer's close frame.
-    Close(CloseFrame<'a>),
+    /// This answer to the peer's farewell.
+    Farewell(Farewell<'a>),
 }
 
 /// Room for what a control frame carries.
 pub(in crate::cores) type ControlRoom = [u8; CONTROL_PAYLOAD_BYTES_MAX];
+pub(in crate::cores) const CONTROL_ROOM: ControlRoom = [0; CONTROL_PAYLOAD_BYTES_MAX];
 
 impl Intake {
     pub(in crate::cores) fn new(limits: &Limits) -> Intake {
@@ -102,10 +103,6 @@ impl Intake {
     /// Where records of TLS are decrypted.
     pub(in crate::cores) fn records(&mut self) -> &mut Vec<u8> {
         &mut self.records
-    }
-
-    pub(in crate::cores) const fn limits(&self) -> &message::Limits {
-        &self.limits
     }
 
     /// Another connection begins to use up its share of this turn.
@@ -149,7 +146,7 @@ impl Intake {
         environment: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Batch<'r> {
-        let compression = connection.compression;
+        let compression = connection.framing.compression();
         let mut batch = Batch {
             consumed: 0,
             frames: 0,
@@ -158,9 +155,10 @@ impl Intake {
             result: Ok(()),
             next: Next::Broken,
         };
-        let Phase::Open(Open { receiver, session }) = &mut connection.phase else {
+        let Phase::Open(Open { wire, session }) = &mut connection.phase else {
             return batch;
         };
+        let Wire::WebSocket(receiver) = wire;
         let was_open = session.is_open();
         let frames_max = rate_left.min(self.frames_left);
         batch.next = loop {
@@ -202,7 +200,9 @@ impl Intake {
                 Received::Binary(bytes) => Message::Binary(bytes),
                 Received::Pong => continue,
                 Received::Ping(payload) => break Next::Pong(copy(payload, room)),
-                Received::Close(close) => break Next::Close(copy_close(&close, room)),
+                Received::Close(close) => {
+                    break Next::Farewell(Farewell::WebSocket(copy_close(&close, room)));
+                }
             };
             batch.messages += 1;
             batch.result = session.receive(message, environment, decisions);
@@ -228,6 +228,22 @@ impl Intake {
         batch
     }
 
+    /// Steps over input of a connection that awaits the peer's farewell. `None` if that has come, or if the input cannot be
+    /// read.
+    pub(in crate::cores) fn await_farewell(
+        &self,
+        wire: &mut Wire,
+        framing: Framing,
+        input: &mut [u8],
+    ) -> Option<Input> {
+        let Wire::WebSocket(receiver) = wire;
+        match receiver.pass(input, &self.limits, framing.compression()) {
+            Ok(Passed::Frame(consumed)) => Some(Input::Consumed(consumed)),
+            Ok(Passed::Incomplete(consumed)) => Some(Input::Incomplete(consumed)),
+            Ok(Passed::Close) | Err(_) => None,
+        }
+    }
+
     /// Counts what was taken: against the connection's rates and its share of the turn, and for the metrics.
     #[inline]
     pub(in crate::cores) fn account_for(
@@ -242,7 +258,7 @@ impl Intake {
         if let Some(meter) = &mut connection.meter {
             meter.charge_messages(batch.frames, measures, now);
         }
-        if connection.compression.is_on() {
+        if connection.framing.compression().is_on() {
             let work = self.inflater.take_work();
             metrics.messages_inflated.add(work.messages);
             metrics.inflate_bytes_before.add(work.bytes_before);

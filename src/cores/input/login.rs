@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::auth::passwords::Users;
 use crate::decision::Decisions;
+use crate::protocols::Content;
 use crate::session::LoginAnswer;
-use crate::websocket::frame::OpCode;
 
 use crate::cores::arrivals::login::{BY_CALL, BY_PAGE};
 use crate::cores::arrivals::login_answers::Answered;
@@ -37,7 +37,7 @@ impl<A: App> Core<A> {
         if let Some(session) = self.session(id)
             && let Some(answer) = session.login_not_taken(decisions)
         {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
+            self.send(id, Content::Text, decisions.bytes(answer));
         }
     }
 

@@ -2,15 +2,15 @@
 
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
-use crate::websocket::frame::{CONTROL_PAYLOAD_BYTES_MAX, OpCode};
+use crate::protocols::Content;
 
 use crate::cores::core::Core;
-use crate::cores::input::intake::{Batch, Next};
+use crate::cores::input::intake::{Batch, CONTROL_ROOM, Next};
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
 use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
-    /// WebSocket messages, up to a control frame that is to be answered or the end of the input. What the session decides
+    /// Takes messages, up to a control frame that is to be answered or the end of the input. What the session decides
     /// about them is carried out together.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
@@ -27,7 +27,7 @@ impl<A: App> Core<A> {
             None => u64::MAX,
             Some(meter) => meter.messages_left(&self.measures, now),
         };
-        let mut room = [0; CONTROL_PAYLOAD_BYTES_MAX];
+        let mut room = CONTROL_ROOM;
         self.decisions.clear();
         let mut environment = self.lent.environment(self.time.now(), id);
         let decisions = &mut self.decisions;
@@ -69,11 +69,11 @@ impl<A: App> Core<A> {
             }
             Next::Broken => Input::Consumed(input_bytes),
             Next::Pong(payload) => {
-                self.connections.send(id, OpCode::Pong, payload);
+                self.connections.send(id, Content::Pong, payload);
                 Input::Consumed(batch.consumed)
             }
-            Next::Close(answer) => {
-                self.connections.send_close(id, answer);
+            Next::Farewell(answer) => {
+                self.connections.send_farewell(id, answer);
                 self.close(id, CloseReason::PeerClosed);
                 Input::Consumed(input_bytes)
             }

@@ -14,7 +14,6 @@ use crate::app::App;
 use crate::decision::{CloseReason, Limit};
 use crate::http::Refusal;
 use crate::transport::stream::Arrival;
-use crate::websocket::message::Passed;
 use crate::wipe::{wipe, wipe_and_drop};
 
 use crate::cores::arrivals::tls::First;
@@ -172,13 +171,10 @@ impl<A: App> Core<A> {
                     First::Tls => Input::Consumed(input.len()),
                 },
                 Phase::Open(_) => self.receive_messages(id, input),
-                Phase::Closing { receiver, .. } => {
-                    let limits = self.intake.limits();
-                    // A frame that cannot be read ends the waiting as well.
-                    match receiver.pass(input, limits, connection.compression) {
-                        Ok(Passed::Frame(consumed)) => Input::Consumed(consumed),
-                        Ok(Passed::Incomplete(consumed)) => Input::Incomplete(consumed),
-                        Ok(Passed::Close) | Err(_) => {
+                Phase::Closing { wire, .. } => {
+                    match self.intake.await_farewell(wire, connection.framing, input) {
+                        Some(step) => step,
+                        None => {
                             let deadline = self.time.now().uptime + self.limits.close_timeout;
                             connection.phase = Phase::Finishing {
                                 deadline,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::broker::SubscriptionLimits;
 use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
-use crate::websocket::frame::OpCode;
+use crate::protocols::Content;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
@@ -38,7 +38,7 @@ impl<A: App> Core<A> {
         if let Some(session) = self.session(id)
             && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
         {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
+            self.send(id, Content::Text, decisions.bytes(answer));
         }
     }
 
@@ -53,7 +53,7 @@ impl<A: App> Core<A> {
         if let Some(session) = self.session(id)
             && let Some(answer) = session.unsubscribed(channel, token, outcome, decisions)
         {
-            self.send(id, OpCode::Text, decisions.bytes(answer));
+            self.send(id, Content::Text, decisions.bytes(answer));
         }
     }
 
@@ -82,7 +82,7 @@ impl<A: App> Core<A> {
             self.remove_subscription(id, &name);
             if let Some(session) = self.session(id) {
                 let message = session.kicked_out(&name, reason, decisions);
-                self.send(id, OpCode::Text, decisions.bytes(message));
+                self.send(id, Content::Text, decisions.bytes(message));
             }
         }
         next
@@ -110,7 +110,7 @@ impl<A: App> Core<A> {
             let message = session.forbidden(&name, decisions);
             self.remove_subscription(id, &name);
             self.metrics.rules_kick_outs.add(1);
-            self.send(id, OpCode::Text, decisions.bytes(message));
+            self.send(id, Content::Text, decisions.bytes(message));
         }
         next
     }

@@ -1,9 +1,9 @@
-//! One socket: its transport, its WebSocket state, its session, and where it is in its life.
+//! One socket: its transport, its wire, its session, and where it is in its life.
 //!
 //! ```text
-//!            head complete            our close frame          the peer's close frame
+//!            head complete             our farewell             the peer's farewell
 //!  Request ───────────────► Open ─────────────────► Closing ──────────────┐
-//!     │ answered with HTTP    │ the peer's close frame, answered           ▼
+//!     │ answered with HTTP    │ the peer's farewell, answered              ▼
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
@@ -23,11 +23,9 @@ use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decision, Decisions};
-use crate::protocols::{self, Session};
+use crate::protocols::{self, Framing, Session, Wire};
 use crate::session::SessionId;
 use crate::transport::stream::Stream;
-use crate::websocket::deflate::Compression;
-use crate::websocket::message::Receiver;
 use crate::wipe::wipe_and_drop;
 
 use crate::cores::lifecycle::meter::{Measures, Meter};
@@ -57,7 +55,7 @@ pub(in crate::cores) struct Connection {
     /// Which list of outboxes to flush it is in.
     pub(in crate::cores) lane: Lane,
     /// What its client and we agreed on, once it is open.
-    pub(in crate::cores) compression: Compression,
+    pub(in crate::cores) framing: Framing,
     /// Whether it is read, and why not.
     pub(in crate::cores) reading: Reading,
     /// Whether it has shown a token since its last heartbeat: then it is read with those that are being opened or closed.
@@ -111,9 +109,9 @@ pub(in crate::cores) enum Phase {
         is_secure: bool,
     },
     Open(Open),
-    /// Our close frame is on its way; input is discarded up to the peer's.
+    /// Our farewell is on its way; input is discarded up to the peer's.
     Closing {
-        receiver: Receiver,
+        wire: Wire,
         deadline: Uptime,
     },
     /// After the outbox our FIN follows; input is discarded up to the peer's.
@@ -130,7 +128,7 @@ pub(in crate::cores) enum Phase {
 /// An upgraded connection.
 #[derive(Debug)]
 pub(in crate::cores) struct Open {
-    pub(in crate::cores) receiver: Receiver,
+    pub(in crate::cores) wire: Wire,
     pub(in crate::cores) session: Session,
 }
 
@@ -307,7 +305,7 @@ impl Connection {
         Holding {
             outbox,
             leftover: self.leftover.len(),
-            assembly: self.receiver().map_or(0, Receiver::assembly_bytes),
+            assembly: self.wire().map_or(0, Wire::assembly_bytes),
             parked: self.parked_bytes(),
             tls: self.stream.kept_bytes(),
         }
@@ -336,16 +334,14 @@ impl Connection {
     pub(in crate::cores) fn holds_input(&self) -> bool {
         self.has_input()
             || self.suspended.is_some()
-            || self
-                .receiver()
-                .is_some_and(|receiver| receiver.assembly_bytes() > 0)
+            || self.wire().is_some_and(|wire| wire.assembly_bytes() > 0)
             || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
     }
 
-    fn receiver(&self) -> Option<&Receiver> {
+    fn wire(&self) -> Option<&Wire> {
         match &self.phase {
-            Phase::Open(open) => Some(&open.receiver),
-            Phase::Closing { receiver, .. } => Some(receiver),
+            Phase::Open(open) => Some(&open.wire),
+            Phase::Closing { wire, .. } => Some(wire),
             Phase::ProxyHeader { .. }
             | Phase::Request { .. }
             | Phase::LoggingIn { .. }

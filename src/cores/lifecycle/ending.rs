@@ -1,7 +1,7 @@
 //! How a connection ends.
 //!
 //! [`Core::close`] is the one way out, whatever the cause: there a connection is unsubscribed, its session and the
-//! application are told, and its end is counted, once. What follows (close frame, answer, FIN) is only manners.
+//! application are told, and its end is counted, once. What follows (a farewell, an answer, FIN) is for the peer alone.
 
 use tracing::{debug, error, warn};
 
@@ -9,27 +9,26 @@ use crate::app::App;
 use crate::client::ClientAddress;
 use crate::decision::{Blame, CloseReason, Limit};
 use crate::metrics::block::Handshake;
+use crate::protocols::Wire;
 use crate::session::SessionId;
-use crate::websocket::close::CloseFrame;
-use crate::websocket::message::Receiver;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Leftover, Open, Phase, Work};
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::reading::Why;
 
-/// How a connection is taken leave of.
+/// What is still sent to the peer when its connection ends.
 enum Leave {
-    /// At once: there is nobody to say anything to.
+    /// Nothing: the socket is dropped at once.
     Drop,
-    /// The peer has ended its direction, or both: what is queued, if it still reads.
+    /// The bytes that are queued, if the peer still reads. It has ended its direction, or both.
     Empty,
-    /// What is queued, then FIN.
+    /// The bytes that are queued, then FIN.
     Fin,
-    /// A close frame, then the peer's, then FIN.
-    CloseFrame,
-    /// A close frame, then FIN: what the peer sends is thrown away, since it would take memory to look for its close frame.
-    LastFrame,
+    /// A farewell of the wire. The peer's own is awaited, then FIN follows.
+    Farewell,
+    /// A farewell of the wire, then FIN. Input is thrown away: to look for the peer's farewell in it would take memory.
+    LastWords,
 }
 
 impl<A: App> Core<A> {
@@ -38,11 +37,12 @@ impl<A: App> Core<A> {
         self.close_saying(id, reason, "");
     }
 
-    /// Ends a connection, with a text in the close frame, cut to what fits.
+    /// Ends a connection. The farewell holds as much of `text` as fits.
     pub(in crate::cores) fn close_saying(&mut self, id: ConnectionId, reason: CloseReason, text: &str) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
+        let framing = connection.framing;
         let was_handshaking = connection.stream.is_handshaking();
         let deadline = self.time.now().uptime + self.limits.close_timeout;
         let finishing = Phase::Finishing {
@@ -52,10 +52,10 @@ impl<A: App> Core<A> {
         let session = connection.phase.session_id();
         let reading = connection.reading;
         let was_paused = reading.is_paused_by(Why::Replies) || reading.is_paused_by(Why::Rate);
-        let receiver = match std::mem::replace(&mut connection.phase, finishing) {
+        let wire = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
-                // Input is only looked through for the peer's close frame from now on. What was published is published.
+                // From now on input is searched for the peer's farewell and for nothing else. Publications are still made.
                 connection.meter = None;
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
@@ -70,7 +70,7 @@ impl<A: App> Core<A> {
                 match leave(reason) {
                     Leave::Drop => self.drop_socket(id),
                     Leave::Empty => self.empty(id),
-                    Leave::Fin | Leave::CloseFrame | Leave::LastFrame => {}
+                    Leave::Fin | Leave::Farewell | Leave::LastWords => {}
                 }
                 return;
             }
@@ -81,15 +81,15 @@ impl<A: App> Core<A> {
         }
         self.connections.end_conflation(
             id,
-            matches!(leave(reason), Leave::CloseFrame) && !reason.drops_unsent(),
+            matches!(leave(reason), Leave::Farewell) && !reason.drops_unsent(),
         );
         self.count_end(id, reason);
         // Probes come every few seconds for ever: the last ends would be nothing else.
         if reason != CloseReason::Probed {
             self.note_end(id, session, reason);
         }
-        match (leave(reason), receiver) {
-            (Leave::Drop, _) | (Leave::CloseFrame | Leave::LastFrame, None) => {
+        match (leave(reason), wire) {
+            (Leave::Drop, _) | (Leave::Farewell | Leave::LastWords, None) => {
                 self.drop_socket(id);
                 return;
             }
@@ -98,28 +98,22 @@ impl<A: App> Core<A> {
                 return;
             }
             (Leave::Fin, _) => {}
-            (Leave::LastFrame, Some(_)) => {
+            (Leave::LastWords, Some(_)) => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.leftover = Leftover::default();
                 }
             }
-            (Leave::CloseFrame, Some(receiver)) => {
+            (Leave::Farewell, Some(wire)) => {
                 if let Some(connection) = self.connections.get_mut(id) {
-                    connection.phase = Phase::Closing { receiver, deadline };
+                    connection.phase = Phase::Closing { wire, deadline };
                 }
             }
         }
         if reason.drops_unsent() {
             self.connections.discard_unsent(id);
         }
-        if let Some(code) = reason.code() {
-            self.connections.send_close(
-                id,
-                &CloseFrame {
-                    code: Some(code),
-                    reason: text,
-                },
-            );
+        if let Some(farewell) = framing.farewell(reason, text) {
+            self.connections.send_farewell(id, &farewell);
         } else {
             // Nothing may be queued: then the FIN is due at once.
             self.connections.finish(id);
@@ -127,20 +121,20 @@ impl<A: App> Core<A> {
         self.arm(id);
         self.connections.note_input(id);
         if was_paused {
-            // The peer's close frame may be in what was not read meanwhile, and no event will tell.
+            // The peer's farewell may be in the input that was not read meanwhile, and no event will tell.
             self.read_again(id);
         }
     }
 
     /// An open connection takes leave of its channels, its session and the application.
-    fn leave(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Receiver {
+    fn leave(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Wire {
         self.delivery.unsubscribe_all(id.index());
         if open.session.is_open() {
             self.counts.session_ends();
         }
         open.session
             .ended(&mut self.lent.environment(self.time.now(), id), reason);
-        open.receiver
+        open.wire
     }
 
     fn count_end(&self, id: ConnectionId, reason: CloseReason) {
@@ -289,7 +283,7 @@ fn leave(reason: CloseReason) -> Leave {
     match reason {
         CloseReason::RequestTimeout | CloseReason::BadProxyHeader => Leave::Drop,
         CloseReason::PeerVanished => Leave::Empty,
-        // The answer has been queued: HTTP, or the echo of the peer's close frame.
+        // The answer was queued: HTTP, or the answer to the peer's own farewell.
         CloseReason::PeerClosed | CloseReason::HttpAnswered | CloseReason::Probed => Leave::Fin,
         // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
         CloseReason::TlsFailed
@@ -300,7 +294,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::InflatedTooBig
         | CloseReason::FrameTooBig
         | CloseReason::TooManyFragments => Leave::Fin,
-        CloseReason::HoldsMost => Leave::LastFrame,
+        CloseReason::HoldsMost => Leave::LastWords,
         CloseReason::HandshakeTimeout
         | CloseReason::MessageBeforeHandshake
         | CloseReason::CallIdMissing
@@ -314,6 +308,6 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::Draining
         | CloseReason::Application(_)
         | CloseReason::AuthenticationTimeout
-        | CloseReason::Revoked => Leave::CloseFrame,
+        | CloseReason::Revoked => Leave::Farewell,
     }
 }

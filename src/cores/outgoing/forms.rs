@@ -17,8 +17,9 @@
 //! Limits: `compression_bytes_min`; what forms cost here counts against what a turn delivers.
 
 use crate::broker::{Origin, Publication};
+use crate::protocols::{Content, Framing};
 use crate::websocket::deflate::{Compression, Deflater, Work};
-use crate::websocket::frame::{self, OpCode};
+use crate::websocket::frame;
 
 /// How a connection gets publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +32,12 @@ impl Form {
     /// How many forms there are.
     pub(in crate::cores) const COUNT: usize = Compression::COUNT;
 
-    /// The form of a connection that has agreed to this compression.
+    /// The form for a connection with this framing.
     #[inline]
-    pub(in crate::cores) const fn of(compression: Compression) -> Form {
-        Form::SocketCluster(compression)
+    pub(in crate::cores) const fn of(framing: Framing) -> Form {
+        match framing {
+            Framing::WebSocket(compression) => Form::SocketCluster(compression),
+        }
     }
 
     /// The column of this form in tables.
@@ -163,13 +166,14 @@ fn write_socketcluster(
 #[inline]
 pub(in crate::cores) fn write_reply(
     forms: Option<&mut Forms>,
-    compression: Compression,
+    framing: Framing,
     out: &mut Vec<u8>,
-    opcode: OpCode,
+    content: Content,
     payload: &[u8],
 ) {
+    let (Framing::WebSocket(compression), opcode) = (framing, content.opcode());
     match forms {
-        Some(forms) if compression.is_on() && !opcode.is_control() => {
+        Some(forms) if compression.is_on() && content.is_message() => {
             forms.deflater.write(out, compression, opcode, payload);
         }
         Some(_) | None => frame::write(out, opcode, payload),
@@ -183,6 +187,7 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(in crate::cores) mod tests {
     use super::*;
     use crate::broker::publication::{self, Facts, Kind, Sequence};
+    use crate::websocket::frame::OpCode;
 
     /// Lets `act` see a publication of this frame, as it would lie in the ring.
     pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {

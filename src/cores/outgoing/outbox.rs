@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use crate::clock::Uptime;
-use crate::websocket::frame;
+use crate::protocols::Framing;
 
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
 use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
@@ -349,6 +349,7 @@ impl Outbox {
     /// Writes as much as the socket takes, with one call unless what waits lies in many pieces.
     pub(in crate::cores) fn flush(
         &mut self,
+        framing: Framing,
         socket: &mut impl Write,
         pool: &mut FramePool,
     ) -> io::Result<(usize, Flush)> {
@@ -356,14 +357,14 @@ impl Outbox {
             Outbox::Empty => return Ok((0, Flush::Empty)),
             Outbox::Shared(span) => pool.shared.bytes(*span),
             Outbox::Own(queued) if queued.earlier.is_empty() => &queued.bytes[queued.sent..],
-            Outbox::Own(_) => return self.flush_pieces(socket, pool),
+            Outbox::Own(_) => return self.flush_pieces(framing, socket, pool),
         };
         let count = waiting.len();
         let written = write_some(socket, waiting)?;
         if written == Some(count) {
             return Ok((count, self.all_is_sent(pool)));
         }
-        Ok(self.block_after(written, pool))
+        Ok(self.block_after(written, framing, pool))
     }
 
     /// [`Outbox::flush`] where nothing but publications waits, which lie in the pool as `span`.
@@ -371,6 +372,7 @@ impl Outbox {
     pub(in crate::cores) fn flush_shared(
         &mut self,
         span: FrameSpan,
+        framing: Framing,
         socket: &mut impl Write,
         pool: &mut FramePool,
     ) -> io::Result<(usize, Flush)> {
@@ -381,29 +383,39 @@ impl Outbox {
             *self = Outbox::Empty;
             return Ok((span.len(), Flush::Empty));
         }
-        Ok(self.block_after(written, pool))
+        Ok(self.block_after(written, framing, pool))
     }
 
     /// The socket has taken only so much of the first piece, and will tell when it takes more.
     #[cold]
-    fn block_after(&mut self, written: Option<usize>, pool: &mut FramePool) -> (usize, Flush) {
+    fn block_after(
+        &mut self,
+        written: Option<usize>,
+        framing: Framing,
+        pool: &mut FramePool,
+    ) -> (usize, Flush) {
         let queued = self.own(pool);
         queued.blocked = true;
         if let Some(written) = written {
-            queued.advance(written, &mut pool.shared);
+            queued.advance(written, framing, &mut pool.shared);
         }
         (written.unwrap_or(0), Flush::Blocked)
     }
 
     #[cold]
-    fn flush_pieces(&mut self, socket: &mut impl Write, pool: &mut FramePool) -> io::Result<(usize, Flush)> {
+    fn flush_pieces(
+        &mut self,
+        framing: Framing,
+        socket: &mut impl Write,
+        pool: &mut FramePool,
+    ) -> io::Result<(usize, Flush)> {
         let queued = self.own(pool);
         let mut sent = 0;
         while queued.len() > 0 {
             let written = queued.write_pieces(socket, &pool.shared)?.unwrap_or(0);
             sent += written;
             // Where the last byte is the last of a piece, the writer may not have looked at the next.
-            let ends_within = queued.advance(written, &mut pool.shared);
+            let ends_within = queued.advance(written, framing, &mut pool.shared);
             if written == 0 || ends_within {
                 queued.blocked = true;
                 return Ok((sent, Flush::Blocked));
@@ -431,9 +443,9 @@ impl Outbox {
 
     /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
     /// begun to leave.
-    pub(in crate::cores) fn hold(&mut self, bytes: usize, pool: &FramePool) {
+    pub(in crate::cores) fn hold(&mut self, framing: Framing, bytes: usize, pool: &FramePool) {
         if let Some(queued) = self.queued_mut() {
-            queued.begun = queued.frame_end(queued.sent + bytes, &pool.shared) - queued.sent;
+            queued.begun = queued.frame_end(queued.sent + bytes, framing, &pool.shared) - queued.sent;
         }
     }
 
@@ -562,7 +574,7 @@ impl Queued {
 
     /// Counts `written` bytes as sent, and finds out how much of a frame has been begun. True if that is in the middle of
     /// a piece.
-    fn advance(&mut self, mut written: usize, shared: &mut SharedFrames) -> bool {
+    fn advance(&mut self, mut written: usize, framing: Framing, shared: &mut SharedFrames) -> bool {
         while let Some(first) = self.earlier.front_mut() {
             let left = first.bytes(shared).len() - self.sent;
             if written < left {
@@ -576,7 +588,7 @@ impl Queued {
             }
         }
         let end = self.sent + written;
-        self.begun = self.frame_end(end, shared) - end;
+        self.begun = self.frame_end(end, framing, shared) - end;
         if let Some(Piece::Shared(span)) = self.earlier.front_mut() {
             shared.advance(span, written);
             self.earlier_bytes -= written;
@@ -621,14 +633,16 @@ impl Queued {
     }
 
     /// Where the frame of the first piece ends that reaches to `place` or beyond.
-    fn frame_end(&self, place: usize, shared: &SharedFrames) -> usize {
+    fn frame_end(&self, place: usize, framing: Framing, shared: &SharedFrames) -> usize {
         let bytes = match self.earlier.front() {
             None => &self.bytes[..],
             Some(first) => first.bytes(shared),
         };
         let mut boundary = self.sent + self.begun;
         while boundary < place {
-            let length = frame::next_frame_len(&bytes[boundary..]).expect("only whole frames are queued");
+            let length = framing
+                .next_len(&bytes[boundary..])
+                .expect("only whole frames are queued");
             boundary += length;
         }
         boundary
@@ -703,6 +717,8 @@ const POOLED_BYTES_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::deflate::Compression;
+    use crate::websocket::frame;
     use crate::websocket::frame::OpCode;
 
     /// Takes `room` bytes, then blocks.
@@ -727,6 +743,8 @@ mod tests {
         }
     }
 
+    const FRAMING: Framing = Framing::WebSocket(Compression::Off);
+
     /// An unmasked text frame with a short payload.
     fn frame(payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x81, u8::try_from(payload.len()).unwrap()];
@@ -747,13 +765,13 @@ mod tests {
                 wanted.extend(frame(payload));
                 outbox.push(&mut pool, |bytes| bytes.extend(frame(payload)));
                 socket.room = step;
-                outbox.flush(&mut socket, &mut pool).unwrap();
+                outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
             }
             while !outbox.is_empty() {
                 assert!(outbox.is_blocked());
                 outbox.unblock();
                 socket.room = step;
-                outbox.flush(&mut socket, &mut pool).unwrap();
+                outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
             }
             assert_eq!(socket.taken, wanted);
         }
@@ -787,7 +805,7 @@ mod tests {
                     while !outbox.is_empty() {
                         outbox.unblock();
                         socket.room = room;
-                        outbox.flush(&mut socket, &mut pool).unwrap();
+                        outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
                     }
                     assert_eq!(socket.taken.len(), pushed);
                     let moved = MOVED.get();
@@ -851,7 +869,7 @@ mod tests {
                         b'f' => {
                             outbox.unblock();
                             socket.room = step;
-                            outbox.flush(&mut socket, &mut pool).unwrap();
+                            outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
                             continue;
                         }
                         b'r' => outbox.push(&mut pool, |out| out.extend_from_slice(&bytes)),
@@ -867,7 +885,7 @@ mod tests {
                 while !outbox.is_empty() {
                     outbox.unblock();
                     socket.room = step;
-                    outbox.flush(&mut socket, &mut pool).unwrap();
+                    outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
                 }
                 assert_eq!(socket.taken, wanted, "{kinds}, {step} bytes at a time");
                 assert_eq!((pool.shared.held(), pool.shared.lent_bytes()), (0, 0));
@@ -891,12 +909,15 @@ mod tests {
                 taken: Vec::new(),
                 room: sent,
             };
-            outbox.flush(&mut socket, &mut pool).unwrap();
+            outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
             outbox.discard_unsent_frames(&mut pool);
             outbox.push(&mut pool, |bytes| bytes.extend(frame(b"end")));
             outbox.unblock();
             socket.room = usize::MAX;
-            assert_eq!(outbox.flush(&mut socket, &mut pool).unwrap().1, Flush::Empty);
+            assert_eq!(
+                outbox.flush(FRAMING, &mut socket, &mut pool).unwrap().1,
+                Flush::Empty
+            );
             let all = [&long[..], &frame(b"four"), &long].concat();
             let ends = [0, 6004, 6010, 12_014];
             let begun = ends.into_iter().find(|&end| end >= sent).unwrap();
@@ -919,7 +940,7 @@ mod tests {
                     taken: Vec::new(),
                     room: 10,
                 };
-                outbox.flush(&mut socket, &mut pool).unwrap();
+                outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
             }
             pool.shared.finish(span);
         }
@@ -954,7 +975,7 @@ mod tests {
         outboxes[0].discard_unsent_frames(&mut pool);
         outboxes[1].release(&mut pool);
         assert_eq!(
-            outboxes[2].flush(&mut socket, &mut pool).unwrap(),
+            outboxes[2].flush(FRAMING, &mut socket, &mut pool).unwrap(),
             (10, Flush::Empty)
         );
         assert_eq!(socket.taken, [frame(b"one"), frame(b"two")].concat());
@@ -971,12 +992,12 @@ mod tests {
                 taken: Vec::new(),
                 room: sent,
             };
-            let all = outbox.flush(&mut socket, &mut pool).unwrap().1 == Flush::Empty;
+            let all = outbox.flush(FRAMING, &mut socket, &mut pool).unwrap().1 == Flush::Empty;
             assert_eq!(all, sent >= 10);
             outbox.discard_unsent_frames(&mut pool);
             outbox.push(&mut pool, |bytes| bytes.extend(frame(b"end")));
             socket.room = usize::MAX;
-            outbox.flush(&mut socket, &mut pool).unwrap();
+            outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
             let whole = |count| [frame(b"abc"), frame(b"def")].concat()[..count].to_vec();
             let begun = if sent == 0 {
                 0
@@ -1002,10 +1023,10 @@ mod tests {
             taken: Vec::new(),
             room: 4,
         };
-        outbox.flush(&mut socket, &mut pool).unwrap();
+        outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
         outbox.discard_unsent_frames(&mut pool);
         socket.room = 100;
-        outbox.flush(&mut socket, &mut pool).unwrap();
+        outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
         assert_eq!(socket.taken, b"HTTP/1.1 101\r\n\r\n");
     }
 
@@ -1017,7 +1038,10 @@ mod tests {
             taken: Vec::new(),
             room: 100,
         };
-        assert_eq!(outbox.flush(&mut socket, &mut pool).unwrap(), (5, Flush::Empty));
+        assert_eq!(
+            outbox.flush(FRAMING, &mut socket, &mut pool).unwrap(),
+            (5, Flush::Empty)
+        );
         assert!(outbox.is_empty());
         assert_eq!((size_of::<Outbox>(), pool.free.len()), (16, 1));
     }
