@@ -54,7 +54,7 @@ fn the_servers_close_waits_for_the_peers_and_ends_with_fin() {
     drop(client);
     server.settles_at(0, 0);
     assert_eq!(server.limit_hits(Limit::CloseTime), 0);
-    assert_eq!(server.closes(CloseReason::MessageBeforeHandshake), 1);
+    assert_eq!(server.closes(CloseReason::HandshakeMissing), 1);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_close_that_is_never_answered_ends_after_the_close_timeout() {
     assert_eq!(client.close_frame().0, Some(4009));
     assert_eq!(client.next(), Received::End);
     assert_eq!(server.limit_hits(Limit::CloseTime), 1);
-    assert_eq!(server.closes(CloseReason::MessageBeforeHandshake), 1);
+    assert_eq!(server.closes(CloseReason::HandshakeMissing), 1);
     server.settles_at(0, 0);
 }
 

@@ -164,13 +164,14 @@ close_reasons! {
         "no `#handshake` within `handshake_timeout_ms` of the upgrade",
         "use a SocketCluster client; a plain WebSocket has to send `#handshake` first";
 
-    /// Anything else before the handshake.
-    MessageBeforeHandshake => Some(4009), "message_before_handshake", Peer, None,
+    /// Another packet before the protocol's handshake.
+    HandshakeMissing => Some(4009), "message_before_handshake", Peer, None,
         "another packet came before `#handshake`",
         "wait for the client's `connect` event before anything is sent";
 
-    /// `#handshake` or `#authenticate` without a numeric call id.
-    CallIdMissing => Some(4008), "call_id_missing", Peer, None,
+    /// A packet without a part that its protocol demands: in SocketCluster a `#handshake` or `#authenticate` without a
+    /// numeric call id.
+    MalformedPacket => Some(4008), "call_id_missing", Peer, None,
         "`#handshake` or `#authenticate` without a numeric `cid`",
         "mend the client: these two are calls";
 

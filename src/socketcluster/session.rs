@@ -69,7 +69,7 @@ pub struct Session {
 
 #[derive(Debug)]
 enum State {
-    /// Only `#handshake` is legal: anything else closes with `MessageBeforeHandshake`.
+    /// Only `#handshake` is legal: anything else closes with `HandshakeMissing`.
     AwaitingHandshake {
         /// When the connection was upgraded. Pings keep the rhythm that begins here.
         created: Uptime,
@@ -248,11 +248,11 @@ impl Session {
         self.begin(env);
         match reserved {
             Some(Reserved::Handshake) => {
-                let cid = event.cid.ok_or(CloseReason::CallIdMissing)?.text();
+                let cid = event.cid.ok_or(CloseReason::MalformedPacket)?.text();
                 self.handshake(&cid, event.data.as_ref(), env, decisions)
             }
             Some(Reserved::Authenticate) => {
-                let cid = event.cid.ok_or(CloseReason::CallIdMissing)?.text();
+                let cid = event.cid.ok_or(CloseReason::MalformedPacket)?.text();
                 self.authenticate(&cid, event.data.as_ref(), env, decisions)
             }
             // Never answered, even with a call id.
@@ -379,7 +379,7 @@ impl Session {
         if self.is_open() {
             Ok(())
         } else {
-            Err(CloseReason::MessageBeforeHandshake)
+            Err(CloseReason::HandshakeMissing)
         }
     }
 }

@@ -296,8 +296,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::TooManyFragments => Leave::Fin,
         CloseReason::HoldsMost => Leave::LastWords,
         CloseReason::HandshakeTimeout
-        | CloseReason::MessageBeforeHandshake
-        | CloseReason::CallIdMissing
+        | CloseReason::HandshakeMissing
+        | CloseReason::MalformedPacket
         | CloseReason::HandshakeRefused(_)
         | CloseReason::PongTimeout
         | CloseReason::SigningFailed
