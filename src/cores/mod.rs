@@ -126,7 +126,7 @@ pub(crate) struct Started {
     pub(crate) connections_max: u32,
 }
 
-/// What a core holds descriptors of that were opened before the tables were split. Whoever joins its thread drops it,
+/// What a core holds descriptors of that were opened before the tables were split. The thread that joins the core's drops it,
 /// so that the copies in the process's own table are closed as well.
 #[derive(Debug)]
 pub(crate) struct InheritedDescriptors {

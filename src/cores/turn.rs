@@ -216,7 +216,7 @@ impl<A: App> Core<A> {
 
     /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
     /// message, that of TLS a hundred times as much, as do signatures of tokens, and in a storm of them the poll tells of a
-    /// thousand at once: they get a bounded time, then what the connected have waited for leaves. Whoever has to wait is served in the order of
+    /// thousand at once: they get a bounded time, then the replies to open connections leave. Connections that have to wait are served in the order of
     /// coming.
     fn read_transitional(&mut self, id: ConnectionId, has_ended: bool) {
         if self.shares.transition_ns < TRANSITION_BUDGET_NS {
@@ -352,14 +352,14 @@ const TRANSITION_BUDGET_NS: u64 = 100_000;
 /// a place of the ring. By itself the system takes the CPU from it at
 /// its next tick only, which is 4 ms for each of them. A shorter turn is not worth the system call.
 const YIELD_AFTER_NS: u64 = 100_000;
-/// Tokens that one turn checks for those who have not shown one lately: then whoever else has sent something waits for the
+/// Tokens that one turn checks for connections that have not shown one lately: then other connections with input wait for the
 /// next turn, so that what has been answered leaves. As long as 32 upgrades take, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// What each of them counts for at least.
 const TRANSITION_COST_NS_MIN: u64 = 10_000;
 /// How often the metrics are told what memory is used for.
 const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
-/// How soon a full ring is tried again. Nobody wakes a core when room has come: room is made by cores that are busy.
+/// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes the next few.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

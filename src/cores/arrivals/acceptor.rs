@@ -186,7 +186,7 @@ impl Acceptor {
     /// for good.
     pub(in crate::cores) fn accept_the_last(&mut self) {
         self.listeners.ask_all();
-        // Nobody can wait any longer: a client that is not answered now is reset when the listener closes.
+        // Connections cannot wait any longer: a client that is not answered now is reset when the listener closes.
         self.pace = Pace::new(0, 1);
         self.excess = AcceptExcess::Refuse;
         self.accepting = Accepting::Ready;
@@ -208,7 +208,7 @@ impl Acceptor {
         if !self.listeners.has_ready() {
             self.accepting = Accepting::Waiting;
             if self.excess == AcceptExcess::Wait {
-                // Nobody waits any more.
+                // No connection waits any more.
                 self.full = None;
             }
             return None;
@@ -332,7 +332,7 @@ impl Acceptor {
         }
     }
 
-    /// Answers a socket for which there is no room; where TLS is spoken there is nobody to read it.
+    /// Answers a socket for which there is no room; where TLS is spoken no client could read the answer.
     fn turn_away(&mut self, stream: TcpStream, port: Port, refusal: &Refusal, now: Uptime) {
         self.metrics.connections_refused.add(1);
         if self.ports.speak(port) == OnListen::Only {

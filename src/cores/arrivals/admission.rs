@@ -18,7 +18,7 @@ use crate::client::network::{ClientNetwork, Nat64Prefixes, Width};
 /// What all cores ask about a newcomer.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Written by the control plane, read by cores when somebody comes. Relaxed: it orders nothing, and who comes a moment
+    /// Written by the control plane, read by cores when a connection comes. Relaxed: it orders nothing, and one that comes a moment
     /// after the change may still be treated as before it.
     memory_is_full: AtomicBool,
     per_address_max: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Admission {
 struct Shard(std::sync::Mutex<HashMap<ClientNetwork, u32>>);
 
 impl Admission {
-    /// With nobody in yet. 0 for any number from one address.
+    /// Without any connection yet. 0 for any number from one address.
     pub(crate) fn new(per_address_max: u32, nat64: Nat64Prefixes) -> Admission {
         let shards = if per_address_max == 0 { 0 } else { SHARDS };
         Admission {

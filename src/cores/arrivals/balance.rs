@@ -98,7 +98,7 @@ impl Loads {
         }
     }
 
-    /// Gives back a place for which nobody came.
+    /// Gives back a place for which no connection came.
     pub(in crate::cores) fn give_back(&self, core: usize) {
         self.all[core].0.fetch_sub(1, Ordering::Relaxed);
         self.count_out();

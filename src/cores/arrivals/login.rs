@@ -35,7 +35,7 @@ use crate::cores::lifecycle::connection::{ConnectionId, Input, Phase};
 pub(in crate::cores) struct Busy;
 
 impl<A: App> Core<A> {
-    /// The page for users at a path, if there is somebody who could log in.
+    /// The page for users at a path, if users can log in.
     pub(in crate::cores) fn account_page(&self, path: &str) -> Option<Page> {
         let page = self.requests.login_pages().page(path)?;
         self.lent.policy.login.is_some().then_some(page)
@@ -100,7 +100,7 @@ impl<A: App> Core<A> {
         Ok(Input::Rest)
     }
 
-    /// Who an upgrade shows its sender to be by what a browser adds by itself: a cookie with a good token, else a
+    /// The user that an upgrade is from, by what a browser adds to the request by itself: a cookie with a good token, else a
     /// certificate. Neither counts for a page that may not speak for its user (cross-site WebSocket hijacking), and a bad
     /// one is as none.
     pub(in crate::cores) fn shown_by_browser(
@@ -224,7 +224,7 @@ impl<A: App> Core<A> {
             LoginAnswer::Busy => PageAnswer::Busy,
         };
         self.answer_page(id, &answer);
-        // Whoever had ended his own direction has no other end to tell about.
+        // A client that had ended its direction has no other end to tell about.
         self.read_again(id);
     }
 
@@ -274,7 +274,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What a token says, if it authenticates whoever bears it.
+    /// The claims of a token, if it authenticates its bearer.
     fn verified(&mut self, id: ConnectionId, token: &str, by: &str) -> Option<Claims> {
         match self.lent.policy.tokens.verify(token, self.time.now().unix_ms) {
             Ok(claims) => claims.is_truthy().then_some(claims),
@@ -286,7 +286,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Rounded up: who comes back then is not too soon again.
+/// Rounded up: a client that comes back then is not too soon again.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -34,7 +34,7 @@ impl LoginWay {
     /// or not: only that of a core that has ended is lost.
     pub(in crate::cores) fn send(&self, answered: Answered) {
         if self.logins.try_send(answered).is_ok() {
-            // As with late answers: who cannot be woken is being woken.
+            // As with late answers: a core that cannot be woken is being woken.
             let _ = self.waker.wake();
         }
     }

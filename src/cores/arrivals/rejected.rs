@@ -24,7 +24,7 @@ impl Rejected {
     pub(in crate::cores) fn add(&mut self, mut stream: TcpStream, refusal: &Refusal, now: Uptime) {
         let mut answer = Vec::with_capacity(256);
         refusal.write(&mut answer);
-        // An empty send buffer takes it whole; who has gone already needs none.
+        // An empty send buffer takes it whole; a client that has gone needs none.
         let _ = stream.write(&answer);
         let _ = stream.shutdown(Shutdown::Write);
         if self.0.len() >= KEPT_MAX {
@@ -33,7 +33,7 @@ impl Rejected {
         self.0.push_back((now + KEPT_FOR, stream));
     }
 
-    /// Closes those whose time is over.
+    /// Closes the sockets whose time is over.
     pub(in crate::cores) fn close_due(&mut self, now: Uptime, buffer: &mut [u8]) {
         while let Some((_, mut stream)) = self.0.pop_front_if(|(until, _)| *until <= now) {
             // What is still unread then makes it a reset; by now the answer has arrived, or will not.

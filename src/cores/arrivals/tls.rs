@@ -7,7 +7,7 @@
 //! is flushed (`connections.rs`) writes it.
 //!
 //! Limits: `request_timeout` counts from the first byte of a handshake to the last of the request head. A handshake is
-//! read on the time of comers and goers (`turn.rs`).
+//! read in the time of connections that are being opened or closed (`turn.rs`).
 
 use tracing::error;
 

@@ -41,7 +41,7 @@ use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
 #[derive(Debug)]
 pub(in crate::cores) struct Delivery {
     broker: CoreBroker,
-    /// Those of all cores.
+    /// The wakers of all cores.
     wakers: Arc<[Arc<Waker>]>,
     /// Whether the publication at the front of the ring is under way.
     under_way: bool,

@@ -45,7 +45,7 @@ impl<A: App> Core<A> {
         let was_accepted = matches!(answered.answer, LoginAnswer::Accepted(_));
         answered.answer = self.judged_by_now(answered.answer, answered.users.as_ref());
         let id = ConnectionId::from_token(mio::Token(answered.address));
-        // Whoever has gone since has tried all the same.
+        // A client that has gone since has tried all the same.
         let by = match self.connections.get(id).map(|connection| &connection.phase) {
             Some(Phase::LoggingIn { .. }) => BY_PAGE,
             Some(_) => BY_CALL,

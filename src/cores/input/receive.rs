@@ -118,7 +118,7 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::PeerVanished);
     }
 
-    /// Takes in new bytes behind those that were left over.
+    /// Takes in new bytes behind the bytes that were left over.
     pub(in crate::cores) fn take_in(&mut self, id: ConnectionId, bytes: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;

@@ -13,7 +13,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 
 impl<A: App> Core<A> {
-    /// A subscription sees exactly the publications after it: those before have been delivered.
+    /// A subscription sees exactly the publications after it: all publications before it have been delivered.
     pub(in crate::cores) fn subscribe(
         &mut self,
         id: ConnectionId,
@@ -88,8 +88,8 @@ impl<A: App> Core<A> {
         next
     }
 
-    /// Ends those of some of a connection's subscriptions that it may no longer have; returns where to go on, if there are
-    /// more.
+    /// Looks at some subscriptions of a connection and ends the ones that it may no longer have. Returns where to go on, if
+    /// there are more.
     pub(in crate::cores) fn check_subscriptions(
         &mut self,
         id: ConnectionId,
@@ -97,7 +97,7 @@ impl<A: App> Core<A> {
         decisions: &mut Decisions,
     ) -> Option<u32> {
         let (names, next) = self.some_channels_of(id, from);
-        // Whoever makes the server look again and again has used up his share of the turn.
+        // A client that makes the server look again and again has used up its share of the turn.
         self.intake
             .use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
         let policy = Arc::clone(&self.lent.policy);

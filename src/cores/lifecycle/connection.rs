@@ -60,7 +60,7 @@ pub(in crate::cores) struct Connection {
     pub(in crate::cores) reading: Reading,
     /// Whether it has shown a token since its last heartbeat: then it is read with those that are being opened or closed.
     pub(in crate::cores) shows_tokens: bool,
-    /// Whether it is one of those that are counted for its address.
+    /// Whether it is counted for its address.
     pub(in crate::cores) is_counted: bool,
     pub(in crate::cores) phase: Phase,
     pub(in crate::cores) id: ConnectionId,
@@ -69,7 +69,7 @@ pub(in crate::cores) struct Connection {
     pub(in crate::cores) leftover: Leftover,
     /// While open, and if a limit of it is on.
     pub(in crate::cores) meter: Option<Box<Meter>>,
-    /// Who is at the other end.
+    /// The client's address.
     pub(in crate::cores) client: ClientAddress,
     /// When the wheel will visit it.
     pub(in crate::cores) armed: Slot,
@@ -151,7 +151,7 @@ pub(in crate::cores) struct Work {
     pub(in crate::cores) then: Option<CloseReason>,
     /// Where the decision that is next goes on with the connection's channels.
     pub(in crate::cores) from: u32,
-    /// Whether it has found the ring full before: then it is at the head of those that wait, and need not queue.
+    /// Whether it has found the ring full before: then it is at the head of the queue, and need not wait behind others.
     pub(in crate::cores) waited: bool,
 }
 

@@ -40,7 +40,7 @@ pub(in crate::cores) struct Draining {
 /// How far a drain has come. Each stage takes a bounded part of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// What the kernel has completed for the listeners is accepted, so many at most. It is ours: nobody else could serve it.
+    /// What the kernel has completed for the listeners is accepted, up to a limit. No other server could serve these sockets.
     Backlog { accepts_left: usize },
     /// The listeners are closed. The connections are being listed, from this place on.
     Listing { next: u32 },

@@ -30,7 +30,7 @@ pub enum Order {
     Revoke {
         /// What is revoked.
         revocation: Arc<Revocation>,
-        /// Who is told how many connections that ended.
+        /// Is told how many connections that ended.
         done: Done,
     },
     /// Accept no more, close every client within this time, then stop.
@@ -135,12 +135,12 @@ pub(crate) struct Mailbox {
 struct PostBox {
     late_answers: Sender<LateAnswer>,
     waker: Arc<Waker>,
-    /// Answers given back since the core last counted them. Written by all who send and by the core, relaxed: it orders
+    /// Answers given back since the core last counted them. Written by all senders and by the core, relaxed: it orders
     /// nothing.
     returned: AtomicU64,
 }
 
-/// Written by the core, read by the control plane. Release and acquire: who sees `Serving` also sees the listener.
+/// Written by the core, read by the control plane. Release and acquire: a reader that sees `Serving` also sees the listener.
 #[derive(Debug)]
 struct Status(AtomicU8);
 

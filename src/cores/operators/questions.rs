@@ -24,7 +24,7 @@ pub(crate) enum Question {
     Closed { answer: Answer<Vec<End>> },
 }
 
-/// The way of an answer back. Dropped with its question, it tells whoever waits that there is none.
+/// The way of an answer back. If the question is dropped, its sender learns that there is no answer.
 pub(crate) struct Answer<T>(Box<dyn FnOnce(T) + Send>);
 
 /// A connection with bytes waiting for it, or of it.
@@ -75,7 +75,7 @@ impl<T> fmt::Debug for Answer<T> {
 }
 
 impl Slow {
-    /// All of it: those that hold most come first.
+    /// All bytes that the connection holds. Connections that hold most come first.
     pub(crate) fn held_bytes(&self) -> usize {
         self.waiting_bytes + self.input_bytes
     }

@@ -48,7 +48,8 @@ impl<A: App> Core<A> {
         end == places
     }
 
-    /// Meanwhile some have drained, and others have taken the places of those that ended: what is told is how they are.
+    /// Since the survey looked at them, some outboxes have drained, and other connections have taken the places of ended ones:
+    /// the answer says how they are now.
     fn conclude(&self, survey: Survey) {
         let found = survey.longest.into_iter();
         let mut slow: Vec<Slow> = found
