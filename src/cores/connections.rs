@@ -12,7 +12,7 @@
 //! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`), since [`Connections::note_held`] is called
 //!    where that changes.
 //! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not read,
-//!    and publications pass it by. Steps of the turn end it (`Core::end_those_found`), after a delivery, before and after a
+//!    and publications pass it by. Steps of the turn end it (`Core::close_marked`), after a delivery, before and after a
 //!    flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish for one
 //!    client never closes another connection, and never reads another's input.
 
@@ -48,7 +48,7 @@ use crate::cores::outgoing::shared_frames::FrameSpan;
 #[derive(Debug)]
 pub(in crate::cores) struct Connections {
     slab: Slab<Connection>,
-    /// The time of this turn.
+    /// A copy of the time of this turn (`TurnTime`), set when the turn begins.
     pub(in crate::cores) now: Uptime,
     generation: u32,
     pool: FramePool,
@@ -71,7 +71,8 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) held: Held,
     /// Whether the metrics have been told that nothing is held.
     nothing_is_told: bool,
-    /// Bytes of publications that wait for the ring and whose publishers have left.
+    /// Bytes of publications that wait for the ring and whose publishers have disconnected: a copy of the count of
+    /// `AbandonedPublications`, set when the turn begins.
     pub(in crate::cores) abandoned_bytes: usize,
     /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they are to be
     /// visited when they must have taken something.
@@ -237,8 +238,8 @@ impl Connections {
             .filter(|connection| connection.id == id)
     }
 
-    /// Queues one whole frame. Never refused: what fills it up is the connection's own calls, which
-    /// are not read any more once it is full, and late answers, which end it (`late_answers.rs`).
+    /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being read, so
+    /// no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {
         let messages = u64::from(content.is_message());
         self.metrics.messages_sent.add(messages);
@@ -251,9 +252,9 @@ impl Connections {
         });
     }
 
-    /// Queues text messages, unless the connection has ended in the middle of what it decided: its own publication may
-    /// have been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
-    /// Returns how many they were, queued or not.
+    /// Queues text messages in the outbox of an open connection. A connection may have ended since its session decided to
+    /// send them, for a publication that its outbox did not take; nothing may follow its close frame (RFC 6455 section
+    /// 5.5.1). Returns the number of messages, queued or not.
     pub(in crate::cores) fn send_texts<'t>(
         &mut self,
         id: ConnectionId,
@@ -349,7 +350,7 @@ impl Connections {
         self.note_held(id.index());
     }
 
-    /// The poll says that the socket takes more.
+    /// The poll reports that the socket takes more.
     pub(in crate::cores) fn writable(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
@@ -366,7 +367,7 @@ impl Connections {
         !self.prompt.is_empty() || !self.bulk.is_empty()
     }
 
-    /// Has our FIN sent as soon as the outbox is empty, now if it is.
+    /// Sends our FIN as soon as the outbox is empty: with the flush of this turn if it is empty now.
     pub(in crate::cores) fn finish(&mut self, id: ConnectionId) {
         if self.get(id).is_some() {
             self.mark(id.index(), Lane::Prompt);
@@ -436,9 +437,9 @@ impl Connections {
         self.bulk_taken >= end_of_bulk
     }
 
-    /// Flushes a connection found in the list of what is not prompt, unless its place there has been left since. Nearly
-    /// all wait for publications alone, have no TLS, and go on afterwards as before: what ends a connection has its last
-    /// bytes sent promptly, or out of turn.
+    /// Flushes a connection from the list of the bulk lane, unless the connection has changed its lane since. Nearly all
+    /// have only publications to send, have no TLS, and stay open: a connection that ends sends its last bytes in the
+    /// prompt lane, or at once.
     #[inline]
     fn flush_bulk(&mut self, index: u32) {
         let Some(connection) = self.slab.get_mut(index as usize) else {
@@ -507,14 +508,15 @@ impl Connections {
         self.note_flushed(index, is_slow, flushed);
     }
 
-    /// Counts what a flush came to, and has what follows from it done. `was_slow` says that the socket had been found full
-    /// before.
+    /// Does what follows from the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection for
+    /// closing. `was_slow` says that the socket had been found full before.
     fn note_flushed(&mut self, index: u32, was_slow: bool, flushed: io::Result<(usize, Flush)>) {
         let Some(connection) = self.slab.get_mut(index as usize) else {
             return;
         };
         let has_tls = connection.stream.tls.is_some();
-        // Whether what it holds may change: `held` knows those whose sockets were found full, or whose TLS keeps something.
+        // Whether the bytes that it holds may have changed: `held` counts connections whose sockets were found full, or whose
+        // TLS keeps records.
         let mut is_held = was_slow;
         match flushed {
             Ok((written, flush)) => {
@@ -547,7 +549,7 @@ impl Connections {
                             }
                         }
                         Phase::Emptying { .. } => {
-                            doom(&mut self.ending, connection, CloseReason::PeerVanished);
+                            mark_for_closing(&mut self.ending, connection, CloseReason::PeerVanished);
                         }
                         Phase::ProxyHeader { .. }
                         | Phase::Request { .. }
@@ -562,7 +564,7 @@ impl Connections {
                 self.queued_bytes -= connection.outbox.len();
                 self.conflated_bytes -= connection.outbox.conflated_bytes();
                 connection.outbox.release(&mut self.pool);
-                doom(&mut self.ending, connection, CloseReason::PeerVanished);
+                mark_for_closing(&mut self.ending, connection, CloseReason::PeerVanished);
             }
         }
         if is_held || has_tls {
@@ -737,9 +739,13 @@ impl Connections {
     }
 }
 
-/// Has a connection end, once: it is not read any more, publications pass it by, and the core closes it before the next
-/// flush.
-fn doom(ending: &mut Vec<(ConnectionId, CloseReason)>, connection: &mut Connection, reason: CloseReason) {
+/// Marks a connection that must be closed, once. From now on it is not read and gets no publications; the core closes it
+/// before the next flush.
+fn mark_for_closing(
+    ending: &mut Vec<(ConnectionId, CloseReason)>,
+    connection: &mut Connection,
+    reason: CloseReason,
+) {
     if !connection.reading.is_paused_by(Why::Ending) {
         connection.reading.pause(Why::Ending);
         ending.push((connection.id, reason));

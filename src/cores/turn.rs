@@ -1,7 +1,8 @@
 //! One turn of the loop.
 //!
-//! wait → read ready sockets → accept a bounded batch → drain the ring → due visits → flush outboxes with one system
-//! call each: all that hold replies, and of those that hold only publications as many as the time allows.
+//! wait → read ready sockets → accept a bounded batch → deliver publications from the ring → deadlines that are due → write
+//! the outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications alone as
+//! the time allows.
 
 use std::io;
 use std::thread;
@@ -51,7 +52,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Waits for events, so long at most.
+    /// Waits for events for `timeout` at most; `None` is for ever.
     pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -61,7 +62,7 @@ impl<A: App> Core<A> {
         Ok(())
     }
 
-    /// One turn after a wait that was to take so long at most, at the time it is then. Returns how long it took.
+    /// One turn, after a wait for events of `timeout` at most. Returns how many nanoseconds the turn took.
     pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
         self.delivery.reader().awake();
         let tolerance = self.lent.settings.silence_max() / 4;
@@ -79,25 +80,10 @@ impl<A: App> Core<A> {
         self.shedding.begin_turn();
         self.shed();
         self.delivery.begin_delivering();
-        // What an earlier turn left over comes first.
         self.resume_walking();
-        self.shares.token_checks = 0;
-        for _ in 0..self.waiting.unfinished_count() {
-            if self.shares.token_checks < TOKEN_CHECKS_MAX
-                && let Some(id) = self.waiting.next_unfinished()
-            {
-                self.read_left_over(id);
-                self.shares.token_checks += self.lent.scratch.common.verifications();
-            }
-        }
-        self.shares.transition_ns = 0;
-        while self.shares.transition_ns < TRANSITION_BUDGET_NS
-            && let Some(id) = self.waiting.next_transitional()
-        {
-            self.within_transition_budget(|core| core.read_left_over(id));
-        }
+        self.read_left_over_connections();
         for event in events {
-            self.take(event);
+            self.handle_event(event);
             self.shed();
         }
         if self.mailbox.has_answers() {
@@ -133,19 +119,41 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Delivers what is published, then ends the connections that did not take it, and some that hold most if all of them
-    /// hold too much. That makes room, so the delivery then goes on.
+    /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as many as the limits
+    /// on checks of tokens and on transitions allow.
+    #[inline]
+    fn read_left_over_connections(&mut self) {
+        self.shares.token_checks = 0;
+        for _ in 0..self.waiting.unfinished_count() {
+            if self.shares.token_checks < TOKEN_CHECKS_MAX
+                && let Some(id) = self.waiting.next_unfinished()
+            {
+                self.read_left_over(id);
+                self.shares.token_checks += self.lent.scratch.common.verifications();
+            }
+        }
+        self.shares.transition_ns = 0;
+        while self.shares.transition_ns < TRANSITION_BUDGET_NS
+            && let Some(id) = self.waiting.next_transitional()
+        {
+            self.within_transition_budget(|core| core.read_left_over(id));
+        }
+    }
+
+    /// Delivers publications, then closes the subscribers that delivery has marked. If all connections together hold too
+    /// much, it also closes some that hold most; that makes room, so delivery goes on.
     fn deliver(&mut self) {
         loop {
             self.delivery.deliver(&mut self.connections);
-            self.end_those_found();
+            self.close_marked();
             if !self.shed() {
                 return;
             }
         }
     }
 
-    fn take(&mut self, event: &Event) {
+    /// Handles one event of the poll: a listener, this core's mailbox, sockets that another core hands over, or a connection.
+    fn handle_event(&mut self, event: &Event) {
         match event.token() {
             token @ (LISTENER | TLS_LISTENER) => self.acceptor.note_ready(token),
             WAKER => {
@@ -153,38 +161,44 @@ impl<A: App> Core<A> {
                 self.take_orders();
             }
             HAND_OVERS => self.acceptor.note_hand_overs(),
-            token => {
-                let id = ConnectionId::from_token(token);
-                if event.is_writable() {
-                    self.connections.writable(id);
-                }
-                // One that has used up its share of this turn is read in the next, whatever the poll has to say.
-                let is_unfinished = self
-                    .connections
-                    .get(id)
-                    .is_some_and(|connection| connection.reading.is_queued());
-                let has_ended = event.is_read_closed() || event.is_error();
-                if is_unfinished && has_ended {
-                    if let Some(connection) = self.connections.get_mut(id) {
-                        connection.reading.note_end();
-                    }
-                } else if !is_unfinished && (event.is_readable() || has_ended) {
-                    if self.is_transitional(id, has_ended) {
-                        self.read_transitional(id, has_ended);
-                    } else if self.shares.token_checks < TOKEN_CHECKS_MAX {
-                        self.read(id, has_ended);
-                        self.shares.token_checks += self.lent.scratch.common.verifications();
-                    } else {
-                        self.metrics.token_checks_deferred.add(1);
-                        if let Some(connection) = self.connections.get_mut(id) {
-                            self.waiting.read_next_turn(connection);
-                        }
-                    }
+            token => self.handle_connection_event(ConnectionId::from_token(token), event),
+        }
+    }
+
+    /// Handles an event of a connection's socket: flushes it at the end of the turn if the socket takes more, and reads it
+    /// now or in a later turn if it may hold input.
+    #[inline]
+    fn handle_connection_event(&mut self, id: ConnectionId, event: &Event) {
+        if event.is_writable() {
+            self.connections.writable(id);
+        }
+        // A connection that has used up its share of this turn is read in the next turn, even if the poll reports input.
+        let is_unfinished = self
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.reading.is_queued());
+        let has_ended = event.is_read_closed() || event.is_error();
+        if is_unfinished && has_ended {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.reading.note_end();
+            }
+        } else if !is_unfinished && (event.is_readable() || has_ended) {
+            if self.is_transitional(id, has_ended) {
+                self.read_transitional(id, has_ended);
+            } else if self.shares.token_checks < TOKEN_CHECKS_MAX {
+                self.read(id, has_ended);
+                self.shares.token_checks += self.lent.scratch.common.verifications();
+            } else {
+                self.metrics.token_checks_deferred.add(1);
+                if let Some(connection) = self.connections.get_mut(id) {
+                    self.waiting.read_next_turn(connection);
                 }
             }
         }
     }
 
+    /// Goes on with a connection that an earlier turn has put into a queue: first with the input that it has kept, then
+    /// with its socket.
     fn read_left_over(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -193,7 +207,7 @@ impl<A: App> Core<A> {
         let has_input = connection.has_input();
         self.begin_share();
         if has_input {
-            // Whole messages may be among what was kept; until they are done with, nothing more is read.
+            // The kept input may hold whole messages. Nothing more is read before they are handled.
             self.take_in(id, &mut []);
             if self
                 .connections
@@ -206,7 +220,7 @@ impl<A: App> Core<A> {
         self.read_on(id, until == ReadUntil::End);
     }
 
-    /// Whether a connection has not introduced itself, or does it again and again by tokens, or its peer has gone.
+    /// Whether a connection is being opened (upgrade, handshake) or closed, or sends tokens again and again.
     fn is_transitional(&self, id: ConnectionId, has_ended: bool) -> bool {
         let Some(connection) = self.connections.get(id) else {
             return false;
@@ -231,6 +245,7 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Does `work`, and counts its time against `TRANSITION_BUDGET_NS` of this turn.
     fn within_transition_budget(&mut self, work: impl FnOnce(&mut Self)) {
         let before_ns = self.time.clock().elapsed_ns();
         work(self);
@@ -238,6 +253,7 @@ impl<A: App> Core<A> {
         self.shares.transition_ns += took_ns.max(TRANSITION_COST_NS_MIN);
     }
 
+    /// Carries out the orders that other threads have put into this core's mailbox.
     fn take_orders(&mut self) {
         while let Some(order) = self.mailbox.try_receive() {
             match order {
@@ -254,8 +270,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Gives back what publications no longer need, and tells the metrics what they and this core's tables take, once a
-    /// second.
+    /// Once a second: frees buffers that publications no longer need, and sets the metrics of the memory of publications and
+    /// of this core's tables.
     fn tell_memory(&mut self) {
         self.memory_due = self.time.now().uptime + MEMORY_TOLD_EVERY;
         self.delivery.publisher().give_back();
@@ -267,17 +283,18 @@ impl<A: App> Core<A> {
         self.metrics.table_bytes.set(tables as u64);
     }
 
-    /// Sends what waits, what is not prompt as far as the time reaches. A longer turn sends as long as it took before, so
-    /// that calls cannot keep publications from leaving. Sending may end connections and make others readable again.
+    /// Writes the outboxes to their sockets: all outboxes with replies, and outboxes with publications alone until the time
+    /// for them is used up. After a longer turn that time is longer (`turn_time.rs`), so that calls cannot keep publications
+    /// from leaving. A write may end its connection; an outbox that has drained lets its connection be read again.
     fn flush(&mut self) {
         let mut end_ns = None;
-        // Nothing that was queued for a connection after a publication it did not take may leave.
-        self.end_those_found();
+        // A connection that missed a publication is closed first: nothing that was queued after that publication is sent.
+        self.close_marked();
         self.connections.flush(|| {
             let now_ns = self.time.clock().elapsed_ns();
             now_ns >= *end_ns.get_or_insert_with(|| self.time.end_of_flush_ns(now_ns))
         });
-        self.end_those_found();
+        self.close_marked();
         while let Some(id) = self.connections.next_resumed() {
             self.read_again(id);
         }
@@ -286,8 +303,9 @@ impl<A: App> Core<A> {
             .record_latencies(&self.connections, self.time.clock());
     }
 
-    /// Has the poll tell when sockets that were found full take more, and visits them when they must have taken some.
-    /// Before that it is not asked to: each socket that has just come would be an event, since it takes some.
+    /// Registers sockets that were found full, so that the poll reports when they take more, and arms the deadline by which
+    /// they must have taken something. Sockets are not registered for this from the start, since a new socket takes bytes
+    /// at once: each would cause an event.
     fn watch_blocked(&mut self) {
         while let Some(id) = self.connections.next_blocked() {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -299,7 +317,7 @@ impl<A: App> Core<A> {
                 .reregister(&mut connection.stream.socket, id.token(), interests)
                 .is_err()
             {
-                // It is registered, so the system has nothing to refuse.
+                // The system refuses this only for a socket that is not registered; this one is.
                 self.close(id, CloseReason::PeerVanished);
                 continue;
             }
@@ -307,7 +325,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether the next turn has something to do whatever comes.
+    /// Whether the next turn has work even if no event comes.
     pub(super) fn has_work_left(&self) -> bool {
         self.waiting.has_work()
             || self.wheel.has_due()
@@ -320,8 +338,8 @@ impl<A: App> Core<A> {
             || self.connections.is_shedding()
     }
 
-    /// How long the poll may wait: not at all while work is left over, else until the next visit. Announces the sleep
-    /// to the other cores, and looks at the ring a last time after that.
+    /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for ever.
+    /// Tells the other cores that this core sleeps, then looks at the ring once more.
     pub(super) fn timeout(&mut self) -> Option<Duration> {
         if self.has_work_left() || !self.delivery.reader().prepare_sleep() {
             return Some(Duration::ZERO);
@@ -343,23 +361,23 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Events of one wait.
+/// Most events of one wait.
 const EVENTS_PER_TURN_MAX: usize = 1024;
-/// How long one turn reads connections that have not introduced themselves, or whose peers have gone: ten of them, at
-/// 10 µs each, or one whose TLS handshake asks for an RSA signature. By so much they delay the others.
+/// How long one turn reads connections that are being opened or closed: ten of them at 10 µs each, or one whose TLS
+/// handshake needs an RSA signature. They delay open connections by this time.
 const TRANSITION_BUDGET_NS: u64 = 100_000;
-/// A turn after which a core that shares its CPU with others lets them run, as it does when it waits for one of them to fill
-/// a place of the ring. By itself the system takes the CPU from it at
-/// its next tick only, which is 4 ms for each of them. A shorter turn is not worth the system call.
+/// After a turn of this length, a core that shares its CPU with other cores yields to them. It also yields while it waits
+/// for another core to fill a slot of the ring. Without that the system switches at its next tick, up to 4 ms later. A
+/// shorter turn is not worth the system call.
 const YIELD_AFTER_NS: u64 = 100_000;
 /// Tokens that one turn checks for connections that have not shown one lately: then other connections with input wait for the
 /// next turn, so that what has been answered leaves. As long as 32 upgrades take, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
-/// What each of them counts for at least.
+/// Each read of a connection that is being opened or closed counts for this long at least.
 const TRANSITION_COST_NS_MIN: u64 = 10_000;
 /// How often the metrics are told what memory is used for.
 const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
-/// How often a draining core closes the next few.
+/// How often a draining core closes its next few connections.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

@@ -13,7 +13,7 @@ use crate::cores::outgoing::outbox::POOLED_BUFFERS_MAX;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
 
-use super::{Connections, doom};
+use super::{Connections, mark_for_closing};
 
 impl Connections {
     /// How many more subscribers a publication may be queued for before something is flushed.
@@ -190,7 +190,7 @@ impl Connections {
             SlowConsumer::Conflate => self.conflate(index, channel, frame),
             SlowConsumer::Close => {
                 let connection = &mut self.slab[index as usize];
-                doom(&mut self.ending, connection, CloseReason::SlowConsumer);
+                mark_for_closing(&mut self.ending, connection, CloseReason::SlowConsumer);
             }
         }
         false
@@ -204,7 +204,7 @@ impl Connections {
         match connection.outbox.conflate(channel, frame, bytes_max) {
             Conflation::Added => {}
             Conflation::Replaced => self.metrics.publications_conflated.add(1),
-            Conflation::Full => doom(&mut self.ending, connection, CloseReason::SlowConsumer),
+            Conflation::Full => mark_for_closing(&mut self.ending, connection, CloseReason::SlowConsumer),
         }
         self.conflated_bytes += connection.outbox.conflated_bytes();
         self.note_held(index);

@@ -4,7 +4,8 @@
 //! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
 //! (`fan_out.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
 //!
-//! Limits: `CHANNELS_PER_TURN_MAX` of one connection, gone on with for `WALKS_PER_TURN_MAX` connections.
+//! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX` connections
+//! (`resume.rs`).
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -17,7 +18,7 @@ use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Phase, Work};
 use crate::cores::lifecycle::waiting::WaitsFor;
 
 impl<A: App> Core<A> {
-    /// Has the session of an open connection decide something, and carries that out.
+    /// Lets the session of an open connection decide something, and carries its decisions out.
     pub(in crate::cores) fn decide(
         &mut self,
         id: ConnectionId,
@@ -42,8 +43,8 @@ impl<A: App> Core<A> {
     }
 
     /// Carries out what has been decided into `self.decisions`, in order. If the ring is full, or a delivery has to come
-    /// first, the connection keeps the decisions that are left, and what is decided meanwhile (by a timer, by a late
-    /// answer) queues behind them.
+    /// first, the connection keeps the decisions that are left. Decisions that a timer or a late answer causes meanwhile
+    /// queue behind them.
     ///
     /// This is the one place that takes the core's decisions out. They come back when all is carried out; if the
     /// connection keeps them, the core begins with new ones. Nothing that is carried out decides anything.
@@ -54,27 +55,31 @@ impl<A: App> Core<A> {
         {
             let had_room = before.decisions.append(&mut work.decisions);
             before.asked = None;
-            before.then = before.then.or(work.then).or_else(|| no_room(had_room));
+            before.close_reason = before
+                .close_reason
+                .or(work.close_reason)
+                .or_else(|| no_room(had_room));
             self.decisions = work.decisions;
             self.connections.note_input(id);
             return;
         }
-        self.work_off(id, work);
+        self.carry_out_work(id, work);
     }
 
-    /// Goes on with the decisions that a connection keeps.
-    pub(in crate::cores) fn carry_on(&mut self, id: ConnectionId) {
+    /// Goes on with the decisions that a connection has kept since [`Core::carry_out`] had to stop.
+    pub(in crate::cores) fn carry_out_suspended(&mut self, id: ConnectionId) {
         let kept = self
             .connections
             .get_mut(id)
             .and_then(|connection| connection.take_suspended());
         if let Some(work) = kept {
-            self.work_off(id, *work);
+            self.carry_out_work(id, *work);
             self.connections.note_input(id);
         }
     }
 
-    fn work_off(&mut self, id: ConnectionId, mut work: Work) {
+    /// Carries decisions out one after another, until all are done or one has to wait: then the connection keeps the rest.
+    fn carry_out_work(&mut self, id: ConnectionId, mut work: Work) {
         self.delivery.begin_publishing();
         if work.decisions.is_overfull() {
             work = Work::new(Decisions::new(), Err(CloseReason::MessageTooBig));
@@ -92,7 +97,7 @@ impl<A: App> Core<A> {
             match self.carry_out_one(id, decision, &mut work) {
                 Ok(Outcome::Next { done }) => {
                     work.at += done;
-                    work.from = 0;
+                    work.next_channel = 0;
                     work.awaited = Awaited::Unknown;
                 }
                 Ok(Outcome::Published(place)) => {
@@ -104,20 +109,20 @@ impl<A: App> Core<A> {
                     work.awaited = Awaited::Asked(*place);
                 }
                 Ok(Outcome::More { from }) => {
-                    work.from = from;
+                    work.next_channel = from;
                     if self.session(id).is_some() {
                         return self.suspend(id, work, WaitsFor::Channels);
                     }
                     // It has ended, and has no channels any more.
                 }
                 Ok(Outcome::Closed) => {
-                    work.then = None;
+                    work.close_reason = None;
                     break;
                 }
                 Err(RingFull { .. }) => return self.wait_for_ring(id, work),
             }
         }
-        if let Some(reason) = work.then {
+        if let Some(reason) = work.close_reason {
             self.close(id, reason);
         }
         self.decisions = work.decisions;
@@ -167,13 +172,13 @@ impl<A: App> Core<A> {
                 self.send(id, Content::Text, decisions.bytes(message));
             }
             Decision::KickOutAll { reason } => {
-                let next = self.kick_out_some(id, reason, work.from, decisions);
+                let next = self.kick_out_some(id, reason, work.next_channel, decisions);
                 return Ok(Outcome::of_walk(next));
             }
             // The check uses the client's current claims, so if several are queued, only the last one needs to run.
-            Decision::CheckSubscriptions if asks_again(decisions, work.at) => {}
+            Decision::CheckSubscriptions if is_checked_later(decisions, work.at) => {}
             Decision::CheckSubscriptions => {
-                let next = self.check_subscriptions(id, work.from, decisions);
+                let next = self.check_subscriptions(id, work.next_channel, decisions);
                 return Ok(Outcome::of_walk(next));
             }
             Decision::Publish(publish) => {
@@ -218,20 +223,17 @@ impl<A: App> Core<A> {
     }
 }
 
-/// What became of a decision.
+/// The result of carrying out one decision.
 enum Outcome {
-    /// So many decisions are done with.
-    Next {
-        done: usize,
-    },
-    /// What follows comes after the delivery of all before this place.
+    /// This many decisions are done.
+    Next { done: usize },
+    /// It was published at this place. The next decision waits until this core has delivered everything before the place.
     Published(Sequence),
-    /// It comes after the delivery of all that is published by now.
+    /// It changes subscriptions. It waits until this core has delivered everything that is published by now.
     Asked,
-    /// It goes on in the next turn with the channels from there on.
-    More {
-        from: u32,
-    },
+    /// It goes on in the next turn, from this channel on.
+    More { from: u32 },
+    /// The connection is closed: later decisions are dropped.
     Closed,
 }
 
@@ -244,13 +246,13 @@ impl Outcome {
     }
 }
 
-/// The end of a connection for which so much waits that no more can.
+/// Why a connection is closed that has no room for more decisions that wait.
 fn no_room(had_room: bool) -> Option<CloseReason> {
     (!had_room).then_some(CloseReason::SlowConsumer)
 }
 
-/// Whether the subscriptions are looked at again later in the same decisions.
-fn asks_again(decisions: &Decisions, at: usize) -> bool {
+/// Whether a later decision of the same list checks the subscriptions as well.
+fn is_checked_later(decisions: &Decisions, at: usize) -> bool {
     let later = decisions.list().iter().skip(at + 1);
     later
         .rev()

@@ -1,4 +1,5 @@
-//! What a core reads with, and what one connection may still have handled in this turn. Input meets its wire here.
+//! The buffers with which a core reads its connections, the share of a turn that one connection may use, and the step from
+//! bytes to messages: [`Intake::take_batch`].
 //!
 //! Limits: `FRAMES_PER_TURN_MAX`, `INFLATED_PER_TURN_MAX` and `VERIFICATIONS_PER_TURN_MAX` of one connection in one turn.
 
@@ -18,7 +19,7 @@ use crate::clock::Uptime;
 use crate::cores::lifecycle::connection::{Connection, Input, Open, Phase};
 use crate::cores::lifecycle::meter::Measures;
 
-/// The buffers that all connections of a core are read with, and the share of the one that is read now.
+/// The buffers with which a core reads all its connections, and the share of the connection that is read now.
 #[derive(Debug)]
 pub(in crate::cores) struct Intake {
     /// Empty while a connection is read.
@@ -27,40 +28,40 @@ pub(in crate::cores) struct Intake {
     records: Vec<u8>,
     inflater: Inflater,
     limits: message::Limits,
-    /// Messages, packets of arrays and control frames that the connection that is read now may still have handled in
-    /// this turn.
+    /// How many more messages, packets of arrays and control frames of the connection that is read now are handled in this
+    /// turn.
     frames_left: u64,
 }
 
-/// Messages that are taken together, up to a control frame that is to be answered or the end of the input.
+/// The messages that were taken together, up to a control frame that needs an answer or the end of the input.
 pub(in crate::cores) struct Batch<'a> {
     /// Bytes of the input.
     pub(in crate::cores) consumed: usize,
     /// Messages and control frames.
     pub(in crate::cores) frames: u64,
     pub(in crate::cores) messages: u64,
-    /// Whether the session has opened with one of them.
+    /// Whether the session has opened with one of the messages.
     pub(in crate::cores) has_opened: bool,
-    /// How the session took the last of them.
+    /// The session's result for the last message.
     pub(in crate::cores) result: Result<(), CloseReason>,
     pub(in crate::cores) next: Next<'a>,
 }
 
-/// What comes after the messages that were taken together.
+/// How the core goes on after a batch.
 pub(in crate::cores) enum Next<'a> {
-    /// The input after them.
+    /// With the rest of the input.
     Consumed,
-    /// More bytes: the input ends within a frame.
+    /// With more bytes from the socket: the input ends within a frame.
     Incomplete,
-    /// The input after them, but later: these were as many as the connection may send now.
+    /// With the rest of the input, when the connection is below its rate again.
     OverRate,
-    /// The input after them, in the next turn.
+    /// With the rest of the input, in the next turn.
     Enough,
-    /// Nothing: the frame behind them cannot be read.
+    /// Not at all: the frame behind the batch cannot be read.
     Broken,
-    /// This answer to a ping.
+    /// With this answer to a ping.
     Pong(&'a [u8]),
-    /// This answer to the peer's farewell.
+    /// With this answer to the peer's farewell.
     Farewell(Farewell<'a>),
 }
 
@@ -133,8 +134,8 @@ impl Intake {
         self.inflater.wipe();
     }
 
-    /// Takes the messages at the beginning of the input and has the session decide about them. Performs nothing and counts
-    /// nothing: see [`Intake::account_for`]. `rate_left` is how many the connection may send now, by its rate. Taking
+    /// Takes the messages at the beginning of the input and lets the session decide about each. Carries no decision out, and
+    /// counts nothing: see [`Intake::account_for`]. `rate_left` is how many messages the connection's rate allows now. Taking
     /// sixteen messages of one read together saved a quarter of the instructions of each.
     #[inline]
     pub(in crate::cores) fn take_batch<'r, A: App>(
@@ -216,7 +217,7 @@ impl Intake {
             let verifications = environment.common.scratch.verifications();
             let mut is_enough = compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX;
             if verifications > 0 && was_open {
-                // The first one is taken alone, since nobody could know; then the connection is read with its like.
+                // The first token ends the batch: from then on the connection is read with the connections that are being opened or closed.
                 is_enough |= !std::mem::replace(&mut connection.shows_tokens, true)
                     || verifications >= VERIFICATIONS_PER_TURN_MAX;
             }
@@ -274,15 +275,15 @@ impl Intake {
     }
 }
 
-/// Whether the input goes on with a control frame, which is answered after what was decided before it: that may have to
-/// wait, so the frame is not touched. Nor is a fragment, which a control frame may follow.
+/// Whether the input goes on with a control frame. Its answer comes after the decisions about earlier messages, and these
+/// may have to wait, so the frame is left unread. The same goes for a fragment, since a control frame may follow it.
 fn waits_for_answers(input: &[u8]) -> bool {
     input
         .first()
         .is_some_and(|&first| !frame::is_whole_message(first))
 }
 
-/// What a control frame carries, out of the read buffer, which the answer must not borrow.
+/// Copies the payload of a control frame out of the read buffer, which the answer must not borrow.
 fn copy<'r>(payload: &[u8], room: &'r mut ControlRoom) -> &'r [u8] {
     let copied = &mut room[..payload.len()];
     copied.copy_from_slice(payload);
@@ -307,16 +308,19 @@ pub(in crate::cores) fn frames_per_turn_max() -> u64 {
     FRAMES_PER_TURN_MAX
 }
 
-/// When so much has been decided, it is carried out before the next message is taken.
+/// When decisions hold this many bytes, they are carried out before the next message is taken.
 const DECIDED_BYTES_MAX: usize = 16 * 1024;
-/// After so many whole messages, packets of an array and control frames it is a flood: others wait for about 0.1 ms. An
-/// array that is begun with something left of this is handled up to as many packets, so twice as many are the most.
+/// Most messages, packets of arrays and control frames of one connection in one turn: more are a flood. Other connections
+/// wait for about 0.1 ms meanwhile. An array that begins within this number is handled up to as many packets again, so a
+/// turn handles at most twice as many.
 const FRAMES_PER_TURN_MAX: u64 = 256;
-/// After so much work on compressed messages the rest of the input waits for the next turn, as if it had been read.
+/// After this much work on compressed messages, the rest of the input waits for the next turn: inflated bytes count like
+/// bytes that were read.
 const INFLATED_PER_TURN_MAX: u64 = READ_BYTES_PER_TURN_MAX as u64;
-/// What one connection may have read in one turn, so that a loud one does not starve the others.
+/// Most bytes that one connection has read in one turn, so that a busy connection does not starve the others.
 pub(in crate::cores) const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
-/// After so many tokens the rest of the input waits for the next turn: to check a signature of P-521 takes 0.3 ms.
+/// After this many checks of tokens, the rest of the input waits for the next turn: checking a signature of P-521 takes
+/// 0.3 ms.
 const VERIFICATIONS_PER_TURN_MAX: u32 = 4;
 /// One shared read buffer per core. A read that fills it is followed by another.
 const READ_BUFFER_BYTES: usize = 64 * 1024;

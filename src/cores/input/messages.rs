@@ -1,4 +1,5 @@
-//! The messages of an open connection: taken together, decided about, carried out.
+//! The messages of an open connection. The messages of one read are taken together as a batch (`intake.rs`); their session
+//! decides about each, and `carry_out.rs` carries the decisions of the whole batch out.
 
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
@@ -10,8 +11,8 @@ use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
 use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
-    /// Takes messages, up to a control frame that is to be answered or the end of the input. What the session decides
-    /// about them is carried out together.
+    /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the end of the
+    /// input, and carries out together what the session decides about them.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Consumed(input.len());
@@ -54,7 +55,7 @@ impl<A: App> Core<A> {
         self.after_batch(id, &batch, input.len())
     }
 
-    /// Does what comes after the messages that were taken together, of an input of so many bytes.
+    /// Does what follows a batch: answers a control frame, or says how to go on with the input of `input_bytes` bytes.
     fn after_batch(&mut self, id: ConnectionId, batch: &Batch<'_>, input_bytes: usize) -> Input {
         match &batch.next {
             Next::Consumed => Input::Consumed(batch.consumed),
@@ -80,7 +81,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The connection has used up its share: its input goes on in the next turn.
+    /// The connection has used up its share of this turn: the next turn goes on with its input.
     fn read_rest_next_turn(&mut self, id: ConnectionId) {
         self.intake.end_share();
         if let Some(connection) = self.connections.get_mut(id) {
@@ -88,7 +89,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with an array of packets. What is left of it then waits for the next turn, and all input behind it.
+    /// Goes on with an array of packets. If a part of it is left, that part and all input behind it wait for the next turn.
     fn receive_more(&mut self, id: ConnectionId) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Rest;
@@ -117,7 +118,7 @@ impl<A: App> Core<A> {
         Input::Consumed(0)
     }
 
-    /// Lets a connection wait until its rate has room again.
+    /// Stops reading a connection until it is below its rate again.
     pub(in crate::cores) fn pause(&mut self, id: ConnectionId, limit: Limit) {
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(meter) = &mut connection.meter

@@ -1,12 +1,12 @@
 //! Input: from bytes in the core's read buffer to decisions.
 //!
-//! A whole frame is parsed where it lies; only what cannot be consumed yet is copied to the connection. Each phase has its
-//! own reader: proxy header and request are those of `arrivals/`, messages those of `messages.rs`. `carry_out.rs` carries
-//! decisions out; while some of them have to wait, the rest of the input is kept and the connection is not read: its
-//! peer's TCP window then pushes back.
+//! A whole frame is parsed where it lies in the buffer; only an incomplete rest is copied to the connection. Each phase
+//! of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for messages in `messages.rs`.
+//! `carry_out.rs` carries decisions out. While some decisions have to wait, the connection keeps the rest of its input and
+//! is not read, so its peer's TCP window fills up.
 //!
-//! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, an array of packets counting as as many
-//! messages; the rest of the input is first in the next turn.
+//! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, where each packet of an array counts as a
+//! message; the next turn begins with the rest of the input.
 
 use std::io;
 
@@ -22,8 +22,8 @@ use crate::cores::input::intake::READ_BYTES_PER_TURN_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Leftover, Phase};
 
 impl<A: App> Core<A> {
-    /// Reads a socket until it is empty or its share of this turn is used up. `to_the_end`: a short read does not mean
-    /// that it is empty, since the peer's FIN may follow and no event will tell.
+    /// Reads a socket until it is empty or its share of this turn is used up. With `to_the_end` a short read does not count
+    /// as empty: the peer's FIN may follow, and no event will report it.
     pub(in crate::cores) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
         self.begin_share();
         self.read_on(id, to_the_end);
@@ -35,9 +35,9 @@ impl<A: App> Core<A> {
         self.lent.scratch.common.begin_verifications();
     }
 
-    /// As [`Core::read`], within what is left of the share that has been begun.
+    /// Like [`Core::read`], but with the rest of a share that has already begun.
     pub(in crate::cores) fn read_on(&mut self, id: ConnectionId, to_the_end: bool) {
-        // The one place that lends the buffer: nothing that is read has another connection read.
+        // The buffer is lent only here: no input of one connection makes the core read another.
         let mut buffer = self.intake.lend_buffer();
         self.read_into(&mut buffer, id, to_the_end);
         self.intake.give_back(buffer);
@@ -45,9 +45,8 @@ impl<A: App> Core<A> {
 
     fn read_into(&mut self, buffer: &mut [u8], id: ConnectionId, to_the_end: bool) {
         let mut budget = read_bytes_per_turn_max();
-        // What a client sends beyond this is taken in before anybody knows whether it is one large message or a flood of
-        // small ones.
-        let mut room = FIRST_READ_BYTES_MAX;
+        // The first read is short: the bytes may be a flood of small messages rather than one large message.
+        let mut read_max = FIRST_READ_BYTES_MAX;
         while let Some(connection) = self.connections.get_mut(id) {
             connection.reading.note_socket(true);
             if connection.reading.is_paused() {
@@ -56,18 +55,18 @@ impl<A: App> Core<A> {
             if budget == 0 || self.intake.is_share_used_up() {
                 return self.waiting.read_next_turn(connection);
             }
-            let left = match &connection.meter {
+            let rate_left = match &connection.meter {
                 None => usize::MAX,
                 Some(_) if !self.measures.have_rate() => usize::MAX,
                 Some(meter) => {
-                    room = room.min(FIRST_READ_BYTES_MAX);
+                    read_max = read_max.min(FIRST_READ_BYTES_MAX);
                     let left = meter.bytes_left(&self.measures, self.time.now().uptime);
                     usize::try_from(left).unwrap_or(usize::MAX)
                 }
             };
             // One byte beyond the allowance tells a client that exceeds its rate from one that exactly uses it up.
-            room = room.min(left.saturating_add(1));
-            match connection.stream.read(room, buffer, self.intake.records()) {
+            read_max = read_max.min(rate_left.saturating_add(1));
+            match connection.stream.read(read_max, buffer, self.intake.records()) {
                 Ok(Arrival::End) => return self.end_of_input(id),
                 Ok(Arrival::Broken(broken)) => return self.end_of_tls(id, broken),
                 Ok(Arrival::Bytes(taken)) => {
@@ -82,14 +81,14 @@ impl<A: App> Core<A> {
                         self.attend_to_tls(id);
                     }
                     self.take_in(id, &mut buffer[..taken.count]);
-                    if taken.wire > left {
+                    if taken.wire > rate_left {
                         return self.pause(id, Limit::BytesPerSecond);
                     }
                     budget = budget.saturating_sub(taken.wire);
                     if !may_hold_more {
                         return;
                     }
-                    room = buffer.len();
+                    read_max = buffer.len();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return connection.reading.note_socket(false);
@@ -105,12 +104,12 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        // The answer is on its way to a client that has ended only its own direction.
+        // A client that waits for the answer to its login may have ended only its own direction.
         if matches!(connection.phase, Phase::LoggingIn { .. }) {
             return;
         }
         if matches!(connection.phase, Phase::Request { .. }) && !connection.leftover.is_empty() {
-            // It may still read why half a head is no request.
+            // The client may still read why its incomplete request head is refused.
             self.metrics.http_answers.add(1);
             self.connections
                 .send_head(id, |bytes| Refusal::Malformed.write(bytes));
@@ -156,8 +155,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Consumes what can be consumed; returns how much that was. Goes on until nothing more can be, so that a message
-    /// put together from fragments gives its memory back.
+    /// Consumes whole heads, frames and messages from `bytes`; returns how many bytes that were. Goes on until the rest is
+    /// incomplete, so that a message that was joined from fragments frees its memory.
     fn process(&mut self, id: ConnectionId, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(id)
@@ -203,7 +202,8 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The same bytes with room for more behind them. Where they were they are wiped: a buffer that grows would leave them.
+/// Copies bytes, which may hold a password, to a buffer with room for `more`, and wipes the old buffer: a buffer that
+/// grows by itself would leave them in freed memory.
 fn moved(bytes: Vec<u8>, more: usize) -> Vec<u8> {
     let mut joined = Vec::with_capacity(bytes.len() + more);
     joined.extend_from_slice(&bytes);

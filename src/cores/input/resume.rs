@@ -21,7 +21,7 @@ impl<A: App> Core<A> {
                 return;
             };
             let left = self.waiting.stalled_count();
-            self.carry_on(id);
+            self.carry_out_suspended(id);
             if self.waiting.stalled_count() > left {
                 // Still no room: the connections behind it have to wait as well.
                 self.waiting.last_stalled_is_first();
@@ -38,7 +38,7 @@ impl<A: App> Core<A> {
             let Some(id) = self.waiting.next_held(|place| delivery.has_passed(place)) else {
                 return;
             };
-            self.carry_on(id);
+            self.carry_out_suspended(id);
             self.take_in_again(id);
         }
     }
@@ -47,7 +47,7 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn resume_walking(&mut self) {
         for _ in 0..self.waiting.walking_count().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.waiting.next_walking() {
-                self.carry_on(id);
+                self.carry_out_suspended(id);
                 self.take_in_again(id);
             }
         }

@@ -8,11 +8,11 @@
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
 //! Behind a proxy that announces its clients, ProxyHeader comes before Request; between a request and its answer over HTTP
-//! there may be LoggingIn, while the login password_checks is asked. A FIN of the peer finds what is still in the outbox: then the
+//! there may be LoggingIn, while the password checks are asked. A FIN of the peer finds what is still in the outbox: then the
 //! way to "dropped" leads through Emptying.
 //!
-//! What moves a connection along is in `upgrade.rs` and `receive.rs` (input), `carry_out.rs` (what it decides) and
-//! `ending.rs` (its end); the table is `connections.rs`.
+//! A connection changes its phase in `upgrade.rs` (a request becomes a WebSocket), `receive.rs` (the peer's farewell) and
+//! `ending.rs` (its end). `connections.rs` holds all connections of a core.
 //!
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
@@ -102,7 +102,7 @@ pub(in crate::cores) enum Phase {
         /// Whether a client that waits for leave to send a body has it.
         sent_continue: bool,
     },
-    /// The login password_checks is asked about the name and password in a request; input is discarded.
+    /// The password checks are asked about the user name and password of a request; input is discarded.
     LoggingIn {
         deadline: Uptime,
         /// Whether the cookie may travel by HTTPS only.
@@ -147,10 +147,10 @@ pub(in crate::cores) struct Work {
     /// How much was published when the first of them that changes subscriptions was asked for. The others were asked for
     /// in the same message or before, and need not wait for more.
     pub(in crate::cores) asked: Option<Sequence>,
-    /// How the connection ends afterwards, if it does.
-    pub(in crate::cores) then: Option<CloseReason>,
-    /// Where the decision that is next goes on with the connection's channels.
-    pub(in crate::cores) from: u32,
+    /// Why the connection is closed when all decisions are carried out; `None` if it goes on.
+    pub(in crate::cores) close_reason: Option<CloseReason>,
+    /// The channel with which the next decision goes on, if it is about all channels of the connection.
+    pub(in crate::cores) next_channel: u32,
     /// Whether it has found the ring full before: then it is at the head of the queue, and need not wait behind others.
     pub(in crate::cores) waited: bool,
 }
@@ -238,7 +238,7 @@ impl Work {
     /// Whether the connection ends when all is carried out.
     pub(in crate::cores) fn is_ending(&self) -> bool {
         let mut list = self.decisions.list().iter();
-        self.then.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
+        self.close_reason.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
     }
 
     /// To be kept while it waits, in memory of just its size: the core's own may be much longer.
@@ -254,8 +254,8 @@ impl Work {
             at: 0,
             awaited: Awaited::Unknown,
             asked: None,
-            then: result.err(),
-            from: 0,
+            close_reason: result.err(),
+            next_channel: 0,
             waited: false,
         }
     }

@@ -214,9 +214,9 @@ impl<A: App> Core<A> {
         self.metrics.connections.set(self.connections.len() as u64);
     }
 
-    /// Ends the connections that were found to end while something was delivered or flushed: a step of the turn, never of a
+    /// Closes the connections that a delivery or a flush has marked (`Why::Ending`). Only the turn calls this, never a
     /// publication.
-    pub(in crate::cores) fn end_those_found(&mut self) {
+    pub(in crate::cores) fn close_marked(&mut self) {
         while let Some((id, reason)) = self.connections.next_ending() {
             self.close(id, reason);
             if let Some(connection) = self.connections.get_mut(id) {
