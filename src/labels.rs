@@ -1,15 +1,15 @@
-//! Enums whose variants are the values of a metric's label: one row for each variant.
+//! Enums whose variants are the values of a metric's label: one row for each variant, with its documentation.
 
 /// Declares an enum with a label for each variant, and what tables of counters need:
 ///
 /// ```text
 /// labels! {
-///     /// How a door was left.
-///     pub enum Door {
-///         /// It can be walked through.
-///         Open = "open",
-///         /// It cannot.
-///         Closed = "closed",
+///     /// The result of a lookup in a cache.
+///     pub enum Lookup {
+///         /// The cache had the value.
+///         Hit = "hit",
+///         /// The cache did not have the value.
+///         Miss = "miss",
 ///     }
 /// }
 /// ```
@@ -19,13 +19,13 @@ macro_rules! labels {
     (
         $(#[$meta:meta])*
         $vis:vis enum $name:ident {
-            $($(#[$doc:meta])+ $variant:ident = $label:literal,)+
+            $($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)+
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $name {
-            $($(#[$doc])+ $variant,)+
+            $($(#[doc = $doc])+ $variant,)+
         }
 
         #[allow(dead_code, reason = "each enum uses a part of it")]
@@ -38,6 +38,9 @@ macro_rules! labels {
 
             /// All labels, by [`index`](Self::index).
             $vis const LABELS: [&'static str; Self::COUNT] = [$($label),+];
+
+            /// The documentation of each row in one line, by [`index`](Self::index).
+            $vis const DOCS: [&'static str; Self::COUNT] = [$(concat!($($doc),+).trim_ascii()),+];
 
             /// Its place in tables.
             $vis const fn index(self) -> usize {

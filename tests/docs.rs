@@ -21,6 +21,11 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             ringcast::internals::metrics::text::markdown(),
         ),
         (
+            "docs/metrics.md",
+            "limits",
+            ringcast::internals::metrics::limits::markdown(),
+        ),
+        (
             "docs/close-codes.md",
             "close-codes",
             ringcast::internals::metrics::close_codes::markdown(),
@@ -126,6 +131,31 @@ fn every_source_file_that_a_page_names_is_there() {
     );
 }
 
+/// Comments that name a source file must be adapted when the file is moved.
+#[test]
+fn every_source_file_that_a_comment_names_is_there() {
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "benches", "examples", "fuzz/src", "docs"] {
+        add_source_files(&root().join(folder), &mut files);
+    }
+    let mut missing = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        let comments = text.lines().filter_map(|line| line.split_once("//"));
+        for name in comments.flat_map(|(_, comment)| comment.split('`').skip(1).step_by(2)) {
+            let names_file = name.ends_with(".rs") && !name.contains(' ');
+            if names_file && !files.iter().any(|file| file.ends_with(name)) {
+                missing.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "files that are not there:\n{}",
+        missing.join("\n")
+    );
+}
+
 #[test]
 fn the_index_of_the_documentation_lists_every_page() {
     let index = fs::read_to_string(root().join("docs/README.md")).unwrap();
@@ -177,6 +207,17 @@ fn pages() -> Vec<PathBuf> {
     .iter()
     .flat_map(|folder| pages_in(folder))
     .collect()
+}
+
+fn add_source_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_source_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
 }
 
 fn pages_in(folder: &str) -> Vec<PathBuf> {

@@ -1,7 +1,7 @@
 //! Every bound that an operator may move: one row for each, with its default and with what happens when it is reached.
 //!
 //! [`Limit`](crate::decision::Limit) names each bound that can be reached, for `ringcast_limit_hits_total{limit="NAME"}`.
-//! Bounds of logins are no core's: `ringcast_logins_total{outcome="NAME"}` counts those.
+//! Logins are not checked on a core: `ringcast_logins_total{outcome="NAME"}` counts the logins that reach a bound.
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@
 //! loader, `ringcast --help`, `ringcast check`, `/stats` and the table in `docs/configuration.md` read [`SETTINGS`].
 //!
 //! To add a setting, write its row. To add a section, list it in [`Config`] and in `SECTIONS` (`config/mod.rs`). Then
-//! `UPDATE=1 cargo test --test docs` renews the table.
+//! `UPDATE=1 cargo test --test docs` renews the table. A form checks a value by itself; combinations of settings are checked
+//! in `conflicts.rs` (the server does not start) and `warnings.rs` (it starts and warns).
 
 use super::form::Kind;
 use super::secret::Secret;

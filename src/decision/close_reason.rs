@@ -54,20 +54,20 @@ labels! {
 /// where the close code is `None` if this server sends no close frame.
 macro_rules! close_reasons {
     ($(
-        $(#[$doc:meta])+
+        $(#[doc = $doc:literal])+
         $variant:ident $(($chosen:ident: $chosen_type:ty))? =>
             $code:expr, $label:literal, $blame:ident, $limit:expr, $what:literal, $advice:literal;
     )+) => {
         /// Why a connection ends.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum CloseReason {
-            $($(#[$doc])+ $variant $(($chosen_type))?,)+
+            $($(#[doc = $doc])+ $variant $(($chosen_type))?,)+
         }
 
         labels! {
             /// A reason without the code that an application chose.
             enum Row {
-                $($(#[$doc])+ $variant = $label,)+
+                $($(#[doc = $doc])+ $variant = $label,)+
             }
         }
 

@@ -1,7 +1,7 @@
 //! What a session may decide for its connection.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
-//! `cores/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
+//! `cores/input/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
 //! by [`Span`], so that in the steady state nothing is allocated.
 //!
 //! Invariants

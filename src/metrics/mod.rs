@@ -3,6 +3,7 @@
 pub mod block;
 pub mod close_codes;
 pub mod counter;
+pub mod limits;
 pub mod logins;
 pub mod process;
 pub mod server;
