@@ -33,7 +33,7 @@ open!(
     websocket,
 );
 
-/// What of the application's side is not for applications.
+/// Parts of `app` that programs which embed the server do not see.
 pub mod app {
     /// The application of the `ringcast` binary.
     pub mod builtin {

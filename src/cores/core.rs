@@ -1,4 +1,4 @@
-//! The definition of a core, what it is made of at its start, and what it lends its sessions.
+//! The definition of a core, how it is put together at its start, and what it lends its sessions.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -62,7 +62,7 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) waiting: Waiting,
     pub(super) shares: TurnShares,
     pub(super) intake: Intake,
-    /// What is decided now, until it is carried out.
+    /// The decisions of the messages that are handled now, until they are carried out.
     pub(super) decisions: Decisions,
     pub(super) delivery: Delivery,
     pub(super) abandoned: AbandonedPublications,
@@ -76,7 +76,7 @@ pub(in crate::cores) struct Core<A: App> {
     /// The last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
-    /// When the metrics are told next what memory is used for.
+    /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
     pub(super) metrics: Arc<CoreMetrics>,
 }
@@ -229,8 +229,8 @@ impl<A: App> Lent<A> {
     }
 }
 
-/// How many connections a core takes: as many as its descriptor table holds, or fewer if so configured. Never more: a
-/// core without a descriptor to spare loses the sockets that others hand to it.
+/// How many connections a core takes: as many as its descriptor table has room for, or fewer if so configured. Never more: a
+/// core without a free descriptor loses the sockets that other cores hand to it.
 fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let room = descriptors::connections_per_core(soft, own_fd_table, cores);
@@ -241,5 +241,5 @@ fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Resul
     })
 }
 
-/// What browsers send, with room to spare: an application is shown so many headers without an allocation.
+/// Most headers that an application is shown without an allocation: more than browsers send.
 const HEADERS_ON_STACK: usize = 24;

@@ -74,7 +74,7 @@ impl CoreId {
     }
 }
 
-/// What all cores are told alike.
+/// The settings that all cores share.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreSettings {
     pub(crate) ports: Ports,
@@ -94,14 +94,14 @@ pub(crate) struct CoreSettings {
     pub(crate) busy_poll: Duration,
     pub(crate) admission: Arc<Admission>,
     pub(crate) audit: Arc<Audit>,
-    /// Whether each has a table of its own, and what of the program's descriptors stays open there.
+    /// The descriptors of the program that stay open in a core's own table; `None` if cores use the table of the process.
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
     pub(crate) session: Settings,
     pub(crate) policy: Arc<Policy>,
     pub(crate) clock: Clock,
 }
 
-/// What one core is made of before its thread begins: all that other threads must know, too.
+/// The parts of one core that exist before its thread begins, because other threads use them, too.
 #[derive(Debug)]
 pub(crate) struct CoreParts<A> {
     pub(crate) id: CoreId,
@@ -126,8 +126,8 @@ pub(crate) struct Started {
     pub(crate) connections_max: u32,
 }
 
-/// What a core holds descriptors of that were opened before the tables were split. The thread that joins the core's drops it,
-/// so that the copies in the process's own table are closed as well.
+/// The owners of descriptors that were opened before a core got a descriptor table of its own. The thread that joins the
+/// core's thread drops them, so that the copies in the table of the process are closed as well.
 #[derive(Debug)]
 pub(crate) struct InheritedDescriptors {
     _poll: Poll,

@@ -228,10 +228,10 @@ impl<A: App> Core<A> {
         has_ended || connection.shows_tokens || connection.phase.is_opening()
     }
 
-    /// Reads a connection that is coming or going, now or in a later turn. Upgrades, handshakes and ends cost more than a
-    /// message, that of TLS a hundred times as much, as do signatures of tokens, and in a storm of them the poll tells of a
-    /// thousand at once: they get a bounded time, then the replies to open connections leave. Connections that have to wait are served in the order of
-    /// coming.
+    /// Reads a connection that is being opened or closed, now or in a later turn. An upgrade, a handshake, an end or a check
+    /// of a token costs more than a message; a TLS handshake costs a hundred times as much. In a storm the poll reports a
+    /// thousand of them at once. So they get a bounded time in each turn, after which the replies to open connections leave.
+    /// Connections that have to wait are served in the order in which they came.
     fn read_transitional(&mut self, id: ConnectionId, has_ended: bool) {
         if self.shares.transition_ns < TRANSITION_BUDGET_NS {
             self.within_transition_budget(|core| core.read(id, has_ended));
@@ -370,8 +370,8 @@ const TRANSITION_BUDGET_NS: u64 = 100_000;
 /// for another core to fill a slot of the ring. Without that the system switches at its next tick, up to 4 ms later. A
 /// shorter turn is not worth the system call.
 const YIELD_AFTER_NS: u64 = 100_000;
-/// Tokens that one turn checks for connections that have not shown one lately: then other connections with input wait for the
-/// next turn, so that what has been answered leaves. As long as 32 upgrades take, with RSA.
+/// Most tokens that one turn checks for connections that have not shown one lately. Then other connections with input wait for
+/// the next turn, so that replies leave first. The checks take as long as 32 upgrades, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// Each read of a connection that is being opened or closed counts for this long at least.
 const TRANSITION_COST_NS_MIN: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! The time, as a core knows it: read once for each turn. And what a turn has spent of it.
+//! The clock of a core, which is read once for each turn, and how much of its time a turn has spent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(in crate::cores) struct TurnTime {
     began_ns: u64,
     /// Start of the current period without a stall: silence of clients before this instant is our fault, not theirs.
     responsive_since: Uptime,
-    /// How long a turn at least sends what is not prompt. A ping that comes meanwhile waits as long.
+    /// The least time for which a turn sends publications and heartbeats. A ping that arrives meanwhile waits as long.
     fan_out_slice_ns: u64,
 }
 
@@ -45,8 +45,8 @@ impl TurnTime {
         self.responsive_since
     }
 
-    /// A turn begins, after a wait that was to take `slept` at most. If it took longer by more than `tolerance`, this core
-    /// stood still: a long turn, or a thread that the system did not run, is not silence of the clients.
+    /// Begins a turn after a wait of `slept` at most. If more than `slept` and `tolerance` have passed since the last turn
+    /// began, this core stood still: a long turn, or a thread that the system did not run, is not silence of the clients.
     pub(super) fn begin_turn(&mut self, slept: Duration, tolerance: Duration) {
         let before = self.now.uptime;
         (self.now, self.began_ns) = self.clock.now_and_ns();
@@ -60,8 +60,8 @@ impl TurnTime {
         self.clock.elapsed_ns().saturating_sub(self.began_ns)
     }
 
-    /// Until when what is not prompt may be sent, for a flush that begins at `now_ns`: as long as the turn took before, so
-    /// that calls cannot keep publications from leaving, and a slice at least.
+    /// The end of the time for publications and heartbeats in a flush that begins at `now_ns`. The time is as long as the
+    /// turn has taken so far, so that calls cannot keep publications from leaving, and at least a slice.
     pub(super) fn end_of_flush_ns(&self, now_ns: u64) -> u64 {
         let turn_ns = now_ns.saturating_sub(self.began_ns);
         now_ns + turn_ns.max(self.fan_out_slice_ns)

@@ -1,4 +1,4 @@
-//! Counting what a session has met while it decided: limits, heartbeats, rules.
+//! Adds to the metrics what a session has counted while it decided: limits, heartbeats, rules.
 //!
 //! Limits: a difference to the shadow rules is logged once in `LOG_EVERY`.
 

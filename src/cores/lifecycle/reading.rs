@@ -13,10 +13,11 @@
 //!
 //! Invariants (checked between the turns of a simulation: `simulation/leftovers.rs`, `connections/invariants.rs`)
 //! 1. A connection is `Queued` exactly while it stands in one of the two queues of input of `Waiting`, once.
-//! 2. It has a reason to wait exactly while that which takes the reason away knows the connection: `Work` with suspended
-//!    work, which a queue of `Waiting` holds; `Rate` with a paused meter; `Replies` with more than half of
-//!    `outbox_bytes_max` in the outbox; `Ending` in the list of those to be closed; `Emptying` in that phase.
-//! 3. While there is a reason, what the poll reports of input is remembered as `MayHoldMore`: no event will tell again.
+//! 2. Each reason is set exactly while the part that will clear it knows the connection: `Work` while the connection has
+//!    suspended work, which a queue of `Waiting` holds; `Rate` while its meter is paused; `Replies` while its outbox holds
+//!    more than half of `outbox_bytes_max`; `Ending` while it is in the list of connections to be closed; `Emptying` in that
+//!    phase.
+//! 3. While there is a reason, a report of input by the poll is remembered as `MayHoldMore`: no event will report it again.
 
 /// Whether a connection is read now. Two bytes of its first line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,19 +30,19 @@ pub(in crate::cores) struct Reading {
 /// What is known of the input that the socket holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Socket {
-    /// Nothing: the poll will tell when there is something.
+    /// The socket is empty: the poll reports new input.
     #[default]
     Drained,
-    /// Perhaps something, and no event will tell.
+    /// The socket may hold input that no event will report.
     MayHoldMore,
-    /// The same, and the connection is in a queue of those that are read without waiting for an event.
+    /// The same, and the connection is in a queue to be read without waiting for an event.
     Queued(ReadUntil),
 }
 
-/// How far a connection is read that has had to wait for its turn.
+/// How far a queued connection is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum ReadUntil {
-    /// Up to a read that does not fill the buffer: whatever comes behind it is an event of its own.
+    /// Up to a read that does not fill the buffer: input that arrives later causes an event of its own.
     ShortRead,
     /// Until the socket says that it is empty, or its end: the event that told of a FIN may have passed.
     End,
@@ -57,7 +58,7 @@ pub(in crate::cores) enum Why {
     Rate = 1 << 1,
     /// Decisions about its last message wait: for room in the ring, for a delivery, or for their next channels.
     Work = 1 << 2,
-    /// It was found that it must end. The core closes it before the next flush.
+    /// A delivery or a flush has marked it. The core closes it before the next flush (`Core::close_marked`).
     Ending = 1 << 3,
     /// The peer has ended its direction: all that is left is what the outbox holds.
     Emptying = 1 << 4,
@@ -70,7 +71,7 @@ impl Reading {
         self.reasons != 0
     }
 
-    /// Whether this is a reason, there may be others.
+    /// Whether `why` is one of the reasons.
     #[inline]
     pub(in crate::cores) const fn is_paused_by(self, why: Why) -> bool {
         self.reasons & why as u8 != 0

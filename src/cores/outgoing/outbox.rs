@@ -47,7 +47,7 @@ use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
 pub(in crate::cores) enum Outbox {
     #[default]
     Empty,
-    /// Publications only, which wait for others as well. The socket is not known to be full.
+    /// Publications only, in a buffer that other subscribers share. The socket is not known to be full.
     Shared(FrameSpan),
     /// Anything, in a buffer of its own.
     Own(Box<Queued>),
@@ -88,9 +88,9 @@ enum Piece {
 pub(in crate::cores) enum Flush {
     /// All is sent.
     Empty,
-    /// The socket took no more; the poll will tell when it does.
+    /// The socket took no more; the poll reports when it does.
     Blocked,
-    /// All is sent, and so many publications that were conflated are queued now.
+    /// All is sent, and this many conflated publications are queued now.
     Refilled(usize),
 }
 
@@ -123,7 +123,7 @@ impl Outbox {
         matches!(self, Outbox::Empty)
     }
 
-    /// Whether so many bytes more are within its limit. An empty one takes any one frame.
+    /// Whether there is room for `bytes` more below the limit `bytes_max`. An empty outbox takes any one frame.
     pub(in crate::cores) fn takes(&self, bytes: usize, bytes_max: usize) -> bool {
         match self {
             Outbox::Empty => true,
@@ -235,7 +235,7 @@ impl Outbox {
         (since != Uptime::NEVER).then_some(since)
     }
 
-    /// Where that lies, if nothing but publications waits: then the socket is not known to be full.
+    /// The span of the shared buffer, if only publications wait: then the socket is not known to be full.
     #[inline]
     pub(in crate::cores) fn shared(&self) -> Option<FrameSpan> {
         match self {
@@ -296,8 +296,9 @@ impl Outbox {
         write(&mut queued.bytes);
     }
 
-    /// Queues the frame of a publication in the way of nearly all: nothing waits, or nothing but publications that lie
-    /// directly before this one. False if that is not so, or its bytes are over the limit: then nothing has changed.
+    /// Queues the frame of a publication in the usual case: the outbox is empty, or holds only publications that lie directly
+    /// before this one in the shared buffer. Returns false, and changes nothing, in other cases and if the bytes would be
+    /// over the limit.
     #[inline]
     pub(in crate::cores) fn try_share(
         &mut self,
@@ -367,7 +368,7 @@ impl Outbox {
         Ok(self.block_after(written, framing, pool))
     }
 
-    /// [`Outbox::flush`] where nothing but publications waits, which lie in the pool as `span`.
+    /// [`Outbox::flush`] for an outbox that holds only publications, which lie in the pool as `span`.
     #[inline]
     pub(in crate::cores) fn flush_shared(
         &mut self,
@@ -386,7 +387,7 @@ impl Outbox {
         Ok(self.block_after(written, framing, pool))
     }
 
-    /// The socket has taken only so much of the first piece, and will tell when it takes more.
+    /// Notes that the socket has taken only `written` bytes of the first piece. The poll reports when it takes more.
     #[cold]
     fn block_after(
         &mut self,
