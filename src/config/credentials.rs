@@ -68,7 +68,8 @@ mod tests {
 
     impl Folder {
         fn with(name: &str, files: &[(&str, &[u8])]) -> Folder {
-            let folder = std::env::temp_dir().join(format!("ringcast-credentials-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("ringcast-credentials-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&folder).unwrap();
             for (name, bytes) in files {
                 std::fs::write(folder.join(name), bytes).unwrap();

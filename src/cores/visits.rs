@@ -57,40 +57,51 @@ impl<A: App> Core<A> {
                 self.metrics.limit_hit(Limit::CloseTime);
                 self.drop_socket(id);
             }
-            Phase::Open(open) => {
-                // A peer that is not read because of the ring, of its rate, or of other connections that are read before
-                // it, is not silent by its own fault; nor is one that was not pinged while this core stood still.
-                let reading = connection.reading;
-                if reading.is_paused_by(Why::Work)
-                    || reading.is_paused_by(Why::Rate)
-                    || reading.is_queued()
-                    || open.session.last_heard_before(self.time.responsive_since())
-                {
-                    open.session
-                        .reset_silence_timer(self.time.now(), &self.lent.settings);
-                }
-                connection.shows_tokens = false;
-                if connection.is_ending() {
-                    return;
-                }
-                let due = match &mut connection.meter {
-                    None => Due::Nothing,
-                    Some(meter) => meter.due(connection.tally.messages(), &self.measures, now),
-                };
-                if let Due::Close(reason) = due {
-                    self.close(id, reason);
-                    return;
-                }
-                if due == Due::Resume {
-                    connection.reading.resume(Why::Rate);
-                }
-                self.decide(id, |session, environment, decisions| {
-                    session.timed_out(environment, decisions)
-                });
-                if due == Due::Resume {
-                    self.take_in_again(id);
-                }
-            }
+            Phase::Open(_) => self.visit_open(id),
+        }
+    }
+
+    /// Visits an open connection: forgives silence that is not its fault, looks at its rate, and lets its session act on its
+    /// timers.
+    fn visit_open(&mut self, id: ConnectionId) {
+        let now = self.time.now().uptime;
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        // A peer that is not read because of the ring, of its rate, or of other connections that are read before
+        // it, is not silent by its own fault; nor is one that was not pinged while this core stood still.
+        let reading = connection.reading;
+        if reading.is_paused_by(Why::Work)
+            || reading.is_paused_by(Why::Rate)
+            || reading.is_queued()
+            || open.session.last_heard_before(self.time.responsive_since())
+        {
+            open.session
+                .reset_silence_timer(self.time.now(), &self.lent.settings);
+        }
+        connection.shows_tokens = false;
+        if connection.is_ending() {
+            return;
+        }
+        let due = match &mut connection.meter {
+            None => Due::Nothing,
+            Some(meter) => meter.due(connection.tally.messages(), &self.measures, now),
+        };
+        if let Due::Close(reason) = due {
+            self.close(id, reason);
+            return;
+        }
+        if due == Due::Resume {
+            connection.reading.resume(Why::Rate);
+        }
+        self.decide(id, |session, environment, decisions| {
+            session.timed_out(environment, decisions)
+        });
+        if due == Due::Resume {
+            self.take_in_again(id);
         }
     }
 }

@@ -293,7 +293,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            let folder = std::env::temp_dir().join(format!("ringcast-revocations-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("ringcast-revocations-{name}-{}", std::process::id()));
             fs::create_dir_all(&folder).unwrap();
             Folder(folder)
         }

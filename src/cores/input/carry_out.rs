@@ -67,6 +67,7 @@ impl<A: App> Core<A> {
     }
 
     /// Goes on with the decisions that a connection has kept since [`Core::carry_out`] had to stop.
+    #[cold]
     pub(in crate::cores) fn carry_out_suspended(&mut self, id: ConnectionId) {
         let kept = self
             .connections
@@ -79,6 +80,8 @@ impl<A: App> Core<A> {
     }
 
     /// Carries decisions out one after another, until all are done or one has to wait: then the connection keeps the rest.
+    /// Inlined, so that the work of a message is not moved.
+    #[inline]
     fn carry_out_work(&mut self, id: ConnectionId, mut work: Work) {
         self.delivery.begin_publishing();
         if work.decisions.is_overfull() {

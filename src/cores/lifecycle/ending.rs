@@ -7,9 +7,10 @@ use tracing::{debug, error, warn};
 
 use crate::app::App;
 use crate::client::ClientAddress;
+use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason, Limit};
 use crate::metrics::block::Handshake;
-use crate::protocols::Wire;
+use crate::protocols::{Framing, Wire};
 use crate::session::SessionId;
 
 use crate::cores::core::Core;
@@ -88,14 +89,32 @@ impl<A: App> Core<A> {
         if reason != CloseReason::Probed {
             self.note_end(id, session, reason);
         }
+        if self.begin_leaving(id, reason, wire, deadline) {
+            self.send_last(id, reason, framing, text);
+            if was_paused {
+                // The peer's farewell may be in the input that was not read meanwhile, and no event will tell.
+                self.read_again(id);
+            }
+        }
+    }
+
+    /// Whether something is still to be sent to the peer of a connection whose session has ended: its farewell, or the FIN.
+    /// If so, the connection is in the phase for that; otherwise its socket is dropped or emptied.
+    fn begin_leaving(
+        &mut self,
+        id: ConnectionId,
+        reason: CloseReason,
+        wire: Option<Wire>,
+        deadline: Uptime,
+    ) -> bool {
         match (leave(reason), wire) {
             (Leave::Drop, _) | (Leave::Farewell | Leave::LastWords, None) => {
                 self.drop_socket(id);
-                return;
+                return false;
             }
             (Leave::Empty, _) => {
                 self.empty(id);
-                return;
+                return false;
             }
             (Leave::Fin, _) => {}
             (Leave::LastWords, Some(_)) => {
@@ -109,6 +128,11 @@ impl<A: App> Core<A> {
                 }
             }
         }
+        true
+    }
+
+    /// Queues the farewell, which holds as much of `text` as fits, or sends the FIN if there is none.
+    fn send_last(&mut self, id: ConnectionId, reason: CloseReason, framing: Framing, text: &str) {
         if reason.drops_unsent() {
             self.connections.discard_unsent(id);
         }
@@ -120,10 +144,6 @@ impl<A: App> Core<A> {
         }
         self.arm(id);
         self.connections.note_input(id);
-        if was_paused {
-            // The peer's farewell may be in the input that was not read meanwhile, and no event will tell.
-            self.read_again(id);
-        }
     }
 
     /// An open connection takes leave of its channels, its session and the application.
