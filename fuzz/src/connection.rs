@@ -417,7 +417,7 @@ impl Run {
                 // From no rules to some and from some to others, but never to none: what was allowed stays checked.
                 self.policy = DOORS[2].clone();
                 self.has_rules = true;
-                session.look_again(&mut self.environment(), &mut decisions);
+                session.rules_changed(&mut self.environment(), &mut decisions);
             }
             _ => {
                 if let Ok(what) = Revoked::parse(&text) {

@@ -137,7 +137,7 @@ pub struct ControlHandle {
     reloads: mpsc::Sender<ReloadRequest>,
 }
 
-/// The state that the request handlers share.
+/// The state that the tasks of the control plane share: request handlers, reloads, the delivery of orders.
 #[derive(Debug)]
 struct ControlState {
     cores: Vec<CoreHandle>,
@@ -156,7 +156,7 @@ struct ControlState {
     audit: Arc<Audit>,
     /// Refused requests of operators that the audit trail left out.
     operator_requests_left_out: AtomicU64,
-    /// FetchCounts of key fetches, if keys are fetched.
+    /// The counts of key fetches, if keys are fetched.
     keys: Option<Arc<FetchCounts>>,
     clock: Clock,
     /// Tells whether every core still turns.
@@ -387,22 +387,32 @@ impl Control {
                     audit::operation("drain", "program");
                     return None;
                 }
-                // A core may have stopped because of a drain that this loop has not seen yet: the target
-                // changes before the core's status does.
                 _ = check.tick() => {
-                    if self.shared.some_core_stopped() && *self.targets.borrow() == Target::Serving {
+                    if self.has_lost_core() {
                         error!("a core has ended by itself, which is a bug; ending the process");
                         self.shared.order(&Order::Stop);
                         return Some(Exit::CoreLost);
                     }
                     omissions.check(&self.shared);
-                    self.shared.policy.drop_former();
-                    memory_release::return_freed_memory();
-                    if let Some(memory) = &self.settings.memory {
-                        memory.check(self.shared.connections());
-                    }
+                    self.tidy_up();
                 },
             }
+        }
+    }
+
+    /// Whether a core has ended without an order to do so. A core may have stopped because of a drain that
+    /// `wait_for_drain` has not seen yet: the target changes before the core's status does.
+    fn has_lost_core(&self) -> bool {
+        self.shared.some_core_stopped() && *self.targets.borrow() == Target::Serving
+    }
+
+    /// Frees memory that is no longer needed, and checks the memory in use against its limit. Called once a
+    /// second.
+    fn tidy_up(&self) {
+        self.shared.policy.drop_former();
+        memory_release::return_freed_memory();
+        if let Some(memory) = &self.settings.memory {
+            memory.check(self.shared.connections());
         }
     }
 
@@ -448,7 +458,7 @@ impl Control {
                 },
                 () = &mut overdue => {
                     let rest = self.shared.connections();
-                    warn!("the drain took longer than drain_ms: cutting off {rest} of {connections} connections");
+                    warn!("the drain took longer than drain_seconds: cutting off {rest} of {connections} connections");
                     self.shared.order(&Order::Stop);
                     return Exit::Overdue;
                 }

@@ -252,9 +252,8 @@ impl Connections {
         });
     }
 
-    /// Queues text messages in the outbox of an open connection. A connection may have ended since its session decided to
-    /// send them, for a publication that its outbox did not take; nothing may follow its close frame (RFC 6455 section
-    /// 5.5.1). Returns the number of messages, queued or not.
+    /// Queues text messages in the outbox of an open connection: nothing may follow a close frame (RFC 6455 section 5.5.1).
+    /// Returns the number of messages, queued or not.
     pub(in crate::cores) fn send_texts<'t>(
         &mut self,
         id: ConnectionId,

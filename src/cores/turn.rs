@@ -1,7 +1,8 @@
 //! One turn of the loop.
 //!
-//! wait → read ready sockets → accept a bounded batch → deliver publications from the ring → deadlines that are due → write
-//! the outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications alone as
+//! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → deliver
+//! publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write the
+//! outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications alone as
 //! the time allows.
 
 use std::io;
@@ -102,7 +103,7 @@ impl<A: App> Core<A> {
             self.tell_memory();
         }
         self.deliver();
-        self.resume_held();
+        self.resume_awaiting_delivery();
         self.delivery.publisher().reclaim_much();
         self.resume_stalled();
         self.connections.lane = Lane::Bulk;

@@ -163,10 +163,10 @@ impl Session {
         }
     }
 
-    /// The rules may have changed: decides to check the subscriptions again if they have.
-    pub fn look_again<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
+    /// The core has new rules. Decides to check the client's subscriptions, if it has any.
+    pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
         match self {
-            Session::SocketCluster(session) => session.look_again(&env.socketcluster(), decisions),
+            Session::SocketCluster(session) => session.rules_changed(&env.socketcluster(), decisions),
         }
     }
 

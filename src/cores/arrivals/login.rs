@@ -1,15 +1,15 @@
 //! Who a client is, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to the login
-//! password_checks and back.
+//! password checks and back.
 //!
 //! ```text
-//!  POST /login  ──► Phase::LoggingIn ──► the password_checks's threads ──► mailbox ──► 200 with a cookie, 401, 429
+//!  POST /login  ──► Phase::LoggingIn ──► threads of the checks ──► mailbox ──► 200 with a cookie, 401, 429
 //!  "login"      ──► the session waits ──►   check, sign     ──►         ──► its answer, #setAuthToken
 //! ```
 //!
-//! A password is checked and a token signed on a thread of the password_checks. What comes back finds its connection by its id; if
+//! A password is checked and a token signed on a thread of the password checks. What comes back finds its connection by its id; if
 //! that has gone meanwhile, nothing happens.
 //!
-//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password_checks, and the room for answers in the mailbox; `request_timeout`, once more, for the answer.
+//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password checks, and the room for answers in the mailbox; `request_timeout`, once more, for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::cores::arrivals::tls;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Phase};
 
-/// The password_checks has no room for another login.
+/// The password checks have no room for another login.
 pub(in crate::cores) struct Busy;
 
 impl<A: App> Core<A> {

@@ -18,11 +18,11 @@ pub(in crate::cores) struct Answered {
     pub(in crate::cores) user: String,
     /// From where it came: the connection may have ended since.
     pub(in crate::cores) client: ClientAddress,
-    /// The users among whom the password_checks has looked.
+    /// The users among which the password checks have looked.
     pub(in crate::cores) users: Option<Arc<Users>>,
 }
 
-/// The way of the login password_checks's answers to a core.
+/// The sender by which the password checks answer a core.
 #[derive(Clone, Debug)]
 pub(in crate::cores) struct LoginWay {
     pub(in crate::cores) logins: Sender<Answered>,
@@ -30,7 +30,7 @@ pub(in crate::cores) struct LoginWay {
 }
 
 impl LoginWay {
-    /// Gives an answer; for a thread of the password_checks. There is room for it since the login was asked for, whether the core turns
+    /// Gives an answer; called by a thread of the password checks. There is room for it since the login was asked for, whether the core turns
     /// or not: only that of a core that has ended is lost.
     pub(in crate::cores) fn send(&self, answered: Answered) {
         if self.logins.try_send(answered).is_ok() {

@@ -8,12 +8,14 @@
 //! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for before they are
 //! flushed. The delivery of a publication to many subscribers pauses there. The publication keeps its place in the ring,
 //! before those that follow, and its delivery goes on in the next turn. Meanwhile, connections whose next decision comes
-//! after that delivery (see above) are held, and not read.
-//! A subscriber that does not take a publication is marked here and closed by a step of the turn (`turn.rs`): to publish
-//! for one client never closes another connection and never reads another's input.
-//! That bounds what waits: one publication for each connection.
+//! after that delivery (see above) wait, and are not read (`lifecycle/waiting.rs`). So one publication for each connection
+//! waits at most.
 //!
-//! Waits: a held connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
+//! To publish for one client never closes another connection and never reads another's input: this file knows no step of
+//! the core (`tests/architecture.rs`, "parts of a core know neither the core nor its steps"). It only marks a subscriber
+//! that does not take a publication; a step of the turn closes it (`Core::end_those_found` in `lifecycle/ending.rs`).
+//!
+//! Waits: such a connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
 //! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form no
 //! cycle.
 

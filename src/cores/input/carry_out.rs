@@ -107,12 +107,12 @@ impl<A: App> Core<A> {
                     work.at += 1;
                     work.awaited = Awaited::Published(place);
                 }
-                Ok(Outcome::Asked) => {
+                Ok(Outcome::NotBeforeDelivery) => {
                     let place = work.asked.get_or_insert_with(|| self.delivery.claimed());
                     work.awaited = Awaited::Asked(*place);
                 }
-                Ok(Outcome::More { from }) => {
-                    work.next_channel = from;
+                Ok(Outcome::More { next_channel }) => {
+                    work.next_channel = next_channel;
                     if self.session(id).is_some() {
                         return self.suspend(id, work, WaitsFor::Channels);
                     }
@@ -133,8 +133,8 @@ impl<A: App> Core<A> {
 
     /// The connection keeps its work until there is room in the ring; if it has ended, its publications are kept.
     fn wait_for_ring(&mut self, id: ConnectionId, mut work: Work) {
-        if !work.waited {
-            work.waited = true;
+        if !work.has_stalled {
+            work.has_stalled = true;
             self.metrics.ring_stalls.add(1);
             self.metrics.limit_hit(Limit::Ring);
         }
@@ -159,7 +159,7 @@ impl<A: App> Core<A> {
         work: &mut Work,
     ) -> Result<Outcome, RingFull> {
         if changes_subscriptions(decision) && !matches!(work.awaited, Awaited::Asked(_)) {
-            return Ok(Outcome::Asked);
+            return Ok(Outcome::NotBeforeDelivery);
         }
         let decisions = &mut work.decisions;
         match decision {
@@ -185,7 +185,7 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::of_walk(next));
             }
             Decision::Publish(publish) => {
-                if !work.waited && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
+                if !work.has_stalled && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
                     // Room is for publications that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
@@ -204,8 +204,7 @@ impl<A: App> Core<A> {
         Ok(Outcome::Next { done: 1 })
     }
 
-    /// Sends a message, unless the connection has ended in the middle of its decisions: its own publication may have
-    /// been the one that its outbox did not take, and nothing may follow a close frame (RFC 6455 section 5.5.1).
+    /// Sends a message to an open connection: nothing may follow a close frame (RFC 6455 section 5.5.1).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, message: &[u8]) {
         if self.session(id).is_some() {
             self.connections.send(id, content, message);
@@ -232,10 +231,10 @@ enum Outcome {
     Next { done: usize },
     /// It was published at this place. The next decision waits until this core has delivered everything before the place.
     Published(Sequence),
-    /// It changes subscriptions. It waits until this core has delivered everything that is published by now.
-    Asked,
+    /// It changes subscriptions, and was not carried out: first this core delivers everything that is published by now.
+    NotBeforeDelivery,
     /// It goes on in the next turn, from this channel on.
-    More { from: u32 },
+    More { next_channel: u32 },
     /// The connection is closed: later decisions are dropped.
     Closed,
 }
@@ -243,7 +242,7 @@ enum Outcome {
 impl Outcome {
     fn of_walk(next: Option<u32>) -> Outcome {
         match next {
-            Some(from) => Outcome::More { from },
+            Some(next_channel) => Outcome::More { next_channel },
             None => Outcome::Next { done: 1 },
         }
     }

@@ -28,7 +28,7 @@ impl<A: App> Core<A> {
         self.mailbox.leave_logins();
     }
 
-    /// Asks the password_checks for a session.
+    /// Asks the password checks, for a session.
     pub(in crate::cores) fn log_in_by_call(&mut self, id: ConnectionId, decisions: &mut Decisions) {
         let credentials = decisions.take_credentials();
         if credentials.is_some_and(|credentials| self.ask(id, BY_CALL, *credentials).is_ok()) {
@@ -100,5 +100,5 @@ impl<A: App> Core<A> {
     }
 }
 
-/// A bound to show: a password_checks answers some hundred logins a second at most.
+/// A bound to show: the password checks answer some hundred logins a second at most.
 const LOGINS_PER_TURN_MAX: usize = 64;

@@ -1,4 +1,12 @@
 //! Input of open connections, and what is decided about it: from bytes to decisions that are carried out.
+//!
+//! ```text
+//!  receive.rs       reads a socket                       carry_out.rs      carries decisions out, in order
+//!  messages.rs      the messages of one read             subscriptions.rs  subscribe, unsubscribe, check by the rules
+//!  intake.rs        the read buffer and the turn's       login.rs          logins over a session
+//!                   shares; calls the session            late_answers.rs   answers from other threads
+//!  hits.rs          counts what a session has met        resume.rs         continues work that had to wait
+//! ```
 
 pub(super) mod carry_out;
 pub(super) mod hits;

@@ -1,4 +1,4 @@
-//! Going on with connections that had to wait: for room in the ring, for a delivery, or for their next channels.
+//! Going on with connections that had to wait: for room in the ring, for a delivery, or for the rest of their channels.
 //!
 //! Limits: `WALKS_PER_TURN_MAX`.
 
@@ -9,7 +9,8 @@ use crate::cores::lifecycle::connection::{Connection, ConnectionId};
 use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
-    /// Goes on with messages whose publication found the ring full, in the order in which they came.
+    /// Goes on with connections whose publication has found the ring full, in the order in which they came. Publications
+    /// of connections that have closed come before them.
     pub(in crate::cores) fn resume_stalled(&mut self) {
         self.abandoned
             .publish(&mut self.delivery, &mut self.connections, self.time.clock());
@@ -31,11 +32,14 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with connections that had to come after a delivery.
-    pub(in crate::cores) fn resume_held(&mut self) {
-        for _ in 0..self.waiting.held_count() {
+    /// Goes on with connections whose next decision comes after a delivery that is complete now.
+    pub(in crate::cores) fn resume_awaiting_delivery(&mut self) {
+        for _ in 0..self.waiting.awaiting_delivery_count() {
             let delivery = &self.delivery;
-            let Some(id) = self.waiting.next_held(|place| delivery.has_passed(place)) else {
+            let Some(id) = self
+                .waiting
+                .next_awaiting_delivery(|place| delivery.has_passed(place))
+            else {
                 return;
             };
             self.carry_out_suspended(id);
@@ -43,7 +47,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with the channels of some connections, each in its turn.
+    /// Goes on with decisions about all channels of a connection, for some connections, in the order in which they came.
     pub(in crate::cores) fn resume_walking(&mut self) {
         for _ in 0..self.waiting.walking_count().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.waiting.next_walking() {

@@ -88,8 +88,8 @@ impl<A: App> Core<A> {
         next
     }
 
-    /// Looks at some subscriptions of a connection and ends the ones that it may no longer have. Returns where to go on, if
-    /// there are more.
+    /// Checks some subscriptions of a connection against the rules, from channel `from` on, and ends the ones that are no
+    /// longer allowed. The client gets a `#kickOut` for each. Returns the channel to go on with, if there are more.
     pub(in crate::cores) fn check_subscriptions(
         &mut self,
         id: ConnectionId,
@@ -102,7 +102,6 @@ impl<A: App> Core<A> {
             .use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
         let policy = Arc::clone(&self.lent.policy);
         for name in names {
-            // Sending may have ended it.
             let session = self.session(id)?;
             if session.may_keep(&name, &policy.rules) {
                 continue;
@@ -136,8 +135,8 @@ fn channels_per_turn_max() -> usize {
     CHANNELS_PER_TURN_MAX
 }
 
-/// Channels of one connection that a turn goes through, to end subscriptions or to look whether they may stay: at 0.3 µs
-/// each, as long as a flood of messages may take.
+/// Channels of one connection that a turn goes through, to end subscriptions or to check them. At 0.3 µs each, they take as
+/// long as a flood of messages may.
 pub(in crate::cores) const CHANNELS_PER_TURN_MAX: usize = 256;
-/// To look at so many costs about as much as a message.
+/// To check this many subscriptions costs about as much as a message.
 const SUBSCRIPTIONS_PER_MESSAGE: u64 = 16;

@@ -137,14 +137,15 @@ pub(in crate::cores) struct Open {
 #[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
 pub(in crate::cores) struct Leftover(Option<Box<Vec<u8>>>);
 
-/// What is left to do of a message.
+/// The decisions of one message, and how far they have been carried out.
 #[derive(Debug)]
 pub(in crate::cores) struct Work {
     pub(in crate::cores) decisions: Decisions,
-    /// The decision that is next.
+    /// The index of the next decision.
     pub(in crate::cores) at: usize,
+    /// The delivery that the next decision waits for.
     pub(in crate::cores) awaited: Awaited,
-    /// How much was published when the first of them that changes subscriptions was asked for. The others were asked for
+    /// How much was published when the first decision that changes subscriptions was reached. The others were asked for
     /// in the same message or before, and need not wait for more.
     pub(in crate::cores) asked: Option<Sequence>,
     /// Why the connection is closed when all decisions are carried out; `None` if it goes on.
@@ -152,17 +153,18 @@ pub(in crate::cores) struct Work {
     /// The channel with which the next decision goes on, if it is about all channels of the connection.
     pub(in crate::cores) next_channel: u32,
     /// Whether it has found the ring full before: then it is at the head of the queue, and need not wait behind others.
-    pub(in crate::cores) waited: bool,
+    pub(in crate::cores) has_stalled: bool,
 }
 
-/// What must be delivered before the next decision is carried out.
+/// The publications that must be delivered before the next decision is carried out.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) enum Awaited {
-    /// That is not known yet.
+    /// Not known yet.
     Unknown,
-    /// All before this place, since the decision before published there: what follows comes behind the own copy.
+    /// All before this place, since the previous decision has published there: an answer that follows must not come before
+    /// the publisher's own copy.
     Published(Sequence),
-    /// All before this place, since the decision changes what is subscribed, and so much was published when it was asked for.
+    /// All before this place, since the next decision changes subscriptions: so much was published when it was reached.
     Asked(Sequence),
 }
 
@@ -256,7 +258,7 @@ impl Work {
             asked: None,
             close_reason: result.err(),
             next_channel: 0,
-            waited: false,
+            has_stalled: false,
         }
     }
 }

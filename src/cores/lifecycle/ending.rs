@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
                 if let Some(work) = connection.take_suspended() {
                     self.abandon(&work);
                 }
-                Some(self.leave(id, open, reason))
+                Some(self.end_session(id, open, reason))
             }
             // All that is left is the socket.
             before @ (Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. }) => {
@@ -146,8 +146,8 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
     }
 
-    /// An open connection takes leave of its channels, its session and the application.
-    fn leave(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Wire {
+    /// Ends the subscriptions and the session of an open connection. The session tells the application.
+    fn end_session(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Wire {
         self.delivery.unsubscribe_all(id.index());
         if open.session.is_open() {
             self.counts.session_ends();

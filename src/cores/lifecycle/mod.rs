@@ -1,4 +1,13 @@
 //! One connection: its phases, its deadlines, what is counted of it, and its end.
+//!
+//! ```text
+//!  connection.rs  one connection and its phases          ending.rs       the one way to end a connection
+//!  reading.rs     why a connection is not read           ends.rs         the last ends, for operators
+//!  waiting.rs     queues of connections that wait        shedding.rs     how many a turn closes for memory
+//!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
+//!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
+//!  audit_trail.rs lines of the audit trail
+//! ```
 
 pub(crate) mod audit_trail;
 pub(crate) mod connection;

@@ -4,7 +4,7 @@
 //! connection that only has to send its rest.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in exactly
-//! one of `stalled`, `held` and `walking`.
+//! one of `stalled`, `awaiting_delivery` and `walking`.
 
 use std::collections::VecDeque;
 
@@ -20,11 +20,12 @@ pub(in crate::cores) struct Waiting {
     unfinished: VecDeque<ConnectionId>,
     /// The same for connections that are being opened or closed, which share a limited part of each turn.
     transitional: VecDeque<ConnectionId>,
-    /// Their next publication found the ring full.
+    /// Connections whose next publication has found the ring full.
     stalled: VecDeque<ConnectionId>,
-    /// Their next decision comes after the delivery of all publications before a place, in the order of these places.
-    held: VecDeque<(Sequence, ConnectionId)>,
-    /// Their channels are gone through, some in each turn.
+    /// Connections whose next decision comes after the delivery of all publications before a place, in the order of the
+    /// places.
+    awaiting_delivery: VecDeque<(Sequence, ConnectionId)>,
+    /// Connections with a decision about all of their channels: some channels are done in each turn.
     walking: VecDeque<ConnectionId>,
 }
 
@@ -79,7 +80,7 @@ impl Waiting {
         connection.reading.pause(Why::Work);
         match waits_for {
             WaitsFor::Ring => self.stalled.push_back(connection.id),
-            WaitsFor::Delivery(place) => self.held.push_back((place, connection.id)),
+            WaitsFor::Delivery(place) => self.awaiting_delivery.push_back((place, connection.id)),
             WaitsFor::Channels => self.walking.push_back(connection.id),
         }
     }
@@ -94,22 +95,24 @@ impl Waiting {
         self.stalled.pop_front()
     }
 
-    /// The connection that began to wait for the ring last has been waiting longest: there was still no room for it.
+    /// Moves the last connection of the queue to its front: it was taken from there, and the ring still had no room for it.
     pub(in crate::cores) fn last_stalled_is_first(&mut self) {
         self.stalled.rotate_right(1);
     }
 
     /// How many connections wait for a delivery.
-    pub(in crate::cores) fn held_count(&self) -> usize {
-        self.held.len()
+    pub(in crate::cores) fn awaiting_delivery_count(&self) -> usize {
+        self.awaiting_delivery.len()
     }
 
     /// The next connection whose delivery is complete.
-    pub(in crate::cores) fn next_held(
+    pub(in crate::cores) fn next_awaiting_delivery(
         &mut self,
         has_passed: impl FnOnce(Sequence) -> bool,
     ) -> Option<ConnectionId> {
-        let held = self.held.pop_front_if(|(place, _)| has_passed(*place));
+        let held = self
+            .awaiting_delivery
+            .pop_front_if(|(place, _)| has_passed(*place));
         held.map(|(_, id)| id)
     }
 
@@ -128,7 +131,7 @@ impl Waiting {
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.unfinished.is_empty()
             || !self.transitional.is_empty()
-            || !self.held.is_empty()
+            || !self.awaiting_delivery.is_empty()
             || !self.walking.is_empty()
     }
 
@@ -139,7 +142,7 @@ impl Waiting {
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
             ("stalled", self.stalled.len()),
-            ("held", self.held.len()),
+            ("awaiting_delivery", self.awaiting_delivery.len()),
             ("walking", self.walking.len()),
         ]
     }
@@ -156,7 +159,11 @@ impl Waiting {
                 connection.reading
             ));
         }
-        let held = self.held.iter().filter(|(_, other)| *other == id).count();
+        let held = self
+            .awaiting_delivery
+            .iter()
+            .filter(|(_, other)| *other == id)
+            .count();
         let waits = times(&self.stalled) + held + times(&self.walking);
         let is_suspended = connection.suspended.is_some();
         if is_suspended != connection.reading.is_paused_by(Why::Work) || (is_suspended && waits != 1) {

@@ -3,7 +3,7 @@
 //! What the kernel has completed for the listeners is accepted first; then the listeners are closed, the connections are
 //! listed, the oldest first, and each is closed when its moment has come. Each step takes a bounded part of a turn.
 //!
-//! Limits: `drain_timeout` in all; `PLACES_PER_TURN_MAX` and `CLOSES_PER_TURN_MAX` in a turn.
+//! Limits: `drain_seconds` in all; `PLACES_PER_TURN_MAX` and `CLOSES_PER_TURN_MAX` in a turn.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Orders and questions from the control plane to a core, answers that an application gives from other threads, and what the core
-//! lets others know.
+//! Messages from other threads to a core: orders and questions of the control plane, late answers of the application,
+//! answers to logins. In the other direction the core shows its status and its counters.
 //!
-//! Bounded crossbeam channels, one for each kind so that answers never crowd out an order, and the core's waker after
-//! each. Nobody waits here: what finds its channel full goes back to its sender.
+//! Each kind of message has a bounded crossbeam channel of its own, so that answers never crowd out an order. The sender
+//! wakes the core after each message. No sender waits: a message that finds its channel full goes back to its sender.
 
 use std::cell::Cell;
 use std::io;
@@ -21,16 +21,16 @@ use crate::policy::Policy;
 use crate::cores::arrivals::login_answers::{Answered, LoginWay};
 use crate::cores::operators::questions::Question;
 
-/// What a core may be told to do.
+/// An order of the control plane to a core.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Decide by these from now on.
+    /// Decide by this policy from now on.
     Adopt(Arc<Policy>),
-    /// End the connections that came in by a token which is revoked. The policy that refuse such tokens come before.
+    /// End the connections whose tokens are revoked. The policy that refuses these tokens comes before this order.
     Revoke {
-        /// What is revoked.
+        /// The revocation.
         revocation: Arc<Revocation>,
-        /// Is told how many connections that ended.
+        /// Reports how many connections the core has ended.
         done: Done,
     },
     /// Accept no more, close every client within this time, then stop.
@@ -42,12 +42,13 @@ pub enum Order {
     Stop,
 }
 
-/// Takes word from a core that an order has been carried out. Without a waker: waking the runtime of the control plane
-/// would write to a descriptor of its table, whose number may be a client's socket in the core's.
+/// The core's end of the channel by which it reports that an order has been carried out. The report wakes no thread: to
+/// wake the runtime of the control plane, the core would write to a descriptor of that thread's table, and in the core's
+/// own table its number may name a client's socket.
 #[derive(Clone, Debug)]
 pub struct Done(Sender<u64>);
 
-/// Receives what the cores have to say about an order.
+/// The control plane's end: receives the reports of the cores about one order.
 #[derive(Debug)]
 pub struct Completions(Receiver<u64>);
 
@@ -71,13 +72,13 @@ impl Done {
 
     /// The order has been carried out.
     pub(in crate::cores) fn tell(&self, connections: u64) {
-        // There is room for each core's word; whether somebody waits for it is not the core's business.
+        // The channel has room for one report of each core. If the control plane no longer waits for it, it is lost.
         let _ = self.0.try_send(connections);
     }
 }
 
 impl Completions {
-    /// The next word.
+    /// The next report.
     pub fn next(&self) -> Progress {
         match self.0.try_recv() {
             Ok(connections) => Progress::Done(connections),
@@ -101,7 +102,7 @@ pub enum CoreStatus {
     Stopped,
 }
 
-/// The far end of one core, for the control plane.
+/// The control plane's end of the channels of one core.
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     orders: Sender<Order>,
@@ -111,7 +112,7 @@ pub struct CoreHandle {
     status: Arc<Status>,
 }
 
-/// The near end.
+/// The core's end.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     orders: Receiver<Order>,
@@ -144,7 +145,7 @@ struct PostBox {
 #[derive(Debug)]
 struct Status(AtomicU8);
 
-/// A mailbox and its far end; `waker` belongs to the poll of the core, of whose clients `logins_max` logins may be under way.
+/// A mailbox and the handle that sends to it; `waker` belongs to the poll of the core, of whose clients `logins_max` logins may be under way.
 pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
@@ -297,7 +298,7 @@ impl Mailbox {
         self.logins_under_way.set(self.logins_under_way.get() + 1);
     }
 
-    /// The way of the login password_checks's answers to this core.
+    /// The sender by which the password checks answer this core.
     pub(in crate::cores) fn login_way(&self) -> LoginWay {
         self.login_way.clone()
     }

@@ -1,4 +1,11 @@
 //! What other threads ask of a core, and what it tells them.
+//!
+//! ```text
+//!  mailbox.rs     orders, questions and answers come in  rules.rs     a new policy; checks after a reload
+//!  operations.rs  unfinished orders                      revoking.rs  ends connections with revoked tokens
+//!  questions.rs   questions about connections            drain.rs     the steps of a drain
+//!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
+//! ```
 
 pub(crate) mod drain;
 pub(crate) mod draining;

@@ -1,4 +1,4 @@
-//! What operators have asked for and a core is about to do, some of it in each turn.
+//! Unfinished orders and questions of operators: a core works on them in each turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ pub(in crate::cores) struct Operations {
     survey: Option<Survey>,
     /// Revocations whose connections are being looked for.
     revoking: VecDeque<Revoking>,
-    /// The next place to look at since the rules are others. Connections that come in meanwhile are let in by the new ones.
+    /// The next place of the table whose connection is told of new rules; `None` when all have been told. The new rules
+    /// already decide about connections that come in meanwhile.
     unchecked: Option<u32>,
     /// When a difference to the shadow rules may be logged again.
     silent_until: Option<Uptime>,
@@ -74,12 +75,13 @@ impl Operations {
         self.revoking.push_front(revoking);
     }
 
-    /// All connections are to be looked at again.
+    /// The rules have changed: goes through all connections, from the first place on.
     pub(in crate::cores) fn begin_check(&mut self) {
         self.unchecked = Some(0);
     }
 
-    /// The next place that is to be looked at, of so many; the one behind it is next.
+    /// The next place, of `places`, whose connection is to be told of new rules. The call after this one returns the place
+    /// behind it.
     pub(in crate::cores) fn next_unchecked(&mut self, places: u32) -> Option<u32> {
         let index = self.unchecked?;
         self.unchecked = (index < places).then_some(index + 1);

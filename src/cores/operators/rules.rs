@@ -1,4 +1,7 @@
-//! A new policy in a core: when the rules have been replaced, all connections are gone through, some in each turn.
+//! A new policy in a core. If its rules differ from the former ones, the core has the session of each connection check the
+//! client's subscriptions: some connections in each turn.
+//!
+//! `input/subscriptions.rs` ends the subscriptions that the rules no longer allow.
 //!
 //! Limits: `EFFORT_PER_TURN_MAX`.
 
@@ -11,7 +14,7 @@ use crate::cores::core::Core;
 use crate::cores::input::subscriptions::CHANNELS_PER_TURN_MAX;
 
 impl<A: App> Core<A> {
-    /// Decides by these from now on.
+    /// Decides by this policy from now on.
     pub(in crate::cores) fn adopt_policy(&mut self, policy: Arc<Policy>) {
         let has_other_rules = policy.rules.id() != self.lent.policy.rules.id();
         self.lent.policy = policy;
@@ -20,7 +23,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Has some more connections keep to the rules that have come.
+    /// Tells the sessions of some more connections that the rules have changed.
     pub(in crate::cores) fn check_some(&mut self) {
         let mut effort = effort_per_turn_max();
         while effort > 0
@@ -34,7 +37,7 @@ impl<A: App> Core<A> {
             let looks = subscriptions.min(CHANNELS_PER_TURN_MAX);
             effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + looks);
             self.decide(id, |session, environment, decisions| {
-                session.look_again(environment, decisions);
+                session.rules_changed(environment, decisions);
                 Ok(())
             });
         }
@@ -50,7 +53,7 @@ fn effort_per_turn_max() -> usize {
     EFFORT_PER_TURN_MAX
 }
 
-/// After a reload, what is looked at in one turn, in subscriptions: a millisecond.
+/// Subscriptions that one turn checks after a reload: they take a millisecond.
 const EFFORT_PER_TURN_MAX: usize = 4096;
-/// To look at a connection without any costs about as much as so many.
+/// To visit a connection costs about as much as to check this many subscriptions.
 const EFFORT_OF_A_CONNECTION: usize = 16;

@@ -50,8 +50,8 @@ impl Session {
         }
     }
 
-    /// The rules may have changed: has the subscriptions checked again if they have.
-    pub fn look_again<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
+    /// The core has new rules. Has the client's subscriptions checked, unless they were checked by these rules already.
+    pub fn rules_changed<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         let was_authenticated = self.claims.is_some();
         self.keep_to_rules(env, decisions);
         if !env.common.settings.allow_anonymous {
