@@ -13,7 +13,7 @@
 //!
 //! To publish for one client never closes another connection and never reads another's input: this file knows no step of
 //! the core (`tests/architecture.rs`, "parts of a core know neither the core nor its steps"). It only marks a subscriber
-//! that does not take a publication; a step of the turn closes it (`Core::end_those_found` in `lifecycle/ending.rs`).
+//! that does not take a publication; a step of the turn closes it (`Core::close_marked` in `lifecycle/ending.rs`).
 //!
 //! Waits: such a connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
 //! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form no
