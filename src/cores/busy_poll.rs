@@ -1,9 +1,9 @@
-//! Looking for work for a while before sleeping, where an operator has CPU time to spare for latency.
+//! Busy polling: before it sleeps, a core looks for work for a while, if an operator spends CPU time on lower latency.
 //!
-//! What comes meanwhile is found without the sleep, the interrupt and the switch that waking takes, and cores that publish
-//! need not wake this one. Not where cores share a CPU: there the others' work is what it would keep waiting.
+//! Work that arrives meanwhile costs no interrupt and no context switch, and cores that publish need not wake this one.
+//! A core that shares its CPU with another core does not poll busily: it would delay the other.
 //!
-//! Limits: `busy_poll_us` after each turn; then the core sleeps as it does without.
+//! Limits: `busy_poll_us` after each turn; then the core sleeps.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::app::App;
 use super::core::Core;
 
 impl<A: App> Core<A> {
-    /// Looks for events and publications until there are some or the time for it is over. True if there are some.
+    /// Looks for events and publications until it finds some or the time is over. True if it has found some.
     pub(super) fn poll_busily(&mut self, events: &mut Events) -> io::Result<bool> {
         if self.busy_poll_ns == 0 || self.shares_cpu || self.has_work_left() {
             return Ok(false);

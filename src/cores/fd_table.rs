@@ -1,12 +1,12 @@
-//! A descriptor table of a core's own.
+//! Gives a core a descriptor table of its own.
 //!
 //! `unshare(CLONE_FILES)` gives the calling thread a copy of the process's table: no lock or reference count on
-//! descriptors is shared between cores from then on, and the limit on open files counts per core. Whatever all cores
-//! need (polls, wakers, the ends of `transport/hand_over.rs`) is opened before.
+//! descriptors is shared between cores from then on, and the limit on open files counts per core. The descriptors that
+//! all cores need (polls, wakers, the ends of `transport/hand_over.rs`) are opened before.
 //!
-//! The copy also has all else that the process had open at that moment. What stays open in it stays open for the other
-//! end as well: a pipe gives no end of file, a socket sends no FIN, a lock on a file is held. So a core closes what it does
-//! not need.
+//! The copy also has every other descriptor that the process had open at that moment. As long as one stays open in the
+//! copy, the file or socket itself stays open: a pipe gives no end of file, a socket sends no FIN, a file stays locked.
+//! So a core closes the descriptors that it does not need.
 
 use std::fs;
 use std::io;
@@ -15,24 +15,25 @@ use std::os::fd::RawFd;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::close;
 
-/// Splits the calling thread's descriptor table off. Fails where a container profile forbids the call; the table then
-/// stays shared, and the server works with one limit for all cores.
+/// Gives the calling thread a descriptor table of its own. Fails if a container profile forbids the call; then the
+/// table stays shared, and all cores share one limit on open files.
 pub(super) fn unshare_descriptors() -> Result<(), nix::errno::Errno> {
     unshare(CloneFlags::CLONE_FILES)
 }
 
-/// Closes the descriptors of the calling thread's own table, but for the standard streams, `kept` and eventfds. An eventfd
-/// may be a waker, which does not tell its number; nobody waits for one to be closed.
+/// Closes the descriptors of the calling thread's own table, except the standard streams, `kept` and eventfds. An
+/// eventfd may be a waker: mio does not reveal a waker's number. To keep a foreign eventfd open does no harm, since
+/// nothing is reported when one is closed.
 ///
 /// # Errors
-/// `/proc` cannot be read: all stay open.
+/// `/proc` cannot be read. Then all descriptors stay open.
 pub(super) fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
     let numbers: Vec<RawFd> = fs::read_dir(OWN_TABLE)?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for number in numbers {
         if number > STANDARD_ERROR && !kept.contains(&number) && !is_eventfd(number) {
-            // One of them was the directory's, which is closed by now.
+            // One of the numbers was that of the directory itself, which is closed by now.
             let _ = close(number);
         }
     }
@@ -47,7 +48,7 @@ fn is_eventfd(number: RawFd) -> bool {
 const OWN_TABLE: &str = "/proc/thread-self/fd";
 const STANDARD_ERROR: RawFd = 2;
 
-/// Whether the call is permitted: tried on a thread that ends with it.
+/// Whether the system permits a table of its own for a thread. Tries the call on a thread that then ends.
 pub(crate) fn can_be_split() -> bool {
     std::thread::spawn(|| unshare_descriptors().is_ok())
         .join()

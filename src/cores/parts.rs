@@ -1,5 +1,5 @@
-//! The parts of all cores, made together before any core has a thread: pollers, wakers, mailboxes and the sockets by which
-//! cores hand connections over are known to every thread.
+//! Makes the parts of all cores together, before any core has a thread: other threads too need the pollers, the wakers,
+//! the mailboxes and the sockets over which cores hand connections to each other.
 
 use std::io;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl<A> CoreParts<A> {
         let mut loads = Loads::new(count, connections_max).into_iter();
         let mut brokers = brokers.into_iter();
         let mut ids = (0..count).map(CoreId::new);
-        // Each list has one part for each core: all of them end at the same time.
+        // Each list has one part for each core, so all lists end together.
         let parts = std::iter::from_fn(|| {
             let id = ids.next()?;
             Some(CoreParts {
@@ -60,7 +60,7 @@ impl<A> CoreParts<A> {
         Ok((parts.collect(), handles))
     }
 
-    /// Pins the core to the CPU that `placement` has for it. Several cores may have one CPU.
+    /// Pins the core to its CPU in `placement`. Several cores may have the same CPU.
     pub(crate) fn pin(&mut self, placement: &[usize]) {
         let Some(cpu) = placement.get(self.id.index()) else {
             return;

@@ -49,7 +49,8 @@ impl<A: App> Core<A> {
             Phase::Closing { deadline, .. }
             | Phase::Finishing { deadline, .. }
             | Phase::Emptying { deadline } => {
-                // What was queued last could not leave while this core stood still.
+                // While this core stalled, it could not send the bytes that were queued last: the peer gets the whole
+                // time again.
                 if self.time.responsive_since() == now {
                     *deadline = now + self.limits.close_timeout;
                     return;
@@ -106,8 +107,8 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Visits of one turn, so that a heartbeat of a hundred thousand connections does not delay the rest.
+/// Most visits of one turn, so that the heartbeats of a hundred thousand connections do not delay other work.
 const VISITS_PER_TURN_MAX: usize = 4096;
-/// Visits of a turn that has more to deliver than it can: a core that is late with publications still pings its clients,
-/// or it would take all of them for silent.
+/// Visits of a turn that has more publications to deliver than it can. A core that is late with publications must still
+/// ping its clients: otherwise it would take all of them for silent.
 const VISITS_PER_TURN_MIN: usize = 256;

@@ -1,4 +1,5 @@
-//! New connections: accepted here, or sent by a core that had more luck.
+//! Puts new sockets into the table of connections: sockets that this core accepted, and sockets that another core
+//! handed over.
 //!
 //! Limits: [`ACCEPTS_PER_TURN_MAX`].
 
@@ -27,7 +28,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Takes in what was handed over: sockets from other cores, and the listeners when all begins.
+    /// Takes the sockets that other cores have handed over, and at the start of the server the listeners.
     pub(in crate::cores) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.acceptor.receive_hand_over(self.poll.registry()) {
@@ -41,10 +42,11 @@ impl<A: App> Core<A> {
     fn adopt(&mut self, newcomer: Newcomer) {
         let now = self.time.now().uptime;
         let client = newcomer.client;
-        // One of a trusted proxy is another's, and counted when it is known whose.
-        let counted = match self.lent.policy.proxies.trusted.contain(&client) {
-            true => Entry::Uncounted,
-            false => self.acceptor.enter(&client),
+        // A trusted proxy connects for a client. The connection is counted when the client's address is known.
+        let counted = if self.lent.policy.proxies.trusted.contain(&client) {
+            Entry::Uncounted
+        } else {
+            self.acceptor.enter(&client)
         };
         if counted == Entry::Refused {
             return self.acceptor.refuse(newcomer, now);
@@ -56,11 +58,11 @@ impl<A: App> Core<A> {
         let registered = self
             .connections
             .insert(newcomer.stream, client, phase, |stream, id| {
-                // That it takes bytes is asked for when it has been found full: `watch_blocked`.
+                // `watch_blocked` asks for writable events, once the socket has been found full.
                 registry.register(stream, id.token(), Interest::READABLE)
             });
         let Ok(id) = registered else {
-            // The system has no memory for one more watch; the socket is closed.
+            // The system has no memory to watch one more socket. Dropping it has closed it.
             self.metrics.limit_hit(Limit::Descriptors);
             self.acceptor.give_place_back();
             if is_counted {

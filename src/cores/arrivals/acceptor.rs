@@ -1,12 +1,12 @@
-//! What a core accepts connections with: its listeners, the pace, the places for connections, the sockets that are
-//! answered and turned away, and the way from and to other cores.
+//! The acceptor of a core: it accepts sockets from the core's listeners, keeps the accept rate and the limits on
+//! connections, hands sockets to less loaded cores, and refuses the sockets that are too many.
 //!
-//! In: what the poll reports, the time, sockets from other cores. Out: newcomers, for each of which a place is taken.
+//! In: events of listeners, the time, sockets from other cores. Out: newcomers, for each of which a place is taken.
 //!
 //! Invariants
-//! 1. A place is taken before a socket is accepted (`balance.rs`), and given back once: here, if the socket is not kept,
-//!    by [`Acceptor::give_place_back`] when the connection ends.
-//! 2. A network is counted (`admission.rs`) exactly while a connection of it says so (`is_counted`).
+//! 1. A place is taken before a socket is accepted (`balance.rs`), and given back once: here if the socket is not kept,
+//!    or by [`Acceptor::give_place_back`] when its connection ends.
+//! 2. A connection counts for its network (`admission.rs`) exactly while its `is_counted` is set.
 //!
 //! Limits: `connections_max`, `connections_per_core_max`, `accepts_per_second_max`, `connections_per_address_max`,
 //! `memory_bytes_max`, with `accept_excess`; [`ACCEPTS_PER_TURN_MAX`].
@@ -39,7 +39,7 @@ use crate::cores::arrivals::pace::Pace;
 use crate::cores::arrivals::rejected::Rejected;
 use crate::cores::{CoreId, CoreSettings};
 
-/// The accepting part of one core.
+/// The acceptor of one core.
 #[derive(Debug)]
 pub(in crate::cores) struct Acceptor {
     core: CoreId,
@@ -47,7 +47,7 @@ pub(in crate::cores) struct Acceptor {
     accepting: Accepting,
     ports: Ports,
     excess: AcceptExcess,
-    /// The limit that holds new connections back, since it was counted.
+    /// The limit that new connections have met, from the moment at which it was counted until there is room again.
     full: Option<Limit>,
     pace: Pace,
     admission: Arc<Admission>,
@@ -60,14 +60,14 @@ pub(in crate::cores) struct Acceptor {
     metrics: Arc<CoreMetrics>,
 }
 
-/// Whether the listeners may have more to give.
+/// Whether the listeners may have sockets to accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accepting {
-    /// Not before the poll says so.
+    /// They have none until the poll reports one.
     Waiting,
-    /// There may be more.
+    /// They may have some.
     Ready,
-    /// There is no room; look again then.
+    /// There is no room for a connection. The acceptor tries again at this time.
     Paused(Uptime),
 }
 
@@ -79,25 +79,25 @@ pub(in crate::cores) struct Newcomer {
     pub(in crate::cores) port: Port,
 }
 
-/// What a hand-over brought.
+/// The result of receiving a hand-over.
 #[derive(Debug)]
 pub(in crate::cores) enum Arrived {
     Newcomer(Newcomer),
-    /// A listener, or something that was lost.
+    /// A listener, or a socket that was lost.
     Other,
-    /// There is no more for now.
+    /// No hand-over waits now.
     Nothing,
 }
 
-/// Why no connection may come now.
+/// The limit because of which no connection may be accepted now.
 struct Full {
     limit: Limit,
-    /// When to look again.
+    /// When the acceptor tries again.
     until: Uptime,
 }
 
 impl Acceptor {
-    /// Without listeners: these are handed over.
+    /// An acceptor without listeners: the server hands them over later.
     pub(in crate::cores) fn new(
         core: CoreId,
         hand_over: HandOver,
@@ -124,7 +124,7 @@ impl Acceptor {
         }
     }
 
-    /// Listens to a simulation instead.
+    /// Accepts connections of a simulation instead.
     #[cfg(test)]
     pub(in crate::cores) fn listen_to(&mut self, listeners: Listeners) {
         self.listeners = listeners;
@@ -135,7 +135,7 @@ impl Acceptor {
         self.connections_max
     }
 
-    /// The poll says that a listener has something to give.
+    /// Notes that the poll has reported sockets at a listener.
     pub(in crate::cores) fn note_ready(&mut self, token: Token) {
         self.listeners.note_ready(token);
         if self.accepting == Accepting::Waiting {
@@ -143,22 +143,22 @@ impl Acceptor {
         }
     }
 
-    /// The poll says that another core has handed something over.
+    /// Notes that the poll has reported hand-overs from other cores.
     pub(in crate::cores) fn note_hand_overs(&mut self) {
         self.hand_overs_waiting = true;
     }
 
-    /// Whether something may have been handed over.
+    /// Whether hand-overs may be waiting.
     pub(in crate::cores) fn has_hand_overs(&self) -> bool {
         self.hand_overs_waiting
     }
 
-    /// Whether the next turn has something to accept, whatever comes.
+    /// Whether the next turn has something to accept even if no event comes.
     pub(in crate::cores) fn has_work(&self) -> bool {
         self.hand_overs_waiting || self.accepting == Accepting::Ready
     }
 
-    /// When it is to be looked at again, if nothing comes.
+    /// When the acceptor next has something to do if no event comes.
     pub(in crate::cores) fn next(&self) -> Uptime {
         let pause = match self.accepting {
             Accepting::Paused(until) => until,
@@ -167,7 +167,7 @@ impl Acceptor {
         self.rejected.next().map_or(pause, |due| due.min(pause))
     }
 
-    /// Whether listeners may be asked now: a pause may be over.
+    /// Whether sockets may be accepted now. Ends a pause whose time is over.
     pub(in crate::cores) fn is_ready(&mut self, now: Uptime) -> bool {
         if let Accepting::Paused(until) = self.accepting
             && until <= now
@@ -177,38 +177,38 @@ impl Acceptor {
         self.accepting == Accepting::Ready
     }
 
-    /// Whether what the kernel had completed for the listeners has been accepted.
+    /// Whether all connections that the kernel had completed for the listeners have been accepted.
     pub(in crate::cores) fn has_accepted_all(&self) -> bool {
         self.accepting != Accepting::Ready
     }
 
-    /// Has what the kernel has already completed for the listeners accepted, a batch in each turn, before they are closed
-    /// for good.
-    pub(in crate::cores) fn accept_the_last(&mut self) {
-        self.listeners.ask_all();
-        // Connections cannot wait any longer: a client that is not answered now is reset when the listener closes.
+    /// Begins to accept the connections that the kernel has already completed for the listeners, a batch in each turn.
+    /// After that the core closes the listeners.
+    pub(in crate::cores) fn accept_backlog(&mut self) {
+        self.listeners.mark_all_ready();
+        // Clients cannot wait any longer: a connection that is not accepted now is reset when the listener closes.
         self.pace = Pace::new(0, 1);
         self.excess = AcceptExcess::Refuse;
         self.accepting = Accepting::Ready;
     }
 
-    /// Closes the listeners, and has no other core choose this one any more.
+    /// Closes the listeners. From now on no core chooses this one for a connection.
     pub(in crate::cores) fn close(&mut self) {
         self.listeners.close();
         self.loads.close();
     }
 
-    /// Whether it is closed, no connection is left, and none is on its way from another core.
+    /// Whether this core is closed, has no connection left, and none is on its way from another core.
     pub(in crate::cores) fn is_closed_and_empty(&self) -> bool {
         self.loads.is_closed_and_empty()
     }
 
-    /// Asks a listener for a socket. `None` if there is none, or no room, or the socket was handed over or turned away.
+    /// Accepts a socket. `None` if there is no socket or no room, or if the socket was handed over or refused.
     pub(in crate::cores) fn accept_one(&mut self, now: Uptime) -> Option<Newcomer> {
         if !self.listeners.has_ready() {
             self.accepting = Accepting::Waiting;
             if self.excess == AcceptExcess::Wait {
-                // No connection waits any more.
+                // No connection waits in a backlog any more.
                 self.full = None;
             }
             return None;
@@ -225,12 +225,12 @@ impl Acceptor {
         match (accepted, place) {
             (Ok((stream, peer)), Ok(core)) => {
                 self.metrics.accepts.add(1);
-                self.let_in(stream, peer, port, core, now)
+                self.keep_or_hand_over(stream, peer, port, core, now)
             }
             (Ok((stream, _)), Err(Full { limit, .. })) => {
                 self.metrics.accepts.add(1);
                 self.count_full(limit);
-                self.turn_away(stream, port, &Refusal::Busy, now);
+                self.reject(stream, port, &Refusal::Busy, now);
                 None
             }
             (Err(error), place) => {
@@ -244,7 +244,7 @@ impl Acceptor {
         }
     }
 
-    /// A place for one more connection, on the core whose number it is.
+    /// Takes a place for one more connection. Returns the number of the core that has the place.
     fn find_place(&mut self, now: Uptime) -> Result<usize, Full> {
         let core = self.loads.assign(self.connections_max).map_err(|room| Full {
             limit: match room {
@@ -263,8 +263,8 @@ impl Acceptor {
         Ok(core)
     }
 
-    /// Takes a socket in for which there is a place: keeps it, or hands it to the lightest core.
-    fn let_in(
+    /// Keeps an accepted socket, if its place is on this core, or hands it to the core that has the place.
+    fn keep_or_hand_over(
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
@@ -275,7 +275,7 @@ impl Acceptor {
         if self.admission.memory_is_full() {
             self.loads.give_back(core);
             self.count_full(Limit::Memory);
-            self.turn_away(stream, port, &Refusal::Busy, now);
+            self.reject(stream, port, &Refusal::Busy, now);
             return None;
         }
         if self.excess == AcceptExcess::Refuse || self.full == Some(Limit::Memory) {
@@ -289,7 +289,7 @@ impl Acceptor {
             }
             if !self.loads.keep(core, self.connections_max) {
                 self.count_full(Limit::ConnectionsPerCore);
-                self.turn_away(stream, port, &Refusal::Busy, now);
+                self.reject(stream, port, &Refusal::Busy, now);
                 return None;
             }
         }
@@ -300,7 +300,7 @@ impl Acceptor {
         })
     }
 
-    /// Counts a limit that begins to hold new connections back.
+    /// Counts a limit that new connections have met, once until there is room again.
     fn count_full(&mut self, limit: Limit) {
         if self.full != Some(limit) {
             self.full = Some(limit);
@@ -312,7 +312,8 @@ impl Acceptor {
         match error.raw_os_error().map(Errno::from_raw) {
             // The other listener may have more.
             Some(Errno::EAGAIN) => {}
-            // The client has gone before it was accepted: the next one is asked for (accept(2), "Error handling").
+            // The connection ended before it was accepted: the acceptor tries the next one (accept(2), "Error
+            // handling").
             Some(
                 Errno::ECONNABORTED
                 | Errno::EINTR
@@ -324,7 +325,7 @@ impl Acceptor {
                 | Errno::ENETUNREACH
                 | Errno::ETIMEDOUT,
             ) => {}
-            // No room (EMFILE, ENFILE, ENOBUFS, ENOMEM), or something else that the next attempt would meet again.
+            // The system has no room (EMFILE, ENFILE, ENOBUFS, ENOMEM), or the next attempt would fail in the same way.
             _ => {
                 self.metrics.limit_hit(Limit::Descriptors);
                 self.accepting = Accepting::Paused(now + ACCEPT_PAUSE);
@@ -332,8 +333,9 @@ impl Acceptor {
         }
     }
 
-    /// Answers a socket for which there is no room; where TLS is spoken no client could read the answer.
-    fn turn_away(&mut self, stream: TcpStream, port: Port, refusal: &Refusal, now: Uptime) {
+    /// Answers a socket for which there is no room. A port for TLS alone gives no answer, since its clients could not
+    /// read it.
+    fn reject(&mut self, stream: TcpStream, port: Port, refusal: &Refusal, now: Uptime) {
         self.metrics.connections_refused.add(1);
         if self.ports.speak(port) == OnListen::Only {
             return;
@@ -342,12 +344,12 @@ impl Acceptor {
         self.rejected.add(stream, refusal, now);
     }
 
-    /// Closes the sockets that have been turned away long enough ago.
+    /// Closes the rejected sockets whose time is over.
     pub(in crate::cores) fn close_rejected(&mut self, now: Uptime, buffer: &mut [u8]) {
         self.rejected.close_due(now, buffer);
     }
 
-    /// Takes what another core has sent, or the server: a socket, or a listener.
+    /// Receives a socket from another core, or a listener from the server.
     pub(in crate::cores) fn receive_hand_over(&mut self, registry: &Registry) -> Arrived {
         match self.hand_over.receive() {
             Ok(Received { socket, about }) => match (HandedOver::of_byte(about), socket) {
@@ -361,21 +363,22 @@ impl Acceptor {
                 self.hand_overs_waiting = false;
                 return Arrived::Nothing;
             }
-            // The system lacks memory for a moment, and the message stays where it is: look again in the next turn.
+            // The system lacks memory for a moment. The message stays in the socket, and the next turn tries again.
             Err(_) => return Arrived::Nothing,
         }
         Arrived::Other
     }
 
-    /// A socket came, but this core's descriptor table was full, and the system has closed it.
+    /// Counts a socket that was lost: this core's descriptor table was full, so the system has closed the socket.
     fn lose_hand_over(&self, handed_over: HandedOver) {
         self.metrics.limit_hit(Limit::Descriptors);
         match handed_over {
-            // Its place was taken when it was sent.
+            // The sender has taken a place for it.
             HandedOver::Connection(_) => self.loads.end(),
             HandedOver::Listener(port) => error!(
                 core = self.core.index(),
-                "no descriptor is free for the listener of {}: other cores accept for this one; raise LimitNOFILE",
+                "no descriptor is free for the listener of {}: other cores accept connections for this core; raise \
+                 LimitNOFILE",
                 port.setting()
             ),
         }
@@ -384,7 +387,7 @@ impl Acceptor {
     fn take_connection(&self, socket: OwnedFd, port: Port) -> Newcomer {
         self.metrics.hand_overs_received.add(1);
         let stream = TcpStream::from_std(socket.into());
-        // A client that has gone already has no address any more.
+        // If the client has already closed the connection, the system no longer knows its address.
         let client = stream
             .peer_addr()
             .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
@@ -396,8 +399,13 @@ impl Acceptor {
             .listeners
             .add(TcpListener::from_std(socket.into()), port, registry)
         {
-            // Memory, or watches of this user: the others go on.
-            error!(core = self.core.index(), "a listener cannot be watched: {cause}");
+            // The system has no memory, or this user has too many epoll watches. The other listeners go on.
+            error!(
+                core = self.core.index(),
+                "the listener of {} cannot be added to the poll ({cause}): other cores accept connections for this core; \
+                 raise fs.epoll.max_user_watches or free memory",
+                port.setting()
+            );
         }
     }
 
@@ -406,40 +414,40 @@ impl Acceptor {
         self.admission.enter(client)
     }
 
-    /// Counts the end of one that was counted, or that it was another's.
+    /// Counts a connection for its address no longer: it has ended, or a proxy has named another address for it.
     pub(in crate::cores) fn leave(&self, client: &ClientAddress) {
         self.admission.leave(client);
     }
 
-    /// Turns a newcomer away whose address has as many connections as it may.
+    /// Refuses a newcomer whose address has as many connections as it may have.
     pub(in crate::cores) fn refuse(&mut self, newcomer: Newcomer, now: Uptime) {
         self.loads.end();
         self.metrics.limit_hit(Limit::ConnectionsPerAddress);
-        self.turn_away(newcomer.stream, newcomer.port, &Refusal::TooManyConnections, now);
+        self.reject(newcomer.stream, newcomer.port, &Refusal::TooManyConnections, now);
     }
 
-    /// The place of a connection of this core is free again.
+    /// Gives back the place of a connection of this core.
     pub(in crate::cores) fn give_place_back(&self) {
         self.loads.end();
     }
 
-    /// Whether newcomers are refused for want of memory.
+    /// Whether new connections are refused because memory is short.
     pub(in crate::cores) fn memory_is_full(&self) -> bool {
         self.admission.memory_is_full()
     }
 
-    /// What is spoken on a port.
+    /// Whether a port speaks TLS, plain HTTP, or both.
     pub(in crate::cores) fn speak(&self, port: Port) -> OnListen {
         self.ports.speak(port)
     }
 
-    /// Lets go of everything but what has to be dropped elsewhere.
+    /// Drops the acceptor, except for the descriptors that the joining thread must drop.
     pub(in crate::cores) fn end(self) -> HandOver {
         self.hand_over
     }
 }
 
-/// New sockets of one turn, so that a storm of them does not delay the connected.
+/// Most sockets that one turn accepts, so that a storm of them does not delay open connections.
 pub(in crate::cores) const ACCEPTS_PER_TURN_MAX: usize = 64;
-/// How long a core without room waits before it looks again.
+/// How long a core without room waits before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,10 +1,10 @@
-//! How many may be here, over all cores: connections of one address, and whether there is memory for more at all.
+//! Admission of connections over all cores: counts the connections of each address, and knows whether memory is short.
 //!
-//! Asked when a connection comes and told when it goes; nothing here is on the path of a message.
+//! Cores call it when a connection begins and when it ends; no message passes through here.
 //!
 //! Invariants
-//! 1. The count of a network is the number of connections that were let in from it and have not left; a network without
-//!    any has no entry, so that there are never more entries than connections.
+//! 1. The count of a network is the number of its admitted connections that have not ended. A network without
+//!    connections has no entry, so there are never more entries than connections.
 //!
 //! Limits: `connections_per_address_max`, `memory_bytes_max`.
 
@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::client::ClientAddress;
 use crate::client::network::{ClientNetwork, Nat64Prefixes, Width};
 
-/// What all cores ask about a newcomer.
+/// The admission state that all cores share.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Written by the control plane, read by cores when a connection comes. Relaxed: it orders nothing, and one that comes a moment
-    /// after the change may still be treated as before it.
+    /// Written by the control plane, read by cores for each new connection. Relaxed: it orders nothing, and a
+    /// connection that begins a moment after a change may still be treated as before it.
     memory_is_full: AtomicBool,
     per_address_max: u32,
     nat64: Nat64Prefixes,
-    /// One table would make cores that accept wait for each other; in so many, hardly two meet.
+    /// With one table, cores that accept would wait for each other. With so many, two cores seldom need the same one.
     shards: Box<[Shard]>,
     hasher: RandomState,
 }
@@ -33,13 +33,13 @@ pub(crate) struct Admission {
 #[repr(align(128))]
 #[expect(
     clippy::disallowed_types,
-    reason = "held for one look-up, when a connection comes and when it goes, by one of 64 that needs the same shard at \
-              that moment; never on the path of a message"
+    reason = "held for one look-up, when a connection begins and when it ends; two cores seldom need the same one of 64 \
+              shards at the same moment, and no message passes through here"
 )]
 struct Shard(std::sync::Mutex<HashMap<ClientNetwork, u32>>);
 
 impl Admission {
-    /// Without any connection yet. 0 for any number from one address.
+    /// An admission without connections. `per_address_max` is 0 for any number of connections.
     pub(crate) fn new(per_address_max: u32, nat64: Nat64Prefixes) -> Admission {
         let shards = if per_address_max == 0 { 0 } else { SHARDS };
         Admission {
@@ -51,12 +51,12 @@ impl Admission {
         }
     }
 
-    /// Whether newcomers are refused for want of memory.
+    /// Whether new connections are refused because memory is short.
     pub(crate) fn memory_is_full(&self) -> bool {
         self.memory_is_full.load(Ordering::Relaxed)
     }
 
-    /// Has newcomers refused from now on, or let in again.
+    /// Sets whether new connections are refused because memory is short.
     pub(crate) fn set_memory_is_full(&self, is_full: bool) {
         self.memory_is_full.store(is_full, Ordering::Relaxed);
     }
@@ -75,7 +75,7 @@ impl Admission {
         Entry::Counted
     }
 
-    /// Counts the end of one that was counted.
+    /// Counts the end of a connection that was counted.
     pub(in crate::cores) fn leave(&self, client: &ClientAddress) {
         let Some((network, shard)) = self.place(client) else {
             return;
@@ -92,13 +92,13 @@ impl Admission {
         }
     }
 
-    /// How many networks are remembered.
+    /// How many networks have an entry.
     #[cfg(test)]
     pub(in crate::cores) fn networks(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// The network that counts as one address, and its table; `None` if nothing is counted.
+    /// The network that counts as the client's address, and its shard; `None` if connections are not counted.
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
     fn place(&self, client: &ClientAddress) -> Option<(ClientNetwork, &Shard)> {
         if self.shards.is_empty() {
@@ -112,19 +112,19 @@ impl Admission {
 
 impl Shard {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ClientNetwork, u32>> {
-        // Nothing that panics is done while it is held; counts are whole either way.
+        // No code panics while it holds the lock; and the counts would be correct even then.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// What became of a newcomer.
+/// The decision about a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Entry {
-    /// Let in, and to be counted out.
+    /// It is admitted and counted: [`Admission::leave`] must follow at its end.
     Counted,
-    /// Let in: nobody counts.
+    /// It is admitted; connections are not counted.
     Uncounted,
-    /// There are as many as may be.
+    /// Its address has as many connections as it may have.
     Refused,
 }
 
@@ -184,7 +184,7 @@ mod tests {
         ] {
             assert_eq!(admission.enter(&address(ip)), Entry::Counted, "{ip}");
         }
-        // Each has come once, by one way or another.
+        // Each client has connected once, by one form of its address.
         for ip in [
             "64:ff9b::192.0.2.1",
             "2001:db8:64::192.0.2.2",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_those_who_have_left() {
+    fn no_entry_is_kept_for_a_network_without_connections() {
         let admission = counting(1);
         let all: Vec<_> = (0..200).map(|last| address(&format!("192.0.2.{last}"))).collect();
         for one in &all {

@@ -1,18 +1,19 @@
-//! Bad-luck correction: which core an accepted socket belongs to.
+//! Balances connections over the cores: chooses the core for each accepted socket.
 //!
-//! `SO_REUSEPORT` spreads connections by a hash, so some cores get more than their share. Each core's load is the
-//! number of connections it has or has been sent; a core that accepts while another is lighter hands the socket on.
-//! The acceptor raises the load of the core it chose at once, so that sockets still on their way count.
+//! `SO_REUSEPORT` spreads connections by a hash, so some cores get more than their share. The load of a core is the
+//! number of connections that it has or that were sent to it. A core that accepts a socket while another core has a
+//! smaller load hands the socket to that core. The accepting core raises the other's load at once, so that sockets on
+//! their way count.
 //!
-//! A place is taken before the socket is accepted, so that no core has more than it may, nor have all together.
+//! A place is taken before the socket is accepted, so neither a core nor the whole server exceeds its limit.
 //!
-//! A core that drains closes its load: nobody chooses it any more, and while sockets are on their way to it, it is not
-//! empty. Closing and choosing change the same atomic, so that one of the two sees the other.
+//! A core that drains closes its load: no core chooses it any more, and while sockets are on their way to it, it is not
+//! empty. Closing and choosing change the same atomic, so one of the two sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The loads of all cores, and whose copy this is.
+/// The loads of all cores, as one core sees them.
 #[derive(Clone, Debug)]
 pub(crate) struct Loads {
     own: usize,
@@ -21,14 +22,14 @@ pub(crate) struct Loads {
     together: Option<Arc<Together>>,
 }
 
-/// Written by every core that accepts and by the core that closes; read when accepting. Relaxed: a count that is a
-/// moment old costs one connection of balance, and a limit is met by exchanging exactly the count that was compared
-/// with it.
+/// The load of one core. Written by every core that accepts a connection and by the core that closes it; read when
+/// accepting. Relaxed: an outdated count makes the balance worse by one connection, and limits stay exact because the
+/// compare-and-exchange replaces exactly the count that was compared with the limit.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Load(AtomicU32);
 
-/// Written as [`Load`] is, and exact for the same reason.
+/// The connections of the whole server. Written like [`Load`], and exact for the same reason.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Together {
@@ -46,7 +47,7 @@ pub(in crate::cores) enum NoRoom {
 }
 
 impl Loads {
-    /// One for each core; 0 for any number of connections together.
+    /// Makes the loads for each core. `connections_max` is the limit for all cores together, 0 for none.
     pub(crate) fn new(cores: usize, connections_max: u32) -> Vec<Loads> {
         let all: Arc<[Load]> = (0..cores).map(|_| Load::default()).collect();
         let together = (connections_max > 0).then(|| {
@@ -64,11 +65,11 @@ impl Loads {
             .collect()
     }
 
-    /// Chooses the core for one more connection and counts it there: this core, unless another has fewer. None may have
-    /// more than `per_core_max`, and never has.
+    /// Chooses the core for one more connection and counts it there: this core, unless another has fewer connections.
+    /// No core ever has more than `per_core_max`.
     ///
     /// # Errors
-    /// Which limit is met.
+    /// A limit is met: that of the server, or that of every core.
     pub(in crate::cores) fn assign(&self, per_core_max: u32) -> Result<usize, NoRoom> {
         if let Some(together) = &self.together {
             let one_more = |count| (count < together.max).then_some(count + 1);
@@ -82,7 +83,7 @@ impl Loads {
         }
         loop {
             let (chosen, least) = self.lightest();
-            // One that drains is heavier than any may be.
+            // The load of a core that drains is above every limit.
             if least >= per_core_max {
                 self.count_out();
                 return Err(NoRoom::Core);
@@ -94,11 +95,11 @@ impl Loads {
             {
                 return Ok(chosen);
             }
-            // Another core has chosen the same, or it has begun to drain.
+            // Another core has chosen the same core, or the chosen core has begun to drain: choose again.
         }
     }
 
-    /// Gives back a place for which no connection came.
+    /// Gives back a place on `core`.
     pub(in crate::cores) fn give_back(&self, core: usize) {
         self.all[core].0.fetch_sub(1, Ordering::Relaxed);
         self.count_out();
@@ -106,7 +107,8 @@ impl Loads {
 
     fn lightest(&self) -> (usize, u32) {
         let (mut chosen, mut least) = (self.own, self.load(self.own));
-        // Start behind the own place, so that cores that accept at the same moment choose different equals.
+        // Start behind this core's own number, so that cores that accept at the same moment choose different cores of
+        // equal load.
         for step in 1..self.all.len() {
             let other = (self.own + step) % self.all.len();
             let load = self.load(other);
@@ -123,8 +125,8 @@ impl Loads {
         }
     }
 
-    /// Moves a connection that was assigned to `core` but could not be sent there to this core. False if this one has no
-    /// room for it; then its place is given back.
+    /// Moves the place of a connection from `core` to this core, because the connection could not be sent. False if
+    /// this core has no room for it; then the place is given back.
     pub(in crate::cores) fn keep(&self, core: usize, per_core_max: u32) -> bool {
         let one_more = |load| (load < per_core_max).then_some(load + 1);
         let own = &self.all[self.own].0;
@@ -144,7 +146,7 @@ impl Loads {
         self.give_back(self.own);
     }
 
-    /// Has no core choose this one any more.
+    /// Closes this core's load: from now on no core chooses this one.
     pub(in crate::cores) fn close(&self) {
         self.all[self.own].0.fetch_add(CLOSED, Ordering::Relaxed);
     }
@@ -159,7 +161,7 @@ impl Loads {
     }
 }
 
-/// Added to the load of a core that drains; more than any core has connections.
+/// Added to the load of a core that drains. No core has so many connections.
 const CLOSED: u32 = 1 << 31;
 
 #[cfg(test)]
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_core_is_chosen_by_nobody_and_waits_for_what_was_on_its_way() {
+    fn a_closed_core_is_chosen_by_no_core_and_waits_for_connections_on_their_way() {
         let cores = Loads::new(2, 0);
         assert_eq!((assigned(&cores[0]), assigned(&cores[0])), (0, 1));
         cores[1].close();
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn whichever_core_accepts_the_loads_stay_equal() {
         let cores = Loads::new(4, 0);
-        // All luck on one core.
+        // One core accepts every connection.
         let chosen: Vec<usize> = (0..100).map(|_| assigned(&cores[2])).collect();
         for core in 0..4 {
             assert_eq!(chosen.iter().filter(|&&c| c == core).count(), 25);
@@ -213,7 +215,10 @@ mod tests {
         let cores = Loads::new(2, 3);
         assert_eq!((cores[0].assign(1), cores[0].assign(1)), (Ok(0), Ok(1)));
         assert_eq!(cores[1].assign(1), Err(NoRoom::Core));
-        assert!(cores[1].assign(2).is_ok(), "who found no core has left no trace");
+        assert!(
+            cores[1].assign(2).is_ok(),
+            "a connection for which no core had room has left no count"
+        );
         assert_eq!(cores[0].assign(2), Err(NoRoom::Server));
         cores[1].end();
         assert!(cores[0].assign(2).is_ok());

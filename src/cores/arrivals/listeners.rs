@@ -1,4 +1,4 @@
-//! The listeners of one core, and the tokens in its poll that are no connection's.
+//! The listeners of one core, and the tokens of its poll that do not belong to a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::transport::port::Port;
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Listeners {
     open: Vec<Listener>,
-    /// The one to ask next, so that a storm at one port does not keep others out.
+    /// The index of the listener to try next, so that a storm at one port does not keep clients of others waiting.
     next: usize,
 }
 
@@ -20,7 +20,7 @@ pub(in crate::cores) struct Listeners {
 pub(super) struct Listener {
     socket: Source,
     port: Port,
-    /// Whether it may have more to give.
+    /// Whether it may have sockets to accept.
     is_ready: bool,
 }
 
@@ -33,7 +33,7 @@ enum Source {
 }
 
 impl Listeners {
-    /// Adds a listener, and has the poll tell when it has something to give.
+    /// Adds a listener, and registers it with the poll.
     pub(super) fn add(&mut self, mut socket: TcpListener, port: Port, registry: &Registry) -> io::Result<()> {
         registry.register(&mut socket, token_of(port), Interest::READABLE)?;
         self.open.push(Listener {
@@ -44,21 +44,21 @@ impl Listeners {
         Ok(())
     }
 
-    /// The poll says that a listener has something to give.
+    /// Notes that the poll has reported sockets at a listener.
     pub(super) fn note_ready(&mut self, token: Token) {
         for listener in &mut self.open {
             listener.is_ready |= token_of(listener.port) == token;
         }
     }
 
-    /// All of them are asked, whether the poll has told or not.
-    pub(super) fn ask_all(&mut self) {
+    /// Marks all listeners ready, whether the poll has reported sockets or not.
+    pub(super) fn mark_all_ready(&mut self) {
         for listener in &mut self.open {
             listener.is_ready = true;
         }
     }
 
-    /// Listens to a simulation only.
+    /// The one listener of a simulation.
     #[cfg(test)]
     pub(in crate::cores) fn simulated(
         mut door: crate::cores::simulation::Door,
@@ -93,7 +93,7 @@ impl Listeners {
 }
 
 impl Listener {
-    /// The next socket, and the port it came to.
+    /// Accepts the next socket. Returns it with the port of this listener.
     pub(super) fn accept(&mut self) -> (Port, io::Result<(TcpStream, SocketAddr)>) {
         let accepted = self.socket.accept();
         if let Err(error) = &accepted {
@@ -113,7 +113,7 @@ impl Source {
     }
 }
 
-/// The place of a port's listener in the poll.
+/// The token of a port's listener in the poll.
 const fn token_of(port: Port) -> Token {
     match port {
         Port::Main => LISTENER,

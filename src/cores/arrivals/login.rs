@@ -35,13 +35,13 @@ use crate::cores::lifecycle::connection::{ConnectionId, Input, Phase};
 pub(in crate::cores) struct Busy;
 
 impl<A: App> Core<A> {
-    /// The page for users at a path, if users can log in.
-    pub(in crate::cores) fn account_page(&self, path: &str) -> Option<Page> {
+    /// The login page at a path, if the server has users.
+    pub(in crate::cores) fn login_page(&self, path: &str) -> Option<Page> {
         let page = self.requests.login_pages().page(path)?;
         self.lent.policy.login.is_some().then_some(page)
     }
 
-    /// A request for a page, with as much of its body as has come.
+    /// Handles a request for a login page, with as much of its body as has arrived.
     pub(in crate::cores) fn receive_page(
         &mut self,
         id: ConnectionId,
@@ -50,12 +50,12 @@ impl<A: App> Core<A> {
         body: &[u8],
     ) -> Result<Input, Refusal> {
         if page == Page::Login {
-            // Whatever comes of it, and in part as well: where it lies, a password may lie.
+            // Whatever the outcome, and if only a part has arrived: the buffers may hold a password, and must be wiped.
             self.lent.scratch.common.note_credentials();
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
         let trust = self.origins().trust(request, is_https);
-        // A page that was loaded by HTTPS sends its requests by it, whatever ends it before they come here.
+        // A page that was loaded over HTTPS sends its requests over HTTPS, even if a proxy ends TLS before this server.
         let of_https = || {
             let origin = request.joined_header("origin");
             origin.is_some_and(|origin| origin.starts_with("https://"))
@@ -68,7 +68,7 @@ impl<A: App> Core<A> {
             .step(page, request, body, trust, cookie)
         {
             Step::Incomplete { send_continue } => {
-                self.tell_to_go_on(id, send_continue);
+                self.send_continue(id, send_continue);
                 return Ok(Input::Incomplete(0));
             }
             Step::Answer(answer) => self.answer_page(id, &answer),
@@ -100,17 +100,17 @@ impl<A: App> Core<A> {
         Ok(Input::Rest)
     }
 
-    /// The user that an upgrade is from, by what a browser adds to the request by itself: a cookie with a good token, else a
-    /// certificate. Neither counts for a page that may not speak for its user (cross-site WebSocket hijacking), and a bad
-    /// one is as none.
-    pub(in crate::cores) fn shown_by_browser(
+    /// The claims that a browser proves by itself with an upgrade: those of a valid token in a cookie, otherwise those
+    /// of a certificate. Neither counts for a page whose origin may not act for its user (cross-site WebSocket
+    /// hijacking). An invalid token or certificate is ignored.
+    pub(in crate::cores) fn ambient_claims(
         &mut self,
         id: ConnectionId,
         request: &Request<'_>,
     ) -> Option<Box<Claims>> {
         let cookie = cookie::find(request, self.requests.cookie());
         let connection = self.connections.get(id)?;
-        let certificate = tls::shown_by_certificate(&connection.stream);
+        let certificate = tls::ambient_certificate(&connection.stream);
         if cookie.is_none() && certificate.is_none() {
             return None;
         }
@@ -168,7 +168,7 @@ impl<A: App> Core<A> {
         };
         let policy = Arc::clone(&self.lent.policy);
         let Some(password_checks) = &self.lent.policy.login else {
-            // A reload has closed it since.
+            // A reload has removed the users since the page was requested.
             return Err(Busy);
         };
         if !self.mailbox.has_room_for_login() {
@@ -224,7 +224,7 @@ impl<A: App> Core<A> {
             LoginAnswer::Busy => PageAnswer::Busy,
         };
         self.answer_page(id, &answer);
-        // A client that had ended its direction has no other end to tell about.
+        // A client that has already sent its FIN causes no other event, so its socket is read now.
         self.read_again(id);
     }
 
@@ -237,12 +237,13 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::HttpAnswered);
     }
 
-    fn tell_to_go_on(&mut self, id: ConnectionId, tell: bool) {
+    /// Sends `100 Continue` once, if the client waits for it.
+    fn send_continue(&mut self, id: ConnectionId, is_wanted: bool) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         if let Phase::Request { sent_continue, .. } = &mut connection.phase
-            && tell
+            && is_wanted
             && !std::mem::replace(sent_continue, true)
         {
             self.connections
@@ -250,8 +251,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a proxy that is trusted to say whom a request is from says that it came to it by HTTPS. Asks the system
-    /// who the peer is, since the connection has its client's address by now.
+    /// Whether a trusted proxy says that the request came to it over HTTPS. Asks the system for the peer's address,
+    /// since `client` is the address that the proxy has named.
     fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
         let proxies = &self.lent.policy.proxies;
         let says_so = || {
@@ -265,7 +266,7 @@ impl<A: App> Core<A> {
         proxies.x_forwarded_for && says_so() && peer().is_some_and(|peer| proxies.trusted.contain(&peer))
     }
 
-    /// Which pages may come in, and which of them may speak for their users.
+    /// The origins whose pages may connect, and those whose pages may act for their users.
     pub(in crate::cores) fn origins(&self) -> Origins<'_> {
         let policy = &self.lent.policy;
         Origins {
@@ -274,7 +275,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The claims of a token, if it authenticates its bearer.
+    /// The claims of a token, if it is valid and authenticates the client.
     fn verified(&mut self, id: ConnectionId, token: &str, by: &str) -> Option<Claims> {
         match self.lent.policy.tokens.verify(token, self.time.now().unix_ms) {
             Ok(claims) => claims.is_truthy().then_some(claims),
@@ -286,7 +287,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Rounded up: a client that comes back then is not too soon again.
+/// Rounded up: a client that tries again after that time is not too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

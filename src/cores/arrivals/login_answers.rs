@@ -1,4 +1,4 @@
-//! What has come of a login, and its way from a thread of the password checks to the core.
+//! The answer to a login, and the channel by which it gets from a thread of `PasswordChecks` to the core.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::auth::passwords::Users;
 use crate::client::ClientAddress;
 use crate::session::LoginAnswer;
 
-/// What has come of a login.
+/// The answer to a login, with the facts that the core needs to use it.
 pub(in crate::cores) struct Answered {
-    /// Where the core finds the connection.
+    /// The token of the connection in the core's poll.
     pub(in crate::cores) address: usize,
     pub(in crate::cores) answer: LoginAnswer,
-    /// Whose login it was, by what was claimed.
+    /// The user name that the client gave.
     pub(in crate::cores) user: String,
-    /// From where it came: the connection may have ended since.
+    /// The address of the client, since the connection may have ended.
     pub(in crate::cores) client: ClientAddress,
     /// The users among which the password checks have looked.
     pub(in crate::cores) users: Option<Arc<Users>>,
@@ -34,7 +34,7 @@ impl LoginWay {
     /// or not: only that of a core that has ended is lost.
     pub(in crate::cores) fn send(&self, answered: Answered) {
         if self.logins.try_send(answered).is_ok() {
-            // As with late answers: a core that cannot be woken is being woken.
+            // An eventfd write fails only when its counter is full: then the core is being woken anyway.
             let _ = self.waker.wake();
         }
     }

@@ -1,4 +1,4 @@
-//! New connections: from the listener or another core to the WebSocket upgrade, and what refuses them.
+//! New connections: from the listener or another core to the WebSocket upgrade, and the limits that refuse them.
 
 pub(crate) mod accept;
 pub(crate) mod acceptor;

@@ -1,7 +1,7 @@
-//! How fast a core accepts: so many in a second, spread evenly, with a short burst before that.
+//! The accept rate of a core: a number of connections a second, spread evenly, after a short burst.
 //!
-//! The generic cell rate algorithm: one number says when the next one would be due if all came evenly, and who comes no
-//! more than the burst ahead of that may pass.
+//! This is the generic cell rate algorithm. One number is the time at which the next connection would be due if all
+//! came evenly. A connection passes if it comes no earlier than that time less the burst.
 //!
 //! Limits: `accepts_per_second_max`, in equal shares for each core that has a listener.
 
@@ -12,16 +12,16 @@ use crate::clock::Uptime;
 /// The pace of one core.
 #[derive(Debug)]
 pub(in crate::cores) struct Pace {
-    /// Nanoseconds between two; 0 for no limit.
+    /// Nanoseconds between two connections; 0 for no limit.
     interval_ns: u64,
-    /// Nanoseconds that may be gone ahead of the even pace.
+    /// By how many nanoseconds a connection may be early.
     burst_ns: u64,
-    /// When the next one would be due.
+    /// When the next connection would be due.
     due_ns: u64,
 }
 
 impl Pace {
-    /// An equal share for each of `cores` of so many in a second; 0 for no limit.
+    /// The pace of one of `cores`, each of which has an equal share of `per_second`. 0 is no limit.
     pub(in crate::cores) fn new(per_second: u32, cores: u64) -> Pace {
         let interval_ns = (NS_PER_SECOND * cores)
             .checked_div(u64::from(per_second))
@@ -33,10 +33,10 @@ impl Pace {
         }
     }
 
-    /// Lets one pass.
+    /// Lets a connection pass.
     ///
     /// # Errors
-    /// When to ask again, if none may pass now.
+    /// No connection may pass before the time that is returned.
     pub(in crate::cores) fn pass(&mut self, now: Uptime) -> Result<(), Uptime> {
         let now_ns = now.as_ms() * NS_PER_MS;
         let ahead_ns = self.due_ns.saturating_sub(now_ns);
@@ -48,13 +48,13 @@ impl Pace {
         Ok(())
     }
 
-    /// Takes back what was let pass and did not come.
+    /// Takes back the last pass: there was no connection.
     pub(in crate::cores) fn take_back(&mut self) {
         self.due_ns = self.due_ns.saturating_sub(self.interval_ns);
     }
 }
 
-/// A tenth of a second's worth may come at once.
+/// The connections of a tenth of a second may come at once.
 const BURST_NS: u64 = NS_PER_SECOND / 10;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
@@ -63,7 +63,7 @@ const NS_PER_MS: u64 = 1_000_000;
 mod tests {
     use super::*;
 
-    /// How many pass when as many as may ask in each millisecond.
+    /// How many connections pass if more than enough ask in each millisecond.
     fn passed(pace: &mut Pace, from_ms: u64, to_ms: u64) -> u64 {
         let mut count = 0;
         for ms in from_ms..to_ms {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_to_wait_may_pass_at_the_time_that_is_named_and_not_before() {
+    fn a_connection_that_has_to_wait_passes_at_the_time_that_was_named_and_not_before() {
         let mut pace = Pace::new(2, 1);
         let now = Uptime::from_ms(1000);
         assert_eq!(pace.pass(now), Ok(()));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_come_is_not_counted() {
+    fn a_pass_that_is_taken_back_is_not_counted() {
         let mut pace = Pace::new(1, 1);
         for _ in 0..3 {
             assert_eq!(pace.pass(Uptime::from_ms(7)), Ok(()));

@@ -1,7 +1,8 @@
-//! Who a connection is from, if a proxy says so: a PROXY header before everything else, `X-Forwarded-For` in the request.
+//! The client's address behind a proxy: from a PROXY header at the start of the connection, or from `X-Forwarded-For`
+//! in the request.
 //!
-//! Both are heeded only where the address known so far is one of `trusted_proxies`. Without that a PROXY header is a
-//! request that nobody can read (400), and `X-Forwarded-For` a header like any other.
+//! Both are heeded only if the address known so far is one of `trusted_proxies`. Otherwise a PROXY header is a
+//! malformed request (400), and `X-Forwarded-For` is ignored.
 
 use crate::app::App;
 use crate::client::{ClientAddress, forwarded, proxy_header};
@@ -13,13 +14,13 @@ use crate::cores::arrivals::admission::Entry;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Phase};
 
-/// Whether a connection from here must begin with a PROXY header.
+/// Whether a connection from this address must begin with a PROXY header.
 pub(in crate::cores) fn is_expected(policy: &Policy, client: &ClientAddress) -> bool {
     policy.proxies.proxy_protocol && policy.proxies.trusted.contain(client)
 }
 
 impl<A: App> Core<A> {
-    /// The PROXY header: exactly its bytes are consumed, and what follows is the connection's own.
+    /// Handles the PROXY header. Consumes exactly its bytes; the client's own bytes follow.
     pub(in crate::cores) fn receive_proxy_header(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Consumed(input.len());
@@ -51,8 +52,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts a connection that a proxy has brought, as soon as it is known whose it is: after the PROXY header, or with
-    /// its request. One whose address is still a proxy's is its own, and not counted.
+    /// Counts a connection behind a proxy for its client's address, as soon as that is known: after the PROXY header,
+    /// or with the request. If the address is still that of a proxy, the connection is the proxy's own and is not
+    /// counted.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -72,7 +74,7 @@ impl<A: App> Core<A> {
         Ok(())
     }
 
-    /// The client of a request, which a proxy may have named.
+    /// Sets the client's address from the request, if a trusted proxy has named it there.
     pub(in crate::cores) fn recognise_client(&mut self, id: ConnectionId, request: &Request<'_>) {
         let proxies = &self.lent.policy.proxies;
         if proxies.x_forwarded_for
@@ -80,7 +82,7 @@ impl<A: App> Core<A> {
             && proxies.trusted.contain(&connection.client)
         {
             if std::mem::take(&mut connection.is_counted) {
-                // It has become a proxy's by a reload.
+                // A reload has made its address that of a trusted proxy.
                 self.acceptor.leave(&connection.client);
             }
             let lines: Vec<&[u8]> = request.header_values("x-forwarded-for").collect();

@@ -1,4 +1,4 @@
-//! What a core answers requests over HTTP with, before there is a session.
+//! The settings and pages with which a core answers HTTP requests, before there is a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ pub(in crate::cores) struct Requests {
     /// Whether offers of compression are accepted.
     compression: bool,
     login_pages: LoginPages,
-    /// The cookie in which the token of a user is kept.
+    /// The name of the cookie that holds a user's token.
     cookie: String,
-    /// How long a token holds, and its cookie is kept.
+    /// How long a token is valid, and its cookie is kept.
     expiry: Duration,
 }
 

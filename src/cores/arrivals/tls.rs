@@ -1,13 +1,14 @@
-//! Connections under TLS: how they begin, and what is seen of them besides their bytes.
+//! Connections under TLS: how they begin and end, and the facts about them that the rest of a core asks for.
 //!
-//! A connection is plain until its first byte: that of a TLS record of a handshake begins no HTTP request, so one port can
-//! serve both. From then on the stream decrypts what is read and encrypts what is written, and nothing above knows.
+//! The first byte of a connection tells whether it speaks TLS: no HTTP request begins with the first byte of a TLS
+//! handshake, so one port can serve both. From then on the stream decrypts and encrypts, and the layers above see plain
+//! bytes.
 //!
-//! What TLS has to send besides (the handshake, alerts) leaves like replies, at the end of the turn: an empty outbox that
-//! is flushed (`connections.rs`) writes it.
+//! TLS has records of its own to send: the handshake and alerts. They are sent at the end of the turn like replies: the
+//! flush of an empty outbox (`connections.rs`) writes them.
 //!
 //! Limits: `request_timeout` counts from the first byte of a handshake to the last of the request head. A handshake is
-//! read in the time of connections that are being opened or closed (`turn.rs`).
+//! read within the transition budget (`turn.rs`).
 
 use tracing::error;
 
@@ -25,41 +26,41 @@ use crate::transport::tls::{Broken, Completed, Failure, TlsStream};
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
-/// What the first bytes of a request turned out to be.
-pub(in crate::cores) enum First {
-    /// A request, or nothing yet.
+/// The protocol of the first bytes of a connection.
+pub(in crate::cores) enum FirstBytes {
+    /// Plain HTTP, or there are no bytes yet.
     Plain,
-    /// TLS, or what stands in its place: all of them have been taken.
+    /// TLS, or bytes that a port for TLS alone has refused. All of them are consumed.
     Tls,
 }
 
 impl<A: App> Core<A> {
-    /// Looks whether a connection begins with TLS.
-    pub(in crate::cores) fn first_bytes(&mut self, id: ConnectionId, input: &[u8]) -> First {
+    /// Finds out whether a connection begins with TLS, and begins TLS if it does.
+    pub(in crate::cores) fn detect_tls(&mut self, id: ConnectionId, input: &[u8]) -> FirstBytes {
         let Some(connection) = self.connections.get(id) else {
-            return First::Plain;
+            return FirstBytes::Plain;
         };
         let Phase::Request { port, .. } = connection.phase else {
-            return First::Plain;
+            return FirstBytes::Plain;
         };
         let Some(&first) = input.first() else {
-            return First::Plain;
+            return FirstBytes::Plain;
         };
         if connection.stream.tls.is_some() {
-            return First::Plain;
+            return FirstBytes::Plain;
         }
         match (self.acceptor.speak(port), first == HANDSHAKE_RECORD) {
-            (OnListen::Off, _) | (OnListen::Shared, false) => First::Plain,
+            (OnListen::Off, _) | (OnListen::Shared, false) => FirstBytes::Plain,
             (OnListen::Shared | OnListen::Only, true) => {
                 self.begin_tls(id, input);
-                First::Tls
+                FirstBytes::Tls
             }
             (OnListen::Only, false) => {
                 self.metrics.http_answers.add(1);
                 self.connections
                     .send_head(id, |bytes| Refusal::NotTls.write(bytes));
                 self.close(id, CloseReason::HttpAnswered);
-                First::Tls
+                FirstBytes::Tls
             }
         }
     }
@@ -75,23 +76,25 @@ impl<A: App> Core<A> {
         let config = self.lent.policy.tls.as_ref().map(|tls| tls.config());
         let tls = match config.map(TlsStream::accept) {
             Some(Ok(tls)) => tls,
-            // A port speaks TLS only where the policy have certificates, so this is a fault of the configuration of rustls.
+            // A port speaks TLS only if the policy has certificates, so rustls has refused its configuration.
             Some(Err(cause)) => {
-                error!("TLS cannot be spoken: {cause}");
+                error!(
+                    "a TLS connection cannot begin ({cause}): rustls does not accept this server's TLS settings; check the certificate and the key"
+                );
                 return self.close(id, CloseReason::TlsFailed);
             }
             None => return self.close(id, CloseReason::TlsFailed),
         };
         if let Some(connection) = self.connections.get_mut(id) {
             match connection.stream.begin_tls(tls).process_first(hello) {
-                None => self.attend_to_tls(id),
+                None => self.serve_tls(id),
                 Some(broken) => self.end_of_tls(id, broken),
             }
         }
     }
 
-    /// Sends what TLS has to say, and counts a handshake that is over.
-    pub(in crate::cores) fn attend_to_tls(&mut self, id: ConnectionId) {
+    /// Queues the records that TLS itself has to send, and counts a handshake that is complete.
+    pub(in crate::cores) fn serve_tls(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -104,7 +107,7 @@ impl<A: App> Core<A> {
         }
         match completed {
             Some(Completed::Full) => self.count_handshake(Handshake::Full),
-            Some(Completed::Resumed) if self.has_ended(id) => {
+            Some(Completed::Resumed) if self.has_expired_certificate(id) => {
                 self.count_handshake(Handshake::Certificate);
                 self.close(id, CloseReason::TlsFailed);
             }
@@ -113,7 +116,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What came is no TLS, or TLS that has to end here: an alert says so, then FIN.
+    /// Ends a connection whose input is not valid TLS, or whose handshake failed: sends an alert, then FIN.
     pub(in crate::cores) fn end_of_tls(&mut self, id: ConnectionId, broken: Broken) {
         if broken.in_handshake {
             self.count_handshake(match broken.failure {
@@ -131,8 +134,9 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::TlsFailed);
     }
 
-    /// Whether a ticket stands for a client's certificate that has ended since: nobody has looked at it again.
-    fn has_ended(&self, id: ConnectionId) -> bool {
+    /// Whether a resumed session stands for a client's certificate that has expired. A resumption does not check it
+    /// again.
+    fn has_expired_certificate(&self, id: ConnectionId) -> bool {
         let claims = self
             .connections
             .get(id)
@@ -146,8 +150,8 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Who the client is by its certificate, which a browser shows for the requests of any page.
-pub(in crate::cores) fn shown_by_certificate(stream: &Stream) -> Option<Ambient<Box<Claims>>> {
+/// The claims of the client's certificate. A browser presents it for requests of any page.
+pub(in crate::cores) fn ambient_certificate(stream: &Stream) -> Option<Ambient<Box<Claims>>> {
     certified(stream).map(Ambient::new)
 }
 
@@ -156,5 +160,5 @@ fn certified(stream: &Stream) -> Option<Box<Claims>> {
     tls::claims_of(certificate).map(Box::new)
 }
 
-/// The type of the records of a handshake, with which TLS begins (RFC 8446 section 5.1).
+/// The record type of a handshake, the first byte of TLS (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;

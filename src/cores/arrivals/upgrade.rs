@@ -1,8 +1,8 @@
-//! The request head of a connection: its upgrade, or an answer in plain HTTP.
+//! Answers the request head of a connection: with an upgrade, or in plain HTTP.
 //!
 //! A server may ignore an offer of another protocol (RFC 9110 section 7.8), so `Upgrade: h2c` and the like make no
-//! difference to a plain request. At the WebSocket's own path, and for whatever asks for a WebSocket, each fault is named.
-//! The order of the questions about an upgrade is the reference's: the request itself, the application, the origin.
+//! difference to a plain request. If a request names the WebSocket's own path or asks for a WebSocket, the answer names
+//! each fault. An upgrade is checked in the order of the reference: the request itself, the application, the origin.
 
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
@@ -18,28 +18,28 @@ use crate::websocket::message::Receiver;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
 
-/// What a request is for.
-enum Asked {
-    /// A WebSocket, rightly or not.
+/// The purpose of a request.
+enum Purpose {
+    /// To open a WebSocket; the request may have faults.
     Upgrade,
-    /// A page for users.
-    Account(Page),
-    /// A page for everybody.
+    /// To get or post a login page.
+    LoginPage(Page),
+    /// To get a page that needs no login.
     Plain(Plain),
 }
 
 impl<A: App> Core<A> {
-    /// The request head: upgrade, or an answer in plain HTTP.
+    /// Handles a request head: upgrades the connection, or answers in plain HTTP.
     pub(in crate::cores) fn receive_request(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let answer = match request::parse(input, self.limits.request_head_bytes_max as usize) {
             Ok(None) => return Input::Incomplete(0),
             Ok(Some((request, consumed))) => {
                 self.recognise_client(id, &request);
                 let admitted = self.admit_announced(id);
-                admitted.and_then(|()| match self.asked(&request)? {
-                    Asked::Upgrade => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
-                    Asked::Account(page) => self.receive_page(id, page, &request, &input[consumed..]),
-                    Asked::Plain(page) => {
+                admitted.and_then(|()| match self.purpose_of(&request)? {
+                    Purpose::Upgrade => self.upgrade(id, &request).map(|()| Input::Consumed(consumed)),
+                    Purpose::LoginPage(page) => self.receive_page(id, page, &request, &input[consumed..]),
+                    Purpose::Plain(page) => {
                         self.answer_plain(id, page, request.method() == "HEAD");
                         Ok(Input::Rest)
                     }
@@ -56,22 +56,22 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn asked(&self, request: &Request<'_>) -> Result<Asked, Refusal> {
+    fn purpose_of(&self, request: &Request<'_>) -> Result<Purpose, Refusal> {
         let path = request.path();
         if self.requests.site().is_endpoint(path) && request.is_upgrade() {
-            return Ok(Asked::Upgrade);
+            return Ok(Purpose::Upgrade);
         }
-        let account_page = self.account_page(path);
+        let login_page = self.login_page(path);
         let page = self.requests.site().page(request.method(), path);
-        if account_page.is_none() && page != Some(Plain::Probe) && request.offers_websocket() {
-            return Ok(Asked::Upgrade);
+        if login_page.is_none() && page != Some(Plain::Probe) && request.offers_websocket() {
+            return Ok(Purpose::Upgrade);
         }
         if request.expectation() == Expectation::Unknown {
             return Err(Refusal::Expectation);
         }
-        match (account_page, page) {
-            (Some(page), _) => Ok(Asked::Account(page)),
-            (None, Some(page)) => Ok(Asked::Plain(page)),
+        match (login_page, page) {
+            (Some(page), _) => Ok(Purpose::LoginPage(page)),
+            (None, Some(page)) => Ok(Purpose::Plain(page)),
             (None, None) => Err(Refusal::of_plain(request)),
         }
     }
@@ -121,7 +121,7 @@ impl<A: App> Core<A> {
         };
         self.lent.allow_upgrade(request, client)?;
         accepted.check_origin(self.origins(), self.is_under_tls(id))?;
-        let claims = self.shown_by_browser(id, request);
+        let claims = self.ambient_claims(id, request);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };

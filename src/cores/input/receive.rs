@@ -16,7 +16,7 @@ use crate::http::Refusal;
 use crate::transport::stream::Arrival;
 use crate::wipe::{wipe, wipe_and_drop};
 
-use crate::cores::arrivals::tls::First;
+use crate::cores::arrivals::tls::FirstBytes;
 use crate::cores::core::Core;
 use crate::cores::input::intake::READ_BYTES_PER_TURN_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Leftover, Phase};
@@ -78,7 +78,7 @@ impl<A: App> Core<A> {
                     }
                     self.metrics.bytes_received.add(taken.wire as u64);
                     if taken.has_tls_work {
-                        self.attend_to_tls(id);
+                        self.serve_tls(id);
                     }
                     self.take_in(id, &mut buffer[..taken.count]);
                     if taken.wire > rate_left {
@@ -165,9 +165,9 @@ impl<A: App> Core<A> {
             let input = &mut bytes[at..];
             let step = match &mut connection.phase {
                 Phase::ProxyHeader { .. } => self.receive_proxy_header(id, input),
-                Phase::Request { .. } => match self.first_bytes(id, input) {
-                    First::Plain => self.receive_request(id, input),
-                    First::Tls => Input::Consumed(input.len()),
+                Phase::Request { .. } => match self.detect_tls(id, input) {
+                    FirstBytes::Plain => self.receive_request(id, input),
+                    FirstBytes::Tls => Input::Consumed(input.len()),
                 },
                 Phase::Open(_) => self.receive_messages(id, input),
                 Phase::Closing { wire, .. } => {

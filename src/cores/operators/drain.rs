@@ -15,7 +15,7 @@ impl<A: App> Core<A> {
         if self.draining.is_none() {
             // A listener may still be on its way.
             self.receive_hand_overs();
-            self.acceptor.accept_the_last();
+            self.acceptor.accept_backlog();
             self.draining = Some(Draining::new(self.time.now().uptime, within));
             self.metrics.drain_left.set(self.counts.alive());
         }
