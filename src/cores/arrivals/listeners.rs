@@ -29,7 +29,7 @@ pub(super) struct Listener {
 enum Source {
     Tcp(TcpListener),
     #[cfg(test)]
-    Simulated(crate::cores::simulation::Door),
+    Simulated(crate::cores::simulation::SimulatedListener),
 }
 
 impl Listeners {
@@ -61,12 +61,12 @@ impl Listeners {
     /// The one listener of a simulation.
     #[cfg(test)]
     pub(in crate::cores) fn simulated(
-        mut door: crate::cores::simulation::Door,
+        mut simulated: crate::cores::simulation::SimulatedListener,
         registry: &Registry,
     ) -> io::Result<Listeners> {
-        registry.register(&mut door, LISTENER, Interest::READABLE)?;
+        registry.register(&mut simulated, LISTENER, Interest::READABLE)?;
         let open = vec![Listener {
-            socket: Source::Simulated(door),
+            socket: Source::Simulated(simulated),
             port: Port::Main,
             is_ready: false,
         }];
@@ -108,7 +108,7 @@ impl Source {
         match self {
             Source::Tcp(listener) => listener.accept(),
             #[cfg(test)]
-            Source::Simulated(door) => door.accept(),
+            Source::Simulated(simulated) => simulated.accept(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Publications whose connection closed while they were waiting for space in the ring. They are still published, in order,
 //! as soon as there is space, and before those of open connections.
 //!
-//! Their publishers have had no acknowledgement. So publications for which there is no room here are given up, and
-//! counted; never a part of what was sent together.
+//! Their publishers have received no acknowledgement. So publications for which there is no room here are discarded and
+//! counted. The publications of one message are never discarded in part.
 //!
-//! Limits: `abandoned_bytes_max`, and on top of it the rest of what had been begun when the ring was full.
+//! Limits: `abandoned_bytes_max`. If some publications of a message were in the ring already, the rest is kept above
+//! that.
 
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -29,7 +30,7 @@ pub(in crate::cores) struct AbandonedPublications {
 #[derive(Debug)]
 struct AbandonedPublication {
     publications: Decisions,
-    /// The one that is next.
+    /// The index of the publication that is next.
     at: usize,
 }
 
@@ -52,14 +53,13 @@ impl AbandonedPublications {
         self.bytes
     }
 
-    /// How many connections have left some.
+    /// How many connections have abandoned publications here.
     #[cfg(test)]
     pub(in crate::cores) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Keeps what a connection that has ended wanted published. Returns how many publications are given up, for want of
-    /// room.
+    /// Keeps the publications of a connection that has ended. Returns how many are discarded because there is no room.
     pub(in crate::cores) fn keep(&mut self, work: &Work) -> u64 {
         let publications = work.decisions.publications_from(work.at);
         let count = publications.list().len();
@@ -77,7 +77,7 @@ impl AbandonedPublications {
         count as u64
     }
 
-    /// Publishes what is kept, as far as the ring has room.
+    /// Publishes the abandoned publications, as far as the ring has room.
     pub(in crate::cores) fn publish(
         &mut self,
         delivery: &mut Delivery,

@@ -1,8 +1,8 @@
-//! Decisions carried out, in order.
+//! Carries out the decisions of sessions, in order.
 //!
-//! When a publication finds the ring full, the rest of its message and of the input is kept and the connection is not
-//! read until the ring has room. The same holds while a delivery is under way that has to come before the rest
-//! (`fan_out.rs`), and while a decision about all of a connection's channels is carried out, some in each turn.
+//! If a publication finds the ring full, the connection keeps the remaining decisions and the remaining input, and is
+//! not read until the ring has room. The same holds while a delivery must be completed before the next decision
+//! (`fan_out.rs`), and while a decision about all channels of a connection is carried out, some channels in each turn.
 //!
 //! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX` connections
 //! (`resume.rs`).
@@ -46,8 +46,9 @@ impl<A: App> Core<A> {
     /// first, the connection keeps the decisions that are left. Decisions that a timer or a late answer causes meanwhile
     /// queue behind them.
     ///
-    /// This is the one place that takes the core's decisions out. They come back when all is carried out; if the
-    /// connection keeps them, the core begins with new ones. Nothing that is carried out decides anything.
+    /// Only this function takes the core's decisions away. It gives them back when all are carried out; if the
+    /// connection keeps them, the core begins with an empty list. No decision that is carried out makes another
+    /// decision.
     pub(in crate::cores) fn carry_out(&mut self, id: ConnectionId, result: Result<(), CloseReason>) {
         let mut work = Work::new(std::mem::take(&mut self.decisions), result);
         if let Some(connection) = self.connections.get_mut(id)
@@ -116,7 +117,7 @@ impl<A: App> Core<A> {
                     if self.session(id).is_some() {
                         return self.suspend(id, work, WaitsFor::Channels);
                     }
-                    // It has ended, and has no channels any more.
+                    // The connection has ended and has no channels any more.
                 }
                 Ok(Outcome::Closed) => {
                     work.close_reason = None;
@@ -131,7 +132,8 @@ impl<A: App> Core<A> {
         self.decisions = work.decisions;
     }
 
-    /// The connection keeps its work until there is room in the ring; if it has ended, its publications are kept.
+    /// Keeps the work on its connection until the ring has room. If the connection has ended, keeps its publications
+    /// with the abandoned ones.
     fn wait_for_ring(&mut self, id: ConnectionId, mut work: Work) {
         if !work.has_stalled {
             work.has_stalled = true;

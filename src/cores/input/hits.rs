@@ -1,6 +1,6 @@
 //! Adds to the metrics what a session has counted while it decided: limits, heartbeats, rules.
 //!
-//! Limits: a difference to the shadow rules is logged once in `LOG_EVERY`.
+//! Limits: a difference between the rules and the shadow rules is logged at most once in `LOG_EVERY`.
 
 use tracing::debug;
 
@@ -47,7 +47,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts what rules have refused, and would refuse.
+    /// Counts the actions that rules have refused, and those that the shadow rules would refuse or allow.
     fn count_rule_hits(&mut self) {
         let hits = self.lent.scratch.common.take_rule_hits();
         let add = |counters: &[Counter], counts: &[u64]| {
@@ -61,7 +61,7 @@ impl<A: App> Core<A> {
         self.log_difference(&hits);
     }
 
-    /// Tells of shadow rules that decide otherwise, at most once a second: which action and which rules, nothing that a
+    /// Logs, at most once a second, that the shadow rules decide differently: the action and the rules, nothing that a
     /// client has sent.
     fn log_difference(&mut self, hits: &RuleHits) {
         let Some((action, decided)) = hits.difference else {
@@ -72,15 +72,16 @@ impl<A: App> Core<A> {
             return;
         }
         debug!(
-            "{}: {}; by shadow_rules {}",
+            "rules and shadow_rules differ about {}: {} by rules, {} by shadow_rules; ringcast_rules_would_deny and \
+             ringcast_rules_would_allow count such differences",
             action.word(),
-            told(decided.verdict),
-            told(decided.shadow)
+            described(decided.verdict),
+            described(decided.shadow)
         );
     }
 }
 
-fn told(verdict: RuleVerdict) -> String {
+fn described(verdict: RuleVerdict) -> String {
     let word = if verdict.allowed { "allowed" } else { "denied" };
     match verdict.rule {
         Some(rule) => format!("{word} by number {rule}"),
@@ -89,5 +90,5 @@ fn told(verdict: RuleVerdict) -> String {
     }
 }
 
-/// A flood of differences is one line in this time.
+/// A flood of differences writes one line in this time.
 const LOG_EVERY: std::time::Duration = std::time::Duration::from_secs(1);

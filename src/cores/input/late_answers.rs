@@ -1,7 +1,7 @@
-//! Answers that an application gives from other threads, long after the call.
+//! Sends the answers that an application gives from other threads, long after the call.
 //!
-//! Limits: `LATE_ANSWERS_WAITING_MAX`; `outbox_bytes_max`, since an application is not kept from answering as a client is
-//! kept from asking.
+//! Limits: `LATE_ANSWERS_WAITING_MAX`; `outbox_bytes_max`, which closes the connection: a core can stop reading a
+//! client's calls, but it cannot stop the application's answers.
 
 use mio::Token;
 
@@ -12,7 +12,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 
 impl<A: App> Core<A> {
-    /// Takes as many answers as may wait; those that come meanwhile are first in the next turn.
+    /// Takes as many answers as the mailbox holds. Answers that arrive meanwhile may have to wait for the next turn.
     pub(in crate::cores) fn take_late_answers(&mut self) {
         self.metrics.limit_hits[Limit::LateAnswers.index()].add(self.mailbox.take_returned());
         for _ in 0..self.mailbox.late_answers_max() {
@@ -25,15 +25,15 @@ impl<A: App> Core<A> {
 
     fn answer_late(&mut self, answer: LateAnswer) {
         let id = ConnectionId::from_token(Token(answer.address));
-        // The client may have gone, or be going.
+        // The connection may have ended, or may be about to.
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         if connection.is_ending() {
             return;
         }
-        // Answers to its own calls are bounded by not reading more of them; late ones are the application's to give.
-        // After a burst within one turn the socket has not been asked yet.
+        // Not reading further calls bounds immediate answers; it does not bound late ones. After a burst within one
+        // turn nothing has been written to the socket yet, so the outbox is flushed before it counts as full.
         let bytes_max = self.limits.outbox_bytes_max as usize;
         if connection.waiting_bytes() > bytes_max {
             self.connections.flush_now(id);

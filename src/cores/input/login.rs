@@ -16,7 +16,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 impl<A: App> Core<A> {
-    /// Takes what has come of logins.
+    /// Takes the answers to logins from the mailbox.
     pub(in crate::cores) fn take_logins(&mut self) {
         for _ in 0..LOGINS_PER_TURN_MAX {
             let Some(answered) = self.mailbox.try_receive_login() else {
@@ -24,7 +24,7 @@ impl<A: App> Core<A> {
             };
             self.login_answered(answered);
         }
-        // The rest is first in the next turn: `has_work_left` asks whether there is one.
+        // The next turn takes the rest: `has_work_left` asks whether there is one.
         self.mailbox.leave_logins();
     }
 

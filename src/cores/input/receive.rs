@@ -1,4 +1,4 @@
-//! Input: from bytes in the core's read buffer to decisions.
+//! Reads sockets into the core's read buffer, and passes the bytes on according to the phase of the connection.
 //!
 //! A whole frame is parsed where it lies in the buffer; only an incomplete rest is copied to the connection. Each phase
 //! of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for messages in `messages.rs`.
@@ -29,7 +29,7 @@ impl<A: App> Core<A> {
         self.read_on(id, to_the_end);
     }
 
-    /// A connection begins to use up its share of this turn.
+    /// Begins a connection's share of this turn.
     pub(in crate::cores) fn begin_share(&mut self) {
         self.intake.begin_share();
         self.lent.scratch.common.begin_verifications();
@@ -99,7 +99,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The peer has sent its FIN.
+    /// Handles the peer's FIN.
     fn end_of_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;

@@ -57,7 +57,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with the input of a connection that was not read for a while, unless something keeps it from that again.
+    /// Processes the kept input of a connection whose work has been resumed, unless the work was suspended again.
     pub(in crate::cores) fn take_in_again(&mut self, id: ConnectionId) {
         let is_suspended = |connection: &Connection| connection.reading.is_paused_by(Why::Work);
         if self
@@ -72,5 +72,5 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Connections whose channels one turn goes on with; the others have their turn later.
+/// Connections whose channels one turn goes through. The others wait for a later turn.
 const WALKS_PER_TURN_MAX: usize = 8;

@@ -1,4 +1,4 @@
-//! What a connection is subscribed to: begun and ended by its own decisions, or by rules that no longer allow it.
+//! Begins and ends the subscriptions of a connection: as its session decides, or because rules no longer allow one.
 //!
 //! Limits: [`CHANNELS_PER_TURN_MAX`] of one connection in one turn.
 
@@ -68,7 +68,7 @@ impl<A: App> Core<A> {
         self.delivery.unsubscribe(&mut self.connections, id, name)
     }
 
-    /// Kicks a connection out of some of its channels; returns where to go on, if there are more.
+    /// Kicks a connection out of some of its channels. Returns where to continue, if there are more.
     pub(in crate::cores) fn kick_out_some(
         &mut self,
         id: ConnectionId,
@@ -114,7 +114,7 @@ impl<A: App> Core<A> {
         next
     }
 
-    /// The names of as many of a connection's channels as one turn may go through, and where to go on.
+    /// The names of as many of a connection's channels as one turn may go through, and where to continue.
     pub(in crate::cores) fn some_channels_of(
         &self,
         id: ConnectionId,

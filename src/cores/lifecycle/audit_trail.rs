@@ -1,5 +1,5 @@
-//! What a core writes to the audit trail (`crate::audit`): nothing is formatted or allocated before it is known that the
-//! line may be written.
+//! Writes a core's lines of the audit trail (`crate::audit`). Nothing is formatted or allocated before the limit on
+//! lines has permitted the line.
 
 use crate::app::App;
 use crate::audit::{self, Event, Subject};
@@ -12,7 +12,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 impl<A: App> Core<A> {
-    /// Whether a line about the last of `count` events may be written; the others are counted as left out.
+    /// Whether a line about the last of `count` events may be written. Counts the other events as left out.
     fn may_audit(&mut self, event: Event, count: u64) -> bool {
         let may = self.audit.allows(event, self.time.now().uptime);
         let left_out = if may { count.saturating_sub(1) } else { count };
@@ -22,7 +22,7 @@ impl<A: App> Core<A> {
         may
     }
 
-    /// What has come of a login; `was_accepted` if the password was right.
+    /// Records the outcome of a login. `was_accepted`: the password was right.
     pub(in crate::cores) fn audit_login(
         &mut self,
         client: ClientAddress,
@@ -48,7 +48,7 @@ impl<A: App> Core<A> {
         self.audit_login_refused(client, user, by, reason);
     }
 
-    /// A login was refused.
+    /// Records a refused login.
     pub(in crate::cores) fn audit_login_refused(
         &mut self,
         client: ClientAddress,
@@ -61,14 +61,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A token that did not come over a session was refused.
+    /// Records a refused token that was not presented to a session.
     pub(in crate::cores) fn audit_token_refused(&mut self, id: ConnectionId, reason: &str, by: &str) {
         if self.may_audit(Event::TokenRefused, 1) {
             audit::token_refused(subject(self.client_of(id), None), reason, by);
         }
     }
 
-    /// A request was refused; what only goes against a protocol or a limit is counted elsewhere.
+    /// Records a request that was refused for its origin or by the application. Faults of the protocol and limits are
+    /// counted elsewhere.
     pub(in crate::cores) fn audit_request_refused(&mut self, id: ConnectionId, refusal: &Refusal) {
         let (reason, origin) = match refusal {
             Refusal::Origin(origin) => ("origin", Some(origin.as_str())),
@@ -80,7 +81,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What a session has refused.
+    /// Records the tokens and actions that a session has refused.
     pub(in crate::cores) fn audit_refusals(&mut self, id: ConnectionId) {
         let refusals = self.lent.scratch.common.take_refusals();
         let client = self.client_of(id);
@@ -105,7 +106,7 @@ impl<A: App> Core<A> {
             .map_or(ClientAddress::UNKNOWN, |connection| connection.client)
     }
 
-    /// What the user of a connection is called by his token.
+    /// The user's name in the token of a connection.
     fn user_of(&self, id: ConnectionId) -> Option<String> {
         match &self.connections.get(id)?.phase {
             Phase::Open(open) => open.session.claims().and_then(name_in),
@@ -114,7 +115,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The claim `sub`, which JWT knows, or `username`, which SocketCluster's applications know.
+/// The claim `sub` of JWT, or the claim `username` that SocketCluster applications use.
 fn name_in(claims: &Claims) -> Option<String> {
     let claims: serde_json::Value = claims.value().ok()?;
     let name = claims.get("sub").or_else(|| claims.get("username"))?;

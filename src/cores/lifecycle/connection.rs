@@ -36,38 +36,39 @@ use crate::cores::outgoing::held_memory::Holding;
 use crate::cores::outgoing::outbox::Outbox;
 use crate::transport::port::Port;
 
-/// Names one connection of a core, also after its place has been given to another.
+/// Names one connection of a core. It never names the connection that takes the same place later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct ConnectionId {
     index: u32,
     generation: u32,
 }
 
-/// One socket. What a delivery touches is in the first of three lines of the cache, whatever the compiler would do with the
-/// order: of a thousand subscribers each line is a miss. A build with debug assertions has 8 bytes more, of mio's, which
-/// would take a fourth line: it goes without.
+/// One socket. It takes three cache lines, and the fields that a delivery touches are in the first, since each line of
+/// a thousand subscribers is a cache miss. `repr(C)` keeps the compiler from reordering them. With debug assertions
+/// mio's socket has 8 bytes more, which would take a fourth line; such a build does without this layout.
 #[derive(Debug)]
 #[cfg_attr(not(debug_assertions), repr(C, align(64)))]
 pub(in crate::cores) struct Connection {
     pub(in crate::cores) stream: Stream,
     pub(in crate::cores) outbox: Outbox,
     pub(in crate::cores) tally: Tally,
-    /// Which list of outboxes to flush it is in.
+    /// The list of outboxes to flush in which it stands.
     pub(in crate::cores) lane: Lane,
     /// What its client and we agreed on, once it is open.
     pub(in crate::cores) framing: Framing,
     /// Whether it is read, and why not.
     pub(in crate::cores) reading: Reading,
-    /// Whether it has shown a token since its last heartbeat: then it is read with those that are being opened or closed.
+    /// Whether it has presented a token since its last heartbeat. If so, it is read with the connections that are being
+    /// opened or closed.
     pub(in crate::cores) shows_tokens: bool,
     /// Whether it is counted for its address.
     pub(in crate::cores) is_counted: bool,
     pub(in crate::cores) phase: Phase,
     pub(in crate::cores) id: ConnectionId,
     pub(in crate::cores) suspended: Option<Box<Work>>,
-    /// Input that was read and not consumed: part of a head or of a frame's header, or what a stall left.
+    /// Input that was read and not consumed: part of a head or of a frame, or the input behind suspended work.
     pub(in crate::cores) leftover: Leftover,
-    /// While open, and if a limit of it is on.
+    /// Its rates and idle time: only while it is open, and only if one of these limits is set.
     pub(in crate::cores) meter: Option<Box<Meter>>,
     /// The client's address.
     pub(in crate::cores) client: ClientAddress,
@@ -79,9 +80,9 @@ pub(in crate::cores) struct Connection {
 /// When an outbox is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Lane {
-    /// Nothing waits, or the socket takes no more.
+    /// Not at all: nothing waits, or the socket takes no more.
     Idle,
-    /// In its turn, as far as the time for that reaches.
+    /// In the order of the list, when there is time.
     Bulk,
     /// At the end of this turn.
     Prompt,
@@ -99,7 +100,7 @@ pub(in crate::cores) enum Phase {
     Request {
         deadline: Uptime,
         port: Port,
-        /// Whether a client that waits for leave to send a body has it.
+        /// Whether `100 Continue` was sent.
         sent_continue: bool,
     },
     /// The password checks are asked about the user name and password of a request; input is discarded.
@@ -132,7 +133,7 @@ pub(in crate::cores) struct Open {
     pub(in crate::cores) session: Session,
 }
 
-/// Bytes that few connections have at a time: none cost one empty pointer.
+/// Bytes that few connections have at a time. Without any it takes one empty pointer.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
 pub(in crate::cores) struct Leftover(Option<Box<Vec<u8>>>);
@@ -177,13 +178,13 @@ impl ConnectionId {
         self.index
     }
 
-    /// How many have come since, when the last to come was of this generation.
+    /// How many connections have begun after this one, if the latest has the generation `last`.
     pub(in crate::cores) const fn age(self, last: u32) -> u32 {
         last.wrapping_sub(self.generation)
     }
 
-    /// As the poll knows it. An event may still be on its way when the connection has ended and its place is taken:
-    /// the generation tells.
+    /// The token of this connection in the poll. An event may arrive after the connection has ended and its place is
+    /// taken; the generation tells the two apart.
     pub(in crate::cores) const fn token(self) -> Token {
         Token(self.index as usize | (self.generation as usize) << 32)
     }
@@ -200,12 +201,12 @@ impl ConnectionId {
     }
 }
 
-/// What became of a part of the input.
+/// How much of the input was consumed.
 pub(in crate::cores) enum Input {
     Consumed(usize),
-    /// This much was consumed; more bytes must come before anything else can be.
+    /// This much was consumed; more bytes must arrive before the rest can be.
     Incomplete(usize),
-    /// All of it: none of it will be looked at.
+    /// All of it: the rest is discarded unread.
     Rest,
 }
 
@@ -228,7 +229,7 @@ impl Leftover {
 }
 
 impl Drop for Leftover {
-    /// Half a login may be in it when its connection ends.
+    /// Wipes the bytes: if the connection ends in the middle of a login, they may hold a password.
     fn drop(&mut self) {
         if let Some(bytes) = self.0.take() {
             wipe_and_drop(*bytes);
@@ -243,13 +244,13 @@ impl Work {
         self.close_reason.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
     }
 
-    /// To be kept while it waits, in memory of just its size: the core's own may be much longer.
+    /// Makes a copy to keep while it waits, in memory of just its size: the core's own buffers may be much larger.
     pub(in crate::cores) fn parked(mut self) -> Box<Work> {
         self.decisions.shrink();
         Box::new(self)
     }
 
-    /// All that a session has decided about a message.
+    /// The work for all decisions of a session about a message.
     pub(in crate::cores) fn new(decisions: Decisions, result: Result<(), CloseReason>) -> Work {
         Work {
             decisions,
@@ -264,18 +265,18 @@ impl Work {
 }
 
 impl Connection {
-    /// Takes the work that was kept while it could not go on.
+    /// Takes the suspended work, in order to continue it.
     pub(in crate::cores) fn take_suspended(&mut self) -> Option<Box<Work>> {
         self.reading.resume(Why::Work);
         self.suspended.take()
     }
 
-    /// Whether it is about to end, by what has been decided or found.
+    /// Whether it is about to end: a decision closes it, or it is in the list of connections to close.
     pub(in crate::cores) fn is_ending(&self) -> bool {
         self.reading.is_paused_by(Why::Ending) || self.suspended.as_deref().is_some_and(Work::is_ending)
     }
 
-    /// Whether it has input that was read and has not been taken in, or not altogether.
+    /// Whether it has input that was read and not yet handled completely.
     pub(in crate::cores) fn has_input(&self) -> bool {
         let has_more = match &self.phase {
             Phase::Open(open) => open.session.has_more(),
@@ -289,7 +290,7 @@ impl Connection {
         has_more || !self.leftover.is_empty()
     }
 
-    /// Bytes that it has been decided to send and that have not left.
+    /// Bytes that are to be sent to it and have not been written yet.
     pub(in crate::cores) fn waiting_bytes(&self) -> usize {
         self.outbox.len()
             + self
@@ -298,11 +299,12 @@ impl Connection {
                 .map_or(0, |work| work.decisions.bytes_len())
     }
 
-    /// What it holds in memory while it is waited for: for its socket, for more input, or for the ring.
+    /// The memory that it holds while it waits: for its socket, for more input, or for the ring.
     pub(in crate::cores) fn holding(&self) -> Holding {
-        let outbox = match self.outbox.is_slow() {
-            true => self.outbox.len() + self.outbox.conflated_bytes(),
-            false => 0,
+        let outbox = if self.outbox.is_slow() {
+            self.outbox.len() + self.outbox.conflated_bytes()
+        } else {
+            0
         };
         Holding {
             outbox,
@@ -313,7 +315,7 @@ impl Connection {
         }
     }
 
-    /// The rest of a long array, and decisions that wait.
+    /// Bytes of the rest of a long array, and of decisions that wait.
     fn parked_bytes(&self) -> usize {
         let array = match &self.phase {
             Phase::Open(open) => open.session.kept_bytes(),
@@ -331,7 +333,7 @@ impl Connection {
                 .map_or(0, |work| work.decisions.memory_bytes())
     }
 
-    /// Whether it holds input, or what was made of it.
+    /// Whether it holds input, or work or a partial message made from input.
     #[inline]
     pub(in crate::cores) fn holds_input(&self) -> bool {
         self.has_input()
@@ -352,7 +354,7 @@ impl Connection {
         }
     }
 
-    /// When its session wants to be looked at.
+    /// The next deadline of its session.
     #[inline]
     pub(in crate::cores) fn deadline_of_session(&self, settings: &protocols::Settings) -> Uptime {
         match &self.phase {
@@ -366,7 +368,7 @@ impl Connection {
         }
     }
 
-    /// When it wants to be looked at.
+    /// When it must be visited next.
     pub(in crate::cores) fn deadline(&self, settings: &protocols::Settings, measures: &Measures) -> Uptime {
         match &self.phase {
             Phase::ProxyHeader { deadline, .. }
@@ -387,7 +389,7 @@ impl Connection {
 }
 
 impl Phase {
-    /// Whether the peer has not introduced itself yet.
+    /// Whether the protocol's handshake is not complete yet.
     pub(in crate::cores) fn is_opening(&self) -> bool {
         match self {
             Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => true,
@@ -406,7 +408,7 @@ impl Phase {
         }
     }
 
-    /// The id of the session, while it lasts.
+    /// The id of the session, while it is open.
     pub(in crate::cores) fn session_id(&self) -> Option<SessionId> {
         match self {
             Phase::Open(open) => open.session.id(),
@@ -419,23 +421,24 @@ impl Phase {
         }
     }
 
-    /// The phase of a socket that has just come.
+    /// The phase of a new socket.
     pub(in crate::cores) fn begin(now: Uptime, port: Port, has_proxy_header: bool, limits: &Limits) -> Phase {
         let deadline = now + limits.request_timeout;
-        match has_proxy_header {
-            true => Phase::ProxyHeader { deadline, port },
-            false => Phase::Request {
+        if has_proxy_header {
+            Phase::ProxyHeader { deadline, port }
+        } else {
+            Phase::Request {
                 deadline,
                 port,
                 sent_continue: false,
-            },
+            }
         }
     }
 }
 
-// As many as there are clients, in three lines of the cache. Who it is must be known as long as it is here, so the
-// client's address is 18 bytes of them; a pointer to its TLS is 8; 28 are what it has sent and received and when it came:
-// counted here, in the line that a delivery and a flush touch anyway, rather than in a table of their own.
+// There is one for each client, in three cache lines. The client's address takes 18 bytes, since it is needed until the
+// end; the pointer to TLS takes 8. The tally and the time of arrival take 28: they are here rather than in a table of
+// their own, since a delivery and a flush touch this line anyway.
 const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
 #[cfg(not(debug_assertions))]
 const _: () = assert!(std::mem::offset_of!(Connection, phase) == 64);

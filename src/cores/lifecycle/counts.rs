@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::metrics::block::CoreMetrics;
 
-/// The counts of one core, told to the metrics when they change.
+/// The counts of one core, and the gauge for sessions, which is set when their count changes.
 #[derive(Debug)]
 pub(in crate::cores) struct Counts {
     alive: u64,

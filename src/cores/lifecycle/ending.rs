@@ -1,4 +1,4 @@
-//! How a connection ends.
+//! Ends connections.
 //!
 //! [`Core::close`] is the one way out, whatever the cause: there a connection is unsubscribed, its session and the
 //! application are told, and its end is counted, once. What follows (a farewell, an answer, FIN) is for the peer alone.
@@ -220,7 +220,7 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
     }
 
-    /// Gives the socket and the place back.
+    /// Closes the socket, and gives the connection's place back.
     pub(in crate::cores) fn drop_socket(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
@@ -272,7 +272,7 @@ impl<A: App> Core<A> {
             has_closed = true;
             let is_over = self.connections.get(id).is_some_and(|one| one.phase.is_over());
             if is_over {
-                // Its end has been told; what it still holds would take as long as it likes.
+                // The connection has ended already, and its end is counted. Its peer could delay the rest for long.
                 self.metrics.limit_hit(Limit::OutboxBytesTotal);
                 self.drop_socket(id);
             } else {

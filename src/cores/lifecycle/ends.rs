@@ -20,7 +20,7 @@ pub(crate) struct End {
     pub(crate) id: Option<SessionId>,
     pub(crate) client: ClientAddress,
     pub(crate) age: Duration,
-    /// As it was at the end: what waited then may have been written since.
+    /// The tally at the end. Bytes that waited then may have been written since.
     pub(crate) tally: Tally,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(in crate::cores) struct Ends {
     ring: Vec<End>,
-    /// Where the next goes, once there are [`ENDS_KEPT`].
+    /// The place of the next end, once there are [`ENDS_KEPT`].
     oldest: usize,
 }
 

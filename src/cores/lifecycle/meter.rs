@@ -1,9 +1,9 @@
-//! Whether one connection keeps to its rates, and when it last did anything.
+//! Measures one connection: whether it keeps to its rates, and how long it has been idle.
 //!
-//! A rate is kept by a bucket that fills evenly and holds the burst (GCRA: one time says all). Who has used it up is not
-//! read until there is room again, so that its TCP window pushes back; who is paused more than half of the time, until
-//! that excess amounts to `rate_grace`, is closed. In: what was read, and the time. Out: how much more may be read, and
-//! what is due. `receive.rs` and `turn.rs` act on it.
+//! A rate is a bucket that fills evenly and holds the burst (GCRA: one time is the whole state). A connection that has
+//! emptied its bucket is not read until there is room again, so TCP flow control slows its client down. A connection is
+//! closed when its paused time exceeds its unpaused time by `rate_grace`. In: what was read, and the time. Out: how
+//! much more may be read, and what is due. `receive.rs` and `visits.rs` act on it.
 //!
 //! ```text
 //!   paused    ▁▂▃▄▅▆▇ closed at rate_grace      grows with the time that it is paused
@@ -20,7 +20,7 @@ use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::decision::CloseReason;
 
-/// What an operator has set of this.
+/// The settings for rates and idle time.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Measures {
     messages: Rate,
@@ -30,7 +30,7 @@ pub(in crate::cores) struct Measures {
     idle: Option<Duration>,
 }
 
-/// Most of something, messages or bytes, in the long run and at once.
+/// A limit on messages or bytes: in the long run, and at once.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     /// 0 for any number.
@@ -38,31 +38,31 @@ struct Rate {
     burst_ns: u64,
 }
 
-/// What is known of one connection.
+/// The measurements of one connection.
 #[derive(Debug)]
 pub(in crate::cores) struct Meter {
     messages: Bucket,
     bytes: Bucket,
-    /// Whether, and until when, it is not read.
+    /// If it is paused: when it is read again.
     resume: Option<Uptime>,
-    /// How much longer it was paused than not, lately, as of `noted`.
+    /// How much longer it was paused than not, as of `noted`; never below zero.
     excess: Duration,
     noted: Uptime,
     heartbeats: u64,
-    /// The messages counted when they were last looked at, at `looked`, heartbeats left out; at `active` they were
-    /// others than before. Looking now and then costs messages nothing.
+    /// The count of messages without heartbeats at `looked`. It last changed at `active`. Comparing counts now and then
+    /// costs a message nothing.
     seen: u64,
     looked: Uptime,
     active: Uptime,
 }
 
-/// When the bucket will be full again.
+/// A bucket, as the time at which it will be full again.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     full_ns: u64,
 }
 
-/// What is to be done about a connection.
+/// The action that is due for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Due {
     Nothing,
@@ -111,7 +111,7 @@ impl Measures {
 }
 
 impl Meter {
-    /// Whether it is not read for now.
+    /// Whether it is paused.
     pub(in crate::cores) fn is_paused(&self) -> bool {
         self.resume.is_some()
     }
@@ -134,12 +134,12 @@ impl Meter {
         self.bytes.charge(count, measures.bytes, now);
     }
 
-    /// Some of the messages that are counted were pings and pongs.
+    /// Counts messages that were pings and pongs: they do not end idle time.
     pub(in crate::cores) fn count_heartbeats(&mut self, count: u64) {
         self.heartbeats += count;
     }
 
-    /// It is over a rate: not to be read until there is room. False if that was so already.
+    /// Pauses a connection that is over a rate, until there is room. False if it was paused already.
     pub(in crate::cores) fn pause(&mut self, measures: &Measures, now: Uptime) -> bool {
         if self.is_paused() {
             return false;
@@ -154,7 +154,7 @@ impl Meter {
         true
     }
 
-    /// When [`Meter::due`] is to be asked.
+    /// When [`Meter::due`] must be called next.
     pub(in crate::cores) fn deadline(&self, measures: &Measures) -> Uptime {
         let resume = match (self.resume, measures.grace) {
             (None, _) => Uptime::NEVER,
@@ -168,7 +168,7 @@ impl Meter {
         resume.min(idle)
     }
 
-    /// What is due by now. `messages` are those in both directions since the connection came.
+    /// The action that is due now. `messages` is the number of messages in both directions since the connection began.
     pub(in crate::cores) fn due(&mut self, messages: u64, measures: &Measures, now: Uptime) -> Due {
         if let Some(timeout) = measures.idle {
             self.looked = now;
@@ -195,7 +195,7 @@ impl Meter {
 }
 
 impl Rate {
-    /// How long a full bucket takes to fill: it holds the burst, and one at least.
+    /// How long an empty bucket takes to fill. It holds the burst, and at least one message or byte.
     fn holds_ns(self) -> u64 {
         self.burst_ns.max(self.cost_ns(1))
     }
@@ -223,8 +223,8 @@ impl Bucket {
         }
     }
 
-    /// When there is room for one, or for a share of the burst: so that who sends more than it may is not read byte by
-    /// byte.
+    /// When there is room for one message or byte and for a share of the burst. Without the share, a client above its
+    /// rate would be read byte by byte.
     fn room_at(self, rate: Rate) -> Uptime {
         if rate.per_second == 0 {
             return Uptime::default();
@@ -240,7 +240,7 @@ fn ns(time: Uptime) -> u64 {
     time.as_ms().saturating_mul(NS_PER_MS)
 }
 
-/// How often a connection is looked at whether it is idle: it is closed late by so much at most.
+/// How often a connection is checked for being idle. It is closed at most this much too late.
 fn look_every(timeout: Duration) -> Duration {
     (timeout / 8).max(Duration::from_millis(1))
 }

@@ -1,4 +1,4 @@
-//! Whether a connection is read, and why not: the one place that says so.
+//! Whether a connection is read now, and if not, for which reasons. No other place holds this.
 //!
 //! ```text
 //!                      the poll reports input                     nothing more to read
@@ -19,7 +19,7 @@
 //!    phase.
 //! 3. While there is a reason, a report of input by the poll is remembered as `MayHoldMore`: no event will report it again.
 
-/// Whether a connection is read now. Two bytes of its first line.
+/// Whether a connection is read now. Takes two bytes of its first cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) struct Reading {
     socket: Socket,
@@ -27,7 +27,7 @@ pub(in crate::cores) struct Reading {
     reasons: u8,
 }
 
-/// What is known of the input that the socket holds.
+/// What is known about input that the socket holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Socket {
     /// The socket is empty: the poll reports new input.
@@ -44,7 +44,7 @@ enum Socket {
 pub(in crate::cores) enum ReadUntil {
     /// Up to a read that does not fill the buffer: input that arrives later causes an event of its own.
     ShortRead,
-    /// Until the socket says that it is empty, or its end: the event that told of a FIN may have passed.
+    /// Until the socket is empty or at its end: the event for a FIN may have passed already.
     End,
 }
 
@@ -52,15 +52,15 @@ pub(in crate::cores) enum ReadUntil {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::cores) enum Why {
-    /// Its outbox is full of replies, and it may ask for more when half of them have been sent.
+    /// Its outbox is full of replies. It is read again when half of them have been sent.
     Replies = 1,
-    /// It is over a rate: its meter says when it may go on.
+    /// It is over a rate. Its meter says when it is read again.
     Rate = 1 << 1,
     /// Decisions about its last message wait: for room in the ring, for a delivery, or for their next channels.
     Work = 1 << 2,
     /// A delivery or a flush has marked it. The core closes it before the next flush (`Core::close_marked`).
     Ending = 1 << 3,
-    /// The peer has ended its direction: all that is left is what the outbox holds.
+    /// The peer has closed its direction: only the bytes in the outbox are still to be sent.
     Emptying = 1 << 4,
 }
 
@@ -95,14 +95,14 @@ impl Reading {
         matches!(self.socket, Socket::Queued(_))
     }
 
-    /// Whether the socket may hold input that no event will tell about.
+    /// Whether the socket may hold input that no event will report.
     #[inline]
     pub(in crate::cores) const fn may_hold_more(self) -> bool {
         !matches!(self.socket, Socket::Drained)
     }
 
-    /// The socket may hold more, or has been found empty. For one in a queue this makes no difference: it is looked at
-    /// again when its turn has come.
+    /// Notes that the socket may hold more input, or was found empty. For a connection in a queue this changes nothing:
+    /// it is read anyway when its turn comes.
     #[inline]
     pub(in crate::cores) const fn note_socket(&mut self, may_hold_more: bool) {
         self.socket = match (self.socket, may_hold_more) {
@@ -122,14 +122,14 @@ impl Reading {
         true
     }
 
-    /// One that is in a queue is read to its end when its turn comes: no other event will tell of that.
+    /// Notes the peer's FIN: a connection in a queue will be read to the end, since no other event will report the FIN.
     pub(in crate::cores) const fn note_end(&mut self) {
         if self.is_queued() {
             self.socket = Socket::Queued(ReadUntil::End);
         }
     }
 
-    /// Its turn has come. Returns how far it is to be read.
+    /// Leaves the queue, since its turn has come. Returns how far it is to be read.
     #[inline]
     pub(in crate::cores) const fn leave_queue(&mut self) -> ReadUntil {
         let until = match self.socket {

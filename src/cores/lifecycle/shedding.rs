@@ -1,5 +1,5 @@
-//! How many connections a turn may close while all of them together hold more than `outbox_bytes_total_max` allows, and
-//! how often that is said. `ending.rs` closes them.
+//! Limits how many connections a turn closes while all connections together hold more than `outbox_bytes_total_max`
+//! allows, and how often that is logged. `ending.rs` closes them.
 //!
 //! Limits: [`SHED_PER_TURN_MAX`].
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::clock::Uptime;
 
-/// How far a core has got with that.
+/// What a core may still close and log.
 #[derive(Debug)]
 pub(in crate::cores) struct Shedding {
     /// How many connections this turn may still close.
     left: u32,
-    /// When it may next be said that there are such.
+    /// When it may be logged again.
     told_again: Uptime,
 }
 
@@ -24,14 +24,14 @@ impl Shedding {
         }
     }
 
-    /// Whether this turn may close another; then there is one less.
+    /// Whether this turn may close another connection. Counts that connection.
     pub(in crate::cores) fn take_one(&mut self) -> bool {
         let may = self.left > 0;
         self.left = self.left.saturating_sub(1);
         may
     }
 
-    /// Whether it may be said now that connections are closed; then not again for a while.
+    /// Whether it may be logged now that connections are closed. If so, not again for a while.
     pub(in crate::cores) fn may_tell(&mut self, now: Uptime) -> bool {
         let may = now >= self.told_again;
         if may {
@@ -40,13 +40,13 @@ impl Shedding {
         may
     }
 
-    /// Lets a new turn close some.
+    /// Begins a turn, which may close [`SHED_PER_TURN_MAX`] connections.
     pub(in crate::cores) fn begin_turn(&mut self) {
         self.left = SHED_PER_TURN_MAX;
     }
 }
 
-/// Connections that one turn closes for what all of them hold: a few milliseconds of it.
+/// Connections that one turn closes because all together hold too much. This takes a few milliseconds.
 const SHED_PER_TURN_MAX: u32 = 256;
-/// How often that is said.
+/// How often it is logged.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(60);

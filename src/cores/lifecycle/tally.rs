@@ -1,15 +1,15 @@
-//! What is counted of one connection, for those who look at it: `/slow`, `/closed`, and its idle time.
+//! Counts the messages and bytes of one connection, for `/slow`, `/closed` and its idle time.
 //!
-//! Counted where a core counts for its metrics as well: once for each read and each flush, and one addition for each
-//! message that is queued.
+//! A core counts them where it counts for its metrics: once for each read and each flush, and by one addition for each
+//! message that it queues.
 
 use std::time::Duration;
 
 use crate::clock::Uptime;
 
-/// What has passed through a connection since it came. Messages are WebSocket messages, heartbeats included; bytes are
-/// those of its socket, heads and frames' headers included. Messages are counted modulo 2^32, so that this has its
-/// place in the first line of a connection (`connection.rs`).
+/// The messages and bytes of a connection since it began. Messages are WebSocket messages, heartbeats included. Bytes
+/// are those of the socket, with heads and frame headers. Messages are counted modulo 2^32, so that the tally fits into
+/// the first cache line of a connection (`connection.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Whole messages received.
@@ -23,7 +23,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts messages that have come.
+    /// Counts messages that were received.
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is what is counted")]
     pub(in crate::cores) fn take_in(&mut self, messages: u64) {
         self.messages_in = self.messages_in.wrapping_add(messages as u32);
@@ -41,8 +41,8 @@ impl Tally {
     }
 }
 
-/// When a connection came: in hundredths of a second, since there is one of these for each connection. Ages are right
-/// up to 497 days, however long the server runs.
+/// When a connection began, in hundredths of a second: 4 bytes for each connection. Ages are correct up to 497 days,
+/// however long the server runs.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Opened(u32);
 

@@ -1,7 +1,7 @@
-//! The connections that wait: for their turn to be read, for room in the ring, for a delivery, for their next channels.
+//! The queues of connections that wait: to be read, for room in the ring, for a delivery, or for their next channels.
 //!
-//! A connection that has ended stays in its queue until it is taken from there: its id then names nothing any more, or a
-//! connection that only has to send its rest.
+//! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
+//! that has only bytes to send.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in exactly
 //! one of `stalled`, `awaiting_delivery` and `walking`.
@@ -41,18 +41,19 @@ pub(in crate::cores) enum WaitsFor {
 }
 
 impl Waiting {
-    /// Has a connection read in the next turn without waiting for an event, once: with those that are being opened or
-    /// closed, if it keeps presenting tokens.
+    /// Queues a connection to be read in the next turn without an event. A connection that keeps presenting tokens is
+    /// queued with those that are being opened or closed.
     pub(in crate::cores) fn read_next_turn(&mut self, connection: &mut Connection) {
         if connection.reading.enter_queue(ReadUntil::End) {
-            match connection.shows_tokens {
-                true => self.transitional.push_back(connection.id),
-                false => self.unfinished.push_back(connection.id),
+            if connection.shows_tokens {
+                self.transitional.push_back(connection.id);
+            } else {
+                self.unfinished.push_back(connection.id);
             }
         }
     }
 
-    /// Has a connection that is being opened or closed read when others of its kind have been.
+    /// Queues a connection that is being opened or closed, behind the others of its kind.
     pub(in crate::cores) fn read_in_transition(&mut self, connection: &mut Connection, until: ReadUntil) {
         if connection.reading.enter_queue(until) {
             self.transitional.push_back(connection.id);
@@ -74,7 +75,7 @@ impl Waiting {
         self.transitional.pop_front()
     }
 
-    /// Keeps the rest of a connection's work until it can go on, and the connection from being read.
+    /// Keeps the rest of a connection's work until it can continue. Until then the connection is not read.
     pub(in crate::cores) fn suspend(&mut self, connection: &mut Connection, work: Work, waits_for: WaitsFor) {
         connection.suspended = Some(work.parked());
         connection.reading.pause(Why::Work);
@@ -126,8 +127,8 @@ impl Waiting {
         self.walking.pop_front()
     }
 
-    /// Whether the next turn can go on with some connection, whatever else happens. Connections that wait for the ring are
-    /// tried again after a moment (`turn.rs`).
+    /// Whether the next turn can continue with some connection even if no event comes. Connections that wait for the
+    /// ring do not count: they are tried again after a moment (`turn.rs`).
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.unfinished.is_empty()
             || !self.transitional.is_empty()

@@ -1,8 +1,8 @@
-//! When each connection wants to be looked at again.
+//! A timer wheel: when each connection must be visited next.
 //!
-//! A ring of slots, one for each tick of time; a connection sits in the slot of its next deadline. Traffic does not
-//! touch the wheel: it only moves deadlines later, and a connection that is looked at too early is put back. So a
-//! heartbeat costs one visit per interval, and a message costs nothing.
+//! The wheel is a ring of slots, one for each tick of time. A connection stands in the slot of its next deadline.
+//! Traffic does not touch the wheel: it only moves deadlines later, and a connection that is visited too early is armed
+//! again. So a heartbeat costs one visit for each interval, and a message costs nothing.
 //!
 //! ```text
 //!   heads   [ .. | o | .. | o | .. ][ due ]   one slot per TICK_MS, SLOTS of them, used in a circle
@@ -11,14 +11,15 @@
 //!   occupied  one bit for each slot, to find the next visit without touching the slots
 //!   words     one bit for each word of `occupied`, to find it without touching all of those
 //! ```
-//! The lists run through the links of the connections themselves: 8 bytes for each, nothing allocated for a deadline
-//! and nothing left of one that was put off.
+//! The lists are linked through an entry of 8 bytes for each connection. Arming a deadline allocates nothing, and
+//! moving one leaves nothing behind.
 //!
 //! Invariants
 //! 1. A visit is handed out at or after its time, never before, unless it is further away than the wheel reaches; then
 //!    it is handed out early and the caller arms it again.
-//! 2. A connection is in one list at most: in none, its links lead to itself.
-//! 3. A slot whose list is not empty has its bit set. The bit of an empty one goes when it is looked at.
+//! 2. A connection is in one list at most. If it is in none, its links lead to itself.
+//! 3. A slot whose list is not empty has its bit set. The bit of an empty slot is cleared when the slot is next
+//!    examined.
 //! 4. The bit of a word is set exactly while a bit in that word is.
 
 use std::num::NonZeroU32;
@@ -30,7 +31,7 @@ use crate::slab::Slab;
 #[derive(Debug)]
 pub(in crate::cores) struct Wheel {
     links: Slab<Links>,
-    /// One for each slot; behind them that of the list of visits that are due.
+    /// The heads of the lists: one for each slot, and behind them the head of the list of due visits.
     heads: Box<[Links]>,
     occupied: [u64; WORDS],
     words: u64,
@@ -38,12 +39,12 @@ pub(in crate::cores) struct Wheel {
     cursor: u64,
 }
 
-/// For when a visit is armed: the place of its tick in the wheel, which stands for that tick until it has come.
+/// The slot in which a visit is armed. It stands for one tick, until the wheel has passed that tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct Slot(u16);
 
 impl Slot {
-    /// For no visit at all.
+    /// No visit is armed.
     pub(in crate::cores) const NONE: Slot = Slot(u16::MAX);
 }
 
@@ -54,13 +55,12 @@ struct Links {
     before: Place,
 }
 
-/// Where links are: those of a connection, or the head of a list. Counted from 1, so that a connection without links
-/// needs no room to say so.
+/// Names the links of a connection or the head of a list. Counted from 1, so that `Option<Links>` takes no extra room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place(NonZeroU32);
 
 impl Place {
-    /// Heads come behind all that can be a connection: descriptors are numbered with 31 bits.
+    /// Heads are numbered above all possible connections, since descriptors have 31 bits.
     const FIRST_HEAD: u32 = 1 << 31;
 
     fn of_connection(index: u32) -> Place {
@@ -94,14 +94,14 @@ impl Wheel {
         }
     }
 
-    /// Asks for a visit of a connection at `deadline`, or as far ahead as the wheel reaches, in place of any it waits
-    /// for; answers where it waits.
+    /// Arms a visit of a connection at `deadline`, or as far ahead as the wheel reaches. It replaces the visit that was
+    /// armed before. Returns the slot.
     pub(in crate::cores) fn arm(&mut self, index: u32, deadline: Uptime) -> Slot {
         let place = Place::of_connection(index);
         if self.links.get(index as usize).is_some() {
             self.unlink(place);
         }
-        // Round up: a visit before its deadline would be for nothing.
+        // Round up: a visit before the deadline would do nothing.
         let tick = tick_of(deadline).clamp(self.cursor, self.cursor + SLOTS as u64 - 1);
         let slot = slot_of(tick);
         let head = Place::of_head(slot);
@@ -114,8 +114,8 @@ impl Wheel {
         Slot(u16::try_from(slot).unwrap_or(u16::MAX))
     }
 
-    /// Whether a deadline wants a visit before the one that is armed. One that is due or was handed out counts as the
-    /// last of all.
+    /// Whether a deadline is before the visit that is armed. A visit that is due or was handed out counts as later than
+    /// all others.
     pub(in crate::cores) fn is_sooner(&self, deadline: Uptime, armed: Slot) -> bool {
         if armed == Slot::NONE {
             return deadline != Uptime::NEVER;
@@ -135,7 +135,7 @@ impl Wheel {
     /// Makes all visits due whose time has come at `now`.
     pub(in crate::cores) fn advance(&mut self, now: Uptime) {
         let last = tick_at(now);
-        // After a long pause each slot is still looked at once only.
+        // Even after a long pause each slot is examined only once.
         let steps = (last + 1).saturating_sub(self.cursor).min(SLOTS as u64);
         for tick in self.cursor..self.cursor + steps {
             let slot = slot_of(tick);
@@ -147,7 +147,7 @@ impl Wheel {
         self.cursor = self.cursor.max(last + 1);
     }
 
-    /// The next connection to visit, of those that are due. It waits for nothing until it is armed again.
+    /// The next connection whose visit is due. It has no visit until it is armed again.
     pub(in crate::cores) fn take_due(&mut self) -> Option<u32> {
         if !self.has_due() {
             return None;
@@ -167,7 +167,7 @@ impl Wheel {
         self.links.len()
     }
 
-    /// Whether visits are due and not taken yet.
+    /// Whether visits are due and not handed out yet.
     pub(in crate::cores) fn has_due(&self) -> bool {
         !self.is_empty(DUE)
     }
@@ -185,7 +185,7 @@ impl Wheel {
         }
     }
 
-    /// Takes the bit of a slot away.
+    /// Clears the bit of a slot.
     fn clear(&mut self, slot: usize) {
         let word = &mut self.occupied[slot / 64];
         *word &= !(1 << (slot % 64));
@@ -194,7 +194,7 @@ impl Wheel {
         }
     }
 
-    /// How many ticks after the cursor the first slot comes whose bit is set.
+    /// The number of ticks from the cursor to the first slot whose bit is set.
     fn next_occupied(&self) -> Option<u64> {
         let start = slot_of(self.cursor);
         let first = start / 64;
@@ -202,7 +202,8 @@ impl Wheel {
         if ahead != 0 {
             return Some(u64::from(ahead.trailing_zeros()) - (start % 64) as u64);
         }
-        // The words behind the first, in a circle; last the first itself, for its bits before the cursor.
+        // Then the words behind the first one, in a circle, and last the first word again, for its bits before the
+        // cursor.
         let after = (first + 1) % WORDS;
         let rest = self.words.rotate_right(u32::try_from(after).unwrap_or(0));
         if rest == 0 {
@@ -213,7 +214,7 @@ impl Wheel {
         Some(((slot + SLOTS - start) % SLOTS) as u64)
     }
 
-    /// Moves the list of a slot to the end of the list of those that are due.
+    /// Appends the list of a slot to the list of due visits.
     fn make_due(&mut self, slot: usize) {
         if self.is_empty(slot) {
             return;
@@ -267,21 +268,21 @@ fn slot_of(tick: u64) -> usize {
     usize::try_from(tick % SLOTS as u64).unwrap_or(0)
 }
 
-/// Milliseconds of one tick: deadlines are met to this precision, on the late side. Connections whose pings fall into
-/// one tick share a wake-up: idle, 10,000 of them wake a core 125 times a second at most.
+/// Milliseconds of one tick. A visit is late by at most this much. Connections whose pings fall into one tick share a
+/// wake-up: 10,000 idle connections wake a core at most 125 times a second.
 const TICK_MS: u64 = 8;
-/// How far the wheel reaches: 32 s, which pings every 25 s do not exceed.
+/// The number of slots: the wheel reaches 32 s ahead, more than the 25 s between pings.
 const SLOTS: usize = 4096;
-/// As many words have their bits.
+/// The number of words that hold the bits of the slots.
 const WORDS: usize = SLOTS / 64;
-/// The head of the list of those that are due.
+/// The index of the head of the list of due visits.
 const DUE: usize = SLOTS;
 
 const _: () = assert!(size_of::<Option<Links>>() == 8);
-const _: () = assert!(WORDS == 64, "the words have a bit each in one word");
+const _: () = assert!(WORDS == 64, "`words` has one bit for each word of `occupied`");
 const _: () = assert!(
     SLOTS < u16::MAX as usize,
-    "slots are numbered with 16 bits, and one number is for none"
+    "a slot number has 16 bits, and u16::MAX stands for no slot"
 );
 
 #[cfg(test)]

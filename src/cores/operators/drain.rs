@@ -1,4 +1,4 @@
-//! The steps of a drain: what is accepted, listed and closed in a turn. `draining.rs` knows which are next.
+//! The steps of a drain: each turn accepts, lists or closes some connections. `draining.rs` knows which are next.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with a drain, as far as a turn may. True when no connection is left, nor on its way from another core.
+    /// Continues a drain, as far as a turn may. True when no connection is left or on its way from another core.
     pub(in crate::cores) fn drain_some(&mut self) -> bool {
         let Some(draining) = &mut self.draining else {
             return false;
@@ -37,8 +37,8 @@ impl<A: App> Core<A> {
             return false;
         }
         if draining.is_due(self.time.now().uptime) {
-            // What was acknowledged to its publisher reaches the subscribers that are closed now; a publication to many
-            // may be under way.
+            // Every publication that was acknowledged reaches its subscribers before they are closed. The delivery of a
+            // publication to many may not be complete yet.
             let after = draining.deliver_first(|| self.delivery.claimed());
             if self.delivery.has_passed(after) {
                 draining.has_delivered();
@@ -61,7 +61,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a drain has something to do in the next turn, whatever comes.
+    /// Whether a drain has something to do in the next turn even if no event comes.
     pub(in crate::cores) fn has_drain_work(&self) -> bool {
         let now = self.time.now().uptime;
         self.draining
@@ -69,7 +69,8 @@ impl<A: App> Core<A> {
             .is_some_and(|draining| draining.has_work(now))
     }
 
-    /// Tells how many the drain has still to close, after a flush: when the gauge falls, the close frames have been sent.
+    /// Sets the gauge of connections that the drain has still to close. Called after a flush: when the gauge falls, the
+    /// close frames have been sent.
     pub(in crate::cores) fn tell_drain(&self) {
         if self.draining.is_some() {
             self.metrics.drain_left.set(self.counts.alive());

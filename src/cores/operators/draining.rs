@@ -1,7 +1,9 @@
-//! Closing all clients, spread over the time that an operator has given.
+//! Decides which connections a drain closes next, so that the closes are spread over the time that an operator has
+//! given.
 //!
-//! What the kernel has completed for the listeners is accepted first; then the listeners are closed, the connections are
-//! listed, the oldest first, and each is closed when its moment has come. Each step takes a bounded part of a turn.
+//! First the core accepts the connections that the kernel has completed for the listeners. Then it closes the
+//! listeners, lists the connections, the oldest first, and closes each when its moment has come. Each step takes a
+//! bounded part of a turn.
 //!
 //! Limits: `drain_seconds` in all; `PLACES_PER_TURN_MAX` and `CLOSES_PER_TURN_MAX` in a turn.
 
@@ -14,24 +16,23 @@ use crate::clock::Uptime;
 use crate::cores::connections::Connections;
 use crate::cores::lifecycle::connection::ConnectionId;
 
-/// All clients are being closed.
+/// The state of a drain.
 #[derive(Debug)]
 pub(in crate::cores) struct Draining {
     stage: Stage,
     /// Connections whose closes are spread over the time, the oldest first.
     known: BinaryHeap<Came>,
-    /// Connections that have not introduced themselves yet, and could only be cut off: they are let in, and closed when the
-    /// time is over.
+    /// Connections whose handshake is not complete. They may complete it, and are closed when the time is over.
     coming: BinaryHeap<Came>,
     /// Connections that came while the server was draining: closed last.
     late: VecDeque<ConnectionId>,
     /// The generation of the last connection before the list was begun.
     last: u32,
-    /// How many were known.
+    /// How many connections were listed in `known`.
     spread: usize,
-    /// How many of them have been taken from the list.
+    /// How many connections were taken from the lists.
     closed: usize,
-    /// The place in the ring up to which has to be delivered before the next are closed.
+    /// The place in the ring before which all publications must be delivered before more connections are closed.
     after: Option<Sequence>,
     began: Uptime,
     within: Duration,
@@ -42,7 +43,7 @@ pub(in crate::cores) struct Draining {
 enum Stage {
     /// What the kernel has completed for the listeners is accepted, up to a limit. No other server could serve these sockets.
     Backlog { accepts_left: usize },
-    /// The listeners are closed. The connections are being listed, from this place on.
+    /// The listeners are closed. The core lists its connections, from this place of the table on.
     Listing { next: u32 },
     /// Connections are closed when their moment has come.
     Closing,
@@ -69,12 +70,12 @@ impl Draining {
         }
     }
 
-    /// Whether what the kernel has completed is still to be accepted.
+    /// Whether connections of the kernel's backlog are still to be accepted.
     pub(super) fn is_in_backlog(&self) -> bool {
         matches!(self.stage, Stage::Backlog { .. })
     }
 
-    /// Whether another batch of so many may be accepted; then it is.
+    /// Whether another batch may be accepted. Counts that batch.
     pub(super) fn accept_more(&mut self, batch: usize) -> bool {
         let Stage::Backlog { accepts_left } = &mut self.stage else {
             return false;
@@ -84,18 +85,19 @@ impl Draining {
         may
     }
 
-    /// The place in the ring up to which has to be delivered before the next are closed: all that is claimed when this is
-    /// asked first.
+    /// The place in the ring before which all publications must be delivered before more connections are closed: the
+    /// end of the ring at the first call.
     pub(super) fn deliver_first(&mut self, claimed: impl FnOnce() -> Sequence) -> Sequence {
         *self.after.get_or_insert_with(claimed)
     }
 
-    /// That has been delivered.
+    /// Notes that these publications have been delivered.
     pub(super) fn has_delivered(&mut self) {
         self.after = None;
     }
 
-    /// Whether the next turn can go on. Else it waits for a moment, or for a delivery, which keeps the core awake.
+    /// Whether the next turn can continue the drain. If not, the drain waits for the time of the next close, or for a
+    /// delivery, which keeps the core awake.
     pub(super) fn has_work(&self, now: Uptime) -> bool {
         match self.stage {
             Stage::Backlog { .. } | Stage::Listing { .. } => true,
@@ -108,7 +110,7 @@ impl Draining {
         self.stage = Stage::Listing { next: 0 };
     }
 
-    /// Lists some more connections, without which no turn is late; true when all are listed.
+    /// Lists more connections, as many as one turn may. True when all are listed.
     pub(super) fn list_some(&mut self, connections: &Connections) -> bool {
         let Stage::Listing { next } = self.stage else {
             return true;
@@ -133,7 +135,7 @@ impl Draining {
     }
 
     fn list(&mut self, id: ConnectionId, is_opening: bool) {
-        // One that came while the others were listed is younger than the last.
+        // A connection that began while others were listed is younger than `last`.
         let age = match id.age(self.last) {
             age if age > u32::MAX / 2 => 0,
             age => age,
@@ -146,7 +148,7 @@ impl Draining {
         }
     }
 
-    /// One more, that came while draining.
+    /// Adds a connection that began during the drain.
     pub(in crate::cores) fn add(&mut self, id: ConnectionId) {
         let will_be_listed = match self.stage {
             Stage::Backlog { .. } => true,
@@ -166,7 +168,7 @@ impl Draining {
         }
     }
 
-    /// The next to be closed by now.
+    /// The next connection that is to be closed by now.
     pub(super) fn next_due(&mut self, now: Uptime) -> Option<ConnectionId> {
         if !self.is_due(now) {
             return None;
@@ -186,7 +188,8 @@ impl Draining {
         now.since(self.began) >= self.within
     }
 
-    /// How many of the known should be closed by now: an even share of the time for each, the first at once.
+    /// How many connections should be closed by now: each takes an equal share of the time, and the first is closed at
+    /// once.
     fn due(&self, now: Uptime) -> usize {
         let elapsed = now.since(self.began).as_millis();
         let within = self.within.as_millis().max(1);
@@ -204,11 +207,11 @@ pub(super) fn places_per_turn_max() -> usize {
     PLACES_PER_TURN_MAX
 }
 
-/// As many as a backlog holds.
+/// As many connections as a listener's backlog may hold.
 const LAST_ACCEPTS_MAX: usize = 65_536;
-/// Connections that a drain lists in one turn: each is a miss of the cache, 0.2 ms for all.
+/// Connections that a drain lists in one turn. Each costs a cache miss, 0.2 ms for all.
 const PLACES_PER_TURN_MAX: usize = 2048;
-/// What it costs to list one, in looks at places that are vacant.
+/// The cost of listing a connection, in units of examining a vacant place.
 const EFFORT_OF_A_CONNECTION: usize = 4;
 /// Connections that a drain closes in one turn, at 5 µs each.
 pub(super) const CLOSES_PER_TURN_MAX: usize = 64;

@@ -52,7 +52,7 @@ pub struct Done(Sender<u64>);
 #[derive(Debug)]
 pub struct Completions(Receiver<u64>);
 
-/// How far the cores have come with an order.
+/// How far the cores have got with an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A core has carried the order out; it concerned this many connections.
@@ -70,7 +70,7 @@ impl Done {
         (Done(sender), Completions(receiver))
     }
 
-    /// The order has been carried out.
+    /// Reports that the order has been carried out.
     pub(in crate::cores) fn tell(&self, connections: u64) {
         // The channel has room for one report of each core. If the control plane no longer waits for it, it is lost.
         let _ = self.0.try_send(connections);
@@ -88,7 +88,7 @@ impl Completions {
     }
 }
 
-/// Where a core is in its life.
+/// The state of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CoreStatus {
@@ -121,9 +121,9 @@ pub(crate) struct Mailbox {
     post: Arc<PostBox>,
     logins: Receiver<Answered>,
     login_way: LoginWay,
-    /// Logins that were asked for and whose answers were not taken: never more than there is room for.
+    /// Logins that have begun and whose answers the core has not taken: never more than the channel has room for.
     logins_under_way: Cell<usize>,
-    /// Whether there may be late answers, or answers to logins, since the waker was heard.
+    /// Whether late answers or answers to logins may have arrived since the core was last woken.
     answers_waiting: Cell<bool>,
     /// Whether there may be questions.
     questions_waiting: Cell<bool>,
@@ -188,7 +188,8 @@ pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mail
 }
 
 impl CoreHandle {
-    /// Gives an order and wakes the core. Fails if the core has ended, or has not taken the orders before.
+    /// Gives an order and wakes the core. Fails if the core has ended, or if it has not taken earlier orders and the
+    /// channel is full.
     pub fn send(&self, order: Order) -> io::Result<()> {
         self.orders.try_send(order).map_err(|error| match error {
             TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
@@ -197,7 +198,8 @@ impl CoreHandle {
         self.waker.wake()
     }
 
-    /// Asks for an answer and wakes the core. Fails if the core has ended, or has not taken the questions before.
+    /// Asks a question and wakes the core. Fails if the core has ended, or if it has not taken earlier questions and
+    /// the channel is full.
     pub(crate) fn ask(&self, question: Question) -> io::Result<()> {
         self.questions.try_send(question).map_err(|error| match error {
             TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
@@ -206,13 +208,13 @@ impl CoreHandle {
         self.waker.wake()
     }
 
-    /// Wakes the core for a turn, so that it can be seen to turn.
+    /// Wakes the core for one turn: its counter of turns then shows that it is alive.
     pub(crate) fn nudge(&self) {
         // An eventfd write fails only when its counter is full: then the core is being woken anyway.
         let _ = self.waker.wake();
     }
 
-    /// Whether it has come to its end, as after a drain.
+    /// Whether the core has stopped, as after a drain.
     pub(crate) fn has_stopped(&self) -> bool {
         self.status() == CoreStatus::Stopped
     }
@@ -222,7 +224,7 @@ impl CoreHandle {
         &self.metrics
     }
 
-    /// Where the core is in its life.
+    /// The state of the core.
     pub fn status(&self) -> CoreStatus {
         match self.status.0.load(Ordering::Acquire) {
             status if status == CoreStatus::Starting as u8 => CoreStatus::Starting,
@@ -239,7 +241,7 @@ impl Mailbox {
         self.orders.try_recv().ok()
     }
 
-    /// The poll says that something was put in.
+    /// Notes that the core was woken: any channel may hold a message.
     pub(in crate::cores) fn note_wake(&self) {
         self.answers_waiting.set(true);
         self.questions_waiting.set(true);
@@ -274,12 +276,12 @@ impl Mailbox {
         self.late_answers.capacity().unwrap_or(LATE_ANSWERS_WAITING_MAX)
     }
 
-    /// Answers to logins are left for the next turn.
+    /// Notes that answers to logins may be left for the next turn.
     pub(in crate::cores) fn leave_logins(&self) {
         self.answers_waiting.set(true);
     }
 
-    /// What has come of the next login, if anything has.
+    /// The next answer to a login, if there is one.
     pub(in crate::cores) fn try_receive_login(&self) -> Option<Answered> {
         let answered = self.logins.try_recv().ok()?;
         self.logins_under_way.set(self.logins_under_way.get() - 1);
@@ -293,7 +295,7 @@ impl Mailbox {
             .is_some_and(|max| self.logins_under_way.get() < max)
     }
 
-    /// A login has been asked for: its answer has room from now on.
+    /// Notes that a login has begun, and reserves room for its answer.
     pub(in crate::cores) fn login_is_under_way(&self) {
         self.logins_under_way.set(self.logins_under_way.get() + 1);
     }
@@ -303,12 +305,12 @@ impl Mailbox {
         self.login_way.clone()
     }
 
-    /// How many late answers were given back since the last call.
+    /// How many late answers went back to their senders since the last call.
     pub(in crate::cores) fn take_returned(&self) -> u64 {
         self.post.returned.swap(0, Ordering::Relaxed)
     }
 
-    /// The way of late answers to this core.
+    /// The sending end for late answers to this core.
     pub(in crate::cores) fn post(&self) -> Arc<dyn Post> {
         Arc::clone(&self.post) as Arc<dyn Post>
     }
@@ -318,7 +320,7 @@ impl Mailbox {
         Arc::clone(&self.metrics)
     }
 
-    /// Lets others know.
+    /// Publishes the state of the core.
     pub(crate) fn set_status(&self, status: CoreStatus) {
         self.status.0.store(status as u8, Ordering::Release);
     }
@@ -343,7 +345,7 @@ impl Post for PostBox {
 const LATE_ANSWERS_WAITING_MAX: usize = 4096;
 /// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
 const QUESTIONS_WAITING_MAX: usize = 4;
-/// More orders than a control plane gives before it looks at the answer.
+/// More orders than the control plane gives before it reads the reports about them.
 const ORDERS_WAITING_MAX: usize = 16;
 
 #[cfg(test)]

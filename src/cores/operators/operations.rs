@@ -9,7 +9,7 @@ use crate::clock::Uptime;
 use crate::cores::operators::mailbox::Done;
 use crate::cores::operators::questions::Survey;
 
-/// What is under way in one core.
+/// The operations that are under way in one core.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Operations {
     /// A look at all connections, to answer a question.
@@ -47,7 +47,7 @@ impl Revoking {
 }
 
 impl Operations {
-    /// Whether the next turn can go on with something.
+    /// Whether the next turn can continue an operation.
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.revoking.is_empty() || self.unchecked.is_some()
     }
@@ -56,7 +56,8 @@ impl Operations {
         self.survey = Some(survey);
     }
 
-    /// The survey that is under way, to be begun again if it is not at its end.
+    /// Takes the survey that is under way. The caller gives it back by [`Operations::begin_survey`] if it is not
+    /// complete.
     pub(in crate::cores) fn take_survey(&mut self) -> Option<Survey> {
         self.survey.take()
     }
@@ -65,12 +66,12 @@ impl Operations {
         self.revoking.push_back(revoking);
     }
 
-    /// The revocation that is under way, the first to come.
+    /// Takes the oldest revocation that is under way.
     pub(in crate::cores) fn take_revoking(&mut self) -> Option<Revoking> {
         self.revoking.pop_front()
     }
 
-    /// It is not at its end, and first again.
+    /// Gives back a revocation that is not complete. It is the first again.
     pub(in crate::cores) fn go_on_revoking(&mut self, revoking: Revoking) {
         self.revoking.push_front(revoking);
     }
@@ -88,7 +89,7 @@ impl Operations {
         Some(index)
     }
 
-    /// Whether a difference to the shadow rules may be logged now; then no other may before `until`.
+    /// Whether a difference to the shadow rules may be logged now. If so, no other is logged before `until`.
     pub(in crate::cores) fn may_log_difference(&mut self, now: Uptime, until: Uptime) -> bool {
         if self.silent_until.is_some_and(|silent_until| now < silent_until) {
             return false;
@@ -97,7 +98,7 @@ impl Operations {
         true
     }
 
-    /// Has the core end after this turn.
+    /// Stops the core after this turn.
     pub(in crate::cores) fn stop(&mut self) {
         self.stopping = true;
     }

@@ -1,4 +1,4 @@
-//! What a core may be asked about its connections, and the way of an answer back.
+//! The questions that a core answers about its connections, and how an answer gets back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,54 +11,54 @@ use crate::session::SessionId;
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::tally::Tally;
 
-/// What a core may be asked.
+/// A question to a core.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// Its connections that hold the most bytes, those that wait for them and those that came of them; at most so many, the
-    /// most first.
+    /// Asks for the connections that hold the most bytes, of output and of input: at most `count_max`, the largest
+    /// first.
     Slow {
         count_max: usize,
         answer: Answer<Vec<Slow>>,
     },
-    /// Its last ends, the latest first.
+    /// The connections that ended last, the latest first.
     Closed { answer: Answer<Vec<End>> },
 }
 
 /// The way of an answer back. If the question is dropped, its sender learns that there is no answer.
 pub(crate) struct Answer<T>(Box<dyn FnOnce(T) + Send>);
 
-/// A connection with bytes waiting for it, or of it.
+/// A connection that holds bytes: output that waits for its socket, or input that is not handled completely.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slow {
     /// The socket's id; `None` before the upgrade, and after the end of the session.
     pub(crate) id: Option<SessionId>,
     pub(crate) client: ClientAddress,
-    /// What has not been written, with what is conflated.
+    /// Bytes that have not been written, with the conflated publications.
     pub(crate) waiting_bytes: usize,
-    /// What else it holds: input, messages that have come in part, decisions, records of TLS.
+    /// The other bytes that it holds: input, partial messages, decisions, records of TLS.
     pub(crate) input_bytes: usize,
-    /// Of how many channels the newest publication waits until the rest has been written.
+    /// The number of conflated publications, one for each channel.
     pub(crate) conflated: usize,
-    /// How long the socket has not taken all of it.
+    /// For how long the socket has not taken all bytes.
     pub(crate) blocked_for: Option<Duration>,
     pub(crate) subscriptions: usize,
     pub(crate) tally: Tally,
     pub(crate) age: Duration,
 }
 
-/// A look at all connections that is under way.
+/// A search for the connections that hold most, which goes through some of the table in each turn.
 #[derive(Debug)]
 pub(in crate::cores) struct Survey {
     pub(super) count_max: usize,
     pub(super) answer: Answer<Vec<Slow>>,
-    /// The place in the table that is next.
+    /// The next place of the table.
     pub(super) at: u32,
-    /// The bytes and the places of those found so far; the shortest is on top.
+    /// The bytes and places of the connections found so far. The one that holds least is on top.
     pub(super) longest: BinaryHeap<Reverse<(usize, u32)>>,
 }
 
 impl<T> Answer<T> {
-    /// `give` runs on the core, which waits for it.
+    /// An answer that is given by calling `give` on the core. The call must be short, since the core waits for it.
     pub(crate) fn new(give: impl FnOnce(T) + Send + 'static) -> Answer<T> {
         Answer(Box::new(give))
     }

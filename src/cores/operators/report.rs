@@ -1,7 +1,8 @@
-//! What operators are told about single connections: the longest outboxes, and the last ends.
+//! Answers the questions of operators about single connections: which hold most, and which ended last.
 //!
-//! A core is asked rarely, by its mailbox, and answers from the numbers it keeps: no payloads, no tokens. Looking for long
-//! outboxes means looking at every connection, so that is done in steps, one each turn.
+//! Such questions are rare. They come through the mailbox, and the core answers from the numbers that it keeps: without
+//! payloads and tokens. To find the connections that hold most it must examine every connection, so it does that in
+//! steps, one in each turn.
 //!
 //! Limits: `SURVEYED_PER_TURN_MAX`.
 
@@ -14,7 +15,7 @@ use crate::cores::lifecycle::connection::Connection;
 use crate::cores::operators::questions::{Question, Slow, Survey};
 
 impl<A: App> Core<A> {
-    /// Goes on with what has been asked; some of it may be left for the next turn.
+    /// Answers questions. A survey may be left for the next turn.
     pub(in crate::cores) fn answer_questions(&mut self) {
         loop {
             if let Some(mut survey) = self.operations.take_survey() {

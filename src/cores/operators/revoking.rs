@@ -1,7 +1,7 @@
-//! Ending the connections whose tokens have been revoked.
+//! Closes the connections whose tokens have been revoked.
 //!
-//! All sessions are looked through once, some in each turn, so that a revocation does not delay the others. Those that
-//! come in meanwhile need no look: their tokens are checked by the policy that the core was given before.
+//! The core checks every session once, some in each turn, so that a revocation does not delay other work. New
+//! connections need no check: the policy that the core got before the revocation refuses their revoked tokens.
 
 use crate::app::App;
 use crate::auth::Revocation;
@@ -10,7 +10,7 @@ use crate::decision::{CloseReason, Decisions};
 use crate::cores::core::Core;
 
 impl<A: App> Core<A> {
-    /// Goes on with the revocations that are under way, as far as a turn may take.
+    /// Continues the revocations that are under way, as far as a turn may.
     pub(in crate::cores) fn revoke_some(&mut self) {
         let mut effort = EFFORT_PER_TURN_MAX;
         while let Some(mut revoking) = self.operations.take_revoking() {
@@ -31,7 +31,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Ends the connection at this place, if there is one that came in by such a token.
+    /// Closes the connection at this place, if its token is revoked. Returns whether it was closed.
     fn revoke_at(&mut self, index: u32, revocation: &Revocation) -> bool {
         let Some(id) = self.connections.id_at(index) else {
             return false;
@@ -49,7 +49,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// What a turn may spend on revocations: so many looks at sessions. A look at claims takes about 1 µs.
+/// The sessions that one turn checks for revocations. A check takes about 1 µs.
 const EFFORT_PER_TURN_MAX: u32 = 2048;
-/// What the end of a connection costs in that currency.
+/// The cost of closing a connection, in checks.
 const EFFORT_OF_AN_END: u32 = 32;

@@ -1,16 +1,16 @@
-//! What the connections of a core hold in memory, and which of them hold most.
+//! Accounts for the memory that the connections of a core hold, and finds the connections that hold most.
 //!
-//! A connection holds what waits in its outbox because its socket takes no more, what is conflated behind that, input that
-//! was not consumed yet, a message that has come in part, decisions that wait, and records of TLS. One that holds nothing,
-//! as all do that keep up, costs nothing here. `Connections::note_held` tells what a connection holds whenever that may
-//! have changed; `ending.rs` closes those that hold most when all of them together are over the limit.
+//! A connection holds the bytes in its outbox while its socket takes no more, conflated publications, input that is not
+//! consumed yet, a partial message, decisions that wait, and records of TLS. A connection that keeps up holds nothing
+//! and costs nothing here. `Connections::note_held` reports the bytes of a connection whenever they may have changed.
+//! When all connections together are over the limit, `ending.rs` closes those that hold most.
 //!
 //! ```text
 //!   entries   index → what it holds, its class, its place there
 //!   classes   [ 1 | 2.. | 4.. | … | 8 MiB.. | … ]   lists of indexes, by the power of two of the bytes
 //! ```
-//! So the one to close is found without looking at others: it is one of the highest class that has any, which holds at
-//! least half as much as any other connection.
+//! So the connection to close is found without a search: any connection of the highest class that is not empty holds at
+//! least half as much as any other.
 //!
 //! Invariants
 //! 1. `sums` are those of all entries.
@@ -26,7 +26,7 @@ pub(in crate::cores) struct Held {
     pub(in crate::cores) bytes_max: usize,
     entries: Slab<Entry>,
     classes: [Vec<u32>; CLASSES],
-    /// One bit for each class that has any.
+    /// One bit for each class that is not empty.
     occupied: u64,
     sums: Holding,
 }
@@ -34,16 +34,16 @@ pub(in crate::cores) struct Held {
 /// What one connection holds, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) struct Holding {
-    /// What waits for a socket that takes no more, and what is conflated behind it. What is shared with other connections
-    /// counts in full: it is what this one keeps from being freed.
+    /// Bytes that wait for a socket that takes no more, and conflated publications. Bytes that other connections share
+    /// count in full, since this connection keeps them from being freed.
     pub(in crate::cores) outbox: usize,
     /// Input that was read and not consumed.
     pub(in crate::cores) leftover: usize,
-    /// A message that has come in part.
+    /// A message of which only a part has arrived.
     pub(in crate::cores) assembly: usize,
     /// The rest of a long array of packets, and decisions that wait.
     pub(in crate::cores) parked: usize,
-    /// Records that have come in part, or that the socket has not taken.
+    /// Records that have arrived in part, or that the socket has not taken.
     pub(in crate::cores) tls: usize,
 }
 
@@ -70,7 +70,7 @@ impl Holding {
 }
 
 impl Held {
-    /// Nothing so far, and most that all may hold.
+    /// An account without connections. All together may hold `bytes_max`.
     pub(in crate::cores) fn new(bytes_max: usize) -> Held {
         Held {
             bytes_max,
@@ -92,7 +92,7 @@ impl Held {
         !self.is_empty() && self.entries.get(index as usize).is_some()
     }
 
-    /// What all connections hold. Their outboxes count as often as something of them is shared.
+    /// The sums over all connections. A buffer that outboxes share counts once for each of them.
     pub(in crate::cores) fn sums(&self) -> &Holding {
         &self.sums
     }
@@ -110,7 +110,7 @@ impl Held {
         self.classes[class as usize].last().copied()
     }
 
-    /// A connection holds this now.
+    /// Records what a connection holds now.
     pub(in crate::cores) fn note(&mut self, index: u32, holding: Holding) {
         let total = holding.total();
         if total == 0 {
@@ -176,7 +176,7 @@ impl Held {
     }
 }
 
-/// The last takes all that is more.
+/// The last class also has the connections that hold more.
 const CLASSES: usize = 40;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The bytes that wait to be sent, and what they take: the outbox of one connection and the buffers that outboxes share.
+//! The bytes that wait to be sent: the outbox of a connection, the buffers that outboxes share, and the memory they
+//! take.
 
 pub(super) mod conflated;
 pub(super) mod forms;

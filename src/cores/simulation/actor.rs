@@ -1,4 +1,5 @@
-//! The application of a simulation: procedures that do what applications do, and a record of whom it was told of.
+//! The application of a simulation: it has procedures like those of real applications, and records each session that it
+//! is told about.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

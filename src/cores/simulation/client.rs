@@ -1,8 +1,8 @@
-//! A client of a simulation: what it sends, what it makes of what it reads, and what it was promised.
+//! A client of a simulation. It sends packets, and checks what it receives.
 //!
-//! A client holds each message against what the protocol and the design promise: replies in the order of its calls,
-//! publications by `following.rs`, pings that it must answer, a close frame with the code of its cause, and after that
-//! nothing.
+//! It compares each message with the promises of the protocol and the design: replies come in the order of its calls,
+//! publications are those that `following.rs` expects, pings come and must be answered, a close frame has the code of
+//! its cause, and nothing follows it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -630,7 +630,8 @@ impl Client {
                 "closed with {code}, and the application was told {end:?}"
             ));
         }
-        // Who does not read is not read, once its outbox is full: its pong may lie there for long.
+        // The server does not read a client whose outbox is full. If this client did not read, its pong may be unread
+        // for long.
         if code == 4001 && !self.sent.dozed {
             let silent_since = self.pong_at.unwrap_or(self.connected_at);
             if end.turn.now.since(silent_since) < ground.plan.ping_timeout {

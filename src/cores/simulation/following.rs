@@ -1,4 +1,4 @@
-//! What one subscription has received, held against what was published.
+//! Compares the publications that one subscription has received with the log of what was published.
 //!
 //! A subscription sees exactly what is published between its two answers. From outside, its beginning is known to lie
 //! between the request and the moment at which the answer was read, and its end likewise; within, nothing may be

@@ -1,4 +1,4 @@
-//! What must hold of a core between two turns, and what it may leave behind: nothing.
+//! Checks a core between two turns, and checks that a core which has ended has left nothing.
 
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
@@ -43,7 +43,7 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
             return Err(format!("{subscriptions} subscriptions of one connection"));
         }
         if subscriptions > 0 && !open.session.is_open() {
-            return Err("somebody is subscribed without a handshake".to_owned());
+            return Err("a connection is subscribed without a handshake".to_owned());
         }
     }
     let alive = core

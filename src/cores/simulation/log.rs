@@ -1,4 +1,4 @@
-//! What was published, in the order of the ring: read by a reader of its own, as a core reads it.
+//! The log of all publications of a run, in the order of the ring. A reader of its own reads them, as a core does.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What a seed chooses before a run begins: the server's limits, small enough to be met, and the clients' number.
+//! The settings that a seed chooses before a run: the number of clients, and limits low enough to be met.
 
 use std::time::Duration;
 

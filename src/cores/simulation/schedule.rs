@@ -1,4 +1,4 @@
-//! What happens next, as the seed has it.
+//! The schedule of a run: the seed chooses each next step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,7 +196,7 @@ impl World {
             .note(format!("{} calls are answered late", owed.len()));
         for deferred in owed {
             let bytes = self.ground.random.of(&[1, 100, 3000]);
-            // Who has gone needs none; nor do more wait than there is room for.
+            // A client that has gone needs no answer, and the mailbox holds no more answers than it has room for.
             let _ = deferred.answer(move |peer| peer.reply(&"l".repeat(bytes)));
         }
     }
@@ -227,7 +227,7 @@ impl World {
     fn order_if_taken(&self, order: &Order) {
         for (seat, handle) in self.seats.iter().zip(&self.handles) {
             if seat.core.is_some() {
-                // As the control plane does: who does not take it is asked again, or is stuck.
+                // As in the control plane: a core whose mailbox is full gets the order again later.
                 let _ = handle.send(order.clone());
             }
         }
@@ -239,13 +239,13 @@ impl World {
         self.handles[core].nudge();
     }
 
-    /// Everybody goes, or is sent away; nothing may be left.
+    /// All clients leave or are closed. Nothing may be left.
     fn end(&mut self) {
         for seat in &mut self.seats {
             seat.stands_still = false;
         }
         let limits = &self.ground.plan.limits;
-        // What somebody has sent who is over its rate is read for minutes, and a crowd may be let in for as long.
+        // To read all input of a client above its rate may take minutes, and so may accepting a crowd.
         let is_limited = limits.messages_per_second_max > 0
             || limits.bytes_per_second_max > 0
             || limits.accepts_per_second_max > 0;

@@ -1,4 +1,4 @@
-//! The seeds, and what they have found.
+//! Runs the seeds, and scenarios for the faults that seeds have found.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -207,8 +207,8 @@ fn who_was_closed_before_his_core_stood_still_is_told_why() {
     assert!(!world.clients[client].is_open());
 }
 
-/// Whoever calls something while an array of 5,000 calls is handled is answered in the same turn, and no turn handles more
-/// packets of that array than it would of single messages.
+/// A client that makes a call while an array of 5,000 calls of another client is handled is answered in the same turn.
+/// No turn handles more packets of that array than it would handle single messages.
 #[test]
 fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
@@ -341,7 +341,7 @@ fn a_reload_looks_at_a_bounded_number_of_connections_in_a_turn() {
         assert!(world.turn(0), "it goes on without being asked");
         assert!(kicked_out(&world) - before <= 3);
         turns += 1;
-        // Whoever comes in meanwhile is let in by the new rules.
+        // Connections that begin meanwhile follow the new rules.
         if turns == 2 {
             let client = world.connect(0, false).unwrap();
             world.with(client, |client, ground| {

@@ -1,4 +1,4 @@
-//! The server of a run: its cores, their time, and what all clients know together.
+//! The server of a run and its surroundings: its cores, their clock, its clients, and the facts that the clients share.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use mio::Events;
 
 use super::actor::{Actor, Told, Turn};
 use super::client::Client;
-use super::door::{Door, Way};
+use super::listener::{ListenerAddress, SimulatedListener};
 use super::log::Log;
 use super::plan::Plan;
 use super::random::Random;
@@ -58,7 +58,7 @@ pub(super) struct Ground {
     pub(super) trace: Trace,
     /// Publications that have come to clients.
     pub(super) deliveries: usize,
-    /// Publications that certainly have not come to somebody who was subscribed.
+    /// Publications that certainly have not reached a subscriber.
     pub(super) missing: usize,
     pub(super) draining: bool,
     pub(super) revoked: bool,
@@ -71,7 +71,7 @@ pub(super) struct Seat {
     pub(super) core: Option<Core<Actor>>,
     /// What its thread's end would have left to the process.
     shared: Option<InheritedDescriptors>,
-    pub(super) way: Way,
+    pub(super) listener_address: ListenerAddress,
     events: Events,
     /// How long its wait may take; `None` if only an event ends it.
     timeout: Option<Duration>,
@@ -151,7 +151,7 @@ impl World {
 
     /// A client connects to this core's listener; `None` if nobody listens any more.
     pub(super) fn connect(&mut self, core: usize, version_1: bool) -> Option<usize> {
-        let socket = self.seats[core].way.connect().ok()?;
+        let socket = self.seats[core].listener_address.connect().ok()?;
         let index = self.clients.len();
         let now = self.ground.time.peek().uptime;
         self.clients.push(Client::new(index, socket, version_1, now));
@@ -335,7 +335,7 @@ impl World {
                 && let Err(error) = self.handles[index].send(Order::Drain { within })
             {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock, "orders are taken");
-                assert!(self.turn(index), "who was sent an order is awake");
+                assert!(self.turn(index), "an order wakes its core");
             }
         }
     }
@@ -349,14 +349,15 @@ impl Drop for World {
 
 impl Seat {
     fn new(parts: CoreParts<Actor>, settings: &CoreSettings, plan: &Plan) -> Seat {
-        let (door, way) = Door::open(plan.send_buffer, plan.addresses).expect("a local socket");
+        let (simulated, listener_address) =
+            SimulatedListener::open(plan.send_buffer, plan.addresses).expect("a local socket");
         let mut core = Core::new(parts, settings.clone(), false).expect("a core begins");
-        let listeners = Listeners::simulated(door, core.poll.registry()).expect("a watch");
+        let listeners = Listeners::simulated(simulated, core.poll.registry()).expect("a watch");
         core.acceptor.listen_to(listeners);
         Seat {
             core: Some(core),
             shared: None,
-            way,
+            listener_address,
             events: Events::with_capacity(plan.events_max),
             timeout: Some(Duration::ZERO),
             until: Some(Uptime::default()),

@@ -1,7 +1,8 @@
-//! Where connections of a simulation come in: a listening socket of the local domain in the place of a TCP listener.
+//! The listener of a simulation: a listening socket of the local domain in place of a TCP listener.
 //!
-//! Such sockets do in one system call, on one thread, what a network does in its own time: what was written can be
-//! read, a full buffer is full, an end is seen. A socket that is accepted here is a stream like another to the server.
+//! Such sockets act within one system call, where a network takes its time: bytes that were written can be read at
+//! once, a full buffer stays full, and the end of a peer is seen at once. The server uses an accepted socket like any
+//! other stream.
 
 use std::cell::Cell;
 use std::io;
@@ -16,34 +17,37 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 /// The listener of one core.
 #[derive(Debug)]
-pub(in crate::cores) struct Door {
+pub(in crate::cores) struct SimulatedListener {
     listener: UnixListener,
     /// What an accepted socket's send buffer is set to: the smaller, the sooner a client is slow.
     send_buffer: usize,
-    /// So many addresses seem to connect, one after the other.
+    /// Clients seem to connect from so many addresses, in turn.
     addresses: u16,
     accepted: Cell<u16>,
 }
 
-/// Where a client finds a door.
+/// The address of a simulated listener, for clients.
 #[derive(Clone, Debug)]
-pub(super) struct Way(LocalAddress);
+pub(super) struct ListenerAddress(LocalAddress);
 
-impl Door {
-    pub(super) fn open(send_buffer: usize, addresses: u16) -> io::Result<(Door, Way)> {
-        static DOORS: AtomicU64 = AtomicU64::new(0);
-        let number = DOORS.fetch_add(1, Ordering::Relaxed);
+impl SimulatedListener {
+    pub(super) fn open(
+        send_buffer: usize,
+        addresses: u16,
+    ) -> io::Result<(SimulatedListener, ListenerAddress)> {
+        static LISTENERS: AtomicU64 = AtomicU64::new(0);
+        let number = LISTENERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringcast simulation {} {number}", std::process::id());
         let address = LocalAddress::from_abstract_name(name)?;
         let listener = UnixListener::bind_addr(&address)?;
         listener.set_nonblocking(true)?;
-        let door = Door {
+        let simulated = SimulatedListener {
             listener,
             send_buffer,
             addresses,
             accepted: Cell::new(0),
         };
-        Ok((door, Way(address)))
+        Ok((simulated, ListenerAddress(address)))
     }
 
     /// As a TCP listener would.
@@ -59,13 +63,13 @@ impl Door {
     }
 }
 
-impl AsFd for Door {
+impl AsFd for SimulatedListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
 
-impl mio::event::Source for Door {
+impl mio::event::Source for SimulatedListener {
     fn register(
         &mut self,
         registry: &mio::Registry,
@@ -89,7 +93,7 @@ impl mio::event::Source for Door {
     }
 }
 
-impl Way {
+impl ListenerAddress {
     /// Connects; fails when nobody listens any more.
     pub(super) fn connect(&self) -> io::Result<UnixStream> {
         let stream = UnixStream::connect_addr(&self.0)?;
