@@ -43,8 +43,8 @@ use crate::cores::outgoing::forms::Forms;
 use crate::cores::turn_time::{TurnShares, TurnTime};
 use crate::cores::{CoreId, CoreParts, CoreSettings};
 
-/// One event loop: the parts that it is made of. Each keeps its own invariants; what concerns several of them is a method
-/// of the core, in the file of the room that does it.
+/// One event loop and its parts. Each part keeps its own invariants. A step that needs several parts is a method of the
+/// core, in the file of the folder that the step belongs to.
 #[derive(Debug)]
 pub(in crate::cores) struct Core<A: App> {
     pub(super) id: CoreId,
@@ -52,7 +52,7 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) shares_cpu: bool,
     pub(super) poll: Poll,
     pub(super) time: TurnTime,
-    /// How long to look for work before each sleep.
+    /// How long the core looks for work before each sleep.
     pub(super) busy_poll_ns: u64,
     pub(super) acceptor: Acceptor,
     pub(super) requests: Requests,
@@ -81,7 +81,7 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) metrics: Arc<CoreMetrics>,
 }
 
-/// What a core lends its sessions.
+/// The part of a core that it lends its sessions.
 #[derive(Debug)]
 pub(in crate::cores) struct Lent<A> {
     pub(super) settings: Settings,
@@ -188,7 +188,7 @@ impl<A: App> Lent<A> {
         Session::begin(&mut self.ids, &self.settings, now, claims)
     }
 
-    /// Asks the application about an upgrade.
+    /// Asks the application whether a client may upgrade.
     pub(super) fn allow_upgrade(
         &mut self,
         request: &Request<'_>,
@@ -206,7 +206,7 @@ impl<A: App> Lent<A> {
             many = request.headers().collect();
             &mut many
         };
-        // A target in absolute form names the host in the place of the header (RFC 9112 section 3.2.2).
+        // If the request target is in absolute form, its host replaces that of the header (RFC 9112 section 3.2.2).
         for (name, value) in headers.iter_mut() {
             if name.eq_ignore_ascii_case("host")
                 && let Some(host) = request.host()

@@ -1,4 +1,4 @@
-//! The hot room: event loops, one pinned thread for each core.
+//! The event loops of the server, one pinned thread for each core. Code here is on the hot path.
 //!
 //! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core and one
 //! handle of the broker ring. It shares the ring, the channel directory, the loads and its counters with the other
@@ -59,7 +59,7 @@ use self::arrivals::balance::Loads;
 use self::core::Core;
 use self::operators::mailbox::{CoreStatus, Mailbox};
 
-/// Which core of this process; they are counted from 0.
+/// The number of a core of this process, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoreId(usize);
 
@@ -105,9 +105,9 @@ pub(crate) struct CoreSettings {
 #[derive(Debug)]
 pub(crate) struct CoreParts<A> {
     pub(crate) id: CoreId,
-    /// The CPU to run on; `None` leaves the choice to the system.
+    /// The CPU on which the core runs; `None` leaves the choice to the system.
     pub(crate) cpu: Option<core_affinity::CoreId>,
-    /// Whether another core runs there as well.
+    /// Whether another core runs on the same CPU.
     pub(crate) shares_cpu: bool,
     pub(crate) poll: Poll,
     pub(crate) wakers: Arc<[Arc<Waker>]>,
@@ -118,7 +118,7 @@ pub(crate) struct CoreParts<A> {
     pub(crate) app: A,
 }
 
-/// What a core found when it started.
+/// The facts about a core that are known once it has started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Started {
     pub(crate) pinned: bool,
@@ -134,8 +134,8 @@ pub(crate) struct InheritedDescriptors {
     _hand_over: HandOver,
 }
 
-/// Runs a core on the calling thread until it is told to stop. `started` learns whether it could begin; `None` if it
-/// could not.
+/// Runs a core on the calling thread until it stops. Calls `started` with the facts about the core, or with the error
+/// if it could not start; then `run` returns `None`.
 pub(crate) fn run<A: App>(
     parts: CoreParts<A>,
     settings: CoreSettings,
@@ -166,7 +166,7 @@ pub(crate) fn run<A: App>(
     }
 }
 
-/// Closes what a core does not need of its copy of the process's descriptors.
+/// Closes the descriptors that a core does not need in its copy of the process's table.
 fn close_others<A>(parts: &CoreParts<A>, kept: &[RawFd]) {
     let own = std::iter::once(parts.poll.as_raw_fd()).chain(parts.hand_over.descriptors());
     let needed: Vec<RawFd> = own.chain(kept.iter().copied()).collect();

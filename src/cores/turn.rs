@@ -25,7 +25,7 @@ use crate::cores::operators::mailbox::{CoreStatus, Order};
 use crate::cores::operators::operations::Revoking;
 
 impl<A: App> Core<A> {
-    /// Turns until told to stop.
+    /// Takes turns until an order or the end of a drain stops the core.
     pub(super) fn run(mut self) -> io::Result<InheritedDescriptors> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
         while !self.operations.is_stopping() {
@@ -44,7 +44,7 @@ impl<A: App> Core<A> {
         Ok(self.end())
     }
 
-    /// Lets go of everything but what has to be dropped elsewhere.
+    /// Drops the core, except for the descriptors that the joining thread must drop.
     pub(super) fn end(self) -> InheritedDescriptors {
         self.mailbox.set_status(CoreStatus::Stopped);
         InheritedDescriptors {
@@ -238,9 +238,10 @@ impl<A: App> Core<A> {
             self.within_transition_budget(|core| core.read(id, has_ended));
         } else if let Some(connection) = self.connections.get_mut(id) {
             self.metrics.transitions_deferred.add(1);
-            let until = match has_ended {
-                true => ReadUntil::End,
-                false => ReadUntil::ShortRead,
+            let until = if has_ended {
+                ReadUntil::End
+            } else {
+                ReadUntil::ShortRead
             };
             self.waiting.read_in_transition(connection, until);
         }
@@ -355,7 +356,7 @@ impl<A: App> Core<A> {
             until = until.min(self.time.now().uptime + DRAIN_STEP);
         }
         if self.delivery.publisher().keeps_much() {
-            // Some of it goes back.
+            // `tell_memory` frees a part of it.
             until = until.min(self.memory_due);
         }
         (until != Uptime::NEVER).then(|| until.since(self.time.clock().uptime()))
@@ -376,7 +377,7 @@ const YIELD_AFTER_NS: u64 = 100_000;
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// Each read of a connection that is being opened or closed counts for this long at least.
 const TRANSITION_COST_NS_MIN: u64 = 10_000;
-/// How often the metrics are told what memory is used for.
+/// How often the gauges for memory are set.
 const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);

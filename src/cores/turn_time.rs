@@ -17,7 +17,7 @@ pub(in crate::cores) struct TurnTime {
 }
 
 impl TurnTime {
-    /// Before the first turn.
+    /// The times of a core before its first turn.
     pub(super) fn new(clock: Clock, fan_out_slice: Duration) -> TurnTime {
         let now = clock.now();
         TurnTime {
@@ -68,11 +68,11 @@ impl TurnTime {
     }
 }
 
-/// What a turn has spent on connections that cost much.
+/// The work that a turn has done for connections that cost much.
 #[derive(Debug, Default)]
 pub(super) struct TurnShares {
-    /// Tokens checked in this turn, but for those of connections that are being opened or closed.
+    /// Tokens checked in this turn, except those of connections that are being opened or closed.
     pub(super) token_checks: u32,
-    /// How long connections that are being opened or closed have been read in this turn.
+    /// How long this turn has read connections that are being opened or closed.
     pub(super) transition_ns: u64,
 }

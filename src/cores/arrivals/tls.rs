@@ -79,7 +79,8 @@ impl<A: App> Core<A> {
             // A port speaks TLS only if the policy has certificates, so rustls has refused its configuration.
             Some(Err(cause)) => {
                 error!(
-                    "a TLS connection cannot begin ({cause}): rustls does not accept this server's TLS settings; check the certificate and the key"
+                    "a TLS connection cannot begin ({cause}): rustls does not accept the TLS settings; check the \
+                     certificate and the key"
                 );
                 return self.close(id, CloseReason::TlsFailed);
             }

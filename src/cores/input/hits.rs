@@ -72,8 +72,8 @@ impl<A: App> Core<A> {
             return;
         }
         debug!(
-            "rules and shadow_rules differ about {}: {} by rules, {} by shadow_rules; ringcast_rules_would_deny and \
-             ringcast_rules_would_allow count such differences",
+            "rules and shadow_rules differ about {}. rules: {}; shadow_rules: {}. ringcast_rules_would_deny_total and \
+             ringcast_rules_would_allow_total count such differences",
             action.word(),
             described(decided.verdict),
             described(decided.shadow)
