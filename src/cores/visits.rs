@@ -62,8 +62,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Visits an open connection: forgives silence that is not its fault, looks at its rate, and lets its session act on its
-    /// timers.
+    /// Visits an open connection: resets the silence timer if the client could not be heard, checks its rates, and lets
+    /// its session act on its timers.
     fn visit_open(&mut self, id: ConnectionId) {
         let now = self.time.now().uptime;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -72,8 +72,8 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
-        // A peer that is not read because of the ring, of its rate, or of other connections that are read before
-        // it, is not silent by its own fault; nor is one that was not pinged while this core stood still.
+        // If the server has not read the connection (because of the ring, its rate, or connections that were read
+        // before it), silence is not the client's fault. The same holds if this core stalled and sent no pings.
         let reading = connection.reading;
         if reading.is_paused_by(Why::Work)
             || reading.is_paused_by(Why::Rate)
