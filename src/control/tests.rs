@@ -305,7 +305,8 @@ fn on_every_page_a_body_has_a_time_limit_and_a_size_limit_and_must_be_complete()
     for stream in slow.into_iter().chain([trickled]) {
         assert_eq!(status(stream), 408);
     }
-    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
+    // Not /healthz: this core does not turn, so it counts as stuck after a while.
+    assert_eq!(running.status("GET /metrics HTTP/1.1"), 200);
     running.end();
 }
 
@@ -437,6 +438,7 @@ fn a_core_that_does_not_answer_is_listed_and_gets_only_a_few_questions() {
             "{answer}"
         );
     }
-    assert_eq!(running.status("GET /healthz HTTP/1.1"), 200);
+    // Not /healthz: this core does not turn, so it counts as stuck after a while.
+    assert_eq!(running.status("GET /metrics HTTP/1.1"), 200);
     running.end();
 }
