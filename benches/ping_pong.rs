@@ -1,15 +1,15 @@
 //! How much CPU time does a message cost the server's thread, compared with a bare echo?
 //!
-//! 100 clients call `ping` with 1 and with 16 messages in flight, and one publisher reaches 1,000 subscribers with 1 and
-//! with 8 publications in flight. Server, echo and clients are threads of this process. Server and echo run on CPU 0 and
-//! take turns, round by round; the clients run on CPU 1. The bench prints the CPU time per message of server and echo
-//! (median of the rounds), and their ratio, which depends less on the machine. The clients send again when all answers
-//! have arrived, so a slow thread is not overloaded.
+//! 100 clients call `ping` with 1 and with 16 messages in flight, and one publisher reaches 1,000 subscribers with 1
+//! and with 8 publications in flight. Server, echo and clients are threads of this process. Server and echo run on CPU
+//! 0 and take turns, round by round; the clients run on CPU 1. The bench prints the CPU time per message of server and
+//! echo (median of the rounds), and their ratio, which depends less on the machine. The clients send again when all
+//! answers have arrived, so a slow thread is not overloaded.
 //!
-//! `cargo bench --bench ping_pong` takes about ten seconds, with `-- --once` about one. With
-//! `-- drive ADDRESS ping|fan-out CLIENTS IN_FLIGHT ROUNDS` it drives another server instead: it connects, prints a line,
-//! waits for a line on standard input, and then prints how many messages it received. `benches/syscalls.sh` uses this.
-//! for one, and then prints how many messages it received. `benches/syscalls.sh` uses that.
+//! `cargo bench --bench ping_pong` takes about ten seconds, with `-- --once` about one. With `-- drive ADDRESS
+//! ping|fan-out CLIENTS IN_FLIGHT ROUNDS` it drives another server instead: it connects, prints a line, waits for a
+//! line on standard input, and then prints how many messages it received. `benches/syscalls.sh` uses this. for one, and
+//! then prints how many messages it received. `benches/syscalls.sh` uses that.
 #![allow(clippy::print_stdout)] // a bench prints
 
 #[path = "../tests/support/client.rs"]

@@ -1,11 +1,11 @@
 //! How much does a publication cost, from the publish until the cursors of all cores have passed it, without sockets?
 //!
-//! For 1 to 16 cores: first core 0 publishes to all cores, then every core publishes to all. Each core runs as fast as it
-//! can. If there are more cores than CPUs, the figures include the system's switching between threads. The bench prints
-//! nanoseconds of wall time per publication (median and spread of the rounds), and the number of operations on memory that
-//! other cores write. These counts are the same on any machine; the head of `broker/ring/mod.rs` has them, and
-//! `cargo test --lib ring::cost` measures them.
-//! A last table answers: how much do buffers cost that cannot be used again yet, because a sleeping core has an old cursor?
+//! For 1 to 16 cores: first core 0 publishes to all cores, then every core publishes to all. Each core runs as fast as
+//! it can. If there are more cores than CPUs, the figures include the system's switching between threads. The bench
+//! prints nanoseconds of wall time per publication (median and spread of the rounds), and the number of operations on
+//! memory that other cores write. These counts are the same on any machine; the head of `broker/ring/mod.rs` has them,
+//! and `cargo test --lib ring::cost` measures them. A last table answers: how much do buffers cost that cannot be used
+//! again yet, because a sleeping core has an old cursor?
 //!
 //! `cargo bench --bench ring` runs for about a second; `cargo bench --bench ring -- 5000000` publishes that many per
 //! round.
@@ -111,7 +111,8 @@ fn round(cores: usize, producers: usize, interested: bool, each: u64) -> Round {
 }
 
 /// Measures a core that sleeps. While it keeps its cursor, nothing that was published since can be taken back. Core 0
-/// publishes and reads; core 1 is not interested and reads only once in a while. One thread runs both cores, for each distance.
+/// publishes and reads; core 1 is not interested and reads only once in a while. One thread runs both cores, for each
+/// distance.
 fn report_sleepers(publications: u64) {
     const DISTANCES: [u64; 5] = [64, 1024, 4096, 16_384, 32_000];
     println!("\npublications between two looks of a sleeper, ns/publication (least, most)");

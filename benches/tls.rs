@@ -1,9 +1,9 @@
-//! How much does TLS cost the server? The memory of an idle connection and the CPU time of connecting and of a ping, each
-//! compared with a connection without TLS.
+//! How much does TLS cost the server? The memory of an idle connection and the CPU time of connecting and of a ping,
+//! each compared with a connection without TLS.
 //!
 //! `cargo bench --bench tls` starts the built server on one core and reads from the system how much memory (resident,
-//! without socket buffers) and CPU time the server has used; the client's share is not included. Connecting means: TCP, TLS,
-//! the upgrade and `#handshake`. `--once` makes only a few connections, to check that the bench works.
+//! without socket buffers) and CPU time the server has used; the client's share is not included. Connecting means: TCP,
+//! TLS, the upgrade and `#handshake`. `--once` makes only a few connections, to check that the bench works.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -4,8 +4,8 @@
 //! ```text
 //! cargo run --release --example echo -- 127.0.0.1:9001
 //! ```
-//! The path is `/`. Clients need no SocketCluster handshake: the time for it is a day, and without it no client is pinged.
-//! The limits allow the messages of Autobahn's group 9: 16 MiB and 65,536 fragments. If a client offers
+//! The path is `/`. Clients need no SocketCluster handshake: the time for it is a day, and without it no client is
+//! pinged. The limits allow the messages of Autobahn's group 9: 16 MiB and 65,536 fragments. If a client offers
 //! compression, the server compresses every message to it, as groups 12 and 13 require.
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
-//! **Not a part of the API.** The modules of the server, for the tests, benches and fuzz targets of this repository and for
-//! its binary. Anything here may change or go in any version, without notice. What a program may use is in the other
-//! modules of the crate.
+//! **Not a part of the API.** The modules of the server, for the tests, benches and fuzz targets of this repository and
+//! for its binary. Anything here may change or go in any version, without notice. What a program may use is in the
+//! other modules of the crate.
 
 /// Opens modules of the crate.
 macro_rules! open {

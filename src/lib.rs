@@ -1,9 +1,9 @@
 //! Ringcast: a realtime server as a library. SocketCluster clients connect to it unchanged; the program brings the
 //! procedures, the permissions and the logins.
 //!
-//! The server has one event loop for each CPU core, each with its own connections and its own value of the application. The
-//! cores share one thing, a lock-free ring of publications, so that all subscribers of a channel see its publications in the
-//! same order.
+//! The server has one event loop for each CPU core, each with its own connections and its own value of the application.
+//! The cores share one thing, a lock-free ring of publications, so that all subscribers of a channel see its
+//! publications in the same order.
 //!
 //! ```
 //! use ringcast::prelude::*;

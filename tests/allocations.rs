@@ -1,5 +1,5 @@
-//! In the steady state a core allocates nothing: not for a ping, not for a publication however many subscribers it has, not
-//! for a subscription to a channel that exists already. The connections are real; only allocations of cores count.
+//! In the steady state a core allocates nothing: not for a ping, not for a publication however many subscribers it has,
+//! not for a subscription to a channel that exists already. The connections are real; only allocations of cores count.
 
 mod support {
     pub(crate) mod client;
@@ -21,8 +21,8 @@ const ROUNDS: usize = 500;
 const BURST: usize = 100;
 /// Rounds between the burst and the counted rounds.
 const WARM_UP_ROUNDS: usize = 50;
-/// How often the test counts, at most. On a busy machine a counted round may be the first in which a core answers all its
-/// clients in one turn, and allocates for this once. Code that allocates in the steady state does so each time.
+/// How often the test counts, at most. On a busy machine a counted round may be the first in which a core answers all
+/// its clients in one turn, and allocates for this once. Code that allocates in the steady state does so each time.
 const ATTEMPTS: usize = 5;
 
 #[test]
@@ -59,7 +59,8 @@ fn in_the_steady_state_cores_allocate_nothing() {
     let ping = r#"{"event":"ping","data":{"param":"hello"}}"#;
     assert_nothing_is_allocated("a ping that is transmitted", &mut clients, &[ping], Senders::All);
 
-    // Six clients stay subscribed, so that the channel exists on both cores while other clients subscribe and unsubscribe.
+    // Six clients stay subscribed, so that the channel exists on both cores while other clients subscribe and
+    // unsubscribe.
     assert_nothing_is_allocated(
         "an unsubscribe and a subscribe",
         &mut clients[6..],

@@ -27,8 +27,8 @@
 //!
 //! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
 //! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
-//! `core.rs`, and import and call what lies in their own room or below. So a message travels down this map, and what comes
-//! back is a value.
+//! `core.rs`, and import and call what lies in their own room or below. So a message travels down this map, and what
+//! comes back is a value.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -547,8 +547,8 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("visits", "turn"),
 ];
 
-/// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and knows
-/// none of their steps; `turn_time` and `fd_table` know no room; `mod` and `parts` begin a core, and know all.
+/// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and
+/// knows none of their steps; `turn_time` and `fd_table` know no room; `mod` and `parts` begin a core, and know all.
 const OUTSIDE: &[&str] = &["core", "turn_time", "fd_table", "mod", "parts"];
 
 /// One source of `src/cores`.
@@ -583,8 +583,8 @@ fn room(name: &str) -> Option<usize> {
     ROOMS.iter().position(|room| *room == name)
 }
 
-/// Inside `src/cores` as well no arrow turns round: neither an import, nor a call of a method of the core from a file in
-/// which another method of the core is.
+/// Inside `src/cores` as well no arrow turns round: neither an import, nor a call of a method of the core from a file
+/// in which another method of the core is.
 #[test]
 fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
     let files = core_files();
@@ -636,8 +636,8 @@ fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
     );
 }
 
-/// A part has no core to do anything with: what the parts keep private nobody else can break, and a delivery, which is made
-/// of parts alone, cannot close a connection or read one.
+/// A part has no core to do anything with: what the parts keep private nobody else can break, and a delivery, which is
+/// made of parts alone, cannot close a connection or read one.
 #[test]
 fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
     let files = core_files();

@@ -1,6 +1,8 @@
-//! Connections are spread evenly over the cores, whatever the kernel's hash decides, and lose no bytes during a hand-over.
+//! Connections are spread evenly over the cores, whatever the kernel's hash decides, and lose no bytes during a
+//! hand-over.
 //!
-//! Each core of these servers has a descriptor table of its own (the default of the binary). Only one server runs at a time.
+//! Each core of these servers has a descriptor table of its own (the default of the binary). Only one server runs at a
+//! time.
 
 #![allow(clippy::unwrap_used)] // a test
 #![expect(

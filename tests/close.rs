@@ -1,4 +1,5 @@
-//! How connections end, over TCP: which side closes first, and which messages are still sent. RFC 6455 sections 5.5.1 and 7.
+//! How connections end, over TCP: which side closes first, and which messages are still sent. RFC 6455 sections 5.5.1
+//! and 7.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -199,8 +200,8 @@ fn calls_that_came_before_a_fin_are_answered() {
     server.settles_at(0, 0);
 }
 
-/// One message, an array of calls, whose answers take more than the sockets hold: the error of each answer has a long echo.
-/// Returns the message and the number of answers.
+/// One message, an array of calls, whose answers take more than the sockets hold: the error of each answer has a long
+/// echo. Returns the message and the number of answers.
 fn calls_with_long_answers() -> (Vec<u8>, usize) {
     let channel = "c".repeat(20_000);
     let calls: Vec<String> = (0..40)

@@ -1,5 +1,5 @@
-//! Properties of the codecs over generated input: the result does not depend on where bytes are cut, garbage never causes
-//! a panic, and an independent implementation agrees.
+//! Properties of the codecs over generated input: the result does not depend on where bytes are cut, garbage never
+//! causes a panic, and an independent implementation agrees.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -99,7 +99,8 @@ fn fragments(
     bytes
 }
 
-/// One message twice: uncompressed and compressed, each in fragments of its own, with the same number of control frames.
+/// One message twice: uncompressed and compressed, each in fragments of its own, with the same number of control
+/// frames.
 fn message_and_compressed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     // Level 0 is left out: a stored payload is longer than its message, and could exceed the limit.
     let coding = (1..=9_u32, 9..=15_u8, any::<sample::Index>());
@@ -151,7 +152,8 @@ fn connection() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Random bytes, without frames whose length takes two bytes or more: only our parser refuses lengths that are not minimal.
+/// Random bytes, without frames whose length takes two bytes or more: only our parser refuses lengths that are not
+/// minimal.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let byte = any::<u8>().prop_map(|byte| if byte & 0x7f >= 126 { 0x85 } else { byte });
     let first = sample::select(&[0x81_u8, 0x82, 0x01, 0x89, 0x88, 0x00][..]);
@@ -392,7 +394,8 @@ proptest! {
         prop_assert_eq!(ours_compressed(&[&plain]), ours(&[&plain]));
     }
 
-    /// No payload inflates to more than the bound or causes a panic, and our decompressor reads our compressor's output.
+    /// No payload inflates to more than the bound or causes a panic, and our decompressor reads our compressor's
+    /// output.
     #[test]
     fn websocket_payloads_are_inflated_within_their_bound(
         payload in collection::vec(any::<u8>(), 0..300),

@@ -1,5 +1,5 @@
-//! Checks the documentation: generated tables are up to date, links lead to existing files and headings, and each setting,
-//! metric and source file that a page names exists. `UPDATE=1 cargo test --test docs` writes the tables again.
+//! Checks the documentation: generated tables are up to date, links lead to existing files and headings, and each
+//! setting, metric and source file that a page names exists. `UPDATE=1 cargo test --test docs` writes the tables again.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -180,8 +180,8 @@ fn the_readme_is_short() {
     );
 }
 
-/// Variables in the documentation that are not settings of the server: the name of the configuration file, variables of tests and
-/// of other services.
+/// Variables in the documentation that are not settings of the server: the name of the configuration file, variables of
+/// tests and of other services.
 const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_CONFIG",
     "RINGCAST_SEEDS",

@@ -108,7 +108,8 @@ fn a_drain_closes_the_oldest_connections_first_at_the_rate_of_the_metrics() {
     let mut looks = Vec::new();
     loop {
         let left = admin.metric("ringcast_drain_left");
-        // Look at the youngest connection first. If it is found open at its look, it was open when all younger ones were looked at.
+        // Look at the youngest connection first. If it is found open at its look, it was open when all younger ones
+        // were looked at.
         let is_closed: Vec<bool> = clients.iter().rev().map(has_input).collect();
         let closed = is_closed.iter().filter(|is_closed| **is_closed).count();
         assert!(
@@ -345,7 +346,8 @@ fn every_accepted_socket_is_answered_or_closed_properly_during_a_drain() {
             config.limits.close_timeout = PATIENCE;
         });
         let address = server.address;
-        // Each client sends its requests at once, and reads an answer or at least the end, until the listener is closed.
+        // Each client sends its requests at once, and reads an answer or at least the end, until the listener is
+        // closed.
         let connecting: Vec<_> = (0..3)
             .map(|_| {
                 std::thread::spawn(move || {

@@ -369,8 +369,8 @@ impl Drop for SettingsFile {
     }
 }
 
-/// Waits until clients may subscribe to a channel, or may not: several, so that each core has some. A core decides by new
-/// rules from its next turn on.
+/// Waits until clients may subscribe to a channel, or may not: several, so that each core has some. A core decides by
+/// new rules from its next turn on.
 fn may_subscribe(server: &Server, channel: &str, expected: bool) {
     for _ in 0..4 {
         let is_so = (0..PATIENCE.as_millis()).any(|_| {

@@ -303,8 +303,9 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
     let token = pair["token"].to_string();
     let mut presenters: Vec<Client> = (0..PRESENTERS).map(|_| server.client()).collect();
     let (mut busy, mut healthy) = (server.client(), server.client());
-    // In the first round the core does not know these connections yet, and a turn ends after a few token checks: other clients
-    // wait for some turns. In the second round it knows them, and other clients wait for at most their share of one turn.
+    // In the first round the core does not know these connections yet, and a turn ends after a few token checks: other
+    // clients wait for some turns. In the second round it knows them, and other clients wait for at most their share of
+    // one turn.
     for (round, waited_max) in [(0, PRESENTERS * EACH), (1, 32 * 4)] {
         busy.begin_call("busy", "null");
         entering.recv().unwrap();

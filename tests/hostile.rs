@@ -1,5 +1,5 @@
-//! Hostile and broken clients, each beside a healthy client whose calls are answered and whose publications arrive. At the
-//! end the server has released everything, and its counters say what happened.
+//! Hostile and broken clients, each beside a healthy client whose calls are answered and whose publications arrive. At
+//! the end the server has released everything, and its counters say what happened.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -159,7 +159,8 @@ fn floods_of_small_frames_are_taken_in_turns() {
                 ] {
                     scope.spawn(move || {
                         let client = server.client();
-                        // The client does not read the answers to its pings; after a while they fill the sockets, and the server stops reading.
+                        // The client does not read the answers to its pings; after a while they fill the sockets, and
+                        // the server stops reading.
                         client
                             .stream
                             .set_write_timeout(Some(Duration::from_millis(300)))
@@ -368,7 +369,8 @@ fn each_phase_of_a_slow_connection_ends_by_its_own_timeout() {
                     let handshake = frame(TEXT, br##"{"event":"#handshake","cid":1}"##);
                     drip(client, &handshake, 0);
                 });
-                // The first bytes are half of the header, the others the payload: an incomplete message is not a sign of life.
+                // The first bytes are half of the header, the others the payload: an incomplete message is not a sign
+                // of life.
                 scope.spawn(|| drip(server.client(), &large[..7], 0));
                 scope.spawn(|| drip(server.client(), &large, 14));
             });
@@ -382,8 +384,8 @@ fn each_phase_of_a_slow_connection_ends_by_its_own_timeout() {
     assert_eq!(server.limit_hits(Limit::PongTime), 2);
 }
 
-/// Sends `start` bytes at once and the others one by one, so slowly that the message is never complete before the server
-/// ends the connection.
+/// Sends `start` bytes at once and the others one by one, so slowly that the message is never complete before the
+/// server ends the connection.
 fn drip(client: Client, bytes: &[u8], start: usize) {
     let mut stream = &client.stream;
     let half = bytes.len() / 2;

@@ -397,7 +397,8 @@ fn an_expectation_of_100_continue_is_met_and_others_are_refused() {
             assert_eq!(status(&ask(server.address, &request)), "417", "{request}");
         }
     }
-    // The server refuses a request before the client sends the body, if it would refuse it anyway. HTTP/1.0 has no `Expect`.
+    // The server refuses a request before the client sends the body, if it would refuse it anyway. HTTP/1.0 has no
+    // `Expect`.
     let mut client = server.connect();
     client.send_bytes(
         b"POST /login HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 99999\r\n\r\n",

@@ -28,8 +28,8 @@ const DEPARTURES: usize = 3;
 /// Rounds after which the core has allocated whatever it keeps for later connections.
 const WARM_UP_ROUNDS: usize = 3;
 const COUNTED_ROUNDS: usize = 30;
-/// How much the live bytes differ from round to round, by the buffers that publications keep. A leak of 16 bytes in one way
-/// to misbehave or to leave is more.
+/// How much the live bytes differ from round to round, by the buffers that publications keep. A leak of 16 bytes in one
+/// way to misbehave or to leave is more.
 const BYTES_LEFT_MAX: i64 = 2048;
 
 #[test]

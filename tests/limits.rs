@@ -1,7 +1,7 @@
 //! Limits of a connection, over TCP: just below and just above each limit, and that other clients notice nothing.
 //!
-//! `cores/lifecycle/meter.rs` tests how exact the rates are, with time as an argument. Here the clock is the real one, so
-//! the tests assert only that something has arrived, or that nothing can have arrived.
+//! `cores/lifecycle/meter.rs` tests how exact the rates are, with time as an argument. Here the clock is the real one,
+//! so the tests assert only that something has arrived, or that nothing can have arrived.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -290,7 +290,8 @@ fn frames_end_at_their_limit_and_messages_of_several_at_theirs() {
         client.send_text(&padded(bytes));
         expect_pongs(&mut client, 1);
     }
-    // Three fragments of the largest size: together shorter than the message limit, which three times 100 bytes more exceed.
+    // Three fragments of the largest size: together shorter than the message limit, which three times 100 bytes more
+    // exceed.
     let message = padded(250);
     let fragments = [
         frame(0x01, &message.as_bytes()[..100]),
@@ -448,7 +449,8 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
     assert_eq!(server.limit_hits(Limit::ClientCalls), 3);
 }
 
-/// An application that answers all `later` calls at once at `now`, and reports how many answers the core could not take.
+/// An application that answers all `later` calls at once at `now`, and reports how many answers the core could not
+/// take.
 #[derive(Default)]
 struct Burst(Vec<Deferred>);
 

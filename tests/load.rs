@@ -199,8 +199,8 @@ fn run(words: &str) -> (ExitCode, String) {
     (code, String::from_utf8(out).unwrap())
 }
 
-/// Pings a server of this test. `answers` returns the messages for the `n`th ping of a connection with this call id; if there
-/// are none, the server closes the connection.
+/// Pings a server of this test. `answers` returns the messages for the `n`th ping of a connection with this call id; if
+/// there are none, the server closes the connection.
 fn ping(answers: fn(u32, u64) -> Vec<String>) -> (ExitCode, String) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! The memory of a connection in user space, and that its end frees it. Only allocations of cores count, in the bytes that
-//! they request from the allocator; these are the same on every machine.
+//! The memory of a connection in user space, and that its end frees it. Only allocations of cores count, in the bytes
+//! that they request from the allocator; these are the same on every machine.
 
 mod support {
     pub(crate) mod client;
@@ -22,8 +22,8 @@ const BYTES_PER_CONNECTION_MAX: i64 = 216;
 /// One for the accept key, and a share of the tables of connections.
 const ALLOCATIONS_PER_CONNECTION_MAX: f64 = 1.5;
 const BYTES_PER_SUBSCRIPTION_MAX: i64 = 32;
-/// Bytes that may remain per connection: its place in the list of subscriptions until the list has shrunk, and its share of
-/// memory that is kept for later connections.
+/// Bytes that may remain per connection: its place in the list of subscriptions until the list has shrunk, and its
+/// share of memory that is kept for later connections.
 const BYTES_LEFT_MAX: i64 = 24;
 
 #[test]

@@ -1,5 +1,5 @@
-//! The worked example of `docs/start.md` as it stands there: each command is run, and what it prints is compared with what the
-//! page says that it prints.
+//! The worked example of `docs/start.md` as it stands there: each command is run, and what it prints is compared with
+//! what the page says that it prints.
 //!
 //! Only addresses differ: a test listens on loopback, on ports that the system chose.
 

@@ -1,4 +1,5 @@
-//! One total order of publications, whichever cores publish and subscribe, and the exact place in it where subscriptions begin and end.
+//! One total order of publications, whichever cores publish and subscribe, and the exact place in it where
+//! subscriptions begin and end.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -64,7 +65,8 @@ fn traffic(
     })
 }
 
-/// All subscribers received the same publications: all of them, those of each publisher in the order in which it published.
+/// All subscribers received the same publications: all of them, those of each publisher in the order in which it
+/// published.
 #[track_caller]
 fn assert_one_order(seen: &[Vec<String>], publishers: usize, each: usize) {
     for other in &seen[1..] {

@@ -57,7 +57,8 @@ fn a_subscriber_that_never_reads_is_closed_and_delays_no_other() {
             assert_eq!(client.publication("news"), data(published));
         }
         published += 1;
-        // One reading of the gauge, over both cores: the share of the slow subscriber and one publication for each other subscriber.
+        // One reading of the gauge, over both cores: the share of the slow subscriber and one publication for each
+        // other subscriber.
         let queued = server.total(|core| &core.outbox_bytes);
         assert!(
             queued <= u64::from(OUTBOX_BYTES_MAX) + fast.len() as u64 * 5000,
@@ -148,8 +149,8 @@ fn channel_and_index(message: &str) -> (&'static str, usize) {
     found.unwrap_or_else(|| panic!("instead of a publication came {message}"))
 }
 
-/// Publishes on the channels in turn until the condition holds; another subscriber reads each publication as it arrives.
-/// Returns the number of publications.
+/// Publishes on the channels in turn until the condition holds; another subscriber reads each publication as it
+/// arrives. Returns the number of publications.
 fn publish_until(server: &Server, mut is_enough: impl FnMut() -> bool) -> usize {
     let (mut publisher, mut fast) = (server.client(), server.client());
     for channel in CHANNELS {
@@ -471,8 +472,8 @@ fn bounded(change: impl FnOnce(&mut Config)) -> Server {
     })
 }
 
-/// Short publications, of which each subscriber that does not read holds copies, to so many subscribers that together they
-/// may hold only a fraction of the sum of their own limits.
+/// Short publications, of which each subscriber that does not read holds copies, to so many subscribers that together
+/// they may hold only a fraction of the sum of their own limits.
 #[test]
 fn the_bytes_of_all_connections_are_bounded_and_those_that_hold_most_are_closed_first() {
     let server = bounded(|_| {});

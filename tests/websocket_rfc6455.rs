@@ -1,8 +1,8 @@
 //! Compares how the reference server's WebSocket engine and Ringcast treat legal, illegal and truncated frames.
 //!
-//! Each line of `data/websocket-frames.txt` has the bytes of one connection in hex, and the result of the receiver in the
-//! npm package `ws` 8.23: its events, and the close code of the error that ended it. The receiver allowed at most 1000 bytes
-//! and 4 fragments per message.
+//! Each line of `data/websocket-frames.txt` has the bytes of one connection in hex, and the result of the receiver in
+//! the npm package `ws` 8.23: its events, and the close code of the error that ended it. The receiver allowed at most
+//! 1000 bytes and 4 fragments per message.
 
 use ringcast::internals::websocket::{CloseFrame, Limits, Received, Receiver, Step};
 
@@ -73,8 +73,9 @@ fn frames_come_to_what_the_reference_makes_of_them() {
         let (bytes, expected) = line.split_once(' ').expect("bytes, then words");
         let expected: Vec<&str> = expected.split_whitespace().collect();
         let ours = words(&mut unhex(bytes));
-        // The reference checks text when the message is complete, and counts a fragment when it is complete; Ringcast does so when
-        // the bytes, or the header, arrive. So Ringcast may stop where the reference goes on or still waits.
+        // The reference checks text when the message is complete, and counts a fragment when it is complete; Ringcast
+        // does so when the bytes, or the header, arrive. So Ringcast may stop where the reference goes on or still
+        // waits.
         let (last, before) = ours
             .split_last()
             .map_or(("", &ours[..]), |(last, before)| (last, before));

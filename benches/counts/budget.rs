@@ -138,8 +138,8 @@ pub(crate) fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/budget.toml")
 }
 
-/// The things besides the sources on which the counts depend. Libraries choose their code by the features of the processor,
-/// and valgrind emulates one.
+/// The things besides the sources on which the counts depend. Libraries choose their code by the features of the
+/// processor, and valgrind emulates one.
 pub(crate) fn made_with() -> io::Result<String> {
     let rustc = first_line("rustc")?;
     let valgrind = first_line("valgrind")?;

@@ -88,7 +88,8 @@ fn receive_frames() -> io::Result<()> {
         ("frame: receive a ping, 49 bytes", PING),
         ("frame: receive 16 KiB", &large),
     ] {
-        // Copies of the frame one after the other, as in a core's read buffer: a frame is unmasked in place, so it can be read once.
+        // Copies of the frame one after the other, as in a core's read buffer: a frame is unmasked in place, so it can
+        // be read once.
         let mut input = frame(0x81, message.as_bytes()).repeat(MESSAGES);
         let mut receiver = Receiver::new();
         section(name, MESSAGES as u64, || {

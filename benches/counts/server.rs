@@ -1,8 +1,8 @@
 //! Counts the core of a whole server while clients of this process use it. One client at a time sends and waits for all
 //! effects of what it sent, so each step is one turn of the core, whichever thread runs first.
 //!
-//! valgrind counts by thread, so the core itself starts and stops the count, at two calls of an event. These calls add one
-//! call to the count, which is not in the reported number of operations.
+//! valgrind counts by thread, so the core itself starts and stops the count, at two calls of an event. These calls add
+//! one call to the count, which is not in the reported number of operations.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,8 +19,8 @@ use super::parts::{PING, PUBLISH};
 use super::{Section, counted_begins, counted_ends, counting};
 
 pub(crate) fn measure_all() -> io::Result<()> {
-    // Heartbeats, deadlines and fan-out slices depend on the clock. Under valgrind the clock runs fast compared with the
-    // instructions, on a busy machine even more so; so they are switched off.
+    // Heartbeats, deadlines and fan-out slices depend on the clock. Under valgrind the clock runs fast compared with
+    // the instructions, on a busy machine even more so; so they are switched off.
     let never = |config: &mut Config| {
         config.socketcluster.pings = false;
         config.cores.fan_out_slice = LONG;

@@ -156,8 +156,8 @@ impl Bench {
         Ok(self.phases.last().expect("one was just kept"))
     }
 
-    /// Runs a plan without an end while another crew runs its own plan, then ends the first. The results of both are one
-    /// phase, with the ping latencies of the first crew.
+    /// Runs a plan without an end while another crew runs its own plan, then ends the first. The results of both are
+    /// one phase, with the ping latencies of the first crew.
     pub(crate) fn measure_beside(
         &mut self,
         name: &str,
@@ -320,7 +320,8 @@ fn tables(connections: u32, descriptors: u64) -> usize {
     usize::try_from(u64::from(connections).div_ceil(usable)).unwrap_or(usize::MAX)
 }
 
-/// Descriptors in every table besides connections: the polls, wakers and timers of all threads, and those of the process.
+/// Descriptors in every table besides connections: the polls, wakers and timers of all threads, and those of the
+/// process.
 const DESCRIPTORS_BESIDES: u64 = 500;
 const WARM_UP_CONNECTIONS: u32 = 64;
 /// Number of connections that are being opened at a time: far below the backlog of a listener.

@@ -1,7 +1,7 @@
 //! The state of one connection, which checks everything that it receives.
 //!
-//! A connection is small, because there may be a million: while it waits, it owns no buffer. It reads into the buffer of
-//! its thread and writes its messages into another buffer of the thread. The connection itself keeps only incomplete
+//! A connection is small, because there may be a million: while it waits, it owns no buffer. It reads into the buffer
+//! of its thread and writes its messages into another buffer of the thread. The connection itself keeps only incomplete
 //! input, bytes that the socket did not accept, and the times of calls if more than one is in flight.
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //!                                      └──────────(not a subscriber)──▲
 //! ```
 //!
-//! It checks the answer to the upgrade; that replies arrive in the order of their calls, once each; that the count in the
-//! replies to pings grows; and that publications arrive in the order of their channel (`order`).
+//! It checks the answer to the upgrade; that replies arrive in the order of their calls, once each; that the count in
+//! the replies to pings grows; and that publications arrive in the order of their channel (`order`).
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -175,7 +175,8 @@ impl Client {
 
     /// Reads and handles all input; answers wait in the outbox for [`Client::flush`].
     ///
-    /// A read that does not fill the buffer has emptied the socket. If the connection is about to end, it reads to the end.
+    /// A read that does not fill the buffer has emptied the socket. If the connection is about to end, it reads to the
+    /// end.
     pub(crate) fn readable(&mut self, to_the_end: bool, lent: &mut Lent<'_>) -> Result<(), Ended> {
         loop {
             let Some(stream) = &mut self.stream else {

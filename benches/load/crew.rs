@@ -1,7 +1,7 @@
 //! A crew: drivers that work on one plan, each on a thread with a descriptor table of its own.
 //!
-//! Between plans every thread keeps its connections alive. Beginning and finishing a plan are separate steps, so that two
-//! crews can be busy at once: connected clients and a storm of new ones, healthy readers and slow ones.
+//! Between plans every thread keeps its connections alive. Beginning and finishing a plan are separate steps, so that
+//! two crews can be busy at once: connected clients and a storm of new ones, healthy readers and slow ones.
 
 use std::collections::HashMap;
 use std::io;
@@ -113,8 +113,8 @@ impl Crew {
         &self.seconds
     }
 
-    /// Begins a plan. Its rates and counts are for all threads together, except those of `Publishing`, which are for each
-    /// publisher.
+    /// Begins a plan. Its rates and counts are for all threads together, except those of `Publishing`, which are for
+    /// each publisher.
     pub(crate) fn begin(&self, plan: &Plan) -> io::Result<()> {
         let threads = self.members.len();
         for member in &self.members {
@@ -296,6 +296,6 @@ fn part(plan: &Plan, threads: usize) -> Plan {
 
 const SECONDS_WAITING_MAX: usize = 4096;
 const MEANWHILE: Duration = Duration::from_millis(20);
-/// Stack of a driver's thread, which needs little. (A hundred threads with the usual 2 MiB would also work: untouched stack
-/// takes no memory.)
+/// Stack of a driver's thread, which needs little. (A hundred threads with the usual 2 MiB would also work: untouched
+/// stack takes no memory.)
 const STACK_BYTES: usize = 256 * 1024;

@@ -4,8 +4,9 @@
 //! Publishers and subscribers are assigned to the channels in turn. If there are fewer publishers than channels, each
 //! publisher publishes on several channels in turn.
 //!
-//! Each channel counts its publications and deliveries over all threads. The thread that publishes or receives writes the
-//! counts. Publishers, which wait for deliveries, read them, and so does the check at the end: the counts must agree.
+//! Each channel counts its publications and deliveries over all threads. The thread that publishes or receives writes
+//! the counts. Publishers, which wait for deliveries, read them, and so does the check at the end: the counts must
+//! agree.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,8 +49,8 @@ pub(crate) enum Role {
     Plain,
 }
 
-/// The counts of a channel. All accesses are relaxed, because no other data depends on them: a publisher uses them only to
-/// decide when to send, and the check at the end reads them after messages from all threads, which order everything.
+/// The counts of a channel. All accesses are relaxed, because no other data depends on them: a publisher uses them only
+/// to decide when to send, and the check at the end reads them after messages from all threads, which order everything.
 #[derive(Debug, Default)]
 struct Channel {
     published: AtomicU64,

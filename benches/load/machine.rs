@@ -50,8 +50,8 @@ pub(crate) fn run_on(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// Makes the calling thread a real-time thread, if this is allowed: it then runs before all other threads, as if it had a
-/// CPU of its own. Returns true if it does. It calls `chrt` of util-linux, because nix has no function for it.
+/// Makes the calling thread a real-time thread, if this is allowed: it then runs before all other threads, as if it had
+/// a CPU of its own. Returns true if it does. It calls `chrt` of util-linux, because nix has no function for it.
 pub(crate) fn run_first() -> bool {
     let thread = nix::unistd::gettid().to_string();
     Command::new("chrt")

@@ -1,12 +1,12 @@
 //! Records the order of a channel's publications, which must be the same for all its subscribers.
 //!
-//! The first subscriber of this thread that reaches a place in the order records the publication at this place; it must be
-//! the next publication of its publisher. All other subscribers must receive the same publication at the same place. So
-//! a subscriber keeps only its place. Places that all subscribers have passed are dropped, except for a hash, by which
-//! threads compare their orders at the end.
+//! The first subscriber of this thread that reaches a place in the order records the publication at this place; it must
+//! be the next publication of its publisher. All other subscribers must receive the same publication at the same place.
+//! So a subscriber keeps only its place. Places that all subscribers have passed are dropped, except for a hash, by
+//! which threads compare their orders at the end.
 //!
-//! If a publication is lost, doubled, changed or out of order, another publication is at its place. So this one check is
-//! enough.
+//! If a publication is lost, doubled, changed or out of order, another publication is at its place. So this one check
+//! is enough.
 
 use std::collections::{HashMap, VecDeque};
 

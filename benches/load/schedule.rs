@@ -39,8 +39,8 @@ impl Schedule {
         }
     }
 
-    /// One event for each of `members` in a `period`. Events of other shares lie between them. Members with neighbouring numbers
-    /// are far apart in time, so a part of the members is spread as evenly as all of them.
+    /// One event for each of `members` in a `period`. Events of other shares lie between them. Members with
+    /// neighbouring numbers are far apart in time, so a part of the members is spread as evenly as all of them.
     pub(crate) fn every(now: u64, period: Duration, members: usize, share: Share) -> Schedule {
         if members == 0 {
             return Schedule::never();
@@ -77,7 +77,8 @@ impl Schedule {
     }
 }
 
-/// A step by which all members are visited, neighbours in number far apart: near the golden ratio, coprime to `members`.
+/// A step by which all members are visited, neighbours in number far apart: near the golden ratio, coprime to
+/// `members`.
 fn stride(members: u64) -> u64 {
     let start = whole(members as f64 * GOLDEN);
     (start..=start + members)

@@ -217,8 +217,8 @@ impl Drop for Server {
     }
 }
 
-/// Ends the server when a signal ends the generator. Call it after the server has started, which would inherit the signal
-/// mask, and before other threads start, which must inherit it.
+/// Ends the server when a signal ends the generator. Call it after the server has started, which would inherit the
+/// signal mask, and before other threads start, which must inherit it.
 fn end_with_us(server: Pid) -> io::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;

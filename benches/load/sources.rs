@@ -1,8 +1,8 @@
 //! The local addresses of connections.
 //!
 //! Connections to a loopback server use several addresses of 127.0.0.0/8, because each address has only the ports of
-//! `ip_local_port_range`. `IP_BIND_ADDRESS_NO_PORT` lets the connect choose the port, so that a port can be used for several
-//! destinations and the kernel searches only once. For other servers the system chooses the address.
+//! `ip_local_port_range`. `IP_BIND_ADDRESS_NO_PORT` lets the connect choose the port, so that a port can be used for
+//! several destinations and the kernel searches only once. For other servers the system chooses the address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

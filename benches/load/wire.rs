@@ -1,8 +1,8 @@
 //! Encodes the messages of a SocketCluster client, and decodes those of a server.
 //!
-//! Replies and deliveries in the usual form are recognised by their fixed prefix; other forms go through a JSON parser and
-//! must mean the same. The data of a publication lets a receiver check it: its publisher, its number among the publications
-//! of this publisher on the channel, and the time at which it was due.
+//! Replies and deliveries in the usual form are recognised by their fixed prefix; other forms go through a JSON parser
+//! and must mean the same. The data of a publication lets a receiver check it: its publisher, its number among the
+//! publications of this publisher on the channel, and the time at which it was due.
 
 use serde_json::Value;
 

@@ -212,7 +212,8 @@ pub(crate) fn archive() -> SyncSender<Request> {
                 Request::Keep { .. } => {}
                 Request::Tell { room, to } => {
                     let none = VecDeque::new();
-                    // If too many answers wait on the core already, this one is dropped, and the client's call times out.
+                    // If too many answers wait on the core already, this one is dropped, and the client's call times
+                    // out.
                     let _ = to.reply(rooms.get(&room).unwrap_or(&none));
                 }
             }

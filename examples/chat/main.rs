@@ -4,9 +4,10 @@
 //! cargo run --example chat
 //! ```
 //!
-//! It is configured as the `ringcast` binary is, by variables such as `RINGCAST_LISTEN` and a file that `RINGCAST_CONFIG` names,
-//! and by default serves any SocketCluster client at `ws://127.0.0.1:8000/socketcluster/`. Ctrl-C drains it, SIGHUP reloads it.
-//! What clients may do is in `app.rs`; `tests/embedding.rs` drives it over real connections.
+//! It is configured as the `ringcast` binary is, by variables such as `RINGCAST_LISTEN` and a file that
+//! `RINGCAST_CONFIG` names, and by default serves any SocketCluster client at `ws://127.0.0.1:8000/socketcluster/`.
+//! Ctrl-C drains it, SIGHUP reloads it. What clients may do is in `app.rs`; `tests/embedding.rs` drives it over real
+//! connections.
 
 mod app;
 

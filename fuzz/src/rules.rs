@@ -1,7 +1,7 @@
 //! Rules: patterns of names, filled in by claims.
 //!
-//! A script of lines. The first is the separator and the claims, if there are any, in JSON. Each that begins with `+` or
-//! `-` is a pattern that is allowed or denied, each that begins with `?` a name that is asked for.
+//! A script of lines. The first is the separator and the claims, if there are any, in JSON. Each that begins with `+`
+//! or `-` is a pattern that is allowed or denied, each that begins with `?` a name that is asked for.
 
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::internals::auth::rules::Rules;

@@ -1,7 +1,7 @@
 //! Calls that the server makes to its clients, and their outcomes.
 //!
-//! Every [`CallId`] comes back to [`App::answered`](super::App::answered) once: with the client's answer, or with the reason
-//! why there is none.
+//! Every [`CallId`] comes back to [`App::answered`](super::App::answered) once: with the client's answer, or with the
+//! reason why there is none.
 
 use std::fmt;
 

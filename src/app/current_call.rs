@@ -8,8 +8,8 @@ use super::deferred::{Deferred, Owed, Post};
 /// What the application is being asked about, and which calls it may make meanwhile.
 #[derive(Default)]
 pub(crate) struct CurrentCall {
-    /// What the session needs to answer the call later; empty if the client expects no answer. It means something to that
-    /// session only.
+    /// What the session needs to answer the call later; empty if the client expects no answer. It means something to
+    /// that session only.
     token: Vec<u8>,
     /// The client's calls that wait for a late answer; `None` while there has been none.
     owed: Option<Owed>,

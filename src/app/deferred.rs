@@ -1,11 +1,11 @@
 //! Answers that come later, from any thread.
 //!
 //! An application must not wait on its core. It takes a [`Deferred`] instead, hands it to a thread that will know the
-//! answer, and returns. The answer is a closure: it travels to the core and runs there, with the client as its [`Peer`], so
-//! that a late answer can do all that a prompt one can. Sending it never waits.
+//! answer, and returns. The answer is a closure: it travels to the core and runs there, with the client as its
+//! [`Peer`], so that a late answer can do all that a prompt one can. Sending it never waits.
 //!
-//! The number of answers that an application owes one client is bounded (`client_calls_max`): each call that is deferred
-//! holds a share of [`Owed`] until it was answered or given up.
+//! The number of answers that an application owes one client is bounded (`client_calls_max`): each call that is
+//! deferred holds a share of [`Owed`] until it was answered or given up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ impl Deferred {
         Deferred(None)
     }
 
-    /// Answers with the answer that `answer` returns. The closure runs on the core of the client, so it must not wait. If the
-    /// client has disconnected, the closure is dropped.
+    /// Answers with the answer that `answer` returns. The closure runs on the core of the client, so it must not wait.
+    /// If the client has disconnected, the closure is dropped.
     ///
     /// # Errors
     /// The answer was not sent.

@@ -29,7 +29,8 @@ impl<'a> RawPeer<'a> {
         self.id
     }
 
-    /// Sends a text message as it is. SocketCluster's clients expect nothing but pings before the handshake is answered.
+    /// Sends a text message as it is. SocketCluster's clients expect nothing but pings before the handshake is
+    /// answered.
     pub fn send_text(&mut self, text: &str) {
         let message = self.decisions.write(|out| out.extend_from_slice(text.as_bytes()));
         self.decisions.push(Decision::Send { message });

@@ -1,16 +1,16 @@
 //! The application: the decisions and answers of a program that embeds the server.
 //!
-//! One [`App`] value lives on each core and is called with `&mut self`, so it needs no locks. Its methods must not wait.
-//! Every method has a default, and an empty implementation is a working server. The methods are called where the reference
-//! has its middleware lines (wire reference, section 14).
+//! One [`App`] value lives on each core and is called with `&mut self`, so it needs no locks. Its methods must not
+//! wait. Every method has a default, and an empty implementation is a working server. The methods are called where the
+//! reference has its middleware lines (wire reference, section 14).
 //!
-//! The server does what a method asks of its [`Peer`] after the packet's own answer, in the order in which it was asked, as in the
-//! reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps them together instead. A
-//! call whose answer takes time is answered later: [`Peer::defer`].
+//! The server does what a method asks of its [`Peer`] after the packet's own answer, in the order in which it was
+//! asked, as in the reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps
+//! them together instead. A call whose answer takes time is answered later: [`Peer::defer`].
 //!
-//! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files,
-//! sockets and pipes of the program an application may use. By default they are the same on a core as on any other thread.
-//! Where each core has a table of its own (`Descriptors::OfCores`), it holds only the descriptors that were listed and those
+//! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files, sockets and
+//! pipes of the program an application may use. By default they are the same on a core as on any other thread. Where
+//! each core has a table of its own (`Descriptors::OfCores`), it holds only the descriptors that were listed and those
 //! that the application has opened on this core; any other number may be that of a client's socket. A `File` or a
 //! `TcpStream` that was opened before the start is then of no use unless it was listed.
 
@@ -62,8 +62,8 @@ pub trait App {
         Ok(())
     }
 
-    /// May a client be the user that its token names? Called after the signature was checked (AUTHENTICATE). An error that
-    /// says `bad_token` makes the client drop the token.
+    /// May a client be the user that its token names? Called after the signature was checked (AUTHENTICATE). An error
+    /// that says `bad_token` makes the client drop the token.
     fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
         Ok(())
     }
@@ -96,8 +96,8 @@ pub trait App {
     /// Handles a one-way event, which has no answer (TRANSMIT).
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
 
-    /// A call that this server has made was answered, or will not be answered. The data is absent if the client sent none. If
-    /// the connection has ended, nothing that the application asks of the peer is done any more.
+    /// A call that this server has made was answered, or will not be answered. The data is absent if the client sent
+    /// none. If the connection has ended, nothing that the application asks of the peer is done any more.
     fn answered(
         &mut self,
         _call: CallId,
@@ -120,8 +120,8 @@ pub struct Upgrade<'a> {
     pub path: &'a str,
     /// The query, after the `?`; empty if there is none.
     pub query: &'a str,
-    /// Names and values in the order in which they came. A browser sends its cookies whichever page opens the socket: an
-    /// application that reads cookies itself must check `Origin`, too.
+    /// Names and values in the order in which they came. A browser sends its cookies whichever page opens the socket:
+    /// an application that reads cookies itself must check `Origin`, too.
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The address of the other end, if it is known.
     pub peer: Option<SocketAddr>,

@@ -46,8 +46,8 @@ impl<'a> Peer<'a> {
         self.claims
     }
 
-    /// The `exp` of its token, if the token was found to have expired with this packet. The server handles the packet all the
-    /// same: an application that does not want that refuses it.
+    /// The `exp` of its token, if the token was found to have expired with this packet. The server handles the packet
+    /// all the same: an application that does not want that refuses it.
     pub fn token_expired(&self) -> Option<f64> {
         self.token_expired
     }
@@ -129,7 +129,8 @@ impl<'a> Peer<'a> {
         self.order(PeerOrder::Transmit { event, data: None });
     }
 
-    /// Calls a procedure of the client. The answer, or the reason why there is none, comes to [`App::answered`](super::App::answered).
+    /// Calls a procedure of the client. The answer, or the reason why there is none, comes to
+    /// [`App::answered`](super::App::answered).
     ///
     /// # Errors
     /// The call was not made, and there will be no answer.
@@ -146,8 +147,8 @@ impl<'a> Peer<'a> {
         self.call(event, None)
     }
 
-    /// Sends all packets to this client that this packet causes as one array: the packets that were asked of the peer, in
-    /// that order, then the answer. Publications and kick outs follow on their own.
+    /// Sends all packets to this client that this packet causes as one array: the packets that were asked of the peer,
+    /// in that order, then the answer. Publications and kick outs follow on their own.
     pub fn batch(&mut self) {
         self.order(PeerOrder::Batch);
     }
@@ -175,8 +176,8 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// As [`Peer::set_auth_token`], by a call: [`App::answered`](super::App::answered) learns whether the token has arrived. The client
-    /// is authenticated at once, as in the reference (`rejectOnFailedDelivery`).
+    /// As [`Peer::set_auth_token`], by a call: [`App::answered`](super::App::answered) learns whether the token has
+    /// arrived. The client is authenticated at once, as in the reference (`rejectOnFailedDelivery`).
     ///
     /// # Errors
     /// The client has been given no token.
@@ -200,8 +201,8 @@ impl<'a> Peer<'a> {
         self.order(PeerOrder::Deauthenticate { call: None });
     }
 
-    /// As [`Peer::deauthenticate`], by a call: [`App::answered`](super::App::answered) learns whether the client has dropped its
-    /// token.
+    /// As [`Peer::deauthenticate`], by a call: [`App::answered`](super::App::answered) learns whether the client has
+    /// dropped its token.
     ///
     /// # Errors
     /// The client keeps its token.
@@ -218,8 +219,8 @@ impl<'a> Peer<'a> {
         self.order(PeerOrder::KickOut { channel, message });
     }
 
-    /// Closes the connection after the packet was answered. Other packets to this client are dropped, as in the reference;
-    /// publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
+    /// Closes the connection after the packet was answered. Other packets to this client are dropped, as in the
+    /// reference; publications are not. The close frame holds as much of `reason` as fits: 123 bytes.
     pub fn disconnect(&mut self, code: CloseCode, reason: &str) {
         let reason = self.name(reason);
         self.order(PeerOrder::Disconnect { code, reason });
@@ -318,8 +319,8 @@ impl RawJson<'_> {
     /// Parses the data as a value of a Rust type.
     ///
     /// # Errors
-    /// The data is no such value. simd-json parses first; `serde_json` parses what simd-json refuses although the grammar
-    /// allows it (long integers, halves of surrogate pairs), and its error is returned.
+    /// The data is no such value. simd-json parses first; `serde_json` parses what simd-json refuses although the
+    /// grammar allows it (long integers, halves of surrogate pairs), and its error is returned.
     pub fn parse<T: DeserializeOwned>(self, peer: &mut Peer<'_>) -> Result<T, serde_json::Error> {
         let Scratch { input, json, .. } = &mut *peer.scratch;
         input.clear();

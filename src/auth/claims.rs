@@ -49,14 +49,14 @@ impl Claims {
         &self.json
     }
 
-    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. A connection counts it as
-    /// over when `unix_ms > expires_at * 1000`, which is slightly later than in [`Tokens::verify`](super::Tokens::verify).
+    /// The claim `exp`, in seconds since 1970; may have a fraction or be infinite. A connection counts it as over when
+    /// `unix_ms > expires_at * 1000`, which is slightly later than in [`Tokens::verify`](super::Tokens::verify).
     pub fn expires_at(&self) -> Option<f64> {
         self.expires_at
     }
 
-    /// True if a connection with these claims is to lose its authentication at `unix_ms`. As in the
-    /// reference, this is less than a second later than [`Tokens::verify`](super::Tokens::verify) would refuse the token.
+    /// True if a connection with these claims is to lose its authentication at `unix_ms`. As in the reference, this is
+    /// less than a second later than [`Tokens::verify`](super::Tokens::verify) would refuse the token.
     pub fn has_expired(&self, unix_ms: u64) -> bool {
         self.expires_with_leeway_at()
             .is_some_and(|at| unix_ms as f64 > at * 1000.0)

@@ -4,10 +4,11 @@
 //!   shared   bucket = hash mod 2^16   [ bit per core ]        512 KiB for up to 64 cores, twice that above
 //!   private  bucket = hash mod 2^16   [ channels of this core ]   256 KiB of address space, touched by need
 //! ```
-//! A core sets its bit in a bucket when the first of its channels falls there, and clears it with the last. Channels that
-//! share a bucket share its bits. Such a collision never costs a wake-up that is needed. It may cause one that is not
-//! needed, which is harmless, since the woken core looks up the exact name. With 10,000 channels on each other core, one
-//! publication in 7 wakes a core needlessly; with far more than 65,536, every one does, and then cores hardly sleep.
+//! A core sets its bit in a bucket when the first of its channels falls there, and clears it with the last. Channels
+//! that share a bucket share its bits. Such a collision never costs a wake-up that is needed. It may cause one that is
+//! not needed, which is harmless, since the woken core looks up the exact name. With 10,000 channels on each other
+//! core, one publication in 7 wakes a core needlessly; with far more than 65,536, every one does, and then cores hardly
+//! sleep.
 //!
 //! Invariants
 //! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer.

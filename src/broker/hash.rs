@@ -1,8 +1,8 @@
 //! The hash of a channel's name, computed once per packet and carried from there on.
 //!
-//! Users choose the names, so the hash is keyed with random numbers of the system at the start. All cores share the key,
-//! since the hash travels through the ring. foldhash promises only that collisions are hard to find without the key; if
-//! somebody finds them, the limits on channels per connection bound their cost.
+//! Users choose the names, so the hash is keyed with random numbers of the system at the start. All cores share the
+//! key, since the hash travels through the ring. foldhash promises only that collisions are hard to find without the
+//! key; if somebody finds them, the limits on channels per connection bound their cost.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

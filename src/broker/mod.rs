@@ -6,8 +6,8 @@
 //!        │                            ▲                                               │
 //!        └─ which cores to wake? ──► DIRECTORY: bucket of the hash → cores ◄── first, last subscriber
 //! ```
-//! The broker moves bytes: it reads no packet, owns no socket and no event loop. It says which cores are to be woken, and
-//! its caller wakes them.
+//! The broker moves bytes: it reads no packet, owns no socket and no event loop. It says which cores are to be woken,
+//! and its caller wakes them.
 //!
 //! Each core owns one [`CoreBroker`]. Its parts are separate, so that the subscriptions can be walked while a
 //! [`Delivery`] borrows the reader. The ring itself needs no core: a publisher has no cursor, and a reader publishes

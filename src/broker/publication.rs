@@ -3,12 +3,12 @@
 //! ```text
 //!   buffer  [ time, kind, origin 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
 //! ```
-//! The publisher writes one buffer once, and every core reads it in place: one pointer leads to all of it. A core that is
-//! not interested needs the hash only, which is in the slot, and never touches these bytes.
+//! The publisher writes one buffer once, and every core reads it in place: one pointer leads to all of it. A core that
+//! is not interested needs the hash only, which is in the slot, and never touches these bytes.
 //!
-//! The publisher's core encodes the frame once, and subscribers of the same protocol are sent just these bytes. The buffer
-//! also says where in the frame the payload lies, what it is, and whose frame it is. So a reading core can make another
-//! form of the publication for the subscribers that need one (`cores/outgoing/forms.rs`).
+//! The publisher's core encodes the frame once, and subscribers of the same protocol are sent just these bytes. The
+//! buffer also says where in the frame the payload lies, what it is, and whose frame it is. So a reading core can make
+//! another form of the publication for the subscribers that need one (`cores/outgoing/forms.rs`).
 //!
 //! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]: both come from
 //! decisions, whose bytes are fewer.

@@ -11,11 +11,11 @@
 //! Memory, beside the name itself: 16 bytes for a connection with one subscription and 4 in its channel; about 56 for a
 //! channel with one subscriber. Neither list is allocated for a single entry. A list that has shrunk gives memory back.
 //!
-//! The delivery of a publication to a large channel pauses between turns, and subscribers come and go meanwhile. The walk
-//! along the list goes from its end to its beginning. New subscribers are appended behind the walk. When a subscriber
-//! leaves that the walk has not reached, another one that it has not reached takes the position. So the walk reaches each
-//! connection that is subscribed throughout exactly once, and no connection that joined after the walk began. One
-//! publication is under way at a time, so there is one walk.
+//! The delivery of a publication to a large channel pauses between turns, and subscribers come and go meanwhile. The
+//! walk along the list goes from its end to its beginning. New subscribers are appended behind the walk. When a
+//! subscriber leaves that the walk has not reached, another one that it has not reached takes the position. So the walk
+//! reaches each connection that is subscribed throughout exactly once, and no connection that joined after the walk
+//! began. One publication is under way at a time, so there is one walk.
 //!
 //! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
 //! 1. `channels[e.channel].subscribers[e.position]` is the connection that has the entry `e`, and each subscriber has
@@ -132,9 +132,9 @@ impl Subscriptions {
         }
     }
 
-    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is called only when
-    /// a channel with this hash is known: most publications of no interest here are told by the hash, and their memory is
-    /// not touched.
+    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is called only
+    /// when a channel with this hash is known: most publications of no interest here are told by the hash, and their
+    /// memory is not touched.
     pub fn begin_walk<'n>(&mut self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) {
         self.walk = match self.find(hash, name) {
             Some(channel) => {
@@ -180,9 +180,9 @@ impl Subscriptions {
         self.names(self.some_of(connection, 0, usize::MAX))
     }
 
-    /// Copies of the names of at most `max` of a connection's channels, in the order in which it subscribed to them, and
-    /// where to go on, if there are more. A caller begins with 0. Subscriptions that end between two calls do not change
-    /// which others are returned.
+    /// Copies of the names of at most `max` of a connection's channels, in the order in which it subscribed to them,
+    /// and where to go on, if there are more. A caller begins with 0. Subscriptions that end between two calls do not
+    /// change which others are returned.
     pub fn some_channels_of(&self, connection: u32, from: u32, max: usize) -> (Vec<Box<[u8]>>, Option<u32>) {
         let entries = self.some_of(connection, from, max);
         let next = match entries.last() {
@@ -276,8 +276,8 @@ impl Subscriptions {
         self.len -= 1;
         let channel = &mut self.channels[entry.channel as usize];
         if entry.channel == self.walk.channel && entry.position < self.walk.left {
-            // The last subscriber of the list may have been walked. So the leaving one first changes places with the last
-            // subscriber that has not been.
+            // The last subscriber of the list may have been walked. So the leaving one first changes places with the
+            // last subscriber that has not been.
             self.walk.left -= 1;
             if entry.position < self.walk.left {
                 let subscribers = channel.subscribers.as_mut_slice();

@@ -18,11 +18,12 @@ settings! {
         key: Option<Secret> = None, "admin_key", SECRET;
 
         /// Host names by which the control plane may be asked without its key, separated by commas. IP addresses and
-        /// `localhost` always may. Other names are refused, because any web page can make its own name lead to this address (DNS rebinding).
+        /// `localhost` always may. Other names are refused, because any web page can make its own name lead to this
+        /// address (DNS rebinding).
         hosts: Vec<String> = Vec::new(), "admin_hosts", HOST_NAMES;
 
-        /// Whether `/healthz` and `/readyz` of the control plane are answered without `admin_key`: `on`, `off`, or `auto` (on
-        /// if `admin` is a loopback address).
+        /// Whether `/healthz` and `/readyz` of the control plane are answered without `admin_key`: `on`, `off`, or
+        /// `auto` (on if `admin` is a loopback address).
         probes_without_key: KeylessProbes = KeylessProbes::Auto, "probes_without_key", word();
 
         /// Milliseconds for which a core may stand still before `/healthz` and `/readyz` answer 503 and name it.

@@ -10,8 +10,8 @@ use super::settings::settings;
 settings! {
     /// Tokens: the keys that sign and check them, the claims they must have, and how long a revocation lasts.
     auth: Auth {
-        /// Shared key that signs and checks tokens. Without it and without other keys, the server uses a random key that ends
-        /// with the process.
+        /// Shared key that signs and checks tokens. Without it and without other keys, the server uses a random key
+        /// that ends with the process.
         key: Option<Secret> = None, "auth_key", SECRET, on reload;
 
         /// Algorithm of tokens, such as `HS256`. Without it, any algorithm that suits the key is accepted.
@@ -23,20 +23,21 @@ settings! {
         /// PEM file of the public key that checks tokens.
         public_key_file: Option<PathBuf> = None, "auth_public_key_file", PEM_FILE, on reload;
 
-        /// Id of the server's own key (`auth_key` or `auth_private_key_file`), put into the header of tokens as `kid`. Without a
-        /// key of its own, the server signs with the key of `jwks_file` that has this id, by default with the first that can.
+        /// Id of the server's own key (`auth_key` or `auth_private_key_file`), put into the header of tokens as `kid`.
+        /// Without a key of its own, the server signs with the key of `jwks_file` that has this id, by default with the
+        /// first that can.
         key_id: Option<String> = None, "auth_key_id", KEY_ID, on reload;
 
-        /// Accepted issuers, separated by commas: a token must name one of them (`iss`). The first one is put into tokens that
-        /// are signed here. Without it, any issuer is accepted.
+        /// Accepted issuers, separated by commas: a token must name one of them (`iss`). The first one is put into
+        /// tokens that are signed here. Without it, any issuer is accepted.
         issuer: Vec<String> = Vec::new(), "auth_issuer", names("issuers, separated by commas"), on reload;
 
-        /// Accepted audiences, separated by commas: a token must name one of them (`aud`). The first one is put into tokens
-        /// that are signed here. Without it, any audience is accepted.
+        /// Accepted audiences, separated by commas: a token must name one of them (`aud`). The first one is put into
+        /// tokens that are signed here. Without it, any audience is accepted.
         audience: Vec<String> = Vec::new(), "auth_audience", names("audiences, separated by commas"), on reload;
 
-        /// Seconds by which the clock of a token's signer may differ: a token is accepted so long before its `nbf` and after
-        /// its `exp`.
+        /// Seconds by which the clock of a token's signer may differ: a token is accepted so long before its `nbf` and
+        /// after its `exp`.
         leeway_seconds: u16 = 0, "auth_leeway_seconds", number!(0 to 300), on reload;
 
         /// Seconds for which a token is valid if its signer does not say otherwise.
@@ -45,7 +46,8 @@ settings! {
         /// File in which the server keeps revocations for its next start. Without it, a restart forgets them.
         revocations_file: Option<PathBuf> = None, "revocations_file", file("the name of a file");
 
-        /// Seconds for which a revocation lasts. A revoked token that lives longer, or for ever, is good again afterwards.
+        /// Seconds for which a revocation lasts. A revoked token that lives longer, or for ever, is good again
+        /// afterwards.
         revocation_keep: Duration = Duration::from_secs(30 * 86_400), "revocation_keep_seconds",
             seconds!(60 to 4294967295);
     }

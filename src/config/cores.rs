@@ -11,18 +11,18 @@ use super::settings::settings;
 settings! {
     /// Event loops: how many, on which CPUs, and how each divides its time.
     cores: Cores {
-        /// Event loops: `auto` (one for each CPU this process may run on, within its quota), how many, or a list of CPUs
-        /// such as `0-3,6`.
+        /// Event loops: `auto` (one for each CPU this process may run on, within its quota), how many, or a list of
+        /// CPUs such as `0-3,6`.
         placement: Placement = Placement::Auto, "cores",
             parsed(Kind::TextOrNumber, "auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)");
 
         /// Least time in microseconds for which a turn of an event loop sends publications to many subscribers, and
-        /// heartbeats, before it reads calls again. If the turn before spent longer on other work, it sends for as long,
-        /// so that calls cannot hold publications back.
+        /// heartbeats, before it reads calls again. If the turn before spent longer on other work, it sends for as
+        /// long, so that calls cannot hold publications back.
         fan_out_slice: Duration = Duration::from_micros(500), "fan_out_slice_us", microseconds!(10 to 1000000);
 
-        /// Microseconds for which an idle event loop looks for new work before it sleeps: latency goes down, CPU time goes
-        /// up. An event loop that shares its CPU with another never does this. 0 sleeps at once.
+        /// Microseconds for which an idle event loop looks for new work before it sleeps: latency goes down, CPU time
+        /// goes up. An event loop that shares its CPU with another never does this. 0 sleeps at once.
         busy_poll: Duration = Duration::ZERO, "busy_poll_us", microseconds!(0 to 1000);
 
         /// Descriptor tables: `auto` gives each core its own where the system permits it, `shared` uses one for the

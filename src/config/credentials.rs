@@ -1,7 +1,7 @@
 //! Secrets that the service manager hands over as files (`LoadCredential=`, systemd.exec(5)).
 //!
-//! A credential is a file in `$CREDENTIALS_DIRECTORY` that has the name of a setting: the value of a secret, without the
-//! line's end, or the file that such a setting names. Other files there belong to other programs.
+//! A credential is a file in `$CREDENTIALS_DIRECTORY` that has the name of a setting: the value of a secret, without
+//! the line's end, or the file that such a setting names. Other files there belong to other programs.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@ use super::settings::settings;
 settings! {
     /// How publications reach subscribers: compression, and subscribers that do not keep up.
     delivery: Delivery {
-        /// Action on a subscriber whose outbox is full: `close` its connection, `skip` publications for it, or `conflate`
-        /// them: it gets the newest of each channel once it has caught up.
+        /// Action on a subscriber whose outbox is full: `close` its connection, `skip` publications for it, or
+        /// `conflate` them: it gets the newest of each channel once it has caught up.
         slow_consumer: SlowConsumer = SlowConsumer::Close, "slow_consumer", word();
 
         /// Whether messages are compressed (permessage-deflate) in both directions, for clients that offer it.
@@ -26,8 +26,8 @@ pub enum SlowConsumer {
     Close,
     /// Skip publications for it, and count them, until it has caught up.
     Skip,
-    /// Keep the newest publication of each channel until its outbox has been sent. A subscriber for which these take more
-    /// than `outbox_bytes_max` again is closed with 4010.
+    /// Keep the newest publication of each channel until its outbox has been sent. A subscriber for which these take
+    /// more than `outbox_bytes_max` again is closed with 4010.
     Conflate,
 }
 

@@ -1,9 +1,9 @@
 //! Variables that begin with `RINGCAST_` and that other programs set.
 //!
-//! Kubernetes describes each Service of a namespace to every pod of it, in variables that begin with the Service's name:
-//! one named `ringcast` or `ringcast-admin` makes `RINGCAST_PORT`, `RINGCAST_ADMIN_SERVICE_HOST` and so on
-//! (`enableServiceLinks`). Docker does the same for linked containers (`--link`). These variables say nothing about this
-//! server's settings and must not stop its start, while a misspelled setting has to.
+//! Kubernetes describes each Service of a namespace to every pod of it, in variables that begin with the Service's
+//! name: one named `ringcast` or `ringcast-admin` makes `RINGCAST_PORT`, `RINGCAST_ADMIN_SERVICE_HOST` and so on
+//! (`enableServiceLinks`). Docker does the same for linked containers (`--link`). These variables say nothing about
+//! this server's settings and must not stop its start, while a misspelled setting has to.
 //!
 //! | name, behind `RINGCAST_` and perhaps more of the Service's name | value |
 //! |---|---|

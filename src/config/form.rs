@@ -1,8 +1,8 @@
 //! How values are written: for each kind of value, its text is read, checked and shown in one place.
 //!
-//! A row of [`settings!`](super::settings) names the [`Form`] of its value: `number!(1 to 64)`, `milliseconds!(1 to 60000)`,
-//! `word()` for an enum, or one of the constants below. A section whose value is written in a way of its own has the
-//! constant in its own file.
+//! A row of [`settings!`](super::settings) names the [`Form`] of its value: `number!(1 to 64)`, `milliseconds!(1 to
+//! 60000)`, `word()` for an enum, or one of the constants below. A section whose value is written in a way of its own
+//! has the constant in its own file.
 //!
 //! A form accepts a value or refuses it; the error message comes from [`Form::expects`]. Nothing here opens a file.
 
@@ -59,7 +59,8 @@ pub(super) trait Words: Copy + PartialEq + 'static {
     }
 }
 
-/// Lists the words of an enum: `words! { Protocol, TextOrNumber, "auto, 1 or 2": "auto" => Auto, "1" => V1, "2" => V2 }`.
+/// Lists the words of an enum: `words! { Protocol, TextOrNumber, "auto, 1 or 2": "auto" => Auto, "1" => V1, "2" => V2
+/// }`.
 macro_rules! words {
     ($type:ident, $kind:ident, $expects:literal: $($word:literal => $variant:ident),+ $(,)?) => {
         impl $crate::config::form::Words for $type {

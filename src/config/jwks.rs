@@ -9,15 +9,16 @@ use super::settings::settings;
 settings! {
     /// Sets of keys for tokens (JSON Web Key Sets, RFC 7517), from a file and from a web address.
     jwks: Jwks {
-        /// JSON Web Key Set with more keys for tokens, each chosen by its `kid`. Private keys and secrets in it can sign.
+        /// JSON Web Key Set with more keys for tokens, each chosen by its `kid`. Private keys and secrets in it can
+        /// sign.
         file: Option<PathBuf> = None, "jwks_file", file("the name of a file with a JSON Web Key Set"), on reload;
 
-        /// Address from which a JSON Web Key Set with public keys is fetched. After a bad answer the server keeps the keys
-        /// that it has.
+        /// Address from which a JSON Web Key Set with public keys is fetched. After a bad answer the server keeps the
+        /// keys that it has.
         url: Option<String> = None, "jwks_url", URL;
 
-        /// Seconds between two fetches of `jwks_url`. A `max-age` in its answer may shorten them. A token with an unknown `kid`
-        /// causes a fetch at once, 10 s after the last one at the earliest.
+        /// Seconds between two fetches of `jwks_url`. A `max-age` in its answer may shorten them. A token with an
+        /// unknown `kid` causes a fetch at once, 10 s after the last one at the earliest.
         refresh: Duration = Duration::from_secs(300), "jwks_refresh_seconds", seconds!(10 to 86400);
     }
 }

@@ -1,7 +1,8 @@
 //! Every bound that an operator may move: one row for each, with its default and with what happens when it is reached.
 //!
-//! [`Limit`](crate::decision::Limit) names each bound that can be reached, for `ringcast_limit_hits_total{limit="NAME"}`.
-//! Logins are not checked on a core: `ringcast_logins_total{outcome="NAME"}` counts the logins that reach a bound.
+//! [`Limit`](crate::decision::Limit) names each bound that can be reached, for
+//! `ringcast_limit_hits_total{limit="NAME"}`. Logins are not checked on a core: `ringcast_logins_total{outcome="NAME"}`
+//! counts the logins that reach a bound.
 
 use std::time::Duration;
 
@@ -9,14 +10,15 @@ use super::form::{Form, Kind, milliseconds, number, whole_number};
 use super::settings::settings;
 
 settings! {
-    /// Every bound that an operator may move. Names of rows are the keys of the table `[limits]` of the configuration file.
+    /// Every bound that an operator may move. Names of rows are the keys of the table `[limits]` of the configuration
+    /// file.
     #[derive(PartialEq, Eq)]
     limits: Limits in table "limits" {
         /// Largest WebSocket message in bytes. A larger one closes its connection with 1009.
         message_bytes_max: u32 = 1024 * 1024, "message_bytes_max", number!(1 to 1073741824);
 
-        /// Largest WebSocket frame in bytes of payload. A larger one closes its connection with 1009. 0 allows frames as
-        /// large as messages.
+        /// Largest WebSocket frame in bytes of payload. A larger one closes its connection with 1009. 0 allows frames
+        /// as large as messages.
         frame_bytes_max: u32 = 0, "frame_bytes_max", number!(0 to 1073741824);
 
         /// Most fragments of one message. More of them close the connection with 1008.
@@ -31,38 +33,40 @@ settings! {
         /// Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005.
         handshake_timeout: Duration = Duration::from_secs(10), "handshake_timeout_ms", milliseconds!(1 to 2147483647);
 
-        /// Milliseconds for a client to authenticate where unauthenticated clients are not served (`allow_anonymous`), from
-        /// the handshake or from the end of its last token; then the connection is closed with 4031. 0 sets no time.
+        /// Milliseconds for a client to authenticate where unauthenticated clients are not served (`allow_anonymous`),
+        /// from the handshake or from the end of its last token; then the connection is closed with 4031. 0 sets no
+        /// time.
         authentication_timeout: Duration = Duration::from_secs(60), "authentication_timeout_ms",
             milliseconds!(0 to 2147483647);
 
-        /// Largest body of a login in bytes. A larger one is answered 413, or with an `InvalidArgumentsError` if it is a call.
+        /// Largest body of a login in bytes. A larger one is answered 413, or with an `InvalidArgumentsError` if it is
+        /// a call.
         login_body_bytes_max: u32 = 4096, "login_body_bytes_max", number!(64 to 65536);
 
         /// Milliseconds for a client to answer a close frame; then the TCP connection is closed.
         close_timeout: Duration = Duration::from_secs(30), "close_timeout_ms", milliseconds!(1 to 2147483647);
 
-        /// Most connections of the whole server; `accept_excess` says what happens to more. 0 sets no limit beside that of
-        /// its cores.
+        /// Most connections of the whole server; `accept_excess` says what happens to more. 0 sets no limit beside that
+        /// of its cores.
         connections_max: u32 = 0, "connections_max", number!(0 to 4294967295);
 
-        /// Most connections of one client address. An IPv6 network of 64 bits counts as one address, and an IPv4 client that
-        /// comes by NAT64, 6to4 or Teredo counts as its IPv4 address. More are answered 429. Connections from
+        /// Most connections of one client address. An IPv6 network of 64 bits counts as one address, and an IPv4 client
+        /// that comes by NAT64, 6to4 or Teredo counts as its IPv4 address. More are answered 429. Connections from
         /// `trusted_proxies` count for the client that the proxy names. 0 sets no limit.
         connections_per_address_max: u32 = 0, "connections_per_address_max", number!(0 to 4294967295);
 
-        /// Most connections accepted in a second, in equal shares for each core, a tenth of them at once; `accept_excess` says
-        /// what happens to more. 0 sets no limit.
+        /// Most connections accepted in a second, in equal shares for each core, a tenth of them at once;
+        /// `accept_excess` says what happens to more. 0 sets no limit.
         accepts_per_second_max: u32 = 0, "accepts_per_second_max", number!(0 to 4294967295);
 
-        /// Bytes of memory in use from which on new connections are answered 503, until use is below 95 % of this. It counts
-        /// the memory of the process, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control group's limit
-        /// or of the machine's memory; in a control group with a limit, such as a container, `auto` counts the memory that is
-        /// charged to the group. `off` sets no limit.
+        /// Bytes of memory in use from which on new connections are answered 503, until use is below 95 % of this. It
+        /// counts the memory of the process, TCP buffers, and 4600 bytes for each socket. `auto` is 90 % of the control
+        /// group's limit or of the machine's memory; in a control group with a limit, such as a container, `auto`
+        /// counts the memory that is charged to the group. `off` sets no limit.
         memory_bytes_max: MemoryMax = MemoryMax::Auto, "memory_bytes_max", MEMORY;
 
-        /// Most connections of one core; `accept_excess` says what happens to more. 0 takes what the limit on open files
-        /// allows.
+        /// Most connections of one core; `accept_excess` says what happens to more. 0 takes what the limit on open
+        /// files allows.
         connections_per_core_max: u32 = 0, "connections_per_core_max", number!(0 to 4294967295);
 
         /// Most channels of one connection. A further subscribe is answered with a `BrokerError`.
@@ -72,59 +76,60 @@ settings! {
         /// `BrokerError`.
         channel_names_bytes_max: u32 = 1024 * 1024, "channel_names_bytes_max", number!(1 to 4294967295);
 
-        /// Most calls from the server that one connection may leave unanswered. A further call is refused, and the application
-        /// is told.
+        /// Most calls from the server that one connection may leave unanswered. A further call is refused, and the
+        /// application is told.
         calls_per_connection_max: u32 = 1000, "calls_per_connection_max", number!(0 to 4294967295);
 
-        /// Most bytes that wait to be sent to one connection; `slow_consumer` says what happens to more. An empty outbox takes
-        /// any one message. The default leaves room for a burst of 20,000 messages of 500 bytes.
+        /// Most bytes that wait to be sent to one connection; `slow_consumer` says what happens to more. An empty
+        /// outbox takes any one message. The default leaves room for a burst of 20,000 messages of 500 bytes.
         outbox_bytes_max: u32 = 16 * 1024 * 1024, "outbox_bytes_max", number!(1 to 1073741824);
 
-        /// Most bytes that all connections together may hold, in equal shares for each core: bytes that wait to be sent,
-        /// counted once where connections share them, incomplete messages, and input and decisions that wait. When it is
-        /// reached, the connections that hold most are closed with 4010; with `slow_consumer` `skip` or `conflate`,
-        /// publications for clients that do not read are skipped or conflated first. `auto` is a quarter of the control
-        /// group's limit or of the machine's memory. `off` sets no limit.
+        /// Most bytes that all connections together may hold, in equal shares for each core: bytes that wait to be
+        /// sent, counted once where connections share them, incomplete messages, and input and decisions that wait.
+        /// When it is reached, the connections that hold most are closed with 4010; with `slow_consumer` `skip` or
+        /// `conflate`, publications for clients that do not read are skipped or conflated first. `auto` is a quarter of
+        /// the control group's limit or of the machine's memory. `off` sets no limit.
         outbox_bytes_total_max: MemoryMax = MemoryMax::Auto, "outbox_bytes_total_max", MEMORY;
 
-        /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then the
-        /// connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
+        /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
+        /// the connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
         write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);
 
-        /// Most messages a second from one connection in the long run. Control frames count, and each packet of an array counts
-        /// once more. A connection over its rate is not read until it is below it again. 0 sets no limit.
+        /// Most messages a second from one connection in the long run. Control frames count, and each packet of an
+        /// array counts once more. A connection over its rate is not read until it is below it again. 0 sets no limit.
         messages_per_second_max: u32 = 0, "messages_per_second_max", number!(0 to 1000000000);
 
-        /// Most bytes a second from one connection in the long run, as they are read from its socket. A connection over its
-        /// rate is not read until it is below it again. 0 sets no limit.
+        /// Most bytes a second from one connection in the long run, as they are read from its socket. A connection over
+        /// its rate is not read until it is below it again. 0 sets no limit.
         bytes_per_second_max: u64 = 0, "bytes_per_second_max", number!(0 to 1000000000000);
 
-        /// Size of a burst in milliseconds: a connection that was silent may send at once what its rates allow in this time,
-        /// and at least one message.
+        /// Size of a burst in milliseconds: a connection that was silent may send at once what its rates allow in this
+        /// time, and at least one message.
         rate_burst: Duration = Duration::from_secs(1), "rate_burst_ms", milliseconds!(1 to 3600000);
 
-        /// Milliseconds by which the time that a connection was paused for its rates may exceed the time that it was not; then
-        /// it is closed with 4029. 0 never closes it.
+        /// Milliseconds by which the time that a connection was paused for its rates may exceed the time that it was
+        /// not; then it is closed with 4029. 0 never closes it.
         rate_grace: Duration = Duration::from_secs(10), "rate_grace_ms", milliseconds!(0 to 2147483647);
 
-        /// Milliseconds without a message in either direction, heartbeats aside; then the connection is closed with 4030. 0
-        /// sets no time.
+        /// Milliseconds without a message in either direction, heartbeats aside; then the connection is closed with
+        /// 4030. 0 sets no time.
         idle_timeout: Duration = Duration::ZERO, "idle_timeout_ms", milliseconds!(0 to 2147483647);
 
-        /// Longest name in bytes of a channel that a client subscribes or publishes to. A longer one is answered with an
-        /// `InvalidActionError`.
+        /// Longest name in bytes of a channel that a client subscribes or publishes to. A longer one is answered with
+        /// an `InvalidActionError`.
         channel_name_bytes_max: u32 = 65_536, "channel_name_bytes_max", number!(1 to 4294967295);
 
         /// Most calls of one client that the application may leave unanswered. A further call is answered with an
         /// `InvalidActionError`.
         client_calls_max: u32 = 10_000, "client_calls_max", number!(1 to 4294967295);
 
-        /// Most logins that wait for their password to be checked. When another arrives, one login of the network with most
-        /// of them is refused: as `busy` if it is the new one, as `displaced` if it waited already.
+        /// Most logins that wait for their password to be checked. When another arrives, one login of the network with
+        /// most of them is refused: as `busy` if it is the new one, as `displaced` if it waited already.
         logins_waiting_max: u32 = 64, "logins_waiting_max", number!(1 to 4096);
 
-        /// Failed logins of one user from one address that have no consequence. Further logins are refused as `too_soon`: for
-        /// 1 s, then for twice as long each time. One address may fail 4 times as often, one user 20 times as often.
+        /// Failed logins of one user from one address that have no consequence. Further logins are refused as
+        /// `too_soon`: for 1 s, then for twice as long each time. One address may fail 4 times as often, one user 20
+        /// times as often.
         login_failures_max: u32 = 5, "login_failures_max", number!(1 to 1000000);
 
         /// Longest time in milliseconds for which logins are refused as `too_soon`.
@@ -134,8 +139,8 @@ settings! {
         /// `ringcast_login_accounts_forgotten_total` counts them.
         login_accounts_max: u32 = 65_536, "login_accounts_max", number!(2 to 16777216);
 
-        /// Most log lines a second about refusals (`ringcast::audit`) in the long run, and half as many of one kind. The rest is
-        /// counted in `ringcast_audit_left_out_total`. 0 sets no limit.
+        /// Most log lines a second about refusals (`ringcast::audit`) in the long run, and half as many of one kind.
+        /// The rest is counted in `ringcast_audit_left_out_total`. 0 sets no limit.
         audit_lines_per_second_max: u32 = 10, "audit_lines_per_second_max", number!(0 to 1000000);
 
         /// Most revocations of tokens in force at the same time. A further one is refused, and counted in
@@ -145,12 +150,12 @@ settings! {
         /// Publications that the ring holds, rounded up to a power of two. While it is full, publishers wait.
         ring_slots: u32 = 65_536, "ring_slots", number!(2 to 16777216);
 
-        /// Most bytes of publications in the ring, in equal shares for each core. While a core's share is full, its publishers
-        /// wait.
+        /// Most bytes of publications in the ring, in equal shares for each core. While a core's share is full, its
+        /// publishers wait.
         ring_bytes_max: u64 = 64 * 1024 * 1024, "ring_bytes_max", number!(65536 to 1099511627776);
 
-        /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has disconnected
-        /// without an acknowledgement. Further ones are dropped.
+        /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
+        /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);
     }
 }
@@ -177,8 +182,8 @@ const MEMORY: Form<MemoryMax> = Form {
 pub enum MemoryMax {
     /// No limit.
     Off,
-    /// A part of the memory that this process may have, which is its control group's limit or the machine's memory: 90 %
-    /// for `memory_bytes_max`, a quarter for `outbox_bytes_total_max`.
+    /// A part of the memory that this process may have, which is its control group's limit or the machine's memory: 90
+    /// % for `memory_bytes_max`, a quarter for `outbox_bytes_total_max`.
     #[default]
     Auto,
     /// So many bytes.

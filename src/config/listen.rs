@@ -22,33 +22,35 @@ settings! {
         probe_paths: Vec<String> = ["/health-check", "/healthz"].map(str::to_owned).to_vec(), "probe_paths",
             PATHS_OR_OFF;
 
-        /// Whether `/` on the client port is a page on which the server can be tried out: `on`, `off` (a line of text), or
-        /// `auto` (on if all addresses are loopback addresses and `trusted_proxies` is empty).
+        /// Whether `/` on the client port is a page on which the server can be tried out: `on`, `off` (a line of text),
+        /// or `auto` (on if all addresses are loopback addresses and `trusted_proxies` is empty).
         welcome_page: WelcomePage = WelcomePage::Auto, "welcome_page", word();
 
-        /// Origins that may connect: `*:*` for all, else any of `host:port`, `host:*` and `*:port`, separated by spaces.
+        /// Origins that may connect: `*:*` for all, else any of `host:port`, `host:*` and `*:port`, separated by
+        /// spaces.
         origins: String = "*:*".to_owned(), "origins",
             some_text("*:*, or origins such as example.com:443 example.org:*"), on reload;
 
-        /// Origins that may connect, compared exactly by scheme, host and port, in addition to the check of `origins`: such as
-        /// `https://example.com`, `https://*.example.com` (one label for each `*`), `http://localhost:*`. Requests without
-        /// an origin come from no web page and may connect. Empty for no such check.
+        /// Origins that may connect, compared exactly by scheme, host and port, in addition to the check of `origins`:
+        /// such as `https://example.com`, `https://*.example.com` (one label for each `*`), `http://localhost:*`.
+        /// Requests without an origin come from no web page and may connect. Empty for no such check.
         allowed_origins: AllowedOrigins = AllowedOrigins::default(), "allowed_origins",
             parsed(Kind::Text, "origins such as https://example.com https://*.example.com http://localhost:*"), on reload;
 
-        /// IPv6 prefixes of this network's translators (NAT64, SIIT; RFC 6052). An IPv4 client that comes through one of them
-        /// is counted by its IPv4 address. `64:ff9b::/96` and `64:ff9b:1::/48` are always known.
+        /// IPv6 prefixes of this network's translators (NAT64, SIIT; RFC 6052). An IPv4 client that comes through one
+        /// of them is counted by its IPv4 address. `64:ff9b::/96` and `64:ff9b:1::/48` are always known.
         translator_prefixes: Nat64Prefixes = Nat64Prefixes::default(), "translator_prefixes",
             parsed(
                 Kind::Text,
                 "IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits such as 2001:db8:64::/96, without bits behind the prefix's",
             );
 
-        /// Action on connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`: `wait`
-        /// leaves them in the backlog, `refuse` answers 503.
+        /// Action on connections beyond `connections_max`, `connections_per_core_max` or `accepts_per_second_max`:
+        /// `wait` leaves them in the backlog, `refuse` answers 503.
         accept_excess: AcceptExcess = AcceptExcess::Wait, "accept_excess", word();
 
-        /// Most connections that may wait to be accepted, for each core. `net.core.somaxconn` of the system may allow fewer.
+        /// Most connections that may wait to be accepted, for each core. `net.core.somaxconn` of the system may allow
+        /// fewer.
         tcp_backlog: u16 = 4096, "tcp_backlog", number!(1 to 65535);
     }
 }

@@ -1,12 +1,12 @@
-//! Merges the sources of settings: flags, then `RINGCAST_*` variables, then credentials of the service manager, then the
-//! TOML file, then defaults.
+//! Merges the sources of settings: flags, then `RINGCAST_*` variables, then credentials of the service manager, then
+//! the TOML file, then defaults.
 //!
-//! [`ConfigSources`] holds what the process was started with. [`ConfigSources::load`] makes a [`Config`] of it, at the start and again
-//! on a reload, when only files can have changed.
+//! [`ConfigSources`] holds what the process was started with. [`ConfigSources::load`] makes a [`Config`] of it, at the
+//! start and again on a reload, when only files can have changed.
 //!
 //! Invariants
-//! 1. A name that is not known is an error, in each of the sources, and names the nearest known one (`unknown`). Variables
-//!    that other programs set are told apart by their shape (`environment`).
+//! 1. A name that is not known is an error, in each of the sources, and names the nearest known one (`unknown`).
+//!    Variables that other programs set are told apart by their shape (`environment`).
 //! 2. An error never shows the value of a secret, nor a line of the file.
 //! 3. All errors are found, not only the first; errors that would follow from another are left out.
 
@@ -25,8 +25,8 @@ use super::{Config, SETTINGS};
 
 /// What the process was started with.
 ///
-/// A program that embeds the server begins with the environment, or with nothing ([`ConfigSources::default`]), and adds a
-/// file and values of its own:
+/// A program that embeds the server begins with the environment, or with nothing ([`ConfigSources::default`]), and adds
+/// a file and values of its own:
 /// ```
 /// # use ringcast::config::ConfigSources;
 /// let sources = ConfigSources::from_environment()
@@ -85,8 +85,8 @@ pub enum Source {
 }
 
 impl ConfigSources {
-    /// The environment of this process: the variables `RINGCAST_*`, among them `RINGCAST_CONFIG`, which names the file, and
-    /// the credentials of the service manager.
+    /// The environment of this process: the variables `RINGCAST_*`, among them `RINGCAST_CONFIG`, which names the file,
+    /// and the credentials of the service manager.
     pub fn from_environment() -> ConfigSources {
         ConfigSources::new(Vec::new(), std::env::vars_os())
     }
@@ -98,8 +98,8 @@ impl ConfigSources {
         self
     }
 
-    /// Sets a setting by its key in the file (`limits.ring_slots`), whatever the other sources say. [`ConfigSources::load`]
-    /// checks names and values; its errors call the setting by the flag of the binary.
+    /// Sets a setting by its key in the file (`limits.ring_slots`), whatever the other sources say.
+    /// [`ConfigSources::load`] checks names and values; its errors call the setting by the flag of the binary.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl Into<String>) -> ConfigSources {
         let setting = SETTINGS.iter().find(|setting| setting.key() == key);
@@ -147,7 +147,8 @@ impl ConfigSources {
         }
     }
 
-    /// What can be read, and all that is wrong. A setting with an error has the value of the next source, or its default.
+    /// What can be read, and all that is wrong. A setting with an error has the value of the next source, or its
+    /// default.
     pub(crate) fn read(&self) -> (Loaded, Vec<ConfigError>) {
         let mut reading = Reading {
             loaded: Loaded {

@@ -149,8 +149,8 @@ impl Config {
         }
     }
 
-    /// Whether only authenticated clients are served and, with the built-in application, no client can authenticate: no other
-    /// program has a key that signs tokens, there is no password file, and the server asks for no certificate.
+    /// Whether only authenticated clients are served and, with the built-in application, no client can authenticate: no
+    /// other program has a key that signs tokens, there is no password file, and the server asks for no certificate.
     pub fn admits_no_client(&self) -> bool {
         let by_certificate = self.tls.is_used() && self.tls.client_auth != ClientAuth::Off;
         !self.serves_anonymous()
@@ -168,8 +168,8 @@ impl Config {
         }
     }
 
-    /// Whether `/` on the client port is the page on which the server can be tried out. `auto` shows it only where no other
-    /// machine can see it: neither on an address beyond loopback, nor behind a proxy on this machine.
+    /// Whether `/` on the client port is the page on which the server can be tried out. `auto` shows it only where no
+    /// other machine can see it: neither on an address beyond loopback, nor behind a proxy on this machine.
     pub fn shows_welcome_page(&self) -> bool {
         match self.listen.welcome_page {
             WelcomePage::Auto => self.listens_on_loopback_only() && self.proxies.trusted.is_empty(),

@@ -7,8 +7,9 @@ use super::settings::settings;
 settings! {
     /// What clients may do.
     permissions: Permissions {
-        /// Whether unauthenticated clients are served: `on`, `off`, or `auto` (on if `listen` and, where it is set, `tls_listen`
-        /// are loopback addresses). With `off` they may still shake hands, send a token (`#authenticate`) and log in.
+        /// Whether unauthenticated clients are served: `on`, `off`, or `auto` (on if `listen` and, where it is set,
+        /// `tls_listen` are loopback addresses). With `off` they may still shake hands, send a token (`#authenticate`)
+        /// and log in.
         allow_anonymous: Anonymous = Anonymous::Auto, "allow_anonymous", word();
 
         /// Whether clients may publish.
@@ -18,8 +19,8 @@ settings! {
         rules_separator: char = '.', "rules_separator", SEPARATOR, on reload;
     }
     and {
-        /// The rules that are in force: the first rule that matches decides, and an action that no rule matches is refused.
-        /// Without any rules, everything is allowed.
+        /// The rules that are in force: the first rule that matches decides, and an action that no rule matches is
+        /// refused. Without any rules, everything is allowed.
         rules: Vec<RuleSpec> = Vec::new();
 
         /// Rules on trial: the server counts where they would decide otherwise, and does not act on them.

@@ -16,11 +16,12 @@ settings! {
                 "addresses and networks such as 10.0.0.0/8 192.0.2.1 2001:db8::/32, without bits behind the network's",
             ), on reload;
 
-        /// Whether connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); with `on` all of them must.
+        /// Whether connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); with `on` all of them
+        /// must.
         proxy_protocol: bool = false, "proxy_protocol", word(), on reload;
 
-        /// Whether the client of a request from `trusted_proxies` is taken from `X-Forwarded-For`: the first address from the
-        /// right that is not a trusted proxy.
+        /// Whether the client of a request from `trusted_proxies` is taken from `X-Forwarded-For`: the first address
+        /// from the right that is not a trusted proxy.
         x_forwarded_for: bool = false, "x_forwarded_for", word(), on reload;
     }
 }

@@ -1,4 +1,5 @@
-//! One row for each setting: [`settings!`] makes the field, its documentation, its default, its names and its check from it.
+//! One row for each setting: [`settings!`] makes the field, its documentation, its default, its names and its check
+//! from it.
 //!
 //! A row stands in the file of its section (`admin.rs`, `listen.rs`, `limits.rs` and so on):
 //!
@@ -8,15 +9,15 @@
 //! ```
 //!
 //! From left to right: the documentation for operators, the field and its type, the default, the name, and the
-//! [`Form`](super::form::Form) of the value with its bounds. A row that ends in `, on reload` takes effect when the file is read again
-//! (SIGHUP); other settings take effect at the next start.
+//! [`Form`](super::form::Form) of the value with its bounds. A row that ends in `, on reload` takes effect when the
+//! file is read again (SIGHUP); other settings take effect at the next start.
 //!
 //! The name is the key of the configuration file. The flag is `--name-with-hyphens`, the variable `RINGCAST_NAME`. The
 //! loader, `ringcast --help`, `ringcast check`, `/stats` and the table in `docs/configuration.md` read [`SETTINGS`].
 //!
 //! To add a setting, write its row. To add a section, list it in [`Config`] and in `SECTIONS` (`config/mod.rs`). Then
-//! `UPDATE=1 cargo test --test docs` renews the table. A form checks a value by itself; combinations of settings are checked
-//! in `conflicts.rs` (the server does not start) and `warnings.rs` (it starts and warns).
+//! `UPDATE=1 cargo test --test docs` renews the table. A form checks a value by itself; combinations of settings are
+//! checked in `conflicts.rs` (the server does not start) and `warnings.rs` (it starts and warns).
 
 use super::form::Kind;
 use super::secret::Secret;
@@ -87,8 +88,8 @@ impl Setting {
 
     /// Stores a value.
     ///
-    /// No value holds a carriage return, a NUL or a byte order mark. Such characters are invisible, come from files that
-    /// were written on other systems, and would silently make a different host, path or key.
+    /// No value holds a carriage return, a NUL or a byte order mark. Such characters are invisible, come from files
+    /// that were written on other systems, and would silently make a different host, path or key.
     ///
     /// # Errors
     /// The setting does not accept the value; the configuration is unchanged.
@@ -110,9 +111,9 @@ impl Setting {
     }
 }
 
-/// Declares a section: a struct with a field, a default and a [`Setting`] for each row. The head of this file describes a
-/// row. Fields behind `and` are no settings, such as the lists of rules: only their documentation, type and default stand
-/// there.
+/// Declares a section: a struct with a field, a default and a [`Setting`] for each row. The head of this file describes
+/// a row. Fields behind `and` are no settings, such as the lists of rules: only their documentation, type and default
+/// stand there.
 macro_rules! settings {
     (
         $(#[$section_meta:meta])*

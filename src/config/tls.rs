@@ -17,8 +17,8 @@ settings! {
         listen: Option<SocketAddr> = None, "tls_listen",
             address_or_off("off, or an address with a port, such as 0.0.0.0:8443");
 
-        /// PEM files of certificates, each with its chain, separated by commas. A client gets the certificate for the name
-        /// that it asks for, else the first.
+        /// PEM files of certificates, each with its chain, separated by commas. A client gets the certificate for the
+        /// name that it asks for, else the first.
         certificate_files: Vec<PathBuf> = Vec::new(), "tls_certificate_files", PEM_FILES, on reload;
 
         /// PEM files of the private keys of `tls_certificate_files`, in the same order, separated by commas.

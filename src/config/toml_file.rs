@@ -1,7 +1,7 @@
 //! The configuration file: TOML, taken apart into values of settings and rules.
 //!
-//! Comes in: the file's name. Goes out: [`FileContents`], which `load` merges with the other sources. Values are checked
-//! there; here only their type is.
+//! Comes in: the file's name. Goes out: [`FileContents`], which `load` merges with the other sources. Values are
+//! checked there; here only their type is.
 //!
 //! Invariants
 //! 1. An error shows no line of the file, since it may hold a secret.

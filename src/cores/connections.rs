@@ -1,20 +1,21 @@
 //! The connections of one core, and what waits to be sent to them.
 //!
-//! All replies of a turn are sent at its end. Publications and heartbeats are sent in the order in which they were queued,
-//! until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile join them in
-//! their outboxes, and are sent with the same system call.
+//! All replies of a turn are sent at its end. Publications and heartbeats are sent in the order in which they were
+//! queued, until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile
+//! join them in their outboxes, and are sent with the same system call.
 //!
 //! Invariants
 //! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked and its lane idle,
-//!    and the poll will tell when the socket takes more. An entry of a list counts only while its connection has that lane.
+//!    and the poll will tell when the socket takes more. An entry of a list counts only while its connection has that
+//!    lane.
 //! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` the sum of those that are not blocked, and
 //!    `conflated_bytes` the sum of the publications that wait behind outboxes.
-//! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`), since [`Connections::note_held`] is called
-//!    where that changes.
-//! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not read,
-//!    and publications pass it by. Steps of the turn end it (`Core::close_marked`), after a delivery, before and after a
-//!    flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish for one
-//!    client never closes another connection, and never reads another's input.
+//! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`), since [`Connections::note_held`] is
+//!    called where that changes.
+//! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not
+//!    read, and publications pass it by. Steps of the turn end it (`Core::close_marked`), after a delivery, before and
+//!    after a flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish
+//!    for one client never closes another connection, and never reads another's input.
 
 #[cfg(test)]
 mod invariants;
@@ -74,8 +75,8 @@ pub(in crate::cores) struct Connections {
     /// Bytes of publications that wait for the ring and whose publishers have disconnected: a copy of the count of
     /// `AbandonedPublications`, set when the turn begins.
     pub(in crate::cores) abandoned_bytes: usize,
-    /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they are to be
-    /// visited when they must have taken something.
+    /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they
+    /// are to be visited when they must have taken something.
     blocked: Vec<ConnectionId>,
     write_timeout: Duration,
     outbox_bytes_max: usize,
@@ -238,8 +239,8 @@ impl Connections {
             .filter(|connection| connection.id == id)
     }
 
-    /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being read, so
-    /// no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
+    /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being
+    /// read, so no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {
         let messages = u64::from(content.is_message());
         self.metrics.messages_sent.add(messages);
@@ -252,8 +253,8 @@ impl Connections {
         });
     }
 
-    /// Queues text messages in the outbox of an open connection: nothing may follow a close frame (RFC 6455 section 5.5.1).
-    /// Returns the number of messages, queued or not.
+    /// Queues text messages in the outbox of an open connection: nothing may follow a close frame (RFC 6455 section
+    /// 5.5.1). Returns the number of messages, queued or not.
     pub(in crate::cores) fn send_texts<'t>(
         &mut self,
         id: ConnectionId,
@@ -293,8 +294,8 @@ impl Connections {
         self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
     }
 
-    /// Lists a connection for a flush, so that bytes are sent that wait in the stream itself: records of TLS that carry no
-    /// frames.
+    /// Lists a connection for a flush, so that bytes are sent that wait in the stream itself: records of TLS that carry
+    /// no frames.
     pub(in crate::cores) fn send_records(&mut self, id: ConnectionId) {
         self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
     }
@@ -373,8 +374,8 @@ impl Connections {
         }
     }
 
-    /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk lane
-    /// until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
+    /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk
+    /// lane until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
     pub(in crate::cores) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
         // In the order in which they were queued: the connection that was read first is answered first.
         let mut sent = 0;
@@ -425,8 +426,8 @@ impl Connections {
         self.resumed.pop()
     }
 
-    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true for it, all
-    /// that is queued now has been sent, or has found its socket full.
+    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true for it,
+    /// all that is queued now has been sent, or has found its socket full.
     pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
         self.bulk_taken + self.bulk.len() as u64
     }
@@ -436,9 +437,9 @@ impl Connections {
         self.bulk_taken >= end_of_bulk
     }
 
-    /// Flushes a connection from the list of the bulk lane, unless the connection has changed its lane since. Nearly all
-    /// have only publications to send, have no TLS, and stay open: a connection that ends sends its last bytes in the
-    /// prompt lane, or at once.
+    /// Flushes a connection from the list of the bulk lane, unless the connection has changed its lane since. Nearly
+    /// all have only publications to send, have no TLS, and stay open: a connection that ends sends its last bytes in
+    /// the prompt lane, or at once.
     #[inline]
     fn flush_bulk(&mut self, index: u32) {
         let Some(connection) = self.slab.get_mut(index as usize) else {
@@ -507,15 +508,15 @@ impl Connections {
         self.note_flushed(index, is_slow, flushed);
     }
 
-    /// Does what follows from the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection for
-    /// closing. `was_slow` says that the socket had been found full before.
+    /// Does what follows from the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection
+    /// for closing. `was_slow` says that the socket had been found full before.
     fn note_flushed(&mut self, index: u32, was_slow: bool, flushed: io::Result<(usize, Flush)>) {
         let Some(connection) = self.slab.get_mut(index as usize) else {
             return;
         };
         let has_tls = connection.stream.tls.is_some();
-        // Whether the bytes that it holds may have changed: `held` counts connections whose sockets were found full, or whose
-        // TLS keeps records.
+        // Whether the bytes that it holds may have changed: `held` counts connections whose sockets were found full, or
+        // whose TLS keeps records.
         let mut is_held = was_slow;
         match flushed {
             Ok((written, flush)) => {
@@ -588,10 +589,10 @@ impl Connections {
         }
     }
 
-    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer none
-    /// of those that the socket had taken before. The socket tells of room only when much of its buffer is free, so that a
-    /// peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this core stood
-    /// still does not count: the peer may have stood still as well.
+    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer
+    /// none of those that the socket had taken before. The socket tells of room only when much of its buffer is free,
+    /// so that a peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this
+    /// core stood still does not count: the peer may have stood still as well.
     pub(in crate::cores) fn takes_nothing(&mut self, id: ConnectionId, responsive_since: Uptime) -> bool {
         let (now, timeout) = (self.now, self.write_timeout);
         let Some(connection) = self.get_mut(id) else {
@@ -621,8 +622,8 @@ impl Connections {
         }
     }
 
-    /// Counts them again after input was taken in or carried out. Does nothing for a connection that held none before and
-    /// holds none now.
+    /// Counts them again after input was taken in or carried out. Does nothing for a connection that held none before
+    /// and holds none now.
     #[inline]
     pub(in crate::cores) fn note_input(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id)
@@ -674,8 +675,8 @@ impl Connections {
         self.held_bytes() > self.held.bytes_max
     }
 
-    /// Whether connections have to be closed because all together hold too much. If the policy can leave publications out,
-    /// that begins an eighth above the limit. If no connection waits, there is none to close.
+    /// Whether connections have to be closed because all together hold too much. If the policy can leave publications
+    /// out, that begins an eighth above the limit. If no connection waits, there is none to close.
     #[inline]
     pub(in crate::cores) fn must_shed(&self) -> bool {
         !self.held.is_empty() && self.holds_too_much_to_leave_out()
@@ -738,8 +739,8 @@ impl Connections {
     }
 }
 
-/// Marks a connection that must be closed, once. From now on it is not read and gets no publications; the core closes it
-/// before the next flush.
+/// Marks a connection that must be closed, once. From now on it is not read and gets no publications; the core closes
+/// it before the next flush.
 fn mark_for_closing(
     ending: &mut Vec<(ConnectionId, CloseReason)>,
     connection: &mut Connection,

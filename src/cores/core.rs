@@ -229,8 +229,8 @@ impl<A: App> Lent<A> {
     }
 }
 
-/// How many connections a core takes: as many as its descriptor table has room for, or fewer if so configured. Never more: a
-/// core without a free descriptor loses the sockets that other cores hand to it.
+/// How many connections a core takes: as many as its descriptor table has room for, or fewer if so configured. Never
+/// more: a core without a free descriptor loses the sockets that other cores hand to it.
 fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let room = descriptors::connections_per_core(soft, own_fd_table, cores);

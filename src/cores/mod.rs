@@ -94,7 +94,8 @@ pub(crate) struct CoreSettings {
     pub(crate) busy_poll: Duration,
     pub(crate) admission: Arc<Admission>,
     pub(crate) audit: Arc<Audit>,
-    /// The descriptors of the program that stay open in a core's own table; `None` if cores use the table of the process.
+    /// The descriptors of the program that stay open in a core's own table; `None` if cores use the table of the
+    /// process.
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
     pub(crate) session: Settings,
     pub(crate) policy: Arc<Policy>,
@@ -126,8 +127,8 @@ pub(crate) struct Started {
     pub(crate) connections_max: u32,
 }
 
-/// The owners of descriptors that were opened before a core got a descriptor table of its own. The thread that joins the
-/// core's thread drops them, so that the copies in the table of the process are closed as well.
+/// The owners of descriptors that were opened before a core got a descriptor table of its own. The thread that joins
+/// the core's thread drops them, so that the copies in the table of the process are closed as well.
 #[derive(Debug)]
 pub(crate) struct InheritedDescriptors {
     _poll: Poll,

@@ -1,9 +1,9 @@
 //! One turn of the loop.
 //!
 //! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → deliver
-//! publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write the
-//! outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications alone as
-//! the time allows.
+//! publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write
+//! the outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications
+//! alone as the time allows.
 
 use std::io;
 use std::thread;
@@ -120,8 +120,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as many as the limits
-    /// on checks of tokens and on transitions allow.
+    /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as many as the
+    /// limits on checks of tokens and on transitions allow.
     #[inline]
     fn read_left_over_connections(&mut self) {
         self.shares.token_checks = 0;
@@ -141,8 +141,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Delivers publications, then closes the subscribers that delivery has marked. If all connections together hold too
-    /// much, it also closes some that hold most; that makes room, so delivery goes on.
+    /// Delivers publications, then closes the subscribers that delivery has marked. If all connections together hold
+    /// too much, it also closes some that hold most; that makes room, so delivery goes on.
     fn deliver(&mut self) {
         loop {
             self.delivery.deliver(&mut self.connections);
@@ -153,7 +153,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Handles one event of the poll: a listener, this core's mailbox, sockets that another core hands over, or a connection.
+    /// Handles one event of the poll: a listener, this core's mailbox, sockets that another core hands over, or a
+    /// connection.
     fn handle_event(&mut self, event: &Event) {
         match event.token() {
             token @ (LISTENER | TLS_LISTENER) => self.acceptor.note_ready(token),
@@ -166,14 +167,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Handles an event of a connection's socket: flushes it at the end of the turn if the socket takes more, and reads it
-    /// now or in a later turn if it may hold input.
+    /// Handles an event of a connection's socket: flushes it at the end of the turn if the socket takes more, and reads
+    /// it now or in a later turn if it may hold input.
     #[inline]
     fn handle_connection_event(&mut self, id: ConnectionId, event: &Event) {
         if event.is_writable() {
             self.connections.writable(id);
         }
-        // A connection that has used up its share of this turn is read in the next turn, even if the poll reports input.
+        // A connection that has used up its share of this turn is read in the next turn, even if the poll reports
+        // input.
         let is_unfinished = self
             .connections
             .get(id)
@@ -229,10 +231,10 @@ impl<A: App> Core<A> {
         has_ended || connection.shows_tokens || connection.phase.is_opening()
     }
 
-    /// Reads a connection that is being opened or closed, now or in a later turn. An upgrade, a handshake, an end or a check
-    /// of a token costs more than a message; a TLS handshake costs a hundred times as much. In a storm the poll reports a
-    /// thousand of them at once. So they get a bounded time in each turn, after which the replies to open connections leave.
-    /// Connections that have to wait are served in the order in which they came.
+    /// Reads a connection that is being opened or closed, now or in a later turn. An upgrade, a handshake, an end or a
+    /// check of a token costs more than a message; a TLS handshake costs a hundred times as much. In a storm the poll
+    /// reports a thousand of them at once. So they get a bounded time in each turn, after which the replies to open
+    /// connections leave. Connections that have to wait are served in the order in which they came.
     fn read_transitional(&mut self, id: ConnectionId, has_ended: bool) {
         if self.shares.transition_ns < TRANSITION_BUDGET_NS {
             self.within_transition_budget(|core| core.read(id, has_ended));
@@ -272,8 +274,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Once a second: frees buffers that publications no longer need, and sets the metrics of the memory of publications and
-    /// of this core's tables.
+    /// Once a second: frees buffers that publications no longer need, and sets the metrics of the memory of
+    /// publications and of this core's tables.
     fn tell_memory(&mut self) {
         self.memory_due = self.time.now().uptime + MEMORY_TOLD_EVERY;
         self.delivery.publisher().give_back();
@@ -285,12 +287,14 @@ impl<A: App> Core<A> {
         self.metrics.table_bytes.set(tables as u64);
     }
 
-    /// Writes the outboxes to their sockets: all outboxes with replies, and outboxes with publications alone until the time
-    /// for them is used up. After a longer turn that time is longer (`turn_time.rs`), so that calls cannot keep publications
-    /// from leaving. A write may end its connection; an outbox that has drained lets its connection be read again.
+    /// Writes the outboxes to their sockets: all outboxes with replies, and outboxes with publications alone until the
+    /// time for them is used up. After a longer turn that time is longer (`turn_time.rs`), so that calls cannot keep
+    /// publications from leaving. A write may end its connection; an outbox that has drained lets its connection be
+    /// read again.
     fn flush(&mut self) {
         let mut end_ns = None;
-        // A connection that missed a publication is closed first: nothing that was queued after that publication is sent.
+        // A connection that missed a publication is closed first: nothing that was queued after that publication is
+        // sent.
         self.close_marked();
         self.connections.flush(|| {
             let now_ns = self.time.clock().elapsed_ns();
@@ -305,9 +309,9 @@ impl<A: App> Core<A> {
             .record_latencies(&self.connections, self.time.clock());
     }
 
-    /// Registers sockets that were found full, so that the poll reports when they take more, and arms the deadline by which
-    /// they must have taken something. Sockets are not registered for this from the start, since a new socket takes bytes
-    /// at once: each would cause an event.
+    /// Registers sockets that were found full, so that the poll reports when they take more, and arms the deadline by
+    /// which they must have taken something. Sockets are not registered for this from the start, since a new socket
+    /// takes bytes at once: each would cause an event.
     fn watch_blocked(&mut self) {
         while let Some(id) = self.connections.next_blocked() {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -340,8 +344,8 @@ impl<A: App> Core<A> {
             || self.connections.is_shedding()
     }
 
-    /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for ever.
-    /// Tells the other cores that this core sleeps, then looks at the ring once more.
+    /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for
+    /// ever. Tells the other cores that this core sleeps, then looks at the ring once more.
     pub(super) fn timeout(&mut self) -> Option<Duration> {
         if self.has_work_left() || !self.delivery.reader().prepare_sleep() {
             return Some(Duration::ZERO);
@@ -368,18 +372,19 @@ const EVENTS_PER_TURN_MAX: usize = 1024;
 /// How long one turn reads connections that are being opened or closed: ten of them at 10 µs each, or one whose TLS
 /// handshake needs an RSA signature. They delay open connections by this time.
 const TRANSITION_BUDGET_NS: u64 = 100_000;
-/// After a turn of this length, a core that shares its CPU with other cores yields to them. It also yields while it waits
-/// for another core to fill a slot of the ring. Without that the system switches at its next tick, up to 4 ms later. A
-/// shorter turn is not worth the system call.
+/// After a turn of this length, a core that shares its CPU with other cores yields to them. It also yields while it
+/// waits for another core to fill a slot of the ring. Without that the system switches at its next tick, up to 4 ms
+/// later. A shorter turn is not worth the system call.
 const YIELD_AFTER_NS: u64 = 100_000;
-/// Most tokens that one turn checks for connections that have not shown one lately. Then other connections with input wait for
-/// the next turn, so that replies leave first. The checks take as long as 32 upgrades, with RSA.
+/// Most tokens that one turn checks for connections that have not shown one lately. Then other connections with input
+/// wait for the next turn, so that replies leave first. The checks take as long as 32 upgrades, with RSA.
 const TOKEN_CHECKS_MAX: u32 = 16;
 /// Each read of a connection that is being opened or closed counts for this long at least.
 const TRANSITION_COST_NS_MIN: u64 = 10_000;
 /// How often the gauges for memory are set.
 const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
-/// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are busy.
+/// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are
+/// busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes its next few connections.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

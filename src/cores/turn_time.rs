@@ -45,8 +45,9 @@ impl TurnTime {
         self.responsive_since
     }
 
-    /// Begins a turn after a wait of `slept` at most. If more than `slept` and `tolerance` have passed since the last turn
-    /// began, this core stood still: a long turn, or a thread that the system did not run, is not silence of the clients.
+    /// Begins a turn after a wait of `slept` at most. If more than `slept` and `tolerance` have passed since the last
+    /// turn began, this core stood still: a long turn, or a thread that the system did not run, is not silence of the
+    /// clients.
     pub(super) fn begin_turn(&mut self, slept: Duration, tolerance: Duration) {
         let before = self.now.uptime;
         (self.now, self.began_ns) = self.clock.now_and_ns();
@@ -60,8 +61,8 @@ impl TurnTime {
         self.clock.elapsed_ns().saturating_sub(self.began_ns)
     }
 
-    /// The end of the time for publications and heartbeats in a flush that begins at `now_ns`. The time is as long as the
-    /// turn has taken so far, so that calls cannot keep publications from leaving, and at least a slice.
+    /// The end of the time for publications and heartbeats in a flush that begins at `now_ns`. The time is as long as
+    /// the turn has taken so far, so that calls cannot keep publications from leaving, and at least a slice.
     pub(super) fn end_of_flush_ns(&self, now_ns: u64) -> u64 {
         let turn_ns = now_ns.saturating_sub(self.began_ns);
         now_ns + turn_ns.max(self.fan_out_slice_ns)

@@ -1,7 +1,7 @@
 //! Why a connection ends: one row for each reason, with its close code, metric label, blame, limit and explanation.
 //!
-//! The rows make the enum, the tables of counters and the table of `docs/close-codes.md`. Nowhere else is a close code a
-//! number. To add a reason, write its row; `UPDATE=1 cargo test --test docs` renews the table.
+//! The rows make the enum, the tables of counters and the table of `docs/close-codes.md`. Nowhere else is a close code
+//! a number. To add a reason, write its row; `UPDATE=1 cargo test --test docs` renews the table.
 //!
 //! Close codes: RFC 6455 section 7.4; wire reference, section 11.
 
@@ -72,7 +72,8 @@ macro_rules! close_reasons {
         }
 
         impl CloseReason {
-            /// Each reason, by [`CloseReason::index`]. Where the application chooses the code, the default stands for it.
+            /// Each reason, by [`CloseReason::index`]. Where the application chooses the code, the default stands for
+            /// it.
             pub const ALL: [CloseReason; CloseReason::COUNT] = [
                 $(CloseReason::$variant $(({ const CODE: $chosen_type = CHOSEN_BY_DEFAULT; CODE }))?,)+
             ];
@@ -190,8 +191,8 @@ close_reasons! {
         "a token could not be signed",
         "set a key that signs (`auth_key`, `auth_private_key_file`, a private key in `jwks_file`)";
 
-    /// The outbox is full of publications that the client does not read. The limit is counted where it is reached, since
-    /// not every publication that reaches it closes the connection.
+    /// The outbox is full of publications that the client does not read. The limit is counted where it is reached,
+    /// since not every publication that reaches it closes the connection.
     SlowConsumer => Some(4010), "slow_consumer", Limit, None,
         "`outbox_bytes_max` of publications wait for a client that does not read them",
         "fewer channels or smaller messages for it; `slow_consumer` skips or conflates instead";
@@ -256,8 +257,8 @@ close_reasons! {
         "the client took nothing of what waits for it for `write_timeout_ms`, though it may answer pings",
         "read what comes; a client that reads slowly is not closed";
 
-    /// The connections of the core held more than their share of `outbox_bytes_total_max`, and this one was one of those
-    /// that held most.
+    /// The connections of the core held more than their share of `outbox_bytes_total_max`, and this one was one of
+    /// those that held most.
     HoldsMost => Some(4010), "holds_most", Limit, Some(Limit::OutboxBytesTotal),
         "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
         "as for `slow_consumer`; smaller messages, or more memory and a higher limit";
@@ -285,8 +286,8 @@ impl CloseReason {
         self.row().label()
     }
 
-    /// Whether all queued bytes that have not begun to leave are dropped, so that the close frame is next: the client does
-    /// not read.
+    /// Whether all queued bytes that have not begun to leave are dropped, so that the close frame is next: the client
+    /// does not read.
     pub const fn drops_unsent(self) -> bool {
         matches!(
             self,

@@ -1,8 +1,9 @@
 //! The bounds that can be reached, as `ringcast_limit_hits_total{limit="NAME"}` counts them.
 //!
-//! The values of most bounds are settings (`config/limits.rs`); a bound has the name of its setting without `_max`. A core
-//! counts with `CoreMetrics::limit_hit`, a session with `Scratch::hit` (`session/scratch.rs`), which the core adds to its
-//! metrics after the message (`cores/input/hits.rs`). The documentation of a row is its line in `docs/metrics.md`.
+//! The values of most bounds are settings (`config/limits.rs`); a bound has the name of its setting without `_max`. A
+//! core counts with `CoreMetrics::limit_hit`, a session with `Scratch::hit` (`session/scratch.rs`), which the core adds
+//! to its metrics after the message (`cores/input/hits.rs`). The documentation of a row is its line in
+//! `docs/metrics.md`.
 
 use crate::labels::labels;
 
@@ -26,8 +27,8 @@ labels! {
         /// `connections_max`: further connections wait in the backlog until there is room, or are answered 503, by
         /// `accept_excess`.
         Connections = "connections",
-        /// `connections_per_core_max` on every core: further connections wait in the backlog until there is room, or are
-        /// answered 503, by `accept_excess`.
+        /// `connections_per_core_max` on every core: further connections wait in the backlog until there is room, or
+        /// are answered 503, by `accept_excess`.
         ConnectionsPerCore = "connections_per_core",
         /// `connections_per_address_max`: the connection is answered 429.
         ConnectionsPerAddress = "connections_per_address",
@@ -35,8 +36,8 @@ labels! {
         AcceptRate = "accepts_per_second",
         /// `memory_bytes_max`: new connections are answered 503, until less than 95 % of it is in use.
         Memory = "memory_bytes",
-        /// The system refused a descriptor or a socket: the core stops accepting for a moment, and new connections wait in
-        /// the backlog.
+        /// The system refused a descriptor or a socket: the core stops accepting for a moment, and new connections wait
+        /// in the backlog.
         Descriptors = "descriptors",
         /// `channels_per_connection_max`: the subscribe is answered with a `BrokerError`.
         ChannelsPerConnection = "channels_per_connection",
@@ -73,8 +74,8 @@ labels! {
         FrameBytes = "frame_bytes",
         /// A packet from an unauthenticated client while `allow_anonymous` is off: the packet is refused.
         Anonymous = "anonymous",
-        /// Not authenticated within `authentication_timeout_ms` while `allow_anonymous` is off: the connection is closed
-        /// with 4031.
+        /// Not authenticated within `authentication_timeout_ms` while `allow_anonymous` is off: the connection is
+        /// closed with 4031.
         AuthenticationTime = "authentication_time",
         /// A login with a body over `login_body_bytes_max`: answered 413, or with an `InvalidArgumentsError`.
         LoginBodyBytes = "login_body_bytes",
@@ -82,11 +83,11 @@ labels! {
         LoginsPerConnection = "logins_per_connection",
         /// A compressed message that inflates to more than `message_bytes_max`: the connection is closed with 1009.
         InflatedBytes = "inflated_bytes",
-        /// `abandoned_bytes_max`: a publication whose client disconnected while it waited for space in the ring, before it
-        /// was acknowledged, is dropped.
+        /// `abandoned_bytes_max`: a publication whose client disconnected while it waited for space in the ring, before
+        /// it was acknowledged, is dropped.
         AbandonedBytes = "abandoned_bytes",
-        /// `outbox_bytes_total_max`: the connections that hold most are closed with 4010, or publications are skipped or
-        /// conflated for connections that do not read.
+        /// `outbox_bytes_total_max`: the connections that hold most are closed with 4010, or publications are skipped
+        /// or conflated for connections that do not read.
         OutboxBytesTotal = "outbox_bytes_total",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",

@@ -1,14 +1,14 @@
 //! What a session may decide for its connection.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
-//! `cores/input/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`], named
-//! by [`Span`], so that in the steady state nothing is allocated.
+//! `cores/input/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`],
+//! named by [`Span`], so that in the steady state nothing is allocated.
 //!
 //! Invariants
 //! 1. Decisions are carried out in the order in which they were appended.
 //! 2. A [`Span`] is valid for the [`Decisions`] that made it, until [`Decisions::clear`].
-//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. Text that would not fit is
-//!    left out, and [`Decisions::is_overfull`] says so: then no decision of it may be carried out.
+//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. Text that would not fit
+//!    is left out, and [`Decisions::is_overfull`] says so: then no decision of it may be carried out.
 
 mod close_reason;
 mod limit;
@@ -43,8 +43,8 @@ impl Span {
     }
 }
 
-/// One action that the core carries out for a session. Names of channels are bytes in WTF-8: UTF-8, except that halves of
-/// surrogate pairs may occur, as in strings of JavaScript.
+/// One action that the core carries out for a session. Names of channels are bytes in WTF-8: UTF-8, except that halves
+/// of surrogate pairs may occur, as in strings of JavaScript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send one text message to this connection.
@@ -83,8 +83,8 @@ pub enum Decision {
         /// Data that the session needs for the messages.
         reason: Option<Span>,
     },
-    /// Check each of this connection's channels again: unsubscribe it from the channels that `Session::may_keep` refuses, and
-    /// send it the message of `Session::forbidden` for each.
+    /// Check each of this connection's channels again: unsubscribe it from the channels that `Session::may_keep`
+    /// refuses, and send it the message of `Session::forbidden` for each.
     CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish(Publish),
@@ -95,8 +95,8 @@ pub enum Decision {
         /// The text of the close frame, cut to the size that fits.
         text: Span,
     },
-    /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session decides no
-    /// other login before that.
+    /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session
+    /// decides no other login before that.
     Login,
 }
 
@@ -256,8 +256,8 @@ impl Decisions {
         }
     }
 
-    /// For a connection that is to be closed: appends the held publications, which concern other clients, and forgets the other
-    /// held decisions.
+    /// For a connection that is to be closed: appends the held publications, which concern other clients, and forgets
+    /// the other held decisions.
     pub fn push_held_publications(&mut self) {
         self.held
             .retain(|decision| matches!(decision, Decision::Publish { .. }));

@@ -96,8 +96,8 @@ pub struct Labelled {
 
 /// Makes [`CoreMetrics`] and [`METRICS`] from the rows.
 ///
-/// Kinds of rows are `Counter`, `Gauge`, `Histogram`, and `Counters` and `Gauges`, which have one value for each variant
-/// of an enum: `closes: Counters by "reason" of CloseReason, "ringcast_closes_total";`.
+/// Kinds of rows are `Counter`, `Gauge`, `Histogram`, and `Counters` and `Gauges`, which have one value for each
+/// variant of an enum: `closes: Counters by "reason" of CloseReason, "ringcast_closes_total";`.
 macro_rules! core_metrics {
     ($(
         $(#[doc = $help:literal])+
@@ -161,16 +161,16 @@ core_metrics! {
     /// Sockets that the core took over from another core.
     hand_overs_received: Counter, "ringcast_hand_overs_received_total";
 
-    /// Reads that were put off to a later turn because connections that are being opened or closed, or that present tokens
-    /// again and again, had used up their time in this turn.
+    /// Reads that were put off to a later turn because connections that are being opened or closed, or that present
+    /// tokens again and again, had used up their time in this turn.
     transitions_deferred: Counter, "ringcast_transitions_deferred_total";
 
-    /// Reads that were put off to a later turn, on any connection, because checks of tokens had used up their time in this
-    /// turn.
+    /// Reads that were put off to a later turn, on any connection, because checks of tokens had used up their time in
+    /// this turn.
     token_checks_deferred: Counter, "ringcast_token_checks_deferred_total";
 
-    /// Connections refused because there was no room, or because they arrived too fast: answered 503 or 429, or only closed
-    /// where TLS is spoken.
+    /// Connections refused because there was no room, or because they arrived too fast: answered 503 or 429, or only
+    /// closed where TLS is spoken.
     connections_refused: Counter, "ringcast_connections_refused_total";
 
     /// TLS handshakes that have ended: `full` and `resumed` successfully, other results name what went wrong.
@@ -218,14 +218,15 @@ core_metrics! {
     /// Publications queued for a subscriber; each subscriber counts.
     deliveries: Counter, "ringcast_deliveries_total";
 
-    /// Turns that ended before a publication had reached all its subscribers; it goes on in the next turn, so that other work
-    /// is not held up.
+    /// Turns that ended before a publication had reached all its subscribers; it goes on in the next turn, so that
+    /// other work is not held up.
     deliveries_paused: Counter, "ringcast_deliveries_paused_total";
 
     /// Publications not delivered to a subscriber because its outbox was full.
     publications_skipped: Counter, "ringcast_publications_skipped_total";
 
-    /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was full.
+    /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was
+    /// full.
     publications_conflated: Counter, "ringcast_publications_conflated_total";
 
     /// Subscriptions held now.
@@ -237,8 +238,8 @@ core_metrics! {
     /// Memory in bytes of the core's publications that some core has yet to take, measured once a second.
     ring_bytes: Gauge, "ringcast_ring_bytes";
 
-    /// Memory in bytes that the core keeps for its next publications, measured once a second: the most that it ever had in the
-    /// ring at one time.
+    /// Memory in bytes that the core keeps for its next publications, measured once a second: the most that it ever had
+    /// in the ring at one time.
     ring_kept_bytes: Gauge, "ringcast_ring_kept_bytes";
 
     /// Memory in bytes of the tables of connections, channels and subscriptions, measured once a second.
@@ -265,8 +266,9 @@ core_metrics! {
     /// Duration of turns in seconds, without the time that the core slept.
     turn_seconds: Histogram, "ringcast_turn_seconds";
 
-    /// Seconds from a publish to the end of the turn that wrote it to a subscriber or found the subscriber's socket full, per
-    /// delivery. The messages of one read are published together: for all of them the time of the first counts.
+    /// Seconds from a publish to the end of the turn that wrote it to a subscriber or found the subscriber's socket
+    /// full, per delivery. The messages of one read are published together: for all of them the time of the first
+    /// counts.
     publish_to_write_seconds: Histogram, "ringcast_publish_to_write_seconds";
 
     /// Closed connections, by reason.
@@ -287,8 +289,8 @@ core_metrics! {
     /// Lines left out of the audit trail because more came than limits.audit_lines_per_second_max, by event.
     audit_left_out: Counters by "event" of Event, "ringcast_audit_left_out_total";
 
-    /// Limits reached, by limit. Limits that hold new connections back (connections, connections_per_core, accepts_per_second,
-    /// memory_bytes) count once each time they begin to, not for each connection.
+    /// Limits reached, by limit. Limits that hold new connections back (connections, connections_per_core,
+    /// accepts_per_second, memory_bytes) count once each time they begin to, not for each connection.
     limit_hits: Counters by "limit" of Limit, "ringcast_limit_hits_total";
 }
 

@@ -1,7 +1,7 @@
 //! Counters that one thread writes and others read.
 //!
-//! The owning core writes with relaxed loads and stores (0.4 ns, no read-modify-write); the control plane reads when it is
-//! scraped.
+//! The owning core writes with relaxed loads and stores (0.4 ns, no read-modify-write); the control plane reads when it
+//! is scraped.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! Metrics as Prometheus reads them: text format 0.0.4.
 //!
-//! `METRICS` (of each core, `block`) and `SERVER_METRICS` (`server`) have a row for each metric; `/metrics`, `/stats` and
-//! the table of `docs/metrics.md` come from them. All is appended to one `String`, which the caller may keep.
+//! `METRICS` (of each core, `block`) and `SERVER_METRICS` (`server`) have a row for each metric; `/metrics`, `/stats`
+//! and the table of `docs/metrics.md` come from them. All is appended to one `String`, which the caller may keep.
 //!
 //! Invariants
 //! 1. `HELP` and `TYPE` stand once per metric, before its samples, which stand together.

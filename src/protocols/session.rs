@@ -127,8 +127,8 @@ impl Session {
         }
     }
 
-    /// The answer to a [`Decision::Unsubscribe`](crate::decision::Decision::Unsubscribe) that was carried out; `None` if
-    /// there is none.
+    /// The answer to a [`Decision::Unsubscribe`](crate::decision::Decision::Unsubscribe) that was carried out; `None`
+    /// if there is none.
     pub fn unsubscribed(
         &mut self,
         channel: Span,

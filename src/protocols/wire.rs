@@ -1,8 +1,8 @@
 //! How the bytes of an open connection are framed: a connection is a transport, a wire and a session.
 //!
 //! The input side is the [`Wire`]: what is kept of a frame or message that has come in part. The output side is the
-//! [`Framing`], a byte: what the outbox, the connection's end and its deliveries must know of the frames that are sent. A
-//! core has both for each connection and looks into neither, except where it reads messages from the wire
+//! [`Framing`], a byte: what the outbox, the connection's end and its deliveries must know of the frames that are sent.
+//! A core has both for each connection and looks into neither, except where it reads messages from the wire
 //! (`cores/input/intake.rs`) and where it answers the request that has agreed on it (`cores/arrivals/upgrade.rs`).
 
 use crate::decision::CloseReason;

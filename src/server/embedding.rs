@@ -22,11 +22,11 @@ pub struct Embedding {
 /// Where the server's log lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTo {
-    /// To the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait: neither for
-    /// a disk nor for the reader of a pipe. The settings `log` and `log_format` have no effect.
+    /// To the program's own `tracing` subscriber, if it has one. It is called on the cores, so it must not wait:
+    /// neither for a disk nor for the reader of a pipe. The settings `log` and `log_format` have no effect.
     Program,
-    /// To standard error, as the settings `log` and `log_format` say, by a thread that writes: nothing that logs waits. The
-    /// server installs the subscriber of the process, which must have none yet, and has panics logged.
+    /// To standard error, as the settings `log` and `log_format` say, by a thread that writes: nothing that logs waits.
+    /// The server installs the subscriber of the process, which must have none yet, and has panics logged.
     StandardError,
 }
 
@@ -43,26 +43,29 @@ pub enum LoginsFrom {
 /// Which of the program's descriptors (files, sockets, pipes) the cores see, and with them the application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Descriptors {
-    /// All descriptors of the program, at any time, as on every thread of it. All cores and the program share one limit on open files
-    /// (`RLIMIT_NOFILE`), whatever `fd_tables` says.
+    /// All descriptors of the program, at any time, as on every thread of it. All cores and the program share one limit
+    /// on open files (`RLIMIT_NOFILE`), whatever `fd_tables` says.
     #[default]
     OfProgram,
-    /// Each core has a descriptor table of its own, where `fd_tables` and the system permit it. The limit on open files then
-    /// counts for each core, and cores share no lock on descriptors. Right for a program that is only this server.
+    /// Each core has a descriptor table of its own, where `fd_tables` and the system permit it. The limit on open files
+    /// then counts for each core, and cores share no lock on descriptors. Right for a program that is only this server.
     ///
-    /// Of the descriptors that the program has open when the server starts, a core keeps standard input, output and error,
-    /// and the descriptors in `kept`. These stay open on the core until it ends, even if the program closes them. The core
-    /// closes its copies of all others, so that the other end of a pipe or a socket sees when the program closes it.
+    /// Of the descriptors that the program has open when the server starts, a core keeps standard input, output and
+    /// error, and the descriptors in `kept`. These stay open on the core until it ends, even if the program closes
+    /// them. The core closes its copies of all others, so that the other end of a pipe or a socket sees when the
+    /// program closes it.
     ///
-    /// **The application must not use any other descriptor of the program on a core**, no matter when it was opened: on the
-    /// core its number belongs to nothing, or to a client's socket. A descriptor that the application opens on a core exists
-    /// on this core only, and counts as one of its connections does.
+    /// **The application must not use any other descriptor of the program on a core**, no matter when it was opened: on
+    /// the core its number belongs to nothing, or to a client's socket. A descriptor that the application opens on a
+    /// core exists on this core only, and counts as one of its connections does.
     ///
-    /// When a core ends, it drops its application value and with it its own copies of descriptors. The program's copies stay
-    /// open: a value that holds a `File` should share it with the program in an `Arc`, which the program drops later.
+    /// When a core ends, it drops its application value and with it its own copies of descriptors. The program's copies
+    /// stay open: a value that holds a `File` should share it with the program in an `Arc`, which the program drops
+    /// later.
     ///
-    /// Work on the program's files and sockets belongs on another thread ([`Peer::defer`](crate::app::Peer::defer)). A log
-    /// file is such a descriptor, too: list it in `kept`, or let another thread write it, as [`LogTo::StandardError`] does.
+    /// Work on the program's files and sockets belongs on another thread ([`Peer::defer`](crate::app::Peer::defer)). A
+    /// log file is such a descriptor, too: list it in `kept`, or let another thread write it, as
+    /// [`LogTo::StandardError`] does.
     OfCores {
         /// The numbers of the descriptors that stay open on every core.
         kept: Vec<RawFd>,
@@ -80,8 +83,8 @@ impl Descriptors {
 }
 
 impl Default for Embedding {
-    /// For a program that does other things, too: it keeps its signals and its log, and its descriptors are the same on every
-    /// thread.
+    /// For a program that does other things, too: it keeps its signals and its log, and its descriptors are the same on
+    /// every thread.
     fn default() -> Embedding {
         Embedding {
             signals: SignalHandling::ByProgram,
@@ -93,8 +96,8 @@ impl Default for Embedding {
 }
 
 impl Embedding {
-    /// For a program that is only this server, as the `ringcast` binary is: the server handles signals, writes the log to
-    /// standard error, and each core has a descriptor table of its own.
+    /// For a program that is only this server, as the `ringcast` binary is: the server handles signals, writes the log
+    /// to standard error, and each core has a descriptor table of its own.
     pub fn whole_process() -> Embedding {
         Embedding {
             signals: SignalHandling::ByServer,

@@ -7,8 +7,8 @@
 //! | the same, the process has the same user, and `take_over` is on | its sockets; the other process keeps them, too, until it ends |
 //! | none of these | one listener for each core, opened here |
 //!
-//! Opened or received sockets are at least as many as there are cores. The service manager may pass fewer: then only the
-//! cores that have a socket accept connections, and hand some over to the others (`cores/arrivals/balance.rs`).
+//! Opened or received sockets are at least as many as there are cores. The service manager may pass fewer: then only
+//! the cores that have a socket accept connections, and hand some over to the others (`cores/arrivals/balance.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -1,13 +1,14 @@
 //! A server in this process: how it starts, reloads and ends.
 //!
-//! [`Server::from_environment`] and [`Server::from_sources`] start it with settings that are read, [`Server::start`] with a
-//! [`Config`] made in code. [`Embedding`] says how much of the process is the server's.
+//! [`Server::from_environment`] and [`Server::from_sources`] start it with settings that are read, [`Server::start`]
+//! with a [`Config`] made in code. [`Embedding`] says how much of the process is the server's.
 
 // Start, in this order:
-// 1. `prepare`: files, addresses (`listening`), the settings of the cores. What the service manager gives comes first of all.
+// 1. `prepare`: files, addresses (`listening`), the settings of the cores. What the service manager gives comes first
+//    of all.
 // 2. `CoreParts::all`: polls, wakers, hand-over sockets and the ring, which every thread must hold.
-// 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the last
-//    core that a core should not hold.
+// 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the
+//    last core that a core should not hold.
 // 4. `listening`: the listeners, sent to the cores.
 // 5. `announce`: the log says what was started. Then the control plane begins.
 //
@@ -49,8 +50,8 @@ pub use crate::transport::socket_activation::ActivationError;
 
 /// A server that is accepting connections.
 ///
-/// [`Server::drain`] and then [`Server::wait`] end it in order. To drop it ends it at once: connections are cut off without
-/// a close frame, as a second SIGTERM does, and the drop returns when all threads of the server have ended, the
+/// [`Server::drain`] and then [`Server::wait`] end it in order. To drop it ends it at once: connections are cut off
+/// without a close frame, as a second SIGTERM does, and the drop returns when all threads of the server have ended, the
 /// application's values are dropped and the ports are free. It waits for application code that a core is running.
 #[derive(Debug)]
 #[must_use = "to drop a server ends it at once: keep it, or call `wait`"]
@@ -66,8 +67,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with the settings that the `ringcast` binary would have: those of the environment, and of the file
-    /// that `RINGCAST_CONFIG` names. [`Server::from_sources`] with [`ConfigSources::from_environment`].
+    /// Starts a server with the settings that the `ringcast` binary would have: those of the environment, and of the
+    /// file that `RINGCAST_CONFIG` names. [`Server::from_sources`] with [`ConfigSources::from_environment`].
     ///
     /// # Errors
     /// As [`Server::from_sources`].
@@ -78,8 +79,9 @@ impl Server {
         Server::from_sources(ConfigSources::from_environment(), embedding, app)
     }
 
-    /// Reads the settings and starts a server with them, as [`Server::start`] does. [`Server::reload`], or SIGHUP where the
-    /// server handles signals, reads them again. Settings that will not do what they seem to do are named in the log.
+    /// Reads the settings and starts a server with them, as [`Server::start`] does. [`Server::reload`], or SIGHUP where
+    /// the server handles signals, reads them again. Settings that will not do what they seem to do are named in the
+    /// log.
     ///
     /// # Errors
     /// [`StartError::Config`] has all that is wrong with the settings; the others are those of [`Server::start`].
@@ -107,14 +109,14 @@ impl Server {
         Server::start_with(&config, embedding, Some(reload), app)
     }
 
-    /// Starts a server with one application value for each core, made by `app` on the calling thread. Returns when every
-    /// core accepts connections.
+    /// Starts a server with one application value for each core, made by `app` on the calling thread. Returns when
+    /// every core accepts connections.
     ///
     /// # Errors
     /// [`StartError::Served`] if another process, or another server of this one, listens on one of the addresses. With
     /// `config.restart.take_over` the port is shared with it instead; where the program has its signals to itself
-    /// ([`SignalHandling::ByProgram`]) no listening sockets pass between the two, so that the system divides new connections
-    /// between them until one ends.
+    /// ([`SignalHandling::ByProgram`]) no listening sockets pass between the two, so that the system divides new
+    /// connections between them until one ends.
     pub fn start<A: App + Send + 'static>(
         config: &Config,
         embedding: Embedding,
@@ -177,7 +179,8 @@ impl Server {
             },
             cores.handles.clone(),
         );
-        // The control plane has the descriptor table of the process, for the files that it opens, and takes its signals.
+        // The control plane has the descriptor table of the process, for the files that it opens, and takes its
+        // signals.
         let control = thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || control.run())
@@ -219,11 +222,12 @@ impl Server {
         self.handle.drain();
     }
 
-    /// Reads the sources of the settings again, and the files that they name, as SIGHUP does. What can change while the server
-    /// runs takes effect on each core with its next turn; connections stay. If anything is wrong nothing changes.
+    /// Reads the sources of the settings again, and the files that they name, as SIGHUP does. What can change while the
+    /// server runs takes effect on each core with its next turn; connections stay. If anything is wrong nothing
+    /// changes.
     ///
-    /// Waits until the files have been read: 60 s at most, and the time of reloads that were asked for before. Not for the
-    /// methods of an application.
+    /// Waits until the files have been read: 60 s at most, and the time of reloads that were asked for before. Not for
+    /// the methods of an application.
     ///
     /// # Errors
     /// Nothing was reloaded.

@@ -2,12 +2,12 @@
 //!
 //! Listeners can share their port with those of other processes of the same user (`SO_REUSEPORT`). Without a check, a
 //! second server that is started by mistake would get half of the clients of the first. So a start looks for another
-//! listener before it opens its own, and fails if there is one, unless it was asked to take over. Between the check and the
-//! first listener it holds a [`Claim`]: an abstract socket name, which one process at a time can have.
+//! listener before it opens its own, and fails if there is one, unless it was asked to take over. Between the check and
+//! the first listener it holds a [`Claim`]: an abstract socket name, which one process at a time can have.
 //!
-//! The check finds listeners of any user and program on the same address, and on addresses that overlap it (`0.0.0.0` and
-//! `127.0.0.1`, `[::]` and both). It ignores connections in TIME_WAIT, and connections of a process that drains and no
-//! longer listens.
+//! The check finds listeners of any user and program on the same address, and on addresses that overlap it (`0.0.0.0`
+//! and `127.0.0.1`, `[::]` and both). It ignores connections in TIME_WAIT, and connections of a process that drains and
+//! no longer listens.
 //!
 //! Limits: `CLAIM_TIME_MAX`.
 
@@ -38,8 +38,8 @@ pub struct PortOwner {
 }
 
 impl PortOwner {
-    /// The process that listens on an address, or on one that overlaps it. `None` for a process of another user or another
-    /// container, which is not shown to us.
+    /// The process that listens on an address, or on one that overlaps it. `None` for a process of another user or
+    /// another container, which is not shown to us.
     pub(super) fn of(address: SocketAddr) -> Option<PortOwner> {
         let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
             .iter()
@@ -68,7 +68,8 @@ impl fmt::Display for PortOwner {
     }
 }
 
-/// The listening sockets of a table of the kernel, with their inodes. They stand before all others, which may be a million.
+/// The listening sockets of a table of the kernel, with their inodes. They stand before all others, which may be a
+/// million.
 fn listeners(table: impl BufRead) -> Vec<(SocketAddr, u64)> {
     let lines = table.lines().map_while(Result::ok).skip(1);
     let lines = lines.map_while(|line| {

@@ -1,7 +1,7 @@
 //! The first step of a start: what is read, checked and reserved before the first core exists.
 //!
-//! Files come first (keys, rules, certificates, users), then the addresses, then the threads that check passwords: these
-//! start before the cores are pinned to their CPUs, so that hashing runs where there is room.
+//! Files come first (keys, rules, certificates, users), then the addresses, then the threads that check passwords:
+//! these start before the cores are pinned to their CPUs, so that hashing runs where there is room.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -107,8 +107,8 @@ fn spawn_cores<A: App + Send + 'static>(
     Ok((threads, started))
 }
 
-/// A core that cannot go on loses its connections, and its part in the order of publications: the process ends, so that a
-/// service manager starts a whole one.
+/// A core that cannot go on loses its connections, and its part in the order of publications: the process ends, so that
+/// a service manager starts a whole one.
 fn abandon(core: &str, cause: &str) -> ! {
     error!("{core} cannot go on: {cause}; the process ends");
     log::flush(Ending::Orderly);

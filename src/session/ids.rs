@@ -1,8 +1,8 @@
 //! The ids that clients are given.
 //!
 //! As in the reference, an id has random bytes, then a 32-bit counter (wire reference, section 5). The random bytes are
-//! the system's, fetched for many ids at once: a system call for each id would cost as much as all else that a new session
-//! costs, and so would a keyed hash.
+//! the system's, fetched for many ids at once: a system call for each id would cost as much as all else that a new
+//! session costs, and so would a keyed hash.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! The settings that hold for sessions of every protocol. What concerns one protocol alone is a struct of that protocol.
+//! The settings that hold for sessions of every protocol. What concerns one protocol alone is a struct of that
+//! protocol.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ pub struct Settings {
     pub auth_default_expiry: Duration,
     /// Whether clients that are not authenticated are served.
     pub allow_anonymous: bool,
-    /// With `allow_anonymous` off: how long a client may be connected without being authenticated. `None` sets no limit.
+    /// With `allow_anonymous` off: how long a client may be connected without being authenticated. `None` sets no
+    /// limit.
     pub authentication_timeout: Option<Duration>,
     /// What the procedure `login` takes.
     pub logins: Logins,

@@ -1,13 +1,14 @@
 //! Decodes a message to its packets, by the rules of the reference's default codec (wire reference, section 3).
 //!
-//! Text that is not JSON, or is neither an object nor an array, is not an error: it is a raw packet. A message is valid or
-//! not as a whole: if the end of an array cannot be parsed, no packet of the array is handled. Therefore arrays are scanned
-//! twice, first to check them and then to handle them; single packets are scanned once.
+//! Text that is not JSON, or is neither an object nor an array, is not an error: it is a raw packet. A message is valid
+//! or not as a whole: if the end of an array cannot be parsed, no packet of the array is handled. Therefore arrays are
+//! scanned twice, first to check them and then to handle them; single packets are scanned once.
 //!
-//! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done enough for
-//! one turn, and [`resume`] continues them from a [`Place`] in the same text.
+//! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done
+//! enough for one turn, and [`resume`] continues them from a [`Place`] in the same text.
 //!
-//! Limits: `CHECKED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this limit.
+//! Limits: `CHECKED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this
+//! limit.
 
 use super::json::{Fault, Scanner};
 use super::number::Number;
@@ -53,9 +54,9 @@ pub fn decode(text: &str) -> Decoded<'_> {
     }
 }
 
-/// Decodes an event in the form in which all clients print it: compact JSON, first the name, then data, then the call id,
-/// each at most once, and no other member. `None` if the text has another form. It takes a third of the instructions of
-/// `decode_any` and has the same result, except for members that the server does not read.
+/// Decodes an event in the form in which all clients print it: compact JSON, first the name, then data, then the call
+/// id, each at most once, and no other member. `None` if the text has another form. It takes a third of the
+/// instructions of `decode_any` and has the same result, except for members that the server does not read.
 #[inline]
 fn usual_event(text: &str) -> Option<Event<'_>> {
     let mut scanner = Scanner::new(text);

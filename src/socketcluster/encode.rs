@@ -1,5 +1,5 @@
-//! Encodes packets of the server, byte for byte as the reference does: compact JSON with the keys in the reference's order
-//! (wire reference, section 3).
+//! Encodes packets of the server, byte for byte as the reference does: compact JSON with the keys in the reference's
+//! order (wire reference, section 3).
 //!
 //! Nothing here allocates, except for strings that arrived with escapes. Names of channels and events are WTF-8.
 
@@ -70,8 +70,8 @@ pub fn error(cid: &[u8], error: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `{"rid":N,"error":E,"data":{"code":C}}`: a refused handshake. Clients up to major 14 read the code from the data, later
-/// clients read it from the error.
+/// `{"rid":N,"error":E,"data":{"code":C}}`: a refused handshake. Clients up to major 14 read the code from the data,
+/// later clients read it from the error.
 pub fn handshake_refused(cid: &[u8], write_error: impl FnOnce(&mut Vec<u8>), code: u16, out: &mut Vec<u8>) {
     error(cid, write_error, out);
     out.pop();

@@ -1,13 +1,14 @@
 //! A strict scanner for JSON text: exactly the grammar of RFC 8259, in one pass, without allocation or recursion.
 //!
-//! It finds where values begin and end, and does not interpret them. It only notes whether a value may be one of the few
-//! that the reference changes when data passes through it (`rewrite`).
+//! It finds where values begin and end, and does not interpret them. It only notes whether a value may be one of the
+//! few that the reference changes when data passes through it (`rewrite`).
 //!
 //! Invariants
 //! 1. The text is UTF-8, and the scanner stops only beside an ASCII byte; so its position is always between characters.
 //! 2. It accepts what `JSON.parse` accepts, up to a nesting of [`DEPTH_MAX`].
 //!
-//! Limits: text that is nested deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`]. Callers treat it as invalid, and count it.
+//! Limits: text that is nested deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`]. Callers treat it as invalid, and count
+//! it.
 
 use super::string::StringSlice;
 
@@ -198,7 +199,8 @@ impl<'a> Scanner<'a> {
         self.value_within::<DEEP_WORDS>()
     }
 
-    /// Scans a value that is nested at most `64 * WORDS` levels deep. A stack of bits holds the kinds of the open containers.
+    /// Scans a value that is nested at most `64 * WORDS` levels deep. A stack of bits holds the kinds of the open
+    /// containers.
     fn value_within<const WORDS: usize>(&mut self) -> Result<(), Fault> {
         let mut objects = [0u64; WORDS];
         let mut depth = 0;
@@ -352,8 +354,8 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
         let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
-        // The high bit of a byte is set if the byte is below 0x20, or zero after the exclusive or. A borrow can set wrong bits
-        // only above a right one, and only the lowest bit is used.
+        // The high bit of a byte is set if the byte is below 0x20, or zero after the exclusive or. A borrow can set
+        // wrong bits only above a right one, and only the lowest bit is used.
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let quote = quote.wrapping_sub(ONES) & !quote;
         let backslash = backslash.wrapping_sub(ONES) & !backslash;

@@ -1,8 +1,8 @@
 //! The SocketCluster protocol, as version 20 of the reference server implements it: bytes in, decisions out.
 //!
 //! [`decode`] turns a message into a [`packet::Packet`], with the scanner in [`json`]; the packet's data is still the
-//! client's own bytes. [`session::Session`] decides about the packet, and writes its answers with [`encode`]. [`version`]
-//! contains everything in which the two protocol versions differ.
+//! client's own bytes. [`session::Session`] decides about the packet, and writes its answers with [`encode`].
+//! [`version`] contains everything in which the two protocol versions differ.
 //!
 //! Nothing here uses a socket, a clock or a thread.
 

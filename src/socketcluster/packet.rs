@@ -66,7 +66,8 @@ pub(super) fn is_falsy(json: &str) -> bool {
         || Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0)
 }
 
-/// The events that the server itself handles. All other names, even those that begin with `#`, belong to the application.
+/// The events that the server itself handles. All other names, even those that begin with `#`, belong to the
+/// application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserved {
     /// `#handshake`

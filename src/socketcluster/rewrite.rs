@@ -1,12 +1,14 @@
-//! Changes the values that the reference changes when data passes through it, if a client's parser can notice the change.
+//! Changes the values that the reference changes when data passes through it, if a client's parser can notice the
+//! change.
 //!
-//! The reference parses data and prints it again. This changes a number that is too large for a double to `null`, `-0` to
-//! `0`, and an object `{"type":"Buffer","data":[...]}` to `{"base64":true,"data":"..."}` (wire reference, section 3).
-//! A parser reads everything else as before. So data passes as the client's own bytes, unless the scanner has noted that
-//! it may contain one of these values. Then this slower code runs: it allocates, and makes two passes, each linear.
+//! The reference parses data and prints it again. This changes a number that is too large for a double to `null`, `-0`
+//! to `0`, and an object `{"type":"Buffer","data":[...]}` to `{"base64":true,"data":"..."}` (wire reference, section
+//! 3). A parser reads everything else as before. So data passes as the client's own bytes, unless the scanner has noted
+//! that it may contain one of these values. Then this slower code runs: it allocates, and makes two passes, each
+//! linear.
 //!
-//! 1. Find the objects that are buffers. 2. Copy the text and replace the values. A buffer within a buffer is not replaced,
-//!    as in the reference.
+//! 1. Find the objects that are buffers. 2. Copy the text and replace the values. A buffer within a buffer is not
+//!    replaced, as in the reference.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

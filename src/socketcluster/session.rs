@@ -211,8 +211,8 @@ impl Session {
         }
     }
 
-    /// The client has sent something other than a pong. As in the reference, that resets the pong timer at most four times
-    /// per timeout.
+    /// The client has sent something other than a pong. As in the reference, that resets the pong timer at most four
+    /// times per timeout.
     fn note_heard<A: App>(&mut self, env: &Environment<'_, '_, A>) {
         if env.common.now.uptime.since(self.heard) * 4 > env.settings.ping_timeout {
             self.heard = env.common.now.uptime;
@@ -350,8 +350,8 @@ impl Session {
         self.carry_out_orders(answer, env, decisions)
     }
 
-    /// The last step of a message: checks subscriptions if the client's claims have changed, and lets the decisions that
-    /// were held back follow the answers. If the connection is to be closed, only publications follow.
+    /// The last step of a message: checks subscriptions if the client's claims have changed, and lets the decisions
+    /// that were held back follow the answers. If the connection is to be closed, only publications follow.
     fn end_message<A: App>(
         &mut self,
         was_authenticated: bool,

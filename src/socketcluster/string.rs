@@ -1,7 +1,7 @@
 //! Strings of JSON text, and the bytes that name a channel or an event.
 //!
-//! A JavaScript string may contain half of a surrogate pair. Therefore decoded strings are WTF-8: UTF-8 in which such a half
-//! takes three bytes (ED A0..BF 80..BF). Strings are encoded as `JSON.stringify` encodes them.
+//! A JavaScript string may contain half of a surrogate pair. Therefore decoded strings are WTF-8: UTF-8 in which such a
+//! half takes three bytes (ED A0..BF 80..BF). Strings are encoded as `JSON.stringify` encodes them.
 
 /// The text of a JSON string between its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

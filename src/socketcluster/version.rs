@@ -1,8 +1,8 @@
 //! Everything in which protocol versions 1 and 2 differ: the texts of ping and pong.
 //!
-//! The first packets of a client do not show its version. But a ping of the wrong version harms no client, and no client
-//! answers it. So if the version is to be detected, the server sends pings of both versions in turn, version 2 first, until
-//! the client answers one (wire reference, section 4).
+//! The first packets of a client do not show its version. But a ping of the wrong version harms no client, and no
+//! client answers it. So if the version is to be detected, the server sends pings of both versions in turn, version 2
+//! first, until the client answers one (wire reference, section 4).
 
 use crate::config::Protocol;
 

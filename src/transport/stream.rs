@@ -20,8 +20,8 @@ pub(crate) struct Stream {
     pub(crate) tls: Option<Box<TlsStream>>,
 }
 
-/// Writes the last bytes of a plain socket. [`Stream::finish`] must follow at once: the system holds the bytes back until
-/// the FIN leaves with them, in one segment instead of two. That saves the peer a wake-up and an acknowledgement.
+/// Writes the last bytes of a plain socket. [`Stream::finish`] must follow at once: the system holds the bytes back
+/// until the FIN leaves with them, in one segment instead of two. That saves the peer a wake-up and an acknowledgement.
 #[derive(Debug)]
 pub(crate) struct BeforeFin<'s>(pub(crate) &'s TcpStream);
 

@@ -1,7 +1,7 @@
 //! The payload of a close frame: a code and a reason.
 //!
-//! The server answers a client's close frame with the same code and reason, or without both if the client's frame has none,
-//! as the reference's engine does. What a connection does before and after its close frame is decided in `cores`.
+//! The server answers a client's close frame with the same code and reason, or without both if the client's frame has
+//! none, as the reference's engine does. What a connection does before and after its close frame is decided in `cores`.
 //! RFC 6455 sections 5.5.1 and 7.4.
 
 use super::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};
@@ -40,9 +40,9 @@ impl<'a> CloseFrame<'a> {
         })
     }
 
-    /// Appends the whole frame, as a server sends it. A reason over [`REASON_BYTES_MAX`] is cut before the first character
-    /// that does not fit. (The reference throws an exception then. Here, a reason of the application that is too long must
-    /// not keep a connection open.)
+    /// Appends the whole frame, as a server sends it. A reason over [`REASON_BYTES_MAX`] is cut before the first
+    /// character that does not fit. (The reference throws an exception then. Here, a reason of the application that is
+    /// too long must not keep a connection open.)
     pub fn write(&self, out: &mut Vec<u8>) {
         let Some(code) = self.code else {
             frame::write_header(out, OpCode::Close, 0);

@@ -1,33 +1,34 @@
 //! permessage-deflate: compresses and inflates single messages.
 //!
-//! In: whole messages of the clients of one core. Out: the same messages, inflated ([`Inflater`]), or compressed as a frame
-//! with the first reserved bit set ([`Deflater`]). `negotiation` decides at the upgrade what both sides may do; `message`
-//! joins compressed fragments to one message.
+//! In: whole messages of the clients of one core. Out: the same messages, inflated ([`Inflater`]), or compressed as a
+//! frame with the first reserved bit set ([`Deflater`]). `negotiation` decides at the upgrade what both sides may do;
+//! `message` joins compressed fragments to one message.
 //!
 //! ```text
 //!   Receiver: compressed payload ─► Inflater ─► message       payload ─► Deflater ─► frame
 //!              + 00 00 ff ff        one per core                         one per core: a window of 15 bits, one of 9
 //! ```
-//! A connection keeps no context, because contexts are large: a compressor takes 380 KB with the largest window and 251 KB
-//! with the smallest, a decompressor 48 KB. A core makes its own when the first message needs one. So each message is
-//! compressed independently of earlier ones, in both directions, and the answer to the upgrade demands this
+//! A connection keeps no context, because contexts are large: a compressor takes 380 KB with the largest window and 251
+//! KB with the smallest, a decompressor 48 KB. A core makes its own when the first message needs one. So each message
+//! is compressed independently of earlier ones, in both directions, and the answer to the upgrade demands this
 //! (`*_no_context_takeover`).
 //!
 //! Invariants
-//! 1. Inflated bytes never take more than the given bound and one byte: a message that would is refused at this point, not
-//!    after all of it has been inflated.
+//! 1. Inflated bytes never take more than the given bound and one byte: a message that would is refused at this point,
+//!    not after all of it has been inflated.
 //! 2. After `take_work`, at most `KEPT_BYTES_MAX` of output are kept, however large a message was.
 //!
 //! A client that asks for a window between 9 and 14 bits gets 9. RFC 7692 section 7.1.2.1 allows a smaller window than
 //! requested, and with only two compressors the memory of a core, and the number of times that it compresses a
 //! publication, are bounded.
 //!
-//! Limits: `message_bytes_max`, for the payload as it is sent and for the inflated message. It also bounds the time that
-//! one message takes: 48 ms for 1 MiB of the most expensive payload.
+//! Limits: `message_bytes_max`, for the payload as it is sent and for the inflated message. It also bounds the time
+//! that one message takes: 48 ms for 1 MiB of the most expensive payload.
 //!
-//! RFC 7692 sections 7.2 and 7.2.3. Where the RFC leaves a choice, the code does what the npm package `ws` does: bytes that
-//! cannot be inflated close the connection with 1007, too many bytes with 1009, and the payload as it was sent has a limit
-//! too. There is one difference: if a stream ends in the middle of a block, `ws` delivers the part before; here it is refused.
+//! RFC 7692 sections 7.2 and 7.2.3. Where the RFC leaves a choice, the code does what the npm package `ws` does: bytes
+//! that cannot be inflated close the connection with 1007, too many bytes with 1009, and the payload as it was sent has
+//! a limit too. There is one difference: if a stream ends in the middle of a block, `ws` delivers the part before; here
+//! it is refused.
 
 mod negotiation;
 
@@ -104,16 +105,16 @@ impl Inflater {
     /// Inflates the payload of one message. The result is kept until the next call.
     ///
     /// # Errors
-    /// `InflatedTooBig` as soon as the result is longer than `bytes_max`. `BadCompression` if the payload is not a DEFLATE
-    /// stream or ends within a block.
+    /// `InflatedTooBig` as soon as the result is longer than `bytes_max`. `BadCompression` if the payload is not a
+    /// DEFLATE stream or ends within a block.
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], CloseReason> {
         self.made.clear();
         // Some clients send no bytes for an empty message, although section 7.2.3.6 asks for one byte.
         if !payload.is_empty() {
             let state = self.state.get_or_insert_with(|| Decompress::new(false));
             state.reset(false);
-            // A stream may end before the payload does, and another one may follow (section 7.2.3.5). A stream that ends with the
-            // payload lacks the empty block that should follow, and is complete all the same.
+            // A stream may end before the payload does, and another one may follow (section 7.2.3.5). A stream that
+            // ends with the payload lacks the empty block that should follow, and is complete all the same.
             let mut rest = payload;
             let mut has_ended = false;
             while !rest.is_empty() {
@@ -143,8 +144,8 @@ impl Inflater {
         self.share = 0;
     }
 
-    /// The work since [`Inflater::begin_share`], as a number of bytes: inflated bytes, and the bytes that were sent times
-    /// `PAYLOAD_WEIGHT`, because some payloads inflate to nothing and cost twenty times as much as others.
+    /// The work since [`Inflater::begin_share`], as a number of bytes: inflated bytes, and the bytes that were sent
+    /// times `PAYLOAD_WEIGHT`, because some payloads inflate to nothing and cost twenty times as much as others.
     #[inline]
     pub fn share(&self) -> u64 {
         self.share
@@ -225,9 +226,9 @@ impl Deflater {
         payload_len >= self.bytes_min
     }
 
-    /// Appends a whole message frame, compressed if the client agreed to it and the payload is long enough. Compression may
-    /// make a payload longer, by five bytes for 16 KiB of noise; text hardly ever gets longer, and the only way to know is to
-    /// compress it.
+    /// Appends a whole message frame, compressed if the client agreed to it and the payload is long enough. Compression
+    /// may make a payload longer, by five bytes for 16 KiB of noise; text hardly ever gets longer, and the only way to
+    /// know is to compress it.
     pub fn write(&mut self, out: &mut Vec<u8>, compression: Compression, opcode: OpCode, payload: &[u8]) {
         debug_assert!(!opcode.is_control());
         if compression.is_on() && self.takes(payload.len()) && self.deflate(compression, payload) {
@@ -295,8 +296,8 @@ const SMALL_WINDOW_BITS: u8 = 9;
 /// The level, of 9. JSON of 64 KiB becomes 17,200 bytes at level 1 (whose codes do not adapt to the message), 12,400 at
 /// level 2 and 11,500 at level 6, in 3.2, 4.5 and 12.7 ns for each byte.
 const LEVEL: u32 = 2;
-/// Weight of a sent byte, compared with an inflated byte. The most expensive payload (blocks that contain their codes and
-/// no data) takes 48 ns for each sent byte; ordinary payloads take 2 ns for each inflated byte.
+/// Weight of a sent byte, compared with an inflated byte. The most expensive payload (blocks that contain their codes
+/// and no data) takes 48 ns for each sent byte; ordinary payloads take 2 ns for each inflated byte.
 const PAYLOAD_WEIGHT: u64 = 4;
 /// Smallest free room that is offered for output.
 const ROOM_BYTES_MIN: usize = 1024;

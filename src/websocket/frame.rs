@@ -1,11 +1,11 @@
 //! Frame headers, and the mask.
 //!
-//! From clients: [`parse_header`] reads a header and refuses everything that a server must refuse; [`unmask`] then decodes the
-//! payload. To clients: [`write_header`]; frames of the server are never masked and never fragmented. [`next_frame_len`]
-//! finds the end of a frame of our own among bytes that wait to be sent.
+//! From clients: [`parse_header`] reads a header and refuses everything that a server must refuse; [`unmask`] then
+//! decodes the payload. To clients: [`write_header`]; frames of the server are never masked and never fragmented.
+//! [`next_frame_len`] finds the end of a frame of our own among bytes that wait to be sent.
 //!
-//! The checks are made in the order of the reference's engine, so that a header with two errors gets the same close code:
-//! reserved bits, op code, control frame rules, mask (all 1002), then the length. RFC 6455 section 5.2.
+//! The checks are made in the order of the reference's engine, so that a header with two errors gets the same close
+//! code: reserved bits, op code, control frame rules, mask (all 1002), then the length. RFC 6455 section 5.2.
 
 use std::ops::Range;
 
@@ -27,8 +27,8 @@ const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// Longest payload that the reference's engine can count; a longer payload is too big whatever the limit. RFC 6455 itself
-/// allows up to 2^63 bytes.
+/// Longest payload that the reference's engine can count; a longer payload is too big whatever the limit. RFC 6455
+/// itself allows up to 2^63 bytes.
 const PAYLOAD_BYTES_MAX: u64 = (1 << 53) - 1;
 
 /// The kind of a frame: RFC 6455 section 5.2.
@@ -122,8 +122,8 @@ impl Mask {
 /// Reads the header of a client's frame; `None` if it is not complete yet.
 ///
 /// # Errors
-/// `ProtocolError` as soon as the first two bytes, or the length, are illegal. `MessageTooBig` if the length is above every
-/// limit.
+/// `ProtocolError` as soon as the first two bytes, or the length, are illegal. `MessageTooBig` if the length is above
+/// every limit.
 #[inline]
 pub fn parse_header(input: &[u8], expect: Expect) -> Result<Option<Header>, CloseReason> {
     let [first, second, rest @ ..] = input else {
@@ -172,8 +172,8 @@ pub const fn is_whole_message(first: u8) -> bool {
     first & (FIN | OpCode::Close as u8) == FIN
 }
 
-/// The position of the payload and its mask, if the input begins with the most common kind of frame and has all of it: a
-/// text message of at most 125 bytes in one frame. Use [`parse_header`] for all other frames.
+/// The position of the payload and its mask, if the input begins with the most common kind of frame and has all of it:
+/// a text message of at most 125 bytes in one frame. Use [`parse_header`] for all other frames.
 #[inline]
 pub(super) fn short_text(input: &[u8]) -> Option<(Range<usize>, Mask)> {
     let &[first, second, a, b, c, d, ref rest @ ..] = input else {

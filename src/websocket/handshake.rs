@@ -4,9 +4,9 @@
 //! upgrade at all, method, protocol, key, version, path, subprotocol. [`Upgrade::check_origin`] checks the origin in a
 //! step of its own, because the reference asks the application about the request before it checks the origin.
 //!
-//! [`Upgrade::agree_on_compression`] reads extensions, also in a step of its own. If it is not called, offers are ignored,
-//! legal or not, as the reference does with its default options.
-//! RFC 6455 section 4.2; wire reference, section 2.
+//! [`Upgrade::agree_on_compression`] reads extensions, also in a step of its own. If it is not called, offers are
+//! ignored, legal or not, as the reference does with its default options. RFC 6455 section 4.2; wire reference, section
+//! 2.
 
 use std::borrow::Cow;
 
@@ -32,9 +32,9 @@ pub struct Upgrade<'a> {
 }
 
 impl Upgrade<'_> {
-    /// Checks the origin as the reference does. If the header of the other version is there too, its origin must be allowed as
-    /// well, because a proxy in front of the server may check a different header than the server. `is_secure` says that the
-    /// request came over TLS that ends here.
+    /// Checks the origin as the reference does. If the header of the other version is there too, its origin must be
+    /// allowed as well, because a proxy in front of the server may check a different header than the server.
+    /// `is_secure` says that the request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -78,8 +78,8 @@ impl Upgrade<'_> {
     }
 }
 
-/// Checks everything about a request except its origin. `path` is the path of the endpoint; the path of the request must be
-/// equal to it, byte for byte, except for a slash at its end.
+/// Checks everything about a request except its origin. `path` is the path of the endpoint; the path of the request
+/// must be equal to it, byte for byte, except for a slash at its end.
 ///
 /// # Errors
 /// The refusal to answer with.

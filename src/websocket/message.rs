@@ -12,19 +12,20 @@
 //! ```
 //!
 //! Invariants
-//! 1. A connection without an unfinished message owns one null pointer. The call after the one that returned an assembled
-//!    message frees the assembly, so a caller that calls until `Incomplete` never leaves one behind.
+//! 1. A connection without an unfinished message owns one null pointer. The call after the one that returned an
+//!    assembled message frees the assembly, so a caller that calls until `Incomplete` never leaves one behind.
 //! 2. After `Incomplete`, the rest of the input is shorter than one header, or than one control frame: at most 6 + 125
 //!    bytes. It is unchanged.
-//! 3. The memory of the assembly grows with the bytes that have arrived, not with the length that a header announces. The
-//!    length is checked when the header is read, before its payload arrives: the whole message against
+//! 3. The memory of the assembly grows with the bytes that have arrived, not with the length that a header announces.
+//!    The length is checked when the header is read, before its payload arrives: the whole message against
 //!    `message_bytes_max`, the frame against `frame_bytes_max`.
 //! 4. The messages and errors do not depend on where the input is cut.
-//! 5. A compressed message is inflated when all of it has arrived, because the inflater belongs to the core and keeps nothing
-//!    for a connection between turns. Until then its bytes count as they were sent; afterwards the inflated bytes count.
+//! 5. A compressed message is inflated when all of it has arrived, because the inflater belongs to the core and keeps
+//!    nothing for a connection between turns. Until then its bytes count as they were sent; afterwards the inflated
+//!    bytes count.
 //!
-//! Text is checked as it arrives: a byte that cannot be part of UTF-8 ends the connection at once, even in the middle of a
-//! frame. Compressed text is checked after inflation. RFC 6455 sections 5.4 to 5.6 and 8.1, RFC 7692 section 6.2.
+//! Text is checked as it arrives: a byte that cannot be part of UTF-8 ends the connection at once, even in the middle
+//! of a frame. Compressed text is checked after inflation. RFC 6455 sections 5.4 to 5.6 and 8.1, RFC 7692 section 6.2.
 
 use std::ops::Range;
 
@@ -73,7 +74,8 @@ pub enum Step<'a> {
         /// Number of input bytes that have been read and are not needed any more.
         consumed: usize,
     },
-    /// The input holds no further message. The caller keeps the bytes after `consumed` and calls again when more have arrived.
+    /// The input holds no further message. The caller keeps the bytes after `consumed` and calls again when more have
+    /// arrived.
     Incomplete {
         /// Number of input bytes that have been read and are not needed any more.
         consumed: usize,
@@ -119,8 +121,8 @@ impl Receiver {
         self.assembly.as_ref().map_or(0, |assembly| assembly.body.len())
     }
 
-    /// Reads one message from the input, which it unmasks in place. Call it again with the rest of the input until it returns
-    /// `Incomplete`. If the input holds a whole frame, nothing is copied or allocated.
+    /// Reads one message from the input, which it unmasks in place. Call it again with the rest of the input until it
+    /// returns `Incomplete`. If the input holds a whole frame, nothing is copied or allocated.
     ///
     /// # Errors
     /// The reason to close the connection for. Do not call it again afterwards.
@@ -466,7 +468,8 @@ struct Tail {
 }
 
 impl Tail {
-    /// Adds bytes of `payload` until the character is complete, moves it to `checked`, and returns the rest of `payload`.
+    /// Adds bytes of `payload` until the character is complete, moves it to `checked`, and returns the rest of
+    /// `payload`.
     fn complete<'p>(&mut self, mut payload: &'p [u8], checked: &mut String) -> Result<&'p [u8], CloseReason> {
         while self.len > 0
             && let Some((&byte, rest)) = payload.split_first()

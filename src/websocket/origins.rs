@@ -1,14 +1,14 @@
 //! Decides which web pages may open a connection: by the reference's `origins` option, and by a strict list.
 //!
-//! The option is one string, which the reference searches instead of parsing it as a list. If it contains `*:*` anywhere,
-//! all origins pass. Otherwise the origin is parsed as a URL, and passes if the string contains `host:port`, `host:*` or
-//! `*:port`. A configuration that was moved from the reference must have the same effect here, so the oddities of this
-//! search are kept: `ample.com:80` is found in `example.com:80`, and a missing origin has the host `null` and port 80.
-//! Wire reference, section 2.
+//! The option is one string, which the reference searches instead of parsing it as a list. If it contains `*:*`
+//! anywhere, all origins pass. Otherwise the origin is parsed as a URL, and passes if the string contains `host:port`,
+//! `host:*` or `*:port`. A configuration that was moved from the reference must have the same effect here, so the
+//! oddities of this search are kept: `ample.com:80` is found in `example.com:80`, and a missing origin has the host
+//! `null` and port 80. Wire reference, section 2.
 //!
-//! The origin is parsed as Node's `url.parse` does it, also if it is not a URL at all; the table in the tests was made with
-//! `url.parse`. There is one difference: host names beyond ASCII are compared as they are, not in their `xn--` form.
-//! Browsers send the `xn--` form themselves.
+//! The origin is parsed as Node's `url.parse` does it, also if it is not a URL at all; the table in the tests was made
+//! with `url.parse`. There is one difference: host names beyond ASCII are compared as they are, not in their `xn--`
+//! form. Browsers send the `xn--` form themselves.
 
 use std::borrow::Cow;
 
@@ -21,27 +21,30 @@ use crate::http::{Refusal, Request};
 pub struct Origins<'a> {
     /// The reference's `origins` option.
     pub option: &'a str,
-    /// Exact origins. If the list is empty, the option alone decides. A request without an origin header does not come from a
-    /// page, and passes.
+    /// Exact origins. If the list is empty, the option alone decides. A request without an origin header does not come
+    /// from a page, and passes.
     pub list: &'a AllowedOrigins,
 }
 
 /// The reason why an origin may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request has no origin. It does not come from a browser, which sends one with each upgrade and with each POST.
+    /// The request has no origin. It does not come from a browser, which sends one with each upgrade and with each
+    /// POST.
     Missing,
     /// The origin is that of the host which the request asks for.
     SameOrigin,
-    /// The origin is listed by name: by an entry of the list, or as `host:port` or `host:*` in the option, compared exactly.
+    /// The origin is listed by name: by an entry of the list, or as `host:port` or `host:*` in the option, compared
+    /// exactly.
     Listed,
-    /// Any origin may connect, because of `*:*`, of `*:port`, or of the way in which the reference searches its option. So the
-    /// request may come from any page.
+    /// Any origin may connect, because of `*:*`, of `*:port`, or of the way in which the reference searches its option.
+    /// So the request may come from any page.
     Anyone,
 }
 
 impl Verdict {
-    /// Whether a cookie or client certificate, which the browser adds by itself, counts: no if the page may be any page.
+    /// Whether a cookie or client certificate, which the browser adds by itself, counts: no if the page may be any
+    /// page.
     pub fn trust(self) -> Trust {
         match self {
             Verdict::Missing | Verdict::SameOrigin | Verdict::Listed => Trust::Own,
@@ -51,8 +54,8 @@ impl Verdict {
 }
 
 impl Origins<'_> {
-    /// Checks an origin as it stands in the header, with several lines joined. `host` is the host that the request asks for;
-    /// `is_secure` says that the request came over TLS that ends here.
+    /// Checks an origin as it stands in the header, with several lines joined. `host` is the host that the request asks
+    /// for; `is_secure` says that the request came over TLS that ends here.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -83,12 +86,12 @@ impl Origins<'_> {
         })
     }
 
-    /// Whether the page from which a browser sent this request may act for the browser's user. `is_secure` says that the request
-    /// came over TLS, wherever the TLS ended.
+    /// Whether the page from which a browser sent this request may act for the browser's user. `is_secure` says that
+    /// the request came over TLS, wherever the TLS ended.
     ///
-    /// Each header that can name the page is checked, whichever of them the request should have used. If one of them names a
-    /// foreign page, the page is foreign. If there is none, `Sec-Fetch-Site` decides, because a browser sends no origin with
-    /// a GET that it makes itself.
+    /// Each header that can name the page is checked, whichever of them the request should have used. If one of them
+    /// names a foreign page, the page is foreign. If there is none, `Sec-Fetch-Site` decides, because a browser sends
+    /// no origin with a GET that it makes itself.
     pub fn trust(&self, request: &Request<'_>, is_secure: bool) -> Trust {
         let mut origins = ORIGIN_HEADERS
             .iter()
@@ -109,8 +112,8 @@ impl Origins<'_> {
     }
 }
 
-/// What `Sec-Fetch-Site` says about the page (W3C Fetch Metadata): `same-origin`, or `none` if the user has typed the address.
-/// Programs that are not browsers do not send it.
+/// What `Sec-Fetch-Site` says about the page (W3C Fetch Metadata): `same-origin`, or `none` if the user has typed the
+/// address. Programs that are not browsers do not send it.
 fn fetch_metadata(request: &Request<'_>) -> Trust {
     let mut sites = request.header_values("sec-fetch-site");
     match (sites.next(), sites.next()) {
@@ -213,8 +216,8 @@ fn names_a_user(after_slashes: &str) -> bool {
         .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.starts_with('@'))
 }
 
-/// True for schemes whose authority begins after two slashes, or without any. The scheme is compared as it is written, so
-/// `HTTP:host` has a host.
+/// True for schemes whose authority begins after two slashes, or without any. The scheme is compared as it is written,
+/// so `HTTP:host` has a host.
 fn is_slashed(protocol: &str) -> bool {
     matches!(
         protocol,
@@ -222,8 +225,8 @@ fn is_slashed(protocol: &str) -> bool {
     )
 }
 
-/// The part after the last `@`, up to the first character that cannot be part of a host. `None` if the credentials before it
-/// cannot be decoded; browsers send no credentials in an origin, so this code refuses any escape in them.
+/// The part after the last `@`, up to the first character that cannot be part of a host. `None` if the credentials
+/// before it cannot be decoded; browsers send no credentials in an origin, so this code refuses any escape in them.
 fn host_and_port(authority: &str) -> Option<&str> {
     let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
     let authority = &authority[..end];

@@ -46,7 +46,8 @@ fn of_the_wall_jump() {
         });
         stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "-86400");
-        // The clock is before the token was signed. The token is valid: without `nbf` a token is valid at any time before its `exp`.
+        // The clock is before the token was signed. The token is valid: without `nbf` a token is valid at any time
+        // before its `exp`.
         authenticate(&mut bearer, &token);
         stage.crew.works(Window::Beside, size(100, 1500));
         jump(&offset, "+0");

@@ -8,7 +8,8 @@ use super::healthy::Window;
 use super::support::{Client, PATIENCE, TEXT, frame, now};
 
 const TOTAL_MAX: u64 = 16 << 20;
-/// Memory that a server of this size may take for other purposes: the ring, the buffers of turns, and the allocator's share.
+/// Memory that a server of this size may take for other purposes: the ring, the buffers of turns, and the allocator's
+/// share.
 const BESIDES: u64 = 64 << 20;
 
 /// An upgrade that offers compression, a handshake and a subscription, sent without waiting for answers.
@@ -36,8 +37,8 @@ fn noise(random: &mut Random, bytes: usize) -> String {
     format!("\"{}\"", digits.collect::<String>())
 }
 
-/// Publishes messages of 16 KB and short ones to all of them, again and again. The server must close each of them, because it
-/// has taken nothing for too long or because it held most. Once, 200 such clients took 2.5 GB.
+/// Publishes messages of 16 KB and short ones to all of them, again and again. The server must close each of them,
+/// because it has taken nothing for too long or because it held most. Once, 200 such clients took 2.5 GB.
 #[test]
 fn subscribers_that_read_nothing() {
     let count = size(50, 200);

@@ -21,7 +21,8 @@ fn of_connects() {
             for thread in 0..4_u8 {
                 scope.spawn(move || {
                     for number in 0..each {
-                        // Each thread has an address of its own, because an address has only some twenty thousand ports.
+                        // Each thread has an address of its own, because an address has only some twenty thousand
+                        // ports.
                         let from = [127, 0, 1, thread];
                         match number % 3 {
                             0 => drop(connect(from, address, b"")),
@@ -40,7 +41,8 @@ fn of_connects() {
     });
 }
 
-/// Floods the server with each kind of message. The client is answered at the end, so the server has handled everything.
+/// Floods the server with each kind of message. The client is answered at the end, so the server has handled
+/// everything.
 fn flood_with(stage: &Stage, kinds: &[Vec<u8>], times: usize) {
     let address = stage.process.address;
     thread::scope(|scope| {
@@ -144,8 +146,8 @@ fn of_subscribes_to_random_names() {
     });
 }
 
-/// Subscribers that never read, of the flood's channel and of the healthy clients' channel. A subscriber that reads receives
-/// everything.
+/// Subscribers that never read, of the flood's channel and of the healthy clients' channel. A subscriber that reads
+/// receives everything.
 #[test]
 fn of_publishes_to_a_channel_with_stuck_subscribers() {
     let count = size(1_000, 50_000);

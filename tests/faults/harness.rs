@@ -253,8 +253,8 @@ pub(crate) fn introduction() -> Vec<u8> {
     [UPGRADE.as_bytes(), &frame(TEXT, handshake)].concat()
 }
 
-/// Sends the byte `next` on each connection, again and again, as slowly as possible, until the server has ended all of them.
-/// Reads what the server sends and does not answer it.
+/// Sends the byte `next` on each connection, again and again, as slowly as possible, until the server has ended all of
+/// them. Reads what the server sends and does not answer it.
 pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
     for stream in &streams {
         stream.set_nonblocking(true).unwrap();

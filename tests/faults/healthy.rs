@@ -1,8 +1,8 @@
 //! Clients that use the server correctly and notice every fault: a call that is not answered, and a publication that is
 //! missing, arrives twice, or arrives in another order than at the other clients.
 //!
-//! One thread runs all of them. Each client acts at fixed times, even if its earlier calls are not answered yet, and latencies
-//! count from these times: so a server that stands still does not get less work.
+//! One thread runs all of them. Each client acts at fixed times, even if its earlier calls are not answered yet, and
+//! latencies count from these times: so a server that stands still does not get less work.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};

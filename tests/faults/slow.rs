@@ -1,4 +1,5 @@
-//! Slowloris: clients that are as slow as possible, in each phase of a connection. The limit of the phase ends each of them.
+//! Slowloris: clients that are as slow as possible, in each phase of a connection. The limit of the phase ends each of
+//! them.
 
 use std::io::Write;
 
@@ -118,8 +119,8 @@ fn slow_logins() {
     });
 }
 
-/// Twice as many connections as the control plane has places; half of them send something. A new operator is served at once,
-/// before the silent connections time out.
+/// Twice as many connections as the control plane has places; half of them send something. A new operator is served at
+/// once, before the silent connections time out.
 #[test]
 fn silence_on_the_operators_port() {
     beside_healthy_clients("slowloris: admin port", 128, &[], |stage| {

@@ -32,8 +32,8 @@ fn a_process_that_is_stopped() {
     });
 }
 
-/// A client that answers every ping is not silent while the server does not ping it: a core that stands still for longer than
-/// the ping timeout closes no client for this.
+/// A client that answers every ping is not silent while the server does not ping it: a core that stands still for
+/// longer than the ping timeout closes no client for this.
 #[test]
 fn a_client_that_answers_is_not_closed_as_silent_by_a_core_that_stood_still() {
     let process = Process::start(&[
@@ -55,8 +55,8 @@ fn a_client_that_answers_is_not_closed_as_silent_by_a_core_that_stood_still() {
     assert_eq!(admin.metric("ringcast_closes_total{reason=\"pong_timeout\"}"), 0);
 }
 
-/// More reloads than the mailbox of a core holds while the core stands still: operators are answered, signals are handled,
-/// and the drain reaches the core as soon as it turns.
+/// More reloads than the mailbox of a core holds while the core stands still: operators are answered, signals are
+/// handled, and the drain reaches the core as soon as it turns.
 #[test]
 fn operators_and_signals_do_not_wait_for_a_core_that_does_not_turn() {
     let mut process = Process::start(&[("RINGCAST_DRAIN_SECONDS", "10")]);

@@ -1,4 +1,5 @@
-//! Documents that are JSON, almost JSON, or not JSON at all: based on the cases of JSONTestSuite, with more of the same kinds.
+//! Documents that are JSON, almost JSON, or not JSON at all: based on the cases of JSONTestSuite, with more of the same
+//! kinds.
 
 /// All documents.
 pub(crate) fn documents() -> Vec<Vec<u8>> {
@@ -45,9 +46,8 @@ pub(crate) fn documents() -> Vec<Vec<u8>> {
     all
 }
 
-/// The deepest nesting that a member of a packet may have; one more if the member is an object whose own members the server
-/// reads.
-/// members are read.
+/// The deepest nesting that a member of a packet may have; one more if the member is an object whose own members the
+/// server reads. members are read.
 pub(crate) const DEPTH_MAX: usize = 4096;
 
 const TEXTS: &[&str] = &[

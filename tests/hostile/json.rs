@@ -1,9 +1,9 @@
 //! Hostile JSON over live connections: as a whole packet, as the data of a publication, and as the data of a call.
 //!
-//! serde_json decides what is JSON, and the model of `fuzz` decides what it means in JavaScript. A document that is nested
-//! too deeply for this server (`json_depth`) counts as invalid. Text that is not JSON is a raw message, which the reference
-//! ignores (wire reference, sections 3 and 11): it has no effect, the connection stays open, and no other client receives
-//! anything. Only a text message that is not UTF-8 ends its connection: RFC 6455 section 8.1.
+//! serde_json decides what is JSON, and the model of `fuzz` decides what it means in JavaScript. A document that is
+//! nested too deeply for this server (`json_depth`) counts as invalid. Text that is not JSON is a raw message, which
+//! the reference ignores (wire reference, sections 3 and 11): it has no effect, the connection stays open, and no other
+//! client receives anything. Only a text message that is not UTF-8 ends its connection: RFC 6455 section 8.1.
 
 use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::internals::app::builtin::Builtin;
@@ -87,7 +87,8 @@ fn arrives(message: &str, path: &[&str], expected: &Expected, from: &str) {
     }
 }
 
-/// Sends a message as text or as binary. Text that is not UTF-8 ends a connection, so it is sent on a connection of its own.
+/// Sends a message as text or as binary. Text that is not UTF-8 ends a connection, so it is sent on a connection of its
+/// own.
 fn send(server: &Server, client: &mut Client, opcode: u8, message: &[u8]) -> Option<String> {
     if opcode == TEXT && std::str::from_utf8(message).is_err() {
         let mut other = server.client();

@@ -348,8 +348,8 @@ pub(crate) fn finite(svg: &str) {
     }
 }
 
-/// Fails unless the text is well-formed: elements closed in order, attributes quoted and given once, `<` and `&` only as
-/// markup. It knows as much of XML as the report uses: no comments and no CDATA.
+/// Fails unless the text is well-formed: elements closed in order, attributes quoted and given once, `<` and `&` only
+/// as markup. It knows as much of XML as the report uses: no comments and no CDATA.
 pub(crate) fn well_formed(document: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = document

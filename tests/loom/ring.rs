@@ -4,8 +4,8 @@
 //! cargo test --package ringcast-loom
 //! ```
 //!
-//! The reader compares buffers after a pause, so a buffer that is reused too early shows as a wrong frame. Slots are loom's
-//! cells, so loom reports any access without an order. A lost wake-up is a deadlock, which loom reports too.
+//! The reader compares buffers after a pause, so a buffer that is reused too early shows as a wrong frame. Slots are
+//! loom's cells, so loom reports any access without an order. A lost wake-up is a deadlock, which loom reports too.
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
@@ -70,8 +70,8 @@ fn frame_of(frame: &[u8]) -> u8 {
     before
 }
 
-/// A publish that finds the ring full is not repeated, because repetitions would only repeat states. When all threads have
-/// ended, each core reads the rest, so that it has read everything.
+/// A publish that finds the ring full is not repeated, because repetitions would only repeat states. When all threads
+/// have ended, each core reads the rest, so that it has read everything.
 #[test]
 fn two_producers_and_a_reader_see_one_order_round_a_ring_of_two() {
     fn attempt(core: &mut CoreBroker, number: u8, published: &mut Vec<u8>) {
@@ -163,8 +163,8 @@ fn draining_to_the_last_claim_misses_no_earlier_publication() {
     });
 }
 
-/// Two producers. One publishes on a channel in which the sleeping core is not interested. The sleeping core must still be
-/// woken for the other, even if an earlier slot is not published yet when it looks.
+/// Two producers. One publishes on a channel in which the sleeping core is not interested. The sleeping core must still
+/// be woken for the other, even if an earlier slot is not published yet when it looks.
 #[test]
 fn no_wake_up_is_lost() {
     check(3, || {

@@ -28,7 +28,8 @@ impl Client {
             .set_read_timeout(Some(PATIENCE))
             .expect("a fresh socket takes options");
         if from != Ipv4Addr::LOCALHOST {
-            // A bind searches the ports in use, which is slow if there are thousands; so only a client that needs it binds.
+            // A bind searches the ports in use, which is slow if there are thousands; so only a client that needs it
+            // binds.
             socket
                 .bind(&SocketAddr::from((from, 0)).into())
                 .expect("a port is free");

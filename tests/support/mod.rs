@@ -3,8 +3,8 @@
 //!
 //! Every wait ends after [`PATIENCE`] with a panic that names the missing condition.
 //!
-//! Servers in these tests use the descriptor table of the process, unless a test asks for tables of their own. A core's own
-//! table is a copy, which would keep the sockets of other tests in this process open.
+//! Servers in these tests use the descriptor table of the process, unless a test asks for tables of their own. A core's
+//! own table is a copy, which would keep the sockets of other tests in this process open.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
 pub(crate) mod folder;

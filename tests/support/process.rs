@@ -69,7 +69,8 @@ impl Process {
         };
         let address = address_after("ws://");
         let admin = address_after("control plane on http");
-        // Read the log all the time: the tests expect every line, and the server would drop lines if the pipe were full.
+        // Read the log all the time: the tests expect every line, and the server would drop lines if the pipe were
+        // full.
         let rest = Arc::clone(&log);
         thread::spawn(move || {
             for line in stderr.lines() {
@@ -222,8 +223,8 @@ impl Admin {
     }
 }
 
-/// A thread of a process, stopped as a debugger would stop it until the value is dropped. Only the thread that stopped it
-/// can let it go on.
+/// A thread of a process, stopped as a debugger would stop it until the value is dropped. Only the thread that stopped
+/// it can let it go on.
 pub(crate) struct Held(Pid);
 
 impl Held {

@@ -1,5 +1,5 @@
-//! Counts system calls per message with `strace -c -f` while a server is driven. This is a pass of its own, because tracing
-//! slows a server down many times.
+//! Counts system calls per message with `strace -c -f` while a server is driven. This is a pass of its own, because
+//! tracing slows a server down many times.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! The load on one server for one measure: its connections, driven for one slice after the other.
 //!
-//! The load is a closed loop (each answer causes the next message), because the servers have very different speeds. Between
-//! slices no message is on its way, so that a server does not work during the slice of another one.
+//! The load is a closed loop (each answer causes the next message), because the servers have very different speeds.
+//! Between slices no message is on its way, so that a server does not work during the slice of another one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,8 @@ use super::link::{Dialect, Link, Progress, Shared};
 pub(crate) enum Load {
     /// Each client always has this many pings in flight.
     Ping { clients: u32, in_flight: u32 },
-    /// Each channel has one publisher, which sends `in_flight` publications at once when all subscribers have received the last.
+    /// Each channel has one publisher, which sends `in_flight` publications at once when all subscribers have received
+    /// the last.
     Publish {
         channels: u32,
         subscribers_each: u32,
@@ -211,7 +212,8 @@ impl Drive {
         Ok(self.done - before)
     }
 
-    /// True between publications. A slice ends only there, because a publication of a slow server may last longer than a slice.
+    /// True between publications. A slice ends only there, because a publication of a slow server may last longer than
+    /// a slice.
     fn is_between(&self) -> bool {
         self.channels.len() != 1 || self.awaited == 0
     }

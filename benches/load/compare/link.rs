@@ -5,8 +5,8 @@
 //!                                        └─► Subscribing ─────▲
 //! ```
 //!
-//! Replies must arrive in the order of their calls, and publications of a channel in their order, each once. With the bare
-//! echo, the handshake is a ping, and the reply to a ping is the ping itself. Anything else is an error.
+//! Replies must arrive in the order of their calls, and publications of a channel in their order, each once. With the
+//! bare echo, the handshake is a ping, and the reply to a ping is the ping itself. Anything else is an error.
 
 use std::io::{self, Read, Write};
 

@@ -1,10 +1,10 @@
 //! How much does a message, a delivery and a connection cost, compared with other servers in the same run?
 //!
-//! All servers run at the same time on one CPU, each with its own connections. This thread, on another CPU, drives them in
-//! turn, each for a slice of some 50 ms, in a different order in each round. The cost of a slice is the CPU time of the
-//! server's processes, and of the kernel's network thread on their CPU. A machine may change its speed from second to
-//! second, but then the slices of one round change alike. So the results are ratios within a round: their median, with an
-//! interval.
+//! All servers run at the same time on one CPU, each with its own connections. This thread, on another CPU, drives them
+//! in turn, each for a slice of some 50 ms, in a different order in each round. The cost of a slice is the CPU time of
+//! the server's processes, and of the kernel's network thread on their CPU. A machine may change its speed from second
+//! to second, but then the slices of one round change alike. So the results are ratios within a round: their median,
+//! with an interval.
 //!
 //! ```text
 //!   mod (options, rounds) ─┬─► contender (starts, weighs)     ─► statistics ─► result ─► table, JSON, report

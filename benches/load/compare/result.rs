@@ -1,7 +1,8 @@
 //! The results of a comparison as typed values, which are printed as a table, written as JSON and drawn in the report.
 //!
-//! A cost is CPU time of the server (all its processes, and deferred network work of the kernel on its CPU) per message,
-//! delivery or connection; memory is proportional set size. Smaller is better, so a ratio below 1 favours Ringcast.
+//! A cost is CPU time of the server (all its processes, and deferred network work of the kernel on its CPU) per
+//! message, delivery or connection; memory is proportional set size. Smaller is better, so a ratio below 1 favours
+//! Ringcast.
 
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +81,8 @@ pub(crate) struct Outcome {
     pub(crate) per_second: Option<Spread>,
     /// The part of the cost that the kernel's `ksoftirqd` used.
     pub(crate) deferred_share: Option<f64>,
-    /// How busy the generator's CPU was during the slices. If this is near 1 and the server is not busy, the rate is the
-    /// generator's limit.
+    /// How busy the generator's CPU was during the slices. If this is near 1 and the server is not busy, the rate is
+    /// the generator's limit.
     pub(crate) generator_share: Option<f64>,
     /// How busy the server's CPU was.
     pub(crate) server_share: Option<f64>,

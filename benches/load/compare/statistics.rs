@@ -27,7 +27,8 @@ impl Dice {
     }
 }
 
-/// The median, and the interval that contains it in 95 of 100 resamplings of the values (bootstrap); `None` without values.
+/// The median, and the interval that contains it in 95 of 100 resamplings of the values (bootstrap); `None` without
+/// values.
 pub(crate) fn spread(values: &[f64], dice: &mut Dice) -> Option<Spread> {
     let mut sorted = values.to_vec();
     let median = median(&mut sorted)?;

@@ -1,11 +1,11 @@
 //! A driver: the clients of one server on one thread, and the loop that drives them.
 //!
-//! A driver keeps its connections between runs. [`Driver::run`] runs a plan, waits for all messages that are on their way,
-//! and returns its counts; [`Driver::hold`] keeps the connections alive between plans. A driver starts no thread; several
-//! drivers of different servers can take turns on one thread.
+//! A driver keeps its connections between runs. [`Driver::run`] runs a plan, waits for all messages that are on their
+//! way, and returns its counts; [`Driver::hold`] keeps the connections alive between plans. A driver starts no thread;
+//! several drivers of different servers can take turns on one thread.
 //!
-//! A turn: wait → read, answer, send the next messages → report deliveries to the crowd → open, ping and publish what is
-//! due. Latencies count from due times. A timer wakes the loop for due events, because the timeout of a poll has a
+//! A turn: wait → read, answer, send the next messages → report deliveries to the crowd → open, ping and publish what
+//! is due. Latencies count from due times. A timer wakes the loop for due events, because the timeout of a poll has a
 //! resolution of a millisecond.
 
 mod turn;
@@ -121,8 +121,8 @@ struct Stretch {
 }
 
 impl Driver {
-    /// A driver without connections. If other threads must be able to wake it, create it before its thread gets a descriptor
-    /// table of its own. `thread` distinguishes the drivers of a process.
+    /// A driver without connections. If other threads must be able to wake it, create it before its thread gets a
+    /// descriptor table of its own. `thread` distinguishes the drivers of a process.
     pub(crate) fn new(target: &Target, crowd: Arc<Crowd>, share: Share, thread: u32) -> io::Result<Driver> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -259,8 +259,8 @@ impl Driver {
         Ok(tally)
     }
 
-    /// Keeps connections alive: answers heartbeats and checks deliveries as long as `goes_on` returns true. It is called after
-    /// each turn; every wake-up causes a turn.
+    /// Keeps connections alive: answers heartbeats and checks deliveries as long as `goes_on` returns true. It is
+    /// called after each turn; every wake-up causes a turn.
     pub(crate) fn hold(&mut self, goes_on: impl Fn() -> bool) -> io::Result<()> {
         while goes_on() {
             self.turn(u64::MAX)?;

@@ -36,7 +36,8 @@ impl Driver {
         self.tell_gauges()
     }
 
-    /// Opens, pings and publishes what is due. A run calls it before its first wait too, because no event would end that wait.
+    /// Opens, pings and publishes what is due. A run calls it before its first wait too, because no event would end
+    /// that wait.
     pub(super) fn do_due(&mut self) {
         self.open_due();
         self.ping_due();
@@ -141,7 +142,8 @@ impl Driver {
         });
     }
 
-    /// Lets a client act, sends its messages and further pings if it should have some in flight, and updates the counts.
+    /// Lets a client act, sends its messages and further pings if it should have some in flight, and updates the
+    /// counts.
     fn touch(&mut self, place: usize, action: impl FnOnce(&mut Client, &mut Lent<'_>) -> Result<(), Ended>) {
         let client = &mut self.clients[place];
         let before = (client.stage(), client.in_flight());

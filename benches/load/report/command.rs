@@ -7,8 +7,8 @@ use lexopt::Arg;
 
 use super::{Output, Results};
 
-/// `report FILE.json... --html FILE --svg DIRECTORY`; `words` are the arguments after `report`. All files go into one page,
-/// so that several runs form one sweep. An error is a sentence for the terminal.
+/// `report FILE.json... --html FILE --svg DIRECTORY`; `words` are the arguments after `report`. All files go into one
+/// page, so that several runs form one sweep. An error is a sentence for the terminal.
 pub(crate) fn command(words: &[OsString]) -> Result<(), String> {
     let (files, output) = parse(words).map_err(|error| error.to_string())?;
     if files.is_empty() || output == Output::default() {

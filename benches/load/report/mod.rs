@@ -1,8 +1,8 @@
 //! The report: draws results as one page with plots.
 //!
-//! In: results of this run, or saved as JSON. Out: one HTML file, or each figure as an SVG file. The HTML file needs no other
-//! file (no scripts, no fonts, no network), has a light and a dark theme, and can be printed. `chart` draws and knows
-//! no results; `runs` and `comparison` make the figures of runs and comparisons; `page` is the HTML around them.
+//! In: results of this run, or saved as JSON. Out: one HTML file, or each figure as an SVG file. The HTML file needs no
+//! other file (no scripts, no fonts, no network), has a light and a dark theme, and can be printed. `chart` draws and
+//! knows no results; `runs` and `comparison` make the figures of runs and comparisons; `page` is the HTML around them.
 //!
 //! Not here: the measurements, and the table on the terminal.
 

@@ -1,10 +1,10 @@
-//! What do other clients notice? A hundred clients ping at a steady rate, first alone, then beside a heavy load: many clients
-//! that reconnect at once, one that sends as fast as it can, or a publication to very many subscribers.
+//! What do other clients notice? A hundred clients ping at a steady rate, first alone, then beside a heavy load: many
+//! clients that reconnect at once, one that sends as fast as it can, or a publication to very many subscribers.
 //!
-//! The steady clients have a thread of their own, which has priority over the generator's other threads if the system allows
-//! it: real users would not wait for the generator either. If the server shares their CPU, this thread has priority over the
-//! server too, and their latency includes the time for which the server's threads wait for each other. "sent late by" shows
-//! how much the generator adds to it.
+//! The steady clients have a thread of their own, which has priority over the generator's other threads if the system
+//! allows it: real users would not wait for the generator either. If the server shares their CPU, this thread has
+//! priority over the server too, and their latency includes the time for which the server's threads wait for each
+//! other. "sent late by" shows how much the generator adds to it.
 
 use std::io;
 

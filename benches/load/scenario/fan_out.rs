@@ -55,6 +55,6 @@ fn run(bench: &mut Bench) -> io::Result<()> {
     bench.verify(&crew)
 }
 
-/// In an open loop, publishers do not wait for deliveries until this many publications are on their way; then the server
-/// determines the rate.
+/// In an open loop, publishers do not wait for deliveries until this many publications are on their way; then the
+/// server determines the rate.
 const IN_FLIGHT_AT_RATE: u32 = 10_000;

@@ -1,7 +1,7 @@
 //! How much do idle connections cost, and does a publication reach each of them?
 //!
-//! All connections answer heartbeats, and ping now and then. With channels, each connection subscribes to one of them; in the
-//! middle of the run there is one publication on each channel, so every connection must receive exactly one.
+//! All connections answer heartbeats, and ping now and then. With channels, each connection subscribes to one of them;
+//! in the middle of the run there is one publication on each channel, so every connection must receive exactly one.
 
 use std::io;
 use std::time::Duration;
@@ -60,8 +60,8 @@ fn run(bench: &mut Bench) -> io::Result<()> {
             ..hold.clone()
         };
         bench.measure("publish", &crew, &publish, None)?;
-        // Check the counts of the subscribers themselves: a thread without publishers may have ended the phase before its
-        // deliveries arrived, and counts them in the next phase.
+        // Check the counts of the subscribers themselves: a thread without publishers may have ended the phase before
+        // its deliveries arrived, and counts them in the next phase.
         bench.verify(&crew)?;
     }
     bench.measure("hold on", &crew, &hold, None)?;

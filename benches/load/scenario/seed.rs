@@ -1,8 +1,8 @@
 //! The two benchmarks that SocketCluster published about itself, and the maximum beyond them.
 //!
-//! Throughput: 100 clients, 170,000 JSON messages a second, counted as in that benchmark, in both directions: 85,000 pings
-//! and as many replies. First in steps up to this rate in an open loop, then in a closed loop as fast as possible.
-//! Concurrency: 160 connections a second up to 42,000, each of which pings every 6 seconds.
+//! Throughput: 100 clients, 170,000 JSON messages a second, counted as in that benchmark, in both directions: 85,000
+//! pings and as many replies. First in steps up to this rate in an open loop, then in a closed loop as fast as
+//! possible. Concurrency: 160 connections a second up to 42,000, each of which pings every 6 seconds.
 
 use std::io;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Do reading subscribers lose publications, or wait, because other subscribers of their channel do not read?
 //!
-//! The slow subscribers subscribe and then never read. The server closes them or skips publications for them; the reasons in
-//! its control plane show which. The healthy subscribers must receive everything, in order.
+//! The slow subscribers subscribe and then never read. The server closes them or skips publications for them; the
+//! reasons in its control plane show which. The healthy subscribers must receive everything, in order.
 
 use std::io;
 

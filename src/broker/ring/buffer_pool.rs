@@ -1,12 +1,12 @@
 //! The buffers of one publisher: taken for a publication, put back when every reader has passed it.
 //!
-//! Buffers come in classes of powers of two, so that a small publication never occupies the buffer of a large one, and the
-//! bytes counted are the bytes held. In the steady state nothing is allocated. Buffers that are left over after a burst
-//! are freed step by step by [`BufferPool::give_back`].
+//! Buffers come in classes of powers of two, so that a small publication never occupies the buffer of a large one, and
+//! the bytes counted are the bytes held. In the steady state nothing is allocated. Buffers that are left over after a
+//! burst are freed step by step by [`BufferPool::give_back`].
 //!
 //! Invariants
-//! 1. Lent and kept buffers together take at most `bytes_max`, with one exception: a single buffer of any size may be lent
-//!    while no other is. [`BufferPool::take`] keeps it.
+//! 1. Lent and kept buffers together take at most `bytes_max`, with one exception: a single buffer of any size may be
+//!    lent while no other is. [`BufferPool::take`] keeps it.
 //! 2. A kept buffer is empty and its capacity is at least that of its class.
 
 /// The smallest buffer.
@@ -20,7 +20,8 @@ const CLASSES: usize = 10;
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     kept: [Vec<Vec<u8>>; CLASSES],
-    /// The fewest of each class that were kept at a time since the last [`BufferPool::give_back`]: these were not needed.
+    /// The fewest of each class that were kept at a time since the last [`BufferPool::give_back`]: these were not
+    /// needed.
     unused: [usize; CLASSES],
     kept_bytes: usize,
     lent_bytes: usize,
@@ -80,8 +81,8 @@ impl BufferPool {
         self.kept_bytes > KEPT_BYTES_MIN
     }
 
-    /// Frees half of the buffers that were not needed since the last call: otherwise the buffers of one burst would be kept
-    /// for ever. To be called about once a second.
+    /// Frees half of the buffers that were not needed since the last call: otherwise the buffers of one burst would be
+    /// kept for ever. To be called about once a second.
     pub(crate) fn give_back(&mut self) {
         let is_little = !self.keeps_much();
         for (class, kept) in self.kept.iter_mut().enumerate() {

@@ -49,9 +49,9 @@ impl PerPublication {
     }
 }
 
-/// Bursts of core 0, as turns make them: core 0 reads each of its publications at once, and takes back its buffers at the
-/// end of the burst. The other cores read after each [`READ_EVERY`] publications. Cores that sleep read once they are
-/// woken, and sleep again after the burst.
+/// Bursts of core 0, as turns make them: core 0 reads each of its publications at once, and takes back its buffers at
+/// the end of the burst. The other cores read after each [`READ_EVERY`] publications. Cores that sleep read once they
+/// are woken, and sleep again after the burst.
 fn cost(cores: usize, others: Others) -> Cost {
     forget_lines();
     let directory = Arc::new(Directory::new(cores));

@@ -19,8 +19,8 @@ pub(super) const FIRST: u64 = 1;
 /// The shared memory of one ring.
 #[derive(Debug)]
 pub(super) struct RingMemory {
-    /// The next sequence to be claimed. Raised by every publisher, one at a time; read by all ends. Relaxed: see `claim`;
-    /// where it must be seen in time, the fences of `try_publish` and `prepare_sleep` do it.
+    /// The next sequence to be claimed. Raised by every publisher, one at a time; read by all ends. Relaxed: see
+    /// `claim`; where it must be seen in time, the fences of `try_publish` and `prepare_sleep` do it.
     head: Line<AtomicU64>,
     slots: Box<[Slot]>,
     /// By reader: reader i is that of core i.
@@ -107,7 +107,8 @@ impl RingMemory {
     pub(super) unsafe fn publish(&self, sequence: u64, hash: ChannelHash, buffer: &[u8]) {
         let slot = self.slot(sequence);
         let entry = Entry { hash, buffer };
-        // SAFETY: invariant 1: the caller has claimed it, and `claim` has acquired every cursor's passing of its last use.
+        // SAFETY: invariant 1: the caller has claimed it, and `claim` has acquired every cursor's passing of its last
+        // use.
         slot.entry.with_mut(|place| unsafe { *place = entry });
         slot.sequence.store(sequence, Ordering::Release);
     }
@@ -121,10 +122,11 @@ impl RingMemory {
         if slot.sequence.load(Ordering::Acquire) != sequence {
             return None;
         }
-        // SAFETY: invariant 2: it was published, as the acquire load has seen, and the caller's cursor has not passed it.
+        // SAFETY: invariant 2: it was published, as the acquire load has seen, and the caller's cursor has not passed
+        // it.
         let entry = slot.entry.with(|entry| unsafe { *entry });
-        // SAFETY: invariants 3 and 4: the buffer stays while that cursor has not passed it, and the cursor stays while the
-        // delivery lives.
+        // SAFETY: invariants 3 and 4: the buffer stays while that cursor has not passed it, and the cursor stays while
+        // the delivery lives.
         let buffer = unsafe { &*entry.buffer };
         Some(Delivery {
             hash: entry.hash,
@@ -248,8 +250,8 @@ unsafe impl Sync for Slot {}
 /// The state of one reader that publishers look at.
 #[derive(Debug)]
 struct ReaderLines {
-    /// The sequence that the reader reads next. Stored with release by the reader, once per batch; loaded with acquire by
-    /// publishers, in `passed`, so that what they overwrite has been read. `u64::MAX` once the reader has ended.
+    /// The sequence that the reader reads next. Stored with release by the reader, once per batch; loaded with acquire
+    /// by publishers, in `passed`, so that what they overwrite has been read. `u64::MAX` once the reader has ended.
     cursor: Line<AtomicU64>,
     /// Whether the reader's core sleeps, or is about to. Set by the reader, cleared by it and by the one publisher that
     /// will wake its core, read by publishers. Not beside the cursor, which changes with every batch.

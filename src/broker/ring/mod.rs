@@ -30,25 +30,25 @@
 //!    publisher's `outstanding`, from which only [`Publisher::reclaim`] and `drop` take it; `drop` gives it to the
 //!    shared memory, which keeps it to its own end.
 //! 4. A cursor never passes what its reader still borrows: a [`Delivery`] borrows the [`Reader`], and the cursor is
-//!    stored by [`Reader::release`] and `drop` alone, which need the reader mutably. Nor what its reader has not passed:
-//!    the cursor is never ahead of `next`. A cursor never goes back.
+//!    stored by [`Reader::release`] and `drop` alone, which need the reader mutably. Nor what its reader has not
+//!    passed: the cursor is never ahead of `next`. A cursor never goes back.
 //! 5. Between claim and publish nothing waits, allocates or can fail.
 //!
 //! Waiting. No function of the ring waits. A slot may be claimed and not yet published: then there is nothing to read,
-//! but the reader's core does not sleep, and by 5 the claimer waits for nobody. [`Publisher::try_publish`] does not wait
-//! either: a core that finds the ring full reads on and tries again later, so no two cores ever wait for each other.
-//! Nobody tells a publisher that there is room, so its thread must not sleep without a time limit while it has
+//! but the reader's core does not sleep, and by 5 the claimer waits for nobody. [`Publisher::try_publish`] does not
+//! wait either: a core that finds the ring full reads on and tries again later, so no two cores ever wait for each
+//! other. Nobody tells a publisher that there is room, so its thread must not sleep without a time limit while it has
 //! something to publish; and the cursor in the way may be its own core's.
 //!
-//! Sleeping. Before a core sleeps, its reader sets a flag, passes a fence, and permits the sleep if the head then stands
-//! at its cursor. A publisher raises the head, passes a fence, and then reads the directory and the flags. One of the two
-//! fences is first: either the publisher sees the flag (and the directory bits set before), or the reader sees the head.
-//! The reader looks at the head, not at the next slot: an earlier slot may be claimed by a core whose channel is of no
-//! interest here, and nobody would wake this core for the later one that is. Only one publisher wins the flag, by a
-//! swap, and its caller wakes the core. A publisher does not look at its home, the core on whose thread it is: that core
-//! is awake while it publishes.
-//! A core that sleeps because nothing concerns it keeps its old cursor. When half of the ring or of a publisher's bytes
-//! are in use, or all, that publisher also wakes the cores that lag and sleep.
+//! Sleeping. Before a core sleeps, its reader sets a flag, passes a fence, and permits the sleep if the head then
+//! stands at its cursor. A publisher raises the head, passes a fence, and then reads the directory and the flags. One
+//! of the two fences is first: either the publisher sees the flag (and the directory bits set before), or the reader
+//! sees the head. The reader looks at the head, not at the next slot: an earlier slot may be claimed by a core whose
+//! channel is of no interest here, and nobody would wake this core for the later one that is. Only one publisher wins
+//! the flag, by a swap, and its caller wakes the core. A publisher does not look at its home, the core on whose thread
+//! it is: that core is awake while it publishes. A core that sleeps because nothing concerns it keeps its old cursor.
+//! When half of the ring or of a publisher's bytes are in use, or all, that publisher also wakes the cores that lag and
+//! sleep.
 //!
 //! Cost of a publication, counted in accesses to memory that other cores write (RMW: one locked instruction)
 //! - publish: head, load and RMW (1 line, moves between publishers); slot, 3 plain stores and 1 store (half a line); 1

@@ -1,8 +1,8 @@
 //! The end of the ring that publishes.
 //!
-//! A publisher needs no cursor: it holds nobody up and reads nothing. It owns the buffers of its publications, a share of
-//! the ring's bytes, and takes each back once every cursor has passed it. The invariants, named here by their numbers,
-//! stand at the head of `ring/mod.rs`.
+//! A publisher needs no cursor: it holds nobody up and reads nothing. It owns the buffers of its publications, a share
+//! of the ring's bytes, and takes each back once every cursor has passed it. The invariants, named here by their
+//! numbers, stand at the head of `ring/mod.rs`.
 #![allow(unsafe_code)] // fills slots, and owns what readers read in place
 
 use std::collections::VecDeque;
@@ -19,12 +19,12 @@ use crate::sync::{Ordering, fence};
 pub const PRESSURE_CHECK_EVERY: usize = 16;
 
 /// A publisher reads the cursors of all readers, to take buffers back, when so many more are out than after the last
-/// look. More often, cores would pass the lines of their cursors around for each publication; less often, the buffers in
-/// use would no longer fit the first-level cache.
+/// look. More often, cores would pass the lines of their cursors around for each publication; less often, the buffers
+/// in use would no longer fit the first-level cache.
 pub(super) const LOOK_EVERY: usize = 64;
 
-/// Between turns, fewer than [`LOOK_EVERY`] publications of at most so many bytes may stay out though their buffers could be
-/// taken back.
+/// Between turns, fewer than [`LOOK_EVERY`] publications of at most so many bytes may stay out though their buffers
+/// could be taken back.
 const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// An end of the ring that publishes.
@@ -99,8 +99,8 @@ impl Publisher {
             self.pool.put_back(buffer);
             return Err(self.full());
         };
-        // SAFETY: the sequence has just been claimed and is published here alone; the buffer goes into `outstanding`, as
-        // invariant 3 demands, and a `Vec` that moves leaves its bytes where they are.
+        // SAFETY: the sequence has just been claimed and is published here alone; the buffer goes into `outstanding`,
+        // as invariant 3 demands, and a `Vec` that moves leaves its bytes where they are.
         unsafe { self.memory.publish(sequence, hash, &buffer) };
         self.outstanding.push_back(Outstanding { sequence, buffer });
         if self.outstanding.len() >= self.look_at {
@@ -134,8 +134,8 @@ impl Publisher {
         self.look_at = self.outstanding.len() + LOOK_EVERY;
     }
 
-    /// As [`Publisher::reclaim`], if so much is out that it is worth reading every reader's cursor. For the end of a turn,
-    /// so that a core that falls asleep does not keep much.
+    /// As [`Publisher::reclaim`], if so much is out that it is worth reading every reader's cursor. For the end of a
+    /// turn, so that a core that falls asleep does not keep much.
     pub fn reclaim_much(&mut self) {
         if self.outstanding.len() >= LOOK_EVERY || self.pool.lent_bytes() > LEFT_OUT_BYTES_MAX {
             self.reclaim();

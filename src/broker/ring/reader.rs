@@ -1,7 +1,7 @@
 //! The end of the ring that reads.
 //!
-//! A reader has a cursor, which every publisher looks at before it uses a slot or a buffer again: a reader that does not
-//! read holds all publishers up. The invariants, named here by their numbers, stand at the head of `ring/mod.rs`.
+//! A reader has a cursor, which every publisher looks at before it uses a slot or a buffer again: a reader that does
+//! not read holds all publishers up. The invariants, named here by their numbers, stand at the head of `ring/mod.rs`.
 #![allow(unsafe_code)] // reads slots and buffers in place while their publisher owns them
 
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl Reader {
         unsafe { self.memory.published(self.next) }
     }
 
-    /// Whether the next place is claimed by a publisher that has not published there yet: it will, if the system lets it
-    /// run.
+    /// Whether the next place is claimed by a publisher that has not published there yet: it will, if the system lets
+    /// it run.
     pub fn front_is_pending(&self) -> bool {
         self.depth() > 0 && self.front().is_none()
     }
@@ -98,8 +98,8 @@ impl Reader {
         self.memory.claimed().saturating_sub(self.next)
     }
 
-    /// Announces that this reader's core is about to sleep. `false` says that it must not: there is something to read, or
-    /// soon will be. After `true`, the core sleeps until woken, then says [`Reader::awake`].
+    /// Announces that this reader's core is about to sleep. `false` says that it must not: there is something to read,
+    /// or soon will be. After `true`, the core sleeps until woken, then says [`Reader::awake`].
     #[must_use]
     pub fn prepare_sleep(&mut self) -> bool {
         self.release();

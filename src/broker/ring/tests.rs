@@ -252,8 +252,8 @@ fn a_full_ring_wakes_the_core_that_keeps_it_full() {
 
 #[test]
 fn a_core_that_has_read_everything_is_not_woken_by_a_full_ring() {
-    // Core 2 does not read. Of the cores that sleep, only one that lags can make room: if the others were woken as well,
-    // two that wait for room would wake each other until there is some.
+    // Core 2 does not read. Of the cores that sleep, only one that lags can make room: if the others were woken as
+    // well, two that wait for room would wake each other until there is some.
     let mut fixture = Fixture::new(4, 2, ROOMY);
     fixture.put(0, 0);
     fixture.put(1, 1);

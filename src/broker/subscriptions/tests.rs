@@ -304,8 +304,8 @@ fn walk_step() -> impl Strategy<Value = WalkStep> {
 }
 
 proptest! {
-    /// The model is the set of subscribers that the walk has still to reach. A connection that joins is not added; one that
-    /// leaves is removed.
+    /// The model is the set of subscribers that the walk has still to reach. A connection that joins is not added; one
+    /// that leaves is removed.
     #[test]
     fn a_walk_reaches_each_connection_that_is_subscribed_throughout_once(
         crowd in 0..12u32,

@@ -6,10 +6,11 @@
 //!  "login"      ──► the session waits ──►   check, sign     ──►         ──► its answer, #setAuthToken
 //! ```
 //!
-//! A password is checked and a token signed on a thread of the password checks. What comes back finds its connection by its id; if
-//! that has gone meanwhile, nothing happens.
+//! A password is checked and a token signed on a thread of the password checks. What comes back finds its connection by
+//! its id; if that has gone meanwhile, nothing happens.
 //!
-//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password checks, and the room for answers in the mailbox; `request_timeout`, once more, for the answer.
+//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password checks, and the room for answers in the
+//! mailbox; `request_timeout`, once more, for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;

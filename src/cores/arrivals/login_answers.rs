@@ -30,8 +30,8 @@ pub(in crate::cores) struct LoginWay {
 }
 
 impl LoginWay {
-    /// Gives an answer; called by a thread of the password checks. There is room for it since the login was asked for, whether the core turns
-    /// or not: only that of a core that has ended is lost.
+    /// Gives an answer; called by a thread of the password checks. There is room for it since the login was asked for,
+    /// whether the core turns or not: only that of a core that has ended is lost.
     pub(in crate::cores) fn send(&self, answered: Answered) {
         if self.logins.try_send(answered).is_ok() {
             // An eventfd write fails only when its counter is full: then the core is being woken anyway.

@@ -1,7 +1,7 @@
 //! Publications: put into the outboxes of their subscribers; skipped, conflated or fatal where an outbox is full.
 //!
-//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core queues
-//! before it flushes some.
+//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core
+//! queues before it flushes some.
 
 use crate::broker::Publication;
 use crate::config::SlowConsumer;
@@ -26,8 +26,8 @@ impl Connections {
             .min(self.spare(frame_bytes))
     }
 
-    /// For how many subscribers there is room before connections have to be closed because all of them together hold too
-    /// much. At least one: after its delivery some are closed.
+    /// For how many subscribers there is room before connections have to be closed because all of them together hold
+    /// too much. At least one: after its delivery some are closed.
     fn spare(&self, frame_bytes: usize) -> usize {
         if self.held.is_empty() {
             return usize::MAX;
@@ -107,8 +107,8 @@ impl Connections {
     }
 
     /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its own or of
-    /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes took
-    /// it, which is one or none.
+    /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes
+    /// took it, which is one or none.
     #[inline(never)]
     fn deliver_apart(
         &mut self,
@@ -147,8 +147,8 @@ impl Connections {
         1
     }
 
-    /// Writes the frames of the publication under way where outboxes share them, as far as there is room. Forms that are
-    /// sent as published share one span.
+    /// Writes the frames of the publication under way where outboxes share them, as far as there is room. Forms that
+    /// are sent as published share one span.
     fn share(&mut self, channel: u32, frames: &[&[u8]; Form::COUNT]) -> [Option<FrameSpan>; Form::COUNT] {
         let mut spans = [None; Form::COUNT];
         for (form, frame) in frames.iter().enumerate() {
@@ -162,8 +162,8 @@ impl Connections {
         spans
     }
 
-    /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too little,
-    /// carries out the policy for slow subscribers and returns false.
+    /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too
+    /// little, carries out the policy for slow subscribers and returns false.
     fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
         if self.slab[index as usize].reading.is_paused_by(Why::Ending) {
             // It did not take an earlier one, and is about to be closed for that.
@@ -228,8 +228,8 @@ impl Connections {
         }
     }
 
-    /// Ends the conflation of a connection that closes. Queues the publications that wait behind its outbox, since nothing
-    /// may follow the close frame; or drops them, if `send` is false.
+    /// Ends the conflation of a connection that closes. Queues the publications that wait behind its outbox, since
+    /// nothing may follow the close frame; or drops them, if `send` is false.
     pub(in crate::cores) fn end_conflation(&mut self, id: ConnectionId, send: bool) {
         let Some(connection) = self.slab.get_mut(id.index() as usize) else {
             return;
@@ -255,8 +255,8 @@ impl Connections {
         self.note_held(id.index());
     }
 
-    /// Counts the conflated publications that have been queued after the outbox was sent, and lists the connection for a
-    /// flush.
+    /// Counts the conflated publications that have been queued after the outbox was sent, and lists the connection for
+    /// a flush.
     pub(super) fn queue_refilled(&mut self, index: u32, count: usize) {
         let connection = &mut self.slab[index as usize];
         let queued = connection.outbox.len();

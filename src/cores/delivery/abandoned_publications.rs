@@ -1,5 +1,5 @@
-//! Publications whose connection closed while they were waiting for space in the ring. They are still published, in order,
-//! as soon as there is space, and before those of open connections.
+//! Publications whose connection closed while they were waiting for space in the ring. They are still published, in
+//! order, as soon as there is space, and before those of open connections.
 //!
 //! Their publishers have received no acknowledgement. So publications for which there is no room here are discarded and
 //! counted. The publications of one message are never discarded in part.

@@ -1,23 +1,24 @@
 //! Publications: from this core into the ring, and from the ring into the outboxes of this core's subscribers.
 //!
 //! The core delivers at once after each publish, so that a publisher that is subscribed gets its own copy before the
-//! acknowledgement, as from the reference. Before it subscribes or unsubscribes a connection, it delivers all publications
-//! that had been claimed when the connection asked. So a subscription begins and ends at an exact place in the one order
-//! of publications.
+//! acknowledgement, as from the reference. Before it subscribes or unsubscribes a connection, it delivers all
+//! publications that had been claimed when the connection asked. So a subscription begins and ends at an exact place in
+//! the one order of publications.
 //!
-//! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for before they are
-//! flushed. The delivery of a publication to many subscribers pauses there. The publication keeps its place in the ring,
-//! before those that follow, and its delivery goes on in the next turn. Meanwhile, connections whose next decision comes
-//! after that delivery (see above) wait, and are not read (`lifecycle/waiting.rs`). So one publication for each connection
-//! waits at most.
+//! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for before they
+//! are flushed. The delivery of a publication to many subscribers pauses there. The publication keeps its place in the
+//! ring, before those that follow, and its delivery goes on in the next turn. Meanwhile, connections whose next
+//! decision comes after that delivery (see above) wait, and are not read (`lifecycle/waiting.rs`). So one publication
+//! for each connection waits at most.
 //!
-//! To publish for one client never closes another connection and never reads another's input: this file knows no step of
-//! the core (`tests/architecture.rs`, "parts of a core know neither the core nor its steps"). It only marks a subscriber
-//! that does not take a publication; a step of the turn closes it (`Core::close_marked` in `lifecycle/ending.rs`).
+//! To publish for one client never closes another connection and never reads another's input: this file knows no step
+//! of the core (`tests/architecture.rs`, "parts of a core know neither the core nor its steps"). It only marks a
+//! subscriber that does not take a publication; a step of the turn closes it (`Core::close_marked` in
+//! `lifecycle/ending.rs`).
 //!
 //! Waits: such a connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
-//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form no
-//! cycle.
+//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form
+//! no cycle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,8 +90,8 @@ impl Delivery {
         self.publish_ns = None;
     }
 
-    /// Publishes to all subscribers of a channel, on all cores; returns the place behind the publication. The frame of the
-    /// publisher's own protocol is made here, once.
+    /// Publishes to all subscribers of a channel, on all cores; returns the place behind the publication. The frame of
+    /// the publisher's own protocol is made here, once.
     ///
     /// # Errors
     /// The ring has no room: it is to be tried again, later.
@@ -140,8 +141,8 @@ impl Delivery {
         self.copies_left = copies_per_turn_max();
     }
 
-    /// Delivers what is published, as far as this turn may, and no further than connections must be closed for what all of
-    /// them hold; the rest keeps the core from sleeping.
+    /// Delivers what is published, as far as this turn may, and no further than connections must be closed for what all
+    /// of them hold; the rest keeps the core from sleeping.
     pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections) {
         let mut passed = 0_usize;
         while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections) {

@@ -4,8 +4,8 @@
 //! not read until the ring has room. The same holds while a delivery must be completed before the next decision
 //! (`fan_out.rs`), and while a decision about all channels of a connection is carried out, some channels in each turn.
 //!
-//! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX` connections
-//! (`resume.rs`).
+//! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX`
+//! connections (`resume.rs`).
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
@@ -42,9 +42,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Carries out what has been decided into `self.decisions`, in order. If the ring is full, or a delivery has to come
-    /// first, the connection keeps the decisions that are left. Decisions that a timer or a late answer causes meanwhile
-    /// queue behind them.
+    /// Carries out what has been decided into `self.decisions`, in order. If the ring is full, or a delivery has to
+    /// come first, the connection keeps the decisions that are left. Decisions that a timer or a late answer causes
+    /// meanwhile queue behind them.
     ///
     /// Only this function takes the core's decisions away. It gives them back when all are carried out; if the
     /// connection keeps them, the core begins with an empty list. No decision that is carried out makes another
@@ -80,8 +80,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Carries decisions out one after another, until all are done or one has to wait: then the connection keeps the rest.
-    /// Inlined, so that the work of a message is not moved.
+    /// Carries decisions out one after another, until all are done or one has to wait: then the connection keeps the
+    /// rest. Inlined, so that the work of a message is not moved.
     #[inline]
     fn carry_out_work(&mut self, id: ConnectionId, mut work: Work) {
         self.delivery.begin_publishing();
@@ -231,7 +231,8 @@ impl<A: App> Core<A> {
 enum Outcome {
     /// This many decisions are done.
     Next { done: usize },
-    /// It was published at this place. The next decision waits until this core has delivered everything before the place.
+    /// It was published at this place. The next decision waits until this core has delivered everything before the
+    /// place.
     Published(Sequence),
     /// It changes subscriptions, and was not carried out: first this core delivers everything that is published by now.
     NotBeforeDelivery,

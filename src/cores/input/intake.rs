@@ -1,7 +1,8 @@
-//! The buffers with which a core reads its connections, the share of a turn that one connection may use, and the step from
-//! bytes to messages: [`Intake::take_batch`].
+//! The buffers with which a core reads its connections, the share of a turn that one connection may use, and the step
+//! from bytes to messages: [`Intake::take_batch`].
 //!
-//! Limits: `FRAMES_PER_TURN_MAX`, `INFLATED_PER_TURN_MAX` and `VERIFICATIONS_PER_TURN_MAX` of one connection in one turn.
+//! Limits: `FRAMES_PER_TURN_MAX`, `INFLATED_PER_TURN_MAX` and `VERIFICATIONS_PER_TURN_MAX` of one connection in one
+//! turn.
 
 use crate::app::App;
 use crate::config::limits::Limits;
@@ -28,8 +29,8 @@ pub(in crate::cores) struct Intake {
     records: Vec<u8>,
     inflater: Inflater,
     limits: message::Limits,
-    /// How many more messages, packets of arrays and control frames of the connection that is read now are handled in this
-    /// turn.
+    /// How many more messages, packets of arrays and control frames of the connection that is read now are handled in
+    /// this turn.
     frames_left: u64,
 }
 
@@ -134,9 +135,9 @@ impl Intake {
         self.inflater.wipe();
     }
 
-    /// Takes the messages at the beginning of the input and lets the session decide about each. Carries no decision out, and
-    /// counts nothing: see [`Intake::account_for`]. `rate_left` is how many messages the connection's rate allows now. Taking
-    /// sixteen messages of one read together saved a quarter of the instructions of each.
+    /// Takes the messages at the beginning of the input and lets the session decide about each. Carries no decision
+    /// out, and counts nothing: see [`Intake::account_for`]. `rate_left` is how many messages the connection's rate
+    /// allows now. Taking sixteen messages of one read together saved a quarter of the instructions of each.
     #[inline]
     pub(in crate::cores) fn take_batch<'r, A: App>(
         &mut self,
@@ -217,7 +218,8 @@ impl Intake {
             let verifications = environment.common.scratch.verifications();
             let mut is_enough = compression.is_on() && self.inflater.share() >= INFLATED_PER_TURN_MAX;
             if verifications > 0 && was_open {
-                // The first token ends the batch: from then on the connection is read with the connections that are being opened or closed.
+                // The first token ends the batch: from then on the connection is read with the connections that are
+                // being opened or closed.
                 is_enough |= !std::mem::replace(&mut connection.shows_tokens, true)
                     || verifications >= VERIFICATIONS_PER_TURN_MAX;
             }
@@ -229,8 +231,8 @@ impl Intake {
         batch
     }
 
-    /// Steps over input of a connection that awaits the peer's farewell. `None` if that has come, or if the input cannot be
-    /// read.
+    /// Steps over input of a connection that awaits the peer's farewell. `None` if that has come, or if the input
+    /// cannot be read.
     pub(in crate::cores) fn await_farewell(
         &self,
         wire: &mut Wire,
@@ -275,8 +277,9 @@ impl Intake {
     }
 }
 
-/// Whether the input goes on with a control frame. Its answer comes after the decisions about earlier messages, and these
-/// may have to wait, so the frame is left unread. The same goes for a fragment, since a control frame may follow it.
+/// Whether the input goes on with a control frame. Its answer comes after the decisions about earlier messages, and
+/// these may have to wait, so the frame is left unread. The same goes for a fragment, since a control frame may follow
+/// it.
 fn waits_for_answers(input: &[u8]) -> bool {
     input
         .first()
@@ -310,12 +313,12 @@ pub(in crate::cores) fn frames_per_turn_max() -> u64 {
 
 /// When decisions hold this many bytes, they are carried out before the next message is taken.
 const DECIDED_BYTES_MAX: usize = 16 * 1024;
-/// Most messages, packets of arrays and control frames of one connection in one turn: more are a flood. Other connections
-/// wait for about 0.1 ms meanwhile. An array that begins within this number is handled up to as many packets again, so a
-/// turn handles at most twice as many.
+/// Most messages, packets of arrays and control frames of one connection in one turn: more are a flood. Other
+/// connections wait for about 0.1 ms meanwhile. An array that begins within this number is handled up to as many
+/// packets again, so a turn handles at most twice as many.
 const FRAMES_PER_TURN_MAX: u64 = 256;
-/// After this much work on compressed messages, the rest of the input waits for the next turn: inflated bytes count like
-/// bytes that were read.
+/// After this much work on compressed messages, the rest of the input waits for the next turn: inflated bytes count
+/// like bytes that were read.
 const INFLATED_PER_TURN_MAX: u64 = READ_BYTES_PER_TURN_MAX as u64;
 /// Most bytes that one connection has read in one turn, so that a busy connection does not starve the others.
 pub(in crate::cores) const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;

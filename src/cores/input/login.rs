@@ -77,8 +77,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// While a login waits, a reload may replace the users, and an operator may revoke the user's tokens. So an accepted
-    /// login is checked again against the present state, and refused if it is no longer valid.
+    /// While a login waits, a reload may replace the users, and an operator may revoke the user's tokens. So an
+    /// accepted login is checked again against the present state, and refused if it is no longer valid.
     fn judged_by_now(&self, answer: LoginAnswer, users: Option<&Arc<Users>>) -> LoginAnswer {
         let LoginAnswer::Accepted(issued) = &answer else {
             return answer;

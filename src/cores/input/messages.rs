@@ -1,5 +1,5 @@
-//! The messages of an open connection. The messages of one read are taken together as a batch (`intake.rs`); their session
-//! decides about each, and `carry_out.rs` carries the decisions of the whole batch out.
+//! The messages of an open connection. The messages of one read are taken together as a batch (`intake.rs`); their
+//! session decides about each, and `carry_out.rs` carries the decisions of the whole batch out.
 
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
@@ -89,7 +89,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with an array of packets. If a part of it is left, that part and all input behind it wait for the next turn.
+    /// Goes on with an array of packets. If a part of it is left, that part and all input behind it wait for the next
+    /// turn.
     fn receive_more(&mut self, id: ConnectionId) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Rest;

@@ -1,12 +1,12 @@
 //! Reads sockets into the core's read buffer, and passes the bytes on according to the phase of the connection.
 //!
 //! A whole frame is parsed where it lies in the buffer; only an incomplete rest is copied to the connection. Each phase
-//! of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for messages in `messages.rs`.
-//! `carry_out.rs` carries decisions out. While some decisions have to wait, the connection keeps the rest of its input and
-//! is not read, so its peer's TCP window fills up.
+//! of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for messages in
+//! `messages.rs`. `carry_out.rs` carries decisions out. While some decisions have to wait, the connection keeps the
+//! rest of its input and is not read, so its peer's TCP window fills up.
 //!
-//! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, where each packet of an array counts as a
-//! message; the next turn begins with the rest of the input.
+//! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, where each packet of an array counts
+//! as a message; the next turn begins with the rest of the input.
 
 use std::io;
 
@@ -22,8 +22,8 @@ use crate::cores::input::intake::READ_BYTES_PER_TURN_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Leftover, Phase};
 
 impl<A: App> Core<A> {
-    /// Reads a socket until it is empty or its share of this turn is used up. With `to_the_end` a short read does not count
-    /// as empty: the peer's FIN may follow, and no event will report it.
+    /// Reads a socket until it is empty or its share of this turn is used up. With `to_the_end` a short read does not
+    /// count as empty: the peer's FIN may follow, and no event will report it.
     pub(in crate::cores) fn read(&mut self, id: ConnectionId, to_the_end: bool) {
         self.begin_share();
         self.read_on(id, to_the_end);
@@ -155,8 +155,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Consumes whole heads, frames and messages from `bytes`; returns how many bytes that were. Goes on until the rest is
-    /// incomplete, so that a message that was joined from fragments frees its memory.
+    /// Consumes whole heads, frames and messages from `bytes`; returns how many bytes that were. Goes on until the rest
+    /// is incomplete, so that a message that was joined from fragments frees its memory.
     fn process(&mut self, id: ConnectionId, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(id)

@@ -9,8 +9,8 @@ use crate::cores::lifecycle::connection::{Connection, ConnectionId};
 use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
-    /// Goes on with connections whose publication has found the ring full, in the order in which they came. Publications
-    /// of connections that have closed come before them.
+    /// Goes on with connections whose publication has found the ring full, in the order in which they came.
+    /// Publications of connections that have closed come before them.
     pub(in crate::cores) fn resume_stalled(&mut self) {
         self.abandoned
             .publish(&mut self.delivery, &mut self.connections, self.time.clock());
@@ -47,7 +47,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with decisions about all channels of a connection, for some connections, in the order in which they came.
+    /// Goes on with decisions about all channels of a connection, for some connections, in the order in which they
+    /// came.
     pub(in crate::cores) fn resume_walking(&mut self) {
         for _ in 0..self.waiting.walking_count().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.waiting.next_walking() {

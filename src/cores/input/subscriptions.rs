@@ -88,8 +88,8 @@ impl<A: App> Core<A> {
         next
     }
 
-    /// Checks some subscriptions of a connection against the rules, from channel `from` on, and ends the ones that are no
-    /// longer allowed. The client gets a `#kickOut` for each. Returns the channel to go on with, if there are more.
+    /// Checks some subscriptions of a connection against the rules, from channel `from` on, and ends the ones that are
+    /// no longer allowed. The client gets a `#kickOut` for each. Returns the channel to go on with, if there are more.
     pub(in crate::cores) fn check_subscriptions(
         &mut self,
         id: ConnectionId,
@@ -135,8 +135,8 @@ fn channels_per_turn_max() -> usize {
     CHANNELS_PER_TURN_MAX
 }
 
-/// Channels of one connection that a turn goes through, to end subscriptions or to check them. At 0.3 µs each, they take as
-/// long as a flood of messages may.
+/// Channels of one connection that a turn goes through, to end subscriptions or to check them. At 0.3 µs each, they
+/// take as long as a flood of messages may.
 pub(in crate::cores) const CHANNELS_PER_TURN_MAX: usize = 256;
 /// To check this many subscriptions costs about as much as a message.
 const SUBSCRIPTIONS_PER_MESSAGE: u64 = 16;

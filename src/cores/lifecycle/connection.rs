@@ -7,12 +7,12 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! Behind a proxy that announces its clients, ProxyHeader comes before Request; between a request and its answer over HTTP
-//! there may be LoggingIn, while the password checks are asked. A FIN of the peer finds what is still in the outbox: then the
-//! way to "dropped" leads through Emptying.
+//! Behind a proxy that announces its clients, ProxyHeader comes before Request; between a request and its answer over
+//! HTTP there may be LoggingIn, while the password checks are asked. A FIN of the peer finds what is still in the
+//! outbox: then the way to "dropped" leads through Emptying.
 //!
-//! A connection changes its phase in `upgrade.rs` (a request becomes a WebSocket), `receive.rs` (the peer's farewell) and
-//! `ending.rs` (its end). `connections.rs` holds all connections of a core.
+//! A connection changes its phase in `upgrade.rs` (a request becomes a WebSocket), `receive.rs` (the peer's farewell)
+//! and `ending.rs` (its end). `connections.rs` holds all connections of a core.
 //!
 //! Limits: `request_timeout`, `handshake_timeout` and the ping timers (in the session), `close_timeout`.
 
@@ -162,8 +162,8 @@ pub(in crate::cores) struct Work {
 pub(in crate::cores) enum Awaited {
     /// Not known yet.
     Unknown,
-    /// All before this place, since the previous decision has published there: an answer that follows must not come before
-    /// the publisher's own copy.
+    /// All before this place, since the previous decision has published there: an answer that follows must not come
+    /// before the publisher's own copy.
     Published(Sequence),
     /// All before this place, since the next decision changes subscriptions: so much was published when it was reached.
     Asked(Sequence),

@@ -56,7 +56,8 @@ impl<A: App> Core<A> {
         let wire = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
-                // From now on input is searched for the peer's farewell and for nothing else. Publications are still made.
+                // From now on input is searched for the peer's farewell and for nothing else. Publications are still
+                // made.
                 connection.meter = None;
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
@@ -98,8 +99,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether something is still to be sent to the peer of a connection whose session has ended: its farewell, or the FIN.
-    /// If so, the connection is in the phase for that; otherwise its socket is dropped or emptied.
+    /// Whether something is still to be sent to the peer of a connection whose session has ended: its farewell, or the
+    /// FIN. If so, the connection is in the phase for that; otherwise its socket is dropped or emptied.
     fn begin_leaving(
         &mut self,
         id: ConnectionId,
@@ -246,8 +247,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Closes connections until all of them together hold no more than they may: always one of those that hold most. What
-    /// would be too many for this turn is left for the next, and nothing is delivered meanwhile. True if some were
+    /// Closes connections until all of them together hold no more than they may: always one of those that hold most.
+    /// What would be too many for this turn is left for the next, and nothing is delivered meanwhile. True if some were
     /// closed.
     #[inline]
     pub(in crate::cores) fn shed(&mut self) -> bool {

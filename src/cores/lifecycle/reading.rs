@@ -8,16 +8,17 @@
 //!                                                   Queued
 //!   Why      Replies │ Rate │ Work │ Ending │ Emptying      any of them at the same time: a set
 //! ```
-//! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an outbox full of
-//! replies as well, and its last message may wait for the ring. It is read again when the last reason is gone.
+//! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an outbox full
+//! of replies as well, and its last message may wait for the ring. It is read again when the last reason is gone.
 //!
 //! Invariants (checked between the turns of a simulation: `simulation/leftovers.rs`, `connections/invariants.rs`)
 //! 1. A connection is `Queued` exactly while it stands in one of the two queues of input of `Waiting`, once.
-//! 2. Each reason is set exactly while the part that will clear it knows the connection: `Work` while the connection has
-//!    suspended work, which a queue of `Waiting` holds; `Rate` while its meter is paused; `Replies` while its outbox holds
-//!    more than half of `outbox_bytes_max`; `Ending` while it is in the list of connections to be closed; `Emptying` in that
-//!    phase.
-//! 3. While there is a reason, a report of input by the poll is remembered as `MayHoldMore`: no event will report it again.
+//! 2. Each reason is set exactly while the part that will clear it knows the connection: `Work` while the connection
+//!    has suspended work, which a queue of `Waiting` holds; `Rate` while its meter is paused; `Replies` while its
+//!    outbox holds more than half of `outbox_bytes_max`; `Ending` while it is in the list of connections to be closed;
+//!    `Emptying` in that phase.
+//! 3. While there is a reason, a report of input by the poll is remembered as `MayHoldMore`: no event will report it
+//!    again.
 
 /// Whether a connection is read now. Takes two bytes of its first cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

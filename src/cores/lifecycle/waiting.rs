@@ -3,8 +3,8 @@
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
 //! that has only bytes to send.
 //!
-//! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in exactly
-//! one of `stalled`, `awaiting_delivery` and `walking`.
+//! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in
+//! exactly one of `stalled`, `awaiting_delivery` and `walking`.
 
 use std::collections::VecDeque;
 
@@ -96,7 +96,8 @@ impl Waiting {
         self.stalled.pop_front()
     }
 
-    /// Moves the last connection of the queue to its front: it was taken from there, and the ring still had no room for it.
+    /// Moves the last connection of the queue to its front: it was taken from there, and the ring still had no room for
+    /// it.
     pub(in crate::cores) fn last_stalled_is_first(&mut self) {
         self.stalled.rotate_right(1);
     }

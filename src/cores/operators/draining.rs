@@ -41,7 +41,8 @@ pub(in crate::cores) struct Draining {
 /// How far a drain has come. Each stage takes a bounded part of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// What the kernel has completed for the listeners is accepted, up to a limit. No other server could serve these sockets.
+    /// What the kernel has completed for the listeners is accepted, up to a limit. No other server could serve these
+    /// sockets.
     Backlog { accepts_left: usize },
     /// The listeners are closed. The core lists its connections, from this place of the table on.
     Listing { next: u32 },

@@ -1,8 +1,9 @@
 //! Messages from other threads to a core: orders and questions of the control plane, late answers of the application,
 //! answers to logins. In the other direction the core shows its status and its counters.
 //!
-//! Each kind of message has a bounded crossbeam channel of its own, so that answers never crowd out an order. The sender
-//! wakes the core after each message. No sender waits: a message that finds its channel full goes back to its sender.
+//! Each kind of message has a bounded crossbeam channel of its own, so that answers never crowd out an order. The
+//! sender wakes the core after each message. No sender waits: a message that finds its channel full goes back to its
+//! sender.
 
 use std::cell::Cell;
 use std::io;
@@ -43,8 +44,8 @@ pub enum Order {
 }
 
 /// The core's end of the channel by which it reports that an order has been carried out. The report wakes no thread: to
-/// wake the runtime of the control plane, the core would write to a descriptor of that thread's table, and in the core's
-/// own table its number may name a client's socket.
+/// wake the runtime of the control plane, the core would write to a descriptor of that thread's table, and in the
+/// core's own table its number may name a client's socket.
 #[derive(Clone, Debug)]
 pub struct Done(Sender<u64>);
 
@@ -141,11 +142,13 @@ struct PostBox {
     returned: AtomicU64,
 }
 
-/// Written by the core, read by the control plane. Release and acquire: a reader that sees `Serving` also sees the listener.
+/// Written by the core, read by the control plane. Release and acquire: a reader that sees `Serving` also sees the
+/// listener.
 #[derive(Debug)]
 struct Status(AtomicU8);
 
-/// A mailbox and the handle that sends to it; `waker` belongs to the poll of the core, of whose clients `logins_max` logins may be under way.
+/// A mailbox and the handle that sends to it; `waker` belongs to the poll of the core, of whose clients `logins_max`
+/// logins may be under way.
 pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);

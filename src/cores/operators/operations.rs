@@ -81,8 +81,8 @@ impl Operations {
         self.unchecked = Some(0);
     }
 
-    /// The next place, of `places`, whose connection is to be told of new rules. The call after this one returns the place
-    /// behind it.
+    /// The next place, of `places`, whose connection is to be told of new rules. The call after this one returns the
+    /// place behind it.
     pub(in crate::cores) fn next_unchecked(&mut self, places: u32) -> Option<u32> {
         let index = self.unchecked?;
         self.unchecked = (index < places).then_some(index + 1);

@@ -49,8 +49,8 @@ impl<A: App> Core<A> {
         end == places
     }
 
-    /// Since the survey looked at them, some outboxes have drained, and other connections have taken the places of ended ones:
-    /// the answer says how they are now.
+    /// Since the survey looked at them, some outboxes have drained, and other connections have taken the places of
+    /// ended ones: the answer says how they are now.
     fn conclude(&self, survey: Survey) {
         let found = survey.longest.into_iter();
         let mut slow: Vec<Slow> = found

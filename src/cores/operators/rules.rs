@@ -1,5 +1,5 @@
-//! A new policy in a core. If its rules differ from the former ones, the core has the session of each connection check the
-//! client's subscriptions: some connections in each turn.
+//! A new policy in a core. If its rules differ from the former ones, the core has the session of each connection check
+//! the client's subscriptions: some connections in each turn.
 //!
 //! `input/subscriptions.rs` ends the subscriptions that the rules no longer allow.
 //!

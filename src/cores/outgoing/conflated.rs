@@ -1,17 +1,17 @@
 //! The newest publication of each channel, for a subscriber that has not kept up.
 //!
-//! With the policy `conflate`, a publication is kept here while the outbox of its subscriber is over its limit. When the
-//! outbox has been sent, the kept publications follow, in the order in which they were last replaced. While any
-//! publication waits here, all later ones for the same subscriber are kept here too. So the order of a channel never goes
-//! backward, and the newest publication of all is sent last.
+//! With the policy `conflate`, a publication is kept here while the outbox of its subscriber is over its limit. When
+//! the outbox has been sent, the kept publications follow, in the order in which they were last replaced. While any
+//! publication waits here, all later ones for the same subscriber are kept here too. So the order of a channel never
+//! goes backward, and the newest publication of all is sent last.
 //!
 //! Limits: as many publications as the connection has subscriptions, and as many bytes as `outbox_bytes_max` allows the
 //! outbox itself. A connection that needs more is closed.
 
 use std::collections::HashMap;
 
-/// The publications that wait for one connection. Channels are named as [`Subscriptions`](crate::broker::Subscriptions) numbers them:
-/// such a number stands for the same channel as long as the connection is subscribed to it.
+/// The publications that wait for one connection. Channels are named as [`Subscriptions`](crate::broker::Subscriptions)
+/// numbers them: such a number stands for the same channel as long as the connection is subscribed to it.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Conflated {
     newest: HashMap<u32, Newest>,

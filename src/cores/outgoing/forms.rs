@@ -4,10 +4,10 @@
 //!   ring: frame of the publisher's protocol ──► columns, by form:  as published | made here, once | not made
 //!                                                                       └──────── each subscriber takes its form's
 //! ```
-//! A publication lies in the ring as the publisher's core encoded it. Each other form is made when the publication first
-//! meets a subscriber of this core that gets it so, and then serves all of them: also those that the publication meets in
-//! later turns, since the publication at the front of the ring is the only one under way. A core without subscribers of a
-//! form does nothing for it.
+//! A publication lies in the ring as the publisher's core encoded it. Each other form is made when the publication
+//! first meets a subscriber of this core that gets it so, and then serves all of them: also those that the publication
+//! meets in later turns, since the publication at the front of the ring is the only one under way. A core without
+//! subscribers of a form does nothing for it.
 //!
 //! To add a form: a variant of [`Form`], its place in [`Form::index`], and a function that encodes it, called by
 //! [`Forms::make`].
@@ -96,8 +96,8 @@ impl Forms {
         }
     }
 
-    /// The frames of a publication, by [`Form::index`], for subscribers that get it in the forms of `wanted`. A form that
-    /// is not wanted has the frame as it was published.
+    /// The frames of a publication, by [`Form::index`], for subscribers that get it in the forms of `wanted`. A form
+    /// that is not wanted has the frame as it was published.
     pub(in crate::cores) fn frames<'f>(
         &'f mut self,
         publication: Publication<'f>,

@@ -1,17 +1,18 @@
 //! The bytes a connection still has to send.
 //!
-//! Replies and deliveries fill it, and `flush` empties it. All frames that were queued since the last flush lie behind one
-//! another in one buffer and leave with one system call. While only publications of one channel wait, that buffer is one
-//! that all of their subscribers share (`shared_frames.rs`). Otherwise it is a buffer from the core's pool, which goes back
-//! with its last byte. An idle connection owns no buffer.
+//! Replies and deliveries fill it, and `flush` empties it. All frames that were queued since the last flush lie behind
+//! one another in one buffer and leave with one system call. While only publications of one channel wait, that buffer
+//! is one that all of their subscribers share (`shared_frames.rs`). Otherwise it is a buffer from the core's pool,
+//! which goes back with its last byte. An idle connection owns no buffer.
 //!
 //! ```text
 //!   much waits:   earlier [ own 64 KiB | shared | shared | own ]   bytes [ newest ... ]
 //!                            ▲ sent
 //! ```
-//! The backlog of a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier pieces
-//! and a new one begun; a long publication stays in the buffer that all of its subscribers share. So bytes are moved at
-//! most once after they were queued, however long the backlog is and however little the socket takes at a time.
+//! The backlog of a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier
+//! pieces and a new one begun; a long publication stays in the buffer that all of its subscribers share. So bytes are
+//! moved at most once after they were queued, however long the backlog is and however little the socket takes at a
+//! time.
 //!
 //! Invariants
 //! 1. Bytes leave in the order they were queued; a frame is never split by another.
@@ -27,9 +28,9 @@
 //!    publication alone in its buffer is never copied.
 //!
 //! Sharing instead of copying saved 10 to 14 % of the instructions of a delivery. It also saved the cache misses of a
-//! thousand copies for a thousand subscribers: up to 8 % of the CPU time of a delivery, the kernel's included, where caches
-//! are contended. A gathered write of slices in the ring was not possible: an `iovec` costs the kernel more than copying a
-//! small frame (4 ns), and a slow subscriber would hold the ring.
+//! thousand copies for a thousand subscribers: up to 8 % of the CPU time of a delivery, the kernel's included, where
+//! caches are contended. A gathered write of slices in the ring was not possible: an `iovec` costs the kernel more than
+//! copying a small frame (4 ns), and a slow subscriber would hold the ring.
 //!
 //! One file, since each transition of an outbox (empty, shared, own, blocked, in pieces) must keep all of these
 //! invariants.
@@ -62,8 +63,8 @@ pub(in crate::cores) struct Queued {
     /// The bytes in `earlier`, those of its first piece that have been sent included.
     earlier_bytes: usize,
     bytes: Vec<u8>,
-    /// How many bytes of the first piece have been sent: of `bytes`, if there is no other. A shared piece begins with what
-    /// has not been sent.
+    /// How many bytes of the first piece have been sent: of `bytes`, if there is no other. A shared piece begins with
+    /// what has not been sent.
     sent: usize,
     begun: usize,
     blocked: bool,
@@ -298,9 +299,9 @@ impl Outbox {
         write(&mut queued.bytes);
     }
 
-    /// Queues the frame of a publication in the usual case: the outbox is empty, or holds only publications that lie directly
-    /// before this one in the shared buffer. Returns false, and changes nothing, in other cases and if the bytes would be
-    /// over the limit.
+    /// Queues the frame of a publication in the usual case: the outbox is empty, or holds only publications that lie
+    /// directly before this one in the shared buffer. Returns false, and changes nothing, in other cases and if the
+    /// bytes would be over the limit.
     #[inline]
     pub(in crate::cores) fn try_share(
         &mut self,
@@ -575,8 +576,8 @@ impl Queued {
         }
     }
 
-    /// Counts `written` bytes as sent, and finds out how much of a frame has been begun. True if that is in the middle of
-    /// a piece.
+    /// Counts `written` bytes as sent, and finds out how much of a frame has been begun. True if that is in the middle
+    /// of a piece.
     fn advance(&mut self, mut written: usize, framing: Framing, shared: &mut SharedFrames) -> bool {
         while let Some(first) = self.earlier.front_mut() {
             let left = first.bytes(shared).len() - self.sent;

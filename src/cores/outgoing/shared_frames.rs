@@ -1,9 +1,11 @@
-//! Frames of publications that all subscribers of a channel share: a core writes each once, and every outbox refers to it.
+//! Frames of publications that all subscribers of a channel share: a core writes each once, and every outbox refers to
+//! it.
 //!
-//! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel lie behind one
-//! another. A publication that follows before the earlier ones have been sent makes the span of a subscriber longer, and
-//! leaves with the same system call. An outbox copies its span to a buffer of its own when publications of other channels
-//! or replies follow it, or when the socket does not take all of it. So a slow subscriber keeps none of these buffers.
+//! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel lie
+//! behind one another. A publication that follows before the earlier ones have been sent makes the span of a subscriber
+//! longer, and leaves with the same system call. An outbox copies its span to a buffer of its own when publications of
+//! other channels or replies follow it, or when the socket does not take all of it. So a slow subscriber keeps none of
+//! these buffers.
 //!
 //! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as an outbox holds it. Slow
 //! subscribers hold it as well: 200 subscribers that did not read publications of 16 KB once kept 200 copies of each,
@@ -12,8 +14,8 @@
 //! Invariants
 //! 1. The bytes of a span do not change while an outbox or the delivery holds it.
 //! 2. A buffer of which no span is held is empty, or freed.
-//! 3. `lent_bytes` is the sum of the unsent bytes of all spans that outboxes hold; `alone_bytes` is the sum of the buffers
-//!    of publications alone.
+//! 3. `lent_bytes` is the sum of the unsent bytes of all spans that outboxes hold; `alone_bytes` is the sum of the
+//!    buffers of publications alone.
 //!
 //! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; one that has no room is copied into each outbox.
 //! Publications alone count for `outbox_bytes_total_max` (`held_memory.rs`).
@@ -222,8 +224,8 @@ const BUFFERS: u32 = 256;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// The memory that an empty buffer keeps: a mebibyte for all together.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024;
-/// From this length on, a publication has a buffer alone. A copy of a shorter one in the buffer of a slow subscriber takes
-/// little more memory than a reference to it.
+/// From this length on, a publication has a buffer alone. A copy of a shorter one in the buffer of a slow subscriber
+/// takes little more memory than a reference to it.
 const ALONE_BYTES_MIN: usize = 4 * 1024;
 
 #[cfg(test)]

@@ -121,8 +121,8 @@ impl Log {
         self.messages += 1;
     }
 
-    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter. Of
-    /// an array that is handled in parts this holds of each part.
+    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter.
+    /// Of an array that is handled in parts this holds of each part.
     ///
     /// # Errors
     /// One of which something is missing.
@@ -138,7 +138,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the publications of each client are in the order in which it sent them, and none is missing before another.
+    /// Whether the publications of each client are in the order in which it sent them, and none is missing before
+    /// another.
     ///
     /// # Errors
     /// Two that are not.

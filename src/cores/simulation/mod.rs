@@ -10,9 +10,9 @@
 //!        └────────────────────────── log.rs: what was published, in order ◄── the ring
 //! ```
 //! The cores, the ring, the sessions, the transport and the polls are the server's own code. A test replaces three
-//! things: the source of the time (`clock/simulated.rs`), the source of new sockets (`listener.rs`), and the limits on the
-//! work of one turn ([`Scale`]), which are low so that turns often leave work for the next. A core that waits takes no
-//! turn before its poll has an event or its time is over. So a missing wake-up is found: publications do not arrive.
+//! things: the source of the time (`clock/simulated.rs`), the source of new sockets (`listener.rs`), and the limits on
+//! the work of one turn ([`Scale`]), which are low so that turns often leave work for the next. A core that waits takes
+//! no turn before its poll has an event or its time is over. So a missing wake-up is found: publications do not arrive.
 //!
 //! Each client checks what it receives (`client.rs`, `following.rs`). `world.rs` checks the cores whenever nothing is
 //! under way. When a core has ended, `leftovers.rs` checks that nothing is left. Turns of different cores never

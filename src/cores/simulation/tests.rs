@@ -21,8 +21,9 @@ use crate::cores::operators::mailbox::Order;
 use crate::decision::Limit;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
-/// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before their
-/// program begins and as cores do with tables of their own. A socket that is closed while such a copy exists stays open.
+/// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before
+/// their program begins and as cores do with tables of their own. A socket that is closed while such a copy exists
+/// stays open.
 #[test]
 fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() {
     let is_over = AtomicBool::new(false);
@@ -135,8 +136,8 @@ fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
     assert_eq!(world.ground.log.len(), 10);
 }
 
-/// A core that stands still keeps a ring of two places full. Those who are closed meanwhile leave no more behind than the
-/// limit, of each message all or nothing, and what is given up is counted.
+/// A core that stands still keeps a ring of two places full. Those who are closed meanwhile leave no more behind than
+/// the limit, of each message all or nothing, and what is given up is counted.
 #[test]
 fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
     let abandoned_bytes_max = 1000;

@@ -1,13 +1,14 @@
 //! Whether clients that are not authenticated are served.
 //!
-//! By default they are, as in the reference, and then nothing here costs more than one branch. With `allow_anonymous` off,
-//! a client that is not authenticated may authenticate itself (`#handshake`, `#authenticate`, `login`), drop its token,
-//! and answer pings and calls of the server. Every other packet of it is refused, and the application is not told.
+//! By default they are, as in the reference, and then nothing here costs more than one branch. With `allow_anonymous`
+//! off, a client that is not authenticated may authenticate itself (`#handshake`, `#authenticate`, `login`), drop its
+//! token, and answer pings and calls of the server. Every other packet of it is refused, and the application is not
+//! told.
 //!
 //! Invariants, while `allow_anonymous` is off
 //! 1. A client that is not authenticated has no subscriptions. When a message, a late answer or a timer finds that a
-//!    client is no longer authenticated, the client is kicked out of all its channels before its next packet is handled;
-//!    if there are more than 256 channels, in the turns that follow. Kept by [`Session::end_message`].
+//!    client is no longer authenticated, the client is kicked out of all its channels before its next packet is
+//!    handled; if there are more than 256 channels, in the turns that follow. Kept by [`Session::end_message`].
 //! 2. When the token of a client expires, its connection is visited, whatever the client sends or does not send.
 //!
 //! Limits: `authentication_timeout`.
@@ -118,8 +119,8 @@ fn authentication_deadline(settings: &Settings, now: Uptime) -> Moment {
     }
 }
 
-/// The moment `seconds` after the beginning of 1970. If the wall clock is set back, the connection is visited too early,
-/// which does no harm.
+/// The moment `seconds` after the beginning of 1970. If the wall clock is set back, the connection is visited too
+/// early, which does no harm.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -3,10 +3,11 @@
 //!
 //! Invariants
 //! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
-//! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. The application is told each
-//!    time.
+//! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. The application is told
+//!    each time.
 //!
-//! Limits: `calls_per_connection_max`, kept by `app::Scratch`, which gives the ids out; `ack_timeout`; `client_calls_max`.
+//! Limits: `calls_per_connection_max`, kept by `app::Scratch`, which gives the ids out; `ack_timeout`;
+//! `client_calls_max`.
 
 use std::collections::VecDeque;
 

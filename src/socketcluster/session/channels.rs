@@ -1,8 +1,7 @@
 //! What a client does with channels: publish, subscribe and unsubscribe, and the words of the answers.
 //!
-//! The core keeps the subscriptions. A session decides, and the core carries the decision out and asks the session for the
-//! answer.
-//! Wire reference, sections 7 and 10.
+//! The core keeps the subscriptions. A session decides, and the core carries the decision out and asks the session for
+//! the answer. Wire reference, sections 7 and 10.
 
 use super::tokens::tell_expired;
 use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};

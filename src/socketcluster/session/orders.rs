@@ -1,5 +1,5 @@
-//! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or together
-//! with it as one array.
+//! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or
+//! together with it as one array.
 
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
@@ -8,8 +8,8 @@ use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
 
 impl Session {
-    /// Notes the calls that the application has ordered, signs the tokens and does the deauthentications. This comes before
-    /// the answer: if signing fails there is no answer, as in the reference.
+    /// Notes the calls that the application has ordered, signs the tokens and does the deauthentications. This comes
+    /// before the answer: if signing fails there is no answer, as in the reference.
     pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
         self.await_answers(env);
         for at in 0..env.common.scratch.app.orders.len() {

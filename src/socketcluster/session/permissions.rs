@@ -1,10 +1,10 @@
-//! What the rules allow a client. They are asked before the application is, for each subscribe, publish, call and one-way
-//! event.
+//! What the rules allow a client. They are asked before the application is, for each subscribe, publish, call and
+//! one-way event.
 //!
 //! Subscriptions outlive the claims by which they were made. So when a message, a timer or a reload finds that the
-//! client's claims or the rules have changed, the session has the core check the client's subscriptions again. Where rules
-//! are in force, an expired token is noticed at the end of any message and at each ping: a client that answers pings with
-//! anything but pongs would otherwise keep it.
+//! client's claims or the rules have changed, the session has the core check the client's subscriptions again. Where
+//! rules are in force, an expired token is noticed at the end of any message and at each ping: a client that answers
+//! pings with anything but pongs would otherwise keep it.
 //!
 //! Wire reference, sections 8, 10 and 14.
 
@@ -15,8 +15,8 @@ use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions};
 
 impl Session {
-    /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates for
-    /// the first question about new claims.
+    /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates
+    /// for the first question about new claims.
     #[inline]
     pub(super) fn may<A: App>(
         &mut self,

@@ -12,8 +12,8 @@ use crate::decision::{CloseReason, Decisions};
 use crate::session;
 
 impl Session {
-    /// The server has not read the connection up to now, nor sent what was decided: silence before this moment is not the
-    /// client's.
+    /// The server has not read the connection up to now, nor sent what was decided: silence before this moment is not
+    /// the client's.
     pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         self.heard = now.uptime;
         self.postpone_calls(now.uptime + settings.ack_timeout);

@@ -1,7 +1,7 @@
 //! The client's token: offered, checked, signed, expired (wire reference, section 8).
 //!
-//! No timer watches a token, unless rules are in force or `allow_anonymous` is off: that it has expired is noticed when a pong
-//! or a packet for the application arrives.
+//! No timer watches a token, unless rules are in force or `allow_anonymous` is off: that it has expired is noticed when
+//! a pong or a packet for the application arrives.
 
 use std::borrow::Cow;
 
@@ -104,8 +104,8 @@ impl Session {
         Ok(issued.token)
     }
 
-    /// Takes the client's token away if `revocation` revokes it, and tells the client. Returns whether it does: then the
-    /// connection is to be closed.
+    /// Takes the client's token away if `revocation` revokes it, and tells the client. Returns whether it does: then
+    /// the connection is to be closed.
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         if self
             .claims

@@ -1,9 +1,10 @@
 //! Reads the extensions that a client offers in `Sec-WebSocket-Extensions`, and decides which offer the server accepts.
 //!
 //! The client lists its offers in the order of its preference. The server accepts the first offer of permessage-deflate
-//! that it can fulfil, and ignores other extensions. An offer with an unknown parameter, a parameter that occurs twice or
-//! an illegal value is declined, and the next offer is tried (RFC 7692 section 7.1). Several header lines count as one list
-//! (RFC 6455 section 9.1). If the header is not a list of extensions, the request is refused, as by the reference's engine.
+//! that it can fulfil, and ignores other extensions. An offer with an unknown parameter, a parameter that occurs twice
+//! or an illegal value is declined, and the next offer is tried (RFC 7692 section 7.1). Several header lines count as
+//! one list (RFC 6455 section 9.1). If the header is not a list of extensions, the request is refused, as by the
+//! reference's engine.
 
 use super::{Compression, LARGE_WINDOW_BITS, SMALL_WINDOW_BITS};
 
@@ -21,8 +22,8 @@ pub struct Agreement {
 pub struct Malformed;
 
 impl Agreement {
-    /// Appends the header line of the answer. It tells the client not to keep its context between messages, which a client must
-    /// support (section 7.1.1.2). The window of the client's compressor is the client's choice.
+    /// Appends the header line of the answer. It tells the client not to keep its context between messages, which a
+    /// client must support (section 7.1.1.2). The window of the client's compressor is the client's choice.
     pub fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(
             b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover",
@@ -37,8 +38,8 @@ impl Agreement {
     }
 }
 
-/// Accepts the first offer of permessage-deflate that the server can fulfil, if there is one. `lines` are the values of all
-/// headers of this name.
+/// Accepts the first offer of permessage-deflate that the server can fulfil, if there is one. `lines` are the values of
+/// all headers of this name.
 ///
 /// # Errors
 /// One of the headers is not a list of extensions.
@@ -55,7 +56,8 @@ pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreeme
     Ok(agreement)
 }
 
-/// Reads one extension with its parameters; `None` if it is another extension, or if the server cannot fulfil the offer.
+/// Reads one extension with its parameters; `None` if it is another extension, or if the server cannot fulfil the
+/// offer.
 fn read(extension: &[u8]) -> Result<Option<Agreement>, Malformed> {
     let mut parts = extension.split(|&byte| byte == b';');
     let name = token(parts.next().unwrap_or_default())?;
@@ -114,7 +116,8 @@ impl Offer {
     }
 }
 
-/// The value of a parameter, after the `=`: a token, or one in quotes, in which any byte may have a backslash before it.
+/// The value of a parameter, after the `=`: a token, or one in quotes, in which any byte may have a backslash before
+/// it.
 #[derive(Clone, Copy, Debug)]
 struct Value<'a>(&'a [u8]);
 
@@ -138,7 +141,8 @@ impl Value<'_> {
         is_whole.then_some(Value(inner)).ok_or(Malformed)
     }
 
-    /// The bytes of the value without backslashes. A backslash is always an escape, because it cannot be part of a token.
+    /// The bytes of the value without backslashes. A backslash is always an escape, because it cannot be part of a
+    /// token.
     fn bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().copied().filter(|&byte| byte != b'\\')
     }

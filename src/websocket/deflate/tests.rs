@@ -172,8 +172,8 @@ fn a_stream_that_is_cut_or_broken_is_refused() {
     for level in [0, 1, 6] {
         let payload = deflated(level, 15, &[&message]);
         for cut in 1..payload.len() {
-            // A stored block may begin like an empty message, and the last four bytes of its data may be the four bytes that
-            // every payload leaves out.
+            // A stored block may begin like an empty message, and the last four bytes of its data may be the four bytes
+            // that every payload leaves out.
             if level == 0 && [1, payload.len() - 5].contains(&cut) {
                 continue;
             }

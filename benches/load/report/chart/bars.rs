@@ -1,8 +1,8 @@
 //! Horizontal bars in groups, with intervals and targets.
 //!
-//! Names are in a column to the left and numbers in a column to the right, so that they do not overlap a bar, an interval or a
-//! target. If a bar is much longer than the others, it is broken: it ends in a zigzag at the edge, and its number gives the
-//! length.
+//! Names are in a column to the left and numbers in a column to the right, so that they do not overlap a bar, an
+//! interval or a target. If a bar is much longer than the others, it is broken: it ends in a zigzag at the edge, and
+//! its number gives the length.
 
 use super::lines::{LABEL_PX, Rule, TICK_PX};
 use super::scale::Scale;

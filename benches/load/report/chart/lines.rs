@@ -1,7 +1,7 @@
 //! Line charts with a common x axis, in one panel or several below each other.
 //!
-//! The name of a line is in the right margin, at the height of the line's end or as near to it as other names allow. If it is
-//! at another height, a thin dotted line connects the two. So a chart needs no legend.
+//! The name of a line is in the right margin, at the height of the line's end or as near to it as other names allow. If
+//! it is at another height, a thin dotted line connects the two. So a chart needs no legend.
 
 use super::scale::{Scale, Tick};
 use super::svg::{Anchor, Drawing, Svg};

@@ -4,17 +4,17 @@
 //! drawing takes its colours from the CSS variables of [`style`], so that the same drawing works on a light and a dark
 //! page and on paper. [`Drawing::inline`] is for a page that contains this style, [`Drawing::standalone`] for a file.
 //!
-//! Why not a crate: `plotters` (17 crates with its SVG back end) writes colours as fixed attributes, so a drawing has one
-//! theme; it places labels without knowing their width, and has neither an axis of nines nor broken bars. `charming` needs a
-//! JavaScript engine. `poloto` supports themes, but neither logarithmic axes nor bars with intervals. The parts that they
-//! could replace, ticks and paths, are the smaller half of this module.
+//! Why not a crate: `plotters` (17 crates with its SVG back end) writes colours as fixed attributes, so a drawing has
+//! one theme; it places labels without knowing their width, and has neither an axis of nines nor broken bars.
+//! `charming` needs a JavaScript engine. `poloto` supports themes, but neither logarithmic axes nor bars with
+//! intervals. The parts that they could replace, ticks and paths, are the smaller half of this module.
 //!
 //! Invariants
-//! 1. All written coordinates are finite: `scale` and the charts leave other values out, and [`svg::Svg`] writes numbers in one
-//!    place, which writes 0 for them.
+//! 1. All written coordinates are finite: `scale` and the charts leave other values out, and [`svg::Svg`] writes
+//!    numbers in one place, which writes 0 for them.
 //! 2. Text reaches the drawing by [`svg::Svg::text`] and the attributes' `escape` only.
-//! 3. Labels do not overlap: `text::width` estimates their width from above, and `text::spread` and the axes place them and
-//!    leave out labels that do not fit.
+//! 3. Labels do not overlap: `text::width` estimates their width from above, and `text::spread` and the axes place them
+//!    and leave out labels that do not fit.
 
 mod bars;
 mod lines;

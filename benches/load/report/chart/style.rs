@@ -1,8 +1,8 @@
 //! The colours and fonts of all charts, as CSS for a page or an SVG file.
 //!
-//! The hues are those of Okabe and Ito, which colour-blind readers can distinguish, darkened or lightened for each theme until
-//! a line has a contrast of at least 3 to the background. Every kind has a marker of its own beside its hue. Ordered
-//! values (percentiles) are one hue in steps, so that the order is visible. Text is never coloured.
+//! The hues are those of Okabe and Ito, which colour-blind readers can distinguish, darkened or lightened for each
+//! theme until a line has a contrast of at least 3 to the background. Every kind has a marker of its own beside its
+//! hue. Ordered values (percentiles) are one hue in steps, so that the order is visible. Text is never coloured.
 
 /// How many hues there are.
 pub(crate) const HUES: usize = 5;

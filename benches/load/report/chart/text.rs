@@ -1,7 +1,7 @@
 //! Estimates the width of text, and places labels so that they do not overlap.
 
-/// The width of `text` at `size_px`, estimated from above: the reader's font is unknown, so the widths are those of a wide
-/// font (DejaVu Sans).
+/// The width of `text` at `size_px`, estimated from above: the reader's font is unknown, so the widths are those of a
+/// wide font (DejaVu Sans).
 pub(crate) fn width(text: &str, size_px: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size_px
 }
@@ -46,8 +46,8 @@ pub(crate) fn cut(text: &str, room_px: f64, size_px: f64) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// Positions near the wanted ones, in the same order, at least `apart` from each other, and within `low..=high` if there is
-/// room for all.
+/// Positions near the wanted ones, in the same order, at least `apart` from each other, and within `low..=high` if
+/// there is room for all.
 pub(crate) fn spread(wanted: &[f64], apart: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|one, other| wanted[*one].total_cmp(&wanted[*other]));

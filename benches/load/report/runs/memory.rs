@@ -86,7 +86,8 @@ fn growing(samples: impl Iterator<Item = (u64, u64)>) -> Vec<Point> {
     for (connections, bytes) in samples {
         let point = Point::new(connections as f64, bytes as f64);
         match points.last_mut() {
-            // Of several samples with the same number of connections, keep the last one, after all messages have arrived.
+            // Of several samples with the same number of connections, keep the last one, after all messages have
+            // arrived.
             Some(last) if last.x == point.x => *last = point,
             Some(last) if last.x > point.x => break,
             _ => points.push(point),

@@ -4,8 +4,8 @@ use super::super::chart::{Axis, Chart, Colour, Kind, LineChart, Panel, Point, Ru
 use super::super::page::Figure;
 use super::super::result::{Latency, Limit, Phase, Run};
 
-/// Percentiles against the rate, and the server's CPU use. With one server, each percentile is a line. With several servers,
-/// each percentile has a panel with a line for each server.
+/// Percentiles against the rate, and the server's CPU use. With one server, each percentile is a line. With several
+/// servers, each percentile has a panel with a line for each server.
 pub(super) fn figures(runs: &[Run]) -> Vec<Figure> {
     let servers = servers(runs);
     let steps: Vec<Vec<Step<'_>>> = servers.iter().map(|server| steps(runs, server)).collect();
