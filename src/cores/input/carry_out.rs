@@ -89,10 +89,7 @@ impl<A: App> Core<A> {
             work = Work::new(Decisions::new(), Err(CloseReason::MessageTooBig));
         }
         loop {
-            // The order of publications no longer matters to a connection that is closed.
-            if let Some(place) = self.delivery.awaits(&mut self.connections, work.awaited)
-                && self.session(id).is_some()
-            {
+            if let Some(place) = self.delivery.awaits(&mut self.connections, work.awaited) {
                 return self.suspend(id, work, WaitsFor::Delivery(place));
             }
             let Some(decision) = work.decisions.decision(work.at) else {
@@ -114,10 +111,7 @@ impl<A: App> Core<A> {
                 }
                 Ok(Outcome::More { next_channel }) => {
                     work.next_channel = next_channel;
-                    if self.session(id).is_some() {
-                        return self.suspend(id, work, WaitsFor::Channels);
-                    }
-                    // The connection has ended and has no channels any more.
+                    return self.suspend(id, work, WaitsFor::Channels);
                 }
                 Ok(Outcome::Closed) => {
                     work.close_reason = None;
@@ -132,22 +126,20 @@ impl<A: App> Core<A> {
         self.decisions = work.decisions;
     }
 
-    /// Keeps the work on its connection until the ring has room. If the connection has ended, keeps its publications
-    /// with the abandoned ones.
+    /// Keeps the work on its connection until the ring has room.
     fn wait_for_ring(&mut self, id: ConnectionId, mut work: Work) {
         if !work.has_stalled {
             work.has_stalled = true;
             self.metrics.ring_stalls.add(1);
             self.metrics.limit_hit(Limit::Ring);
         }
-        if self.session(id).is_some() {
-            self.suspend(id, work, WaitsFor::Ring);
-        } else {
-            self.abandon(&work);
-        }
+        self.suspend(id, work, WaitsFor::Ring);
     }
 
+    /// The connection keeps the rest of its work. It is open: only the decision to close it ends a connection whose work is
+    /// being carried out, and that drops the rest.
     fn suspend(&mut self, id: ConnectionId, work: Work, waits_for: WaitsFor) {
+        debug_assert!(self.session(id).is_some(), "an ended connection keeps no work");
         if let Some(connection) = self.connections.get_mut(id) {
             self.waiting.suspend(connection, work, waits_for);
         }
