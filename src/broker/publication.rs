@@ -39,7 +39,7 @@ impl Sequence {
     }
 }
 
-/// What a payload is.
+/// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A JSON text, or nothing: SocketCluster clients may publish without data.
@@ -62,12 +62,12 @@ impl Origin {
     }
 }
 
-/// What the publisher knows of a publication besides its channel and its frame.
+/// The facts of a publication that the publisher knows, besides its channel and its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// When it was published, by the publisher's clock in nanoseconds.
     pub at_ns: u64,
-    /// What the payload is.
+    /// The kind of the payload.
     pub kind: Kind,
     /// Whose frame it is.
     pub origin: Origin,
@@ -103,14 +103,14 @@ impl<'a> Publication<'a> {
         &self.buffer[self.frame_start()..]
     }
 
-    /// What the publisher published, without the frame around it.
+    /// The data that the publisher published, without the frame around it.
     pub fn payload(&self) -> &'a [u8] {
         let frame = self.frame();
         let end = frame.len().saturating_sub(self.origin().bytes_behind_payload());
         &frame[end.saturating_sub(self.length(PAYLOAD_BYTES_AT) as usize)..end]
     }
 
-    /// What the payload is.
+    /// The kind of the payload.
     pub fn kind(&self) -> Kind {
         match self.first_word() & NIBBLE {
             0 => Kind::Json,

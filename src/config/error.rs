@@ -134,7 +134,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What is wrong with a rule.
+/// A fault of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFault {
     /// The list that holds the rule.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::ControlState;
 use crate::audit::{self, Event};
 
-/// What has been logged of each event.
+/// The number of omitted lines that the log has named so far, for each event.
 #[derive(Debug, Default)]
 pub(super) struct AuditOmissions {
     events: [Reported; Event::COUNT],

@@ -4,6 +4,8 @@
 //! queued, until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile
 //! join them in their outboxes, and are sent with the same system call.
 //!
+//! The table, the lanes and the sums are in one file, because each of the invariants speaks of several of them.
+//!
 //! Invariants
 //! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked and its lane idle,
 //!    and the poll will tell when the socket takes more. An entry of a list counts only while its connection has that

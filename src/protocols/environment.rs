@@ -1,4 +1,4 @@
-//! What a core keeps for the sessions of all protocols, and lends to one of them.
+//! The values that a core keeps for the sessions of all protocols, and lends to one session at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use crate::{session, socketcluster};
 /// The settings of all protocols.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// What holds for sessions of every protocol.
+    /// The settings of sessions of every protocol.
     pub common: session::Settings,
-    /// What concerns SocketCluster alone.
+    /// The settings of SocketCluster sessions.
     pub socketcluster: socketcluster::settings::Settings,
 }
 
@@ -25,9 +25,9 @@ impl Settings {
 /// The buffers of one core for its sessions.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Those that sessions of every protocol use.
+    /// The buffers and counts of sessions of every protocol.
     pub common: session::Scratch,
-    /// Those of SocketCluster alone.
+    /// The buffers of SocketCluster sessions.
     pub socketcluster: socketcluster::environment::Scratch,
 }
 
@@ -41,10 +41,10 @@ impl Scratch {
     }
 }
 
-/// What a core lends a session for one call.
+/// The values that a core lends a session for one call.
 #[derive(Debug)]
 pub struct Environment<'a, A: App> {
-    /// What sessions of every protocol are lent.
+    /// The values for sessions of every protocol.
     pub common: session::Environment<'a, A>,
     /// The settings of all protocols.
     pub settings: &'a Settings,
@@ -53,7 +53,7 @@ pub struct Environment<'a, A: App> {
 }
 
 impl<'a, A: App> Environment<'a, A> {
-    /// What a SocketCluster session is lent.
+    /// The values for a SocketCluster session.
     #[inline]
     pub(super) fn socketcluster(&mut self) -> socketcluster::environment::Environment<'_, 'a, A> {
         socketcluster::environment::Environment {

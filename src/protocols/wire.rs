@@ -11,7 +11,7 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, OpCode};
 use crate::websocket::message::Receiver;
 
-/// What is kept of the input of an open connection.
+/// The state that an open connection keeps between two reads of its input.
 #[derive(Debug)]
 pub(crate) enum Wire {
     /// Frames of RFC 6455, from a client.
@@ -25,7 +25,7 @@ pub(crate) enum Framing {
     WebSocket(Compression),
 }
 
-/// What the payload of a frame is that is sent to a client.
+/// The kind of the payload of a frame that the server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A message of text.
@@ -64,7 +64,7 @@ impl Framing {
         }
     }
 
-    /// What was agreed on about compression.
+    /// The compression that client and server agreed on.
     #[inline]
     pub(crate) const fn compression(self) -> Compression {
         match self {
@@ -72,7 +72,7 @@ impl Framing {
         }
     }
 
-    /// What is said at the end of a connection, if anything is said for this reason. `text` is cut to what fits.
+    /// The bytes that tell the peer why its connection ends; `None` if this reason has none. `text` is cut to fit.
     pub(crate) fn farewell(self, reason: CloseReason, text: &str) -> Option<Farewell<'_>> {
         let code = reason.code()?;
         match self {

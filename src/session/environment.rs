@@ -1,11 +1,11 @@
-//! What a core lends a session for one call.
+//! The values that a core lends a session for one call.
 
 use super::{Scratch, Settings};
 use crate::app::App;
 use crate::clock::Now;
 use crate::policy::Policy;
 
-/// What a core lends a session for one call, whatever the protocol.
+/// The values that a core lends a session of any protocol for one call.
 #[derive(Debug)]
 pub struct Environment<'a, A: App> {
     /// The time at which this turn of the core began.

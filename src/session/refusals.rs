@@ -1,4 +1,4 @@
-//! What sessions have refused their clients, until the core writes it to the audit trail.
+//! The refusals of sessions, until the core writes them to the audit trail.
 
 /// The refusals since they were taken: how many there were, and the last of each kind.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,4 +1,4 @@
-//! What rules have refused while sessions ran, until the core counts it.
+//! The refusals by rules while sessions ran, until the core counts them.
 
 use crate::auth::rules::Decided;
 use crate::config::rules::Action;

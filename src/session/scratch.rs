@@ -29,7 +29,7 @@ pub struct Scratch {
     refusals: Refusals,
 }
 
-/// What has happened in sessions since the core last asked.
+/// Counts of the events in sessions since the core last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
     /// Packets of arrays. A rate counts each of them like a message.
@@ -124,7 +124,7 @@ impl Scratch {
         self.noted != Noted::default() || self.app.has_refused_calls()
     }
 
-    /// What has happened since the last call of this.
+    /// The events since the last call of this.
     pub(crate) fn take_noted(&mut self) -> Noted {
         self.note_refused_calls();
         std::mem::take(&mut self.noted)
@@ -136,12 +136,12 @@ impl Scratch {
         std::mem::take(&mut self.hits)
     }
 
-    /// What rules have refused since the last call of this.
+    /// The refusals by rules since the last call of this.
     pub(crate) fn take_rule_hits(&mut self) -> RuleHits {
         std::mem::take(&mut self.rule_hits)
     }
 
-    /// What was refused since the last call of this.
+    /// The refusals since the last call of this.
     pub(crate) fn take_refusals(&mut self) -> Refusals {
         std::mem::take(&mut self.refusals)
     }

@@ -1,13 +1,13 @@
-//! What a core lends a SocketCluster session for one call.
+//! The values that a core lends a SocketCluster session for one call.
 
 use super::settings::Settings;
 use crate::app::App;
 use crate::session;
 
-/// What a core lends a SocketCluster session for one call.
+/// The values that a core lends a SocketCluster session for one call.
 #[derive(Debug)]
 pub struct Environment<'e, 'a, A: App> {
-    /// What sessions of all protocols are lent.
+    /// The values that a core lends sessions of every protocol.
     pub common: &'e mut session::Environment<'a, A>,
     /// The settings of SocketCluster alone.
     pub settings: &'e Settings,

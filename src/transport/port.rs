@@ -19,13 +19,13 @@ pub(crate) enum Port {
 pub(crate) struct Ports {
     /// The address of `listen`.
     pub(crate) main: SocketAddr,
-    /// What is spoken there.
+    /// The protocol of the port.
     pub(crate) main_tls: OnListen,
     /// The address of `tls_listen`, where TLS is spoken.
     pub(crate) tls: Option<SocketAddr>,
 }
 
-/// What a socket is that is handed to a core.
+/// The kind of a socket that is handed to a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandedOver {
     /// A client's, which came to this port.
@@ -53,7 +53,7 @@ impl Port {
 }
 
 impl Ports {
-    /// What is spoken on a port.
+    /// Whether connections of a port begin with TLS.
     pub(crate) fn speak(&self, port: Port) -> OnListen {
         match port {
             Port::Main => self.main_tls,

@@ -1,5 +1,5 @@
-//! Who a client is, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to the login
-//! password checks and back.
+//! The identity of a client, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to
+//! the login password checks and back.
 //!
 //! ```text
 //!  POST /login  ──► Phase::LoggingIn ──► threads of the checks ──► mailbox ──► 200 with a cookie, 401, 429

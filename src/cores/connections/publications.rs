@@ -36,7 +36,7 @@ impl Connections {
         (spare / frame_bytes.max(1)).max(1)
     }
 
-    /// What is delivered from now on is another publication.
+    /// Tells that the next frame to deliver is that of another publication.
     pub(in crate::cores) fn begin_publication(&mut self) {
         self.end_publication();
     }

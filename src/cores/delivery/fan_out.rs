@@ -85,7 +85,7 @@ impl Delivery {
         }
     }
 
-    /// What is published from now on is published at another time than what was before.
+    /// Forgets the time of publication: the next publication reads the clock again.
     pub(in crate::cores) fn begin_publishing(&mut self) {
         self.publish_ns = None;
     }
@@ -226,12 +226,12 @@ impl Delivery {
         self.broker.reader.has_passed(place)
     }
 
-    /// What publishes into the ring, for the steps of the turn that look after its memory.
+    /// The publisher of the ring, for the steps of the turn that look after its memory.
     pub(in crate::cores) fn publisher(&mut self) -> &mut Publisher {
         &mut self.broker.publisher
     }
 
-    /// What reads the ring, for the steps of the turn that sleep and wake.
+    /// The reader of the ring, for the steps of the turn that sleep and wake.
     pub(in crate::cores) fn reader(&mut self) -> &mut Reader {
         &mut self.broker.reader
     }

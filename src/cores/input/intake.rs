@@ -25,7 +25,7 @@ use crate::cores::lifecycle::meter::Measures;
 pub(in crate::cores) struct Intake {
     /// Empty while a connection is read.
     buffer: Box<[u8]>,
-    /// What was read and is being decrypted; nothing without TLS.
+    /// Records of TLS that were read and are being decrypted; empty without TLS.
     records: Vec<u8>,
     inflater: Inflater,
     limits: message::Limits,
@@ -266,7 +266,7 @@ impl Intake {
             metrics.messages_inflated.add(work.messages);
             metrics.inflate_bytes_before.add(work.bytes_before);
             metrics.inflate_bytes_after.add(work.bytes_after);
-            // What was read has been charged.
+            // The bytes that were read are charged to the connection already.
             if let Some(meter) = &mut connection.meter {
                 let more = work.bytes_after.saturating_sub(work.bytes_before);
                 meter.charge_bytes(more, measures, now);

@@ -18,7 +18,7 @@ use crate::cores::lifecycle::connection::{ConnectionId, Leftover, Open, Phase, W
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::reading::Why;
 
-/// What is still sent to the peer when its connection ends.
+/// The last bytes that the server sends to a peer when its connection ends.
 enum Leave {
     /// Nothing: the socket is dropped at once.
     Drop,
@@ -306,7 +306,7 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::PeerVanished => Leave::Empty,
         // The answer was queued: HTTP, or the answer to the peer's own farewell.
         CloseReason::PeerClosed | CloseReason::HttpAnswered | CloseReason::Probed => Leave::Fin,
-        // What follows a broken frame cannot be read: as the reference's engine does, say so and send FIN.
+        // The bytes behind a broken frame cannot be read: as the reference's engine does, say so and send FIN.
         CloseReason::TlsFailed
         | CloseReason::ProtocolError
         | CloseReason::InvalidUtf8

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Uptime;
 
-/// What a core may still close and log.
+/// How many connections a core may still close in this turn, and when it may log that again.
 #[derive(Debug)]
 pub(in crate::cores) struct Shedding {
     /// How many connections this turn may still close.

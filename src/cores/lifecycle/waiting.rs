@@ -29,7 +29,7 @@ pub(in crate::cores) struct Waiting {
     walking: VecDeque<ConnectionId>,
 }
 
-/// What the decisions of a connection wait for.
+/// The event that the decisions of a connection wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum WaitsFor {
     /// Room in the ring.

@@ -1,4 +1,4 @@
-//! What other threads ask of a core, and what it tells them.
+//! Orders and questions of other threads to a core, and its answers.
 //!
 //! ```text
 //!  mailbox.rs     orders, questions and answers come in  rules.rs     a new policy; checks after a reload

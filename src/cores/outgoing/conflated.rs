@@ -26,7 +26,7 @@ struct Newest {
     place: u64,
 }
 
-/// What [`Conflated::keep`] has done with a publication.
+/// The outcome of [`Conflated::keep`] for a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Conflation {
     /// The publication waits; no other of its channel did.

@@ -137,7 +137,7 @@ impl Forms {
         std::mem::take(&mut self.encoded_bytes)
     }
 
-    /// What was compressed since the last call.
+    /// The bytes that were compressed since the last call.
     pub(in crate::cores) fn take_compression_work(&mut self) -> Work {
         self.deflater.take_work()
     }

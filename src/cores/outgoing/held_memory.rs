@@ -20,7 +20,7 @@
 
 use crate::slab::Slab;
 
-/// What all connections of a core hold together.
+/// The bytes that all connections of a core hold together.
 #[derive(Debug)]
 pub(in crate::cores) struct Held {
     pub(in crate::cores) bytes_max: usize,
@@ -31,7 +31,7 @@ pub(in crate::cores) struct Held {
     sums: Holding,
 }
 
-/// What one connection holds, in bytes.
+/// The bytes that one connection holds, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) struct Holding {
     /// Bytes that wait for a socket that takes no more, and conflated publications. Bytes that other connections share
@@ -97,7 +97,7 @@ impl Held {
         &self.sums
     }
 
-    /// What a connection was last known to hold.
+    /// The bytes that a connection held when they were last counted.
     #[cfg(test)]
     pub(in crate::cores) fn of(&self, index: u32) -> Holding {
         let entry = self.entries.get(index as usize);

@@ -45,7 +45,7 @@ use crate::protocols::Framing;
 use crate::cores::outgoing::conflated::{Conflated, Conflation};
 use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
 
-/// What waits to be sent to one connection.
+/// The bytes that wait to be sent to one connection.
 #[derive(Debug, Default)]
 pub(in crate::cores) enum Outbox {
     #[default]
@@ -706,7 +706,7 @@ impl FramePool {
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that one system call writes.
 const PIECES_PER_WRITE_MAX: usize = 64;
-/// What a buffer begins with: a turn's small replies to one connection, without growing.
+/// The first capacity of a buffer: a turn's small replies to one connection, without growing.
 const BUFFER_BYTES: usize = 512;
 /// Most connections for which publications may be queued before some are flushed.
 pub(in crate::cores) const POOLED_BUFFERS_MAX: usize = 8192;

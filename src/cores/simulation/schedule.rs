@@ -38,7 +38,7 @@ pub(super) fn run(seed: u64) -> Summary {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) hash: u64,

@@ -517,5 +517,5 @@ const ROUNDS_MAX: u64 = 50_000;
 const BESIDE_ONE_MAX: Duration = Duration::from_millis(20);
 /// After so many times of rest, the tables of all cores are looked through.
 const TABLES_EVERY: u64 = 8;
-/// What is told of a failure.
+/// The text that describes a failure.
 const ACTIONS_KEPT: usize = 50;
