@@ -533,11 +533,11 @@ fn rules_test_shows_which_rule_decides_and_why() {
         text,
         "publish \"user.ann.mail\" of an authenticated client\n\
          rules:\n  \
-         1 (line 2): deny subscribe, publish on room.closed.**, admin: does not match: the name matches none of room.closed.**, admin\n  \
+         1 (line 2): deny subscribe, publish, history, presence on room.closed.**, admin: does not match: the name matches none of room.closed.**, admin\n  \
          2 (line 6): allow subscribe, publish on room.*, user.{sub}.**, list.{rooms}: decides: the name matches user.{sub}.**\n  \
          allowed by number 2\n\
          shadow_rules:\n  \
-         1 (line 20): allow subscribe, publish, invoke, transmit: decides: the rule is about every name\n  \
+         1 (line 20): allow subscribe, publish, invoke, transmit, history, presence: decides: the rule is about every name\n  \
          allowed by number 1\n\
          allowed\n"
     );
@@ -589,7 +589,7 @@ fn rules_test_shows_which_rule_decides_and_why() {
         (
             &["rules", "test", "pubish", "a"],
             64,
-            "actions are subscribe, publish, invoke, transmit",
+            "actions are subscribe, publish, invoke, transmit, history, presence",
         ),
         (
             &["rules", "test", "publish"],
@@ -601,7 +601,7 @@ fn rules_test_shows_which_rule_decides_and_why() {
             0,
             "  4 (line 15): allow invoke, transmit on ping to claim role is \"caller\", claim roles contains \"caller\"\n  else deny\n",
         ),
-        (&["check"], 0, "rules: 4\nshadow_rules: 1\n"),
+        (&["check"], 0, "rules: 4\nshadow_rules: 1\nchannels: 0\n"),
     ] {
         let (code, text) = run(words, &file);
         assert_eq!(code, Some(expected), "{text}");

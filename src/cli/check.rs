@@ -52,6 +52,10 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     ] {
         writeln!(out, "{list}: {}", rules.len())?;
     }
+    writeln!(out, "channels: {}", config.channels.len())?;
+    for (index, spec) in config.channels.iter().enumerate() {
+        writeln!(out, "  {}: {}: {}", index + 1, spec.names.join(", "), spec.policy)?;
+    }
     if !loaded.ignored.is_empty() {
         writeln!(
             out,
@@ -112,6 +116,43 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(!text.contains("topsecret"));
+    }
+
+    #[test]
+    fn policies_of_channels_are_shown_with_what_has_no_effect() {
+        let file = std::env::temp_dir().join(format!("ringcast-check-channels-{}", std::process::id()));
+        let text = "[[channels]]\nnames = [\"room.*\", \"user.**\"]\nhistory_entries = 5\n\
+                    [[channels]]\nnames = \"user.ann\"\nlast_value = true\n";
+        std::fs::write(&file, text).unwrap();
+        let check = || answer(&["check", "--config", file.to_str().unwrap()], &[]);
+        let (code, text) = check();
+        assert_eq!(code, 0, "{text}");
+        for part in [
+            "channels: 2\n  1: room.*, user.**: history of 5 publications, 1048576 bytes, 600000 ms; position\n  \
+             2: user.ann: last value; position\n",
+            "warning: channels number 2 (line 4): \"user.ann\" has no effect, since number 1 above",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        std::fs::write(
+            &file,
+            "[[channels]]\nnames = \"room-*\"\n[[channels]]\nname = \"a\"\n",
+        )
+        .unwrap();
+        let (code, text) = check();
+        assert_eq!(code, 78, "{text}");
+        assert!(
+            text.contains("line 4: channels number 2: name is not known; did you mean names?"),
+            "{text}"
+        );
+        std::fs::write(&file, "[[channels]]\nnames = \"room-*\"\n").unwrap();
+        let (code, text) = check();
+        assert_eq!(code, 78, "{text}");
+        assert!(
+            text.contains("line 1: channels number 1: names: \"room-*\": *, **"),
+            "{text}"
+        );
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

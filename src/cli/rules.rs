@@ -214,5 +214,4 @@ fn heading(index: usize, spec: &RuleSpec) -> String {
     )
 }
 
-const USAGE: &str =
-    "expected rules list, or rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME";
+const USAGE: &str = "expected rules list, or rules test [--token T | --claims JSON] ACTION NAME, with the action subscribe, publish, invoke, transmit, history or presence";

@@ -78,8 +78,8 @@ pub enum ConfigError {
         /// What the parser says.
         cause: String,
     },
-    /// A rule of the wrong shape.
-    Rule(RuleFault),
+    /// A rule or another entry of a list of the wrong shape.
+    List(ListFault),
     /// Values that cannot go together.
     Conflict(Conflict),
 }
@@ -126,7 +126,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Syntax { file, line, cause } => {
                 write!(formatter, "{}: line {line} is not TOML: {cause}", file.display())
             }
-            ConfigError::Rule(fault) => fault.fmt(formatter),
+            ConfigError::List(fault) => fault.fmt(formatter),
             ConfigError::Conflict(conflict) => conflict.fmt(formatter),
         }
     }
@@ -134,22 +134,22 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A fault of a rule.
+/// A fault of an entry in a list of tables: a rule, or a policy of channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleFault {
-    /// The list that holds the rule.
+pub struct ListFault {
+    /// The list that holds the entry.
     pub list: &'static str,
-    /// The place of the rule in the list, from 1; 0 if the list itself is wrong.
+    /// The place of the entry in the list, from 1; 0 if the list itself is wrong.
     pub number: usize,
-    /// The file, if the rule is from one.
+    /// The file, if the entry is from one.
     pub file: Option<PathBuf>,
-    /// The line of the file, from 1; 0 if the rule is from no file.
+    /// The line of the file, from 1; 0 if the entry is from no file.
     pub line: usize,
     /// The fault, and what would be right.
     pub fault: String,
 }
 
-impl fmt::Display for RuleFault {
+impl fmt::Display for ListFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(formatter, "{}: ", file.display())?;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+pub mod channels;
 mod conflicts;
 mod cores;
 mod credentials;
@@ -14,6 +15,7 @@ pub(crate) mod error;
 mod form;
 mod jwks;
 pub mod limits;
+mod list;
 mod listen;
 pub(crate) mod load;
 mod log;
@@ -41,7 +43,7 @@ pub use auth::{AUTH_ALGORITHMS, Auth};
 pub use conflicts::Conflict;
 pub use cores::{Cores, FdTables, NotPlacement, Placement};
 pub use delivery::{Delivery, SlowConsumer};
-pub use error::{ConfigError, ConfigErrors, RuleFault};
+pub use error::{ConfigError, ConfigErrors, ListFault};
 pub(crate) use form::Kind;
 pub use jwks::Jwks;
 pub use limits::Limits;
@@ -80,6 +82,8 @@ pub struct Config {
     pub jwks: Jwks,
     /// What clients may do.
     pub permissions: Permissions,
+    /// What the server keeps of channels: the first policy that matches a channel's name applies to it.
+    pub channels: Vec<channels::ChannelSpec>,
     /// The SocketCluster protocol.
     pub socketcluster: SocketCluster,
     /// How publications reach subscribers.

@@ -83,6 +83,10 @@ labels! {
         Invoke = "invoke",
         /// It sends an event that is not answered. A rule that applies to `invoke` applies to these as well.
         Transmit = "transmit",
+        /// It asks for what was published to a channel before.
+        History = "history",
+        /// It asks who is in a channel.
+        Presence = "presence",
     }
 }
 
@@ -100,7 +104,7 @@ impl Action {
     /// Whether it applies to a channel; else it applies to a procedure or an event.
     pub const fn is_on_channel(self) -> bool {
         match self {
-            Action::Subscribe | Action::Publish => true,
+            Action::Subscribe | Action::Publish | Action::History | Action::Presence => true,
             Action::Invoke | Action::Transmit => false,
         }
     }
@@ -155,9 +159,6 @@ impl fmt::Display for Who {
         write!(formatter, "claim {claim} {verb} {}", values.join(" or "))
     }
 }
-
-/// The names of the lists of rules in the file.
-pub(super) const LISTS: [&str; 2] = ["rules", "shadow_rules"];
 
 /// Most rules of a list: in the worst case each decision looks at all of them.
 pub const RULES_MAX: usize = 1000;

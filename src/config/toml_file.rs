@@ -1,4 +1,4 @@
-//! The configuration file: TOML, taken apart into values of settings and rules.
+//! The configuration file: TOML, taken apart into values of settings and lists of tables.
 //!
 //! Comes in: the file's name. Goes out: [`FileContents`], which `load` merges with the other sources. Values are
 //! checked there; here only their type is.
@@ -14,10 +14,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SETTINGS;
+use super::channels::{self, ChannelSpec};
 use super::error::ConfigError;
 use super::form::Kind;
-use super::rules::LISTS;
-use super::rules::read::{self, RuleLists};
+use super::list::{LISTS, Place};
+use super::rules::{self, read::RuleLists};
 use super::settings::Setting;
 use super::text_file::{self, CONFIG_BYTES_MAX};
 use super::unknown::unknown_key;
@@ -29,6 +30,8 @@ pub(super) struct FileContents {
     pub(super) entries: Vec<Result<FileValue, ConfigError>>,
     /// The lists of rules.
     pub(super) rules: RuleLists,
+    /// The policies of channels.
+    pub(super) channels: Vec<ChannelSpec>,
     /// Whether all that is in the file is known: false if it cannot be read or is not TOML.
     pub(super) is_whole: bool,
 }
@@ -83,10 +86,17 @@ impl FileContents {
             return;
         }
         self.read_table(file, text, None, table.get_ref());
-        let (rules, faults) = read::read(file, text, table.get_ref());
-        self.rules = rules;
-        let faults = faults.into_iter().map(|fault| Err(ConfigError::Rule(fault)));
-        self.entries.extend(faults);
+        let place = Place {
+            file,
+            text,
+            table: table.get_ref(),
+        };
+        let (rules, of_rules) = rules::read::read(place);
+        let (channels, of_channels) = channels::read::read(place);
+        (self.rules, self.channels) = (rules, channels);
+        let faults = of_rules.into_iter().chain(of_channels);
+        self.entries
+            .extend(faults.map(|fault| Err(ConfigError::List(fault))));
     }
 
     fn read_table(&mut self, file: &Path, text: &str, table_name: Option<&str>, table: &DeTable<'_>) {

@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::nearest::{alike, likeness, nearest};
 use super::settings::{PREFIX, Setting};
-use super::{SETTINGS, rules};
+use super::{SETTINGS, list};
 
 /// The flag, without its hyphens, that names the file.
 pub(crate) const CONFIG_FLAG: &str = "config";
@@ -54,13 +54,13 @@ fn nearest_key(name: &str, key: &str) -> Option<String> {
         .iter()
         .max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
     let tables = SETTINGS.iter().filter_map(|setting| setting.table);
-    let list = nearest(key, rules::LISTS.into_iter().chain(tables).map(str::to_owned));
+    let nearest_list = nearest(key, list::LISTS.into_iter().chain(tables).map(str::to_owned));
     match setting {
-        Some(setting) if nearness(setting) >= likeness(key, &list) => {
+        Some(setting) if nearness(setting) >= likeness(key, &nearest_list) => {
             // A table that both have makes them no more alike.
             alike(name, setting.name.to_owned()).map(|_| setting.key())
         }
-        Some(_) | None => alike(name, list),
+        Some(_) | None => alike(name, nearest_list),
     }
 }
 

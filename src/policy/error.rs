@@ -5,7 +5,7 @@ use std::io;
 
 use super::tls::TlsError;
 use super::{KeysError, RevocationsError};
-use crate::config::RuleFault;
+use crate::config::ListFault;
 use crate::login::PasswordFileError;
 
 /// Why the policy cannot be read. Each error is one line that says what to do.
@@ -23,9 +23,9 @@ pub enum PolicyError {
     /// The system refuses the threads that check passwords.
     #[doc(hidden)]
     PasswordChecks(io::Error),
-    /// A rule has an invalid pattern.
+    /// A rule, or a policy of channels, has an invalid pattern.
     #[doc(hidden)]
-    Rules(RuleFault),
+    List(ListFault),
     /// A reload would turn fetching keys on or off.
     #[doc(hidden)]
     JwksUrlChanged,
@@ -43,7 +43,7 @@ impl fmt::Display for PolicyError {
             PolicyError::PasswordChecks(error) => {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
-            PolicyError::Rules(fault) => fault.fmt(formatter),
+            PolicyError::List(fault) => fault.fmt(formatter),
             PolicyError::JwksUrlChanged => formatter
                 .write_str("jwks_url was set or removed since the start: restart the server to apply that"),
             PolicyError::Revocations(error) => error.fmt(formatter),
@@ -59,9 +59,9 @@ impl From<PasswordFileError> for PolicyError {
     }
 }
 
-impl From<RuleFault> for PolicyError {
-    fn from(fault: RuleFault) -> PolicyError {
-        PolicyError::Rules(fault)
+impl From<ListFault> for PolicyError {
+    fn from(fault: ListFault) -> PolicyError {
+        PolicyError::List(fault)
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Not here: how tokens are checked (`auth`), and when the policy is consulted (the sessions).
 
+pub mod channels;
 mod error;
 mod keys;
 mod revocations;
@@ -13,13 +14,14 @@ pub mod tls;
 
 use std::sync::Arc;
 
+use self::channels::Channels;
 pub use self::error::PolicyError;
 pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
 pub use self::revocations::RevocationsError;
 pub(crate) use self::revocations::RevocationsFile;
 use crate::auth::passwords::Users;
-use crate::auth::rules::Rules;
+use crate::auth::rules::{Rules, separator_byte};
 use crate::auth::{FetchRequest, KeySet, Revocations, Tokens};
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
@@ -50,6 +52,8 @@ pub struct Policy {
     warnings: Vec<String>,
     /// What clients may do.
     pub rules: Arc<Rules>,
+    /// What is kept of channels.
+    pub channels: Arc<Channels>,
 }
 
 impl Policy {
@@ -73,7 +77,11 @@ impl Policy {
             &config.permissions.shadow_rules,
             config.permissions.rules_separator,
         );
-        faults.extend(rules.into_iter().map(PolicyError::from));
+        faults.extend(rules.into_iter().map(PolicyError::List));
+        if let Ok(separator) = separator_byte(config.permissions.rules_separator) {
+            let channels = Channels::faults(&config.channels, separator);
+            faults.extend(channels.into_iter().map(PolicyError::List));
+        }
         faults.extend(
             tls::TlsPolicy::faults(&config.tls)
                 .into_iter()
@@ -109,6 +117,7 @@ impl Policy {
     /// Settings that work but are probably not intended, each with what to do.
     pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
         let mut warnings = self.warnings.clone();
+        warnings.extend(self.channels.warnings());
         if let Some(tls) = &self.tls {
             warnings.extend(tls.warnings(unix_ms));
         }
@@ -161,6 +170,7 @@ impl Policy {
             login: None,
             warnings: Vec::new(),
             rules: Arc::default(),
+            channels: Arc::default(),
         }
     }
 
@@ -200,6 +210,11 @@ impl Policy {
             config.permissions.rules_separator,
             before.map(|before| &before.rules),
         )?;
+        let channels = Channels::compile(
+            &config.channels,
+            separator_byte(config.permissions.rules_separator)?,
+            before.map(|before| &before.channels),
+        )?;
         let tls = tls::TlsPolicy::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
         if let (Some(file), Some(set)) = (&config.jwks.file, tokens.file()) {
             let faults = set.unused_keys().iter().filter(|key| key.is_fault());
@@ -219,6 +234,7 @@ impl Policy {
             tokens: Arc::new(tokens),
             keys,
             rules,
+            channels,
             tls,
             origins: config.listen.origins.clone(),
             allowed_origins: config.listen.allowed_origins.clone(),
@@ -304,6 +320,33 @@ mod tests {
                 .is_some()
         );
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_reload_changes_the_policies_of_channels_and_their_version_only_if_they_say_something_else() {
+        let mut config = with_key("one");
+        config.channels = vec![channels::ChannelSpec {
+            names: vec!["room.*".to_owned()],
+            ..channels::ChannelSpec::default()
+        }];
+        let first = Policy::open(&config).unwrap();
+        config.channels[0].line = 3;
+        let same = first.reopen(&config).unwrap();
+        assert!(Arc::ptr_eq(&first.channels, &same.channels));
+        config.channels[0].policy.last_value = true;
+        let other = same.reopen(&config).unwrap();
+        assert_eq!(other.channels.version(), first.channels.version() + 1);
+        assert!(
+            other
+                .channels
+                .find(b"room.a")
+                .is_some_and(|policy| policy.last_value)
+        );
+        config.channels[0].names = vec!["room-*".to_owned()];
+        assert!(other.reopen(&config).is_err() && Policy::faults(&config).len() == 1);
+        config.permissions.rules_separator = '-';
+        let dashes = other.reopen(&config).unwrap();
+        assert!(dashes.channels.find(b"room-a").is_some() && dashes.channels.find(b"room.a").is_none());
     }
 
     #[test]

@@ -26,13 +26,15 @@ mod recent;
 
 use std::sync::Arc;
 
-use self::pattern::{ClaimValues, Pattern, first_bytes};
+use self::pattern::ClaimValues;
+pub(crate) use self::pattern::{Pattern, first_bytes};
+use self::recent::question;
 use super::json::{Json, Kind};
-use crate::config::RuleFault;
+use crate::config::ListFault;
 use crate::config::rules::{Action, Effect, RuleSpec, Scalar, Who};
 
 pub use self::explain::{Explanation, Reason};
-pub use self::recent::RecentDecisions;
+pub use self::recent::{RecentDecisions, RecentNames};
 
 /// The compiled rules.
 #[derive(Debug)]
@@ -130,17 +132,8 @@ impl Rules {
         shadow: &[RuleSpec],
         separator: char,
         before: Option<&Arc<Rules>>,
-    ) -> Result<Arc<Rules>, RuleFault> {
-        let separator = u8::try_from(separator)
-            .ok()
-            .filter(|byte| byte.is_ascii_punctuation() && !b"*{}".contains(byte))
-            .ok_or_else(|| RuleFault {
-                list: "rules_separator",
-                number: 0,
-                file: None,
-                line: 0,
-                fault: format!("found {separator:?}, expected one character such as . / : - or _"),
-            })?;
+    ) -> Result<Arc<Rules>, ListFault> {
+        let separator = separator_byte(separator)?;
         if let Some(before) = before
             && before.separator == separator
             && before.specs[0] == enforced
@@ -163,7 +156,7 @@ impl Rules {
     }
 
     /// The faults of all rules; [`Rules::compile`] stops at the first one.
-    pub fn faults(enforced: &[RuleSpec], shadow: &[RuleSpec], separator: char) -> Vec<RuleFault> {
+    pub fn faults(enforced: &[RuleSpec], shadow: &[RuleSpec], separator: char) -> Vec<ListFault> {
         if let Err(fault) = Rules::compile(&[], &[], separator, None) {
             return vec![fault];
         }
@@ -171,7 +164,7 @@ impl Rules {
             let faults = rules.iter().enumerate().filter_map(|(index, rule)| {
                 let fault = Rules::compile(std::slice::from_ref(rule), &[], separator, None).err()?;
                 let number = index + 1;
-                Some(RuleFault {
+                Some(ListFault {
                     list,
                     number,
                     ..fault
@@ -243,11 +236,11 @@ impl Rules {
     /// As [`Rules::decide`] for a client with claims, whose facts also remember the last decisions.
     #[inline]
     pub fn decide_for(&self, action: Action, name: &[u8], facts: &mut Facts) -> Decided {
-        if let Some(decided) = facts.recent.recall(self.id, action, name) {
+        if let Some(decided) = facts.recent.recall(question(self.id, action), name) {
             return decided;
         }
         let decided = self.decide(action, name, Some(facts));
-        facts.recent.remember(self.id, action, name, decided);
+        facts.recent.remember(question(self.id, action), name, decided);
         decided
     }
 
@@ -260,11 +253,11 @@ impl Rules {
         name: &[u8],
         recent: &mut RecentDecisions,
     ) -> Decided {
-        if let Some(decided) = recent.recall(self.id, action, name) {
+        if let Some(decided) = recent.recall(question(self.id, action), name) {
             return decided;
         }
         let decided = self.decide(action, name, None);
-        recent.remember(self.id, action, name, decided);
+        recent.remember(question(self.id, action), name, decided);
         decided
     }
 
@@ -299,14 +292,14 @@ impl List {
         first_bit: usize,
         separator: u8,
         claims: &mut Vec<Box<str>>,
-    ) -> Result<Option<List>, RuleFault> {
+    ) -> Result<Option<List>, ListFault> {
         if specs.is_empty() {
             return Ok(None);
         }
         let mut by_action: [Vec<Clause>; Action::COUNT] = Default::default();
         for (index, spec) in specs.iter().enumerate() {
             let mut compile = |key: &str, patterns: Option<&Vec<String>>| {
-                compile_all(key, patterns, separator, claims).map_err(|fault| RuleFault {
+                compile_all(key, patterns, separator, claims).map_err(|fault| ListFault {
                     list,
                     number: index + 1,
                     file: spec.file.clone(),
@@ -350,6 +343,23 @@ impl List {
             rule: None,
         }
     }
+}
+
+/// The character that separates segments, as a byte.
+///
+/// # Errors
+/// It is not ASCII punctuation, or is a character of a wildcard.
+pub fn separator_byte(separator: char) -> Result<u8, ListFault> {
+    u8::try_from(separator)
+        .ok()
+        .filter(|byte| byte.is_ascii_punctuation() && !b"*{}".contains(byte))
+        .ok_or_else(|| ListFault {
+            list: "rules_separator",
+            number: 0,
+            file: None,
+            line: 0,
+            fault: format!("found {separator:?}, expected one character such as . / : - or _"),
+        })
 }
 
 fn compile_all(

@@ -1,4 +1,4 @@
-//! Patterns of the names that a rule is about.
+//! Patterns of the names that a rule, or a policy of channels, is about.
 //!
 //! The separator divides a name into segments. In a pattern, `*` matches one non-empty segment. `**`, which
 //! must come last, matches all remaining segments, also none. `{claim}` matches one segment that equals the
@@ -19,7 +19,7 @@ use crate::config::rules::WHOLE_MAX;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// As it is written.
     text: Box<str>,
     /// The text before the first segment that is not literal, including the separator; the whole pattern if
@@ -50,7 +50,7 @@ enum Segment {
 
 /// The values of a claim that patterns can match: texts of one segment each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum ClaimValues {
+pub(crate) enum ClaimValues {
     /// The claim is absent, or has no value that could be one segment: it matches nothing.
     #[default]
     Nothing,
@@ -64,7 +64,7 @@ impl Pattern {
     ///
     /// # Errors
     /// The text says what is wrong with the pattern.
-    pub(super) fn compile(text: &str, separator: u8, claims: &mut Vec<Box<str>>) -> Result<Pattern, String> {
+    pub(crate) fn compile(text: &str, separator: u8, claims: &mut Vec<Box<str>>) -> Result<Pattern, String> {
         let wrong = |fault: &str| Err(format!("{text:?}: {fault}"));
         if text.is_empty() {
             return wrong("a pattern may not be empty");
@@ -127,13 +127,30 @@ impl Pattern {
     }
 
     /// As it is written.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// True if this pattern matches every name that the pattern `other` matches. Neither refers to claims.
+    pub(crate) fn covers(&self, other: &str, separator: u8) -> bool {
+        let mut others = other.split(char::from(separator));
+        for own in self.text.split(char::from(separator)) {
+            if own == "**" {
+                return true;
+            }
+            match others.next() {
+                None | Some("**") => return false,
+                Some(other) if own == "*" && !other.is_empty() => {}
+                Some(other) if own == other => {}
+                Some(_) => return false,
+            }
+        }
+        others.next().is_none()
     }
 
     /// True if the pattern matches a name for a client with these claims. `first` are the name's first bytes.
     #[inline]
-    pub(super) fn matches(&self, name: &[u8], first: u64, separator: u8, claims: &[ClaimValues]) -> bool {
+    pub(crate) fn matches(&self, name: &[u8], first: u64, separator: u8, claims: &[ClaimValues]) -> bool {
         // Most rules are about other names, and the first bytes show that.
         if first & self.beginning.mask != self.beginning.bytes {
             return false;
@@ -183,7 +200,7 @@ impl Pattern {
 
 /// The first bytes of a name, for [`Pattern::matches`]. Missing bytes of a short name are 0.
 #[inline]
-pub(super) fn first_bytes(name: &[u8]) -> u64 {
+pub(crate) fn first_bytes(name: &[u8]) -> u64 {
     if let Some(first) = name.first_chunk() {
         return u64::from_le_bytes(*first);
     }

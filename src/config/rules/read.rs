@@ -1,14 +1,10 @@
 //! Reads rules from a file that has been found to be TOML.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use toml::Value;
 
-use serde::Deserialize;
-use toml::de::{DeTable, DeValue};
-use toml::{Spanned, Value};
-
-use super::{Action, Effect, LISTS, RULES_MAX, RuleSpec, Scalar, WHOLE_MAX, Who};
-use crate::config::error::RuleFault;
+use super::{Action, Effect, RULES_MAX, RuleSpec, Scalar, WHOLE_MAX, Who};
+use crate::config::error::ListFault;
+use crate::config::list::{self, Fault, Key, Place};
 use crate::config::nearest::nearest;
 
 /// The lists of rules of a file.
@@ -21,113 +17,28 @@ pub(in crate::config) struct RuleLists {
 }
 
 /// Reads both lists of a file. A list with a fault is empty; the faults are the first one of each rule that has one.
-pub(in crate::config) fn read(file: &Path, text: &str, table: &DeTable<'_>) -> (RuleLists, Vec<RuleFault>) {
+pub(in crate::config) fn read(place: Place<'_>) -> (RuleLists, Vec<ListFault>) {
     let mut faults = Vec::new();
-    let mut list = |list| {
-        let read = table.get(list).map(|value| read_list(file, text, list, value));
-        read.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|found| {
+    let mut of_list = |name| {
+        let read = list::read(place, name, RULES_MAX, |keys, line| {
+            rule(keys, line).map(|rule| RuleSpec {
+                file: Some(place.file.to_owned()),
+                ..rule
+            })
+        });
+        read.unwrap_or_else(|found| {
             faults.extend(found);
             Vec::new()
         })
     };
-    let [rules, shadow_rules] = LISTS.map(&mut list);
+    let rules = of_list("rules");
+    let shadow_rules = of_list("shadow_rules");
     (RuleLists { rules, shadow_rules }, faults)
 }
 
-fn read_list(
-    file: &Path,
-    text: &str,
-    list: &'static str,
-    value: &Spanned<DeValue<'_>>,
-) -> Result<Vec<RuleSpec>, Vec<RuleFault>> {
-    let line_of = |at: usize| 1 + text[..at].matches('\n').count();
-    let fault = |number: usize, line: usize, fault: String| RuleFault {
-        list,
-        number,
-        file: Some(file.to_owned()),
-        line,
-        fault,
-    };
-    let of_the_list = |said: String| vec![fault(0, line_of(value.span().start), said)];
-    let is_list = value
-        .get_ref()
-        .as_array()
-        .is_some_and(|rules| rules.iter().all(|rule| rule.get_ref().is_table()));
-    if !is_list {
-        return Err(of_the_list(format!(
-            "expected a list of tables: begin each rule with [[{list}]]"
-        )));
-    }
-    let lists: Lists =
-        toml::from_str(text).map_err(|error| of_the_list(error.message().replace('\n', ", ")))?;
-    let tables = if list == LISTS[0] {
-        lists.rules
-    } else {
-        lists.shadow_rules
-    };
-    if tables.len() > RULES_MAX {
-        return Err(of_the_list(format!(
-            "found {} rules, expected at most {RULES_MAX}",
-            tables.len()
-        )));
-    }
-    let (mut rules, mut faults) = (Vec::with_capacity(tables.len()), Vec::new());
-    for (index, table) in tables.iter().enumerate() {
-        let line = line_of(table.span().start);
-        match rule(&keys(table.get_ref(), line_of), line) {
-            Ok(rule) => rules.push(RuleSpec {
-                file: Some(file.to_owned()),
-                ..rule
-            }),
-            Err((line, said)) => faults.push(fault(index + 1, line, said)),
-        }
-    }
-    if faults.is_empty() { Ok(rules) } else { Err(faults) }
-}
-
-/// The keys of a rule, in the order of the file: the first fault of the file is named, not that of the first key of the
-/// alphabet.
-fn keys(table: &Keys, line_of: impl Fn(usize) -> usize) -> Vec<Key<'_>> {
-    let mut keys: Vec<Key<'_>> = table
-        .iter()
-        .map(|(key, value)| Key {
-            name: key.get_ref(),
-            line: line_of(key.span().start),
-            value,
-        })
-        .collect();
-    keys.sort_by_key(|key| key.line);
-    keys
-}
-
-/// The rules of the file; other keys are skipped.
-#[derive(Deserialize)]
-struct Lists {
-    #[serde(default)]
-    rules: Vec<Table>,
-    #[serde(default)]
-    shadow_rules: Vec<Table>,
-}
-
-type Table = Spanned<Keys>;
-type Keys = BTreeMap<Spanned<String>, Value>;
-
-struct Key<'a> {
-    name: &'a str,
-    line: usize,
-    value: &'a Value,
-}
-
-/// A line, and the fault there.
-type Fault = (usize, String);
-
 fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
-    if let Some(unknown) = keys.iter().find(|key| !KEYS.contains(&key.name)) {
-        let nearest = nearest(unknown.name, KEYS.iter().map(|key| (*key).to_owned()));
-        let fault = format!("{} is not known; did you mean {nearest}?", unknown.name);
-        return Err((unknown.line, fault));
-    }
-    let find = |name: &str| keys.iter().find(|key| key.name == name);
+    list::check_names(keys, &KEYS)?;
+    let find = |name: &str| list::find(keys, name);
     let (effect, key) = match (find("allow"), find("deny")) {
         (Some(key), None) => (Effect::Allow, key),
         (None, Some(key)) => (Effect::Deny, key),
@@ -139,6 +50,7 @@ fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
         }
         (None, None) => return Err((line, "expected allow = [...] or deny = [...]".to_owned())),
     };
+    let texts = |key: &Key<'_>| key.texts(example(key.name));
     let words = texts(key)?;
     let names = |name: &str| find(name).map(texts).transpose();
     let (channels, procedures) = (names("channels")?, names("procedures")?);
@@ -147,14 +59,22 @@ fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
         procedures: procedures.is_some(),
     };
     let actions = actions(key, &words, named)?;
-    for (name, is_there, is_on_channel, which) in [
-        ("channels", named.channels, true, "subscribe nor publish"),
-        ("procedures", named.procedures, false, "invoke nor transmit"),
+    for (name, is_there, is_on_channel) in [
+        ("channels", named.channels, true),
+        ("procedures", named.procedures, false),
     ] {
         let is_about = |action: &Action| action.is_on_channel() == is_on_channel;
         if is_there && !actions.iter().any(is_about) {
             let line = find(name).map_or(line, |key| key.line);
-            let fault = format!("{name} are named, but the rule is about neither {which}");
+            let about: Vec<&str> = Action::ALL
+                .iter()
+                .filter(|action| is_about(action))
+                .map(|action| action.word())
+                .collect();
+            let fault = format!(
+                "{name} are named, but the rule is about none of their actions: {}",
+                about.join(", ")
+            );
             return Err((line, fault));
         }
         // A forgotten line must not open every channel. A rule that forbids too much is noticed at once.
@@ -209,26 +129,6 @@ fn actions(key: &Key<'_>, words: &[String], rule: Named) -> Result<Vec<Action>, 
         .into_iter()
         .filter(|action| named[action.index()])
         .collect())
-}
-
-/// A list of strings that is not empty; one string is a list of one.
-fn texts(key: &Key<'_>) -> Result<Vec<String>, Fault> {
-    let list = match key.value {
-        Value::Array(list) => list.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    let texts: Option<Vec<String>> = list
-        .iter()
-        .map(|value| value.as_str().map(str::to_owned))
-        .collect();
-    match texts {
-        Some(texts) if !texts.is_empty() => Ok(texts),
-        Some(_) => Err((key.line, format!("{} is empty", key.name))),
-        None => Err((
-            key.line,
-            format!("{}: expected strings, such as [{}]", key.name, example(key.name)),
-        )),
-    }
 }
 
 fn example(key: &str) -> &'static str {

@@ -2,11 +2,17 @@ use std::path::Path;
 
 use super::read::read;
 use super::*;
-use crate::config::error::RuleFault;
+use crate::config::error::ListFault;
+use crate::config::list::Place;
 
-fn read_rules(text: &str) -> Result<Vec<RuleSpec>, Vec<RuleFault>> {
+fn read_rules(text: &str) -> Result<Vec<RuleSpec>, Vec<ListFault>> {
     let table = toml::de::DeTable::parse(text).unwrap();
-    let (lists, faults) = read(Path::new("f"), text, table.get_ref());
+    let place = Place {
+        file: Path::new("f"),
+        text,
+        table: table.get_ref(),
+    };
+    let (lists, faults) = read(place);
     if faults.is_empty() {
         Ok(lists.rules)
     } else {
@@ -71,7 +77,12 @@ fn a_star_is_all_that_can_be_done_with_what_is_named() {
     assert_eq!(one("allow = \"*\"").actions, Action::ALL);
     assert_eq!(
         one("allow = [\"*\"]\nchannels = \"a\"").actions,
-        [Action::Subscribe, Action::Publish]
+        [
+            Action::Subscribe,
+            Action::Publish,
+            Action::History,
+            Action::Presence
+        ]
     );
     assert_eq!(
         one("deny = \"*\"\nprocedures = \"a\"").actions,
@@ -112,11 +123,11 @@ fn faults_name_the_line_the_rule_and_what_would_be_right() {
         ),
         (
             "[[rules]]\ndeny = \"invoke\"\nchannels = \"a\"",
-            "line 3: rules number 1: channels are named, but the rule is about neither subscribe nor publish",
+            "line 3: rules number 1: channels are named, but the rule is about none of their actions: subscribe, publish, history, presence",
         ),
         (
             "[[rules]]\ndeny = \"publish\"\nprocedures = \"a\"",
-            "line 3: rules number 1: procedures are named, but the rule is about neither invoke nor transmit",
+            "line 3: rules number 1: procedures are named, but the rule is about none of their actions: invoke, transmit",
         ),
         ("[[rules]]\nallow = []", "line 2: rules number 1: allow is empty"),
         (
@@ -145,15 +156,15 @@ fn faults_name_the_line_the_rule_and_what_would_be_right() {
         ),
         (
             "rules = 1",
-            "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
+            "line 1: rules: expected a list of tables: begin each entry with [[rules]]",
         ),
         (
             "rules = [1]",
-            "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
+            "line 1: rules: expected a list of tables: begin each entry with [[rules]]",
         ),
         (
             "[rules]\nallow = \"*\"",
-            "line 1: rules: expected a list of tables: begin each rule with [[rules]]",
+            "line 1: rules: expected a list of tables: begin each entry with [[rules]]",
         ),
     ] {
         assert_eq!(fault(text), expected, "{text}");
@@ -191,6 +202,6 @@ fn the_number_of_rules_is_bounded() {
     assert_eq!(read_rules(&rules(RULES_MAX)).unwrap().len(), RULES_MAX);
     assert_eq!(
         fault(&rules(RULES_MAX + 1)),
-        "line 1: rules: found 1001 rules, expected at most 1000"
+        "line 1: rules: found 1001 entries, expected at most 1000"
     );
 }

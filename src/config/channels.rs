@@ -1,0 +1,137 @@
+//! Policies of channels in the configuration file: what the server keeps of a channel, and who may be seen in it.
+//!
+//! ```toml
+//! [[channels]]
+//! names = ["room.*", "user.**"]
+//! history_entries = 100
+//! history_bytes = 65536
+//! history_ms = 600000
+//! last_value = true
+//! presence = true
+//! presence_events = true
+//! ```
+//!
+//! The first policy with a pattern that matches a channel's name applies to the channel; a channel without a policy is
+//! one that the server forgets. Patterns are those of `[[rules]]`, without `{claim}`. `read` checks the keys and how they
+//! go together. `policy::channels` compiles the patterns and finds the policy of a name.
+//!
+//! Limits: [`CHANNELS_MAX`] policies.
+
+pub(super) mod read;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One entry of the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelSpec {
+    /// Patterns of the channels that it applies to.
+    pub names: Vec<String>,
+    /// What it says about them.
+    pub policy: ChannelPolicy,
+    /// The file that holds it, if one does.
+    pub file: Option<PathBuf>,
+    /// Its line in the file, from 1; 0 without a file.
+    pub line: usize,
+}
+
+/// What the server does for a channel. The default is what it does for a channel without a policy: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelPolicy {
+    /// How much of what was published is kept; `None` keeps nothing.
+    pub history: Option<HistoryPolicy>,
+    /// Whether the newest publication is kept, and sent first to each new subscriber.
+    pub last_value: bool,
+    /// Whether publications carry their position.
+    pub position: bool,
+    /// Whether clients may learn who is in the channel.
+    pub presence: PresencePolicy,
+}
+
+/// How much of a channel's publications is kept. The bound that is reached first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryPolicy {
+    /// Most publications; at least 1.
+    pub entries_max: u32,
+    /// Most bytes of publications.
+    pub bytes_max: u32,
+    /// Milliseconds after which a publication is dropped.
+    pub age_ms_max: u64,
+}
+
+/// Whether clients may learn who is in a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PresencePolicy {
+    /// The server does not know the members.
+    #[default]
+    Off,
+    /// Clients may ask.
+    Members,
+    /// Clients may ask, and members that join and leave are published.
+    MembersAndEvents,
+}
+
+impl ChannelPolicy {
+    /// Whether publications of the channel are kept at all.
+    #[inline]
+    pub const fn remembers(&self) -> bool {
+        self.history.is_some() || self.last_value
+    }
+}
+
+impl PresencePolicy {
+    /// Whether clients may ask for the members.
+    #[inline]
+    pub const fn is_on(self) -> bool {
+        match self {
+            PresencePolicy::Off => false,
+            PresencePolicy::Members | PresencePolicy::MembersAndEvents => true,
+        }
+    }
+
+    /// Whether members that join and leave are published.
+    #[inline]
+    pub const fn has_events(self) -> bool {
+        match self {
+            PresencePolicy::Off | PresencePolicy::Members => false,
+            PresencePolicy::MembersAndEvents => true,
+        }
+    }
+}
+
+impl fmt::Display for ChannelPolicy {
+    /// In words, for people: `history of 100 publications, 65536 bytes, 600000 ms; position; presence`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = self.history.map(|history| {
+            format!(
+                "history of {} publications, {} bytes, {} ms",
+                history.entries_max, history.bytes_max, history.age_ms_max
+            )
+        });
+        let switches = [
+            (self.last_value, "last value"),
+            (self.position, "position"),
+            (self.presence.is_on(), "presence"),
+            (self.presence.has_events(), "presence events"),
+        ];
+        let switches = switches
+            .into_iter()
+            .filter(|(is_on, _)| *is_on)
+            .map(|(_, word)| word.to_owned());
+        let words: Vec<String> = history.into_iter().chain(switches).collect();
+        if words.is_empty() {
+            return formatter.write_str("nothing");
+        }
+        formatter.write_str(&words.join("; "))
+    }
+}
+
+/// Most policies: in the worst case each publication looks at all of them.
+pub const CHANNELS_MAX: usize = 1000;
+
+/// The beginning of the channels on which members that join and leave are published: the rest is the name of the
+/// channel that they joined or left.
+pub const PRESENCE_PREFIX: &str = "$presence/";
+
+#[cfg(test)]
+mod tests;
