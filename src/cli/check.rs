@@ -2,11 +2,14 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use super::CliError;
 use crate::clock::Clock;
 use crate::config::load::ConfigSources;
 use crate::machine::cpus::Cpus;
+use crate::machine::memory::MemoryPlan;
+use crate::machine::reading;
 use crate::policy::Policy;
 use crate::server::StartError;
 
@@ -56,6 +59,9 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     for (index, spec) in config.channels.iter().enumerate() {
         writeln!(out, "  {}: {}: {}", index + 1, spec.names.join(", "), spec.policy)?;
     }
+    let cores = config.cores.placement.cpus(cpus.usable()).len();
+    let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));
+    writeln!(out, "{memory}")?;
     if !loaded.ignored.is_empty() {
         writeln!(
             out,
@@ -69,6 +75,7 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
         .map(ToString::to_string)
         .collect();
     warnings.extend(policy.warnings(Clock::begin().now().unix_ms));
+    warnings.extend(memory.warning());
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Machine, Target, bytes, descriptors, grouped};
+use super::{CORE_BYTES, Machine, Target, bytes, descriptors, grouped};
 
 /// The number of connections that each limit allows.
 #[derive(Clone, Debug, Serialize)]
@@ -219,8 +219,6 @@ fn per_connection() -> String {
 const USER_BYTES: u64 = 400;
 /// Memory of the kernel for a socket with its file and its entry in a poller: 4.2 to 4.6 KB.
 pub(crate) const KERNEL_BYTES: u64 = 4600;
-/// Memory of this process for each core.
-const CORE_BYTES: u64 = 1024 * 1024;
 /// One part in this many of the memory is reserved for messages in flight.
 const MEMORY_PARTS: u64 = 8;
 /// CPU time for a heartbeat: one write, and one read of the answer, among 200,000 connections whose memory is

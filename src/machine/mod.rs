@@ -10,6 +10,7 @@ mod cgroup;
 pub(crate) mod cpus;
 pub(crate) mod descriptors;
 pub(crate) mod findings;
+pub(crate) mod memory;
 pub(crate) mod reading;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -232,5 +233,7 @@ fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
+/// Memory of this process for each core: its buffers.
+const CORE_BYTES: u64 = 1024 * 1024;
 /// The number of connections if neither the command nor the configuration gives one.
 const CONNECTIONS_PER_CORE: u64 = 10_000;

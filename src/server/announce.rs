@@ -9,6 +9,7 @@ use crate::config::load::Loaded;
 use crate::config::tls::OnListen;
 use crate::config::{Anonymous, Config, FdTables, Warning};
 use crate::cores::Started;
+use crate::machine::memory::MemoryPlan;
 use crate::machine::{self, Target, reading};
 use crate::policy::{KeySource, Policy};
 use crate::transport::port::Ports;
@@ -30,6 +31,12 @@ pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
         if warning != Warning::RandomKey {
             warn!(target: TARGET, "{warning}");
         }
+    }
+    let config = &loaded.config;
+    let cores = config.cores.placement.cpus(cpus).len();
+    let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));
+    if let Some(warning) = memory.warning() {
+        warn!(target: TARGET, "{warning}");
     }
 }
 

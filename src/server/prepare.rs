@@ -25,7 +25,7 @@ use crate::cores::arrivals::admission::Admission;
 use crate::http::site::Site;
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
-use crate::machine::reading;
+use crate::machine::{memory, reading};
 use crate::policy::{KeySource, Policy};
 use crate::protocols;
 use crate::session::{self, Logins};
@@ -199,13 +199,9 @@ fn session_settings(config: &Config) -> protocols::Settings {
 
 /// The share of one core in `outbox_bytes_total_max`.
 fn held_bytes_max(config: &Config, cores: usize) -> usize {
-    let total = match config.limits.outbox_bytes_total_max {
-        MemoryMax::Off => return usize::MAX,
-        MemoryMax::Bytes(bytes) => bytes,
-        MemoryMax::Auto => match reading::machine(Path::new("/")).memory_bytes_max() {
-            Some(bytes) => bytes / 4,
-            None => HELD_BYTES_MAX_UNKNOWN,
-        },
+    let machine = reading::machine(Path::new("/"));
+    let Some(total) = memory::outbox_bytes_total(&config.limits, &machine) else {
+        return usize::MAX;
     };
     info!(
         bytes = total,
@@ -216,22 +212,18 @@ fn held_bytes_max(config: &Config, cores: usize) -> usize {
 
 /// Watches `memory_bytes_max`, if there is such a limit.
 pub(super) fn memory_watch(config: &Config, admission: Arc<Admission>) -> Option<MemoryWatch> {
-    let mut group = None;
-    let max_bytes = match config.limits.memory_bytes_max {
-        MemoryMax::Off => return None,
-        MemoryMax::Bytes(bytes) => bytes,
-        MemoryMax::Auto => {
-            let machine = reading::machine(Path::new("/"));
-            let Some(bytes) = machine.memory_bytes_max() else {
-                warn!(
-                    "memory_bytes_max: the size of the memory cannot be read here, so there is no limit; set memory_bytes_max in bytes"
-                );
-                return None;
-            };
-            group = machine.memory_group();
-            bytes - bytes / 10
+    let limits = &config.limits;
+    let machine = reading::machine(Path::new("/"));
+    let is_auto = limits.memory_bytes_max == MemoryMax::Auto;
+    let Some(max_bytes) = memory::memory_bytes(limits, &machine) else {
+        if is_auto {
+            warn!(
+                "memory_bytes_max: the size of the memory cannot be read here, so there is no limit; set memory_bytes_max in bytes"
+            );
         }
+        return None;
     };
+    let group = machine.memory_group().filter(|_| is_auto);
     info!(
         max_bytes,
         "new connections are refused when this much memory is in use (memory_bytes_max)"
@@ -256,6 +248,3 @@ fn raise_open_files_limit() {
         warn!("the limit on open files stays as it is: {errno}");
     }
 }
-
-/// `outbox_bytes_total_max = "auto"` where the size of the memory cannot be read.
-const HELD_BYTES_MAX_UNKNOWN: u64 = 1 << 30;
