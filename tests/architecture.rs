@@ -394,6 +394,7 @@ const API: &[(&str, &[&str])] = &[
             "ChannelSpec",
             "HistoryPolicy",
             "PRESENCE_PREFIX",
+            "PolicyPart",
             "PresencePolicy",
         ],
     ),

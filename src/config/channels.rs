@@ -22,6 +22,8 @@ pub(super) mod read;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::labels::labels;
+
 /// One entry of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChannelSpec {
@@ -71,7 +73,34 @@ pub enum PresencePolicy {
     MembersAndEvents,
 }
 
+labels! {
+    /// What a policy may say. The labels are those of `ringcast_channel_policies`.
+    pub enum PolicyPart {
+        /// Publications are kept.
+        History = "history",
+        /// The newest publication is kept.
+        LastValue = "last_value",
+        /// Publications carry their position.
+        Position = "position",
+        /// Clients may learn who is there.
+        Presence = "presence",
+        /// Members that join and leave are published.
+        PresenceEvents = "presence_events",
+    }
+}
+
 impl ChannelPolicy {
+    /// Whether the policy says this.
+    pub const fn has(&self, part: PolicyPart) -> bool {
+        match part {
+            PolicyPart::History => self.history.is_some(),
+            PolicyPart::LastValue => self.last_value,
+            PolicyPart::Position => self.position,
+            PolicyPart::Presence => self.presence.is_on(),
+            PolicyPart::PresenceEvents => self.presence.has_events(),
+        }
+    }
+
     /// Whether publications of the channel are kept at all.
     #[inline]
     pub const fn remembers(&self) -> bool {
@@ -102,23 +131,15 @@ impl PresencePolicy {
 impl fmt::Display for ChannelPolicy {
     /// In words, for people: `history of 100 publications, 65536 bytes, 600000 ms; position; presence`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let history = self.history.map(|history| {
-            format!(
+        let parts = PolicyPart::ALL.into_iter().filter(|part| self.has(*part));
+        let words = parts.map(|part| match (part, self.history) {
+            (PolicyPart::History, Some(history)) => format!(
                 "history of {} publications, {} bytes, {} ms",
                 history.entries_max, history.bytes_max, history.age_ms_max
-            )
+            ),
+            (part, _) => part.label().replace('_', " "),
         });
-        let switches = [
-            (self.last_value, "last value"),
-            (self.position, "position"),
-            (self.presence.is_on(), "presence"),
-            (self.presence.has_events(), "presence events"),
-        ];
-        let switches = switches
-            .into_iter()
-            .filter(|(is_on, _)| *is_on)
-            .map(|(_, word)| word.to_owned());
-        let words: Vec<String> = history.into_iter().chain(switches).collect();
+        let words: Vec<String> = words.collect();
         if words.is_empty() {
             return formatter.write_str("nothing");
         }

@@ -175,6 +175,7 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),
         revocations: policy.tokens.revocations().len(),
         revocations_refused: shared.revocations_refused.load(Ordering::Relaxed),
+        channel_policies: policy.channels.counts(),
         admin_connections_ended: shared.admin_slots.evicted(),
         log_lines_dropped: log::lines_dropped(),
         keys,

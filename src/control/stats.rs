@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::ControlState;
 use crate::config::SETTINGS;
+use crate::config::channels::ChannelSpec;
 use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
 use crate::login::PasswordChecks;
@@ -37,6 +38,23 @@ pub(super) fn collect(shared: &ControlState) -> Value {
         "logins": logins,
         "log_lines_dropped": log::lines_dropped(),
         "settings": settings,
+        "channels": policy.channels.specs().iter().map(channel_policy).collect::<Vec<Value>>(),
+    })
+}
+
+/// A policy of channels, with the keys that it has in the file.
+fn channel_policy(spec: &ChannelSpec) -> Value {
+    let policy = &spec.policy;
+    let history = policy.history;
+    json!({
+        "names": spec.names,
+        "history_entries": history.map_or(0, |history| history.entries_max),
+        "history_bytes": history.map(|history| history.bytes_max),
+        "history_ms": history.map(|history| history.age_ms_max),
+        "last_value": policy.last_value,
+        "position": policy.position,
+        "presence": policy.presence.is_on(),
+        "presence_events": policy.presence.has_events(),
     })
 }
 

@@ -5,6 +5,7 @@
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::process::ProcessStatus;
 use super::text::{Samples, Seconds};
+use crate::config::channels::PolicyPart;
 
 /// What the control plane knows of the server when it is scraped.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,8 @@ pub struct Process {
     pub revocations: usize,
     /// Revocations that were refused because there were too many.
     pub revocations_refused: u64,
+    /// Policies of channels in force, by what they say.
+    pub channel_policies: [usize; PolicyPart::COUNT],
     /// Connections of operators that were closed to make room for others.
     pub admin_connections_ended: u64,
     /// Log lines that were dropped because standard error was not read fast enough.
@@ -131,6 +134,16 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Revocations refused because limits.revocations_max are in force.",
         |server, out| out.value(server.process.revocations_refused),
     ),
+    gauge(
+        "ringcast_channel_policies",
+        "Entries of `[[channels]]` in force, by what they ask for; one entry may count in several.",
+        |server, out| {
+            for (part, count) in PolicyPart::ALL.into_iter().zip(server.process.channel_policies) {
+                out.labelled("keeps", part.label(), count);
+            }
+        },
+    )
+    .labelled("keeps"),
     counter(
         "ringcast_admin_connections_ended_total",
         "Connections to the control plane closed to make room: when all 64 places are taken and another connection arrives, the most silent one is closed.",

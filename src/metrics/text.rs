@@ -200,6 +200,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::channels::PolicyPart;
     use crate::metrics::process::ProcessStatus;
     use crate::metrics::server::FetchedKeys;
     use std::collections::{HashMap, HashSet};
@@ -212,6 +213,7 @@ mod tests {
             drain_closes_per_1000_seconds: 12_500,
             revocations: 1,
             revocations_refused: 0,
+            channel_policies: [0; PolicyPart::COUNT],
             admin_connections_ended: 0,
             log_lines_dropped: 0,
             keys: Some(FetchedKeys {

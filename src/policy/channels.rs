@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::ListFault;
-pub use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PresencePolicy};
+pub use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PolicyPart, PresencePolicy};
 
 /// The compiled policies.
 #[derive(Debug, Default)]
@@ -101,6 +101,11 @@ impl Channels {
     /// The policies as written.
     pub fn specs(&self) -> &[ChannelSpec] {
         &self.specs
+    }
+
+    /// How many policies say what, by [`PolicyPart::index`].
+    pub fn counts(&self) -> [usize; PolicyPart::COUNT] {
+        PolicyPart::ALL.map(|part| self.specs.iter().filter(|spec| spec.policy.has(part)).count())
     }
 
     /// The policy of the channel with this name, in WTF-8.
