@@ -18,6 +18,7 @@
 //!
 //! Wire reference, section 8; RFC 7515 and RFC 7519 for the format.
 
+pub mod api_keys;
 mod claims;
 mod credentials;
 mod date;

@@ -59,6 +59,7 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     for (index, spec) in config.channels.iter().enumerate() {
         writeln!(out, "  {}: {}: {}", index + 1, spec.names.join(", "), spec.policy)?;
     }
+    writeln!(out, "api_keys: {}", config.admin.api_keys.len())?;
     let cores = config.cores.placement.cpus(cpus.usable()).len();
     let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));
     writeln!(out, "{memory}")?;

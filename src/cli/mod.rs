@@ -5,6 +5,7 @@
 //! bug; 1 if this machine cannot reach the target of `tuning`, if rules deny what `rules test` asks about, or
 //! if `passwd` leaves its file unchanged; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
+mod api_key;
 mod check;
 mod passwd;
 mod rules;
@@ -54,6 +55,7 @@ pub fn run(
 enum Command {
     Help,
     Version,
+    ApiKey(api_key::ApiKeyArguments),
     Serve(ConfigSources),
     Check(ConfigSources),
     Passwd(passwd::PasswdArguments),
@@ -66,6 +68,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
     match command {
         Command::Help => help(out)?,
         Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
+        Command::ApiKey(arguments) => api_key::api_key(&arguments, out)?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
         Command::Passwd(arguments) => passwd::passwd(arguments)?,
@@ -124,6 +127,12 @@ fn command(
                     return Ok(Command::Help);
                 }
                 return passwd::PasswdArguments::parse(words).map(Command::Passwd);
+            }
+            // It needs no settings, so none of its flags is one.
+            Arg::Value(word) if name.is_none() && word == "api-key" => {
+                let words: Vec<_> = parser.raw_args()?.collect();
+                let parsed = api_key::ApiKeyArguments::parse(words)?;
+                return Ok(parsed.map_or(Command::Help, Command::ApiKey));
             }
             Arg::Value(word) if name.is_none() => name = Some(CommandName::of(&word)?),
             Arg::Value(word) if name == Some(CommandName::Rules) => rules.push(word)?,
@@ -187,7 +196,7 @@ impl CommandName {
             Some("token") => Ok(CommandName::Token),
             Some("tuning") => Ok(CommandName::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, rules, tuning, token and passwd",
+                "{} is not a command; commands are serve, check, rules, tuning, token, passwd and api-key",
                 word.display()
             ))),
         }
@@ -319,6 +328,9 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         -c creates a new file, -D deletes the user, -U hashes a file of plain passwords;
                                         hashes are Argon2id, or with --pbkdf2 of a kind that Mosquitto 2 can read (210000
                                         iterations, a tenth of a second per login for Mosquitto, which itself uses 101)
+       ringcast api-key NAME --actions publish,history [--channels 'shop.**,news'] [--rate N] [--burst N]
+                                        make a key for the HTTP API of the control plane: prints the key, which is
+                                        stored nowhere, and the entry for the configuration file, which has its hash
        ringcast --help | --version
 
 Each setting is a flag (--ping-timeout-ms 30000; a switch needs no value: --take-over), else a variable
@@ -344,6 +356,7 @@ mod tests {
             }
             command @ (Command::Help
             | Command::Version
+            | Command::ApiKey(_)
             | Command::Rules(..)
             | Command::Token(..)
             | Command::Tuning(..)) => execute(command, &mut out),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::api_keys::ApiKeySpec;
 use super::form::{Form, Kind, SECRET, address_or_off, milliseconds, names_in, word, words};
 use super::secret::Secret;
 use super::settings::settings;
@@ -28,6 +29,10 @@ settings! {
 
         /// Milliseconds for which a core may stand still before `/healthz` and `/readyz` answer 503 and name it.
         liveness_timeout: Duration = Duration::from_secs(5), "liveness_timeout_ms", milliseconds!(100 to 3600000);
+    }
+    and {
+        /// The keys of the HTTP API. Without any, the API is off.
+        api_keys: Vec<ApiKeySpec> = Vec::new();
     }
 }
 

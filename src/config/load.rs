@@ -280,6 +280,7 @@ impl Reading {
                 Err(error) => self.errors.push(error),
             }
         }
+        self.loaded.config.admin.api_keys = contents.api_keys;
         self.loaded.config.permissions.rules = contents.rules.rules;
         self.loaded.config.permissions.shadow_rules = contents.rules.shadow_rules;
         self.loaded.config.channels = contents.channels;

@@ -4,6 +4,7 @@
 //! `load` merges flags, environment and file. After the start no code reads the environment: these values are final.
 
 mod admin;
+pub mod api_keys;
 mod auth;
 pub mod channels;
 mod conflicts;

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SETTINGS;
+use super::api_keys::{self, ApiKeySpec};
 use super::channels::{self, ChannelSpec};
 use super::error::ConfigError;
 use super::form::Kind;
@@ -32,6 +33,8 @@ pub(super) struct FileContents {
     pub(super) rules: RuleLists,
     /// The policies of channels.
     pub(super) channels: Vec<ChannelSpec>,
+    /// The keys of the HTTP API.
+    pub(super) api_keys: Vec<ApiKeySpec>,
     /// Whether all that is in the file is known: false if it cannot be read or is not TOML.
     pub(super) is_whole: bool,
 }
@@ -93,8 +96,9 @@ impl FileContents {
         };
         let (rules, of_rules) = rules::read::read(place);
         let (channels, of_channels) = channels::read::read(place);
-        (self.rules, self.channels) = (rules, channels);
-        let faults = of_rules.into_iter().chain(of_channels);
+        let (api_keys, of_api_keys) = api_keys::read::read(place);
+        (self.rules, self.channels, self.api_keys) = (rules, channels, api_keys);
+        let faults = of_rules.into_iter().chain(of_channels).chain(of_api_keys);
         self.entries
             .extend(faults.map(|fault| Err(ConfigError::List(fault))));
     }

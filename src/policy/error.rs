@@ -23,7 +23,7 @@ pub enum PolicyError {
     /// The system refuses the threads that check passwords.
     #[doc(hidden)]
     PasswordChecks(io::Error),
-    /// A rule, or a policy of channels, has an invalid pattern.
+    /// A rule, a policy of channels or an API key has an invalid pattern, or an API key is there twice.
     #[doc(hidden)]
     List(ListFault),
     /// A reload would turn fetching keys on or off.

@@ -20,6 +20,7 @@ pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
 pub use self::revocations::RevocationsError;
 pub(crate) use self::revocations::RevocationsFile;
+use crate::auth::api_keys::ApiKeys;
 use crate::auth::passwords::Users;
 use crate::auth::rules::{Rules, separator_byte};
 use crate::auth::{FetchRequest, KeySet, Revocations, Tokens};
@@ -54,6 +55,8 @@ pub struct Policy {
     pub rules: Arc<Rules>,
     /// What is kept of channels.
     pub channels: Arc<Channels>,
+    /// The keys of the HTTP API, and what requests with them may do.
+    pub api_keys: Arc<ApiKeys>,
 }
 
 impl Policy {
@@ -81,6 +84,8 @@ impl Policy {
         if let Ok(separator) = separator_byte(config.permissions.rules_separator) {
             let channels = Channels::faults(&config.channels, separator);
             faults.extend(channels.into_iter().map(PolicyError::List));
+            let api_keys = ApiKeys::compile(&config.admin.api_keys, separator, None);
+            faults.extend(api_keys.err().map(PolicyError::List));
         }
         faults.extend(
             tls::TlsPolicy::faults(&config.tls)
@@ -171,6 +176,7 @@ impl Policy {
             warnings: Vec::new(),
             rules: Arc::default(),
             channels: Arc::default(),
+            api_keys: Arc::default(),
         }
     }
 
@@ -210,10 +216,12 @@ impl Policy {
             config.permissions.rules_separator,
             before.map(|before| &before.rules),
         )?;
-        let channels = Channels::compile(
-            &config.channels,
-            separator_byte(config.permissions.rules_separator)?,
-            before.map(|before| &before.channels),
+        let separator = separator_byte(config.permissions.rules_separator)?;
+        let channels = Channels::compile(&config.channels, separator, before.map(|before| &before.channels))?;
+        let api_keys = ApiKeys::compile(
+            &config.admin.api_keys,
+            separator,
+            before.map(|before| &*before.api_keys),
         )?;
         let tls = tls::TlsPolicy::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
         if let (Some(file), Some(set)) = (&config.jwks.file, tokens.file()) {
@@ -235,6 +243,7 @@ impl Policy {
             keys,
             rules,
             channels,
+            api_keys,
             tls,
             origins: config.listen.origins.clone(),
             allowed_origins: config.listen.allowed_origins.clone(),
