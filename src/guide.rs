@@ -30,6 +30,12 @@ pub mod configuration {}
 /// [`ReloadError`](crate::server::ReloadError).
 pub mod reload {}
 
+#[doc = include_str!("../docs/embedding/other-threads.md")]
+///
+/// Types: [`Server::handle`](crate::server::Server::handle), [`Handle`](crate::server::Handle),
+/// [`Pending`](crate::server::Pending), [`HandleError`](crate::server::HandleError).
+pub mod other_threads {}
+
 #[doc = include_str!("../docs/embedding/metrics.md")]
 ///
 /// Types: [`Server::admin_address`](crate::server::Server::admin_address), [`LogTo`](crate::server::LogTo).

@@ -39,6 +39,7 @@
 //! | log clients in, read their tokens | [`guide::logins`] |
 //! | choose settings: file, environment, code | [`guide::configuration`] |
 //! | reload rules, users, keys and certificates | [`guide::reload`] |
+//! | publish from other threads | [`guide::other_threads`] |
 //! | watch the server | [`guide::metrics`] |
 //! | run it beside other code: threads, descriptors, signals | [`guide::other_code`] |
 //! | stop it | [`guide::stopping`] |
@@ -62,6 +63,7 @@ mod control;
 mod cores;
 mod decision;
 pub mod guide;
+mod handle;
 mod http;
 #[doc(hidden)]
 pub mod internals;

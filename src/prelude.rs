@@ -5,4 +5,4 @@ pub use crate::app::{
     Refusal, SessionId,
 };
 pub use crate::config::{Config, ConfigSources};
-pub use crate::server::{Descriptors, Embedding, Exit, LogTo, Server, SignalHandling};
+pub use crate::server::{Descriptors, Embedding, Exit, Handle, LogTo, Server, SignalHandling};

@@ -7,6 +7,7 @@
 //!   cli · main
 //!   server
 //!   control
+//!   handle
 //!   cores
 //!   protocols
 //!   transport | websocket http | socketcluster
@@ -112,6 +113,19 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             ][..],
         ),
         (
+            "handle",
+            &[
+                "app",
+                "broker",
+                "clock",
+                "config",
+                "cores",
+                "metrics",
+                "socketcluster",
+                "websocket",
+            ][..],
+        ),
+        (
             "control",
             &[
                 "audit",
@@ -121,6 +135,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "log",
                 "cores",
+                "handle",
                 "policy",
                 "http",
                 "login",
@@ -139,6 +154,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "control",
                 "cores",
+                "handle",
                 "policy",
                 "http",
                 "log",
@@ -436,11 +452,15 @@ const API: &[(&str, &[&str])] = &[
             "Embedding",
             "Exit",
             "FilterError",
+            "Handle",
+            "HandleError",
             "LogTo",
             "LoginsFrom",
+            "Pending",
             "PolicyError",
             "PortOwner",
             "PortSetting",
+            "Receipt",
             "ReloadError",
             "Reloaded",
             "Server",
@@ -464,6 +484,7 @@ const API: &[(&str, &[&str])] = &[
             "Descriptors",
             "Embedding",
             "Exit",
+            "Handle",
             "LogTo",
             "Name",
             "Peer",
@@ -482,6 +503,7 @@ const API: &[(&str, &[&str])] = &[
             "mod logins",
             "mod metrics",
             "mod other_code",
+            "mod other_threads",
             "mod permissions",
             "mod reload",
             "mod stopping",

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
 pub use publication::{Facts, Kind, Origin, Publication, Sequence};
-pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingFull};
+pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull};
 pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 
 /// One core's part of the broker.
@@ -41,12 +41,36 @@ pub struct CoreBroker {
     pub hasher: ChannelHasher,
 }
 
+/// The broker's part for threads that are not cores: they publish, and read nothing.
+#[derive(Debug)]
+pub struct OutsidePublisher {
+    /// The end of the ring.
+    pub publisher: Publisher,
+    /// The hash of channel names, the same as on all cores.
+    pub hasher: ChannelHasher,
+}
+
 /// A broker for each of `cores`, at most [`CORES_MAX`], with one ring of `slots` places (rounded up to a power of two).
 /// The publications of each core may take an equal share of `bytes_max`.
 pub fn broker(cores: usize, slots: u32, bytes_max: u64) -> Vec<CoreBroker> {
+    let bytes = RingBytes {
+        cores_max: bytes_max,
+        outside_max: 0,
+    };
+    broker_with_outside(cores, slots, bytes).0
+}
+
+/// As [`broker`], with a publisher for the threads outside.
+pub fn broker_with_outside(
+    cores: usize,
+    slots: u32,
+    bytes: RingBytes,
+) -> (Vec<CoreBroker>, OutsidePublisher) {
     let directory = Arc::new(directory::Directory::new(cores));
     let hasher = ChannelHasher::new();
-    ring::ends(cores, slots, bytes_max, &directory)
+    let ends = ring::ends(cores, slots, bytes, &directory);
+    let core_brokers = ends
+        .cores
         .into_iter()
         .enumerate()
         .map(|(core, (publisher, reader))| CoreBroker {
@@ -55,5 +79,7 @@ pub fn broker(cores: usize, slots: u32, bytes_max: u64) -> Vec<CoreBroker> {
             subscriptions: Subscriptions::new(directory::Interest::new(Arc::clone(&directory), core)),
             hasher: hasher.clone(),
         })
-        .collect()
+        .collect();
+    let publisher = ends.outside;
+    (core_brokers, OutsidePublisher { publisher, hasher })
 }

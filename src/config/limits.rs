@@ -154,6 +154,11 @@ settings! {
         /// publishers wait.
         ring_bytes_max: u64 = 64 * 1024 * 1024, "ring_bytes_max", number!(65536 to 1099511627776);
 
+        /// Most bytes in the ring of publications that come from no client: from the HTTP API and from the program that
+        /// embeds the server. They may take half of `ring_slots` at most. One that finds no room within a second is
+        /// refused, and counted in `ringcast_outside_publications_refused_total`.
+        outside_bytes_max: u64 = 16 * 1024 * 1024, "outside_bytes_max", number!(65536 to 1099511627776);
+
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
         /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);

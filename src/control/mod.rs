@@ -61,6 +61,7 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::handle::Handle;
 use crate::policy::Policy;
 use admin_slots::AdminSlots;
 use audit_omissions::AuditOmissions;
@@ -97,6 +98,8 @@ pub struct ControlSettings {
     pub memory: Option<MemoryWatch>,
     /// Fetches the keys of `jwks_url`, if that is set.
     pub(crate) keys: Option<KeyFetcher>,
+    /// Publishes, and counts what it has published.
+    pub handle: Handle,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -158,6 +161,7 @@ struct ControlState {
     operator_requests_left_out: AtomicU64,
     /// The counts of key fetches, if keys are fetched.
     keys: Option<Arc<FetchCounts>>,
+    handle: Handle,
     clock: Clock,
     /// Tells whether every core still turns.
     liveness: Liveness,
@@ -279,6 +283,7 @@ impl Control {
             audit: Arc::clone(&settings.audit),
             operator_requests_left_out: AtomicU64::new(0),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
+            handle: settings.handle.clone(),
             clock: settings.clock,
             start_unix_ms: now.unix_ms,
             draining: AtomicBool::new(false),
@@ -410,6 +415,7 @@ impl Control {
     /// second.
     fn tidy_up(&self) {
         self.shared.policy.drop_former();
+        self.shared.handle.tidy();
         memory_release::return_freed_memory();
         if let Some(memory) = &self.settings.memory {
             memory.check(self.shared.connections());

@@ -181,6 +181,7 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         keys,
         keys_left_out: policy.tokens.unused_key_count(),
         tls_not_after_unix_s: policy.tls.as_ref().map(|tls| tls.not_after_unix_s()),
+        outside: shared.handle.counts(),
         status: ProcessStatus::read(),
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));

@@ -11,14 +11,17 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::*;
+use crate::broker::{RingBytes, broker_with_outside};
 use crate::config::KeylessProbes;
 use crate::config::secret::Secret;
 use crate::cores::operators::mailbox::{CoreStatus, Mailbox, mailbox};
+use crate::handle::HandleThread;
 
 /// A core that only has a mailbox.
 struct FakeCore {
     mailbox: Mailbox,
     poll: mio::Poll,
+    handle_thread: Option<HandleThread>,
 }
 
 impl FakeCore {
@@ -27,7 +30,12 @@ impl FakeCore {
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         let (handle, mailbox) = mailbox(Arc::new(waker), 1);
         mailbox.set_status(CoreStatus::Serving);
-        (handle, FakeCore { mailbox, poll })
+        let core = FakeCore {
+            mailbox,
+            poll,
+            handle_thread: None,
+        };
+        (handle, core)
     }
 
     fn becomes(&self, status: CoreStatus) {
@@ -83,7 +91,16 @@ fn control(config: Config) -> (Control, FakeCore) {
 fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeCore) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = listener.local_addr().unwrap();
-    let (core_handle, core) = FakeCore::new();
+    let (core_handle, mut core) = FakeCore::new();
+    let clock = Clock::begin();
+    let bytes = RingBytes {
+        cores_max: 1 << 20,
+        outside_max: 1 << 20,
+    };
+    let (_, outside) = broker_with_outside(1, 16, bytes);
+    let (handle, handle_thread) =
+        Handle::start(vec![core_handle.clone()], outside, &config.limits, clock).unwrap();
+    core.handle_thread = Some(handle_thread);
     let settings = ControlSettings {
         config,
         listener: Some(listener),
@@ -94,7 +111,8 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         audit: Arc::new(Audit::new(10)),
         memory: None,
         keys: None,
-        clock: Clock::begin(),
+        handle,
+        clock,
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);
     ((control, handle, admin), core)

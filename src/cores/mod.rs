@@ -34,6 +34,7 @@ mod turn;
 mod turn_time;
 mod visits;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -135,6 +136,16 @@ pub(crate) struct InheritedDescriptors {
     _hand_over: HandOver,
 }
 
+thread_local! {
+    /// Whether this is the thread of a core.
+    static IS_CORE_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is that of a core: there nothing may wait.
+pub(crate) fn is_core_thread() -> bool {
+    IS_CORE_THREAD.get()
+}
+
 /// Runs a core on the calling thread until it stops. Calls `started` with the facts about the core, or with the error
 /// if it could not start; then `run` returns `None`.
 pub(crate) fn run<A: App>(
@@ -142,6 +153,7 @@ pub(crate) fn run<A: App>(
     settings: CoreSettings,
     started: impl FnOnce(io::Result<Started>),
 ) -> io::Result<Option<InheritedDescriptors>> {
+    IS_CORE_THREAD.set(true);
     let pinned = parts.cpu.is_some_and(core_affinity::set_for_current);
     let own_fd_table = match &settings.own_fd_table {
         Some(kept) if fd_table::unshare_descriptors().is_ok() => {

@@ -131,6 +131,7 @@ pub(crate) struct Target {
     pub(crate) connections_per_core_max: u32,
     pub(crate) connections_max: u32,
     pub(crate) tcp_backlog: u64,
+    /// Bytes of publications, of cores and of others.
     pub(crate) ring_bytes_max: u64,
     /// The time between two pings to a connection; `None` without pings.
     pub(crate) ping_interval: Option<Duration>,
@@ -158,7 +159,10 @@ impl Target {
             connections_per_core_max: config.limits.connections_per_core_max,
             connections_max: config.limits.connections_max,
             tcp_backlog: u64::from(config.listen.tcp_backlog),
-            ring_bytes_max: config.limits.ring_bytes_max,
+            ring_bytes_max: config
+                .limits
+                .ring_bytes_max
+                .saturating_add(config.limits.outside_bytes_max),
             ping_interval: config
                 .socketcluster
                 .pings

@@ -5,6 +5,7 @@ pub mod close_codes;
 pub mod counter;
 pub mod limits;
 pub mod logins;
+pub mod outside;
 pub mod process;
 pub mod server;
 pub mod text;

@@ -3,6 +3,7 @@
 //! A row that has no value now, because the feature is off or the system does not say, is left out of `/metrics`.
 
 use super::logins::{LoginMetrics, LoginOutcome};
+use super::outside::{OutsideCounts, Refusal};
 use super::process::ProcessStatus;
 use super::text::{Samples, Seconds};
 use crate::config::channels::PolicyPart;
@@ -34,6 +35,8 @@ pub struct Process {
     pub keys_left_out: Option<usize>,
     /// When the first certificate of TLS ends, in seconds since 1970; `None` without TLS.
     pub tls_not_after_unix_s: Option<i64>,
+    /// Publications from outside the cores.
+    pub outside: OutsideCounts,
     /// What the system knows.
     pub status: ProcessStatus,
 }
@@ -178,6 +181,26 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "ringcast_tls_certificate_not_after_seconds",
         "End of the TLS certificate that ends first, in seconds since 1970.",
         |server, out| out.optional(server.process.tls_not_after_unix_s),
+    ),
+    counter(
+        "ringcast_outside_publications_total",
+        "Publications by the HTTP API and by the program that embeds the server, through its handle; ringcast_publications_total does not count them.",
+        |server, out| out.value(server.process.outside.published),
+    ),
+    counter(
+        "ringcast_outside_publications_refused_total",
+        "Publications by the HTTP API and by the program that were not made: invalid if the name or the data was not allowed, no_room if the ring had no room within a second (outside_bytes_max).",
+        |server, out| {
+            for refusal in Refusal::ALL {
+                out.labelled("reason", refusal.label(), server.process.outside.refused[refusal.index()]);
+            }
+        },
+    )
+    .labelled("reason"),
+    gauge(
+        "ringcast_outside_ring_bytes",
+        "Bytes of the ring that publications by the HTTP API and by the program take (outside_bytes_max).",
+        |server, out| out.value(server.process.outside.ring_bytes),
     ),
     gauge(
         "process_start_time_seconds",

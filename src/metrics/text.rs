@@ -201,6 +201,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 mod tests {
     use super::*;
     use crate::config::channels::PolicyPart;
+    use crate::metrics::outside::OutsideCounts;
     use crate::metrics::process::ProcessStatus;
     use crate::metrics::server::FetchedKeys;
     use std::collections::{HashMap, HashSet};
@@ -223,6 +224,7 @@ mod tests {
             }),
             keys_left_out: Some(1),
             tls_not_after_unix_s: Some(1_800_000_000),
+            outside: OutsideCounts::default(),
             status: ProcessStatus::read(),
         }
     }

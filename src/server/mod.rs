@@ -40,6 +40,8 @@ use crate::control::{self, Control, ControlHandle, Reload};
 pub use crate::control::{ControlError, Exit, ReloadError, Reloaded, SignalHandling};
 pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::handle::HandleThread;
+pub use crate::handle::{Handle, HandleError, Pending, Receipt};
 use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
@@ -63,7 +65,10 @@ pub struct Server {
     threads: Vec<CoreThread>,
     /// `None` once the thread has been joined.
     control: Option<JoinHandle<Result<Exit, ControlError>>>,
-    handle: ControlHandle,
+    control_handle: ControlHandle,
+    handle: Handle,
+    /// Ends with the server, after its cores.
+    _handle_thread: HandleThread,
 }
 
 impl Server {
@@ -164,7 +169,14 @@ impl Server {
         announce(config, &ports, admin_address, &prepared.policy);
         report(config, &cores.started, prepared.placement);
 
-        let (control, handle) = Control::new(
+        let (handle, handle_thread) = Handle::start(
+            cores.handles.clone(),
+            cores.outside,
+            &config.limits,
+            prepared.clock,
+        )
+        .map_err(StartError::System)?;
+        let (control, control_handle) = Control::new(
             control::ControlSettings {
                 config: config.clone(),
                 policy: prepared.policy,
@@ -175,6 +187,7 @@ impl Server {
                 sockets,
                 signals,
                 reload,
+                handle: handle.clone(),
                 clock: prepared.clock,
             },
             cores.handles.clone(),
@@ -192,7 +205,9 @@ impl Server {
             cores: cores.handles,
             threads: cores.threads,
             control: Some(control),
+            control_handle,
             handle,
+            _handle_thread: handle_thread,
         })
     }
 
@@ -219,7 +234,12 @@ impl Server {
 
     /// Begins to drain, as SIGTERM does.
     pub fn drain(&self) {
-        self.handle.drain();
+        self.control_handle.drain();
+    }
+
+    /// Acts on the server from other threads: publishes without a client.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Reads the sources of the settings again, and the files that they name, as SIGHUP does. What can change while the
@@ -232,7 +252,7 @@ impl Server {
     /// # Errors
     /// Nothing was reloaded.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.handle.reload()
+        self.control_handle.reload()
     }
 
     /// Waits until the server has ended.
@@ -266,7 +286,7 @@ impl Drop for Server {
         if self.control.is_none() {
             return;
         }
-        self.handle.stop();
+        self.control_handle.stop();
         // The program has dropped the server, and with it the outcome.
         let _ = self.join_control();
         for core in &self.cores {

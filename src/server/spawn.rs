@@ -11,7 +11,7 @@ use tracing::error;
 use super::prepare::Prepared;
 use super::{StartError, stop};
 use crate::app::App;
-use crate::broker::broker;
+use crate::broker::{OutsidePublisher, RingBytes, broker_with_outside};
 use crate::config::Config;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started};
@@ -31,6 +31,8 @@ pub(super) struct RunningCores {
     pub(super) started: Vec<Started>,
     /// By these the cores get their listeners.
     pub(super) outlets: Outlets,
+    /// By this other threads publish.
+    pub(super) outside: OutsidePublisher,
 }
 
 impl RunningCores {
@@ -45,7 +47,11 @@ impl RunningCores {
     ) -> Result<RunningCores, StartError> {
         let limits = &config.limits;
         // The first core splits its descriptor table off: all that every thread must hold comes before that.
-        let brokers = broker(prepared.placement.len(), limits.ring_slots, limits.ring_bytes_max);
+        let bytes = RingBytes {
+            cores_max: limits.ring_bytes_max,
+            outside_max: limits.outside_bytes_max,
+        };
+        let (brokers, outside) = broker_with_outside(prepared.placement.len(), limits.ring_slots, bytes);
         // As many logins of one core may wait as the password checks take: these refuse the next login, not the core.
         let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
         let (mut parts, handles) =
@@ -58,6 +64,7 @@ impl RunningCores {
             threads,
             started,
             outlets,
+            outside,
         })
     }
 }

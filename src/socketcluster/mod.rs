@@ -12,6 +12,7 @@ pub mod environment;
 pub mod json;
 pub mod number;
 pub mod packet;
+pub mod publication;
 pub mod rewrite;
 pub mod session;
 pub mod settings;

@@ -55,7 +55,11 @@ impl PerPublication {
 fn cost(cores: usize, others: Others) -> Cost {
     forget_lines();
     let directory = Arc::new(Directory::new(cores));
-    let mut ends = ends(cores, SLOTS, 1 << 24, &directory);
+    let bytes = RingBytes {
+        cores_max: 1 << 24,
+        outside_max: 0,
+    };
+    let mut ends = ends(cores, SLOTS, bytes, &directory).cores;
     let are_interested = matches!(others, Others::AwakeInterested | Others::AsleepInterested);
     for core in 0..if are_interested { cores } else { 1 } {
         Interest::new(Arc::clone(&directory), core).add(HASH);

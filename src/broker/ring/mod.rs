@@ -74,22 +74,37 @@ use super::core_set::CoreSet;
 use super::directory::Directory;
 use memory::RingMemory;
 
-/// Both ends of one ring for each of `cores`, with `slots` rounded up to a power of two. Each publisher may have an
-/// equal share of `bytes_max` in use.
-pub(crate) fn ends(
-    cores: usize,
-    slots: u32,
-    bytes_max: u64,
-    directory: &Arc<Directory>,
-) -> Vec<(Publisher, Reader)> {
+/// All ends of one ring.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Both ends for each core. Each publisher may have an equal share of `bytes_max` in use.
+    pub(crate) cores: Vec<(Publisher, Reader)>,
+    /// A publisher on no core's thread, which may have `outside_bytes_max` in use.
+    pub(crate) outside: Publisher,
+}
+
+/// The ends of one ring for `cores` and for threads outside, with `slots` rounded up to a power of two.
+pub(crate) fn ends(cores: usize, slots: u32, bytes: RingBytes, directory: &Arc<Directory>) -> Ends {
     let memory = Arc::new(RingMemory::new(cores, slots, Arc::clone(directory)));
-    let share = usize::try_from(bytes_max / (cores.max(1) as u64)).unwrap_or(usize::MAX);
-    (0..cores)
-        .map(|core| {
-            let publisher = Publisher::new(Arc::clone(&memory), CoreSet::of(core), share);
-            (publisher, Reader::new(Arc::clone(&memory), core))
-        })
-        .collect()
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let share = size(bytes.cores_max / (cores.max(1) as u64));
+    let ends_of = |core| {
+        let publisher = Publisher::new(Arc::clone(&memory), CoreSet::of(core), share);
+        (publisher, Reader::new(Arc::clone(&memory), core))
+    };
+    Ends {
+        cores: (0..cores).map(ends_of).collect(),
+        outside: Publisher::new(Arc::clone(&memory), CoreSet::EMPTY, size(bytes.outside_max)),
+    }
+}
+
+/// How many bytes of publications a ring may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct RingBytes {
+    /// Of all cores together, in equal shares.
+    pub cores_max: u64,
+    /// Of threads outside the cores.
+    pub outside_max: u64,
 }
 
 #[cfg(all(test, not(ringcast_loom)))]

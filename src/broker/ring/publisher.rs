@@ -142,6 +142,21 @@ impl Publisher {
         }
     }
 
+    /// Whether so many own publications are not in the ring, for a publisher that leaves room to others.
+    ///
+    /// # Errors
+    /// They are: as for [`Publisher::try_publish`] when the ring is full.
+    pub(crate) fn has_fewer_than(&mut self, outstanding_max: usize) -> Result<(), RingFull> {
+        if self.outstanding.len() < outstanding_max {
+            return Ok(());
+        }
+        self.reclaim();
+        if self.outstanding.len() < outstanding_max {
+            return Ok(());
+        }
+        Err(self.full())
+    }
+
     /// Own publications that have not been taken back.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()

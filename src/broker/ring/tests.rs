@@ -22,7 +22,18 @@ struct Fixture {
 impl Fixture {
     fn new(cores: usize, slots: u32, bytes_max: u64) -> Fixture {
         let directory = Arc::new(Directory::new(cores));
-        let (publishers, readers) = ends(cores, slots, bytes_max, &directory).into_iter().unzip();
+        let (publishers, readers) = ends(
+            cores,
+            slots,
+            RingBytes {
+                cores_max: bytes_max,
+                outside_max: 0,
+            },
+            &directory,
+        )
+        .cores
+        .into_iter()
+        .unzip();
         Fixture {
             publishers,
             readers,

@@ -1,0 +1,62 @@
+//! Why an operation of a handle was not done.
+
+use std::fmt;
+
+/// Why an operation of a [`Handle`](super::Handle) was not done, or not completely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The data is not JSON, has no JSON form, or is nested deeper than 4096 levels.
+    NotJson,
+    /// The name of the channel is longer than `channel_name_bytes_max`.
+    NameTooLong {
+        /// The bytes of the name.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The message is larger than `message_bytes_max`.
+    TooLarge {
+        /// The bytes of the message.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The ring had no room for the publication within the time limit. Nothing was published.
+    RingFull,
+    /// Too many operations of handles wait already. Nothing was done.
+    Busy,
+    /// The server has ended.
+    Ended,
+    /// The operation was begun on the thread of a core, which must not wait. An application has its
+    /// [`Peer`](crate::app::Peer) there.
+    OnCore,
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandleError::NotJson => formatter.write_str(
+                "the data is not JSON or is nested too deep; send one JSON value, nested at most 4096 levels deep",
+            ),
+            HandleError::NameTooLong { bytes, bytes_max } => write!(
+                formatter,
+                "the name of the channel has {bytes} bytes, and channel_name_bytes_max is {bytes_max}; use a shorter name"
+            ),
+            HandleError::TooLarge { bytes, bytes_max } => write!(
+                formatter,
+                "the message has {bytes} bytes, and message_bytes_max is {bytes_max}; send less at a time"
+            ),
+            HandleError::RingFull => formatter.write_str(
+                "not published: the ring had no room in time; publish more slowly, or raise outside_bytes_max",
+            ),
+            HandleError::Busy => formatter.write_str("not done: too many operations wait already; try again later"),
+            HandleError::Ended => formatter.write_str("the server has ended"),
+            HandleError::OnCore => formatter.write_str(
+                "not done: this is the thread of a core, which must not wait; use the peer there, or another thread",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for HandleError {}

@@ -1,0 +1,168 @@
+//! What threads outside the cores may do with a running server.
+//!
+//! A [`Handle`] publishes, as a client does, without a client. It is for the control plane and for the program that
+//! embeds the server, from any thread. Its operations are futures ([`Pending`]), which a thread can also wait for. None
+//! of them makes a core wait: a publication goes through an end of the ring of its own (`publishing.rs`).
+//!
+//! ```text
+//!   mod.rs         the operations               publishing.rs  the end of the ring
+//!   pending.rs     an operation under way       waits.rs       time limits, and the thread that wakes operations
+//!   error.rs       why one was not done
+//! ```
+
+mod error;
+mod pending;
+mod publishing;
+mod waits;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+
+pub use error::HandleError;
+pub use pending::Pending;
+use publishing::{NoRoom, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX};
+use waits::{End, Waits};
+
+use crate::broker::OutsidePublisher;
+use crate::clock::Clock;
+use crate::config::limits::Limits;
+use crate::cores::operators::mailbox::CoreHandle;
+use crate::metrics::outside::OutsideCounts;
+
+/// Acts on a running server, from any thread but those of its cores. All clones act on the same server.
+///
+/// Each operation is a [`Pending`]: `.await` it, or call [`Pending::wait`].
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+struct Shared {
+    cores: Vec<CoreHandle>,
+    publishing: Publishing,
+    waits: Arc<Waits>,
+    clock: Clock,
+}
+
+/// A publication that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {}
+
+/// Ends all operations of handles when it is dropped.
+#[derive(Debug)]
+pub(crate) struct HandleThread {
+    waits: Arc<Waits>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// A handle of these cores, and the thread that wakes its operations.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(crate) fn start(
+        cores: Vec<CoreHandle>,
+        outside: OutsidePublisher,
+        limits: &Limits,
+        clock: Clock,
+    ) -> io::Result<(Handle, HandleThread)> {
+        let (waits, thread) = Waits::start(clock)?;
+        let handle = Handle(Arc::new(Shared {
+            cores,
+            publishing: Publishing::new(outside, limits),
+            waits: Arc::clone(&waits),
+            clock,
+        }));
+        let thread = Some(thread);
+        Ok((handle, HandleThread { waits, thread }))
+    }
+
+    /// Publishes to all subscribers of a channel. `data` is checked and passed on as a client's is; permissions and the
+    /// application are not asked.
+    ///
+    /// If the ring has no room, the publication is tried again for a second. Publications that one thread makes one after
+    /// the other, waiting for each, reach all subscribers in that order.
+    ///
+    /// # Errors
+    /// [`HandleError::NotJson`], [`HandleError::NameTooLong`], [`HandleError::TooLarge`], [`HandleError::RingFull`], or an
+    /// error of every operation: [`HandleError::Busy`], [`HandleError::Ended`], [`HandleError::OnCore`]. Nothing was
+    /// published then.
+    pub fn publish(&self, channel: &str, data: &(impl Serialize + ?Sized)) -> Pending<Receipt> {
+        match serde_json::to_string(data) {
+            Ok(json) => self.publish_json(channel, Some(&json)),
+            Err(_) => Pending::new(async { Err(HandleError::NotJson) }),
+        }
+    }
+
+    /// As [`Handle::publish`], with data that is JSON text already, or without data.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub fn publish_json(&self, channel: &str, json: Option<&str>) -> Pending<Receipt> {
+        let prepared = self.0.publishing.prepare(channel, json);
+        let shared = Arc::clone(&self.0);
+        Pending::new(async move { shared.publish(&prepared?).await })
+    }
+
+    /// Frees memory that publications no longer need. To be called about once a second.
+    pub(crate) fn tidy(&self) {
+        self.0.publishing.tidy();
+    }
+
+    /// The counts of publications.
+    pub(crate) fn counts(&self) -> OutsideCounts {
+        self.0.publishing.counts()
+    }
+}
+
+impl Shared {
+    /// Whether the server has ended: nothing reads the ring any more.
+    fn has_ended(&self) -> bool {
+        self.waits.has_ended() || self.cores.iter().all(CoreHandle::has_stopped)
+    }
+
+    async fn publish(&self, publication: &Publication) -> Result<Receipt, HandleError> {
+        if self.has_ended() {
+            return Err(HandleError::Ended);
+        }
+        let publish = |place: Option<&_>| {
+            self.publishing
+                .try_publish(publication, place, &self.clock, &self.cores)
+        };
+        let Err(NoRoom) = publish(None) else {
+            return Ok(Receipt {});
+        };
+        let place = self.publishing.queue()?;
+        let deadline = self.clock.uptime() + ROOM_TIME_MAX;
+        loop {
+            match self.waits.until(self.clock.uptime() + ROOM_RETRY).await {
+                End::Due => {}
+                End::ServerEnded => return Err(HandleError::Ended),
+            }
+            match publish(Some(&place)) {
+                Ok(()) => return Ok(Receipt {}),
+                Err(NoRoom) if self.clock.uptime() >= deadline => return Err(self.publishing.give_up()),
+                Err(NoRoom) => {}
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Drop for HandleThread {
+    fn drop(&mut self) {
+        self.waits.end();
+        if let Some(thread) = self.thread.take() {
+            // It does not panic unless the waker of a program does, and then that program's log says so.
+            let _ = thread.join();
+        }
+    }
+}

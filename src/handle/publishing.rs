@@ -1,0 +1,245 @@
+//! The end of the ring for publications that come from no client.
+//!
+//! All threads outside the cores share this one publisher, behind a lock; no core takes the lock. The publisher has its
+//! own share of the ring's bytes (`outside_bytes_max`) and at most half of the slots, so that a program that publishes
+//! without pause never takes the room of clients.
+//!
+//! A publication that finds no room is tried again each millisecond, for [`ROOM_TIME_MAX`]. Meanwhile, later
+//! publications queue behind it.
+//!
+//! Limits: `outside_bytes_max`; half of `ring_slots`; [`WAITING_MAX`] publications that wait for room.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads outside the cores take this lock, never a core"
+)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::broker::{
+    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Origin, OutsidePublisher, Publisher, RingFull,
+};
+use crate::clock::Clock;
+use crate::config::limits::Limits;
+use crate::cores::operators::mailbox::CoreHandle;
+use crate::metrics::outside::{OutsideCounts, OutsideMetrics, Refusal};
+use crate::socketcluster::json::Fault;
+use crate::socketcluster::publication;
+use crate::websocket::frame::{self, OpCode};
+
+use super::error::HandleError;
+
+/// The shared publisher.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    ring: Mutex<Ring>,
+    hasher: ChannelHasher,
+    /// Most own publications that may be in the ring.
+    slots_max: usize,
+    channel_name_bytes_max: usize,
+    message_bytes_max: usize,
+    metrics: OutsideMetrics,
+    /// Bytes of own publications in the ring, as of the last publication or tidying.
+    ring_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Ring {
+    publisher: Publisher,
+    /// Publications that wait for room.
+    waiting: usize,
+}
+
+/// A publication that has been checked and encoded.
+#[derive(Debug)]
+pub(super) struct Publication {
+    channel: Box<[u8]>,
+    hash: ChannelHash,
+    frame_head: Vec<u8>,
+    message: Vec<u8>,
+    payload_bytes: u32,
+}
+
+/// A publication's place in the queue for room. A place that is dropped is given up.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a Publishing);
+
+/// A publication was not made: there is no room, or others have waited for it longer.
+#[derive(Debug)]
+pub(super) struct NoRoom;
+
+impl Publishing {
+    pub(super) fn new(outside: OutsidePublisher, limits: &Limits) -> Publishing {
+        Publishing {
+            ring: Mutex::new(Ring {
+                publisher: outside.publisher,
+                waiting: 0,
+            }),
+            hasher: outside.hasher,
+            slots_max: (limits.ring_slots.next_power_of_two() / 2).max(1) as usize,
+            channel_name_bytes_max: limits.channel_name_bytes_max as usize,
+            message_bytes_max: limits.message_bytes_max as usize,
+            metrics: OutsideMetrics::default(),
+            ring_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Checks a publication and encodes it, as a core encodes that of a client.
+    ///
+    /// # Errors
+    /// The name or the data is not allowed.
+    pub(super) fn prepare(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
+        let publication = self.encode(channel, json);
+        if publication.is_err() {
+            self.metrics.refused(Refusal::Invalid);
+        }
+        publication
+    }
+
+    fn encode(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
+        self.check_name(channel)?;
+        let data = json
+            .map(publication::passed_on)
+            .transpose()
+            .map_err(|(Fault::Malformed | Fault::TooDeep)| HandleError::NotJson)?;
+        let message = publication::message(channel, data.as_deref());
+        let (bytes, bytes_max) = (message.len(), self.message_bytes_max);
+        if bytes > bytes_max {
+            return Err(HandleError::TooLarge { bytes, bytes_max });
+        }
+        let mut frame_head = Vec::new();
+        frame::write_header(&mut frame_head, OpCode::Text, message.len());
+        Ok(Publication {
+            channel: channel.as_bytes().into(),
+            hash: self.hasher.hash(channel.as_bytes()),
+            frame_head,
+            payload_bytes: data.map_or(0, |data| u32::try_from(data.len()).unwrap_or(0)),
+            message,
+        })
+    }
+
+    /// Checks the length of a channel's name.
+    ///
+    /// # Errors
+    /// It is longer than the names of clients may be.
+    pub(super) fn check_name(&self, channel: &str) -> Result<(), HandleError> {
+        let (bytes, bytes_max) = (channel.len(), self.channel_name_bytes_max);
+        if bytes > bytes_max {
+            return Err(HandleError::NameTooLong { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    /// Publishes, if there is room and no other publication waits for it. A publication that has waited has a place
+    /// in the queue, and shows it.
+    pub(super) fn try_publish(
+        &self,
+        publication: &Publication,
+        place: Option<&Place<'_>>,
+        clock: &Clock,
+        cores: &[CoreHandle],
+    ) -> Result<(), NoRoom> {
+        let result = self.append(publication, place, clock);
+        let wake = match result {
+            Ok(wake) | Err(wake) => wake,
+        };
+        for core in wake {
+            cores[core].nudge();
+        }
+        match result {
+            Ok(_) => {
+                self.metrics.published();
+                Ok(())
+            }
+            Err(_) => Err(NoRoom),
+        }
+    }
+
+    /// Returns the cores to wake, whether the publication was made or not.
+    fn append(
+        &self,
+        publication: &Publication,
+        place: Option<&Place<'_>>,
+        clock: &Clock,
+    ) -> Result<CoreSet, CoreSet> {
+        let mut ring = self.ring();
+        if place.is_none() && ring.waiting > 0 {
+            return Err(CoreSet::EMPTY);
+        }
+        if let Err(RingFull { wake }) = ring.publisher.has_fewer_than(self.slots_max) {
+            return Err(wake);
+        }
+        let facts = Facts {
+            at_ns: clock.elapsed_ns(),
+            kind: Kind::Json,
+            origin: Origin::SocketCluster,
+            payload_bytes: publication.payload_bytes,
+        };
+        let parts = [&publication.frame_head[..], &publication.message];
+        let published = ring
+            .publisher
+            .try_publish(&publication.channel, publication.hash, &parts, facts);
+        self.note_bytes(&ring);
+        match published {
+            Ok(published) => Ok(published.wake),
+            Err(RingFull { wake }) => Err(wake),
+        }
+    }
+
+    /// A place in the queue for room.
+    ///
+    /// # Errors
+    /// Too many publications wait already.
+    pub(super) fn queue(&self) -> Result<Place<'_>, HandleError> {
+        let mut ring = self.ring();
+        if ring.waiting >= WAITING_MAX {
+            return Err(self.give_up());
+        }
+        ring.waiting += 1;
+        Ok(Place(self))
+    }
+
+    /// Counts a publication that found no room, and returns its error.
+    pub(super) fn give_up(&self) -> HandleError {
+        self.metrics.refused(Refusal::NoRoom);
+        HandleError::RingFull
+    }
+
+    /// Frees buffers that publications no longer need. To be called about once a second.
+    pub(super) fn tidy(&self) {
+        let mut ring = self.ring();
+        ring.publisher.give_back();
+        self.note_bytes(&ring);
+    }
+
+    /// The counts of publications, and the bytes of the ring that they take.
+    pub(super) fn counts(&self) -> OutsideCounts {
+        // Relaxed: a scrape needs no order between gauges.
+        self.metrics.counts(self.ring_bytes.load(Ordering::Relaxed))
+    }
+
+    fn note_bytes(&self, ring: &Ring) {
+        let bytes = ring.publisher.lent_bytes() as u64;
+        self.ring_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // The code that runs under the lock does not panic, and the ring would be consistent even so.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.ring().waiting -= 1;
+    }
+}
+
+/// How long a publication waits for room.
+pub(super) const ROOM_TIME_MAX: Duration = Duration::from_secs(1);
+/// How soon a full ring is tried again: as soon as a core tries again.
+pub(super) const ROOM_RETRY: Duration = Duration::from_millis(1);
+/// Most publications that wait for room at the same time.
+const WAITING_MAX: usize = 1024;

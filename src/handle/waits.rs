@@ -1,0 +1,235 @@
+//! The waits of operations: for a moment, or for the answer of a core.
+//!
+//! An operation is a future, which some thread polls: a thread of the program that blocks, a runtime of the program, the
+//! control plane. To wake it means to run code of that runtime, such as a write to its descriptor. A core must not run
+//! that code: in the core's own descriptor table the number may name a client's socket. So one ordinary thread, named
+//! `handle`, wakes all operations. It also keeps their time limits.
+//!
+//! ```text
+//!   operation ── begins a wait ──► TABLE ◄── finds what is due ── thread `handle` ── wakes ──► operation
+//! ```
+//! Invariants
+//! 1. A wait is in the table from its begin to the drop of its [`Wait`].
+//! 2. The thread parks no longer than to the first deadline in the table: a wait that begins with an earlier deadline
+//!    unparks it.
+//! 3. Wakers are called and dropped by the thread and by operations, without the lock, and never on a core.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads outside the cores take this lock, never a core"
+)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle, Thread};
+
+use crate::clock::{Clock, Uptime};
+
+/// All waits, and the thread that ends them.
+#[derive(Debug)]
+pub(super) struct Waits {
+    table: Mutex<Table>,
+    thread: OnceLock<Thread>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Table {
+    next_id: u64,
+    waiting: HashMap<u64, Waiting>,
+    /// The deadlines of waits that have not ended.
+    deadlines: BTreeSet<(Uptime, u64)>,
+    /// Until when the thread parks.
+    parked_until: Uptime,
+    /// Whether the server has ended: no wait begins any more.
+    has_ended: bool,
+}
+
+/// One wait in the table.
+#[derive(Debug)]
+struct Waiting {
+    deadline: Uptime,
+    /// How the wait has ended; `None` while it has not.
+    end: Option<End>,
+    waker: Option<Waker>,
+}
+
+/// How a wait has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Its moment has come.
+    Due,
+    /// The server has ended.
+    ServerEnded,
+}
+
+/// A wait that an operation has begun.
+#[derive(Debug)]
+pub(super) struct Wait {
+    waits: Arc<Waits>,
+    id: u64,
+}
+
+impl Waits {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn start(clock: Clock) -> io::Result<(Arc<Waits>, JoinHandle<()>)> {
+        let waits = Arc::new(Waits {
+            table: Mutex::new(Table {
+                next_id: 0,
+                waiting: HashMap::new(),
+                deadlines: BTreeSet::new(),
+                parked_until: Uptime::NEVER,
+                has_ended: false,
+            }),
+            thread: OnceLock::new(),
+            clock,
+        });
+        let of_thread = Arc::clone(&waits);
+        let thread = thread::Builder::new()
+            .name("handle".to_owned())
+            .spawn(move || of_thread.run())?;
+        // Set once, here.
+        let _ = waits.thread.set(thread.thread().clone());
+        Ok((waits, thread))
+    }
+
+    /// Begins a wait until `deadline`.
+    pub(super) fn until(self: &Arc<Self>, deadline: Uptime) -> Wait {
+        let mut table = self.table();
+        let id = table.next_id;
+        table.next_id += 1;
+        let end = table.has_ended.then_some(End::ServerEnded);
+        if end.is_none() {
+            table.deadlines.insert((deadline, id));
+        }
+        let waiting = Waiting {
+            deadline,
+            end,
+            waker: None,
+        };
+        table.waiting.insert(id, waiting);
+        let is_first = deadline < table.parked_until;
+        drop(table);
+        if is_first {
+            self.unpark();
+        }
+        Wait {
+            waits: Arc::clone(self),
+            id,
+        }
+    }
+
+    /// Whether the server has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.table().has_ended
+    }
+
+    /// Ends all waits, and the thread.
+    pub(super) fn end(&self) {
+        self.table().has_ended = true;
+        self.unpark();
+    }
+
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let mut wakers = Vec::new();
+        loop {
+            let now = self.clock.uptime();
+            let (until, has_ended) = {
+                let mut table = self.table();
+                table.end_due(now, &mut wakers);
+                table.parked_until = table.first_deadline();
+                (table.parked_until, table.has_ended)
+            };
+            wakers.drain(..).for_each(Waker::wake);
+            if has_ended {
+                return;
+            }
+            if until == Uptime::NEVER {
+                thread::park();
+            } else {
+                thread::park_timeout(until.since(now));
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // The code that runs under the lock does not panic, and the table would be consistent even so.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn first_deadline(&self) -> Uptime {
+        self.deadlines
+            .first()
+            .map_or(Uptime::NEVER, |(deadline, _)| *deadline)
+    }
+
+    /// Ends the waits whose deadlines have come, or all waits if the server has ended.
+    fn end_due(&mut self, now: Uptime, wakers: &mut Vec<Waker>) {
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && (deadline <= now || self.has_ended)
+        {
+            let end = if self.has_ended {
+                End::ServerEnded
+            } else {
+                End::Due
+            };
+            self.end(id, end, wakers);
+        }
+    }
+
+    /// Ends a wait that has not ended.
+    fn end(&mut self, id: u64, end: End, wakers: &mut Vec<Waker>) {
+        let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| waiting.end.is_none()) else {
+            return;
+        };
+        waiting.end = Some(end);
+        self.deadlines.remove(&(waiting.deadline, id));
+        wakers.extend(waiting.waker.take());
+    }
+}
+
+impl Future for Wait {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        let mut table = self.waits.table();
+        let waiting = table.waiting.get_mut(&self.id).expect("invariant 1");
+        if let Some(end) = waiting.end.take() {
+            waiting.end = Some(End::Due);
+            return Poll::Ready(end);
+        }
+        let before = waiting.waker.replace(context.waker().clone());
+        drop(table);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut table = self.waits.table();
+        let waiting = table.waiting.remove(&self.id);
+        if let Some(waiting) = &waiting {
+            table.deadlines.remove(&(waiting.deadline, self.id));
+        }
+        drop(table);
+        // The waker goes without the lock.
+        drop(waiting);
+    }
+}
