@@ -16,6 +16,11 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             ringcast::internals::config::settings::markdown(),
         ),
         (
+            "docs/configuration.md",
+            "channels",
+            ringcast::config::channels::markdown(),
+        ),
+        (
             "docs/metrics.md",
             "metrics",
             ringcast::internals::metrics::text::markdown(),

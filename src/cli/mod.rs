@@ -2,12 +2,14 @@
 //!
 //! Exit codes: 0 for success; 64 (`EX_USAGE`) for an invalid command; 78 (`EX_CONFIG`) for wrong settings,
 //! with one line for each fault; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a
-//! bug; 1 if this machine cannot reach the target of `tuning`, if rules deny what `rules test` asks about, or
-//! if `passwd` leaves its file unchanged; 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
+//! bug; 1 if this machine cannot reach the target of `tuning`, if rules deny what `rules test` asks about, if
+//! no policy applies to the channel that `policies` is asked about, or if `passwd` leaves its file unchanged;
+//! 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
 
 mod api_key;
 mod check;
 mod passwd;
+mod policies;
 mod rules;
 mod serve;
 mod token;
@@ -59,6 +61,7 @@ enum Command {
     Serve(ConfigSources),
     Check(ConfigSources),
     Passwd(passwd::PasswdArguments),
+    Policies(ConfigSources, policies::PoliciesArguments),
     Rules(ConfigSources, rules::RulesArguments),
     Token(ConfigSources, token::TokenArguments),
     Tuning(ConfigSources, tuning::TuningArguments),
@@ -72,6 +75,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
         Command::Passwd(arguments) => passwd::passwd(arguments)?,
+        Command::Policies(sources, arguments) => return policies::policies(&sources, &arguments, out),
         Command::Rules(sources, arguments) => return rules::rules(&sources, &arguments, out),
         Command::Token(sources, arguments) => token::token(&sources, &arguments, out)?,
         Command::Tuning(sources, arguments) => return tuning::tuning(&sources, &arguments, out),
@@ -86,6 +90,7 @@ fn command(
     let mut parser = lexopt::Parser::from_args(words);
     let mut name = None;
     let mut flags = Vec::new();
+    let mut policies = policies::PoliciesArguments::default();
     let mut rules = rules::RulesArguments::default();
     let mut token = token::TokenArguments::default();
     let mut tuning = tuning::TuningArguments::default();
@@ -135,6 +140,7 @@ fn command(
                 return Ok(parsed.map_or(Command::Help, Command::ApiKey));
             }
             Arg::Value(word) if name.is_none() => name = Some(CommandName::of(&word)?),
+            Arg::Value(word) if name == Some(CommandName::Policies) => policies.push(word)?,
             Arg::Value(word) if name == Some(CommandName::Rules) => rules.push(word)?,
             Arg::Short(_) | Arg::Value(_) => return Err(word.unexpected().into()),
         }
@@ -143,6 +149,7 @@ fn command(
     Ok(match name {
         None | Some(CommandName::Serve) => Command::Serve(sources),
         Some(CommandName::Check) => Command::Check(sources),
+        Some(CommandName::Policies) => Command::Policies(sources, policies),
         Some(CommandName::Rules) => Command::Rules(sources, rules),
         Some(CommandName::Token) => Command::Token(sources, token),
         Some(CommandName::Tuning) => Command::Tuning(sources, tuning),
@@ -182,6 +189,7 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, CliError> {
 enum CommandName {
     Serve,
     Check,
+    Policies,
     Rules,
     Token,
     Tuning,
@@ -192,11 +200,12 @@ impl CommandName {
         match word.to_str() {
             Some("serve") => Ok(CommandName::Serve),
             Some("check") => Ok(CommandName::Check),
+            Some("policies") => Ok(CommandName::Policies),
             Some("rules") => Ok(CommandName::Rules),
             Some("token") => Ok(CommandName::Token),
             Some("tuning") => Ok(CommandName::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, rules, tuning, token, passwd and api-key",
+                "{} is not a command; commands are serve, check, rules, policies, tuning, token, passwd and api-key",
                 word.display()
             ))),
         }
@@ -317,8 +326,11 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         compare this machine with what N connections need; each finding has a command
                                         that corrects it; exit code 1 if something prevents N connections
        ringcast rules list              show the rules
-       ringcast rules test [--token T | --claims JSON] subscribe|publish|invoke|transmit NAME
+       ringcast rules test [--token T | --claims JSON] ACTION NAME
                                         show which rule decides, and why; exit code 0 if it allows, 1 if it denies
+                                        (ACTION: subscribe, publish, history, presence, invoke, transmit)
+       ringcast policies [CHANNEL]      show the policies of channels, or which one applies to this channel;
+                                        exit code 1 if none applies
        ringcast token --claims JSON [--expires 1h]
                                         sign a token with the configured key (units: s, m, h, d)
        ringcast passwd [-c | -D] [-b] [--pbkdf2 [--iterations N]] FILE USER [PASSWORD]
@@ -357,6 +369,7 @@ mod tests {
             command @ (Command::Help
             | Command::Version
             | Command::ApiKey(_)
+            | Command::Policies(..)
             | Command::Rules(..)
             | Command::Token(..)
             | Command::Tuning(..)) => execute(command, &mut out),

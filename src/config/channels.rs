@@ -147,6 +147,67 @@ impl fmt::Display for ChannelPolicy {
     }
 }
 
+/// A key of a policy, as an operator writes it.
+struct PolicyKey {
+    name: &'static str,
+    /// The value if the key is absent, as it is written.
+    default: &'static str,
+    doc: &'static str,
+}
+
+const KEYS: [PolicyKey; 8] = [
+    PolicyKey {
+        name: "names",
+        default: "",
+        doc: "Patterns of the channels that the policy is about, one or a list: as in `[[rules]]`, without `{claim}`. Required.",
+    },
+    PolicyKey {
+        name: "history_entries",
+        default: "0",
+        doc: "Most publications that are kept of each channel, up to 1000000. 0 keeps no history.",
+    },
+    PolicyKey {
+        name: "history_bytes",
+        default: "1048576",
+        doc: "Most bytes of publications that are kept of each channel, up to 1073741824.",
+    },
+    PolicyKey {
+        name: "history_ms",
+        default: "600000",
+        doc: "Milliseconds after which a publication is dropped from the history, up to 31536000000 (a year).",
+    },
+    PolicyKey {
+        name: "last_value",
+        default: "false",
+        doc: "Whether the newest publication is kept, and sent first to each new subscriber.",
+    },
+    PolicyKey {
+        name: "position",
+        default: "true with a history or `last_value`, else false",
+        doc: "Whether publications carry their position, from which a client can recover what it has missed.",
+    },
+    PolicyKey {
+        name: "presence",
+        default: "false",
+        doc: "Whether clients may ask who is in the channel.",
+    },
+    PolicyKey {
+        name: "presence_events",
+        default: "false",
+        doc: "Whether clients that join and leave are published, on the channel `$presence/NAME`. Needs `presence`.",
+    },
+];
+
+/// The table of keys in Markdown, as `docs/configuration.md` has it.
+#[doc(hidden)]
+pub fn markdown() -> String {
+    let mut table = "| key | default | meaning |\n|---|---|---|\n".to_owned();
+    for key in &KEYS {
+        table.push_str(&format!("| `{}` | {} | {} |\n", key.name, key.default, key.doc));
+    }
+    table
+}
+
 /// Most policies: in the worst case each publication looks at all of them.
 pub const CHANNELS_MAX: usize = 1000;
 

@@ -124,6 +124,16 @@ impl Channels {
         self.policy_at(place)
     }
 
+    /// The pattern with which the policy at this place of the list, from 0, matches a name; for people who ask why.
+    pub fn pattern_of(&self, policy: usize, name: &[u8]) -> Option<&str> {
+        let mut patterns = self.patterns.iter();
+        let found = patterns.find(|entry| {
+            entry.policy as usize == policy
+                && self.is_about(entry, name, first_bytes(name), is_reserved(name))
+        });
+        found.map(|entry| entry.pattern.text())
+    }
+
     /// What is probably a mistake: names that no channel can have by this policy, since one above matches them.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -158,10 +168,15 @@ impl Channels {
 
     fn place_of(&self, name: &[u8]) -> Option<u32> {
         let (first, is_reserved) = (first_bytes(name), is_reserved(name));
-        let found = self.patterns.iter().find(|entry| {
-            entry.is_reserved == is_reserved && entry.pattern.matches(name, first, self.separator, &[])
-        });
+        let mut patterns = self.patterns.iter();
+        let found = patterns.find(|entry| self.is_about(entry, name, first, is_reserved));
         found.map(|entry| entry.policy)
+    }
+
+    /// Whether a pattern matches a name with these first bytes.
+    #[inline]
+    fn is_about(&self, entry: &PolicyPattern, name: &[u8], first: u64, is_reserved: bool) -> bool {
+        entry.is_reserved == is_reserved && entry.pattern.matches(name, first, self.separator, &[])
     }
 }
 

@@ -1,13 +1,13 @@
 //! Reads the policies of channels from a file that has been found to be TOML.
 
-use super::{CHANNELS_MAX, ChannelPolicy, ChannelSpec, HistoryPolicy, PRESENCE_PREFIX, PresencePolicy};
+use super::{CHANNELS_MAX, ChannelPolicy, ChannelSpec, HistoryPolicy, KEYS, PRESENCE_PREFIX, PresencePolicy};
 use crate::config::error::ListFault;
 use crate::config::list::{self, Fault, Key, Place};
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each policy that has one.
 pub(in crate::config) fn read(place: Place<'_>) -> (Vec<ChannelSpec>, Vec<ListFault>) {
     let read = list::read(place, "channels", CHANNELS_MAX, |keys, line| {
-        list::check_names(keys, &KEYS)?;
+        list::check_names(keys, &KEYS.map(|key| key.name))?;
         let names = names(keys, line)?;
         Ok(ChannelSpec {
             policy: policy(keys, &names)?,
@@ -105,17 +105,6 @@ fn presence(keys: &[Key<'_>], names: &[String]) -> Result<PresencePolicy, Fault>
         (None | Some((_, false)), None | Some((_, false))) => Ok(PresencePolicy::Off),
     }
 }
-
-const KEYS: [&str; 8] = [
-    "names",
-    "history_entries",
-    "history_bytes",
-    "history_ms",
-    "last_value",
-    "position",
-    "presence",
-    "presence_events",
-];
 
 const ENTRIES_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
