@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use ringcast::config::limits::Limits;
-use ringcast::internals::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
 use ringcast::internals::clock::Clock;
 
 const ROUNDS: usize = 5;
@@ -27,6 +27,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 const ONE_CHANNEL: SubscriptionLimits = SubscriptionLimits {
     channels_max: 1,

@@ -21,6 +21,7 @@ open!(
     control,
     cores,
     decision,
+    history,
     http,
     log,
     login,

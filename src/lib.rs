@@ -64,6 +64,7 @@ mod cores;
 mod decision;
 pub mod guide;
 mod handle;
+mod history;
 mod http;
 #[doc(hidden)]
 pub mod internals;

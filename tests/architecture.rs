@@ -15,7 +15,7 @@
 //!   app
 //!   policy
 //!   login
-//!   auth decision
+//!   auth decision history
 //!   broker
 //!   config metrics machine log audit clock slab sync client labels replace text wipe
 //! ```
@@ -87,6 +87,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             ][..],
         ),
         ("broker", &["slab", "sync"][..]),
+        ("history", &["broker", "clock", "slab"][..]),
         ("transport", &["config"][..]),
         (
             "cores",
@@ -100,6 +101,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
                 "decision",
                 "policy",
+                "history",
                 "http",
                 "login",
                 "machine",
@@ -189,6 +191,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "control",
                 "cores",
                 "decision",
+                "history",
                 "http",
                 "log",
                 "login",
@@ -214,6 +217,7 @@ const PURE: &[&str] = &[
     "app",
     "client",
     "decision",
+    "history",
     "protocols",
     "session",
     "text",

@@ -4,7 +4,9 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use ringcast::internals::broker::{CoreBroker, CoreSet, Facts, Kind, Origin, SubscriptionLimits, broker};
+use ringcast::internals::broker::{
+    CoreBroker, CoreSet, Facts, Kind, Marks, Origin, SubscriptionLimits, broker,
+};
 
 const CORES: usize = 4;
 const PUBLICATIONS: u32 = 10_000;
@@ -13,6 +15,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 /// Longer than any test takes: a sleep that lasts so long has lost its wake-up.
 const LOST: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use ringcast::config::limits::Limits;
 use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::rules::Rules;
-use ringcast::internals::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
+use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
 use ringcast::internals::http::request;
 use ringcast::internals::socketcluster::{decode, encode};
 use ringcast::internals::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
@@ -283,6 +283,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 const REQUEST: &[u8] = b"GET /socketcluster/ HTTP/1.1\r\nHost: localhost:8000\r\nConnection: Upgrade\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101\r\n\

@@ -19,6 +19,17 @@ impl ChannelHash {
         self.0
     }
 
+    /// The core, of so many, that owns the channel: it keeps what must be kept once, such as the channel's history. It
+    /// follows from bits that the directory does not use, nor tables of fewer than 65,536 channels.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "32 bits are taken, and the result is below `cores`"
+    )]
+    pub const fn owner(self, cores: usize) -> usize {
+        let bits = (self.0 >> 16) as u32;
+        ((bits as u64 * cores as u64) >> 32) as usize
+    }
+
     pub(crate) const fn from_u64(hash: u64) -> ChannelHash {
         ChannelHash(hash)
     }
@@ -76,5 +87,20 @@ mod tests {
         assert_eq!(hasher.clone().hash(b"news"), hasher.hash(b"news"));
         assert_ne!(hasher.hash(b"news"), hasher.hash(b"new"));
         assert_ne!(hasher.hash(b"news"), ChannelHasher::new().hash(b"news"));
+    }
+
+    #[test]
+    fn each_core_owns_its_share_of_the_channels() {
+        let hasher = ChannelHasher::with_key(1);
+        for cores in [1, 2, 3, 16, 128] {
+            let mut owned = vec![0; cores];
+            for channel in 0..1000 * cores {
+                owned[hasher.hash(format!("room{channel}").as_bytes()).owner(cores)] += 1;
+            }
+            assert!(
+                owned.iter().all(|&channels| (800..1200).contains(&channels)),
+                "{owned:?}"
+            );
+        }
     }
 }

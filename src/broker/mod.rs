@@ -16,6 +16,7 @@
 mod core_set;
 mod directory;
 mod hash;
+mod position;
 pub(crate) mod publication;
 mod ring;
 mod subscriptions;
@@ -24,8 +25,9 @@ use std::sync::Arc;
 
 pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
-pub use publication::{Facts, Kind, Origin, Publication, Sequence};
-pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull};
+pub use position::{Epoch, Numbering, Position};
+pub use publication::{BLANKS, Facts, Kind, Marks, OFFSET_BYTES, Origin, Publication, Sequence};
+pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull, RingPlan};
 pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 
 /// One core's part of the broker.
@@ -39,6 +41,8 @@ pub struct CoreBroker {
     pub subscriptions: Subscriptions,
     /// The hash of channel names, the same on all cores.
     pub hasher: ChannelHasher,
+    /// By what positions are counted.
+    pub numbering: Numbering,
 }
 
 /// The broker's part for threads that are not cores: they publish, and read nothing.
@@ -48,27 +52,31 @@ pub struct OutsidePublisher {
     pub publisher: Publisher,
     /// The hash of channel names, the same as on all cores.
     pub hasher: ChannelHasher,
+    /// By what positions are counted.
+    pub numbering: Numbering,
 }
 
 /// A broker for each of `cores`, at most [`CORES_MAX`], with one ring of `slots` places (rounded up to a power of two).
 /// The publications of each core may take an equal share of `bytes_max`.
 pub fn broker(cores: usize, slots: u32, bytes_max: u64) -> Vec<CoreBroker> {
-    let bytes = RingBytes {
-        cores_max: bytes_max,
-        outside_max: 0,
+    let plan = RingPlan {
+        cores,
+        observers: 0,
+        slots,
+        bytes: RingBytes {
+            cores_max: bytes_max,
+            outside_max: 0,
+        },
+        numbering: Numbering::new(),
     };
-    broker_with_outside(cores, slots, bytes).0
+    broker_with_outside(plan).0
 }
 
-/// As [`broker`], with a publisher for the threads outside.
-pub fn broker_with_outside(
-    cores: usize,
-    slots: u32,
-    bytes: RingBytes,
-) -> (Vec<CoreBroker>, OutsidePublisher) {
-    let directory = Arc::new(directory::Directory::new(cores));
+/// As [`broker`], with observers behind the cores, and a publisher for the threads outside.
+pub fn broker_with_outside(plan: RingPlan) -> (Vec<CoreBroker>, OutsidePublisher) {
+    let directory = Arc::new(directory::Directory::new(plan.cores + plan.observers));
     let hasher = ChannelHasher::new();
-    let ends = ring::ends(cores, slots, bytes, &directory);
+    let ends = ring::ends(plan, &directory);
     let core_brokers = ends
         .cores
         .into_iter()
@@ -78,8 +86,13 @@ pub fn broker_with_outside(
             reader,
             subscriptions: Subscriptions::new(directory::Interest::new(Arc::clone(&directory), core)),
             hasher: hasher.clone(),
+            numbering: plan.numbering,
         })
         .collect();
-    let publisher = ends.outside;
-    (core_brokers, OutsidePublisher { publisher, hasher })
+    let outside = OutsidePublisher {
+        publisher: ends.outside,
+        hasher,
+        numbering: plan.numbering,
+    };
+    (core_brokers, outside)
 }

@@ -1,7 +1,7 @@
 //! A publication: a payload with facts, in the frame that its publisher's protocol made of it.
 //!
 //! ```text
-//!   buffer  [ time, kind, origin 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
+//!   buffer  [ time, kind, origin, marks 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
 //! ```
 //! The publisher writes one buffer once, and every core reads it in place: one pointer leads to all of it. A core that
 //! is not interested needs the hash only, which is in the slot, and never touches these bytes.
@@ -10,18 +10,37 @@
 //! buffer also says where in the frame the payload lies, what it is, and whose frame it is. So a reading core can make
 //! another form of the publication for the subscribers that need one (`cores/outgoing/forms.rs`).
 //!
+//! The frame of a publication with [`Marks`] has blanks in which more is written later, without moving a byte:
+//!
+//! ```text
+//!   {"event":"#publish","data":{"channel":"x","position":{"epoch":"k3j9x0ab","offset":123             }                ,"data":…}}
+//!                                                                                    └ its offset: 16 ┘ └ replayed: 16 ┘
+//! ```
+//! The publisher of the ring writes the offset once the place in the order is known ([`write_offset`]). A history writes
+//! `,"replayed":true` over the other blanks. Both are found from the end of the frame.
+//!
 //! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]: both come from
 //! decisions, whose bytes are fewer.
+
+use std::ops::Range;
 
 /// Bytes before the channel's name.
 const HEADER_BYTES: usize = 16;
 /// Where in the header the lengths stand, counted in numbers of 32 bits.
 const CHANNEL_BYTES_AT: usize = 2;
 const PAYLOAD_BYTES_AT: usize = 3;
-/// The lowest byte of the time holds the kind and the origin: a publication is timed to 256 ns.
+/// The lowest byte of the time holds the kind, the origin and the marks: a publication is timed to 256 ns.
 const TIME_MASK: u64 = !0xff;
-const ORIGIN_SHIFT: u32 = 4;
-const NIBBLE: u64 = 0xf;
+const KIND_MASK: u64 = 0b11;
+const ORIGIN_SHIFT: u32 = 2;
+const ORIGIN_MASK: u64 = 0b111;
+const REMEMBERED: u64 = 1 << 5;
+const POSITIONED: u64 = 1 << 6;
+
+/// The length of the field in which an offset is written: offsets have at most 16 digits (2^53), and blanks follow.
+pub const OFFSET_BYTES: usize = 16;
+/// The length of the blanks that become `,"replayed":true`.
+pub const BLANKS: usize = 16;
 
 /// The place of a publication in the one total order of all publications. The first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +79,48 @@ impl Origin {
             Origin::SocketCluster => b"}}".len(),
         }
     }
+
+    /// How many bytes of each frame with a payload lie between the blanks and the payload.
+    const fn bytes_before_payload(self) -> usize {
+        match self {
+            Origin::SocketCluster => b",\"data\":".len(),
+        }
+    }
+
+    /// The payload in a frame of this protocol.
+    pub(crate) fn payload(self, frame: &[u8], payload_bytes: usize) -> &[u8] {
+        let end = frame.len().saturating_sub(self.bytes_behind_payload());
+        &frame[end.saturating_sub(payload_bytes)..end]
+    }
+
+    /// How many bytes of a frame with marks lie behind its blanks.
+    const fn bytes_behind_blanks(self, payload_bytes: usize) -> usize {
+        match payload_bytes {
+            // The member for the payload is absent.
+            0 => self.bytes_behind_payload(),
+            _ => self.bytes_before_payload() + payload_bytes + self.bytes_behind_payload(),
+        }
+    }
+}
+
+/// What the policy of a channel has its publications be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The owner of the channel remembers the publication.
+    pub remembered: bool,
+    /// The publication tells its position.
+    pub positioned: bool,
+}
+
+impl Marks {
+    /// Whether there is one. Then the frame has [`BLANKS`].
+    pub const fn is_any(self) -> bool {
+        self.remembered || self.positioned
+    }
+
+    const fn bits(self) -> u64 {
+        (if self.remembered { REMEMBERED } else { 0 }) | (if self.positioned { POSITIONED } else { 0 })
+    }
 }
 
 /// The facts of a publication that the publisher knows, besides its channel and its frame.
@@ -73,6 +134,8 @@ pub struct Facts {
     pub origin: Origin,
     /// The payload's length. Where in the frame it ends follows from the origin.
     pub payload_bytes: u32,
+    /// What the policy of the channel has the publication be.
+    pub marks: Marks,
 }
 
 /// A publication, read in place in the memory of the core that published it.
@@ -105,14 +168,34 @@ impl<'a> Publication<'a> {
 
     /// The data that the publisher published, without the frame around it.
     pub fn payload(&self) -> &'a [u8] {
-        let frame = self.frame();
-        let end = frame.len().saturating_sub(self.origin().bytes_behind_payload());
-        &frame[end.saturating_sub(self.length(PAYLOAD_BYTES_AT) as usize)..end]
+        self.origin().payload(self.frame(), self.payload_bytes() as usize)
+    }
+
+    /// The length of the payload.
+    pub fn payload_bytes(&self) -> u32 {
+        self.length(PAYLOAD_BYTES_AT)
+    }
+
+    /// Where in the frame the blanks are that become `,"replayed":true`.
+    pub fn blanks(&self) -> Option<Range<usize>> {
+        let marks = self.first_word() & (REMEMBERED | POSITIONED);
+        if marks == 0 {
+            return None;
+        }
+        let behind = self.origin().bytes_behind_blanks(self.payload_bytes() as usize);
+        let end = self.frame().len().checked_sub(behind)?;
+        Some(end.checked_sub(BLANKS)?..end)
+    }
+
+    /// Whether the owner of the channel remembers it.
+    #[inline]
+    pub fn is_remembered(&self) -> bool {
+        self.first_word() & REMEMBERED != 0
     }
 
     /// The kind of the payload.
     pub fn kind(&self) -> Kind {
-        match self.first_word() & NIBBLE {
+        match self.first_word() & KIND_MASK {
             0 => Kind::Json,
             other => unreachable!("kind {other}, which `write` has never written"),
         }
@@ -120,7 +203,7 @@ impl<'a> Publication<'a> {
 
     /// Whose frame it is.
     pub fn origin(&self) -> Origin {
-        match self.first_word() >> ORIGIN_SHIFT & NIBBLE {
+        match self.first_word() >> ORIGIN_SHIFT & ORIGIN_MASK {
             0 => Origin::SocketCluster,
             other => unreachable!("origin {other}, which `write` has never written"),
         }
@@ -135,7 +218,7 @@ impl<'a> Publication<'a> {
         HEADER_BYTES + self.length(CHANNEL_BYTES_AT) as usize
     }
 
-    /// Time, kind and origin.
+    /// Time, kind, origin and marks.
     fn first_word(&self) -> u64 {
         let (words, _) = self.buffer.as_chunks();
         u64::from_ne_bytes(words[0])
@@ -154,7 +237,8 @@ pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
 
 /// Writes a publication into an empty buffer, gathering the parts of its frame.
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
-    let first = facts.at_ns & TIME_MASK | facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
+    let kind_and_origin = facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
+    let first = facts.at_ns & TIME_MASK | kind_and_origin | facts.marks.bits();
     let channel_bytes = u32::try_from(channel.len()).expect("the invariant at the head");
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&first.to_ne_bytes());
@@ -165,6 +249,23 @@ pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &
     for part in frame {
         buffer.extend_from_slice(part);
     }
+}
+
+/// Writes the offset into the field for it, in a buffer that [`write`] has filled with a frame that has one.
+pub(crate) fn write_offset(buffer: &mut [u8], facts: &Facts, offset: u64) {
+    let behind = facts.origin.bytes_behind_blanks(facts.payload_bytes as usize) + BLANKS + b"}".len();
+    let end = buffer.len().saturating_sub(behind);
+    let field = &mut buffer[end.saturating_sub(OFFSET_BYTES)..end];
+    debug_assert!(field.iter().all(|&byte| byte == b' '), "the frame has room there");
+    // The last digit first. A number of 53 bits fits.
+    let mut digits = [0; OFFSET_BYTES];
+    let (mut begin, mut left) = (OFFSET_BYTES, offset);
+    while begin > 0 && (left > 0 || begin == OFFSET_BYTES) {
+        begin -= 1;
+        digits[begin] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    field[..OFFSET_BYTES - begin].copy_from_slice(&digits[begin..]);
 }
 
 #[cfg(test)]
@@ -187,6 +288,7 @@ mod tests {
                 kind: Kind::Json,
                 origin: Origin::SocketCluster,
                 payload_bytes: u32::try_from(payload.len()).unwrap(),
+                marks: Marks::default(),
             };
             write(&mut buffer, facts, channel, frame);
             assert_eq!(buffer.len(), encoded_bytes(channel, frame));
@@ -198,6 +300,61 @@ mod tests {
             assert_eq!(publication.origin(), Origin::SocketCluster);
             assert!((at_ns - 255..=at_ns).contains(&publication.at_ns()));
             assert_eq!(publication.sequence().as_u64(), 3);
+            assert!(!publication.is_remembered() && publication.blanks().is_none());
+        }
+    }
+
+    #[test]
+    fn marks_are_read_and_the_offset_stands_in_its_field() {
+        let position = format!(r#","position":{{"epoch":"01234567","offset":{:16}}}"#, "");
+        for (marks, payload) in
+            [(true, true), (true, false), (false, true)]
+                .into_iter()
+                .flat_map(|(remembered, positioned)| {
+                    let marks = Marks {
+                        remembered,
+                        positioned,
+                    };
+                    [(marks, "[1]"), (marks, "")]
+                })
+        {
+            let position = if marks.positioned { &position } else { "" };
+            let blanks = " ".repeat(BLANKS);
+            let data = match payload {
+                "" => String::new(),
+                payload => format!(r#","data":{payload}"#),
+            };
+            let frame =
+                format!(r##"??{{"event":"#publish","data":{{"channel":"c"{position}{blanks}{data}}}}}"##);
+            let facts = Facts {
+                at_ns: 256,
+                kind: Kind::Json,
+                origin: Origin::SocketCluster,
+                payload_bytes: u32::try_from(payload.len()).unwrap(),
+                marks,
+            };
+            for (offset, digits) in [(0, "0"), (7, "7"), ((1 << 53) - 1, "9007199254740991")] {
+                let mut buffer = Vec::new();
+                write(&mut buffer, facts, b"c", &[frame.as_bytes()]);
+                if marks.positioned {
+                    write_offset(&mut buffer, &facts, offset);
+                }
+                let publication = Publication::new(Sequence(1), &buffer);
+                assert_eq!(publication.is_remembered(), marks.remembered);
+                assert_eq!(publication.payload(), payload.as_bytes());
+                let expected = frame.replace(
+                    &format!("\"offset\":{:16}}}", ""),
+                    &format!("\"offset\":{digits:16}}}"),
+                );
+                assert_eq!(std::str::from_utf8(publication.frame()).unwrap(), expected);
+                let mut replayed = publication.frame().to_vec();
+                replayed[publication.blanks().unwrap()].copy_from_slice(b",\"replayed\":true");
+                let replayed = String::from_utf8(replayed).unwrap();
+                assert!(
+                    replayed.contains(&format!(r#","replayed":true{data}}}}}"#)),
+                    "{replayed}"
+                );
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::*;
-use crate::broker::{RingBytes, broker_with_outside};
+use crate::broker::{Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::config::KeylessProbes;
 use crate::config::secret::Secret;
 use crate::cores::operators::mailbox::{CoreStatus, Mailbox, mailbox};
@@ -97,7 +97,13 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         cores_max: 1 << 20,
         outside_max: 1 << 20,
     };
-    let (_, outside) = broker_with_outside(1, 16, bytes);
+    let (_, outside) = broker_with_outside(RingPlan {
+        cores: 1,
+        observers: 0,
+        slots: 16,
+        bytes,
+        numbering: Numbering::new(),
+    });
     let (handle, handle_thread) =
         Handle::start(vec![core_handle.clone()], outside, &config.limits, clock).unwrap();
     core.handle_thread = Some(handle_thread);

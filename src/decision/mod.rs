@@ -19,7 +19,7 @@ pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
 
 use crate::auth::Credentials;
-pub use crate::broker::{SubscribeOutcome, UnsubscribeOutcome};
+pub use crate::broker::{BLANKS, Epoch, Marks, OFFSET_BYTES, SubscribeOutcome, UnsubscribeOutcome};
 
 /// A whole WebSocket message as a session receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,8 @@ pub struct Publish {
     pub message: Span,
     /// How long the payload is; where in the message it ends, the protocol knows (`broker::Origin`).
     pub payload_bytes: u32,
+    /// What the policy of the channel has the publication be.
+    pub marks: Marks,
 }
 
 impl Publish {
@@ -119,6 +121,7 @@ impl Publish {
             message,
             // Of a payload that does not fit, nothing is carried out.
             payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
+            marks: Marks::default(),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{
-    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Origin, OutsidePublisher, Publisher, RingFull,
+    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Marks, Origin, OutsidePublisher, Publisher, RingFull,
 };
 use crate::clock::Clock;
 use crate::config::limits::Limits;
@@ -176,6 +176,7 @@ impl Publishing {
             kind: Kind::Json,
             origin: Origin::SocketCluster,
             payload_bytes: publication.payload_bytes,
+            marks: Marks::default(),
         };
         let parts = [&publication.frame_head[..], &publication.message];
         let published = ring

@@ -11,7 +11,7 @@ use tracing::error;
 use super::prepare::Prepared;
 use super::{StartError, stop};
 use crate::app::App;
-use crate::broker::{OutsidePublisher, RingBytes, broker_with_outside};
+use crate::broker::{Numbering, OutsidePublisher, RingBytes, RingPlan, broker_with_outside};
 use crate::config::Config;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started};
@@ -51,7 +51,13 @@ impl RunningCores {
             cores_max: limits.ring_bytes_max,
             outside_max: limits.outside_bytes_max,
         };
-        let (brokers, outside) = broker_with_outside(prepared.placement.len(), limits.ring_slots, bytes);
+        let (brokers, outside) = broker_with_outside(RingPlan {
+            cores: prepared.placement.len(),
+            observers: 0,
+            slots: limits.ring_slots,
+            bytes,
+            numbering: Numbering::new(),
+        });
         // As many logins of one core may wait as the password checks take: these refuse the next login, not the core.
         let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
         let (mut parts, handles) =

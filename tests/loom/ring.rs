@@ -9,7 +9,7 @@
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use ringcast_loom::broker::{CoreBroker, Facts, Kind, Origin, SubscriptionLimits, broker};
+use ringcast_loom::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
 
 const ROOMY: u64 = 1 << 20;
 const FACTS: Facts = Facts {
@@ -17,6 +17,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 
 fn check(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {

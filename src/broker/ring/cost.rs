@@ -6,7 +6,8 @@ use super::publisher::LOOK_EVERY;
 use super::*;
 use crate::broker::directory::Interest;
 use crate::broker::hash::ChannelHash;
-use crate::broker::publication::{Facts, Kind, Origin};
+use crate::broker::position::Numbering;
+use crate::broker::publication::{Facts, Kind, Marks, Origin};
 use crate::sync::counted::{Accesses, count, forget_lines};
 
 /// What the other cores do while core 0 publishes.
@@ -59,7 +60,14 @@ fn cost(cores: usize, others: Others) -> Cost {
         cores_max: 1 << 24,
         outside_max: 0,
     };
-    let mut ends = ends(cores, SLOTS, bytes, &directory).cores;
+    let plan = RingPlan {
+        cores,
+        observers: 0,
+        slots: SLOTS,
+        bytes,
+        numbering: Numbering::new(),
+    };
+    let mut ends = ends(plan, &directory).cores;
     let are_interested = matches!(others, Others::AwakeInterested | Others::AsleepInterested);
     for core in 0..if are_interested { cores } else { 1 } {
         Interest::new(Arc::clone(&directory), core).add(HASH);
@@ -151,6 +159,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 /// The default has 16 times as many slots, and so wakes cores that are not interested 16 times more rarely.
 const SLOTS: u32 = 4096;

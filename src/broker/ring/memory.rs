@@ -26,6 +26,8 @@ pub(super) struct RingMemory {
     /// By reader: reader i is that of core i.
     readers: Box<[ReaderLines]>,
     directory: Arc<Directory>,
+    /// How many cores share the channels out among them: the readers from this one on belong to no core.
+    owners: usize,
     /// The buffers of publishers that have ended. Written by `leave_behind`, never read: freed with the ring.
     left_behind: OnceLock<Box<LeftBehind>>,
 }
@@ -45,8 +47,9 @@ struct LeftBehind {
 }
 
 impl RingMemory {
-    /// An empty ring with `slots`, rounded up to a power of two, that so many readers must pass.
-    pub(super) fn new(readers: usize, slots: u32, directory: Arc<Directory>) -> RingMemory {
+    /// An empty ring with `slots`, rounded up to a power of two, that so many readers must pass. The first of them,
+    /// `owners`, are those of cores.
+    pub(super) fn new(readers: usize, owners: usize, slots: u32, directory: Arc<Directory>) -> RingMemory {
         RingMemory {
             head: Line(AtomicU64::new(FIRST)),
             slots: (0..slots.max(1).next_power_of_two())
@@ -54,6 +57,7 @@ impl RingMemory {
                 .collect(),
             readers: (0..readers).map(|_| ReaderLines::new()).collect(),
             directory,
+            owners,
             left_behind: OnceLock::new(),
         }
     }
@@ -97,6 +101,11 @@ impl RingMemory {
 
     pub(super) fn slot_count(&self) -> u64 {
         self.slots.len() as u64
+    }
+
+    /// The core that owns a channel.
+    pub(super) fn owner(&self, hash: ChannelHash) -> usize {
+        hash.owner(self.owners)
     }
 
     /// Fills and publishes the slot of a sequence.

@@ -32,7 +32,8 @@
 //! 4. A cursor never passes what its reader still borrows: a [`Delivery`] borrows the [`Reader`], and the cursor is
 //!    stored by [`Reader::release`] and `drop` alone, which need the reader mutably. Nor what its reader has not
 //!    passed: the cursor is never ahead of `next`. A cursor never goes back.
-//! 5. Between claim and publish nothing waits, allocates or can fail.
+//! 5. Between claim and publish nothing waits, allocates or can fail. The publisher writes the offset into the buffer
+//!    there: nobody else knows the buffer yet.
 //!
 //! Waiting. No function of the ring waits. A slot may be claimed and not yet published: then there is nothing to read,
 //! but the reader's core does not sleep, and by 5 the claimer waits for nobody. [`Publisher::try_publish`] does not
@@ -72,6 +73,7 @@ pub use reader::{Delivery, Reader};
 
 use super::core_set::CoreSet;
 use super::directory::Directory;
+use super::position::Numbering;
 use memory::RingMemory;
 
 /// All ends of one ring.
@@ -83,25 +85,43 @@ pub(crate) struct Ends {
     pub(crate) outside: Publisher,
 }
 
-/// The ends of one ring for `cores` and for threads outside, with `slots` rounded up to a power of two.
-pub(crate) fn ends(cores: usize, slots: u32, bytes: RingBytes, directory: &Arc<Directory>) -> Ends {
-    let memory = Arc::new(RingMemory::new(cores, slots, Arc::clone(directory)));
+/// The ends of one ring.
+pub(crate) fn ends(plan: RingPlan, directory: &Arc<Directory>) -> Ends {
+    let readers = plan.cores + plan.observers;
+    let memory = RingMemory::new(readers, plan.cores, plan.slots, Arc::clone(directory));
+    let memory = Arc::new(memory);
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let share = size(bytes.cores_max / (cores.max(1) as u64));
+    let share = size(plan.bytes.cores_max / (readers.max(1) as u64));
+    let publisher = |home, bytes_max| Publisher::new(Arc::clone(&memory), home, bytes_max, plan.numbering);
     let ends_of = |core| {
-        let publisher = Publisher::new(Arc::clone(&memory), CoreSet::of(core), share);
+        let publisher = publisher(CoreSet::of(core), share);
         (publisher, Reader::new(Arc::clone(&memory), core))
     };
     Ends {
-        cores: (0..cores).map(ends_of).collect(),
-        outside: Publisher::new(Arc::clone(&memory), CoreSet::EMPTY, size(bytes.outside_max)),
+        cores: (0..readers).map(ends_of).collect(),
+        outside: publisher(CoreSet::EMPTY, size(plan.bytes.outside_max)),
     }
+}
+
+/// How a ring is made.
+#[derive(Clone, Copy, Debug)]
+pub struct RingPlan {
+    /// How many cores share the channels out among them.
+    pub cores: usize,
+    /// How many observers come behind the cores: they have both ends as cores do, and own no channel.
+    pub observers: usize,
+    /// How many slots there are: rounded up to a power of two.
+    pub slots: u32,
+    /// How many bytes publications may have.
+    pub bytes: RingBytes,
+    /// By what positions are counted.
+    pub numbering: Numbering,
 }
 
 /// How many bytes of publications a ring may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct RingBytes {
-    /// Of all cores together, in equal shares.
+    /// Of all cores and observers together, in equal shares.
     pub cores_max: u64,
     /// Of threads outside the cores.
     pub outside_max: u64,

@@ -12,6 +12,7 @@ use super::buffer_pool::BufferPool;
 use super::memory::{FIRST, Outstanding, RingMemory};
 use crate::broker::core_set::CoreSet;
 use crate::broker::hash::ChannelHash;
+use crate::broker::position::Numbering;
 use crate::broker::publication::{self, Facts, Sequence};
 use crate::sync::{Ordering, fence};
 
@@ -35,6 +36,7 @@ pub struct Publisher {
     home: CoreSet,
     /// Every cursor had reached this at the last look.
     passed: u64,
+    numbering: Numbering,
     /// Own publications that a reader may still read, oldest first. Invariant 3.
     outstanding: VecDeque<Outstanding>,
     /// How many are outstanding when it is time to look which can be taken back.
@@ -63,11 +65,17 @@ pub struct RingFull {
 
 impl Publisher {
     /// A publisher that may have `bytes_max` in use.
-    pub(super) fn new(memory: Arc<RingMemory>, home: CoreSet, bytes_max: usize) -> Publisher {
+    pub(super) fn new(
+        memory: Arc<RingMemory>,
+        home: CoreSet,
+        bytes_max: usize,
+        numbering: Numbering,
+    ) -> Publisher {
         Publisher {
             memory,
             home,
             passed: FIRST,
+            numbering,
             outstanding: VecDeque::new(),
             look_at: LOOK_EVERY,
             pool: BufferPool::new(bytes_max),
@@ -76,7 +84,8 @@ impl Publisher {
 
     /// Appends a publication, gathering the parts of its frame, unless the ring is full.
     ///
-    /// Hashes nothing; copies the parts once; allocates until the pool has a buffer of that size.
+    /// The channel's owner is woken for a publication that it remembers, as cores with subscribers are. Hashes nothing;
+    /// copies the parts once; allocates until the pool has a buffer of that size.
     pub fn try_publish(
         &mut self,
         channel: &[u8],
@@ -99,6 +108,9 @@ impl Publisher {
             self.pool.put_back(buffer);
             return Err(self.full());
         };
+        if facts.marks.positioned {
+            publication::write_offset(&mut buffer, &facts, self.numbering.offset(Sequence(sequence)));
+        }
         // SAFETY: the sequence has just been claimed and is published here alone; the buffer goes into `outstanding`,
         // as invariant 3 demands, and a `Vec` that moves leaves its bytes where they are.
         unsafe { self.memory.publish(sequence, hash, &buffer) };
@@ -108,8 +120,11 @@ impl Publisher {
         }
         // Pairs with the fence of `Reader::prepare_sleep`: see "Sleeping".
         fence(Ordering::SeqCst);
-        let interested = self.memory.interested(hash).without(self.home);
-        let mut wake = self.memory.rouse(interested);
+        let mut concerned = self.memory.interested(hash);
+        if facts.marks.remembered {
+            concerned.insert(self.memory.owner(hash));
+        }
+        let mut wake = self.memory.rouse(concerned.without(self.home));
         if self.is_pressed() && self.outstanding.len().is_multiple_of(PRESSURE_CHECK_EVERY) {
             self.reclaim();
             if self.is_pressed() {

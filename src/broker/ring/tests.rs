@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::broker::directory::Interest;
 use crate::broker::hash::ChannelHash;
-use crate::broker::publication::{self, Facts, Kind, Origin, Sequence};
+use crate::broker::position::Numbering;
+use crate::broker::publication::{self, Facts, Kind, Marks, Origin, Sequence};
 
 const ROOMY: u64 = 1 << 20;
 const FACTS: Facts = Facts {
@@ -11,6 +12,10 @@ const FACTS: Facts = Facts {
     kind: Kind::Json,
     origin: Origin::SocketCluster,
     payload_bytes: 0,
+    marks: Marks {
+        remembered: false,
+        positioned: false,
+    },
 };
 
 struct Fixture {
@@ -22,18 +27,17 @@ struct Fixture {
 impl Fixture {
     fn new(cores: usize, slots: u32, bytes_max: u64) -> Fixture {
         let directory = Arc::new(Directory::new(cores));
-        let (publishers, readers) = ends(
+        let plan = RingPlan {
             cores,
+            observers: 0,
             slots,
-            RingBytes {
+            bytes: RingBytes {
                 cores_max: bytes_max,
                 outside_max: 0,
             },
-            &directory,
-        )
-        .cores
-        .into_iter()
-        .unzip();
+            numbering: Numbering::new(),
+        };
+        let (publishers, readers) = ends(plan, &directory).cores.into_iter().unzip();
         Fixture {
             publishers,
             readers,
@@ -317,7 +321,7 @@ fn a_publisher_without_a_reader_holds_nobody_up_and_has_its_own_share_of_the_byt
     let mut fixture = Fixture::new(2, 8, 512);
     fixture.interests[0].add(hash(5));
     let memory = Arc::clone(&fixture.readers[0].memory);
-    let mut publisher = Publisher::new(memory, CoreSet::EMPTY, 256);
+    let mut publisher = Publisher::new(memory, CoreSet::EMPTY, 256, Numbering::new());
     let mut publish = |number: u8| {
         let hash = hash(u64::from(number));
         publisher.try_publish(b"c", hash, &[&[number], b"!"], FACTS)

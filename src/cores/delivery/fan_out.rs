@@ -112,6 +112,7 @@ impl Delivery {
             kind: Kind::Json,
             origin: Origin::SocketCluster,
             payload_bytes: publish.payload_bytes,
+            marks: publish.marks,
         };
         let mut published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         if let Err(RingFull { wake }) = published {

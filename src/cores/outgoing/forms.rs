@@ -186,7 +186,7 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 #[cfg(test)]
 pub(in crate::cores) mod tests {
     use super::*;
-    use crate::broker::publication::{self, Facts, Kind, Sequence};
+    use crate::broker::publication::{self, Facts, Kind, Marks, Sequence};
     use crate::websocket::frame::OpCode;
 
     /// Lets `act` see a publication of this frame, as it would lie in the ring.
@@ -196,6 +196,10 @@ pub(in crate::cores) mod tests {
             kind: Kind::Json,
             origin: Origin::SocketCluster,
             payload_bytes: 0,
+            marks: Marks {
+                remembered: false,
+                positioned: false,
+            },
         };
         let mut buffer = Vec::new();
         publication::write(&mut buffer, facts, b"c", &[frame]);

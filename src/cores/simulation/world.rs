@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::random::Random;
 use super::{SCALE, descriptors, leftovers};
 use crate::auth::CredentialFields;
-use crate::broker::{ChannelHasher, broker};
+use crate::broker::{ChannelHasher, Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
@@ -109,11 +109,16 @@ impl World {
         ));
         // One reader more than there are cores: the log's.
         let share = plan.limits.ring_bytes_max / plan.cores as u64;
-        let mut brokers = broker(
-            plan.cores + 1,
-            plan.limits.ring_slots,
-            share * (plan.cores as u64 + 1),
-        );
+        let (mut brokers, _) = broker_with_outside(RingPlan {
+            cores: plan.cores,
+            observers: 1,
+            slots: plan.limits.ring_slots,
+            bytes: RingBytes {
+                cores_max: share * (plan.cores as u64 + 1),
+                outside_max: 0,
+            },
+            numbering: Numbering::new(),
+        });
         let observer = brokers.pop().expect("one more").reader;
         for broker in &mut brokers {
             broker.hasher = ChannelHasher::with_key(key);

@@ -1,0 +1,276 @@
+//! The history of one channel.
+//!
+//! ```text
+//!   chunks  [ gone | entry entry entry ][ entry entry … ][ entry entry ]
+//!                    └ the oldest                                └ the newest
+//!   complete_after: everything that was published after this offset is there
+//! ```
+//! Publications leave at the beginning, one by one. Their bytes go when the first chunk has lost all of its entries, or
+//! more than is worth keeping.
+//!
+//! A channel may keep its last value longer than its history. Then the newest publication stays though its offset is
+//! not above `complete_after`: it does not belong to the history, and only [`Query::LastValue`](super::Query::LastValue) finds it.
+//!
+//! Invariants
+//! 1. The entries are in the order of their offsets.
+//! 2. Entries whose offset is above `complete_after` are the history: all publications after `complete_after`. If others
+//!    are there, it is one, the newest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::chunk::{Chunk, ENTRY_BYTES, SPARE_BYTES};
+use super::query::Unknown;
+use super::reading::Piece;
+use super::{Keep, NewPublication};
+use crate::broker::ChannelHash;
+
+/// The history of one channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) hash: ChannelHash,
+    pub(super) name: Box<[u8]>,
+    pub(super) keep: Keep,
+    /// The version of the policies that `keep` is of.
+    pub(super) version: u32,
+    /// Entries of the first chunk that are gone.
+    gone: u32,
+    chunks: VecDeque<Arc<Chunk>>,
+    len: usize,
+    frame_bytes: usize,
+    complete_after: u64,
+    /// Why the publications up to there are not.
+    why: Unknown,
+}
+
+impl Channel {
+    /// Without a publication. All that were published after this offset will be told.
+    pub(super) fn new(
+        hash: ChannelHash,
+        name: &[u8],
+        keep: Keep,
+        version: u32,
+        complete_after: u64,
+        why: Unknown,
+    ) -> Channel {
+        Channel {
+            hash,
+            name: name.into(),
+            keep,
+            version,
+            gone: 0,
+            chunks: VecDeque::new(),
+            len: 0,
+            frame_bytes: 0,
+            complete_after,
+            why,
+        }
+    }
+
+    /// How many publications there are, with a last value that is not of the history any more.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many bytes their frames have.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// How many publications the history has.
+    pub(super) fn history_len(&self) -> usize {
+        match self.newest_offset() > self.complete_after {
+            true => self.len,
+            false => 0,
+        }
+    }
+
+    /// Appends the newest publication. The caller drops what exceeds the limits then.
+    pub(super) fn push(&mut self, publication: &NewPublication<'_>) {
+        if self.len > self.history_len() {
+            // The former last value.
+            self.remove_oldest(self.why);
+        }
+        let last = self.chunks.back_mut().filter(|last| {
+            let is_read = Arc::strong_count(last) > 1;
+            last.takes(publication) && !(is_read && last.is_long())
+        });
+        if let Some(last) = last {
+            // Copies a chunk that a reading holds.
+            Arc::make_mut(last).push(publication);
+        } else {
+            if let Some(full) = self.chunks.back_mut().and_then(Arc::get_mut) {
+                full.seal();
+            }
+            if self.chunks.len() == self.chunks.capacity() {
+                self.chunks.reserve_exact(1 + self.chunks.len() / 4);
+            }
+            self.chunks.push_back(Arc::new(Chunk::new(publication)));
+        }
+        self.len += 1;
+        self.frame_bytes += publication.frame.len();
+    }
+
+    /// Takes the oldest publication out of the history. If it is the last value, it stays beside the history.
+    pub(super) fn drop_oldest(&mut self, why: Unknown) {
+        if self.len == 1 && self.keep.last_value {
+            self.note_gone(self.newest_offset(), why);
+        } else {
+            self.remove_oldest(why);
+        }
+    }
+
+    /// Removes the oldest publication, also if it is the last value.
+    pub(super) fn remove_oldest(&mut self, why: Unknown) {
+        let Some((first, oldest)) = self.first() else {
+            return;
+        };
+        let (offset, frame_bytes) = (first.offset(oldest), first.frames(oldest..oldest + 1).len());
+        let (is_last_of_chunk, gone_bytes) = (oldest + 1 == first.len(), first.frames(0..oldest + 1).len());
+        self.note_gone(offset, why);
+        self.frame_bytes -= frame_bytes;
+        self.len -= 1;
+        self.gone += 1;
+        if is_last_of_chunk {
+            self.chunks.pop_front();
+            self.gone = 0;
+            if self.chunks.len() < self.chunks.capacity() / 4 {
+                self.chunks.shrink_to(self.chunks.len() * 2);
+            }
+        } else if gone_bytes + self.gone as usize * ENTRY_BYTES > self.len * SPARE_BYTES {
+            self.trim();
+        }
+    }
+
+    /// The history has lost the publications up to this offset.
+    fn note_gone(&mut self, offset: u64, why: Unknown) {
+        if offset > self.complete_after {
+            self.complete_after = offset;
+            self.why = why;
+        }
+    }
+
+    /// Gives the memory of publications back that are gone.
+    fn trim(&mut self) {
+        let is_last = self.chunks.len() == 1;
+        // While a reading holds the chunk, the memory cannot be given back anyway.
+        if let Some(chunk) = self.chunks.front_mut().and_then(Arc::get_mut) {
+            chunk.drop_first(self.gone as usize);
+            self.gone = 0;
+            if !is_last {
+                chunk.seal();
+            }
+        }
+    }
+
+    /// Removes all publications, for this reason.
+    pub(super) fn clear(&mut self, why: Unknown) {
+        self.note_gone(self.newest_offset(), why);
+        self.chunks = VecDeque::new();
+        self.gone = 0;
+        self.len = 0;
+        self.frame_bytes = 0;
+    }
+
+    /// The offset of the oldest publication that is there.
+    pub(super) fn oldest_offset(&self) -> Option<u64> {
+        let (chunk, entry) = self.first()?;
+        Some(chunk.offset(entry))
+    }
+
+    /// When the oldest publication leaves the history because of its age, if it will.
+    pub(super) fn deadline(&self) -> Option<i64> {
+        if self.history_len() == 0 {
+            return None;
+        }
+        let (chunk, entry) = self.first()?;
+        Some(chunk.at_ms(entry).saturating_add_unsigned(self.keep.age_ms))
+    }
+
+    /// The highest offset that the channel has ever had, as far as is known.
+    pub(super) fn newest_offset(&self) -> u64 {
+        let newest = self.chunks.back().map(|last| last.offset(last.len() - 1));
+        newest.unwrap_or(self.complete_after)
+    }
+
+    /// The time of the newest publication, if it is there.
+    pub(super) fn newest_at_ms(&self) -> Option<i64> {
+        self.chunks.back().map(|last| last.at_ms(last.len() - 1))
+    }
+
+    /// The publications up to the offset `up_to` that answer a query, at most so many.
+    ///
+    /// # Errors
+    /// All publications after a position are asked for, and are not there or are more.
+    pub(super) fn read(
+        &self,
+        query: ChannelQuery,
+        publications_max: usize,
+        up_to: u64,
+    ) -> Result<(Vec<Piece>, usize), Unknown> {
+        match query {
+            ChannelQuery::After(offset) if offset < self.complete_after => Err(self.why),
+            ChannelQuery::After(offset) => {
+                let (pieces, count) = self.pieces(|chunk| chunk.first_after(offset), usize::MAX, up_to);
+                if count > publications_max {
+                    return Err(Unknown::TooMany);
+                }
+                Ok((pieces, count))
+            }
+            ChannelQuery::Last(count) => {
+                let max = count.min(publications_max).min(self.history_len());
+                Ok(self.pieces(|_| 0, max, up_to))
+            }
+            ChannelQuery::Since(at_ms) => {
+                let max = publications_max.min(self.history_len());
+                Ok(self.pieces(|chunk| chunk.first_since(at_ms), max, up_to))
+            }
+            ChannelQuery::LastValue if self.keep.last_value => Ok(self.pieces(|_| 0, 1, up_to)),
+            ChannelQuery::LastValue => Ok((Vec::new(), 0)),
+        }
+    }
+
+    /// The newest publications up to the offset `up_to`, at most so many. `first_of` finds the first one of a chunk that is
+    /// wanted; if it is not the first of the chunk, no earlier chunk has one.
+    fn pieces(&self, first_of: impl Fn(&Chunk) -> usize, max: usize, up_to: u64) -> (Vec<Piece>, usize) {
+        let mut pieces = Vec::new();
+        let mut count = 0;
+        for (at, chunk) in self.chunks.iter().enumerate().rev() {
+            let gone = if at == 0 { self.gone as usize } else { 0 };
+            let end = chunk.first_after(up_to);
+            let wanted = first_of(chunk);
+            let from = wanted.max(gone).max(end.saturating_sub(max - count));
+            if from < end {
+                count += end - from;
+                let chunk = Arc::clone(chunk);
+                pieces.push(Piece { chunk, from, end });
+            }
+            if wanted > 0 || count == max {
+                break;
+            }
+        }
+        pieces.reverse();
+        (pieces, count)
+    }
+
+    fn first(&self) -> Option<(&Chunk, usize)> {
+        Some((self.chunks.front()?, self.gone as usize))
+    }
+
+    /// The memory that the publications take, and the lists of their chunks.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> usize {
+        let counts = 2 * size_of::<usize>();
+        let chunks = self.chunks.iter().map(|chunk| counts + chunk.memory_bytes());
+        chunks.sum::<usize>() + self.chunks.capacity() * size_of::<Arc<Chunk>>()
+    }
+}
+
+/// A [`Query`](super::Query) whose position and time are those of this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ChannelQuery {
+    After(u64),
+    Last(usize),
+    Since(i64),
+    LastValue,
+}

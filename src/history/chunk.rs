@@ -1,0 +1,185 @@
+//! A chunk: consecutive publications of one channel, their frames one behind the other.
+//!
+//! ```text
+//!   bytes    [ frame … | frame … | frame … ]      as they are sent in a replay: the blanks hold `,"replayed":true`
+//!   entries  [ offset, time, end, payload bytes ]  16 bytes each; offset and time are counted from the first entry's
+//! ```
+//! A chunk is shared with readings. A chunk that is shared does not change: its channel copies it or begins another.
+//!
+//! Invariants
+//! 1. Offsets rise from entry to entry, and times do not fall.
+//! 2. `entries[n].end - dropped_bytes` is the end of frame `n` in `bytes`, and `bytes` ends with the last frame.
+
+use std::ops::Range;
+
+use super::NewPublication;
+use crate::broker::Origin;
+
+/// Consecutive publications of one channel.
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    /// The offset and the time of the first publication that the chunk ever had.
+    base_offset: u64,
+    base_at_ms: i64,
+    origin: Origin,
+    /// How many bytes have been dropped from the beginning.
+    dropped_bytes: u32,
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Where one publication is.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    offset: u32,
+    at_ms: u32,
+    end: u32,
+    payload_bytes: u32,
+}
+
+/// What an entry takes.
+pub(super) const ENTRY_BYTES: usize = size_of::<Entry>();
+const _: () = assert!(ENTRY_BYTES == 16);
+
+impl Chunk {
+    /// A chunk with its first publication.
+    pub(super) fn new(publication: &NewPublication<'_>) -> Chunk {
+        let mut chunk = Chunk {
+            base_offset: publication.offset,
+            base_at_ms: publication.at_ms,
+            origin: publication.origin,
+            dropped_bytes: 0,
+            bytes: Vec::new(),
+            entries: Vec::new(),
+        };
+        chunk.push(publication);
+        chunk
+    }
+
+    /// Whether a publication, which is newer than all in the chunk, may be pushed; if not, it gets another chunk.
+    pub(super) fn takes(&self, publication: &NewPublication<'_>) -> bool {
+        !self.is_full() && publication.origin == self.origin && self.entry(publication).is_some()
+    }
+
+    /// Appends a publication, which [`Chunk::takes`].
+    ///
+    /// The vectors grow by an eighth of their entries, and by 8 bytes for each entry: so little is reserved that it
+    /// counts for nothing beside what each publication may take.
+    pub(super) fn push(&mut self, publication: &NewPublication<'_>) {
+        let entry = self.entry(publication).expect("the chunk takes the publication");
+        let count = self.entries.len();
+        if self.entries.capacity() == count {
+            self.entries.reserve_exact(1 + count / 8);
+        }
+        let frame = publication.frame;
+        if self.bytes.capacity() - self.bytes.len() < frame.len() {
+            self.bytes.reserve_exact(frame.len().max(count * SPARE_BYTES));
+        }
+        self.bytes.extend_from_slice(frame);
+        if let Some(blanks) = &publication.blanks {
+            let begin = self.bytes.len() - frame.len();
+            self.bytes[begin + blanks.start..begin + blanks.end].copy_from_slice(REPLAYED);
+        }
+        self.entries.push(entry);
+    }
+
+    /// The entry for the next publication, unless its numbers are too large for the chunk.
+    fn entry(&self, publication: &NewPublication<'_>) -> Option<Entry> {
+        let end = self.dropped_bytes as usize + self.bytes.len() + publication.frame.len();
+        Some(Entry {
+            offset: u32::try_from(publication.offset - self.base_offset).ok()?,
+            at_ms: u32::try_from(publication.at_ms - self.base_at_ms).ok()?,
+            end: u32::try_from(end).ok()?,
+            payload_bytes: publication.payload_bytes,
+        })
+    }
+
+    /// Whether it is long enough: the next publication gets another chunk.
+    fn is_full(&self) -> bool {
+        let is_long = self.bytes.len() >= CHUNK_BYTES && self.entries.len() >= CHUNK_ENTRIES_MIN;
+        is_long || self.bytes.len() >= CHUNK_BYTES_MAX
+    }
+
+    /// Whether copying it costs more than another chunk would.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes.len() >= CHUNK_BYTES / 2
+    }
+
+    /// Gives back what was reserved for more publications.
+    pub(super) fn seal(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
+    /// Drops the first `count` publications. What that frees stays reserved for publications to come.
+    pub(super) fn drop_first(&mut self, count: usize) {
+        let bytes = self.start(count);
+        self.bytes.drain(..bytes);
+        self.entries.drain(..count);
+        self.dropped_bytes += u32::try_from(bytes).expect("invariant 2: an end has 32 bits");
+    }
+
+    /// How many publications it has.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The bytes of some of its frames.
+    pub(super) fn frames(&self, entries: Range<usize>) -> &[u8] {
+        &self.bytes[self.start(entries.start)..self.start(entries.end)]
+    }
+
+    /// The offset of a publication.
+    pub(super) fn offset(&self, entry: usize) -> u64 {
+        self.base_offset + u64::from(self.entries[entry].offset)
+    }
+
+    /// The time of a publication.
+    pub(super) fn at_ms(&self, entry: usize) -> i64 {
+        self.base_at_ms + i64::from(self.entries[entry].at_ms)
+    }
+
+    /// The payload of a publication.
+    pub(super) fn payload(&self, entry: usize) -> &[u8] {
+        let frame = self.frames(entry..entry + 1);
+        self.origin
+            .payload(frame, self.entries[entry].payload_bytes as usize)
+    }
+
+    /// The first entry whose offset is higher.
+    pub(super) fn first_after(&self, offset: u64) -> usize {
+        self.entries
+            .partition_point(|entry| self.base_offset + u64::from(entry.offset) <= offset)
+    }
+
+    /// The first entry that was published at this time or later.
+    pub(super) fn first_since(&self, at_ms: i64) -> usize {
+        self.entries
+            .partition_point(|entry| self.base_at_ms + i64::from(entry.at_ms) < at_ms)
+    }
+
+    /// The memory that it takes.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Chunk>() + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Where the frame of an entry begins; for the end of the entries, where the bytes end.
+    fn start(&self, entry: usize) -> usize {
+        match entry.checked_sub(1) {
+            Some(before) => (self.entries[before].end - self.dropped_bytes) as usize,
+            None => 0,
+        }
+    }
+}
+
+/// The member that a replayed publication has in the place of the blanks.
+pub(super) const REPLAYED: &[u8; crate::broker::BLANKS] = b",\"replayed\":true";
+/// A chunk of so many bytes is full, if it has [`CHUNK_ENTRIES_MIN`] publications.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// With fewer publications, a chunk's own memory would count too much for each of them.
+const CHUNK_ENTRIES_MIN: usize = 8;
+/// A chunk of so many bytes is full.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are reserved in a chunk, or not given back, for each of its publications.
+pub(super) const SPARE_BYTES: usize = 8;

@@ -1,0 +1,424 @@
+//! The histories of all channels that a core owns, and the bounds of all together.
+//!
+//! If all channels together have more than they may, the oldest publication of all goes first, whichever channel it is
+//! of. If there are too many channels, the channel that has had no publication for the longest time goes.
+//!
+//! A channel that is gone leaves its highest offset behind, in `forgotten`. A client that asks for publications after an
+//! earlier offset gets no answer, also about a channel that never had one: nothing else is known about channels that are
+//! not here.
+//!
+//! Invariants
+//! 1. A channel is in `oldest` and in `quietest` while it exists, and in `deadlines` while one of its publications will
+//!    expire. Its number there is not higher than the true one.
+//! 2. `bytes` is the sum of what the channels count for ([`Histories::bytes`]), and at most `bytes_max` after each call.
+//! 3. A channel that does not exist has had no publication after `forgotten`.
+//!
+//! Limits: `history_bytes_max`, `history_channels_max`.
+
+use hashbrown::HashTable;
+
+use super::channel::{Channel, ChannelQuery};
+use super::query::{Query, Question, Unknown};
+use super::queue::Queue;
+use super::reading::Reading;
+use super::{Keep, NewPublication};
+use crate::broker::{ChannelHash, Epoch, Position};
+use crate::clock::Now;
+use crate::slab::Slab;
+
+/// The histories of one core.
+#[derive(Debug)]
+pub struct Histories {
+    epoch: Epoch,
+    table: HashTable<u32>,
+    channels: Slab<Channel>,
+    /// By the offset of the oldest publication; of a channel without one, by its highest offset.
+    oldest: Queue,
+    /// By the highest offset.
+    quietest: Queue,
+    /// By the time at which the oldest publication expires.
+    deadlines: Queue,
+    publications: u64,
+    bytes: usize,
+    bytes_max: usize,
+    channels_max: usize,
+    forgotten: u64,
+    evicted: Evicted,
+}
+
+/// How many publications have gone, by what made them go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Their channel had as many as its policy lets it have, or as many bytes.
+    pub channel_full: u64,
+    /// They were older than the policy of their channel lets them become.
+    pub expired: u64,
+    /// All channels together had as many bytes as they may.
+    pub bytes_max: u64,
+    /// There were as many channels as there may be.
+    pub channels_max: u64,
+}
+
+impl Histories {
+    /// Without a channel.
+    pub fn new(epoch: Epoch, bytes_max: usize, channels_max: usize) -> Histories {
+        Histories {
+            epoch,
+            table: HashTable::new(),
+            channels: Slab::new(),
+            oldest: Queue::default(),
+            quietest: Queue::default(),
+            deadlines: Queue::default(),
+            publications: 0,
+            bytes: 0,
+            bytes_max,
+            channels_max,
+            forgotten: 0,
+            evicted: Evicted::default(),
+        }
+    }
+
+    /// Remembers a publication, which is newer than all before. `keep` is asked how much is kept of the channel, if that
+    /// is not known by this version of the policies; `None`: nothing.
+    pub fn append(
+        &mut self,
+        name: &[u8],
+        hash: ChannelHash,
+        publication: &NewPublication<'_>,
+        version: u32,
+        keep: impl FnOnce() -> Option<Keep>,
+    ) {
+        let Some(id) = self.channel_to_append(name, hash, version, keep) else {
+            return;
+        };
+        let publication = &NewPublication {
+            // Two cores may have published in the order of their clocks' readings, or the other way round.
+            at_ms: self.channels[id as usize]
+                .newest_at_ms()
+                .map_or(publication.at_ms, |newest| newest.max(publication.at_ms)),
+            ..publication.clone()
+        };
+        self.change(id, |channel, evicted| {
+            channel.push(publication);
+            drop_excess(channel, evicted);
+        });
+        let channel = &self.channels[id as usize];
+        if !self.deadlines.contains(id)
+            && let Some(deadline) = channel.deadline()
+        {
+            self.deadlines.set(id, deadline);
+        }
+        self.make_room();
+    }
+
+    /// The channel of a publication. A channel that is not here begins, unless nothing of it is to be kept.
+    fn channel_to_append(
+        &mut self,
+        name: &[u8],
+        hash: ChannelHash,
+        version: u32,
+        keep: impl FnOnce() -> Option<Keep>,
+    ) -> Option<u32> {
+        match self.find(name, hash) {
+            Some(id) if self.channels[id as usize].version == version => Some(id),
+            Some(id) => {
+                self.apply(id, version, keep());
+                self.channels.get(id as usize).is_some().then_some(id)
+            }
+            None => Some(self.insert(Channel::new(
+                hash,
+                name,
+                keep()?,
+                version,
+                self.forgotten,
+                Unknown::Evicted,
+            ))),
+        }
+    }
+
+    /// Applies a new policy to a channel.
+    fn apply(&mut self, id: u32, version: u32, keep: Option<Keep>) {
+        let Some(keep) = keep else {
+            return self.remove_channel(id);
+        };
+        self.change(id, |channel, evicted| {
+            (channel.keep, channel.version) = (keep, version);
+            drop_excess(channel, evicted);
+            if !keep.last_value && channel.len() > channel.history_len() {
+                channel.remove_oldest(Unknown::Evicted);
+            }
+        });
+        match self.channels[id as usize].deadline() {
+            Some(deadline) => self.deadlines.set(id, deadline),
+            None => self.deadlines.remove(id),
+        }
+    }
+
+    /// Applies the policies of this version to some channels: to those with an id from `from` on, at most so many.
+    /// Returns where to go on, if there are more.
+    pub fn apply_policies(
+        &mut self,
+        from: u32,
+        channels_max: u32,
+        version: u32,
+        mut keep: impl FnMut(&[u8]) -> Option<Keep>,
+    ) -> Option<u32> {
+        let places = u32::try_from(self.channels.places()).unwrap_or(u32::MAX);
+        let end = from.saturating_add(channels_max).min(places);
+        for id in from..end {
+            if let Some(channel) = self.channels.get(id as usize)
+                && channel.version != version
+            {
+                let keep = keep(&channel.name);
+                self.apply(id, version, keep);
+            }
+        }
+        (end < places).then_some(end)
+    }
+
+    /// Answers a question about a channel. All publications up to the offset `up_to` have been appended, and later ones
+    /// are not considered.
+    pub fn read(&mut self, question: &Question, up_to: u64, now: Now) -> Reading {
+        let id = self.find(&question.name, question.hash);
+        if let Some(id) = id {
+            self.expire(id, now_ms(now), u32::MAX);
+        }
+        let up_to = Position {
+            epoch: self.epoch,
+            offset: up_to,
+        };
+        let query = match question.query {
+            Query::After(position) if position.epoch != self.epoch => {
+                return Reading::unknown(Unknown::OtherEpoch, up_to);
+            }
+            Query::After(position) if position.offset > up_to.offset => {
+                return Reading::unknown(Unknown::UnknownPosition, up_to);
+            }
+            Query::After(position) => ChannelQuery::After(position.offset),
+            Query::Last(count) => ChannelQuery::Last(count as usize),
+            Query::Since(unix_ms) => ChannelQuery::Since(at_ms(now, unix_ms)),
+            Query::LastValue => ChannelQuery::LastValue,
+            Query::Position => return Reading::empty(up_to),
+        };
+        let Some(channel) = id.map(|id| &self.channels[id as usize]) else {
+            return match query {
+                ChannelQuery::After(offset) if offset < self.forgotten => {
+                    Reading::unknown(Unknown::Evicted, up_to)
+                }
+                ChannelQuery::After(_)
+                | ChannelQuery::Last(_)
+                | ChannelQuery::Since(_)
+                | ChannelQuery::LastValue => Reading::empty(up_to),
+            };
+        };
+        match channel.read(query, question.publications_max as usize, up_to.offset) {
+            Ok((pieces, count)) => Reading::of(pieces, count, up_to, unix_ms_at_0(now)),
+            Err(unknown) => Reading::unknown(unknown, up_to),
+        }
+    }
+
+    /// Forgets all publications of a channel. Returns how many there were.
+    pub fn remove(&mut self, name: &[u8], hash: ChannelHash) -> usize {
+        let Some(id) = self.find(name, hash) else {
+            return 0;
+        };
+        let removed = self.channels[id as usize].len();
+        self.change(id, |channel, _| channel.clear(Unknown::Evicted));
+        self.deadlines.remove(id);
+        removed
+    }
+
+    /// Drops publications that have expired, at most about so many. Returns whether there are more.
+    pub fn sweep(&mut self, now: Now, publications_max: u32) -> bool {
+        let now_ms = now_ms(now);
+        let mut left = publications_max;
+        while let Some((deadline, id)) = self.deadlines.first()
+            && deadline <= now_ms
+        {
+            if left == 0 {
+                return true;
+            }
+            left = left.saturating_sub(1 + self.expire(id, now_ms, left));
+        }
+        false
+    }
+
+    /// When [`Histories::sweep`] has something to do next, in milliseconds of the clock.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        Some(self.deadlines.first()?.0)
+    }
+
+    /// How many publications there are.
+    pub fn publications(&self) -> u64 {
+        self.publications
+    }
+
+    /// How many channels there are.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// What all channels count for: their frames, [`PUBLICATION_BYTES`] more for each publication, and what a channel
+    /// itself takes. It is not less than the memory in use, if publications of 64 KiB and more count for a percent more.
+    /// Chunks that only readings hold do not count.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All channels.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    /// How many publications have gone since the last call, by what made them go.
+    pub fn take_evicted(&mut self) -> Evicted {
+        std::mem::take(&mut self.evicted)
+    }
+
+    fn find(&self, name: &[u8], hash: ChannelHash) -> Option<u32> {
+        let same = |&id: &u32| {
+            let channel = &self.channels[id as usize];
+            channel.hash == hash && *channel.name == *name
+        };
+        self.table.find(hash.as_u64(), same).copied()
+    }
+
+    fn insert(&mut self, channel: Channel) -> u32 {
+        let (hash, newest) = (channel.hash, queue_number(channel.newest_offset()));
+        self.bytes += counted_bytes(&channel);
+        let id = u32::try_from(self.channels.insert(channel)).expect("there are fewer channels");
+        let channels = &self.channels;
+        self.table
+            .insert_unique(hash.as_u64(), id, |&other| channels[other as usize].hash.as_u64());
+        self.oldest.set(id, newest);
+        self.quietest.set(id, newest);
+        id
+    }
+
+    fn remove_channel(&mut self, id: u32) {
+        let Some(channel) = self.channels.remove(id as usize) else {
+            return;
+        };
+        self.forgotten = self.forgotten.max(channel.newest_offset());
+        self.bytes -= counted_bytes(&channel);
+        self.publications -= channel.len() as u64;
+        self.oldest.remove(id);
+        self.quietest.remove(id);
+        self.deadlines.remove(id);
+        let entry = self.table.find_entry(channel.hash.as_u64(), |&other| other == id);
+        entry.expect("each channel is in the table").remove();
+        if self.table.len() < self.table.capacity() / 8 {
+            let channels = &self.channels;
+            let room = self.table.len() * 2;
+            self.table
+                .shrink_to(room, |&other| channels[other as usize].hash.as_u64());
+        }
+    }
+
+    /// Changes a channel, and what all channels count for.
+    fn change(&mut self, id: u32, change: impl FnOnce(&mut Channel, &mut Evicted)) {
+        let channel = &mut self.channels[id as usize];
+        self.bytes -= counted_bytes(channel);
+        self.publications -= channel.len() as u64;
+        change(channel, &mut self.evicted);
+        self.bytes += counted_bytes(channel);
+        self.publications += channel.len() as u64;
+    }
+
+    /// Drops publications of a channel that have expired, at most so many; returns how many. Corrects the deadline.
+    fn expire(&mut self, id: u32, now_ms: i64, publications_max: u32) -> u32 {
+        let mut dropped = 0;
+        self.change(id, |channel, evicted| {
+            while dropped < publications_max && channel.deadline().is_some_and(|deadline| deadline <= now_ms)
+            {
+                channel.drop_oldest(Unknown::Expired);
+                evicted.expired += 1;
+                dropped += 1;
+            }
+        });
+        match self.channels[id as usize].deadline() {
+            Some(deadline) => self.deadlines.set(id, deadline),
+            None => self.deadlines.remove(id),
+        }
+        dropped
+    }
+
+    /// Drops the oldest publications of all channels, and channels, until there are no more than there may be.
+    fn make_room(&mut self) {
+        while self.channels.len() > self.channels_max
+            && let Some((number, id)) = self.quietest.first()
+        {
+            let channel = &self.channels[id as usize];
+            let newest = queue_number(channel.newest_offset());
+            if number < newest {
+                self.quietest.set(id, newest);
+                continue;
+            }
+            self.evicted.channels_max += channel.len() as u64;
+            self.remove_channel(id);
+        }
+        while self.bytes > self.bytes_max
+            && let Some((number, id)) = self.oldest.first()
+        {
+            let channel = &self.channels[id as usize];
+            let oldest = channel.oldest_offset();
+            let true_number = queue_number(oldest.unwrap_or_else(|| channel.newest_offset()));
+            if number < true_number {
+                self.oldest.set(id, true_number);
+            } else if oldest.is_none() {
+                self.remove_channel(id);
+            } else {
+                self.evicted.bytes_max += 1;
+                self.change(id, |channel, _| channel.remove_oldest(Unknown::Evicted));
+            }
+        }
+    }
+}
+
+/// Drops what a channel has beyond its policy.
+fn drop_excess(channel: &mut Channel, evicted: &mut Evicted) {
+    let keep = channel.keep;
+    while channel.history_len() > keep.entries as usize
+        || (channel.history_len() > 0 && channel.frame_bytes() > keep.bytes)
+    {
+        channel.drop_oldest(Unknown::Evicted);
+        // A channel without a history has lost nothing.
+        evicted.channel_full += u64::from(keep.entries > 0);
+    }
+}
+
+/// What a channel counts for.
+fn counted_bytes(channel: &Channel) -> usize {
+    CHANNEL_BYTES + channel.name.len() + channel.frame_bytes() + channel.len() * PUBLICATION_BYTES
+}
+
+/// An offset as a number of a [`Queue`]: offsets have fewer than 54 bits.
+fn queue_number(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+fn now_ms(now: Now) -> i64 {
+    i64::try_from(now.uptime.as_ms()).unwrap_or(i64::MAX)
+}
+
+/// The Unix time at which the clock of this process began.
+fn unix_ms_at_0(now: Now) -> i64 {
+    i64::try_from(now.unix_ms)
+        .unwrap_or(i64::MAX)
+        .saturating_sub(now_ms(now))
+}
+
+/// A Unix time by the clock of this process.
+fn at_ms(now: Now, unix_ms: u64) -> i64 {
+    i64::try_from(unix_ms)
+        .unwrap_or(i64::MAX)
+        .saturating_sub(unix_ms_at_0(now))
+}
+
+/// What a remembered publication takes beside its frame, at most, in a channel that has some of them: 16 bytes for its
+/// entry, and its share of its chunk and of what is reserved.
+pub(super) const PUBLICATION_BYTES: usize = 48;
+/// What a channel takes beside its name and its publications: with its places in the table and the queues, and its first
+/// chunk.
+pub(super) const CHANNEL_BYTES: usize = 512;

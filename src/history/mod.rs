@@ -1,0 +1,72 @@
+//! The memory of channels: publications that are kept for clients that were away, and for new subscribers.
+//!
+//! Each core has one [`Histories`] with the channels that it owns ([`ChannelHash::owner`](crate::broker::ChannelHash)).
+//! The core appends the publications that it reads from the ring, and asks for a [`Reading`] when a client wants some of
+//! them. Nothing here knows a connection, a protocol or another core.
+//!
+//! ```text
+//!   histories.rs   the channels of a core; the bounds of all together
+//!   channel.rs     one channel: chunks, and from where on they are complete
+//!   chunk.rs       some consecutive publications        reading.rs  some chunks, for another core
+//!   queue.rs       which channel is next to lose one    query.rs    what can be asked, and why there is no answer
+//! ```
+//! Times are milliseconds of the clock of the process. So a change of the wall clock makes nothing expire. They are
+//! negative for what an earlier process has remembered.
+
+mod channel;
+mod chunk;
+mod histories;
+mod query;
+mod queue;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use histories::{Evicted, Histories};
+pub use query::{Query, Question, Unknown};
+pub use reading::{Reading, Remembered};
+
+use crate::broker::{Numbering, Origin, Publication};
+
+/// How much of a channel is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Most publications of the history; with none, there is no history.
+    pub entries: u32,
+    /// Most bytes of the frames of the history.
+    pub bytes: usize,
+    /// How old a publication of the history may become.
+    pub age_ms: u64,
+    /// Whether the newest publication is kept, whatever the limits of the history are.
+    pub last_value: bool,
+}
+
+/// A publication that a history is to remember.
+#[derive(Clone, Debug)]
+pub struct NewPublication<'a> {
+    offset: u64,
+    at_ms: i64,
+    origin: Origin,
+    frame: &'a [u8],
+    /// Where in the frame there is room for the mark of a replay.
+    blanks: Option<Range<usize>>,
+    payload_bytes: u32,
+}
+
+impl<'a> NewPublication<'a> {
+    /// A publication of the ring.
+    pub fn of(publication: &Publication<'a>, numbering: Numbering) -> NewPublication<'a> {
+        NewPublication {
+            offset: numbering.offset(publication.sequence()),
+            at_ms: i64::try_from(publication.at_ns() / NS_PER_MS).unwrap_or(i64::MAX),
+            origin: publication.origin(),
+            frame: publication.frame(),
+            blanks: publication.blanks(),
+            payload_bytes: publication.payload_bytes(),
+        }
+    }
+}
+
+const NS_PER_MS: u64 = 1_000_000;

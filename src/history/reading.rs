@@ -1,0 +1,135 @@
+//! A reading: the answer of a history, to be sent by another core while the history goes on.
+//!
+//! A reading shares the chunks of the history and copies nothing, so it costs little however much is in it. Chunks that
+//! a reading holds do not change: a history that has to change one copies it first, or begins another. So eviction does
+//! not harm a reading that is being sent.
+
+use std::sync::Arc;
+
+use super::chunk::Chunk;
+use super::query::Unknown;
+use crate::broker::Position;
+
+/// The answer of a history to one [`Query`](super::Query).
+#[derive(Clone, Debug)]
+pub struct Reading {
+    up_to: Position,
+    unknown: Option<Unknown>,
+    /// The publications that were not taken, oldest first. No piece is empty.
+    pieces: std::vec::IntoIter<Piece>,
+    publications: usize,
+    unix_ms_at_0: i64,
+}
+
+/// Some consecutive entries of a chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) chunk: Arc<Chunk>,
+    /// The first entry.
+    pub(super) from: usize,
+    /// The end of the entries.
+    pub(super) end: usize,
+}
+
+/// One remembered publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered<'a> {
+    /// Its place in the order.
+    pub offset: u64,
+    /// When it was published, in Unix milliseconds.
+    pub unix_ms: u64,
+    /// The whole frame, marked as replayed.
+    pub frame: &'a [u8],
+    /// The data that was published; empty if there was none.
+    pub payload: &'a [u8],
+}
+
+impl Reading {
+    /// Publications of a channel. `unix_ms_at_0` is the Unix time at which the clock of their times began.
+    pub(super) fn of(pieces: Vec<Piece>, publications: usize, up_to: Position, unix_ms_at_0: i64) -> Reading {
+        Reading {
+            up_to,
+            unknown: None,
+            pieces: pieces.into_iter(),
+            publications,
+            unix_ms_at_0,
+        }
+    }
+
+    /// No publication, since there is none that was asked for.
+    pub fn empty(up_to: Position) -> Reading {
+        Reading::of(Vec::new(), 0, up_to, 0)
+    }
+
+    /// No publication, since it is not known which were asked for.
+    pub fn unknown(reason: Unknown, up_to: Position) -> Reading {
+        Reading {
+            unknown: Some(reason),
+            ..Reading::empty(up_to)
+        }
+    }
+
+    /// The place of the reading in the order: a publication of the channel after it is not in the reading, one up to it
+    /// is, if it was asked for.
+    pub fn up_to(&self) -> Position {
+        self.up_to
+    }
+
+    /// Why there is no answer to a query for all publications after a position.
+    pub fn why_unknown(&self) -> Option<Unknown> {
+        self.unknown
+    }
+
+    /// How many publications it has, without those that were taken.
+    pub fn len(&self) -> usize {
+        self.publications
+    }
+
+    /// Whether it has no publication, or all were taken.
+    pub fn is_empty(&self) -> bool {
+        self.publications == 0
+    }
+
+    /// Takes the next publications: lets `send` have their frames, which lie one behind the other, with their number.
+    /// There are as many as fit into `bytes_max` and lie together, but at least one. Without a publication, `send` is
+    /// not called.
+    pub fn take_frames(&mut self, bytes_max: usize, send: impl FnOnce(&[u8], usize)) {
+        let Some(piece) = self.pieces.as_mut_slice().first_mut() else {
+            return;
+        };
+        let count = piece.fitting(bytes_max);
+        let from = piece.from;
+        send(piece.chunk.frames(from..from + count), count);
+        piece.from += count;
+        self.publications -= count;
+        if piece.from == piece.end {
+            self.pieces.next();
+        }
+    }
+
+    /// The publications, oldest first.
+    pub fn publications(&self) -> impl Iterator<Item = Remembered<'_>> {
+        let pieces = self.pieces.as_slice().iter();
+        pieces.flat_map(|piece| {
+            (piece.from..piece.end).map(|entry| Remembered {
+                offset: piece.chunk.offset(entry),
+                unix_ms: u64::try_from(piece.chunk.at_ms(entry).saturating_add(self.unix_ms_at_0))
+                    .unwrap_or(0),
+                frame: piece.chunk.frames(entry..entry + 1),
+                payload: piece.chunk.payload(entry),
+            })
+        })
+    }
+}
+
+impl Piece {
+    /// How many of its first frames have at most so many bytes together, but at least one.
+    fn fitting(&self, bytes_max: usize) -> usize {
+        if self.chunk.frames(self.from..self.end).len() <= bytes_max {
+            return self.end - self.from;
+        }
+        let fit = |&end: &usize| self.chunk.frames(self.from..end).len() <= bytes_max;
+        let fitting = (self.from + 1..=self.end).take_while(fit).count();
+        fitting.max(1)
+    }
+}
