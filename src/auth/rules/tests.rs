@@ -647,3 +647,46 @@ fn remembered_decisions_are_those_that_would_be_made() {
         }
     }
 }
+
+/// Compared with what it means: each name that the other pattern matches is matched. All patterns and all names of a few
+/// segments are tried.
+#[test]
+fn a_pattern_covers_another_if_it_matches_all_names_that_the_other_matches() {
+    fn sequences(alphabet: &[&str], longest: usize) -> Vec<String> {
+        let mut all: Vec<Vec<&str>> = vec![Vec::new()];
+        let mut found = Vec::new();
+        for _ in 0..longest {
+            all = all
+                .iter()
+                .flat_map(|begun| alphabet.iter().map(move |one| [&begun[..], &[*one]].concat()))
+                .collect();
+            found.extend(all.iter().map(|segments| segments.join(".")));
+        }
+        found
+    }
+    let names = sequences(&["a", "b", ""], 4);
+    let patterns: Vec<Pattern> = sequences(&["a", "b", "", "*", "**"], 3)
+        .iter()
+        .filter_map(|text| Pattern::compile(text, b'.', &mut Vec::new()).ok())
+        .collect();
+    let matched: Vec<Vec<bool>> = patterns
+        .iter()
+        .map(|pattern| {
+            let matches =
+                |name: &String| pattern.matches(name.as_bytes(), first_bytes(name.as_bytes()), b'.', &[]);
+            names.iter().map(matches).collect()
+        })
+        .collect();
+    for (one, of_one) in patterns.iter().zip(&matched) {
+        for (other, of_other) in patterns.iter().zip(&matched) {
+            let expected = of_one.iter().zip(of_other).all(|(one, other)| *one || !*other);
+            assert_eq!(
+                one.covers(other.text(), b'.'),
+                expected,
+                "{} {}",
+                one.text(),
+                other.text()
+            );
+        }
+    }
+}
