@@ -1,5 +1,5 @@
-//! The worked example of `docs/start.md` as it stands there: each command is run, and what it prints is compared with
-//! what the page says that it prints.
+//! The worked examples of pages as they stand there: each command is run, and what it prints is compared with what the
+//! page says that it prints.
 //!
 //! Only addresses differ: a test listens on loopback, on ports that the system chose.
 
@@ -12,28 +12,36 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn the_operators_page_does_what_it_says() {
+    does_what_it_says("start");
+}
+
+#[test]
+fn the_page_about_policies_of_channels_does_what_it_says() {
+    does_what_it_says("channels");
+}
+
+/// Blocks of `toml` are the file `ringcast.toml`; blocks of `console` are the commands.
+fn does_what_it_says(name: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/start.md")).unwrap();
+    let page = fs::read_to_string(root.join(format!("docs/{name}.md"))).unwrap();
     let (clients, operators) = (free_port(), free_port());
     let page = page
         .replace("0.0.0.0:8443", &format!("127.0.0.1:{clients}"))
         .replace("localhost:8443", &format!("localhost:{clients}"))
         .replace("127.0.0.1:9464", &format!("127.0.0.1:{operators}"));
 
-    let folder = Folder::new();
-    let settings = blocks(&page, "toml").concat();
-    let admin = format!("admin = \"127.0.0.1:{operators}\"\n");
-    fs::write(folder.0.join("ringcast.toml"), admin + &settings).unwrap();
+    let folder = Folder::new(name);
+    fs::write(folder.0.join("ringcast.toml"), blocks(&page, "toml").concat()).unwrap();
     let steps: Vec<Step> = blocks(&page, "console")
         .iter()
         .flat_map(|block| steps(block))
         .collect();
     assert!(
-        steps.len() > 10,
+        steps.len() > 5,
         "the page has its commands in blocks of `console`"
     );
 
-    let printed = run(&steps, &folder.0);
+    let printed = run(&steps, &folder.0, [clients, operators]);
     for (step, printed) in steps.iter().zip(&printed) {
         assert!(
             is_as_said(&step.says, printed),
@@ -56,8 +64,8 @@ struct Step {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
-        let folder = std::env::temp_dir().join(format!("ringcast-page-{}", std::process::id()));
+    fn new(page: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("ringcast-page-{page}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         Folder(folder)
     }
@@ -106,7 +114,7 @@ fn steps(block: &str) -> Vec<Step> {
 }
 
 /// Runs all of them in one shell; what each has printed. The server that they start ends with the shell at the latest.
-fn run(steps: &[Step], folder: &Path) -> Vec<String> {
+fn run(steps: &[Step], folder: &Path, [clients, operators]: [u16; 2]) -> Vec<String> {
     const BEGIN: &str = "@@ next\n";
     let mut script = "trap 'kill $! 2> /dev/null' EXIT\n".to_owned();
     for step in steps {
@@ -122,6 +130,8 @@ fn run(steps: &[Step], folder: &Path) -> Vec<String> {
         .current_dir(folder)
         .env("PATH", std::env::join_paths(paths).unwrap())
         .env("RINGCAST_CORES", "2")
+        .env("RINGCAST_LISTEN", format!("127.0.0.1:{clients}"))
+        .env("RINGCAST_ADMIN", format!("127.0.0.1:{operators}"))
         .stdin(Stdio::null())
         .output()
         .unwrap();
