@@ -5,7 +5,9 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -113,6 +115,60 @@ fn accepting_is_retried_until_the_system_has_descriptors() {
         admin.metric("ringcast_connections") == 0
     });
     process.client().ping();
+}
+
+/// Each core gets its listener when the server starts, and the system gives each listener its share of the new
+/// connections. A core without a descriptor for its listener would leave them unanswered for ever.
+#[test]
+fn a_start_with_few_descriptors_serves_with_every_core_or_fails_and_says_why() {
+    let (mut served, mut refused) = (0, 0);
+    // With 21 to 25 the cores have what they need, and the control plane ends the process.
+    for count in (8..21).chain(26..40) {
+        let script = format!("ulimit -n {count} && exec \"$0\"");
+        let mut child = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_ringcast")])
+            .envs([
+                ("RINGCAST_LISTEN", "127.0.0.1:0"),
+                ("RINGCAST_ADMIN", "off"),
+                ("RINGCAST_CORES", "3"),
+                ("RINGCAST_LOG", "info"),
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = String::new();
+        let address: Option<SocketAddr> = loop {
+            let start = lines.len();
+            if log.read_line(&mut lines).unwrap() == 0 {
+                break None;
+            }
+            if let Some((_, address)) = lines[start..].split_once("ws://") {
+                break address.split('/').next().and_then(|address| address.parse().ok());
+            }
+        };
+        match address {
+            Some(address) => {
+                served += 1;
+                // The system spreads them over the listeners by their ports.
+                for _ in 0..12 {
+                    let answer =
+                        support::ask(address, "GET /health-check HTTP/1.0\r\nHost: localhost\r\n\r\n");
+                    assert!(answer.starts_with("HTTP/1.1 "), "{count}: {answer}");
+                }
+            }
+            None => {
+                refused += 1;
+                assert!(
+                    lines.contains("Too many open files") || lines.contains("LimitNOFILE"),
+                    "{count}: {lines}"
+                );
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
 }
 
 /// Sockets that are being passed from one core to another have no descriptor meanwhile. If the receiving

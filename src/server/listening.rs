@@ -12,6 +12,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -19,6 +21,7 @@ use super::occupied::Claim;
 use super::{PortSetting, StartError};
 use crate::config::Config;
 use crate::control::SignalHandling;
+use crate::cores::operators::mailbox::CoreHandle;
 use crate::transport::hand_over::Outlets;
 use crate::transport::listener::{self, Reservation, Traits};
 use crate::transport::port::{HandedOver, Port, Ports};
@@ -163,10 +166,12 @@ impl Reserved {
         config.admin.address.map(open).transpose()
     }
 
-    /// Listens, and sends each core its listeners. Answers with all of them, for who comes after this process.
+    /// Listens, and sends each core its listeners. Returns when all cores have them: the system gives a listener its
+    /// share of the new connections from its first moment on. The answer holds all listeners, for the process that comes
+    /// after this one.
     pub(super) fn listen(
         self,
-        cores: usize,
+        cores: &[CoreHandle],
         traits: &Traits,
         outlets: &Outlets,
     ) -> Result<Vec<TcpListener>, StartError> {
@@ -179,11 +184,17 @@ impl Reserved {
                 );
             }
         }
-        let main = sockets(self.ports.main, self.activated.main, &received, cores, traits);
+        let main = sockets(
+            self.ports.main,
+            self.activated.main,
+            &received,
+            cores.len(),
+            traits,
+        );
         let main =
             main.map_err(|cause| StartError::listening(PortSetting::Listen, self.ports.main, cause))?;
         let tls = match self.ports.tls {
-            Some(address) => sockets(address, self.activated.tls, &received, cores, traits)
+            Some(address) => sockets(address, self.activated.tls, &received, cores.len(), traits)
                 .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))?,
             None => Vec::new(),
         };
@@ -193,8 +204,12 @@ impl Reserved {
             .collect();
         for (index, (socket, port)) in all.iter().enumerate() {
             outlets
-                .send(index % cores, socket, HandedOver::Listener(*port).byte())
+                .send(index % cores.len(), socket, HandedOver::Listener(*port).byte())
                 .map_err(StartError::System)?;
+        }
+        for (index, core) in cores.iter().enumerate() {
+            let sent = (index..all.len()).step_by(cores.len()).count();
+            wait_for_listeners(core, sent).map_err(StartError::System)?;
         }
         // Only now: until somebody listens, they keep others off.
         drop(self.reservations);
@@ -267,3 +282,17 @@ fn sockets(
     }
     Ok(sockets)
 }
+
+/// Waits until a core has so many listeners.
+fn wait_for_listeners(core: &CoreHandle, count: usize) -> io::Result<()> {
+    while core.listeners().map_err(io::Error::other)? < count {
+        if core.has_stopped() {
+            return Err(io::Error::other("a core has stopped"));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// How often the start looks whether a core has its listeners.
+const LOOK_EVERY: Duration = Duration::from_millis(1);

@@ -163,7 +163,7 @@ impl Server {
         };
         let sockets = prepared
             .reserved
-            .listen(cores.threads.len(), &traits, &cores.outlets)?;
+            .listen(&cores.handles, &traits, &cores.outlets)?;
         let (ports, admin) = (prepared.ports, prepared.admin);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         announce(config, &ports, admin_address, &prepared.policy);

@@ -33,7 +33,9 @@ impl<A: App> Core<A> {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.acceptor.receive_hand_over(self.poll.registry()) {
                 Arrived::Newcomer(newcomer) => self.adopt(newcomer),
-                Arrived::Other => {}
+                Arrived::Listener => self.mailbox.note_listener(),
+                Arrived::LostListener(cause) => self.mailbox.note_lost_listener(cause),
+                Arrived::Lost => {}
                 Arrived::Nothing => return,
             }
         }

@@ -20,7 +20,6 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Registry, Token};
 use nix::errno::Errno;
-use tracing::error;
 
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
@@ -83,8 +82,12 @@ pub(in crate::cores) struct Newcomer {
 #[derive(Debug)]
 pub(in crate::cores) enum Arrived {
     Newcomer(Newcomer),
-    /// A listener, or a socket that was lost.
-    Other,
+    /// A socket that was lost.
+    Lost,
+    /// A listener, whose connections this core accepts from now on.
+    Listener,
+    /// A listener that this core cannot use, and why.
+    LostListener(String),
     /// No hand-over waits now.
     Nothing,
 }
@@ -354,34 +357,39 @@ impl Acceptor {
         match self.hand_over.receive() {
             Ok(Received { socket, about }) => match (HandedOver::of_byte(about), socket) {
                 (HandedOver::Connection(port), Some(socket)) => {
-                    return Arrived::Newcomer(self.take_connection(socket, port));
+                    Arrived::Newcomer(self.take_connection(socket, port))
                 }
                 (HandedOver::Listener(port), Some(socket)) => self.take_listener(socket, port, registry),
-                (handed_over, None) => self.lose_hand_over(handed_over),
+                (HandedOver::Connection(_), None) => self.lose_connection(),
+                (HandedOver::Listener(port), None) => self.lose_listener(
+                    port,
+                    "its table of descriptors is full; raise LimitNOFILE".to_owned(),
+                ),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.hand_overs_waiting = false;
-                return Arrived::Nothing;
+                Arrived::Nothing
             }
             // The system lacks memory for a moment. The message stays in the socket, and the next turn tries again.
-            Err(_) => return Arrived::Nothing,
+            Err(_) => Arrived::Nothing,
         }
-        Arrived::Other
     }
 
-    /// Counts a socket that was lost: this core's descriptor table was full, so the system has closed the socket.
-    fn lose_hand_over(&self, handed_over: HandedOver) {
+    /// Counts a connection that was lost: this core's descriptor table was full, so the system has closed the socket.
+    fn lose_connection(&self) -> Arrived {
         self.metrics.limit_hit(Limit::Descriptors);
-        match handed_over {
-            // The sender has taken a place for it.
-            HandedOver::Connection(_) => self.loads.end(),
-            HandedOver::Listener(port) => error!(
-                core = self.core.index(),
-                "no descriptor is free for the listener of {}: other cores accept connections for this core; raise \
-                 LimitNOFILE",
-                port.setting()
-            ),
-        }
+        // The sender has taken a place for it.
+        self.loads.end();
+        Arrived::Lost
+    }
+
+    fn lose_listener(&self, port: Port, cause: String) -> Arrived {
+        self.metrics.limit_hit(Limit::Descriptors);
+        Arrived::LostListener(format!(
+            "core {} cannot use its listener of {}: {cause}",
+            self.core.index(),
+            port.setting()
+        ))
     }
 
     fn take_connection(&self, socket: OwnedFd, port: Port) -> Newcomer {
@@ -394,18 +402,17 @@ impl Acceptor {
         Newcomer { stream, client, port }
     }
 
-    fn take_listener(&mut self, socket: OwnedFd, port: Port, registry: &Registry) {
-        if let Err(cause) = self
+    fn take_listener(&mut self, socket: OwnedFd, port: Port, registry: &Registry) -> Arrived {
+        match self
             .listeners
             .add(TcpListener::from_std(socket.into()), port, registry)
         {
-            // The system has no memory, or this user has too many epoll watches. The other listeners go on.
-            error!(
-                core = self.core.index(),
-                "the listener of {} cannot be added to the poll ({cause}): other cores accept connections for this core; \
-                 raise fs.epoll.max_user_watches or free memory",
-                port.setting()
-            );
+            Ok(()) => Arrived::Listener,
+            // The system has no memory, or this user has too many epoll watches.
+            Err(cause) => self.lose_listener(
+                port,
+                format!("{cause}; raise fs.epoll.max_user_watches or free memory"),
+            ),
         }
     }
 

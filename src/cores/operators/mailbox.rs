@@ -7,8 +7,8 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
@@ -145,7 +145,13 @@ struct PostBox {
 /// Written by the core, read by the control plane. Release and acquire: a reader that sees `Serving` also sees the
 /// listener.
 #[derive(Debug)]
-struct Status(AtomicU8);
+struct Status {
+    of_core: AtomicU8,
+    /// How many listeners the core has.
+    listeners: AtomicUsize,
+    /// Why the core cannot use a listener that it was sent.
+    lost_listener: OnceLock<String>,
+}
 
 /// A mailbox and the handle that sends to it; `waker` belongs to the poll of the core, of whose clients `logins_max`
 /// logins may be under way.
@@ -164,7 +170,11 @@ pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mail
         returned: AtomicU64::new(0),
     });
     let metrics = Arc::new(CoreMetrics::default());
-    let status = Arc::new(Status(AtomicU8::new(CoreStatus::Starting as u8)));
+    let status = Arc::new(Status {
+        of_core: AtomicU8::new(CoreStatus::Starting as u8),
+        listeners: AtomicUsize::new(0),
+        lost_listener: OnceLock::new(),
+    });
     let handle = CoreHandle {
         orders: sender,
         questions: question_sender,
@@ -222,6 +232,17 @@ impl CoreHandle {
         self.status() == CoreStatus::Stopped
     }
 
+    /// How many listeners the core has taken of those that it was sent.
+    ///
+    /// # Errors
+    /// Why it cannot use one of them.
+    pub(crate) fn listeners(&self) -> Result<usize, &str> {
+        match self.status.lost_listener.get() {
+            Some(cause) => Err(cause),
+            None => Ok(self.status.listeners.load(Ordering::Acquire)),
+        }
+    }
+
     /// The core's counters.
     pub fn metrics(&self) -> &CoreMetrics {
         &self.metrics
@@ -229,7 +250,7 @@ impl CoreHandle {
 
     /// The state of the core.
     pub fn status(&self) -> CoreStatus {
-        match self.status.0.load(Ordering::Acquire) {
+        match self.status.of_core.load(Ordering::Acquire) {
             status if status == CoreStatus::Starting as u8 => CoreStatus::Starting,
             status if status == CoreStatus::Serving as u8 => CoreStatus::Serving,
             status if status == CoreStatus::Draining as u8 => CoreStatus::Draining,
@@ -323,9 +344,20 @@ impl Mailbox {
         Arc::clone(&self.metrics)
     }
 
+    /// Notes that the core accepts the connections of one more listener.
+    pub(in crate::cores) fn note_listener(&self) {
+        self.status.listeners.fetch_add(1, Ordering::Release);
+    }
+
+    /// Notes that the core cannot use a listener.
+    pub(in crate::cores) fn note_lost_listener(&self, cause: String) {
+        // The first cause is enough for the start to fail.
+        let _ = self.status.lost_listener.set(cause);
+    }
+
     /// Publishes the state of the core.
     pub(crate) fn set_status(&self, status: CoreStatus) {
-        self.status.0.store(status as u8, Ordering::Release);
+        self.status.of_core.store(status as u8, Ordering::Release);
     }
 }
 
