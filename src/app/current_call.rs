@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::calls::{CallId, CallRefused};
-use super::deferred::{Deferred, Owed, Post};
+use super::deferred::{Deferred, LateAnswerSender, Owed};
 
 /// What the application is being asked about, and which calls it may make meanwhile.
 #[derive(Default)]
@@ -72,12 +72,12 @@ impl CurrentCall {
         }
     }
 
-    /// The right to answer the call later, by `post`.
-    pub(super) fn defer(&mut self, post: Option<&Arc<dyn Post>>) -> Deferred {
-        match (self.address, post) {
-            (Some(address), Some(post)) => {
+    /// The right to answer the call later, by `sender`.
+    pub(super) fn defer(&mut self, sender: Option<&Arc<dyn LateAnswerSender>>) -> Deferred {
+        match (self.address, sender) {
+            (Some(address), Some(sender)) => {
                 let owed = (!self.token.is_empty()).then(|| self.owed.get_or_insert_default().clone());
-                Deferred::new(address, &self.token, owed, Arc::clone(post))
+                Deferred::new(address, &self.token, owed, Arc::clone(sender))
             }
             (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
         }

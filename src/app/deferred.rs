@@ -24,7 +24,7 @@ struct Return {
     /// As in [`LateAnswer`].
     token: Box<[u8]>,
     owed: Option<Owed>,
-    post: Arc<dyn Post>,
+    sender: Arc<dyn LateAnswerSender>,
 }
 
 /// An answer on its way to the core of its session.
@@ -50,9 +50,9 @@ impl Owed {
 }
 
 /// Takes late answers to one core.
-pub(crate) trait Post: Send + Sync {
+pub(crate) trait LateAnswerSender: Send + Sync {
     /// Gives an answer, or gives it back.
-    fn post(&self, answer: LateAnswer) -> Result<(), Returned>;
+    fn send(&self, answer: LateAnswer) -> Result<(), Returned>;
 }
 
 /// An answer that could not be taken.
@@ -72,16 +72,21 @@ pub enum Undelivered {
 /// An answer that can be sent again.
 pub struct Unsent {
     answer: LateAnswer,
-    post: Arc<dyn Post>,
+    sender: Arc<dyn LateAnswerSender>,
 }
 
 impl Deferred {
-    pub(super) fn new(address: usize, token: &[u8], owed: Option<Owed>, post: Arc<dyn Post>) -> Deferred {
+    pub(super) fn new(
+        address: usize,
+        token: &[u8],
+        owed: Option<Owed>,
+        sender: Arc<dyn LateAnswerSender>,
+    ) -> Deferred {
         Deferred(Some(Return {
             address,
             token: token.into(),
             owed,
-            post,
+            sender,
         }))
     }
 
@@ -103,7 +108,7 @@ impl Deferred {
             address,
             token,
             owed,
-            post,
+            sender,
         } = self.0.ok_or(Undelivered::Gone)?;
         let late = LateAnswer {
             address,
@@ -111,7 +116,7 @@ impl Deferred {
             owed,
             answer: Box::new(answer),
         };
-        send(late, post)
+        send(late, sender)
     }
 
     /// Answers with `value`, whose JSON is written on the calling thread. A value without a JSON form is not answered.
@@ -142,7 +147,7 @@ impl Unsent {
     /// # Errors
     /// The answer was not sent.
     pub fn retry(self) -> Result<(), Undelivered> {
-        send(self.answer, self.post)
+        send(self.answer, self.sender)
     }
 }
 
@@ -178,9 +183,9 @@ impl fmt::Debug for Undelivered {
     }
 }
 
-fn send(answer: LateAnswer, post: Arc<dyn Post>) -> Result<(), Undelivered> {
-    post.post(answer).map_err(|returned| match returned {
-        Returned::Full(answer) => Undelivered::Full(Unsent { answer, post }),
+fn send(answer: LateAnswer, sender: Arc<dyn LateAnswerSender>) -> Result<(), Undelivered> {
+    sender.send(answer).map_err(|returned| match returned {
+        Returned::Full(answer) => Undelivered::Full(Unsent { answer, sender }),
         Returned::Gone => Undelivered::Gone,
     })
 }

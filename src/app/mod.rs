@@ -31,7 +31,7 @@ pub use self::calls::{AnswerError, AnswerFailure, CallId, CallRefused};
 pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
 pub use self::data::{Name, RawJson};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
-pub(crate) use self::deferred::{LateAnswer, Owed, Post, Returned};
+pub(crate) use self::deferred::{LateAnswer, LateAnswerSender, Owed, Returned};
 pub(crate) use self::error::Refused;
 pub use self::error::{AppError, Refusal};
 pub use self::inbound::{Inbound, RawPeer};

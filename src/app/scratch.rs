@@ -7,7 +7,7 @@ use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
 use super::current_call::CurrentCall;
-use super::deferred::{Deferred, Post};
+use super::deferred::{Deferred, LateAnswerSender};
 use crate::decision::CloseCode;
 
 /// The buffers of one core, for what its application answers and orders.
@@ -26,14 +26,14 @@ pub(crate) struct Scratch {
     /// Calls that the application was refused since the last [`Scratch::take_calls_refused`].
     calls_refused: u32,
     /// The way of late answers to this core.
-    post: Option<Arc<dyn Post>>,
+    late_answers: Option<Arc<dyn LateAnswerSender>>,
 }
 
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `post`.
-    pub(crate) fn with_post(post: Arc<dyn Post>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`.
+    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
         Scratch {
-            post: Some(post),
+            late_answers: Some(sender),
             ..Scratch::default()
         }
     }
@@ -86,7 +86,7 @@ impl Scratch {
 
     /// The right to answer later what is being answered.
     pub(super) fn defer(&mut self) -> Deferred {
-        self.call.defer(self.post.as_ref())
+        self.call.defer(self.late_answers.as_ref())
     }
 
     /// The number of the packet that is being handled. Pieces of another packet are gone.

@@ -153,7 +153,7 @@ impl<A: App> Core<A> {
                 settings: settings.session,
                 policy: settings.policy,
                 app: parts.app,
-                scratch: Scratch::with_post(parts.mailbox.post()),
+                scratch: Scratch::with_late_answers(parts.mailbox.late_answer_sender()),
                 ids: SessionIds::new()?,
             },
             mailbox: parts.mailbox,

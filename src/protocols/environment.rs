@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{App, Post};
+use crate::app::{App, LateAnswerSender};
 use crate::{session, socketcluster};
 
 /// The settings of all protocols.
@@ -32,10 +32,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `post`.
-    pub(crate) fn with_post(post: Arc<dyn Post>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`.
+    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
         Scratch {
-            common: session::Scratch::with_post(post),
+            common: session::Scratch::with_late_answers(sender),
             ..Scratch::default()
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::refusals::Refusals;
 use super::rule_hits::RuleHits;
-use crate::app::{self, Post};
+use crate::app::{self, LateAnswerSender};
 use crate::auth::rules::{Decided, RecentDecisions};
 use crate::config::rules::Action;
 use crate::decision::Limit;
@@ -72,10 +72,10 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// Empty buffers of a core that takes late answers by `post`.
-    pub(crate) fn with_post(post: Arc<dyn Post>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`.
+    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
         Scratch {
-            app: app::Scratch::with_post(post),
+            app: app::Scratch::with_late_answers(sender),
             ..Scratch::default()
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use mio::Waker;
 
-use crate::app::{LateAnswer, Post, Returned};
+use crate::app::{LateAnswer, LateAnswerSender, Returned};
 use crate::auth::Revocation;
 use crate::metrics::block::CoreMetrics;
 use crate::policy::Policy;
@@ -119,7 +119,7 @@ pub(crate) struct Mailbox {
     orders: Receiver<Order>,
     questions: Receiver<Question>,
     late_answers: Receiver<LateAnswer>,
-    post: Arc<PostBox>,
+    late_answer_sender: Arc<LateAnswers>,
     logins: Receiver<Answered>,
     login_way: LoginWay,
     /// Logins that have begun and whose answers the core has not taken: never more than the channel has room for.
@@ -134,7 +134,7 @@ pub(crate) struct Mailbox {
 
 /// Where late answers for a core are put.
 #[derive(Debug)]
-struct PostBox {
+struct LateAnswers {
     late_answers: Sender<LateAnswer>,
     waker: Arc<Waker>,
     /// Answers given back since the core last counted them. Written by all senders and by the core, relaxed: it orders
@@ -164,7 +164,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mail
         logins: login_sender,
         waker: Arc::clone(&waker),
     };
-    let post = Arc::new(PostBox {
+    let late_answer_sender = Arc::new(LateAnswers {
         late_answers: late_sender,
         waker: Arc::clone(&waker),
         returned: AtomicU64::new(0),
@@ -188,7 +188,7 @@ pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mail
             orders,
             questions,
             late_answers,
-            post,
+            late_answer_sender,
             logins,
             login_way,
             logins_under_way: Cell::new(0),
@@ -331,12 +331,12 @@ impl Mailbox {
 
     /// How many late answers went back to their senders since the last call.
     pub(in crate::cores) fn take_returned(&self) -> u64 {
-        self.post.returned.swap(0, Ordering::Relaxed)
+        self.late_answer_sender.returned.swap(0, Ordering::Relaxed)
     }
 
     /// The sending end for late answers to this core.
-    pub(in crate::cores) fn post(&self) -> Arc<dyn Post> {
-        Arc::clone(&self.post) as Arc<dyn Post>
+    pub(in crate::cores) fn late_answer_sender(&self) -> Arc<dyn LateAnswerSender> {
+        Arc::clone(&self.late_answer_sender) as Arc<dyn LateAnswerSender>
     }
 
     /// The block this core writes.
@@ -361,8 +361,8 @@ impl Mailbox {
     }
 }
 
-impl Post for PostBox {
-    fn post(&self, answer: LateAnswer) -> Result<(), Returned> {
+impl LateAnswerSender for LateAnswers {
+    fn send(&self, answer: LateAnswer) -> Result<(), Returned> {
         self.late_answers.try_send(answer).map_err(|error| match error {
             TrySendError::Full(answer) => {
                 self.returned.fetch_add(1, Ordering::Relaxed);
@@ -406,21 +406,21 @@ mod tests {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let (handle, mailbox) = mailbox(waker, 64);
-        let post = mailbox.post();
+        let sender = mailbox.late_answer_sender();
         for address in 0..LATE_ANSWERS_WAITING_MAX {
-            assert!(post.post(late(address)).is_ok());
+            assert!(sender.send(late(address)).is_ok());
         }
         assert_eq!(mailbox.take_returned(), 0);
-        let Err(Returned::Full(returned)) = post.post(late(77)) else {
+        let Err(Returned::Full(returned)) = sender.send(late(77)) else {
             panic!("the mailbox is full");
         };
         assert_eq!((returned.address, mailbox.take_returned()), (77, 1));
         assert!(handle.send(Order::Stop).is_ok());
 
         assert_eq!(mailbox.try_receive_late().map(|first| first.address), Some(0));
-        assert!(post.post(returned).is_ok());
+        assert!(sender.send(returned).is_ok());
         drop(mailbox);
-        assert!(matches!(post.post(late(78)), Err(Returned::Gone)));
+        assert!(matches!(sender.send(late(78)), Err(Returned::Gone)));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
 use crate::app::{
-    AllowedPublish, AnswerError, AnswerFailure, AppError, CallAnswer, CallId, CallRefused, Post, Returned,
-    Undelivered,
+    AllowedPublish, AnswerError, AnswerFailure, AppError, CallAnswer, CallId, CallRefused, LateAnswerSender,
+    Returned, Undelivered,
 };
 use crate::auth::rules::Rules;
 use crate::auth::{Credentials, Demands, Tokens};
@@ -34,8 +34,8 @@ struct Client<A: App> {
 /// Stands for a core that has no room for late answers.
 struct Full;
 
-impl Post for Full {
-    fn post(&self, answer: LateAnswer) -> Result<(), Returned> {
+impl LateAnswerSender for Full {
+    fn send(&self, answer: LateAnswer) -> Result<(), Returned> {
         Err(Returned::Full(answer))
     }
 }
@@ -66,7 +66,7 @@ impl<A: App> Client<A> {
             settings,
             policy: Policy::with_tokens(tokens()),
             app,
-            scratch: session::Scratch::with_post(Arc::new(Full)),
+            scratch: session::Scratch::with_late_answers(Arc::new(Full)),
             buffers: environment::Scratch::default(),
             now,
             packets_max: 256,
