@@ -1,4 +1,4 @@
-//! The atomics and cells that the ring uses: those of std, loom's under `--cfg ringcast_loom`, or in unit
+//! The atomics and cells that the ring and the post use: those of std, loom's under `--cfg ringcast_loom`, or in unit
 //! tests those of [`counted`], which count their uses.
 //!
 //! A cfg of our own, since the common `loom` cfg would change dependencies such as tokio too. Only the

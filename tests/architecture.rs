@@ -23,8 +23,10 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, busy_poll
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, busy_poll
 //! ```
+//!
+//! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them.
 //!
 //! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
 //! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
@@ -241,6 +243,7 @@ const IMPURE: &[&str] = &[
 
 /// The files that may hold `unsafe`, each with its argument at its head.
 const UNSAFE: &[&str] = &[
+    "src/broker/post/letter_box.rs",
     "src/broker/ring/memory.rs",
     "src/broker/ring/publisher.rs",
     "src/broker/ring/reader.rs",
@@ -597,6 +600,8 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("turn", "turn"),
     ("busy_poll", "turn"),
     ("visits", "turn"),
+    ("letters", "turn"),
+    ("post", "lifecycle"),
 ];
 
 /// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and

@@ -12,11 +12,14 @@
 //! Each core owns one [`CoreBroker`]. Its parts are separate, so that the subscriptions can be walked while a
 //! [`Delivery`] borrows the reader. The ring itself needs no core: a publisher has no cursor, and a reader publishes
 //! nothing.
+//!
+//! Beside the ring, cores send each other letters (`post`): what one core has to say to one other core.
 
 mod core_set;
 mod directory;
 mod hash;
 mod position;
+mod post;
 pub(crate) mod publication;
 mod ring;
 mod subscriptions;
@@ -26,8 +29,11 @@ use std::sync::Arc;
 pub use core_set::{CORES_MAX, CoreSet, Cores};
 pub use hash::{ChannelHash, ChannelHasher};
 pub use position::{Epoch, Numbering, Position};
+pub use post::{PostEnd, Sent, post};
 pub use publication::{BLANKS, Facts, Kind, Marks, OFFSET_BYTES, Origin, Publication, Sequence};
-pub use ring::{Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull, RingPlan};
+pub use ring::{
+    Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull, RingPlan, Sleepers,
+};
 pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
 
 /// One core's part of the broker.

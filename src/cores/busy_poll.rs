@@ -15,7 +15,7 @@ use crate::app::App;
 use super::core::Core;
 
 impl<A: App> Core<A> {
-    /// Looks for events and publications until it finds some or the time is over. True if it has found some.
+    /// Looks for events, publications and letters until it finds some or the time is over. True if it has found some.
     pub(super) fn poll_busily(&mut self, events: &mut Events) -> io::Result<bool> {
         if self.busy_poll_ns == 0 || self.shares_cpu || self.has_work_left() {
             return Ok(false);
@@ -23,7 +23,7 @@ impl<A: App> Core<A> {
         let began_ns = self.time.clock().elapsed_ns();
         while self.time.clock().elapsed_ns().saturating_sub(began_ns) < self.busy_poll_ns {
             self.wait(events, Some(Duration::ZERO))?;
-            if !events.is_empty() || self.delivery.depth() > 0 {
+            if !events.is_empty() || self.delivery.depth() > 0 || self.post.has_letters() {
                 self.metrics.busy_poll_hits.add(1);
                 return Ok(true);
             }

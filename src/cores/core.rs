@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::app::{App, Upgrade};
 use crate::audit::Trail;
 use crate::auth::Claims;
+use crate::broker::PostEnd;
 use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::limits::Limits;
@@ -40,6 +41,7 @@ use crate::cores::operators::draining::Draining;
 use crate::cores::operators::mailbox::Mailbox;
 use crate::cores::operators::operations::Operations;
 use crate::cores::outgoing::forms::Forms;
+use crate::cores::post::letter::Letter;
 use crate::cores::turn_time::{TurnShares, TurnTime};
 use crate::cores::{CoreId, CoreParts, CoreSettings};
 
@@ -65,6 +67,8 @@ pub(in crate::cores) struct Core<A: App> {
     /// The decisions of the messages that are handled now, until they are carried out.
     pub(super) decisions: Decisions,
     pub(super) delivery: Delivery,
+    /// This core's end of the post.
+    pub(super) post: PostEnd<Letter>,
     pub(super) abandoned: AbandonedPublications,
     pub(super) shedding: Shedding,
     pub(super) limits: Limits,
@@ -144,6 +148,7 @@ impl<A: App> Core<A> {
             shares: TurnShares::default(),
             intake: Intake::new(&limits),
             decisions: Decisions::new(),
+            post: parts.post,
             delivery: Delivery::new(parts.broker, parts.wakers, Arc::clone(&metrics)),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             shedding: Shedding::new(now),

@@ -1,11 +1,12 @@
 //! The event loops of the server, one pinned thread for each core. Code here is on the hot path.
 //!
 //! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core and one
-//! handle of the broker ring. It shares the ring, the channel directory, the loads and its counters with the other
-//! cores, and nothing else; nothing on it waits for a lock.
+//! handle of the broker ring. It shares the ring, the channel directory, the boxes of letters, the loads and its
+//! counters with the other cores, and nothing else; nothing on it waits for a lock.
 //!
 //! ```text
-//!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep, visits.rs at deadlines
+//!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep, visits.rs at deadlines,
+//!                 letters.rs takes the letters of other cores
 //!  operators/     orders and questions from other threads, and reports to operators
 //!  input/         bytes → decisions → carried out
 //!  arrivals/      accepted sockets, up to the WebSocket upgrade
@@ -13,6 +14,7 @@
 //!  delivery/      the ring → outboxes of subscribers
 //!  connections/   the table of connections and the lists of those with something to send
 //!  lifecycle/     the phases, deadlines, rates and end of one connection
+//!  post/          the letters that cores send each other
 //!  outgoing/      what waits to be sent to one connection
 //!  simulation/    the whole server on one thread, with a clock of its own (tests only)
 //! ```
@@ -24,10 +26,12 @@ mod core;
 mod delivery;
 pub(crate) mod fd_table;
 mod input;
+mod letters;
 pub(crate) mod lifecycle;
 pub(crate) mod operators;
 mod outgoing;
 mod parts;
+pub(crate) mod post;
 #[cfg(test)]
 mod simulation;
 mod turn;
@@ -45,7 +49,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::audit::Audit;
-use crate::broker::CoreBroker;
+use crate::broker::{CoreBroker, PostEnd};
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::config::{AcceptExcess, SlowConsumer};
@@ -59,6 +63,7 @@ use self::arrivals::admission::Admission;
 use self::arrivals::balance::Loads;
 use self::core::Core;
 use self::operators::mailbox::{CoreStatus, Mailbox};
+use self::post::letter::Letter;
 
 /// The number of a core of this process, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,7 @@ pub(crate) struct CoreParts<A> {
     pub(crate) hand_over: HandOver,
     pub(crate) loads: Loads,
     pub(crate) broker: CoreBroker,
+    pub(crate) post: PostEnd<Letter>,
     pub(crate) mailbox: Mailbox,
     pub(crate) app: A,
 }

@@ -9,8 +9,9 @@ use mio::{Poll, Waker};
 use super::arrivals::balance::Loads;
 use super::arrivals::listeners::WAKER;
 use super::operators::mailbox::{CoreHandle, mailbox};
+use super::post::letters_waiting_max;
 use super::{CoreId, CoreParts};
-use crate::broker::CoreBroker;
+use crate::broker::{CoreBroker, post};
 use crate::transport::hand_over::HandOver;
 
 impl<A> CoreParts<A> {
@@ -39,6 +40,8 @@ impl<A> CoreParts<A> {
         let mut mailboxes = mailboxes.into_iter();
         let mut hand_overs = HandOver::new(count)?.into_iter();
         let mut loads = Loads::new(count, connections_max).into_iter();
+        let sleepers = brokers.iter().map(|broker| broker.reader.sleepers()).collect();
+        let mut posts = post(letters_waiting_max(), sleepers).into_iter();
         let mut brokers = brokers.into_iter();
         let mut ids = (0..count).map(CoreId::new);
         // Each list has one part for each core, so all lists end together.
@@ -53,6 +56,7 @@ impl<A> CoreParts<A> {
                 hand_over: hand_overs.next()?,
                 loads: loads.next()?,
                 broker: brokers.next()?,
+                post: posts.next()?,
                 mailbox: mailboxes.next()?,
                 app: app(id),
             })

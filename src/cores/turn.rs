@@ -1,7 +1,7 @@
 //! One turn of the loop.
 //!
-//! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → deliver
-//! publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write
+//! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → take
+//! letters of other cores → deliver publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write
 //! the outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications
 //! alone as the time allows.
 
@@ -23,6 +23,7 @@ use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::operators::mailbox::{CoreStatus, Order};
 use crate::cores::operators::operations::Revoking;
+use crate::cores::post::letter::Letter;
 
 impl<A: App> Core<A> {
     /// Takes turns until an order or the end of a drain stops the core.
@@ -37,15 +38,22 @@ impl<A: App> Core<A> {
                 timeout
             };
             let took_ns = self.take_turn(&events, timeout);
-            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.delivery.reader().front_is_pending()) {
+            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.awaits_another_core()) {
                 thread::yield_now();
             }
         }
         Ok(self.end())
     }
 
+    /// Whether another core is about to fill the next slot of the ring, or to put the next letter into the box.
+    fn awaits_another_core(&mut self) -> bool {
+        self.delivery.reader().front_is_pending() || self.post.front_is_pending()
+    }
+
     /// Drops the core, except for the descriptors that the joining thread must drop.
     pub(super) fn end(self) -> InheritedDescriptors {
+        let id = self.id;
+        self.delivery.wake(self.post.stop(|| Letter::Stopped(id)));
         self.mailbox.set_status(CoreStatus::Stopped);
         InheritedDescriptors {
             _poll: self.poll,
@@ -102,6 +110,9 @@ impl<A: App> Core<A> {
         if self.time.now().uptime >= self.memory_due {
             self.tell_memory();
         }
+        if self.post.has_letters() || self.post.kept_count() > 0 {
+            self.take_letters();
+        }
         self.deliver();
         self.resume_awaiting_delivery();
         self.delivery.publisher().reclaim_much();
@@ -113,11 +124,13 @@ impl<A: App> Core<A> {
         if self.drain_some() {
             self.operations.stop();
         }
+        self.wake_receivers();
         self.flush();
         self.tell_drain();
         if self.mailbox.has_questions() {
             self.answer_questions();
         }
+        self.wake_receivers();
     }
 
     /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as many as the
@@ -345,15 +358,19 @@ impl<A: App> Core<A> {
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for
-    /// ever. Tells the other cores that this core sleeps, then looks at the ring once more.
+    /// ever. Tells the other cores that this core sleeps, then looks at the ring and for letters once more.
     pub(super) fn timeout(&mut self) -> Option<Duration> {
         if self.has_work_left() || !self.delivery.reader().prepare_sleep() {
+            return Some(Duration::ZERO);
+        }
+        if self.post.has_letters() {
+            self.delivery.reader().awake();
             return Some(Duration::ZERO);
         }
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         until = until.min(self.acceptor.next());
-        if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() {
+        if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
         }
         if self.draining.is_some() {
@@ -383,8 +400,8 @@ const TOKEN_CHECKS_MAX: u32 = 16;
 const TRANSITION_COST_NS_MIN: u64 = 10_000;
 /// How often the gauges for memory are set.
 const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
-/// How soon a full ring is tried again. No core wakes another when there is room again: room is made by cores that are
-/// busy.
+/// How soon a full ring, or a full box of letters, is tried again. No core wakes another when there is room again: room
+/// is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
 /// How often a draining core closes its next few connections.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

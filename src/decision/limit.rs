@@ -56,6 +56,9 @@ labels! {
         AckTime = "ack_time",
         /// More answers for a core than it has taken yet: the thread that sent the answer gets it back.
         LateAnswers = "late_answers",
+        /// More letters of other cores for a core than it has taken yet: the sending core keeps further ones, and tries
+        /// again in its next turns.
+        Letters = "letters",
         /// JSON nested deeper than the scanner's limit: the packet is ignored, as text that cannot be parsed is.
         JsonDepth = "json_depth",
         /// `messages_per_second_max`: the connection is not read until it is below its rate.

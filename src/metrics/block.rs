@@ -251,6 +251,12 @@ core_metrics! {
     /// Sleeping cores that this core has woken.
     wakes: Counter, "ringcast_wakes_total";
 
+    /// Letters that the core has taken: what other cores, and the core itself, had to say to it.
+    letters: Counter, "ringcast_letters_total";
+
+    /// Letters that the core keeps because the box of their receiver was full.
+    letters_kept: Gauge, "ringcast_letters_kept";
+
     /// Bytes that wait to be sent, in outboxes and in the publications that they share.
     outbox_bytes: Gauge, "ringcast_outbox_bytes";
 

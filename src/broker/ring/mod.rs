@@ -49,7 +49,7 @@
 //! the flag, by a swap, and its caller wakes the core. A publisher does not look at its home, the core on whose thread
 //! it is: that core is awake while it publishes. A core that sleeps because nothing concerns it keeps its old cursor.
 //! When half of the ring or of a publisher's bytes are in use, or all, that publisher also wakes the cores that lag and
-//! sleep.
+//! sleep. Letters of other cores use the same flags (`sleepers.rs`).
 //!
 //! Cost of a publication, counted in accesses to memory that other cores write (RMW: one locked instruction)
 //! - publish: head, load and RMW (1 line, moves between publishers); slot, 3 plain stores and 1 store (half a line); 1
@@ -65,11 +65,13 @@ mod buffer_pool;
 mod memory;
 mod publisher;
 mod reader;
+mod sleepers;
 
 use std::sync::Arc;
 
 pub use publisher::{PRESSURE_CHECK_EVERY, Published, Publisher, RingFull};
 pub use reader::{Delivery, Reader};
+pub use sleepers::Sleepers;
 
 use super::core_set::CoreSet;
 use super::directory::Directory;

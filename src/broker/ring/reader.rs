@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::memory::{FIRST, RingMemory};
+use super::sleepers::Sleepers;
 use crate::broker::hash::ChannelHash;
 use crate::broker::publication::{Publication, Sequence};
 use crate::sync::{Ordering, fence};
@@ -111,6 +112,11 @@ impl Reader {
             self.memory.set_sleeping(self.core, false);
         }
         quiet
+    }
+
+    /// The flags of all cores, for letters from core to core.
+    pub fn sleepers(&self) -> Sleepers {
+        Sleepers::new(Arc::clone(&self.memory))
     }
 
     /// Says that this reader's core is awake and needs no waking.

@@ -242,7 +242,8 @@ impl Delivery {
         self.broker.reader.depth()
     }
 
-    fn wake(&self, cores: CoreSet) {
+    /// Wakes cores that sleep.
+    pub(in crate::cores) fn wake(&self, cores: CoreSet) {
         for core in cores {
             self.metrics.wakes.add(1);
             // An eventfd write fails only when its counter is full: then the core is being woken anyway.

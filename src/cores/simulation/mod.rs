@@ -72,6 +72,9 @@ pub(super) struct Scale {
     pub(super) places_per_turn_max: usize,
     /// Channels of a connection that are gone through.
     pub(super) channels_per_turn_max: usize,
+    /// Letters that may wait for a core.
+    pub(super) letters_waiting_max: usize,
+    pub(super) letters_per_turn_max: usize,
 }
 
 impl Default for Scale {
@@ -85,6 +88,8 @@ impl Default for Scale {
             frames_per_turn_max: 256,
             places_per_turn_max: 256,
             channels_per_turn_max: 256,
+            letters_waiting_max: 1024,
+            letters_per_turn_max: 256,
         }
     }
 }

@@ -119,6 +119,8 @@ impl Plan {
                 frames_per_turn_max: random.of(&[1, 5, 256]),
                 places_per_turn_max: random.of(&[3, 10, 256]),
                 channels_per_turn_max: random.of(&[1, 2, 256]),
+                letters_waiting_max: random.of(&[1, 2, 1024]),
+                letters_per_turn_max: random.of(&[1, 3, 256]),
             },
             events_max: random.of(&[1, 2, 8, 1024]),
             creep_ns_max: random.of(&[1, 1000, 30_000, 400_000]),

@@ -13,11 +13,14 @@ use super::plan::Plan;
 use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
+use crate::broker::Sent;
 use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::config::rules::RuleSpec;
+use crate::cores::CoreId;
 use crate::cores::fd_table;
 use crate::cores::operators::mailbox::Order;
+use crate::cores::post::letter::Letter;
 use crate::decision::Limit;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
@@ -417,4 +420,25 @@ fn seeds(usual: Range<u64>) -> Range<u64> {
         .expect("RINGCAST_SEEDS is a range such as 0..1000");
     let number = |text: &str| text.trim().parse().expect("seeds are numbers");
     number(start)..number(end)
+}
+
+/// As one whose drain is over before that of the others. They sleep, and are woken for its last letter.
+#[test]
+fn a_core_that_has_stopped_gets_no_letters_any_more() {
+    let plan = Plan {
+        cores: 3,
+        ..Plan::default()
+    };
+    let mut world = World::new(None, plan, Random::new(0));
+    world.settle();
+    world.handles[1].send(Order::Stop).unwrap();
+    world.settle();
+    assert!(world.seats[1].core.is_none());
+    for (index, other) in [(0, 2), (2, 0)] {
+        let core = world.seats[index].core.as_mut().unwrap();
+        let letter = || Letter::Stopped(CoreId::new(index));
+        assert_eq!(core.post.send(1, letter()), Sent::Dropped);
+        assert_eq!(core.post.send(other, letter()), Sent::Sent);
+        assert_eq!(core.metrics.letters.value(), 1);
+    }
 }

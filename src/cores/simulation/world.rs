@@ -260,10 +260,11 @@ impl World {
     fn wait_for_the_ring(&self) -> bool {
         let waits = |seat: &Seat| {
             !seat.stands_still
-                && seat
-                    .core
-                    .as_ref()
-                    .is_some_and(|core| core.waiting.stalled_count() > 0 || !core.abandoned.is_empty())
+                && seat.core.as_ref().is_some_and(|core| {
+                    core.waiting.stalled_count() > 0
+                        || !core.abandoned.is_empty()
+                        || core.post.kept_count() > 0
+                })
         };
         // While another core keeps the ring full there is no end to it.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);

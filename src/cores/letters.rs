@@ -1,0 +1,50 @@
+//! Taking the letters of other cores, and waking the cores that letters were sent to.
+//!
+//! Limits: `LETTERS_WAITING_MAX`, counted as `letters` by the sender that finds the box full; `LETTERS_PER_TURN_MAX`.
+
+use crate::app::App;
+use crate::decision::Limit;
+
+use super::core::Core;
+use crate::cores::post::letter::Letter;
+
+impl<A: App> Core<A> {
+    /// Sends letters that had no room before, and takes letters to this core.
+    pub(super) fn take_letters(&mut self) {
+        if self.post.kept_count() as u64 > self.metrics.letters_kept.value() {
+            self.metrics.limit_hit(Limit::Letters);
+        }
+        self.post.send_kept();
+        for _ in 0..letters_per_turn_max() {
+            let Some(letter) = self.post.take() else {
+                break;
+            };
+            self.metrics.letters.add(1);
+            match letter {
+                Letter::Stopped(core) => self.post.note_stopped(core.index()),
+            }
+        }
+        self.metrics.letters_kept.set(self.post.kept_count() as u64);
+    }
+
+    /// Wakes the cores that sleep and that letters were sent to in this turn.
+    #[inline]
+    pub(super) fn wake_receivers(&mut self) {
+        if !self.post.has_sent() {
+            return;
+        }
+        self.delivery.wake(self.post.take_wakes());
+    }
+}
+
+/// [`LETTERS_PER_TURN_MAX`], or what a simulation has in its place.
+fn letters_per_turn_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return scale.letters_per_turn_max;
+    }
+    LETTERS_PER_TURN_MAX
+}
+
+/// Letters that one turn takes, so that other work is not held up for long.
+const LETTERS_PER_TURN_MAX: usize = 256;
