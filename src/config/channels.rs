@@ -169,7 +169,7 @@ const KEYS: [PolicyKey; 8] = [
     PolicyKey {
         name: "history_bytes",
         default: "1048576",
-        doc: "Most bytes of publications that are kept of each channel, up to 1073741824.",
+        doc: "Most bytes of publications that are kept of each channel, counted as they are sent, up to 1073741824.",
     },
     PolicyKey {
         name: "history_ms",
@@ -179,7 +179,7 @@ const KEYS: [PolicyKey; 8] = [
     PolicyKey {
         name: "last_value",
         default: "false",
-        doc: "Whether the newest publication is kept, and sent first to each new subscriber.",
+        doc: "Whether the newest publication is kept, whatever the bounds of the history are, and sent first to each new subscriber.",
     },
     PolicyKey {
         name: "position",

@@ -217,6 +217,10 @@ fn heading(index: usize, spec: &ChannelSpec) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::sample::select;
+    use proptest::{prop_assert_eq, proptest};
+
     use super::*;
 
     fn spec(names: &[&str], last_value: bool) -> ChannelSpec {
@@ -260,6 +264,25 @@ mod tests {
         }
         assert!(!channels.is_empty() && Channels::default().is_empty());
         assert_eq!(Channels::default().find(b"a"), None);
+    }
+
+    proptest! {
+        /// The names have the length and the end of each other, so that they share slots.
+        #[test]
+        fn a_remembered_answer_is_the_answer(
+            rounds in vec((vec(select(&["a.*", "a.aa", "b.**", "*.aa", "$a.**"][..]), 0..3), vec("[$ab]\\.[ab]a", 1..40)), 1..4)
+        ) {
+            let mut recent = RecentChannels::default();
+            let mut channels = Arc::new(Channels::default());
+            for (patterns, names) in &rounds {
+                let specs: Vec<_> = patterns.iter().enumerate().map(|(index, name)| spec(&[name], index == 1)).collect();
+                channels = Channels::compile(&specs, b'.', Some(&channels)).unwrap();
+                for name in names {
+                    let found = channels.find_recent(name.as_bytes(), &mut recent);
+                    prop_assert_eq!(found, channels.find(name.as_bytes()), "{} {:?}", name, patterns);
+                }
+            }
+        }
     }
 
     #[test]
