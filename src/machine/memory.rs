@@ -44,6 +44,10 @@ impl MemoryPlan {
                 Some(limits.ring_bytes_max),
             ),
             part(
+                "publications of the HTTP API and of the program (limits.outside_bytes_max)",
+                Some(limits.outside_bytes_max),
+            ),
+            part(
                 "messages of connections (limits.outbox_bytes_total_max)",
                 outbox_bytes_total(limits, machine),
             ),
@@ -136,8 +140,9 @@ mod tests {
         let plan = MemoryPlan::of(&Config::default(), 2, &machine(4 << 30));
         assert_eq!(
             plan.to_string(),
-            "memory: 1.0 GiB at most, beside the connections themselves\n    \
-             64.0 MiB  publications in the ring (limits.ring_bytes_max)\n     \
+            "memory: 1.1 GiB at most, beside the connections themselves\n    \
+             64.0 MiB  publications in the ring (limits.ring_bytes_max)\n    \
+             16.0 MiB  publications of the HTTP API and of the program (limits.outside_bytes_max)\n     \
              1.0 GiB  messages of connections (limits.outbox_bytes_total_max)\n    \
              32.0 MiB  publications of clients that have left (limits.abandoned_bytes_max), for each of 2 cores\n     \
              2.0 MiB  buffers, for each of 2 cores"
@@ -149,7 +154,7 @@ mod tests {
     fn a_configuration_that_may_take_more_than_there_is_gets_a_warning() {
         let mut config = Config::default();
         config.limits.memory_bytes_max = MemoryMax::Bytes(1 << 30);
-        config.limits.outbox_bytes_total_max = MemoryMax::Bytes((1 << 30) - (98 << 20));
+        config.limits.outbox_bytes_total_max = MemoryMax::Bytes((1 << 30) - (114 << 20));
         let warning = |config: &Config| MemoryPlan::of(config, 2, &machine(4 << 30)).warning();
         assert_eq!(warning(&config), None);
         config.limits.ring_bytes_max += 1;
