@@ -41,11 +41,17 @@ pub enum Event {
     RequestRefused,
     /// The control plane has refused a request.
     OperatorRefused,
+    /// The HTTP API has refused a request.
+    ApiRefused,
+    /// A request to the HTTP API has published something.
+    ApiPublish,
+    /// Another request to the HTTP API may have changed something.
+    ApiRequest,
 }
 
 impl Event {
     /// The number of events, for tables.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 9;
 
     /// All events, in the order of [`Event::index`].
     pub const ALL: [Event; Event::COUNT] = [
@@ -55,6 +61,9 @@ impl Event {
         Event::ActionRefused,
         Event::RequestRefused,
         Event::OperatorRefused,
+        Event::ApiRefused,
+        Event::ApiPublish,
+        Event::ApiRequest,
     ];
 
     /// Their labels in lines and metrics.
@@ -65,6 +74,9 @@ impl Event {
         "action_refused",
         "request_refused",
         "operator_refused",
+        "api_refused",
+        "api_publish",
+        "api_request",
     ];
 
     /// The index in tables.
@@ -78,7 +90,15 @@ impl Event {
     }
 
     fn is_refusal(self) -> bool {
-        self != Event::LoginAccepted
+        match self {
+            Event::LoginAccepted | Event::ApiPublish | Event::ApiRequest => false,
+            Event::LoginRefused
+            | Event::TokenRefused
+            | Event::ActionRefused
+            | Event::RequestRefused
+            | Event::OperatorRefused
+            | Event::ApiRefused => true,
+        }
     }
 }
 
@@ -236,6 +256,51 @@ pub fn operator_request(address: Option<IpAddr>, status: u16, method: &str, path
     let FormattedSubject { address, .. } = FormattedSubject::of(Subject { address, user: None });
     let path = truncate(path);
     info!(target: TARGET, event = "operator_request", address, status, method, path, "operator request");
+}
+
+/// A request to the HTTP API.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLine<'a> {
+    /// The address of the caller.
+    pub address: Option<IpAddr>,
+    /// The name of its key, if the key is known.
+    pub key: Option<&'a str>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The method of the request.
+    pub method: &'a str,
+    /// Its path.
+    pub path: &'a str,
+    /// The channel, user or connection that it is about.
+    pub subject: Option<&'a str>,
+}
+
+/// Logs that the HTTP API has refused a request.
+pub fn api_refused(line: &ApiLine<'_>, reason: &str) {
+    let FormattedSubject { address, .. } = FormattedSubject::of(Subject {
+        address: line.address,
+        user: None,
+    });
+    let (event, status, method) = (Event::ApiRefused.label(), line.status, truncate(line.method));
+    let (path, subject) = (truncate(line.path), line.subject.map(truncate));
+    warn!(
+        target: TARGET,
+        event, address, key = line.key, reason, status, method, path, subject, "api refused"
+    );
+}
+
+/// Logs a request to the HTTP API that may have changed something.
+pub fn api_request(event: Event, line: &ApiLine<'_>) {
+    let FormattedSubject { address, .. } = FormattedSubject::of(Subject {
+        address: line.address,
+        user: None,
+    });
+    let (event, status, method) = (event.label(), line.status, truncate(line.method));
+    let (path, subject) = (truncate(line.path), line.subject.map(truncate));
+    info!(
+        target: TARGET,
+        event, address, key = line.key, status, method, path, subject, "api request"
+    );
 }
 
 /// Logs that tokens were revoked, or that a revocation was withdrawn.

@@ -173,7 +173,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "policy", "log", "machine", "server",
-                "login", "replace",
+                "login", "replace", "text",
             ][..],
         ),
         ("main", &["internals"][..]),

@@ -189,6 +189,9 @@ fn the_readme_is_short() {
 /// tests and of other services.
 const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_CONFIG",
+    "RINGCAST_API_URL",
+    "RINGCAST_API_KEY",
+    "RINGCAST_API_KEY_FILE",
     "RINGCAST_SEEDS",
     "RINGCAST_PORT",
     "RINGCAST_SERVICE_HOST",

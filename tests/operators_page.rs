@@ -20,6 +20,11 @@ fn the_page_about_policies_of_channels_does_what_it_says() {
     does_what_it_says("channels");
 }
 
+#[test]
+fn the_operators_page_of_the_http_api_does_what_it_says() {
+    does_what_it_says("http-api");
+}
+
 /// Blocks of `toml` are the file `ringcast.toml`; blocks of `console` are the commands.
 fn does_what_it_says(name: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -132,6 +137,7 @@ fn run(steps: &[Step], folder: &Path, [clients, operators]: [u16; 2]) -> Vec<Str
         .env("RINGCAST_CORES", "2")
         .env("RINGCAST_LISTEN", format!("127.0.0.1:{clients}"))
         .env("RINGCAST_ADMIN", format!("127.0.0.1:{operators}"))
+        .env("RINGCAST_API_URL", format!("http://127.0.0.1:{operators}"))
         .stdin(Stdio::null())
         .output()
         .unwrap();

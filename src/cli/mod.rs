@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 for success; 64 (`EX_USAGE`) for an invalid command; 78 (`EX_CONFIG`) for wrong settings,
 //! with one line for each fault; 65 (`EX_DATAERR`) for a token that is not accepted; 70 (`EX_SOFTWARE`) for a
-//! bug; 1 if this machine cannot reach the target of `tuning`, if rules deny what `rules test` asks about, if
-//! no policy applies to the channel that `policies` is asked about, or if `passwd` leaves its file unchanged;
-//! 130 and 143 for a drain cut short by a second SIGINT or SIGTERM.
+//! bug; 69, 75 and 77 for commands that ask a server (`api`); 1 if this machine cannot reach the target of
+//! `tuning`, if rules deny what `rules test` asks about, if no policy applies to the channel that `policies` is
+//! asked about, or if `passwd` leaves its file unchanged; 130 and 143 for a drain cut short by a second SIGINT or
+//! SIGTERM.
 
+mod api;
 mod api_key;
 mod check;
 mod passwd;
@@ -57,6 +59,7 @@ pub fn run(
 enum Command {
     Help,
     Version,
+    Api(api::ApiCommand),
     ApiKey(api_key::ApiKeyArguments),
     Serve(ConfigSources),
     Check(ConfigSources),
@@ -71,6 +74,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
     match command {
         Command::Help => help(out)?,
         Command::Version => writeln!(out, "ringcast {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Api(command) => command.run(&mut io::stdin(), out)?,
         Command::ApiKey(arguments) => api_key::api_key(&arguments, out)?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
@@ -133,7 +137,12 @@ fn command(
                 }
                 return passwd::PasswdArguments::parse(words).map(Command::Passwd);
             }
-            // It needs no settings, so none of its flags is one.
+            // These need no settings, so none of their flags is one.
+            Arg::Value(word) if name.is_none() && api::is_command(&word) => {
+                let words: Vec<_> = parser.raw_args()?.collect();
+                let parsed = api::ApiCommand::parse(&word, words, environment)?;
+                return Ok(parsed.map_or(Command::Help, Command::Api));
+            }
             Arg::Value(word) if name.is_none() && word == "api-key" => {
                 let words: Vec<_> = parser.raw_args()?.collect();
                 let parsed = api_key::ApiKeyArguments::parse(words)?;
@@ -205,8 +214,9 @@ impl CommandName {
             Some("token") => Ok(CommandName::Token),
             Some("tuning") => Ok(CommandName::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, rules, policies, tuning, token, passwd and api-key",
-                word.display()
+                "{} is not a command; commands are serve, check, rules, policies, tuning, token, passwd, api-key, {}",
+                word.display(),
+                api::commands()
             ))),
         }
     }
@@ -229,6 +239,14 @@ enum CliError {
     Unusable(String),
     /// The command failed for the reason in the text.
     Failed(String),
+    /// The server that a command asked refuses its arguments.
+    Refused(String),
+    /// The server that a command asked cannot be reached, or gave no answer that the command understands.
+    NoAnswer(String),
+    /// The server that a command asked could not do it now.
+    TryLater(String),
+    /// The API key does not allow what the command asks for.
+    NotAllowed(String),
     /// The user at the terminal pressed Ctrl-C.
     Interrupted,
     /// Standard output is closed.
@@ -246,7 +264,10 @@ impl CliError {
             }
             CliError::Output(_) | CliError::Server(_) | CliError::Failed(_) => 1,
             CliError::Interrupted => 130,
-            CliError::Token(_) => EX_DATAERR,
+            CliError::Token(_) | CliError::Refused(_) => EX_DATAERR,
+            CliError::NoAnswer(_) => EX_UNAVAILABLE,
+            CliError::TryLater(_) => EX_TEMPFAIL,
+            CliError::NotAllowed(_) => EX_NOPERM,
         }
     }
 }
@@ -255,6 +276,12 @@ impl CliError {
 const EX_USAGE: u8 = 64;
 /// The input is wrong (`sysexits.h`).
 const EX_DATAERR: u8 = 65;
+/// A server is not there (`sysexits.h`).
+const EX_UNAVAILABLE: u8 = 69;
+/// The same command may succeed later (`sysexits.h`).
+const EX_TEMPFAIL: u8 = 75;
+/// The user may not do this (`sysexits.h`).
+const EX_NOPERM: u8 = 77;
 /// The configuration is wrong (`sysexits.h`).
 const EX_CONFIG: u8 = 78;
 
@@ -266,9 +293,13 @@ impl fmt::Display for CliError {
             CliError::Faults(faults) => formatter.write_str(&faults.join("\n")),
             CliError::Policy(error) => error.fmt(formatter),
             CliError::Interrupted => formatter.write_str("interrupted; nothing was changed"),
-            CliError::Unusable(text) | CliError::Server(text) | CliError::Failed(text) => {
-                formatter.write_str(text)
-            }
+            CliError::Unusable(text)
+            | CliError::Server(text)
+            | CliError::Failed(text)
+            | CliError::Refused(text)
+            | CliError::NoAnswer(text)
+            | CliError::TryLater(text)
+            | CliError::NotAllowed(text) => formatter.write_str(text),
             CliError::Token(error) => write!(formatter, "the token is not accepted: {error}"),
             CliError::Output(error) => write!(formatter, "cannot write the output: {error}"),
         }
@@ -343,6 +374,12 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast api-key NAME --actions publish,history [--channels 'shop.**,news'] [--rate N] [--burst N]
                                         make a key for the HTTP API of the control plane: prints the key, which is
                                         stored nowhere, and the entry for the configuration file, which has its hash
+       ringcast publish [--text] [--idempotency-key KEY] CHANNEL DATA
+                                        publish to all subscribers of a channel; DATA is JSON, or with --text any text;
+                                        - reads it from standard input
+                                        This command asks a running server by its HTTP API, with [--url URL] (variable
+                                        RINGCAST_API_URL, default http://127.0.0.1:9464) and a key from RINGCAST_API_KEY,
+                                        [--key-file FILE] (RINGCAST_API_KEY_FILE) or [--key KEY]; [--json] shows the answer
        ringcast --help | --version
 
 Each setting is a flag (--ping-timeout-ms 30000; a switch needs no value: --take-over), else a variable
@@ -374,6 +411,7 @@ mod tests {
             | Command::Token(..)
             | Command::Tuning(..)) => execute(command, &mut out),
             Command::Passwd(_) => panic!("no test here changes files"),
+            Command::Api(_) => panic!("no test here asks a server"),
         });
         match outcome {
             Ok(code) => (code, String::from_utf8(out).unwrap()),

@@ -147,6 +147,20 @@ settings! {
         /// `ringcast_revocations_refused_total`.
         revocations_max: u32 = 100_000, "revocations_max", number!(1 to 1000000);
 
+        /// Largest body of a request to the HTTP API in bytes. A larger one is answered 413.
+        api_body_bytes_max: u32 = 1024 * 1024, "api_body_bytes_max", number!(1024 to 67108864);
+
+        /// Most publications, channels or other items of one request to the HTTP API, and of one page of an answer. More
+        /// in a request are answered 413.
+        api_items_max: u32 = 1000, "api_items_max", number!(1 to 100000);
+
+        /// Most idempotency keys of the HTTP API that are remembered. While so many are, a request with another key is
+        /// answered 503.
+        api_idempotency_keys_max: u32 = 100_000, "api_idempotency_keys_max", number!(1 to 10000000);
+
+        /// Milliseconds for which the HTTP API remembers an idempotency key.
+        api_idempotency: Duration = Duration::from_secs(600), "api_idempotency_ms", milliseconds!(1000 to 86400000);
+
         /// Publications that the ring holds, rounded up to a power of two. While it is full, publishers wait.
         ring_slots: u32 = 65_536, "ring_slots", number!(2 to 16777216);
 

@@ -122,6 +122,7 @@ impl ConfigSources {
                 sources.credentials = Credentials::new(value);
             } else if let Ok(name) = name.into_string()
                 && name.starts_with(PREFIX)
+                && !COMMAND_VARIABLES.contains(&name.as_str())
             {
                 let is_setting = name == CONFIG_VARIABLE || setting_of_variable(&name).is_some();
                 if environment::is_of_others(&name, &value, is_setting) {
@@ -332,6 +333,16 @@ impl fmt::Display for Source {
 
 /// The variable that names the file.
 pub(crate) const CONFIG_VARIABLE: &str = "RINGCAST_CONFIG";
+
+/// The variables of commands that ask a running server (`cli::api`). They are no settings.
+const COMMAND_VARIABLES: [&str; 3] = [API_URL_VARIABLE, API_KEY_VARIABLE, API_KEY_FILE_VARIABLE];
+
+/// The address of the control plane for such commands.
+pub(crate) const API_URL_VARIABLE: &str = "RINGCAST_API_URL";
+/// Their API key.
+pub(crate) const API_KEY_VARIABLE: &str = "RINGCAST_API_KEY";
+/// The file that holds their API key.
+pub(crate) const API_KEY_FILE_VARIABLE: &str = "RINGCAST_API_KEY_FILE";
 
 const FILE_EXPECTS: &str = "the name of a TOML file";
 

@@ -28,11 +28,8 @@ impl AuditOmissions {
             let in_cores: u64 = in_cores
                 .map(|core| core.audit_left_out[event.index()].value())
                 .sum();
-            let operator_requests = match event {
-                Event::OperatorRefused => shared.operator_requests_left_out.load(Ordering::Relaxed),
-                _ => 0,
-            };
-            if let Some(count) = self.events[event.index()].check(in_cores + operator_requests) {
+            let in_control_plane = shared.audit_left_out[event.index()].load(Ordering::Relaxed);
+            if let Some(count) = self.events[event.index()].check(in_cores + in_control_plane) {
                 audit::left_out(event, count);
             }
         }

@@ -7,7 +7,8 @@
 //! resolves to this machine ("DNS rebinding") a page would be of the same origin, hence the check of `Host`.
 //!
 //! The guard wraps the router (`routes.rs`): added pages are guarded, and so are paths without a page. The
-//! only exceptions are [`PROBES`].
+//! only exceptions are [`PROBES`]. The HTTP API (`api/`) has keys of its own and larger bodies; it calls
+//! [`check_api`] first.
 //!
 //! Limits: `BODY_BYTES_MAX` and `BODY_TIME_MAX` for the body of a request to any page.
 
@@ -15,8 +16,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Version, header};
 use axum::middleware::Next;
@@ -35,20 +37,35 @@ const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Lets a request pass, with its whole body, if an operator made it or if it is an allowed probe.
 pub(super) async fn guard(State(shared): State<Arc<ControlState>>, request: Request, next: Next) -> Response {
-    let head = RequestHead {
-        method: request.method(),
-        path: request.uri().path(),
-        authority: request.uri().authority(),
-        version: request.version(),
-        headers: request.headers(),
-    };
-    if let Err(refused) = head.check(&GuardPolicy::of(&shared.config)) {
+    let (head, body) = request.into_parts();
+    if let Err(refused) = RequestHead::of(&head).check(&GuardPolicy::of(&shared.config)) {
         return refused.into_response();
     }
-    match with_whole_body(request).await {
-        Ok(request) => next.run(request).await,
+    // No handler has to bound the body.
+    match whole_body(body, BODY_BYTES_MAX, BODY_TIME_MAX).await {
+        Ok(body) => next.run(Request::from_parts(head, Body::from(body))).await,
         Err(refused) => refused.into_response(),
     }
+}
+
+/// Checks the host and the sender of a request to the HTTP API, as the guard does for pages. `has_key` says
+/// whether it brings an API key, which proves as `admin_key` does that no web page made it.
+pub(super) fn check_api(head: &Parts, config: &Config, has_key: bool) -> Result<(), Refused> {
+    let head = RequestHead::of(head);
+    let host = head.host()?;
+    head.check_sender(host, &GuardPolicy::of(config), has_key)
+}
+
+/// True if pages are open to everybody who reaches the control plane, or the request carries `admin_key`.
+pub(super) fn admits_operator(headers: &HeaderMap, config: &Config) -> bool {
+    let key = config.admin.key.as_ref();
+    key.is_none_or(|key| bearer_of(headers).is_some_and(|guess| key.matches(guess)))
+}
+
+/// The key that a request carries (RFC 6750 section 2.1).
+pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let authorization = headers.get(header::AUTHORIZATION)?;
+    bearer(authorization.as_bytes())
 }
 
 /// The settings that the guard checks requests against.
@@ -97,7 +114,7 @@ struct RequestHead<'a> {
 
 /// Why the guard refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
+pub(super) enum Refused {
     /// It has no header `Host`, several, or one with an invalid value.
     NoHost,
     /// It does not carry the key.
@@ -171,6 +188,18 @@ impl IntoResponse for Refused {
     }
 }
 
+impl<'a> RequestHead<'a> {
+    fn of(head: &'a Parts) -> RequestHead<'a> {
+        RequestHead {
+            method: &head.method,
+            path: head.uri.path(),
+            authority: head.uri.authority(),
+            version: head.version,
+            headers: &head.headers,
+        }
+    }
+}
+
 impl RequestHead<'_> {
     fn check(&self, policy: &GuardPolicy<'_>) -> Result<(), Refused> {
         let host = self.host()?;
@@ -178,6 +207,16 @@ impl RequestHead<'_> {
         if policy.key.is_some() && !has_key && !(policy.probes_without_key && self.is_probe()) {
             return Err(Refused::NoKey);
         }
+        self.check_sender(host, policy, has_key)?;
+        if self.is_reading() || self.is_probe() || is_json(self.headers) {
+            Ok(())
+        } else {
+            Err(Refused::NotJson)
+        }
+    }
+
+    /// Checks that the request is meant for this machine, and that no web page of another origin made it.
+    fn check_sender(&self, host: &str, policy: &GuardPolicy<'_>, has_key: bool) -> Result<(), Refused> {
         // A request with the key comes from an operator, whatever name the machine has there: no browser adds
         // the key by itself. A request without any host does not come from a browser.
         let target = self.authority.map_or(host, Authority::as_str);
@@ -195,11 +234,7 @@ impl RequestHead<'_> {
         if self.is_from_foreign_page(target) {
             return Err(Refused::ForeignPage);
         }
-        if self.is_reading() || self.is_probe() || self.is_json() {
-            Ok(())
-        } else {
-            Err(Refused::NotJson)
-        }
+        Ok(())
     }
 
     /// The value of the only `Host` header, or empty if an HTTP/1.0 request has none (RFC 9112 section 3.2).
@@ -221,10 +256,7 @@ impl RequestHead<'_> {
     }
 
     fn has_key(&self, key: &Secret) -> bool {
-        self.headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| bearer(value.as_bytes()))
-            .is_some_and(|guess| key.matches(guess))
+        bearer_of(self.headers).is_some_and(|guess| key.matches(guess))
     }
 
     fn is_from_foreign_page(&self, host: &str) -> bool {
@@ -244,19 +276,9 @@ impl RequestHead<'_> {
         foreign_origin || (from_elsewhere && !is_followed_link)
     }
 
-    fn is_json(&self) -> bool {
-        let mut kinds = self.texts("content-type").peekable();
-        let names_json = |kind: &str| {
-            let kind = kind.split(';').next().unwrap_or_default();
-            kind.trim().eq_ignore_ascii_case("application/json")
-        };
-        kinds.peek().is_some() && kinds.all(names_json)
-    }
-
     /// All values of a header; a value that is not ASCII text is returned as empty.
     fn texts(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        let values = self.headers.get_all(header::HeaderName::from_static(name));
-        values.into_iter().map(|value| value.to_str().unwrap_or_default())
+        texts(self.headers, name)
     }
 
     /// The value of a header that occurs exactly once.
@@ -265,6 +287,21 @@ impl RequestHead<'_> {
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
+}
+
+/// True if the body is declared as JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let mut kinds = texts(headers, "content-type").peekable();
+    let names_json = |kind: &str| {
+        let kind = kind.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    };
+    kinds.peek().is_some() && kinds.all(names_json)
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(header::HeaderName::from_static(name));
+    values.into_iter().map(|value| value.to_str().unwrap_or_default())
 }
 
 /// The key in an `Authorization` header (RFC 6750 section 2.1). The scheme is compared without case (RFC 9110
@@ -276,10 +313,9 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 
 const BEARER: &[u8] = b"Bearer ";
 
-/// Waits for the whole body, so that no handler has to bound it.
-async fn with_whole_body(request: Request) -> Result<Request, Refused> {
-    let (head, body) = request.into_parts();
-    let body = timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect())
+/// Waits for the whole body.
+pub(super) async fn whole_body(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refused> {
+    let body = timeout(time_max, Limited::new(body, bytes_max).collect())
         .await
         .map_err(|_| Refused::SlowBody)?
         .map_err(|error| {
@@ -289,10 +325,10 @@ async fn with_whole_body(request: Request) -> Result<Request, Refused> {
                 Refused::BrokenBody
             }
         })?;
-    Ok(Request::from_parts(head, Body::from(body.to_bytes())))
+    Ok(body.to_bytes())
 }
 
-/// Largest body of a request, in bytes. The only bodies are a claim and its value.
+/// Largest body of a request to a page, in bytes. The only bodies are a claim and its value.
 const BODY_BYTES_MAX: usize = 4096;
 /// How long a body may take to arrive after its head.
 const BODY_TIME_MAX: Duration = Duration::from_secs(5);

@@ -7,9 +7,7 @@
 //!               └ after a failure the current keys stay
 //! ```
 //!
-//! Each fetch is one HTTP/1.1 request on a connection of its own: without a pool, without a proxy, and
-//! without redirects, since a server that can redirect could otherwise choose the keys. The other server's
-//! certificate is checked against this machine's certificate authorities (`SSL_CERT_FILE` names others).
+//! Each fetch is one HTTP/1.1 request on a connection of its own (`exchange.rs`).
 //!
 //! Limits: `FETCH_TIME_MAX` for a whole fetch, `START_TIME_MAX` for the fetch before the start,
 //! `SET_BYTES_MAX` for the answer.
@@ -20,21 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::Full;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::ControlState;
+use super::exchange::{ExchangeError, exchange};
 use crate::auth::{FetchRequest, KeySet, KeySetError, SetOrigin, UnusedKey};
 use crate::config::Config;
 use crate::policy::{Policy, SET_BYTES_MAX};
@@ -203,8 +194,7 @@ struct KeySetResponse {
 #[derive(Debug)]
 enum FetchError {
     TimeOver,
-    Unreachable(io::Error),
-    Http(hyper::Error),
+    Exchange(ExchangeError),
     Status(StatusCode),
     TooLarge,
     Encoded,
@@ -216,8 +206,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FetchError::TimeOver => formatter.write_str("no answer in time"),
-            FetchError::Unreachable(error) => write!(formatter, "cannot be reached: {error}"),
-            FetchError::Http(error) => write!(formatter, "no HTTP answer: {error}"),
+            FetchError::Exchange(error) => error.fmt(formatter),
             FetchError::Status(status) if status.is_redirection() => {
                 write!(
                     formatter,
@@ -237,110 +226,38 @@ impl fmt::Display for FetchError {
 
 impl From<io::Error> for FetchError {
     fn from(error: io::Error) -> FetchError {
-        FetchError::Unreachable(error)
+        FetchError::Exchange(ExchangeError::Unreachable(error))
     }
 }
 
-impl From<hyper::Error> for FetchError {
-    fn from(error: hyper::Error) -> FetchError {
-        FetchError::Http(error)
+impl From<ExchangeError> for FetchError {
+    fn from(error: ExchangeError) -> FetchError {
+        match error {
+            ExchangeError::TooLarge => FetchError::TooLarge,
+            ExchangeError::Unreachable(_) | ExchangeError::Http(_) => FetchError::Exchange(error),
+        }
     }
 }
 
 async fn get(url: &str) -> Result<KeySetResponse, FetchError> {
-    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-    let uri: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
-    let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.clone();
-    // The brackets of an IPv6 address belong to the URL.
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let secure = uri.scheme_str() == Some("https");
-    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    if !secure {
-        return request(stream, &uri).await;
-    }
-    let name =
-        ServerName::try_from(host).map_err(|_| wrong("its host cannot be the name of a certificate"))?;
-    // Reading this machine's certificates takes time: they are files, often more than a hundred.
-    let connector = spawn_blocking(connector).await.map_err(io::Error::other)??;
-    request(connector.connect(name, stream).await?, &uri).await
-}
-
-fn connector() -> Result<TlsConnector, io::Error> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (usable, _) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        return Err(io::Error::other(
-            "this machine trusts no certificate authority: install ca-certificates, or set SSL_CERT_FILE",
-        ));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-async fn request<S>(stream: S, uri: &Uri) -> Result<KeySetResponse, FetchError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let host = uri.authority().map_or("", |authority| authority.as_str());
-    let request = Request::get(path)
-        .header(header::HOST, host)
+    let request = Request::get(url)
         .header(header::ACCEPT, "application/jwk-set+json, application/json")
-        .header(
-            header::USER_AGENT,
-            concat!("ringcast/", env!("CARGO_PKG_VERSION")),
-        )
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let (head, body) = response.into_parts();
+        .body(Full::default())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a URL"))?;
+    let bytes_max = usize::try_from(SET_BYTES_MAX).unwrap_or(usize::MAX);
+    let check = |head: &Parts| {
         if head.status != StatusCode::OK {
             return Err(FetchError::Status(head.status));
         }
         if head.headers.contains_key(header::CONTENT_ENCODING) {
             return Err(FetchError::Encoded);
         }
-        let limit = usize::try_from(SET_BYTES_MAX).unwrap_or(usize::MAX);
-        let body = Limited::new(body, limit).collect().await.map_err(|error| {
-            match error.downcast::<hyper::Error>() {
-                Ok(error) => FetchError::Http(*error),
-                Err(_) => FetchError::TooLarge,
-            }
-        })?;
-        let text = text::decode(&body.to_bytes())
-            .map_err(FetchError::NotText)?
-            .to_owned();
-        let max_age = max_age(&head.headers);
-        Ok(KeySetResponse { text, max_age })
+        Ok(())
     };
-    tokio::select! {
-        answer = answer => answer,
-        // The connection ends before the answer only if the answer can no longer come complete; data that was
-        // read before is still processed.
-        error = connection_error(connection) => Err(error.into()),
-    }
-}
-
-/// The error with which a connection ends. Never returns if it ends without one.
-async fn connection_error(connection: impl Future<Output = hyper::Result<()>>) -> hyper::Error {
-    match connection.await {
-        Ok(()) => std::future::pending().await,
-        Err(error) => error,
-    }
+    let (head, body) = exchange(request, bytes_max, check).await?;
+    let text = text::decode(&body).map_err(FetchError::NotText)?.to_owned();
+    let max_age = max_age(&head.headers);
+    Ok(KeySetResponse { text, max_age })
 }
 
 /// How long an answer may be cached (RFC 9111 section 5.2.2.1).

@@ -24,10 +24,13 @@
 //! use one of them.
 
 mod admin_slots;
+mod api;
+pub(crate) mod api_client;
 mod audit_omissions;
 mod connections;
 mod current_policy;
 mod dispatch;
+mod exchange;
 mod guard;
 mod health;
 pub(crate) mod jwks;
@@ -57,13 +60,14 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-use crate::audit::{self, Audit};
+use crate::audit::{self, Audit, Event};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::Handle;
 use crate::policy::Policy;
 use admin_slots::AdminSlots;
+use api::Api;
 use audit_omissions::AuditOmissions;
 use current_policy::CurrentPolicy;
 use dispatch::Dispatch;
@@ -157,8 +161,10 @@ struct ControlState {
     revocations_refused: AtomicU64,
     /// The rate limits of the audit trail.
     audit: Arc<Audit>,
-    /// Refused requests of operators that the audit trail left out.
-    operator_requests_left_out: AtomicU64,
+    /// For each event, by its index: lines about requests that the audit trail left out.
+    audit_left_out: [AtomicU64; Event::COUNT],
+    /// The HTTP API.
+    api: Api,
     /// The counts of key fetches, if keys are fetched.
     keys: Option<Arc<FetchCounts>>,
     handle: Handle,
@@ -281,7 +287,8 @@ impl Control {
             revocation_file: revocation_file::WriteState::default(),
             revocations_refused: AtomicU64::new(0),
             audit: Arc::clone(&settings.audit),
-            operator_requests_left_out: AtomicU64::new(0),
+            audit_left_out: Default::default(),
+            api: Api::new(&settings.config.limits),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             handle: settings.handle.clone(),
             clock: settings.clock,
@@ -526,6 +533,15 @@ impl ControlState {
             .iter()
             .map(|core| core.metrics().connections.value())
             .sum()
+    }
+
+    /// True if the audit trail may have a line about this event now; otherwise the line is counted as left out.
+    fn allows_audit_line(&self, event: Event) -> bool {
+        let is_allowed = self.audit.allows(event, self.clock.now().uptime).is_ok();
+        if !is_allowed {
+            self.audit_left_out[event.index()].fetch_add(1, Ordering::Relaxed);
+        }
+        is_allowed
     }
 
     /// Gives an order to all cores: at once, or as soon as a core's mailbox has room for it.

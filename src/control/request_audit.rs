@@ -1,11 +1,10 @@
 //! The audit trail of the control plane (`crate::audit`): refused requests, and requests that may have
 //! changed something.
 //!
-//! It wraps the guard and all pages, so that added pages are covered. Reads that are allowed are not logged.
+//! It wraps the guard and all pages, so that added pages are covered; the HTTP API writes lines of its own (`api/`). Reads that are allowed are not logged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State};
 use axum::http::{Extensions, Method, StatusCode};
@@ -24,16 +23,18 @@ pub(super) fn identify(request: &mut Extensions, peer: SocketAddr) {
     request.insert(OperatorAddress(peer.ip().to_canonical()));
 }
 
+/// The peer's address.
+pub(super) fn address(request: &Extensions) -> Option<IpAddr> {
+    request.get::<OperatorAddress>().map(|operator| operator.0)
+}
+
 /// Logs the outcome of a request that was refused or may have changed something.
 pub(super) async fn audited(
     State(shared): State<Arc<ControlState>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let address = request
-        .extensions()
-        .get::<OperatorAddress>()
-        .map(|operator| operator.0);
+    let address = address(request.extensions());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = next.run(request).await;
     let status = response.status();
@@ -48,14 +49,8 @@ pub(super) async fn audited(
             return response;
         }
     };
-    match shared
-        .audit
-        .allows(Event::OperatorRefused, shared.clock.now().uptime)
-    {
-        Ok(()) => audit::operator_refused(address, reason, method.as_str(), uri.path()),
-        Err(_) => {
-            shared.operator_requests_left_out.fetch_add(1, Ordering::Relaxed);
-        }
+    if shared.allows_audit_line(Event::OperatorRefused) {
+        audit::operator_refused(address, reason, method.as_str(), uri.path());
     }
     response
 }

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::admin_slots::AdminSlot;
-use super::{ControlState, connections, guard, health, request_audit, revoke, stats};
+use super::{ControlState, api, connections, guard, health, request_audit, revoke, stats};
 use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
@@ -139,6 +139,9 @@ pub(super) fn guarded(pages: Router<Arc<ControlState>>, shared: &Arc<ControlStat
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(shared), guard::guard))
         .layer(from_fn_with_state(Arc::clone(shared), request_audit::audited))
+        // The API has keys, bodies and lines of the audit trail of its own; it asks the guard by itself.
+        .route("/api", any(api::serve))
+        .route("/api/{*path}", any(api::serve))
         .with_state(Arc::clone(shared))
 }
 
@@ -158,6 +161,8 @@ Ringcast control plane
 /revoke    POST {\"sub\":\"ann\"} or another claim as JSON: tokens with it are refused from now on, and their connections
            are closed; the answer names cores that have not done so within 5 s (status 202); DELETE withdraws it
 /revoked   the revocations in force, as JSON
+/api/v1/openapi.json
+           the description of the HTTP API, for programs; its requests need a key of [[api_keys]]
 ";
 
 async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
@@ -186,7 +191,8 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
     };
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
     let logins = policy.login.as_ref().map(PasswordChecks::metrics);
-    text::expose(&cores, process, logins, &mut out);
+    let api = (!policy.api_keys.is_empty()).then_some(&shared.api.metrics);
+    text::expose(&cores, process, logins, api, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 

@@ -1,5 +1,6 @@
 //! Counters and their exposition.
 
+pub mod api;
 pub mod block;
 pub mod close_codes;
 pub mod counter;

@@ -2,6 +2,7 @@
 //!
 //! A row that has no value now, because the feature is off or the system does not say, is left out of `/metrics`.
 
+use super::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::outside::{OutsideCounts, Refusal};
 use super::process::ProcessStatus;
@@ -58,6 +59,8 @@ pub(super) struct Server<'a> {
     pub(super) process: Process,
     /// `None` without a password file.
     pub(super) logins: Option<&'a LoginMetrics>,
+    /// `None` without keys of the HTTP API.
+    pub(super) api: Option<&'a ApiMetrics>,
 }
 
 /// One metric of the whole server.
@@ -65,8 +68,8 @@ pub(super) struct ServerMetric {
     pub(super) name: &'static str,
     /// The type in the sense of the format.
     pub(super) kind: &'static str,
-    /// The label, if its samples have one.
-    pub(super) label: Option<&'static str>,
+    /// The labels of its samples.
+    pub(super) labels: &'static [&'static str],
     pub(super) help: &'static str,
     /// Writes the samples; none if there is no value now.
     pub(super) write: Write,
@@ -75,11 +78,8 @@ pub(super) struct ServerMetric {
 type Write = fn(&Server<'_>, &mut Samples<'_>);
 
 impl ServerMetric {
-    const fn labelled(self, label: &'static str) -> ServerMetric {
-        ServerMetric {
-            label: Some(label),
-            ..self
-        }
+    const fn labelled(self, labels: &'static [&'static str]) -> ServerMetric {
+        ServerMetric { labels, ..self }
     }
 }
 
@@ -97,7 +97,7 @@ const fn metric(name: &'static str, kind: &'static str, help: &'static str, writ
     ServerMetric {
         name,
         kind,
-        label: None,
+        labels: &[],
         help,
         write,
     }
@@ -110,7 +110,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Always 1; the label has the version.",
         |_, out| out.labelled("version", env!("CARGO_PKG_VERSION"), 1),
     )
-    .labelled("version"),
+    .labelled(&["version"]),
     gauge("ringcast_cores", "Event loops.", |server, out| out.value(server.core_count)),
     gauge(
         "ringcast_draining",
@@ -146,7 +146,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
             }
         },
     )
-    .labelled("keeps"),
+    .labelled(&["keeps"]),
     counter(
         "ringcast_admin_connections_ended_total",
         "Connections to the control plane closed to make room: when all 64 places are taken and another connection arrives, the most silent one is closed.",
@@ -196,12 +196,26 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
             }
         },
     )
-    .labelled("reason"),
+    .labelled(&["reason"]),
     gauge(
         "ringcast_outside_ring_bytes",
         "Bytes of the ring that publications by the HTTP API and by the program take (outside_bytes_max).",
         |server, out| out.value(server.process.outside.ring_bytes),
     ),
+    counter(
+        "ringcast_api_requests_total",
+        "Requests to the HTTP API by route and outcome, where [[api_keys]] are configured; docs/http-api.md explains the outcomes.",
+        |server, out| {
+            let Some(api) = server.api else { return };
+            for route in ApiRoute::ALL {
+                for outcome in ApiOutcome::ALL {
+                    let labels = [("route", route.label()), ("outcome", outcome.label())];
+                    out.labelled_twice(labels, api.value(route, outcome));
+                }
+            }
+        },
+    )
+    .labelled(&["route", "outcome"]),
     gauge(
         "process_start_time_seconds",
         "Start of the process, in seconds since 1970.",
@@ -247,7 +261,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
             }
         },
     )
-    .labelled("outcome"),
+    .labelled(&["outcome"]),
     metric(
         "ringcast_login_seconds",
         "histogram",

@@ -10,6 +10,7 @@
 
 use std::fmt::{self, Display, Write};
 
+use super::api::ApiMetrics;
 use super::block::{CoreMetrics, Labelled, METRICS, Metric, Values};
 use super::counter::Histogram;
 use super::logins::LoginMetrics;
@@ -19,11 +20,18 @@ use super::server::{Process, SERVER_METRICS, Server};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Appends everything to `out`.
-pub fn expose(cores: &[&CoreMetrics], process: Process, logins: Option<&LoginMetrics>, out: &mut String) {
+pub fn expose(
+    cores: &[&CoreMetrics],
+    process: Process,
+    logins: Option<&LoginMetrics>,
+    api: Option<&ApiMetrics>,
+    out: &mut String,
+) {
     let server = Server {
         core_count: cores.len(),
         process,
         logins,
+        api,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -47,9 +55,8 @@ pub fn markdown() -> String {
         table.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
     };
     for metric in SERVER_METRICS {
-        let labels = metric
-            .label
-            .map_or_else(String::new, |label| format!("`{label}`"));
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
         row(metric.name, metric.kind, &labels, metric.help);
     }
     for metric in METRICS {
@@ -113,7 +120,7 @@ impl<'a> Samples<'a> {
 
     /// A sample without a label of its own.
     pub(super) fn value(&mut self, value: impl Display) {
-        self.sample("", None, value);
+        self.sample("", &[], value);
     }
 
     /// The same, if there is a value.
@@ -125,7 +132,13 @@ impl<'a> Samples<'a> {
 
     /// A sample with a label.
     pub(super) fn labelled(&mut self, label: &str, label_value: &str, value: impl Display) {
-        self.sample("", Some((label, &label_value)), value);
+        self.sample("", &[(label, &label_value)], value);
+    }
+
+    /// A sample with two labels.
+    pub(super) fn labelled_twice(&mut self, labels: [(&str, &str); 2], value: impl Display) {
+        let [one, other] = labels;
+        self.sample("", &[(one.0, &one.1), (other.0, &other.1)], value);
     }
 
     /// The samples of a histogram.
@@ -134,15 +147,15 @@ impl<'a> Samples<'a> {
         for (bucket, added) in histogram.counts().into_iter().enumerate() {
             count = count.wrapping_add(added);
             match Histogram::upper_bound_ns(bucket) {
-                Some(bound) => self.sample("_bucket", Some(("le", &Seconds(bound))), count),
-                None => self.sample("_bucket", Some(("le", &"+Inf")), count),
+                Some(bound) => self.sample("_bucket", &[("le", &Seconds(bound))], count),
+                None => self.sample("_bucket", &[("le", &"+Inf")], count),
             }
         }
-        self.sample("_sum", None, Seconds(histogram.sum_ns()));
-        self.sample("_count", None, count);
+        self.sample("_sum", &[], Seconds(histogram.sum_ns()));
+        self.sample("_count", &[], count);
     }
 
-    fn sample(&mut self, suffix: &str, label: Option<(&str, &dyn Display)>, value: impl Display) {
+    fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         let name = self.name;
         if !self.has_head {
             self.has_head = true;
@@ -150,22 +163,27 @@ impl<'a> Samples<'a> {
             self.line(format_args!("# HELP {name} {help}"));
             self.line(format_args!("# TYPE {name} {kind}"));
         }
-        match (self.core, label) {
-            (None, None) => self.line(format_args!("{name}{suffix} {value}")),
-            (None, Some((label, of))) => {
-                self.line(format_args!("{name}{suffix}{{{label}=\"{of}\"}} {value}"));
-            }
-            (Some(core), None) => self.line(format_args!("{name}{suffix}{{core=\"{core}\"}} {value}")),
-            (Some(core), Some((label, of))) => {
-                self.line(format_args!(
-                    "{name}{suffix}{{core=\"{core}\",{label}=\"{of}\"}} {value}"
-                ));
-            }
+        self.part(format_args!("{name}{suffix}"));
+        let core = self.core;
+        let core: Option<(&str, &dyn Display)> = core.as_ref().map(|core| ("core", core as &dyn Display));
+        for (index, (label, of)) in core.iter().chain(labels).enumerate() {
+            let before = if index == 0 { '{' } else { ',' };
+            self.part(format_args!("{before}{label}=\"{of}\""));
         }
+        let end = if core.is_some() || !labels.is_empty() {
+            "}"
+        } else {
+            ""
+        };
+        self.line(format_args!("{end} {value}"));
+    }
+
+    fn part(&mut self, part: fmt::Arguments<'_>) {
+        self.out.write_fmt(part).expect("a String takes any text");
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
-        self.out.write_fmt(line).expect("a String takes any text");
+        self.part(line);
         self.out.push('\n');
     }
 }
@@ -231,7 +249,8 @@ mod tests {
 
     fn text(cores: &[&CoreMetrics]) -> String {
         let mut out = String::new();
-        expose(cores, process(), Some(&LoginMetrics::default()), &mut out);
+        let (logins, api) = (LoginMetrics::default(), ApiMetrics::default());
+        expose(cores, process(), Some(&logins), Some(&api), &mut out);
         out
     }
 
@@ -283,7 +302,7 @@ mod tests {
             keys: None,
             ..process()
         };
-        expose(&[], process, None, &mut out);
+        expose(&[], process, None, None, &mut out);
         assert!(
             !out.contains("jwks_fetches") && !out.contains("ringcast_login"),
             "{out}"

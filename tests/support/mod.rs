@@ -7,9 +7,11 @@
 //! own table is a copy, which would keep the sockets of other tests in this process open.
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
+pub(crate) mod api;
 pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod process;
+pub(crate) mod schema;
 pub(crate) mod secure;
 
 pub(crate) use frame::frame;

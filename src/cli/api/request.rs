@@ -1,0 +1,196 @@
+//! The request of each command, from its words and flags.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::super::CliError;
+
+/// A command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Publish,
+}
+
+/// The words and flags of one command.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    pub(super) name: Name,
+    words: Vec<String>,
+    flags: BTreeMap<String, String>,
+}
+
+/// What follows a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    Text,
+    Nothing,
+    Unknown,
+}
+
+/// The request that a command sends.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: &'static str,
+    /// The path and the query.
+    pub(super) path: String,
+    /// JSON.
+    pub(super) body: Option<String>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+/// How a command is written.
+struct Form {
+    word: &'static str,
+    /// Its words, in order.
+    words: &'static [&'static str],
+    /// Flags with a value. Those of `GET` requests are the parameters of the API.
+    flags: &'static [&'static str],
+    switches: &'static [&'static str],
+    usage: &'static str,
+}
+
+impl Name {
+    pub(super) const ALL: [Name; 1] = [Name::Publish];
+
+    /// The command with this name.
+    pub(super) fn of(word: &str) -> Option<Name> {
+        Name::ALL.into_iter().find(|name| name.word() == word)
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        self.form().word
+    }
+
+    fn form(self) -> Form {
+        match self {
+            Name::Publish => Form {
+                word: "publish",
+                words: &["CHANNEL", "DATA"],
+                flags: &["idempotency-key"],
+                switches: &["text"],
+                usage: "publish [--text] [--idempotency-key KEY] CHANNEL DATA",
+            },
+        }
+    }
+}
+
+impl Arguments {
+    pub(super) fn new(name: Name) -> Arguments {
+        Arguments {
+            name,
+            words: Vec::new(),
+            flags: BTreeMap::new(),
+        }
+    }
+
+    /// How the command is written.
+    pub(super) fn usage(&self) -> &'static str {
+        self.name.form().usage
+    }
+
+    pub(super) fn takes(&self, flag: &str) -> Takes {
+        let form = self.name.form();
+        if form.flags.contains(&flag) {
+            Takes::Text
+        } else if form.switches.contains(&flag) {
+            Takes::Nothing
+        } else {
+            Takes::Unknown
+        }
+    }
+
+    pub(super) fn set(&mut self, flag: &str, value: String) -> Result<(), CliError> {
+        match self.flags.insert(flag.to_owned(), value) {
+            None => Ok(()),
+            Some(_) => Err(CliError::Usage(format!("--{flag} is there twice"))),
+        }
+    }
+
+    pub(super) fn push(&mut self, word: String) -> Result<(), CliError> {
+        if self.words.len() == self.name.form().words.len() {
+            return Err(CliError::Usage(format!(
+                "unexpected {word:?}; expected {}",
+                self.usage()
+            )));
+        }
+        self.words.push(word);
+        Ok(())
+    }
+
+    /// Checks that no word is missing.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        match self.name.form().words.get(self.words.len()) {
+            None => Ok(()),
+            Some(missing) => Err(CliError::Usage(format!(
+                "{missing} is missing; expected {}",
+                self.usage()
+            ))),
+        }
+    }
+
+    /// The request. Data that stands on standard input is read from `input`.
+    pub(super) fn request(&self, input: &mut impl Read) -> Result<Request, CliError> {
+        match self.name {
+            Name::Publish => {
+                let data = self.data(input)?;
+                let publication = Publication {
+                    channel: self.word(0),
+                    data: &data,
+                };
+                self.post("publish", &publication)
+            }
+        }
+    }
+
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<Request, CliError> {
+        let body = serde_json::to_string(body).map_err(|error| CliError::Failed(error.to_string()))?;
+        Ok(Request {
+            method: "POST",
+            path: format!("{PATH}{path}"),
+            body: Some(body),
+            idempotency_key: self.flags.get("idempotency-key").cloned(),
+        })
+    }
+
+    /// The data of a publication, exactly as it was written.
+    fn data(&self, input: &mut impl Read) -> Result<Box<RawValue>, CliError> {
+        let word = self.word(1);
+        let mut text = word.to_owned();
+        if word == STANDARD_INPUT {
+            text.clear();
+            let mut limited = input.take(INPUT_BYTES_MAX);
+            let read = limited.read_to_string(&mut text);
+            read.map_err(|error| CliError::Usage(format!("standard input cannot be read: {error}")))?;
+        }
+        let json = if self.flags.contains_key("text") {
+            serde_json::to_string(&text).map_err(|error| CliError::Failed(error.to_string()))?
+        } else {
+            text
+        };
+        RawValue::from_string(json).map_err(|error| {
+            CliError::Usage(format!(
+                "DATA is not JSON: {error}; a text needs quotes of its own ('\"hello\"'), or --text"
+            ))
+        })
+    }
+
+    fn word(&self, index: usize) -> &str {
+        self.words.get(index).map_or("", String::as_str)
+    }
+}
+
+/// The body of `publish`.
+#[derive(Serialize)]
+struct Publication<'a> {
+    channel: &'a str,
+    data: &'a RawValue,
+}
+
+const PATH: &str = "/api/v1/";
+/// The word for data that stands on standard input.
+const STANDARD_INPUT: &str = "-";
+/// The server takes no larger body (`api_body_bytes_max`).
+const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,57 @@
+//! What a request asks for, after all that can be checked without the cores has been checked.
+
+use std::borrow::Cow;
+
+use axum::body::Bytes;
+use axum::http::Uri;
+use serde_json::Value;
+
+use super::Caller;
+use super::error::{ApiError, ErrorCode};
+use super::publish::Publications;
+use crate::handle::Handle;
+use crate::metrics::api::ApiRoute;
+
+/// An operation of the handle, with its arguments.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Publish(Publications),
+}
+
+impl Operation {
+    /// Reads the parameters or the body of a request.
+    pub(super) fn read(
+        route: ApiRoute,
+        _uri: &Uri,
+        body: &Bytes,
+        caller: &Caller<'_>,
+    ) -> Result<Operation, ApiError> {
+        let publish = |publications: Publications| {
+            publications.check(caller)?;
+            Ok(Operation::Publish(publications))
+        };
+        match route {
+            ApiRoute::Publish => publish(Publications::of_publish(body)?),
+            ApiRoute::Publications => publish(Publications::of_batch(body)?),
+            ApiRoute::Broadcast => publish(Publications::of_broadcast(body)?),
+            ApiRoute::Openapi | ApiRoute::Unknown => Err(ApiError::new(
+                ErrorCode::UnknownPath,
+                "there is no operation with this path",
+            )),
+        }
+    }
+
+    /// What the audit trail names.
+    pub(super) fn subject(&self) -> Cow<'_, str> {
+        match self {
+            Operation::Publish(publications) => publications.subject(),
+        }
+    }
+
+    /// Carries it out.
+    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+        match self {
+            Operation::Publish(publications) => publications.run(handle).await,
+        }
+    }
+}

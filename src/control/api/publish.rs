@@ -1,0 +1,128 @@
+//! Publications from outside: one, a batch, or the same to many channels.
+//!
+//! The publications of a request are made in their order. All of them are checked before the first is made; if the ring
+//! then has no room, the answer says how many were made.
+
+use std::borrow::Cow;
+
+use axum::body::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{Caller, from_body};
+use crate::config::api_keys::ApiAction;
+use crate::handle::Handle;
+use crate::metrics::api::ApiRoute;
+
+/// The publications of one request.
+#[derive(Debug)]
+pub(super) struct Publications {
+    /// Each channel with the index of its data.
+    targets: Vec<(Box<str>, usize)>,
+    data: Vec<Box<RawValue>>,
+    route: ApiRoute,
+}
+
+/// The body of `publish`, and an item of `publications`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishBody {
+    channel: Box<str>,
+    data: Box<RawValue>,
+}
+
+/// The body of `publications`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody {
+    publications: Vec<PublishBody>,
+}
+
+/// The body of `broadcast`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BroadcastBody {
+    channels: Vec<Box<str>>,
+    data: Box<RawValue>,
+}
+
+impl Publications {
+    pub(super) fn of_publish(body: &Bytes) -> Result<Publications, ApiError> {
+        let one: PublishBody = from_body(body)?;
+        Ok(Publications::of_list(vec![one], ApiRoute::Publish))
+    }
+
+    pub(super) fn of_batch(body: &Bytes) -> Result<Publications, ApiError> {
+        let batch: BatchBody = from_body(body)?;
+        Ok(Publications::of_list(batch.publications, ApiRoute::Publications))
+    }
+
+    pub(super) fn of_broadcast(body: &Bytes) -> Result<Publications, ApiError> {
+        let broadcast: BroadcastBody = from_body(body)?;
+        Ok(Publications {
+            targets: broadcast
+                .channels
+                .into_iter()
+                .map(|channel| (channel, 0))
+                .collect(),
+            data: vec![broadcast.data],
+            route: ApiRoute::Broadcast,
+        })
+    }
+
+    fn of_list(list: Vec<PublishBody>, route: ApiRoute) -> Publications {
+        let mut publications = Publications {
+            targets: Vec::with_capacity(list.len()),
+            data: Vec::with_capacity(list.len()),
+            route,
+        };
+        for (index, publish) in list.into_iter().enumerate() {
+            publications.targets.push((publish.channel, index));
+            publications.data.push(publish.data);
+        }
+        publications
+    }
+
+    /// Checks that the key allows all channels, and that the request is within its limits.
+    pub(super) fn check(&self, caller: &Caller<'_>) -> Result<(), ApiError> {
+        caller.check_items(self.targets.len())?;
+        for (channel, _) in &self.targets {
+            caller.check_channel(ApiAction::Publish, channel)?;
+        }
+        Ok(())
+    }
+
+    /// What the audit trail names: the channel, or the first of several.
+    pub(super) fn subject(&self) -> Cow<'_, str> {
+        match self.targets.as_slice() {
+            [] => Cow::Borrowed(""),
+            [(channel, _)] => Cow::Borrowed(channel),
+            [(first, _), rest @ ..] => Cow::Owned(format!("{first} and {} more", rest.len())),
+        }
+    }
+
+    /// Publishes all of them.
+    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+        let count = self.targets.len();
+        for (index, (channel, data)) in self.targets.iter().enumerate() {
+            let data = self.data.get(*data).map(|data| data.get());
+            if let Err(error) = handle.publish_json(channel, data).await {
+                let error = ApiError::from(error);
+                return Err(if self.route == ApiRoute::Publish {
+                    error
+                } else {
+                    error.after_publications(index, count)
+                });
+            }
+            if index % PUBLICATIONS_PER_TURN == PUBLICATIONS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(json!({ "published": count }))
+    }
+}
+
+/// How many publications of a request are made before other requests have their turn.
+const PUBLICATIONS_PER_TURN: usize = 64;

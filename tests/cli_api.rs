@@ -1,0 +1,242 @@
+//! The commands of the command line that ask a running server by its HTTP API.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use support::api::{ApiServer, Key};
+
+/// The exit code, standard output and standard error of a command.
+fn run_with(environment: &[(&str, &str)], words: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+        .args(words)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read its input may have ended.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// Runs a command that asks this server, with the key in the environment.
+fn run(server: &ApiServer, key: &Key, words: &[&str]) -> (i32, String, String) {
+    let url = format!("http://{}", server.process.admin);
+    run_with(
+        &[("RINGCAST_API_URL", &url), ("RINGCAST_API_KEY", &key.key)],
+        words,
+        "",
+    )
+}
+
+#[test]
+fn publish_sends_data_as_it_is_written() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut client = server.process.client();
+    client.subscribe("a b/ü");
+    let publish = |words: &[&str]| {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!(
+            (code, out.as_str(), error.as_str()),
+            (0, "published: 1\n", ""),
+            "{words:?}"
+        );
+    };
+    publish(&["publish", "a b/ü", r#"{"b": 1.50,"a":[null]}"#]);
+    publish(&["publish", "--text", "a b/ü", "say \"hi\""]);
+    publish(&["publish", "--text", "a b/ü", "--", "--json"]);
+    publish(&["publish", "--idempotency-key", "one", "a b/ü", "1"]);
+    publish(&["publish", "--idempotency-key", "one", "a b/ü", "1"]);
+    let url = format!("http://{}/", server.process.admin);
+    let file = server.folder.write("key", &format!("{}\n", key.key));
+    let by_flags = [
+        "publish",
+        "--json",
+        "--url",
+        &url,
+        "--key-file",
+        file.to_str().unwrap(),
+        "a b/ü",
+        "-",
+    ];
+    let (code, out, error) = run_with(
+        &[("RINGCAST_API_KEY", "wrong")],
+        &by_flags,
+        "\"from\\u0020input\"\n",
+    );
+    assert_eq!(
+        (code, out.as_str(), error.as_str()),
+        (0, "{\"published\":1}\n", "")
+    );
+    let by_file = [
+        ("RINGCAST_API_KEY_FILE", file.to_str().unwrap()),
+        ("RINGCAST_API_URL", &url),
+    ];
+    assert_eq!(run_with(&by_file, &["publish", "a b/ü", "2"], "").0, 0);
+    let by_key = ["publish", "--key", &key.key, "--url", &url, "a b/ü", "3"];
+    assert_eq!(run_with(&[], &by_key, "").0, 0);
+    for expected in [
+        r#"{"b": 1.50,"a":[null]}"#,
+        r#""say \"hi\"""#,
+        "\"--json\"",
+        "1",
+        "\"from\\u0020input\"",
+        "2",
+        "3",
+    ] {
+        assert_eq!(client.publication("a b/ü"), expected);
+    }
+}
+
+#[test]
+fn errors_have_exit_codes_and_say_what_to_do() {
+    let key = Key::new(
+        "shop",
+        &[
+            "--actions",
+            "publish",
+            "--channels",
+            "shop.**",
+            "--rate",
+            "1",
+            "--burst",
+            "5",
+        ],
+    );
+    let server = ApiServer::start(&[&key], "", &[]);
+    let wrong = Key {
+        key: "rc_wrong".to_owned(),
+        ..key.clone()
+    };
+    for (key, words, code, part) in [
+        (
+            &key,
+            &["publish", "news", "1"][..],
+            77,
+            "ringcast: channel_not_allowed: the key shop does not allow",
+        ),
+        (
+            &wrong,
+            &["publish", "news", "1"],
+            77,
+            "ringcast: key_unknown: the key is not one of [[api_keys]]",
+        ),
+        (
+            &key,
+            &["publish", "shop.a", "hello"],
+            64,
+            "a text needs quotes of its own",
+        ),
+        (
+            &key,
+            &["publish", "shop.a"],
+            64,
+            "DATA is missing; expected publish",
+        ),
+        (&key, &["publish", "shop.a", "1", "2"], 64, "unexpected \"2\""),
+        (
+            &key,
+            &["publish", "--to", "shop.a", "1"],
+            64,
+            "--to is not known; it takes publish [--text]",
+        ),
+        (
+            &key,
+            &["publish", "--url", "localhost:9464", "shop.a", "1"],
+            64,
+            "not the URL of a server",
+        ),
+        (
+            &key,
+            &["publish", "--url", "http://localhost/path", "a", "1"],
+            64,
+            "not the URL of a server",
+        ),
+        (
+            &key,
+            &["publish", "--key-file", "/nowhere", "a", "1"],
+            64,
+            "/nowhere: cannot be read",
+        ),
+    ] {
+        let (found, out, error) = run(&server, key, words);
+        assert_eq!((found, out.as_str()), (code, ""), "{words:?} {error}");
+        assert!(
+            error.contains(part) && error.lines().count() == 1,
+            "{words:?} {error}"
+        );
+        assert!(!error.contains(&key.key), "{error}");
+    }
+    let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+    assert_eq!(run(&server, &key, &["publish", "shop.a", &deep]).0, 65);
+    let mut last = (0, String::new(), String::new());
+    for _ in 0..20 {
+        last = run(&server, &key, &["publish", "shop.a", "1"]);
+        if last.0 != 0 {
+            break;
+        }
+    }
+    assert_eq!(last.0, 75, "{last:?}");
+    assert!(
+        last.2.contains("rate_exceeded") && last.2.contains("(try again after 1 s)"),
+        "{last:?}"
+    );
+    let (code, _, error) = run_with(&[], &["publish", "a", "1"], "");
+    assert_eq!(code, 64);
+    assert!(error.contains("no API key: set RINGCAST_API_KEY"), "{error}");
+}
+
+#[test]
+fn a_server_that_is_not_there_or_is_another_is_named() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}");
+    let (code, _, error) = run_with(
+        &[("RINGCAST_API_KEY", "k")],
+        &["publish", "--url", &url, "a", "1"],
+        "",
+    );
+    assert_eq!(code, 69);
+    assert!(
+        error.contains(&url) && error.contains("is the server running"),
+        "{error}"
+    );
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let clients = format!("http://{}", server.process.address);
+    let (code, _, error) = run(&server, &key, &["publish", "--url", &clients, "a", "1"]);
+    assert_eq!(code, 69);
+    assert!(error.contains("not one of the HTTP API"), "{error}");
+}
+
+#[test]
+fn variables_of_these_commands_do_not_stop_a_server() {
+    let (code, out, error) = run_with(
+        &[
+            ("RINGCAST_API_URL", "x"),
+            ("RINGCAST_API_KEY", "y"),
+            ("RINGCAST_API_KEY_FILE", "z"),
+        ],
+        &["check"],
+        "",
+    );
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        out.contains("api_keys: 0") && !out.contains("RINGCAST_API"),
+        "{out}"
+    );
+    let (_, help, _) = run_with(&[], &["publish", "--help"], "");
+    assert!(help.contains("ringcast publish [--text]"), "{help}");
+}

@@ -1,0 +1,631 @@
+//! The HTTP API of a real process: each request of `openapi.json`, keys and their limits, and what subscribers get. Each
+//! answer is checked against the document (`support/api.rs`).
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::fs;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::api::{Answer, ApiServer, JSON, Key, OPENAPI, ask, write_config};
+use support::process::Held;
+use support::{Client, eventually};
+
+/// Clients on both cores, subscribed to these channels.
+fn subscribers(server: &ApiServer, channels: &[&str]) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..4).map(|_| server.process.client()).collect();
+    for client in &mut clients {
+        for channel in channels {
+            client.subscribe(channel);
+        }
+    }
+    clients
+}
+
+#[test]
+fn every_request_of_the_document_is_answered_as_it_says() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let paths = server.document()["paths"].as_object().unwrap().clone();
+    let mut count = 0;
+    for (path, operations) in &paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            let example = &operation["requestBody"]["content"]["application/json"]["example"];
+            let body = if example.is_null() {
+                String::new()
+            } else {
+                example.to_string()
+            };
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let query: Vec<String> = parameters
+                .iter()
+                .filter(|parameter| parameter["required"] == true)
+                .map(|parameter| {
+                    let example = match &parameter["example"] {
+                        Value::Array(list) => list[0].clone(),
+                        example => example.clone(),
+                    };
+                    format!(
+                        "{}={}",
+                        parameter["name"].as_str().unwrap(),
+                        example.as_str().unwrap()
+                    )
+                })
+                .collect();
+            let path = match query.is_empty() {
+                true => path.clone(),
+                false => format!("{path}?{}", query.join("&")),
+            };
+            let method = method.to_uppercase();
+            let authorization = format!("Authorization: Bearer {}", key.key);
+            let headers: &[&str] = if body.is_empty() {
+                &[&authorization]
+            } else {
+                &[&authorization, JSON]
+            };
+            let answer = server.ask_with(&method, &path, headers, &body);
+            assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text);
+            count += 1;
+        }
+    }
+    assert!(count >= 4);
+    assert_eq!(server.get(&key, "/api/v1/openapi.json").text, OPENAPI);
+}
+
+#[test]
+fn a_publication_reaches_all_subscribers_as_it_was_written() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut clients = subscribers(&server, &["news", "sport"]);
+    let answer = server.post(
+        &key,
+        "/api/v1/publish",
+        r#"{"channel":"news","data":{"b": 1.50,"a":[null]}}"#,
+    );
+    assert_eq!((answer.status, answer.json), (200, json!({"published": 1})));
+    let batch: Vec<Value> = (0..100)
+        .map(|number| json!({"channel": "sport", "data": number}))
+        .collect();
+    let answer = server.post(
+        &key,
+        "/api/v1/publications",
+        &json!({ "publications": batch }).to_string(),
+    );
+    assert_eq!((answer.status, answer.json), (200, json!({"published": 100})));
+    let answer = server.post(
+        &key,
+        "/api/v1/broadcast",
+        r#"{"channels":["news","nobody","sport"],"data":null}"#,
+    );
+    assert_eq!((answer.status, answer.json), (200, json!({"published": 3})));
+    for client in &mut clients {
+        assert_eq!(client.publication("news"), r#"{"b": 1.50,"a":[null]}"#);
+        for number in 0..100 {
+            assert_eq!(client.publication("sport"), number.to_string());
+        }
+        assert_eq!(client.publication("news"), "null");
+        assert_eq!(client.publication("sport"), "null");
+    }
+}
+
+#[test]
+fn a_key_allows_its_actions_and_channels_and_nothing_else() {
+    let shop = Key::new("shop", &["--actions", "publish", "--channels", "shop.**"]);
+    let closer = Key::new("closer", &["--actions", "disconnect"]);
+    let server = ApiServer::start(&[&shop, &closer], "", &[]);
+    let publish = |key: &Key, channel: &str| {
+        let body = json!({"channel": channel, "data": 1}).to_string();
+        server.post(key, "/api/v1/publish", &body)
+    };
+    assert_eq!(publish(&shop, "shop.a").status, 200);
+    for channel in ["news", "$presence/shop.a", "shops"] {
+        let refused = publish(&shop, channel);
+        assert_eq!((refused.status, refused.code()), (403, "channel_not_allowed"));
+        assert!(
+            refused.message().contains("the key shop does not allow publish"),
+            "{}",
+            refused.text
+        );
+    }
+    // Nothing of a batch is published if one channel of it is not allowed.
+    let mut client = server.process.client();
+    client.subscribe("shop.a");
+    for (path, body) in [
+        (
+            "/api/v1/publications",
+            r#"{"publications":[{"channel":"shop.a","data":1},{"channel":"news","data":1}]}"#,
+        ),
+        ("/api/v1/broadcast", r#"{"channels":["shop.a","news"],"data":1}"#),
+    ] {
+        assert_eq!(server.post(&shop, path, body).code(), "channel_not_allowed");
+    }
+    assert_eq!(publish(&shop, "shop.a").status, 200);
+    assert_eq!(client.publication("shop.a"), "1");
+    let refused = publish(&closer, "shop.a");
+    assert_eq!((refused.status, refused.code()), (403, "action_not_allowed"));
+    let wrong = Key {
+        key: format!("{}x", shop.key),
+        ..shop.clone()
+    };
+    let refused = publish(&wrong, "shop.a");
+    assert_eq!((refused.status, refused.code()), (401, "key_unknown"));
+    assert!(refused.header("www-authenticate").unwrap().starts_with("Bearer"));
+    let refused = server.ask_with("POST", "/api/v1/publish", &[JSON], "{}");
+    assert_eq!((refused.status, refused.code()), (401, "key_missing"));
+}
+
+#[test]
+fn a_key_over_its_rate_is_told_when_to_come_again() {
+    let key = Key::new(
+        "slow",
+        &[
+            "--actions",
+            "publish",
+            "--channels",
+            "**",
+            "--rate",
+            "1",
+            "--burst",
+            "5",
+        ],
+    );
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut outcomes: Vec<Answer> = (0..100)
+        .map(|_| server.post(&key, "/api/v1/publish", r#"{"channel":"a","data":1}"#))
+        .collect();
+    assert!(outcomes[..5].iter().all(|answer| answer.status == 200));
+    let refused = outcomes.iter().find(|answer| answer.status == 429).unwrap();
+    assert_eq!(
+        (refused.code(), refused.header("retry-after")),
+        ("rate_exceeded", Some("1"))
+    );
+    let accepted = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 200).count();
+    assert!(accepted(&outcomes) < 100);
+    outcomes.clear();
+    eventually("the rate is refilled", || {
+        server
+            .post(&key, "/api/v1/publish", r#"{"channel":"a","data":1}"#)
+            .status
+            == 200
+    });
+}
+
+#[test]
+fn a_reload_adds_and_removes_keys_and_without_any_the_api_is_off() {
+    let (first, second) = (
+        Key::for_all(),
+        Key::new("second", &["--actions", "publish", "--channels", "**"]),
+    );
+    let server = ApiServer::start(&[], "", &[]);
+    let publish = |key: &Key| server.post(key, "/api/v1/publish", r#"{"channel":"a","data":1}"#);
+    let off = publish(&first);
+    assert_eq!((off.status, off.code()), (403, "api_off"));
+    assert!(off.message().contains("ringcast api-key"), "{}", off.text);
+    let reload = |keys: &[&Key]| {
+        write_config(&server.config(), keys, "");
+        server.process.signal(Signal::SIGHUP);
+        server.process.logged("SIGHUP: reloaded");
+    };
+    reload(&[&first]);
+    assert_eq!((publish(&first).status, publish(&second).status), (200, 401));
+    reload(&[&second]);
+    assert_eq!((publish(&first).status, publish(&second).status), (401, 200));
+    fs::write(server.config(), "[[api_keys]]\nname = \"a\"\n").unwrap();
+    server.process.signal(Signal::SIGHUP);
+    server.process.logged("nothing is reloaded");
+    assert_eq!(publish(&second).status, 200, "a wrong file changes nothing");
+    reload(&[]);
+    assert_eq!(publish(&second).code(), "api_off");
+}
+
+#[test]
+fn wrong_requests_are_refused_with_what_to_do() {
+    let key = Key::for_all();
+    let server = ApiServer::start(
+        &[&key],
+        "",
+        &[
+            ("RINGCAST_API_BODY_BYTES_MAX", "2048"),
+            ("RINGCAST_API_ITEMS_MAX", "3"),
+            ("RINGCAST_MESSAGE_BYTES_MAX", "1024"),
+            ("RINGCAST_CHANNEL_NAME_BYTES_MAX", "16"),
+        ],
+    );
+    let mut client = server.process.client();
+    client.subscribe("a");
+    let filled = |bytes: usize| {
+        let body = r#"{"channel":"a","data":1}"#;
+        format!("{}{body}", " ".repeat(bytes - body.len()))
+    };
+    let channels = |count: usize| json!({"channels": vec!["a"; count], "data": 1}).to_string();
+    let data = |bytes: usize| json!({"channel": "b", "data": "x".repeat(bytes)}).to_string();
+    let named = |bytes: usize| json!({"channel": "x".repeat(bytes), "data": 1}).to_string();
+    let deep = |depth: usize| {
+        format!(
+            r#"{{"channel":"a","data":{}1{}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
+    let publish = "/api/v1/publish";
+    for (path, body, status, code) in [
+        (publish, filled(2048), 200, ""),
+        (publish, filled(2049), 413, "body_too_large"),
+        ("/api/v1/broadcast", channels(3), 200, ""),
+        ("/api/v1/broadcast", channels(4), 413, "too_many_items"),
+        ("/api/v1/broadcast", channels(0), 400, "invalid_body"),
+        (publish, data(900), 200, ""),
+        (publish, data(1024), 413, "message_too_large"),
+        (publish, named(16), 200, ""),
+        (publish, named(17), 400, "invalid_channel"),
+        (publish, deep(100), 200, ""),
+        (publish, String::new(), 400, "invalid_body"),
+        (publish, "{".to_owned(), 400, "invalid_body"),
+        (publish, "[]".to_owned(), 400, "invalid_body"),
+        (publish, "{}".to_owned(), 400, "invalid_body"),
+        (publish, r#"{"channel":"a"}"#.to_owned(), 400, "invalid_body"),
+        (
+            publish,
+            r#"{"channel":7,"data":1}"#.to_owned(),
+            400,
+            "invalid_body",
+        ),
+        (
+            publish,
+            r#"{"channel":"a","data":01}"#.to_owned(),
+            400,
+            "invalid_body",
+        ),
+        (
+            publish,
+            r#"{"channel":"a","data":1,"more":1}"#.to_owned(),
+            400,
+            "invalid_body",
+        ),
+        (
+            publish,
+            r#"{"channel":"\ud800","data":1}"#.to_owned(),
+            400,
+            "invalid_body",
+        ),
+        ("/api/v1/nowhere", "{}".to_owned(), 404, "unknown_path"),
+        ("/api", "{}".to_owned(), 404, "unknown_path"),
+        ("/api/v1/openapi.json", "{}".to_owned(), 405, "method_not_allowed"),
+    ] {
+        let answer = server.post(&key, path, &body);
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {body} {}",
+            answer.text
+        );
+    }
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    for headers in [
+        &[&*authorization][..],
+        &[&authorization, "Content-Type: text/plain"],
+    ] {
+        let answer = server.ask_with("POST", publish, headers, r#"{"channel":"a","data":1}"#);
+        assert_eq!((answer.status, answer.code()), (415, "not_json"));
+    }
+    let answer = server.get(&key, publish);
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    let wrong = [
+        "Idempotency-Key: a b",
+        "Idempotency-Key:",
+        &format!("Idempotency-Key: {}", "x".repeat(256)),
+    ];
+    for header in wrong {
+        let answer = server.ask_with(
+            "POST",
+            publish,
+            &[&authorization, JSON, header],
+            r#"{"channel":"a","data":1}"#,
+        );
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, "invalid_parameter"),
+            "{header}"
+        );
+    }
+    // Of all of these, one client got those of 200 on its channel: 1 and 3 of the broadcast, and the deep one.
+    let expected = ["1", "1", "1", "1"].map(str::to_owned);
+    assert_eq!([(); 4].map(|()| client.publication("a")), expected);
+    assert!(client.publication("a").starts_with("[[["));
+}
+
+#[test]
+fn web_pages_and_foreign_names_are_refused_and_a_key_opens_only_the_api() {
+    let key = Key::for_all();
+    let body = r#"{"channel":"a","data":1}"#;
+    for settings in [
+        &[][..],
+        &[
+            ("RINGCAST_ADMIN_KEY", "open sesame"),
+            ("RINGCAST_PROBES_WITHOUT_KEY", "off"),
+        ],
+    ] {
+        let folder = support::folder::Folder::new();
+        let file = folder.file("ringcast.toml");
+        write_config(&file, &[&key], "");
+        let mut all = vec![("RINGCAST_CONFIG", file.to_str().unwrap())];
+        all.extend(settings);
+        let process = support::process::Process::start(&all);
+        let admin = process.admin;
+        let authorization = format!("Authorization: Bearer {}", key.key);
+        let post = |headers: &[&str]| ask(admin, "POST", "/api/v1/publish", headers, body);
+        let evil = "Host: evil.example";
+        for (headers, status, code) in [
+            (&[&*authorization, JSON][..], 200, ""),
+            // No browser adds the key by itself.
+            (&[&authorization, JSON, "Host: ringcast.example"], 200, ""),
+            (&[JSON, evil], 403, "foreign_host"),
+            (&[JSON, "Authorization: Bearer wrong", evil], 403, "foreign_host"),
+            (&[&authorization, JSON, "Host: a b"], 400, "invalid_host"),
+            (
+                &[&authorization, JSON, "Host: localhost", "Host: localhost"],
+                400,
+                "invalid_host",
+            ),
+            (
+                &[&authorization, JSON, "Origin: https://evil.example"],
+                403,
+                "foreign_page",
+            ),
+            (
+                &[&authorization, JSON, "Sec-Fetch-Site: cross-site"],
+                403,
+                "foreign_page",
+            ),
+            (&[JSON, "Origin: https://evil.example"], 403, "foreign_page"),
+            (&[JSON, "Authorization: Bearer open sesame"], 401, "key_unknown"),
+            (&[JSON, "Authorization: Basic open sesame"], 401, "key_unknown"),
+            (&[JSON], 401, "key_missing"),
+        ] {
+            let answer = post(headers);
+            assert_eq!(
+                (answer.status, answer.code()),
+                (status, code),
+                "{headers:?} {}",
+                answer.text
+            );
+        }
+        // A page of another origin cannot ask before it sends the key either.
+        let options = ask(
+            admin,
+            "OPTIONS",
+            "/api/v1/publish",
+            &["Origin: https://evil.example"],
+            "",
+        );
+        assert_eq!(options.status, 403);
+        assert!(options.header("access-control-allow-origin").is_none());
+        let page = |path: &str, headers: &[&str]| ask(admin, "GET", path, headers, "").status;
+        let (open, closed) = if settings.is_empty() {
+            (200, 200)
+        } else {
+            (200, 401)
+        };
+        assert_eq!(page("/metrics", &[&authorization]), closed);
+        assert_eq!(page("/healthz", &[&authorization]), closed);
+        assert_eq!(page("/metrics", &["Authorization: Bearer open sesame"]), open);
+        assert_eq!(page("/api/v1/openapi.json", &[]), closed);
+        assert_eq!(page("/api/v1/openapi.json", &[&authorization]), 200);
+        assert_eq!(
+            page("/api/v1/openapi.json", &["Authorization: Bearer open sesame"]),
+            200
+        );
+        assert_eq!(page("/api/v1/openapi.json", &[evil]), 403);
+    }
+}
+
+#[test]
+fn a_repeated_request_is_carried_out_once_and_gets_the_first_answer() {
+    let (key, other) = (
+        Key::for_all(),
+        Key::new("other", &["--actions", "publish", "--channels", "**"]),
+    );
+    let server = ApiServer::start(&[&key, &other], "", &[("RINGCAST_API_IDEMPOTENCY_KEYS_MAX", "3")]);
+    let mut client = server.process.client();
+    client.subscribe("a");
+    let post = |key: &Key, idempotency_key: &str, body: &str| {
+        let authorization = format!("Authorization: Bearer {}", key.key);
+        let repeated = format!("Idempotency-Key: {idempotency_key}");
+        server.ask_with(
+            "POST",
+            "/api/v1/publish",
+            &[&authorization, JSON, &repeated],
+            body,
+        )
+    };
+    let body = |number: u32| format!(r#"{{"channel":"a","data":{number}}}"#);
+    let first = post(&key, "one", &body(1));
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, None));
+    for _ in 0..10 {
+        let again = post(&key, "one", &body(1));
+        assert_eq!((again.status, &again.json), (200, &first.json));
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    }
+    let reused = post(&key, "one", &body(2));
+    assert_eq!((reused.status, reused.code()), (422, "idempotency_key_reused"));
+    // The keys of another API key are its own.
+    assert_eq!(post(&other, "one", &body(3)).status, 200);
+    // What was refused is not remembered.
+    assert_eq!(post(&key, "two", "{}").status, 400);
+    assert_eq!(post(&key, "two", &body(4)).status, 200);
+    let full = post(&key, "three", &body(5));
+    assert_eq!((full.status, full.code()), (503, "idempotency_keys_full"));
+    assert_eq!(
+        post(&key, "two", &body(4)).header("idempotency-replayed"),
+        Some("true")
+    );
+    server.post(&key, "/api/v1/publish", &body(6));
+    assert_eq!(
+        [(); 4].map(|()| client.publication("a")),
+        ["1", "3", "4", "6"].map(str::to_owned)
+    );
+}
+
+#[test]
+fn many_repetitions_at_once_are_carried_out_once() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut client = server.process.client();
+    client.subscribe("a");
+    let admin = server.process.admin;
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| {
+                scope.spawn(|| {
+                    let headers = [&*authorization, JSON, "Idempotency-Key: same"];
+                    ask(
+                        admin,
+                        "POST",
+                        "/api/v1/publish",
+                        &headers,
+                        r#"{"channel":"a","data":1}"#,
+                    )
+                    .status
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(
+        statuses.iter().all(|status| [200, 409].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&200));
+    server.post(&key, "/api/v1/publish", r#"{"channel":"a","data":2}"#);
+    assert_eq!([client.publication("a"), client.publication("a")], ["1", "2"]);
+}
+
+#[test]
+fn a_full_ring_is_an_error_that_says_how_many_publications_were_made() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_OUTSIDE_BYTES_MAX", "65536")]);
+    let mut client = server.process.client();
+    client.subscribe("a");
+    client.ping();
+    let held = Held::thread(server.process.pid(), "core 0");
+    let held_too = Held::thread(server.process.pid(), "core 1");
+    let batch: Vec<Value> = (0..20)
+        .map(|number| json!({"channel": "a", "data": format!("{number} {}", "x".repeat(10_000))}))
+        .collect();
+    let body = json!({ "publications": batch }).to_string();
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let headers = [&*authorization, JSON, "Idempotency-Key: batch"];
+    let answer = server.ask_with("POST", "/api/v1/publications", &headers, &body);
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "ring_full"),
+        "{}",
+        answer.text
+    );
+    let published = answer.json["error"]["published"].as_u64().unwrap();
+    assert!((1..20).contains(&published), "{}", answer.text);
+    assert!(
+        answer.message().contains("send the others again"),
+        "{}",
+        answer.text
+    );
+    // Some were made, so a repetition must not make them again.
+    let again = server.ask_with("POST", "/api/v1/publications", &headers, &body);
+    assert_eq!(
+        (again.status, again.header("idempotency-replayed")),
+        (503, Some("true"))
+    );
+    let one = server.post(&key, "/api/v1/publish", &batch[0].to_string());
+    assert_eq!((one.status, one.code()), (503, "ring_full"));
+    drop((held, held_too));
+    for number in 0..published {
+        assert!(client.publication("a").starts_with(&format!("\"{number} ")));
+    }
+    eventually("there is room again", || {
+        server
+            .post(&key, "/api/v1/publish", r#"{"channel":"a","data":"last"}"#)
+            .status
+            == 200
+    });
+    assert_eq!(client.publication("a"), "\"last\"");
+}
+
+#[test]
+fn requests_are_counted_and_recorded_and_no_key_is_shown_anywhere() {
+    let key = Key::new("shop", &["--actions", "publish", "--channels", "shop.**"]);
+    let server = ApiServer::start(
+        &[&key],
+        "",
+        &[("RINGCAST_LOG", "trace"), ("RINGCAST_ADMIN_KEY", "open sesame")],
+    );
+    let wrong = Key {
+        key: "rc_wrong-but-secret".to_owned(),
+        ..key.clone()
+    };
+    let publish = |key: &Key, channel: &str| {
+        let body = json!({"channel": channel, "data": "payload"}).to_string();
+        server.post(key, "/api/v1/publish", &body)
+    };
+    let answers = [
+        publish(&key, "shop.a"),
+        publish(&key, "news"),
+        publish(&wrong, "shop.a"),
+    ];
+    assert_eq!([200, 403, 401], answers.clone().map(|answer| answer.status));
+    let mut admin = server.process.admin_with_key("open sesame");
+    let (_, metrics) = admin.get("/metrics");
+    for (outcome, count) in [("ok", 1), ("forbidden", 1), ("key", 1), ("rate", 0)] {
+        let sample =
+            format!("ringcast_api_requests_total{{route=\"publish\",outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.contains(&sample), "{sample}");
+    }
+    let log = server.process.logged_until("reason=\"key_unknown\"").concat();
+    for part in [
+        "api request event=\"api_publish\" address=127.0.0.1 key=\"shop\" status=200 method=\"POST\" path=\"/api/v1/publish\" subject=\"shop.a\"",
+        "api refused event=\"api_refused\" address=127.0.0.1 key=\"shop\" reason=\"channel_not_allowed\" status=403",
+        "api refused event=\"api_refused\" address=127.0.0.1 reason=\"key_unknown\" status=401",
+    ] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+    let (_, stats) = admin.get("/stats");
+    let hash = key.entry.split("sha256:").nth(1).unwrap()[..64].to_owned();
+    let answers = answers.map(|answer| answer.text).concat();
+    for secret in [&*key.key, &key.key[3..], &wrong.key, &hash] {
+        for (place, text) in [
+            ("log", &log),
+            ("/stats", &stats),
+            ("/metrics", &metrics),
+            ("answers", &answers),
+        ] {
+            assert!(!text.contains(secret), "{place} shows {secret}: {text}");
+        }
+    }
+    assert!(!log.contains("payload"), "{log}");
+}
+
+#[test]
+fn a_flood_of_requests_does_not_flood_the_audit_trail() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_AUDIT_LINES_PER_SECOND_MAX", "1")]);
+    for _ in 0..300 {
+        assert_eq!(
+            server
+                .post(&key, "/api/v1/publish", r#"{"channel":"a","data":1}"#)
+                .status,
+            200
+        );
+        assert_eq!(server.post(&key, "/api/v1/publish", "{}").status, 400);
+    }
+    let lines = server.process.logged_until("of=\"api_publish\"");
+    let count = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
+    assert!(
+        count("event=\"api_publish\"") < 200,
+        "{}",
+        count("event=\"api_publish\"")
+    );
+    assert!(count("event=\"api_refused\"") < 200);
+}
