@@ -33,7 +33,8 @@ pub mod reload {}
 #[doc = include_str!("../docs/embedding/other-threads.md")]
 ///
 /// Types: [`Server::handle`](crate::server::Server::handle), [`Handle`](crate::server::Handle),
-/// [`Pending`](crate::server::Pending), [`HandleError`](crate::server::HandleError).
+/// [`Pending`](crate::server::Pending), [`Selection`](crate::server::Selection),
+/// [`HandleError`](crate::server::HandleError).
 pub mod other_threads {}
 
 #[doc = include_str!("../docs/embedding/metrics.md")]

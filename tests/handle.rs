@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ringcast::app::{App, Call, CallAnswer, Peer};
+use ringcast::app::{App, Call, CallAnswer, CloseCode, Peer, SessionId};
 use ringcast::config::Placement;
-use ringcast::server::{Handle, HandleError, Receipt};
+use ringcast::config::rules::{Action, Effect, RuleSpec};
+use ringcast::server::{Handle, HandleError, Receipt, Selection};
 use serde_json::json;
 use support::{Client, Server};
 
@@ -258,4 +259,376 @@ fn publications_are_counted_by_what_became_of_them() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
+}
+
+/// An application that lets a client be whoever it says: `login` with the value of `sub`.
+struct Trusting;
+
+impl App for Trusting {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        match (call.event.as_str(), call.data) {
+            (Some("login"), Some(sub)) => {
+                let sub: serde_json::Value = sub.parse(peer).unwrap();
+                peer.set_auth_token(&json!({ "sub": sub }), None);
+                peer.reply_empty()
+            }
+            _ => peer.reply_empty(),
+        }
+    }
+}
+
+fn trusting() -> Server {
+    Server::start_with(
+        |config| config.cores.placement = Placement::Count(3),
+        |_| Trusting,
+    )
+}
+
+/// A client that is this user.
+fn user(server: &Server, sub: &str) -> Client {
+    let mut client = server.client();
+    client.call("login", sub);
+    assert!(client.message().contains("#setAuthToken"));
+    client
+}
+
+/// Waits until the server has carried out all that the client has asked for, and the client has got all that was sent to
+/// it before; returns these messages.
+fn rest(client: &mut Client) -> Vec<String> {
+    let cid = client.begin_call("sync", "null");
+    let end = format!("{{\"rid\":{cid}}}");
+    std::iter::from_fn(|| Some(client.message()).filter(|message| *message != end)).collect()
+}
+
+/// The ids of all connections of a selection, by pages of this size.
+fn ids(handle: &Handle, selection: &Selection, page: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = handle
+            .connections(selection, after.as_deref(), page)
+            .wait()
+            .unwrap();
+        found.extend(page.items.iter().map(|connection| connection.id.to_string()));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn connections_are_found_by_user_channel_address_and_id() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut clients: Vec<_> = (0..4).map(|_| user(&server, "\"ann\"")).collect();
+    clients.extend((0..3).map(|_| user(&server, "5")));
+    clients.extend((0..5).map(|_| server.client()));
+    for client in clients.iter_mut().skip(2).step_by(3) {
+        client.subscribe("news");
+        client.subscribe("more");
+    }
+    // A connection before its handshake is none.
+    let mut upgraded = server.connect();
+    upgraded.upgrade();
+
+    let of = |chosen: &dyn Fn(usize) -> bool| {
+        let chosen = clients.iter().enumerate().filter(|(index, _)| chosen(*index));
+        sorted(chosen.map(|(_, client)| client.id.clone()).collect())
+    };
+    let found = |selection: Selection| {
+        let found = sorted(ids(&handle, &selection, 1000));
+        for page in [1, 2, 5] {
+            assert_eq!(
+                sorted(ids(&handle, &selection, page)),
+                found,
+                "{selection:?} by {page}"
+            );
+        }
+        found
+    };
+    assert_eq!(found(Selection::All), of(&|_| true));
+    assert_eq!(found(Selection::User("ann".to_owned())), of(&|index| index < 4));
+    assert_eq!(
+        found(Selection::User("5".to_owned())),
+        of(&|index| (4..7).contains(&index))
+    );
+    assert_eq!(found(Selection::User("an".to_owned())), of(&|_| false));
+    assert_eq!(
+        found(Selection::Channel("news".to_owned())),
+        of(&|index| index % 3 == 2)
+    );
+    assert_eq!(found(Selection::Channel("new".to_owned())), of(&|_| false));
+    assert_eq!(
+        found(Selection::Address("127.0.0.1".parse().unwrap())),
+        of(&|_| true)
+    );
+    assert_eq!(
+        found(Selection::Address("127.0.0.2".parse().unwrap())),
+        of(&|_| false)
+    );
+    let id: SessionId = clients[2].id.parse().unwrap();
+    assert_eq!(found(Selection::Session(id)), of(&|index| index == 2));
+
+    let page = handle
+        .connections(&Selection::Session(id), None, 1)
+        .wait()
+        .unwrap();
+    let connection = &page.items[0];
+    assert_eq!(connection.address, Some(clients[2].stream.local_addr().unwrap()));
+    assert_eq!(
+        (connection.user.as_deref(), connection.subscriptions),
+        (Some("ann"), 2)
+    );
+    assert_eq!(connection.waiting_bytes, 0);
+    let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    assert!(
+        u128::from(connection.since_unix_ms) <= now_ms + 20,
+        "{connection:?}"
+    );
+    let names = |after: Option<&str>| handle.connection_channels(id, after, 1).wait().unwrap();
+    let first = names(None);
+    let second = names(first.next.as_deref());
+    assert_eq!(sorted([first.items, second.items].concat()), ["more", "news"]);
+    assert!(names(second.next.as_deref()).items.is_empty());
+
+    let nobody: SessionId = "AAAAAAAAAAAAAAAAAAAA".parse().unwrap();
+    assert_eq!(
+        handle.connection_channels(nobody, None, 1).wait(),
+        Err(HandleError::NoSuchConnection)
+    );
+    for cursor in ["", "1", "a.b", "0.-1"] {
+        let page = handle.connections(&Selection::All, Some(cursor), 10).wait();
+        assert_eq!(page, Err(HandleError::BadCursor), "{cursor}");
+    }
+}
+
+#[test]
+fn a_connection_that_stays_is_listed_once_whichever_others_come_and_go() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut passing: Vec<_> = (0..20).map(|_| server.client()).collect();
+    let staying: Vec<_> = (0..20).map(|_| server.client()).collect();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = handle
+            .connections(&Selection::All, after.as_deref(), 3)
+            .wait()
+            .unwrap();
+        found.extend(page.items.into_iter().map(|connection| connection.id.to_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+        passing.remove(0);
+        passing.push(server.client());
+    }
+    for client in &staying {
+        let times = found.iter().filter(|id| **id == client.id).count();
+        assert_eq!(times, 1);
+    }
+}
+
+#[test]
+fn channels_are_listed_by_prefix_with_the_subscribers_of_all_cores() {
+    let server = server();
+    let handle = handle(&server);
+    let mut clients: Vec<_> = (0..12).map(|_| server.client()).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.subscribe("room/all");
+        client.subscribe(&format!("room/{}", index % 5));
+        client.subscribe("other");
+    }
+    let list = |prefix: &str, page: usize| {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = handle.channels(prefix, after.as_deref(), page).wait().unwrap();
+            found.extend(
+                page.items
+                    .into_iter()
+                    .map(|channel| (channel.name, channel.subscribers)),
+            );
+            after = page.next;
+            if after.is_none() {
+                return found;
+            }
+        }
+    };
+    let rooms = [
+        ("room/0", 3),
+        ("room/1", 3),
+        ("room/2", 2),
+        ("room/3", 2),
+        ("room/4", 2),
+        ("room/all", 12),
+    ];
+    let rooms: Vec<_> = rooms.map(|(name, count)| (name.to_owned(), count)).into();
+    let all: Vec<_> = [("other".to_owned(), 12)]
+        .into_iter()
+        .chain(rooms.clone())
+        .collect();
+    for page in [1, 2, 3, 6, 7, 1000] {
+        assert_eq!(list("room/", page), rooms, "by {page}");
+        assert_eq!(list("", page), all, "by {page}");
+    }
+    assert_eq!(list("room/x", 10), []);
+}
+
+#[test]
+fn connections_are_closed_with_the_code_and_the_reason() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut anns: Vec<_> = (0..4).map(|_| user(&server, "\"ann\"")).collect();
+    let mut bob = user(&server, "\"bob\"");
+    let code = CloseCode::new(4900).unwrap();
+    let ann = Selection::User("ann".to_owned());
+    assert_eq!(handle.disconnect(&ann, code, "moved").wait(), Ok(4));
+    for ann in &mut anns {
+        assert_eq!(ann.close_frame(), (Some(4900), "moved".to_owned()));
+    }
+    assert!(rest(&mut bob).is_empty());
+    assert_eq!(handle.disconnect(&ann, code, "moved").wait(), Ok(0));
+}
+
+#[test]
+fn a_client_that_is_unsubscribed_is_told_and_gets_nothing_more() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut clients: Vec<_> = (0..6).map(|_| user(&server, "\"ann\"")).collect();
+    for client in &mut clients {
+        client.subscribe("a");
+        client.subscribe("b");
+    }
+    let mut stranger = subscribed(&server, "a");
+    let ann = Selection::User("ann".to_owned());
+    let unsubscribe = |channel, message| {
+        handle
+            .unsubscribe_connections(&ann, channel, message)
+            .wait()
+            .unwrap()
+    };
+    assert_eq!(unsubscribe(Some("a"), Some("full \"up\"")), 6);
+    assert_eq!(unsubscribe(Some("a"), None), 0);
+    handle.publish("a", "x").wait().unwrap();
+    for client in &mut clients {
+        assert_eq!(
+            rest(client),
+            [r##"{"event":"#kickOut","data":{"channel":"a","message":"full \"up\""}}"##]
+        );
+    }
+    assert_eq!(stranger.publication("a"), "\"x\"");
+    assert_eq!(unsubscribe(None, None), 6);
+    for client in &mut clients {
+        assert_eq!(rest(client), [r##"{"event":"#kickOut","data":{"channel":"b"}}"##]);
+    }
+    assert_eq!(unsubscribe(None, None), 0);
+}
+
+#[test]
+fn a_client_that_is_subscribed_by_the_server_is_told_before_the_first_publication() {
+    let server = Server::start_with(
+        |config| {
+            config.cores.placement = Placement::Count(3);
+            config.limits.channels_per_connection_max = 1;
+        },
+        |_| Trusting,
+    );
+    let handle = handle(&server);
+    let mut ann = user(&server, "\"ann\"");
+    let mut full = user(&server, "\"ann\"");
+    full.subscribe("other");
+    let selected = Selection::User("ann".to_owned());
+    assert_eq!(handle.subscribe_connections(&selected, "news").wait(), Ok(2));
+    handle.publish("news", "x").wait().unwrap();
+    assert_eq!(
+        [ann.message(), ann.message()],
+        [
+            r#"{"event":"$subscribed","data":{"channel":"news"}}"#,
+            r##"{"event":"#publish","data":{"channel":"news","data":"x"}}"##,
+        ]
+    );
+    // A connection with as many channels as it may have is left as it is.
+    assert!(rest(&mut full).is_empty());
+}
+
+#[test]
+fn rules_hold_for_subscriptions_by_the_server() {
+    let server = Server::start_with(
+        |config| {
+            config.permissions.rules = vec![RuleSpec {
+                effect: Effect::Allow,
+                actions: vec![Action::Subscribe],
+                channels: Some(vec!["all".to_owned(), "own.{sub}".to_owned()]),
+                ..RuleSpec::default()
+            }];
+        },
+        |_| Trusting,
+    );
+    let handle = handle(&server);
+    let mut client = server.client();
+    let subscribe = |channel| handle.subscribe_connections(&Selection::All, channel).wait();
+    assert_eq!(subscribe("all"), Ok(1));
+    assert_eq!(subscribe("own.ann"), Ok(0));
+    assert_eq!(
+        client.message(),
+        r#"{"event":"$subscribed","data":{"channel":"all"}}"#
+    );
+}
+
+#[test]
+fn events_reach_the_clients_of_a_selection_and_no_others() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut anns: Vec<_> = (0..3).map(|_| user(&server, "\"ann\"")).collect();
+    let mut bob = user(&server, "\"bob\"");
+    let ann = Selection::User("ann".to_owned());
+    assert_eq!(handle.transmit(&ann, "hello", &[1, 2]).wait(), Ok(3));
+    assert_eq!(handle.transmit_json(&ann, "bye", None).wait(), Ok(3));
+    assert_eq!(
+        handle.transmit_json(&ann, "bye", Some("{")).wait(),
+        Err(HandleError::NotJson)
+    );
+    for ann in &mut anns {
+        assert_eq!(
+            rest(ann),
+            [r#"{"event":"hello","data":[1,2]}"#, r#"{"event":"bye"}"#]
+        );
+    }
+    assert!(rest(&mut bob).is_empty());
+}
+
+#[test]
+fn a_core_that_stands_still_is_named_and_the_others_answer() {
+    let (stopped, has_stopped) = bounded(1);
+    let (let_go_on, go_on) = bounded(1);
+    let server = Server::start_with(
+        |_| {},
+        |_| Still {
+            stopped: stopped.clone(),
+            go_on: go_on.clone(),
+            handle: Arc::default(),
+        },
+    );
+    let (mut still, mut other) = (client_of(&server, 1), client_of(&server, 0));
+    still.begin_call("stop", "null");
+    has_stopped.recv().unwrap();
+    let handle = handle(&server);
+    assert_eq!(
+        handle.transmit(&Selection::All, "hello", "x").wait(),
+        Err(HandleError::Unanswered { cores: vec![1] })
+    );
+    assert_eq!(other.message(), r#"{"event":"hello","data":"x"}"#);
+    let_go_on.send(()).unwrap();
+    assert_eq!(
+        handle
+            .transmit(&Selection::All, "again", "x")
+            .wait()
+            .map(|count| count >= 2),
+        Ok(true)
+    );
 }

@@ -38,7 +38,7 @@ pub use self::inbound::{Inbound, RawPeer};
 pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
 pub(crate) use self::scratch::{PeerOrder, Piece, Scratch};
-pub use self::session_id::SessionId;
+pub use self::session_id::{NotSessionId, SessionId};
 pub use crate::auth::Claims;
 pub use crate::decision::{Blame, CloseCode, CloseReason, Message};
 

@@ -3,6 +3,7 @@
 //! `session/ids.rs` makes them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +11,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// The id of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; SessionId::BYTES]);
+
+/// The text is not the id of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotSessionId;
 
 impl SessionId {
     pub(crate) const fn new(bytes: [u8; SessionId::BYTES]) -> SessionId {
@@ -30,6 +35,27 @@ impl SessionId {
         std::str::from_utf8(buffer).expect("base64 is ASCII")
     }
 }
+
+impl FromStr for SessionId {
+    type Err = NotSessionId;
+
+    /// Reads what [`SessionId::write`] writes.
+    fn from_str(text: &str) -> Result<SessionId, NotSessionId> {
+        let mut bytes = [0; SessionId::BYTES];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(SessionId::BYTES) => Ok(SessionId(bytes)),
+            Ok(_) | Err(_) => Err(NotSessionId),
+        }
+    }
+}
+
+impl fmt::Display for NotSessionId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a session's id has 20 letters, digits, `-` and `_`")
+    }
+}
+
+impl std::error::Error for NotSessionId {}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::json::Json;
+use super::revocation::Revoked;
 use super::rules::{Facts, Rules};
 
 /// The claims of a client: the payload of a valid token, or claims from another source. `Debug` does not show
@@ -83,6 +84,11 @@ impl Claims {
             self.facts = Some(Box::new(rules.facts(&self.json)));
         }
         self.facts.as_mut().expect("set by the line above")
+    }
+
+    /// The user: the claim `sub`, if it is a non-empty text or a number, as a revocation names it.
+    pub fn user(&self) -> Option<Box<str>> {
+        Revoked::user_of(Json::parse(&self.json)?)
     }
 
     /// The payload as a value of a Rust type.

@@ -97,6 +97,12 @@ impl Revoked {
         &self.value
     }
 
+    /// The value of the claim `sub` of a payload, if tokens can be revoked by it.
+    pub(super) fn user_of(payload: Json<'_>) -> Option<Box<str>> {
+        let value = payload.member("sub")?;
+        Revoked::by("sub".into(), value).ok().map(|revoked| revoked.value)
+    }
+
     fn by(claim: Box<str>, value: Json<'_>) -> Result<Revoked, NotRevocable> {
         match value.kind() {
             Kind::String(text) if text.is_longer_than(VALUE_BYTES_MAX) => return Err(NotRevocable::TooLong),

@@ -170,6 +170,23 @@ impl Subscriptions {
         self.connections.get(connection as usize).map_or(0, Held::len)
     }
 
+    /// Whether a connection is subscribed to the channel that has this number.
+    pub fn is_subscribed(&self, connection: u32, channel: u32) -> bool {
+        let held = self.connections.get(connection as usize);
+        held.is_some_and(|held| held.has(channel))
+    }
+
+    /// One more than the highest number that a channel may have now.
+    pub fn channel_places(&self) -> u32 {
+        u32::try_from(self.channels.places()).unwrap_or(u32::MAX)
+    }
+
+    /// The name of the channel that has this number now, and how many subscribers it has.
+    pub fn channel_at(&self, number: u32) -> Option<(&[u8], u32)> {
+        let channel = self.channels.get(number as usize)?;
+        Some((&channel.name, channel.subscribers.len()))
+    }
+
     /// Whether the walk has reached all subscribers that it had to reach.
     pub fn is_walk_over(&self) -> bool {
         self.walk.left == 0

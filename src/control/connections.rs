@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::ControlState;
 use crate::cores::lifecycle::ends::{ENDS_KEPT, End};
 use crate::cores::lifecycle::tally::Tally;
-use crate::cores::operators::questions::{Answer, Question, Slow};
+use crate::cores::operators::questions::{Answer, Question, Slow, Survey};
 
 /// The query of a request.
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,8 @@ pub(super) async fn slow(
     Query(query): Query<ListQuery>,
 ) -> Json<Value> {
     let count_max = query.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
-    let (answers, unanswered) = ask_cores(&shared, |answer| Question::Slow { count_max, answer }).await;
+    let (answers, unanswered) =
+        ask_cores(&shared, |answer| Question::Slow(Survey::new(count_max, answer))).await;
     let mut all = rows_by_core(answers);
     all.sort_by_key(|(_, slow)| std::cmp::Reverse(slow.held_bytes()));
     let list: Vec<Value> = all

@@ -38,6 +38,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// Whether it names no bytes.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
     fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }

@@ -24,8 +24,18 @@ pub enum HandleError {
     },
     /// The ring had no room for the publication within the time limit. Nothing was published.
     RingFull,
-    /// Too many operations of handles wait already. Nothing was done.
+    /// Too many operations of handles wait already: 4096 answers, or 1024 publications for room. Nothing was done.
     Busy,
+    /// These cores have not answered within 5 s: they stand still, or have much to do. They may still do what they were
+    /// asked; the other cores have done it.
+    Unanswered {
+        /// The indexes of the cores.
+        cores: Vec<usize>,
+    },
+    /// No client that has completed its handshake has a session with this id.
+    NoSuchConnection,
+    /// The cursor is not one that a page has returned.
+    BadCursor,
     /// The server has ended.
     Ended,
     /// The operation was begun on the thread of a core, which must not wait. An application has its
@@ -51,6 +61,16 @@ impl fmt::Display for HandleError {
                 "not published: the ring had no room in time; publish more slowly, or raise outside_bytes_max",
             ),
             HandleError::Busy => formatter.write_str("not done: too many operations wait already; try again later"),
+            HandleError::Unanswered { cores } => write!(
+                formatter,
+                "no answer within 5 s from core {}; see ringcast_core_stuck_seconds, and ask again",
+                cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            HandleError::NoSuchConnection => {
+                formatter.write_str("no client has a session with this id; list the connections to find its id")
+            }
+            HandleError::BadCursor => formatter
+                .write_str("the cursor is not one that a page has returned; pass the `next` of the page before"),
             HandleError::Ended => formatter.write_str("the server has ended"),
             HandleError::OnCore => formatter.write_str(
                 "not done: this is the thread of a core, which must not wait; use the peer there, or another thread",

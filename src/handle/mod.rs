@@ -1,15 +1,20 @@
 //! What threads outside the cores may do with a running server.
 //!
-//! A [`Handle`] publishes, as a client does, without a client. It is for the control plane and for the program that
-//! embeds the server, from any thread. Its operations are futures ([`Pending`]), which a thread can also wait for. None
-//! of them makes a core wait: a publication goes through an end of the ring of its own (`publishing.rs`).
+//! A [`Handle`] publishes without a client, looks connections and channels up, and acts on connections. It is for the
+//! control plane and for the program that embeds the server, from any thread. Its operations are futures ([`Pending`]),
+//! which a thread can also wait for. None of them makes a core wait: a publication goes through an end of the ring of its
+//! own (`publishing.rs`), and all else is a question to the cores (`asking.rs`), which they answer in steps
+//! (`cores/operators/report.rs`).
 //!
 //! ```text
-//!   mod.rs         the operations               publishing.rs  the end of the ring
-//!   pending.rs     an operation under way       waits.rs       time limits, and the thread that wakes operations
-//!   error.rs       why one was not done
+//!   mod.rs          the handle; publishing      publishing.rs  the end of the ring
+//!   connections.rs  look up, act                asking.rs      questions to cores
+//!   pending.rs      an operation under way      waits.rs       time limits, and the thread that wakes operations
+//!   error.rs        why one was not done
 //! ```
 
+mod asking;
+mod connections;
 mod error;
 mod pending;
 mod publishing;
@@ -22,15 +27,17 @@ use std::thread::JoinHandle;
 
 use serde::Serialize;
 
+pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use pending::Pending;
 use publishing::{NoRoom, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX};
-use waits::{End, Waits};
+use waits::Waits;
 
 use crate::broker::OutsidePublisher;
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
+pub use crate::cores::operators::selection::Selection;
 use crate::metrics::outside::OutsideCounts;
 
 /// Acts on a running server, from any thread but those of its cores. All clones act on the same server.
@@ -138,10 +145,7 @@ impl Shared {
         let place = self.publishing.queue()?;
         let deadline = self.clock.uptime() + ROOM_TIME_MAX;
         loop {
-            match self.waits.until(self.clock.uptime() + ROOM_RETRY).await {
-                End::Due => {}
-                End::ServerEnded => return Err(HandleError::Ended),
-            }
+            self.sleep_until(self.clock.uptime() + ROOM_RETRY).await?;
             match publish(Some(&place)) {
                 Ok(()) => return Ok(Receipt {}),
                 Err(NoRoom) if self.clock.uptime() >= deadline => return Err(self.publishing.give_up()),

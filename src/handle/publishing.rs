@@ -14,6 +14,7 @@
     reason = "threads outside the cores take this lock, never a core"
 )]
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -100,10 +101,7 @@ impl Publishing {
 
     fn encode(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
         self.check_name(channel)?;
-        let data = json
-            .map(publication::passed_on)
-            .transpose()
-            .map_err(|(Fault::Malformed | Fault::TooDeep)| HandleError::NotJson)?;
+        let data = passed_on(json)?;
         let message = publication::message(channel, data.as_deref());
         let (bytes, bytes_max) = (message.len(), self.message_bytes_max);
         if bytes > bytes_max {
@@ -118,6 +116,24 @@ impl Publishing {
             payload_bytes: data.map_or(0, |data| u32::try_from(data.len()).unwrap_or(0)),
             message,
         })
+    }
+
+    /// Checks an event of this name. Returns its data as it is sent.
+    ///
+    /// # Errors
+    /// The data is not JSON, or the two are larger than a message may be.
+    pub(super) fn check_data<'a>(
+        &self,
+        event: &str,
+        json: Option<&'a str>,
+    ) -> Result<Option<Cow<'a, str>>, HandleError> {
+        let data = passed_on(json)?;
+        let bytes = event.len() + data.as_deref().map_or(0, str::len);
+        let bytes_max = self.message_bytes_max;
+        if bytes > bytes_max {
+            return Err(HandleError::TooLarge { bytes, bytes_max });
+        }
+        Ok(data)
     }
 
     /// Checks the length of a channel's name.
@@ -236,6 +252,12 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.ring().waiting -= 1;
     }
+}
+
+fn passed_on(json: Option<&str>) -> Result<Option<Cow<'_, str>>, HandleError> {
+    json.map(publication::passed_on)
+        .transpose()
+        .map_err(|(Fault::Malformed | Fault::TooDeep)| HandleError::NotJson)
 }
 
 /// How long a publication waits for room.

@@ -7,34 +7,70 @@
 //!
 //! ```text
 //!   operation ── begins a wait ──► TABLE ◄── finds what is due ── thread `handle` ── wakes ──► operation
+//!                                                                   ▲
+//!   core ── Reply::give ──► channel, and unparks the thread ────────┘
 //! ```
 //! Invariants
 //! 1. A wait is in the table from its begin to the drop of its [`Wait`].
 //! 2. The thread parks no longer than to the first deadline in the table: a wait that begins with an earlier deadline
-//!    unparks it.
-//! 3. Wakers are called and dropped by the thread and by operations, without the lock, and never on a core.
+//!    unparks it, and so does each answer.
+//! 3. Wakers are called and dropped by the thread and by operations, without the lock, and never on a core: a core has a
+//!    [`Reply`], which leads to the channel and to nothing else.
+//! 4. Each [`Reply`] puts one message into the channel, at the latest when it is dropped, and no more than
+//!    [`QUESTIONS_MAX`] exist at a time. So the channel always has room, and no core waits for it.
+//!
+//! Limits: [`QUESTIONS_MAX`].
 
 #![expect(
     clippy::disallowed_types,
     reason = "threads outside the cores take this lock, never a core"
 )]
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle, Thread};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use crate::clock::{Clock, Uptime};
+
+use super::error::HandleError;
 
 /// All waits, and the thread that ends them.
 #[derive(Debug)]
 pub(super) struct Waits {
     table: Mutex<Table>,
-    thread: OnceLock<Thread>,
+    answers: Arc<Answers>,
     clock: Clock,
+}
+
+/// The way of answers to the thread.
+#[derive(Debug)]
+struct Answers {
+    sender: Sender<Answered>,
+    thread: OnceLock<Thread>,
+    /// How many answers may still come. Relaxed: it guards nothing.
+    under_way: AtomicUsize,
+}
+
+/// The answer to a question, or `None` if the question was dropped.
+type Answered = (u64, Option<Value>);
+
+/// An answer of any type: the operation knows which.
+type Value = Box<dyn Any + Send>;
+
+/// The right to end a wait with an answer, once. If it is dropped unused, the operation learns that there is no answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    id: u64,
+    answers: Arc<Answers>,
+    is_given: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +99,10 @@ struct Waiting {
 pub(super) enum End {
     /// Its moment has come.
     Due,
+    /// It was answered.
+    Answered(Value),
+    /// There is no answer, and there will be none.
+    Unanswered,
     /// The server has ended.
     ServerEnded,
 }
@@ -80,6 +120,7 @@ impl Waits {
     /// # Errors
     /// The system refuses a thread.
     pub(super) fn start(clock: Clock) -> io::Result<(Arc<Waits>, JoinHandle<()>)> {
+        let (sender, answered) = bounded(QUESTIONS_MAX);
         let waits = Arc::new(Waits {
             table: Mutex::new(Table {
                 next_id: 0,
@@ -88,15 +129,19 @@ impl Waits {
                 parked_until: Uptime::NEVER,
                 has_ended: false,
             }),
-            thread: OnceLock::new(),
+            answers: Arc::new(Answers {
+                sender,
+                thread: OnceLock::new(),
+                under_way: AtomicUsize::new(0),
+            }),
             clock,
         });
         let of_thread = Arc::clone(&waits);
         let thread = thread::Builder::new()
             .name("handle".to_owned())
-            .spawn(move || of_thread.run())?;
+            .spawn(move || of_thread.run(&answered))?;
         // Set once, here.
-        let _ = waits.thread.set(thread.thread().clone());
+        let _ = waits.answers.thread.set(thread.thread().clone());
         Ok((waits, thread))
     }
 
@@ -126,6 +171,24 @@ impl Waits {
         }
     }
 
+    /// Begins a wait for an answer, until `deadline` at most.
+    ///
+    /// # Errors
+    /// Too many answers are awaited already.
+    pub(super) fn answer(self: &Arc<Self>, deadline: Uptime) -> Result<(Wait, Reply), HandleError> {
+        if self.answers.under_way.fetch_add(1, Ordering::Relaxed) >= QUESTIONS_MAX {
+            self.answers.under_way.fetch_sub(1, Ordering::Relaxed);
+            return Err(HandleError::Busy);
+        }
+        let wait = self.until(deadline);
+        let reply = Reply {
+            id: wait.id,
+            answers: Arc::clone(&self.answers),
+            is_given: false,
+        };
+        Ok((wait, reply))
+    }
+
     /// Whether the server has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.table().has_ended
@@ -138,15 +201,20 @@ impl Waits {
     }
 
     fn unpark(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+        self.answers.unpark();
     }
 
     /// The thread.
-    fn run(&self) {
+    fn run(&self, answered: &Receiver<Answered>) {
         let mut wakers = Vec::new();
         loop {
+            while let Ok((id, value)) = answered.try_recv() {
+                self.answers.under_way.fetch_sub(1, Ordering::Relaxed);
+                let end = value.map_or(End::Unanswered, End::Answered);
+                // If the operation has been dropped, so is the answer: here, not on the core.
+                let not_awaited = self.table().end(id, end, &mut wakers);
+                drop(not_awaited);
+            }
             let now = self.clock.uptime();
             let (until, has_ended) = {
                 let mut table = self.table();
@@ -189,18 +257,52 @@ impl Table {
             } else {
                 End::Due
             };
-            self.end(id, end, wakers);
+            self.deadlines.remove(&(deadline, id));
+            let ended_before = self.end(id, end, wakers);
+            debug_assert!(ended_before.is_none(), "it has a deadline while it has not ended");
         }
     }
 
-    /// Ends a wait that has not ended.
-    fn end(&mut self, id: u64, end: End, wakers: &mut Vec<Waker>) {
-        let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| waiting.end.is_none()) else {
-            return;
+    /// Ends a wait. Gives `end` back if nothing waits for it any more.
+    fn end(&mut self, id: u64, end: End, wakers: &mut Vec<Waker>) -> Option<End> {
+        let waiting = self.waiting.get_mut(&id);
+        let Some(waiting) = waiting.filter(|waiting| waiting.end.is_none()) else {
+            return Some(end);
         };
         waiting.end = Some(end);
         self.deadlines.remove(&(waiting.deadline, id));
         wakers.extend(waiting.waker.take());
+        None
+    }
+}
+
+impl Answers {
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn send(&self, answered: Answered) {
+        // Invariant 4. If the thread has ended, so have all waits.
+        let _ = self.sender.try_send(answered);
+        self.unpark();
+    }
+}
+
+impl Reply {
+    /// Answers. A core may call this: it waits for nothing.
+    pub(super) fn give(mut self, value: impl Any + Send) {
+        self.is_given = true;
+        self.answers.send((self.id, Some(Box::new(value))));
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.is_given {
+            self.answers.send((self.id, None));
+        }
     }
 }
 
@@ -233,3 +335,6 @@ impl Drop for Wait {
         drop(waiting);
     }
 }
+
+/// Most answers that operations of all handles may await at the same time.
+const QUESTIONS_MAX: usize = 4096;

@@ -185,6 +185,27 @@ impl Session {
         }
     }
 
+    /// Sends the client an event that the application on this core has not asked for. The data is JSON.
+    pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.transmit(event, data, decisions),
+        }
+    }
+
+    /// Subscribes the client, which has not asked for it, if the rules allow it. The client is told.
+    pub fn subscribe_by_server<A: App>(
+        &mut self,
+        channel: &str,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> bool {
+        match self {
+            Session::SocketCluster(session) => {
+                session.subscribe_by_server(channel, &env.socketcluster(), decisions)
+            }
+        }
+    }
+
     /// A [`Decision::Login`](crate::decision::Decision::Login) has been answered.
     ///
     /// # Errors

@@ -41,7 +41,9 @@ pub use crate::control::{ControlError, Exit, ReloadError, Reloaded, SignalHandli
 pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
-pub use crate::handle::{Handle, HandleError, Pending, Receipt};
+pub use crate::handle::{
+    ChannelInfo, ConnectionInfo, Handle, HandleError, Page, Pending, Receipt, Selection,
+};
 use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
@@ -237,7 +239,7 @@ impl Server {
         self.control_handle.drain();
     }
 
-    /// Acts on the server from other threads: publishes without a client.
+    /// Acts on the server from other threads: publishes without a client, looks clients up, acts on them.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }

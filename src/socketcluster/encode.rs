@@ -40,6 +40,13 @@ pub fn kick_out(channel: &[u8], message: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
+/// `{"event":"$subscribed","data":{"channel":C}}`: the server has subscribed a client that has not asked for it.
+pub fn subscribed(channel: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"$subscribed\",\"data\":{\"channel\":");
+    write_json(channel, out);
+    out.extend_from_slice(b"}}");
+}
+
 /// `{"event":"#setAuthToken","data":{"token":T}}`, with `"cid":N` before the data if it is a call.
 pub fn set_auth_token(token: &str, cid: Option<u64>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#setAuthToken\"");

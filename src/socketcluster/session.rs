@@ -186,6 +186,15 @@ impl Session {
         self.end_message(was_authenticated, result, env, decisions)
     }
 
+    /// Sends the client an event that the application on this core has not asked for.
+    pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
+        if self.is_open() {
+            send(decisions, |out| {
+                encode::event(event.as_bytes(), data.map(str::as_bytes), out);
+            });
+        }
+    }
+
     /// The connection has ended. Tells the application, if it was told of the client.
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
         let state = std::mem::replace(&mut self.state, State::Ended);

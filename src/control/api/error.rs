@@ -263,7 +263,8 @@ impl From<HandleError> for ApiError {
             HandleError::NameTooLong { .. } => ErrorCode::InvalidChannel,
             HandleError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             HandleError::RingFull => ErrorCode::RingFull,
-            HandleError::Busy => ErrorCode::Busy,
+            HandleError::Busy | HandleError::Unanswered { .. } => ErrorCode::Busy,
+            HandleError::NoSuchConnection | HandleError::BadCursor => ErrorCode::InvalidParameter,
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,
         };

@@ -308,6 +308,12 @@ impl Delivery {
         self.metrics.subscriptions.set(self.broker.subscriptions.len());
     }
 
+    /// The number of a channel, if it has subscribers on this core.
+    pub(in crate::cores) fn number_of(&self, name: &[u8]) -> Option<u32> {
+        let hash = self.broker.hasher.hash(name);
+        self.broker.subscriptions.number_of(name, hash)
+    }
+
     /// The subscriptions of this core's connections, to look at.
     pub(in crate::cores) fn subscriptions(&self) -> &Subscriptions {
         &self.broker.subscriptions

@@ -32,22 +32,32 @@ impl<A: App> Core<A> {
         if connection.is_ending() {
             return;
         }
-        // Not reading further calls bounds immediate answers; it does not bound late ones. After a burst within one
-        // turn nothing has been written to the socket yet, so the outbox is flushed before it counts as full.
+        if self.has_room_for_event(id) {
+            self.decide(id, |session, environment, decisions| {
+                session.answer_late(answer, environment, decisions)
+            });
+        }
+    }
+
+    /// Whether a connection has room for something that another thread sends it. If its client does not read, the
+    /// connection is closed.
+    ///
+    /// Not reading further calls bounds immediate answers; it bounds nothing that other threads send. After a burst
+    /// within one turn nothing has been written to the socket yet, so the outbox is flushed before it counts as full.
+    pub(in crate::cores) fn has_room_for_event(&mut self, id: ConnectionId) -> bool {
         let bytes_max = self.limits.outbox_bytes_max as usize;
-        if connection.waiting_bytes() > bytes_max {
+        let is_full = |core: &Self| {
+            let connection = core.connections.get(id);
+            connection.is_some_and(|connection| connection.waiting_bytes() > bytes_max)
+        };
+        if is_full(self) {
             self.connections.flush_now(id);
         }
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if connection.waiting_bytes() > bytes_max {
+        if is_full(self) {
             self.metrics.limit_hit(Limit::OutboxBytes);
             self.close(id, CloseReason::SlowConsumer);
-            return;
+            return false;
         }
-        self.decide(id, |session, environment, decisions| {
-            session.answer_late(answer, environment, decisions)
-        });
+        true
     }
 }

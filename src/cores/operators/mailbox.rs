@@ -113,6 +113,15 @@ pub struct CoreHandle {
     status: Arc<Status>,
 }
 
+/// Why a core was not asked a question.
+#[derive(Debug)]
+pub(crate) enum NotAsked {
+    /// Too many questions wait already.
+    Full(Box<Question>),
+    /// The core has ended.
+    Ended,
+}
+
 /// The core's end.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -211,14 +220,17 @@ impl CoreHandle {
         self.waker.wake()
     }
 
-    /// Asks a question and wakes the core. Fails if the core has ended, or if it has not taken earlier questions and
-    /// the channel is full.
-    pub(crate) fn ask(&self, question: Question) -> io::Result<()> {
+    /// Asks a question and wakes the core.
+    ///
+    /// # Errors
+    /// The core has ended, or it has not taken earlier questions and the channel is full.
+    pub(crate) fn ask(&self, question: Question) -> Result<(), NotAsked> {
         self.questions.try_send(question).map_err(|error| match error {
-            TrySendError::Full(_) => io::Error::from(io::ErrorKind::WouldBlock),
-            TrySendError::Disconnected(_) => io::Error::from(io::ErrorKind::BrokenPipe),
+            TrySendError::Full(question) => NotAsked::Full(Box::new(question)),
+            TrySendError::Disconnected(_) => NotAsked::Ended,
         })?;
-        self.waker.wake()
+        self.nudge();
+        Ok(())
     }
 
     /// Wakes the core for one turn: its counter of turns then shows that it is alive.
@@ -378,8 +390,8 @@ impl LateAnswerSender for LateAnswers {
 
 /// Late answers that may wait for a core, which takes them all in one turn.
 const LATE_ANSWERS_WAITING_MAX: usize = 4096;
-/// Questions that may wait for a core: operators are few, and one that asks again soon may be told to wait.
-const QUESTIONS_WAITING_MAX: usize = 4;
+/// Questions that may wait for a core, which answers one after the other.
+const QUESTIONS_WAITING_MAX: usize = 64;
 /// More orders than the control plane gives before it reads the reports about them.
 const ORDERS_WAITING_MAX: usize = 16;
 

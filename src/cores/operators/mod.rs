@@ -5,13 +5,18 @@
 //!  operations.rs  unfinished orders                      revoking.rs  ends connections with revoked tokens
 //!  questions.rs   questions about connections            drain.rs     the steps of a drain
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
+//!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
+//!                                                        acting.rs    what is done with connections
 //! ```
 
+pub(crate) mod acting;
 pub(crate) mod drain;
 pub(crate) mod draining;
+pub(crate) mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod operations;
 pub(crate) mod questions;
 pub(crate) mod report;
 pub(crate) mod revoking;
 pub(crate) mod rules;
+pub(crate) mod selection;

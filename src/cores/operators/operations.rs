@@ -7,13 +7,13 @@ use crate::auth::Revocation;
 use crate::clock::Uptime;
 
 use crate::cores::operators::mailbox::Done;
-use crate::cores::operators::questions::Survey;
+use crate::cores::operators::questions::Question;
 
 /// The operations that are under way in one core.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Operations {
-    /// A look at all connections, to answer a question.
-    survey: Option<Survey>,
+    /// The question that is being answered.
+    question: Option<Question>,
     /// Revocations whose connections are being looked for.
     revoking: VecDeque<Revoking>,
     /// The next place of the table whose connection is told of new rules; `None` when all have been told. The new rules
@@ -52,14 +52,14 @@ impl Operations {
         !self.revoking.is_empty() || self.unchecked.is_some()
     }
 
-    pub(in crate::cores) fn begin_survey(&mut self, survey: Survey) {
-        self.survey = Some(survey);
+    /// Keeps a question that the next turn goes on to answer.
+    pub(in crate::cores) fn keep_question(&mut self, question: Question) {
+        self.question = Some(question);
     }
 
-    /// Takes the survey that is under way. The caller gives it back by [`Operations::begin_survey`] if it is not
-    /// complete.
-    pub(in crate::cores) fn take_survey(&mut self) -> Option<Survey> {
-        self.survey.take()
+    /// Takes the question that is being answered.
+    pub(in crate::cores) fn take_question(&mut self) -> Option<Question> {
+        self.question.take()
     }
 
     pub(in crate::cores) fn begin_revoking(&mut self, revoking: Revoking) {

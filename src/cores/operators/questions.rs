@@ -1,27 +1,123 @@
 //! The questions that a core answers about its connections, and how an answer gets back.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::ClientAddress;
+use crate::decision::CloseCode;
 use crate::session::SessionId;
 
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::tally::Tally;
+use crate::cores::operators::selection::Selecting;
 
-/// A question to a core.
+/// A question to a core, or an operation that it reports about; with how far the core has got.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// Asks for the connections that hold the most bytes, of output and of input: at most `count_max`, the largest
-    /// first.
-    Slow {
-        count_max: usize,
-        answer: Answer<Vec<Slow>>,
-    },
+    /// Asks for the connections that hold the most bytes, of output and of input, the largest first.
+    Slow(Survey),
     /// The connections that ended last, the latest first.
     Closed { answer: Answer<Vec<End>> },
+    /// Connections of a selection, in the order of their places.
+    Look(Look),
+    /// The channels of a connection.
+    ChannelsOf(ChannelsOf),
+    /// The channels that have subscribers, in the order of their names.
+    Channels(Channels),
+    /// Do something with the connections of a selection, and say with how many.
+    Act(Acting),
+}
+
+/// A search for connections.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(super) selecting: Selecting,
+    pub(super) count_max: usize,
+    pub(super) found: Found,
+    pub(super) answer: Answer<Found>,
+}
+
+/// Connections that were found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) rows: Vec<ConnectionRow>,
+    /// The place from which to look on; `None` if there are no more.
+    pub(crate) next: Option<u32>,
+}
+
+/// A connection that was found.
+#[derive(Debug)]
+pub(crate) struct ConnectionRow {
+    pub(crate) id: SessionId,
+    pub(crate) client: ClientAddress,
+    /// As JSON.
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) since_unix_ms: u64,
+    pub(crate) subscriptions: usize,
+    pub(crate) waiting_bytes: usize,
+}
+
+/// A search for a connection, to name its channels.
+#[derive(Debug)]
+pub(crate) struct ChannelsOf {
+    pub(super) selecting: Selecting,
+    /// The channel's number from which on.
+    pub(super) from: u32,
+    pub(super) count_max: usize,
+    pub(super) found: Option<NamedChannels>,
+    pub(super) answer: Answer<Option<NamedChannels>>,
+}
+
+/// Names of channels, and where to go on if there are more.
+pub(crate) type NamedChannels = (Vec<Box<[u8]>>, Option<u32>);
+
+/// A way through the channels.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    pub(super) prefix: Box<[u8]>,
+    /// Only names behind this one.
+    pub(super) after: Option<Box<[u8]>>,
+    pub(super) count_max: usize,
+    /// The next place of the table.
+    pub(super) next: u32,
+    /// The first names found so far, with their subscribers.
+    pub(super) found: BTreeMap<Box<[u8]>, u32>,
+    pub(super) answer: Answer<Vec<ChannelRow>>,
+}
+
+/// A channel of this core.
+#[derive(Debug)]
+pub(crate) struct ChannelRow {
+    pub(crate) name: Box<[u8]>,
+    pub(crate) subscribers: u32,
+}
+
+/// An operation on connections.
+#[derive(Debug)]
+pub(crate) struct Acting {
+    pub(super) selecting: Selecting,
+    pub(super) act: Act,
+    pub(super) done: u64,
+    pub(super) answer: Answer<u64>,
+}
+
+/// What is done with a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Close it.
+    Disconnect { code: CloseCode, reason: Arc<str> },
+    /// Send it an event. The data is JSON.
+    Transmit { event: Arc<str>, data: Option<Arc<str>> },
+    /// Subscribe it to a channel, if the rules allow it.
+    Subscribe { channel: Arc<str> },
+    /// End its subscription to a channel, or to all, and tell it. The message is JSON.
+    Unsubscribe {
+        channel: Option<Arc<str>>,
+        message: Option<Arc<str>>,
+    },
 }
 
 /// The way of an answer back. If the question is dropped, its sender learns that there is no answer.
@@ -48,7 +144,7 @@ pub(crate) struct Slow {
 
 /// A search for the connections that hold most, which goes through some of the table in each turn.
 #[derive(Debug)]
-pub(in crate::cores) struct Survey {
+pub(crate) struct Survey {
     pub(super) count_max: usize,
     pub(super) answer: Answer<Vec<Slow>>,
     /// The next place of the table.
@@ -81,8 +177,94 @@ impl Slow {
     }
 }
 
+impl Look {
+    /// A search for at most `count_max`.
+    pub(crate) fn new(selecting: Selecting, count_max: usize, answer: Answer<Found>) -> Look {
+        Look {
+            selecting,
+            count_max,
+            found: Found::default(),
+            answer,
+        }
+    }
+}
+
+impl ChannelsOf {
+    /// A search for at most `count_max` channels, from this number on, of the connection that is selected.
+    pub(crate) fn new(
+        selecting: Selecting,
+        from: u32,
+        count_max: usize,
+        answer: Answer<Option<NamedChannels>>,
+    ) -> ChannelsOf {
+        ChannelsOf {
+            selecting,
+            from,
+            count_max,
+            found: None,
+            answer,
+        }
+    }
+}
+
+impl Channels {
+    /// A search for the first `count_max` channels that begin so and come behind `after`.
+    pub(crate) fn new(
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        count_max: usize,
+        answer: Answer<Vec<ChannelRow>>,
+    ) -> Channels {
+        Channels {
+            prefix: prefix.into(),
+            after: after.map(Box::from),
+            count_max,
+            next: 0,
+            found: BTreeMap::new(),
+            answer,
+        }
+    }
+
+    /// Keeps the channel if it is asked for, and its name among the first.
+    pub(super) fn note(&mut self, name: &[u8], subscribers: u32) {
+        if !name.starts_with(&self.prefix) || self.after.as_deref().is_some_and(|after| name <= after) {
+            return;
+        }
+        let is_full = self.found.len() >= self.count_max;
+        if is_full && self.found.last_key_value().is_none_or(|(last, _)| name > &**last) {
+            return;
+        }
+        self.found.insert(name.into(), subscribers);
+        if self.found.len() > self.count_max {
+            self.found.pop_last();
+        }
+    }
+
+    /// Answers with the channels that were found.
+    pub(super) fn conclude(self) {
+        let rows = self.found.into_iter();
+        self.answer.give(
+            rows.map(|(name, subscribers)| ChannelRow { name, subscribers })
+                .collect(),
+        );
+    }
+}
+
+impl Acting {
+    /// An operation on all connections of the selection.
+    pub(crate) fn new(selecting: Selecting, act: Act, answer: Answer<u64>) -> Acting {
+        Acting {
+            selecting,
+            act,
+            done: 0,
+            answer,
+        }
+    }
+}
+
 impl Survey {
-    pub(super) fn new(count_max: usize, answer: Answer<Vec<Slow>>) -> Survey {
+    /// A search for at most `count_max`.
+    pub(crate) fn new(count_max: usize, answer: Answer<Vec<Slow>>) -> Survey {
         Survey {
             count_max,
             answer,

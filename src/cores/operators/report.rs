@@ -1,10 +1,11 @@
-//! Answers the questions of operators about single connections: which hold most, and which ended last.
+//! Answers the questions of other threads, one after the other: here about the connections that hold most, and the
+//! connections that ended last; `lookup.rs` and `acting.rs` have the others.
 //!
 //! Such questions are rare. They come through the mailbox, and the core answers from the numbers that it keeps: without
 //! payloads and tokens. To find the connections that hold most it must examine every connection, so it does that in
 //! steps, one in each turn.
 //!
-//! Limits: `SURVEYED_PER_TURN_MAX`.
+//! Limits: `EFFORT_PER_TURN_MAX`, for all questions of a turn together.
 
 use std::cmp::Reverse;
 
@@ -15,38 +16,72 @@ use crate::cores::lifecycle::connection::Connection;
 use crate::cores::operators::questions::{Question, Slow, Survey};
 
 impl<A: App> Core<A> {
-    /// Answers questions. A survey may be left for the next turn.
+    /// Answers questions, as far as a turn may. One may be left for the next turn, and the questions behind it.
     pub(in crate::cores) fn answer_questions(&mut self) {
-        loop {
-            if let Some(mut survey) = self.operations.take_survey() {
-                if !self.look_further(&mut survey) {
-                    self.operations.begin_survey(survey);
-                    return;
-                }
-                self.conclude(survey);
-            }
-            match self.mailbox.try_receive_question() {
-                Some(Question::Slow { count_max, answer }) => {
-                    self.operations.begin_survey(Survey::new(count_max, answer));
-                }
-                Some(Question::Closed { answer }) => answer.give(self.ends.latest_first()),
-                None => return,
+        let mut effort = EFFORT_PER_TURN_MAX;
+        while let Some(question) = self
+            .operations
+            .take_question()
+            .or_else(|| self.mailbox.try_receive_question())
+        {
+            if let Some(question) = self.answer(question, &mut effort) {
+                self.operations.keep_question(question);
+                return;
             }
         }
     }
 
+    /// Answers a question, or returns it if the turn has done enough.
+    fn answer(&mut self, question: Question, effort: &mut u32) -> Option<Question> {
+        match question {
+            Question::Slow(mut survey) => {
+                if !self.look_further(&mut survey, effort) {
+                    return Some(Question::Slow(survey));
+                }
+                self.conclude(survey);
+            }
+            Question::Closed { answer } => answer.give(self.ends.latest_first()),
+            Question::Look(mut look) => {
+                if !self.look_some(&mut look, effort) {
+                    return Some(Question::Look(look));
+                }
+                look.answer.give(look.found);
+            }
+            Question::ChannelsOf(mut channels) => {
+                if !self.find_channels_of(&mut channels, effort) {
+                    return Some(Question::ChannelsOf(channels));
+                }
+                channels.answer.give(channels.found);
+            }
+            Question::Channels(mut channels) => {
+                if !self.list_some_channels(&mut channels, effort) {
+                    return Some(Question::Channels(channels));
+                }
+                channels.conclude();
+            }
+            Question::Act(mut acting) => {
+                if !self.act_some(&mut acting, effort) {
+                    return Some(Question::Act(acting));
+                }
+                acting.answer.give(acting.done);
+            }
+        }
+        None
+    }
+
     /// True if all connections have been looked at.
-    fn look_further(&self, survey: &mut Survey) -> bool {
+    fn look_further(&self, survey: &mut Survey, effort: &mut u32) -> bool {
         let places = self.connections.places();
-        let end = places.min(survey.at.saturating_add(SURVEYED_PER_TURN_MAX));
+        let end = places.min(survey.at.saturating_add(*effort));
+        *effort -= end.saturating_sub(survey.at);
         for index in survey.at..end {
             let held_bytes = self.connections.at(index).map_or(0, held_bytes);
             if held_bytes > 0 {
                 survey.note(held_bytes, index);
             }
         }
-        survey.at = end;
-        end == places
+        survey.at = survey.at.max(end);
+        survey.at >= places
     }
 
     /// Since the survey looked at them, some outboxes have drained, and other connections have taken the places of
@@ -93,5 +128,5 @@ fn waiting_bytes(connection: &Connection) -> usize {
     outbox.len() + outbox.conflated().map_or(0, |conflated| conflated.bytes())
 }
 
-/// Connections looked at in one turn: one out of the caches costs 0.1 µs.
-const SURVEYED_PER_TURN_MAX: u32 = 2048;
+/// Places of a table that one turn looks at for questions: one out of the caches costs 0.1 µs.
+const EFFORT_PER_TURN_MAX: u32 = 2048;

@@ -26,6 +26,14 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Option<Span> {
         let reason = match outcome {
+            SubscribeOutcome::Subscribed if is_by_server(token) => {
+                let name = decisions.bytes(channel).to_vec();
+                return Some(decisions.write(|out| encode::subscribed(&name, out)));
+            }
+            // Nobody has asked for it who could be told.
+            SubscribeOutcome::TooMany { .. } | SubscribeOutcome::TooLong { .. } if is_by_server(token) => {
+                return None;
+            }
             SubscribeOutcome::Subscribed => {
                 let cid = NumberText::copied(decisions.bytes(token?));
                 return Some(decisions.write(|out| encode::response(cid.as_bytes(), None, out)));
@@ -192,6 +200,29 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
+    /// Subscribes the client, which has not asked for it, if the rules allow it. The client learns of it by an event
+    /// when it is subscribed.
+    pub fn subscribe_by_server<A: App>(
+        &mut self,
+        channel: &str,
+        env: &Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> bool {
+        let rules = &*env.common.policy.rules;
+        if !rules.is_empty() && !self.may_keep(channel.as_bytes(), rules) {
+            return false;
+        }
+        let State::Open { subscribed, .. } = &mut self.state else {
+            return false;
+        };
+        *subscribed = true;
+        let channel = decisions.write(|out| out.extend_from_slice(channel.as_bytes()));
+        // No call id, since no call is answered.
+        let token = Some(decisions.write(|_| {}));
+        decisions.push(Decision::Subscribe { channel, token });
+        true
+    }
+
     pub(super) fn unsubscribe(&mut self, event: &Event<'_>, now: Now, decisions: &mut Decisions) {
         let expired = self.forget_expired(now);
         let cid = event.cid.map(Number::text);
@@ -228,6 +259,11 @@ impl Session {
         let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
         Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
     }
+}
+
+/// Whether the token of a subscription is that of [`Session::subscribe_by_server`]: a call id is never empty.
+fn is_by_server(token: Option<Span>) -> bool {
+    token.is_some_and(Span::is_empty)
 }
 
 /// The refusal of a channel's name, if it is longer than names may be.

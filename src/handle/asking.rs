@@ -1,0 +1,143 @@
+//! Questions to cores, and their answers.
+//!
+//! A core that has no room for another question is asked again every few milliseconds, within the time limit of the
+//! operation.
+//!
+//! Limits: [`ANSWER_TIME_MAX`]; `QUESTIONS_WAITING_MAX` for each core (`cores/operators/mailbox.rs`).
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::clock::Uptime;
+use crate::cores::operators::mailbox::{CoreHandle, NotAsked};
+use crate::cores::operators::questions::{Answer, Question};
+
+use super::Shared;
+use super::error::HandleError;
+use super::waits::End;
+
+/// The answer of one core.
+#[derive(Debug)]
+pub(super) enum Asked<T> {
+    /// It has answered.
+    Answered(T),
+    /// It has ended, and its connections with it.
+    Ended,
+    /// It has not answered in time.
+    Unanswered,
+}
+
+impl Shared {
+    /// Asks a core.
+    ///
+    /// # Errors
+    /// Too many operations wait, or the server has ended.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        core: &CoreHandle,
+        deadline: Uptime,
+        question: impl FnOnce(Answer<T>) -> Question,
+    ) -> Result<Asked<T>, HandleError> {
+        if self.has_ended() {
+            return Err(HandleError::Ended);
+        }
+        let (wait, reply) = self.waits.answer(deadline)?;
+        let mut question = question(Answer::new(move |value| reply.give(value)));
+        loop {
+            question = match core.ask(question) {
+                Ok(()) => break,
+                Err(NotAsked::Ended) => return Ok(Asked::Ended),
+                Err(NotAsked::Full(question)) => *question,
+            };
+            let now = self.clock.uptime();
+            if now >= deadline {
+                return Ok(Asked::Unanswered);
+            }
+            self.sleep_until(now + ASK_AGAIN).await?;
+        }
+        match wait.await {
+            End::Answered(value) => {
+                let value = value.downcast::<T>();
+                Ok(Asked::Answered(
+                    *value.expect("the question has answers of this type"),
+                ))
+            }
+            End::Unanswered if core.has_stopped() => Ok(Asked::Ended),
+            End::Unanswered | End::Due => Ok(Asked::Unanswered),
+            End::ServerEnded => Err(HandleError::Ended),
+        }
+    }
+
+    /// Asks all cores at the same time. The answers come in the order of the cores, without those of cores that have
+    /// ended.
+    ///
+    /// # Errors
+    /// Some cores have not answered in time; too many operations wait; or the server has ended.
+    pub(super) async fn ask_all<T: Send + 'static>(
+        &self,
+        question: impl Fn(Answer<T>) -> Question,
+    ) -> Result<Vec<T>, HandleError> {
+        let deadline = self.answer_deadline();
+        let asked = self
+            .cores
+            .iter()
+            .map(|core| Box::pin(self.ask(core, deadline, &question)));
+        let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
+        for (core, asked) in all(asked.collect()).await.into_iter().enumerate() {
+            match asked? {
+                Asked::Answered(answer) => answers.push(answer),
+                Asked::Ended => {}
+                Asked::Unanswered => unanswered.push(core),
+            }
+        }
+        if unanswered.is_empty() {
+            Ok(answers)
+        } else {
+            Err(HandleError::Unanswered { cores: unanswered })
+        }
+    }
+
+    /// When a question that begins now must be answered.
+    pub(super) fn answer_deadline(&self) -> Uptime {
+        self.clock.uptime() + ANSWER_TIME_MAX
+    }
+
+    /// Waits until then.
+    ///
+    /// # Errors
+    /// The server has ended.
+    pub(super) async fn sleep_until(&self, deadline: Uptime) -> Result<(), HandleError> {
+        match self.waits.until(deadline).await {
+            End::Due => Ok(()),
+            End::ServerEnded | End::Unanswered | End::Answered(_) => Err(HandleError::Ended),
+        }
+    }
+}
+
+/// Runs futures side by side; returns their results in the same order.
+async fn all<F: Future>(futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
+    let mut results: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if let Some(running) = future
+                && let Poll::Ready(output) = running.as_mut().poll(context)
+            {
+                (*future, *result) = (None, Some(output));
+            }
+        }
+        match futures.iter().all(Option::is_none) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+/// How long cores have to answer: as long as for a revocation.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// How soon a core is asked again that has no room for another question.
+const ASK_AGAIN: Duration = Duration::from_millis(2);

@@ -1,0 +1,324 @@
+//! Looking connections and channels up, and acting on connections.
+//!
+//! A page of connections comes from one core after the other: the cursor is the core and the place in its table from
+//! which to look on. A connection keeps both to its end. Channels have subscribers on several cores, so that each page
+//! asks all cores for the first names behind the cursor, which is a name, and adds their subscribers up.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::app::SessionId;
+use crate::cores::operators::questions::{
+    Act, Acting, ChannelRow, Channels, ChannelsOf, ConnectionRow, Look, Question,
+};
+use crate::cores::operators::selection::{Selecting, Selection};
+use crate::decision::CloseCode;
+
+use super::asking::Asked;
+use super::error::HandleError;
+use super::pending::Pending;
+use super::{Handle, Shared};
+
+/// A part of a list, and where the next one begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// What is to be passed as `after` for the next page; `None` if there are no more.
+    pub next: Option<String>,
+}
+
+/// A connection whose client has completed its handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The id of its session, which the client knows.
+    pub id: SessionId,
+    /// The index of its core.
+    pub core: usize,
+    /// The client's address, if it is known.
+    pub address: Option<SocketAddr>,
+    /// The user: the claim `sub` of the client's token, if it is a text or a number.
+    pub user: Option<String>,
+    /// When it was accepted, in milliseconds since 1970, to about 10 ms.
+    pub since_unix_ms: u64,
+    /// How many channels it is subscribed to.
+    pub subscriptions: usize,
+    /// Bytes that wait to be sent to it.
+    pub waiting_bytes: usize,
+}
+
+/// A channel with subscribers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelInfo {
+    /// Its name. Halves of surrogate pairs, which JavaScript strings may hold, are shown as U+FFFD.
+    pub name: String,
+    /// How many connections are subscribed to it, on all cores.
+    pub subscribers: u64,
+}
+
+impl Handle {
+    /// Lists connections, at most `limit` (1 to 1000) of them. `after` is the `next` of the page before.
+    ///
+    /// A connection that exists from the first page to the last is listed exactly once, whichever others come and go
+    /// meanwhile. Each core goes through its connections in steps of about 0.2 ms.
+    ///
+    /// # Errors
+    /// [`HandleError::BadCursor`], [`HandleError::Unanswered`], or an error of every operation.
+    pub fn connections(
+        &self,
+        selection: &Selection,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<Page<ConnectionInfo>> {
+        let shared = Arc::clone(&self.0);
+        let selection = selection.clone();
+        let from = after.map_or(Some((0, 0)), two_numbers);
+        Pending::new(async move {
+            let from = from.ok_or(HandleError::BadCursor)?;
+            shared.connections(&selection, from, page_size(limit)).await
+        })
+    }
+
+    /// Lists the channels of a connection, at most `limit` (1 to 1000) of them. `after` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// [`HandleError::NoSuchConnection`], [`HandleError::BadCursor`], [`HandleError::Unanswered`], or an error of every
+    /// operation.
+    pub fn connection_channels(
+        &self,
+        id: SessionId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<Page<String>> {
+        let shared = Arc::clone(&self.0);
+        let from = after.map_or(Ok(0), str::parse);
+        Pending::new(async move {
+            let from = from.map_err(|_| HandleError::BadCursor)?;
+            shared.channels_of(id, from, page_size(limit)).await
+        })
+    }
+
+    /// Lists the channels that have subscribers and whose names begin so, at most `limit` (1 to 1000) of them, in the
+    /// order of the bytes of their names. `after` is the `next` of the page before.
+    ///
+    /// Each page costs each core a way through all its channels, in steps of about 0.2 ms.
+    ///
+    /// # Errors
+    /// [`HandleError::Unanswered`], or an error of every operation.
+    pub fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> Pending<Page<ChannelInfo>> {
+        let shared = Arc::clone(&self.0);
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        Pending::new(async move { shared.channels(&prefix, after.as_deref(), page_size(limit)).await })
+    }
+
+    /// Closes connections with this code and reason, of which as much is sent as fits into a close frame: 123 bytes.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`HandleError::Unanswered`]: the cores that have answered have done it. Or an error of every operation.
+    pub fn disconnect(&self, selection: &Selection, code: CloseCode, reason: &str) -> Pending<u64> {
+        let reason = reason.into();
+        self.act(selection, Ok(Act::Disconnect { code, reason }))
+    }
+
+    /// Ends subscriptions to a channel, or to all channels with `None`, and tells the clients by `#kickOut`, with the
+    /// message if there is one. Returns how many connections were subscribed.
+    ///
+    /// # Errors
+    /// As [`Handle::disconnect`].
+    pub fn unsubscribe_connections(
+        &self,
+        selection: &Selection,
+        channel: Option<&str>,
+        message: Option<&str>,
+    ) -> Pending<u64> {
+        let act = Act::Unsubscribe {
+            channel: channel.map(Arc::from),
+            message: message.map(|text| serde_json::Value::from(text).to_string().into()),
+        };
+        self.act(selection, Ok(act))
+    }
+
+    /// Subscribes connections to a channel, where the rules allow it; the application is not asked. Returns how many
+    /// connections the rules have allowed it.
+    ///
+    /// The protocol has no packet for this. The server sends the event `$subscribed` with `{"channel":…}`, before the
+    /// first publication. A client of SocketCluster drops publications on channels that it has not subscribed to itself,
+    /// so its program calls `socket.subscribe(channel)` when the event comes. A connection that has as many channels as
+    /// it may have gets neither the event nor publications.
+    ///
+    /// # Errors
+    /// [`HandleError::NameTooLong`], or as [`Handle::disconnect`].
+    pub fn subscribe_connections(&self, selection: &Selection, channel: &str) -> Pending<u64> {
+        let checked = self.0.publishing.check_name(channel);
+        let act = checked.map(|()| Act::Subscribe {
+            channel: channel.into(),
+        });
+        self.act(selection, act)
+    }
+
+    /// Sends clients an event. Returns to how many.
+    ///
+    /// # Errors
+    /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
+    pub fn transmit(
+        &self,
+        selection: &Selection,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Pending<u64> {
+        let json = serde_json::to_string(data).map_err(|_| HandleError::NotJson);
+        let act = json.and_then(|json| self.transmission(event, Some(&json)));
+        self.act(selection, act)
+    }
+
+    /// As [`Handle::transmit`], with data that is JSON text already, or without data.
+    ///
+    /// # Errors
+    /// As [`Handle::transmit`].
+    pub fn transmit_json(&self, selection: &Selection, event: &str, json: Option<&str>) -> Pending<u64> {
+        self.act(selection, self.transmission(event, json))
+    }
+
+    fn transmission(&self, event: &str, json: Option<&str>) -> Result<Act, HandleError> {
+        let data = self.0.publishing.check_data(event, json)?;
+        Ok(Act::Transmit {
+            event: event.into(),
+            data: data.map(|data| Arc::from(&*data)),
+        })
+    }
+
+    fn act(&self, selection: &Selection, act: Result<Act, HandleError>) -> Pending<u64> {
+        let shared = Arc::clone(&self.0);
+        let selection = selection.clone();
+        Pending::new(async move {
+            let act = act?;
+            let counts = shared
+                .ask_all(|answer| {
+                    let selecting = Selecting::new(selection.clone(), 0);
+                    Question::Act(Acting::new(selecting, act.clone(), answer))
+                })
+                .await?;
+            Ok(counts.into_iter().sum())
+        })
+    }
+}
+
+impl Shared {
+    async fn connections(
+        &self,
+        selection: &Selection,
+        (first, mut from): (usize, u32),
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>, HandleError> {
+        let deadline = self.answer_deadline();
+        let mut items = Vec::new();
+        for (index, core) in self.cores.iter().enumerate().skip(first) {
+            let look = |answer| {
+                let selecting = Selecting::new(selection.clone(), from);
+                Question::Look(Look::new(selecting, limit - items.len(), answer))
+            };
+            let found = match self.ask(core, deadline, look).await? {
+                Asked::Answered(found) => found,
+                Asked::Ended => continue,
+                Asked::Unanswered => return Err(HandleError::Unanswered { cores: vec![index] }),
+            };
+            items.extend(found.rows.into_iter().map(|row| connection_info(index, row)));
+            if let Some(next) = found.next {
+                let next = Some(format!("{index}.{next}"));
+                return Ok(Page { items, next });
+            }
+            from = 0;
+        }
+        Ok(Page { items, next: None })
+    }
+
+    async fn channels_of(&self, id: SessionId, from: u32, limit: usize) -> Result<Page<String>, HandleError> {
+        let found = self
+            .ask_all(|answer| {
+                let selecting = Selecting::new(Selection::Session(id), 0);
+                Question::ChannelsOf(ChannelsOf::new(selecting, from, limit, answer))
+            })
+            .await?;
+        let (names, next) = found
+            .into_iter()
+            .flatten()
+            .next()
+            .ok_or(HandleError::NoSuchConnection)?;
+        Ok(Page {
+            items: names.iter().map(|name| text(name)).collect(),
+            next: next.map(|next| next.to_string()),
+        })
+    }
+
+    async fn channels(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<ChannelInfo>, HandleError> {
+        let after = after.map(str::as_bytes);
+        let lists = self
+            .ask_all(|answer| Question::Channels(Channels::new(prefix.as_bytes(), after, limit, answer)))
+            .await?;
+        Ok(merged(lists, limit))
+    }
+}
+
+/// Adds up the subscribers of each channel. Each list has the first names of a core, `limit` of them if there are as
+/// many; so the first `limit` names of all lists are complete.
+fn merged(lists: Vec<Vec<ChannelRow>>, limit: usize) -> Page<ChannelInfo> {
+    let is_cut = lists.iter().any(|list| list.len() >= limit);
+    let mut all: BTreeMap<Box<[u8]>, u64> = BTreeMap::new();
+    for row in lists.into_iter().flatten() {
+        *all.entry(row.name).or_default() += u64::from(row.subscribers);
+    }
+    let has_more = is_cut || all.len() > limit;
+    let items: Vec<ChannelInfo> = all
+        .into_iter()
+        .take(limit)
+        .map(|(name, subscribers)| ChannelInfo {
+            name: text(&name),
+            subscribers,
+        })
+        .collect();
+    let next = items.last().filter(|_| has_more).map(|last| last.name.clone());
+    Page { items, next }
+}
+
+fn connection_info(core: usize, row: ConnectionRow) -> ConnectionInfo {
+    ConnectionInfo {
+        id: row.id,
+        core,
+        address: row.client.socket_address(),
+        // A text as JSON, or a number as JavaScript prints it.
+        user: row
+            .user
+            .map(|json| serde_json::from_str(&json).unwrap_or_else(|_| json.into())),
+        since_unix_ms: row.since_unix_ms,
+        subscriptions: row.subscriptions,
+        waiting_bytes: row.waiting_bytes,
+    }
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// The cursor of a page of connections: core and place.
+fn two_numbers(cursor: &str) -> Option<(usize, u32)> {
+    let (core, place) = cursor.split_once('.')?;
+    Some((core.parse().ok()?, place.parse().ok()?))
+}
+
+fn page_size(limit: usize) -> usize {
+    limit.clamp(1, PAGE_MAX)
+}
+
+/// Most items of a page.
+const PAGE_MAX: usize = 1000;
