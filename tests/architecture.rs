@@ -23,7 +23,7 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, busy_poll
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them.
@@ -126,8 +126,6 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "decision",
                 "metrics",
-                "policy",
-                "session",
                 "socketcluster",
                 "websocket",
             ][..],
@@ -135,6 +133,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "control",
             &[
+                "app",
                 "audit",
                 "auth",
                 "config",
@@ -142,6 +141,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "log",
                 "cores",
+                "decision",
                 "handle",
                 "policy",
                 "http",
@@ -609,7 +609,6 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("busy_poll", "turn"),
     ("visits", "turn"),
     ("letters", "turn"),
-    ("remembering", "turn"),
     ("post", "lifecycle"),
 ];
 

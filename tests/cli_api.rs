@@ -240,3 +240,57 @@ fn variables_of_these_commands_do_not_stop_a_server() {
     let (_, help, _) = run_with(&[], &["publish", "--help"], "");
     assert!(help.contains("ringcast publish [--text]"), "{help}");
 }
+
+#[test]
+fn channels_and_connections_are_tables_and_disconnect_closes() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut clients: Vec<_> = (0..3).map(|_| server.process.client()).collect();
+    for client in &mut clients {
+        client.subscribe("a&b=c ü");
+    }
+    clients[0].subscribe("news");
+    let out = |words: &[&str]| {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
+        out
+    };
+    let table = "SUBSCRIBERS  CHANNEL\n3            \"a&b=c ü\"\n1            news\n";
+    assert_eq!(out(&["channels"]), table);
+    assert_eq!(out(&["channels", "a&b"]).lines().count(), 2);
+    let page = out(&["channels", "--limit", "1"]);
+    assert!(page.ends_with("more: --after \"a&b=c ü\"\n"), "{page}");
+    assert!(out(&["channels", "--after", "a&b=c ü"]).ends_with("\n1            news\n"));
+    let list = out(&["connections", "--channel", "news"]);
+    let line = list.lines().nth(1).unwrap();
+    assert!(
+        line.starts_with(&clients[0].id) && line.contains("  127.0.0.1  "),
+        "{list}"
+    );
+    assert_eq!(out(&["connections"]).lines().count(), 4);
+    assert!(out(&["connections", "--user", "ann", "--json"]).starts_with("{\"connections\":[]}"));
+    let closed = out(&[
+        "disconnect",
+        "--connection",
+        &clients[0].id,
+        "--code",
+        "4100",
+        "--reason",
+        "moved",
+    ]);
+    assert_eq!(closed, "connections closed: 1\n");
+    assert_eq!(clients[0].close_frame(), (Some(4100), "moved".to_owned()));
+    let (code, _, error) = run(&server, &key, &["disconnect"]);
+    assert_eq!(code, 65, "{error}");
+    assert!(
+        error.contains("name the connections by user, connection or address"),
+        "{error}"
+    );
+    for words in [
+        &["disconnect", "--code", "x"][..],
+        &["connections", "a"],
+        &["channels", "a", "b"],
+    ] {
+        assert_eq!(run(&server, &key, words).0, 64, "{words:?}");
+    }
+}

@@ -9,6 +9,7 @@ use std::fs;
 use std::thread;
 
 use nix::sys::signal::Signal;
+use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::api::{Answer, ApiServer, JSON, Key, OPENAPI, ask, write_config};
 use support::process::Held;
@@ -628,4 +629,283 @@ fn a_flood_of_requests_does_not_flood_the_audit_trail() {
         count("event=\"api_publish\"")
     );
     assert!(count("event=\"api_refused\"") < 200);
+}
+
+/// A token with this user.
+fn token(user: &str) -> String {
+    let tokens = Tokens::from_secret(AUTH_KEY.as_bytes(), None).unwrap();
+    let now = ringcast::internals::clock::Clock::begin().now().unix_ms;
+    tokens
+        .sign(&json!({ "sub": user }).to_string(), None, now)
+        .unwrap()
+}
+
+const AUTH_KEY: &str = "a key for tests that is long enough";
+
+fn client_of(server: &ApiServer, user: &str) -> Client {
+    let mut client = server.process.client();
+    let answer = client.call("#authenticate", &format!("\"{}\"", token(user)));
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+    client
+}
+
+/// All items of all pages.
+fn pages(server: &ApiServer, key: &Key, path: &str, list: &str) -> Vec<Value> {
+    let (mut items, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = server.get(key, &format!("{path}{after}"));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        items.extend(answer.json[list].as_array().unwrap().iter().cloned());
+        match answer.json["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return items,
+        }
+    }
+}
+
+#[test]
+fn channels_and_connections_are_listed_by_page_and_by_what_the_key_names() {
+    let (key, shop) = (
+        Key::for_all(),
+        Key::new(
+            "shop",
+            &["--actions", "channels,connections", "--channels", "shop.*"],
+        ),
+    );
+    let server = ApiServer::start(&[&key, &shop], "", &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut ann: Vec<Client> = (0..3).map(|_| client_of(&server, "ann")).collect();
+    let mut bob = client_of(&server, "bob");
+    let mut nobody = server.process.client();
+    for client in &mut ann {
+        client.subscribe("shop.a");
+    }
+    for channel in ["shop.a", "shop.b", "news"] {
+        bob.subscribe(channel);
+    }
+    nobody.subscribe("other");
+    let channels = pages(&server, &key, "/api/v1/channels?limit=1", "channels");
+    let expected: Vec<Value> = [("news", 1), ("other", 1), ("shop.a", 4), ("shop.b", 1)]
+        .map(|(channel, subscribers)| json!({"channel": channel, "subscribers": subscribers}))
+        .to_vec();
+    assert_eq!(channels, expected);
+    assert_eq!(
+        pages(&server, &key, "/api/v1/channels?prefix=shop.&limit=1", "channels"),
+        expected[2..]
+    );
+    assert_eq!(
+        pages(&server, &shop, "/api/v1/channels?limit=1", "channels"),
+        expected[2..]
+    );
+
+    let ids = |path: &str| {
+        let mut ids: Vec<String> = pages(&server, &key, path, "connections")
+            .iter()
+            .map(|connection| connection["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |clients: &[&Client]| {
+        let mut ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    let of_ann: Vec<&Client> = ann.iter().collect();
+    assert_eq!(ids("/api/v1/connections?user=ann&limit=1"), sorted(&of_ann));
+    let of_shop: Vec<&Client> = ann.iter().chain([&bob]).collect();
+    assert_eq!(
+        ids("/api/v1/connections?channel=shop.a&limit=2"),
+        sorted(&of_shop)
+    );
+    let all: Vec<&Client> = ann.iter().chain([&bob, &nobody]).collect();
+    assert_eq!(ids("/api/v1/connections?limit=2"), sorted(&all));
+    assert_eq!(ids("/api/v1/connections?address=127.0.0.1&limit=2"), sorted(&all));
+    assert_eq!(
+        ids("/api/v1/connections?address=127.0.0.2&limit=2"),
+        Vec::<String>::new()
+    );
+    let one = server
+        .get(&key, &format!("/api/v1/connections?connection={}", bob.id))
+        .json;
+    let one = &one["connections"][0];
+    assert_eq!((&one["user"], &one["subscriptions"]), (&json!("bob"), &json!(3)));
+    let local = bob.stream.local_addr().unwrap();
+    assert_eq!(
+        (&one["address"], &one["port"]),
+        (&json!("127.0.0.1"), &json!(local.port()))
+    );
+    let anonymous = server
+        .get(&key, &format!("/api/v1/connections?connection={}", nobody.id))
+        .json;
+    assert_eq!(anonymous["connections"][0].get("user"), None);
+
+    for (path, status, code) in [
+        ("/api/v1/connections?channel=shop.a", 200, ""),
+        ("/api/v1/connections?channel=news", 403, "channel_not_allowed"),
+        (
+            "/api/v1/connections?user=ann&channel=shop.a",
+            400,
+            "invalid_parameter",
+        ),
+        ("/api/v1/connections?users=ann", 400, "invalid_parameter"),
+        ("/api/v1/connections?connection=short", 400, "invalid_parameter"),
+        (
+            "/api/v1/connections?address=127.0.0.1:5",
+            400,
+            "invalid_parameter",
+        ),
+        ("/api/v1/connections?after=x", 400, "invalid_parameter"),
+        ("/api/v1/connections?limit=0", 400, "invalid_parameter"),
+        ("/api/v1/channels?limit=1001", 400, "invalid_parameter"),
+        ("/api/v1/channels?limit=1&limit=2", 400, "invalid_parameter"),
+    ] {
+        let answer = server.get(&shop, path);
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {}",
+            answer.text
+        );
+    }
+}
+
+#[test]
+fn connections_are_closed_subscribed_and_unsubscribed_by_user_id_and_address() {
+    let (key, shop) = (
+        Key::for_all(),
+        Key::new(
+            "shop",
+            &["--actions", "subscribe,unsubscribe", "--channels", "shop.*"],
+        ),
+    );
+    let server = ApiServer::start(&[&key, &shop], "", &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut ann: Vec<Client> = (0..4).map(|_| client_of(&server, "ann")).collect();
+    let mut bob = client_of(&server, "bob");
+    let post = |path: &str, body: Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
+    let answer = post("subscribe", json!({"user": "ann", "channel": "shop.a"}));
+    assert_eq!(
+        (answer.status, &answer.json),
+        (200, &json!({"connections": 4})),
+        "{}",
+        answer.text
+    );
+    for client in &mut ann {
+        let event = client.message();
+        assert!(
+            event.contains("$subscribed") && event.contains("shop.a"),
+            "{event}"
+        );
+    }
+    post("publish", json!({"channel": "shop.a", "data": 1}));
+    for client in &mut ann {
+        assert_eq!(client.publication("shop.a"), "1");
+    }
+    let answer = post(
+        "unsubscribe",
+        json!({"connection": ann[0].id, "channel": "shop.a", "message": "moved"}),
+    );
+    assert_eq!(answer.json, json!({"connections": 1}), "{}", answer.text);
+    let kicked = ann[0].message();
+    assert!(
+        kicked.contains("#kickOut") && kicked.contains("moved"),
+        "{kicked}"
+    );
+    post("publish", json!({"channel": "shop.a", "data": 2}));
+    for client in &mut ann[1..] {
+        assert_eq!(client.publication("shop.a"), "2");
+    }
+    let answer = post(
+        "disconnect",
+        json!({"user": "ann", "code": 4100, "reason": "moved"}),
+    );
+    assert_eq!(answer.json, json!({"connections": 4}), "{}", answer.text);
+    for client in &mut ann {
+        assert_eq!(client.close_frame(), (Some(4100), "moved".to_owned()));
+    }
+    bob.ping();
+    assert_eq!(
+        post("disconnect", json!({"address": "127.0.0.9"})).json,
+        json!({"connections": 0})
+    );
+    assert_eq!(
+        post("disconnect", json!({"address": "127.0.0.1"})).json["connections"],
+        1
+    );
+    assert_eq!(bob.close_frame().0, Some(1000));
+    server.process.logged("event=\"api_request\" address=127.0.0.1 key=\"all\" status=200 method=\"POST\" path=\"/api/v1/disconnect\" subject=\"user ann\"");
+
+    for (key, path, body, status, code) in [
+        (
+            &shop,
+            "subscribe",
+            json!({"user": "ann", "channel": "news"}),
+            403,
+            "channel_not_allowed",
+        ),
+        (
+            &shop,
+            "unsubscribe",
+            json!({"user": "ann", "channel": "news"}),
+            403,
+            "channel_not_allowed",
+        ),
+        (
+            &shop,
+            "disconnect",
+            json!({"user": "ann"}),
+            403,
+            "action_not_allowed",
+        ),
+        (&key, "disconnect", json!({}), 400, "invalid_body"),
+        (
+            &key,
+            "disconnect",
+            json!({"user": "ann", "address": "::1"}),
+            400,
+            "invalid_body",
+        ),
+        (
+            &key,
+            "disconnect",
+            json!({"user": "ann", "code": 1006}),
+            400,
+            "invalid_body",
+        ),
+        (
+            &key,
+            "disconnect",
+            json!({"connection": "short"}),
+            400,
+            "invalid_body",
+        ),
+        (&key, "subscribe", json!({"channel": "news"}), 400, "invalid_body"),
+        (&key, "subscribe", json!({"user": "ann"}), 400, "invalid_body"),
+    ] {
+        let answer = server.post(key, &format!("/api/v1/{path}"), &body.to_string());
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {body} {}",
+            answer.text
+        );
+    }
+}
+
+#[test]
+fn a_core_that_does_not_answer_is_named() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_LIVENESS_TIMEOUT_MS", "3600000")]);
+    let held = Held::thread(server.process.pid(), "core 1");
+    let answer = server.get(&key, "/api/v1/connections");
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "cores_unanswered"),
+        "{}",
+        answer.text
+    );
+    assert!(answer.message().contains("core 1"), "{}", answer.text);
+    drop(held);
+    eventually("it answers", || {
+        server.get(&key, "/api/v1/connections").status == 200
+    });
 }

@@ -55,7 +55,7 @@ impl ApiKeyArguments {
                     action.label()
                 )));
             }
-            None if !channels.is_empty() => {
+            None if !channels.is_empty() && !actions.iter().any(|action| action.may_be_on_channel()) => {
                 return Err(usage(
                     "none of the actions is one on channels: leave out --channels",
                 ));

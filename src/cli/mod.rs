@@ -377,7 +377,14 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast publish [--text] [--idempotency-key KEY] CHANNEL DATA
                                         publish to all subscribers of a channel; DATA is JSON, or with --text any text;
                                         - reads it from standard input
-                                        This command asks a running server by its HTTP API, with [--url URL] (variable
+       ringcast channels [--limit N] [--after NEXT] [PREFIX]
+                                        list channels with subscribers
+       ringcast connections [--user USER | --connection ID | --address IP | --channel CHANNEL]
+                            [--limit N] [--after NEXT]
+                                        list connections
+       ringcast disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT]
+                                        close connections
+                                        These commands ask a running server by its HTTP API, with [--url URL] (variable
                                         RINGCAST_API_URL, default http://127.0.0.1:9464) and a key from RINGCAST_API_KEY,
                                         [--key-file FILE] (RINGCAST_API_KEY_FILE) or [--key KEY]; [--json] shows the answer
        ringcast --help | --version

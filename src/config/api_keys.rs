@@ -122,7 +122,23 @@ impl ApiAction {
         ApiAction::ALL.into_iter().find(|action| action.label() == word)
     }
 
-    /// Whether it applies to channels that the key must name; the others apply to connections.
+    /// Whether it can apply to channels that the key must name.
+    pub const fn may_be_on_channel(self) -> bool {
+        match self {
+            // Connections can be listed by channel, and without.
+            ApiAction::Connections => true,
+            ApiAction::Publish
+            | ApiAction::History
+            | ApiAction::RemoveHistory
+            | ApiAction::Presence
+            | ApiAction::Channels
+            | ApiAction::Subscribe
+            | ApiAction::Unsubscribe
+            | ApiAction::Disconnect => self.is_on_channel(),
+        }
+    }
+
+    /// Whether it always applies to channels that the key must name; the others apply to connections.
     pub const fn is_on_channel(self) -> bool {
         match self {
             ApiAction::Publish

@@ -32,7 +32,6 @@ pub(crate) mod operators;
 mod outgoing;
 mod parts;
 pub(crate) mod post;
-mod remembering;
 #[cfg(test)]
 mod simulation;
 mod turn;

@@ -19,6 +19,16 @@ labels! {
         Publications = "publications",
         /// `POST /api/v1/broadcast`
         Broadcast = "broadcast",
+        /// `GET /api/v1/channels`
+        Channels = "channels",
+        /// `GET /api/v1/connections`
+        Connections = "connections",
+        /// `POST /api/v1/disconnect`
+        Disconnect = "disconnect",
+        /// `POST /api/v1/subscribe`
+        Subscribe = "subscribe",
+        /// `POST /api/v1/unsubscribe`
+        Unsubscribe = "unsubscribe",
         /// `GET /api/v1/openapi.json`
         Openapi = "openapi",
         /// All other paths and methods.

@@ -24,7 +24,6 @@ mod spawn;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -175,7 +174,6 @@ impl Server {
         let (handle, handle_thread) = Handle::start(
             cores.handles.clone(),
             cores.outside,
-            Arc::clone(&prepared.policy.channels),
             &config.limits,
             prepared.clock,
         )

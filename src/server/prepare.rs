@@ -182,7 +182,6 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 ),
                 body_bytes_max: config.limits.login_body_bytes_max,
             },
-            ..session::Settings::default()
         },
         socketcluster: protocols::SocketClusterSettings {
             protocol: config.socketcluster.protocol,

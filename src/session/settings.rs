@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::auth::CredentialFields;
-use crate::decision::{Epoch, Numbering};
 
 /// What an operator can set for the sessions of every protocol.
 #[derive(Clone, Debug)]
@@ -24,8 +23,6 @@ pub struct Settings {
     pub authentication_timeout: Option<Duration>,
     /// What the procedure `login` takes.
     pub logins: Logins,
-    /// The name of the numbering that positions are of.
-    pub epoch: Epoch,
 }
 
 /// What the procedure `login` takes.
@@ -48,7 +45,6 @@ impl Default for Settings {
             allow_anonymous: true,
             authentication_timeout: None,
             logins: Logins::default(),
-            epoch: Numbering::new().epoch,
         }
     }
 }

@@ -4,9 +4,7 @@
 use std::borrow::Cow;
 
 use super::json::{Fault, Scanner};
-use super::session::write_publish;
-use super::{rewrite, string};
-use crate::decision::{Epoch, Marks};
+use super::{encode, rewrite, string};
 
 /// Data in the form in which it is passed on: as it is, or with the changes that the reference makes (`rewrite.rs`).
 ///
@@ -29,12 +27,11 @@ pub fn passed_on(json: &str) -> Result<Cow<'_, str>, Fault> {
     ))
 }
 
-/// The whole message, as subscribers get it. `data` comes from [`passed_on`], and the marks from the policy of the
-/// channel.
-pub fn message(channel: &str, marks: Marks, epoch: Epoch, data: Option<&str>) -> Vec<u8> {
+/// The whole message, as subscribers get it. `data` comes from [`passed_on`].
+pub fn message(channel: &str, data: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
     let name = |out: &mut Vec<u8>| string::write_json(channel.as_bytes(), out);
-    write_publish(name, marks, epoch, data.map(str::as_bytes), &mut out);
+    encode::publish(name, data.map(str::as_bytes), &mut out);
     out
 }
 
@@ -82,9 +79,7 @@ mod tests {
                 r##"{"event":"#publish","data":{"channel":"a\"b"}}"##,
             ),
         ] {
-            let epoch = Epoch::from_text(b"k3j9x0ab").unwrap();
-            let message = message(channel, Marks::default(), epoch, data);
-            assert_eq!(message, expected.as_bytes());
+            assert_eq!(message(channel, data), expected.as_bytes());
         }
     }
 }

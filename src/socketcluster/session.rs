@@ -37,7 +37,6 @@ mod tokens;
 
 #[cfg(test)]
 pub(crate) use arrays::PART_BYTES_MAX;
-pub(super) use channels::write_publish;
 
 use super::decode::{Decoded, decode};
 use super::encode;

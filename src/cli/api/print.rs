@@ -10,5 +10,75 @@ use super::request::{Arguments, Name};
 pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write) -> io::Result<()> {
     match arguments.name {
         Name::Publish => writeln!(out, "published: {}", answer["published"]),
+        Name::Channels => {
+            let columns = [("subscribers", "SUBSCRIBERS"), ("channel", "CHANNEL")];
+            table(&answer["channels"], &columns, out)?;
+            next(answer, out)
+        }
+        Name::Connections => {
+            let columns = [
+                ("id", "CONNECTION"),
+                ("user", "USER"),
+                ("address", "ADDRESS"),
+                ("port", "PORT"),
+                ("subscriptions", "SUBSCRIPTIONS"),
+                ("waiting_bytes", "WAITING_BYTES"),
+                ("since", "SINCE_UNIX_MS"),
+            ];
+            table(&answer["connections"], &columns, out)?;
+            next(answer, out)
+        }
+        Name::Disconnect => writeln!(out, "connections closed: {}", answer["connections"]),
+    }
+}
+
+/// Writes a list of objects as a table, with these members as columns.
+fn table(list: &Value, columns: &[(&str, &str)], out: &mut impl Write) -> io::Result<()> {
+    let heads = columns.iter().map(|(_, head)| (*head).to_owned()).collect();
+    let rows = list.as_array().into_iter().flatten();
+    let rows = rows.map(|row| columns.iter().map(|(name, _)| shown(&row[*name])).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    for row in &rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Says how to get the next page.
+fn next(answer: &Value, out: &mut impl Write) -> io::Result<()> {
+    match answer["next"].as_str() {
+        Some(next) => writeln!(out, "more: --after {}", quoted(next)),
+        None => Ok(()),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => quoted(text),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A text as it is, or as JSON if a terminal or a reader could take it for something else.
+fn quoted(text: &str) -> String {
+    let is_plain =
+        |character: char| !character.is_whitespace() && !character.is_control() && character != '"';
+    if !text.is_empty() && text != "-" && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        Value::from(text).to_string()
     }
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, json};
 
 use super::super::CliError;
 
@@ -12,6 +13,9 @@ use super::super::CliError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Publish,
+    Channels,
+    Connections,
+    Disconnect,
 }
 
 /// The words and flags of one command.
@@ -46,14 +50,16 @@ struct Form {
     word: &'static str,
     /// Its words, in order.
     words: &'static [&'static str],
-    /// Flags with a value. Those of `GET` requests are the parameters of the API.
+    /// How many of them must be there.
+    words_min: usize,
+    /// Flags with a value: the parameters and members of the API, with hyphens.
     flags: &'static [&'static str],
     switches: &'static [&'static str],
     usage: &'static str,
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 1] = [Name::Publish];
+    pub(super) const ALL: [Name; 4] = [Name::Publish, Name::Channels, Name::Connections, Name::Disconnect];
 
     /// The command with this name.
     pub(super) fn of(word: &str) -> Option<Name> {
@@ -69,9 +75,43 @@ impl Name {
             Name::Publish => Form {
                 word: "publish",
                 words: &["CHANNEL", "DATA"],
+                words_min: 2,
                 flags: &["idempotency-key"],
                 switches: &["text"],
                 usage: "publish [--text] [--idempotency-key KEY] CHANNEL DATA",
+            },
+            Name::Channels => Form {
+                word: "channels",
+                words: &["PREFIX"],
+                words_min: 0,
+                flags: &["limit", "after"],
+                switches: &[],
+                usage: "channels [--limit N] [--after NEXT] [PREFIX]",
+            },
+            Name::Connections => Form {
+                word: "connections",
+                words: &[],
+                words_min: 0,
+                flags: &["user", "connection", "address", "channel", "limit", "after"],
+                switches: &[],
+                usage: "connections [--user USER | --connection ID | --address IP | --channel CHANNEL] [--limit N] \
+                        [--after NEXT]",
+            },
+            Name::Disconnect => Form {
+                word: "disconnect",
+                words: &[],
+                words_min: 0,
+                flags: &[
+                    "user",
+                    "connection",
+                    "address",
+                    "code",
+                    "reason",
+                    "idempotency-key",
+                ],
+                switches: &[],
+                usage: "disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT] \
+                        [--idempotency-key KEY]",
             },
         }
     }
@@ -122,12 +162,13 @@ impl Arguments {
 
     /// Checks that no word is missing.
     pub(super) fn check(&self) -> Result<(), CliError> {
-        match self.name.form().words.get(self.words.len()) {
-            None => Ok(()),
-            Some(missing) => Err(CliError::Usage(format!(
+        let form = self.name.form();
+        match form.words.get(self.words.len()) {
+            Some(missing) if self.words.len() < form.words_min => Err(CliError::Usage(format!(
                 "{missing} is missing; expected {}",
-                self.usage()
+                form.usage
             ))),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -142,6 +183,38 @@ impl Arguments {
                 };
                 self.post("publish", &publication)
             }
+            Name::Channels => Ok(self.get("channels", &["prefix"])),
+            Name::Connections => Ok(self.get("connections", &[])),
+            Name::Disconnect => {
+                let mut body = Map::new();
+                for (flag, value) in self.flags.iter().filter(|(flag, _)| *flag != IDEMPOTENCY_KEY) {
+                    let value = match flag.as_str() {
+                        "code" => json!(number(flag, value)?),
+                        _ => json!(value),
+                    };
+                    body.insert(flag.clone(), value);
+                }
+                self.post("disconnect", &body)
+            }
+        }
+    }
+
+    /// A request whose parameters are these words and all flags.
+    fn get(&self, path: &str, words: &[&str]) -> Request {
+        let words = words.iter().copied().zip(&self.words);
+        let flags = self.flags.iter().map(|(flag, value)| (flag.as_str(), value));
+        let mut path = format!("{PATH}{path}");
+        for (index, (name, value)) in words.chain(flags).enumerate() {
+            path.push(if index == 0 { '?' } else { '&' });
+            path.push_str(name);
+            path.push('=');
+            percent_encode(value, &mut path);
+        }
+        Request {
+            method: "GET",
+            path,
+            body: None,
+            idempotency_key: None,
         }
     }
 
@@ -151,7 +224,7 @@ impl Arguments {
             method: "POST",
             path: format!("{PATH}{path}"),
             body: Some(body),
-            idempotency_key: self.flags.get("idempotency-key").cloned(),
+            idempotency_key: self.flags.get(IDEMPOTENCY_KEY).cloned(),
         })
     }
 
@@ -194,3 +267,20 @@ const PATH: &str = "/api/v1/";
 const STANDARD_INPUT: &str = "-";
 /// The server takes no larger body (`api_body_bytes_max`).
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Appends a text as a part of a URL (RFC 3986 section 2).
+fn percent_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+fn number(flag: &str, text: &str) -> Result<u64, CliError> {
+    text.parse()
+        .map_err(|_| CliError::Usage(format!("--{flag}: found {text:?}, expected a whole number")))
+}

@@ -48,6 +48,7 @@ fn api_key(keys: &[Key<'_>], line: usize) -> Result<ApiKeySpec, Fault> {
         .map(|key| key.texts(r#""shop.**", "news""#))
         .transpose()?;
     let on_channels = actions.iter().find(|action| action.is_on_channel());
+    let may_be_on_channels = actions.iter().any(|action| action.may_be_on_channel());
     match (on_channels, channels_key) {
         // A forgotten line must not open every channel.
         (Some(action), None) => {
@@ -57,11 +58,11 @@ fn api_key(keys: &[Key<'_>], line: usize) -> Result<ApiKeySpec, Fault> {
             );
             return Err((actions_key.line, fault));
         }
-        (None, Some(key)) => {
+        (None, Some(key)) if !may_be_on_channels => {
             let fault = "channels are named, but no action is one on channels";
             return Err((key.line, fault.to_owned()));
         }
-        (Some(_), Some(_)) | (None, None) => {}
+        (Some(_) | None, Some(_)) | (None, None) => {}
     }
     let number = |name: &str, min: u32| {
         let key = list::find(keys, name);

@@ -127,3 +127,22 @@ fn a_key_in_the_file_is_refused_and_not_shown() {
         "{found}"
     );
 }
+
+#[test]
+fn channels_are_needed_where_an_action_is_on_them_and_possible_where_it_may_be() {
+    for action in ApiAction::ALL {
+        let entry = |channels: &str| {
+            let action = action.label();
+            let (keys, _) = read_keys(&format!(
+                "[[api_keys]]\nname = \"a\"\nhash = \"{HASH}\"\nactions = \"{action}\"\n{channels}"
+            ));
+            keys.len() == 1
+        };
+        assert_eq!(entry(""), !action.is_on_channel(), "{action:?}");
+        assert_eq!(
+            entry("channels = \"a\""),
+            action.may_be_on_channel(),
+            "{action:?}"
+        );
+    }
+}

@@ -113,6 +113,8 @@ codes! {
     RingFull = "ring_full", SERVICE_UNAVAILABLE, Unavailable;
     /// Too many operations wait.
     Busy = "busy", SERVICE_UNAVAILABLE, Unavailable;
+    /// Cores have not answered in time; they may still do what was asked.
+    CoresUnanswered = "cores_unanswered", SERVICE_UNAVAILABLE, Unavailable;
     /// The server is ending.
     Ending = "ending", SERVICE_UNAVAILABLE, Unavailable;
     /// A bug: the operation ended without an answer.
@@ -263,7 +265,8 @@ impl From<HandleError> for ApiError {
             HandleError::NameTooLong { .. } => ErrorCode::InvalidChannel,
             HandleError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             HandleError::RingFull => ErrorCode::RingFull,
-            HandleError::Busy | HandleError::Unanswered { .. } => ErrorCode::Busy,
+            HandleError::Busy => ErrorCode::Busy,
+            HandleError::Unanswered { .. } => ErrorCode::CoresUnanswered,
             HandleError::NoSuchConnection | HandleError::BadCursor => ErrorCode::InvalidParameter,
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,

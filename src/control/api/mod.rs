@@ -25,9 +25,12 @@
 //!
 //! Limits: `api_body_bytes_max`, `api_items_max`, [`BODY_TIME_MAX`], those of `idempotency.rs`, and the rate of each key.
 
+mod channels;
+mod connections;
 mod error;
 mod idempotency;
 mod operation;
+mod parameters;
 mod publish;
 mod routes;
 
@@ -50,6 +53,7 @@ use crate::metrics::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use error::{ApiError, ErrorCode};
 use idempotency::{Begin, IdempotencyKeys, InProgress, KeptAnswer};
 use operation::Operation;
+use parameters::Parameters;
 
 /// The state of the API.
 #[derive(Debug)]
@@ -327,7 +331,7 @@ fn record(
 
 /// The sender of a request, and what it may ask for.
 struct Caller<'a> {
-    key: &'a ApiKey,
+    key: &'a Arc<ApiKey>,
     items_max: usize,
 }
 
@@ -352,6 +356,14 @@ impl Caller<'_> {
         Ok(())
     }
 
+    /// How many items a page is to have.
+    fn page_size(&self, parameters: &Parameters) -> Result<usize, ApiError> {
+        let limit = parameters.number("limit", 1, self.items_max as u64)?;
+        Ok(limit.map_or(self.items_max, |limit| {
+            usize::try_from(limit).unwrap_or(self.items_max)
+        }))
+    }
+
     /// Checks that the key allows an action on this channel.
     fn check_channel(&self, action: ApiAction, channel: &str) -> Result<(), ApiError> {
         if self.key.names_channel(channel) {
@@ -367,6 +379,16 @@ impl Caller<'_> {
             ),
         ))
     }
+}
+
+/// A page of an answer.
+fn page(name: &str, items: Vec<serde_json::Value>, next: Option<String>) -> serde_json::Value {
+    let mut page = serde_json::Map::new();
+    page.insert(name.to_owned(), items.into());
+    if let Some(next) = next {
+        page.insert("next".to_owned(), next.into());
+    }
+    page.into()
 }
 
 /// The body as a value.

@@ -7,6 +7,8 @@ use axum::http::Uri;
 use serde_json::Value;
 
 use super::Caller;
+use super::channels::ListChannels;
+use super::connections::{ActOnConnections, ListConnections};
 use super::error::{ApiError, ErrorCode};
 use super::publish::Publications;
 use crate::handle::Handle;
@@ -16,13 +18,16 @@ use crate::metrics::api::ApiRoute;
 #[derive(Debug)]
 pub(super) enum Operation {
     Publish(Publications),
+    Channels(ListChannels),
+    Connections(ListConnections),
+    Act(ActOnConnections),
 }
 
 impl Operation {
     /// Reads the parameters or the body of a request.
     pub(super) fn read(
         route: ApiRoute,
-        _uri: &Uri,
+        uri: &Uri,
         body: &Bytes,
         caller: &Caller<'_>,
     ) -> Result<Operation, ApiError> {
@@ -34,6 +39,11 @@ impl Operation {
             ApiRoute::Publish => publish(Publications::of_publish(body)?),
             ApiRoute::Publications => publish(Publications::of_batch(body)?),
             ApiRoute::Broadcast => publish(Publications::of_broadcast(body)?),
+            ApiRoute::Channels => ListChannels::read(uri, caller).map(Operation::Channels),
+            ApiRoute::Connections => ListConnections::read(uri, caller).map(Operation::Connections),
+            ApiRoute::Disconnect => ActOnConnections::of_disconnect(body).map(Operation::Act),
+            ApiRoute::Subscribe => ActOnConnections::of_subscribe(body, caller).map(Operation::Act),
+            ApiRoute::Unsubscribe => ActOnConnections::of_unsubscribe(body, caller).map(Operation::Act),
             ApiRoute::Openapi | ApiRoute::Unknown => Err(ApiError::new(
                 ErrorCode::UnknownPath,
                 "there is no operation with this path",
@@ -45,6 +55,9 @@ impl Operation {
     pub(super) fn subject(&self) -> Cow<'_, str> {
         match self {
             Operation::Publish(publications) => publications.subject(),
+            Operation::Channels(list) => list.subject(),
+            Operation::Connections(list) => list.subject(),
+            Operation::Act(act) => act.subject(),
         }
     }
 
@@ -52,6 +65,9 @@ impl Operation {
     pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
         match self {
             Operation::Publish(publications) => publications.run(handle).await,
+            Operation::Channels(list) => list.run(handle).await,
+            Operation::Connections(list) => list.run(handle).await,
+            Operation::Act(act) => act.run(handle).await,
         }
     }
 }

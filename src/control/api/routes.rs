@@ -45,6 +45,36 @@ pub(super) const ROUTES: &[Route] = &[
         ApiRoute::Broadcast,
         ApiAction::Publish,
     ),
+    route(
+        Method::GET,
+        "/api/v1/channels",
+        ApiRoute::Channels,
+        ApiAction::Channels,
+    ),
+    route(
+        Method::GET,
+        "/api/v1/connections",
+        ApiRoute::Connections,
+        ApiAction::Connections,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/disconnect",
+        ApiRoute::Disconnect,
+        ApiAction::Disconnect,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/subscribe",
+        ApiRoute::Subscribe,
+        ApiAction::Subscribe,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/unsubscribe",
+        ApiRoute::Unsubscribe,
+        ApiAction::Unsubscribe,
+    ),
     Route {
         method: Method::GET,
         path: OPENAPI_PATH,

@@ -1,6 +1,4 @@
 //! From the ring to the outboxes of subscribers.
 
 pub(super) mod abandoned_publications;
-pub(super) mod channel_memory;
 pub(super) mod fan_out;
-pub(super) mod policy_changes;
