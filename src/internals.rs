@@ -32,6 +32,7 @@ open!(
     socketcluster,
     text,
     websocket,
+    wills,
 );
 
 /// Parts of `app` that programs which embed the server do not see.

@@ -85,4 +85,5 @@ mod sync;
 mod text;
 mod transport;
 mod websocket;
+mod wills;
 mod wipe;

@@ -12,6 +12,7 @@
 //!   protocols
 //!   transport | websocket http | socketcluster
 //!   session
+//!   wills
 //!   app
 //!   policy
 //!   login
@@ -66,6 +67,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             &["auth", "client", "clock", "config", "login", "replace", "text"][..],
         ),
         ("app", &["auth", "clock", "decision"][..]),
+        ("wills", &["app", "clock"][..]),
         ("http", &["auth", "client"][..]),
         ("websocket", &["client", "http", "decision", "wipe"][..]),
         (
@@ -74,7 +76,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision", "session"][..],
+            &["app", "auth", "clock", "config", "decision", "session", "wills"][..],
         ),
         (
             "protocols",
@@ -86,6 +88,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "session",
                 "socketcluster",
                 "websocket",
+                "wills",
             ][..],
         ),
         ("broker", &["slab", "sync"][..]),
@@ -113,6 +116,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "slab",
                 "transport",
                 "websocket",
+                "wills",
                 "wipe",
             ][..],
         ),
@@ -207,6 +211,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "socketcluster",
                 "text",
                 "websocket",
+                "wills",
             ][..],
         ),
         ("lib", &[][..]),

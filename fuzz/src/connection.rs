@@ -38,6 +38,7 @@ use ringcast::internals::socketcluster;
 use ringcast::internals::websocket::{
     CloseFrame, Limits, OpCode, Received, Receiver, Step, frame, handshake,
 };
+use ringcast::internals::wills::HeldWill;
 use serde_json::value::RawValue;
 
 use super::json_model::{self, Value};
@@ -514,6 +515,22 @@ impl Run {
                     );
                 }
                 said.0.push(Said::Published(name, text));
+            }
+            Decision::SetWill { will, token } => {
+                let held = HeldWill::read(decisions.bytes(will)).expect("the session has written it");
+                let name = &*held.will.channel;
+                assert!(session.is_open() && self.settings.common.allow_client_publish);
+                assert!(self.was_shown_a_token || self.settings.common.allow_anonymous);
+                let is_open_to_all = name == b"open" || name.starts_with(b"open/");
+                assert!(is_open_to_all || !self.has_rules || self.was_shown_a_token || self.app.gives_tokens);
+                if let Some(answer) = session.will_set(token, Ok(()), decisions) {
+                    said.send(decisions, answer);
+                }
+            }
+            Decision::DropWill { token } => {
+                if let Some(answer) = session.will_set(token, Ok(()), decisions) {
+                    said.send(decisions, answer);
+                }
             }
             Decision::SendBinary { .. } | Decision::Login | Decision::Close { .. } => {
                 panic!("nothing here asks for {decision:?}")

@@ -176,6 +176,14 @@ settings! {
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
         /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);
+
+        /// Most bytes, for each core, of the wills of its connections, and of the wills that wait there for their delays.
+        /// A client's further will is refused with a `WillsFullError`; a will that would wait is published at once. 0
+        /// takes no wills: `$will` goes to the application.
+        wills_bytes_max: u32 = 16 * 1024 * 1024, "wills_bytes_max", number!(0 to 4294967295);
+
+        /// Longest delay of a will in milliseconds. A longer one is refused with an `InvalidArgumentsError`.
+        will_delay_max: Duration = Duration::from_secs(86_400), "will_delay_max_ms", milliseconds!(0 to 2147483647);
     }
 }
 

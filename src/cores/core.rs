@@ -22,6 +22,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::policy::Policy;
 use crate::protocols::{Environment, Scratch, Session, Settings};
 use crate::session::{self, SessionIds};
+use crate::wills::{HeldWills, Sessions};
 
 use crate::cores::arrivals::acceptor::Acceptor;
 use crate::cores::arrivals::listeners::HAND_OVERS;
@@ -71,6 +72,10 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) post: PostEnd<Letter>,
     pub(super) abandoned: AbandonedPublications,
     pub(super) shedding: Shedding,
+    /// The wills of the core's connections.
+    pub(super) wills: HeldWills,
+    /// The sessions with wills whose keys the core owns, and the wills that wait here.
+    pub(super) will_sessions: Sessions,
     pub(super) limits: Limits,
     pub(super) measures: Measures,
     pub(super) lent: Lent<A>,
@@ -152,6 +157,8 @@ impl<A: App> Core<A> {
             delivery: Delivery::new(parts.broker, parts.wakers, Arc::clone(&metrics)),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             shedding: Shedding::new(now),
+            wills: HeldWills::new(limits.wills_bytes_max as usize),
+            will_sessions: Sessions::new(limits.wills_bytes_max as usize),
             measures: Measures::new(&limits),
             limits,
             lent: Lent {

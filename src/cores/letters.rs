@@ -22,6 +22,7 @@ impl<A: App> Core<A> {
             self.metrics.letters.add(1);
             match letter {
                 Letter::Stopped(core) => self.post.note_stopped(core.index()),
+                Letter::Will(letter) => self.take_will_letter(*letter),
             }
         }
         self.metrics.letters_kept.set(self.post.kept_count() as u64);

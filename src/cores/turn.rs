@@ -113,6 +113,7 @@ impl<A: App> Core<A> {
         if self.post.has_letters() || self.post.kept_count() > 0 {
             self.take_letters();
         }
+        self.publish_due_wills();
         self.deliver();
         self.resume_awaiting_delivery();
         self.delivery.publisher().reclaim_much();
@@ -370,6 +371,7 @@ impl<A: App> Core<A> {
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         until = until.min(self.acceptor.next());
+        until = until.min(self.will_sessions.next_due());
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
         }

@@ -94,5 +94,10 @@ labels! {
         OutboxBytesTotal = "outbox_bytes_total",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
+        /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay
+        /// has passed.
+        WillsBytes = "wills_bytes",
+        /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`.
+        WillDelay = "will_delay",
     }
 }

@@ -103,6 +103,18 @@ pub enum Decision {
     /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session
     /// decides no other login before that.
     Login,
+    /// Keep a will for this connection in place of the one that it has, then tell the session by `Session::will_set`.
+    SetWill {
+        /// The will, as `HeldWill::write` has written it.
+        will: Span,
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Option<Span>,
+    },
+    /// Forget this connection's will, then tell the session by `Session::will_set`.
+    DropWill {
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Option<Span>,
+    },
 }
 
 /// A publication: its payload in the message that the publisher's protocol makes of it.
@@ -171,6 +183,13 @@ impl Decision {
                 text: span(text),
             },
             Decision::Login => Decision::Login,
+            Decision::SetWill { will, token } => Decision::SetWill {
+                will: span(will),
+                token: token.map(span),
+            },
+            Decision::DropWill { token } => Decision::DropWill {
+                token: token.map(span),
+            },
         }
     }
 }
@@ -341,7 +360,9 @@ impl Decisions {
             | Decision::CheckSubscriptions
             | Decision::Publish { .. }
             | Decision::Close { .. }
-            | Decision::Login => None,
+            | Decision::Login
+            | Decision::SetWill { .. }
+            | Decision::DropWill { .. } => None,
         })
     }
 

@@ -263,6 +263,18 @@ core_metrics! {
     /// Memory in bytes that connections hold, by kind; all kinds together are bounded by outbox_bytes_total_max.
     held_bytes: Gauges by "kind" of HeldKind, "ringcast_held_bytes";
 
+    /// Wills that connected clients have left.
+    wills: Gauge, "ringcast_wills";
+
+    /// Wills whose connections have ended and whose delays have not passed, at the core that will publish them.
+    wills_waiting: Gauge, "ringcast_wills_waiting";
+
+    /// Wills published.
+    wills_published: Counter, "ringcast_wills_published_total";
+
+    /// Wills that waited, and were dropped because their session came back in time.
+    wills_cancelled: Counter, "ringcast_wills_cancelled_total";
+
     /// Turns of the event loop.
     turns: Counter, "ringcast_turns_total";
 

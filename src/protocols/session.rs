@@ -10,6 +10,7 @@ use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::socketcluster;
+use crate::wills::NoRoom;
 
 /// The session of one connection.
 #[derive(Debug)]
@@ -138,6 +139,19 @@ impl Session {
     ) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.unsubscribed(channel, token, outcome, decisions),
+        }
+    }
+
+    /// The answer to a [`Decision::SetWill`](crate::decision::Decision::SetWill) or a
+    /// [`Decision::DropWill`](crate::decision::Decision::DropWill) that was carried out; `None` if there is none.
+    pub fn will_set(
+        &mut self,
+        token: Option<Span>,
+        outcome: Result<(), NoRoom>,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        match self {
+            Session::SocketCluster(session) => session.will_set(token, outcome, decisions),
         }
     }
 

@@ -106,6 +106,14 @@ impl Content {
 }
 
 impl Farewell<'_> {
+    /// Whether the peer that has sent this farewell leaves of its own accord, as a client whose application disconnects
+    /// it: with code 1000 or without a code. A browser that leaves the page sends 1001.
+    pub(crate) fn is_orderly(&self) -> bool {
+        match self {
+            Farewell::WebSocket(close) => close.code.is_none_or(|code| code.as_u16() == 1000),
+        }
+    }
+
     /// Appends its frame.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match self {

@@ -182,6 +182,8 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 ),
                 body_bytes_max: config.limits.login_body_bytes_max,
             },
+            wills: config.limits.wills_bytes_max > 0,
+            will_delay_max: config.limits.will_delay_max,
         },
         socketcluster: protocols::SocketClusterSettings {
             protocol: config.socketcluster.protocol,

@@ -23,6 +23,10 @@ pub struct Settings {
     pub authentication_timeout: Option<Duration>,
     /// What the procedure `login` takes.
     pub logins: Logins,
+    /// Whether clients may leave wills.
+    pub wills: bool,
+    /// The longest time that a will may wait.
+    pub will_delay_max: Duration,
 }
 
 /// What the procedure `login` takes.
@@ -45,6 +49,8 @@ impl Default for Settings {
             allow_anonymous: true,
             authentication_timeout: None,
             logins: Logins::default(),
+            wills: true,
+            will_delay_max: Duration::from_secs(86_400),
         }
     }
 }

@@ -19,6 +19,7 @@
 //!  orders.rs       what the application asks for calls.rs      calls to the client, until they are answered
 //!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
+//!  wills.rs        last wills
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -34,6 +35,7 @@ mod orders;
 mod permissions;
 mod timers;
 mod tokens;
+mod wills;
 
 #[cfg(test)]
 pub(crate) use arrays::PART_BYTES_MAX;
@@ -278,6 +280,9 @@ impl Session {
             None if env.common.policy.login.is_some() && event.name.is(login::LOGIN) => {
                 self.log_in(event, env, decisions);
                 Ok(())
+            }
+            None if env.common.settings.wills && event.name.is(wills::WILL) => {
+                self.will(event, env, decisions)
             }
             None => self.call(event, env, decisions),
         }

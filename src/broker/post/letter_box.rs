@@ -167,6 +167,16 @@ impl<L> Inbox<L> {
         self.shared.claimed.0.load(Ordering::Relaxed) != self.next
     }
 
+    /// The place behind all letters that were put so far.
+    pub(super) fn end(&self) -> u64 {
+        self.shared.claimed.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether all letters before a place have been taken.
+    pub(super) fn has_reached(&self, place: u64) -> bool {
+        self.next >= place
+    }
+
     /// Whether the next place is claimed by a sender that has not put its letter there yet.
     pub(super) fn front_is_pending(&self) -> bool {
         self.has_letters() && self.shared.slot(self.next).filled.load(Ordering::Acquire) != self.next + 1

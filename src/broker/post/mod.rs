@@ -15,7 +15,9 @@
 //!
 //! Invariants
 //! 1. Letters from one core to another are taken in the order in which they were sent. A box keeps the order of each
-//!    sender; while letters to a core are kept here, later ones queue behind them.
+//!    sender; while letters to a core are kept here, later ones queue behind them. A letter that was put into a box is
+//!    taken before each letter that any core sends there afterwards: a letter of the core to itself comes behind those
+//!    that lay in its box.
 //! 2. No letter lies in the box of a core that sleeps and that nobody wakes. The receiver asks
 //!    [`PostEnd::has_letters`] after `Reader::prepare_sleep`, and does not sleep if there are some. The sender asks
 //!    [`PostEnd::take_wakes`] before it sleeps.
@@ -49,10 +51,8 @@ pub struct PostEnd<L> {
     boxes: Arc<[LetterBox<L>]>,
     inbox: Inbox<L>,
     sleepers: Sleepers,
-    /// The letters of this core to itself.
-    own: VecDeque<L>,
-    /// Whether the last letter was taken from `own`.
-    own_was_last: bool,
+    /// The letters of this core to itself, each with the end of the box at the time.
+    own: VecDeque<(u64, L)>,
     /// For each core, the letters that its box had no room for.
     kept: Box<[VecDeque<L>]>,
     kept_count: usize,
@@ -86,7 +86,6 @@ pub fn post<L>(letters_max: usize, sleepers: Vec<Sleepers>) -> Vec<PostEnd<L>> {
         inbox,
         sleepers,
         own: VecDeque::new(),
-        own_was_last: false,
         kept: (0..cores).map(|_| VecDeque::new()).collect(),
         kept_count: 0,
         receivers: CoreSet::EMPTY,
@@ -99,7 +98,7 @@ impl<L> PostEnd<L> {
     /// Sends a letter to a core, which may be this one. If the box of `to` is full, the letter is kept.
     pub fn send(&mut self, to: usize, letter: L) -> Sent {
         if to == self.core {
-            self.own.push_back(letter);
+            self.own.push_back((self.inbox.end(), letter));
             return Sent::Sent;
         }
         if self.stopped.contains(to) {
@@ -117,6 +116,24 @@ impl<L> PostEnd<L> {
         }
         self.receivers.insert(to);
         Sent::Sent
+    }
+
+    /// Sends a letter to a core, which may be this one, or gives it back if the box is full or other letters wait for
+    /// room in it. A core that has stopped drops it.
+    ///
+    /// # Errors
+    /// The letter, which was not sent.
+    pub fn try_send(&mut self, to: usize, letter: L) -> Result<(), L> {
+        if to == self.core || self.stopped.contains(to) {
+            self.send(to, letter);
+            return Ok(());
+        }
+        if !self.kept[to].is_empty() {
+            return Err(letter);
+        }
+        self.boxes[to].put(letter)?;
+        self.receivers.insert(to);
+        Ok(())
     }
 
     /// Whether a letter to this core would find room now, as far as this core knows; if not, a caller that can wait
@@ -153,14 +170,13 @@ impl<L> PostEnd<L> {
         self.sleepers.rouse(std::mem::take(&mut self.receivers))
     }
 
-    /// The next letter to this core, if there is one. Letters of other cores and of this core take turns, so that
-    /// neither holds up the other.
+    /// The next letter to this core, if there is one.
     pub fn take(&mut self) -> Option<L> {
-        self.own_was_last = !self.own_was_last && !self.own.is_empty();
-        if self.own_was_last {
-            return self.own.pop_front();
-        }
-        self.inbox.take().or_else(|| self.own.pop_front())
+        let inbox = &self.inbox;
+        self.own
+            .pop_front_if(|(end, _)| inbox.has_reached(*end))
+            .map(|(_, letter)| letter)
+            .or_else(|| self.inbox.take())
     }
 
     /// Sends every other core the last letter of this core. Letters that are kept are dropped. Returns the cores that

@@ -40,6 +40,7 @@ fn letters_of_a_core_come_in_order_however_full_the_box_is() {
     assert_eq!(fixture.send(0, 1, 1), Sent::Sent);
     assert_eq!(fixture.send(2, 1, 1), Sent::Sent);
     assert!(!fixture.ends[0].has_room(1) && fixture.ends[0].has_room(2));
+    assert_eq!(fixture.ends[0].try_send(1, (0, 99)), Err((0, 99)));
     assert_eq!(fixture.send(0, 1, 2), Sent::Kept);
     assert_eq!(fixture.ends[1].take(), Some((0, 1)));
     // There is room again, but not before the letter that is kept.
@@ -130,7 +131,7 @@ fn a_core_that_sleeps_is_woken_by_one_sender_and_does_not_sleep_with_a_letter() 
 }
 
 #[test]
-fn own_letters_and_those_of_others_take_turns() {
+fn a_letter_is_taken_before_all_that_were_sent_after_it_own_ones_included() {
     let mut fixture = Fixture::new(2, 8);
     for number in 0..3 {
         assert_eq!(
@@ -142,6 +143,12 @@ fn own_letters_and_those_of_others_take_turns() {
     let taken = fixture.taken(0);
     assert_eq!(taken, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]);
     assert!(!fixture.ends[0].has_letters());
+    for number in 3..6 {
+        assert_eq!(fixture.send(1, 0, number), Sent::Sent);
+    }
+    assert_eq!(fixture.send(0, 0, 3), Sent::Sent);
+    assert_eq!(fixture.send(1, 0, 6), Sent::Sent);
+    assert_eq!(fixture.taken(0), [(1, 3), (1, 4), (1, 5), (0, 3), (1, 6)]);
 }
 
 /// As a core whose drain is over while others still close their clients.

@@ -70,11 +70,17 @@ impl AbandonedPublications {
         let is_publication = |decision: &Decision| matches!(decision, Decision::Publish { .. });
         let has_begun = work.decisions.list()[..work.at].iter().any(is_publication);
         if has_begun || self.have_room(&abandoned) {
-            self.bytes += abandoned.bytes();
-            self.waiting.push_back(abandoned);
+            self.add(abandoned.publications);
             return 0;
         }
         count as u64
+    }
+
+    /// Adds publications that no limit keeps from being published.
+    pub(in crate::cores) fn add(&mut self, publications: Decisions) {
+        let abandoned = AbandonedPublication { publications, at: 0 };
+        self.bytes += abandoned.bytes();
+        self.waiting.push_back(abandoned);
     }
 
     /// Publishes the abandoned publications, as far as the ring has room.

@@ -217,6 +217,11 @@ impl Delivery {
         (!self.broker.reader.has_passed(place)).then_some(place)
     }
 
+    /// The core that owns a name: it keeps what must be kept once.
+    pub(in crate::cores) fn owner_of(&self, name: &[u8]) -> usize {
+        self.broker.hasher.hash(name).owner(self.wakers.len())
+    }
+
     /// How much is published by now.
     pub(in crate::cores) fn claimed(&self) -> Sequence {
         self.broker.reader.claimed()

@@ -189,6 +189,8 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::Published(place));
             }
             Decision::Login => self.log_in_by_call(id, decisions),
+            Decision::SetWill { will, token } => self.set_will(id, will, token, decisions),
+            Decision::DropWill { token } => self.drop_will(id, token, decisions),
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
                 self.close_saying(id, reason, &text);
@@ -268,6 +270,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }
         | Decision::Close { .. }
-        | Decision::Login => false,
+        | Decision::Login
+        | Decision::SetWill { .. }
+        | Decision::DropWill { .. } => false,
     }
 }

@@ -74,6 +74,9 @@ impl<A: App> Core<A> {
                 Input::Consumed(batch.consumed)
             }
             Next::Farewell(answer) => {
+                if answer.is_orderly() {
+                    self.renounce_will(id);
+                }
                 self.connections.send_farewell(id, answer);
                 self.close(id, CloseReason::PeerClosed);
                 Input::Consumed(input_bytes)

@@ -6,6 +6,7 @@
 //!  intake.rs        the read buffer and the turn's       login.rs          logins over a session
 //!                   shares; calls the session            late_answers.rs   answers from other threads
 //!  hits.rs          counts what a session has met        resume.rs         continues work that had to wait
+//!  wills.rs         wills that clients set
 //! ```
 
 pub(super) mod carry_out;
@@ -17,3 +18,4 @@ pub(super) mod messages;
 pub(super) mod receive;
 pub(super) mod resume;
 pub(super) mod subscriptions;
+mod wills;

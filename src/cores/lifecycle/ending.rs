@@ -153,6 +153,7 @@ impl<A: App> Core<A> {
         if open.session.is_open() {
             self.counts.session_ends();
         }
+        self.leave_will(id, open.session.id(), reason);
         open.session
             .ended(&mut self.lent.environment(self.time.now(), id), reason);
         open.wire

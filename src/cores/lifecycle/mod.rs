@@ -6,7 +6,7 @@
 //!  waiting.rs     queues of connections that wait        shedding.rs     how many a turn closes for memory
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
-//!  audit_trail.rs lines of the audit trail
+//!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
 //! ```
 
 pub(crate) mod audit_trail;
@@ -20,3 +20,4 @@ pub(crate) mod shedding;
 pub(crate) mod tally;
 pub(crate) mod waiting;
 pub(crate) mod wheel;
+pub(in crate::cores) mod wills;

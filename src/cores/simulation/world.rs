@@ -502,6 +502,8 @@ fn settings(
                     fields: CredentialFields::default(),
                     body_bytes_max: 4096,
                 },
+                wills: plan.limits.wills_bytes_max > 0,
+                will_delay_max: plan.limits.will_delay_max,
             },
             socketcluster: protocols::SocketClusterSettings {
                 protocol: plan.protocol,

@@ -16,6 +16,7 @@ use crate::config::rules::{Effect, RuleSpec, Who};
 use crate::decision::{CloseCode, Span, SubscribeOutcome, UnsubscribeOutcome};
 use crate::policy::Policy;
 use crate::session::{self, LoginAnswer, SessionIds};
+use crate::wills::HeldWill;
 
 /// A session with everything that a core lends it, and a clock that the test moves.
 struct Client<A: App> {
@@ -183,6 +184,13 @@ impl<A: App> Client<A> {
                 }
                 Decision::SendBinary { message } => {
                     format!("binary {:?}", decisions.bytes(message))
+                }
+                Decision::SetWill { will, token } => {
+                    let held = HeldWill::read(decisions.bytes(will)).unwrap();
+                    format!("will {held:?} {}", token.map_or_else(|| "-".into(), text))
+                }
+                Decision::DropWill { token } => {
+                    format!("no will {}", token.map_or_else(|| "-".into(), text))
                 }
             })
             .collect();

@@ -1,0 +1,200 @@
+//! The procedure `$will`: a client leaves a publication for the case that its connection ends without its consent, or
+//! takes it back.
+//!
+//! ```text
+//!  {"event":"$will","data":{"channel":C,"data":D,"delay_ms":MS,"session":KEY},"cid":N} ──► Decision::SetWill
+//!  {"event":"$will","data":null,"cid":N}                                               ──► Decision::DropWill
+//!  {"rid":N}   or   {"rid":N,"error":E}                                                ◄── Session::will_set
+//! ```
+//! The session handles it before the application, unless `wills_bytes_max` is 0. Then `$will` is an event like any
+//! other. The client needs the right to publish to the channel, and the application is asked as for a publication, both
+//! when the will is set: when it is published, the session has ended.
+//!
+//! Limits: `channel_name_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the core keeps `wills_bytes_max`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Environment, Session, refuse, send};
+use crate::app::{AllowedPublishKind, App, AppError, Name, Peer, RawJson, Refusal, Refused};
+use crate::config::rules::Action;
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::socketcluster::encode;
+use crate::socketcluster::number::{Number, NumberText};
+use crate::socketcluster::packet::Event;
+use crate::wills::{HeldWill, NoRoom, SessionKey, Will};
+
+/// The event that is called.
+pub(super) const WILL: &str = "$will";
+
+/// Most bytes of a session key.
+const SESSION_KEY_BYTES_MAX: usize = 256;
+
+/// The data of the call.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    delay_ms: u32,
+    #[serde(borrow, default)]
+    session: Option<Cow<'a, str>>,
+}
+
+/// A value that is there, `null` included.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Session {
+    /// The client calls `$will`.
+    pub(super) fn will<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let expired = self.expire(env.common.now, decisions);
+        let cid = event.cid.map(Number::text);
+        let json = event.data.map_or("null", |value| value.json);
+        let given = match serde_json::from_str::<Option<Given<'_>>>(json) {
+            Ok(Some(given)) => given,
+            Ok(None) => {
+                let token = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
+                decisions.push(Decision::DropWill { token });
+                return Ok(());
+            }
+            Err(_) => return refuse_will(cid, &malformed(), decisions),
+        };
+        if let Err(error) = self.check_sizes(&given, env) {
+            return refuse_will(cid, &error, decisions);
+        }
+        if !env.common.settings.allow_client_publish
+            || !self.may(Action::Publish, given.channel.as_bytes(), env)
+        {
+            refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
+            return Ok(());
+        }
+        let mut rewritten = Vec::new();
+        let data = given
+            .data
+            .map(|data| super::passed_on(data.get(), true, &mut rewritten));
+        let result = env.common.app.publish(
+            Name::new(given.channel.as_bytes()),
+            data.map(RawJson::new),
+            &mut Peer::new(
+                self.id,
+                self.claims.as_deref(),
+                expired,
+                &mut env.common.scratch.app,
+            ),
+        );
+        self.settle(env)?;
+        match result {
+            Ok(allowed) => {
+                let data = match allowed.kind(&env.common.scratch.app) {
+                    AllowedPublishKind::AsSent => data.map(str::as_bytes),
+                    AllowedPublishKind::Rewritten(piece) => {
+                        piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
+                    }
+                };
+                let user = self.claims.as_deref().and_then(|claims| claims.user());
+                let held = HeldWill {
+                    will: Will {
+                        channel: given.channel.as_bytes().into(),
+                        data: data.map(Box::from),
+                        delay: Duration::from_millis(given.delay_ms.into()),
+                    },
+                    session: given
+                        .session
+                        .map(|key| SessionKey::new(user.as_deref().map(str::as_bytes), key.as_bytes())),
+                };
+                let will = decisions.write(|out| held.write(out));
+                let token = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
+                decisions.push(Decision::SetWill { will, token });
+            }
+            Err(refusal) => refuse(cid, &refusal, Refused::Publish, decisions),
+        }
+        self.carry_out_orders(None, env, decisions)
+    }
+
+    /// The answer to a [`Decision::SetWill`] or [`Decision::DropWill`] that was carried out; `None` if there is none.
+    /// `token` is the call id.
+    pub fn will_set(
+        &self,
+        token: Option<Span>,
+        outcome: Result<(), NoRoom>,
+        decisions: &mut Decisions,
+    ) -> Option<Span> {
+        let cid = NumberText::copied(decisions.bytes(token?));
+        Some(decisions.write(|out| match outcome {
+            Ok(()) => encode::response(cid.as_bytes(), None, out),
+            Err(NoRoom) => encode::error(cid.as_bytes(), |out| no_room().write_json(out), out),
+        }))
+    }
+
+    fn check_sizes<A: App>(
+        &self,
+        given: &Given<'_>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<(), AppError> {
+        let name_max = env.common.settings.channel_name_bytes_max;
+        if given.channel.len() > name_max as usize {
+            env.common.scratch.hit(Limit::ChannelNameBytes);
+            return Err(invalid(format!(
+                "The channel name of the will is longer than the limit of {name_max} bytes"
+            )));
+        }
+        let delay_max = env.common.settings.will_delay_max;
+        if Duration::from_millis(given.delay_ms.into()) > delay_max {
+            env.common.scratch.hit(Limit::WillDelay);
+            let ms = delay_max.as_millis();
+            return Err(invalid(format!("A will may wait {ms} ms at most")));
+        }
+        if given
+            .session
+            .as_ref()
+            .is_some_and(|key| key.len() > SESSION_KEY_BYTES_MAX)
+        {
+            return Err(invalid(format!(
+                "The session key is longer than {SESSION_KEY_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn refuse_will(
+    cid: Option<NumberText>,
+    error: &AppError,
+    decisions: &mut Decisions,
+) -> Result<(), CloseReason> {
+    if let Some(cid) = cid {
+        send(decisions, |out| {
+            encode::error(cid.as_bytes(), |out| error.write_json(out), out);
+        });
+    }
+    Ok(())
+}
+
+fn malformed() -> AppError {
+    invalid(
+        "A will is null, or an object with a channel and, as you need them, data, delay_ms (a whole number of \
+         milliseconds) and session (a text)",
+    )
+}
+
+fn invalid(message: impl Into<String>) -> AppError {
+    AppError::new(message).named("InvalidArgumentsError")
+}
+
+fn no_room() -> AppError {
+    AppError::new("The server has no room for another will: the former one stays, if there is one")
+        .named("WillsFullError")
+}

@@ -1,0 +1,205 @@
+//! The wills of the open connections of one core.
+
+use std::mem::size_of;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::{SessionKey, Will};
+
+/// The wills of the open connections of one core, by the index of the connection.
+#[derive(Debug)]
+pub struct HeldWills {
+    by_connection: HashMap<u32, HeldWill, foldhash::fast::RandomState>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// A connection's will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldWill {
+    /// The publication.
+    pub will: Will,
+    /// The session that it belongs to, if the client has named one.
+    pub session: Option<SessionKey>,
+}
+
+/// The wills of the core would take more than `wills_bytes_max`: nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl HeldWill {
+    /// Bytes of memory that it takes in a table.
+    pub fn bytes(&self) -> usize {
+        size_of::<u32>()
+            + size_of::<Option<SessionKey>>()
+            + self.will.bytes()
+            + self.session.as_ref().map_or(0, |key| key.as_bytes().len())
+    }
+}
+
+impl HeldWill {
+    /// Appends the will in the form that [`HeldWill::read`] reads: the delay in milliseconds and three fields (channel,
+    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing. Numbers are big-endian.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let delay_ms = u32::try_from(self.will.delay.as_millis()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&delay_ms.to_be_bytes());
+        let session = self.session.as_ref().map(SessionKey::as_bytes);
+        for field in [Some(&*self.will.channel), session, self.will.data.as_deref()] {
+            // A field comes from a message, which is shorter than 4 GiB.
+            let length = field.map_or(ABSENT, |field| u32::try_from(field.len()).unwrap_or(ABSENT));
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(field.unwrap_or_default());
+        }
+    }
+
+    /// Reads what [`HeldWill::write`] has written; `None` for other bytes.
+    pub fn read(bytes: &[u8]) -> Option<HeldWill> {
+        let (delay_ms, rest) = number(bytes)?;
+        let (channel, rest) = field(rest)?;
+        let (session, rest) = field(rest)?;
+        let (data, rest) = field(rest)?;
+        let will = Will {
+            channel: channel?.into(),
+            data: data.map(Box::from),
+            delay: Duration::from_millis(delay_ms.into()),
+        };
+        let session = session.map(|bytes| SessionKey(bytes.into()));
+        rest.is_empty().then_some(HeldWill { will, session })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_be_bytes(*number), rest))
+}
+
+fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = number(bytes)?;
+    if length == ABSENT {
+        return Some((None, rest));
+    }
+    let (field, rest) = rest.split_at_checked(length as usize)?;
+    Some((Some(field), rest))
+}
+
+/// The length of a field that is missing.
+const ABSENT: u32 = u32::MAX;
+
+impl HeldWills {
+    /// No wills yet, and room for so many bytes of them.
+    pub fn new(bytes_max: usize) -> HeldWills {
+        HeldWills {
+            by_connection: HashMap::default(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Whether no connection of the core has a will.
+    pub fn is_empty(&self) -> bool {
+        self.by_connection.is_empty()
+    }
+
+    /// How many connections have a will.
+    pub fn len(&self) -> usize {
+        self.by_connection.len()
+    }
+
+    /// The will of a connection.
+    pub fn get(&self, connection: u32) -> Option<&HeldWill> {
+        self.by_connection.get(&connection)
+    }
+
+    /// Whether a connection may have a will in place of the one that it has.
+    pub fn has_room(&self, connection: u32, held: &HeldWill) -> bool {
+        let before = self.get(connection).map_or(0, HeldWill::bytes);
+        self.bytes - before + held.bytes() <= self.bytes_max
+    }
+
+    /// Gives a connection a will in place of the one that it has.
+    ///
+    /// # Errors
+    /// There is no room. The connection keeps the will that it has.
+    pub fn set(&mut self, connection: u32, held: HeldWill) -> Result<(), NoRoom> {
+        if !self.has_room(connection, &held) {
+            return Err(NoRoom);
+        }
+        self.bytes += held.bytes();
+        if let Some(former) = self.by_connection.insert(connection, held) {
+            self.bytes -= former.bytes();
+        }
+        Ok(())
+    }
+
+    /// Takes the will of a connection away.
+    pub fn take(&mut self, connection: u32) -> Option<HeldWill> {
+        let held = self.by_connection.remove(&connection)?;
+        self.bytes -= held.bytes();
+        if self.by_connection.is_empty() {
+            // The table of many connections that have gone is given back.
+            self.by_connection = HashMap::default();
+        }
+        Some(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(data: &str) -> HeldWill {
+        HeldWill {
+            will: Will {
+                channel: b"c".as_slice().into(),
+                data: Some(data.as_bytes().into()),
+                delay: Duration::ZERO,
+            },
+            session: None,
+        }
+    }
+
+    #[test]
+    fn a_will_is_read_as_it_was_written_and_other_bytes_are_no_will() {
+        for (channel, session, data, delay_ms) in [
+            ("c", Some(("ann", "k")), Some("{}"), 5),
+            ("", None, None, 0),
+            ("a longer name", Some(("", "")), Some(""), u32::MAX),
+        ] {
+            let held = HeldWill {
+                will: Will {
+                    channel: channel.as_bytes().into(),
+                    data: data.map(|data| data.as_bytes().into()),
+                    delay: Duration::from_millis(delay_ms.into()),
+                },
+                session: session.map(|(user, key)| SessionKey::new(Some(user.as_bytes()), key.as_bytes())),
+            };
+            let mut bytes = Vec::new();
+            held.write(&mut bytes);
+            assert_eq!(HeldWill::read(&bytes), Some(held));
+            for length in 0..bytes.len() {
+                assert_eq!(HeldWill::read(&bytes[..length]), None);
+            }
+            bytes.push(0);
+            assert_eq!(HeldWill::read(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn wills_take_no_more_than_their_bytes_and_a_refused_one_leaves_the_former() {
+        let one = held("12345").bytes();
+        let mut wills = HeldWills::new(2 * one);
+        assert_eq!(wills.set(1, held("12345")), Ok(()));
+        assert_eq!(wills.set(2, held("1234")), Ok(()));
+        assert_eq!(wills.set(3, held("")), Err(NoRoom));
+        // One byte more in the place of one that counts already.
+        assert_eq!(wills.set(2, held("12345")), Ok(()));
+        assert_eq!(wills.set(2, held("123456")), Err(NoRoom));
+        assert_eq!(wills.get(2), Some(&held("12345")));
+        assert_eq!((wills.len(), wills.bytes), (2, 2 * one));
+        assert_eq!(wills.take(1), Some(held("12345")));
+        assert_eq!(wills.take(1), None);
+        assert_eq!(wills.take(2), Some(held("12345")));
+        assert!(wills.is_empty() && wills.bytes == 0);
+    }
+}
