@@ -24,7 +24,7 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, busy_poll
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them.
@@ -130,6 +130,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "cores",
                 "decision",
                 "metrics",
+                "policy",
+                "session",
                 "socketcluster",
                 "websocket",
             ][..],
@@ -614,6 +616,7 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("busy_poll", "turn"),
     ("visits", "turn"),
     ("letters", "turn"),
+    ("remembering", "turn"),
     ("post", "lifecycle"),
 ];
 

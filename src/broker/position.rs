@@ -91,6 +91,16 @@ impl Numbering {
     }
 }
 
+impl Numbering {
+    /// The position of everything before a place.
+    pub fn position_before(&self, place: Sequence) -> Position {
+        Position {
+            epoch: self.epoch,
+            offset: self.offset(place) - 1,
+        }
+    }
+}
+
 impl Default for Numbering {
     fn default() -> Numbering {
         Numbering::new()

@@ -173,6 +173,16 @@ settings! {
         /// refused, and counted in `ringcast_outside_publications_refused_total`.
         outside_bytes_max: u64 = 16 * 1024 * 1024, "outside_bytes_max", number!(65536 to 1099511627776);
 
+        /// Most bytes of remembered publications of all channels with a history or a last value (`[[channels]]`), in
+        /// equal shares for each core. 48 bytes for each publication and 512 for each channel count, too. When it is
+        /// reached, the oldest publications of all channels go first, and `ringcast_history_evicted_total` counts them.
+        history_bytes_max: u64 = 256 * 1024 * 1024, "history_bytes_max", number!(65536 to 1099511627776);
+
+        /// Most channels of which publications are remembered, in equal shares for each core. When it is reached, the
+        /// channel goes that has had no publication for the longest time, and `ringcast_history_evicted_total` counts
+        /// its publications.
+        history_channels_max: u32 = 100_000, "history_channels_max", number!(1 to 4294967295);
+
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
         /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);

@@ -559,8 +559,10 @@ impl ControlState {
 
     /// Changes the policy of all cores. Each gets the new policy at once, or as soon as its mailbox has room.
     fn change_policy<E>(&self, change: impl FnOnce(&Policy) -> Result<Policy, E>) -> Result<(), E> {
-        self.policy
-            .change(change, |policy| self.dispatch.adopt(&self.cores, policy))
+        self.policy.change(change, |policy| {
+            self.handle.adopt(&policy.channels);
+            self.dispatch.adopt(&self.cores, policy);
+        })
     }
 
     /// Repeats an order until the core's full mailbox has taken it.

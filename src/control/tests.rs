@@ -104,8 +104,14 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         bytes,
         numbering: Numbering::new(),
     });
-    let (handle, handle_thread) =
-        Handle::start(vec![core_handle.clone()], outside, &config.limits, clock).unwrap();
+    let (handle, handle_thread) = Handle::start(
+        vec![core_handle.clone()],
+        outside,
+        Arc::default(),
+        &config.limits,
+        clock,
+    )
+    .unwrap();
     core.handle_thread = Some(handle_thread);
     let settings = ControlSettings {
         config,

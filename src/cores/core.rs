@@ -29,6 +29,7 @@ use crate::cores::arrivals::listeners::HAND_OVERS;
 use crate::cores::arrivals::requests::Requests;
 use crate::cores::connections::{Bounds, Connections};
 use crate::cores::delivery::abandoned_publications::AbandonedPublications;
+use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::fan_out::Delivery;
 use crate::cores::input::intake::{Intake, frames_per_turn_max};
 use crate::cores::lifecycle::connection::ConnectionId;
@@ -119,6 +120,8 @@ impl<A: App> Core<A> {
         let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
         let connections_max = connections_max(limits.connections_per_core_max, own_fd_table, cores)?;
         let (hand_over, loads) = (parts.hand_over, parts.loads);
+        let mut session_settings = settings.session.clone();
+        session_settings.common.epoch = parts.broker.numbering.epoch;
         let acceptor = Acceptor::new(
             parts.id,
             hand_over,
@@ -127,6 +130,15 @@ impl<A: App> Core<A> {
             &settings,
             Arc::clone(&metrics),
         );
+        let channels = &settings.policy.channels;
+        let memory = (!channels.is_empty()).then(|| {
+            let (core, numbering) = (parts.id.index(), parts.broker.numbering);
+            let (channels, metrics) = (Arc::clone(channels), Arc::clone(&metrics));
+            let cores = parts.wakers.len();
+            Box::new(ChannelMemory::new(
+                core, cores, numbering, channels, &limits, metrics,
+            ))
+        });
         Ok(Core {
             id: parts.id,
             shares_cpu: parts.shares_cpu,
@@ -154,7 +166,7 @@ impl<A: App> Core<A> {
             intake: Intake::new(&limits),
             decisions: Decisions::new(),
             post: parts.post,
-            delivery: Delivery::new(parts.broker, parts.wakers, Arc::clone(&metrics)),
+            delivery: Delivery::new(parts.broker, memory, parts.wakers, Arc::clone(&metrics)),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             shedding: Shedding::new(now),
             wills: HeldWills::new(limits.wills_bytes_max as usize),
@@ -162,7 +174,7 @@ impl<A: App> Core<A> {
             measures: Measures::new(&limits),
             limits,
             lent: Lent {
-                settings: settings.session,
+                settings: session_settings,
                 policy: settings.policy,
                 app: parts.app,
                 scratch: Scratch::with_late_answers(parts.mailbox.late_answer_sender()),

@@ -23,6 +23,11 @@ impl<A: App> Core<A> {
             match letter {
                 Letter::Stopped(core) => self.post.note_stopped(core.index()),
                 Letter::Will(letter) => self.take_will_letter(*letter),
+                Letter::PoliciesFollowed { core, version, place } => {
+                    self.note_policies_followed(core, version, place)
+                }
+                Letter::HistoryQuestion(asked) => self.take_history_question(asked),
+                Letter::HistoryAnswer(answer) => self.take_history_answer(&answer),
             }
         }
         self.metrics.letters_kept.set(self.post.kept_count() as u64);

@@ -32,6 +32,7 @@ pub(crate) mod operators;
 mod outgoing;
 mod parts;
 pub(crate) mod post;
+mod remembering;
 #[cfg(test)]
 mod simulation;
 mod turn;

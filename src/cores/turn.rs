@@ -118,6 +118,7 @@ impl<A: App> Core<A> {
         self.resume_awaiting_delivery();
         self.delivery.publisher().reclaim_much();
         self.resume_stalled();
+        self.tend_memory();
         self.connections.lane = Lane::Bulk;
         self.visit_due();
         self.check_some();
@@ -294,6 +295,9 @@ impl<A: App> Core<A> {
         self.memory_due = self.time.now().uptime + MEMORY_TOLD_EVERY;
         self.delivery.publisher().give_back();
         self.connections.give_back();
+        if let Some(memory) = self.delivery.memory() {
+            memory.tell();
+        }
         let tables = self.connections.table_bytes() + self.delivery.subscriptions().table_bytes();
         let publisher = self.delivery.publisher();
         self.metrics.ring_bytes.set(publisher.lent_bytes() as u64);
@@ -370,7 +374,7 @@ impl<A: App> Core<A> {
         }
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
-        until = until.min(self.acceptor.next());
+        until = until.min(self.acceptor.next()).min(self.next_expiry());
         until = until.min(self.will_sessions.next_due());
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);

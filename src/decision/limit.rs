@@ -92,6 +92,10 @@ labels! {
         /// `outbox_bytes_total_max`: the connections that hold most are closed with 4010, or publications are skipped
         /// or conflated for connections that do not read.
         OutboxBytesTotal = "outbox_bytes_total",
+        /// `history_bytes_max`: the oldest remembered publications of all channels are forgotten.
+        HistoryBytes = "history_bytes",
+        /// `history_channels_max`: the publications of the channel that was quiet for the longest time are forgotten.
+        HistoryChannels = "history_channels",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

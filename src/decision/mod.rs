@@ -19,7 +19,9 @@ pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
 
 use crate::auth::Credentials;
-pub use crate::broker::{BLANKS, Epoch, Marks, OFFSET_BYTES, SubscribeOutcome, UnsubscribeOutcome};
+pub use crate::broker::{
+    BLANKS, Epoch, Marks, Numbering, OFFSET_BYTES, Position, SubscribeOutcome, UnsubscribeOutcome,
+};
 
 /// A whole WebSocket message as a session receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,13 +134,13 @@ pub struct Publish {
 
 impl Publish {
     /// A publication of this payload, which stands in the message.
-    pub fn new(channel: Span, message: Span, payload: &[u8]) -> Publish {
+    pub fn new(channel: Span, message: Span, payload: &[u8], marks: Marks) -> Publish {
         Publish {
             channel,
             message,
             // Of a payload that does not fit, nothing is carried out.
             payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
-            marks: Marks::default(),
+            marks,
         }
     }
 }

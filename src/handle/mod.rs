@@ -39,6 +39,7 @@ use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
 pub use crate::cores::operators::selection::Selection;
 use crate::metrics::outside::OutsideCounts;
+use crate::policy::channels::Channels;
 
 /// Acts on a running server, from any thread but those of its cores. All clones act on the same server.
 ///
@@ -73,18 +74,24 @@ impl Handle {
     pub(crate) fn start(
         cores: Vec<CoreHandle>,
         outside: OutsidePublisher,
+        channels: Arc<Channels>,
         limits: &Limits,
         clock: Clock,
     ) -> io::Result<(Handle, HandleThread)> {
         let (waits, thread) = Waits::start(clock)?;
         let handle = Handle(Arc::new(Shared {
             cores,
-            publishing: Publishing::new(outside, limits),
+            publishing: Publishing::new(outside, channels, limits),
             waits: Arc::clone(&waits),
             clock,
         }));
         let thread = Some(thread);
         Ok((handle, HandleThread { waits, thread }))
+    }
+
+    /// Marks publications by these policies from now on. To be called before the cores get the order to adopt them.
+    pub(crate) fn adopt(&self, channels: &Arc<Channels>) {
+        self.0.publishing.adopt(channels);
     }
 
     /// Publishes to all subscribers of a channel. `data` is checked and passed on as a client's is; permissions and the

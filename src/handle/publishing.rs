@@ -16,16 +16,19 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{
-    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Marks, Origin, OutsidePublisher, Publisher, RingFull,
+    ChannelHash, ChannelHasher, CoreSet, Epoch, Facts, Kind, Marks, Origin, OutsidePublisher, Publisher,
+    RingFull,
 };
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::metrics::outside::{OutsideCounts, OutsideMetrics, Refusal};
+use crate::policy::channels::Channels;
+use crate::session;
 use crate::socketcluster::json::Fault;
 use crate::socketcluster::publication;
 use crate::websocket::frame::{self, OpCode};
@@ -37,6 +40,8 @@ use super::error::HandleError;
 pub(super) struct Publishing {
     ring: Mutex<Ring>,
     hasher: ChannelHasher,
+    /// The name of the numbering that positions are of.
+    epoch: Epoch,
     /// Most own publications that may be in the ring.
     slots_max: usize,
     channel_name_bytes_max: usize,
@@ -49,6 +54,8 @@ pub(super) struct Publishing {
 #[derive(Debug)]
 struct Ring {
     publisher: Publisher,
+    /// The policies of channels by which publications are marked.
+    channels: Arc<Channels>,
     /// Publications that wait for room.
     waiting: usize,
 }
@@ -56,11 +63,14 @@ struct Ring {
 /// A publication that has been checked and encoded.
 #[derive(Debug)]
 pub(super) struct Publication {
-    channel: Box<[u8]>,
+    channel: Box<str>,
     hash: ChannelHash,
     frame_head: Vec<u8>,
     message: Vec<u8>,
     payload_bytes: u32,
+    marks: Marks,
+    /// The version of the policies that the marks follow from.
+    version: u32,
 }
 
 /// A publication's place in the queue for room. A place that is dropped is given up.
@@ -72,13 +82,15 @@ pub(super) struct Place<'a>(&'a Publishing);
 pub(super) struct NoRoom;
 
 impl Publishing {
-    pub(super) fn new(outside: OutsidePublisher, limits: &Limits) -> Publishing {
+    pub(super) fn new(outside: OutsidePublisher, channels: Arc<Channels>, limits: &Limits) -> Publishing {
         Publishing {
             ring: Mutex::new(Ring {
                 publisher: outside.publisher,
+                channels,
                 waiting: 0,
             }),
             hasher: outside.hasher,
+            epoch: outside.numbering.epoch,
             slots_max: (limits.ring_slots.next_power_of_two() / 2).max(1) as usize,
             channel_name_bytes_max: limits.channel_name_bytes_max as usize,
             message_bytes_max: limits.message_bytes_max as usize,
@@ -102,20 +114,37 @@ impl Publishing {
     fn encode(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
         self.check_name(channel)?;
         let data = passed_on(json)?;
-        let message = publication::message(channel, data.as_deref());
-        let (bytes, bytes_max) = (message.len(), self.message_bytes_max);
+        let channels = Arc::clone(&self.ring().channels);
+        let publication = self.write(channel, data.as_deref(), &channels);
+        let (bytes, bytes_max) = (publication.message.len(), self.message_bytes_max);
         if bytes > bytes_max {
             return Err(HandleError::TooLarge { bytes, bytes_max });
         }
+        Ok(publication)
+    }
+
+    /// Encodes a publication with the marks that follow from these policies.
+    fn write(&self, channel: &str, data: Option<&str>, channels: &Channels) -> Publication {
+        let marks = session::marks_by(channels.find(channel.as_bytes()));
+        let message = publication::message(channel, marks, self.epoch, data);
         let mut frame_head = Vec::new();
         frame::write_header(&mut frame_head, OpCode::Text, message.len());
-        Ok(Publication {
-            channel: channel.as_bytes().into(),
+        Publication {
+            channel: channel.into(),
             hash: self.hasher.hash(channel.as_bytes()),
             frame_head,
             payload_bytes: data.map_or(0, |data| u32::try_from(data.len()).unwrap_or(0)),
             message,
-        })
+            marks,
+            version: channels.version(),
+        }
+    }
+
+    /// Marks publications by these policies from now on, those that wait for room too. To be called before the cores get
+    /// the order to adopt the same policies: then every publication after the place at which the last core has done so
+    /// is marked by them.
+    pub(super) fn adopt(&self, channels: &Arc<Channels>) {
+        self.ring().channels = Arc::clone(channels);
     }
 
     /// Checks an event of this name. Returns its data as it is sent.
@@ -187,17 +216,24 @@ impl Publishing {
         if let Err(RingFull { wake }) = ring.publisher.has_fewer_than(self.slots_max) {
             return Err(wake);
         }
+        let renewed;
+        let publication = if publication.version == ring.channels.version() {
+            publication
+        } else {
+            renewed = self.write(&publication.channel, publication.data(), &ring.channels);
+            &renewed
+        };
         let facts = Facts {
             at_ns: clock.elapsed_ns(),
             kind: Kind::Json,
             origin: Origin::SocketCluster,
             payload_bytes: publication.payload_bytes,
-            marks: Marks::default(),
+            marks: publication.marks,
         };
         let parts = [&publication.frame_head[..], &publication.message];
-        let published = ring
-            .publisher
-            .try_publish(&publication.channel, publication.hash, &parts, facts);
+        let published =
+            ring.publisher
+                .try_publish(publication.channel.as_bytes(), publication.hash, &parts, facts);
         self.note_bytes(&ring);
         match published {
             Ok(published) => Ok(published.wake),
@@ -245,6 +281,15 @@ impl Publishing {
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // The code that runs under the lock does not panic, and the ring would be consistent even so.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Publication {
+    /// The data in the message; `None` if there is none.
+    fn data(&self) -> Option<&str> {
+        let payload = Origin::SocketCluster.payload(&self.message, self.payload_bytes as usize);
+        let data = std::str::from_utf8(payload).expect("the message is made of text");
+        (!data.is_empty()).then_some(data)
     }
 }
 

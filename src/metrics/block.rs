@@ -57,6 +57,20 @@ labels! {
     }
 }
 
+labels! {
+    /// Why a remembered publication is forgotten.
+    pub enum Eviction {
+        /// Its channel had as many publications, or bytes of them, as its policy keeps.
+        ChannelFull = "channel_full",
+        /// It was older than the policy of its channel keeps publications.
+        Expired = "expired",
+        /// All channels together had history_bytes_max.
+        BytesMax = "bytes",
+        /// There were history_channels_max channels, and its channel was quiet for the longest time.
+        ChannelsMax = "channels",
+    }
+}
+
 /// One metric of a core.
 #[derive(Debug)]
 pub struct Metric {
@@ -256,6 +270,20 @@ core_metrics! {
 
     /// Letters that the core keeps because the box of their receiver was full.
     letters_kept: Gauge, "ringcast_letters_kept";
+    /// Publications that the core remembers of the channels that it owns, measured once a second.
+    history_publications: Gauge, "ringcast_history_publications";
+
+    /// Channels of which the core remembers publications, or has lately, measured once a second.
+    history_channels: Gauge, "ringcast_history_channels";
+
+    /// Bytes that these publications and channels count for, measured once a second.
+    history_bytes: Gauge, "ringcast_history_bytes";
+
+    /// Remembered publications that were forgotten, by reason.
+    history_evicted: Counters by "reason" of Eviction, "ringcast_history_evicted_total";
+
+    /// Questions about remembered publications that the core has answered as the owner of a channel.
+    history_readings: Counter, "ringcast_history_readings_total";
 
     /// Bytes that wait to be sent, in outboxes and in the publications that they share.
     outbox_bytes: Gauge, "ringcast_outbox_bytes";

@@ -24,6 +24,7 @@ mod spawn;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -174,6 +175,7 @@ impl Server {
         let (handle, handle_thread) = Handle::start(
             cores.handles.clone(),
             cores.outside,
+            Arc::clone(&prepared.policy.channels),
             &config.limits,
             prepared.clock,
         )

@@ -184,6 +184,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             },
             wills: config.limits.wills_bytes_max > 0,
             will_delay_max: config.limits.will_delay_max,
+            ..session::Settings::default()
         },
         socketcluster: protocols::SocketClusterSettings {
             protocol: config.socketcluster.protocol,

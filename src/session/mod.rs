@@ -8,6 +8,7 @@
 mod environment;
 mod ids;
 mod login;
+mod marks;
 mod refusals;
 mod rule_hits;
 mod scratch;
@@ -17,6 +18,7 @@ pub use crate::app::SessionId;
 pub use environment::Environment;
 pub use ids::SessionIds;
 pub use login::LoginAnswer;
+pub(crate) use marks::{marks, marks_by};
 pub use refusals::{ActionRefused, Refusals, TokenRefused};
 pub use rule_hits::RuleHits;
 pub use scratch::{Hits, Noted, Scratch};

@@ -9,6 +9,7 @@ use crate::app::{self, LateAnswerSender};
 use crate::auth::rules::{Decided, RecentDecisions};
 use crate::config::rules::Action;
 use crate::decision::Limit;
+use crate::policy::channels::RecentChannels;
 
 /// The buffers and counts of one core.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub struct Scratch {
     pub(crate) app: app::Scratch,
     /// What rules have decided lately about clients without claims.
     pub(crate) recent: RecentDecisions,
+    /// The policies of the channels that clients have published to lately.
+    pub(crate) channels: RecentChannels,
     /// Whether a password may lie in what was received.
     has_credentials: bool,
     /// Checks of tokens for the connection whose turn it is.

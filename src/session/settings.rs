@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::auth::CredentialFields;
+use crate::decision::{Epoch, Numbering};
 
 /// What an operator can set for the sessions of every protocol.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub wills: bool,
     /// The longest time that a will may wait.
     pub will_delay_max: Duration,
+    /// The name of the numbering that positions are of.
+    pub epoch: Epoch,
 }
 
 /// What the procedure `login` takes.
@@ -51,6 +54,7 @@ impl Default for Settings {
             logins: Logins::default(),
             wills: true,
             will_delay_max: Duration::from_secs(86_400),
+            epoch: Numbering::new().epoch,
         }
     }
 }

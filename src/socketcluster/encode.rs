@@ -4,6 +4,7 @@
 //! Nothing here allocates, except for strings that arrived with escapes. Names of channels and events are WTF-8.
 
 use super::string::write_json;
+use crate::decision::{BLANKS, Epoch, Marks, OFFSET_BYTES};
 
 /// `{"event":E}` or `{"event":E,"data":D}`; `data` is JSON.
 pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -29,6 +30,30 @@ pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&[u8]>, out: &mu
     channel(out);
     member(b",\"data\":", data, out);
     // As many bytes behind the data as `broker::Origin` says.
+    out.extend_from_slice(b"}}");
+}
+
+/// As [`publish`], for a channel whose policy has marks: with blanks that become `,"replayed":true` in a replay, and
+/// with `"position":{"epoch":E,"offset":O}` if the publication tells its position. The publisher of the ring writes `O`
+/// into the blanks that stand there (`broker/publication.rs`).
+pub fn publish_marked(
+    channel: impl FnOnce(&mut Vec<u8>),
+    marks: Marks,
+    epoch: Epoch,
+    data: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
+    channel(out);
+    if marks.positioned {
+        out.extend_from_slice(b",\"position\":{\"epoch\":\"");
+        out.extend_from_slice(epoch.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"offset\":");
+        out.extend_from_slice(&[b' '; OFFSET_BYTES]);
+        out.push(b'}');
+    }
+    out.extend_from_slice(&[b' '; BLANKS]);
+    member(b",\"data\":", data, out);
     out.extend_from_slice(b"}}");
 }
 
@@ -166,6 +191,8 @@ mod tests {
     #[test]
     fn packets_have_the_keys_of_the_recordings_in_their_order() {
         let none = None::<fn(&mut Vec<u8>)>;
+        let name = |out: &mut Vec<u8>| out.extend_from_slice(b"\"c\"");
+        let epoch = Epoch::from_text(b"k3j9x0ab").expect("eight characters");
         let error_body = |out: &mut Vec<u8>| named_error("N", b"m", out);
         for (packet, expected) in [
             (written(|out| event(b"a\"", None, out)), r#"{"event":"a\""}"#),
@@ -180,6 +207,39 @@ mod tests {
             (
                 written(|out| publish(|out| out.extend_from_slice(b"\"c\""), None, out)),
                 r##"{"event":"#publish","data":{"channel":"c"}}"##,
+            ),
+            (
+                written(|out| {
+                    publish_marked(
+                        name,
+                        Marks {
+                            remembered: true,
+                            positioned: true,
+                        },
+                        epoch,
+                        Some(b"1"),
+                        out,
+                    )
+                }),
+                concat!(
+                    r##"{"event":"#publish","data":{"channel":"c","position":{"epoch":"k3j9x0ab","offset":"##,
+                    r#"                }                ,"data":1}}"#
+                ),
+            ),
+            (
+                written(|out| {
+                    publish_marked(
+                        name,
+                        Marks {
+                            remembered: true,
+                            positioned: false,
+                        },
+                        epoch,
+                        None,
+                        out,
+                    )
+                }),
+                r##"{"event":"#publish","data":{"channel":"c"                }}"##,
             ),
             (
                 written(|out| kick_out(b"c", Some(b"\"m\""), out)),

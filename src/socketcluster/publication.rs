@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 
 use super::json::{Fault, Scanner};
-use super::{encode, rewrite, string};
+use super::session::write_publish;
+use super::{rewrite, string};
+use crate::decision::{Epoch, Marks};
 
 /// Data in the form in which it is passed on: as it is, or with the changes that the reference makes (`rewrite.rs`).
 ///
@@ -27,11 +29,12 @@ pub fn passed_on(json: &str) -> Result<Cow<'_, str>, Fault> {
     ))
 }
 
-/// The whole message, as subscribers get it. `data` comes from [`passed_on`].
-pub fn message(channel: &str, data: Option<&str>) -> Vec<u8> {
+/// The whole message, as subscribers get it. `data` comes from [`passed_on`], and the marks from the policy of the
+/// channel.
+pub fn message(channel: &str, marks: Marks, epoch: Epoch, data: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
     let name = |out: &mut Vec<u8>| string::write_json(channel.as_bytes(), out);
-    encode::publish(name, data.map(str::as_bytes), &mut out);
+    write_publish(name, marks, epoch, data.map(str::as_bytes), &mut out);
     out
 }
 
@@ -79,7 +82,9 @@ mod tests {
                 r##"{"event":"#publish","data":{"channel":"a\"b"}}"##,
             ),
         ] {
-            assert_eq!(message(channel, data), expected.as_bytes());
+            let epoch = Epoch::from_text(b"k3j9x0ab").unwrap();
+            let message = message(channel, Marks::default(), epoch, data);
+            assert_eq!(message, expected.as_bytes());
         }
     }
 }

@@ -39,6 +39,7 @@ mod wills;
 
 #[cfg(test)]
 pub(crate) use arrays::PART_BYTES_MAX;
+pub(crate) use channels::write_publish;
 
 use super::decode::{Decoded, decode};
 use super::encode;

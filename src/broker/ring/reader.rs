@@ -75,6 +75,11 @@ impl Reader {
         self.next += 1;
     }
 
+    /// The place that is read next.
+    pub fn place(&self) -> Sequence {
+        Sequence(self.next)
+    }
+
     /// Whether this reader has gone on behind all before `place`, such as [`Reader::claimed`] was.
     pub fn has_passed(&self, place: Sequence) -> bool {
         self.next >= place.0

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::broker::{
-    CoreBroker, CoreSet, Facts, Kind, Origin, Publisher, Reader, RingFull, Sequence, SubscriptionLimits,
-    Subscriptions,
+    ChannelHash, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader, RingFull, Sequence,
+    SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
 use crate::decision::{Decisions, Publish, SubscribeOutcome, UnsubscribeOutcome};
@@ -35,6 +35,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::websocket::frame::{self, OpCode};
 
 use crate::cores::connections::Connections;
+use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
 
 /// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
@@ -44,6 +45,8 @@ use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
 #[derive(Debug)]
 pub(in crate::cores) struct Delivery {
     broker: CoreBroker,
+    /// What this core remembers; `None` if no channel has had a policy since the start.
+    memory: Option<Box<ChannelMemory>>,
     /// The wakers of all cores.
     wakers: Arc<[Arc<Waker>]>,
     /// Whether the publication at the front of the ring is under way.
@@ -70,11 +73,13 @@ impl Delivery {
     /// With nothing delivered yet.
     pub(in crate::cores) fn new(
         broker: CoreBroker,
+        memory: Option<Box<ChannelMemory>>,
         wakers: Arc<[Arc<Waker>]>,
         metrics: Arc<CoreMetrics>,
     ) -> Delivery {
         Delivery {
             broker,
+            memory,
             wakers,
             under_way: false,
             copies_left: 0,
@@ -165,6 +170,9 @@ impl Delivery {
         let subscriptions = &mut self.broker.subscriptions;
         if !self.under_way {
             self.under_way = true;
+            if let Some(memory) = &mut self.memory {
+                memory.take_in(delivery.hash, publication);
+            }
             subscriptions.begin_walk(delivery.hash, || publication.channel());
             connections.begin_publication();
             // One of no interest here costs something, too.
@@ -230,6 +238,48 @@ impl Delivery {
     /// Whether all before a place is delivered.
     pub(in crate::cores) fn has_passed(&self, place: Sequence) -> bool {
         self.broker.reader.has_passed(place)
+    }
+
+    /// The core that owns a channel, and the hash of the channel's name.
+    #[expect(
+        dead_code,
+        reason = "recoveries and calls of $history, the next steps, ask the owner"
+    )]
+    pub(in crate::cores) fn owner(&self, name: &[u8]) -> (usize, ChannelHash) {
+        let hash = self.broker.hasher.hash(name);
+        (hash.owner(self.core_count()), hash)
+    }
+
+    /// What this core remembers.
+    pub(in crate::cores) fn memory(&mut self) -> Option<&mut ChannelMemory> {
+        self.memory.as_deref_mut()
+    }
+
+    /// What this core remembers. If it has remembered nothing so far, it begins with the memory that `begin` returns for
+    /// so many cores.
+    pub(in crate::cores) fn memory_or_begin(
+        &mut self,
+        begin: impl FnOnce(usize, Numbering) -> ChannelMemory,
+    ) -> &mut ChannelMemory {
+        let (cores, numbering) = (self.core_count(), self.broker.numbering);
+        self.memory
+            .get_or_insert_with(|| Box::new(begin(cores, numbering)))
+    }
+
+    /// How many cores there are.
+    pub(in crate::cores) fn core_count(&self) -> usize {
+        self.wakers.len()
+    }
+
+    /// By what positions are counted.
+    pub(in crate::cores) fn numbering(&self) -> Numbering {
+        self.broker.numbering
+    }
+
+    /// Everything that is published before this place was taken into the memory, if it belongs there.
+    pub(in crate::cores) fn appended(&self) -> Sequence {
+        let next = self.broker.reader.place();
+        if self.under_way { next.next() } else { next }
     }
 
     /// The publisher of the ring, for the steps of the turn that look after its memory.

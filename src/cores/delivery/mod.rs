@@ -1,4 +1,6 @@
 //! From the ring to the outboxes of subscribers.
 
 pub(super) mod abandoned_publications;
+pub(super) mod channel_memory;
 pub(super) mod fan_out;
+pub(super) mod policy_changes;

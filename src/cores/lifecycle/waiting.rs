@@ -128,6 +128,11 @@ impl Waiting {
         self.walking.pop_front()
     }
 
+    /// Whether decisions of some connection have not been carried out.
+    pub(in crate::cores) fn has_suspended(&self) -> bool {
+        !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
+    }
+
     /// Whether the next turn can continue with some connection even if no event comes. Connections that wait for the
     /// ring do not count: they are tried again after a moment (`turn.rs`).
     pub(in crate::cores) fn has_work(&self) -> bool {

@@ -12,7 +12,7 @@
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
 use crate::protocols;
-use crate::session::SessionId;
+use crate::session::{self, SessionId};
 use crate::wills::{HeldWill, SessionKey, Will, WillPlan};
 
 use crate::cores::core::Core;
@@ -133,7 +133,10 @@ impl<A: App> Core<A> {
     }
 
     fn publish_will(&mut self, will: &Will) {
-        let publication = protocols::publication(&will.channel, will.data.as_deref());
+        let channels = &self.lent.policy.channels;
+        let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);
+        let epoch = self.lent.settings.common.epoch;
+        let publication = protocols::publication(&will.channel, will.data.as_deref(), marks, epoch);
         self.abandoned.add(publication);
         self.metrics.wills_published.add(1);
     }

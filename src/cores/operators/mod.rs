@@ -6,10 +6,11 @@
 //!  questions.rs   questions about connections            drain.rs     the steps of a drain
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
-//!                                                        acting.rs    what is done with connections
+//!  channel_policies.rs   new policies of channels        acting.rs    what is done with connections
 //! ```
 
 pub(crate) mod acting;
+mod channel_policies;
 pub(crate) mod drain;
 pub(crate) mod draining;
 pub(crate) mod lookup;

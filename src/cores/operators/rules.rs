@@ -17,6 +17,9 @@ impl<A: App> Core<A> {
     /// Decides by this policy from now on.
     pub(in crate::cores) fn adopt_policy(&mut self, policy: Arc<Policy>) {
         let has_other_rules = policy.rules.id() != self.lent.policy.rules.id();
+        if policy.channels.version() != self.lent.policy.channels.version() {
+            self.adopt_channels(&policy.channels);
+        }
         self.lent.policy = policy;
         if has_other_rules && self.lent.policy.rules.enforces() {
             self.operations.begin_check();

@@ -4,9 +4,10 @@
 //! it if the receiver has stopped.
 
 use crate::app::SessionId;
-use crate::wills::{SessionKey, Will};
-
+use crate::broker::Sequence;
 use crate::cores::CoreId;
+use crate::history::{Question, Reading};
+use crate::wills::{SessionKey, Will};
 
 /// A letter from one core to another.
 #[derive(Debug)]
@@ -17,6 +18,50 @@ pub(crate) enum Letter {
     /// News of a session with a will, for the owner of its key. Kept: one for each such will, when it is taken
     /// back or its connection ends; a new will is refused meanwhile (`input/wills.rs`). If the receiver has stopped, its clients go as well, and the will is dropped with it.
     Will(Box<WillLetter>),
+    /// This core follows other policies of channels from a place on. Each core sends it to all, itself too, when it
+    /// adopts them: one for each reload.
+    PoliciesFollowed {
+        /// The sender.
+        core: CoreId,
+        /// The version of the policies.
+        version: u32,
+        /// The first place that the sender may have published by them.
+        place: Sequence,
+    },
+    #[expect(dead_code, reason = "recoveries and calls of $history, the next steps, ask")]
+    /// A question to the owner of a channel. The asker bounds how many questions of its own are open; those to a core
+    /// that has stopped are never answered.
+    HistoryQuestion(Box<HistoryQuestion>),
+    /// The answer to such a question.
+    HistoryAnswer(Box<HistoryAnswer>),
+}
+
+/// A question about a channel's history, to the owner of the channel.
+#[derive(Debug)]
+pub(crate) struct HistoryQuestion {
+    /// The core that gets the answer.
+    pub(crate) asker: CoreId,
+    /// What the answer is for.
+    pub(crate) purpose: HistoryPurpose,
+    /// What is asked.
+    pub(crate) question: Question,
+}
+
+/// The answer of a channel's owner.
+#[derive(Debug)]
+pub(crate) struct HistoryAnswer {
+    /// What the answer is for.
+    pub(crate) purpose: HistoryPurpose,
+    /// What the history has.
+    pub(crate) reading: Reading,
+}
+
+/// What an answer is for; its asker gets it back.
+#[derive(Debug)]
+pub(crate) enum HistoryPurpose {
+    /// The question with this number of a subscription that is not live yet.
+    #[expect(dead_code, reason = "recoveries, the next step, ask")]
+    Recovery(u64),
 }
 
 /// News of a session with a will.

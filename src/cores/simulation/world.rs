@@ -492,6 +492,7 @@ fn settings(
         audit: Arc::new(crate::audit::Audit::new(0)),
         session: protocols::Settings {
             common: session::Settings {
+                epoch: Numbering::new().epoch,
                 handshake_timeout: plan.limits.handshake_timeout,
                 channel_name_bytes_max: plan.limits.channel_name_bytes_max,
                 allow_client_publish: true,

@@ -9,8 +9,10 @@ use crate::app::{AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused}
 use crate::clock::Now;
 use crate::config::rules::Action;
 use crate::decision::{
-    CloseReason, Decision, Decisions, Limit, Publish, Span, SubscribeOutcome, UnsubscribeOutcome,
+    CloseReason, Decision, Decisions, Epoch, Limit, Marks, Publish, Span, SubscribeOutcome,
+    UnsubscribeOutcome,
 };
+use crate::session;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
@@ -137,8 +139,15 @@ impl Session {
                         piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
                     }
                 };
-                let message = decisions.write(|out| encode::publish(|out| name.write_json(out), data, out));
-                let publish = Publish::new(channel, message, data.unwrap_or_default());
+                let marks = session::marks(
+                    &env.common.policy.channels,
+                    &mut env.common.scratch.channels,
+                    decisions.bytes(channel),
+                );
+                let epoch = env.common.settings.epoch;
+                let message =
+                    decisions.write(|out| write_publish(|out| name.write_json(out), marks, epoch, data, out));
+                let publish = Publish::new(channel, message, data.unwrap_or_default(), marks);
                 decisions.push(Decision::Publish(publish));
                 if let Some(cid) = cid {
                     send(decisions, |out| encode::response(cid.as_bytes(), None, out));
@@ -264,6 +273,22 @@ impl Session {
 /// Whether the token of a subscription is that of [`Session::subscribe_by_server`]: a call id is never empty.
 fn is_by_server(token: Option<Span>) -> bool {
     token.is_some_and(Span::is_empty)
+}
+
+/// Writes the message of a publication with these marks.
+#[inline]
+pub(crate) fn write_publish(
+    channel: impl FnOnce(&mut Vec<u8>),
+    marks: Marks,
+    epoch: Epoch,
+    data: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
+    if marks.is_any() {
+        encode::publish_marked(channel, marks, epoch, data, out);
+    } else {
+        encode::publish(channel, data, out);
+    }
 }
 
 /// The refusal of a channel's name, if it is longer than names may be.

@@ -1,9 +1,11 @@
 //! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or
 //! together with it as one array.
 
+use super::channels::write_publish;
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
+use crate::session;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::{encode, string};
 
@@ -40,7 +42,7 @@ impl Session {
     pub(super) fn carry_out_orders<A: App>(
         &self,
         answer: Option<(&NumberText, AnswerKind)>,
-        env: &Environment<'_, '_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let scratch = &env.common.scratch.app;
@@ -73,10 +75,12 @@ impl Session {
                 PeerOrder::Publish { channel, data } => {
                     let name = scratch.piece_bytes(channel);
                     let data = data.map(|data| scratch.piece_bytes(data));
+                    let (policies, recent) = (&env.common.policy.channels, &mut env.common.scratch.channels);
+                    let (marks, epoch) = (session::marks(policies, recent, name), env.common.settings.epoch);
                     let channel = decisions.write(|out| out.extend_from_slice(name));
-                    let message = decisions
-                        .write(|out| encode::publish(|out| string::write_json(name, out), data, out));
-                    let publish = Publish::new(channel, message, data.unwrap_or_default());
+                    let name = |out: &mut Vec<u8>| string::write_json(name, out);
+                    let message = decisions.write(|out| write_publish(name, marks, epoch, data, out));
+                    let publish = Publish::new(channel, message, data.unwrap_or_default(), marks);
                     decisions.hold(Decision::Publish(publish));
                 }
                 PeerOrder::KickOut { channel, message } => {

@@ -1,0 +1,235 @@
+//! The publications that this core remembers, of the channels that it owns: what comes in from the ring, and what goes out
+//! to the cores that ask.
+//!
+//! The core appends each remembered publication of its channels when it begins to deliver it, whether it has subscribers
+//! or not. A question names a place in the ring; it is answered when everything before the place has been appended. Until
+//! then it waits here. So an answer is exact: it does not depend on how far this core lags behind the one that asks.
+//!
+//! Waits: a question waits for this core's own reader, which waits for nobody but cores that are about to fill a place
+//! they have claimed.
+//!
+//! Limits: `history_bytes_max` and `history_channels_max`, in equal shares for each core; per turn `ANSWERS_PER_TURN_MAX`
+//! (`cores/remembering.rs`), [`CHANNELS_PER_TURN_MAX`] after a reload, [`EXPIRED_PER_TURN_MAX`] that have expired. Askers bound how
+//! many questions of theirs wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::broker::{ChannelHash, Numbering, Publication, Sequence};
+use crate::clock::{Now, Uptime};
+use crate::config::limits::Limits;
+use crate::cores::CoreId;
+use crate::cores::post::letter::{HistoryAnswer, HistoryQuestion};
+use crate::decision::Limit;
+use crate::history::{Histories, Keep, NewPublication, Query, Question, Reading, Unknown};
+use crate::metrics::block::{CoreMetrics, Eviction};
+use crate::policy::channels::{ChannelPolicy, Channels};
+
+use super::policy_changes::PolicyChanges;
+
+/// The memory of one core.
+#[derive(Debug)]
+pub(in crate::cores) struct ChannelMemory {
+    core: usize,
+    cores: usize,
+    numbering: Numbering,
+    /// The policies in force on this core.
+    channels: Arc<Channels>,
+    changes: PolicyChanges,
+    histories: Histories,
+    /// Questions that are not answered, the oldest first.
+    questions: VecDeque<Box<HistoryQuestion>>,
+    /// After a reload: the next channel to which the policies are to be applied.
+    unapplied: Option<u32>,
+    /// Whether the owners of channels have to be told that this core has adopted policies.
+    is_untold: bool,
+    /// Whether there are publications that have expired.
+    is_sweeping: bool,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl ChannelMemory {
+    /// Without a publication.
+    pub(in crate::cores) fn new(
+        core: usize,
+        cores: usize,
+        numbering: Numbering,
+        channels: Arc<Channels>,
+        limits: &Limits,
+        metrics: Arc<CoreMetrics>,
+    ) -> ChannelMemory {
+        let count = cores.max(1);
+        let bytes_max = usize::try_from(limits.history_bytes_max).unwrap_or(usize::MAX) / count;
+        let channels_max = (limits.history_channels_max as usize / count).max(1);
+        ChannelMemory {
+            core,
+            cores,
+            numbering,
+            channels,
+            changes: PolicyChanges::new(cores, numbering),
+            histories: Histories::new(numbering.epoch, bytes_max, channels_max),
+            questions: VecDeque::new(),
+            unapplied: None,
+            is_untold: false,
+            is_sweeping: false,
+            metrics,
+        }
+    }
+
+    /// Appends a publication of the ring, if this core owns its channel and it is to be remembered.
+    #[inline]
+    pub(in crate::cores) fn take_in(&mut self, hash: ChannelHash, publication: Publication<'_>) {
+        if hash.owner(self.cores) == self.core && publication.is_remembered() {
+            self.append(hash, publication);
+        }
+    }
+
+    fn append(&mut self, hash: ChannelHash, publication: Publication<'_>) {
+        let channels = &self.channels;
+        let name = publication.channel();
+        self.histories.append(
+            name,
+            hash,
+            &NewPublication::of(&publication, self.numbering),
+            channels.version(),
+            || keep(channels.find(name)),
+        );
+    }
+
+    /// Remembers by these policies from now on.
+    pub(in crate::cores) fn adopt(&mut self, channels: &Arc<Channels>) {
+        if channels.version() != self.channels.version() {
+            self.changes.adopt(&self.channels, channels);
+            self.channels = Arc::clone(channels);
+            self.unapplied = Some(0);
+            self.is_untold = true;
+        }
+    }
+
+    /// The version of the policies, if the owners of channels have to be told that this core follows them. They count as
+    /// told from then on.
+    pub(in crate::cores) fn take_untold(&mut self) -> Option<u32> {
+        std::mem::take(&mut self.is_untold).then(|| self.channels.version())
+    }
+
+    /// A core follows the policies of this version from this place on.
+    pub(in crate::cores) fn note_followed(&mut self, core: usize, version: u32, place: Sequence) {
+        self.changes.follow(core, version, place);
+    }
+
+    /// Keeps a question until it can be answered.
+    pub(in crate::cores) fn ask(&mut self, question: Box<HistoryQuestion>) {
+        self.questions.push_back(question);
+    }
+
+    /// Answers the next question, if everything that it is about was appended, as everything before `appended` was.
+    /// Returns the core that gets the answer as well.
+    pub(in crate::cores) fn next_answer(
+        &mut self,
+        appended: Sequence,
+        now: Now,
+    ) -> Option<(CoreId, HistoryAnswer)> {
+        // Questions of one core come in the order of their places, those of others do not: one whose place has not been
+        // read waits for a few publications at most, and so do those behind it.
+        let asked = self
+            .questions
+            .pop_front_if(|asked| asked.question.before <= appended)?;
+        let reading = self.read(&asked.question, now);
+        self.metrics.history_readings.add(1);
+        let purpose = asked.purpose;
+        Some((asked.asker, HistoryAnswer { purpose, reading }))
+    }
+
+    /// Answers a question, of which everything that it is about was read.
+    pub(in crate::cores) fn read(&mut self, question: &Question, now: Now) -> Reading {
+        let up_to = self.numbering.offset(question.before) - 1;
+        let policy = self.channels.find(&question.name);
+        let unknown = match question.query {
+            Query::After(_) | Query::Last(_) | Query::Since(_) => policy
+                .is_none_or(|policy| policy.history.is_none())
+                .then_some(Unknown::NoHistory),
+            Query::LastValue | Query::Position => None,
+        };
+        let unknown = unknown.or_else(|| match question.query {
+            Query::After(position)
+                if position.epoch == self.numbering.epoch
+                    && self.changes.is_unsure(&question.name, position.offset) =>
+            {
+                Some(Unknown::PolicyChanged)
+            }
+            Query::After(_) | Query::Last(_) | Query::Since(_) | Query::LastValue | Query::Position => None,
+        });
+        match unknown {
+            Some(unknown) => Reading::unknown(unknown, self.numbering.position_before(question.before)),
+            None => self.histories.read(question, up_to, now),
+        }
+    }
+
+    /// Applies policies after a reload, and drops what has expired: a part in each turn.
+    pub(in crate::cores) fn tend(&mut self, now: Now) {
+        if let Some(from) = self.unapplied {
+            let channels = &self.channels;
+            self.unapplied =
+                self.histories
+                    .apply_policies(from, CHANNELS_PER_TURN_MAX, channels.version(), |name| {
+                        keep(channels.find(name))
+                    });
+        }
+        if self.is_sweeping {
+            self.is_sweeping = self.histories.sweep(now, EXPIRED_PER_TURN_MAX);
+        }
+    }
+
+    /// Whether the next turn has something to tend or to answer.
+    pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
+        let next = self.questions.front();
+        let is_answerable = next.is_some_and(|asked| asked.question.before <= appended);
+        self.is_untold || self.unapplied.is_some() || self.is_sweeping || is_answerable
+    }
+
+    /// When the next publication expires.
+    pub(in crate::cores) fn next_expiry(&self) -> Option<Uptime> {
+        let deadline = self.histories.next_deadline_ms()?;
+        Some(Uptime::from_ms(u64::try_from(deadline).unwrap_or(0)))
+    }
+
+    /// Once a second: sets the metrics, and begins to look for what has expired.
+    pub(in crate::cores) fn tell(&mut self) {
+        self.is_sweeping = true;
+        let histories = &mut self.histories;
+        self.metrics.history_publications.set(histories.publications());
+        self.metrics.history_channels.set(histories.channels() as u64);
+        self.metrics.history_bytes.set(histories.bytes() as u64);
+        let evicted = histories.take_evicted();
+        for (eviction, count) in [
+            (Eviction::ChannelFull, evicted.channel_full),
+            (Eviction::Expired, evicted.expired),
+            (Eviction::BytesMax, evicted.bytes_max),
+            (Eviction::ChannelsMax, evicted.channels_max),
+        ] {
+            self.metrics.history_evicted[eviction.index()].add(count);
+        }
+        for (limit, count) in [
+            (Limit::HistoryBytes, evicted.bytes_max),
+            (Limit::HistoryChannels, evicted.channels_max),
+        ] {
+            self.metrics.limit_hits[limit.index()].add(count);
+        }
+    }
+}
+
+/// How much is kept of a channel with this policy.
+fn keep(policy: Option<&ChannelPolicy>) -> Option<Keep> {
+    let policy = policy.filter(|policy| policy.remembers())?;
+    Some(Keep {
+        entries: policy.history.map_or(0, |history| history.entries_max),
+        bytes: policy.history.map_or(0, |history| history.bytes_max as usize),
+        age_ms: policy.history.map_or(0, |history| history.age_ms_max),
+        last_value: policy.last_value,
+    })
+}
+
+/// Channels that one turn looks at after a reload: 100 µs.
+const CHANNELS_PER_TURN_MAX: u32 = 256;
+/// Publications that one turn drops because they have expired: 50 µs.
+const EXPIRED_PER_TURN_MAX: u32 = 1024;

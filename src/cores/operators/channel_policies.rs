@@ -1,0 +1,45 @@
+//! New policies of channels in a core: what it remembers from now on, and the letters by which all cores learn when
+//! publications are marked by the new policies (`delivery/policy_changes.rs`).
+
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::policy::channels::Channels;
+
+use crate::cores::core::Core;
+use crate::cores::delivery::channel_memory::ChannelMemory;
+use crate::cores::post::letter::Letter;
+
+impl<A: App> Core<A> {
+    /// Remembers by these policies of channels from now on. The policy in force is still the former one.
+    pub(in crate::cores) fn adopt_channels(&mut self, channels: &Arc<Channels>) {
+        self.begin_memory().adopt(channels);
+    }
+
+    /// Tells the owners of channels from which place on this core publishes by the policies that it has adopted, unless
+    /// they know. Publications that a session has decided before may still wait for the ring: then the letters wait as
+    /// well.
+    pub(in crate::cores) fn tell_policies_followed(&mut self) {
+        if self.waiting.has_suspended() || !self.abandoned.is_empty() {
+            return;
+        }
+        let Some(version) = self.delivery.memory().and_then(ChannelMemory::take_untold) else {
+            return;
+        };
+        let (core, place) = (self.id, self.delivery.claimed());
+        for to in 0..self.delivery.core_count() {
+            let followed = Letter::PoliciesFollowed { core, version, place };
+            self.post.send(to, followed);
+        }
+    }
+
+    /// What this core remembers. It begins to remember with the first policy of a channel.
+    pub(in crate::cores) fn begin_memory(&mut self) -> &mut ChannelMemory {
+        let (core, metrics) = (self.id.index(), &self.metrics);
+        let (channels, limits) = (&self.lent.policy.channels, &self.limits);
+        self.delivery.memory_or_begin(|cores, numbering| {
+            let channels = Arc::clone(channels);
+            ChannelMemory::new(core, cores, numbering, channels, limits, Arc::clone(metrics))
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! What the core does as the owner of channels: it answers questions about their histories, and looks after what it
+//! remembers.
+//!
+//! Limit: [`ANSWERS_PER_TURN_MAX`]. The rest waits for the next turn, so that a storm of questions does not hold up the
+//! core's own clients. An answer shares the memory of the history, so that it costs the same however much is in it.
+
+use crate::app::App;
+use crate::broker::Sequence;
+use crate::clock::Uptime;
+use crate::history::{Reading, Unknown};
+
+use super::core::Core;
+use crate::cores::CoreId;
+use crate::cores::post::letter::{HistoryAnswer, HistoryPurpose, HistoryQuestion, Letter};
+
+impl<A: App> Core<A> {
+    /// Takes a question of a core, which may be this one.
+    pub(super) fn take_history_question(&mut self, asked: Box<HistoryQuestion>) {
+        if let Some(memory) = self.delivery.memory() {
+            return memory.ask(asked);
+        }
+        // The asker has policies of channels that this core has not adopted yet.
+        let up_to = self.delivery.numbering().position_before(asked.question.before);
+        let answer = HistoryAnswer {
+            purpose: asked.purpose,
+            reading: Reading::unknown(Unknown::PolicyChanged, up_to),
+        };
+        self.post
+            .send(asked.asker.index(), Letter::HistoryAnswer(Box::new(answer)));
+    }
+
+    /// Takes the answer to a question of this core.
+    #[expect(clippy::unused_self, reason = "recoveries, the next step, take it")]
+    pub(super) fn take_history_answer(&self, answer: &HistoryAnswer) {
+        match answer.purpose {
+            HistoryPurpose::Recovery(_) => debug_assert!(answer.reading.is_empty(), "nobody asks yet"),
+        }
+    }
+
+    /// Notes from which place on a core follows other policies of channels.
+    pub(super) fn note_policies_followed(&mut self, core: CoreId, version: u32, place: Sequence) {
+        self.begin_memory().note_followed(core.index(), version, place);
+    }
+
+    /// Answers questions, and forgets what is to be forgotten: a part in each turn.
+    #[inline]
+    pub(super) fn tend_memory(&mut self) {
+        let appended = self.delivery.appended();
+        if self
+            .delivery
+            .memory()
+            .is_some_and(|memory| memory.has_work(appended))
+        {
+            self.tend_some_memory(appended);
+        }
+    }
+
+    #[cold]
+    fn tend_some_memory(&mut self, appended: Sequence) {
+        let now = self.time.now();
+        self.tell_policies_followed();
+        let Some(memory) = self.delivery.memory() else {
+            return;
+        };
+        memory.tend(now);
+        for _ in 0..ANSWERS_PER_TURN_MAX {
+            let Some((asker, answer)) = memory.next_answer(appended, now) else {
+                return;
+            };
+            self.post
+                .send(asker.index(), Letter::HistoryAnswer(Box::new(answer)));
+        }
+    }
+
+    /// When the next turn is due for what this core remembers, if no event comes.
+    pub(super) fn next_expiry(&mut self) -> Uptime {
+        let expiry = self.delivery.memory().and_then(|memory| memory.next_expiry());
+        // Once a second is soon enough: what has expired is not read any more.
+        expiry.map_or(Uptime::NEVER, |expiry| expiry.max(self.memory_due))
+    }
+}
+
+/// Questions that one turn answers, at 1 to 3 µs each.
+const ANSWERS_PER_TURN_MAX: usize = 64;
