@@ -28,6 +28,17 @@ impl Config {
         if share < u64::from(self.limits.message_bytes_max) {
             warnings.push(Warning::RingShareBelowMessage { share });
         }
+        let history_share = self.limits.history_bytes_max / core_count.max(1) as u64;
+        let beyond = self.channels.iter().enumerate().filter(|(_, spec)| {
+            spec.policy
+                .history
+                .is_some_and(|history| u64::from(history.bytes_max) > history_share)
+        });
+        warnings.extend(beyond.map(|(index, spec)| Warning::HistoryBeyondShare {
+            number: index + 1,
+            line: spec.line,
+            share: history_share,
+        }));
         let proxies = &self.proxies;
         if proxies.trusted.contain_all_addresses() {
             warnings.push(Warning::EveryAddressTrusted);
@@ -76,6 +87,15 @@ pub enum Warning {
         /// The share in bytes.
         share: u64,
     },
+    /// The history of one channel may have more bytes than all histories of a core together.
+    HistoryBeyondShare {
+        /// The place of its policy in the list, from 1.
+        number: usize,
+        /// The line of its policy in the file, from 1; 0 without a file.
+        line: usize,
+        /// The share in bytes.
+        share: u64,
+    },
     /// Every client is a trusted proxy, so that it can claim any address.
     EveryAddressTrusted,
     /// Proxies are trusted, but the server reads neither of the ways in which they name the client.
@@ -113,6 +133,17 @@ impl fmt::Display for Warning {
                 formatter,
                 "limits.message_bytes_max exceeds a core's share of limits.ring_bytes_max ({share} bytes)"
             ),
+            Warning::HistoryBeyondShare { number, line, share } => {
+                write!(formatter, "channels number {number}")?;
+                if *line != 0 {
+                    write!(formatter, " (line {line})")?;
+                }
+                write!(
+                    formatter,
+                    ": history_bytes exceeds a core's share of limits.history_bytes_max ({share} bytes), which is for all \
+                     channels of a core: no history gets that long; lower it, or raise limits.history_bytes_max"
+                )
+            }
             Warning::RandomKey => formatter.write_str(
                 "auth_key is not set: a random key is used, so tokens are invalid after a restart; set it: \
                  RINGCAST_AUTH_KEY=$(openssl rand -base64 48)",
@@ -146,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::config::Placement;
+    use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
     use crate::config::secret::Secret;
 
     #[test]
@@ -216,6 +248,46 @@ mod tests {
             tight.warnings(&[0, 1])[..],
             [Warning::RingShareBelowMessage { .. }]
         ));
+
+        let mut long = quiet.clone();
+        long.cores.placement = Placement::Count(2);
+        let history = HistoryPolicy {
+            entries_max: 1,
+            bytes_max: 65_536,
+            age_ms_max: 1,
+        };
+        let policy = ChannelPolicy {
+            history: Some(history),
+            ..ChannelPolicy::default()
+        };
+        long.channels = vec![
+            ChannelSpec::default(),
+            ChannelSpec {
+                policy,
+                line: 7,
+                ..ChannelSpec::default()
+            },
+        ];
+        long.limits.history_bytes_max = 131_072;
+        assert_eq!(long.warnings(&[0, 1]), []);
+        long.limits.history_bytes_max -= 1;
+        let warnings = long.warnings(&[0, 1]);
+        assert!(
+            matches!(
+                warnings[..],
+                [Warning::HistoryBeyondShare {
+                    number: 2,
+                    line: 7,
+                    share: 65_535
+                }]
+            ),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings[0]
+                .to_string()
+                .starts_with("channels number 2 (line 7): history_bytes")
+        );
 
         assert_eq!(Config::default().warnings(&[0]), [Warning::RandomKey]);
         let mut short = Config::default();

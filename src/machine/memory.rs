@@ -38,7 +38,7 @@ impl MemoryPlan {
             name: format!("{name}, for each of {cores} cores"),
             bytes_max: Some(bytes.saturating_mul(cores)),
         };
-        let parts = vec![
+        let mut parts = vec![
             part(
                 "publications in the ring (limits.ring_bytes_max)",
                 Some(limits.ring_bytes_max),
@@ -57,6 +57,12 @@ impl MemoryPlan {
             ),
             of_each_core("buffers", CORE_BYTES),
         ];
+        if config.channels.iter().any(|spec| spec.policy.remembers()) {
+            parts.push(part(
+                "remembered publications (limits.history_bytes_max)",
+                Some(limits.history_bytes_max),
+            ));
+        }
         MemoryPlan {
             parts,
             refused_from: memory_bytes(limits, machine),
@@ -127,6 +133,7 @@ const OUTBOX_BYTES_TOTAL_UNKNOWN: u64 = 1 << 30;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::channels::{ChannelPolicy, ChannelSpec};
 
     fn machine(memory: u64) -> Machine {
         Machine {
@@ -148,6 +155,24 @@ mod tests {
              2.0 MiB  buffers, for each of 2 cores"
         );
         assert_eq!(plan.warning(), None);
+    }
+
+    #[test]
+    fn what_policies_of_channels_may_take_counts_if_there_are_some() {
+        let mut config = Config::default();
+        let mut parts = |policy: ChannelPolicy| {
+            config.channels = vec![ChannelSpec {
+                names: vec!["**".to_owned()],
+                policy,
+                ..ChannelSpec::default()
+            }];
+            let plan = MemoryPlan::of(&config, 2, &machine(4 << 30)).to_string();
+            ["history_bytes_max"].map(|setting| plan.contains(setting))
+        };
+        let mut policy = ChannelPolicy::default();
+        assert_eq!(parts(policy), [false]);
+        policy.last_value = true;
+        assert_eq!(parts(policy), [true]);
     }
 
     #[test]
