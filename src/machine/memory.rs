@@ -55,6 +55,10 @@ impl MemoryPlan {
                 "publications of clients that have left (limits.abandoned_bytes_max)",
                 u64::from(limits.abandoned_bytes_max),
             ),
+            of_each_core(
+                "wills, and as many that wait for their delays (limits.wills_bytes_max)",
+                2 * u64::from(limits.wills_bytes_max),
+            ),
             of_each_core("buffers", CORE_BYTES),
         ];
         if config.channels.iter().any(|spec| spec.policy.remembers()) {
@@ -151,7 +155,8 @@ mod tests {
              64.0 MiB  publications in the ring (limits.ring_bytes_max)\n    \
              16.0 MiB  publications of the HTTP API and of the program (limits.outside_bytes_max)\n     \
              1.0 GiB  messages of connections (limits.outbox_bytes_total_max)\n    \
-             32.0 MiB  publications of clients that have left (limits.abandoned_bytes_max), for each of 2 cores\n     \
+             32.0 MiB  publications of clients that have left (limits.abandoned_bytes_max), for each of 2 cores\n    \
+             64.0 MiB  wills, and as many that wait for their delays (limits.wills_bytes_max), for each of 2 cores\n     \
              2.0 MiB  buffers, for each of 2 cores"
         );
         assert_eq!(plan.warning(), None);
@@ -179,7 +184,7 @@ mod tests {
     fn a_configuration_that_may_take_more_than_there_is_gets_a_warning() {
         let mut config = Config::default();
         config.limits.memory_bytes_max = MemoryMax::Bytes(1 << 30);
-        config.limits.outbox_bytes_total_max = MemoryMax::Bytes((1 << 30) - (114 << 20));
+        config.limits.outbox_bytes_total_max = MemoryMax::Bytes((1 << 30) - (178 << 20));
         let warning = |config: &Config| MemoryPlan::of(config, 2, &machine(4 << 30)).warning();
         assert_eq!(warning(&config), None);
         config.limits.ring_bytes_max += 1;
