@@ -39,7 +39,7 @@
 //! | log clients in, read their tokens | [`guide::logins`] |
 //! | choose settings: file, environment, code | [`guide::configuration`] |
 //! | reload rules, users, keys and certificates | [`guide::reload`] |
-//! | publish, look clients up and act on them from other threads | [`guide::other_threads`] |
+//! | publish, subscribe, look clients up, call them, act on them, from other threads | [`guide::other_threads`] |
 //! | watch the server | [`guide::metrics`] |
 //! | run it beside other code: threads, descriptors, signals | [`guide::other_code`] |
 //! | stop it | [`guide::stopping`] |

@@ -6,14 +6,16 @@ mod support;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringcast::app::{App, Call, CallAnswer, CloseCode, Peer, SessionId};
 use ringcast::config::Placement;
 use ringcast::config::rules::{Action, Effect, RuleSpec};
-use ringcast::server::{Handle, HandleError, Receipt, Selection};
+use ringcast::internals::decision::Limit;
+use ringcast::server::{Handle, HandleError, Receipt, Received, Selection, Subscriber};
 use serde_json::json;
-use support::{Client, Server};
+use support::{Client, PATIENCE, Server, eventually};
 
 fn server() -> Server {
     Server::start(|config| config.cores.placement = Placement::Count(3))
@@ -631,4 +633,223 @@ fn a_core_that_stands_still_is_named_and_the_others_answer() {
             .map(|count| count >= 2),
         Ok(true)
     );
+}
+
+fn id(client: &Client) -> SessionId {
+    client.id.parse().unwrap()
+}
+
+/// The call id of a message that must be a call of this event.
+#[track_caller]
+fn called(message: &str, event: &str) -> u64 {
+    let packet: serde_json::Value = serde_json::from_str(message).unwrap();
+    assert_eq!(packet["event"], event, "{message}");
+    packet["cid"].as_u64().unwrap()
+}
+
+#[test]
+fn a_client_is_called_and_its_answer_comes_back() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut clients: Vec<_> = (0..6).map(|_| server.client()).collect();
+    thread::scope(|scope| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let handle = handle.clone();
+            let id = id(client);
+            let call = scope.spawn(move || handle.call(id, "double", &number, PATIENCE).wait());
+            let message = client.message();
+            let cid = called(&message, "double");
+            assert!(message.ends_with(&format!("\"data\":{number}}}")), "{message}");
+            client.send_text(&format!("{{\"rid\":{cid},\"data\":{}}}", 2 * number));
+            assert_eq!(call.join().unwrap(), Ok(Some((2 * number).to_string())));
+        }
+    });
+    let client = &mut clients[0];
+    let call = |event: &'static str| {
+        let (handle, id) = (handle.clone(), id(client));
+        thread::spawn(move || handle.call_json(id, event, None, PATIENCE).wait())
+    };
+    let (nothing, refuse) = (call("nothing"), call("refuse"));
+    for _ in 0..2 {
+        let message = client.message();
+        if message.contains("nothing") {
+            let cid = called(&message, "nothing");
+            client.send_text(&format!("{{\"rid\":{cid}}}"));
+        } else {
+            let cid = called(&message, "refuse");
+            client.send_text(&format!(r#"{{"rid":{cid},"error":{{"message":"no"}}}}"#));
+        }
+    }
+    assert_eq!(nothing.join().unwrap(), Ok(None));
+    let error = r#"{"message":"no"}"#.to_owned();
+    assert_eq!(refuse.join().unwrap(), Err(HandleError::ClientRefused { error }));
+}
+
+#[test]
+fn a_call_without_an_answer_ends_with_the_reason() {
+    let server = Server::start_with(|config| config.limits.calls_per_connection_max = 1, |_| Trusting);
+    let handle = handle(&server);
+    let mut client = server.client();
+    let id = id(&client);
+    let nobody: SessionId = "AAAAAAAAAAAAAAAAAAAA".parse().unwrap();
+    let call = |id, within| handle.call(id, "wait", "x", within);
+    assert_eq!(call(nobody, PATIENCE).wait(), Err(HandleError::NoSuchConnection));
+    assert_eq!(
+        call(id, Duration::from_millis(1)).wait(),
+        Err(HandleError::NoAnswer)
+    );
+    called(&client.message(), "wait");
+    // The call that is given up still waits for the client.
+    assert_eq!(call(id, PATIENCE).wait(), Err(HandleError::TooManyCalls));
+    drop(client);
+
+    let mut client = server.client();
+    let id = client.id.parse().unwrap();
+    let waiting = thread::spawn({
+        let handle = handle.clone();
+        move || handle.call(id, "wait", "x", PATIENCE).wait()
+    });
+    called(&client.message(), "wait");
+    drop(client);
+    assert_eq!(waiting.join().unwrap(), Err(HandleError::NoAnswer));
+}
+
+/// Receives until `total` publications were received or missed, whose data are their numbers; returns how many were
+/// received.
+fn follow(subscriber: &mut Subscriber, total: u64) -> u64 {
+    let (mut next, mut received) = (0, 0);
+    while next < total {
+        match subscriber.wait() {
+            Received::Publication { data } => {
+                assert_eq!(data, Some(next.to_string()));
+                next += 1;
+                received += 1;
+            }
+            Received::Missed { count } => {
+                assert!(count > 0);
+                next += count;
+            }
+            Received::Ended => panic!("the server has ended"),
+        }
+    }
+    assert_eq!((next, subscriber.try_next()), (total, None));
+    received
+}
+
+#[test]
+fn the_program_receives_what_is_published_from_its_subscription_on() {
+    let server = server();
+    let handle = handle(&server);
+    for channel in ["a", "b", "c", "d", "e", "f"] {
+        handle.publish(channel, "before").wait().unwrap();
+        let mut subscriber = server.running().subscribe(channel, 1000).wait().unwrap();
+        let mut client = server.client();
+        for number in 0..50 {
+            if number % 2 == 0 {
+                handle.publish(channel, &number).wait().unwrap();
+            } else {
+                client.publish(channel, &number.to_string());
+                client.ping();
+            }
+            handle.publish("other", &number).wait().unwrap();
+        }
+        assert_eq!(follow(&mut subscriber, 50), 50);
+        handle.publish_json(channel, None).wait().unwrap();
+        assert_eq!(subscriber.wait(), Received::Publication { data: None });
+    }
+}
+
+#[test]
+fn a_program_that_lags_is_told_how_many_publications_are_missing_and_where() {
+    const TOTAL: u64 = 20;
+    let server = server();
+    let handle = handle(&server);
+    let mut subscriber = handle.subscribe("news", 4).wait().unwrap();
+    for number in 0..TOTAL {
+        handle.publish("news", &number).wait().unwrap();
+    }
+    eventually("the core has copied all", || {
+        server.limit_hits(Limit::SubscriberQueue) == TOTAL - 4
+    });
+    assert_eq!(follow(&mut subscriber, TOTAL), 4);
+    // It goes on where it is.
+    handle.publish("news", "more").wait().unwrap();
+    let data = Some("\"more\"".to_owned());
+    assert_eq!(subscriber.wait(), Received::Publication { data });
+}
+
+#[test]
+fn whatever_a_lagging_program_reads_and_misses_adds_up() {
+    const TOTAL: u64 = 5000;
+    let server = server();
+    let handle = handle(&server);
+    for capacity in [1, 2, 7, 64] {
+        let mut subscriber = handle.subscribe("news", capacity).wait().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| follow(&mut subscriber, TOTAL));
+            for number in 0..TOTAL {
+                handle.publish("news", &number).wait().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn bytes_in_the_queue_of_a_subscriber_are_bounded() {
+    let server = Server::start(|config| config.limits.message_bytes_max = 8 * 1024 * 1024);
+    let handle = handle(&server);
+    let mut subscriber = handle.subscribe("news", 100).wait().unwrap();
+    let large = "x".repeat(6 * 1024 * 1024);
+    for _ in 0..4 {
+        handle.publish("news", &large).wait().unwrap();
+    }
+    eventually("the core has copied all", || {
+        server.limit_hits(Limit::SubscriberQueue) == 2
+    });
+    for _ in 0..2 {
+        assert!(matches!(subscriber.wait(), Received::Publication { .. }));
+    }
+    assert_eq!(subscriber.wait(), Received::Missed { count: 2 });
+    handle.publish("news", &large).wait().unwrap();
+    assert!(matches!(subscriber.wait(), Received::Publication { .. }));
+}
+
+#[test]
+fn a_subscriber_of_the_program_ends_with_the_server_or_when_it_is_dropped() {
+    let server = server();
+    let handle = handle(&server);
+    let subscribe = |channel: &str| handle.subscribe(channel, 1).wait();
+    let mut subscribers: Vec<_> = (0..1024)
+        .map(|number| subscribe(&format!("c{number}")).unwrap())
+        .collect();
+    assert!(matches!(subscribe("one more"), Err(HandleError::Busy)));
+    subscribers.truncate(3);
+    assert!(subscribe("one more").is_ok());
+
+    let waiting: Vec<_> = subscribers
+        .into_iter()
+        .map(|mut subscriber| thread::spawn(move || subscriber.wait()))
+        .collect();
+    drop(server);
+    for waiting in waiting {
+        assert_eq!(waiting.join().unwrap(), Received::Ended);
+    }
+    assert!(matches!(subscribe("c"), Err(HandleError::Ended)));
+}
+
+#[test]
+fn a_subscriber_can_be_awaited_on_any_runtime() {
+    let server = server();
+    let handle = handle(&server);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut subscriber = handle.subscribe("news", 10).await.unwrap();
+        for number in 0..100 {
+            let publish = handle.publish("news", &number);
+            let (received, published) = tokio::join!(subscriber.next(), publish);
+            published.unwrap();
+            let data = Some(number.to_string());
+            assert_eq!(received, Received::Publication { data });
+        }
+    });
 }

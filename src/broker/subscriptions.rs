@@ -170,6 +170,17 @@ impl Subscriptions {
         self.connections.get(connection as usize).map_or(0, Held::len)
     }
 
+    /// Has the core woken for publications on this channel, though none of its connections may be subscribed. To be
+    /// undone by [`Subscriptions::no_interest_in`].
+    pub(crate) fn interest_in(&mut self, hash: ChannelHash) {
+        self.interest.add(hash);
+    }
+
+    /// Undoes one [`Subscriptions::interest_in`].
+    pub(crate) fn no_interest_in(&mut self, hash: ChannelHash) {
+        self.interest.remove(hash);
+    }
+
     /// Whether a connection is subscribed to the channel that has this number.
     pub fn is_subscribed(&self, connection: u32, channel: u32) -> bool {
         let held = self.connections.get(connection as usize);

@@ -96,6 +96,9 @@ labels! {
         HistoryBytes = "history_bytes",
         /// `history_channels_max`: the publications of the channel that was quiet for the longest time are forgotten.
         HistoryChannels = "history_channels",
+        /// The queue of a subscriber of the program that embeds the server: a publication is left out, and the program is
+        /// told how many were.
+        SubscriberQueue = "subscriber_queue",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

@@ -29,6 +29,14 @@ pub(super) enum Asked<T> {
     Unanswered,
 }
 
+/// The answers of all cores.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    pub(super) given: Vec<T>,
+    /// The indexes of the cores that have not answered in time.
+    pub(super) unanswered: Vec<usize>,
+}
+
 impl Shared {
     /// Asks a core.
     ///
@@ -79,24 +87,49 @@ impl Shared {
         &self,
         question: impl Fn(Answer<T>) -> Question,
     ) -> Result<Vec<T>, HandleError> {
-        let deadline = self.answer_deadline();
+        let answers = self
+            .ask_until(self.answer_deadline(), question, |_| false)
+            .await?;
+        if answers.unanswered.is_empty() {
+            Ok(answers.given)
+        } else {
+            Err(HandleError::Unanswered {
+                cores: answers.unanswered,
+            })
+        }
+    }
+
+    /// Asks all cores at the same time, and waits until all have answered, or one has given an answer that is enough.
+    ///
+    /// # Errors
+    /// Too many operations wait, or the server has ended.
+    pub(super) async fn ask_until<T: Send + 'static>(
+        &self,
+        deadline: Uptime,
+        question: impl Fn(Answer<T>) -> Question,
+        is_enough: impl Fn(&T) -> bool,
+    ) -> Result<Answers<T>, HandleError> {
         let asked = self
             .cores
             .iter()
             .map(|core| Box::pin(self.ask(core, deadline, &question)));
-        let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
-        for (core, asked) in all(asked.collect()).await.into_iter().enumerate() {
-            match asked? {
-                Asked::Answered(answer) => answers.push(answer),
-                Asked::Ended => {}
-                Asked::Unanswered => unanswered.push(core),
+        let is_last = |asked: &Result<Asked<T>, HandleError>| match asked {
+            Ok(Asked::Answered(answer)) => is_enough(answer),
+            Ok(Asked::Ended | Asked::Unanswered) => false,
+            Err(_) => true,
+        };
+        let mut answers = Answers {
+            given: Vec::new(),
+            unanswered: Vec::new(),
+        };
+        for (core, asked) in all(asked.collect(), is_last).await.into_iter().enumerate() {
+            match asked.transpose()? {
+                Some(Asked::Answered(answer)) => answers.given.push(answer),
+                Some(Asked::Unanswered) => answers.unanswered.push(core),
+                Some(Asked::Ended) | None => {}
             }
         }
-        if unanswered.is_empty() {
-            Ok(answers)
-        } else {
-            Err(HandleError::Unanswered { cores: unanswered })
-        }
+        Ok(answers)
     }
 
     /// When a question that begins now must be answered.
@@ -116,8 +149,12 @@ impl Shared {
     }
 }
 
-/// Runs futures side by side; returns their results in the same order.
-async fn all<F: Future>(futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
+/// Runs futures side by side, until all are done or one has a result that is the last; returns the results in the order
+/// of the futures.
+async fn all<F: Future>(
+    futures: Vec<Pin<Box<F>>>,
+    is_last: impl Fn(&F::Output) -> bool,
+) -> Vec<Option<F::Output>> {
     let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
     let mut results: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
     poll_fn(|context| {
@@ -125,7 +162,11 @@ async fn all<F: Future>(futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
             if let Some(running) = future
                 && let Poll::Ready(output) = running.as_mut().poll(context)
             {
+                let ends = is_last(&output);
                 (*future, *result) = (None, Some(output));
+                if ends {
+                    return Poll::Ready(());
+                }
             }
         }
         match futures.iter().all(Option::is_none) {
@@ -134,7 +175,7 @@ async fn all<F: Future>(futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
         }
     })
     .await;
-    results.into_iter().flatten().collect()
+    results
 }
 
 /// How long cores have to answer: as long as for a revocation.

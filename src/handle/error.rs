@@ -34,6 +34,15 @@ pub enum HandleError {
     },
     /// No client that has completed its handshake has a session with this id.
     NoSuchConnection,
+    /// The client has answered a call with this error.
+    ClientRefused {
+        /// The error, as JSON.
+        error: String,
+    },
+    /// The client has not answered a call in time, or its connection has ended before.
+    NoAnswer,
+    /// `calls_per_connection_max` calls wait for the client's answers: it was not called.
+    TooManyCalls,
     /// The cursor is not one that a page has returned.
     BadCursor,
     /// The server has ended.
@@ -69,6 +78,14 @@ impl fmt::Display for HandleError {
             HandleError::NoSuchConnection => {
                 formatter.write_str("no client has a session with this id; list the connections to find its id")
             }
+            HandleError::ClientRefused { error } => {
+                write!(formatter, "the client has answered with an error: {error}")
+            }
+            HandleError::NoAnswer => formatter
+                .write_str("no answer from the client: it has not answered in time, or its connection has ended"),
+            HandleError::TooManyCalls => formatter.write_str(
+                "not called: calls_per_connection_max calls wait for this client's answers; call it more rarely",
+            ),
             HandleError::BadCursor => formatter
                 .write_str("the cursor is not one that a page has returned; pass the `next` of the page before"),
             HandleError::Ended => formatter.write_str("the server has ended"),

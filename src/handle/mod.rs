@@ -1,6 +1,7 @@
 //! What threads outside the cores may do with a running server.
 //!
-//! A [`Handle`] publishes without a client, looks connections and channels up, and acts on connections. It is for the
+//! A [`Handle`] publishes without a client, looks connections and channels up, acts on connections, calls clients, and
+//! subscribes the program itself. It is for the
 //! control plane and for the program that embeds the server, from any thread. Its operations are futures ([`Pending`]),
 //! which a thread can also wait for. None of them makes a core wait: a publication goes through an end of the ring of its
 //! own (`publishing.rs`), and all else is a question to the cores (`asking.rs`), which they answer in steps
@@ -9,15 +10,18 @@
 //! ```text
 //!   mod.rs          the handle; publishing      publishing.rs  the end of the ring
 //!   connections.rs  look up, act                asking.rs      questions to cores
+//!   calls.rs        calls to clients            subscriber.rs  a subscriber of the program
 //!   pending.rs      an operation under way      waits.rs       time limits, and the thread that wakes operations
 //!   error.rs        why one was not done
 //! ```
 
 mod asking;
+mod calls;
 mod connections;
 mod error;
 mod pending;
 mod publishing;
+mod subscriber;
 mod waits;
 
 use std::fmt;
@@ -31,6 +35,7 @@ pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use pending::Pending;
 use publishing::{NoRoom, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX};
+pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 
 use crate::broker::OutsidePublisher;

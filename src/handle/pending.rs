@@ -31,14 +31,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// As the operation.
     pub fn wait(self) -> Result<T, HandleError> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut work = pin!(self);
-        loop {
-            if let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return result;
-            }
-            thread::park();
-        }
+        block_on(self)
     }
 }
 
@@ -53,6 +46,18 @@ impl<T> Future for Pending<T> {
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Pending").finish_non_exhaustive()
+    }
+}
+
+/// Blocks the thread until the work is done.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result;
+        }
+        thread::park();
     }
 }
 

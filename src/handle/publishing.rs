@@ -165,6 +165,11 @@ impl Publishing {
         Ok(data)
     }
 
+    /// The core, of so many, that owns a channel.
+    pub(super) fn owner(&self, channel: &str, cores: usize) -> usize {
+        self.hasher.hash(channel.as_bytes()).owner(cores)
+    }
+
     /// Checks the length of a channel's name.
     ///
     /// # Errors

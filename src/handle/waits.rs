@@ -31,7 +31,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -39,6 +39,7 @@ use std::thread::{self, JoinHandle, Thread};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::clock::{Clock, Uptime};
+use crate::cores::operators::questions::{News, Told};
 
 use super::error::HandleError;
 
@@ -57,6 +58,9 @@ struct Answers {
     thread: OnceLock<Thread>,
     /// How many answers may still come. Relaxed: it guards nothing.
     under_way: AtomicUsize,
+    /// Whether some subscriber has news that the thread has not looked for. Set by cores, cleared by the thread, with
+    /// acquire and release: the thread sees which subscriber it is.
+    has_news: AtomicBool,
 }
 
 /// The answer to a question, or `None` if the question was dropped.
@@ -77,6 +81,8 @@ pub(super) struct Reply {
 struct Table {
     next_id: u64,
     waiting: HashMap<u64, Waiting>,
+    /// The subscribers of the program, by ids of the same sequence.
+    listening: HashMap<u64, Listening>,
     /// The deadlines of waits that have not ended.
     deadlines: BTreeSet<(Uptime, u64)>,
     /// Until when the thread parks.
@@ -91,6 +97,14 @@ struct Waiting {
     deadline: Uptime,
     /// How the wait has ended; `None` while it has not.
     end: Option<End>,
+    waker: Option<Waker>,
+}
+
+/// A subscriber of the program.
+#[derive(Debug)]
+struct Listening {
+    told: Arc<Told>,
+    /// To be called when there is news; `None` while the subscriber does not wait.
     waker: Option<Waker>,
 }
 
@@ -125,6 +139,7 @@ impl Waits {
             table: Mutex::new(Table {
                 next_id: 0,
                 waiting: HashMap::new(),
+                listening: HashMap::new(),
                 deadlines: BTreeSet::new(),
                 parked_until: Uptime::NEVER,
                 has_ended: false,
@@ -133,6 +148,7 @@ impl Waits {
                 sender,
                 thread: OnceLock::new(),
                 under_way: AtomicUsize::new(0),
+                has_news: AtomicBool::new(false),
             }),
             clock,
         });
@@ -189,6 +205,50 @@ impl Waits {
         Ok((wait, reply))
     }
 
+    /// Adds a subscriber, of at most `count_max`; returns its id.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn listen(&self, told: &Arc<Told>, count_max: usize) -> Result<u64, HandleError> {
+        let mut table = self.table();
+        if table.listening.len() >= count_max {
+            return Err(HandleError::Busy);
+        }
+        let id = table.next_id;
+        table.next_id += 1;
+        let listening = Listening {
+            told: Arc::clone(told),
+            waker: None,
+        };
+        table.listening.insert(id, listening);
+        Ok(id)
+    }
+
+    /// Has a subscriber woken when there is news. False if there will be none, since the server has ended.
+    pub(super) fn wake_on_news(&self, id: u64, waker: &Waker) -> bool {
+        let mut table = self.table();
+        if table.has_ended {
+            return false;
+        }
+        let listening = table.listening.get_mut(&id);
+        let before = listening.and_then(|listening| listening.waker.replace(waker.clone()));
+        drop(table);
+        drop(before);
+        true
+    }
+
+    /// Removes a subscriber.
+    pub(super) fn forget(&self, id: u64) {
+        let removed = self.table().listening.remove(&id);
+        // Its waker goes without the lock.
+        drop(removed);
+    }
+
+    /// By this, cores tell that a subscriber has news.
+    pub(super) fn news(&self) -> Arc<dyn News> {
+        Arc::clone(&self.answers) as Arc<dyn News>
+    }
+
     /// Whether the server has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.table().has_ended
@@ -215,10 +275,14 @@ impl Waits {
                 let not_awaited = self.table().end(id, end, &mut wakers);
                 drop(not_awaited);
             }
+            let has_news = self.answers.has_news.swap(false, Ordering::AcqRel);
             let now = self.clock.uptime();
             let (until, has_ended) = {
                 let mut table = self.table();
                 table.end_due(now, &mut wakers);
+                if has_news || table.has_ended {
+                    table.find_news(&mut wakers);
+                }
                 table.parked_until = table.first_deadline();
                 (table.parked_until, table.has_ended)
             };
@@ -263,6 +327,15 @@ impl Table {
         }
     }
 
+    /// Takes the wakers of the subscribers that have news, or of all if the server has ended.
+    fn find_news(&mut self, wakers: &mut Vec<Waker>) {
+        for listening in self.listening.values_mut() {
+            if listening.told.has_news.swap(false, Ordering::AcqRel) || self.has_ended {
+                wakers.extend(listening.waker.take());
+            }
+        }
+    }
+
     /// Ends a wait. Gives `end` back if nothing waits for it any more.
     fn end(&mut self, id: u64, end: End, wakers: &mut Vec<Waker>) -> Option<End> {
         let waiting = self.waiting.get_mut(&id);
@@ -287,6 +360,14 @@ impl Answers {
         // Invariant 4. If the thread has ended, so have all waits.
         let _ = self.sender.try_send(answered);
         self.unpark();
+    }
+}
+
+impl News for Answers {
+    fn tell(&self) {
+        if !self.has_news.swap(true, Ordering::AcqRel) {
+            self.unpark();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A connection is given one when its upgrade has been answered.
 
 use super::{Environment, Settings};
-use crate::app::{App, LateAnswer};
+use crate::app::{App, LateAnswer, OutsideCall};
 use crate::auth::rules::Rules;
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
@@ -203,6 +203,22 @@ impl Session {
     pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.transmit(event, data, decisions),
+        }
+    }
+
+    /// Calls the client for another thread, which is told the outcome. The data is JSON.
+    pub(crate) fn call_from_outside<A: App>(
+        &mut self,
+        event: &str,
+        data: Option<&str>,
+        outside: OutsideCall,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) {
+        match self {
+            Session::SocketCluster(session) => {
+                session.call_from_outside(event, data, outside, &mut env.socketcluster(), decisions);
+            }
         }
     }
 

@@ -43,7 +43,7 @@ pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
 pub use crate::handle::{
-    ChannelInfo, ConnectionInfo, Handle, HandleError, Page, Pending, Receipt, Selection,
+    ChannelInfo, ConnectionInfo, Handle, HandleError, Page, Pending, Receipt, Received, Selection, Subscriber,
 };
 use crate::log;
 pub use crate::log::FilterError;
@@ -234,6 +234,14 @@ impl Server {
     #[doc(hidden)]
     pub fn cores(&self) -> &[CoreHandle] {
         &self.cores
+    }
+
+    /// Subscribes the program to a channel: [`Handle::subscribe`].
+    ///
+    /// # Errors
+    /// As [`Handle::subscribe`].
+    pub fn subscribe(&self, channel: &str, capacity: usize) -> Pending<Subscriber> {
+        self.handle.subscribe(channel, capacity)
     }
 
     /// Begins to drain, as SIGTERM does.

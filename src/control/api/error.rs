@@ -265,9 +265,11 @@ impl From<HandleError> for ApiError {
             HandleError::NameTooLong { .. } => ErrorCode::InvalidChannel,
             HandleError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             HandleError::RingFull => ErrorCode::RingFull,
-            HandleError::Busy => ErrorCode::Busy,
+            HandleError::Busy | HandleError::NoAnswer | HandleError::TooManyCalls => ErrorCode::Busy,
             HandleError::Unanswered { .. } => ErrorCode::CoresUnanswered,
-            HandleError::NoSuchConnection | HandleError::BadCursor => ErrorCode::InvalidParameter,
+            HandleError::NoSuchConnection | HandleError::BadCursor | HandleError::ClientRefused { .. } => {
+                ErrorCode::InvalidParameter
+            }
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,
         };

@@ -26,16 +26,17 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::broker::{
-    ChannelHash, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader, RingFull, Sequence,
-    SubscriptionLimits, Subscriptions,
+    self, ChannelHash, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader, RingFull,
+    Sequence, SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
-use crate::decision::{Decisions, Publish, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{Decisions, Limit, Publish, SubscribeOutcome, UnsubscribeOutcome};
 use crate::metrics::block::CoreMetrics;
 use crate::websocket::frame::{self, OpCode};
 
 use crate::cores::connections::Connections;
 use crate::cores::delivery::channel_memory::ChannelMemory;
+use crate::cores::delivery::followers::{Follower, Followers};
 use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
 
 /// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
@@ -58,6 +59,8 @@ pub(in crate::cores) struct Delivery {
     /// When the publications that are carried out now were published: the clock is read for the first of them.
     publish_ns: Option<u64>,
     frame_head: Vec<u8>,
+    /// Subscribers of the program; `None` if there are none.
+    followers: Option<Box<Followers>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -86,6 +89,7 @@ impl Delivery {
             delivered: VecDeque::new(),
             publish_ns: None,
             frame_head: Vec::new(),
+            followers: None,
             metrics,
         }
     }
@@ -172,6 +176,9 @@ impl Delivery {
             self.under_way = true;
             if let Some(memory) = &mut self.memory {
                 memory.take_in(delivery.hash, publication);
+            }
+            if self.followers.is_some() {
+                copy_to_followers(&mut self.followers, subscriptions, &delivery, &self.metrics);
             }
             subscriptions.begin_walk(delivery.hash, || publication.channel());
             connections.begin_publication();
@@ -359,6 +366,27 @@ impl Delivery {
         self.tell_subscriptions();
     }
 
+    /// Copies publications on a channel to a subscriber of the program: those that are published from now on.
+    pub(in crate::cores) fn follow(&mut self, follower: Follower) {
+        let hash = self.broker.hasher.hash(follower.channel());
+        let begin = self.broker.reader.claimed();
+        self.broker.subscriptions.interest_in(hash);
+        self.followers.get_or_insert_default().add(hash, follower, begin);
+    }
+
+    /// Copies no more to the subscriber of this id.
+    pub(in crate::cores) fn unfollow(&mut self, id: u64) {
+        let Some(followers) = &mut self.followers else {
+            return;
+        };
+        if let Some(hash) = followers.remove(id) {
+            self.broker.subscriptions.no_interest_in(hash);
+        }
+        if followers.is_empty() {
+            self.followers = None;
+        }
+    }
+
     fn tell_subscriptions(&self) {
         self.metrics.subscriptions.set(self.broker.subscriptions.len());
     }
@@ -372,6 +400,27 @@ impl Delivery {
     /// The subscriptions of this core's connections, to look at.
     pub(in crate::cores) fn subscriptions(&self) -> &Subscriptions {
         &self.broker.subscriptions
+    }
+}
+
+/// Copies a publication to the subscribers of the program, and forgets those that the program has dropped.
+#[cold]
+fn copy_to_followers(
+    followers: &mut Option<Box<Followers>>,
+    subscriptions: &mut Subscriptions,
+    delivery: &broker::Delivery<'_>,
+    metrics: &CoreMetrics,
+) {
+    let Some(copying) = followers else { return };
+    let (left_out, gone) = copying.copy(delivery.hash, &delivery.publication);
+    metrics.limit_hits[Limit::SubscriberQueue.index()].add(left_out);
+    for id in gone {
+        if let Some(hash) = copying.remove(id) {
+            subscriptions.no_interest_in(hash);
+        }
+    }
+    if copying.is_empty() {
+        *followers = None;
     }
 }
 

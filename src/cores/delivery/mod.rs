@@ -3,4 +3,5 @@
 pub(super) mod abandoned_publications;
 pub(super) mod channel_memory;
 pub(super) mod fan_out;
+pub(super) mod followers;
 pub(super) mod policy_changes;

@@ -3,12 +3,12 @@
 //!
 //! Limits: `EFFORT_PER_TURN_MAX` (`report.rs`).
 
-use crate::app::App;
+use crate::app::{App, CallOutcome};
 use crate::decision::{CloseReason, Decision};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
-use crate::cores::operators::questions::{Act, Acting};
+use crate::cores::operators::questions::{Act, Acting, Calling};
 use crate::cores::operators::selection::Selected;
 
 impl<A: App> Core<A> {
@@ -24,6 +24,28 @@ impl<A: App> Core<A> {
                 Selected::End => return true,
             }
         }
+    }
+
+    /// Goes on to look for a client and calls it. True when that is done, or there is no such client.
+    pub(in crate::cores) fn call_client(&mut self, calling: &mut Calling, effort: &mut u32) -> bool {
+        let selected = self.next_selected(&mut calling.selecting, effort);
+        if selected == Selected::Later {
+            return false;
+        }
+        let Some(outside) = calling.outside.take() else {
+            return true;
+        };
+        match selected {
+            Selected::Found(id) if self.has_room_for_event(id) => {
+                let (event, data) = (&calling.event, calling.data.as_deref());
+                self.decide(id, |session, environment, decisions| {
+                    session.call_from_outside(event, data, outside, environment, decisions);
+                    Ok(())
+                });
+            }
+            Selected::Found(_) | Selected::Later | Selected::End => outside.tell(CallOutcome::NoConnection),
+        }
+        true
     }
 
     /// Returns whether there was something to do.

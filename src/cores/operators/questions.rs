@@ -6,10 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::{CallOutcome, OutsideCall};
 use crate::client::ClientAddress;
 use crate::decision::CloseCode;
 use crate::session::SessionId;
 
+pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::tally::Tally;
 use crate::cores::operators::selection::Selecting;
@@ -27,6 +29,15 @@ pub(crate) enum Question {
     ChannelsOf(ChannelsOf),
     /// The channels that have subscribers, in the order of their names.
     Channels(Channels),
+    /// Call a client.
+    Call(Calling),
+    /// Copy publications on a channel to a subscriber of the program, from now on.
+    Follow {
+        follower: Box<Follower>,
+        answer: Answer<()>,
+    },
+    /// Copy no more to it.
+    Unfollow { id: u64 },
     /// Do something with the connections of a selection, and say with how many.
     Act(Acting),
 }
@@ -93,6 +104,17 @@ pub(crate) struct Channels {
 pub(crate) struct ChannelRow {
     pub(crate) name: Box<[u8]>,
     pub(crate) subscribers: u32,
+}
+
+/// A call to the client of a session.
+#[derive(Debug)]
+pub(crate) struct Calling {
+    pub(super) selecting: Selecting,
+    pub(super) event: Arc<str>,
+    /// JSON.
+    pub(super) data: Option<Arc<str>>,
+    /// Taken when the client is called.
+    pub(super) outside: Option<OutsideCall>,
 }
 
 /// An operation on connections.
@@ -247,6 +269,23 @@ impl Channels {
             rows.map(|(name, subscribers)| ChannelRow { name, subscribers })
                 .collect(),
         );
+    }
+}
+
+impl Calling {
+    /// A call to the client that is selected; `answer` gets the outcome.
+    pub(crate) fn new(
+        selecting: Selecting,
+        event: Arc<str>,
+        data: Option<Arc<str>>,
+        answer: Answer<CallOutcome>,
+    ) -> Calling {
+        Calling {
+            selecting,
+            event,
+            data,
+            outside: Some(OutsideCall::new(move |outcome| answer.give(outcome))),
+        }
     }
 }
 

@@ -59,6 +59,16 @@ impl<A: App> Core<A> {
                 }
                 channels.conclude();
             }
+            Question::Call(mut calling) => {
+                if !self.call_client(&mut calling, effort) {
+                    return Some(Question::Call(calling));
+                }
+            }
+            Question::Follow { follower, answer } => {
+                self.delivery.follow(*follower);
+                answer.give(());
+            }
+            Question::Unfollow { id } => self.delivery.unfollow(id),
             Question::Act(mut acting) => {
                 if !self.act_some(&mut acting, effort) {
                     return Some(Question::Act(acting));

@@ -4,7 +4,7 @@
 //! Invariants
 //! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
 //! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. The application is told
-//!    each time.
+//!    each time, or the thread that has made the call.
 //!
 //! Limits: `calls_per_connection_max`, kept by `app::Scratch`, which gives the ids out; `ack_timeout`;
 //! `client_calls_max`.
@@ -13,13 +13,14 @@ use std::collections::VecDeque;
 
 use super::arrays::Array;
 use super::login::Login;
-use super::{Environment, Session, passed_on};
+use super::{Environment, Session, passed_on, send};
 use crate::app::{
-    AnswerError, AnswerFailure, App, CallId, Owed, Peer, PeerOrder, REMOVE_AUTH_TOKEN, RawJson,
-    SET_AUTH_TOKEN,
+    AnswerError, AnswerFailure, App, CallId, CallOutcome, OutsideCall, Owed, Peer, PeerOrder,
+    REMOVE_AUTH_TOKEN, RawJson, SET_AUTH_TOKEN,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions, Limit};
+use crate::socketcluster::encode;
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Response, is_falsy};
 
@@ -42,6 +43,8 @@ struct Waiting {
     call: CallId,
     deadline: Uptime,
     event: Box<str>,
+    /// The thread that has made the call; `None` if the application has made it.
+    outside: Option<OutsideCall>,
 }
 
 impl Calls {
@@ -117,8 +120,40 @@ impl Session {
                 call,
                 deadline: env.common.now.uptime + env.settings.ack_timeout,
                 event: event.into(),
+                outside: None,
             });
         }
+    }
+
+    /// Calls the client for another thread, which is told the outcome.
+    pub(crate) fn call_from_outside<A: App>(
+        &mut self,
+        event: &str,
+        data: Option<&str>,
+        outside: OutsideCall,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        if !self.is_open() {
+            return outside.tell(CallOutcome::NoConnection);
+        }
+        let calls = self.calls.get_or_insert_default();
+        if calls.waiting.len() >= env.settings.calls_max as usize {
+            env.common.scratch.hit(Limit::CallsPerConnection);
+            return outside.tell(CallOutcome::TooMany);
+        }
+        calls.last += 1;
+        let call = CallId::new(calls.last);
+        calls.waiting.push_back(Waiting {
+            call,
+            deadline: env.common.now.uptime + env.settings.ack_timeout,
+            event: event.into(),
+            outside: Some(outside),
+        });
+        let data = data.map(str::as_bytes);
+        send(decisions, |out| {
+            encode::call(event.as_bytes(), call.as_u64(), data, out)
+        });
     }
 
     /// The client has answered a call. An answer to an unknown call, or to one that was answered before, is ignored.
@@ -146,7 +181,7 @@ impl Session {
                 .data
                 .map(|value| RawJson::new(passed_on(value.json, value.rare, &mut rewritten)))),
         };
-        let result = self.tell(&answered, answer, env, decisions);
+        let result = self.tell(answered, answer, env, decisions);
         env.scratch.rewritten = rewritten;
         result
     }
@@ -172,7 +207,7 @@ impl Session {
             .and_then(|calls| calls.take_due(env.common.now.uptime))
         {
             env.common.scratch.hit(Limit::AckTime);
-            self.tell(&late, Err(AnswerFailure::TimedOut), env, decisions)?;
+            self.tell(late, Err(AnswerFailure::TimedOut), env, decisions)?;
         }
         Ok(())
     }
@@ -181,6 +216,10 @@ impl Session {
     pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
         let Some(calls) = self.calls.take() else { return };
         for waiting in calls.waiting {
+            if let Some(outside) = waiting.outside {
+                outside.tell(CallOutcome::ConnectionEnded);
+                continue;
+            }
             env.common.scratch.app.clear();
             let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
             let error = AnswerError::new(&waiting.event, AnswerFailure::ConnectionEnded);
@@ -190,11 +229,15 @@ impl Session {
 
     fn tell<A: App>(
         &mut self,
-        waiting: &Waiting,
+        waiting: Waiting,
         answer: Result<Option<RawJson<'_>>, AnswerFailure<'_>>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        if let Some(outside) = waiting.outside {
+            outside.tell(outcome(answer));
+            return Ok(());
+        }
         self.begin(env);
         env.common.app.answered(
             waiting.call,
@@ -203,5 +246,15 @@ impl Session {
         );
         self.settle(env)?;
         self.carry_out_orders(None, env, decisions)
+    }
+}
+
+/// What another thread is told of its call.
+fn outcome(answer: Result<Option<RawJson<'_>>, AnswerFailure<'_>>) -> CallOutcome {
+    match answer {
+        Ok(data) => CallOutcome::Answered(data.map(|data| data.as_str().to_owned())),
+        Err(AnswerFailure::Refused(error)) => CallOutcome::Refused(error.as_str().to_owned()),
+        Err(AnswerFailure::TimedOut) => CallOutcome::TimedOut,
+        Err(AnswerFailure::ConnectionEnded) => CallOutcome::ConnectionEnded,
     }
 }

@@ -1,0 +1,213 @@
+//! Subscribers of the program that embeds the server: copies of publications, in bounded queues.
+//!
+//! A follower is on one core, which copies each publication of its channel out of the ring as it reads it, so that no
+//! follower ever holds the ring. If the queue is full, the publication is left out. Each publication of the channel has a
+//! number, counted from 0; the queue holds numbers, and the core tells the number of the next one. So the receiving side
+//! knows exactly how many were left out, and where.
+//!
+//! A core without followers pays one comparison for each publication.
+//!
+//! Invariants
+//! 1. `told.count` is stored after the publication before it was put into the queue, or left out. So a receiver that
+//!    reads the count and then finds the queue empty knows that all earlier publications were left out.
+//! 2. The core waits for nothing: neither for room in the queue nor for the thread that wakes the receiver.
+//!
+//! Limits: the capacity and the bytes of the queue, chosen by the program.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::broker::{ChannelHash, Publication, Sequence};
+
+/// The core's end of a subscriber's queue.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    id: u64,
+    channel: Box<[u8]>,
+    /// `None` once the follower ends.
+    queue: Option<Sender<Copied>>,
+    told: Arc<Told>,
+    news: Arc<dyn News>,
+    /// The number of the next publication.
+    count: u64,
+    /// Publications before this place were made before the subscription began.
+    begin: Option<Sequence>,
+}
+
+/// A copy of a publication.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// Its number among the publications of the channel since the subscription began.
+    pub(crate) number: u64,
+    /// Its data: JSON, or nothing.
+    pub(crate) data: Box<[u8]>,
+}
+
+/// What the core and the receiver tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// How many publications there were: written by the core with release, read by the receiver with acquire
+    /// (invariant 1).
+    pub(crate) count: AtomicU64,
+    /// The bytes in the queue: raised by the core, lowered by the receiver. Relaxed: it guards nothing.
+    pub(crate) queued_bytes: AtomicUsize,
+    /// Most bytes in the queue.
+    pub(crate) bytes_max: usize,
+    /// Whether there is news since the receiver was last woken. Set by the core, cleared by the thread that wakes, both
+    /// with acquire and release: the receiver that is woken sees what the core has done before.
+    pub(crate) has_news: AtomicBool,
+}
+
+impl Told {
+    /// For an empty queue that may hold so many bytes.
+    pub(crate) fn new(bytes_max: usize) -> Told {
+        Told {
+            bytes_max,
+            ..Told::default()
+        }
+    }
+}
+
+/// Has receivers woken whose followers have news.
+pub(crate) trait News: Send + Sync + std::fmt::Debug {
+    /// There is news of some follower. Returns at once.
+    fn tell(&self);
+}
+
+impl Follower {
+    /// A follower of a channel whose publications go into this queue. Ids are given once.
+    pub(crate) fn new(
+        id: u64,
+        channel: &str,
+        queue: Sender<Copied>,
+        told: Arc<Told>,
+        news: Arc<dyn News>,
+    ) -> Follower {
+        Follower {
+            id,
+            channel: channel.as_bytes().into(),
+            queue: Some(queue),
+            told,
+            news,
+            count: 0,
+            begin: None,
+        }
+    }
+
+    /// Copies a publication, unless it does not fit.
+    fn copy(&mut self, publication: &Publication<'_>) -> Outcome {
+        if self.begin.is_some_and(|begin| publication.sequence() < begin) {
+            return Outcome::Copied;
+        }
+        let number = self.count;
+        self.count += 1;
+        let outcome = self.put(number, publication.payload());
+        self.told.count.store(self.count, Ordering::Release);
+        self.tell();
+        outcome
+    }
+
+    fn put(&self, number: u64, payload: &[u8]) -> Outcome {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.has_room(payload.len())) else {
+            return Outcome::LeftOut;
+        };
+        // Before it is in the queue, since the receiver may take it out at once.
+        self.told.queued_bytes.fetch_add(payload.len(), Ordering::Relaxed);
+        let data = payload.into();
+        let Err(refused) = queue.try_send(Copied { number, data }) else {
+            return Outcome::Copied;
+        };
+        self.told.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
+        match refused {
+            TrySendError::Full(_) => Outcome::LeftOut,
+            TrySendError::Disconnected(_) => Outcome::Gone,
+        }
+    }
+
+    /// An empty queue takes any one publication.
+    fn has_room(&self, bytes: usize) -> bool {
+        let queued = self.told.queued_bytes.load(Ordering::Relaxed);
+        queued == 0 || queued.saturating_add(bytes) <= self.told.bytes_max
+    }
+
+    fn tell(&self) {
+        if !self.told.has_news.swap(true, Ordering::AcqRel) {
+            self.news.tell();
+        }
+    }
+}
+
+impl Drop for Follower {
+    /// The receiver learns that nothing more comes.
+    fn drop(&mut self) {
+        // The queue's end first, so that the receiver finds it closed when it is woken.
+        self.queue = None;
+        self.tell();
+    }
+}
+
+/// What became of a publication for a follower.
+enum Outcome {
+    Copied,
+    LeftOut,
+    /// There is no receiver any more.
+    Gone,
+}
+
+/// The followers of one core.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    by_channel: HashMap<ChannelHash, Vec<Follower>>,
+}
+
+impl Followers {
+    /// Adds a follower. Copies begin at `begin`.
+    pub(super) fn add(&mut self, hash: ChannelHash, mut follower: Follower, begin: Sequence) {
+        follower.begin = Some(begin);
+        self.by_channel.entry(hash).or_default().push(follower);
+    }
+
+    /// Removes a follower, if there is one of this id, and returns the hash of its channel.
+    pub(super) fn remove(&mut self, id: u64) -> Option<ChannelHash> {
+        let (&hash, list) = self
+            .by_channel
+            .iter_mut()
+            .find(|(_, list)| list.iter().any(|follower| follower.id == id))?;
+        list.retain(|follower| follower.id != id);
+        if list.is_empty() {
+            self.by_channel.remove(&hash);
+        }
+        Some(hash)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_channel.is_empty()
+    }
+
+    /// Copies a publication to the followers of its channel. Returns for how many it was left out, and the ids of
+    /// followers whose receivers have gone.
+    pub(super) fn copy(&mut self, hash: ChannelHash, publication: &Publication<'_>) -> (u64, Vec<u64>) {
+        let (mut left_out, mut gone) = (0, Vec::new());
+        for follower in self.by_channel.get_mut(&hash).into_iter().flatten() {
+            if *follower.channel != *publication.channel() {
+                continue;
+            }
+            match follower.copy(publication) {
+                Outcome::Copied => {}
+                Outcome::LeftOut => left_out += 1,
+                Outcome::Gone => gone.push(follower.id),
+            }
+        }
+        (left_out, gone)
+    }
+}
+
+impl Follower {
+    /// The channel that it follows.
+    pub(super) fn channel(&self) -> &[u8] {
+        &self.channel
+    }
+}
