@@ -81,6 +81,7 @@ pub mod server;
 mod session;
 mod slab;
 mod socketcluster;
+mod store;
 mod sync;
 mod text;
 mod transport;

@@ -16,7 +16,7 @@
 //!   app
 //!   policy
 //!   login
-//!   auth decision history
+//!   auth decision history store
 //!   broker
 //!   config metrics machine log audit clock slab sync client labels replace text wipe
 //! ```
@@ -44,6 +44,7 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("client", &[][..]),
+        ("store", &["clock", "config", "history", "metrics"][..]),
         ("audit", &["clock"][..]),
         ("clock", &[][..]),
         ("slab", &[][..]),
@@ -92,11 +93,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             ][..],
         ),
         ("broker", &["slab", "sync"][..]),
-        ("history", &["broker", "clock", "slab"][..]),
+        ("history", &["broker", "clock", "config", "slab"][..]),
         ("transport", &["config"][..]),
         (
             "cores",
             &[
+                "store",
                 "app",
                 "audit",
                 "auth",
@@ -123,6 +125,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "handle",
             &[
+                "store",
                 "app",
                 "broker",
                 "clock",
@@ -140,6 +143,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "control",
             &[
                 "app",
+                "store",
                 "audit",
                 "auth",
                 "config",
@@ -159,6 +163,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "server",
             &[
+                "history",
+                "store",
                 "app",
                 "audit",
                 "auth",
@@ -410,6 +416,8 @@ const API: &[(&str, &[&str])] = &[
             "SlowConsumer",
             "SocketCluster",
             "Source",
+            "Store",
+            "StoreMode",
             "Tls",
             "Warning",
             "WelcomePage",
@@ -489,6 +497,8 @@ const API: &[(&str, &[&str])] = &[
             "Server",
             "SignalHandling",
             "StartError",
+            "StoreError",
+            "StoreOwner",
             "Subscriber",
         ],
     ),

@@ -28,7 +28,7 @@ use ringcast::internals::auth::{Revocation, Revoked};
 use ringcast::internals::client::proxy_header;
 use ringcast::internals::clock::{Now, Uptime};
 use ringcast::internals::decision::{
-    CloseReason, Decision, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome,
+    CloseReason, Decision, Decisions, Message, Span, Stored, SubscribeOutcome, UnsubscribeOutcome,
 };
 use ringcast::internals::http::request;
 use ringcast::internals::policy::Policy;
@@ -531,6 +531,10 @@ impl Run {
                 if let Some(answer) = session.will_set(token, Ok(()), decisions) {
                     said.send(decisions, answer);
                 }
+            }
+            Decision::Acknowledge { token } => {
+                let answer = session.stored(token, Stored::Yes, decisions);
+                said.send(decisions, answer);
             }
             Decision::SendBinary { .. } | Decision::Login | Decision::Close { .. } => {
                 panic!("nothing here asks for {decision:?}")

@@ -26,6 +26,11 @@ impl Epoch {
             .then_some(Epoch(bytes))
     }
 
+    /// Its text, as bytes.
+    pub const fn as_bytes(&self) -> &[u8; Epoch::BYTES] {
+        &self.0
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("every character is ASCII")

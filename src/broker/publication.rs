@@ -73,6 +73,21 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Its number in a store: it never changes.
+    pub const fn number(self) -> u8 {
+        match self {
+            Origin::SocketCluster => 0,
+        }
+    }
+
+    /// The origin with this number in a store.
+    pub const fn of_number(number: u8) -> Option<Origin> {
+        match number {
+            0 => Some(Origin::SocketCluster),
+            _ => None,
+        }
+    }
+
     /// How many bytes of each frame lie behind the payload.
     const fn bytes_behind_payload(self) -> usize {
         match self {

@@ -47,6 +47,7 @@ fn refused(error: StartError) -> CliError {
         | StartError::Served { .. }
         | StartError::Starting { .. }
         | StartError::Listen { .. }
+        | StartError::Store(_)
         | StartError::Control(_)
         | StartError::System(_) => CliError::Server(error.to_string()),
     }

@@ -29,6 +29,7 @@ pub mod rules;
 pub mod secret;
 pub(crate) mod settings;
 mod socketcluster;
+mod store;
 pub(crate) mod text_file;
 pub mod tls;
 mod toml_file;
@@ -56,6 +57,7 @@ pub use permissions::{Anonymous, Permissions};
 pub use proxies::Proxies;
 pub use restart::Restart;
 pub use socketcluster::{Protocol, SocketCluster};
+pub use store::{Store, StoreMode};
 pub use tls::Tls;
 pub use warnings::Warning;
 
@@ -89,6 +91,8 @@ pub struct Config {
     pub socketcluster: SocketCluster,
     /// How publications reach subscribers.
     pub delivery: Delivery,
+    /// What is kept on disk.
+    pub store: Store,
     /// The start and the end of the process.
     pub restart: Restart,
     /// The log.
@@ -114,6 +118,7 @@ const SECTIONS: &[&[Setting]] = &[
     Permissions::SETTINGS,
     SocketCluster::SETTINGS,
     Delivery::SETTINGS,
+    Store::SETTINGS,
     Restart::SETTINGS,
     Log::SETTINGS,
     Limits::SETTINGS,

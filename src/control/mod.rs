@@ -46,6 +46,7 @@ mod routes;
 mod service_manager;
 mod signals;
 mod stats;
+mod store_release;
 mod successor;
 
 use std::fmt;
@@ -66,6 +67,7 @@ use crate::config::Config;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::Handle;
 use crate::policy::Policy;
+use crate::store::StoreHandle;
 use admin_slots::AdminSlots;
 use api::Api;
 use audit_omissions::AuditOmissions;
@@ -104,6 +106,8 @@ pub struct ControlSettings {
     pub(crate) keys: Option<KeyFetcher>,
     /// Publishes, and counts what it has published.
     pub handle: Handle,
+    /// What is kept on disk, if `data_dir` is set.
+    pub(crate) store: Option<StoreHandle>,
     /// The clock of the process.
     pub clock: Clock,
 }
@@ -168,6 +172,8 @@ struct ControlState {
     /// The counts of key fetches, if keys are fetched.
     keys: Option<Arc<FetchCounts>>,
     handle: Handle,
+    /// The store, for its counters.
+    store: Option<StoreHandle>,
     clock: Clock,
     /// Tells whether every core still turns.
     liveness: Liveness,
@@ -291,6 +297,7 @@ impl Control {
             api: Api::new(&settings.config.limits),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             handle: settings.handle.clone(),
+            store: settings.store.clone(),
             clock: settings.clock,
             start_unix_ms: now.unix_ms,
             draining: AtomicBool::new(false),
@@ -335,6 +342,10 @@ impl Control {
         if let Some(keys) = self.settings.keys.take() {
             // Ends with the runtime.
             tokio::spawn(keys.run(Arc::clone(&self.shared)));
+        }
+        if let Some(store) = self.settings.store.take() {
+            // Ends with the runtime.
+            tokio::spawn(store_release::offer(store));
         }
         if let Some(listener) = self.settings.listener.take() {
             listener.set_nonblocking(true).map_err(ControlError::Listener)?;

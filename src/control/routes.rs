@@ -29,6 +29,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::server::{FetchedKeys, Process};
 use crate::metrics::text;
+use crate::store::StoreHandle;
 
 /// Answers requests until the runtime ends. The number of connections and the time that one may be silent are
 /// bounded, since this port may be open to a network and its descriptors count against the process's limit.
@@ -192,7 +193,8 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
     let mut out = String::with_capacity(EXPOSITION_BYTES_PER_CORE * (cores.len() + 1));
     let logins = policy.login.as_ref().map(PasswordChecks::metrics);
     let api = (!policy.api_keys.is_empty()).then_some(&shared.api.metrics);
-    text::expose(&cores, process, logins, api, &mut out);
+    let store = shared.store.as_ref().map(StoreHandle::metrics);
+    text::expose(&cores, process, logins, api, store, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 

@@ -108,6 +108,7 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         vec![core_handle.clone()],
         outside,
         Arc::default(),
+        None,
         &config.limits,
         clock,
     )
@@ -124,6 +125,7 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         memory: None,
         keys: None,
         handle,
+        store: None,
         clock,
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::app::{App, Upgrade};
 use crate::audit::Trail;
 use crate::auth::Claims;
-use crate::broker::PostEnd;
+use crate::broker::{PostEnd, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::limits::Limits;
@@ -83,6 +83,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) mailbox: Mailbox,
     pub(super) operations: Operations,
     pub(super) draining: Option<Draining>,
+    /// The place in the ring behind which nothing is remembered any more, once it is known.
+    pub(super) remembering_ends_at: Option<Sequence>,
     /// The last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
@@ -131,13 +133,15 @@ impl<A: App> Core<A> {
             Arc::clone(&metrics),
         );
         let channels = &settings.policy.channels;
-        let memory = (!channels.is_empty()).then(|| {
+        let memory = (!channels.is_empty() || parts.stored.is_some()).then(|| {
             let (core, numbering) = (parts.id.index(), parts.broker.numbering);
             let (channels, metrics) = (Arc::clone(channels), Arc::clone(&metrics));
             let cores = parts.wakers.len();
-            Box::new(ChannelMemory::new(
-                core, cores, numbering, channels, &limits, metrics,
-            ))
+            let memory = ChannelMemory::new(core, cores, numbering, channels, &limits, metrics);
+            Box::new(match parts.stored {
+                Some((sink, histories)) => memory.with_store(sink, histories, time.now()),
+                None => memory,
+            })
         });
         Ok(Core {
             id: parts.id,
@@ -183,6 +187,7 @@ impl<A: App> Core<A> {
             mailbox: parts.mailbox,
             operations: Operations::default(),
             draining: None,
+            remembering_ends_at: None,
             ends: Ends::new(),
             audit: Trail::new(settings.audit),
             memory_due: now,

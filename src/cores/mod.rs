@@ -54,9 +54,11 @@ use crate::broker::{CoreBroker, PostEnd};
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::config::{AcceptExcess, SlowConsumer};
+use crate::history::Histories;
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::protocols::Settings;
+use crate::store::Sink;
 use crate::transport::hand_over::HandOver;
 use crate::transport::port::Ports;
 
@@ -124,6 +126,8 @@ pub(crate) struct CoreParts<A> {
     pub(crate) broker: CoreBroker,
     pub(crate) post: PostEnd<Letter>,
     pub(crate) mailbox: Mailbox,
+    /// The core's end of the store, and what the store has of its channels, if there is one.
+    pub(crate) stored: Option<(Sink, Histories)>,
     pub(crate) app: A,
 }
 

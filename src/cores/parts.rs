@@ -58,6 +58,7 @@ impl<A> CoreParts<A> {
                 broker: brokers.next()?,
                 post: posts.next()?,
                 mailbox: mailboxes.next()?,
+                stored: None,
                 app: app(id),
             })
         });

@@ -42,6 +42,7 @@ impl<A: App> Core<A> {
                 thread::yield_now();
             }
         }
+        self.end_remembering_at_once();
         Ok(self.end())
     }
 
@@ -116,6 +117,9 @@ impl<A: App> Core<A> {
         self.publish_due_wills();
         self.deliver();
         self.resume_awaiting_delivery();
+        if self.waiting.awaiting_commit_count() > 0 {
+            self.resume_awaiting_commit();
+        }
         self.delivery.publisher().reclaim_much();
         self.resume_stalled();
         self.tend_memory();
@@ -123,11 +127,14 @@ impl<A: App> Core<A> {
         self.visit_due();
         self.check_some();
         self.connections.lane = Lane::Prompt;
-        if self.drain_some() {
+        if self.drain_some() && self.end_remembering() {
             self.operations.stop();
         }
         self.wake_receivers();
         self.flush();
+        if self.delivery.on_disk().is_some() {
+            self.tell_store();
+        }
         self.tell_drain();
         if self.mailbox.has_questions() {
             self.answer_questions();
@@ -382,6 +389,13 @@ impl<A: App> Core<A> {
         if self.draining.is_some() {
             until = until.min(self.time.now().uptime + DRAIN_STEP);
         }
+        if self
+            .delivery
+            .on_disk()
+            .is_some_and(|on_disk| on_disk.is_waiting())
+        {
+            until = until.min(self.time.now().uptime + STORE_RETRY);
+        }
         if self.delivery.publisher().keeps_much() {
             // `tell_memory` frees a part of it.
             until = until.min(self.memory_due);
@@ -409,5 +423,7 @@ const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How soon a full ring, or a full box of letters, is tried again. No core wakes another when there is room again: room
 /// is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
+/// How soon a core comes back whose records the store has not taken, or that waits for other cores to end.
+const STORE_RETRY: Duration = Duration::from_millis(2);
 /// How often a draining core closes its next few connections.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

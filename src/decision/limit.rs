@@ -99,6 +99,8 @@ labels! {
         /// The queue of a subscriber of the program that embeds the server: a publication is left out, and the program is
         /// told how many were.
         SubscriberQueue = "subscriber_queue",
+        /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
+        StoreQueueBytes = "store_queue_bytes",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

@@ -95,6 +95,12 @@ pub enum Decision {
     CheckSubscriptions,
     /// Publish to all subscribers of a channel.
     Publish(Publish),
+    /// Answer the call of the publication before, by `Session::stored`, once the publication is as safe as a publication
+    /// to a remembered channel is to be.
+    Acknowledge {
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Span,
+    },
     /// Close after everything queued before has been sent.
     Close {
         /// Why.
@@ -145,6 +151,19 @@ impl Publish {
     }
 }
 
+/// What became of a publication to a remembered channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is as safe as it is to be.
+    Yes,
+    /// It was not published: the disk takes nothing now.
+    NotNow,
+    /// It was not published: another process has the channels now.
+    Elsewhere,
+    /// It was published, and could not be stored.
+    Unknown,
+}
+
 impl Decision {
     /// The same decision, with its spans moved by `by` bytes.
     fn shifted(self, by: u32) -> Decision {
@@ -184,6 +203,7 @@ impl Decision {
                 reason,
                 text: span(text),
             },
+            Decision::Acknowledge { token } => Decision::Acknowledge { token: span(token) },
             Decision::Login => Decision::Login,
             Decision::SetWill { will, token } => Decision::SetWill {
                 will: span(will),
@@ -361,6 +381,7 @@ impl Decisions {
             | Decision::KickOutAll { .. }
             | Decision::CheckSubscriptions
             | Decision::Publish { .. }
+            | Decision::Acknowledge { .. }
             | Decision::Close { .. }
             | Decision::Login
             | Decision::SetWill { .. }

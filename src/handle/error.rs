@@ -24,6 +24,12 @@ pub enum HandleError {
     },
     /// The ring had no room for the publication within the time limit. Nothing was published.
     RingFull,
+    /// The channel is remembered on disk, and the disk takes nothing now. Nothing was published.
+    NotStored,
+    /// The channel is remembered on disk, and another process has the store now. Nothing was published.
+    Elsewhere,
+    /// The publication was published, and could not be stored: a crash may lose it.
+    PublishedNotStored,
     /// Too many operations of handles wait already: 4096 answers, or 1024 publications for room. Nothing was done.
     Busy,
     /// These cores have not answered within 5 s: they stand still, or have much to do. They may still do what they were
@@ -68,6 +74,15 @@ impl fmt::Display for HandleError {
             ),
             HandleError::RingFull => formatter.write_str(
                 "not published: the ring had no room in time; publish more slowly, or raise outside_bytes_max",
+            ),
+            HandleError::NotStored => formatter.write_str(
+                "not published: the disk of data_dir takes nothing now; make room there, and try again",
+            ),
+            HandleError::Elsewhere => formatter.write_str(
+                "not published: another process has taken data_dir over; publish at that process, and end this one",
+            ),
+            HandleError::PublishedNotStored => formatter.write_str(
+                "published, but not stored: the disk of data_dir takes nothing now, so that a crash may lose it",
             ),
             HandleError::Busy => formatter.write_str("not done: too many operations wait already; try again later"),
             HandleError::Unanswered { cores } => write!(

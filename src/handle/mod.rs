@@ -28,13 +28,14 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 
 pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use pending::Pending;
-use publishing::{NoRoom, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX};
+use publishing::{Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Uncommitted, Unmade};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 
@@ -45,6 +46,7 @@ use crate::cores::operators::mailbox::CoreHandle;
 pub use crate::cores::operators::selection::Selection;
 use crate::metrics::outside::OutsideCounts;
 use crate::policy::channels::Channels;
+use crate::store::{StoreHandle, StoreState};
 
 /// Acts on a running server, from any thread but those of its cores. All clones act on the same server.
 ///
@@ -80,13 +82,14 @@ impl Handle {
         cores: Vec<CoreHandle>,
         outside: OutsidePublisher,
         channels: Arc<Channels>,
+        store: Option<StoreHandle>,
         limits: &Limits,
         clock: Clock,
     ) -> io::Result<(Handle, HandleThread)> {
         let (waits, thread) = Waits::start(clock)?;
         let handle = Handle(Arc::new(Shared {
             cores,
-            publishing: Publishing::new(outside, channels, limits),
+            publishing: Publishing::new(outside, channels, store, limits),
             waits: Arc::clone(&waits),
             clock,
         }));
@@ -151,21 +154,56 @@ impl Shared {
             self.publishing
                 .try_publish(publication, place, &self.clock, &self.cores)
         };
-        let Err(NoRoom) = publish(None) else {
-            return Ok(Receipt {});
-        };
+        match publish(None) {
+            Ok(uncommitted) => return self.acknowledge(uncommitted).await,
+            Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
+            Err(Unmade::NoRoom) => {}
+        }
         let place = self.publishing.queue()?;
         let deadline = self.clock.uptime() + ROOM_TIME_MAX;
         loop {
             self.sleep_until(self.clock.uptime() + ROOM_RETRY).await?;
             match publish(Some(&place)) {
-                Ok(()) => return Ok(Receipt {}),
-                Err(NoRoom) if self.clock.uptime() >= deadline => return Err(self.publishing.give_up()),
-                Err(NoRoom) => {}
+                Ok(uncommitted) => {
+                    drop(place);
+                    return self.acknowledge(uncommitted).await;
+                }
+                Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
+                Err(Unmade::NoRoom) if self.clock.uptime() >= deadline => {
+                    return Err(self.publishing.give_up());
+                }
+                Err(Unmade::NoRoom) => {}
             }
         }
     }
+
+    /// The receipt of a publication, once it is as safe as it is to be.
+    async fn acknowledge(&self, uncommitted: Option<Uncommitted>) -> Result<Receipt, HandleError> {
+        if let Some(uncommitted) = uncommitted {
+            while !self
+                .publishing
+                .is_committed(uncommitted)
+                .map_err(|_| HandleError::PublishedNotStored)?
+            {
+                self.sleep_until(self.clock.uptime() + COMMIT_RETRY)
+                    .await
+                    .map_err(|_| HandleError::PublishedNotStored)?;
+            }
+        }
+        Ok(Receipt {})
+    }
 }
+
+/// The error of a publication that a store in this state does not take.
+fn not_stored(state: StoreState) -> HandleError {
+    match state {
+        StoreState::Open | StoreState::Failing => HandleError::NotStored,
+        StoreState::Closing | StoreState::Closed => HandleError::Elsewhere,
+    }
+}
+
+/// How soon a publication that is acknowledged when it is on disk is looked at again.
+const COMMIT_RETRY: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Handle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

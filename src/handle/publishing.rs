@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{
-    ChannelHash, ChannelHasher, CoreSet, Epoch, Facts, Kind, Marks, Origin, OutsidePublisher, Publisher,
-    RingFull,
+    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Marks, Numbering, Origin, OutsidePublisher, Publisher,
+    RingFull, Sequence,
 };
 use crate::clock::Clock;
 use crate::config::limits::Limits;
@@ -31,6 +31,7 @@ use crate::policy::channels::Channels;
 use crate::session;
 use crate::socketcluster::json::Fault;
 use crate::socketcluster::publication;
+use crate::store::{StoreHandle, StoreState};
 use crate::websocket::frame::{self, OpCode};
 
 use super::error::HandleError;
@@ -40,8 +41,8 @@ use super::error::HandleError;
 pub(super) struct Publishing {
     ring: Mutex<Ring>,
     hasher: ChannelHasher,
-    /// The name of the numbering that positions are of.
-    epoch: Epoch,
+    /// By what positions are counted.
+    numbering: Numbering,
     /// Most own publications that may be in the ring.
     slots_max: usize,
     channel_name_bytes_max: usize,
@@ -56,6 +57,8 @@ struct Ring {
     publisher: Publisher,
     /// The policies of channels by which publications are marked.
     channels: Arc<Channels>,
+    /// The store of remembered channels, if there is one.
+    store: Option<StoreHandle>,
     /// Publications that wait for room.
     waiting: usize,
 }
@@ -77,20 +80,38 @@ pub(super) struct Publication {
 #[derive(Debug)]
 pub(super) struct Place<'a>(&'a Publishing);
 
-/// A publication was not made: there is no room, or others have waited for it longer.
-#[derive(Debug)]
-pub(super) struct NoRoom;
+/// Why a publication was not made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unmade {
+    /// There is no room, or others have waited for it longer.
+    NoRoom,
+    /// The store of its channel takes nothing, in this state.
+    NotStored(StoreState),
+}
+
+/// The record of a publication that is acknowledged when it is committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uncommitted {
+    owner: usize,
+    offset: u64,
+}
 
 impl Publishing {
-    pub(super) fn new(outside: OutsidePublisher, channels: Arc<Channels>, limits: &Limits) -> Publishing {
+    pub(super) fn new(
+        outside: OutsidePublisher,
+        channels: Arc<Channels>,
+        store: Option<StoreHandle>,
+        limits: &Limits,
+    ) -> Publishing {
         Publishing {
             ring: Mutex::new(Ring {
                 publisher: outside.publisher,
                 channels,
+                store,
                 waiting: 0,
             }),
             hasher: outside.hasher,
-            epoch: outside.numbering.epoch,
+            numbering: outside.numbering,
             slots_max: (limits.ring_slots.next_power_of_two() / 2).max(1) as usize,
             channel_name_bytes_max: limits.channel_name_bytes_max as usize,
             message_bytes_max: limits.message_bytes_max as usize,
@@ -126,7 +147,7 @@ impl Publishing {
     /// Encodes a publication with the marks that follow from these policies.
     fn write(&self, channel: &str, data: Option<&str>, channels: &Channels) -> Publication {
         let marks = session::marks_by(channels.find(channel.as_bytes()));
-        let message = publication::message(channel, marks, self.epoch, data);
+        let message = publication::message(channel, marks, self.numbering.epoch, data);
         let mut frame_head = Vec::new();
         frame::write_header(&mut frame_head, OpCode::Text, message.len());
         Publication {
@@ -190,36 +211,55 @@ impl Publishing {
         place: Option<&Place<'_>>,
         clock: &Clock,
         cores: &[CoreHandle],
-    ) -> Result<(), NoRoom> {
-        let result = self.append(publication, place, clock);
-        let wake = match result {
-            Ok(wake) | Err(wake) => wake,
-        };
+    ) -> Result<Option<Uncommitted>, Unmade> {
+        let (wake, result) = self.append(publication, place, clock);
         for core in wake {
             cores[core].nudge();
         }
-        match result {
-            Ok(_) => {
-                self.metrics.published();
-                Ok(())
-            }
-            Err(_) => Err(NoRoom),
+        let sequence = result?;
+        self.metrics.published();
+        let is_awaited = publication.marks.remembered && self.store().is_some_and(|store| store.is_strict());
+        Ok(is_awaited.then(|| Uncommitted {
+            owner: publication.hash.owner(cores.len()),
+            offset: self.numbering.offset(sequence),
+        }))
+    }
+
+    /// Whether a publication is committed.
+    ///
+    /// # Errors
+    /// It was published, and the store takes nothing, in this state.
+    pub(super) fn is_committed(&self, uncommitted: Uncommitted) -> Result<bool, StoreState> {
+        let Some(store) = self.store() else {
+            return Ok(true);
+        };
+        if store.is_committed(uncommitted.owner, uncommitted.offset) {
+            return Ok(true);
+        }
+        match store.state() {
+            StoreState::Open | StoreState::Closing => Ok(false),
+            state @ (StoreState::Failing | StoreState::Closed) => Err(state),
         }
     }
 
-    /// Returns the cores to wake, whether the publication was made or not.
+    fn store(&self) -> Option<StoreHandle> {
+        self.ring().store.clone()
+    }
+
+    /// Returns the cores to wake, whether the publication was made or not, and its place.
     fn append(
         &self,
         publication: &Publication,
         place: Option<&Place<'_>>,
         clock: &Clock,
-    ) -> Result<CoreSet, CoreSet> {
-        let mut ring = self.ring();
+    ) -> (CoreSet, Result<Sequence, Unmade>) {
+        let mut guard = self.ring();
+        let ring = &mut *guard;
         if place.is_none() && ring.waiting > 0 {
-            return Err(CoreSet::EMPTY);
+            return (CoreSet::EMPTY, Err(Unmade::NoRoom));
         }
         if let Err(RingFull { wake }) = ring.publisher.has_fewer_than(self.slots_max) {
-            return Err(wake);
+            return (wake, Err(Unmade::NoRoom));
         }
         let renewed;
         let publication = if publication.version == ring.channels.version() {
@@ -235,14 +275,20 @@ impl Publishing {
             payload_bytes: publication.payload_bytes,
             marks: publication.marks,
         };
+        // Until the publication is made, the store is not let go of.
+        let store = ring.store.as_ref().filter(|_| publication.marks.remembered);
+        let _stays_open = match store.map(StoreHandle::begin_publication).transpose() {
+            Ok(stays_open) => stays_open,
+            Err(state) => return (CoreSet::EMPTY, Err(Unmade::NotStored(state))),
+        };
         let parts = [&publication.frame_head[..], &publication.message];
         let published =
             ring.publisher
                 .try_publish(publication.channel.as_bytes(), publication.hash, &parts, facts);
-        self.note_bytes(&ring);
+        self.note_bytes(ring);
         match published {
-            Ok(published) => Ok(published.wake),
-            Err(RingFull { wake }) => Err(wake),
+            Ok(published) => (published.wake, Ok(published.sequence)),
+            Err(RingFull { wake }) => (wake, Err(Unmade::NoRoom)),
         }
     }
 

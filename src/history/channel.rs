@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::chunk::{Chunk, ENTRY_BYTES, SPARE_BYTES};
+use super::histories::Newest;
 use super::query::Unknown;
 use super::reading::Piece;
 use super::{Keep, NewPublication};
@@ -170,6 +171,17 @@ impl Channel {
         self.gone = 0;
         self.len = 0;
         self.frame_bytes = 0;
+    }
+
+    /// Everything that was published after this offset is there.
+    pub(super) fn complete_after(&self) -> u64 {
+        self.complete_after
+    }
+
+    /// The newest publication, if it is there.
+    pub(super) fn newest(&self, unix_ms_at_0: i64) -> Option<Newest<'_>> {
+        let chunk = self.chunks.back()?;
+        Some(chunk.newest(unix_ms_at_0))
     }
 
     /// The offset of the oldest publication that is there.

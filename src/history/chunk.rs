@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use super::NewPublication;
+use super::histories::Newest;
 use crate::broker::Origin;
 
 /// Consecutive publications of one channel.
@@ -144,6 +145,18 @@ impl Chunk {
         let frame = self.frames(entry..entry + 1);
         self.origin
             .payload(frame, self.entries[entry].payload_bytes as usize)
+    }
+
+    /// The last publication.
+    pub(super) fn newest(&self, unix_ms_at_0: i64) -> Newest<'_> {
+        let last = self.len() - 1;
+        Newest {
+            offset: self.offset(last),
+            unix_ms: u64::try_from(self.at_ms(last).saturating_add(unix_ms_at_0)).unwrap_or(0),
+            origin: self.origin,
+            frame: self.frames(last..last + 1),
+            payload_bytes: self.entries[last].payload_bytes,
+        }
     }
 
     /// The first entry whose offset is higher.

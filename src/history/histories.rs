@@ -22,8 +22,9 @@ use super::query::{Query, Question, Unknown};
 use super::queue::Queue;
 use super::reading::Reading;
 use super::{Keep, NewPublication};
-use crate::broker::{ChannelHash, Epoch, Position};
+use crate::broker::{ChannelHash, Epoch, Origin, Position};
 use crate::clock::Now;
+use crate::config::limits::Limits;
 use crate::slab::Slab;
 
 /// The histories of one core.
@@ -43,7 +44,13 @@ pub struct Histories {
     bytes_max: usize,
     channels_max: usize,
     forgotten: u64,
+    /// Publications up to this offset may be missing from any channel, though a former process has left some of them.
+    unknown_through: u64,
     evicted: Evicted,
+    /// What a store has still to be told; `None` if there is no store.
+    journal: Option<Vec<Entry>>,
+    /// The value of `forgotten` that the store was told.
+    told_forgotten: u64,
 }
 
 /// How many publications have gone, by what made them go.
@@ -60,6 +67,14 @@ pub struct Evicted {
 }
 
 impl Histories {
+    /// Without a channel, with the share of one of so many cores in the limits.
+    pub fn of_one_core(epoch: Epoch, limits: &Limits, cores: usize) -> Histories {
+        let cores = cores.max(1);
+        let bytes_max = usize::try_from(limits.history_bytes_max).unwrap_or(usize::MAX) / cores;
+        let channels_max = (limits.history_channels_max as usize / cores).max(1);
+        Histories::new(epoch, bytes_max, channels_max)
+    }
+
     /// Without a channel.
     pub fn new(epoch: Epoch, bytes_max: usize, channels_max: usize) -> Histories {
         Histories {
@@ -74,7 +89,100 @@ impl Histories {
             bytes_max,
             channels_max,
             forgotten: 0,
+            unknown_through: 0,
             evicted: Evicted::default(),
+            journal: None,
+            told_forgotten: 0,
+        }
+    }
+
+    /// Begins with what a store knows of all channels together, and notes what a store has to be told from now on:
+    /// [`Histories::take_changes`].
+    pub fn begin_with_store(&mut self, unknown_through: u64, forgotten: u64) {
+        self.unknown_through = unknown_through;
+        self.forgotten = forgotten;
+        self.told_forgotten = forgotten;
+        self.journal = Some(Vec::new());
+    }
+
+    /// Adds a channel of a store, which has all publications after `complete_after`. The publications follow, by
+    /// [`Histories::restore`]. Returns the channel's id.
+    pub fn restore_channel(
+        &mut self,
+        name: &[u8],
+        hash: ChannelHash,
+        keep: Keep,
+        version: u32,
+        complete_after: u64,
+    ) -> u32 {
+        self.insert(Channel::new(
+            hash,
+            name,
+            keep,
+            version,
+            complete_after,
+            Unknown::Evicted,
+        ))
+    }
+
+    /// Adds the next publication of a channel of a store. The caller calls [`Histories::restored`] after the last one.
+    pub fn restore(&mut self, channel: u32, publication: &NewPublication<'_>) {
+        // The store knows it.
+        let journal = self.journal.take();
+        self.change(channel, |channel, _| channel.push(publication));
+        self.journal = journal;
+    }
+
+    /// Drops what a restored channel has beyond its policy, and what all channels have beyond the bounds.
+    pub fn restored(&mut self, channel: u32) {
+        self.change(channel, drop_excess);
+        if let Some(deadline) = self.channels[channel as usize].deadline() {
+            self.deadlines.set(channel, deadline);
+        }
+        self.make_room();
+    }
+
+    /// Tells what has changed since the last call, for a store. Called after each [`Histories::append`]; nothing is told
+    /// without [`Histories::begin_with_store`].
+    pub fn take_changes(&mut self, now: Now, mut tell: impl FnMut(Change<'_>)) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        for entry in journal.drain(..) {
+            match entry {
+                Entry::Appended(id) | Entry::Forgotten(id) => {
+                    // A channel that has gone since is told as gone.
+                    let Some(channel) = self.channels.get(id as usize) else {
+                        continue;
+                    };
+                    let is_new = matches!(entry, Entry::Appended(_));
+                    let newest = channel.newest(unix_ms_at_0(now)).filter(|_| is_new);
+                    tell(Change::Kept {
+                        channel: &channel.name,
+                        after: channel
+                            .oldest_offset()
+                            .map_or_else(|| channel.newest_offset(), |oldest| oldest - 1),
+                        complete_after: channel.complete_after(),
+                        newest,
+                    });
+                }
+                Entry::Removed(name, through) => tell(Change::Removed {
+                    channel: &name,
+                    through,
+                }),
+            }
+        }
+        if self.forgotten > self.told_forgotten {
+            self.told_forgotten = self.forgotten;
+            tell(Change::Unknown {
+                through: self.forgotten,
+            });
+        }
+    }
+
+    fn note(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(entry());
         }
     }
 
@@ -102,6 +210,7 @@ impl Histories {
             channel.push(publication);
             drop_excess(channel, evicted);
         });
+        self.note(|| Entry::Appended(id));
         let channel = &self.channels[id as usize];
         if !self.deadlines.contains(id)
             && let Some(deadline) = channel.deadline()
@@ -190,6 +299,9 @@ impl Histories {
         let query = match question.query {
             Query::After(position) if position.epoch != self.epoch => {
                 return Reading::unknown(Unknown::OtherEpoch, up_to);
+            }
+            Query::After(position) if position.offset < self.unknown_through => {
+                return Reading::unknown(Unknown::Evicted, up_to);
             }
             Query::After(position) if position.offset > up_to.offset => {
                 return Reading::unknown(Unknown::UnknownPosition, up_to);
@@ -301,6 +413,7 @@ impl Histories {
             return;
         };
         self.forgotten = self.forgotten.max(channel.newest_offset());
+        self.note(|| Entry::Removed(channel.name.clone(), channel.newest_offset()));
         self.bytes -= counted_bytes(&channel);
         self.publications -= channel.len() as u64;
         self.oldest.remove(id);
@@ -319,11 +432,18 @@ impl Histories {
     /// Changes a channel, and what all channels count for.
     fn change(&mut self, id: u32, change: impl FnOnce(&mut Channel, &mut Evicted)) {
         let channel = &mut self.channels[id as usize];
+        let kept_of = |channel: &Channel| (channel.oldest_offset(), channel.complete_after());
+        let kept = self.journal.is_some().then(|| kept_of(channel));
         self.bytes -= counted_bytes(channel);
         self.publications -= channel.len() as u64;
         change(channel, &mut self.evicted);
         self.bytes += counted_bytes(channel);
         self.publications += channel.len() as u64;
+        if let Some(journal) = &mut self.journal
+            && kept != Some(kept_of(channel))
+        {
+            journal.push(Entry::Forgotten(id));
+        }
     }
 
     /// Drops publications of a channel that have expired, at most so many; returns how many. Corrects the deadline.
@@ -374,6 +494,60 @@ impl Histories {
             }
         }
     }
+}
+
+/// Something that a store has to be told.
+#[derive(Debug)]
+enum Entry {
+    /// A channel has another newest publication.
+    Appended(u32),
+    /// A channel has lost publications.
+    Forgotten(u32),
+    /// A channel is gone, with its highest offset.
+    Removed(Box<[u8]>, u64),
+}
+
+/// A change of the histories, as a store is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// A channel has a new publication, or has lost some.
+    Kept {
+        /// The channel's name.
+        channel: &'a [u8],
+        /// Its publications have higher offsets.
+        after: u64,
+        /// It has all publications after this offset.
+        complete_after: u64,
+        /// The new publication, if there is one and it is kept.
+        newest: Option<Newest<'a>>,
+    },
+    /// A channel is gone.
+    Removed {
+        /// The channel's name.
+        channel: &'a [u8],
+        /// Its highest offset.
+        through: u64,
+    },
+    /// A channel that is not known may have had publications up to this offset.
+    Unknown {
+        /// The offset.
+        through: u64,
+    },
+}
+
+/// The newest publication of a channel, as a store keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Newest<'a> {
+    /// Its place in the order.
+    pub offset: u64,
+    /// When it was published, in Unix milliseconds.
+    pub unix_ms: u64,
+    /// The protocol of its publisher.
+    pub origin: Origin,
+    /// The frame, marked as replayed.
+    pub frame: &'a [u8],
+    /// How long its payload is.
+    pub payload_bytes: u32,
 }
 
 /// Drops what a channel has beyond its policy.

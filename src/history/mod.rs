@@ -24,11 +24,12 @@ mod tests;
 
 use std::ops::Range;
 
-pub use histories::{Evicted, Histories};
+pub use histories::{Change, Evicted, Histories, Newest};
 pub use query::{Query, Question, Unknown};
 pub use reading::{Reading, Remembered};
 
 use crate::broker::{Numbering, Origin, Publication};
+use crate::config::channels::ChannelPolicy;
 
 /// How much of a channel is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,18 @@ pub struct Keep {
     pub age_ms: u64,
     /// Whether the newest publication is kept, whatever the limits of the history are.
     pub last_value: bool,
+}
+
+impl Keep {
+    /// How much is kept by a policy; `None`: nothing.
+    pub fn of(policy: &ChannelPolicy) -> Option<Keep> {
+        policy.remembers().then(|| Keep {
+            entries: policy.history.map_or(0, |history| history.entries_max),
+            bytes: policy.history.map_or(0, |history| history.bytes_max as usize),
+            age_ms: policy.history.map_or(0, |history| history.age_ms_max),
+            last_value: policy.last_value,
+        })
+    }
 }
 
 /// A publication that a history is to remember.
@@ -65,6 +78,28 @@ impl<'a> NewPublication<'a> {
             frame: publication.frame(),
             blanks: publication.blanks(),
             payload_bytes: publication.payload_bytes(),
+        }
+    }
+
+    /// A publication of a store, whose frame is marked as replayed. `unix_ms_at_0` is the Unix time at which the clock
+    /// of the process began.
+    pub fn restored(
+        offset: u64,
+        unix_ms: u64,
+        unix_ms_at_0: u64,
+        origin: Origin,
+        frame: &'a [u8],
+        payload_bytes: u32,
+    ) -> NewPublication<'a> {
+        NewPublication {
+            offset,
+            at_ms: i64::try_from(unix_ms)
+                .unwrap_or(i64::MAX)
+                .saturating_sub_unsigned(unix_ms_at_0),
+            origin,
+            frame,
+            blanks: None,
+            payload_bytes,
         }
     }
 }

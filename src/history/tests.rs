@@ -1,6 +1,6 @@
 //! Histories against a naive model: a list of everything that was ever published.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::channel::Channel;
@@ -46,6 +46,49 @@ struct World {
     version: u32,
     bytes_max: usize,
     channels_max: usize,
+    /// The limits of the histories.
+    limits: (usize, usize),
+    store: StoreModel,
+}
+
+/// What a store has that is told every change.
+#[derive(Debug, Default)]
+struct StoreModel {
+    channels: BTreeMap<Vec<u8>, StoredChannel>,
+    forgotten: u64,
+}
+
+#[derive(Debug, Default)]
+struct StoredChannel {
+    complete_after: u64,
+    /// Time, frame and length of the payload, by offset.
+    publications: BTreeMap<u64, (u64, Vec<u8>, u32)>,
+}
+
+impl StoreModel {
+    fn apply(&mut self, change: Change<'_>) {
+        match change {
+            Change::Kept {
+                channel,
+                after,
+                complete_after,
+                newest,
+            } => {
+                let stored = self.channels.entry(channel.to_vec()).or_default();
+                stored.complete_after = complete_after;
+                if let Some(newest) = newest {
+                    let value = (newest.unix_ms, newest.frame.to_vec(), newest.payload_bytes);
+                    stored.publications.insert(newest.offset, value);
+                }
+                stored.publications.retain(|offset, _| *offset > after);
+            }
+            Change::Removed { channel, through } => {
+                self.channels.remove(channel);
+                self.forgotten = self.forgotten.max(through);
+            }
+            Change::Unknown { through } => self.forgotten = self.forgotten.max(through),
+        }
+    }
 }
 
 const UNIX_MS_AT_0: u64 = 1_700_000_000_000;
@@ -75,10 +118,14 @@ impl World {
         let epoch = Numbering::new().epoch;
         let bytes_max = random.one_of(&[4_000, 20_000, 200_000, 1 << 40]);
         let channels_max = random.one_of(&[1, 3, 1000]);
+        let mut histories = Histories::new(epoch, bytes_max, channels_max);
+        histories.begin_with_store(0, 0);
         World {
             epoch,
             hasher: ChannelHasher::with_key(seed),
-            histories: Histories::new(epoch, bytes_max, channels_max),
+            histories,
+            store: StoreModel::default(),
+            limits: (bytes_max, channels_max),
             published: Vec::new(),
             keeps,
             now: Now {
@@ -127,12 +174,71 @@ impl World {
         let keep = self.keeps[channel];
         self.histories
             .append(&name, hash, &publication, self.version, || Some(keep));
+        self.tell_store();
         self.published.push(Published {
             channel,
             offset,
             unix_ms: at_ms + UNIX_MS_AT_0,
             payload,
         });
+    }
+
+    fn tell_store(&mut self) {
+        let store = &mut self.store;
+        self.histories
+            .take_changes(self.now, |change| store.apply(change));
+    }
+
+    /// Another process goes on with what the store has: it answers as this one does.
+    fn restart(&mut self) {
+        self.tell_store();
+        let mut restored = Histories::new(self.epoch, self.limits.0, self.limits.1);
+        restored.begin_with_store(0, self.store.forgotten);
+        for (name, stored) in &self.store.channels {
+            let channel: usize = String::from_utf8_lossy(name)["channel ".len()..].parse().unwrap();
+            let (keep, hash) = (self.keeps[channel], self.hasher.hash(name));
+            let id = restored.restore_channel(name, hash, keep, self.version, stored.complete_after);
+            for (offset, (unix_ms, frame, payload_bytes)) in &stored.publications {
+                let publication = NewPublication::restored(
+                    *offset,
+                    *unix_ms,
+                    UNIX_MS_AT_0,
+                    Origin::SocketCluster,
+                    frame,
+                    *payload_bytes,
+                );
+                restored.restore(id, &publication);
+            }
+            restored.restored(id);
+        }
+        assert_eq!(restored.publications(), self.histories.publications());
+        assert_eq!(restored.channels(), self.histories.channels());
+        let (up_to, published) = (self.offset(), self.published.len());
+        let mut queries = vec![Query::Last(1000), Query::LastValue, Query::Since(0)];
+        for _ in 0..3 {
+            let offset = match self.random.below(published as u64 + 1) {
+                0 => 0,
+                number => self.published[usize::try_from(number).unwrap() - 1].offset,
+            };
+            queries.push(Query::After(Position {
+                epoch: self.epoch,
+                offset,
+            }));
+        }
+        for channel in 0..self.keeps.len() {
+            for query in &queries {
+                let before = self.ask(channel, *query, 1000, up_to);
+                std::mem::swap(&mut self.histories, &mut restored);
+                let after = self.ask(channel, *query, 1000, up_to);
+                std::mem::swap(&mut self.histories, &mut restored);
+                let is_known = [&before, &after].map(|reading| reading.why_unknown().is_none());
+                assert_eq!(is_known[0], is_known[1], "{query:?}: {before:?} {after:?}");
+                assert!(before.publications().eq(after.publications()), "{query:?}");
+            }
+        }
+        self.histories = restored;
+        // The model does not know why a publication has gone in the time of another process.
+        self.bytes_max = self.bytes_max.min((1 << 40) - 1);
     }
 
     fn ask(&mut self, channel: usize, query: Query, publications_max: u32, up_to: u64) -> Reading {
@@ -357,6 +463,7 @@ fn what_is_read_is_what_was_published_or_said_to_be_unknown() {
                 }
                 17..19 => slow.iter_mut().for_each(|slow| slow.send_some(&mut world.random)),
                 _ if world.random.below(4) == 0 => change(&mut world, channel),
+                _ if world.random.below(3) == 0 => world.restart(),
                 _ => {}
             }
             world.check_bounds();

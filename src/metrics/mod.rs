@@ -9,4 +9,5 @@ pub mod logins;
 pub mod outside;
 pub mod process;
 pub mod server;
+pub mod store;
 pub mod text;

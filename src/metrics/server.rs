@@ -6,6 +6,7 @@ use super::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::outside::{OutsideCounts, Refusal};
 use super::process::ProcessStatus;
+use super::store::StoreMetrics;
 use super::text::{Samples, Seconds};
 use crate::config::channels::PolicyPart;
 
@@ -61,6 +62,8 @@ pub(super) struct Server<'a> {
     pub(super) logins: Option<&'a LoginMetrics>,
     /// `None` without keys of the HTTP API.
     pub(super) api: Option<&'a ApiMetrics>,
+    /// `None` without `data_dir`.
+    pub(super) store: Option<&'a StoreMetrics>,
 }
 
 /// One metric of the whole server.
@@ -276,5 +279,40 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "ringcast_login_accounts_forgotten_total",
         "Addresses and users whose failed logins were forgotten because there was no room for more (login_accounts_max).",
         |server, out| out.optional(server.logins.map(|logins| logins.accounts_forgotten.value())),
+    ),
+    counter(
+        "ringcast_store_records_total",
+        "Changes to remembered channels that were committed to data_dir.",
+        |server, out| out.optional(server.store.map(|store| store.records.value())),
+    ),
+    metric(
+        "ringcast_store_commit_seconds",
+        "histogram",
+        "Seconds that commits to data_dir took, without those that failed.",
+        |server, out| {
+            if let Some(store) = server.store {
+                out.histogram(&store.commit_seconds);
+            }
+        },
+    ),
+    counter(
+        "ringcast_store_failures_total",
+        "Commits to data_dir that failed; each is tried again after a second.",
+        |server, out| out.optional(server.store.map(|store| store.failures.value())),
+    ),
+    gauge(
+        "ringcast_store_failing",
+        "1 while the last commit to data_dir has failed: the mode relaxed keeps histories in memory only, and strict refuses publications to remembered channels; else 0.",
+        |server, out| out.optional(server.store.map(|store| store.failing.value())),
+    ),
+    counter(
+        "ringcast_store_dropped_total",
+        "Publications to remembered channels that are not in data_dir because limits.store_queue_bytes_max was reached: after a restart, recoveries from before them fail.",
+        |server, out| out.optional(server.store.map(StoreMetrics::dropped)),
+    ),
+    gauge(
+        "ringcast_store_bytes",
+        "Length of the file in data_dir, in bytes.",
+        |server, out| out.optional(server.store.map(|store| store.bytes.value())),
     ),
 ];

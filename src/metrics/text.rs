@@ -15,6 +15,7 @@ use super::block::{CoreMetrics, Labelled, METRICS, Metric, Values};
 use super::counter::Histogram;
 use super::logins::LoginMetrics;
 use super::server::{Process, SERVER_METRICS, Server};
+use super::store::StoreMetrics;
 
 /// The type of what [`expose`] writes, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,6 +26,7 @@ pub fn expose(
     process: Process,
     logins: Option<&LoginMetrics>,
     api: Option<&ApiMetrics>,
+    store: Option<&StoreMetrics>,
     out: &mut String,
 ) {
     let server = Server {
@@ -32,6 +34,7 @@ pub fn expose(
         process,
         logins,
         api,
+        store,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -250,7 +253,15 @@ mod tests {
     fn text(cores: &[&CoreMetrics]) -> String {
         let mut out = String::new();
         let (logins, api) = (LoginMetrics::default(), ApiMetrics::default());
-        expose(cores, process(), Some(&logins), Some(&api), &mut out);
+        let store = StoreMetrics::default();
+        expose(
+            cores,
+            process(),
+            Some(&logins),
+            Some(&api),
+            Some(&store),
+            &mut out,
+        );
         out
     }
 
@@ -302,7 +313,7 @@ mod tests {
             keys: None,
             ..process()
         };
-        expose(&[], process, None, None, &mut out);
+        expose(&[], process, None, None, None, &mut out);
         assert!(
             !out.contains("jwks_fetches") && !out.contains("ringcast_login"),
             "{out}"

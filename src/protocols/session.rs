@@ -7,7 +7,7 @@ use crate::app::{App, LateAnswer, OutsideCall};
 use crate::auth::rules::Rules;
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
-use crate::decision::{CloseReason, Decisions, Message, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{CloseReason, Decisions, Message, Span, Stored, SubscribeOutcome, UnsubscribeOutcome};
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::socketcluster;
 use crate::wills::NoRoom;
@@ -125,6 +125,13 @@ impl Session {
     ) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.subscribed(channel, token, outcome, decisions),
+        }
+    }
+
+    /// The answer to a [`Decision::Acknowledge`](crate::decision::Decision::Acknowledge).
+    pub fn stored(&self, token: Span, outcome: Stored, decisions: &mut Decisions) -> Span {
+        match self {
+            Session::SocketCluster(session) => session.stored(token, outcome, decisions),
         }
     }
 

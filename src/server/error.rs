@@ -9,6 +9,7 @@ use crate::config::ConfigErrors;
 use crate::control::ControlError;
 use crate::log::FilterError;
 use crate::policy::PolicyError;
+use crate::store::StoreError;
 use crate::transport::socket_activation::ActivationError;
 
 /// Why a server did not start. Its text says what to do.
@@ -51,6 +52,8 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// The directory of `data_dir` cannot be had.
+    Store(StoreError),
     /// The control plane cannot run.
     Control(ControlError),
     /// The system refused something else: descriptors, memory or threads.
@@ -158,6 +161,7 @@ impl fmt::Display for StartError {
                 address,
                 cause,
             } => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
+            StartError::Store(error) => error.fmt(f),
             StartError::Control(error) => error.fmt(f),
             StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
         }

@@ -20,6 +20,7 @@ mod error;
 mod listening;
 mod occupied;
 mod prepare;
+mod restore;
 mod spawn;
 
 use std::io;
@@ -49,6 +50,8 @@ use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
 pub use crate::policy::PolicyError;
+use crate::store::RunningStore;
+pub use crate::store::{StoreError, StoreOwner};
 use crate::transport::listener::Traits;
 use crate::transport::socket_activation::ActivatedSockets;
 pub use crate::transport::socket_activation::ActivationError;
@@ -72,6 +75,8 @@ pub struct Server {
     handle: Handle,
     /// Ends with the server, after its cores.
     _handle_thread: HandleThread,
+    /// Closed after the cores have ended.
+    store: Option<RunningStore>,
 }
 
 impl Server {
@@ -146,8 +151,8 @@ impl Server {
         if embedding.signals == SignalHandling::ByServer {
             control::block_handled().map_err(StartError::System)?;
         }
-        let prepared = Prepared::new(config, activated, &embedding)?;
-        let cores = RunningCores::start(config, &prepared, app)?;
+        let mut prepared = Prepared::new(config, activated, &embedding)?;
+        let cores = RunningCores::start(config, &mut prepared, app)?;
         let handles = cores.handles.clone();
         Server::open(config, prepared, cores, embedding.signals, reload).inspect_err(|_| stop(&handles))
     }
@@ -176,6 +181,7 @@ impl Server {
             cores.handles.clone(),
             cores.outside,
             Arc::clone(&prepared.policy.channels),
+            cores.store.as_ref().map(RunningStore::handle),
             &config.limits,
             prepared.clock,
         )
@@ -187,6 +193,7 @@ impl Server {
                 audit: prepared.cores.audit,
                 memory: memory_watch(config, prepared.cores.admission),
                 keys: prepared.keys,
+                store: cores.store.as_ref().map(RunningStore::handle),
                 listener: admin,
                 sockets,
                 signals,
@@ -210,6 +217,7 @@ impl Server {
             threads: cores.threads,
             control: Some(control),
             control_handle,
+            store: cores.store,
             handle,
             _handle_thread: handle_thread,
         })
@@ -271,13 +279,34 @@ impl Server {
     pub fn wait(mut self) -> Result<Exit, ControlError> {
         let exit = self.join_control();
         match exit {
-            Ok(Exit::Drained) => self.join_cores(),
+            Ok(Exit::Drained) => {
+                self.join_cores();
+                self.close_store();
+            }
             // An operator who cuts a drain short does not wait for a core that does not take orders.
             Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => {
                 stop(&self.cores);
+                self.close_store_soon();
             }
         }
         exit
+    }
+
+    /// Ends the store in order, if the cores have ended so.
+    fn close_store(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.close();
+        }
+    }
+
+    /// The same for cores that were told to stop at once, and that are given a moment for it.
+    fn close_store_soon(&mut self) {
+        let mut tries = STORE_TRIES_MAX;
+        while self.store.is_some() && tries > 0 && !self.cores.iter().all(CoreHandle::has_stopped) {
+            thread::sleep(STOP_AGAIN);
+            tries -= 1;
+        }
+        self.close_store();
     }
 
     fn join_control(&mut self) -> Result<Exit, ControlError> {
@@ -310,8 +339,12 @@ impl Drop for Server {
             }
         }
         self.join_cores();
+        self.close_store();
     }
 }
+
+/// How often [`STOP_AGAIN`] passes before a server that ends at once leaves its store as after a crash: one second.
+const STORE_TRIES_MAX: u32 = 200;
 
 /// How long to wait before a core whose queue of orders was full is asked again.
 const STOP_AGAIN: Duration = Duration::from_millis(5);

@@ -3,6 +3,7 @@
 //! Files come first (keys, rules, certificates, users), then the addresses, then the threads that check passwords:
 //! these start before the cores are pinned to their CPUs, so that hashing runs where there is room.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use super::embedding::Embedding;
 use super::listening::Reserved;
 use crate::audit::Audit;
 use crate::auth::CredentialFields;
+use crate::broker::Numbering;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::channels::ChannelSpec;
 use crate::config::limits::MemoryMax;
 use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
@@ -29,6 +32,7 @@ use crate::machine::{memory, reading};
 use crate::policy::{KeySource, Policy};
 use crate::protocols;
 use crate::session::{self, Logins};
+use crate::store::{Store, StoreSettings, Taking};
 use crate::transport::port::Ports;
 use crate::transport::socket_activation::ActivatedSockets;
 
@@ -45,6 +49,8 @@ pub(super) struct Prepared {
     pub(super) reserved: Reserved,
     /// The listener for operators.
     pub(super) admin: Option<TcpListener>,
+    /// What is on disk, if `data_dir` is set. No core runs yet.
+    pub(super) store: Option<Store>,
     /// The settings that all cores share.
     pub(super) cores: CoreSettings,
 }
@@ -97,6 +103,13 @@ impl Prepared {
                 clock,
             )
         };
+        // The last step that can fail: a process that is taken over from lets go of its store now.
+        let taking = if reserved.takes_over() {
+            Taking::ByTakeOver
+        } else {
+            Taking::IfFree
+        };
+        let store = open_store(config, taking, clock)?;
         Ok(Prepared {
             clock,
             placement,
@@ -105,9 +118,32 @@ impl Prepared {
             ports,
             reserved,
             admin,
+            store,
             cores,
         })
     }
+}
+
+/// Opens the store, if `data_dir` is set.
+fn open_store(config: &Config, taking: Taking, clock: Clock) -> Result<Option<Store>, StartError> {
+    let Some(settings) = StoreSettings::of(config) else {
+        return Ok(None);
+    };
+    let epoch = *Numbering::new().epoch.as_bytes();
+    let policies = fingerprint(&config.channels);
+    Store::open(settings, taking, epoch, policies, clock)
+        .map(Some)
+        .map_err(StartError::Store)
+}
+
+/// A number for the policies of channels, to see whether they have changed. A change of this number that means nothing
+/// costs clients a recovery, no more.
+fn fingerprint(channels: &[ChannelSpec]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for spec in channels {
+        format!("{:?} {:?}", spec.names, spec.policy).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Reads keys, rules, certificates and users, and fetches the keys of `jwks_url`.

@@ -9,14 +9,17 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use tracing::error;
 
 use super::prepare::Prepared;
+use super::restore;
 use super::{StartError, stop};
 use crate::app::App;
 use crate::broker::{Numbering, OutsidePublisher, RingBytes, RingPlan, broker_with_outside};
 use crate::config::Config;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started};
+use crate::history::Histories;
 use crate::log::{self, Ending};
 use crate::login;
+use crate::store::{RunningStore, Store};
 use crate::transport::hand_over::Outlets;
 
 /// The thread of a core, and what is to be dropped when it has ended.
@@ -33,6 +36,8 @@ pub(super) struct RunningCores {
     pub(super) outlets: Outlets,
     /// By this other threads publish.
     pub(super) outside: OutsidePublisher,
+    /// What is on disk, if `data_dir` is set.
+    pub(super) store: Option<RunningStore>,
 }
 
 impl RunningCores {
@@ -42,11 +47,14 @@ impl RunningCores {
     /// The system refuses descriptors or threads. No core goes on running then.
     pub(super) fn start<A: App + Send + 'static>(
         config: &Config,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         app: impl FnMut(CoreId) -> A,
     ) -> Result<RunningCores, StartError> {
         let limits = &config.limits;
         // The first core splits its descriptor table off: all that every thread must hold comes before that.
+        let store = prepared.store.take();
+        let beginning = store.as_ref().map(Store::beginning);
+        let numbering = beginning.as_ref().map_or_else(Numbering::new, restore::numbering);
         let bytes = RingBytes {
             cores_max: limits.ring_bytes_max,
             outside_max: limits.outside_bytes_max,
@@ -56,13 +64,21 @@ impl RunningCores {
             observers: 0,
             slots: limits.ring_slots,
             bytes,
-            numbering: Numbering::new(),
+            numbering,
         });
         // As many logins of one core may wait as the password checks take: these refuse the next login, not the core.
         let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
         let (mut parts, handles) =
             CoreParts::all(brokers, limits.connections_max, logins_max, app).map_err(StartError::System)?;
         parts.iter_mut().for_each(|core| core.pin(&prepared.placement));
+        let store = match store {
+            Some(store) => Some(restore_into(&mut parts, store, numbering, prepared)?),
+            None => None,
+        };
+        if let Some(store) = &store {
+            let cores = handles.clone();
+            store.handle().set_wake(Box::new(move |core| cores[core].nudge()));
+        }
         let outlets = parts[0].hand_over.outlets();
         let (threads, started) = spawn_cores(parts, &prepared.cores).inspect_err(|_| stop(&handles))?;
         Ok(RunningCores {
@@ -70,9 +86,37 @@ impl RunningCores {
             threads,
             started,
             outlets,
+            store,
             outside,
         })
     }
+}
+
+/// Gives the cores what the store has, and their ends of it.
+fn restore_into<A>(
+    parts: &mut [CoreParts<A>],
+    store: Store,
+    numbering: Numbering,
+    prepared: &Prepared,
+) -> Result<RunningStore, StartError> {
+    let hasher = parts[0].broker.hasher.clone();
+    let (limits, cores) = (&prepared.cores.limits, parts.len());
+    let histories = parts
+        .iter()
+        .map(|_| Histories::of_one_core(numbering.epoch, limits, cores))
+        .collect();
+    let restored = restore::restore(
+        store,
+        histories,
+        &hasher,
+        &prepared.policy.channels,
+        prepared.clock.now(),
+    )
+    .map_err(StartError::Store)?;
+    for (part, stored) in parts.iter_mut().zip(restored.parts) {
+        part.stored = Some(stored);
+    }
+    Ok(restored.running)
 }
 
 /// Starts the threads of all cores and waits until each accepts connections, or tells why it cannot.

@@ -46,6 +46,7 @@ fn every_setting_changes_only_what_it_shows() {
             "https://id.example/",
             "json",
             "2001:db8:64::/96",
+            "strict",
         ]
         .into_iter()
         .chain((setting.kind == Kind::Number).then_some("70000"))

@@ -111,6 +111,8 @@ codes! {
     IdempotencyKeysFull = "idempotency_keys_full", SERVICE_UNAVAILABLE, Unavailable;
     /// The ring had no room in time.
     RingFull = "ring_full", SERVICE_UNAVAILABLE, Unavailable;
+    /// The store of the channel takes nothing now, or another process has it.
+    NotStored = "not_stored", SERVICE_UNAVAILABLE, Unavailable;
     /// Too many operations wait.
     Busy = "busy", SERVICE_UNAVAILABLE, Unavailable;
     /// Cores have not answered in time; they may still do what was asked.
@@ -265,6 +267,9 @@ impl From<HandleError> for ApiError {
             HandleError::NameTooLong { .. } => ErrorCode::InvalidChannel,
             HandleError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             HandleError::RingFull => ErrorCode::RingFull,
+            HandleError::NotStored | HandleError::Elsewhere | HandleError::PublishedNotStored => {
+                ErrorCode::NotStored
+            }
             HandleError::Busy | HandleError::NoAnswer | HandleError::TooManyCalls => ErrorCode::Busy,
             HandleError::Unanswered { .. } => ErrorCode::CoresUnanswered,
             HandleError::NoSuchConnection | HandleError::BadCursor | HandleError::ClientRefused { .. } => {

@@ -94,6 +94,7 @@ impl AbandonedPublications {
         while let Some(mut abandoned) = self.waiting.pop_front() {
             while let Some(decision) = abandoned.publications.decision(abandoned.at) {
                 if let Decision::Publish(publish) = decision
+                    && delivery.stores(publish)
                     && let Err(RingFull { .. }) =
                         delivery.publish(connections, clock, &abandoned.publications, publish)
                 {

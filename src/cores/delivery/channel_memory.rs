@@ -24,8 +24,10 @@ use crate::decision::Limit;
 use crate::history::{Histories, Keep, NewPublication, Query, Question, Reading, Unknown};
 use crate::metrics::block::{CoreMetrics, Eviction};
 use crate::policy::channels::{ChannelPolicy, Channels};
+use crate::store::Sink;
 
 use super::policy_changes::PolicyChanges;
+use super::remembered_on_disk::OnDisk;
 
 /// The memory of one core.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(in crate::cores) struct ChannelMemory {
     is_untold: bool,
     /// Whether there are publications that have expired.
     is_sweeping: bool,
+    /// The store, if there is one.
+    on_disk: Option<OnDisk>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -58,21 +62,43 @@ impl ChannelMemory {
         limits: &Limits,
         metrics: Arc<CoreMetrics>,
     ) -> ChannelMemory {
-        let count = cores.max(1);
-        let bytes_max = usize::try_from(limits.history_bytes_max).unwrap_or(usize::MAX) / count;
-        let channels_max = (limits.history_channels_max as usize / count).max(1);
         ChannelMemory {
             core,
             cores,
             numbering,
             channels,
             changes: PolicyChanges::new(cores, numbering),
-            histories: Histories::new(numbering.epoch, bytes_max, channels_max),
+            histories: Histories::of_one_core(numbering.epoch, limits, cores),
             questions: VecDeque::new(),
             unapplied: None,
             is_untold: false,
             is_sweeping: false,
+            on_disk: None,
             metrics,
+        }
+    }
+
+    /// Goes on with what a store has, and keeps the store up to date from now on.
+    pub(in crate::cores) fn with_store(self, sink: Sink, histories: Histories, now: Now) -> ChannelMemory {
+        let on_disk = Some(OnDisk::new(sink, self.cores, self.numbering, now));
+        ChannelMemory {
+            histories,
+            on_disk,
+            ..self
+        }
+    }
+
+    /// The store, if there is one.
+    #[inline]
+    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut OnDisk> {
+        self.on_disk.as_mut()
+    }
+
+    /// Sends the store what this turn has changed.
+    pub(in crate::cores) fn tell_store(&mut self, now: Now) {
+        if let Some(on_disk) = &mut self.on_disk {
+            on_disk.record(&mut self.histories);
+            on_disk.flush(now);
         }
     }
 
@@ -94,6 +120,9 @@ impl ChannelMemory {
             channels.version(),
             || keep(channels.find(name)),
         );
+        if let Some(on_disk) = &mut self.on_disk {
+            on_disk.record(&mut self.histories);
+        }
     }
 
     /// Remembers by these policies from now on.
@@ -220,13 +249,7 @@ impl ChannelMemory {
 
 /// How much is kept of a channel with this policy.
 fn keep(policy: Option<&ChannelPolicy>) -> Option<Keep> {
-    let policy = policy.filter(|policy| policy.remembers())?;
-    Some(Keep {
-        entries: policy.history.map_or(0, |history| history.entries_max),
-        bytes: policy.history.map_or(0, |history| history.bytes_max as usize),
-        age_ms: policy.history.map_or(0, |history| history.age_ms_max),
-        last_value: policy.last_value,
-    })
+    policy.and_then(Keep::of)
 }
 
 /// Channels that one turn looks at after a reload: 100 µs.

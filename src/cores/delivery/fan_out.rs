@@ -30,14 +30,15 @@ use crate::broker::{
     Sequence, SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
-use crate::decision::{Decisions, Limit, Publish, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
 use crate::metrics::block::CoreMetrics;
 use crate::websocket::frame::{self, OpCode};
 
+use super::remembered_on_disk::{Admission, OnDisk};
 use crate::cores::connections::Connections;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
-use crate::cores::lifecycle::connection::{Awaited, ConnectionId};
+use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId};
 
 /// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
 ///
@@ -143,6 +144,43 @@ impl Delivery {
                 Err(full)
             }
         }
+    }
+
+    /// The store, if there is one.
+    #[inline]
+    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut OnDisk> {
+        self.memory.as_deref_mut()?.on_disk()
+    }
+
+    /// Whether a publication to a remembered channel may be published now, as far as the store is concerned.
+    pub(in crate::cores) fn admission(&mut self) -> Admission {
+        self.on_disk()
+            .map_or(Admission::Open, |on_disk| on_disk.admission())
+    }
+
+    /// Whether a publication is not refused by the store.
+    pub(in crate::cores) fn stores(&mut self, publish: Publish) -> bool {
+        !publish.marks.remembered || !matches!(self.admission(), Admission::Refused(_))
+    }
+
+    /// The commit that the acknowledgement of a publication waits for, if it waits for one. `place` is the place behind
+    /// the publication.
+    pub(in crate::cores) fn commit_of(&mut self, channel: &[u8], place: Sequence) -> Option<Commit> {
+        let hash = self.broker.hasher.hash(channel);
+        self.on_disk()?.commit_of(hash, place)
+    }
+
+    /// What became of a publication; `None` while it is not known.
+    pub(in crate::cores) fn outcome(&mut self, commit: Commit) -> Option<Stored> {
+        match self.on_disk() {
+            Some(on_disk) => on_disk.outcome(commit),
+            None => Some(Stored::Yes),
+        }
+    }
+
+    /// Whether there was a commit since the last call.
+    pub(in crate::cores) fn take_commits(&mut self) -> bool {
+        self.on_disk().is_some_and(OnDisk::take_commits)
     }
 
     /// Lets a new turn deliver.

@@ -14,6 +14,7 @@ use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
 use crate::cores::core::Core;
+use crate::cores::delivery::remembered_on_disk::Admission;
 use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Phase, Work};
 use crate::cores::lifecycle::waiting::WaitsFor;
 
@@ -109,6 +110,7 @@ impl<A: App> Core<A> {
                     let place = work.asked.get_or_insert_with(|| self.delivery.claimed());
                     work.awaited = Awaited::Asked(*place);
                 }
+                Ok(Outcome::NotBeforeCommit) => return self.suspend(id, work, WaitsFor::Commit),
                 Ok(Outcome::More { next_channel }) => {
                     work.next_channel = next_channel;
                     return self.suspend(id, work, WaitsFor::Channels);
@@ -183,10 +185,26 @@ impl<A: App> Core<A> {
                     // Room is for publications that have waited for it.
                     return Err(RingFull { wake: CoreSet::EMPTY });
                 }
+                match self.admit(publish, work) {
+                    Admission::Open => {}
+                    Admission::Full => return Ok(Outcome::NotBeforeCommit),
+                    Admission::Refused(_) => return Ok(Outcome::Next { done: 1 }),
+                }
+                let decisions = &work.decisions;
                 let place =
                     self.delivery
                         .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
+                if publish.marks.remembered {
+                    work.commit = self.delivery.commit_of(decisions.bytes(publish.channel), place);
+                }
                 return Ok(Outcome::Published(place));
+            }
+            Decision::Acknowledge { token } => {
+                let mut commit = work.commit;
+                if !self.acknowledge(id, token, &mut commit, &mut work.decisions) {
+                    return Ok(Outcome::NotBeforeCommit);
+                }
+                work.commit = commit;
             }
             Decision::Login => self.log_in_by_call(id, decisions),
             Decision::SetWill { will, token } => self.set_will(id, will, token, decisions),
@@ -230,6 +248,8 @@ enum Outcome {
     Published(Sequence),
     /// It changes subscriptions, and was not carried out: first this core delivers everything that is published by now.
     NotBeforeDelivery,
+    /// It waits for a commit of the store.
+    NotBeforeCommit,
     /// It goes on in the next turn, from this channel on.
     More { next_channel: u32 },
     /// The connection is closed: later decisions are dropped.
@@ -269,6 +289,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         Decision::Send { .. }
         | Decision::SendBinary { .. }
         | Decision::Publish { .. }
+        | Decision::Acknowledge { .. }
         | Decision::Close { .. }
         | Decision::Login
         | Decision::SetWill { .. }

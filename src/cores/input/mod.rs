@@ -7,6 +7,7 @@
 //!                   shares; calls the session            late_answers.rs   answers from other threads
 //!  hits.rs          counts what a session has met        resume.rs         continues work that had to wait
 //!  wills.rs         wills that clients set
+//!  stored.rs        publications that a store keeps
 //! ```
 
 pub(super) mod carry_out;
@@ -17,5 +18,6 @@ pub(super) mod login;
 pub(super) mod messages;
 pub(super) mod receive;
 pub(super) mod resume;
+pub(super) mod stored;
 pub(super) mod subscriptions;
 mod wills;

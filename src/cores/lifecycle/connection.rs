@@ -22,7 +22,7 @@ use crate::broker::Sequence;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
-use crate::decision::{CloseReason, Decision, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions, Stored};
 use crate::protocols::{self, Framing, Session, Wire};
 use crate::session::SessionId;
 use crate::transport::stream::Stream;
@@ -155,6 +155,8 @@ pub(in crate::cores) struct Work {
     pub(in crate::cores) next_channel: u32,
     /// Whether it has found the ring full before: then it is at the head of the queue, and need not wait behind others.
     pub(in crate::cores) has_stalled: bool,
+    /// The commit that the acknowledgement of the last publication waits for, if it waits for one.
+    pub(in crate::cores) commit: Option<Commit>,
 }
 
 /// The publications that must be delivered before the next decision is carried out.
@@ -167,6 +169,15 @@ pub(in crate::cores) enum Awaited {
     Published(Sequence),
     /// All before this place, since the next decision changes subscriptions: so much was published when it was reached.
     Asked(Sequence),
+}
+
+/// What the acknowledgement of a publication to a remembered channel waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Commit {
+    /// The commit of the records of the channel's owner up to the publication.
+    Of { owner: usize, offset: u64 },
+    /// Nothing: it was not published.
+    Refused(Stored),
 }
 
 impl ConnectionId {
@@ -260,6 +271,7 @@ impl Work {
             close_reason: result.err(),
             next_channel: 0,
             has_stalled: false,
+            commit: None,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The queues of connections that wait: to be read, for room in the ring, for a delivery, or for their next channels.
+//! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, or for
+//! a commit of the store.
 //!
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
 //! that has only bytes to send.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in
-//! exactly one of `stalled`, `awaiting_delivery` and `walking`.
+//! exactly one of `stalled`, `awaiting_delivery`, `walking` and `awaiting_commit`.
 
 use std::collections::VecDeque;
 
@@ -27,6 +28,8 @@ pub(in crate::cores) struct Waiting {
     awaiting_delivery: VecDeque<(Sequence, ConnectionId)>,
     /// Connections with a decision about all of their channels: some channels are done in each turn.
     walking: VecDeque<ConnectionId>,
+    /// Connections that wait for a commit of the store.
+    awaiting_commit: VecDeque<ConnectionId>,
 }
 
 /// The event that the decisions of a connection wait for.
@@ -38,6 +41,8 @@ pub(in crate::cores) enum WaitsFor {
     Delivery(Sequence),
     /// The next turn, which goes through more of its channels.
     Channels,
+    /// A commit of the store.
+    Commit,
 }
 
 impl Waiting {
@@ -83,6 +88,7 @@ impl Waiting {
             WaitsFor::Ring => self.stalled.push_back(connection.id),
             WaitsFor::Delivery(place) => self.awaiting_delivery.push_back((place, connection.id)),
             WaitsFor::Channels => self.walking.push_back(connection.id),
+            WaitsFor::Commit => self.awaiting_commit.push_back(connection.id),
         }
     }
 
@@ -118,6 +124,16 @@ impl Waiting {
         held.map(|(_, id)| id)
     }
 
+    /// How many connections wait for a commit.
+    pub(in crate::cores) fn awaiting_commit_count(&self) -> usize {
+        self.awaiting_commit.len()
+    }
+
+    /// The connection that has waited longest for a commit.
+    pub(in crate::cores) fn next_awaiting_commit(&mut self) -> Option<ConnectionId> {
+        self.awaiting_commit.pop_front()
+    }
+
     /// How many connections have more channels to be gone through.
     pub(in crate::cores) fn walking_count(&self) -> usize {
         self.walking.len()
@@ -134,7 +150,8 @@ impl Waiting {
     }
 
     /// Whether the next turn can continue with some connection even if no event comes. Connections that wait for the
-    /// ring do not count: they are tried again after a moment (`turn.rs`).
+    /// ring do not count: they are tried again after a moment (`turn.rs`). Nor do those that wait for a commit: the store
+    /// wakes the core.
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.unfinished.is_empty()
             || !self.transitional.is_empty()
@@ -144,13 +161,14 @@ impl Waiting {
 
     /// How long each queue is, by name.
     #[cfg(test)]
-    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 5] {
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 6] {
         [
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
             ("stalled", self.stalled.len()),
             ("awaiting_delivery", self.awaiting_delivery.len()),
             ("walking", self.walking.len()),
+            ("awaiting_commit", self.awaiting_commit.len()),
         ]
     }
 
@@ -171,7 +189,7 @@ impl Waiting {
             .iter()
             .filter(|(_, other)| *other == id)
             .count();
-        let waits = times(&self.stalled) + held + times(&self.walking);
+        let waits = times(&self.stalled) + held + times(&self.walking) + times(&self.awaiting_commit);
         let is_suspended = connection.suspended.is_some();
         if is_suspended != connection.reading.is_paused_by(Why::Work) || (is_suspended && waits != 1) {
             return Some(format!("{id:?} waits {waits} times: {:?}", connection.reading));

@@ -4,6 +4,7 @@
 //!  mailbox.rs     orders, questions and answers come in  rules.rs     a new policy; checks after a reload
 //!  operations.rs  unfinished orders                      revoking.rs  ends connections with revoked tokens
 //!  questions.rs   questions about connections            drain.rs     the steps of a drain
+//!  storing.rs     the end of a turn for the store
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
 //!  channel_policies.rs   new policies of channels        acting.rs    what is done with connections
@@ -21,3 +22,4 @@ pub(crate) mod report;
 pub(crate) mod revoking;
 pub(crate) mod rules;
 pub(crate) mod selection;
+pub(crate) mod storing;

@@ -9,7 +9,7 @@ use crate::app::{AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused}
 use crate::clock::Now;
 use crate::config::rules::Action;
 use crate::decision::{
-    CloseReason, Decision, Decisions, Epoch, Limit, Marks, Publish, Span, SubscribeOutcome,
+    CloseReason, Decision, Decisions, Epoch, Limit, Marks, Publish, Span, Stored, SubscribeOutcome,
     UnsubscribeOutcome,
 };
 use crate::session;
@@ -71,6 +71,26 @@ impl Session {
                 decisions,
             ),
         }
+    }
+
+    /// The answer to a [`Decision::Acknowledge`] that was carried out. `token` is the call id.
+    pub fn stored(&self, token: Span, outcome: Stored, decisions: &mut Decisions) -> Span {
+        let cid = NumberText::copied(decisions.bytes(token));
+        let why = match outcome {
+            Stored::Yes => return decisions.write(|out| encode::response(cid.as_bytes(), None, out)),
+            Stored::NotNow => {
+                "The publication was not published, since it cannot be stored now; try again later"
+            }
+            Stored::Elsewhere => {
+                "The publication was not published, since another process has the channel now; connect again and publish \
+                 it there"
+            }
+            Stored::Unknown => {
+                "The publication was published, but it could not be stored, so that a crash may lose it"
+            }
+        };
+        let error = |out: &mut Vec<u8>| encode::named_error("StoreError", why.as_bytes(), out);
+        decisions.write(|out| encode::error(cid.as_bytes(), error, out))
     }
 
     /// The message for one channel of a [`Decision::KickOutAll`].
@@ -149,7 +169,11 @@ impl Session {
                     decisions.write(|out| write_publish(|out| name.write_json(out), marks, epoch, data, out));
                 let publish = Publish::new(channel, message, data.unwrap_or_default(), marks);
                 decisions.push(Decision::Publish(publish));
-                if let Some(cid) = cid {
+                if let Some(cid) = cid.filter(|_| marks.remembered) {
+                    // A store may make it wait, or refuse it.
+                    let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
+                    decisions.push(Decision::Acknowledge { token });
+                } else if let Some(cid) = cid {
                     send(decisions, |out| encode::response(cid.as_bytes(), None, out));
                 }
             }

@@ -178,6 +178,7 @@ impl<A: App> Client<A> {
                         text(said)
                     )
                 }
+                Decision::Acknowledge { token } => format!("acknowledge {}", text(token)),
                 Decision::Login => {
                     let Credentials { user, password } = decisions.credentials().unwrap();
                     format!("login {user} {}", str::from_utf8(password.expose()).unwrap())

@@ -1,0 +1,123 @@
+//! The part of a core that knows the store (`data_dir`), if there is one: what is recorded, and what is committed.
+
+use crate::broker::{ChannelHash, Numbering, Sequence};
+use crate::clock::Now;
+use crate::decision::Stored;
+use crate::history::Histories;
+use crate::store::{Pushed, Record, Sink, StoreState};
+
+use crate::cores::lifecycle::connection::Commit;
+
+/// A core's end of the store, and what it has seen of the commits.
+#[derive(Debug)]
+pub(in crate::cores) struct OnDisk {
+    sink: Sink,
+    cores: usize,
+    numbering: Numbering,
+    /// How many commits there had been at the last look.
+    commits_seen: u64,
+    /// Whether records wait for room at the thread of the store.
+    has_left: bool,
+    /// When the last turn ended, for the times of publications.
+    now: Now,
+}
+
+/// Whether a publication to a remembered channel may be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Admission {
+    Open,
+    /// Too much is on its way to the disk: the connection waits for a commit.
+    Full,
+    /// It cannot be stored.
+    Refused(Stored),
+}
+
+impl OnDisk {
+    pub(in crate::cores) fn new(sink: Sink, cores: usize, numbering: Numbering, now: Now) -> OnDisk {
+        OnDisk {
+            sink,
+            cores,
+            numbering,
+            commits_seen: 0,
+            has_left: false,
+            now,
+        }
+    }
+
+    /// Records what has changed in the histories of this core.
+    pub(in crate::cores) fn record(&mut self, histories: &mut Histories) {
+        histories.take_changes(self.now, |change| {
+            // What is dropped is counted, and the store knows of the gap.
+            let (Pushed::Kept | Pushed::Dropped) = self.sink.push(&Record::from(change));
+        });
+    }
+
+    /// Whether a publication may be published now.
+    pub(in crate::cores) fn admission(&self) -> Admission {
+        match (self.sink.state(), self.sink.is_strict()) {
+            (StoreState::Open, _) | (StoreState::Failing, false) if self.sink.has_room() => Admission::Open,
+            (StoreState::Open, _) | (StoreState::Failing, false) => Admission::Full,
+            (StoreState::Failing, true) => Admission::Refused(Stored::NotNow),
+            (StoreState::Closing | StoreState::Closed, _) => Admission::Refused(Stored::Elsewhere),
+        }
+    }
+
+    /// The commit that the acknowledgement of a publication waits for, if it waits for one. `place` is the place behind
+    /// the publication.
+    pub(in crate::cores) fn commit_of(&self, hash: ChannelHash, place: Sequence) -> Option<Commit> {
+        self.sink.is_strict().then(|| Commit::Of {
+            owner: hash.owner(self.cores),
+            offset: self.numbering.offset(place) - 1,
+        })
+    }
+
+    /// What became of a publication; `None` while it is not known. Then this core is woken at the next commit.
+    pub(in crate::cores) fn outcome(&self, commit: Commit) -> Option<Stored> {
+        match commit {
+            Commit::Refused(why) => Some(why),
+            Commit::Of { owner, offset } if self.sink.is_committed(owner, offset) => Some(Stored::Yes),
+            Commit::Of { .. } => match self.sink.state() {
+                StoreState::Open | StoreState::Closing => None,
+                StoreState::Failing | StoreState::Closed => Some(Stored::Unknown),
+            },
+        }
+    }
+
+    /// Whether there was a commit, or an attempt at one, since the last call.
+    pub(in crate::cores) fn take_commits(&mut self) -> bool {
+        let before = self.commits_seen;
+        self.commits_seen = self.sink.commits();
+        self.commits_seen != before
+    }
+
+    /// Sends the records of a turn.
+    pub(in crate::cores) fn flush(&mut self, now: Now) {
+        self.now = now;
+        self.has_left = self.sink.flush();
+    }
+
+    /// Whether the core has to come back soon, though no event comes.
+    pub(in crate::cores) fn is_waiting(&self) -> bool {
+        self.has_left || self.is_closing()
+    }
+
+    /// Whether the store is to be let go of, and this core has not sent its last records.
+    pub(in crate::cores) fn is_closing(&self) -> bool {
+        self.sink.state() == StoreState::Closing && !self.sink.has_finished()
+    }
+
+    /// This core publishes nothing more to remembered channels. Returns whether this holds for all cores.
+    pub(in crate::cores) fn end(&mut self) -> bool {
+        self.sink.end()
+    }
+
+    /// Sends the last records.
+    pub(in crate::cores) fn finish(&mut self) {
+        self.sink.finish();
+    }
+
+    /// Whether the last records have been sent.
+    pub(in crate::cores) fn has_finished(&self) -> bool {
+        self.sink.has_finished()
+    }
+}

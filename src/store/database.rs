@@ -1,0 +1,350 @@
+//! The database of a store: one redb file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `head` | none | the numbering and the state of the store |
+//! | `channels` | name | the channel's number, and the offset from which on its history is complete |
+//! | `publications` | number of the channel, offset | the publication |
+//!
+//! A commit is made in two phases: the second sync makes it valid, and a file whose last commit does not verify is
+//! damaged rather than older. (With one phase redb would go back to the commit before, which in strict mode would lose
+//! what was acknowledged.) At a start the checksums of all pages are verified, and the form of all values.
+//!
+//! After an error of the disk redb refuses everything until the file is opened again: so does [`Database::apply`], which
+//! consumes the database then.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{
+    BackendError, Builder, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table,
+    TableDefinition, TableError,
+};
+
+use super::changes::{Changes, ChannelChanges};
+use super::format::{StoredChannel, StoredHead, StoredPublication};
+
+/// The name of the file in the directory.
+pub(super) const FILE_NAME: &str = "store.redb";
+
+const HEAD: TableDefinition<'_, (), &[u8]> = TableDefinition::new("head");
+const CHANNELS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
+const PUBLICATIONS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("publications");
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    redb: redb::Database,
+    path: PathBuf,
+}
+
+/// Why the database could not do what it was asked for.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The file is not what the store has written.
+    Damaged(String),
+    /// The file is in a form of another version of Ringcast or of redb.
+    OtherVersion(String),
+    /// The system refuses: no space, no permission, a broken disk.
+    System(io::Error),
+}
+
+/// How thoroughly a file is looked at when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// All checksums are verified.
+    Everything,
+    /// The file was open a moment ago; only an unfinished commit is undone.
+    LastCommit,
+}
+
+impl Database {
+    /// Opens the database of a directory, or makes it. The file may grow to `bytes_max`.
+    ///
+    /// # Errors
+    /// See [`Fault`]. The file is as it was, or its unfinished commit is undone.
+    pub(super) fn open(directory: &Path, bytes_max: u64, check: Check) -> Result<Database, Fault> {
+        let path = directory.join(FILE_NAME);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Fault::System)?;
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(Fault::System)?;
+        let backend = BoundedFile {
+            file: FileBackend::new(file).map_err(Fault::from)?,
+            bytes_max,
+        };
+        // Neither a debug assertion of redb nor a bug in how it reads a damaged file may end the process.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(check == Check::Everything)
+                .create_with_backend(backend)
+        }));
+        match opened {
+            Ok(redb) => Ok(Database {
+                redb: redb.map_err(Fault::from)?,
+                path,
+            }),
+            Err(_) => Err(Fault::Damaged("it cannot be read".to_owned())),
+        }
+    }
+
+    /// The numbering and the state; `None` in a new database.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub(super) fn head(&self) -> Result<Option<StoredHead>, Fault> {
+        let transaction = self.redb.begin_read().map_err(redb::Error::from)?;
+        let table = match transaction.open_table(HEAD) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            other => other.map_err(redb::Error::from)?,
+        };
+        let Some(value) = table.get(()).map_err(redb::Error::from)? else {
+            return Ok(None);
+        };
+        match StoredHead::read(value.value()) {
+            Some(head) => Ok(Some(head)),
+            None => Err(Fault::OtherVersion(
+                "its head is in a form that is not known".to_owned(),
+            )),
+        }
+    }
+
+    /// Calls `each` for every publication, channel by channel in the order of offsets, and once without a publication
+    /// before those of a channel. In a new database there are none.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Then not all of them were given.
+    pub(super) fn read(
+        &self,
+        mut each: impl FnMut(&[u8], StoredChannel, Option<(u64, StoredPublication<'_>)>),
+    ) -> Result<(), Fault> {
+        let read = AssertUnwindSafe(|| self.read_unguarded(&mut each));
+        catch_unwind(read).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be read".to_owned())))
+    }
+
+    fn read_unguarded(
+        &self,
+        each: &mut impl FnMut(&[u8], StoredChannel, Option<(u64, StoredPublication<'_>)>),
+    ) -> Result<(), Fault> {
+        let transaction = self.redb.begin_read().map_err(redb::Error::from)?;
+        let channels = match transaction.open_table(CHANNELS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            other => other.map_err(redb::Error::from)?,
+        };
+        let publications = transaction.open_table(PUBLICATIONS).map_err(redb::Error::from)?;
+        for entry in channels.iter().map_err(redb::Error::from)? {
+            let (name, value) = entry.map_err(redb::Error::from)?;
+            let channel = StoredChannel::read(value.value()).ok_or_else(|| unknown_value("a channel"))?;
+            each(name.value(), channel, None);
+            let range = publications
+                .range(all_of(channel.number))
+                .map_err(redb::Error::from)?;
+            for entry in range {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                let publication =
+                    StoredPublication::read(value.value()).ok_or_else(|| unknown_value("a publication"))?;
+                each(name.value(), channel, Some((key.value().1, publication)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits changes and the head, all or nothing: `head.next_number` goes on in it.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Nothing was changed; the database must be opened again.
+    pub(super) fn apply(self, changes: &Changes, head: &mut StoredHead) -> Result<Database, Fault> {
+        let mut new_head = *head;
+        self.commit(changes, &mut new_head)?;
+        *head = new_head;
+        Ok(self)
+    }
+
+    fn commit(&self, changes: &Changes, head: &mut StoredHead) -> Result<(), redb::Error> {
+        let mut transaction = self.redb.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut channels = transaction.open_table(CHANNELS)?;
+            let mut publications = transaction.open_table(PUBLICATIONS)?;
+            for (name, changes) in changes.channels() {
+                change_channel(name, changes, head, &mut channels, &mut publications)?;
+            }
+            transaction.open_table(HEAD)?.insert((), &head.to_bytes()[..])?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The length of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.path.metadata().map_or(0, |file| file.len())
+    }
+
+    /// Closes the file.
+    ///
+    /// # Errors
+    /// The system refuses. What was committed is on disk all the same.
+    pub(super) fn close(self) -> Result<(), Fault> {
+        self.redb.close().map_err(Fault::from)
+    }
+}
+
+fn change_channel(
+    name: &[u8],
+    changes: &ChannelChanges,
+    head: &mut StoredHead,
+    channels: &mut Table<'_, &[u8], &[u8]>,
+    publications: &mut Table<'_, (u64, u64), &[u8]>,
+) -> Result<(), redb::Error> {
+    let mut before =
+        match channels.get(name)? {
+            Some(value) => Some(StoredChannel::read(value.value()).ok_or_else(|| {
+                redb::Error::Corrupted("a channel is in a form that is not known".to_owned())
+            })?),
+            None => None,
+        };
+    if let Some(channel) = before.filter(|_| changes.is_removed) {
+        publications.retain_in(all_of(channel.number), |_, _| false)?;
+        channels.remove(name)?;
+        before = None;
+    }
+    if changes.publications.is_empty() && before.is_none() {
+        return Ok(());
+    }
+    let mut channel = before.unwrap_or_else(|| {
+        head.next_number += 1;
+        StoredChannel {
+            number: head.next_number,
+            kept: changes.kept,
+        }
+    });
+    channel.kept.complete_after = channel.kept.complete_after.max(changes.kept.complete_after);
+    if changes.kept.after > channel.kept.after {
+        channel.kept.after = changes.kept.after;
+        let forgotten = (channel.number, 0)..=(channel.number, channel.kept.after);
+        publications.retain_in(forgotten, |_, _| false)?;
+    }
+    for (offset, value) in &changes.publications {
+        publications.insert((channel.number, *offset), &**value)?;
+    }
+    if before != Some(channel) {
+        channels.insert(name, &channel.to_bytes()[..])?;
+    }
+    Ok(())
+}
+
+/// The keys of all publications of a channel.
+fn all_of(number: u64) -> std::ops::RangeInclusive<(u64, u64)> {
+    (number, 0)..=(number, u64::MAX)
+}
+
+fn unknown_value(kind: &str) -> Fault {
+    Fault::Damaged(format!("it holds {kind} in a form that is not known"))
+}
+
+impl From<DatabaseError> for Fault {
+    fn from(error: DatabaseError) -> Fault {
+        Fault::from(redb::Error::from(error))
+    }
+}
+
+impl From<redb::Error> for Fault {
+    fn from(error: redb::Error) -> Fault {
+        match error {
+            redb::Error::Io(error) => match error.kind() {
+                // A file that is no database, or that has been cut.
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
+                    Fault::Damaged(error.to_string())
+                }
+                _ => Fault::System(error),
+            },
+            redb::Error::UpgradeRequired(_) => Fault::OtherVersion(error.to_string()),
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+                Fault::System(io::Error::other(error.to_string()))
+            }
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+                Fault::System(io::Error::other(error.to_string()))
+            }
+            other => Fault::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// A file that may not grow beyond a bound.
+#[derive(Debug)]
+struct BoundedFile {
+    file: FileBackend,
+    bytes_max: u64,
+}
+
+impl StorageBackend for BoundedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        if length > self.bytes_max && length > self.file.len()? {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "store_bytes_max is reached",
+            ));
+        }
+        self.file.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
+
+/// Memory for pages of the file: the inner pages of the trees, and what a commit changes.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;

@@ -1,0 +1,289 @@
+//! Records: what cores tell the store, in order, many of them in one buffer.
+//!
+//! ```text
+//!   kind 1 | channel length 4 | channel … | offset 8 | kept after 8 | complete after 8 | publication length 4 | publication …
+//! ```
+//! A core appends to a [`Batch`] without an allocation for each record, and sends the whole batch. The buffer never
+//! leaves the process; [`format`](super::format) describes what lies on disk.
+//!
+//! Pure. Invariant: a channel's name and a stored publication are shorter than 4 GiB each, as in `broker/publication.rs`.
+
+use super::format::StoredPublication;
+use crate::history::Change;
+
+/// One change that a core tells the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record<'a> {
+    /// A publication of a channel that is to be remembered.
+    Publication {
+        /// The channel's name.
+        channel: &'a [u8],
+        /// The offset of the publication.
+        offset: u64,
+        /// What the channel keeps.
+        kept: Kept,
+        /// The publication.
+        publication: StoredPublication<'a>,
+    },
+    /// Publications of a channel are forgotten; the channel is known further on.
+    Forgotten {
+        /// The channel's name.
+        channel: &'a [u8],
+        /// What the channel keeps.
+        kept: Kept,
+    },
+    /// All of a channel is forgotten, and with it the knowledge of where its history begins.
+    Removed {
+        /// The channel's name.
+        channel: &'a [u8],
+        /// The highest offset that the channel may have had.
+        through: u64,
+    },
+    /// A channel that the store does not have may have had publications up to an offset.
+    UnknownChannels {
+        /// The offset.
+        through: u64,
+    },
+    /// What was published up to an offset may be missing from the history of any channel.
+    Unknown {
+        /// The highest offset that may be missing.
+        through: u64,
+    },
+}
+
+/// What a channel keeps of its publications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The publications with higher offsets.
+    pub(crate) after: u64,
+    /// All publications after this offset are among them. It is higher than `after` if only the last value is left of a
+    /// history.
+    pub(crate) complete_after: u64,
+}
+
+const PUBLICATION: u8 = 1;
+const FORGOTTEN: u8 = 2;
+const REMOVED: u8 = 3;
+const UNKNOWN: u8 = 4;
+const UNKNOWN_CHANNELS: u8 = 5;
+
+/// Records in one buffer, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    count: u64,
+    /// The highest offset of the records.
+    through: u64,
+}
+
+impl Batch {
+    /// Appends a record; copies its bytes.
+    pub(crate) fn push(&mut self, record: &Record<'_>) {
+        self.count += 1;
+        self.through = self.through.max(record.offset());
+        match *record {
+            Record::Publication {
+                channel,
+                offset,
+                kept,
+                publication,
+            } => {
+                self.head(PUBLICATION, channel, offset);
+                self.bytes.extend_from_slice(&kept.complete_after.to_le_bytes());
+                self.bytes.extend_from_slice(&kept.after.to_le_bytes());
+                self.bytes.extend_from_slice(&length(publication.bytes()));
+                publication.write(&mut self.bytes);
+            }
+            Record::Forgotten { channel, kept } => {
+                self.head(FORGOTTEN, channel, kept.complete_after);
+                self.bytes.extend_from_slice(&kept.after.to_le_bytes());
+            }
+            Record::Removed { channel, through } => self.head(REMOVED, channel, through),
+            Record::Unknown { through } => self.head(UNKNOWN, b"", through),
+            Record::UnknownChannels { through } => self.head(UNKNOWN_CHANNELS, b"", through),
+        }
+    }
+
+    fn head(&mut self, kind: u8, channel: &[u8], offset: u64) {
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(&length(channel.len()));
+        self.bytes.extend_from_slice(channel);
+        self.bytes.extend_from_slice(&offset.to_le_bytes());
+    }
+
+    /// The bytes of all records.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How many records there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The highest offset of the records.
+    pub(crate) fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// The records, in the order in which they were pushed.
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records { rest: &self.bytes }
+    }
+}
+
+impl Record<'_> {
+    fn offset(&self) -> u64 {
+        match *self {
+            Record::Publication { offset, .. } => offset,
+            Record::Forgotten { kept, .. } => kept.complete_after,
+            Record::Removed { through, .. }
+            | Record::Unknown { through }
+            | Record::UnknownChannels { through } => through,
+        }
+    }
+}
+
+impl<'a> From<Change<'a>> for Record<'a> {
+    fn from(change: Change<'a>) -> Record<'a> {
+        match change {
+            Change::Kept {
+                channel,
+                after,
+                complete_after,
+                newest,
+            } => {
+                let kept = Kept {
+                    after,
+                    complete_after,
+                };
+                match newest {
+                    Some(newest) => Record::Publication {
+                        channel,
+                        offset: newest.offset,
+                        kept,
+                        publication: StoredPublication {
+                            unix_ms: newest.unix_ms,
+                            form: newest.origin.number(),
+                            payload_bytes: newest.payload_bytes,
+                            frame: newest.frame,
+                        },
+                    },
+                    None => Record::Forgotten { channel, kept },
+                }
+            }
+            Change::Removed { channel, through } => Record::Removed { channel, through },
+            Change::Unknown { through } => Record::UnknownChannels { through },
+        }
+    }
+}
+
+/// The records of a [`Batch`].
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        let kind = *self.rest.split_off_first()?;
+        let channel = self.sized();
+        let through = self.number();
+        Some(match kind {
+            PUBLICATION => {
+                let complete_after = self.number();
+                let after = self.number();
+                let publication = StoredPublication::read(self.sized());
+                Record::Publication {
+                    channel,
+                    offset: through,
+                    kept: Kept {
+                        after,
+                        complete_after,
+                    },
+                    publication: publication.expect("`push` wrote it"),
+                }
+            }
+            FORGOTTEN => Record::Forgotten {
+                channel,
+                kept: Kept {
+                    after: self.number(),
+                    complete_after: through,
+                },
+            },
+            REMOVED => Record::Removed { channel, through },
+            UNKNOWN => Record::Unknown { through },
+            UNKNOWN_CHANNELS => Record::UnknownChannels { through },
+            other => unreachable!("kind {other}, which `push` has never written"),
+        })
+    }
+}
+
+impl<'a> Records<'a> {
+    fn sized(&mut self) -> &'a [u8] {
+        let length = u32::from_le_bytes(self.fixed());
+        self.rest
+            .split_off(..length as usize)
+            .expect("`push` wrote as many bytes as it said")
+    }
+
+    fn number(&mut self) -> u64 {
+        u64::from_le_bytes(self.fixed())
+    }
+
+    fn fixed<const BYTES: usize>(&mut self) -> [u8; BYTES] {
+        let bytes = self.rest.split_off(..BYTES).expect("`push` wrote whole records");
+        bytes.try_into().expect("as many bytes as asked for")
+    }
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes)
+        .expect("the invariant at the head")
+        .to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::format::tests::any_publication;
+
+    proptest! {
+        #[test]
+        fn a_batch_gives_back_the_records_that_were_pushed_in_their_order(
+            records in vec((0..5_u8, vec(any::<u8>(), 0..40), any::<u64>(), any::<u64>(), any_publication()), 0..20)
+        ) {
+            let records: Vec<Record<'_>> = records
+                .iter()
+                .map(|(kind, channel, offset, after, publication)| match kind {
+                    0 => Record::Publication {
+                        channel,
+                        offset: *offset,
+                        kept: Kept { after: *after, complete_after: !*after },
+                        publication: publication.borrowed(),
+                    },
+                    1 => Record::Forgotten { channel, kept: Kept { after: *after, complete_after: *offset } },
+                    2 => Record::Removed { channel, through: *offset },
+                    3 => Record::UnknownChannels { through: *offset },
+                    _ => Record::Unknown { through: *offset },
+                })
+                .collect();
+            let mut batch = Batch::default();
+            records.iter().for_each(|record| batch.push(record));
+            prop_assert_eq!(batch.records().collect::<Vec<_>>(), records.clone());
+            prop_assert_eq!(batch.count(), records.len() as u64);
+            prop_assert_eq!(batch.through(), records.iter().map(Record::offset).max().unwrap_or(0));
+            prop_assert_eq!(batch.is_empty(), records.is_empty());
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The store with real files, and without a server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::format::StoredPublication;
+use super::records::{Batch, Kept, Record};
+use super::*;
+
+/// A directory that is removed with the value.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Directory {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringcast-store-{}-{count}", std::process::id()));
+        Directory(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(FILE_NAME)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // A directory that is left behind does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn settings(directory: &Path, mode: StoreMode) -> StoreSettings {
+    StoreSettings {
+        directory: directory.to_owned(),
+        mode,
+        flush: Duration::from_millis(1),
+        bytes_max: u64::MAX,
+        queue_bytes_max: 1 << 20,
+    }
+}
+
+fn open(directory: &Path, mode: StoreMode, epoch: &[u8; 8]) -> Store {
+    Store::open(
+        settings(directory, mode),
+        Taking::IfFree,
+        *epoch,
+        0,
+        Clock::begin(),
+    )
+    .unwrap()
+}
+
+/// The frames of each channel by offset, with the offset after which they are complete.
+type Content = BTreeMap<Vec<u8>, (u64, BTreeMap<u64, Vec<u8>>)>;
+
+fn content(store: &Store) -> Content {
+    let mut content = Content::new();
+    store
+        .read(|name, channel, publication| {
+            let (_, frames) = content
+                .entry(name.to_vec())
+                .or_insert((channel.kept.complete_after, BTreeMap::new()));
+            if let Some((offset, publication)) = publication {
+                assert_eq!(publication.unix_ms, offset + 7);
+                frames.insert(offset, publication.frame.to_vec());
+            }
+        })
+        .unwrap();
+    content
+}
+
+fn publication<'a>(channel: &'a [u8], offset: u64, after: u64, frame: &'a [u8]) -> Record<'a> {
+    Record::Publication {
+        channel,
+        offset,
+        kept: Kept {
+            after,
+            complete_after: after,
+        },
+        publication: StoredPublication {
+            unix_ms: offset + 7,
+            form: 0,
+            payload_bytes: 0,
+            frame,
+        },
+    }
+}
+
+fn wait_for_commit(sink: &Sink, owner: usize, offset: u64) {
+    while !sink.is_committed(owner, offset) {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn end(store: RunningStore, sinks: &mut [Sink]) {
+    for sink in &mut *sinks {
+        let _ = sink.end();
+    }
+    sinks.iter_mut().for_each(Sink::finish);
+    store.close();
+}
+
+#[test]
+fn what_the_cores_recorded_is_there_after_an_orderly_end_and_the_epoch_goes_on() {
+    let directory = Directory::new();
+    let store = open(&directory.0, StoreMode::Relaxed, b"epoch001");
+    assert_eq!(
+        store.beginning(),
+        Beginning {
+            epoch: *b"epoch001",
+            base: 0,
+            unknown_through: 0,
+            removed_through: 0
+        }
+    );
+    let (running, mut sinks) = store.start(2, &Batch::default()).unwrap();
+    for offset in 1..=10 {
+        let frame = format!("frame {offset}");
+        let owner = usize::try_from(offset % 2).unwrap();
+        let channel = [&b"even"[..], b"odd"][owner];
+        let kept = Sink::push(
+            &mut sinks[owner],
+            &publication(channel, offset, offset.saturating_sub(4), frame.as_bytes()),
+        );
+        assert_eq!(kept, Pushed::Kept);
+        if offset == 5 {
+            assert!(!sinks[owner].flush());
+            wait_for_commit(&sinks[0], owner, 5);
+        }
+    }
+    let _ = sinks[0].push(&publication(b"gone", 12, 0, b"frame"));
+    let _ = sinks[0].push(&Record::Removed {
+        channel: b"gone",
+        through: 12,
+    });
+    end(running, &mut sinks);
+
+    let store = open(&directory.0, StoreMode::Relaxed, b"epoch002");
+    assert_eq!(
+        store.beginning(),
+        Beginning {
+            epoch: *b"epoch001",
+            base: OFFSETS_RESERVED,
+            unknown_through: 0,
+            removed_through: 12
+        }
+    );
+    let frames = |offsets: [u64; 2]| offsets.map(|offset| (offset, format!("frame {offset}").into_bytes()));
+    assert_eq!(
+        content(&store),
+        Content::from([
+            (b"even".to_vec(), (6, BTreeMap::from(frames([8, 10])))),
+            (b"odd".to_vec(), (5, BTreeMap::from(frames([7, 9])))),
+        ])
+    );
+}
+
+#[test]
+fn after_a_crash_strict_goes_on_and_relaxed_begins_a_new_epoch_and_no_offset_comes_again() {
+    for mode in [StoreMode::Strict, StoreMode::Relaxed] {
+        let directory = Directory::new();
+        let (running, mut sinks) = open(&directory.0, mode, b"epoch001")
+            .start(1, &Batch::default())
+            .unwrap();
+        let _ = sinks[0].push(&publication(b"c", OFFSETS_RESERVED, 0, b"late"));
+        sinks[0].flush();
+        wait_for_commit(&sinks[0], 0, OFFSETS_RESERVED);
+        // Without an orderly end.
+        drop((sinks, running));
+        let store = open(&directory.0, mode, b"epoch002");
+        let base = 2 * OFFSETS_RESERVED;
+        let (epoch, unknown_through) = match mode {
+            StoreMode::Strict => (*b"epoch001", 0),
+            StoreMode::Relaxed => (*b"epoch002", base),
+        };
+        assert_eq!(
+            store.beginning(),
+            Beginning {
+                epoch,
+                base,
+                unknown_through,
+                removed_through: 0
+            }
+        );
+        assert_eq!(content(&store)[&b"c"[..]].1.len(), 1);
+    }
+}
+
+#[test]
+fn changed_policies_make_earlier_positions_unknown() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Relaxed, b"epoch001")
+        .start(1, &Batch::default())
+        .unwrap();
+    end(running, &mut sinks);
+    let settings = settings(&directory.0, StoreMode::Relaxed);
+    let store = Store::open(settings, Taking::IfFree, *b"epoch002", 1, Clock::begin()).unwrap();
+    let beginning = store.beginning();
+    assert_eq!(beginning.epoch, *b"epoch001");
+    assert_eq!(beginning.unknown_through, beginning.base);
+}
+
+#[test]
+fn two_processes_cannot_have_one_directory_and_the_second_is_told_which_has_it() {
+    let directory = Directory::new();
+    let store = open(&directory.0, StoreMode::Relaxed, b"epoch001");
+    let settings = settings(&directory.0, StoreMode::Relaxed);
+    let second = Store::open(settings, Taking::IfFree, *b"epoch002", 0, Clock::begin());
+    match second {
+        Err(error @ StoreError::Held { owner: Some(_), .. }) => {
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("process {} (", std::process::id())),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(store);
+    drop(open(&directory.0, StoreMode::Relaxed, b"epoch002"));
+}
+
+#[test]
+fn a_full_queue_keeps_publications_in_memory_only_and_the_gap_is_known_afterwards() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Relaxed, b"epoch001")
+        .start(1, &Batch::default())
+        .unwrap();
+    let frame = vec![b'x'; 100_000];
+    let mut dropped = Vec::new();
+    for offset in 1..=20 {
+        if sinks[0].push(&publication(b"c", offset, 0, &frame)) == Pushed::Dropped {
+            dropped.push(offset);
+        }
+    }
+    assert_eq!(dropped, (12..=20).collect::<Vec<u64>>());
+    assert_eq!(running.handle().metrics().dropped(), 9);
+    sinks[0].flush();
+    wait_for_commit(&sinks[0], 0, 11);
+    // There is room again: the gap is recorded with the next records.
+    assert_eq!(sinks[0].push(&publication(b"c", 21, 0, b"small")), Pushed::Kept);
+    end(running, &mut sinks);
+    let store = open(&directory.0, StoreMode::Relaxed, b"epoch002");
+    assert_eq!(store.beginning().unknown_through, 20);
+    let offsets: Vec<_> = content(&store)[&b"c"[..]].1.keys().copied().collect();
+    assert_eq!(offsets, (1..=11).chain([21]).collect::<Vec<_>>());
+}
+
+#[test]
+fn strict_publishers_wait_at_half_of_the_queue_and_nothing_is_dropped() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Strict, b"epoch001")
+        .start(1, &Batch::default())
+        .unwrap();
+    let frame = vec![b'x'; 100_000];
+    let mut offset = 0;
+    while sinks[0].has_room() {
+        offset += 1;
+        assert_eq!(sinks[0].push(&publication(b"c", offset, 0, &frame)), Pushed::Kept);
+    }
+    assert_eq!(offset, 6);
+    for offset in 7..30 {
+        assert_eq!(sinks[0].push(&publication(b"c", offset, 0, &frame)), Pushed::Kept);
+    }
+    sinks[0].flush();
+    wait_for_commit(&sinks[0], 0, 29);
+    while !sinks[0].has_room() {
+        thread::yield_now();
+    }
+    end(running, &mut sinks);
+}
+
+#[test]
+fn without_room_on_disk_commits_fail_and_what_waited_is_committed_when_there_is_room() {
+    for mode in [StoreMode::Relaxed, StoreMode::Strict] {
+        let directory = Directory::new();
+        // The file may not grow, until it is opened again with another bound.
+        let mut settings = settings(&directory.0, mode);
+        let (running, mut sinks) = open(&directory.0, mode, b"epoch001")
+            .start(1, &Batch::default())
+            .unwrap();
+        end(running, &mut sinks);
+        let length = fs::metadata(directory.file()).unwrap().len();
+        settings.bytes_max = 2 * length;
+        settings.queue_bytes_max = 64 << 20;
+        let store = Store::open(settings, Taking::IfFree, *b"epoch001", 0, Clock::begin()).unwrap();
+        let (running, mut sinks) = store.start(1, &Batch::default()).unwrap();
+        let frame = vec![b'x'; 4 * usize::try_from(length).unwrap()];
+        let _ = sinks[0].push(&publication(b"c", 1, 0, &frame));
+        sinks[0].flush();
+        while running.handle().state() != StoreState::Failing {
+            thread::yield_now();
+        }
+        assert!(!sinks[0].is_committed(0, 1));
+        assert!(fs::metadata(directory.file()).unwrap().len() <= 2 * length);
+        assert!(running.handle().metrics().failures.value() > 0);
+        // What does not fit is forgotten: so the next commit fits.
+        let _ = sinks[0].push(&Record::Removed {
+            channel: b"c",
+            through: 1,
+        });
+        sinks[0].flush();
+        wait_for_commit(&sinks[0], 0, 1);
+        assert_eq!(running.handle().state(), StoreState::Open);
+        end(running, &mut sinks);
+    }
+}
+
+/// A store with a few hundred publications that has ended in order; its directory and content.
+fn filled() -> (Directory, Content) {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Strict, b"epoch001")
+        .start(1, &Batch::default())
+        .unwrap();
+    for offset in 1..=300 {
+        let channel = format!("channel {}", offset % 7);
+        let frame = format!("{offset}").repeat(1 + usize::try_from(offset % 50).unwrap());
+        let _ = sinks[0].push(&publication(channel.as_bytes(), offset, 0, frame.as_bytes()));
+        if offset % 100 == 0 {
+            sinks[0].flush();
+            wait_for_commit(&sinks[0], 0, offset);
+        }
+    }
+    end(running, &mut sinks);
+    let store = open(&directory.0, StoreMode::Strict, b"epoch002");
+    let content = content(&store);
+    (directory, content)
+}
+
+#[test]
+fn a_file_that_was_changed_or_cut_is_set_aside_or_as_it_was_and_never_half_read() {
+    let seed = std::env::var("STORE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let mut random: u64 = seed;
+    let (directory, expected) = filled();
+    let original = fs::read(directory.file()).unwrap();
+    let (mut aside, mut whole) = (0, 0);
+    for round in 0..60 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let at = usize::try_from(random >> 20).unwrap() % original.len();
+        let mut bytes = original.clone();
+        match round % 3 {
+            0 => bytes[at] ^= 1 << (random & 7),
+            1 => bytes.truncate(at),
+            _ => bytes[at..].iter_mut().take(4096).for_each(|byte| *byte = 0),
+        }
+        let damaged = Directory::new();
+        fs::create_dir(&damaged.0).unwrap();
+        fs::write(damaged.file(), &bytes).unwrap();
+        let store = open(&damaged.0, StoreMode::Strict, b"epoch003");
+        let found = content(&store);
+        let kept = damaged
+            .names()
+            .into_iter()
+            .find(|name| name.contains(".damaged-"));
+        match kept {
+            Some(name) => {
+                assert_eq!(found, Content::new(), "round {round} of seed {seed}");
+                assert_eq!(store.beginning().epoch, *b"epoch003");
+                assert_eq!(fs::read(damaged.0.join(name)).unwrap().len(), bytes.len());
+                aside += 1;
+            }
+            // An empty file is a new store: it has the epoch of a new one.
+            None if bytes.is_empty() => {}
+            None => {
+                assert_eq!(
+                    found,
+                    expected,
+                    "round {round} of seed {seed}: {at} of {}",
+                    bytes.len()
+                );
+                assert_eq!(store.beginning().epoch, *b"epoch001");
+                whole += 1;
+            }
+        }
+    }
+    // Both happen: most pages of the file are free, and a change there does no harm.
+    assert!(aside > 10 && whole > 0, "{aside} {whole}");
+}

@@ -1,0 +1,516 @@
+//! `data_dir`: what survives a restart, a crash, a full disk, a damaged file and a take-over.
+//!
+//! What is on disk is read with redb itself, not with the code that wrote it: the tables are those of the head of
+//! `src/store/database.rs`.
+//!
+//! `STORE_KILLS=1000` kills as many servers as it says; `STORE_SEED` repeats a run.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use support::folder::Folder;
+use support::process::Process;
+use support::{Client, Received, eventually};
+
+const CHANNELS: &str = r#"
+[[channels]]
+names = ["room.*"]
+history_entries = 1000000
+history_bytes = 1000000000
+history_ms = 3600000
+"#;
+
+/// A folder with a configuration file and a place for the store.
+struct Place {
+    folder: Folder,
+    config: PathBuf,
+    data: PathBuf,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = Folder::new();
+        let config = folder.write("ringcast.toml", CHANNELS);
+        let data = folder.file("data");
+        Place { folder, config, data }
+    }
+
+    fn start(&self, settings: &[(&str, &str)]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringcast"));
+        command.stdin(Stdio::null());
+        self.spawn(command, settings)
+    }
+
+    /// Starts a server by a command of the test, which must end with the path of the binary.
+    fn spawn(&self, mut command: Command, settings: &[(&str, &str)]) -> Process {
+        command
+            .env("RINGCAST_CONFIG", &self.config)
+            .env("RINGCAST_DATA_DIR", &self.data);
+        Process::spawn(command, settings)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.data.join("store.redb")
+    }
+
+    /// The numbers of the publications on disk, by channel, in their order. The server has ended.
+    fn on_disk(&self) -> BTreeMap<String, Vec<u64>> {
+        // A copy, so that the server finds the file as it left it.
+        let copy = self.folder.file("copy.redb");
+        fs::copy(self.file(), &copy).unwrap();
+        let database = Database::open(&copy).unwrap();
+        let read = database.begin_read().unwrap();
+        let channels: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
+        let publications: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("publications");
+        let (Ok(channels), Ok(publications)) = (read.open_table(channels), read.open_table(publications))
+        else {
+            return BTreeMap::new();
+        };
+        let names = channels.iter().unwrap().map(|entry| {
+            let (name, value) = entry.unwrap();
+            let number = u64::from_le_bytes(value.value()[1..9].try_into().unwrap());
+            (number, String::from_utf8(name.value().to_vec()).unwrap())
+        });
+        names
+            .map(|(number, name)| {
+                let range = publications.range((number, 0)..=(number, u64::MAX)).unwrap();
+                let numbers = range.map(|entry| number_in(entry.unwrap().1.value()));
+                (name, numbers.collect())
+            })
+            .collect()
+    }
+
+    /// The epoch on disk.
+    fn epoch(&self) -> String {
+        let copy = self.folder.file("copy.redb");
+        fs::copy(self.file(), &copy).unwrap();
+        let database = Database::open(&copy).unwrap();
+        let head: TableDefinition<'_, (), &[u8]> = TableDefinition::new("head");
+        let table = database.begin_read().unwrap().open_table(head).unwrap();
+        let epoch = table.get(()).unwrap().unwrap().value()[2..10].to_vec();
+        String::from_utf8(epoch).unwrap()
+    }
+}
+
+/// The number that was published, in a value of the table of publications.
+fn number_in(value: &[u8]) -> u64 {
+    let frame = String::from_utf8_lossy(&value[14..]).into_owned();
+    let data = frame.rsplit("\"data\":").next().unwrap();
+    data.trim_end_matches('}').trim().parse().unwrap()
+}
+
+/// Publishes and returns the answer.
+fn publish(client: &mut Client, channel: &str, data: u64) -> String {
+    client.call("#publish", &format!(r#"{{"channel":"{channel}","data":{data}}}"#))
+}
+
+fn is_acknowledgement(answer: &str) -> bool {
+    answer.starts_with(r#"{"rid":"#) && !answer.contains("error")
+}
+
+/// Numbers from a seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Publishes rising numbers on a channel of its own until the server is gone; returns the acknowledged ones.
+fn publish_until_the_end(mut client: Client, channel: &str, first: u64, ahead: usize) -> Vec<u64> {
+    let mut sent = BTreeMap::new();
+    let mut acknowledged = Vec::new();
+    let mut next = first;
+    loop {
+        while sent.len() < ahead {
+            let data = format!(r#"{{"channel":"{channel}","data":{next}}}"#);
+            let cid = next + 1_000_000;
+            let text = format!(r##"{{"event":"#publish","data":{data},"cid":{cid}}}"##);
+            let frame = support::frame(support::TEXT, text.as_bytes());
+            if client.try_send_bytes(&frame).is_err() {
+                return acknowledged;
+            }
+            sent.insert(cid, next);
+            next += 1;
+        }
+        match client.next() {
+            Received::Text(text) if text.starts_with(r#"{"rid":"#) => {
+                assert!(is_acknowledgement(&text), "{text}");
+                let cid: u64 = text[7..text.len() - 1].parse().unwrap();
+                acknowledged.push(sent.remove(&cid).unwrap());
+            }
+            Received::End => return acknowledged,
+            _ => {}
+        }
+    }
+}
+
+/// Kills servers of this mode again and again. What each had acknowledged before is on disk, apart from the last of a
+/// relaxed one.
+fn kill_again_and_again(mode: &str, kills: u64) {
+    let seed = from_environment("STORE_SEED", u64::from(std::process::id()));
+    println!("STORE_SEED={seed}");
+    let mut random = Random(seed);
+    let place = Place::new();
+    let (mut acknowledged, mut kept) = (
+        BTreeMap::<String, Vec<u64>>::new(),
+        BTreeMap::<String, Vec<u64>>::new(),
+    );
+    let mut epochs = Vec::new();
+    for round in 0..kills {
+        let server = place.start(&[("RINGCAST_STORE_MODE", mode), ("RINGCAST_STORE_FLUSH_MS", "5")]);
+        let wait = Duration::from_micros(random.below(60_000));
+        // Connected before the time runs: what is killed here is a server that commits.
+        let clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+        let of_round: Vec<(String, Vec<u64>)> = thread::scope(|scope| {
+            let publishers: Vec<_> = clients
+                .into_iter()
+                .enumerate()
+                .map(|(index, client)| {
+                    let channel = format!("room.{index}");
+                    scope.spawn(move || {
+                        let numbers =
+                            publish_until_the_end(client, &channel, round * 1_000_000, 1 + 7 * index);
+                        (channel, numbers)
+                    })
+                })
+                .collect();
+            thread::sleep(wait);
+            server.signal(Signal::SIGKILL);
+            publishers
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        drop(server);
+        let on_disk = place.on_disk();
+        epochs.push(place.epoch());
+        for (channel, numbers) in of_round {
+            let found = on_disk.get(&channel).cloned().unwrap_or_default();
+            let before = kept.entry(channel.clone()).or_default();
+            assert!(
+                found.starts_with(before),
+                "round {round} of seed {seed}: {channel} has lost what was there before"
+            );
+            let added = &found[before.len()..];
+            let expected: Vec<u64> = (round * 1_000_000..).take(added.len()).collect();
+            assert_eq!(
+                added, expected,
+                "round {round} of seed {seed}: {channel} has a gap"
+            );
+            if mode == "strict" {
+                let last = numbers.last().map_or(0, |last| last - round * 1_000_000 + 1);
+                assert!(
+                    added.len() as u64 >= last,
+                    "round {round} of seed {seed}: {channel} has {} of {last} acknowledged publications",
+                    added.len()
+                );
+            }
+            *before = found;
+            acknowledged.entry(channel).or_default().extend(numbers);
+        }
+    }
+    let total: usize = acknowledged.values().map(Vec::len).sum();
+    println!("{mode}: {kills} kills, {total} acknowledged publications");
+    assert!(total > 0);
+    let is_same = |pair: &[String]| pair[0] == pair[1];
+    match mode {
+        "strict" => assert!(epochs.windows(2).all(is_same), "{epochs:?}"),
+        _ => assert!(!epochs.windows(2).any(is_same), "{epochs:?}"),
+    }
+}
+
+#[test]
+fn a_killed_strict_server_has_lost_nothing_that_it_had_acknowledged_and_keeps_its_epoch() {
+    kill_again_and_again("strict", from_environment("STORE_KILLS", 50) / 2);
+}
+
+#[test]
+fn a_killed_relaxed_server_has_lost_no_more_than_the_end_and_says_so_by_a_new_epoch() {
+    kill_again_and_again("relaxed", from_environment("STORE_KILLS", 50) / 2);
+}
+
+#[test]
+fn a_relaxed_server_has_committed_what_was_acknowledged_before_its_last_commit() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut client = server.client();
+    for number in 0..100 {
+        assert!(is_acknowledgement(&publish(&mut client, "room.1", number)));
+    }
+    let mut admin = server.admin();
+    eventually("the publications are committed", || {
+        admin.metric("ringcast_store_records_total") >= 100
+    });
+    server.signal(Signal::SIGKILL);
+    drop(server);
+    assert_eq!(place.on_disk()["room.1"], (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_orderly_end_keeps_the_epoch_and_the_last_publication() {
+    let place = Place::new();
+    for round in 0..3 {
+        // In the last round, a client that does not answer the close frame is cut off, and the cores are told to stop.
+        let settings = [
+            ("RINGCAST_STORE_FLUSH_MS", "60000"),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+        ];
+        let mut server = place.start(&settings);
+        let mut client = server.client();
+        for number in 0..10 {
+            let data = round * 10 + number;
+            assert!(is_acknowledgement(&publish(&mut client, "room.1", data)));
+        }
+        let kept = (round == 2).then_some(client);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.exit_code(), Some(0));
+        drop(kept);
+        assert_eq!(
+            place.on_disk()["room.1"],
+            (0..round * 10 + 10).collect::<Vec<_>>()
+        );
+        let head: Vec<String> = (0..2).map(|_| place.epoch()).collect();
+        assert_eq!(head[0], head[1]);
+    }
+    let epoch = place.epoch();
+    let server = place.start(&[]);
+    assert_eq!(place.epoch(), epoch);
+    drop(server);
+}
+
+#[test]
+fn two_servers_cannot_have_one_directory_and_the_second_names_the_first() {
+    let place = Place::new();
+    let first = place.start(&[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+        .env("RINGCAST_LISTEN", "127.0.0.1:0")
+        .env("RINGCAST_ADMIN", "127.0.0.1:0")
+        .env("RINGCAST_CONFIG", &place.config)
+        .env("RINGCAST_DATA_DIR", &place.data)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for part in [
+        format!("process {} (ringcast)", first.pid()),
+        "RINGCAST_DATA_DIR".to_owned(),
+        "--take-over".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{text}");
+    }
+    let mut client = first.client();
+    assert!(is_acknowledgement(&publish(&mut client, "room.1", 1)));
+}
+
+#[test]
+fn a_server_that_takes_over_gets_the_store_and_the_other_says_where_to_publish() {
+    let place = Place::new();
+    for mode in ["relaxed", "strict"] {
+        let settings = [
+            ("RINGCAST_STORE_MODE", mode),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+        ];
+        let mut old = place.start(&settings);
+        let mut client = old.client();
+        let base = if mode == "relaxed" { 0 } else { 100 };
+        for number in 0..10 {
+            assert!(is_acknowledgement(&publish(&mut client, "room.1", base + number)));
+        }
+        let epoch = place.epoch();
+        let listen = old.address.to_string();
+        let mut settings = settings.to_vec();
+        settings.extend([("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")]);
+        let mut new = place.start(&settings);
+        old.logged("let go of it for the other process");
+        let answer = publish(&mut client, "room.1", 77);
+        assert!(
+            answer.contains("StoreError") && answer.contains("connect again"),
+            "{answer}"
+        );
+        assert!(is_acknowledgement(&publish(&mut client, "other", 77)));
+        old.signal(Signal::SIGTERM);
+        assert_eq!(old.exit_code(), Some(0));
+        let mut client = new.client();
+        assert!(is_acknowledgement(&publish(&mut client, "room.1", base + 10)));
+        new.signal(Signal::SIGTERM);
+        assert_eq!(new.exit_code(), Some(0));
+        let expected: Vec<u64> = (0..=10).chain(100..=110).collect();
+        assert_eq!(
+            place.on_disk()["room.1"],
+            expected[..if base == 0 { 11 } else { 22 }]
+        );
+        assert_eq!(place.epoch(), epoch);
+    }
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_the_server_starts_with_an_empty_store() {
+    let place = Place::new();
+    let mut server = place.start(&[]);
+    let mut client = server.client();
+    for number in 0..100 {
+        publish(&mut client, "room.1", number);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let epoch = place.epoch();
+    let mut file = OpenOptions::new().write(true).open(place.file()).unwrap();
+    // In the head of the file, where both of its commits are named.
+    file.seek(SeekFrom::Start(64)).unwrap();
+    file.write_all(&[0xff; 256]).unwrap();
+    drop(file);
+    let damaged = fs::read(place.file()).unwrap();
+    let server = place.start(&[]);
+    server.logged("set aside as");
+    assert_ne!(place.epoch(), epoch);
+    let aside = names(&place.data)
+        .into_iter()
+        .find(|name| name.contains(".damaged-"));
+    assert_eq!(fs::read(place.data.join(aside.unwrap())).unwrap(), damaged);
+    let mut client = server.client();
+    assert!(is_acknowledgement(&publish(&mut client, "room.1", 1)));
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// A disk of 4 MiB at `directory`, which only the process sees that the command starts; `None` if this system does not
+/// let a user mount one.
+fn with_small_disk(directory: &Path) -> Option<Command> {
+    fs::create_dir_all(directory).unwrap();
+    let mount = format!("mount -t tmpfs -o size=4m none {}", directory.display());
+    let script = format!("{mount} && exec \"$0\"");
+    let arguments = ["-Urm", "sh", "-c"];
+    let can_mount = Command::new("unshare")
+        .args(arguments)
+        .arg(&mount)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !can_mount {
+        println!("this system does not let a user mount a disk: the test is left out");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(arguments)
+        .args([&script, env!("CARGO_BIN_EXE_ringcast")])
+        .stdin(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn on_a_full_disk_strict_refuses_and_relaxed_goes_on_in_memory_and_both_recover() {
+    for mode in ["strict", "relaxed"] {
+        let place = Place::new();
+        let Some(command) = with_small_disk(&place.data) else {
+            return;
+        };
+        let settings = [
+            ("RINGCAST_STORE_MODE", mode),
+            ("RINGCAST_STORE_FLUSH_MS", "5"),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+        ];
+        let mut server = place.spawn(command, &settings);
+        let mut client = server.client();
+        assert!(is_acknowledgement(&publish(&mut client, "room.1", 0)));
+        // The disk as the server sees it.
+        let disk =
+            PathBuf::from(format!("/proc/{}/root", server.pid())).join(place.data.strip_prefix("/").unwrap());
+        let filler = disk.join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        drop(file);
+        let mut number = 1;
+        let mut admin = server.admin();
+        let text = "x".repeat(2000);
+        eventually("a commit fails", || {
+            // What does not fit into the free pages of the file.
+            for _ in 0..50 {
+                let data = format!(r#"{{"channel":"room.2","data":"{text}"}}"#);
+                let answer = client.call("#publish", &data);
+                if mode == "relaxed" {
+                    assert!(is_acknowledgement(&answer), "{answer}");
+                } else if !is_acknowledgement(&answer) {
+                    assert!(answer.contains("StoreError"), "{answer}");
+                }
+            }
+            admin.metric("ringcast_store_failing") == 1
+        });
+        server.logged("cannot commit");
+        match mode {
+            "strict" => {
+                let answer = publish(&mut client, "room.1", number);
+                assert!(
+                    answer.contains("StoreError") && answer.contains("was not published"),
+                    "{answer}"
+                );
+            }
+            _ => {
+                assert!(is_acknowledgement(&publish(&mut client, "room.1", number)));
+                number += 1;
+            }
+        }
+        // Channels without a policy need no disk.
+        assert!(is_acknowledgement(&publish(&mut client, "other", 0)));
+        fs::remove_file(&filler).unwrap();
+        server.logged("commits succeed again");
+        assert_eq!(admin.metric("ringcast_store_failing"), 0);
+        assert!(is_acknowledgement(&publish(&mut client, "room.1", number)));
+        // The disk ends with the process: so the file is copied before, after an orderly end of the store alone.
+        eventually("all is committed", || {
+            let before = admin.metric("ringcast_store_records_total");
+            thread::yield_now();
+            before > number
+        });
+        let copy = place.folder.file("data-copy");
+        let expected: Vec<u64> = (0..=number).collect();
+        eventually("the file has it", || {
+            fs::copy(disk.join("store.redb"), &copy).unwrap();
+            numbers_in(&copy, "room.1").is_some_and(|found| found == expected)
+        });
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.exit_code(), Some(0));
+    }
+}
+
+/// The numbers on a channel in the copy of a file that may have been written to meanwhile.
+fn numbers_in(file: &Path, channel: &str) -> Option<Vec<u64>> {
+    let database = Database::open(file).ok()?;
+    let read = database.begin_read().ok()?;
+    let channels: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
+    let publications: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("publications");
+    let value = read.open_table(channels).ok()?.get(channel.as_bytes()).ok()??;
+    let number = u64::from_le_bytes(value.value()[1..9].try_into().ok()?);
+    let range = read
+        .open_table(publications)
+        .ok()?
+        .range((number, 0)..=(number, u64::MAX))
+        .ok()?;
+    Some(range.map(|entry| number_in(entry.unwrap().1.value())).collect())
+}
