@@ -64,6 +64,9 @@ impl Config {
         if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
             warnings.push(Warning::PlainBesideClientAuth);
         }
+        if self.admin.address.is_none() && !self.admin.api_keys.is_empty() {
+            warnings.push(Warning::ApiWithoutAddress);
+        }
         warnings
     }
 }
@@ -112,6 +115,8 @@ pub enum Warning {
     TlsUnused,
     /// A client that connects without TLS needs no certificate.
     PlainBesideClientAuth,
+    /// The HTTP API has keys, and no address.
+    ApiWithoutAddress,
 }
 
 impl fmt::Display for Warning {
@@ -166,6 +171,9 @@ impl fmt::Display for Warning {
             Warning::PlainBesideClientAuth => formatter.write_str(
                 "tls_client_auth is required, but a client that connects to listen without TLS needs no certificate: set listen_tls to only",
             ),
+            Warning::ApiWithoutAddress => formatter.write_str(
+                "api_keys are set, but admin is off: the HTTP API is a part of the control plane, so set the address of admin",
+            ),
             Warning::ShortKey => formatter.write_str("auth_key is shorter than 32 bytes: it can be guessed sooner than HS256 allows"),
         }
     }
@@ -178,6 +186,7 @@ mod tests {
     use super::*;
     use crate::config::Placement;
     use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
+    use crate::config::api_keys::{ApiAction, ApiKeySpec, KeyHash};
     use crate::config::secret::Secret;
 
     #[test]
@@ -196,6 +205,27 @@ mod tests {
             [Warning::EveryAddressTrusted]
         );
         assert_eq!(warnings("", false), []);
+    }
+
+    #[test]
+    fn keys_of_the_http_api_without_an_address_are_warned_about() {
+        let mut config = Config::default();
+        config.auth.key = Some(Secret::new([1; 32]));
+        config.admin.address = None;
+        assert_eq!(config.warnings(&[0]), []);
+        config.admin.api_keys.push(ApiKeySpec {
+            name: "a".to_owned(),
+            hash: KeyHash::new([1; 32]),
+            actions: vec![ApiAction::Disconnect],
+            channels: Vec::new(),
+            rate: 1,
+            burst: 1,
+            file: None,
+            line: 0,
+        });
+        assert_eq!(config.warnings(&[0]), [Warning::ApiWithoutAddress]);
+        config.admin.address = Config::default().admin.address;
+        assert_eq!(config.warnings(&[0]), []);
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl Checker<'_> {
                     .as_f64()
                     .is_none_or(|number| number >= wanted.as_f64().unwrap()),
             ),
+            "maximum" => fails(
+                value
+                    .as_f64()
+                    .is_none_or(|number| number <= wanted.as_f64().unwrap()),
+            ),
             "minLength" => fails(length.is_none_or(|length| length >= wanted.as_u64().unwrap())),
             "maxLength" => fails(length.is_none_or(|length| length <= wanted.as_u64().unwrap())),
             "minItems" => fails(

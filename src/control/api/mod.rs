@@ -358,10 +358,9 @@ impl Caller<'_> {
 
     /// How many items a page is to have.
     fn page_size(&self, parameters: &Parameters) -> Result<usize, ApiError> {
-        let limit = parameters.number("limit", 1, self.items_max as u64)?;
-        Ok(limit.map_or(self.items_max, |limit| {
-            usize::try_from(limit).unwrap_or(self.items_max)
-        }))
+        let most = self.items_max.min(PAGE_ITEMS_MAX);
+        let limit = parameters.number("limit", 1, most as u64)?;
+        Ok(limit.map_or(most, |limit| usize::try_from(limit).unwrap_or(most)))
     }
 
     /// Checks that the key allows an action on this channel.
@@ -407,3 +406,5 @@ fn from_body<'a, T: serde::Deserialize<'a>>(body: &'a Bytes) -> Result<T, ApiErr
 /// How long a body may take to arrive after its head.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Most items of a page: the handle gives no more.
+const PAGE_ITEMS_MAX: usize = 1000;
