@@ -9,6 +9,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use support::api::{ApiServer, Key};
+use support::folder::Folder;
+use support::secure::Authority;
 
 /// The exit code, standard output and standard error of a command.
 fn run_with(environment: &[(&str, &str)], words: &[&str], input: &str) -> (i32, String, String) {
@@ -293,4 +295,81 @@ fn channels_and_connections_are_tables_and_disconnect_closes() {
     ] {
         assert_eq!(run(&server, &key, words).0, 64, "{words:?}");
     }
+}
+
+#[test]
+fn history_shows_each_publication_on_a_line() {
+    let key = Key::for_all();
+    let lines = "[[channels]]\nnames = [\"a b\"]\nhistory_entries = 5\n";
+    let server = ApiServer::start(&[&key], lines, &[]);
+    for data in ["1", r#"{"text":"x y"}"#] {
+        assert_eq!(run(&server, &key, &["publish", "a b", data]).0, 0);
+    }
+    let (code, out, error) = run(&server, &key, &["history", "a b"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(
+        lines[0].ends_with(" 1") && lines[1].ends_with(r#" {"text":"x y"}"#),
+        "{out}"
+    );
+    let (_, position) = lines[2].split_once("position: ").unwrap();
+    let mut words = vec!["history", "a b"];
+    words.extend(position.split(' '));
+    let (code, out, _) = run(&server, &key, &words);
+    assert_eq!(
+        (code, out.lines().count()),
+        (0, 1),
+        "nothing has been published since then: {out}"
+    );
+    let (code, out, _) = run(
+        &server,
+        &key,
+        &["history", "a b", "--epoch", "00000000", "--offset", "1"],
+    );
+    assert!(
+        code == 0 && out.starts_with("not complete: other epoch\n"),
+        "{out}"
+    );
+    let (code, _, error) = run(&server, &key, &["history", "news"]);
+    assert!(code == 65 && error.contains("no_history"), "{error}");
+}
+
+#[test]
+fn a_control_plane_under_tls_is_asked_if_its_authority_is_trusted() {
+    let key = Key::for_all();
+    let (authority, other) = (Authority::new("trusted"), Authority::new("other"));
+    let pair = authority.server(&["127.0.0.1"]);
+    let files = Folder::new();
+    let certificate = files.write("cert.pem", &pair.certificate);
+    let private_key = files.write("key.pem", &pair.key);
+    let (trusted, untrusted) = (
+        files.write("trusted.pem", &authority.pem()),
+        files.write("other.pem", &other.pem()),
+    );
+    let server = ApiServer::start(
+        &[&key],
+        "",
+        &[
+            ("RINGCAST_ADMIN_TLS", "on"),
+            ("RINGCAST_TLS_CERTIFICATE_FILES", certificate.to_str().unwrap()),
+            ("RINGCAST_TLS_KEY_FILES", private_key.to_str().unwrap()),
+        ],
+    );
+    let url = format!("https://{}", server.process.admin);
+    let publish = |authorities: &std::path::Path| {
+        let environment = [
+            ("RINGCAST_API_URL", url.as_str()),
+            ("RINGCAST_API_KEY", &key.key),
+            ("SSL_CERT_FILE", authorities.to_str().unwrap()),
+        ];
+        run_with(&environment, &["publish", "a", "1"], "")
+    };
+    let (code, out, error) = publish(&trusted);
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "published: 1\n", ""));
+    let (code, _, error) = publish(&untrusted);
+    assert_eq!(code, 69);
+    assert!(
+        error.contains("certificate") && !error.contains(&key.key),
+        "{error}"
+    );
 }

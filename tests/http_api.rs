@@ -29,7 +29,7 @@ fn subscribers(server: &ApiServer, channels: &[&str]) -> Vec<Client> {
 #[test]
 fn every_request_of_the_document_is_answered_as_it_says() {
     let key = Key::for_all();
-    let server = ApiServer::start(&[&key], "", &[]);
+    let server = ApiServer::start(&[&key], CHANNELS, &[]);
     let paths = server.document()["paths"].as_object().unwrap().clone();
     let mut count = 0;
     for (path, operations) in &paths {
@@ -908,4 +908,150 @@ fn a_core_that_does_not_answer_is_named() {
     eventually("it answers", || {
         server.get(&key, "/api/v1/connections").status == 200
     });
+}
+
+/// Policies of channels.
+const CHANNELS: &str =
+    "[[channels]]\nnames = [\"shop.**\"]\nhistory_entries = 5\nhistory_ms = 60000\npresence = true\n";
+
+#[test]
+fn the_history_of_a_channel_is_read_as_it_was_published_and_removed() {
+    let (key, reader) = (
+        Key::for_all(),
+        Key::new("reader", &["--actions", "history", "--channels", "shop.*"]),
+    );
+    let server = ApiServer::start(&[&key, &reader], CHANNELS, &[]);
+    let get = |query: &str| server.get(&reader, &format!("/api/v1/history?channel=shop.a{query}"));
+    let data = |answer: &Answer| -> Vec<String> {
+        let publications = answer.json["publications"].as_array().unwrap().iter();
+        publications
+            .map(|publication| publication["data"].to_string())
+            .collect()
+    };
+    let empty = get("").json;
+    assert_eq!(empty["publications"], json!([]));
+    let (epoch, first) = (
+        empty["position"]["epoch"].as_str().unwrap(),
+        &empty["position"]["offset"],
+    );
+    let mut client = server.process.client();
+    client.call("#publish", r#"{"channel":"shop.a","data":{"b": 1.50}}"#);
+    for number in 1..5 {
+        let body = json!({"channel": "shop.a", "data": number}).to_string();
+        // A caller finds what it has published itself.
+        assert_eq!(server.post(&key, "/api/v1/publish", &body).status, 200);
+        assert_eq!(get("&last=1").json["publications"][0]["data"], json!(number));
+    }
+    let all = get("");
+    assert_eq!(data(&all), [r#"{"b":1.5}"#, "1", "2", "3", "4"]);
+    assert!(
+        all.text.contains(r#""data":{"b": 1.50}"#),
+        "as it was written: {}",
+        all.text
+    );
+    let publications = all.json["publications"].as_array().unwrap();
+    let offsets: Vec<u64> = publications
+        .iter()
+        .map(|one| one["offset"].as_u64().unwrap())
+        .collect();
+    assert!(
+        offsets.is_sorted() && offsets[0] > first.as_u64().unwrap(),
+        "{offsets:?}"
+    );
+    assert_eq!(data(&get("&last=2")), ["3", "4"]);
+    assert_eq!(data(&get("&limit=3")), ["2", "3", "4"]);
+    assert_eq!(data(&get("&since=0")).len(), 5);
+    assert_eq!(
+        data(&get(&format!("&since={}", u64::MAX >> 11))),
+        Vec::<String>::new()
+    );
+    let after = get(&format!("&epoch={epoch}&offset={}", offsets[2]));
+    assert_eq!(
+        (data(&after), &after.json["recovered"]),
+        (vec!["3".to_owned(), "4".to_owned()], &json!(true))
+    );
+    assert_eq!(all.json.get("recovered"), None);
+    for (query, reason) in [
+        (format!("&epoch=00000000&offset={}", offsets[2]), "other epoch"),
+        ("&epoch=no-epoch&offset=1".to_owned(), "other epoch"),
+        (
+            format!("&epoch={epoch}&offset=9007199254740991"),
+            "unknown position",
+        ),
+        (
+            format!("&epoch={epoch}&offset={}&limit=1", offsets[2]),
+            "too many",
+        ),
+    ] {
+        let answer = get(&query);
+        assert_eq!(
+            (&answer.json["recovered"], &answer.json["reason"]),
+            (&json!(false), &json!(reason)),
+            "{query}"
+        );
+        assert_eq!(data(&answer), Vec::<String>::new());
+    }
+    // The policy keeps five: the oldest goes.
+    server.post(&key, "/api/v1/publish", r#"{"channel":"shop.a","data":5}"#);
+    assert_eq!(data(&get("")), ["1", "2", "3", "4", "5"]);
+    let evicted = get(&format!("&epoch={epoch}&offset={first}"));
+    assert_eq!(
+        (&evicted.json["recovered"], &evicted.json["reason"]),
+        (&json!(false), &json!("evicted"))
+    );
+
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let remove = |key: &str, channel: &str| {
+        let path = format!("/api/v1/history?channel={channel}");
+        server.ask_with("DELETE", &path, &[key], "")
+    };
+    let refused = remove(&format!("Authorization: Bearer {}", reader.key), "shop.a");
+    assert_eq!((refused.status, refused.code()), (403, "action_not_allowed"));
+    assert_eq!(remove(&authorization, "shop.a").json, json!({"removed": 5}));
+    assert_eq!(remove(&authorization, "shop.a").json, json!({"removed": 0}));
+    assert_eq!(data(&get("")), Vec::<String>::new());
+    let removed = get(&format!("&epoch={epoch}&offset={}", offsets[2]));
+    assert_eq!(
+        (&removed.json["recovered"], &removed.json["reason"]),
+        (&json!(false), &json!("evicted"))
+    );
+
+    for (key, path, status, code) in [
+        (&reader, "channel=news", 403, "channel_not_allowed"),
+        (&key, "channel=news", 404, "no_history"),
+        (&key, "", 400, "invalid_parameter"),
+        (&key, "channel=shop.a&last=0", 400, "invalid_parameter"),
+        (&key, "channel=shop.a&last=1&since=1", 400, "invalid_parameter"),
+        (&key, "channel=shop.a&epoch=k3j9x0ab", 400, "invalid_parameter"),
+        (&key, "channel=shop.a&offset=1", 400, "invalid_parameter"),
+        (&key, "channel=shop.a&channel=shop.b", 400, "invalid_parameter"),
+    ] {
+        let answer = server.get(key, &format!("/api/v1/history?{path}"));
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {}",
+            answer.text
+        );
+    }
+}
+
+#[test]
+fn a_history_that_is_too_large_for_an_answer_is_given_in_parts() {
+    let key = Key::for_all();
+    let lines = "[[channels]]\nnames = [\"a\"]\nhistory_entries = 100\nhistory_bytes = 100000000\n";
+    let server = ApiServer::start(&[&key], lines, &[("RINGCAST_API_BODY_BYTES_MAX", "4000000")]);
+    let body = json!({"channel": "a", "data": "x".repeat(900_000)}).to_string();
+    for _ in 0..20 {
+        assert_eq!(server.post(&key, "/api/v1/publish", &body).status, 200);
+    }
+    let answer = server.get(&key, "/api/v1/history?channel=a");
+    assert_eq!(
+        (answer.status, answer.code()),
+        (413, "answer_too_large"),
+        "{}",
+        answer.text
+    );
+    let answer = server.get(&key, "/api/v1/history?channel=a&limit=5");
+    assert_eq!(answer.json["publications"].as_array().unwrap().len(), 5);
 }

@@ -377,6 +377,8 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast publish [--text] [--idempotency-key KEY] CHANNEL DATA
                                         publish to all subscribers of a channel; DATA is JSON, or with --text any text;
                                         - reads it from standard input
+       ringcast history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL
+                                        show what the server keeps of a channel: offset, time and data of each publication
        ringcast channels [--limit N] [--after NEXT] [PREFIX]
                                         list channels with subscribers
        ringcast connections [--user USER | --connection ID | --address IP | --channel CHANNEL]

@@ -185,8 +185,8 @@ mod tests {
 
     use super::*;
     use crate::config::Placement;
-    use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
     use crate::config::api_keys::{ApiAction, ApiKeySpec, KeyHash};
+    use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
     use crate::config::secret::Secret;
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! ```text
 //!   mod.rs          the handle; publishing      publishing.rs  the end of the ring
+//!   history.rs      histories of channels
 //!   connections.rs  look up, act                asking.rs      questions to cores
 //!   calls.rs        calls to clients            subscriber.rs  a subscriber of the program
 //!   pending.rs      an operation under way      waits.rs       time limits, and the thread that wakes operations
@@ -19,6 +20,7 @@ mod asking;
 mod calls;
 mod connections;
 mod error;
+mod history;
 mod pending;
 mod publishing;
 mod subscriber;
@@ -34,6 +36,7 @@ use serde::Serialize;
 
 pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
+pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
 use publishing::{Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Uncommitted, Unmade};
 pub use subscriber::{Received, Subscriber};

@@ -168,6 +168,11 @@ impl Publishing {
         self.ring().channels = Arc::clone(channels);
     }
 
+    /// The hash of a channel's name.
+    pub(super) fn hash(&self, channel: &str) -> ChannelHash {
+        self.hasher.hash(channel.as_bytes())
+    }
+
     /// Checks an event of this name. Returns its data as it is sent.
     ///
     /// # Errors

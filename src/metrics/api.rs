@@ -19,6 +19,10 @@ labels! {
         Publications = "publications",
         /// `POST /api/v1/broadcast`
         Broadcast = "broadcast",
+        /// `GET /api/v1/history`
+        History = "history",
+        /// `DELETE /api/v1/history`
+        RemoveHistory = "remove_history",
         /// `GET /api/v1/channels`
         Channels = "channels",
         /// `GET /api/v1/connections`

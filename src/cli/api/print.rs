@@ -10,6 +10,22 @@ use super::request::{Arguments, Name};
 pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write) -> io::Result<()> {
     match arguments.name {
         Name::Publish => writeln!(out, "published: {}", answer["published"]),
+        Name::History => {
+            for publication in answer["publications"].as_array().into_iter().flatten() {
+                let data = publication.get("data").map_or_else(String::new, Value::to_string);
+                writeln!(out, "{} {} {data}", publication["offset"], publication["time"])?;
+            }
+            if let Some(reason) = answer["reason"].as_str() {
+                writeln!(out, "not complete: {reason}")?;
+            }
+            let position = &answer["position"];
+            writeln!(
+                out,
+                "position: --epoch {} --offset {}",
+                shown(&position["epoch"]),
+                position["offset"]
+            )
+        }
         Name::Channels => {
             let columns = [("subscribers", "SUBSCRIBERS"), ("channel", "CHANNEL")];
             table(&answer["channels"], &columns, out)?;

@@ -13,6 +13,7 @@ use super::super::CliError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Publish,
+    History,
     Channels,
     Connections,
     Disconnect,
@@ -59,7 +60,13 @@ struct Form {
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 4] = [Name::Publish, Name::Channels, Name::Connections, Name::Disconnect];
+    pub(super) const ALL: [Name; 5] = [
+        Name::Publish,
+        Name::History,
+        Name::Channels,
+        Name::Connections,
+        Name::Disconnect,
+    ];
 
     /// The command with this name.
     pub(super) fn of(word: &str) -> Option<Name> {
@@ -79,6 +86,14 @@ impl Name {
                 flags: &["idempotency-key"],
                 switches: &["text"],
                 usage: "publish [--text] [--idempotency-key KEY] CHANNEL DATA",
+            },
+            Name::History => Form {
+                word: "history",
+                words: &["CHANNEL"],
+                words_min: 1,
+                flags: &["last", "since", "epoch", "offset", "limit"],
+                switches: &[],
+                usage: "history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL",
             },
             Name::Channels => Form {
                 word: "channels",
@@ -183,6 +198,7 @@ impl Arguments {
                 };
                 self.post("publish", &publication)
             }
+            Name::History => Ok(self.get("history", &["channel"])),
             Name::Channels => Ok(self.get("channels", &["prefix"])),
             Name::Connections => Ok(self.get("connections", &[])),
             Name::Disconnect => {

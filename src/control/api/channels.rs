@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::Uri;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::error::ApiError;
 use super::parameters::Parameters;
@@ -37,7 +37,7 @@ impl ListChannels {
         Cow::Borrowed(&self.prefix)
     }
 
-    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+    pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let Page { items, next } = handle
             .channels(&self.prefix, self.after.as_deref(), self.limit)
             .await?;

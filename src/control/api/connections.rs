@@ -110,7 +110,7 @@ impl ListConnections {
         subject(&self.selection)
     }
 
-    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+    pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let Page { items, next } = handle
             .connections(&self.selection, self.after.as_deref(), self.limit)
             .await?;
@@ -189,7 +189,7 @@ impl ActOnConnections {
         }
     }
 
-    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+    pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let selection = &self.selection;
         let count = match &self.act {
             Act::Disconnect { code, reason } => handle.disconnect(selection, *code, reason).await,
@@ -200,7 +200,7 @@ impl ActOnConnections {
                     .await
             }
         }?;
-        Ok(json!({ "connections": count }))
+        Ok(json!({ "connections": count }).to_string())
     }
 }
 

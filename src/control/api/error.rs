@@ -95,6 +95,10 @@ codes! {
     InvalidBody = "invalid_body", BAD_REQUEST, Invalid;
     /// A parameter is missing, unknown or wrong.
     InvalidParameter = "invalid_parameter", BAD_REQUEST, Invalid;
+    /// No policy keeps a history of the channel.
+    NoHistory = "no_history", NOT_FOUND, NotFound;
+    /// The publications of an answer have too many bytes.
+    AnswerTooLarge = "answer_too_large", PAYLOAD_TOO_LARGE, TooLarge;
     /// More than `api_items_max` items.
     TooManyItems = "too_many_items", PAYLOAD_TOO_LARGE, TooLarge;
     /// The data of a publication is not allowed.

@@ -28,6 +28,7 @@
 mod channels;
 mod connections;
 mod error;
+mod history;
 mod idempotency;
 mod operation;
 mod parameters;
@@ -243,8 +244,11 @@ async fn run(
     let task = tokio::spawn(async move {
         let result = operation.run(&handle).await;
         let (had_effect, answer) = match &result {
-            Ok(value) => (true, kept(StatusCode::OK, value)),
-            Err(error) => (error.had_effect(), kept(error.code().status(), &error.body())),
+            Ok(json) => (true, kept(StatusCode::OK, json.clone())),
+            Err(error) => (
+                error.had_effect(),
+                kept(error.code().status(), error.body().to_string()),
+            ),
         };
         if let Some(in_progress) = in_progress.filter(|_| had_effect) {
             in_progress.finish(&answer);
@@ -259,8 +263,7 @@ async fn run(
     })
 }
 
-fn kept(status: StatusCode, body: &serde_json::Value) -> KeptAnswer {
-    let mut body = body.to_string();
+fn kept(status: StatusCode, mut body: String) -> KeptAnswer {
     // So that a shell shows its prompt on a line of its own.
     body.push('\n');
     KeptAnswer {
@@ -288,7 +291,7 @@ fn respond(result: Result<KeptAnswer, ApiError>, is_repetition: bool) -> Respons
     }
     let answer = result.unwrap_or_else(|error| {
         error.add_headers(&mut headers);
-        kept(error.code().status(), &error.body())
+        kept(error.code().status(), error.body().to_string())
     });
     (answer.status, headers, answer.body).into_response()
 }
@@ -380,14 +383,24 @@ impl Caller<'_> {
     }
 }
 
+/// An answer as JSON.
+fn answer_of(answer: &impl serde::Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(answer).map_err(|error| {
+        ApiError::new(
+            ErrorCode::Failed,
+            format!("a bug: the answer has no form in JSON: {error}"),
+        )
+    })
+}
+
 /// A page of an answer.
-fn page(name: &str, items: Vec<serde_json::Value>, next: Option<String>) -> serde_json::Value {
+fn page(name: &str, items: Vec<serde_json::Value>, next: Option<String>) -> String {
     let mut page = serde_json::Map::new();
     page.insert(name.to_owned(), items.into());
     if let Some(next) = next {
         page.insert("next".to_owned(), next.into());
     }
-    page.into()
+    serde_json::Value::from(page).to_string()
 }
 
 /// The body as a value.

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use axum::body::Bytes;
 use axum::http::Uri;
-use serde_json::Value;
 
 use super::Caller;
 use super::channels::ListChannels;
 use super::connections::{ActOnConnections, ListConnections};
 use super::error::{ApiError, ErrorCode};
+use super::history::{ReadHistory, RemoveHistory};
 use super::publish::Publications;
 use crate::handle::Handle;
 use crate::metrics::api::ApiRoute;
@@ -18,6 +18,8 @@ use crate::metrics::api::ApiRoute;
 #[derive(Debug)]
 pub(super) enum Operation {
     Publish(Publications),
+    History(ReadHistory),
+    RemoveHistory(RemoveHistory),
     Channels(ListChannels),
     Connections(ListConnections),
     Act(ActOnConnections),
@@ -39,6 +41,8 @@ impl Operation {
             ApiRoute::Publish => publish(Publications::of_publish(body)?),
             ApiRoute::Publications => publish(Publications::of_batch(body)?),
             ApiRoute::Broadcast => publish(Publications::of_broadcast(body)?),
+            ApiRoute::History => ReadHistory::read(uri, caller).map(Operation::History),
+            ApiRoute::RemoveHistory => RemoveHistory::read(uri, caller).map(Operation::RemoveHistory),
             ApiRoute::Channels => ListChannels::read(uri, caller).map(Operation::Channels),
             ApiRoute::Connections => ListConnections::read(uri, caller).map(Operation::Connections),
             ApiRoute::Disconnect => ActOnConnections::of_disconnect(body).map(Operation::Act),
@@ -55,6 +59,8 @@ impl Operation {
     pub(super) fn subject(&self) -> Cow<'_, str> {
         match self {
             Operation::Publish(publications) => publications.subject(),
+            Operation::History(read) => read.subject(),
+            Operation::RemoveHistory(remove) => remove.subject(),
             Operation::Channels(list) => list.subject(),
             Operation::Connections(list) => list.subject(),
             Operation::Act(act) => act.subject(),
@@ -62,9 +68,11 @@ impl Operation {
     }
 
     /// Carries it out.
-    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+    pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         match self {
             Operation::Publish(publications) => publications.run(handle).await,
+            Operation::History(read) => read.run(handle).await,
+            Operation::RemoveHistory(remove) => remove.run(handle).await,
             Operation::Channels(list) => list.run(handle).await,
             Operation::Connections(list) => list.run(handle).await,
             Operation::Act(act) => act.run(handle).await,

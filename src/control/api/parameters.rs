@@ -41,6 +41,12 @@ impl Parameters {
         }
     }
 
+    /// The value of a parameter that must be there.
+    pub(super) fn needed(&self, name: &str) -> Result<&str, ApiError> {
+        self.text(name)?
+            .ok_or_else(|| wrong(format!("the parameter {name} is missing")))
+    }
+
     /// A whole number within these bounds.
     pub(super) fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
         let parse = |text: &str| {

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use axum::body::Bytes;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::{Caller, from_body};
@@ -104,7 +104,7 @@ impl Publications {
     }
 
     /// Publishes all of them.
-    pub(super) async fn run(self, handle: &Handle) -> Result<Value, ApiError> {
+    pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let count = self.targets.len();
         for (index, (channel, data)) in self.targets.iter().enumerate() {
             let data = self.data.get(*data).map(|data| data.get());
@@ -120,7 +120,7 @@ impl Publications {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(json!({ "published": count }))
+        Ok(json!({ "published": count }).to_string())
     }
 }
 

@@ -47,6 +47,18 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(
         Method::GET,
+        "/api/v1/history",
+        ApiRoute::History,
+        ApiAction::History,
+    ),
+    route(
+        Method::DELETE,
+        "/api/v1/history",
+        ApiRoute::RemoveHistory,
+        ApiAction::RemoveHistory,
+    ),
+    route(
+        Method::GET,
         "/api/v1/channels",
         ApiRoute::Channels,
         ApiAction::Channels,

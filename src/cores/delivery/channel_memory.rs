@@ -194,6 +194,11 @@ impl ChannelMemory {
         }
     }
 
+    /// Removes the history of a channel. Returns how many publications it had.
+    pub(in crate::cores) fn remove(&mut self, name: &[u8], hash: ChannelHash) -> usize {
+        self.histories.remove(name, hash)
+    }
+
     /// Applies policies after a reload, and drops what has expired: a part in each turn.
     pub(in crate::cores) fn tend(&mut self, now: Now) {
         if let Some(from) = self.unapplied {

@@ -8,12 +8,14 @@
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
 //!  channel_policies.rs   new policies of channels        acting.rs    what is done with connections
+//!  histories.rs   answers about histories of channels
 //! ```
 
 pub(crate) mod acting;
 mod channel_policies;
 pub(crate) mod drain;
 pub(crate) mod draining;
+pub(crate) mod histories;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod operations;

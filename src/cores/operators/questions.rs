@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::{CallOutcome, OutsideCall};
+use crate::broker::{ChannelHash, Sequence};
 use crate::client::ClientAddress;
 use crate::decision::CloseCode;
+use crate::history::{Query, Reading};
 use crate::session::SessionId;
 
 pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
@@ -38,6 +40,8 @@ pub(crate) enum Question {
     },
     /// Copy no more to it.
     Unfollow { id: u64 },
+    /// The history of a channel that this core owns.
+    History(AskHistory),
     /// Do something with the connections of a selection, and say with how many.
     Act(Acting),
 }
@@ -115,6 +119,30 @@ pub(crate) struct Calling {
     pub(super) data: Option<Arc<str>>,
     /// Taken when the client is called.
     pub(super) outside: Option<OutsideCall>,
+}
+
+/// A question about the history of a channel.
+#[derive(Debug)]
+pub(crate) struct AskHistory {
+    /// The channel.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) hash: ChannelHash,
+    /// The place in the ring up to which the core must have read; `None` until the core has looked at the question.
+    pub(crate) before: Option<Sequence>,
+    pub(crate) asked: HistoryAsked,
+}
+
+/// What is asked about a history.
+#[derive(Debug)]
+pub(crate) enum HistoryAsked {
+    /// Publications of it.
+    Read {
+        query: Query,
+        publications_max: u32,
+        answer: Answer<Reading>,
+    },
+    /// To remove it, and to say how many publications there were.
+    Remove { answer: Answer<usize> },
 }
 
 /// An operation on connections.

@@ -69,6 +69,7 @@ impl<A: App> Core<A> {
                 answer.give(());
             }
             Question::Unfollow { id } => self.delivery.unfollow(id),
+            Question::History(ask) => return self.answer_history(ask).map(Question::History),
             Question::Act(mut acting) => {
                 if !self.act_some(&mut acting, effort) {
                     return Some(Question::Act(acting));
