@@ -27,6 +27,7 @@ open!(
     login,
     metrics,
     policy,
+    presence,
     protocols,
     session,
     socketcluster,

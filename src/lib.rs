@@ -75,6 +75,7 @@ mod machine;
 mod metrics;
 mod policy;
 pub mod prelude;
+mod presence;
 mod protocols;
 mod replace;
 pub mod server;

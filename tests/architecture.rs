@@ -11,7 +11,7 @@
 //!   cores
 //!   protocols
 //!   transport | websocket http | socketcluster
-//!   session
+//!   session | presence
 //!   wills
 //!   app
 //!   policy
@@ -77,7 +77,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "socketcluster",
-            &["app", "auth", "clock", "config", "decision", "session", "wills"][..],
+            &[
+                "app", "auth", "clock", "config", "decision", "policy", "session", "wills",
+            ][..],
         ),
         (
             "protocols",
@@ -86,6 +88,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "auth",
                 "clock",
                 "decision",
+                "policy",
                 "session",
                 "socketcluster",
                 "websocket",
@@ -94,6 +97,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         ("broker", &["slab", "sync"][..]),
         ("history", &["broker", "clock", "config", "slab"][..]),
+        ("presence", &["app", "broker", "clock", "slab"][..]),
         ("transport", &["config"][..]),
         (
             "cores",
@@ -113,6 +117,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login",
                 "machine",
                 "metrics",
+                "presence",
                 "protocols",
                 "session",
                 "slab",
@@ -136,6 +141,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "metrics",
                 "policy",
                 "session",
+                "presence",
                 "socketcluster",
                 "websocket",
             ][..],
@@ -215,6 +221,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login",
                 "metrics",
                 "policy",
+                "presence",
                 "protocols",
                 "session",
                 "socketcluster",
@@ -237,6 +244,7 @@ const PURE: &[&str] = &[
     "client",
     "decision",
     "history",
+    "presence",
     "protocols",
     "session",
     "text",
@@ -488,6 +496,7 @@ const API: &[(&str, &[&str])] = &[
             "HistoryQuery",
             "LogTo",
             "LoginsFrom",
+            "MemberInfo",
             "Page",
             "Pending",
             "PolicyError",
@@ -634,6 +643,7 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("letters", "turn"),
     ("remembering", "turn"),
     ("post", "lifecycle"),
+    ("presence", "input"),
 ];
 
 /// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringcast::app::{App, Call, CallAnswer, CloseCode, Peer, SessionId};
 use ringcast::config::Placement;
+use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::internals::decision::Limit;
 use ringcast::server::{Handle, HandleError, Receipt, Received, Selection, Subscriber};
@@ -479,6 +480,64 @@ fn channels_are_listed_by_prefix_with_the_subscribers_of_all_cores() {
         assert_eq!(list("", page), all, "by {page}");
     }
     assert_eq!(list("room/x", 10), []);
+}
+
+#[test]
+fn members_of_a_channel_are_listed_page_by_page() {
+    let server = Server::start_with(
+        |config| {
+            config.cores.placement = Placement::Count(3);
+            config.channels = vec![ChannelSpec {
+                names: vec!["room.*".to_owned()],
+                policy: ChannelPolicy {
+                    presence: PresencePolicy::Members,
+                    ..ChannelPolicy::default()
+                },
+                ..ChannelSpec::default()
+            }];
+        },
+        |_| Trusting,
+    );
+    let handle = handle(&server);
+    let mut clients = ["\"ann\"", "\"bob\"", "\"ann\"", "\"cleo\""].map(|sub| user(&server, sub));
+    for client in &mut clients {
+        client.subscribe("room.1");
+    }
+    let info = r#"{"channel":"room.1","info":{"n":1}}"#;
+    assert!(clients[1].call("$presence_info", info).starts_with("{\"rid\":"));
+    eventually("all cores have told the owner", || {
+        handle.presence_count("room.1").wait() == Ok(3)
+    });
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = handle.presence("room.1", after.as_deref(), 2).wait().unwrap();
+        found.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut users: Vec<&str> = found.iter().filter_map(|member| member.user.as_deref()).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["ann", "bob", "cleo"]);
+    let bob = found
+        .iter()
+        .find(|member| member.user.as_deref() == Some("bob"))
+        .unwrap();
+    assert_eq!(bob.info.as_deref(), Some(r#"{"n":1}"#));
+    let ids: Vec<String> = bob.connections.iter().map(ToString::to_string).collect();
+    assert_eq!(ids, [clients[1].id.as_str()]);
+    assert_eq!(handle.presence_count("plain").wait(), Ok(0));
+    assert!(
+        handle
+            .presence("plain", None, 10)
+            .wait()
+            .unwrap()
+            .items
+            .is_empty()
+    );
+    let error = handle.presence("room.1", Some("x"), 10).wait();
+    assert_eq!(error, Err(HandleError::BadCursor));
 }
 
 #[test]

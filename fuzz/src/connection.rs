@@ -494,7 +494,7 @@ impl Run {
             }
             Decision::CheckSubscriptions => {
                 for channel in std::mem::take(&mut self.channels) {
-                    if session.may_keep(&channel, &self.policy.rules) {
+                    if session.may_keep(&channel, &self.policy) {
                         self.channels.insert(channel);
                     } else {
                         let message = session.forbidden(&channel, decisions);
@@ -536,7 +536,12 @@ impl Run {
                 let answer = session.stored(token, Stored::Yes, decisions);
                 said.send(decisions, answer);
             }
-            Decision::SendBinary { .. } | Decision::Login | Decision::Close { .. } => {
+            // No channel has presence, so nothing depends on the user.
+            Decision::UserChanged => {}
+            Decision::SendBinary { .. }
+            | Decision::AskPresence { .. }
+            | Decision::Login
+            | Decision::Close { .. } => {
                 panic!("nothing here asks for {decision:?}")
             }
         }

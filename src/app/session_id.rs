@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// The id of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; SessionId::BYTES]);
 
 /// The text is not the id of a session.
@@ -19,6 +19,10 @@ pub struct NotSessionId;
 impl SessionId {
     pub(crate) const fn new(bytes: [u8; SessionId::BYTES]) -> SessionId {
         SessionId(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; SessionId::BYTES] {
+        &self.0
     }
 
     /// How many bytes it has.

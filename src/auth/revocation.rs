@@ -97,10 +97,14 @@ impl Revoked {
         &self.value
     }
 
-    /// The value of the claim `sub` of a payload, if tokens can be revoked by it.
+    /// The text of the claim `sub` of a payload, if tokens can be revoked by it; of a number its digits.
     pub(super) fn user_of(payload: Json<'_>) -> Option<Box<str>> {
         let value = payload.member("sub")?;
-        Revoked::by("sub".into(), value).ok().map(|revoked| revoked.value)
+        let printed = Revoked::by("sub".into(), value).ok()?.value;
+        match value.kind() {
+            Kind::String(text) => String::from_utf16(&text.units()).ok().map(Box::from),
+            Kind::Number(_) | Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => Some(printed),
+        }
     }
 
     fn by(claim: Box<str>, value: Json<'_>) -> Result<Revoked, NotRevocable> {

@@ -165,6 +165,50 @@ impl Subscriptions {
         self.find(hash, || name)
     }
 
+    /// The name of a channel that has subscribers, by its number.
+    pub fn name_of(&self, channel: u32) -> Option<(&[u8], ChannelHash)> {
+        let channel = self.channels.get(channel as usize)?;
+        Some((&channel.name, channel.hash))
+    }
+
+    /// The numbers of a connection's channels. Allocates.
+    pub fn numbers_of(&self, connection: u32) -> impl Iterator<Item = u32> + use<> {
+        let entries = self.some_of(connection, 0, usize::MAX).into_iter();
+        entries.map(|entry| entry.channel)
+    }
+
+    /// Whether a connection is subscribed to the channel with this number.
+    pub fn has(&self, connection: u32, channel: u32) -> bool {
+        let held = self.connections.get(connection as usize);
+        held.is_some_and(|held| held.has(channel))
+    }
+
+    /// How many connections are subscribed to the channel with this number.
+    pub fn subscriber_count(&self, channel: u32) -> u32 {
+        let channel = self.channels.get(channel as usize);
+        channel.map_or(0, |channel| channel.subscribers.len())
+    }
+
+    /// At most `max` subscribers of a channel that stand before the place `end`, and the place at which to go on. A
+    /// caller that begins with [`Subscriptions::subscriber_count`] and goes on to the place 0 sees each connection that
+    /// is subscribed throughout, some more than once.
+    pub fn some_subscribers(&self, channel: u32, end: u32, max: usize) -> (&[u32], u32) {
+        let Some(channel) = self.channels.get(channel as usize) else {
+            return (&[], 0);
+        };
+        let end = end.min(channel.subscribers.len());
+        let begin = end.saturating_sub(u32::try_from(max).unwrap_or(u32::MAX));
+        (
+            &channel.subscribers.as_slice()[begin as usize..end as usize],
+            begin,
+        )
+    }
+
+    /// One more than the highest number that a channel may have.
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.channels.places()).unwrap_or(u32::MAX)
+    }
+
     /// How many channels a connection is subscribed to.
     pub fn count_of(&self, connection: u32) -> usize {
         self.connections.get(connection as usize).map_or(0, Held::len)

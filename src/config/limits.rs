@@ -161,6 +161,26 @@ settings! {
         /// Milliseconds for which the HTTP API remembers an idempotency key.
         api_idempotency: Duration = Duration::from_secs(600), "api_idempotency_ms", milliseconds!(1000 to 86400000);
 
+        /// Most members of the channels with presence, for each core. A further connection of a member counts as one
+        /// more, and so do each further 256 bytes of its name and info. A client beyond it is subscribed, but is no
+        /// member, and an info beyond it is refused.
+        presence_members_max: u32 = 250_000, "presence_members_max", number!(1 to 4294967295);
+
+        /// Most bytes of the info that a client gives itself as a member of a channel. A larger one is answered with an
+        /// `InvalidArgumentsError`.
+        presence_info_bytes_max: u32 = 1024, "presence_info_bytes_max", number!(0 to 65536);
+
+        /// Milliseconds for which a user remains a member of a channel after the last connection has ended. A user that
+        /// comes back in that time has neither left nor joined.
+        presence_grace: Duration = Duration::from_secs(5), "presence_grace_ms", milliseconds!(0 to 86400000);
+
+        /// Milliseconds from a change of the members of a channel to the event that tells it. All changes of this time
+        /// are one event.
+        presence_tick: Duration = Duration::from_millis(500), "presence_tick_ms", milliseconds!(10 to 3600000);
+
+        /// Members above which the events of a channel may leave out some of the members that have joined or left.
+        presence_sampled_over: u32 = 1000, "presence_sampled_over", number!(1 to 65536);
+
         /// Publications that the ring holds, rounded up to a power of two. While it is full, publishers wait.
         ring_slots: u32 = 65_536, "ring_slots", number!(2 to 16777216);
 

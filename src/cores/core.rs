@@ -44,6 +44,7 @@ use crate::cores::operators::mailbox::Mailbox;
 use crate::cores::operators::operations::Operations;
 use crate::cores::outgoing::forms::Forms;
 use crate::cores::post::letter::Letter;
+use crate::cores::presence::state::Presence;
 use crate::cores::turn_time::{TurnShares, TurnTime};
 use crate::cores::{CoreId, CoreParts, CoreSettings};
 
@@ -72,6 +73,7 @@ pub(in crate::cores) struct Core<A: App> {
     /// This core's end of the post.
     pub(super) post: PostEnd<Letter>,
     pub(super) abandoned: AbandonedPublications,
+    pub(super) presence: Presence,
     pub(super) shedding: Shedding,
     /// The wills of the core's connections.
     pub(super) wills: HeldWills,
@@ -143,6 +145,12 @@ impl<A: App> Core<A> {
                 None => memory,
             })
         });
+        let presence = Presence::new(
+            parts.wakers.len(),
+            &limits,
+            &settings.policy.channels,
+            parts.broker.hasher.clone(),
+        );
         Ok(Core {
             id: parts.id,
             shares_cpu: parts.shares_cpu,
@@ -172,6 +180,7 @@ impl<A: App> Core<A> {
             post: parts.post,
             delivery: Delivery::new(parts.broker, memory, parts.wakers, Arc::clone(&metrics)),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
+            presence,
             shedding: Shedding::new(now),
             wills: HeldWills::new(limits.wills_bytes_max as usize),
             will_sessions: Sessions::new(limits.wills_bytes_max as usize),

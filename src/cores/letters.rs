@@ -21,13 +21,19 @@ impl<A: App> Core<A> {
             };
             self.metrics.letters.add(1);
             match letter {
-                Letter::Stopped(core) => self.post.note_stopped(core.index()),
+                Letter::Stopped(core) => {
+                    self.post.note_stopped(core.index());
+                    self.presence.memberships.note_stopped(core.index());
+                }
                 Letter::Will(letter) => self.take_will_letter(*letter),
                 Letter::PoliciesFollowed { core, version, place } => {
                     self.note_policies_followed(core, version, place)
                 }
                 Letter::HistoryQuestion(asked) => self.take_history_question(asked),
                 Letter::HistoryAnswer(answer) => self.take_history_answer(&answer),
+                Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
+                Letter::PresenceDone { owner, count } => self.presence.note_done(owner, count),
+                Letter::PresenceAnswered(number, answer) => self.presence_answered(number, *answer),
             }
         }
         self.metrics.letters_kept.set(self.post.kept_count() as u64);

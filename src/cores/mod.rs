@@ -32,6 +32,7 @@ pub(crate) mod operators;
 mod outgoing;
 mod parts;
 pub(crate) mod post;
+mod presence;
 mod remembering;
 #[cfg(test)]
 mod simulation;

@@ -126,6 +126,8 @@ impl<A: App> Core<A> {
         self.connections.lane = Lane::Bulk;
         self.visit_due();
         self.check_some();
+        self.serve_presence();
+        self.resume_awaiting_post();
         self.connections.lane = Lane::Prompt;
         if self.drain_some() && self.end_remembering() {
             self.operations.stop();
@@ -305,7 +307,9 @@ impl<A: App> Core<A> {
         if let Some(memory) = self.delivery.memory() {
             memory.tell();
         }
-        let tables = self.connections.table_bytes() + self.delivery.subscriptions().table_bytes();
+        let tables = self.connections.table_bytes()
+            + self.delivery.subscriptions().table_bytes()
+            + self.presence.table_bytes();
         let publisher = self.delivery.publisher();
         self.metrics.ring_bytes.set(publisher.lent_bytes() as u64);
         self.metrics.ring_kept_bytes.set(publisher.kept_bytes() as u64);
@@ -383,6 +387,7 @@ impl<A: App> Core<A> {
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         until = until.min(self.acceptor.next()).min(self.next_expiry());
         until = until.min(self.will_sessions.next_due());
+        until = until.min(self.presence.due);
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
         }

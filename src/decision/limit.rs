@@ -101,6 +101,16 @@ labels! {
         SubscriberQueue = "subscriber_queue",
         /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
         StoreQueueBytes = "store_queue_bytes",
+        /// `presence_members_max`: the client is subscribed, but is no member of the channel; or its info is refused.
+        PresenceMembers = "presence_members",
+        /// An info over `presence_info_bytes_max`: answered with an `InvalidArgumentsError`.
+        PresenceInfoBytes = "presence_info_bytes",
+        /// More calls about presence without an answer than a client, or all clients of a core, may have: answered with
+        /// a `BusyError`.
+        PresenceCalls = "presence_calls",
+        /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
+        /// `TimeoutError`.
+        PresenceTime = "presence_time",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

@@ -12,11 +12,13 @@
 
 mod close_reason;
 mod limit;
+mod presence;
 
 use std::ops::Range;
 
 pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
+pub use presence::{PresenceFailure, PresenceRequest};
 
 use crate::auth::Credentials;
 pub use crate::broker::{
@@ -108,6 +110,17 @@ pub enum Decision {
         /// The text of the close frame, cut to the size that fits.
         text: Span,
     },
+    /// Ask the core that owns a channel about its members, and tell the session by `Session::presence_answered`.
+    AskPresence {
+        /// The channel's name.
+        channel: Span,
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Span,
+        /// A [`PresenceRequest`], as [`PresenceRequest::write`] has written it.
+        request: Span,
+    },
+    /// The client may be another user now than before: another member of its channels with presence.
+    UserChanged,
     /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session
     /// decides no other login before that.
     Login,
@@ -204,6 +217,16 @@ impl Decision {
                 text: span(text),
             },
             Decision::Acknowledge { token } => Decision::Acknowledge { token: span(token) },
+            Decision::AskPresence {
+                channel,
+                token,
+                request,
+            } => Decision::AskPresence {
+                channel: span(channel),
+                token: span(token),
+                request: span(request),
+            },
+            Decision::UserChanged => Decision::UserChanged,
             Decision::Login => Decision::Login,
             Decision::SetWill { will, token } => Decision::SetWill {
                 will: span(will),
@@ -383,6 +406,8 @@ impl Decisions {
             | Decision::Publish { .. }
             | Decision::Acknowledge { .. }
             | Decision::Close { .. }
+            | Decision::AskPresence { .. }
+            | Decision::UserChanged
             | Decision::Login
             | Decision::SetWill { .. }
             | Decision::DropWill { .. } => None,

@@ -316,7 +316,7 @@ fn two_numbers(cursor: &str) -> Option<(usize, u32)> {
     Some((core.parse().ok()?, place.parse().ok()?))
 }
 
-fn page_size(limit: usize) -> usize {
+pub(super) fn page_size(limit: usize) -> usize {
     limit.clamp(1, PAGE_MAX)
 }
 

@@ -12,6 +12,7 @@
 //!   history.rs      histories of channels
 //!   connections.rs  look up, act                asking.rs      questions to cores
 //!   calls.rs        calls to clients            subscriber.rs  a subscriber of the program
+//!   presence.rs     members of channels
 //!   pending.rs      an operation under way      waits.rs       time limits, and the thread that wakes operations
 //!   error.rs        why one was not done
 //! ```
@@ -22,6 +23,7 @@ mod connections;
 mod error;
 mod history;
 mod pending;
+mod presence;
 mod publishing;
 mod subscriber;
 mod waits;
@@ -38,6 +40,7 @@ pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
+pub use presence::MemberInfo;
 use publishing::{Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Uncommitted, Unmade};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
@@ -130,6 +133,10 @@ impl Handle {
         let prepared = self.0.publishing.prepare(channel, json);
         let shared = Arc::clone(&self.0);
         Pending::new(async move { shared.publish(&prepared?).await })
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
     }
 
     /// Frees memory that publications no longer need. To be called about once a second.

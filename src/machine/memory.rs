@@ -67,6 +67,16 @@ impl MemoryPlan {
                 Some(limits.history_bytes_max),
             ));
         }
+        if config
+            .channels
+            .iter()
+            .any(|channels| channels.policy.presence.is_on())
+        {
+            parts.push(of_each_core(
+                "members of channels (limits.presence_members_max)",
+                u64::from(limits.presence_members_max) * MEMBER_BYTES,
+            ));
+        }
         MemoryPlan {
             parts,
             refused_from: memory_bytes(limits, machine),
@@ -108,6 +118,9 @@ impl fmt::Display for MemoryPlan {
         Ok(())
     }
 }
+
+/// What one member of a channel takes: 120 bytes, and 256 for its name and info. What is longer counts as more members.
+const MEMBER_BYTES: u64 = 376;
 
 /// Most bytes that all connections together may hold; `None` without a limit.
 pub(crate) fn outbox_bytes_total(limits: &Limits, machine: &Machine) -> Option<u64> {

@@ -226,6 +226,24 @@ core_metrics! {
     /// Bytes written to sockets; under TLS the encrypted bytes.
     bytes_sent: Counter, "ringcast_sent_bytes_total";
 
+    /// Members of the channels with presence that this core owns.
+    presence_members: Gauge, "ringcast_presence_members";
+
+    /// Channels with presence that this core owns and that have members.
+    presence_channels: Gauge, "ringcast_presence_channels";
+
+    /// Members that have joined a channel.
+    presence_joins: Counter, "ringcast_presence_joins_total";
+
+    /// Members that have left a channel.
+    presence_leaves: Counter, "ringcast_presence_leaves_total";
+
+    /// Members whose changes cancelled each other before an event told them.
+    presence_coalesced: Counter, "ringcast_presence_coalesced_total";
+
+    /// Events about members that were published.
+    presence_events: Counter, "ringcast_presence_events_total";
+
     /// Publications put into the ring.
     publications: Counter, "ringcast_publications_total";
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::ListFault;
-pub use crate::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PolicyPart, PresencePolicy};
+pub use crate::config::channels::{
+    ChannelPolicy, ChannelSpec, HistoryPolicy, PRESENCE_PREFIX, PolicyPart, PresencePolicy,
+};
 
 /// The compiled policies.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Channels {
     specs: Vec<ChannelSpec>,
     /// The patterns of all policies, in their order.
     patterns: Box<[PolicyPattern]>,
+    /// Whether any policy has presence.
+    has_presence: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +76,7 @@ impl Channels {
             separator,
             specs: specs.to_vec(),
             patterns: patterns.into(),
+            has_presence: specs.iter().any(|spec| spec.policy.presence.is_on()),
         }))
     }
 
@@ -89,6 +94,23 @@ impl Channels {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
+    }
+
+    /// Whether any channel may have presence.
+    #[inline]
+    pub fn has_presence(&self) -> bool {
+        self.has_presence
+    }
+
+    /// The channel whose members are published on the channel `name`, if `name` is `$presence/` and the name of a
+    /// channel with presence.
+    #[inline]
+    pub fn announced_on<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        if !self.has_presence {
+            return None;
+        }
+        let channel = name.strip_prefix(PRESENCE_PREFIX.as_bytes())?;
+        self.find(channel)?.presence.is_on().then_some(channel)
     }
 
     /// The number of this set of policies: a reload that changes what any policy says, or their order, makes it greater

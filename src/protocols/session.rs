@@ -4,10 +4,12 @@
 
 use super::{Environment, Settings};
 use crate::app::{App, LateAnswer, OutsideCall};
-use crate::auth::rules::Rules;
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
-use crate::decision::{CloseReason, Decisions, Message, Span, Stored, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{
+    CloseReason, Decisions, Message, PresenceFailure, Span, Stored, SubscribeOutcome, UnsubscribeOutcome,
+};
+use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::socketcluster;
 use crate::wills::NoRoom;
@@ -170,9 +172,22 @@ impl Session {
     }
 
     /// Whether the client may keep a subscription.
-    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+    pub fn may_keep(&mut self, channel: &[u8], policy: &Policy) -> bool {
         match self {
-            Session::SocketCluster(session) => session.may_keep(channel, rules),
+            Session::SocketCluster(session) => session.may_keep(channel, policy),
+        }
+    }
+
+    /// Appends the answer to a [`Decision::AskPresence`](crate::decision::Decision::AskPresence): JSON, or nothing, or
+    /// why it was not done. `token` is that of the decision.
+    pub fn presence_answered(
+        &self,
+        token: &[u8],
+        answer: Result<Option<&[u8]>, PresenceFailure>,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Session::SocketCluster(session) => session.presence_answered(token, answer, out),
         }
     }
 

@@ -44,8 +44,8 @@ pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
 pub use crate::handle::{
-    ChannelInfo, ConnectionInfo, Handle, HandleError, History, HistoryEntry, HistoryQuery, Page, Pending,
-    Receipt, Received, Selection, Subscriber,
+    ChannelInfo, ConnectionInfo, Handle, HandleError, History, HistoryEntry, HistoryQuery, MemberInfo, Page,
+    Pending, Receipt, Received, Selection, Subscriber,
 };
 use crate::log;
 pub use crate::log::FilterError;

@@ -30,6 +30,8 @@ pub struct Settings {
     pub will_delay_max: Duration,
     /// The name of the numbering that positions are of.
     pub epoch: Epoch,
+    /// Most bytes of the info that a client gives itself as a member of a channel.
+    pub presence_info_bytes_max: u32,
 }
 
 /// What the procedure `login` takes.
@@ -55,6 +57,7 @@ impl Default for Settings {
             wills: true,
             will_delay_max: Duration::from_secs(86_400),
             epoch: Numbering::new().epoch,
+            presence_info_bytes_max: 1024,
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn is_falsy(json: &str) -> bool {
         || Number::in_value(json).is_some_and(|number| number.as_f64() == 0.0)
 }
 
-/// The events that the server itself handles. All other names, even those that begin with `#`, belong to the
+/// The events that the server itself handles. All other names, even those that begin with `#` or `$`, belong to the
 /// application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserved {
@@ -82,22 +82,28 @@ pub enum Reserved {
     Subscribe,
     /// `#unsubscribe`
     Unsubscribe,
+    /// `$presence`: the server's own only if some channel has presence.
+    Presence,
+    /// `$presence_info`: likewise.
+    PresenceInfo,
 }
 
 impl Reserved {
-    const NAMES: [(&'static str, Reserved); 6] = [
+    const NAMES: [(&'static str, Reserved); 8] = [
         ("#publish", Reserved::Publish),
         ("#subscribe", Reserved::Subscribe),
         ("#unsubscribe", Reserved::Unsubscribe),
         ("#handshake", Reserved::Handshake),
         ("#authenticate", Reserved::Authenticate),
         ("#removeAuthToken", Reserved::RemoveAuthToken),
+        ("$presence", Reserved::Presence),
+        ("$presence_info", Reserved::PresenceInfo),
     ];
 
     /// The reserved event with this name.
     pub fn named(name: &StringSlice<'_>) -> Option<Reserved> {
         // Nearly all names belong to the application, and are recognised here.
-        if name.plain().is_some_and(|plain| !plain.starts_with('#')) {
+        if name.plain().is_some_and(|plain| !plain.starts_with(['#', '$'])) {
             return None;
         }
         Self::NAMES

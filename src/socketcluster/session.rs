@@ -20,6 +20,7 @@
 //!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
 //!  wills.rs        last wills
+//!  presence.rs     questions about members
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -33,6 +34,7 @@ mod handshake;
 mod login;
 mod orders;
 mod permissions;
+mod presence;
 mod timers;
 mod tokens;
 mod wills;
@@ -54,6 +56,7 @@ use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Message};
+use presence::PresenceCall;
 use timers::Moment;
 
 /// The session of one SocketCluster client.
@@ -270,12 +273,21 @@ impl Session {
             // Never answered, even with a call id.
             Some(Reserved::RemoveAuthToken) => {
                 self.claims = None;
+                user_changed(env, decisions);
                 Ok(())
             }
             Some(Reserved::Publish) => self.publish(event, env, decisions),
             Some(Reserved::Subscribe) => self.subscribe(event, env, decisions),
             Some(Reserved::Unsubscribe) => {
                 self.unsubscribe(event, env.common.now, decisions);
+                Ok(())
+            }
+            Some(Reserved::Presence) if env.common.policy.channels.has_presence() => {
+                self.ask_presence(PresenceCall::Members, event, env, decisions);
+                Ok(())
+            }
+            Some(Reserved::PresenceInfo) if env.common.policy.channels.has_presence() => {
+                self.ask_presence(PresenceCall::Info, event, env, decisions);
                 Ok(())
             }
             None if env.common.policy.login.is_some() && event.name.is(login::LOGIN) => {
@@ -285,7 +297,7 @@ impl Session {
             None if env.common.settings.wills && event.name.is(wills::WILL) => {
                 self.will(event, env, decisions)
             }
-            None => self.call(event, env, decisions),
+            Some(Reserved::Presence | Reserved::PresenceInfo) | None => self.call(event, env, decisions),
         }
     }
 
@@ -407,6 +419,13 @@ fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a s
     rewritten.clear();
     rewrite::write_passed_on(json, rewritten);
     std::str::from_utf8(rewritten).expect("it is made of text")
+}
+
+/// The client may have another user than before. Without presence nothing depends on that.
+fn user_changed<A: App>(env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
+    if env.common.policy.channels.has_presence() {
+        decisions.push(Decision::UserChanged);
+    }
 }
 
 /// Answers a packet of the wrong shape, if it has a call id.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Tests BINARY with real clients and compares it with the reference server, with 1, 2 and 8 cores; then tests logins,
+# Tests BINARY with real clients and compares it with the reference server, with 1, 2 and 8 cores; then tests logins, presence,
 # compression and the page at /, with web pages in a headless Chromium.
 # tests/interop/run.sh BINARY            The last line is `N passed, N failed`; the exit status is 1 if any failed.
 # tests/interop/run.sh BINARY --quick    the newest client with 2 cores, and nothing else
@@ -67,6 +67,7 @@ for cores in 1 2 8; do
   count "reference side by side, $cores cores" node differential.mjs --binary "$binary" --cores "$cores"
 done
 count "logging in, with clients and in a browser" node login.mjs --binary "$binary"
+count "presence, with clients" node presence.mjs --binary "$binary"
 count "compression, with clients and in a browser" node compression.mjs --binary "$binary"
 count "the page at / in a browser" node page.mjs --binary "$binary"
 rm -rf "$output" "$certificate"

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::broker::{
-    self, ChannelHash, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader, RingFull,
-    Sequence, SubscriptionLimits, Subscriptions,
+    self, ChannelHash, ChannelHasher, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader,
+    RingFull, Sequence, SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
@@ -278,6 +278,11 @@ impl Delivery {
     /// How much is published by now.
     pub(in crate::cores) fn claimed(&self) -> Sequence {
         self.broker.reader.claimed()
+    }
+
+    /// The hasher of channels that all cores share.
+    pub(in crate::cores) fn hasher(&self) -> &ChannelHasher {
+        &self.broker.hasher
     }
 
     /// Whether all before a place is delivered.

@@ -111,6 +111,7 @@ impl<A: App> Core<A> {
                     work.awaited = Awaited::Asked(*place);
                 }
                 Ok(Outcome::NotBeforeCommit) => return self.suspend(id, work, WaitsFor::Commit),
+                Ok(Outcome::NotBeforePost) => return self.suspend(id, work, WaitsFor::Post),
                 Ok(Outcome::More { next_channel }) => {
                     work.next_channel = next_channel;
                     return self.suspend(id, work, WaitsFor::Channels);
@@ -164,6 +165,9 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::Next { done });
             }
             Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
+            Decision::Subscribe { .. } if self.presence.memberships.is_congested() => {
+                return Ok(Outcome::NotBeforePost);
+            }
             Decision::Subscribe { channel, token } => self.subscribe(id, channel, token, decisions),
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
@@ -206,6 +210,12 @@ impl<A: App> Core<A> {
                 }
                 work.commit = commit;
             }
+            Decision::AskPresence {
+                channel,
+                token,
+                request,
+            } => self.ask_presence(id, channel, token, request, decisions),
+            Decision::UserChanged => self.user_changed(id),
             Decision::Login => self.log_in_by_call(id, decisions),
             Decision::SetWill { will, token } => self.set_will(id, will, token, decisions),
             Decision::DropWill { token } => self.drop_will(id, token, decisions),
@@ -250,6 +260,8 @@ enum Outcome {
     NotBeforeDelivery,
     /// It waits for a commit of the store.
     NotBeforeCommit,
+    /// It has something to tell another core that has too much to do already, and was not carried out.
+    NotBeforePost,
     /// It goes on in the next turn, from this channel on.
     More { next_channel: u32 },
     /// The connection is closed: later decisions are dropped.
@@ -291,6 +303,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::Publish { .. }
         | Decision::Acknowledge { .. }
         | Decision::Close { .. }
+        | Decision::AskPresence { .. }
+        | Decision::UserChanged
         | Decision::Login
         | Decision::SetWill { .. }
         | Decision::DropWill { .. } => false,

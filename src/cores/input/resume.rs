@@ -1,4 +1,5 @@
-//! Going on with connections that had to wait: for room in the ring, for a delivery, or for the rest of their channels.
+//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their channels, or
+//! for other cores.
 //!
 //! Limits: `WALKS_PER_TURN_MAX`.
 
@@ -52,6 +53,20 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn resume_walking(&mut self) {
         for _ in 0..self.waiting.walking_count().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.waiting.next_walking() {
+                self.carry_out_suspended(id);
+                self.take_in_again(id);
+            }
+        }
+    }
+
+    /// Goes on with connections that have something to tell other cores, while there is room for it.
+    #[inline]
+    pub(in crate::cores) fn resume_awaiting_post(&mut self) {
+        for _ in 0..self.waiting.awaiting_post_count() {
+            if self.presence.memberships.is_congested() {
+                return;
+            }
+            if let Some(id) = self.waiting.next_awaiting_post() {
                 self.carry_out_suspended(id);
                 self.take_in_again(id);
             }

@@ -24,22 +24,26 @@ impl<A: App> Core<A> {
         if self.session(id).is_none() {
             return;
         }
-        let name = decisions.bytes(channel);
+        let outcome = self.begin_subscription(id, decisions.bytes(channel));
+        if let Some(session) = self.session(id)
+            && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
+        {
+            self.send(id, Content::Text, decisions.bytes(answer));
+        }
+    }
+
+    fn begin_subscription(&mut self, id: ConnectionId, name: &[u8]) -> SubscribeOutcome {
         let limits = SubscriptionLimits {
             channels_max: self.limits.channels_per_connection_max,
             names_bytes_max: self.limits.channel_names_bytes_max,
         };
         let outcome = self.delivery.subscribe(id.index(), name, limits);
         match outcome {
-            SubscribeOutcome::Subscribed => {}
+            SubscribeOutcome::Subscribed => self.enter_room(id, name),
             SubscribeOutcome::TooMany { .. } => self.metrics.limit_hit(Limit::ChannelsPerConnection),
             SubscribeOutcome::TooLong { .. } => self.metrics.limit_hit(Limit::ChannelNamesBytes),
         }
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
-        {
-            self.send(id, Content::Text, decisions.bytes(answer));
-        }
+        outcome
     }
 
     pub(in crate::cores) fn unsubscribe(
@@ -65,6 +69,7 @@ impl<A: App> Core<A> {
         if self.session(id).is_none() {
             return UnsubscribeOutcome::NotSubscribed;
         }
+        self.leave_room(id, name);
         self.delivery.unsubscribe(&mut self.connections, id, name)
     }
 
@@ -103,7 +108,7 @@ impl<A: App> Core<A> {
         let policy = Arc::clone(&self.lent.policy);
         for name in names {
             let session = self.session(id)?;
-            if session.may_keep(&name, &policy.rules) {
+            if session.may_keep(&name, &policy) {
                 continue;
             }
             let message = session.forbidden(&name, decisions);

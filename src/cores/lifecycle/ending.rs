@@ -149,7 +149,12 @@ impl<A: App> Core<A> {
 
     /// Ends the subscriptions and the session of an open connection. The session tells the application.
     fn end_session(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Wire {
-        self.delivery.unsubscribe_all(id.index());
+        let (index, session) = (id.index(), open.session.id());
+        let subscriptions = self.delivery.subscriptions();
+        if self.presence.memberships.leave_all(index, session, subscriptions) {
+            self.presence.due = self.time.now().uptime;
+        }
+        self.delivery.unsubscribe_all(index);
         if open.session.is_open() {
             self.counts.session_ends();
         }

@@ -1,11 +1,11 @@
-//! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, or for
-//! a commit of the store.
+//! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, for a
+//! commit of the store, or for other cores.
 //!
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
 //! that has only bytes to send.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in
-//! exactly one of `stalled`, `awaiting_delivery`, `walking` and `awaiting_commit`.
+//! exactly one of `stalled`, `awaiting_delivery`, `walking`, `awaiting_commit` and `awaiting_post`.
 
 use std::collections::VecDeque;
 
@@ -30,6 +30,8 @@ pub(in crate::cores) struct Waiting {
     walking: VecDeque<ConnectionId>,
     /// Connections that wait for a commit of the store.
     awaiting_commit: VecDeque<ConnectionId>,
+    /// Connections whose next decision has something to tell another core, which has too much to do already.
+    awaiting_post: VecDeque<ConnectionId>,
 }
 
 /// The event that the decisions of a connection wait for.
@@ -43,6 +45,8 @@ pub(in crate::cores) enum WaitsFor {
     Channels,
     /// A commit of the store.
     Commit,
+    /// Room for what other cores are to be told.
+    Post,
 }
 
 impl Waiting {
@@ -89,6 +93,7 @@ impl Waiting {
             WaitsFor::Delivery(place) => self.awaiting_delivery.push_back((place, connection.id)),
             WaitsFor::Channels => self.walking.push_back(connection.id),
             WaitsFor::Commit => self.awaiting_commit.push_back(connection.id),
+            WaitsFor::Post => self.awaiting_post.push_back(connection.id),
         }
     }
 
@@ -146,12 +151,25 @@ impl Waiting {
 
     /// Whether decisions of some connection have not been carried out.
     pub(in crate::cores) fn has_suspended(&self) -> bool {
-        !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
+        !self.stalled.is_empty()
+            || !self.awaiting_delivery.is_empty()
+            || !self.walking.is_empty()
+            || !self.awaiting_post.is_empty()
+    }
+
+    /// How many connections wait for room for what other cores are to be told.
+    pub(in crate::cores) fn awaiting_post_count(&self) -> usize {
+        self.awaiting_post.len()
+    }
+
+    /// The connection that has waited longest for that.
+    pub(in crate::cores) fn next_awaiting_post(&mut self) -> Option<ConnectionId> {
+        self.awaiting_post.pop_front()
     }
 
     /// Whether the next turn can continue with some connection even if no event comes. Connections that wait for the
-    /// ring do not count: they are tried again after a moment (`turn.rs`). Nor do those that wait for a commit: the store
-    /// wakes the core.
+    /// ring or for other cores do not count: they are tried again after a moment (`turn.rs`). Nor do those that wait for
+    /// a commit: the store wakes the core.
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.unfinished.is_empty()
             || !self.transitional.is_empty()
@@ -161,7 +179,7 @@ impl Waiting {
 
     /// How long each queue is, by name.
     #[cfg(test)]
-    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 6] {
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 7] {
         [
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
@@ -169,6 +187,7 @@ impl Waiting {
             ("awaiting_delivery", self.awaiting_delivery.len()),
             ("walking", self.walking.len()),
             ("awaiting_commit", self.awaiting_commit.len()),
+            ("awaiting_post", self.awaiting_post.len()),
         ]
     }
 
@@ -189,7 +208,11 @@ impl Waiting {
             .iter()
             .filter(|(_, other)| *other == id)
             .count();
-        let waits = times(&self.stalled) + held + times(&self.walking) + times(&self.awaiting_commit);
+        let waits = times(&self.stalled)
+            + held
+            + times(&self.walking)
+            + times(&self.awaiting_commit)
+            + times(&self.awaiting_post);
         let is_suspended = connection.suspended.is_some();
         if is_suspended != connection.reading.is_paused_by(Why::Work) || (is_suspended && waits != 1) {
             return Some(format!("{id:?} waits {waits} times: {:?}", connection.reading));

@@ -11,6 +11,7 @@ use crate::broker::{ChannelHash, Sequence};
 use crate::client::ClientAddress;
 use crate::decision::CloseCode;
 use crate::history::{Query, Reading};
+use crate::presence;
 use crate::session::SessionId;
 
 pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
@@ -42,6 +43,13 @@ pub(crate) enum Question {
     Unfollow { id: u64 },
     /// The history of a channel that this core owns.
     History(AskHistory),
+    /// A page of the members of a channel that the core owns; with a limit of 0, only their number.
+    Members {
+        channel: Box<[u8]>,
+        after: u32,
+        limit: usize,
+        answer: Answer<presence::Page>,
+    },
     /// Do something with the connections of a selection, and say with how many.
     Act(Acting),
 }

@@ -70,6 +70,15 @@ impl<A: App> Core<A> {
             }
             Question::Unfollow { id } => self.delivery.unfollow(id),
             Question::History(ask) => return self.answer_history(ask).map(Question::History),
+            Question::Members {
+                channel,
+                after,
+                limit,
+                answer,
+            } => {
+                let hash = self.delivery.hasher().hash(&channel);
+                answer.give(self.presence.rooms.page(&channel, hash, after, limit));
+            }
             Question::Act(mut acting) => {
                 if !self.act_some(&mut acting, effort) {
                     return Some(Question::Act(acting));

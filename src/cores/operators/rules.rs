@@ -19,6 +19,10 @@ impl<A: App> Core<A> {
         let has_other_rules = policy.rules.id() != self.lent.policy.rules.id();
         if policy.channels.version() != self.lent.policy.channels.version() {
             self.adopt_channels(&policy.channels);
+            self.presence
+                .memberships
+                .begin_review(policy.channels.has_presence());
+            self.presence.due = self.time.now().uptime;
         }
         self.lent.policy = policy;
         if has_other_rules && self.lent.policy.rules.enforces() {

@@ -7,6 +7,7 @@ use crate::app::SessionId;
 use crate::broker::Sequence;
 use crate::cores::CoreId;
 use crate::history::{Question, Reading};
+use crate::presence::{Answer, Told};
 use crate::wills::{SessionKey, Will};
 
 /// A letter from one core to another.
@@ -34,6 +35,13 @@ pub(crate) enum Letter {
     HistoryQuestion(Box<HistoryQuestion>),
     /// The answer to such a question.
     HistoryAnswer(Box<HistoryAnswer>),
+    /// What a core tells the owner of channels about its connections (`cores/presence`). It is sent only if there is
+    /// room. If the receiver has stopped, so has presence.
+    PresenceTold { from: usize, told: Vec<Told> },
+    /// The owner has done so much of what it was told. As many may be kept as letters were told.
+    PresenceDone { owner: usize, count: usize },
+    /// The answer of an owner to the call with this number. As many may be kept as calls of a core may wait.
+    PresenceAnswered(u64, Box<Answer>),
 }
 
 /// A question about a channel's history, to the owner of the channel.

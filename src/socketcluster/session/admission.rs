@@ -35,6 +35,7 @@ impl Session {
         match reserved {
             Some(Reserved::Handshake | Reserved::Authenticate | Reserved::RemoveAuthToken) => return true,
             Some(Reserved::Publish | Reserved::Subscribe | Reserved::Unsubscribe) => {}
+            Some(Reserved::Presence | Reserved::PresenceInfo) => {}
             // The built-in procedure, or the application's own of that name.
             None if event.name.is(super::login::LOGIN) => return true,
             None => {}
@@ -47,7 +48,14 @@ impl Session {
             Some(Reserved::Publish) => "publish",
             Some(Reserved::Subscribe) => "subscribe",
             Some(Reserved::Unsubscribe) => "unsubscribe",
-            Some(Reserved::Handshake | Reserved::Authenticate | Reserved::RemoveAuthToken) | None => "call",
+            Some(
+                Reserved::Handshake
+                | Reserved::Authenticate
+                | Reserved::RemoveAuthToken
+                | Reserved::Presence
+                | Reserved::PresenceInfo,
+            )
+            | None => "call",
         };
         env.common
             .scratch

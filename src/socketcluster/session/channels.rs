@@ -131,6 +131,20 @@ impl Session {
             return Ok(());
         }
         tell_expired(expired, decisions);
+        if env
+            .common
+            .policy
+            .channels
+            .announced_on(decisions.bytes(channel))
+            .is_some()
+        {
+            invalid_action(
+                cid,
+                "Only the server publishes who joins and leaves a channel",
+                decisions,
+            );
+            return Ok(());
+        }
         if !self.may(Action::Publish, decisions.bytes(channel), env) {
             refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
             return Ok(());
@@ -200,7 +214,12 @@ impl Session {
             invalid_action(cid, &refusal, decisions);
             return Ok(());
         }
-        if !self.may(Action::Subscribe, decisions.bytes(channel), env) {
+        let policy = env.common.policy;
+        let allowed = match policy.channels.announced_on(decisions.bytes(channel)) {
+            Some(of) => self.may(Action::Presence, of, env),
+            None => self.may(Action::Subscribe, decisions.bytes(channel), env),
+        };
+        if !allowed {
             refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
             return Ok(());
         }
@@ -241,8 +260,8 @@ impl Session {
         env: &Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> bool {
-        let rules = &*env.common.policy.rules;
-        if !rules.is_empty() && !self.may_keep(channel.as_bytes(), rules) {
+        let policy = env.common.policy;
+        if !policy.rules.is_empty() && !self.may_keep(channel.as_bytes(), policy) {
             return false;
         }
         let State::Open { subscribed, .. } = &mut self.state else {

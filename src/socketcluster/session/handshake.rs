@@ -2,7 +2,7 @@
 
 use super::timers::next_tick;
 use super::tokens::{TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
-use super::{Environment, Session, State, invalid_action, send};
+use super::{Environment, Session, State, invalid_action, send, user_changed};
 use crate::app::{App, Peer, SessionId};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions};
@@ -50,6 +50,9 @@ impl Session {
                 None
             }
         };
+        if first.is_none() {
+            user_changed(env, decisions);
+        }
         if let Some(created) = first {
             let next_ping = next_tick(created, env.settings.ping_interval, env.common.now.uptime);
             self.state = State::Open {

@@ -10,7 +10,7 @@
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
 
-use super::{Environment, Session, send};
+use super::{Environment, Session, send, user_changed};
 use crate::app::{App, AppError, Peer, Refused};
 use crate::decision::{CloseReason, Decisions, Limit, Span};
 use crate::session::LoginAnswer;
@@ -119,6 +119,7 @@ impl Session {
         match (refusal, cid) {
             (None, cid) => {
                 self.claims = Some(Box::new(issued.claims));
+                user_changed(env, decisions);
                 if let Some(cid) = cid {
                     send(decisions, |out| encode::response(cid.as_bytes(), None, out));
                 }

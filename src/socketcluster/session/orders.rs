@@ -2,7 +2,7 @@
 //! together with it as one array.
 
 use super::channels::write_publish;
-use super::{Environment, Session};
+use super::{Environment, Session, user_changed};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::session;
@@ -68,6 +68,15 @@ impl Session {
             send_array(orders, answer, scratch, decisions);
         } else if let Some((cid, kind)) = answer {
             send_if_any(decisions, |out| write_answer(cid, kind, scratch, out));
+        }
+        let has_other_user = |order: &PeerOrder| {
+            matches!(
+                order,
+                PeerOrder::GiveToken { .. } | PeerOrder::Deauthenticate { .. }
+            )
+        };
+        if scratch.orders.iter().any(has_other_user) {
+            user_changed(env, decisions);
         }
         // In the reference these packets leave by a queue, and every answer of the same message overtakes them.
         for order in scratch.orders.iter().copied().filter(is_sent) {

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::rules::Rules;
 use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions};
+use crate::policy::Policy;
 
 impl Session {
     /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates
@@ -37,9 +38,14 @@ impl Session {
     }
 
     /// Whether the client may keep a subscription.
-    pub fn may_keep(&mut self, channel: &[u8], rules: &Rules) -> bool {
+    pub fn may_keep(&mut self, channel: &[u8], policy: &Policy) -> bool {
+        let rules = &policy.rules;
+        let (action, name) = match policy.channels.announced_on(channel) {
+            Some(of) => (Action::Presence, of),
+            None => (Action::Subscribe, channel),
+        };
         let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
-        rules.decide(Action::Subscribe, channel, facts).verdict.allowed
+        rules.decide(action, name, facts).verdict.allowed
     }
 
     /// Has the subscriptions checked again if the client's claims or the rules have changed since the last check.

@@ -147,7 +147,15 @@ impl<A: App> Client<A> {
         let mut lines: Vec<String> = decisions
             .list()
             .iter()
+            // Without presence nothing is done about it.
+            .filter(|decision| !matches!(decision, Decision::UserChanged))
             .map(|decision| match *decision {
+                Decision::UserChanged => unreachable!("filtered out"),
+                Decision::AskPresence {
+                    channel,
+                    token,
+                    request,
+                } => format!("ask presence {} {} {}", text(channel), text(token), text(request)),
                 Decision::Send { message } => text(message),
                 Decision::Subscribe { channel, token } => {
                     format!(

@@ -5,11 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::{Environment, Session, State, invalid_action, send};
+use super::{Environment, Session, State, invalid_action, send, user_changed};
 use crate::app::{App, Peer, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
-use crate::decision::{CloseReason, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
@@ -38,6 +38,7 @@ impl Session {
         }
         let verified = authenticate_token(data).verify(env);
         let failure = self.accept(verified, env).err();
+        user_changed(env, decisions);
         self.settle(env)?;
         match failure {
             Some(failure) if failure.is_bad_token() => {
@@ -137,6 +138,7 @@ impl Session {
 /// Tells the client that its token was taken away, if it has expired.
 pub(super) fn tell_expired(expired: Option<f64>, decisions: &mut Decisions) {
     if expired.is_some() {
+        decisions.push(Decision::UserChanged);
         send(decisions, |out| out.extend_from_slice(encode::REMOVE_AUTH_TOKEN));
     }
 }

@@ -1,0 +1,124 @@
+//! This core's connections join and leave rooms.
+
+use crate::app::App;
+use crate::auth::Claims;
+use crate::presence::Departure;
+
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::presence::memberships::MemberOf;
+
+impl<A: App> Core<A> {
+    /// A connection has subscribed to a channel: it joins the room of the channel, if there is one.
+    #[inline]
+    pub(in crate::cores) fn enter_room(&mut self, id: ConnectionId, name: &[u8]) {
+        if self.presence.memberships.is_on() {
+            self.enter_room_if_any(id, name);
+        }
+    }
+
+    #[cold]
+    fn enter_room_if_any(&mut self, id: ConnectionId, name: &[u8]) {
+        let Some(channel) = self.delivery.number_of(name) else {
+            return;
+        };
+        let channels = &self.lent.policy.channels;
+        let has_presence = || channels.find(name).is_some_and(|policy| policy.presence.is_on());
+        let subscriptions = self.delivery.subscriptions();
+        let memberships = &mut self.presence.memberships;
+        if !memberships.mark(channel, subscriptions, has_presence) {
+            return;
+        }
+        let Some(member) = self.member_of(id) else { return };
+        self.join_room(id.index(), channel, member);
+        self.presence.due = self.time.now().uptime;
+    }
+
+    /// A connection is about to leave a channel: it leaves the room, if there is one.
+    #[inline]
+    pub(in crate::cores) fn leave_room(&mut self, id: ConnectionId, name: &[u8]) {
+        if !self.presence.memberships.has_marks() {
+            return;
+        }
+        let Some(channel) = self.delivery.number_of(name) else {
+            return;
+        };
+        let Some(session) = self.session(id).and_then(|session| session.id()) else {
+            return;
+        };
+        let departure = Departure::Unsubscribed;
+        let subscriptions = self.delivery.subscriptions();
+        self.presence
+            .memberships
+            .leave(channel, id.index(), session, departure, subscriptions);
+        self.presence.due = self.time.now().uptime;
+    }
+
+    /// A connection may have another user now: then it is another member of its rooms.
+    #[cold]
+    pub(in crate::cores) fn user_changed(&mut self, id: ConnectionId) {
+        if self.presence.memberships.identity(id.index()).is_none() {
+            return;
+        }
+        let Some(member) = self.member_of(id) else { return };
+        let subscriptions = self.delivery.subscriptions();
+        let looks =
+            self.presence
+                .memberships
+                .rename(id.index(), self.delivery.hasher(), &member, subscriptions);
+        // A client that changes its user again and again uses up its share of the turn.
+        self.intake.use_share(looks as u64 / CHANNELS_PER_MESSAGE);
+        self.presence.due = self.time.now().uptime;
+    }
+
+    /// Goes on with a review after a reload, and tells about some of the subscribers of channels whose presence was
+    /// turned on or off.
+    pub(super) fn review_presence(&mut self) {
+        let channels = &self.lent.policy.channels;
+        let has_presence = |name: &[u8]| channels.find(name).is_some_and(|policy| policy.presence.is_on());
+        let subscriptions = self.delivery.subscriptions();
+        self.presence.memberships.review_some(subscriptions, has_presence);
+        let Some(step) = self.presence.memberships.next_step(subscriptions) else {
+            return;
+        };
+        for &index in &step.subscribers {
+            let Some(id) = self.connections.id_at(index) else {
+                continue;
+            };
+            let Some(member) = self.member_of(id) else {
+                continue;
+            };
+            if step.joins {
+                self.join_room(index, step.channel, member);
+            } else {
+                let subscriptions = self.delivery.subscriptions();
+                self.presence
+                    .memberships
+                    .step_leaves(&step, index, member.session, subscriptions);
+            }
+        }
+        self.presence.memberships.stepped(&step);
+    }
+
+    /// A connection joins the room of a channel that is marked.
+    fn join_room(&mut self, connection: u32, channel: u32, member: MemberOf) {
+        let (subscriptions, hasher) = (self.delivery.subscriptions(), self.delivery.hasher());
+        let memberships = &mut self.presence.memberships;
+        // Its user may be another one than in its other rooms.
+        memberships.rename(connection, hasher, &member, subscriptions);
+        if let Some(channel) = subscriptions.name_of(channel) {
+            memberships.join(channel, connection, hasher, member);
+        }
+    }
+
+    fn member_of(&mut self, id: ConnectionId) -> Option<MemberOf> {
+        let session = self.session(id)?;
+        Some(MemberOf {
+            session: session.id()?,
+            user: session.claims().and_then(Claims::user),
+        })
+    }
+}
+
+/// To look at this many channels of a connection costs about as much as a message.
+const CHANNELS_PER_MESSAGE: u64 = 16;

@@ -1,0 +1,419 @@
+//! Which of this core's channels have presence, and what the owners of these channels are to be told.
+//!
+//! A channel is marked while it has subscribers on this core and presence. A channel that is not marked costs nothing.
+//! A reload that turns presence on or off for a channel with subscribers marks the channel anew, and a walk tells the
+//! owner about each subscriber, some in each turn. Meanwhile other subscribers come and go. The owner may be told twice
+//! that a connection joins or leaves, which changes nothing.
+//!
+//! Invariants
+//! 1. A mark belongs to a channel that has subscribers on this core: it is removed before the last one leaves.
+//! 2. Each subscriber of a channel that is marked [`Mark::On`] is a member at the owner, or will be when what is to be
+//!    told has been told and the walk along the channel is over.
+//! 3. A connection that may be a member of any room has its identity in `identities`, and is that member in all rooms.
+//!
+//! Waits: an owner that does not keep up is told nothing more ([`UNDER_WAY_MAX`]). Then what is to be told waits here,
+//! and clients that subscribe wait for room ([`Memberships::is_congested`]). What connections that end have to tell is
+//! added in any case, since it is no more than what they have told before. The owner waits for nobody.
+//!
+//! Limits: [`TOLD_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
+
+use std::collections::VecDeque;
+
+use crate::app::SessionId;
+use crate::broker::{ChannelHash, ChannelHasher, Subscriptions};
+use crate::presence::{Departure, Identity, Told, What};
+use crate::slab::Slab;
+
+/// The memberships of one core's connections.
+#[derive(Debug)]
+pub(in crate::cores) struct Memberships {
+    /// Whether any policy has presence.
+    is_on: bool,
+    /// The marked channels, by their numbers.
+    marks: Slab<Mark>,
+    /// As which member each connection joins rooms, by its index.
+    identities: Slab<Identity>,
+    /// By core: what is to be told to it as an owner.
+    outgoing: Box<[Outgoing]>,
+    /// How much is to be told, to all of them.
+    outgoing_count: usize,
+    walks: VecDeque<Walk>,
+    /// The next channel to be compared with new policies.
+    unreviewed: Option<u32>,
+}
+
+/// What one owner is to be told.
+#[derive(Debug, Default)]
+struct Outgoing {
+    told: VecDeque<Told>,
+    /// How much it was told and has not done yet.
+    under_way: usize,
+    has_stopped: bool,
+}
+
+/// A mark of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    /// It has presence.
+    On,
+    /// It had presence, and a walk has not told all of its subscribers' leaving yet.
+    Ending,
+}
+
+/// A walk along the subscribers of a channel whose mark has changed.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    channel: u32,
+    /// It has still to reach the subscribers before this place.
+    end: u32,
+}
+
+/// A client, as owners know it.
+#[derive(Clone, Debug)]
+pub(in crate::cores) struct MemberOf {
+    pub(in crate::cores) session: SessionId,
+    pub(in crate::cores) user: Option<Box<str>>,
+}
+
+/// The next step of a walk.
+#[derive(Debug)]
+pub(in crate::cores) struct WalkStep {
+    pub(in crate::cores) channel: u32,
+    /// Whether the subscribers join; otherwise they leave.
+    pub(in crate::cores) joins: bool,
+    /// Connections, by their indexes.
+    pub(in crate::cores) subscribers: Vec<u32>,
+}
+
+impl Memberships {
+    pub(in crate::cores) fn new(cores: usize, is_on: bool) -> Memberships {
+        Memberships {
+            is_on,
+            marks: Slab::new(),
+            identities: Slab::new(),
+            outgoing: (0..cores).map(|_| Outgoing::default()).collect(),
+            outgoing_count: 0,
+            walks: VecDeque::new(),
+            unreviewed: None,
+        }
+    }
+
+    /// Whether a channel may have presence.
+    #[inline]
+    pub(in crate::cores) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether any channel of this core is marked.
+    #[inline]
+    pub(in crate::cores) fn has_marks(&self) -> bool {
+        self.marks.len() > 0
+    }
+
+    /// Whether so much is to be told that no more may join before some of it is.
+    #[inline]
+    pub(in crate::cores) fn is_congested(&self) -> bool {
+        self.outgoing_count >= TOLD_WAITING_MAX
+    }
+
+    /// Whether something is to be told.
+    pub(in crate::cores) fn has_outgoing(&self) -> bool {
+        self.outgoing_count > 0
+    }
+
+    /// Whether a review of the channels, or a walk along one, is under way.
+    pub(in crate::cores) fn has_work(&self) -> bool {
+        self.unreviewed.is_some() || !self.walks.is_empty()
+    }
+
+    /// As which member a connection is in its rooms.
+    pub(in crate::cores) fn identity(&self, connection: u32) -> Option<Identity> {
+        self.identities.get(connection as usize).copied()
+    }
+
+    /// A connection has just subscribed to a channel. Returns whether the channel has presence, so that the connection is
+    /// to join. `has_presence` looks the policy up; it is called only if the channel is not marked.
+    pub(in crate::cores) fn mark(
+        &mut self,
+        channel: u32,
+        subscriptions: &Subscriptions,
+        has_presence: impl FnOnce() -> bool,
+    ) -> bool {
+        match self.marks.get(channel as usize) {
+            Some(Mark::On) => return true,
+            Some(Mark::Ending) => {}
+            None if subscriptions.subscriber_count(channel) == 1 => {
+                let joins = has_presence();
+                if joins {
+                    self.marks.insert_at(channel as usize, Mark::On);
+                }
+                return joins;
+            }
+            None => {}
+        }
+        // The channel has subscribers that have been told nothing about presence: a review has not reached it yet.
+        let joins = has_presence();
+        self.compare(channel, joins, subscriptions);
+        joins
+    }
+
+    /// A connection joins a channel that is marked.
+    pub(in crate::cores) fn join(
+        &mut self,
+        (name, hash): (&[u8], ChannelHash),
+        connection: u32,
+        hasher: &ChannelHasher,
+        member: MemberOf,
+    ) {
+        let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
+        self.identities.insert_at(connection as usize, identity);
+        self.tell(name, hash, member.session, What::Joins(member.user));
+    }
+
+    /// A connection is about to leave a channel.
+    pub(in crate::cores) fn leave(
+        &mut self,
+        channel: u32,
+        connection: u32,
+        session: SessionId,
+        departure: Departure,
+        subscriptions: &Subscriptions,
+    ) {
+        if self.marks.get(channel as usize).is_none() || !subscriptions.has(connection, channel) {
+            return;
+        }
+        self.tell_leaving(channel, connection, session, departure, subscriptions);
+        if subscriptions.subscriber_count(channel) == 1 {
+            self.unmark(channel);
+        }
+    }
+
+    /// A connection has ended, and is about to leave all of its channels. Whether it was in any room.
+    pub(in crate::cores) fn leave_all(
+        &mut self,
+        connection: u32,
+        session: Option<SessionId>,
+        subscriptions: &Subscriptions,
+    ) -> bool {
+        if self.identity(connection).is_none() {
+            return false;
+        }
+        if let Some(session) = session {
+            for channel in subscriptions.numbers_of(connection) {
+                self.leave(channel, connection, session, Departure::Ended, subscriptions);
+            }
+        }
+        self.identities.remove(connection as usize);
+        true
+    }
+
+    /// A connection is another member from now on. Returns how many of its channels were looked at.
+    pub(in crate::cores) fn rename(
+        &mut self,
+        connection: u32,
+        hasher: &ChannelHasher,
+        member: &MemberOf,
+        subscriptions: &Subscriptions,
+    ) -> usize {
+        let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
+        if self.identity(connection).is_none_or(|before| before == identity) {
+            return 0;
+        }
+        let mut count = 0;
+        for channel in subscriptions.numbers_of(connection) {
+            count += 1;
+            let Some(mark) = self.marks.get(channel as usize).copied() else {
+                continue;
+            };
+            self.tell_leaving(
+                channel,
+                connection,
+                member.session,
+                Departure::Unsubscribed,
+                subscriptions,
+            );
+            if let (Mark::On, Some((name, hash))) = (mark, subscriptions.name_of(channel)) {
+                self.tell(name, hash, member.session, What::Joins(member.user.clone()));
+            }
+        }
+        self.identities.insert_at(connection as usize, identity);
+        count
+    }
+
+    /// Adds something to tell the owner of a channel.
+    pub(in crate::cores) fn tell(&mut self, name: &[u8], hash: ChannelHash, session: SessionId, what: What) {
+        let owner = hash.owner(self.outgoing.len());
+        let outgoing = &mut self.outgoing[owner];
+        if outgoing.has_stopped {
+            return;
+        }
+        self.outgoing_count += 1;
+        outgoing.told.push_back(Told {
+            channel: name.into(),
+            hash,
+            session,
+            what,
+        });
+    }
+
+    /// How many owners there are: as many as cores.
+    pub(in crate::cores) fn owners(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Whether an owner can be told something now.
+    pub(in crate::cores) fn may_tell(&self, owner: usize) -> bool {
+        let outgoing = &self.outgoing[owner];
+        !outgoing.told.is_empty() && outgoing.under_way < UNDER_WAY_MAX
+    }
+
+    /// Takes what an owner is to be told, at most [`TOLD_PER_LETTER_MAX`].
+    pub(in crate::cores) fn take_outgoing(&mut self, owner: usize) -> Vec<Told> {
+        let outgoing = &mut self.outgoing[owner];
+        let count = outgoing.told.len().min(TOLD_PER_LETTER_MAX);
+        let taken: Vec<Told> = outgoing.told.drain(..count).collect();
+        outgoing.under_way += count;
+        self.outgoing_count -= count;
+        if outgoing.told.is_empty() {
+            outgoing.told.shrink_to(TOLD_PER_LETTER_MAX);
+        }
+        taken
+    }
+
+    /// An owner has done so much of what it was told.
+    pub(in crate::cores) fn note_done(&mut self, owner: usize, count: usize) {
+        let outgoing = &mut self.outgoing[owner];
+        outgoing.under_way = outgoing.under_way.saturating_sub(count);
+    }
+
+    /// A core has stopped: it is told nothing more.
+    pub(in crate::cores) fn note_stopped(&mut self, owner: usize) {
+        let outgoing = &mut self.outgoing[owner];
+        self.outgoing_count -= outgoing.told.len();
+        *outgoing = Outgoing {
+            has_stopped: true,
+            ..Outgoing::default()
+        };
+    }
+
+    /// The policies of channels are others now.
+    pub(in crate::cores) fn begin_review(&mut self, is_on: bool) {
+        self.is_on = is_on;
+        if is_on || self.has_marks() {
+            self.unreviewed = Some(0);
+        }
+    }
+
+    /// Compares some more channels with the new policies.
+    pub(in crate::cores) fn review_some(
+        &mut self,
+        subscriptions: &Subscriptions,
+        has_presence: impl Fn(&[u8]) -> bool,
+    ) {
+        let Some(from) = self.unreviewed else { return };
+        let end = from
+            .saturating_add(REVIEWED_PER_TURN_MAX)
+            .min(subscriptions.places());
+        for channel in from..end {
+            if let Some((name, _)) = subscriptions.name_of(channel) {
+                self.compare(channel, has_presence(name), subscriptions);
+            }
+        }
+        self.unreviewed = (end < subscriptions.places()).then_some(end);
+    }
+
+    /// The next step of the walks that are under way. The caller carries it out and then calls [`Memberships::stepped`].
+    pub(in crate::cores) fn next_step(&mut self, subscriptions: &Subscriptions) -> Option<WalkStep> {
+        let walk = self.walks.front_mut()?;
+        let (subscribers, end) = subscriptions.some_subscribers(walk.channel, walk.end, WALKED_PER_TURN_MAX);
+        walk.end = end;
+        Some(WalkStep {
+            channel: walk.channel,
+            joins: self.marks.get(walk.channel as usize) == Some(&Mark::On),
+            subscribers: subscribers.to_vec(),
+        })
+    }
+
+    /// Tells that a subscriber that a walk has reached leaves.
+    pub(in crate::cores) fn step_leaves(
+        &mut self,
+        step: &WalkStep,
+        connection: u32,
+        session: SessionId,
+        subscriptions: &Subscriptions,
+    ) {
+        self.tell_leaving(
+            step.channel,
+            connection,
+            session,
+            Departure::Unsubscribed,
+            subscriptions,
+        );
+    }
+
+    /// A step was carried out. The last one of a walk ends it.
+    pub(in crate::cores) fn stepped(&mut self, step: &WalkStep) {
+        if self.walks.front().is_none_or(|walk| walk.end > 0) {
+            return;
+        }
+        self.walks.pop_front();
+        if !step.joins {
+            self.marks.remove(step.channel as usize);
+        }
+    }
+
+    /// Bytes of memory that the tables take.
+    pub(in crate::cores) fn table_bytes(&self) -> usize {
+        self.marks.memory_bytes() + self.identities.memory_bytes()
+    }
+
+    fn tell_leaving(
+        &mut self,
+        channel: u32,
+        connection: u32,
+        session: SessionId,
+        departure: Departure,
+        subscriptions: &Subscriptions,
+    ) {
+        if let (Some(identity), Some((name, hash))) =
+            (self.identity(connection), subscriptions.name_of(channel))
+        {
+            self.tell(name, hash, session, What::Leaves(identity, departure));
+        }
+    }
+
+    /// Changes the mark of a channel if its policy demands it, and begins a walk along the channel's subscribers if there
+    /// are more than one or presence ends.
+    fn compare(&mut self, channel: u32, has_presence: bool, subscriptions: &Subscriptions) {
+        let mark = match (self.marks.get(channel as usize), has_presence) {
+            (None, false) | (Some(Mark::On), true) | (Some(Mark::Ending), false) => return,
+            (None | Some(Mark::Ending), true) => Mark::On,
+            (Some(Mark::On), false) => Mark::Ending,
+        };
+        self.marks.insert_at(channel as usize, mark);
+        self.walks.retain(|walk| walk.channel != channel);
+        self.walks.push_back(Walk {
+            channel,
+            end: subscriptions.subscriber_count(channel),
+        });
+    }
+
+    fn unmark(&mut self, channel: u32) {
+        self.marks.remove(channel as usize);
+        if !self.walks.is_empty() {
+            self.walks.retain(|walk| walk.channel != channel);
+        }
+    }
+}
+
+/// So much may wait to be told before clients that subscribe have to wait.
+const TOLD_WAITING_MAX: usize = 8192;
+/// Most that one letter tells.
+const TOLD_PER_LETTER_MAX: usize = 1024;
+/// An owner that has not done so much of what this core has told it is told nothing more: so what waits at an owner is
+/// bounded.
+const UNDER_WAY_MAX: usize = 8192;
+/// Channels that one turn compares with new policies: a look-up takes 0.1 to 1 µs.
+const REVIEWED_PER_TURN_MAX: u32 = 512;
+/// Subscribers that one turn's walk tells about.
+const WALKED_PER_TURN_MAX: usize = 512;

@@ -1,0 +1,24 @@
+//! Presence on a core: this core's subscribers as members of their channels, and the channels that this core owns.
+//!
+//! ```text
+//!   core of a subscriber                          owner of the channel
+//!   subscribe, end, user changed ─► Memberships ──post──► Rooms ─► events into the ring, at ticks
+//!   $presence, $presence_info ────► Calls ────────post──► Rooms
+//!        answer to the client ◄──── Calls ◄───────post────┘
+//! ```
+//! The core of a subscriber decides whether a channel has presence, by its policy, and marks the channel in
+//! [`memberships`]. The owner keeps what it is told, whatever its own policy: so during a reload, while some cores have
+//! the new policy and others have not, nothing is lost.
+//!
+//! What one core tells another is one letter a turn, in the order in which it happened: so an answer to `$presence`
+//! knows the subscriptions that the same client has made before.
+//!
+//! A server without presence looks at one number in each turn: [`state::Presence::due`].
+
+pub(in crate::cores) mod calls;
+pub(in crate::cores) mod memberships;
+pub(in crate::cores) mod state;
+
+mod ask;
+mod join;
+mod serve;

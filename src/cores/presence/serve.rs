@@ -1,0 +1,190 @@
+//! What presence has to do in a turn: the owner's side, and what this core tells other owners.
+//!
+//! Limits: [`EFFORT_PER_TURN_MAX`], [`EVENTS_PER_TURN_MAX`], [`GRACES_PER_TURN_MAX`]. What is left over is done in the
+//! next turns.
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::broker::RingFull;
+use crate::clock::Uptime;
+use crate::decision::{Decision, Limit};
+use crate::policy::channels::PRESENCE_PREFIX;
+use crate::presence::Answered;
+use crate::protocols;
+use crate::session;
+
+use crate::cores::core::Core;
+use crate::cores::post::letter::Letter;
+
+/// Whether the ring had room for the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Events {
+    Published,
+    NoRoom,
+}
+
+impl<A: App> Core<A> {
+    /// Does what is due about presence.
+    #[inline]
+    pub(in crate::cores) fn serve_presence(&mut self) {
+        if self.presence.due <= self.time.now().uptime {
+            self.serve_due_presence();
+        }
+    }
+
+    #[cold]
+    fn serve_due_presence(&mut self) {
+        let now = self.time.now().uptime;
+        if self.presence.memberships.has_work() && !self.presence.memberships.is_congested() {
+            self.review_presence();
+        }
+        self.tell_owners();
+        self.do_as_told();
+        self.end_overdue_calls();
+        self.presence.rooms.end_graces(now, GRACES_PER_TURN_MAX);
+        let events = self.publish_presence_events();
+        self.count_presence();
+        self.presence.due = self.next_presence(now, events);
+    }
+
+    /// When the core has to look at presence again.
+    fn next_presence(&self, now: Uptime, events: Events) -> Uptime {
+        let presence = &self.presence;
+        let is_congested = presence.memberships.is_congested();
+        if !presence.told.is_empty() || (presence.memberships.has_work() && !is_congested) {
+            return now;
+        }
+        let retry = now + RETRY;
+        let rooms = presence.rooms.next_due();
+        let due = match events {
+            Events::Published => rooms,
+            Events::NoRoom => rooms.max(retry),
+        };
+        let outgoing = if presence.memberships.has_outgoing() {
+            retry
+        } else {
+            Uptime::NEVER
+        };
+        due.min(outgoing).min(presence.calls.next_deadline())
+    }
+
+    /// Tells each owner what there is to tell, if its box has room.
+    fn tell_owners(&mut self) {
+        if !self.presence.memberships.has_outgoing() {
+            return;
+        }
+        for owner in 0..self.presence.memberships.owners() {
+            let is_own = owner == self.id.index();
+            while self.presence.memberships.may_tell(owner) && (is_own || self.post.has_room(owner)) {
+                let told = self.presence.memberships.take_outgoing(owner);
+                if is_own {
+                    self.presence.be_told(owner, told);
+                } else {
+                    let from = self.id.index();
+                    self.post.send(owner, Letter::PresenceTold { from, told });
+                }
+            }
+        }
+    }
+
+    /// Does what cores have told about the rooms of this core, as much as a turn may.
+    fn do_as_told(&mut self) {
+        let mut effort_left = EFFORT_PER_TURN_MAX;
+        while let Some(batch) = self.presence.told.front_mut() {
+            let Some(told) = batch.left.next() else {
+                let (from, count) = (batch.from, batch.count);
+                self.presence.told.pop_front();
+                self.note_told_done(from, count);
+                continue;
+            };
+            let (answered, effort) = self.presence.rooms.be_told(told, self.time.now());
+            if let Some(answered) = answered {
+                self.send_answer(answered);
+            }
+            effort_left = effort_left.saturating_sub(effort);
+            if effort_left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// All that a letter has told is done: its sender may tell more.
+    fn note_told_done(&mut self, from: usize, count: usize) {
+        let owner = self.id.index();
+        if from == owner {
+            self.presence.note_done(owner, count);
+        } else {
+            self.post.send(from, Letter::PresenceDone { owner, count });
+        }
+    }
+
+    fn send_answer(&mut self, answered: Answered) {
+        let Answered {
+            asker,
+            number,
+            answer,
+        } = answered;
+        if asker == self.id.index() {
+            self.presence_answered(number, answer);
+        } else {
+            self.post
+                .send(asker, Letter::PresenceAnswered(number, Box::new(answer)));
+        }
+    }
+
+    /// Publishes events whose time has come. If the ring has no room, their rooms keep what there is to tell, and what
+    /// changes meanwhile is told as well.
+    fn publish_presence_events(&mut self) -> Events {
+        let now = self.time.now().uptime;
+        self.delivery.begin_publishing();
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            let Some(event) = self.presence.rooms.next_event(now) else {
+                break;
+            };
+            let policy = self.lent.policy.channels.find(event.channel);
+            if let Some(data) = event.data
+                && policy.is_some_and(|policy| policy.presence.has_events())
+            {
+                let name = [PRESENCE_PREFIX.as_bytes(), event.channel].concat();
+                let common = &mut self.lent.scratch.common;
+                let marks = session::marks(&self.lent.policy.channels, &mut common.channels, &name);
+                let epoch = self.lent.settings.common.epoch;
+                let decisions = protocols::publication(&name, Some(data), marks, epoch);
+                let Some(Decision::Publish(publish)) = decisions.decision(0) else {
+                    continue;
+                };
+                if let Err(RingFull { .. }) =
+                    self.delivery
+                        .publish(&mut self.connections, self.time.clock(), &decisions, publish)
+                {
+                    return Events::NoRoom;
+                }
+                self.metrics.presence_events.add(1);
+            }
+            self.presence.rooms.event_is_told(now);
+        }
+        Events::Published
+    }
+
+    fn count_presence(&mut self) {
+        let tally = self.presence.rooms.take_tally();
+        self.metrics.presence_joins.add(tally.joined);
+        self.metrics.presence_leaves.add(tally.left);
+        self.metrics.presence_coalesced.add(tally.coalesced);
+        self.metrics.limit_hits[Limit::PresenceMembers.index()].add(tally.refused);
+        self.metrics.presence_members.set(self.presence.rooms.members());
+        self.metrics
+            .presence_channels
+            .set(self.presence.rooms.len() as u64);
+    }
+}
+
+/// Members that one turn changes or lists, at 0.2 µs each.
+const EFFORT_PER_TURN_MAX: usize = 4096;
+/// Members without connections that one turn lets leave.
+const GRACES_PER_TURN_MAX: usize = 4096;
+/// Events that one turn publishes.
+const EVENTS_PER_TURN_MAX: usize = 64;
+/// How soon a full ring, or a full box of an owner, is tried again.
+const RETRY: Duration = Duration::from_millis(1);

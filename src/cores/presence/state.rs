@@ -1,0 +1,80 @@
+//! The parts of a core that presence is made of.
+
+use std::collections::VecDeque;
+
+use crate::broker::ChannelHasher;
+use crate::clock::Uptime;
+use crate::config::limits::Limits;
+use crate::policy::channels::Channels;
+use crate::presence::{Rooms, Settings, Told};
+
+use crate::cores::presence::calls::Calls;
+use crate::cores::presence::memberships::Memberships;
+
+/// Presence on one core.
+#[derive(Debug)]
+pub(in crate::cores) struct Presence {
+    /// When the core has to look here next (`Core::serve_presence`).
+    pub(in crate::cores) due: Uptime,
+    pub(in crate::cores) memberships: Memberships,
+    /// The channels that this core owns.
+    pub(in crate::cores) rooms: Rooms,
+    /// What other cores have told about these channels, in order, and this core has not done yet.
+    pub(in crate::cores) told: VecDeque<Batch>,
+    pub(in crate::cores) calls: Calls,
+}
+
+/// What one letter has told.
+#[derive(Debug)]
+pub(in crate::cores) struct Batch {
+    pub(in crate::cores) from: usize,
+    pub(in crate::cores) count: usize,
+    pub(in crate::cores) left: std::vec::IntoIter<Told>,
+}
+
+impl Presence {
+    /// Nobody is in any channel. There are `cores` cores.
+    pub(in crate::cores) fn new(
+        cores: usize,
+        limits: &Limits,
+        channels: &Channels,
+        hasher: ChannelHasher,
+    ) -> Presence {
+        let settings = Settings {
+            members_max: limits.presence_members_max,
+            grace: limits.presence_grace,
+            tick: limits.presence_tick,
+            sampled_over: limits.presence_sampled_over,
+        };
+        Presence {
+            due: Uptime::NEVER,
+            memberships: Memberships::new(cores, channels.has_presence()),
+            rooms: Rooms::new(settings, hasher),
+            told: VecDeque::new(),
+            calls: Calls::default(),
+        }
+    }
+
+    /// Another core, or this one, tells something about channels that this core owns.
+    pub(in crate::cores) fn be_told(&mut self, from: usize, told: Vec<Told>) {
+        self.told.push_back(Batch {
+            from,
+            count: told.len(),
+            left: told.into_iter(),
+        });
+        self.due = Uptime::default();
+    }
+
+    /// An owner has done so much of what this core has told it.
+    pub(in crate::cores) fn note_done(&mut self, owner: usize, count: usize) {
+        self.memberships.note_done(owner, count);
+        if self.memberships.may_tell(owner) {
+            self.due = Uptime::default();
+        }
+    }
+
+    /// Bytes of memory that the tables take.
+    pub(in crate::cores) fn table_bytes(&self) -> usize {
+        self.rooms.table_bytes() + self.memberships.table_bytes()
+    }
+}

@@ -1,0 +1,572 @@
+//! Rooms against a naive model of them, with random changes; and what a large room costs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::event::{CHANGES_PER_EVENT_MAX, ENTRIES_MIN, EVENT_BYTES_MAX};
+use super::rooms::PAGE_MEMBERS_MAX;
+use super::{Client, Departure, Identity, InfoRefused, Joined, Rooms, Settings};
+use crate::app::SessionId;
+use crate::broker::{ChannelHash, ChannelHasher};
+use crate::clock::{Now, Uptime};
+
+const GRACE: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(100);
+
+fn settings() -> Settings {
+    Settings {
+        members_max: u32::MAX,
+        grace: GRACE,
+        tick: TICK,
+        sampled_over: 1000,
+    }
+}
+
+fn session(number: u64) -> SessionId {
+    let mut bytes = [7; SessionId::BYTES];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    SessionId::new(bytes)
+}
+
+/// A server with one owner core, and its subscribers' view of each room.
+struct Scene {
+    rooms: Rooms,
+    hasher: ChannelHasher,
+    now_ms: u64,
+    /// The members of each room, as the events have told them.
+    told: BTreeMap<String, BTreeMap<String, Value>>,
+    counts: BTreeMap<String, u64>,
+    events: Vec<(String, Value)>,
+    event_bytes: usize,
+}
+
+impl Scene {
+    fn new(settings: Settings) -> Scene {
+        let hasher = ChannelHasher::with_key(7);
+        Scene {
+            rooms: Rooms::new(settings, hasher.clone()),
+            hasher,
+            now_ms: 1_000_000,
+            told: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            events: Vec::new(),
+            event_bytes: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            uptime: Uptime::from_ms(self.now_ms),
+            unix_ms: self.now_ms,
+        }
+    }
+
+    fn hash(&self, room: &str) -> ChannelHash {
+        self.hasher.hash(room.as_bytes())
+    }
+
+    fn identity(&self, user: Option<&str>, session: SessionId) -> Identity {
+        Identity::of(&self.hasher, user, &session)
+    }
+
+    fn join(&mut self, room: &str, user: Option<&str>, number: u64) -> Joined {
+        let session = session(number);
+        let client = Client { session, user };
+        self.rooms
+            .join(room.as_bytes(), self.hash(room), client, self.now())
+    }
+
+    fn leave(&mut self, room: &str, user: Option<&str>, number: u64, departure: Departure) {
+        let session = session(number);
+        let identity = self.identity(user, session);
+        let key = (room.as_bytes(), self.hash(room));
+        self.rooms
+            .leave(key, session, identity, departure, self.now().uptime);
+    }
+
+    fn set_info(
+        &mut self,
+        room: &str,
+        user: Option<&str>,
+        number: u64,
+        info: Option<&str>,
+    ) -> Result<(), InfoRefused> {
+        let session = session(number);
+        let identity = self.identity(user, session);
+        let key = (room.as_bytes(), self.hash(room));
+        let info = info.map(str::as_bytes);
+        self.rooms
+            .set_info(key, session, identity, info, self.now().uptime)
+    }
+
+    /// Lets time pass, and takes the events.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while self.rooms.next_due() <= Uptime::from_ms(end) {
+            self.now_ms = self.now_ms.max(self.rooms.next_due().as_ms());
+            self.take_turn();
+        }
+        self.now_ms = end;
+    }
+
+    fn take_turn(&mut self) {
+        let now = self.now().uptime;
+        self.rooms.end_graces(now, usize::MAX);
+        while let Some(event) = self.rooms.next_event(now) {
+            let room = String::from_utf8(event.channel.to_vec()).unwrap();
+            if let Some(data) = event.data {
+                self.event_bytes += data.len();
+                let data: Value = serde_json::from_slice(data).unwrap();
+                apply(self.told.entry(room.clone()).or_default(), &data);
+                self.counts.insert(room.clone(), data["count"].as_u64().unwrap());
+                self.events.push((room, data));
+            }
+            self.rooms.event_is_told(now);
+        }
+    }
+
+    /// All members of a room by their keys, page by page, and their number.
+    fn members(&self, room: &str, limit: usize) -> BTreeMap<String, Value> {
+        let (mut members, mut after) = (BTreeMap::new(), 0);
+        loop {
+            let page = self.rooms.page(room.as_bytes(), self.hash(room), after, limit);
+            let mut json = Vec::new();
+            page.write_json(&mut json);
+            let json: Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(json["count"], page.count);
+            assert!(page.members.len() <= limit);
+            for member in json["members"].as_array().unwrap() {
+                assert!(members.insert(key_of(member), member.clone()).is_none(), "twice");
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => {
+                    assert_eq!(members.len(), page.count as usize);
+                    return members;
+                }
+            }
+        }
+    }
+}
+
+/// A member's user, or the connection of one without a user.
+fn key_of(member: &Value) -> String {
+    match member["user"].as_str() {
+        Some(user) => format!("user {user}"),
+        None => format!("connection {}", member["connections"][0].as_str().unwrap()),
+    }
+}
+
+/// As a client does it.
+fn apply(members: &mut BTreeMap<String, Value>, event: &Value) {
+    for member in event["joined"].as_array().unwrap() {
+        assert!(
+            members.insert(key_of(member), member.clone()).is_none(),
+            "joined twice"
+        );
+    }
+    for member in event
+        .get("changed")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            members.insert(key_of(member), member.clone()).is_some(),
+            "changed first"
+        );
+    }
+    for member in event["left"].as_array().unwrap() {
+        assert!(members.remove(&key_of(member)).is_some(), "left twice");
+    }
+}
+
+/// A xorshift generator: the same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 20) % end
+    }
+}
+
+/// What the naive model knows about one member of a room.
+#[derive(Clone, Debug, Default)]
+struct Modelled {
+    connections: BTreeSet<u64>,
+    info: Option<String>,
+    since: u64,
+    /// When it leaves.
+    until: Option<u64>,
+}
+
+type ModelKey = (&'static str, Option<String>, u64);
+
+const ROOMS: [&str; 3] = ["lobby", "room.1", "room.2"];
+const USERS: [Option<&str>; 5] = [Some("ann"), Some("bob"), Some("c\"é"), None, None];
+
+/// The key of a member: a user is one member, a client without a user is one for each connection.
+fn model_key(room: &'static str, user: Option<&str>, number: u64) -> ModelKey {
+    let number = if user.is_some() { 0 } else { number };
+    (room, user.map(str::to_owned), number)
+}
+
+#[test]
+fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
+    for seed in 1..=25_u64 {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut scene = Scene::new(settings());
+        let mut model: BTreeMap<ModelKey, Modelled> = BTreeMap::new();
+        for step in 0..400 {
+            let room = ROOMS[usize::try_from(random.below(3)).unwrap()];
+            // A connection has one user throughout.
+            let number = random.below(15);
+            let user = USERS[usize::try_from(number % 5).unwrap()];
+            let key = model_key(room, user, number);
+            match random.below(10) {
+                0..=3 => {
+                    assert_eq!(scene.join(room, user, number), Joined::Joined);
+                    let now_ms = scene.now_ms;
+                    let member = model.entry(key).or_insert_with(|| Modelled {
+                        since: now_ms,
+                        ..Modelled::default()
+                    });
+                    member.connections.insert(number);
+                    member.until = None;
+                }
+                4..=6 => {
+                    let departure = if random.below(2) == 0 {
+                        Departure::Ended
+                    } else {
+                        Departure::Unsubscribed
+                    };
+                    scene.leave(room, user, number, departure);
+                    if let Some(member) = model.get_mut(&key)
+                        && member.connections.remove(&number)
+                        && member.connections.is_empty()
+                    {
+                        if departure == Departure::Ended && user.is_some() {
+                            member.until = Some(scene.now_ms + 500);
+                        } else {
+                            model.remove(&key);
+                        }
+                    }
+                }
+                7 => {
+                    let info = (random.below(3) > 0).then(|| format!("{{\"n\":{}}}", random.below(4)));
+                    let is_there = model
+                        .get(&key)
+                        .is_some_and(|member| member.connections.contains(&number));
+                    let result = scene.set_info(room, user, number, info.as_deref());
+                    assert_eq!(result.is_ok(), is_there, "seed {seed}, step {step}");
+                    if is_there {
+                        model.get_mut(&key).unwrap().info = info;
+                    }
+                }
+                _ => {
+                    scene.pass(random.below(200));
+                    model.retain(|_, member| member.until.is_none_or(|until| until > scene.now_ms));
+                }
+            }
+            let limit = usize::try_from(1 + random.below(4)).unwrap();
+            compare(&scene, &model, limit, &format!("seed {seed}, step {step}"));
+        }
+        // At rest, the events have told all members.
+        scene.pass(10_000);
+        model.retain(|_, member| member.until.is_none());
+        compare(&scene, &model, 1000, &format!("seed {seed}, at rest"));
+        for room in ROOMS {
+            let mut members = scene.members(room, 1000);
+            for member in members.values_mut().filter(|member| member["user"].is_string()) {
+                member.as_object_mut().unwrap().remove("connections");
+            }
+            let told = scene.told.get(room).cloned().unwrap_or_default();
+            assert_eq!(told, members, "seed {seed}: {room}");
+            assert_eq!(
+                scene.counts.get(room).copied().unwrap_or(0),
+                members.len() as u64,
+                "seed {seed}: {room}"
+            );
+        }
+        end_all(&mut scene);
+    }
+}
+
+fn compare(scene: &Scene, model: &BTreeMap<ModelKey, Modelled>, limit: usize, at: &str) {
+    for room in ROOMS {
+        let expected: BTreeMap<String, Value> = model
+            .iter()
+            .filter(|((of, ..), _)| *of == room)
+            .map(|((_, user, _), member)| {
+                let connections: Vec<String> = member
+                    .connections
+                    .iter()
+                    .map(|number| session(*number).to_string())
+                    .collect();
+                let mut json =
+                    serde_json::json!({"user": user, "since": member.since, "connections": connections});
+                if let Some(info) = &member.info {
+                    json["info"] = serde_json::from_str(info).unwrap();
+                }
+                (key_of(&json), json)
+            })
+            .collect();
+        assert_eq!(scene.members(room, limit), expected, "{at}: {room}");
+        let count = scene.rooms.count(room.as_bytes(), scene.hash(room));
+        assert_eq!(count as usize, expected.len(), "{at}: {room}");
+    }
+    assert_eq!(scene.rooms.members(), model.len() as u64, "{at}");
+}
+
+/// All connections end: nothing is left of any room.
+fn end_all(scene: &mut Scene) {
+    for number in 0..15 {
+        let user = USERS[usize::try_from(number % 5).unwrap()];
+        for room in ROOMS {
+            scene.leave(room, user, number, Departure::Ended);
+        }
+    }
+    scene.pass(10_000);
+    assert!(scene.rooms.is_empty() && scene.rooms.members() == 0);
+    assert_eq!(scene.rooms.next_due(), Uptime::NEVER);
+    assert!(scene.told.values().all(BTreeMap::is_empty));
+    assert_eq!(scene.rooms.weight_left(), 0);
+}
+
+#[test]
+fn a_reconnect_within_the_grace_is_neither_told_nor_seen_and_a_later_one_is() {
+    let mut scene = Scene::new(settings());
+    scene.join("lobby", Some("ann"), 1);
+    scene.set_info("lobby", Some("ann"), 1, Some("\"here\"")).unwrap();
+    scene.pass(1000);
+    let before = scene.members("lobby", 10);
+    assert_eq!(scene.events.len(), 1);
+    for (number, away_ms) in [(2, 0), (3, 499), (4, 100)] {
+        scene.leave("lobby", Some("ann"), number - 1, Departure::Ended);
+        scene.pass(away_ms);
+        assert_eq!(scene.rooms.count(b"lobby", scene.hash("lobby")), 1);
+        scene.join("lobby", Some("ann"), number);
+        scene.pass(2000);
+    }
+    assert_eq!(scene.events.len(), 1, "no event for any of them");
+    let after = scene.members("lobby", 10);
+    assert_eq!(after["user ann"]["since"], before["user ann"]["since"]);
+    assert_eq!(after["user ann"]["info"], "here");
+
+    scene.leave("lobby", Some("ann"), 4, Departure::Ended);
+    scene.pass(601);
+    scene.join("lobby", Some("ann"), 5);
+    scene.pass(1000);
+    assert_eq!(scene.events.len(), 3, "left and joined: {:?}", scene.events);
+    // Clients without a user cannot come back, and an unsubscribe is no accident.
+    scene.leave("lobby", Some("ann"), 5, Departure::Unsubscribed);
+    scene.join("lobby", None, 6);
+    scene.leave("lobby", None, 6, Departure::Ended);
+    assert_eq!(scene.rooms.count(b"lobby", scene.hash("lobby")), 0);
+}
+
+#[test]
+fn changes_within_a_tick_are_one_event_and_those_that_cancel_are_none() {
+    let mut scene = Scene::new(settings());
+    for number in 0..10 {
+        scene.join("lobby", None, number);
+    }
+    scene.leave("lobby", None, 3, Departure::Ended);
+    scene.pass(99);
+    assert!(scene.events.is_empty());
+    scene.pass(1);
+    assert_eq!(scene.events.len(), 1);
+    assert_eq!(scene.events[0].1["joined"].as_array().unwrap().len(), 9);
+    assert_eq!(scene.events[0].1["count"], 9);
+    assert!(scene.events[0].1.get("sampled").is_none());
+    scene.join("lobby", None, 30);
+    scene.leave("lobby", None, 30, Departure::Ended);
+    scene.pass(1000);
+    assert_eq!(scene.events.len(), 1);
+    let tally = scene.rooms.take_tally();
+    assert_eq!((tally.joined, tally.left, tally.coalesced), (11, 2, 2));
+    // A client that subscribes again at once has only a new time.
+    scene.leave("lobby", None, 4, Departure::Unsubscribed);
+    scene.join("lobby", None, 4);
+    scene.pass(1000);
+    let event = &scene.events[1].1;
+    assert_eq!(
+        (&event["joined"], &event["left"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    assert_eq!(event["changed"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_event_that_was_not_published_is_written_again_with_what_has_changed() {
+    let mut scene = Scene::new(settings());
+    scene.join("lobby", Some("ann"), 1);
+    scene.now_ms += 200;
+    let now = scene.now().uptime;
+    assert!(scene.rooms.next_event(now).is_some());
+    scene.join("lobby", Some("bob"), 2);
+    scene.pass(0);
+    assert_eq!(scene.events.len(), 1);
+    assert_eq!(scene.events[0].1["joined"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn at_the_limit_joins_and_infos_are_refused_and_those_that_are_there_stay() {
+    let mut scene = Scene::new(Settings {
+        members_max: 3,
+        ..settings()
+    });
+    assert_eq!(scene.join("a", Some("ann"), 1), Joined::Joined);
+    assert_eq!(scene.join("a", Some("ann"), 2), Joined::Joined);
+    assert_eq!(scene.join("b", Some("ann"), 2), Joined::Joined);
+    assert_eq!(scene.join("b", Some("ann"), 2), Joined::Joined, "again");
+    assert_eq!(scene.join("b", Some("ann"), 3), Joined::Refused);
+    assert_eq!(scene.join("c", None, 4), Joined::Refused);
+    let long = "1".repeat(300);
+    assert_eq!(
+        scene.set_info("a", Some("ann"), 1, Some(&long)),
+        Err(InfoRefused::Full)
+    );
+    assert_eq!(
+        scene.set_info("c", None, 4, Some("1")),
+        Err(InfoRefused::NotThere)
+    );
+    assert_eq!(scene.set_info("a", Some("ann"), 1, Some("1")), Ok(()));
+    scene.leave("a", Some("ann"), 2, Departure::Ended);
+    assert_eq!(scene.set_info("a", Some("ann"), 1, Some(&long)), Ok(()));
+    assert_eq!(scene.join("c", None, 4), Joined::Refused);
+    scene.leave("a", Some("ann"), 1, Departure::Unsubscribed);
+    scene.pass(1000);
+    assert_eq!(scene.join("c", None, 4), Joined::Joined);
+    assert_eq!(scene.rooms.take_tally().refused, 4);
+    assert_eq!((scene.rooms.len(), scene.rooms.members()), (2, 2));
+}
+
+#[test]
+fn a_member_takes_at_most_120_bytes_in_a_room_of_100_000() {
+    // Tables and lists double, so the number of members just behind a step is the worst.
+    for count in [65_537, 100_000, 114_689, 131_073] {
+        let mut scene = Scene::new(settings());
+        for number in 0..count {
+            let user = format!("user-{number}");
+            scene.join("hall", Some(&user), number);
+        }
+        scene.pass(60_000);
+        assert_eq!(scene.rooms.members(), count);
+        let each = scene.rooms.counted_bytes() as f64 / count as f64;
+        // An allocator rounds the name up to 16 bytes. A core keeps 8 more for the connection (`cores/presence`).
+        let each = each + 6.0 + 8.0;
+        assert!(each <= 120.0, "{count}: {each:.1} bytes for each member");
+    }
+}
+
+#[test]
+fn a_room_of_100_000_costs_work_and_bytes_in_proportion_to_its_members() {
+    const COUNT: u64 = 100_000;
+    let mut scene = Scene::new(settings());
+    // 100 join in each millisecond.
+    for number in 0..COUNT {
+        scene.join("hall", Some(&format!("user-{number}")), number);
+        if number % 100 == 99 {
+            scene.now_ms += 1;
+            scene.told.clear();
+            scene.take_turn_without_telling();
+        }
+    }
+    scene.drain_events();
+    assert_eq!(scene.counts["hall"], COUNT);
+    let (events, bytes) = (scene.events.len() as u64, scene.event_bytes as u64);
+    // Each event goes to all members. An event of a large room is small, so the bytes that are sent grow with the
+    // members and the time, and not with the square of the members.
+    assert!(
+        events <= 1000 / 100 + COUNT / CHANGES_PER_EVENT_MAX as u64 + 2,
+        "{events}"
+    );
+    assert!(bytes <= COUNT * 10, "{bytes} bytes for {COUNT} members");
+    let last = scene.events.last().unwrap();
+    assert!(last.1.to_string().len() < 2000, "{}", last.1);
+    let largest = scene
+        .events
+        .iter()
+        .map(|(_, event)| event["joined"].as_array().unwrap().len());
+    assert!(largest.max().unwrap() <= 2000);
+
+    // They leave all at once, as when a network fails.
+    for number in 0..COUNT {
+        scene.leave("hall", Some(&format!("user-{number}")), number, Departure::Ended);
+    }
+    scene.now_ms += 500;
+    scene.events.clear();
+    scene.drain_events();
+    assert_eq!((scene.rooms.members(), scene.counts["hall"]), (0, 0));
+    assert!(scene.rooms.is_empty());
+    let tally = scene.rooms.take_tally();
+    assert_eq!((tally.joined, tally.left), (COUNT, COUNT));
+}
+
+impl Scene {
+    /// As [`Scene::take_turn`], for events that leave members out.
+    fn take_turn_without_telling(&mut self) {
+        let now = self.now().uptime;
+        self.rooms.end_graces(now, usize::MAX);
+        while let Some(event) = self.rooms.next_event(now) {
+            if let Some(data) = event.data {
+                self.event_bytes += data.len();
+                assert!(data.len() < 2 * EVENT_BYTES_MAX);
+                let room = String::from_utf8(event.channel.to_vec()).unwrap();
+                let data: Value = serde_json::from_slice(data).unwrap();
+                let entries =
+                    data["joined"].as_array().unwrap().len() + data["left"].as_array().unwrap().len();
+                let count = data["count"].as_u64().unwrap();
+                let entries_max = (1_000_000 / count.max(1)).max(ENTRIES_MIN as u64);
+                assert!(count <= 1000 || entries as u64 <= entries_max);
+                self.counts.insert(room.clone(), count);
+                self.events.push((room, data));
+            }
+            self.rooms.event_is_told(now);
+        }
+    }
+
+    fn drain_events(&mut self) {
+        while self.rooms.next_due() != Uptime::NEVER {
+            self.now_ms = self.now_ms.max(self.rooms.next_due().as_ms());
+            self.take_turn_without_telling();
+        }
+    }
+}
+
+#[test]
+fn pages_have_each_member_that_stays_once_while_others_come_and_go() {
+    let mut scene = Scene::new(settings());
+    for number in 0..5000 {
+        scene.join("hall", None, number);
+    }
+    let (mut seen, mut after, mut number) = (BTreeSet::new(), 0, 5000);
+    loop {
+        let page = scene.rooms.page(b"hall", scene.hash("hall"), after, 10_000);
+        assert!(page.members.len() <= PAGE_MEMBERS_MAX);
+        for member in &page.members {
+            assert!(seen.insert(member.connections[0]), "twice");
+        }
+        // Odd ones leave, others come.
+        for _ in 0..500 {
+            scene.leave("hall", None, (number % 5000) | 1, Departure::Ended);
+            scene.join("hall", None, number + 100_000);
+            number += 7;
+        }
+        scene.now_ms += 100;
+        scene.take_turn_without_telling();
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    for stayed in (0..5000).step_by(2) {
+        assert!(seen.contains(&session(stayed)), "{stayed}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What a core tells the core that owns a room, and the answers.
+
+use super::identity::Identity;
+use super::page::Page;
+use super::rooms::{Client, Departure, InfoRefused, Joined, Rooms};
+use crate::app::SessionId;
+use crate::broker::ChannelHash;
+use crate::clock::{Now, Uptime};
+
+/// Something that a core tells the owner of a room about one of its connections.
+#[derive(Debug)]
+pub struct Told {
+    /// The name of the room's channel.
+    pub channel: Box<[u8]>,
+    /// Its hash.
+    pub hash: ChannelHash,
+    /// The connection.
+    pub session: SessionId,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a core tells.
+#[derive(Debug)]
+pub enum What {
+    /// The connection joins, as this user.
+    Joins(Option<Box<str>>),
+    /// The connection leaves, as the member that it joined as.
+    Leaves(Identity, Departure),
+    /// A client asks something.
+    Asks(Ask),
+}
+
+/// A question of a client, on its way to the owner.
+#[derive(Debug)]
+pub struct Ask {
+    /// The core of the client.
+    pub asker: usize,
+    /// The number of the question on that core.
+    pub number: u64,
+    /// After this time the client has been told that there is no answer.
+    pub deadline: Uptime,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a client asks the owner of a room.
+#[derive(Debug)]
+pub enum Request {
+    /// A page of the members.
+    Page {
+        /// Where the page begins.
+        after: u32,
+        /// Most members of the page.
+        limit: usize,
+    },
+    /// To set the info of the member as which the connection has joined.
+    SetInfo(Identity, Option<Box<[u8]>>),
+}
+
+/// The answer of an owner.
+#[derive(Debug)]
+pub struct Answered {
+    /// The core of the client.
+    pub asker: usize,
+    /// The number of the question.
+    pub number: u64,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// What an owner answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// A page of the members.
+    Page(Page),
+    /// The info was set, or not.
+    Info(Result<(), InfoRefused>),
+}
+
+impl Rooms {
+    /// Does what a core tells. Returns the answer to a question, unless it is too late, and how much was looked at, in
+    /// changes of one member.
+    pub fn be_told(&mut self, told: Told, now: Now) -> (Option<Answered>, usize) {
+        let Told {
+            channel,
+            hash,
+            session,
+            what,
+        } = told;
+        let Ask {
+            asker,
+            number,
+            deadline,
+            request,
+        } = match what {
+            What::Joins(user) => {
+                let user = user.as_deref();
+                // If it is refused, the room has counted that.
+                let (Joined::Joined | Joined::Refused) =
+                    self.join(&channel, hash, Client { session, user }, now);
+                return (None, 1);
+            }
+            What::Leaves(identity, departure) => {
+                self.leave((&channel, hash), session, identity, departure, now.uptime);
+                return (None, 1);
+            }
+            What::Asks(ask) => ask,
+        };
+        if deadline <= now.uptime {
+            return (None, 1);
+        }
+        let (answer, effort) = match request {
+            Request::Page { after, limit } => {
+                let page = self.page(&channel, hash, after, limit);
+                let effort = PAGE_EFFORT + page.members.len();
+                (Answer::Page(page), effort)
+            }
+            Request::SetInfo(identity, info) => {
+                let key = (&*channel, hash);
+                let result = self.set_info(key, session, identity, info.as_deref(), now.uptime);
+                (Answer::Info(result), 1)
+            }
+        };
+        let answered = Answered {
+            asker,
+            number,
+            answer,
+        };
+        (Some(answered), effort)
+    }
+}
+
+/// What a page costs beside its members: it may look at many places without any.
+const PAGE_EFFORT: usize = 32;
