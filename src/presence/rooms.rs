@@ -533,6 +533,18 @@ impl Rooms {
         self.index.find(hash, same).copied()
     }
 
+    /// All connections in all rooms, with the names of their channels.
+    #[cfg(test)]
+    pub(crate) fn all_connections(&self) -> impl Iterator<Item = (&[u8], SessionId)> {
+        let members = self.members.iter().map(|(_, member)| member);
+        let there = members.filter(|member| member.is_there);
+        there.flat_map(|member| {
+            let name = &*self.rooms[member.room as usize].name;
+            let connections = member.connections.as_slice().iter();
+            connections.map(move |connection| (name, *connection))
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn weight_left(&self) -> u64 {
         self.weight

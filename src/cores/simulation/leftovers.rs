@@ -1,5 +1,7 @@
 //! Checks a core between two turns, and checks that a core which has ended has left nothing.
 
+use std::collections::BTreeSet;
+
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::Phase;
@@ -108,6 +110,38 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
 
 fn as_count(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Presence on all cores: the members that owners know are the connections that are subscribed.
+///
+/// # Errors
+/// They are not.
+pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
+    let (mut subscribed, mut members) = (BTreeSet::new(), BTreeSet::new());
+    for core in cores {
+        for id in core.connections.ids() {
+            let session = core.connections.get(id).and_then(|one| one.phase.session_id());
+            let Some(session) = session else { continue };
+            for name in core.delivery.subscriptions().channels_of(id.index()) {
+                if core.lent.policy.channels.find(name).is_some() {
+                    subscribed.insert((name, session));
+                }
+            }
+        }
+        for member in core.presence.rooms.all_connections() {
+            if !members.insert(member) {
+                return Err(format!("{member:?} is a member twice"));
+            }
+        }
+    }
+    if subscribed != members {
+        let missing: Vec<_> = subscribed.difference(&members).collect();
+        let stale: Vec<_> = members.difference(&subscribed).collect();
+        return Err(format!(
+            "subscribed and no members: {missing:?}; members and not subscribed: {stale:?}"
+        ));
+    }
+    Ok(())
 }
 
 /// All cores have turned since the last publication: none keeps anything of it.

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) steps: usize,
     /// Most bytes of a publication's padding.
     pub(super) padding_max: usize,
+    /// Whether all channels have presence.
+    pub(super) presence: bool,
 }
 
 /// So many clients that not all of them are served in one turn.
@@ -59,6 +61,7 @@ impl Default for Plan {
             clients_max: 10,
             steps: 0,
             padding_max: 100,
+            presence: false,
         }
     }
 }
@@ -100,6 +103,8 @@ impl Plan {
             ring_slots: random.of(&[1, 2, 4, 16, 64, 256]),
             ring_bytes_max: random.of(&[500, 4000, 100_000, 10_000_000]),
             abandoned_bytes_max: random.of(&[0, 1000, 1_000_000]),
+            presence_grace: ms(random.of(&[0, 700])),
+            presence_tick: ms(random.of(&[10, 500])),
             ..Limits::default()
         };
         Plan {
@@ -134,6 +139,7 @@ impl Plan {
             },
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
+            presence: random.chance(1, 2),
         }
     }
 }

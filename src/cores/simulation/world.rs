@@ -20,6 +20,7 @@ use crate::auth::CredentialFields;
 use crate::broker::{ChannelHasher, Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
+use crate::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
 use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
@@ -102,6 +103,16 @@ impl World {
         let told = Rc::new(RefCell::new(Told::default()));
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
+        if plan.presence {
+            config.channels = vec![ChannelSpec {
+                names: vec!["**".to_owned()],
+                policy: ChannelPolicy {
+                    presence: PresencePolicy::Members,
+                    ..ChannelPolicy::default()
+                },
+                ..ChannelSpec::default()
+            }];
+        }
         let policy = Arc::new(Policy::open(&config).expect("a key is all that is configured"));
         let admission = Arc::new(Admission::new(
             plan.limits.connections_per_address_max,
@@ -264,6 +275,7 @@ impl World {
                     core.waiting.stalled_count() > 0
                         || !core.abandoned.is_empty()
                         || core.post.kept_count() > 0
+                        || core.presence.memberships.has_outgoing()
                 })
         };
         // While another core keeps the ring full there is no end to it.
@@ -326,6 +338,13 @@ impl World {
         }
         if !is_whole {
             return;
+        }
+        if self.rests.is_multiple_of(TABLES_EVERY) {
+            let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
+            // A core that has ended owns some channels, whose members nobody keeps then.
+            if cores.len() == self.seats.len() {
+                ground.expect_of_core(0, leftovers::of_presence(&cores));
+            }
         }
         for client in &self.clients {
             ground.expect(client.index, "at rest", client.check_at_rest(ground));
