@@ -27,7 +27,8 @@
 //!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
 //! ```
 //!
-//! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them.
+//! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
+//! belongs to `input`.
 //!
 //! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
 //! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
