@@ -24,7 +24,7 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
@@ -629,6 +629,7 @@ const ROOMS: &[&str] = &[
     "lifecycle",
     "connections",
     "delivery",
+    "recovery",
     "arrivals",
     "input",
     "operators",

@@ -538,7 +538,8 @@ impl Run {
             }
             // No channel has presence, so nothing depends on the user.
             Decision::UserChanged => {}
-            Decision::SendBinary { .. }
+            Decision::SubscribeFrom { .. }
+            | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
             | Decision::Login
             | Decision::Close { .. } => {

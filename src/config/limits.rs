@@ -91,6 +91,11 @@ settings! {
         /// the control group's limit or of the machine's memory. `off` sets no limit.
         outbox_bytes_total_max: MemoryMax = MemoryMax::Auto, "outbox_bytes_total_max", MEMORY;
 
+        /// Most publications that a client gets from the history of a channel at once. If it has missed more, it gets
+        /// none of them, and the answer to its subscribe says `too many`; if it has asked for the newest ones or for
+        /// all since a moment, it gets the newest of them.
+        recovery_publications_max: u32 = 10_000, "recovery_publications_max", number!(1 to 4294967295);
+
         /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
         /// the connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
         write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);

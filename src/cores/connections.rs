@@ -22,6 +22,7 @@
 #[cfg(test)]
 mod invariants;
 mod publications;
+pub(in crate::cores) mod replays;
 
 use std::io;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::cores::lifecycle::wheel::Slot;
 use crate::cores::outgoing::forms::{self, Form, Forms};
 use crate::cores::outgoing::held_memory::{Held, Holding};
 use crate::cores::outgoing::outbox::{Flush, FramePool, Outbox};
+use crate::cores::outgoing::recoveries::Recoveries;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 
 /// The table.
@@ -85,6 +87,8 @@ pub(in crate::cores) struct Connections {
     slow_consumer: SlowConsumer,
     /// Nothing unless compression is on: the frame as it was published is then the only form.
     forms: Option<Box<Forms>>,
+    /// The subscriptions that are not live yet.
+    pub(in crate::cores) recoveries: Recoveries,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -141,6 +145,7 @@ impl Connections {
             outbox_bytes_max: bounds.outbox_bytes_max as usize,
             slow_consumer,
             forms: forms.map(Box::new),
+            recoveries: Recoveries::default(),
             metrics,
         }
     }
@@ -322,7 +327,8 @@ impl Connections {
             self.unflushed_bytes += after - before;
         }
         if connection.outbox.is_slow() {
-            self.held.note(id.index(), connection.holding());
+            let collected = self.recoveries.bytes_of(id.index());
+            self.held.note(id.index(), connection.holding(collected));
         }
         // A connection that is closing is read only for the peer's close frame.
         if after > self.outbox_bytes_max
@@ -620,7 +626,8 @@ impl Connections {
     /// Counts again the bytes that a connection holds.
     pub(in crate::cores) fn note_held(&mut self, index: u32) {
         if let Some(connection) = self.slab.get(index as usize) {
-            self.held.note(index, connection.holding());
+            let collected = self.recoveries.bytes_of(index);
+            self.held.note(index, connection.holding(collected));
         }
     }
 
@@ -663,6 +670,7 @@ impl Connections {
             (HeldKind::Leftovers, sums.leftover),
             (HeldKind::Parked, sums.parked),
             (HeldKind::Tls, sums.tls),
+            (HeldKind::Collected, sums.collected),
             (HeldKind::Abandoned, self.abandoned_bytes),
         ]
     }

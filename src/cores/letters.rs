@@ -30,7 +30,7 @@ impl<A: App> Core<A> {
                     self.note_policies_followed(core, version, place)
                 }
                 Letter::HistoryQuestion(asked) => self.take_history_question(asked),
-                Letter::HistoryAnswer(answer) => self.take_history_answer(&answer),
+                Letter::HistoryAnswer(answer) => self.take_history_answer(*answer),
                 Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
                 Letter::PresenceDone { owner, count } => self.presence.note_done(owner, count),
                 Letter::PresenceAnswered(number, answer) => self.presence_answered(number, *answer),

@@ -10,6 +10,7 @@
 //!  operators/     orders and questions from other threads, and reports to operators
 //!  input/         bytes → decisions → carried out
 //!  arrivals/      accepted sockets, up to the WebSocket upgrade
+//!  recovery/      what a new subscriber gets of the channel's past
 //!  core.rs        the core itself: the parts that it is made of
 //!  delivery/      the ring → outboxes of subscribers
 //!  connections/   the table of connections and the lists of those with something to send
@@ -33,6 +34,7 @@ mod outgoing;
 mod parts;
 pub(crate) mod post;
 mod presence;
+mod recovery;
 mod remembering;
 #[cfg(test)]
 mod simulation;

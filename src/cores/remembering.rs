@@ -30,10 +30,9 @@ impl<A: App> Core<A> {
     }
 
     /// Takes the answer to a question of this core.
-    #[expect(clippy::unused_self, reason = "recoveries, the next step, take it")]
-    pub(super) fn take_history_answer(&self, answer: &HistoryAnswer) {
+    pub(super) fn take_history_answer(&mut self, answer: HistoryAnswer) {
         match answer.purpose {
-            HistoryPurpose::Recovery(_) => debug_assert!(answer.reading.is_empty(), "nobody asks yet"),
+            HistoryPurpose::Recovery(number) => self.history_was_read(number, answer.reading),
         }
     }
 

@@ -1,9 +1,9 @@
 //! One turn of the loop.
 //!
-//! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → take
-//! letters of other cores → deliver publications from the ring → connections that waited for a delivery or for the ring → deadlines that are due → write
-//! the outboxes, each with one system call: all outboxes that hold replies, then as many outboxes with publications
-//! alone as the time allows.
+//! wait → suspended work and left-over input → read ready sockets, take orders → accept a bounded batch → take letters
+//! of other cores → deliver publications from the ring → send histories to new subscribers → connections that waited
+//! for a delivery or for the ring → deadlines that are due → write the outboxes, each with one system call: all
+//! outboxes that hold replies, then as many outboxes with publications alone as the time allows.
 
 use std::io;
 use std::thread;
@@ -116,6 +116,7 @@ impl<A: App> Core<A> {
         }
         self.publish_due_wills();
         self.deliver();
+        self.serve_recoveries();
         self.resume_awaiting_delivery();
         if self.waiting.awaiting_commit_count() > 0 {
             self.resume_awaiting_commit();
@@ -370,6 +371,7 @@ impl<A: App> Core<A> {
             || self.operations.has_work()
             || self.has_drain_work()
             || self.connections.has_unflushed()
+            || self.connections.recoveries.has_work()
             || self.connections.is_shedding()
     }
 
@@ -400,6 +402,9 @@ impl<A: App> Core<A> {
             .is_some_and(|on_disk| on_disk.is_waiting())
         {
             until = until.min(self.time.now().uptime + STORE_RETRY);
+        }
+        if !self.connections.recoveries.is_empty() {
+            until = until.min(self.next_recovery());
         }
         if self.delivery.publisher().keeps_much() {
             // `tell_memory` frees a part of it.

@@ -263,6 +263,12 @@ close_reasons! {
         "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
         "as for `slow_consumer`; smaller messages, or more memory and a higher limit";
 
+    /// The client took the history of a channel more slowly than newer publications came, and the history no longer
+    /// holds what follows: the client would miss some without knowing.
+    HistoryLost => Some(4034), "history_lost", Limit, None,
+        "the client was getting the history of a channel, and the history no longer has the rest of it",
+        "connect again and ask for recovery; keep more history, or read faster";
+
     /// A load balancer asked whether clients are served, and has its answer.
     Probed => None, "probed", Nobody, None,
         "a balancer asked at one of `probe_paths`, and has its answer",
@@ -291,7 +297,10 @@ impl CloseReason {
     pub const fn drops_unsent(self) -> bool {
         matches!(
             self,
-            CloseReason::SlowConsumer | CloseReason::WriteTimeout | CloseReason::HoldsMost
+            CloseReason::SlowConsumer
+                | CloseReason::WriteTimeout
+                | CloseReason::HoldsMost
+                | CloseReason::HistoryLost
         )
     }
 }

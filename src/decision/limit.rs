@@ -111,6 +111,8 @@ labels! {
         /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
         PresenceTime = "presence_time",
+        /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, and is told so.
+        RecoveryPublications = "recovery_publications",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

@@ -13,12 +13,14 @@
 mod close_reason;
 mod limit;
 mod presence;
+mod recovery;
 
 use std::ops::Range;
 
 pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
 pub use presence::{PresenceFailure, PresenceRequest};
+pub use recovery::{Gap, Recovered, Wanted};
 
 use crate::auth::Credentials;
 pub use crate::broker::{
@@ -72,6 +74,16 @@ pub enum Decision {
         channel: Span,
         /// Data that the session needs for its answer; the core gives it back unread.
         token: Option<Span>,
+    },
+    /// Subscribe this connection, and send it a part of the channel's past before anything live. Tell the session by
+    /// `Session::recovered`, or by `Session::subscribed` if the connection cannot be subscribed.
+    SubscribeFrom {
+        /// The channel's name.
+        channel: Span,
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Span,
+        /// A [`Wanted`], as [`Wanted::write`] has written it.
+        wanted: Span,
     },
     /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
     Unsubscribe {
@@ -194,6 +206,15 @@ impl Decision {
             Decision::Subscribe { channel, token } => Decision::Subscribe {
                 channel: span(channel),
                 token: token.map(span),
+            },
+            Decision::SubscribeFrom {
+                channel,
+                token,
+                wanted,
+            } => Decision::SubscribeFrom {
+                channel: span(channel),
+                token: span(token),
+                wanted: span(wanted),
             },
             Decision::Unsubscribe { channel, token } => Decision::Unsubscribe {
                 channel: span(channel),
@@ -399,6 +420,7 @@ impl Decisions {
             Decision::Send { message } => Some(self.bytes(message)),
             Decision::SendBinary { .. }
             | Decision::Subscribe { .. }
+            | Decision::SubscribeFrom { .. }
             | Decision::Unsubscribe { .. }
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }

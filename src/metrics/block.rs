@@ -10,7 +10,7 @@
 use super::counter::{Counter, Counters, Histogram};
 use crate::audit::Event;
 use crate::config::rules::Action;
-use crate::decision::{CloseReason, Limit};
+use crate::decision::{CloseReason, Gap, Limit, Wanted};
 use crate::labels::labels;
 
 labels! {
@@ -54,6 +54,70 @@ labels! {
         Tls = "tls",
         /// Publications that wait for the ring after their publisher has disconnected.
         Abandoned = "abandoned",
+        /// Publications that follow a history which their subscriber has not got yet.
+        Collected = "collected",
+    }
+}
+
+labels! {
+    /// How a subscriber got a part of the channel's past.
+    pub enum RecoveryOutcome {
+        /// All that it had asked for.
+        Recovered = "recovered",
+        /// The newest publication, without having asked.
+        LastValue = "last_value",
+        /// It had asked for the position only.
+        Position = "position",
+        /// Its position is of another numbering.
+        OtherEpoch = "other_epoch",
+        /// A part had made room for newer publications.
+        Evicted = "evicted",
+        /// A part was too old.
+        Expired = "expired",
+        /// It would have been more than recovery_publications_max.
+        TooMany = "too_many",
+        /// The channel has no history.
+        NoHistory = "no_history",
+        /// The rules do not allow it to ask.
+        NotAllowed = "not_allowed",
+        /// The policy of the channel has changed.
+        PolicyChanged = "policy_changed",
+        /// Its position lies in the future.
+        UnknownPosition = "unknown_position",
+        /// The core that keeps the history did not answer in time.
+        NoAnswer = "no_answer",
+        /// It unsubscribed, or was unsubscribed, before.
+        Unsubscribed = "unsubscribed",
+        /// It had asked before, and not been answered yet.
+        InProgress = "in_progress",
+    }
+}
+
+impl RecoveryOutcome {
+    /// The outcome for a client that wanted this.
+    pub const fn of(wanted: Wanted, gap: Option<Gap>) -> RecoveryOutcome {
+        match gap {
+            None => match wanted {
+                Wanted::LastValue => RecoveryOutcome::LastValue,
+                Wanted::Position => RecoveryOutcome::Position,
+                Wanted::After(_)
+                | Wanted::OtherEpoch
+                | Wanted::Last(_)
+                | Wanted::Since(_)
+                | Wanted::Forbidden => RecoveryOutcome::Recovered,
+            },
+            Some(Gap::OtherEpoch) => RecoveryOutcome::OtherEpoch,
+            Some(Gap::Evicted) => RecoveryOutcome::Evicted,
+            Some(Gap::Expired) => RecoveryOutcome::Expired,
+            Some(Gap::TooMany) => RecoveryOutcome::TooMany,
+            Some(Gap::NoHistory) => RecoveryOutcome::NoHistory,
+            Some(Gap::NotAllowed) => RecoveryOutcome::NotAllowed,
+            Some(Gap::PolicyChanged) => RecoveryOutcome::PolicyChanged,
+            Some(Gap::UnknownPosition) => RecoveryOutcome::UnknownPosition,
+            Some(Gap::NoAnswer) => RecoveryOutcome::NoAnswer,
+            Some(Gap::Unsubscribed) => RecoveryOutcome::Unsubscribed,
+            Some(Gap::InProgress) => RecoveryOutcome::InProgress,
+        }
     }
 }
 
@@ -260,6 +324,15 @@ core_metrics! {
     /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was
     /// full.
     publications_conflated: Counter, "ringcast_publications_conflated_total";
+
+    /// Subscribers that got a part of their channel's past, or were told that they cannot, by outcome.
+    recoveries: Counters by "outcome" of RecoveryOutcome, "ringcast_recoveries_total";
+
+    /// Subscriptions that are not live yet, because their subscribers wait for a part of the channel's past.
+    recoveries_waiting: Gauge, "ringcast_recoveries_waiting";
+
+    /// Publications that were sent again, from the memory of a channel, to a new subscriber.
+    publications_replayed: Counter, "ringcast_publications_replayed_total";
 
     /// Subscriptions held now.
     subscriptions: Gauge, "ringcast_subscriptions";

@@ -7,7 +7,8 @@ use crate::app::{App, LateAnswer, OutsideCall};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
-    CloseReason, Decisions, Message, PresenceFailure, Span, Stored, SubscribeOutcome, UnsubscribeOutcome,
+    CloseReason, Decisions, Message, PresenceFailure, Recovered, Span, Stored, SubscribeOutcome,
+    UnsubscribeOutcome,
 };
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
@@ -134,6 +135,14 @@ impl Session {
     pub fn stored(&self, token: Span, outcome: Stored, decisions: &mut Decisions) -> Span {
         match self {
             Session::SocketCluster(session) => session.stored(token, outcome, decisions),
+        }
+    }
+
+    /// Appends the message that answers a [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom), after
+    /// the connection was subscribed and the history was read; `told` is `None` if the client has asked for nothing.
+    pub fn recovered(&self, token: &[u8], told: Option<&Recovered>, out: &mut Vec<u8>) {
+        match self {
+            Session::SocketCluster(session) => session.recovered(token, told, out),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Nothing here allocates, except for strings that arrived with escapes. Names of channels and events are WTF-8.
 
 use super::string::write_json;
-use crate::decision::{BLANKS, Epoch, Marks, OFFSET_BYTES};
+use crate::decision::{BLANKS, Epoch, Marks, OFFSET_BYTES, Recovered};
 
 /// `{"event":E}` or `{"event":E,"data":D}`; `data` is JSON.
 pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -92,6 +92,25 @@ pub fn response(cid: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     rid(cid, out);
     member(b",\"data\":", data, out);
     out.push(b'}');
+}
+
+/// `{"rid":N,"data":{"recovered":true,"position":{"epoch":E,"offset":O},"publications":P}}`, with `"reason":R` if not
+/// everything was recovered.
+pub fn recovered(cid: &[u8], told: &Recovered, out: &mut Vec<u8>) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"data\":{\"recovered\":");
+    write_bool(told.gap.is_none(), out);
+    if let Some(gap) = told.gap {
+        out.extend_from_slice(b",\"reason\":");
+        write_json(gap.label().as_bytes(), out);
+    }
+    out.extend_from_slice(b",\"position\":{\"epoch\":");
+    write_json(told.position.epoch.as_str().as_bytes(), out);
+    out.extend_from_slice(b",\"offset\":");
+    out.extend_from_slice(itoa::Buffer::new().format(told.position.offset).as_bytes());
+    out.extend_from_slice(b"},\"publications\":");
+    out.extend_from_slice(itoa::Buffer::new().format(told.publications).as_bytes());
+    out.extend_from_slice(b"}}");
 }
 
 /// `{"rid":N,"error":E}`; `error` writes JSON.

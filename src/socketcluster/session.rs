@@ -19,7 +19,7 @@
 //!  orders.rs       what the application asks for calls.rs      calls to the client, until they are answered
 //!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
-//!  wills.rs        last wills
+//!  wills.rs        last wills                recovery.rs   what was published before
 //!  presence.rs     questions about members
 //! ```
 //!
@@ -35,6 +35,7 @@ mod login;
 mod orders;
 mod permissions;
 mod presence;
+mod recovery;
 mod timers;
 mod tokens;
 mod wills;

@@ -69,6 +69,7 @@ done
 count "logging in, with clients and in a browser" node login.mjs --binary "$binary"
 count "presence, with clients" node presence.mjs --binary "$binary"
 count "compression, with clients and in a browser" node compression.mjs --binary "$binary"
+count "recovery, with clients whose connections break" node recovery.mjs --binary "$binary"
 count "the page at / in a browser" node page.mjs --binary "$binary"
 rm -rf "$output" "$certificate"
 echo "$passed passed, $failed failed"

@@ -16,7 +16,8 @@ impl Connections {
             if !outbox.is_blocked() {
                 unflushed += outbox.len();
             }
-            let (held, known) = (connection.holding(), self.held.of(connection.id.index()));
+            let collected = self.recoveries.bytes_of(connection.id.index());
+            let (held, known) = (connection.holding(collected), self.held.of(connection.id.index()));
             if held != known {
                 return Some(format!("connection {index} holds {held:?}, counted {known:?}"));
             }

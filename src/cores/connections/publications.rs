@@ -142,7 +142,8 @@ impl Connections {
             }
         }
         if connection.outbox.is_slow() {
-            self.held.note(index, connection.holding());
+            let collected = self.recoveries.bytes_of(index);
+            self.held.note(index, connection.holding(collected));
         }
         1
     }

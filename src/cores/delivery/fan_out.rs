@@ -233,7 +233,11 @@ impl Delivery {
             let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
             self.copies_left -= subscribers.len();
-            taken += connections.deliver(subscribers, channel, publication);
+            taken += if connections.recoveries.is_empty() {
+                connections.deliver(subscribers, channel, publication)
+            } else {
+                connections.deliver_or_collect(subscribers, channel, publication)
+            };
             let copies = connections.take_encoded_bytes() / ENCODED_BYTES_PER_COPY;
             self.copies_left = self.copies_left.saturating_sub(copies);
         }

@@ -169,6 +169,11 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::NotBeforePost);
             }
             Decision::Subscribe { channel, token } => self.subscribe(id, channel, token, decisions),
+            Decision::SubscribeFrom {
+                channel,
+                token,
+                wanted,
+            } => self.subscribe_from(id, channel, token, wanted, decisions),
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
@@ -294,6 +299,7 @@ fn is_checked_later(decisions: &Decisions, at: usize) -> bool {
 fn changes_subscriptions(decision: Decision) -> bool {
     match decision {
         Decision::Subscribe { .. }
+        | Decision::SubscribeFrom { .. }
         | Decision::Unsubscribe { .. }
         | Decision::KickOut { .. }
         | Decision::KickOutAll { .. }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::broker::SubscriptionLimits;
-use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome};
+use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome, Wanted};
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
@@ -27,6 +27,29 @@ impl<A: App> Core<A> {
         let outcome = self.begin_subscription(id, decisions.bytes(channel));
         if let Some(session) = self.session(id)
             && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
+        {
+            self.send(id, Content::Text, decisions.bytes(answer));
+        }
+    }
+
+    /// As [`Core::subscribe`], and the client gets a part of the channel's past before anything live.
+    pub(in crate::cores) fn subscribe_from(
+        &mut self,
+        id: ConnectionId,
+        channel: Span,
+        token: Span,
+        wanted: Span,
+        decisions: &mut Decisions,
+    ) {
+        if self.session(id).is_none() {
+            return;
+        }
+        let outcome = self.begin_subscription(id, decisions.bytes(channel));
+        if outcome == SubscribeOutcome::Subscribed {
+            let wanted = Wanted::read(decisions.bytes(wanted));
+            self.recover(id, decisions.bytes(channel), decisions.bytes(token), wanted);
+        } else if let Some(session) = self.session(id)
+            && let Some(answer) = session.subscribed(channel, Some(token), outcome, decisions)
         {
             self.send(id, Content::Text, decisions.bytes(answer));
         }
@@ -70,6 +93,9 @@ impl<A: App> Core<A> {
             return UnsubscribeOutcome::NotSubscribed;
         }
         self.leave_room(id, name);
+        if !self.connections.recoveries.is_empty() {
+            self.abandon_recovery(id, name);
+        }
         self.delivery.unsubscribe(&mut self.connections, id, name)
     }
 

@@ -311,8 +311,9 @@ impl Connection {
                 .map_or(0, |work| work.decisions.bytes_len())
     }
 
-    /// The memory that it holds while it waits: for its socket, for more input, or for the ring.
-    pub(in crate::cores) fn holding(&self) -> Holding {
+    /// The memory that it holds while it waits: for its socket, for more input, for the ring, or for the history of a
+    /// channel. For the latter, `collected` bytes of publications are held elsewhere.
+    pub(in crate::cores) fn holding(&self, collected: usize) -> Holding {
         let outbox = if self.outbox.is_slow() {
             self.outbox.len() + self.outbox.conflated_bytes()
         } else {
@@ -324,6 +325,7 @@ impl Connection {
             assembly: self.wire().map_or(0, Wire::assembly_bytes),
             parked: self.parked_bytes(),
             tls: self.stream.kept_bytes(),
+            collected,
         }
     }
 

@@ -154,6 +154,7 @@ impl<A: App> Core<A> {
         if self.presence.memberships.leave_all(index, session, subscriptions) {
             self.presence.due = self.time.now().uptime;
         }
+        self.connections.end_recoveries(id);
         self.delivery.unsubscribe_all(index);
         if open.session.is_open() {
             self.counts.session_ends();
@@ -330,6 +331,7 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::SigningFailed
         | CloseReason::SlowConsumer
         | CloseReason::WriteTimeout
+        | CloseReason::HistoryLost
         | CloseReason::RateExceeded
         | CloseReason::IdleTimeout
         | CloseReason::Draining

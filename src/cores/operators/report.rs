@@ -139,7 +139,7 @@ fn held_bytes(connection: &Connection) -> usize {
 }
 
 fn input_bytes(connection: &Connection) -> usize {
-    let holding = connection.holding();
+    let holding = connection.holding(0);
     holding.total() - holding.outbox
 }
 

@@ -180,6 +180,29 @@ pub(in crate::cores) fn write_reply(
     }
 }
 
+/// Appends publications, whole frames one behind the other: compressed as replies are.
+pub(in crate::cores) fn write_frames(
+    forms: Option<&mut Forms>,
+    framing: Framing,
+    out: &mut Vec<u8>,
+    frames: &[u8],
+) {
+    let Framing::WebSocket(compression) = framing;
+    let Some(forms) = forms.filter(|_| compression.is_on()) else {
+        out.extend_from_slice(frames);
+        return;
+    };
+    let mut rest = frames;
+    while let Some(length) = frame::next_frame_len(rest) {
+        let (frame, behind) = rest.split_at(length);
+        match frame::parts(frame) {
+            Some((opcode, message)) => forms.deflater.write(out, compression, opcode, message),
+            None => out.extend_from_slice(frame),
+        }
+        rest = behind;
+    }
+}
+
 /// A column whose frame grew past this gives its memory back.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -191,6 +214,15 @@ pub(in crate::cores) mod tests {
 
     /// Lets `act` see a publication of this frame, as it would lie in the ring.
     pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {
+        with_publication_at(1, frame, act)
+    }
+
+    /// The same at this place of the ring.
+    pub(in crate::cores) fn with_publication_at<R>(
+        sequence: u64,
+        frame: &[u8],
+        act: impl FnOnce(Publication<'_>) -> R,
+    ) -> R {
         let facts = Facts {
             at_ns: 0,
             kind: Kind::Json,
@@ -203,7 +235,7 @@ pub(in crate::cores) mod tests {
         };
         let mut buffer = Vec::new();
         publication::write(&mut buffer, facts, b"c", &[frame]);
-        act(Publication::new(Sequence(1), &buffer))
+        act(Publication::new(Sequence(sequence), &buffer))
     }
 
     const PLAIN: Form = Form::SocketCluster(Compression::Off);

@@ -45,6 +45,8 @@ pub(in crate::cores) struct Holding {
     pub(in crate::cores) parked: usize,
     /// Records that have arrived in part, or that the socket has not taken.
     pub(in crate::cores) tls: usize,
+    /// Publications that follow a history which the connection has not got yet.
+    pub(in crate::cores) collected: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ struct Entry {
 impl Holding {
     /// All of it.
     pub(in crate::cores) fn total(&self) -> usize {
-        self.outbox + self.leftover + self.assembly + self.parked + self.tls
+        self.outbox + self.leftover + self.assembly + self.parked + self.tls + self.collected
     }
 
     fn exchange(&mut self, before: &Holding, after: &Holding) {
@@ -66,6 +68,7 @@ impl Holding {
         self.assembly = self.assembly - before.assembly + after.assembly;
         self.parked = self.parked - before.parked + after.parked;
         self.tls = self.tls - before.tls + after.tls;
+        self.collected = self.collected - before.collected + after.collected;
     }
 }
 

@@ -1,8 +1,9 @@
-//! The bytes that wait to be sent: the outbox of a connection, the buffers that outboxes share, and the memory they
-//! take.
+//! The bytes that wait to be sent: the outbox of a connection, the buffers that outboxes share, the memory they
+//! take, and subscriptions that are not live yet.
 
 pub(super) mod conflated;
 pub(super) mod forms;
 pub(super) mod held_memory;
 pub(super) mod outbox;
+pub(super) mod recoveries;
 pub(super) mod shared_frames;

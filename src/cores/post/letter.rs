@@ -29,7 +29,6 @@ pub(crate) enum Letter {
         /// The first place that the sender may have published by them.
         place: Sequence,
     },
-    #[expect(dead_code, reason = "recoveries and calls of $history, the next steps, ask")]
     /// A question to the owner of a channel. The asker bounds how many questions of its own are open; those to a core
     /// that has stopped are never answered.
     HistoryQuestion(Box<HistoryQuestion>),
@@ -68,7 +67,6 @@ pub(crate) struct HistoryAnswer {
 #[derive(Debug)]
 pub(crate) enum HistoryPurpose {
     /// The question with this number of a subscription that is not live yet.
-    #[expect(dead_code, reason = "recoveries, the next step, ask")]
     Recovery(u64),
 }
 

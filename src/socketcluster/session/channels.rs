@@ -223,6 +223,17 @@ impl Session {
             refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
             return Ok(());
         }
+        let wanted = if env.common.policy.channels.is_empty() {
+            None
+        } else {
+            match self.wanted(decisions.bytes(channel), value.members.data, env) {
+                Ok(wanted) => wanted,
+                Err(refusal) => {
+                    invalid_action(cid, refusal, decisions);
+                    return Ok(());
+                }
+            }
+        };
         let result = env.common.app.subscribe(
             Name::new(decisions.bytes(channel)),
             value.members.data.map(RawJson::new),
@@ -240,10 +251,18 @@ impl Session {
                     *subscribed = true;
                 }
                 let cid = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
-                decisions.push(Decision::Subscribe {
-                    channel,
-                    token: Some(cid),
-                });
+                let decision = match wanted {
+                    None => Decision::Subscribe {
+                        channel,
+                        token: Some(cid),
+                    },
+                    Some(wanted) => Decision::SubscribeFrom {
+                        channel,
+                        token: cid,
+                        wanted: decisions.write(|out| wanted.write(out)),
+                    },
+                };
+                decisions.push(decision);
             }
             // Without a call id the reference asks its middleware, and then does not subscribe.
             (Ok(()), None) => {}

@@ -1,0 +1,154 @@
+//! Subscriptions that are not live yet (`outgoing/recoveries.rs`): publications are collected for them, and histories
+//! are sent in steps that never fill an outbox.
+//!
+//! Limits: `REPLAY_OUTBOX_BYTES_MAX`.
+
+use crate::broker::Publication;
+use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::reading::Why;
+use crate::cores::outgoing::forms;
+use crate::cores::outgoing::recoveries::{Live, Place};
+use crate::protocols::Framing;
+
+use super::Connections;
+
+/// How far a history has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Replay {
+    /// All of it.
+    Over,
+    /// The outbox has no room for more now.
+    OutboxFull,
+    /// This turn sends no more of it.
+    Paused,
+}
+
+impl Connections {
+    /// Delivers a publication as [`Connections::deliver`] does, except to subscribers that are not live yet.
+    #[cold]
+    pub(in crate::cores) fn deliver_or_collect(
+        &mut self,
+        subscribers: &[u32],
+        channel: u32,
+        publication: Publication<'_>,
+    ) -> u64 {
+        if !self.recoveries.concern(channel) {
+            return self.deliver(subscribers, channel, publication);
+        }
+        let mut taken = 0;
+        let mut rest = subscribers;
+        while let Some(at) = rest
+            .iter()
+            .position(|&connection| self.recoveries.has(Place { connection, channel }))
+        {
+            if at > 0 {
+                taken += self.deliver(&rest[..at], channel, publication);
+            }
+            let connection = rest[at];
+            let place = Place { connection, channel };
+            self.recoveries.collect(place, publication, self.outbox_bytes_max);
+            self.note_held(connection);
+            rest = &rest[at + 1..];
+        }
+        if !rest.is_empty() {
+            taken += self.deliver(rest, channel, publication);
+        }
+        taken
+    }
+
+    /// A connection has ended: none of its subscriptions will be live.
+    pub(in crate::cores) fn end_recoveries(&mut self, id: ConnectionId) {
+        if !self.recoveries.is_empty() {
+            self.recoveries.end_connection(id.index());
+            self.tell_recoveries();
+            self.note_held(id.index());
+        }
+    }
+
+    /// Tells the metrics how many subscriptions are not live.
+    pub(in crate::cores) fn tell_recoveries(&self) {
+        self.metrics.recoveries_waiting.set(self.recoveries.len() as u64);
+    }
+
+    /// How many bytes of a history the outbox of a connection takes now. An empty one takes any one publication.
+    pub(in crate::cores) fn replay_room(&self, index: u32) -> usize {
+        let Some(connection) = self.at(index) else {
+            return 0;
+        };
+        let outbox = &connection.outbox;
+        if outbox.conflated().is_some() || connection.reading.is_paused_by(Why::Ending) {
+            return 0;
+        }
+        let room = REPLAY_OUTBOX_BYTES_MAX.min(self.outbox_bytes_max / 2);
+        room.saturating_sub(outbox.len())
+            .max(usize::from(outbox.is_empty()))
+    }
+
+    /// Whether the socket of a connection is known to take no more: the poll tells when it does.
+    pub(in crate::cores) fn is_blocked(&self, index: u32) -> bool {
+        self.at(index)
+            .is_some_and(|connection| connection.outbox.is_blocked())
+    }
+
+    /// Sends some of the history that was read for a subscription, and takes it from `bytes_left`.
+    pub(in crate::cores) fn replay(&mut self, place: Place, bytes_left: &mut usize) -> Replay {
+        let Some(id) = self.id_at(place.connection) else {
+            return Replay::Over;
+        };
+        // The history is read while the outbox is written: neither knows the other.
+        let mut recoveries = std::mem::take(&mut self.recoveries);
+        let cost = match self.at(place.connection).map(|connection| connection.framing) {
+            Some(Framing::WebSocket(compression)) if compression.is_on() => COMPRESSION_COST,
+            Some(Framing::WebSocket(_)) | None => 1,
+        };
+        let mut outcome = Replay::Over;
+        while let Some(reading) = recoveries.reading(place)
+            && !reading.is_empty()
+        {
+            let room = self.replay_room(place.connection);
+            if room == 0 || *bytes_left == 0 {
+                outcome = match room {
+                    0 => Replay::OutboxFull,
+                    _ => Replay::Paused,
+                };
+                break;
+            }
+            reading.take_frames(room.min(*bytes_left / cost), |frames, count| {
+                *bytes_left = bytes_left.saturating_sub(frames.len() * cost);
+                self.metrics.publications_replayed.add(count as u64);
+                self.send_frames(id, frames, count as u64);
+            });
+        }
+        self.recoveries = recoveries;
+        self.note_held(place.connection);
+        outcome
+    }
+
+    /// Sends the publications that were collected for a subscription which is live from now on.
+    pub(in crate::cores) fn send_collected(&mut self, id: ConnectionId, live: &Live) {
+        let collected = &live.collected;
+        if collected.count > 0 {
+            self.send_frames(id, &collected.frames, collected.count);
+        }
+        self.note_held(id.index());
+    }
+
+    /// Queues whole frames of publications, one behind the other, in the form that the connection gets.
+    fn send_frames(&mut self, id: ConnectionId, frames: &[u8], count: u64) {
+        self.metrics.messages_sent.add(count);
+        self.metrics.deliveries.add(count);
+        self.queue(id, |connection, pool, forms| {
+            connection.tally.queue(count);
+            let framing = connection.framing;
+            connection
+                .outbox
+                .push(pool, |bytes| forms::write_frames(forms, framing, bytes, frames));
+        });
+    }
+}
+
+/// To compress a byte costs as much time as to copy so many.
+const COMPRESSION_COST: usize = 16;
+/// Most bytes of an outbox up to which a history is sent. The rest of `outbox_bytes_max` is for what is live: so a long
+/// history does not make the client one that does not keep up.
+const REPLAY_OUTBOX_BYTES_MAX: usize = 64 * 1024;

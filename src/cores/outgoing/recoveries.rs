@@ -1,0 +1,625 @@
+//! Subscriptions that are not live yet: their clients first get a part of the channel's past.
+//!
+//! ```text
+//!             its turn               the owner has read                  everything is sent
+//!   Queued ────────────► Asked(from) ────────────────► Sending(reading) ────────────────► live: no entry
+//!      ▲                   │     ▲                        │     │
+//!      │   a newer beginning     └────────────────────────┘     │ the outbox is full and others wait
+//!      └────────────────────────────────────────────────────────┘
+//! ```
+//! A subscription with an entry here is among the core's subscriptions like any other, and counts as one. Delivery
+//! passes it by: nothing is sent to its connection. While its history is asked for or sent, the publications from the
+//! place `from` on are collected here, and the history is read up to just before that place. So the client gets every
+//! publication exactly once: those of the history, then the collected ones, then live ones. While it is queued nothing
+//! is collected: `from` is chosen when its turn comes.
+//!
+//! If more is collected than an outbox may hold, it is dropped. Once the history is sent, the owner is asked again, for
+//! what the client lacks.
+//!
+//! Invariants
+//! 1. A subscription has one entry at most, and `channels` lists the channels of each connection with entries.
+//! 2. An entry that is queued has one ticket in `queue`, another has one in `active`; other tickets there name nothing.
+//! 3. `collected_bytes` is the sum over all entries.
+//!
+//! Limits: [`AT_ONCE_MAX`]; `outbox_bytes_max` for what is collected for one subscription.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::broker::{Publication, Sequence};
+use crate::clock::Uptime;
+use crate::decision::Wanted;
+use crate::history::Reading;
+
+/// The subscriptions of one core that are not live yet.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Recoveries {
+    entries: HashMap<Place, Recovery>,
+    channels: HashMap<u32, Vec<u32>>,
+    /// How many entries each channel has.
+    counts: HashMap<u32, u32>,
+    queue: VecDeque<Ticket>,
+    active: VecDeque<Ticket>,
+    last_ticket: u64,
+    collected_bytes: usize,
+    /// When they are to be served next.
+    pub(in crate::cores) next: Next,
+}
+
+/// When something can be done for the subscriptions that are not live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::cores) enum Next {
+    /// After an event: an answer of an owner, or a socket that takes more.
+    #[default]
+    Event,
+    /// In a moment: the post had no room.
+    Soon,
+    /// In the next turn.
+    Now,
+}
+
+/// A subscription: a connection by its index, and a channel as [`Subscriptions`](crate::broker::Subscriptions) numbers
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::cores) struct Place {
+    pub(in crate::cores) connection: u32,
+    pub(in crate::cores) channel: u32,
+}
+
+/// Names one question of one subscription to its owner. An answer to an earlier question names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct Ticket {
+    pub(in crate::cores) place: Place,
+    number: u64,
+}
+
+/// A subscription that is not live yet.
+#[derive(Debug)]
+pub(in crate::cores) struct Recovery {
+    ticket: u64,
+    pub(in crate::cores) progress: Progress,
+    stage: Stage,
+}
+
+/// What the client has been told.
+#[derive(Debug)]
+pub(in crate::cores) enum Progress {
+    /// Nothing.
+    Unanswered {
+        wanted: Wanted,
+        /// Data that the session needs for its answer.
+        token: Box<[u8]>,
+    },
+    /// It has its answer, and all publications of the channel up to this offset that it has asked for.
+    Answered { up_to: u64 },
+}
+
+#[derive(Debug)]
+enum Stage {
+    Queued,
+    Asked {
+        live: Live,
+        /// When the owner must have answered.
+        deadline: Uptime,
+    },
+    Sending {
+        live: Live,
+        reading: Reading,
+    },
+}
+
+/// The publications that follow the history.
+#[derive(Debug)]
+pub(in crate::cores) struct Live {
+    /// The place of the first of them.
+    pub(in crate::cores) from: Sequence,
+    pub(in crate::cores) collected: Collected,
+}
+
+/// Publications that wait here, as frames one behind the other.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Collected {
+    pub(in crate::cores) frames: Vec<u8>,
+    pub(in crate::cores) count: u64,
+    /// Whether publications were dropped, because there were too many bytes of them. Then there are none.
+    pub(in crate::cores) is_incomplete: bool,
+}
+
+impl Recoveries {
+    /// Whether all subscriptions are live.
+    #[inline]
+    pub(in crate::cores) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether the next turn can go on with some.
+    #[inline]
+    pub(in crate::cores) fn has_work(&self) -> bool {
+        !self.is_empty() && self.next == Next::Now
+    }
+
+    /// How many subscriptions are not live.
+    pub(in crate::cores) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether some subscription to this channel is not live.
+    pub(in crate::cores) fn concern(&self, channel: u32) -> bool {
+        self.counts.contains_key(&channel)
+    }
+
+    /// Whether a subscription is not live.
+    pub(in crate::cores) fn has(&self, place: Place) -> bool {
+        self.entries.contains_key(&place)
+    }
+
+    /// Holds a subscription back, behind the others that wait for their turn.
+    pub(in crate::cores) fn begin(&mut self, place: Place, wanted: Wanted, token: &[u8]) {
+        debug_assert!(!self.has(place), "invariant 1");
+        let number = self.next_number();
+        self.entries.insert(
+            place,
+            Recovery {
+                ticket: number,
+                progress: Progress::Unanswered {
+                    wanted,
+                    token: token.into(),
+                },
+                stage: Stage::Queued,
+            },
+        );
+        self.channels
+            .entry(place.connection)
+            .or_default()
+            .push(place.channel);
+        *self.counts.entry(place.channel).or_default() += 1;
+        self.queue.push_back(Ticket { place, number });
+        self.next = Next::Now;
+    }
+
+    /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way. The caller calls
+    /// [`Recoveries::asked`] or [`Recoveries::requeue`] for it.
+    pub(in crate::cores) fn next_queued(&mut self) -> Option<Ticket> {
+        self.drop_stale();
+        if self.active.len() >= AT_ONCE_MAX {
+            return None;
+        }
+        self.queue.pop_front()
+    }
+
+    /// How many wait for their turn.
+    pub(in crate::cores) fn queued_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Puts a subscription whose turn had come back into the queue: at its end, if it cannot go on but others can.
+    pub(in crate::cores) fn requeue(&mut self, ticket: Ticket, others_can: bool) {
+        if others_can {
+            self.queue.push_back(ticket);
+        } else {
+            self.queue.push_front(ticket);
+        }
+    }
+
+    /// The number that the next question will have.
+    pub(in crate::cores) fn next_number(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
+    }
+
+    /// The owner of the channel has been asked the question `number`. Publications from `from` on are collected.
+    pub(in crate::cores) fn asked(&mut self, place: Place, number: u64, from: Sequence, deadline: Uptime) {
+        self.forget_collected(place);
+        let Some(recovery) = self.entries.get_mut(&place) else {
+            return;
+        };
+        recovery.ticket = number;
+        recovery.stage = Stage::Asked {
+            live: Live {
+                from,
+                collected: Collected::default(),
+            },
+            deadline,
+        };
+        self.active.push_back(Ticket { place, number });
+    }
+
+    /// The place of the subscription that has asked the question `number`, if it still waits for the answer.
+    pub(in crate::cores) fn place_of(&self, number: u64) -> Option<Place> {
+        let ticket = self.active.iter().find(|ticket| ticket.number == number)?;
+        let recovery = self.entries.get(&ticket.place)?;
+        (recovery.ticket == number && matches!(recovery.stage, Stage::Asked { .. })).then_some(ticket.place)
+    }
+
+    /// What a subscription waits for.
+    pub(in crate::cores) fn get(&self, place: Place) -> Option<&Recovery> {
+        self.entries.get(&place)
+    }
+
+    /// The history is to be sent from now on.
+    pub(in crate::cores) fn send(&mut self, place: Place, reading: Reading, told: Progress) {
+        if let Some(recovery) = self.entries.get_mut(&place)
+            && let Stage::Asked { live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
+        {
+            recovery.stage = Stage::Sending { live, reading };
+            recovery.progress = told;
+        }
+    }
+
+    /// The publications that a subscription is sent before it is live, for as long as it is sent them.
+    pub(in crate::cores) fn reading(&mut self, place: Place) -> Option<&mut Reading> {
+        match &mut self.entries.get_mut(&place)?.stage {
+            Stage::Sending { reading, .. } => Some(reading),
+            Stage::Queued | Stage::Asked { .. } => None,
+        }
+    }
+
+    /// The next of the subscriptions that are under way: each call returns another one.
+    pub(in crate::cores) fn rotate(&mut self) -> Option<Place> {
+        let ticket = self.active.pop_front()?;
+        if !self.names(ticket) {
+            return None;
+        }
+        self.active.push_back(ticket);
+        Some(ticket.place)
+    }
+
+    /// Whether others wait for a turn that one of those under way would have to give them.
+    pub(in crate::cores) fn is_crowded(&self) -> bool {
+        !self.queue.is_empty() && self.active.len() >= AT_ONCE_MAX
+    }
+
+    /// How many are under way, and some that have ended.
+    pub(in crate::cores) fn active_count(&self) -> usize {
+        self.active.len()
+    }
+
+    /// A subscription that is under way gives its turn to others: what was read for it and collected is dropped. Once
+    /// its turn comes again, the owner is asked for what the client lacks.
+    pub(in crate::cores) fn give_way(&mut self, place: Place, up_to: u64) {
+        self.forget_collected(place);
+        let number = self.next_number();
+        if let Some(recovery) = self.entries.get_mut(&place) {
+            recovery.ticket = number;
+            recovery.stage = Stage::Queued;
+            recovery.progress = Progress::Answered { up_to };
+            self.queue.push_back(Ticket { place, number });
+        }
+    }
+
+    /// A subscription is live from now on, or has ended.
+    pub(in crate::cores) fn end(&mut self, place: Place) -> Option<Recovery> {
+        self.forget_collected_count(place);
+        let ended = self.entries.remove(&place)?;
+        self.uncount(place.channel);
+        if let Some(channels) = self.channels.get_mut(&place.connection) {
+            channels.retain(|&channel| channel != place.channel);
+            if channels.is_empty() {
+                self.channels.remove(&place.connection);
+            }
+        }
+        Some(ended)
+    }
+
+    /// A connection has ended.
+    pub(in crate::cores) fn end_connection(&mut self, connection: u32) {
+        for channel in self.channels.remove(&connection).unwrap_or_default() {
+            let place = Place { connection, channel };
+            self.forget_collected_count(place);
+            self.entries.remove(&place);
+            self.uncount(channel);
+        }
+    }
+
+    fn uncount(&mut self, channel: u32) {
+        if let Some(count) = self.counts.get_mut(&channel) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&channel);
+            }
+        }
+    }
+
+    /// Takes a publication of its channel for a subscription that is not live: for as long as no more than `bytes_max`
+    /// are collected. One alone may be of any size.
+    pub(in crate::cores) fn collect(&mut self, place: Place, publication: Publication<'_>, bytes_max: usize) {
+        let Some(recovery) = self.entries.get_mut(&place) else {
+            return;
+        };
+        let Some(live) = recovery.stage.live_mut() else {
+            return;
+        };
+        let frame = publication.frame();
+        let collected = &mut live.collected;
+        if publication.sequence() < live.from || collected.is_incomplete {
+            return;
+        }
+        if collected.count > 0 && collected.frames.len() + frame.len() > bytes_max {
+            self.collected_bytes -= collected.frames.len();
+            *collected = Collected {
+                is_incomplete: true,
+                ..Collected::default()
+            };
+            return;
+        }
+        collected.frames.extend_from_slice(frame);
+        collected.count += 1;
+        self.collected_bytes += frame.len();
+    }
+
+    /// The earliest time by which an owner must have answered.
+    pub(in crate::cores) fn next_deadline(&self) -> Uptime {
+        let deadlines = self.active.iter().filter_map(|ticket| {
+            let recovery = self.entries.get(&ticket.place)?;
+            match recovery.stage {
+                Stage::Asked { deadline, .. } => Some(deadline),
+                Stage::Queued | Stage::Sending { .. } => None,
+            }
+        });
+        deadlines.min().unwrap_or(Uptime::NEVER)
+    }
+
+    /// The bytes that are collected for a connection.
+    #[inline]
+    pub(in crate::cores) fn bytes_of(&self, connection: u32) -> usize {
+        if self.collected_bytes == 0 {
+            return 0;
+        }
+        let channels = self.channels.get(&connection).map_or(&[][..], Vec::as_slice);
+        let live = channels
+            .iter()
+            .filter_map(|&channel| self.entries.get(&Place { connection, channel })?.live());
+        live.map(|live| live.collected.frames.len()).sum()
+    }
+
+    fn names(&self, ticket: Ticket) -> bool {
+        self.entries
+            .get(&ticket.place)
+            .is_some_and(|recovery| recovery.ticket == ticket.number)
+    }
+
+    /// Drops the tickets that name nothing, as far as they stand in the way.
+    fn drop_stale(&mut self) {
+        let entries = &self.entries;
+        let names = |ticket: &Ticket| {
+            entries
+                .get(&ticket.place)
+                .is_some_and(|recovery| recovery.ticket == ticket.number)
+        };
+        while self.queue.front().is_some_and(|ticket| !names(ticket)) {
+            self.queue.pop_front();
+        }
+        if self.active.len() >= AT_ONCE_MAX {
+            self.active.retain(names);
+        }
+    }
+
+    fn forget_collected(&mut self, place: Place) {
+        self.forget_collected_count(place);
+        if let Some(recovery) = self.entries.get_mut(&place)
+            && let Some(live) = recovery.stage.live_mut()
+        {
+            live.collected = Collected::default();
+        }
+    }
+
+    fn forget_collected_count(&mut self, place: Place) {
+        if let Some(live) = self.entries.get(&place).and_then(Recovery::live) {
+            self.collected_bytes -= live.collected.frames.len();
+        }
+    }
+}
+
+impl Recovery {
+    /// What follows the history; nothing while the subscription waits for its turn.
+    pub(in crate::cores) fn live(&self) -> Option<&Live> {
+        match &self.stage {
+            Stage::Queued => None,
+            Stage::Asked { live, .. } | Stage::Sending { live, .. } => Some(live),
+        }
+    }
+
+    /// Whether its client can become live without the history: it has asked for the newest publication only, and a newer
+    /// one was collected.
+    pub(in crate::cores) fn has_newer_value(&self) -> bool {
+        let wants_value = matches!(
+            self.progress,
+            Progress::Unanswered {
+                wanted: Wanted::LastValue,
+                ..
+            }
+        );
+        wants_value && self.live().is_some_and(|live| live.collected.count > 0)
+    }
+
+    /// What follows the history.
+    pub(in crate::cores) fn into_live(self) -> Option<Live> {
+        match self.stage {
+            Stage::Queued => None,
+            Stage::Asked { live, .. } | Stage::Sending { live, .. } => Some(live),
+        }
+    }
+
+    /// Whether the owner has not answered, and should have.
+    pub(in crate::cores) fn is_overdue(&self, now: Uptime) -> bool {
+        match self.stage {
+            Stage::Asked { deadline, .. } => deadline <= now,
+            Stage::Queued | Stage::Sending { .. } => false,
+        }
+    }
+}
+
+impl Stage {
+    fn live_mut(&mut self) -> Option<&mut Live> {
+        match self {
+            Stage::Queued => None,
+            Stage::Asked { live, .. } | Stage::Sending { live, .. } => Some(live),
+        }
+    }
+}
+
+/// Most subscriptions of a core whose history is asked for or sent at the same time; the others wait for their turn. It
+/// bounds the histories that are kept from being freed, and what is collected.
+pub(in crate::cores) const AT_ONCE_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Epoch, Position};
+    use crate::cores::outgoing::forms::tests::with_publication_at;
+
+    const PLACE: Place = Place {
+        connection: 7,
+        channel: 3,
+    };
+
+    fn place(connection: u32) -> Place {
+        Place { connection, ..PLACE }
+    }
+
+    fn reading() -> Reading {
+        Reading::empty(Position {
+            epoch: Epoch::from_text(b"k3j9x0ab").unwrap(),
+            offset: 9,
+        })
+    }
+
+    /// Begins and asks: publications from 10 on are collected.
+    fn asked(recoveries: &mut Recoveries, wanted: Wanted) -> u64 {
+        recoveries.begin(PLACE, wanted, b"5");
+        let ticket = recoveries.next_queued().unwrap();
+        assert_eq!(ticket.place, PLACE);
+        let number = recoveries.next_number();
+        recoveries.asked(PLACE, number, Sequence(10), Uptime::from_ms(100));
+        number
+    }
+
+    fn collect(recoveries: &mut Recoveries, sequence: u64, frame: &[u8]) {
+        with_publication_at(sequence, frame, |publication| {
+            recoveries.collect(PLACE, publication, 100)
+        });
+    }
+
+    fn live(recoveries: &Recoveries) -> (u64, Vec<u8>, bool) {
+        let live = recoveries.get(PLACE).unwrap().live().unwrap();
+        let collected = &live.collected;
+        (
+            live.from.as_u64(),
+            collected.frames.clone(),
+            collected.is_incomplete,
+        )
+    }
+
+    #[test]
+    fn publications_are_collected_from_the_place_where_the_history_ends() {
+        let mut recoveries = Recoveries::default();
+        recoveries.begin(PLACE, Wanted::Last(5), b"5");
+        collect(&mut recoveries, 8, b"queued");
+        let ticket = recoveries.next_queued().unwrap();
+        let number = recoveries.next_number();
+        recoveries.asked(ticket.place, number, Sequence(10), Uptime::from_ms(100));
+        for (sequence, frame) in [(9, b"9"), (10, b"a"), (11, b"b")] {
+            collect(&mut recoveries, sequence, frame);
+        }
+        assert_eq!(live(&recoveries), (10, b"ab".to_vec(), false));
+        assert_eq!(recoveries.bytes_of(7), 2);
+        assert_eq!(recoveries.place_of(number), Some(PLACE));
+        assert_eq!(recoveries.next_deadline(), Uptime::from_ms(100));
+        recoveries.send(PLACE, reading(), Progress::Answered { up_to: 9 });
+        assert_eq!(recoveries.place_of(number), None, "it has its answer");
+        collect(&mut recoveries, 12, b"c");
+        let ended = recoveries.end(PLACE).unwrap().into_live().unwrap();
+        assert_eq!(
+            (ended.collected.frames, ended.collected.count),
+            (b"abc".to_vec(), 3)
+        );
+        assert!(recoveries.is_empty() && recoveries.bytes_of(7) == 0 && !recoveries.concern(3));
+    }
+
+    #[test]
+    fn too_much_is_dropped_and_nothing_more_is_collected_until_the_owner_is_asked_again() {
+        let mut recoveries = Recoveries::default();
+        asked(&mut recoveries, Wanted::Last(5));
+        collect(&mut recoveries, 10, &[b'x'; 50]);
+        collect(&mut recoveries, 11, &[b'x'; 50]);
+        assert_eq!((live(&recoveries).1.len(), recoveries.bytes_of(7)), (100, 100));
+        collect(&mut recoveries, 12, b"y");
+        collect(&mut recoveries, 13, b"z");
+        assert_eq!(live(&recoveries), (10, Vec::new(), true));
+        assert_eq!(recoveries.bytes_of(7), 0);
+        recoveries.send(PLACE, reading(), Progress::Answered { up_to: 9 });
+        recoveries.give_way(PLACE, 9);
+        collect(&mut recoveries, 14, b"queued");
+        assert_eq!(recoveries.next_queued().unwrap().place, PLACE);
+        let number = recoveries.next_number();
+        recoveries.asked(PLACE, number, Sequence(15), Uptime::NEVER);
+        collect(&mut recoveries, 15, b"again");
+        assert_eq!(live(&recoveries), (15, b"again".to_vec(), false));
+    }
+
+    #[test]
+    fn one_publication_of_any_size_is_collected() {
+        let mut recoveries = Recoveries::default();
+        asked(&mut recoveries, Wanted::LastValue);
+        assert!(!recoveries.get(PLACE).unwrap().has_newer_value());
+        collect(&mut recoveries, 10, &[b'x'; 200]);
+        assert!(recoveries.get(PLACE).unwrap().has_newer_value());
+        assert_eq!(live(&recoveries).0, 10);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_question_names_nothing() {
+        let mut recoveries = Recoveries::default();
+        let first = asked(&mut recoveries, Wanted::Last(5));
+        recoveries.give_way(PLACE, 9);
+        assert_eq!(recoveries.place_of(first), None);
+        recoveries.next_queued().unwrap();
+        let second = recoveries.next_number();
+        recoveries.asked(PLACE, second, Sequence(20), Uptime::NEVER);
+        assert_eq!(recoveries.place_of(first), None);
+        assert_eq!(recoveries.place_of(second), Some(PLACE));
+        recoveries.end_connection(7);
+        assert_eq!(recoveries.place_of(second), None);
+        // The same place again is another recovery.
+        let third = asked(&mut recoveries, Wanted::Last(5));
+        assert_eq!(
+            (recoveries.place_of(second), recoveries.place_of(third)),
+            (None, Some(PLACE))
+        );
+    }
+
+    #[test]
+    fn so_many_are_under_way_at_once_and_the_others_wait_in_their_order() {
+        let mut recoveries = Recoveries::default();
+        let count = u32::try_from(AT_ONCE_MAX).unwrap() + 3;
+        for connection in 0..count {
+            recoveries.begin(place(connection), Wanted::LastValue, b"1");
+        }
+        let mut begun = Vec::new();
+        let ask = |recoveries: &mut Recoveries, begun: &mut Vec<u32>| {
+            while let Some(ticket) = recoveries.next_queued() {
+                let number = recoveries.next_number();
+                recoveries.asked(ticket.place, number, Sequence(1), Uptime::NEVER);
+                begun.push(ticket.place.connection);
+            }
+        };
+        ask(&mut recoveries, &mut begun);
+        assert_eq!((begun.len(), recoveries.queued_count()), (AT_ONCE_MAX, 3));
+        assert!(recoveries.is_crowded());
+        // One ends that is under way, and one that waits.
+        recoveries.end(place(5));
+        recoveries.end_connection(count - 3);
+        ask(&mut recoveries, &mut begun);
+        assert_eq!(begun.len(), AT_ONCE_MAX + 1);
+        // One gives way to the last, and comes after it.
+        recoveries.give_way(place(0), 4);
+        ask(&mut recoveries, &mut begun);
+        assert_eq!(begun[AT_ONCE_MAX..], [count - 2, count - 1]);
+        assert_eq!(recoveries.queued_count(), 1);
+        let mut served: Vec<u32> = (0..recoveries.active_count())
+            .filter_map(|_| Some(recoveries.rotate()?.connection))
+            .collect();
+        served.sort_unstable();
+        let under_way: Vec<u32> = (1..count).filter(|&one| one != 5 && one != count - 3).collect();
+        assert_eq!(served, under_way);
+    }
+}

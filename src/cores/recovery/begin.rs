@@ -1,0 +1,89 @@
+//! The beginning of a recovery, its answer, and its end before the time.
+
+use crate::app::App;
+use crate::broker::Sequence;
+use crate::decision::{Gap, Recovered, Wanted};
+use crate::metrics::block::RecoveryOutcome;
+
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::outgoing::recoveries::{Place, Progress};
+
+impl<A: App> Core<A> {
+    /// Begins to send a subscriber what it wants of the channel's past. The connection has just been subscribed, or has
+    /// been before: then what follows the answer begins anew.
+    pub(in crate::cores) fn recover(&mut self, id: ConnectionId, name: &[u8], token: &[u8], wanted: Wanted) {
+        let Some(channel) = self.delivery.number_of(name) else {
+            return;
+        };
+        let place = Place {
+            connection: id.index(),
+            channel,
+        };
+        let gap = match wanted {
+            Wanted::After(_) | Wanted::Last(_) | Wanted::Since(_) | Wanted::LastValue => {
+                if !self.connections.recoveries.has(place) {
+                    self.connections.forget_conflated(id, channel);
+                    self.connections.recoveries.begin(place, wanted, token);
+                    return;
+                }
+                Some(Gap::InProgress)
+            }
+            Wanted::OtherEpoch => Some(Gap::OtherEpoch),
+            Wanted::Forbidden => Some(Gap::NotAllowed),
+            Wanted::Position => None,
+        };
+        let live_from = self.delivery.appended();
+        self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));
+    }
+
+    /// A subscription ends. If its client waits for the answer, it gets it now.
+    pub(in crate::cores) fn abandon_recovery(&mut self, id: ConnectionId, name: &[u8]) {
+        let Some(channel) = self.delivery.number_of(name) else {
+            return;
+        };
+        let place = Place {
+            connection: id.index(),
+            channel,
+        };
+        let Some(ended) = self.connections.recoveries.end(place) else {
+            return;
+        };
+        self.connections.note_held(place.connection);
+        self.connections.tell_recoveries();
+        match ended.progress {
+            Progress::Unanswered { wanted, token } => {
+                let told = self.told(Some(Gap::Unsubscribed), self.delivery.appended(), 0);
+                self.answer_recovery(id, &token, wanted, &told);
+            }
+            Progress::Answered { .. } => {}
+        }
+    }
+
+    /// What a client is told whose subscription is live from a place.
+    pub(super) fn told(&self, gap: Option<Gap>, live_from: Sequence, publications: usize) -> Recovered {
+        Recovered {
+            gap,
+            position: self.delivery.numbering().position_before(live_from),
+            publications,
+        }
+    }
+
+    /// Answers a subscriber, and counts how its recovery went.
+    pub(super) fn answer_recovery(
+        &mut self,
+        id: ConnectionId,
+        token: &[u8],
+        wanted: Wanted,
+        told: &Recovered,
+    ) {
+        self.metrics.recoveries[RecoveryOutcome::of(wanted, told.gap).index()].add(1);
+        let Some(Phase::Open(open)) = self.connections.get(id).map(|connection| &connection.phase) else {
+            return;
+        };
+        let mut answer = Vec::new();
+        open.session
+            .recovered(token, wanted.is_asked().then_some(told), &mut answer);
+        self.connections.send_texts(id, std::iter::once(&answer[..]));
+    }
+}

@@ -1,0 +1,7 @@
+//! Subscribers that get a part of the channel's past: from the question to the owner of the channel up to the moment at
+//! which the subscription is live.
+//!
+//! `outgoing/recoveries.rs` has the states and their invariants, `connections/replays.rs` what is sent.
+
+mod begin;
+mod serve;

@@ -1,0 +1,304 @@
+//! The recoveries that are under way, some of them in each turn: the owners of their channels are asked, their answers
+//! sent, and subscriptions become live.
+//!
+//! Limits: `AT_ONCE_MAX` of `outgoing/recoveries.rs`; [`REPLAYED_BYTES_PER_TURN_MAX`]; [`ANSWER_TIME_MAX`].
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::broker::{Position, Sequence};
+use crate::clock::Uptime;
+use crate::decision::{CloseReason, Gap, Limit, Wanted};
+use crate::history::{Query, Question, Reading, Unknown};
+
+use crate::cores::connections::replays::Replay;
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::outgoing::recoveries::{AT_ONCE_MAX, Next, Place, Progress, Recovery, Ticket};
+use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
+
+impl<A: App> Core<A> {
+    /// Goes on with subscriptions that are not live yet, after the delivery of a turn.
+    #[inline]
+    pub(in crate::cores) fn serve_recoveries(&mut self) {
+        if !self.connections.recoveries.is_empty() {
+            self.serve_some_recoveries();
+        }
+    }
+
+    #[cold]
+    fn serve_some_recoveries(&mut self) {
+        self.connections.recoveries.next = Next::Event;
+        self.ask_owners();
+        let mut bytes_left = REPLAYED_BYTES_PER_TURN_MAX;
+        for _ in 0..self.connections.recoveries.active_count() {
+            if let Some(place) = self.connections.recoveries.rotate() {
+                self.serve_recovery(place, &mut bytes_left);
+            }
+        }
+        self.ask_owners();
+        self.connections.tell_recoveries();
+    }
+
+    /// When the next turn is due for subscriptions that are not live, if no event comes.
+    pub(in crate::cores) fn next_recovery(&self) -> Uptime {
+        let recoveries = &self.connections.recoveries;
+        match recoveries.next {
+            Next::Soon => self.time.now().uptime + POST_RETRY,
+            Next::Event | Next::Now => recoveries.next_deadline(),
+        }
+    }
+
+    /// Asks the owners of channels for the subscriptions whose turn has come.
+    fn ask_owners(&mut self) {
+        for _ in 0..self.connections.recoveries.queued_count().min(ASKED_PER_TURN_MAX) {
+            let Some(ticket) = self.connections.recoveries.next_queued() else {
+                return;
+            };
+            if !self.ask_owner(ticket) {
+                return;
+            }
+        }
+    }
+
+    /// Asks the owner for one subscription, or puts it back into the queue. False if the others have to wait as well.
+    fn ask_owner(&mut self, ticket: Ticket) -> bool {
+        let place = ticket.place;
+        let Some(recovery) = self.connections.recoveries.get(place) else {
+            return true;
+        };
+        let query = match &recovery.progress {
+            Progress::Unanswered { wanted, .. } => match *wanted {
+                Wanted::After(position) => Query::After(position),
+                Wanted::Last(count) => Query::Last(count),
+                Wanted::Since(unix_ms) => Query::Since(unix_ms),
+                Wanted::LastValue | Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => {
+                    Query::LastValue
+                }
+            },
+            Progress::Answered { up_to } => {
+                if self.connections.replay_room(place.connection) == 0 {
+                    self.connections.recoveries.requeue(ticket, true);
+                    self.await_room(place);
+                    return true;
+                }
+                Query::After(Position {
+                    epoch: self.delivery.numbering().epoch,
+                    offset: *up_to,
+                })
+            }
+        };
+        let Some((name, hash)) = self.delivery.subscriptions().name_of(place.channel) else {
+            return true;
+        };
+        let owner = hash.owner(self.delivery.core_count());
+        if !self.post.has_room(owner) {
+            self.connections.recoveries.requeue(ticket, false);
+            self.connections.recoveries.next = Next::Soon;
+            return false;
+        }
+        let from = self.delivery.appended();
+        let number = self.connections.recoveries.next_number();
+        let question = Question {
+            name: name.into(),
+            hash,
+            query,
+            publications_max: self.limits.recovery_publications_max,
+            before: from,
+        };
+        let asked = Box::new(HistoryQuestion {
+            asker: self.id,
+            purpose: HistoryPurpose::Recovery(number),
+            question,
+        });
+        self.post.send(owner, Letter::HistoryQuestion(asked));
+        let deadline = self.time.now().uptime + ANSWER_TIME_MAX;
+        self.connections.recoveries.asked(place, number, from, deadline);
+        self.connections.note_held(place.connection);
+        true
+    }
+
+    /// The owner of a channel has answered the question `number`.
+    pub(in crate::cores) fn history_was_read(&mut self, number: u64, reading: Reading) {
+        let Some(place) = self.connections.recoveries.place_of(number) else {
+            return;
+        };
+        let Some((id, from)) = self.live_from(place) else {
+            return;
+        };
+        debug_assert_eq!(
+            reading.up_to(),
+            self.delivery.numbering().position_before(from),
+            "the owner reads up to the place that it was told"
+        );
+        let Some(recovery) = self.connections.recoveries.get(place) else {
+            return;
+        };
+        // Once the reading is sent, the client has all before `from`.
+        let up_to = Progress::Answered {
+            up_to: reading.up_to().offset,
+        };
+        match (&recovery.progress, reading.why_unknown()) {
+            (Progress::Answered { .. }, Some(_)) => self.close(id, CloseReason::HistoryLost),
+            (Progress::Answered { .. }, None) => self.connections.recoveries.send(place, reading, up_to),
+            (Progress::Unanswered { .. }, Some(unknown)) => {
+                if unknown == Unknown::TooMany {
+                    self.metrics.limit_hit(Limit::RecoveryPublications);
+                }
+                self.answer_and_finish(place, Some(gap(unknown)));
+            }
+            (Progress::Unanswered { wanted, token }, None) => {
+                let (wanted, token) = (*wanted, token.clone());
+                let told = self.told(None, from, reading.len());
+                self.answer_recovery(id, &token, wanted, &told);
+                self.connections.recoveries.send(place, reading, up_to);
+            }
+        }
+        self.connections.tell_recoveries();
+        self.connections.recoveries.next = Next::Now;
+    }
+
+    /// Goes on with one subscription that is under way.
+    fn serve_recovery(&mut self, place: Place, bytes_left: &mut usize) {
+        let now = self.time.now().uptime;
+        let Some(recovery) = self.connections.recoveries.get(place) else {
+            return;
+        };
+        if recovery.has_newer_value() {
+            return self.answer_and_finish(place, None);
+        }
+        if recovery.is_overdue(now) {
+            return self.give_up(place);
+        }
+        if self.connections.recoveries.reading(place).is_none() {
+            return;
+        }
+        match self.connections.replay(place, bytes_left) {
+            Replay::Over => self.finish(place),
+            Replay::Paused => self.connections.recoveries.next = Next::Now,
+            Replay::OutboxFull if self.connections.recoveries.is_crowded() => self.give_way(place),
+            Replay::OutboxFull => self.await_room(place),
+        }
+    }
+
+    /// The outbox of a connection is full. Its flush at the end of this turn may make room; if the socket takes no more,
+    /// the poll tells when it does.
+    fn await_room(&mut self, place: Place) {
+        if !self.connections.is_blocked(place.connection) {
+            self.connections.recoveries.next = Next::Now;
+        }
+    }
+
+    /// The owner has not answered in time.
+    fn give_up(&mut self, place: Place) {
+        let progress = self
+            .connections
+            .recoveries
+            .get(place)
+            .map(|recovery| &recovery.progress);
+        match (progress, self.connections.id_at(place.connection)) {
+            (Some(Progress::Unanswered { .. }), _) => self.answer_and_finish(place, Some(Gap::NoAnswer)),
+            (Some(Progress::Answered { .. }), Some(id)) => self.close(id, CloseReason::HistoryLost),
+            (Some(Progress::Answered { .. }), None) | (None, _) => {}
+        }
+    }
+
+    /// Answers a subscription that gets nothing of the history, and makes it live: from the place on from which
+    /// publications were collected, or from now on, if there were too many.
+    fn answer_and_finish(&mut self, place: Place, gap: Option<Gap>) {
+        let Some((id, from)) = self.live_from(place) else {
+            return;
+        };
+        let Some(ended) = self.connections.recoveries.end(place) else {
+            return;
+        };
+        let is_incomplete = ended.live().is_some_and(|live| live.collected.is_incomplete);
+        let from = if is_incomplete {
+            self.delivery.appended()
+        } else {
+            from
+        };
+        if let Progress::Unanswered { wanted, token } = &ended.progress {
+            self.answer_recovery(id, token, *wanted, &self.told(gap, from, 0));
+            if is_incomplete && !wanted.is_asked() {
+                // Its client has no position by which it could know.
+                return self.close(id, CloseReason::HistoryLost);
+            }
+        }
+        if let Some(live) = ended.into_live() {
+            self.connections.send_collected(id, &live);
+        }
+    }
+
+    /// The history is sent. The subscription is live, unless more was published meanwhile than was collected: then the
+    /// client gets that from the history as well.
+    fn finish(&mut self, place: Place) {
+        let Some((id, from)) = self.live_from(place) else {
+            return;
+        };
+        let lacks_some = self
+            .connections
+            .recoveries
+            .get(place)
+            .and_then(Recovery::live)
+            .is_some_and(|live| live.collected.is_incomplete);
+        if lacks_some {
+            let up_to = self.delivery.numbering().position_before(from).offset;
+            self.connections.recoveries.give_way(place, up_to);
+            self.connections.recoveries.next = Next::Now;
+            self.connections.note_held(place.connection);
+        } else if let Some(live) = self
+            .connections
+            .recoveries
+            .end(place)
+            .and_then(Recovery::into_live)
+        {
+            self.connections.send_collected(id, &live);
+        }
+    }
+
+    /// Gives the turn of a subscription whose outbox is full to another one.
+    fn give_way(&mut self, place: Place) {
+        let Some((_, from)) = self.live_from(place) else {
+            return;
+        };
+        let before_live = self.delivery.numbering().position_before(from).offset;
+        let next = self.connections.recoveries.reading(place).and_then(|reading| {
+            let next = reading.publications().next()?;
+            Some(next.offset - 1)
+        });
+        self.connections
+            .recoveries
+            .give_way(place, next.unwrap_or(before_live));
+        self.connections.note_held(place.connection);
+    }
+
+    /// The connection of a subscription that is under way, and the place from which it is live.
+    fn live_from(&self, place: Place) -> Option<(ConnectionId, Sequence)> {
+        let live = self.connections.recoveries.get(place)?.live()?;
+        Some((self.connections.id_at(place.connection)?, live.from))
+    }
+}
+
+/// The reason as the client gets it.
+fn gap(unknown: Unknown) -> Gap {
+    match unknown {
+        Unknown::OtherEpoch => Gap::OtherEpoch,
+        Unknown::Evicted => Gap::Evicted,
+        Unknown::Expired => Gap::Expired,
+        Unknown::TooMany => Gap::TooMany,
+        Unknown::NoHistory => Gap::NoHistory,
+        Unknown::PolicyChanged => Gap::PolicyChanged,
+        Unknown::UnknownPosition => Gap::UnknownPosition,
+    }
+}
+
+/// Most bytes of histories that one turn sends: some hundred publications for each of a few clients, in a tenth of a
+/// millisecond. The others wait for the next turn, and the replies to all clients leave before.
+const REPLAYED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
+/// How soon the owner of a channel is asked again if the post had no room.
+const POST_RETRY: Duration = Duration::from_millis(1);
+/// Questions that one turn asks.
+const ASKED_PER_TURN_MAX: usize = AT_ONCE_MAX;
+/// How long the owner of a channel may take to answer. Then the client is told that its history cannot be read.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

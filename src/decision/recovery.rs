@@ -1,0 +1,145 @@
+//! What a subscriber asks of a channel's history, and what it is told about it.
+
+use crate::broker::{Epoch, Position};
+use crate::labels::labels;
+
+/// What the client wants to have of the channel's past when it subscribes. It travels in the bytes of the decisions, so
+/// that a decision needs a span for it and nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Only the position from which the subscription is live.
+    Position,
+    /// All publications after a position.
+    After(Position),
+    /// All publications after a position of a numbering that this server cannot have had.
+    OtherEpoch,
+    /// The newest publications, at most so many.
+    Last(u32),
+    /// All publications since a moment, in milliseconds since 1970.
+    Since(u64),
+    /// The newest publication, for a client that has asked for nothing: its answer is that of any subscription.
+    LastValue,
+    /// Something, but the rules do not allow the client to ask.
+    Forbidden,
+}
+
+/// What a client that has asked for a part of the history is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Why something may be missing; `None` if nothing is.
+    pub gap: Option<Gap>,
+    /// The position from which the subscription is live.
+    pub position: Position,
+    /// How many publications follow the answer.
+    pub publications: usize,
+}
+
+labels! {
+    /// Why a client does not get all of the history that it has asked for.
+    pub enum Gap {
+        /// The position is of another life of the numbering.
+        OtherEpoch = "other epoch",
+        /// The history no longer holds a part, since newer publications took the room.
+        Evicted = "evicted",
+        /// The history no longer holds a part, since it was too old.
+        Expired = "expired",
+        /// It would be more than `recovery_publications_max`.
+        TooMany = "too many",
+        /// The channel has no history.
+        NoHistory = "no history",
+        /// The rules do not allow the client to ask.
+        NotAllowed = "not allowed",
+        /// The policy of the channel has changed, and a part may never have been kept.
+        PolicyChanged = "policy changed",
+        /// The position lies in the future.
+        UnknownPosition = "unknown position",
+        /// The core that keeps the history did not answer in time.
+        NoAnswer = "no answer",
+        /// The subscription has ended before the history was read.
+        Unsubscribed = "unsubscribed",
+        /// An earlier request for the same channel has not been answered yet.
+        InProgress = "in progress",
+    }
+}
+
+impl Wanted {
+    /// Appends it in the form that [`Wanted::read`] reads.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let (kind, number) = match self {
+            Wanted::Position => (b'p', 0),
+            Wanted::After(position) => (b'a', position.offset),
+            Wanted::OtherEpoch => (b'o', 0),
+            Wanted::Last(count) => (b'l', u64::from(count)),
+            Wanted::Since(unix_ms) => (b's', unix_ms),
+            Wanted::LastValue => (b'v', 0),
+            Wanted::Forbidden => (b'f', 0),
+        };
+        out.push(kind);
+        out.extend_from_slice(&number.to_ne_bytes());
+        if let Wanted::After(position) = self {
+            out.extend_from_slice(position.epoch.as_str().as_bytes());
+        }
+    }
+
+    /// What was written.
+    ///
+    /// # Panics
+    /// If [`Wanted::write`] has not written these bytes.
+    pub fn read(bytes: &[u8]) -> Wanted {
+        let written = "written by `Wanted::write`";
+        let (&kind, rest) = bytes.split_first().expect(written);
+        let (&number, rest) = rest.split_first_chunk().expect(written);
+        let number = u64::from_ne_bytes(number);
+        match kind {
+            b'p' => Wanted::Position,
+            b'a' => Wanted::After(Position {
+                epoch: Epoch::from_text(rest).expect(written),
+                offset: number,
+            }),
+            b'o' => Wanted::OtherEpoch,
+            b'l' => Wanted::Last(u32::try_from(number).expect(written)),
+            b's' => Wanted::Since(number),
+            b'v' => Wanted::LastValue,
+            b'f' => Wanted::Forbidden,
+            other => unreachable!("{other}, which `Wanted::write` has never written"),
+        }
+    }
+
+    /// Whether the client has asked for something, and its answer says how it went.
+    pub const fn is_asked(self) -> bool {
+        match self {
+            Wanted::Position
+            | Wanted::After(_)
+            | Wanted::OtherEpoch
+            | Wanted::Last(_)
+            | Wanted::Since(_)
+            | Wanted::Forbidden => true,
+            Wanted::LastValue => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        for wanted in [
+            Wanted::Position,
+            Wanted::After(Position {
+                epoch: Epoch::from_text(b"k3j9x0ab").unwrap(),
+                offset: (1 << 53) - 1,
+            }),
+            Wanted::OtherEpoch,
+            Wanted::Last(u32::MAX),
+            Wanted::Since(u64::MAX),
+            Wanted::LastValue,
+            Wanted::Forbidden,
+        ] {
+            let mut bytes = Vec::new();
+            wanted.write(&mut bytes);
+            assert_eq!(Wanted::read(&bytes), wanted);
+        }
+    }
+}
