@@ -321,10 +321,12 @@ fn begin(
     }
     if before.policies != policies {
         info!(
-            "store {}: the channel policies have changed since the last process: recoveries from before this start fail",
+            "store {}: the channel policies have changed since the last start: recoveries of channels that are not on disk \
+             fail",
             path.display()
         );
-        head.unknown_through = base;
+        // A channel that is on disk has been remembered up to now.
+        head.removed_through = base;
     }
     head
 }

@@ -199,7 +199,7 @@ fn after_a_crash_strict_goes_on_and_relaxed_begins_a_new_epoch_and_no_offset_com
 }
 
 #[test]
-fn changed_policies_make_earlier_positions_unknown() {
+fn changed_policies_make_earlier_positions_unknown_in_channels_that_are_not_there() {
     let directory = Directory::new();
     let (running, mut sinks) = open(&directory.0, StoreMode::Relaxed, b"epoch001")
         .start(1, &Batch::default())
@@ -209,7 +209,8 @@ fn changed_policies_make_earlier_positions_unknown() {
     let store = Store::open(settings, Taking::IfFree, *b"epoch002", 1, Clock::begin()).unwrap();
     let beginning = store.beginning();
     assert_eq!(beginning.epoch, *b"epoch001");
-    assert_eq!(beginning.unknown_through, beginning.base);
+    assert_eq!(beginning.removed_through, beginning.base);
+    assert_eq!(beginning.unknown_through, 0);
 }
 
 #[test]

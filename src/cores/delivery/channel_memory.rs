@@ -144,6 +144,10 @@ impl ChannelMemory {
     /// A core follows the policies of this version from this place on.
     pub(in crate::cores) fn note_followed(&mut self, core: usize, version: u32, place: Sequence) {
         self.changes.follow(core, version, place);
+        if let Some(on_disk) = &mut self.on_disk {
+            // The next process does not know of the change.
+            on_disk.note_unknown(self.numbering.position_before(place).offset);
+        }
     }
 
     /// Keeps a question until it can be answered.

@@ -52,6 +52,12 @@ impl OnDisk {
         });
     }
 
+    /// Records that what was published up to an offset may be missing from any channel.
+    pub(in crate::cores) fn note_unknown(&mut self, through: u64) {
+        // Such a record is always kept.
+        let (Pushed::Kept | Pushed::Dropped) = self.sink.push(&Record::Unknown { through });
+    }
+
     /// Whether a publication may be published now.
     pub(in crate::cores) fn admission(&self) -> Admission {
         match (self.sink.state(), self.sink.is_strict()) {
