@@ -514,3 +514,145 @@ fn numbers_in(file: &Path, channel: &str) -> Option<Vec<u64>> {
         .ok()?;
     Some(range.map(|entry| number_in(entry.unwrap().1.value())).collect())
 }
+
+/// Subscribes with a request for a recovery; returns the answer.
+fn subscribe(client: &mut Client, channel: &str, recover: &str) -> String {
+    let data = format!(r#"{{"channel":"{channel}","data":{{"recover":{recover}}}}}"#);
+    client.call("#subscribe", &data)
+}
+
+/// The position in an answer or a publication, as a client keeps it.
+fn position_in(text: &str) -> String {
+    let (_, rest) = text.split_once("\"position\":").unwrap();
+    let (position, _) = rest.split_once('}').unwrap();
+    format!("{}}}", position.trim_end())
+}
+
+/// How a process ends before a client recovers at the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    InOrder,
+    Crash,
+    TakeOver,
+}
+
+/// What a client that was subscribed before the process ended gets at the next one.
+fn recovery_over(end: End, mode: &str) -> (String, Vec<u64>) {
+    let place = Place::new();
+    let settings = [
+        ("RINGCAST_STORE_MODE", mode),
+        ("RINGCAST_STORE_FLUSH_MS", "5"),
+        ("RINGCAST_DRAIN_SECONDS", "0"),
+        ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+    ];
+    let mut old = place.start(&settings);
+    let mut subscriber = old.client();
+    let answer = subscribe(&mut subscriber, "room.1", "null");
+    assert!(answer.contains(r#""recovered":true"#), "{answer}");
+    let mut publisher = old.client();
+    assert!(is_acknowledgement(&publish(&mut publisher, "room.1", 0)));
+    let position = position_in(&subscriber.message());
+    for number in 1..5 {
+        assert!(is_acknowledgement(&publish(&mut publisher, "room.1", number)));
+    }
+    let mut admin = old.admin();
+    eventually("all is committed", || {
+        admin.metric("ringcast_store_records_total") >= 5
+    });
+    drop((subscriber, publisher, admin));
+    let listen = old.address.to_string();
+    let mut next = settings.to_vec();
+    let new = match end {
+        End::InOrder => {
+            old.signal(Signal::SIGTERM);
+            assert_eq!(old.exit_code(), Some(0));
+            place.start(&next)
+        }
+        End::Crash => {
+            old.signal(Signal::SIGKILL);
+            assert_eq!(old.exit_code(), None);
+            place.start(&next)
+        }
+        End::TakeOver => {
+            next.extend([("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")]);
+            let new = place.start(&next);
+            old.signal(Signal::SIGTERM);
+            assert_eq!(old.exit_code(), Some(0));
+            new
+        }
+    };
+    let mut publisher = new.client();
+    for number in 5..8 {
+        assert!(is_acknowledgement(&publish(&mut publisher, "room.1", number)));
+    }
+    let mut subscriber = new.client();
+    let answer = subscribe(&mut subscriber, "room.1", &position);
+    assert!(is_acknowledgement(&publish(&mut publisher, "room.1", 8)));
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&8) {
+        let message = subscriber.message();
+        let number = message.rsplit("\"data\":").next().unwrap();
+        let number: u64 = number.trim_end_matches('}').parse().unwrap();
+        assert_eq!(message.contains(r#""replayed":true"#), number < 8, "{message}");
+        numbers.push(number);
+    }
+    (answer, numbers)
+}
+
+#[test]
+fn a_client_recovers_over_an_orderly_end_a_take_over_and_a_crash_of_a_strict_server() {
+    for (end, mode) in [
+        (End::InOrder, "relaxed"),
+        (End::InOrder, "strict"),
+        (End::TakeOver, "relaxed"),
+        (End::TakeOver, "strict"),
+        (End::Crash, "strict"),
+    ] {
+        let (answer, numbers) = recovery_over(end, mode);
+        assert!(answer.contains(r#""recovered":true"#), "{end:?} {mode}: {answer}");
+        assert_eq!(numbers, (1..9).collect::<Vec<_>>(), "{end:?} {mode}");
+    }
+}
+
+#[test]
+fn a_channel_that_was_not_remembered_for_a_while_is_not_recovered_at_the_next_start() {
+    let place = Place::new();
+    let settings = [
+        ("RINGCAST_DRAIN_SECONDS", "0"),
+        ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+    ];
+    let mut server = place.start(&settings);
+    let mut client = server.client();
+    let answer = subscribe(&mut client, "room.1", "null");
+    let position = position_in(&answer);
+    for (policies, number) in [(String::new(), 1), (CHANNELS.to_owned(), 2)] {
+        fs::write(&place.config, policies).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.logged("reloaded");
+        assert!(is_acknowledgement(&publish(
+            &mut server.client(),
+            "room.1",
+            number
+        )));
+    }
+    let after = subscribe(&mut server.client(), "room.1", "null");
+    let after = position_in(&after);
+    drop(client);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(0));
+    let server = place.start(&settings);
+    let answer = subscribe(&mut server.client(), "room.1", &position);
+    assert!(answer.contains(r#""recovered":false"#), "{answer}");
+    let answer = subscribe(&mut server.client(), "room.1", &after);
+    assert!(answer.contains(r#""recovered":true"#), "{answer}");
+}
+
+#[test]
+fn after_a_crash_of_a_relaxed_server_a_recovery_says_that_the_epoch_is_another() {
+    let (answer, numbers) = recovery_over(End::Crash, "relaxed");
+    assert!(
+        answer.contains(r#""recovered":false"#) && answer.contains(r#""reason":"other epoch""#),
+        "{answer}"
+    );
+    assert_eq!(numbers, [8]);
+}
