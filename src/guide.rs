@@ -34,7 +34,7 @@ pub mod reload {}
 ///
 /// Types: [`Server::handle`](crate::server::Server::handle), [`Handle`](crate::server::Handle),
 /// [`Pending`](crate::server::Pending), [`Selection`](crate::server::Selection),
-/// [`Server::subscribe`](crate::server::Server::subscribe), [`Subscriber`](crate::server::Subscriber),
+/// [`History`](crate::server::History), [`Server::subscribe`](crate::server::Server::subscribe), [`Subscriber`](crate::server::Subscriber),
 /// [`HandleError`](crate::server::HandleError).
 pub mod other_threads {}
 

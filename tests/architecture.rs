@@ -503,6 +503,7 @@ const API: &[(&str, &[&str])] = &[
             "PolicyError",
             "PortOwner",
             "PortSetting",
+            "Position",
             "Receipt",
             "Received",
             "Selection",

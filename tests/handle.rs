@@ -11,10 +11,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringcast::app::{App, Call, CallAnswer, CloseCode, Peer, SessionId};
 use ringcast::config::Placement;
-use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
+use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PresencePolicy};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::internals::decision::Limit;
-use ringcast::server::{Handle, HandleError, Receipt, Received, Selection, Subscriber};
+use ringcast::server::{
+    Handle, HandleError, History, HistoryQuery, Position, Receipt, Received, Selection, Subscriber,
+};
 use serde_json::json;
 use support::{Client, PATIENCE, Server, eventually};
 
@@ -911,4 +913,87 @@ fn a_subscriber_can_be_awaited_on_any_runtime() {
             assert_eq!(received, Received::Publication { data });
         }
     });
+}
+
+#[test]
+fn what_a_channel_remembers_is_read_from_any_thread_and_removed() {
+    const KEPT: u32 = 10;
+    let server = Server::start(|config| {
+        config.cores.placement = Placement::Count(3);
+        config.channels.push(ChannelSpec {
+            names: vec!["kept.*".to_owned()],
+            policy: ChannelPolicy {
+                history: Some(HistoryPolicy {
+                    entries_max: KEPT,
+                    bytes_max: 1 << 20,
+                    age_ms_max: 3_600_000,
+                }),
+                position: true,
+                ..ChannelPolicy::default()
+            },
+            ..ChannelSpec::default()
+        });
+    });
+    let handle = handle(&server);
+    let mut client = server.client();
+    let numbers = |history: &History| -> Vec<u32> {
+        let data = history.publications().map(|publication| publication.data);
+        data.map(|data| data.unwrap().parse().unwrap()).collect()
+    };
+    for channel in ["kept.a", "kept.b", "kept.c", "kept.d"] {
+        let read = |query, limit| handle.history(channel, query, limit).wait().unwrap();
+        let after = |position: &Position| {
+            let Position { epoch, offset } = position.clone();
+            read(HistoryQuery::After { epoch, offset }, 1000)
+        };
+        let known = |history: History| (numbers(&history), history.unknown());
+        assert_eq!(known(read(HistoryQuery::Last, 5)), (vec![], None));
+
+        let mut positions = Vec::new();
+        for number in 0..15 {
+            // What a client publishes is remembered with it.
+            if number == 7 {
+                client.publish(channel, "7");
+                client.ping();
+                continue;
+            }
+            let receipt = handle.publish(channel, &number).wait().unwrap();
+            let position = receipt.position.unwrap();
+            // What the program has published before is there.
+            let newest = read(HistoryQuery::Last, 1);
+            assert_eq!(numbers(&newest), [number]);
+            assert_eq!(newest.publications().next().unwrap().offset, position.offset);
+            assert_eq!(newest.epoch(), position.epoch);
+            positions.push((number, position));
+        }
+        let all: Vec<_> = (15 - KEPT..15).collect();
+        assert_eq!(known(read(HistoryQuery::Last, 100)), (all.clone(), None));
+        assert_eq!(known(read(HistoryQuery::Since(0), 100)), (all, None));
+        assert_eq!(known(read(HistoryQuery::Last, 3)), (vec![12, 13, 14], None));
+        for (number, position) in &positions {
+            let expected = if number + 1 < 15 - KEPT {
+                (vec![], Some("evicted"))
+            } else {
+                ((number + 1..15).collect(), None)
+            };
+            assert_eq!(known(after(position)), expected, "{number}");
+        }
+        for epoch in ["zzzzzzzz", "", "no epoch"] {
+            let (epoch, offset) = (epoch.to_owned(), positions[13].1.offset);
+            let other = known(after(&Position { epoch, offset }));
+            assert_eq!(other, (vec![], Some("other epoch")));
+        }
+
+        assert_eq!(handle.remove_history(channel).wait(), Ok(u64::from(KEPT)));
+        assert_eq!(known(read(HistoryQuery::Last, 100)), (vec![], None));
+        assert_eq!(known(after(&positions[13].1)), (vec![], None));
+        assert_eq!(known(after(&positions[12].1)), (vec![], Some("evicted")));
+        assert_eq!(handle.remove_history(channel).wait(), Ok(0));
+        handle.publish(channel, &99).wait().unwrap();
+        assert_eq!(known(read(HistoryQuery::Last, 100)), (vec![99], None));
+    }
+    assert_eq!(handle.publish("plain", "x").wait().unwrap().position, None);
+    let plain = handle.history("plain", HistoryQuery::Last, 1).wait().unwrap();
+    assert_eq!((numbers(&plain), plain.unknown()), (vec![], Some("no history")));
+    assert!(plain.is_off());
 }

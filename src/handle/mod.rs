@@ -41,7 +41,7 @@ pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
 pub use presence::MemberInfo;
-use publishing::{Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Uncommitted, Unmade};
+use publishing::{Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 
@@ -70,7 +70,19 @@ struct Shared {
 /// A publication that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Receipt {}
+pub struct Receipt {
+    /// Its position, if the policy of the channel has positions.
+    pub position: Option<Position>,
+}
+
+/// The place of a publication in the order of all publications, as clients know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The name of the numbering. Offsets of two numberings cannot be compared.
+    pub epoch: String,
+    /// The place in it. The offsets of a channel's publications rise, with gaps.
+    pub offset: u64,
+}
 
 /// Ends all operations of handles when it is dropped.
 #[derive(Debug)]
@@ -165,7 +177,7 @@ impl Shared {
                 .try_publish(publication, place, &self.clock, &self.cores)
         };
         match publish(None) {
-            Ok(uncommitted) => return self.acknowledge(uncommitted).await,
+            Ok(made) => return self.acknowledge(made).await,
             Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
             Err(Unmade::NoRoom) => {}
         }
@@ -174,9 +186,9 @@ impl Shared {
         loop {
             self.sleep_until(self.clock.uptime() + ROOM_RETRY).await?;
             match publish(Some(&place)) {
-                Ok(uncommitted) => {
+                Ok(made) => {
                     drop(place);
-                    return self.acknowledge(uncommitted).await;
+                    return self.acknowledge(made).await;
                 }
                 Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
                 Err(Unmade::NoRoom) if self.clock.uptime() >= deadline => {
@@ -188,8 +200,8 @@ impl Shared {
     }
 
     /// The receipt of a publication, once it is as safe as it is to be.
-    async fn acknowledge(&self, uncommitted: Option<Uncommitted>) -> Result<Receipt, HandleError> {
-        if let Some(uncommitted) = uncommitted {
+    async fn acknowledge(&self, made: Made) -> Result<Receipt, HandleError> {
+        if let Some(uncommitted) = made.uncommitted {
             while !self
                 .publishing
                 .is_committed(uncommitted)
@@ -200,7 +212,11 @@ impl Shared {
                     .map_err(|_| HandleError::PublishedNotStored)?;
             }
         }
-        Ok(Receipt {})
+        let position = made.position.map(|position| Position {
+            epoch: position.epoch.as_str().to_owned(),
+            offset: position.offset,
+        });
+        Ok(Receipt { position })
     }
 }
 

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{
-    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Marks, Numbering, Origin, OutsidePublisher, Publisher,
-    RingFull, Sequence,
+    ChannelHash, ChannelHasher, CoreSet, Facts, Kind, Marks, Numbering, Origin, OutsidePublisher, Position,
+    Publisher, RingFull, Sequence,
 };
 use crate::clock::Clock;
 use crate::config::limits::Limits;
@@ -87,6 +87,15 @@ pub(super) enum Unmade {
     NoRoom,
     /// The store of its channel takes nothing, in this state.
     NotStored(StoreState),
+}
+
+/// A publication that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Its position, if the policy of the channel has positions.
+    pub(super) position: Option<Position>,
+    /// Set if it is acknowledged when it is on disk.
+    pub(super) uncommitted: Option<Uncommitted>,
 }
 
 /// The record of a publication that is acknowledged when it is committed.
@@ -216,18 +225,21 @@ impl Publishing {
         place: Option<&Place<'_>>,
         clock: &Clock,
         cores: &[CoreHandle],
-    ) -> Result<Option<Uncommitted>, Unmade> {
+    ) -> Result<Made, Unmade> {
         let (wake, result) = self.append(publication, place, clock);
         for core in wake {
             cores[core].nudge();
         }
-        let sequence = result?;
+        let (sequence, marks) = result?;
         self.metrics.published();
-        let is_awaited = publication.marks.remembered && self.store().is_some_and(|store| store.is_strict());
-        Ok(is_awaited.then(|| Uncommitted {
-            owner: publication.hash.owner(cores.len()),
-            offset: self.numbering.offset(sequence),
-        }))
+        let is_awaited = marks.remembered && self.store().is_some_and(|store| store.is_strict());
+        Ok(Made {
+            position: marks.positioned.then(|| self.numbering.position(sequence)),
+            uncommitted: is_awaited.then(|| Uncommitted {
+                owner: publication.hash.owner(cores.len()),
+                offset: self.numbering.offset(sequence),
+            }),
+        })
     }
 
     /// Whether a publication is committed.
@@ -251,13 +263,13 @@ impl Publishing {
         self.ring().store.clone()
     }
 
-    /// Returns the cores to wake, whether the publication was made or not, and its place.
+    /// Returns the cores to wake, whether the publication was made or not, and its place and marks.
     fn append(
         &self,
         publication: &Publication,
         place: Option<&Place<'_>>,
         clock: &Clock,
-    ) -> (CoreSet, Result<Sequence, Unmade>) {
+    ) -> (CoreSet, Result<(Sequence, Marks), Unmade>) {
         let mut guard = self.ring();
         let ring = &mut *guard;
         if place.is_none() && ring.waiting > 0 {
@@ -292,7 +304,7 @@ impl Publishing {
                 .try_publish(publication.channel.as_bytes(), publication.hash, &parts, facts);
         self.note_bytes(ring);
         match published {
-            Ok(published) => (published.wake, Ok(published.sequence)),
+            Ok(published) => (published.wake, Ok((published.sequence, publication.marks))),
             Err(RingFull { wake }) => (wake, Err(Unmade::NoRoom)),
         }
     }

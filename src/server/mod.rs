@@ -45,7 +45,7 @@ use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
 pub use crate::handle::{
     ChannelInfo, ConnectionInfo, Handle, HandleError, History, HistoryEntry, HistoryQuery, MemberInfo, Page,
-    Pending, Receipt, Received, Selection, Subscriber,
+    Pending, Position, Receipt, Received, Selection, Subscriber,
 };
 use crate::log;
 pub use crate::log::FilterError;
