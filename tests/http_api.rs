@@ -1055,3 +1055,86 @@ fn a_history_that_is_too_large_for_an_answer_is_given_in_parts() {
     let answer = server.get(&key, "/api/v1/history?channel=a&limit=5");
     assert_eq!(answer.json["publications"].as_array().unwrap().len(), 5);
 }
+
+#[test]
+fn the_members_of_a_channel_are_listed_by_page_and_counted() {
+    let (key, other) = (
+        Key::for_all(),
+        Key::new("other", &["--actions", "presence", "--channels", "news"]),
+    );
+    let server = ApiServer::start(&[&key, &other], CHANNELS, &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut clients: Vec<Client> = ["ann", "ann", "bob"].map(|user| client_of(&server, user)).into();
+    clients.push(server.process.client());
+    for client in &mut clients {
+        client.subscribe("shop.a");
+    }
+    clients[2].call(
+        "$presence_info",
+        r#"{"channel":"shop.a","info":{"status": "away"}}"#,
+    );
+    let count = || {
+        server
+            .get(&key, "/api/v1/presence/counts?channel=shop.a&channel=shop.b")
+            .json
+    };
+    let counts = |members| json!({"counts": [{"channel": "shop.a", "members": members}, {"channel": "shop.b", "members": 0}]});
+    eventually("all are members", || count() == counts(3));
+    let mut members = pages(
+        &server,
+        &key,
+        "/api/v1/presence?channel=shop.a&limit=1",
+        "members",
+    );
+    members.sort_by_key(|member| member["user"].to_string());
+    let users: Vec<&Value> = members.iter().map(|member| &member["user"]).collect();
+    assert_eq!(users, [&json!("ann"), &json!("bob"), &Value::Null]);
+    assert_eq!(members[0]["connections"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&members[1]["info"], members[0].get("info")),
+        (&json!({"status": "away"}), None)
+    );
+    assert_eq!(members[2]["connections"], json!([clients[3].id]));
+    assert_eq!(
+        server.get(&key, "/api/v1/presence?channel=shop.a").json["count"],
+        3
+    );
+    for (key, path, status, code) in [
+        (&key, "presence?channel=news", 404, "no_presence"),
+        (&other, "presence?channel=shop.a", 403, "channel_not_allowed"),
+        (
+            &other,
+            "presence/counts?channel=news&channel=shop.a",
+            404,
+            "no_presence",
+        ),
+        (&key, "presence", 400, "invalid_parameter"),
+        (&key, "presence/counts", 400, "invalid_parameter"),
+        (&key, "presence?channel=shop.a&after=x", 400, "invalid_parameter"),
+    ] {
+        let answer = server.get(key, &format!("/api/v1/{path}"));
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {}",
+            answer.text
+        );
+    }
+    let (code, out) = {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringcast"))
+            .args([
+                "presence",
+                "shop.a",
+                "--url",
+                &format!("http://{}", server.process.admin),
+                "--key",
+                &key.key,
+            ])
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert!(
+        code == Some(0) && out.contains("bob") && out.ends_with("members: 3\n"),
+        "{out}"
+    );
+}

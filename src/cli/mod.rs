@@ -379,6 +379,8 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         - reads it from standard input
        ringcast history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL
                                         show what the server keeps of a channel: offset, time and data of each publication
+       ringcast presence [--limit N] [--after NEXT] CHANNEL
+                                        list the members of a channel
        ringcast channels [--limit N] [--after NEXT] [PREFIX]
                                         list channels with subscribers
        ringcast connections [--user USER | --connection ID | --address IP | --channel CHANNEL]

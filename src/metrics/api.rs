@@ -23,6 +23,10 @@ labels! {
         History = "history",
         /// `DELETE /api/v1/history`
         RemoveHistory = "remove_history",
+        /// `GET /api/v1/presence`
+        Presence = "presence",
+        /// `GET /api/v1/presence/counts`
+        PresenceCounts = "presence_counts",
         /// `GET /api/v1/channels`
         Channels = "channels",
         /// `GET /api/v1/connections`

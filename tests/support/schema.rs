@@ -52,11 +52,17 @@ impl Checker<'_> {
                     place,
                 )
             }
+            "type" if wanted.is_array() => {
+                let types = wanted.as_array().unwrap().iter();
+                let fits = |one: &Value| self.keyword(schema, keyword, one, value, place).is_ok();
+                fails(types.filter(|one| fits(one)).count() > 0)
+            }
             "type" => fails(match wanted.as_str().unwrap() {
                 "object" => value.is_object(),
                 "array" => value.is_array(),
                 "string" => value.is_string(),
                 "boolean" => value.is_boolean(),
+                "null" => value.is_null(),
                 "number" => value.is_number(),
                 "integer" => value.is_u64() || value.is_i64(),
                 other => return Err(format!("{place}: unknown type {other}")),

@@ -26,6 +26,17 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
                 position["offset"]
             )
         }
+        Name::Presence => {
+            let columns = [
+                ("user", "USER"),
+                ("since", "SINCE_UNIX_MS"),
+                ("connections", "CONNECTIONS"),
+                ("info", "INFO"),
+            ];
+            table(&answer["members"], &columns, out)?;
+            writeln!(out, "members: {}", answer["count"])?;
+            next(answer, out)
+        }
         Name::Channels => {
             let columns = [("subscribers", "SUBSCRIBERS"), ("channel", "CHANNEL")];
             table(&answer["channels"], &columns, out)?;

@@ -14,6 +14,7 @@ use super::super::CliError;
 pub(super) enum Name {
     Publish,
     History,
+    Presence,
     Channels,
     Connections,
     Disconnect,
@@ -60,9 +61,10 @@ struct Form {
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 5] = [
+    pub(super) const ALL: [Name; 6] = [
         Name::Publish,
         Name::History,
+        Name::Presence,
         Name::Channels,
         Name::Connections,
         Name::Disconnect,
@@ -94,6 +96,14 @@ impl Name {
                 flags: &["last", "since", "epoch", "offset", "limit"],
                 switches: &[],
                 usage: "history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL",
+            },
+            Name::Presence => Form {
+                word: "presence",
+                words: &["CHANNEL"],
+                words_min: 1,
+                flags: &["limit", "after"],
+                switches: &[],
+                usage: "presence [--limit N] [--after NEXT] CHANNEL",
             },
             Name::Channels => Form {
                 word: "channels",
@@ -199,6 +209,7 @@ impl Arguments {
                 self.post("publish", &publication)
             }
             Name::History => Ok(self.get("history", &["channel"])),
+            Name::Presence => Ok(self.get("presence", &["channel"])),
             Name::Channels => Ok(self.get("channels", &["prefix"])),
             Name::Connections => Ok(self.get("connections", &[])),
             Name::Disconnect => {

@@ -97,6 +97,8 @@ codes! {
     InvalidParameter = "invalid_parameter", BAD_REQUEST, Invalid;
     /// No policy keeps a history of the channel.
     NoHistory = "no_history", NOT_FOUND, NotFound;
+    /// No policy gives the channel presence.
+    NoPresence = "no_presence", NOT_FOUND, NotFound;
     /// The publications of an answer have too many bytes.
     AnswerTooLarge = "answer_too_large", PAYLOAD_TOO_LARGE, TooLarge;
     /// More than `api_items_max` items.

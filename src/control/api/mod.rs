@@ -32,6 +32,7 @@ mod history;
 mod idempotency;
 mod operation;
 mod parameters;
+mod presence;
 mod publish;
 mod routes;
 
@@ -51,6 +52,7 @@ use crate::auth::api_keys::{ApiKey, ApiKeys};
 use crate::config::Limits;
 use crate::config::api_keys::ApiAction;
 use crate::metrics::api::{ApiMetrics, ApiOutcome, ApiRoute};
+use crate::policy::channels::Channels;
 use error::{ApiError, ErrorCode};
 use idempotency::{Begin, IdempotencyKeys, InProgress, KeptAnswer};
 use operation::Operation;
@@ -114,7 +116,8 @@ async fn answer(
     body: Body,
     seen: &mut Seen,
 ) -> Result<KeptAnswer, ApiError> {
-    let keys = Arc::clone(&shared.policy.now().api_keys);
+    let policy = shared.policy.now();
+    let keys = &policy.api_keys;
     let key = guard::bearer_of(&head.headers).and_then(|key| keys.find(key));
     seen.key = key.map(|key| key.name().to_owned());
     guard::check_api(head, &shared.config, key.is_some())?;
@@ -127,7 +130,7 @@ async fn answer(
         if is_description && guard::admits_operator(&head.headers, &shared.config) {
             return Ok(description());
         }
-        return Err(without_key(&keys, &head.headers));
+        return Err(without_key(keys, &head.headers));
     };
     key.take(shared.clock.now().uptime).map_err(|time| {
         ApiError::new(
@@ -157,6 +160,7 @@ async fn answer(
     };
     let caller = Caller {
         key,
+        channels: &policy.channels,
         items_max: shared.config.limits.api_items_max as usize,
     };
     let operation = Operation::read(route.label, &head.uri, &body, &caller)?;
@@ -335,6 +339,8 @@ fn record(
 /// The sender of a request, and what it may ask for.
 struct Caller<'a> {
     key: &'a Arc<ApiKey>,
+    /// The policies of channels.
+    channels: &'a Channels,
     items_max: usize,
 }
 

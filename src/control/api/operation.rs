@@ -10,6 +10,7 @@ use super::channels::ListChannels;
 use super::connections::{ActOnConnections, ListConnections};
 use super::error::{ApiError, ErrorCode};
 use super::history::{ReadHistory, RemoveHistory};
+use super::presence::{CountMembers, ListMembers};
 use super::publish::Publications;
 use crate::handle::Handle;
 use crate::metrics::api::ApiRoute;
@@ -20,6 +21,8 @@ pub(super) enum Operation {
     Publish(Publications),
     History(ReadHistory),
     RemoveHistory(RemoveHistory),
+    Members(ListMembers),
+    CountMembers(CountMembers),
     Channels(ListChannels),
     Connections(ListConnections),
     Act(ActOnConnections),
@@ -43,6 +46,8 @@ impl Operation {
             ApiRoute::Broadcast => publish(Publications::of_broadcast(body)?),
             ApiRoute::History => ReadHistory::read(uri, caller).map(Operation::History),
             ApiRoute::RemoveHistory => RemoveHistory::read(uri, caller).map(Operation::RemoveHistory),
+            ApiRoute::Presence => ListMembers::read(uri, caller).map(Operation::Members),
+            ApiRoute::PresenceCounts => CountMembers::read(uri, caller).map(Operation::CountMembers),
             ApiRoute::Channels => ListChannels::read(uri, caller).map(Operation::Channels),
             ApiRoute::Connections => ListConnections::read(uri, caller).map(Operation::Connections),
             ApiRoute::Disconnect => ActOnConnections::of_disconnect(body).map(Operation::Act),
@@ -61,6 +66,8 @@ impl Operation {
             Operation::Publish(publications) => publications.subject(),
             Operation::History(read) => read.subject(),
             Operation::RemoveHistory(remove) => remove.subject(),
+            Operation::Members(list) => list.subject(),
+            Operation::CountMembers(count) => count.subject(),
             Operation::Channels(list) => list.subject(),
             Operation::Connections(list) => list.subject(),
             Operation::Act(act) => act.subject(),
@@ -73,6 +80,8 @@ impl Operation {
             Operation::Publish(publications) => publications.run(handle).await,
             Operation::History(read) => read.run(handle).await,
             Operation::RemoveHistory(remove) => remove.run(handle).await,
+            Operation::Members(list) => list.run(handle).await,
+            Operation::CountMembers(count) => count.run(handle).await,
             Operation::Channels(list) => list.run(handle).await,
             Operation::Connections(list) => list.run(handle).await,
             Operation::Act(act) => act.run(handle).await,

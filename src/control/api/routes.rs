@@ -59,6 +59,18 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(
         Method::GET,
+        "/api/v1/presence",
+        ApiRoute::Presence,
+        ApiAction::Presence,
+    ),
+    route(
+        Method::GET,
+        "/api/v1/presence/counts",
+        ApiRoute::PresenceCounts,
+        ApiAction::Presence,
+    ),
+    route(
+        Method::GET,
         "/api/v1/channels",
         ApiRoute::Channels,
         ApiAction::Channels,
