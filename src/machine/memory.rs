@@ -77,6 +77,12 @@ impl MemoryPlan {
                 u64::from(limits.presence_members_max) * MEMBER_BYTES,
             ));
         }
+        if config.store.data_dir.is_some() {
+            parts.push(part(
+                "changes that wait for the disk (limits.store_queue_bytes_max)",
+                Some(limits.store_queue_bytes_max),
+            ));
+        }
         MemoryPlan {
             parts,
             refused_from: memory_bytes(limits, machine),
@@ -191,6 +197,9 @@ mod tests {
         assert_eq!(parts(policy), [false]);
         policy.last_value = true;
         assert_eq!(parts(policy), [true]);
+        config.store.data_dir = Some("data".into());
+        let plan = MemoryPlan::of(&config, 2, &machine(4 << 30)).to_string();
+        assert!(plan.contains("limits.store_queue_bytes_max"), "{plan}");
     }
 
     #[test]
