@@ -242,6 +242,14 @@ impl Subscriptions {
         Some((&channel.name, channel.subscribers.len()))
     }
 
+    /// Whether the walk has still to reach a subscriber of this channel.
+    pub fn walk_will_reach(&self, connection: u32, channel: u32) -> bool {
+        let held = self.connections.get(connection as usize);
+        let entry = held.and_then(|held| held.some(channel, 1).first().copied());
+        let is_ahead = |entry: Entry| entry.channel == channel && entry.position < self.walk.left;
+        channel == self.walk.channel && entry.is_some_and(is_ahead)
+    }
+
     /// Whether the walk has reached all subscribers that it had to reach.
     pub fn is_walk_over(&self) -> bool {
         self.walk.left == 0

@@ -24,6 +24,7 @@ impl<A: App> Core<A> {
                 Letter::Stopped(core) => {
                     self.post.note_stopped(core.index());
                     self.presence.memberships.note_stopped(core.index());
+                    self.end_questions_to(core);
                 }
                 Letter::Will(letter) => self.take_will_letter(*letter),
                 Letter::PoliciesFollowed { core, version, place } => {

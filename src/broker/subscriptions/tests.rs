@@ -346,6 +346,11 @@ proptest! {
             }
             fixture.check();
             prop_assert_eq!(fixture.subscriptions.walk.left as usize, left.len());
+            if let Some(channel) = fixture.subscriptions.number_of(walked.as_bytes(), hash(&walked)) {
+                let will_reach = |&connection: &u32| fixture.subscriptions.walk_will_reach(connection, channel);
+                let to_reach: BTreeSet<u32> = (0..12).filter(will_reach).collect();
+                prop_assert_eq!(&to_reach, &left);
+            }
         }
         for connection in fixture.subscriptions.walk(usize::MAX).to_vec() {
             assert!(left.remove(&connection));

@@ -336,6 +336,16 @@ impl Delivery {
         if self.under_way { next.next() } else { next }
     }
 
+    /// The place of the first publication that delivery will bring to a subscriber of a channel from now on. If a
+    /// publication is on its way, it has reached some of its subscribers, and not others.
+    pub(in crate::cores) fn next_for(&self, connection: u32, channel: u32) -> Sequence {
+        let next = self.broker.reader.place();
+        if self.under_way && !self.broker.subscriptions.walk_will_reach(connection, channel) {
+            return next.next();
+        }
+        next
+    }
+
     /// The publisher of the ring, for the steps of the turn that look after its memory.
     pub(in crate::cores) fn publisher(&mut self) -> &mut Publisher {
         &mut self.broker.publisher

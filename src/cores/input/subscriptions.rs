@@ -44,9 +44,13 @@ impl<A: App> Core<A> {
         if self.session(id).is_none() {
             return;
         }
+        let wanted = Wanted::read(decisions.bytes(wanted));
+        let before = self.delivery.subscriptions().count_of(id.index());
         let outcome = self.begin_subscription(id, decisions.bytes(channel));
-        if outcome == SubscribeOutcome::Subscribed {
-            let wanted = Wanted::read(decisions.bytes(wanted));
+        let was_subscribed = self.delivery.subscriptions().count_of(id.index()) == before;
+        // A client that was subscribed and asks for nothing of the past goes on as it is: nothing may pass it by.
+        let goes_on = was_subscribed && !wanted.is_asked();
+        if outcome == SubscribeOutcome::Subscribed && !goes_on {
             self.recover(id, decisions.bytes(channel), decisions.bytes(token), wanted);
         } else if let Some(session) = self.session(id)
             && let Some(answer) = session.subscribed(channel, Some(token), outcome, decisions)

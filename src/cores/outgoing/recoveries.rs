@@ -317,6 +317,12 @@ impl Recoveries {
                 self.counts.remove(&channel);
             }
         }
+        if self.entries.is_empty() {
+            // The tickets name nothing, and nothing is to be served.
+            self.queue.clear();
+            self.active.clear();
+            self.next = Next::Event;
+        }
     }
 
     /// Takes a publication of its channel for a subscription that is not live: for as long as no more than `bytes_max`
@@ -344,6 +350,18 @@ impl Recoveries {
         collected.frames.extend_from_slice(frame);
         collected.count += 1;
         self.collected_bytes += frame.len();
+    }
+
+    /// The owner of these channels will not answer: its time is over `now`.
+    pub(in crate::cores) fn expire(&mut self, now: Uptime, concerns: impl Fn(u32) -> bool) {
+        for (place, recovery) in &mut self.entries {
+            if let Stage::Asked { deadline, .. } = &mut recovery.stage
+                && concerns(place.channel)
+            {
+                *deadline = now;
+                self.next = Next::Now;
+            }
+        }
     }
 
     /// The earliest time by which an owner must have answered.

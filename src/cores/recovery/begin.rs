@@ -33,7 +33,7 @@ impl<A: App> Core<A> {
             Wanted::Forbidden => Some(Gap::NotAllowed),
             Wanted::Position => None,
         };
-        let live_from = self.delivery.appended();
+        let live_from = self.delivery.next_for(place.connection, channel);
         self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));
     }
 

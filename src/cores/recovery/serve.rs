@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::broker::{Position, Sequence};
+use crate::broker::{Position, Sent, Sequence};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Gap, Limit, Wanted};
 use crate::history::{Query, Question, Reading, Unknown};
 
+use crate::cores::CoreId;
 use crate::cores::connections::replays::Replay;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
@@ -97,7 +98,7 @@ impl<A: App> Core<A> {
             self.connections.recoveries.next = Next::Soon;
             return false;
         }
-        let from = self.delivery.appended();
+        let from = self.delivery.next_for(place.connection, place.channel);
         let number = self.connections.recoveries.next_number();
         let question = Question {
             name: name.into(),
@@ -111,8 +112,14 @@ impl<A: App> Core<A> {
             purpose: HistoryPurpose::Recovery(number),
             question,
         });
-        self.post.send(owner, Letter::HistoryQuestion(asked));
-        let deadline = self.time.now().uptime + ANSWER_TIME_MAX;
+        let now = self.time.now().uptime;
+        let deadline = match self.post.send(owner, Letter::HistoryQuestion(asked)) {
+            Sent::Sent | Sent::Kept => now + ANSWER_TIME_MAX,
+            Sent::Dropped => {
+                self.connections.recoveries.next = Next::Now;
+                now
+            }
+        };
         self.connections.recoveries.asked(place, number, from, deadline);
         self.connections.note_held(place.connection);
         true
@@ -189,6 +196,16 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// A core has stopped: what it was asked is not answered.
+    pub(in crate::cores) fn end_questions_to(&mut self, core: CoreId) {
+        let (cores, subscriptions) = (self.delivery.core_count(), self.delivery.subscriptions());
+        let now = self.time.now().uptime;
+        self.connections.recoveries.expire(now, |channel| {
+            let name = subscriptions.name_of(channel);
+            name.is_some_and(|(_, hash)| hash.owner(cores) == core.index())
+        });
+    }
+
     /// The owner has not answered in time.
     fn give_up(&mut self, place: Place) {
         let progress = self
@@ -214,7 +231,7 @@ impl<A: App> Core<A> {
         };
         let is_incomplete = ended.live().is_some_and(|live| live.collected.is_incomplete);
         let from = if is_incomplete {
-            self.delivery.appended()
+            self.delivery.next_for(place.connection, place.channel)
         } else {
             from
         };

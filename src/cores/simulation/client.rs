@@ -13,8 +13,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::actor::SENT_AWAY;
-use super::following::Following;
+use super::following::{Following, Recovered};
 use super::log::{channel_name, number_in};
+use super::policies::{Memory, Wanted};
 use super::wire::{self, Frame};
 use super::world::Ground;
 use crate::clock::Uptime;
@@ -39,7 +40,8 @@ pub(super) struct Client {
     input: Vec<u8>,
     pub(super) phase: Phase,
     pub(super) session: Option<String>,
-    /// Calls that are answered in the order in which they were made.
+    /// Calls that are answered in the order in which they were made, except subscriptions that get something of the
+    /// past: they may be answered later.
     calls: VecDeque<Call>,
     /// Calls that the application answers when it likes.
     late: BTreeSet<u64>,
@@ -89,6 +91,7 @@ pub(super) enum Phase {
 pub(super) enum Asked {
     Handshake,
     Subscribe(usize),
+    Recover(usize, Wanted),
     Unsubscribe(usize),
     Publish(usize),
     Forbidden,
@@ -238,6 +241,12 @@ impl Client {
             }
             Asked::Subscribe(channel) => {
                 format!(r##"{{"event":"#subscribe","data":{{"channel":"c{channel}"}},"cid":{cid}}}"##)
+            }
+            Asked::Recover(channel, wanted) => {
+                let wanted = wanted_text(ground, wanted);
+                format!(
+                    r##"{{"event":"#subscribe","data":{{"channel":"c{channel}","data":{wanted}}},"cid":{cid}}}"##
+                )
             }
             Asked::Unsubscribe(channel) => {
                 format!(r##"{{"event":"#unsubscribe","data":"c{channel}","cid":{cid}}}"##)
@@ -478,7 +487,15 @@ impl Client {
         if self.late.remove(&rid) {
             return;
         }
-        let Some(call) = self.calls.pop_front_if(|call| call.cid == rid) else {
+        let has_memory = ground.plan.memory.is_some();
+        let at = self.calls.iter().position(|call| call.cid == rid);
+        let is_next = |at: &usize| {
+            self.calls
+                .iter()
+                .take(*at)
+                .all(|call| has_memory && call.may_be_late())
+        };
+        let Some(call) = at.filter(is_next).and_then(|at| self.calls.remove(at)) else {
             ground.fail(&format!(
                 "client {}: a reply to {rid}, and the next is {:?}",
                 self.index,
@@ -498,7 +515,8 @@ impl Client {
                 self.opened_at = Some(ground.time.peek().uptime);
                 self.session.is_some() && !is_error
             }
-            Asked::Subscribe(channel) => self.subscribed(ground, channel, stamp, is_error),
+            Asked::Subscribe(channel) => self.subscribed(ground, channel, &call, stamp, is_error),
+            Asked::Recover(channel, wanted) => self.recovered(ground, channel, wanted, &call, stamp, packet),
             Asked::Unsubscribe(channel) => self.unsubscribed(ground, channel, stamp, is_error),
             Asked::Publish(channel) => {
                 self.published(ground, channel, stamp);
@@ -514,33 +532,134 @@ impl Client {
         }
     }
 
-    fn subscribed(&mut self, ground: &Ground, channel: usize, stamp: u64, is_error: bool) -> bool {
-        let is_full = self.following.len() >= ground.plan.limits.channels_per_connection_max as usize;
+    fn subscribed(
+        &mut self,
+        ground: &Ground,
+        channel: usize,
+        call: &Call,
+        stamp: u64,
+        is_error: bool,
+    ) -> bool {
+        let is_full = self.is_full(ground, call);
         if is_error {
             return is_full;
         }
         let answered = ground.log.claimed();
+        if ground.plan.memory.is_some() {
+            // A subscription that is there already goes on, and one that has not been answered begins with its answer.
+            if self.is_subscribing_before(call, channel) {
+                return true;
+            }
+            self.following
+                .entry(channel)
+                .or_insert_with(|| Following::new(channel, stamp, answered, true));
+            return true;
+        }
         self.following
             .entry(channel)
-            .or_insert_with(|| Following::new(channel, stamp, answered));
+            .or_insert_with(|| Following::new(channel, stamp, answered, false));
         !is_full
     }
 
-    fn unsubscribed(&mut self, ground: &Ground, channel: usize, stamp: u64, is_error: bool) -> bool {
-        let Some(following) = self.following.remove(&channel) else {
-            return is_error;
+    /// Whether it had as many subscriptions as it may have when this call was handled.
+    fn is_full(&self, ground: &Ground, call: &Call) -> bool {
+        let mut channels: BTreeSet<usize> = self.following.keys().copied().collect();
+        let before = self.calls.iter().filter(|other| other.cid < call.cid);
+        channels.extend(before.filter_map(|other| other.subscribes_to()));
+        channels.len() >= ground.plan.limits.channels_per_connection_max as usize
+    }
+
+    /// Whether a subscription to the channel has not been answered.
+    fn is_subscribing(&self, channel: usize) -> bool {
+        self.calls
+            .iter()
+            .any(|call| call.subscribes_to() == Some(channel))
+    }
+
+    /// Whether an earlier subscription to the channel than this one has not been answered.
+    fn is_subscribing_before(&self, call: &Call, channel: usize) -> bool {
+        let mut before = self.calls.iter().filter(|other| other.cid < call.cid);
+        before.any(|other| other.subscribes_to() == Some(channel))
+    }
+
+    /// The subscription to a channel, if all that is published must reach it at once.
+    fn live(&self, channel: usize, ground: &Ground) -> Option<&Following> {
+        let following = self.following.get(&channel)?;
+        let is_live = !ground.plan.memory.is_some() || following.is_live();
+        (is_live && !self.is_subscribing(channel)).then_some(following)
+    }
+
+    /// The answer to a subscription that wants something of the past.
+    fn recovered(
+        &mut self,
+        ground: &mut Ground,
+        channel: usize,
+        wanted: Wanted,
+        call: &Call,
+        stamp: u64,
+        packet: &Value,
+    ) -> bool {
+        let data = &packet["data"];
+        let Some(is_whole) = data["recovered"].as_bool() else {
+            // The channel has no history by now, or the subscription is refused.
+            let is_error = !packet["error"].is_null();
+            return (is_error || ground.plan.memory == Memory::Some)
+                && self.subscribed(ground, channel, call, stamp, is_error);
         };
-        if ground.plan.slow_consumer == SlowConsumer::Close {
+        let told = Recovered {
+            up_to: ground.offset_of(&data["position"]),
+            publications: data["publications"].as_u64().map_or(0, |count| count as usize),
+        };
+        if told.up_to + 1 < stamp || told.up_to >= ground.log.claimed() {
+            return false;
+        }
+        ground.recoveries += u64::from(is_whole && told.publications > 0);
+        let reason = data["reason"].as_str();
+        if is_whole != reason.is_none() || !ground.may_lack(wanted, told, reason) {
+            return false;
+        }
+        if reason == Some("in progress") {
+            // The earlier one is answered later, or has been, and what it gets of the past is on its way.
+            let is_live = self.following.get(&channel).is_none_or(Following::is_live);
+            return self.is_subscribing_before(call, channel) || !is_live;
+        }
+        if reason == Some("unsubscribed") {
+            self.following.insert(channel, Following::ended(channel));
+            return true;
+        }
+        let log = &ground.log;
+        let following = match wanted {
+            Wanted::After(after) if is_whole => Following::recovered(channel, after, told, log),
+            Wanted::Last(max) if told.publications > max => return false,
+            Wanted::After(_) | Wanted::OtherEpoch if told.publications > 0 => return false,
+            Wanted::Position if told.publications > 1 => return false,
+            Wanted::After(_) | Wanted::OtherEpoch | Wanted::Position | Wanted::Last(_) => {
+                Following::with_newest(channel, told, ground.plan.memory == Memory::Everything, log)
+            }
+        };
+        match following {
+            Ok(following) => {
+                self.following.insert(channel, following);
+                true
+            }
+            Err(error) => ground.fail(&format!("client {}: {call:?}: {error}", self.index)),
+        }
+    }
+
+    fn unsubscribed(&mut self, ground: &Ground, channel: usize, stamp: u64, is_error: bool) -> bool {
+        if ground.plan.slow_consumer == SlowConsumer::Close
+            && let Some(following) = self.live(channel, ground)
+        {
             let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
             ground.expect(self.index, "at the end of a subscription", all);
         }
-        !is_error
+        self.following.remove(&channel).is_some() != is_error
     }
 
     /// What it has published has come back to it before it is told so, and is in the ring.
     fn published(&self, ground: &Ground, channel: usize, stamp: u64) {
         if ground.plan.slow_consumer == SlowConsumer::Close
-            && let Some(following) = self.following.get(&channel)
+            && let Some(following) = self.live(channel, ground)
         {
             // Its own lies at `stamp` or behind it; all before have come at least.
             let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
@@ -562,11 +681,26 @@ impl Client {
                 channel_name(channel)
             ));
         };
-        match following.take(number, &ground.log, policy) {
+        if !packet["data"]["position"].is_null() {
+            let offset = ground.offset_of(&packet["data"]["position"]);
+            if ground
+                .log
+                .entry(number)
+                .is_none_or(|(_, entry)| entry.sequence != offset)
+            {
+                ground.fail(&format!("client {}: {text} has a wrong position", self.index));
+            }
+        } else if ground.plan.memory == Memory::Everything {
+            ground.fail(&format!("client {}: {text} has no position", self.index));
+        }
+        let is_replayed = packet["data"]["replayed"] == true;
+        ground.replayed += u64::from(is_replayed);
+        match following.take(number, is_replayed, &ground.log, policy) {
             Ok(missing) => ground.missing += missing,
             Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
         }
         if policy != SlowConsumer::Conflate
+            && !ground.plan.memory.is_some()
             && let Some((_, entry)) = ground.log.entry(number)
         {
             if entry.sequence <= self.last_sequence {
@@ -612,6 +746,8 @@ impl Client {
             4029 => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
             4030 => !limits.idle_timeout.is_zero(),
             4032 => self.token.is_some() && ground.revoked,
+            // The rest of a history was lost, or its owner did not answer.
+            4034 => ground.plan.memory.is_some(),
             4033 => !limits.write_timeout.is_zero() && sent.dozed,
             SENT_AWAY => sent.asked_to_go,
             _ => false,
@@ -639,12 +775,19 @@ impl Client {
             }
         }
         if ![4010, 4033].contains(&code) && ground.plan.slow_consumer == SlowConsumer::Close {
-            for following in self.following.values() {
+            for following in self
+                .following
+                .keys()
+                .filter_map(|&channel| self.live(channel, ground))
+            {
                 following.expect_until(end.turn.undelivered, &ground.log, SlowConsumer::Close)?;
             }
         }
         // Replies that a paused connection had coming may be lost with it; one that left by itself gets them all.
-        if code == 1000 && !self.calls.is_empty() {
+        // A recovery that was under way may be lost as well.
+        let has_memory = ground.plan.memory.is_some();
+        let is_lost = self.calls.iter().any(|call| !has_memory || !call.may_be_late());
+        if code == 1000 && is_lost {
             return Err(format!(
                 "{:?} were not answered before its close frame",
                 self.calls
@@ -688,8 +831,14 @@ impl Client {
             return Err(format!("{:?} are not answered", self.calls));
         }
         if ground.plan.slow_consumer != SlowConsumer::Skip {
-            for following in self.following.values() {
+            for (&channel, following) in &self.following {
+                if self.is_subscribing(channel) {
+                    continue;
+                }
                 following.expect_until(ground.log.claimed(), &ground.log, ground.plan.slow_consumer)?;
+                if following.wants_last_value() && ground.plan.memory.has_last_value(channel) {
+                    following.expect_newest(&ground.log)?;
+                }
             }
         }
         let now = ground.time.peek().uptime;
@@ -700,6 +849,31 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+impl Call {
+    fn subscribes_to(&self) -> Option<usize> {
+        match self.asked {
+            Asked::Subscribe(channel) | Asked::Recover(channel, _) => Some(channel),
+            _ => None,
+        }
+    }
+
+    /// Whether others may be answered before it: the server asks the core that owns the channel.
+    fn may_be_late(&self) -> bool {
+        self.subscribes_to().is_some()
+    }
+}
+
+/// The data of a subscription.
+fn wanted_text(ground: &Ground, wanted: Wanted) -> String {
+    let recover = |epoch: &str, offset| format!(r#"{{"recover":{{"epoch":"{epoch}","offset":{offset}}}}}"#);
+    match (wanted, &ground.epoch) {
+        (Wanted::After(offset), Some(epoch)) => recover(epoch, offset),
+        (Wanted::OtherEpoch, _) => recover("otherone", 1),
+        (Wanted::Last(count), _) => format!(r#"{{"last":{count}}}"#),
+        (Wanted::Position, _) | (Wanted::After(_), None) => r#"{"recover":null}"#.to_owned(),
     }
 }
 

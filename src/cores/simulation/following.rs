@@ -1,8 +1,12 @@
 //! Compares the publications that one subscription has received with the log of what was published.
 //!
-//! A subscription sees exactly what is published between its two answers. From outside, its beginning is known to lie
-//! between the request and the moment at which the answer was read, and its end likewise; within, nothing may be
-//! missing, and nothing may come twice or out of order.
+//! A subscription without a position sees exactly what is published between its two answers. From outside, its
+//! beginning is known to lie between the request and the moment at which the answer was read, and its end likewise;
+//! within, nothing may be missing, and nothing may come twice or out of order. On a channel with a last value, the
+//! newest publication of before may come first, marked as replayed.
+//!
+//! A subscription that has recovered something knows its beginning: the answer names the position from which it is
+//! live. First come as many replayed publications as the answer says, then each publication behind the position.
 
 use super::log::Log;
 use crate::config::SlowConsumer;
@@ -17,24 +21,189 @@ pub(super) struct Following {
     answered: u64,
     /// The place in the channel's log behind the last that has come.
     next: Option<usize>,
+    replay: Replay,
+    /// The server has ended it; nothing comes any more.
+    has_ended: bool,
+}
+
+/// The publications from before the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replay {
+    /// None will come: the subscription is live.
+    Over,
+    /// The last value may come first.
+    LastValue,
+    /// So many will come that follow each other without a gap.
+    Exact(usize),
+    /// So many will come. Between them others may be missing, since the server has not remembered the channel all the
+    /// time.
+    Some(usize),
+    /// They have come. What follows is live, or was published while they came, and is replayed too.
+    Late,
+}
+
+/// What an answer to a client says that has asked for a part of the history.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovered {
+    /// The position from which the subscription is live.
+    pub(super) up_to: u64,
+    /// How many publications will be replayed.
+    pub(super) publications: usize,
 }
 
 impl Following {
-    pub(super) fn new(channel: usize, asked: u64, answered: u64) -> Following {
+    /// `has_memory`: the server may remember the channel.
+    pub(super) fn new(channel: usize, asked: u64, answered: u64, has_memory: bool) -> Following {
         Following {
             channel,
             asked,
             answered,
             next: None,
+            replay: if has_memory {
+                Replay::LastValue
+            } else {
+                Replay::Over
+            },
+            has_ended: false,
         }
+    }
+
+    /// A subscription that gets everything after the position `after`.
+    ///
+    /// # Errors
+    /// The answer counts other publications than there were.
+    pub(super) fn recovered(
+        channel: usize,
+        after: u64,
+        told: Recovered,
+        log: &Log,
+    ) -> Result<Following, String> {
+        let missed = log.places(channel, after + 1..told.up_to + 1);
+        if missed.len() != told.publications {
+            return Err(format!(
+                "{} publications of c{channel} are behind {after}, and {told:?} was the answer",
+                missed.len()
+            ));
+        }
+        Ok(Following {
+            next: Some(missed.start),
+            ..Following::live_from(channel, told, log, Replay::Exact(told.publications))
+        })
+    }
+
+    /// A subscription that gets the newest publications of before. `is_steady`: the server has remembered all.
+    ///
+    /// # Errors
+    /// The answer counts more publications than there were.
+    pub(super) fn with_newest(
+        channel: usize,
+        told: Recovered,
+        is_steady: bool,
+        log: &Log,
+    ) -> Result<Following, String> {
+        let end = log.places(channel, 0..told.up_to + 1).end;
+        let Some(first) = end.checked_sub(told.publications) else {
+            return Err(format!(
+                "{end} publications of c{channel} are there, not {told:?}"
+            ));
+        };
+        let replay = if is_steady {
+            Replay::Exact(told.publications)
+        } else {
+            Replay::Some(told.publications)
+        };
+        let live = Following::live_from(channel, told, log, replay);
+        Ok(Following {
+            next: live.next.or(is_steady.then_some(first)),
+            ..live
+        })
+    }
+
+    /// A subscription that the server has ended before it began.
+    pub(super) fn ended(channel: usize) -> Following {
+        Following {
+            has_ended: true,
+            ..Following::new(channel, 0, u64::MAX, false)
+        }
+    }
+
+    fn live_from(channel: usize, told: Recovered, log: &Log, replay: Replay) -> Following {
+        let answered = told.up_to + 1;
+        let mut following = Following {
+            next: None,
+            replay,
+            ..Following::new(channel, answered, answered, false)
+        };
+        if told.publications == 0 {
+            following.end_replay(log);
+        }
+        following
+    }
+
+    fn end_replay(&mut self, log: &Log) {
+        self.replay = Replay::Late;
+        self.next = Some(self.first_certain(log));
+    }
+
+    /// Whether everything that is published now comes at once, and not behind a replay.
+    pub(super) fn is_live(&self) -> bool {
+        self.replay == Replay::Over && !self.has_ended
+    }
+
+    /// Whether it was begun without a wish: then the last value comes first, if there is one.
+    pub(super) fn wants_last_value(&self) -> bool {
+        self.replay == Replay::LastValue
     }
 
     /// Takes a publication; returns how many are certainly missing before it.
     ///
     /// # Errors
     /// It must not come here, or not now.
-    pub(super) fn take(&mut self, number: usize, log: &Log, policy: SlowConsumer) -> Result<usize, String> {
+    pub(super) fn take(
+        &mut self,
+        number: usize,
+        is_replayed: bool,
+        log: &Log,
+        policy: SlowConsumer,
+    ) -> Result<usize, String> {
         let (place, entry) = log.entry(number).ok_or("what never was in the ring")?;
+        let error = |what: String| {
+            Err(format!(
+                "publication {number} at {}: {what}: {self:?}",
+                entry.sequence
+            ))
+        };
+        if self.has_ended {
+            return error("the subscription has ended".to_owned());
+        }
+        match (self.replay, is_replayed) {
+            (Replay::Exact(left) | Replay::Some(left), true) => {
+                let expected = self.next.unwrap_or(0);
+                let is_exact = matches!(self.replay, Replay::Exact(_));
+                if place < expected || (is_exact && place > expected) || entry.sequence >= self.answered {
+                    return error(format!(
+                        "expected the replay of the publication in place {expected}"
+                    ));
+                }
+                (self.next, self.replay) = match self.replay {
+                    Replay::Exact(_) => (Some(place + 1), Replay::Exact(left - 1)),
+                    _ => (Some(place + 1), Replay::Some(left - 1)),
+                };
+                if left == 1 {
+                    self.end_replay(log);
+                }
+                return Ok(0);
+            }
+            (Replay::Exact(_) | Replay::Some(_), false) => return error("live before the replay".to_owned()),
+            (Replay::LastValue, true) if self.next.is_none() => {
+                self.next = Some(place + 1);
+                self.replay = Replay::Late;
+                return Ok(0);
+            }
+            (Replay::Over | Replay::LastValue, true) => return error("must not be a replay".to_owned()),
+            (Replay::Late, true) | (Replay::Over, false) => {}
+            (Replay::Late | Replay::LastValue, false) => self.replay = Replay::Over,
+        }
         if entry.sequence < self.asked {
             return Err(format!(
                 "publication {number} at {} from before the subscription was asked for, at {}",
@@ -46,7 +215,7 @@ impl Following {
             return Err(format!("publication {number} comes twice, or after a later one"));
         }
         let missing = place - expected;
-        if missing > 0 && policy == SlowConsumer::Close {
+        if missing > 0 && (policy == SlowConsumer::Close || is_replayed) {
             return Err(format!("{missing} missing before publication {number}"));
         }
         self.next = Some(place + 1);
@@ -58,6 +227,9 @@ impl Following {
     /// # Errors
     /// Something has not.
     pub(super) fn expect_until(&self, end: u64, log: &Log, policy: SlowConsumer) -> Result<(), String> {
+        if let Replay::Exact(left) | Replay::Some(left) = self.replay {
+            return Err(format!("{left} replayed publications did not come: {self:?}"));
+        }
         let next = self.next.unwrap_or_else(|| self.first_certain(log));
         let end = log.places(self.channel, self.asked..end).end;
         if next >= end {
@@ -70,9 +242,24 @@ impl Following {
             SlowConsumer::Close | SlowConsumer::Conflate => {
                 let missing = log.of_channel(self.channel)[next..end].iter();
                 let numbers: Vec<usize> = missing.map(|entry| entry.number).collect();
-                Err(format!("c{}: {numbers:?} did not come", self.channel))
+                Err(format!("c{}: {numbers:?} did not come: {self:?}", self.channel))
             }
         }
+    }
+
+    /// The newest publication should have come by now, whenever it was published.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn expect_newest(&self, log: &Log) -> Result<(), String> {
+        let count = log.of_channel(self.channel).len();
+        if count > 0 && self.next.is_none() {
+            return Err(format!(
+                "c{}: none of {count} publications came: {self:?}",
+                self.channel
+            ));
+        }
+        Ok(())
     }
 
     fn first_certain(&self, log: &Log) -> usize {

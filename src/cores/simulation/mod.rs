@@ -48,6 +48,7 @@ mod leftovers;
 mod listener;
 mod log;
 mod plan;
+mod policies;
 mod random;
 mod schedule;
 mod wire;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Scale;
+use super::policies::Memory;
 use super::random::Random;
+use crate::config::channels::{ChannelSpec, PresencePolicy};
 use crate::config::limits::{Limits, MemoryMax};
 use crate::config::{AcceptExcess, Protocol, SlowConsumer};
 
@@ -26,6 +28,7 @@ pub(super) struct Plan {
     pub(super) send_buffer: usize,
     pub(super) addresses: u16,
     pub(super) channels: usize,
+    pub(super) memory: Memory,
     pub(super) clients_max: usize,
     pub(super) steps: usize,
     /// Most bytes of a publication's padding.
@@ -58,6 +61,7 @@ impl Default for Plan {
             send_buffer: 200_000,
             addresses: 1000,
             channels: 4,
+            memory: Memory::Nothing,
             clients_max: 10,
             steps: 0,
             padding_max: 100,
@@ -67,6 +71,21 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// The policies of channels, which a reload chooses anew.
+    pub(super) fn policies(&self, random: &mut Random) -> Vec<ChannelSpec> {
+        let mut policies = self.memory.policies(self.channels, random);
+        if self.presence {
+            policies.push(ChannelSpec {
+                names: vec!["**".to_owned()],
+                ..ChannelSpec::default()
+            });
+            for spec in &mut policies {
+                spec.policy.presence = PresencePolicy::Members;
+            }
+        }
+        policies
+    }
+
     pub(super) fn of(random: &mut Random) -> Plan {
         let ms = Duration::from_millis;
         let (ping_interval, ping_timeout) = random.of(&[
@@ -107,6 +126,7 @@ impl Plan {
             presence_tick: ms(random.of(&[10, 500])),
             ..Limits::default()
         };
+        let memory = random.of(&[Memory::Nothing, Memory::Nothing, Memory::Everything, Memory::Some]);
         Plan {
             cores: random.of(&[1, 2, 2, 3, 4]),
             limits,
@@ -132,6 +152,7 @@ impl Plan {
             send_buffer: random.of(&[1, 8192, 40_000, 200_000]),
             addresses: random.of(&[1, 3, 1000]),
             channels: 1 + random.below(3),
+            memory,
             clients_max: if random.chance(1, 32) {
                 CROWD
             } else {
@@ -139,7 +160,8 @@ impl Plan {
             },
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
-            presence: random.chance(1, 2),
+            // What both come to together is not compared yet.
+            presence: random.chance(1, 2) && memory == Memory::Nothing,
         }
     }
 }

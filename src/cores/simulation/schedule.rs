@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::client::{Asked, Client, Phase};
 use super::leftovers;
 use super::plan::{CROWD, Plan};
+use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
@@ -30,6 +31,8 @@ pub(super) fn run(seed: u64) -> Summary {
         clients: world.clients.len(),
         publications: world.ground.log.len(),
         deliveries: world.ground.deliveries,
+        replayed: world.ground.replayed,
+        recoveries: world.ground.recoveries,
         turns: world
             .handles
             .iter()
@@ -45,6 +48,8 @@ pub(super) struct Summary {
     pub(super) clients: usize,
     pub(super) publications: usize,
     pub(super) deliveries: usize,
+    pub(super) replayed: u64,
+    pub(super) recoveries: u64,
     pub(super) turns: u64,
 }
 
@@ -59,7 +64,8 @@ impl World {
             91..93 => self.set_wall(),
             93..96 => self.core_stands_still(),
             96..98 => self.answer_late(),
-            98 => self.revoke(),
+            98 if self.ground.random.chance(1, 2) => self.revoke(),
+            98 => self.reload_channels(),
             _ => self.nudge(),
         }
     }
@@ -120,7 +126,8 @@ impl World {
             }
             if !is_rude && !is_slow && ground.random.chance(4, 5) {
                 let channel = ground.random.below(ground.plan.channels);
-                client.ask(ground, Asked::Subscribe(channel));
+                let asked = subscription(ground, channel);
+                client.ask(ground, asked);
             }
             let max = some_bytes(ground, client);
             client.write(ground, max);
@@ -221,6 +228,21 @@ impl World {
         ] {
             self.order_if_taken(&order);
         }
+    }
+
+    /// Other policies of channels come into force.
+    fn reload_channels(&mut self) {
+        let plan = &self.ground.plan;
+        if plan.memory != Memory::Some {
+            return;
+        }
+        self.config.channels = plan.policies(&mut self.ground.random);
+        let reopened = self.policy.reopen(&self.config).expect("policies that are right");
+        let reopened = reopened.with_runtime_state_of(&self.policy);
+        self.ground
+            .note(format!("policies of channels: {:?}", self.config.channels));
+        self.policy = Arc::new(reopened);
+        self.order_if_taken(&Order::Adopt(Arc::clone(&self.policy)));
     }
 
     /// Gives an order to those cores that have room for it; one that stands still has not for ever.
@@ -379,7 +401,10 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
     let channel = ground.random.below(ground.plan.channels);
     let may_send = client.may_send();
     match ground.random.below(40) {
-        0..6 if may_send => sent(client, ground, &[Asked::Subscribe(channel)], "subscribes"),
+        0..6 if may_send => {
+            let asked = subscription(ground, channel);
+            sent(client, ground, &[asked], "subscribes")
+        }
         6..8 if may_send => sent(client, ground, &[Asked::Unsubscribe(channel)], "unsubscribes"),
         8..18 if may_send => {
             let count = ground.random.of(&[1, 1, 2, 5, 20]);
@@ -389,7 +414,7 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
         18..21 if may_send => sent(client, ground, &[Asked::Call], "calls"),
         21..24 if may_send => {
             let some = [
-                Asked::Subscribe(channel),
+                subscription(ground, channel),
                 Asked::Publish(channel),
                 Asked::Call,
                 Asked::Unsubscribe(channel),
@@ -440,6 +465,32 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
         }
         _ => "waits",
     }
+}
+
+/// A subscription, with or without something of the past of the channel.
+fn subscription(ground: &mut Ground, channel: usize) -> Asked {
+    if !ground.plan.memory.is_some() || ground.random.chance(1, 3) {
+        return Asked::Subscribe(channel);
+    }
+    let published = ground.log.of_channel(channel);
+    let any = ground.random.below(published.len());
+    let some_offset = published.get(any).map_or(0, |entry| entry.sequence);
+    let recent = published.iter().rev().nth(ground.random.below(4));
+    let recent = recent.map_or(0, |entry| entry.sequence);
+    let wanted = match ground.random.below(16) {
+        0 => Wanted::Position,
+        1 => Wanted::OtherEpoch,
+        // Nothing lies there yet.
+        2 => Wanted::After(ground.log.claimed() + 1000),
+        3 => Wanted::After(0),
+        4..6 => Wanted::Last(ground.random.of(&[0, 1, 5, 1000])),
+        6..11 => Wanted::After(some_offset),
+        _ => Wanted::After(recent),
+    };
+    if ground.epoch.is_none() && matches!(wanted, Wanted::After(_)) {
+        return Asked::Recover(channel, Wanted::Position);
+    }
+    Asked::Recover(channel, wanted)
 }
 
 /// What a long array may hold. Seldom something that ends the connection in its middle.

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::Scale;
 use super::client::Asked;
+use super::log::channel_name;
 use super::plan::Plan;
+use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
-use crate::broker::Sent;
+use crate::broker::{ChannelHasher, Sent};
 use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::config::rules::RuleSpec;
@@ -75,6 +77,8 @@ fn every_promise_is_kept_whatever_the_seed() {
         all.clients += run.clients;
         all.publications += run.publications;
         all.deliveries += run.deliveries;
+        all.replayed += run.replayed;
+        all.recoveries += run.recoveries;
         all.turns += run.turns;
         all.hash = all.hash.rotate_left(1) ^ run.hash;
     }
@@ -441,4 +445,75 @@ fn a_core_that_has_stopped_gets_no_letters_any_more() {
         assert_eq!(core.post.send(other, letter()), Sent::Sent);
         assert_eq!(core.metrics.letters.value(), 1);
     }
+}
+
+/// Two cores that remember everything, a client on the first, and a channel with a last value that the second owns.
+fn with_a_channel_of_the_other_core() -> (World, usize, usize) {
+    let plan = Plan {
+        memory: Memory::Everything,
+        channels: 16,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(1), plan, Random::new(0));
+    let client = world.connect(0, false).unwrap();
+    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    world.settle();
+    let hasher = ChannelHasher::with_key(1);
+    let is_of_other = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(2) == 1;
+    let channel = (0..16).step_by(2).find(is_of_other).unwrap();
+    (world, client, channel)
+}
+
+/// The owner of the channel stands still meanwhile. A subscription that begins anew would miss what is published until
+/// the owner is asked.
+#[test]
+fn a_client_that_subscribes_again_misses_nothing() {
+    let (mut world, client, channel) = with_a_channel_of_the_other_core();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Subscribe(channel))
+    });
+    world.settle();
+    world.seats[1].stands_still = true;
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Subscribe(channel));
+        client.ask_all(ground, &[Asked::Publish(channel); 5]);
+    });
+    world.settle();
+    world.seats[1].stands_still = false;
+    world.settle();
+    assert_eq!(world.ground.deliveries, 5);
+}
+
+#[test]
+fn a_recovery_whose_owner_has_stopped_is_answered_at_once() {
+    let (mut world, client, channel) = with_a_channel_of_the_other_core();
+    world.handles[1].send(Order::Stop).unwrap();
+    world.settle();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
+    });
+    world.settle();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Publish(channel))
+    });
+    world.settle();
+    assert!(!world.clients[client].is_owed_an_answer());
+    assert_eq!((world.ground.recoveries, world.ground.deliveries), (0, 1));
+}
+
+/// A connection that ends while its core tries to ask an owner leaves the core nothing to try again for.
+#[test]
+fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
+    let (mut world, client, channel) = with_a_channel_of_the_other_core();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
+        client.write(ground, usize::MAX);
+        client.disappear();
+    });
+    world.settle();
+    world.pass(Duration::from_millis(20));
+    let turns = |world: &World| world.handles[0].metrics().turns.value();
+    let before = turns(&world);
+    world.pass(Duration::from_secs(2));
+    assert!(turns(&world) - before < 100, "{} turns", turns(&world) - before);
 }

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Events;
+use serde_json::Value;
 
 use super::actor::{Actor, Told, Turn};
 use super::client::Client;
+use super::following::Recovered;
 use super::listener::{ListenerAddress, SimulatedListener};
 use super::log::Log;
 use super::plan::Plan;
+use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::{SCALE, descriptors, leftovers};
 use crate::auth::CredentialFields;
-use crate::broker::{ChannelHasher, Numbering, RingBytes, RingPlan, broker_with_outside};
+use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
-use crate::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
 use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
@@ -29,6 +31,7 @@ use crate::cores::arrivals::admission::Admission;
 use crate::cores::arrivals::listeners::Listeners;
 use crate::cores::core::Core;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
+use crate::cores::outgoing::recoveries::Next;
 use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
@@ -44,6 +47,7 @@ pub(super) struct World {
     pub(super) handles: Vec<CoreHandle>,
     pub(super) admission: Arc<Admission>,
     pub(super) policy: Arc<Policy>,
+    pub(super) config: Config,
     rests: u64,
     pub(super) ground: Ground,
 }
@@ -63,6 +67,11 @@ pub(super) struct Ground {
     pub(super) missing: usize,
     pub(super) draining: bool,
     pub(super) revoked: bool,
+    /// Publications that came as replays, and recoveries in which some came.
+    pub(super) replayed: u64,
+    pub(super) recoveries: u64,
+    /// The epoch of positions, once a client knows it.
+    pub(super) epoch: Option<String>,
 }
 
 /// One core, and when it turns next.
@@ -94,7 +103,7 @@ pub(super) struct Trace {
 }
 
 impl World {
-    pub(super) fn new(seed: Option<u64>, plan: Plan, random: Random) -> World {
+    pub(super) fn new(seed: Option<u64>, plan: Plan, mut random: Random) -> World {
         SCALE.set(Some(plan.scale));
         let replays = descriptors::make_own();
         let key = seed.unwrap_or(0);
@@ -103,17 +112,8 @@ impl World {
         let told = Rc::new(RefCell::new(Told::default()));
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
-        if plan.presence {
-            config.channels = vec![ChannelSpec {
-                names: vec!["**".to_owned()],
-                policy: ChannelPolicy {
-                    presence: PresencePolicy::Members,
-                    ..ChannelPolicy::default()
-                },
-                ..ChannelSpec::default()
-            }];
-        }
-        let policy = Arc::new(Policy::open(&config).expect("a key is all that is configured"));
+        config.channels = plan.policies(&mut random);
+        let policy = Arc::new(Policy::open(&config).expect("a key and policies that are right"));
         let admission = Arc::new(Admission::new(
             plan.limits.connections_per_address_max,
             config.listen.translator_prefixes.clone(),
@@ -130,6 +130,7 @@ impl World {
             },
             numbering: Numbering::new(),
         });
+        let epoch = brokers[0].numbering.epoch;
         let observer = brokers.pop().expect("one more").reader;
         for broker in &mut brokers {
             broker.hasher = ChannelHasher::with_key(key);
@@ -137,7 +138,7 @@ impl World {
         let connections_max = plan.limits.connections_max;
         let (parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
             .expect("polls and socket pairs");
-        let settings = settings(&plan, &policy, &admission, clock);
+        let settings = settings(&plan, &policy, &admission, clock, epoch);
         let seats = parts
             .into_iter()
             .map(|parts| Seat::new(parts, &settings, &plan))
@@ -149,6 +150,7 @@ impl World {
             handles,
             admission,
             policy,
+            config,
             rests: 0,
             ground: Ground {
                 random,
@@ -161,6 +163,9 @@ impl World {
                 missing: 0,
                 draining: false,
                 revoked: false,
+                replayed: 0,
+                recoveries: 0,
+                epoch: None,
             },
         }
     }
@@ -248,7 +253,7 @@ impl World {
             if stands_still && took >= BESIDE_ONE_MAX {
                 return;
             }
-            if !is_busy && !self.wait_for_the_ring() {
+            if !is_busy && !self.wait_for_room() {
                 self.check_at_rest();
                 return;
             }
@@ -259,25 +264,25 @@ impl World {
                 (
                     core.waiting.lengths(),
                     core.abandoned.len(),
-                    format!("{:?}", core.acceptor),
                     core.delivery.depth(),
+                    format!("{:?}", core.connections.recoveries),
                 )
             })
             .collect();
         self.ground.fail(&format!("there is no rest: {counts:?}"));
     }
 
-    /// Cores that wait for room in the ring look again after a moment: whether the clock was moved to it.
-    fn wait_for_the_ring(&self) -> bool {
-        let waits = |seat: &Seat| {
-            !seat.stands_still
-                && seat.core.as_ref().is_some_and(|core| {
-                    core.waiting.stalled_count() > 0
-                        || !core.abandoned.is_empty()
-                        || core.post.kept_count() > 0
-                        || core.presence.memberships.has_outgoing()
-                })
+    /// Cores that wait for room in the ring, or in a box of letters, look again after a moment: whether the clock was
+    /// moved to it.
+    fn wait_for_room(&self) -> bool {
+        let waits = |core: &Core<Actor>| {
+            core.waiting.stalled_count() > 0
+                || !core.abandoned.is_empty()
+                || core.post.kept_count() > 0
+                || core.connections.recoveries.next == Next::Soon
+                || core.presence.memberships.has_outgoing()
         };
+        let waits = |seat: &Seat| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
         // While another core keeps the ring full there is no end to it.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
         if is_waiting {
@@ -397,6 +402,32 @@ impl Ground {
         self.trace.note(at, &what.into());
     }
 
+    /// The offset of a position. All positions of a run have the same epoch.
+    pub(super) fn offset_of(&mut self, position: &Value) -> u64 {
+        let (Some(epoch), Some(offset)) = (position["epoch"].as_str(), position["offset"].as_u64()) else {
+            self.fail(&format!("no position: {position}"));
+        };
+        if self.epoch.get_or_insert_with(|| epoch.to_owned()) != epoch {
+            self.fail(&format!("another epoch: {position}"));
+        }
+        offset
+    }
+
+    /// Whether a client may be told that it does not get all that it wants, for this reason.
+    pub(super) fn may_lack(&self, wanted: Wanted, told: Recovered, reason: Option<&str>) -> bool {
+        let is_future = matches!(wanted, Wanted::After(after) if after > told.up_to);
+        match reason {
+            None => !is_future && wanted != Wanted::OtherEpoch,
+            Some("unknown position") => is_future,
+            Some("other epoch") => wanted == Wanted::OtherEpoch,
+            Some("too many" | "unsubscribed" | "in progress") => true,
+            // A core stood still.
+            Some("no answer") => true,
+            Some("evicted" | "expired" | "no history" | "policy changed") => self.plan.memory == Memory::Some,
+            Some(_) => false,
+        }
+    }
+
     /// Ends the run: something is not as it must be.
     pub(super) fn fail(&self, what: &str) -> ! {
         panic!("{what}");
@@ -484,6 +515,7 @@ fn settings(
     policy: &Arc<Policy>,
     admission: &Arc<Admission>,
     clock: crate::clock::Clock,
+    epoch: Epoch,
 ) -> CoreSettings {
     CoreSettings {
         ports: Ports {
@@ -511,7 +543,7 @@ fn settings(
         audit: Arc::new(crate::audit::Audit::new(0)),
         session: protocols::Settings {
             common: session::Settings {
-                epoch: Numbering::new().epoch,
+                epoch,
                 handshake_timeout: plan.limits.handshake_timeout,
                 channel_name_bytes_max: plan.limits.channel_name_bytes_max,
                 allow_client_publish: true,
