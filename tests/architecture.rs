@@ -79,7 +79,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "socketcluster",
             &[
-                "app", "auth", "clock", "config", "decision", "policy", "session", "wills",
+                "app", "auth", "clock", "config", "decision", "history", "policy", "session", "wills",
             ][..],
         ),
         (
@@ -90,6 +90,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "clock",
                 "decision",
                 "policy",
+                "history",
                 "session",
                 "socketcluster",
                 "websocket",

@@ -8,6 +8,8 @@ use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::rules::Rules;
 use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
+use ringcast::internals::clock::Clock;
+use ringcast::internals::history::{Histories, Keep, NewPublication, Query, Question};
 use ringcast::internals::http::request;
 use ringcast::internals::socketcluster::{decode, encode};
 use ringcast::internals::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
@@ -19,6 +21,9 @@ pub(crate) const PING: &str = r#"{"event":"ping","data":{"param":"hello"},"cid":
 pub(crate) const PUBLISH: &str =
     r##"{"event":"#publish","data":{"channel":"all","data":{"text":"hello"}},"cid":12}"##;
 
+pub(crate) const PUBLISH_REMEMBERED: &str =
+    r##"{"event":"#publish","data":{"channel":"room.all","data":{"text":"hello"}},"cid":12}"##;
+
 pub(crate) fn measure_all() -> io::Result<()> {
     receive_frames()?;
     write_frames()?;
@@ -26,6 +31,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
     encode_packets()?;
     upgrade()?;
     decide_by_rules()?;
+    remember()?;
     for cores in [1, 2, 16] {
         ring(cores, Interested::Nobody)?;
     }
@@ -80,6 +86,75 @@ fn decide_by_rules() -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// The history of one channel: 1,000 publications with 100 bytes of data, as many come as go.
+fn remember() -> io::Result<()> {
+    let mut broker = broker(1, 4096, 1 << 24).remove(0);
+    let channel = b"room.all";
+    let hash = broker.hasher.hash(channel);
+    let data = format!("\"{}\"", "x".repeat(98));
+    let mut message = Vec::new();
+    let name = |out: &mut Vec<u8>| out.extend_from_slice(b"\"room.all\"");
+    let epoch = broker.numbering.epoch;
+    encode::publish_marked(name, REMEMBERED, epoch, Some(data.as_bytes()), &mut message);
+    let mut frame = Vec::new();
+    frames::write(&mut frame, OpCode::Text, &message);
+    let facts = Facts {
+        payload_bytes: 100,
+        marks: REMEMBERED,
+        ..FACTS
+    };
+    let mut histories = Histories::new(epoch, 1 << 30, 1000);
+    let keep = Keep {
+        entries: 1000,
+        bytes: 1 << 20,
+        age_ms: 3_600_000,
+        last_value: false,
+    };
+    let publish = |broker: &mut CoreBroker| {
+        for _ in 0..BATCH {
+            let published = broker.publisher.try_publish(channel, hash, &[&frame], facts);
+            assert!(published.is_ok(), "a batch is a part of the ring");
+        }
+    };
+    let append = |broker: &mut CoreBroker, histories: &mut Histories| {
+        while let Some(delivery) = broker.reader.next() {
+            let publication = NewPublication::of(&delivery.publication, broker.numbering);
+            histories.append(channel, hash, &publication, 0, || Some(keep));
+        }
+        broker.reader.release();
+    };
+    for _ in 0..2 {
+        publish(&mut broker);
+        append(&mut broker, &mut histories);
+        broker.publisher.reclaim();
+    }
+    publish(&mut broker);
+    section("history: append and drop the oldest, 100 bytes", BATCH, || {
+        append(&mut broker, &mut histories);
+    })?;
+    let question = Question {
+        name: channel.as_slice().into(),
+        hash,
+        query: Query::Last(1000),
+        publications_max: 1000,
+        before: broker.reader.claimed(),
+    };
+    let up_to = broker.numbering.position_before(question.before).offset;
+    let now = Clock::begin().now();
+    let mut out = Vec::with_capacity(1 << 20);
+    section(
+        "history: read 1,000 of 100 bytes and copy them, for one",
+        BATCH,
+        || {
+            let mut reading = histories.read(black_box(&question), up_to, now);
+            while !reading.is_empty() {
+                reading.take_frames(64 * 1024, |frames, _| out.extend_from_slice(frames));
+            }
+            black_box(&out);
+        },
+    )
 }
 
 fn receive_frames() -> io::Result<()> {
@@ -278,6 +353,10 @@ fn read_batch(broker: &mut CoreBroker) {
 
 const MESSAGES: usize = 200;
 const BATCH: u64 = 1000;
+const REMEMBERED: Marks = Marks {
+    remembered: true,
+    positioned: true,
+};
 const FACTS: Facts = Facts {
     at_ns: 0,
     kind: Kind::Json,

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::Config;
+use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
 use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::Server;
 
 use super::client::Client;
-use super::parts::{PING, PUBLISH};
+use super::parts::{PING, PUBLISH, PUBLISH_REMEMBERED};
 use super::{Section, counted_begins, counted_ends, counting};
 
 pub(crate) fn measure_all() -> io::Result<()> {
@@ -37,9 +38,59 @@ pub(crate) fn measure_all() -> io::Result<()> {
     for in_flight in [1, 8] {
         fan_out(&mut marker, address, in_flight)?;
     }
+    publish(&mut marker, address, "", PUBLISH)?;
+    server.drain();
+    server.wait().map_err(io::Error::other)?;
+
+    let server = counting::start(
+        1,
+        |config| {
+            never(config);
+            config.channels = vec![remembered()];
+        },
+        || Marked(Builtin::new()),
+    );
+    let address = server.address();
+    let mut marker = connect(address);
+    publish(&mut marker, address, " beside remembered ones", PUBLISH)?;
+    publish(&mut marker, address, ", remembered", PUBLISH_REMEMBERED)?;
     server.drain();
     server.wait().map_err(io::Error::other)?;
     Ok(())
+}
+
+/// A policy that keeps the last 1,000 publications of each room.
+fn remembered() -> ChannelSpec {
+    ChannelSpec {
+        names: vec!["room.*".to_owned()],
+        policy: ChannelPolicy {
+            history: Some(HistoryPolicy {
+                entries_max: 1000,
+                bytes_max: 1 << 20,
+                age_ms_max: 3_600_000,
+            }),
+            position: true,
+            ..ChannelPolicy::default()
+        },
+        ..ChannelSpec::default()
+    }
+}
+
+/// Publications that nobody has subscribed to, each acknowledged. When the section begins, the history is full.
+fn publish(marker: &mut Client, address: SocketAddr, what: &str, message: &str) -> io::Result<()> {
+    let mut publisher = connect(address);
+    let messages = [message; 16];
+    let mut round = || {
+        publisher.send(&messages);
+        for _ in &messages {
+            publisher.receive();
+        }
+    };
+    (0..FILLING_ROUNDS).for_each(|_| round());
+    let name = format!("server: publish{what}, 16 in flight");
+    section(marker, &name, (ROUNDS * messages.len()) as u64, || {
+        (0..ROUNDS).for_each(|_| round());
+    })
 }
 
 /// The application of the binary, which also tells valgrind when a section begins and ends.
@@ -131,6 +182,8 @@ fn fan_out(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Re
 const LONG: Duration = Duration::from_secs(3600);
 const WARM_UP_ROUNDS: usize = 20;
 const ROUNDS: usize = 200;
+/// Enough for 1,000 publications.
+const FILLING_ROUNDS: usize = 80;
 const FAN_OUT_ROUNDS: usize = 10;
 const CONNECTS: u64 = 500;
 const SUBSCRIBERS: usize = 200;

@@ -539,6 +539,7 @@ impl Run {
             // No channel has presence, so nothing depends on the user.
             Decision::UserChanged => {}
             Decision::SubscribeFrom { .. }
+            | Decision::ReadHistory { .. }
             | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
             | Decision::Login

@@ -134,7 +134,8 @@ impl Marks {
     }
 
     const fn bits(self) -> u64 {
-        (if self.remembered { REMEMBERED } else { 0 }) | (if self.positioned { POSITIONED } else { 0 })
+        ((self.remembered as u64) << REMEMBERED.trailing_zeros())
+            | ((self.positioned as u64) << POSITIONED.trailing_zeros())
     }
 }
 
@@ -172,11 +173,13 @@ impl<'a> Publication<'a> {
     }
 
     /// The channel's name.
+    #[inline]
     pub fn channel(&self) -> &'a [u8] {
         &self.buffer[HEADER_BYTES..self.frame_start()]
     }
 
     /// One whole frame, as subscribers of the publisher's protocol get it.
+    #[inline]
     pub fn frame(&self) -> &'a [u8] {
         &self.buffer[self.frame_start()..]
     }
@@ -229,16 +232,19 @@ impl<'a> Publication<'a> {
         self.first_word() & TIME_MASK
     }
 
+    #[inline]
     fn frame_start(&self) -> usize {
         HEADER_BYTES + self.length(CHANNEL_BYTES_AT) as usize
     }
 
     /// Time, kind, origin and marks.
+    #[inline]
     fn first_word(&self) -> u64 {
         let (words, _) = self.buffer.as_chunks();
         u64::from_ne_bytes(words[0])
     }
 
+    #[inline]
     fn length(&self, at: usize) -> u32 {
         let (numbers, _) = self.buffer.as_chunks();
         u32::from_ne_bytes(numbers[at])
@@ -246,11 +252,13 @@ impl<'a> Publication<'a> {
 }
 
 /// How many bytes [`write`] will write.
+#[inline]
 pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
     HEADER_BYTES + channel.len() + frame.iter().map(|part| part.len()).sum::<usize>()
 }
 
 /// Writes a publication into an empty buffer, gathering the parts of its frame.
+#[inline]
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
     let kind_and_origin = facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
     let first = facts.at_ns & TIME_MASK | kind_and_origin | facts.marks.bits();

@@ -35,6 +35,7 @@ use crate::cores::input::intake::{Intake, frames_per_turn_max};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
 use crate::cores::lifecycle::ends::Ends;
+use crate::cores::lifecycle::history_calls::HistoryCalls;
 use crate::cores::lifecycle::meter::Measures;
 use crate::cores::lifecycle::shedding::Shedding;
 use crate::cores::lifecycle::waiting::Waiting;
@@ -87,6 +88,7 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) draining: Option<Draining>,
     /// The place in the ring behind which nothing is remembered any more, once it is known.
     pub(super) remembering_ends_at: Option<Sequence>,
+    pub(super) history_calls: HistoryCalls,
     /// The last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
@@ -197,6 +199,7 @@ impl<A: App> Core<A> {
             operations: Operations::default(),
             draining: None,
             remembering_ends_at: None,
+            history_calls: HistoryCalls::default(),
             ends: Ends::new(),
             audit: Trail::new(settings.audit),
             memory_due: now,

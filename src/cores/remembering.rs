@@ -33,6 +33,11 @@ impl<A: App> Core<A> {
     pub(super) fn take_history_answer(&mut self, answer: HistoryAnswer) {
         match answer.purpose {
             HistoryPurpose::Recovery(number) => self.history_was_read(number, answer.reading),
+            HistoryPurpose::Call {
+                connection,
+                token,
+                call,
+            } => self.answer_history_call(connection, &token, call, &answer.reading),
         }
     }
 

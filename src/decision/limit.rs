@@ -113,6 +113,9 @@ labels! {
         PresenceTime = "presence_time",
         /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, and is told so.
         RecoveryPublications = "recovery_publications",
+        /// A call of `$history` while 16 of the client, or 1,024 of its core, are open: answered with an
+        /// `InvalidActionError`.
+        HistoryCalls = "history_calls",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

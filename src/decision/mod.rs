@@ -20,7 +20,7 @@ use std::ops::Range;
 pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
 pub use presence::{PresenceFailure, PresenceRequest};
-pub use recovery::{Gap, Recovered, Wanted};
+pub use recovery::{Gap, HistoryCall, Recovered, Wanted};
 
 use crate::auth::Credentials;
 pub use crate::broker::{
@@ -107,6 +107,15 @@ pub enum Decision {
     /// Check each of this connection's channels again: unsubscribe it from the channels that `Session::may_keep`
     /// refuses, and send it the message of `Session::forbidden` for each.
     CheckSubscriptions,
+    /// Read the history of a channel, and tell the session by `Session::history_read`, later.
+    ReadHistory {
+        /// The channel's name.
+        channel: Span,
+        /// Data that the session needs for its answer; the core gives it back unread.
+        token: Span,
+        /// A [`HistoryCall`], as [`HistoryCall::write`] has written it.
+        call: Span,
+    },
     /// Publish to all subscribers of a channel.
     Publish(Publish),
     /// Answer the call of the publication before, by `Session::stored`, once the publication is as safe as a publication
@@ -228,6 +237,11 @@ impl Decision {
                 reason: reason.map(span),
             },
             Decision::CheckSubscriptions => Decision::CheckSubscriptions,
+            Decision::ReadHistory { channel, token, call } => Decision::ReadHistory {
+                channel: span(channel),
+                token: span(token),
+                call: span(call),
+            },
             Decision::Publish(publish) => Decision::Publish(Publish {
                 channel: span(publish.channel),
                 message: span(publish.message),
@@ -425,6 +439,7 @@ impl Decisions {
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
             | Decision::CheckSubscriptions
+            | Decision::ReadHistory { .. }
             | Decision::Publish { .. }
             | Decision::Acknowledge { .. }
             | Decision::Close { .. }

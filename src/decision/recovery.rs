@@ -23,6 +23,37 @@ pub enum Wanted {
     Forbidden,
 }
 
+/// A call of `$history`. It travels as [`Wanted`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryCall {
+    /// What the client wants to have.
+    pub wanted: Wanted,
+    /// Most publications in the answer.
+    pub limit: u32,
+}
+
+impl HistoryCall {
+    /// Appends it in the form that [`HistoryCall::read`] reads.
+    pub fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.limit.to_ne_bytes());
+        self.wanted.write(out);
+    }
+
+    /// What was written.
+    ///
+    /// # Panics
+    /// If [`HistoryCall::write`] has not written these bytes.
+    pub fn read(bytes: &[u8]) -> HistoryCall {
+        let (&limit, rest) = bytes
+            .split_first_chunk()
+            .expect("written by `HistoryCall::write`");
+        HistoryCall {
+            wanted: Wanted::read(rest),
+            limit: u32::from_ne_bytes(limit),
+        }
+    }
+}
+
 /// What a client that has asked for a part of the history is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {

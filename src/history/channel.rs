@@ -98,7 +98,7 @@ impl Channel {
         });
         if let Some(last) = last {
             // Copies a chunk that a reading holds.
-            Arc::make_mut(last).push(publication);
+            Arc::make_mut(last).push(publication, self.len);
         } else {
             if let Some(full) = self.chunks.back_mut().and_then(Arc::get_mut) {
                 full.seal();
@@ -106,7 +106,7 @@ impl Channel {
             if self.chunks.len() == self.chunks.capacity() {
                 self.chunks.reserve_exact(1 + self.chunks.len() / 4);
             }
-            self.chunks.push_back(Arc::new(Chunk::new(publication)));
+            self.chunks.push_back(Arc::new(Chunk::new(publication, self.len)));
         }
         self.len += 1;
         self.frame_bytes += publication.frame.len();

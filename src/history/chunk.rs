@@ -44,7 +44,7 @@ const _: () = assert!(ENTRY_BYTES == 16);
 
 impl Chunk {
     /// A chunk with its first publication.
-    pub(super) fn new(publication: &NewPublication<'_>) -> Chunk {
+    pub(super) fn new(publication: &NewPublication<'_>, channel_len: usize) -> Chunk {
         let mut chunk = Chunk {
             base_offset: publication.offset,
             base_at_ms: publication.at_ms,
@@ -53,7 +53,7 @@ impl Chunk {
             bytes: Vec::new(),
             entries: Vec::new(),
         };
-        chunk.push(publication);
+        chunk.push(publication, channel_len);
         chunk
     }
 
@@ -64,17 +64,19 @@ impl Chunk {
 
     /// Appends a publication, which [`Chunk::takes`].
     ///
-    /// The vectors grow by an eighth of their entries, and by 8 bytes for each entry: so little is reserved that it
-    /// counts for nothing beside what each publication may take.
-    pub(super) fn push(&mut self, publication: &NewPublication<'_>) {
+    /// The vectors grow by an eighth of the entries and by 8 bytes for each entry, of which the whole channel has
+    /// `channel_len`: so little is reserved that it fits into what each publication may take, and in a long history a
+    /// chunk is allocated once.
+    pub(super) fn push(&mut self, publication: &NewPublication<'_>, channel_len: usize) {
         let entry = self.entry(publication).expect("the chunk takes the publication");
-        let count = self.entries.len();
-        if self.entries.capacity() == count {
-            self.entries.reserve_exact(1 + count / 8);
+        if self.entries.capacity() == self.entries.len() {
+            self.entries
+                .reserve_exact(1 + (channel_len / 8).min(ENTRIES_RESERVED_MAX));
         }
         let frame = publication.frame;
         if self.bytes.capacity() - self.bytes.len() < frame.len() {
-            self.bytes.reserve_exact(frame.len().max(count * SPARE_BYTES));
+            let spare = (channel_len * SPARE_BYTES).min(CHUNK_BYTES);
+            self.bytes.reserve_exact(frame.len().max(spare));
         }
         self.bytes.extend_from_slice(frame);
         if let Some(blanks) = &publication.blanks {
@@ -188,6 +190,8 @@ impl Chunk {
 
 /// The member that a replayed publication has in the place of the blanks.
 pub(super) const REPLAYED: &[u8; crate::broker::BLANKS] = b",\"replayed\":true";
+/// Most entries that are reserved at once.
+const ENTRIES_RESERVED_MAX: usize = 64;
 /// A chunk of so many bytes is full, if it has [`CHUNK_ENTRIES_MIN`] publications.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// With fewer publications, a chunk's own memory would count too much for each of them.

@@ -46,6 +46,8 @@ pub struct Histories {
     forgotten: u64,
     /// Publications up to this offset may be missing from any channel, though a former process has left some of them.
     unknown_through: u64,
+    /// The Unix time at which the clock of this process began.
+    unix_ms_at_0: i64,
     evicted: Evicted,
     /// What a store has still to be told; `None` if there is no store.
     journal: Option<Vec<Entry>>,
@@ -90,6 +92,7 @@ impl Histories {
             channels_max,
             forgotten: 0,
             unknown_through: 0,
+            unix_ms_at_0: 0,
             evicted: Evicted::default(),
             journal: None,
             told_forgotten: 0,
@@ -145,6 +148,7 @@ impl Histories {
     /// Tells what has changed since the last call, for a store. Called after each [`Histories::append`]; nothing is told
     /// without [`Histories::begin_with_store`].
     pub fn take_changes(&mut self, now: Now, mut tell: impl FnMut(Change<'_>)) {
+        self.note_wall_clock(now);
         let Some(journal) = &mut self.journal else {
             return;
         };
@@ -156,7 +160,7 @@ impl Histories {
                         continue;
                     };
                     let is_new = matches!(entry, Entry::Appended(_));
-                    let newest = channel.newest(unix_ms_at_0(now)).filter(|_| is_new);
+                    let newest = channel.newest(self.unix_ms_at_0).filter(|_| is_new);
                     tell(Change::Kept {
                         channel: &channel.name,
                         after: channel
@@ -288,6 +292,7 @@ impl Histories {
     /// Answers a question about a channel. All publications up to the offset `up_to` have been appended, and later ones
     /// are not considered.
     pub fn read(&mut self, question: &Question, up_to: u64, now: Now) -> Reading {
+        self.note_wall_clock(now);
         let id = self.find(&question.name, question.hash);
         if let Some(id) = id {
             self.expire(id, now_ms(now), u32::MAX);
@@ -308,7 +313,7 @@ impl Histories {
             }
             Query::After(position) => ChannelQuery::After(position.offset),
             Query::Last(count) => ChannelQuery::Last(count as usize),
-            Query::Since(unix_ms) => ChannelQuery::Since(at_ms(now, unix_ms)),
+            Query::Since(unix_ms) => ChannelQuery::Since(self.at_ms(unix_ms)),
             Query::LastValue => ChannelQuery::LastValue,
             Query::Position => return Reading::empty(up_to),
         };
@@ -324,7 +329,7 @@ impl Histories {
             };
         };
         match channel.read(query, question.publications_max as usize, up_to.offset) {
-            Ok((pieces, count)) => Reading::of(pieces, count, up_to, unix_ms_at_0(now)),
+            Ok((pieces, count)) => Reading::of(pieces, count, up_to, self.unix_ms_at_0),
             Err(unknown) => Reading::unknown(unknown, up_to),
         }
     }
@@ -386,6 +391,23 @@ impl Histories {
     /// How many publications have gone since the last call, by what made them go.
     pub fn take_evicted(&mut self) -> Evicted {
         std::mem::take(&mut self.evicted)
+    }
+
+    /// Takes the wall clock as it is now, if it was changed. The two clocks are read one after the other and rounded, so
+    /// a small difference is none: the time of a publication is the same in each answer.
+    fn note_wall_clock(&mut self, now: Now) {
+        let unix_ms = i64::try_from(now.unix_ms).unwrap_or(i64::MAX);
+        let unix_ms_at_0 = unix_ms.saturating_sub(now_ms(now));
+        if unix_ms_at_0.abs_diff(self.unix_ms_at_0) > WALL_CLOCK_ERROR_MS {
+            self.unix_ms_at_0 = unix_ms_at_0;
+        }
+    }
+
+    /// A Unix time by the clock of this process.
+    fn at_ms(&self, unix_ms: u64) -> i64 {
+        i64::try_from(unix_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_sub(self.unix_ms_at_0)
     }
 
     fn find(&self, name: &[u8], hash: ChannelHash) -> Option<u32> {
@@ -576,20 +598,8 @@ fn now_ms(now: Now) -> i64 {
     i64::try_from(now.uptime.as_ms()).unwrap_or(i64::MAX)
 }
 
-/// The Unix time at which the clock of this process began.
-fn unix_ms_at_0(now: Now) -> i64 {
-    i64::try_from(now.unix_ms)
-        .unwrap_or(i64::MAX)
-        .saturating_sub(now_ms(now))
-}
-
-/// A Unix time by the clock of this process.
-fn at_ms(now: Now, unix_ms: u64) -> i64 {
-    i64::try_from(unix_ms)
-        .unwrap_or(i64::MAX)
-        .saturating_sub(unix_ms_at_0(now))
-}
-
+/// How far the two clocks may be from where they were to each other.
+const WALL_CLOCK_ERROR_MS: u64 = 10;
 /// What a remembered publication takes beside its frame, at most, in a channel that has some of them: 16 bytes for its
 /// entry, and its share of its chunk and of what is reserved.
 pub(super) const PUBLICATION_BYTES: usize = 48;

@@ -7,9 +7,10 @@ use crate::app::{App, LateAnswer, OutsideCall};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
-    CloseReason, Decisions, Message, PresenceFailure, Recovered, Span, Stored, SubscribeOutcome,
+    CloseReason, Decisions, HistoryCall, Message, PresenceFailure, Recovered, Span, Stored, SubscribeOutcome,
     UnsubscribeOutcome,
 };
+use crate::history::Reading;
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::socketcluster;
@@ -143,6 +144,21 @@ impl Session {
     pub fn recovered(&self, token: &[u8], told: Option<&Recovered>, out: &mut Vec<u8>) {
         match self {
             Session::SocketCluster(session) => session.recovered(token, told, out),
+        }
+    }
+
+    /// Appends the message that answers a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory).
+    pub fn history_read(&self, token: &[u8], call: HistoryCall, reading: &Reading, out: &mut Vec<u8>) {
+        match self {
+            Session::SocketCluster(session) => session.history_read(token, call, reading, out),
+        }
+    }
+
+    /// Appends the message that refuses a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory), since too
+    /// many are open.
+    pub fn history_busy(&self, token: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Session::SocketCluster(session) => session.history_busy(token, out),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Nothing here allocates, except for strings that arrived with escapes. Names of channels and events are WTF-8.
 
 use super::string::write_json;
-use crate::decision::{BLANKS, Epoch, Marks, OFFSET_BYTES, Recovered};
+use crate::decision::{BLANKS, Epoch, Marks, OFFSET_BYTES, Position, Recovered};
 
 /// `{"event":E}` or `{"event":E,"data":D}`; `data` is JSON.
 pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -104,13 +104,63 @@ pub fn recovered(cid: &[u8], told: &Recovered, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"reason\":");
         write_json(gap.label().as_bytes(), out);
     }
-    out.extend_from_slice(b",\"position\":{\"epoch\":");
-    write_json(told.position.epoch.as_str().as_bytes(), out);
-    out.extend_from_slice(b",\"offset\":");
-    out.extend_from_slice(itoa::Buffer::new().format(told.position.offset).as_bytes());
-    out.extend_from_slice(b"},\"publications\":");
+    out.extend_from_slice(b",\"position\":");
+    position(told.position, out);
+    out.extend_from_slice(b",\"publications\":");
     out.extend_from_slice(itoa::Buffer::new().format(told.publications).as_bytes());
     out.extend_from_slice(b"}}");
+}
+
+/// The beginning of the answer to a call of `$history`.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryHead {
+    /// Up to where the history was read.
+    pub position: Position,
+    /// Whether everything after a position is there; `None` if the client has not asked for that.
+    pub recovered: Option<bool>,
+    /// Why there is not what was asked for.
+    pub reason: Option<&'static str>,
+    /// Whether there is more than the answer has.
+    pub has_more: bool,
+}
+
+/// `{"rid":N,"data":{"position":P,"publications":[`, with `"recovered"`, `"reason"` and `"more":true` before the
+/// publications if they apply. [`remembered`] writes each publication; then `]}}` follows.
+pub fn history(cid: &[u8], head: &HistoryHead, out: &mut Vec<u8>) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"data\":{\"position\":");
+    position(head.position, out);
+    if let Some(recovered) = head.recovered {
+        out.extend_from_slice(b",\"recovered\":");
+        write_bool(recovered, out);
+    }
+    if let Some(reason) = head.reason {
+        out.extend_from_slice(b",\"reason\":");
+        write_json(reason.as_bytes(), out);
+    }
+    if head.has_more {
+        out.extend_from_slice(b",\"more\":true");
+    }
+    out.extend_from_slice(b",\"publications\":[");
+}
+
+/// `{"offset":O,"time":T}` or `{"offset":O,"time":T,"data":D}`; an empty payload is none.
+pub fn remembered(offset: u64, unix_ms: u64, payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"offset\":");
+    out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
+    out.extend_from_slice(b",\"time\":");
+    out.extend_from_slice(itoa::Buffer::new().format(unix_ms).as_bytes());
+    member(b",\"data\":", (!payload.is_empty()).then_some(payload), out);
+    out.push(b'}');
+}
+
+/// `{"epoch":E,"offset":O}`
+fn position(position: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"epoch\":");
+    write_json(position.epoch.as_str().as_bytes(), out);
+    out.extend_from_slice(b",\"offset\":");
+    out.extend_from_slice(itoa::Buffer::new().format(position.offset).as_bytes());
+    out.push(b'}');
 }
 
 /// `{"rid":N,"error":E}`; `error` writes JSON.

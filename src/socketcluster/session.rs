@@ -20,7 +20,7 @@
 //!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
 //!  wills.rs        last wills                recovery.rs   what was published before
-//!  presence.rs     questions about members
+//!  presence.rs     questions about members   history.rs    $history: what was published
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -31,6 +31,7 @@ mod arrays;
 mod calls;
 mod channels;
 mod handshake;
+mod history;
 mod login;
 mod orders;
 mod permissions;
@@ -297,6 +298,10 @@ impl Session {
             }
             None if env.common.settings.wills && event.name.is(wills::WILL) => {
                 self.will(event, env, decisions)
+            }
+            None if !env.common.policy.channels.is_empty() && event.name.is(history::HISTORY) => {
+                self.read_history(event, env, decisions);
+                Ok(())
             }
             Some(Reserved::Presence | Reserved::PresenceInfo) | None => self.call(event, env, decisions),
         }

@@ -295,10 +295,6 @@ impl Delivery {
     }
 
     /// The core that owns a channel, and the hash of the channel's name.
-    #[expect(
-        dead_code,
-        reason = "recoveries and calls of $history, the next steps, ask the owner"
-    )]
     pub(in crate::cores) fn owner(&self, name: &[u8]) -> (usize, ChannelHash) {
         let hash = self.broker.hasher.hash(name);
         (hash.owner(self.core_count()), hash)

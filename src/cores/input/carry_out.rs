@@ -189,6 +189,9 @@ impl<A: App> Core<A> {
                 let next = self.check_subscriptions(id, work.next_channel, decisions);
                 return Ok(Outcome::of_walk(next));
             }
+            Decision::ReadHistory { channel, token, call } => {
+                self.begin_history_call(id, channel, token, call, decisions)
+            }
             Decision::Publish(publish) => {
                 if !work.has_stalled && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
                     // Room is for publications that have waited for it.
@@ -306,6 +309,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::CheckSubscriptions => true,
         Decision::Send { .. }
         | Decision::SendBinary { .. }
+        | Decision::ReadHistory { .. }
         | Decision::Publish { .. }
         | Decision::Acknowledge { .. }
         | Decision::Close { .. }

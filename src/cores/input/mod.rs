@@ -6,11 +6,12 @@
 //!  intake.rs        the read buffer and the turn's       login.rs          logins over a session
 //!                   shares; calls the session            late_answers.rs   answers from other threads
 //!  hits.rs          counts what a session has met        resume.rs         continues work that had to wait
-//!  wills.rs         wills that clients set
+//!  wills.rs         wills that clients set               history_calls.rs  calls of $history
 //!  stored.rs        publications that a store keeps
 //! ```
 
 pub(super) mod carry_out;
+pub(super) mod history_calls;
 pub(super) mod hits;
 pub(super) mod intake;
 pub(super) mod late_answers;

@@ -7,6 +7,7 @@
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
+//!  history_calls.rs  open calls of $history
 //! ```
 
 pub(crate) mod audit_trail;
@@ -14,6 +15,7 @@ pub(crate) mod connection;
 pub(crate) mod counts;
 pub(crate) mod ending;
 pub(crate) mod ends;
+pub(crate) mod history_calls;
 pub(crate) mod meter;
 pub(crate) mod reading;
 pub(crate) mod shedding;

@@ -3,9 +3,12 @@
 //! Each kind says how many letters of it a core may have to keep while the box of a core is full, and what becomes of
 //! it if the receiver has stopped.
 
+use mio::Token;
+
 use crate::app::SessionId;
 use crate::broker::Sequence;
 use crate::cores::CoreId;
+use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
 use crate::presence::{Answer, Told};
 use crate::wills::{SessionKey, Will};
@@ -68,6 +71,15 @@ pub(crate) struct HistoryAnswer {
 pub(crate) enum HistoryPurpose {
     /// The question with this number of a subscription that is not live yet.
     Recovery(u64),
+    /// A client's call of `$history`.
+    Call {
+        /// The client's connection.
+        connection: Token,
+        /// Data that the session needs for its answer.
+        token: Box<[u8]>,
+        /// The call.
+        call: HistoryCall,
+    },
 }
 
 /// News of a session with a will.

@@ -58,7 +58,7 @@ impl Session {
 }
 
 /// What the data of a subscribe asks for.
-fn asked(data: &str) -> Result<Option<Wanted>, &'static str> {
+pub(super) fn asked(data: &str) -> Result<Option<Wanted>, &'static str> {
     let mut found = None;
     let mut wrong = None;
     let scanned = members(data, |key, value| {
@@ -112,7 +112,7 @@ fn members(json: &str, mut found: impl FnMut(Key, &str)) -> Result<(), Fault> {
 
 /// Calls `found` with the key and the text of each member of an object. A key with escapes is passed over: nobody
 /// writes these keys so.
-fn each_member<'a>(json: &'a str, mut found: impl FnMut(&'a str, &'a str)) -> Result<(), Fault> {
+pub(super) fn each_member<'a>(json: &'a str, mut found: impl FnMut(&'a str, &'a str)) -> Result<(), Fault> {
     let mut scanner = Scanner::new(json);
     scanner.expect(b'{')?;
     scanner.skip_space();
@@ -156,7 +156,7 @@ fn recover(value: &str) -> Option<Wanted> {
 }
 
 /// A whole number from 0 to `max`; what is above it counts as `max`.
-fn whole(value: &str, max: u64) -> Option<u64> {
+pub(super) fn whole(value: &str, max: u64) -> Option<u64> {
     let number = Number::in_value(value)?.as_f64();
     if number < 0.0 || number.fract() != 0.0 {
         return None;

@@ -14,7 +14,8 @@ use crate::auth::{Credentials, Demands, Tokens};
 use crate::config::Protocol;
 use crate::config::rules::{Effect, RuleSpec, Who};
 use crate::decision::{
-    CloseCode, Epoch, Gap, Position, Recovered, Span, SubscribeOutcome, UnsubscribeOutcome, Wanted,
+    CloseCode, Epoch, Gap, HistoryCall, Position, Recovered, Span, SubscribeOutcome, UnsubscribeOutcome,
+    Wanted,
 };
 use crate::policy::Policy;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolicy};
@@ -174,6 +175,11 @@ impl<A: App> Client<A> {
                 } => {
                     let wanted = Wanted::read(decisions.bytes(wanted));
                     format!("subscribe {} {} {wanted:?}", text(channel), text(token))
+                }
+                Decision::ReadHistory { channel, token, call } => {
+                    let call = HistoryCall::read(decisions.bytes(call));
+                    let (channel, token) = (text(channel), text(token));
+                    format!("history {channel} {token} {:?} {}", call.wanted, call.limit)
                 }
                 Decision::Unsubscribe { channel, token } => {
                     format!(
@@ -2358,6 +2364,28 @@ fn a_client_that_may_not_ask_for_the_history_is_subscribed_all_the_same() {
         subscribe_with(&mut client, "both", r#"{"last":3}"#),
         ["subscribe both 7 Last(3)"]
     );
+}
+
+#[test]
+fn a_history_is_read_by_call_if_the_rules_allow_it_and_channels_have_policies() {
+    let call = r##"{"event":"$history","data":{"channel":"room","last":3},"cid":7}"##;
+    let mut client = with_channels();
+    assert_eq!(client.text(call), ["history room 7 Last(3) 100"]);
+    assert_eq!(client.text(&call.replace(r#","cid":7"#, "")), NOTHING);
+    client.policy.rules = rules(&[Action::Subscribe, Action::Invoke]);
+    let refused = client.text(call);
+    assert!(
+        refused.0.len() == 1 && refused.0[0].contains(r#"{"rid":7,"error":"#),
+        "{refused:?}"
+    );
+    client.policy.rules = rules(&[Action::History]);
+    assert_eq!(client.text(call), ["history room 7 Last(3) 100"]);
+    let malformed = client.text(&call.replace("last", "first"));
+    assert!(malformed.0[0].contains("InvalidActionError"), "{malformed:?}");
+    // Without policies the call is the application's, as ever.
+    client.policy.channels = Arc::default();
+    client.policy.rules = rules(&[Action::Invoke]);
+    assert!(!client.text(call).0.iter().any(|line| line.starts_with("history")));
 }
 
 /// Rules that allow anybody these actions, and nothing else.

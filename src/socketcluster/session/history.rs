@@ -1,0 +1,194 @@
+//! The call `$history`: what was published on a channel, without a subscription.
+//!
+//! ```text
+//!   {"event":"$history","data":{"channel":"room.a","last":10},"cid":5}
+//!   {"rid":5,"data":{"position":{"epoch":"k3j9x0ab","offset":123},"publications":[{"offset":…,"time":…,"data":…},…]}}
+//! ```
+//! The data has the channel, one of the members that a subscribe may have (`recovery.rs`), and `limit`. The core asks the
+//! owner of the channel, and gives the session the answer. If no channel has a policy, the call is the application's.
+//!
+//! Limits: [`LIMIT_DEFAULT`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`].
+
+use super::recovery::{asked, each_member, whole};
+use super::{Environment, Session, invalid_action, refuse};
+use crate::app::{App, Refusal, Refused};
+use crate::config::rules::Action;
+use crate::decision::{Decision, Decisions, HistoryCall, Wanted};
+use crate::history::{Reading, Remembered, Unknown};
+use crate::socketcluster::encode;
+use crate::socketcluster::json::Scanner;
+use crate::socketcluster::number::Number;
+use crate::socketcluster::packet::Event;
+use crate::socketcluster::string::StringSlice;
+
+/// The name of the call.
+pub(super) const HISTORY: &str = "$history";
+
+impl Session {
+    /// Decides to read a history, if the client may.
+    pub(super) fn read_history<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        self.expire(env.common.now, decisions);
+        let Some(cid) = event.cid.map(Number::text) else {
+            // Nobody waits for an answer.
+            return;
+        };
+        let (name, call) = match parse(event.data.map_or("", |data| data.json)) {
+            Ok(parsed) => parsed,
+            Err(text) => return invalid_action(Some(cid), text, decisions),
+        };
+        let channel = decisions.write(|out| name.write_decoded(out));
+        if !self.may(Action::History, decisions.bytes(channel), env) {
+            return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
+        }
+        let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
+        let call = decisions.write(|out| call.write(out));
+        decisions.push(Decision::ReadHistory { channel, token, call });
+    }
+
+    /// Appends the answer to a [`Decision::ReadHistory`]. `token` is the call id.
+    pub fn history_read(&self, token: &[u8], call: HistoryCall, reading: &Reading, out: &mut Vec<u8>) {
+        let sizes = reading.publications().map(|publication| size(&publication));
+        let sizes: Vec<usize> = sizes.collect();
+        let limit = (call.limit as usize).min(sizes.len());
+        // What was missed is told from its beginning, so that the client can go on behind it; of the newest
+        // publications, the older ones are left out.
+        let (first, count) = match call.wanted {
+            Wanted::After(_) => (0, fitting(sizes.iter(), limit)),
+            Wanted::Position
+            | Wanted::OtherEpoch
+            | Wanted::Last(_)
+            | Wanted::Since(_)
+            | Wanted::LastValue
+            | Wanted::Forbidden => {
+                let count = fitting(sizes.iter().rev(), limit);
+                (sizes.len() - count, count)
+            }
+        };
+        let unknown = match call.wanted {
+            Wanted::OtherEpoch => Some(Unknown::OtherEpoch),
+            Wanted::Position
+            | Wanted::After(_)
+            | Wanted::Last(_)
+            | Wanted::Since(_)
+            | Wanted::LastValue
+            | Wanted::Forbidden => reading.why_unknown(),
+        };
+        let is_recovery = matches!(call.wanted, Wanted::After(_) | Wanted::OtherEpoch);
+        let head = encode::HistoryHead {
+            position: reading.up_to(),
+            recovered: is_recovery.then_some(unknown.is_none()),
+            reason: unknown.map(Unknown::text),
+            has_more: count < sizes.len(),
+        };
+        encode::history(token, &head, out);
+        for (at, publication) in reading.publications().skip(first).take(count).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            encode::remembered(publication.offset, publication.unix_ms, publication.payload, out);
+        }
+        out.extend_from_slice(b"]}}");
+    }
+
+    /// The answer to a [`Decision::ReadHistory`] that was not carried out, since too many are open.
+    pub fn history_busy(&self, token: &[u8], out: &mut Vec<u8>) {
+        let error = |out: &mut Vec<u8>| {
+            let message = b"Too many calls of $history are open: call again when one was answered";
+            encode::named_error("InvalidActionError", message, out);
+        };
+        encode::error(token, error, out);
+    }
+}
+
+/// The channel and what is asked about it.
+fn parse(data: &str) -> Result<(StringSlice<'_>, HistoryCall), &'static str> {
+    let (mut channel, mut limit) = (None, Ok(u64::from(LIMIT_DEFAULT)));
+    let scanned = each_member(data, |key, value| match key {
+        "channel" => channel = Scanner::new(value).string().ok(),
+        "limit" => limit = whole(value, u64::from(u32::MAX)).ok_or("The limit of $history was malformatted"),
+        _ => {}
+    });
+    let channel = channel.filter(|_| scanned.is_ok());
+    let name = channel.ok_or("The channel name of $history was malformatted")?;
+    let wanted = asked(data)?.ok_or("$history needs one of recover, last and since")?;
+    let limit = u32::try_from(limit?).unwrap_or(u32::MAX);
+    Ok((name, HistoryCall { wanted, limit }))
+}
+
+/// How many of the first publications fit into an answer, at most `limit`; one always does.
+fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, limit: usize) -> usize {
+    let mut bytes = 0;
+    let fit = sizes.take(limit).take_while(|size| {
+        let is_first = bytes == 0;
+        bytes += *size;
+        is_first || bytes <= ANSWER_BYTES_MAX
+    });
+    fit.count()
+}
+
+/// About how many bytes a publication takes in an answer.
+fn size(publication: &Remembered<'_>) -> usize {
+    publication.payload.len() + 64
+}
+
+/// Most publications of an answer if the client sets no limit.
+const LIMIT_DEFAULT: u32 = 100;
+/// Most bytes of the publications of an answer.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_needs_a_channel_and_one_thing_that_is_asked() {
+        for (data, expected) in [
+            (
+                r#"{"channel":"a","last":3}"#,
+                Some((Wanted::Last(3), LIMIT_DEFAULT)),
+            ),
+            (
+                r#"{"limit":7,"since":5,"channel":"a"}"#,
+                Some((Wanted::Since(5), 7)),
+            ),
+            (
+                r#"{"channel":"a","recover":null}"#,
+                Some((Wanted::Position, LIMIT_DEFAULT)),
+            ),
+            (r#"{"channel":"a"}"#, None),
+            (r#"{"last":3}"#, None),
+            (r#"{"channel":5,"last":3}"#, None),
+            (r#"{"channel":"a","last":3,"limit":-1}"#, None),
+            (r#"{"channel":"a","last":3,"since":1}"#, None),
+            ("", None),
+            ("[]", None),
+        ] {
+            let parsed = parse(data).ok();
+            let parsed = parsed.map(|(name, call)| {
+                assert!(name.is("a"));
+                (call.wanted, call.limit)
+            });
+            assert_eq!(parsed, expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_as_many_as_fit_and_at_least_one() {
+        let large = ANSWER_BYTES_MAX + 1;
+        for (sizes, limit, expected) in [
+            (&[1, 1, 1][..], 2, 2),
+            (&[large, 1], 2, 1),
+            (&[1, large, 1], 3, 1),
+            (&[ANSWER_BYTES_MAX - 1, 1, 1], 3, 2),
+            (&[1], 0, 0),
+            (&[], 5, 0),
+        ] {
+            assert_eq!(fitting(sizes.iter(), limit), expected, "{sizes:?}");
+        }
+    }
+}
