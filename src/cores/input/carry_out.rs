@@ -165,7 +165,9 @@ impl<A: App> Core<A> {
                 return Ok(Outcome::Next { done });
             }
             Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
-            Decision::Subscribe { .. } if self.presence.memberships.is_congested() => {
+            Decision::Subscribe { .. } | Decision::SubscribeFrom { .. }
+                if self.presence.memberships.is_congested() =>
+            {
                 return Ok(Outcome::NotBeforePost);
             }
             Decision::Subscribe { channel, token } => self.subscribe(id, channel, token, decisions),

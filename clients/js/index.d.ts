@@ -1,0 +1,107 @@
+/** The place of a publication in the order of all publications. Keep it as it is: only the server compares positions. */
+export interface Position {
+  epoch: string;
+  offset: number;
+}
+
+export interface Publication<T = unknown> {
+  data: T;
+  /** `null` if the policy of the channel has no positions. */
+  position: Position | null;
+  /** Whether it was published before this subscription went live. */
+  replayed: boolean;
+}
+
+export interface Recovery {
+  /** Whether all that was missed follows; `null` if nothing was asked for. */
+  recovered: boolean | null;
+  /** Why not. */
+  reason: string | null;
+  /** From here on the channel is live. */
+  position: Position;
+  /** How many past publications follow. */
+  publications: number;
+}
+
+export interface SubscribeOptions {
+  /** The first subscribe asks for so many of the newest publications. */
+  last?: number;
+  /** The first subscribe asks for all publications since this time, in Unix milliseconds. */
+  since?: number;
+  /** A position that an earlier visit has kept. */
+  position?: Position | null;
+  /** Data for the application, an object. */
+  data?: Record<string, unknown>;
+  waitForAuth?: boolean;
+  priority?: number;
+  /** Something was missed that the server can no longer give. */
+  onGap?: (recovery: Recovery) => void;
+}
+
+export interface Room<T = unknown> extends AsyncIterable<Publication<T>> {
+  readonly name: string;
+  readonly position: Position | null;
+  recoveries(): AsyncIterable<Recovery>;
+  end(): void;
+}
+
+export interface Member<I = unknown> {
+  /** `null` for a client without a user. */
+  user: string | number | null;
+  info?: I;
+  /** Since when it has been there, in Unix milliseconds. */
+  since: number;
+  /** The socket ids of its connections, at most 100. Members that an event has brought have none here. */
+  connections?: string[];
+}
+
+export interface Presence<I = unknown> extends AsyncIterable<Map<string | number, Member<I>>> {
+  readonly members: Map<string | number, Member<I>>;
+  readonly count: number;
+  /** Whether `members` has all of them: the events of a large channel leave changes out. */
+  readonly isComplete: boolean;
+  /** Why the list could not be fetched. */
+  readonly error: Error | null;
+  refresh(): Promise<void>;
+  end(): void;
+}
+
+export interface Will {
+  channel: string;
+  data?: unknown;
+  /** Milliseconds from the end of the connection to the publication. */
+  delayMs?: number;
+  /** A name by which a later connection of this client is known: a random text that the client keeps. */
+  session?: string;
+}
+
+export interface History<T = unknown> {
+  position: Position;
+  /** For `recover`: whether all publications after the position are known. */
+  recovered?: boolean;
+  reason?: string;
+  /** `limit`, or the size of an answer, has left publications out. */
+  more?: boolean;
+  publications: Array<{offset: number; time: number; data: T}>;
+}
+
+export interface Memory {
+  subscribe<T = unknown>(name: string, options?: SubscribeOptions): Room<T>;
+  unsubscribe(name: string): void;
+  history<T = unknown>(
+    name: string,
+    ask?: {last?: number; since?: number; recover?: Position | null; limit?: number},
+  ): Promise<History<T>>;
+  presence<I = unknown>(name: string): Presence<I>;
+  setInfo(name: string, info: unknown): Promise<unknown>;
+  setWill(will: Will): Promise<void>;
+  clearWill(): Promise<void>;
+}
+
+/** The module of socketcluster-client 15 to 20. */
+export interface SocketClusterClient<S> {
+  create(options?: object): S;
+}
+
+/** Connects by `socketClusterClient.create(options)`. */
+export function connect<S>(socketClusterClient: SocketClusterClient<S>, options?: object): {socket: S; memory: Memory};

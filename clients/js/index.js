@@ -1,0 +1,114 @@
+// What Ringcast's channels remember, for socketcluster-client 15 to 20: recovery, history, presence and last wills. All of it is
+// plain packets: docs/recovery.md, docs/presence.md and docs/wills.md of Ringcast have them.
+import {watchPackets} from './lib/codec.js';
+import {Presence} from './lib/presence.js';
+import {Room} from './lib/room.js';
+
+/** Connects by `socketClusterClient.create(options)`. The socket is an ordinary one; `memory` is what Ringcast adds. */
+export function connect(socketClusterClient, options = {}) {
+  const socket = socketClusterClient.create({...options, autoConnect: false});
+  const memory = new Memory(socket, options.channelPrefix ?? '');
+  if (options.autoConnect !== false) socket.connect();
+  return {socket, memory};
+}
+
+/** What a socket remembers of its channels. */
+class Memory {
+  #socket;
+  #prefix;
+  #rooms = new Map();
+  #will = null;
+
+  constructor(socket, prefix) {
+    this.#socket = socket;
+    this.#prefix = prefix;
+    watchPackets(socket, () => this.#watcher());
+    (async () => { for await (const _ of socket.listener('connect')) this.#leaveWill(); })();
+  }
+
+  #watcher() {
+    const asked = new Map(); // the rooms of subscribes without an answer, by call id
+    return {
+      outgoing: (packet) => {
+        const room = packet.event === '#subscribe' ? this.#room(packet.data.channel) : undefined;
+        if (!room) return packet;
+        asked.set(packet.cid, room);
+        return {...packet, data: {...packet.data, data: room.subscribeData()}};
+      },
+      incoming: ({event, data, rid, error}) => {
+        if (event === '#publish') this.#room(data?.channel)?.published(data);
+        const room = asked.get(rid);
+        if (!room) return;
+        asked.delete(rid);
+        if (error === undefined) room.subscribed(data);
+      },
+    };
+  }
+
+  #room(name) {
+    return typeof name === 'string' && name.startsWith(this.#prefix) ? this.#rooms.get(name.slice(this.#prefix.length)) : undefined;
+  }
+
+  /**
+   * Subscribes to a channel and keeps its position. The first subscribe asks for the `last` publications, for all `since` a time in Unix
+   * milliseconds, or for what follows a `position` that an earlier visit has kept. `onGap` is called when something was missed that
+   * the server can no longer give: fetch the state anew then.
+   */
+  subscribe(name, options = {}) {
+    const known = this.#rooms.get(name);
+    if (known) return known;
+    const room = new Room(name, options);
+    this.#rooms.set(name, room);
+    const {waitForAuth, priority} = options;
+    this.#socket.subscribe(name, {waitForAuth, priority});
+    return room;
+  }
+
+  /** Ends a subscription and all iterations of its room. */
+  unsubscribe(name) {
+    this.#rooms.get(name)?.end();
+    this.#rooms.delete(name);
+    this.#socket.unsubscribe(name);
+  }
+
+  /** Past publications, oldest first: `{position, publications: [{offset, time, data}], …}`. Give `last`, `since` or `recover`. */
+  history(name, ask = {recover: null}) {
+    return this.#socket.invoke('$history', {channel: name, ...ask});
+  }
+
+  /** The members of a channel, kept up to date. The policy of the channel must have `presence_events`. */
+  presence(name) {
+    return new Presence(this.#socket, name);
+  }
+
+  /** Sets the info that others see of this client in a channel; `null` removes it. */
+  setInfo(name, info) {
+    return this.#socket.invoke('$presence_info', {channel: name, info});
+  }
+
+  /** Leaves a will, and leaves it again after each reconnect. Resolves when the server has it. */
+  async setWill({channel, data, delayMs, session}) {
+    this.#will = {
+      channel,
+      ...(data === undefined ? {} : {data}),
+      ...(delayMs === undefined ? {} : {delay_ms: delayMs}),
+      ...(session === undefined ? {} : {session}),
+    };
+    await this.#socket.invoke('$will', this.#will);
+  }
+
+  /** Takes the will back. */
+  async clearWill() {
+    this.#will = null;
+    await this.#socket.invoke('$will', null);
+  }
+
+  async #leaveWill() {
+    if (!this.#will) return;
+    try {
+      await this.#socket.invoke('$will', this.#will);
+    } catch (error) {
+      this.#socket.emit('error', {error}); // nobody waits for this call
+    }
+  }
+}

@@ -1,0 +1,63 @@
+import {Stream} from './stream.js';
+
+/**
+ * A subscription that recovers. After a reconnect it asks for what was published since the last publication that it has handed out.
+ * Iterating it gives publications: `{data, position, replayed}`.
+ */
+export class Room {
+  #publications = new Stream();
+  #recoveries = new Stream();
+  #first;
+  #data;
+  #onGap;
+  #hasBegun = false;
+
+  constructor(name, {last, since, position, data, onGap}) {
+    this.name = name;
+    /** The position of the last publication, or the one from which the channel is live; `null` if it is not known. */
+    this.position = position ?? null;
+    this.#first = last !== undefined ? {last} : since !== undefined ? {since} : {recover: this.position};
+    this.#data = data;
+    this.#onGap = onGap;
+  }
+
+  /** The data of the next subscribe. */
+  subscribeData() {
+    return {...this.#data, ...(this.#hasBegun ? {recover: this.position} : this.#first)};
+  }
+
+  /** The server has answered the subscribe. */
+  subscribed(answer) {
+    const hadBegun = this.#hasBegun;
+    this.#hasBegun = true;
+    if (!answer?.position) return; // the channel has no history
+    const {recovered = null, reason = null, publications = 0} = answer;
+    // If publications follow, each tells its own position.
+    if (publications === 0) this.position = answer.position;
+    const recovery = {recovered, reason, position: answer.position, publications};
+    this.#recoveries.push(recovery);
+    if (recovered === false && (hadBegun || this.#first.recover)) this.#onGap?.(recovery);
+  }
+
+  /** A publication of the channel has come. */
+  published({data, position = null, replayed = false}) {
+    // Without positions nothing can be recovered without repetitions.
+    this.position = position;
+    this.#publications.push({data, position, replayed});
+  }
+
+  /** Each answer to a subscribe: `{recovered, reason, position, publications}`. */
+  recoveries() {
+    return this.#recoveries;
+  }
+
+  /** Ends all iterations. */
+  end() {
+    this.#publications.end();
+    this.#recoveries.end();
+  }
+
+  [Symbol.asyncIterator]() {
+    return this.#publications[Symbol.asyncIterator]();
+  }
+}
