@@ -123,7 +123,8 @@ pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
             let session = core.connections.get(id).and_then(|one| one.phase.session_id());
             let Some(session) = session else { continue };
             for name in core.delivery.subscriptions().channels_of(id.index()) {
-                if core.lent.policy.channels.find(name).is_some() {
+                let policy = core.lent.policy.channels.find(name);
+                if policy.is_some_and(|policy| policy.presence.is_on()) {
                     subscribed.insert((name, session));
                 }
             }
