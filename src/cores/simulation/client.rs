@@ -608,7 +608,10 @@ impl Client {
         };
         let told = Recovered {
             up_to: ground.offset_of(&data["position"]),
-            publications: data["publications"].as_u64().map_or(0, |count| count as usize),
+            publications: data["publications"]
+                .as_u64()
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(0),
         };
         if told.up_to + 1 < stamp || told.up_to >= ground.log.claimed() {
             return false;

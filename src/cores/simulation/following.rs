@@ -114,7 +114,7 @@ impl Following {
         };
         let live = Following::live_from(channel, told, log, replay);
         Ok(Following {
-            next: live.next.or(is_steady.then_some(first)),
+            next: live.next.or_else(|| is_steady.then_some(first)),
             ..live
         })
     }
