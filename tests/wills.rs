@@ -7,6 +7,7 @@ mod support;
 
 use ringcast::app::{AllowedPublish, App, AppError, Call, CallAnswer, Name, Peer, RawJson, Refusal};
 use ringcast::config::Placement;
+use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
 use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
 use ringcast::internals::decision::{CloseReason, Limit};
 use support::{Client, Server, close_frame, eventually};
@@ -311,6 +312,26 @@ impl App for Answers {
     fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         peer.reply(&"mine")
     }
+}
+
+#[test]
+fn a_will_cannot_pretend_that_somebody_has_joined_or_left() {
+    let server = Server::start(|config| {
+        config.channels = vec![ChannelSpec {
+            names: vec!["room".to_owned()],
+            policy: ChannelPolicy {
+                presence: PresencePolicy::MembersAndEvents,
+                ..ChannelPolicy::default()
+            },
+            ..ChannelSpec::default()
+        }];
+    });
+    let mut client = server.client();
+    let refused = client.call(
+        "$will",
+        r#"{"channel":"$presence/room","data":{"joined":[{"user":"eve"}]}}"#,
+    );
+    assert!(refused.contains("Only the server publishes"), "{refused}");
 }
 
 #[test]

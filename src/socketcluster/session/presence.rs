@@ -10,12 +10,13 @@
 //!
 //! Limits: `presence_info_bytes_max`.
 
+use super::recovery::each_member;
 use super::{Environment, Session, passed_on, refuse};
 use crate::app::{App, AppError, Refusal, Refused};
 use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions, Limit, PresenceFailure, PresenceRequest};
 use crate::socketcluster::encode;
-use crate::socketcluster::json::{Fault, Scanner};
+use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
 
@@ -154,31 +155,6 @@ impl<'v> Fields<'v> {
         Ok(PresenceRequest::SetInfo(
             (info != "null").then_some(info.as_bytes()),
         ))
-    }
-}
-
-/// Calls `found` with the key and the text of each member of an object. A key with escapes is passed over: nobody
-/// writes these keys so.
-fn each_member<'v>(json: &'v str, mut found: impl FnMut(&str, &'v str)) -> Result<(), Fault> {
-    let mut scanner = Scanner::new(json);
-    scanner.expect(b'{')?;
-    scanner.skip_space();
-    if scanner.pass(b'}') {
-        return Ok(());
-    }
-    loop {
-        scanner.skip_space();
-        let key = scanner.key()?;
-        scanner.skip_space();
-        let start = scanner.position();
-        scanner.value()?;
-        if let Some(key) = key.plain() {
-            found(key, scanner.since(start));
-        }
-        scanner.skip_space();
-        if !scanner.pass(b',') {
-            return scanner.expect(b'}');
-        }
     }
 }
 

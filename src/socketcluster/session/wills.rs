@@ -75,6 +75,11 @@ impl Session {
         if let Err(error) = self.check_sizes(&given, env) {
             return refuse_will(cid, &error, decisions);
         }
+        let announced = env.common.policy.channels.announced_on(given.channel.as_bytes());
+        if announced.is_some() {
+            let error = invalid("Only the server publishes who joins and leaves a channel");
+            return refuse_will(cid, &error, decisions);
+        }
         if !env.common.settings.allow_client_publish
             || !self.may(Action::Publish, given.channel.as_bytes(), env)
         {
