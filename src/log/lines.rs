@@ -170,10 +170,11 @@ impl<W: Write> Writer<W> {
                 self.sleep();
                 continue;
             }
-            self.write();
+            let is_written = self.write();
             // While lines keep being dropped, this is reported at most once for each full queue that has been
-            // written.
-            if is_all || self.written_since_report >= QUEUE_BYTES_MAX {
+            // written. While nothing can be written, it is not reported at all: the report would be the next line that
+            // is lost, and so on for ever.
+            if is_written && (is_all || self.written_since_report >= QUEUE_BYTES_MAX) {
                 let dropped = self.shared.dropped.load(Ordering::Relaxed);
                 if dropped > self.reported {
                     report(dropped - self.reported);
@@ -196,7 +197,8 @@ impl<W: Write> Writer<W> {
         true
     }
 
-    fn write(&mut self) {
+    /// Writes the batch. False if its lines are lost.
+    fn write(&mut self) -> bool {
         let written = write_whole(&mut self.out, &self.batch, &self.shared.written_bytes);
         if written.is_err() {
             // The lines are lost: the other end is closed, or the disk is full.
@@ -211,6 +213,7 @@ impl<W: Write> Writer<W> {
         self.written_since_report += self.batch.len();
         self.charged = 0;
         self.batch.clear();
+        written.is_ok()
     }
 
     fn sleep(&self) {
@@ -302,6 +305,20 @@ mod tests {
         lines.flush(Duration::from_secs(10), Duration::from_secs(10));
         assert_eq!(lines.shared.queued_bytes.load(Ordering::Relaxed), 0);
         assert_eq!(lines.dropped(), 0);
+        assert!(reported.is_empty());
+    }
+
+    #[test]
+    fn while_nobody_can_read_lost_lines_are_not_reported_by_further_lines() {
+        let (lines, reader, reported) = piped();
+        drop(reader);
+        for _ in 0..3 {
+            lines.push(b"lost\n", Importance::Ordinary);
+            lines.flush(Duration::from_secs(10), Duration::from_secs(10));
+        }
+        assert_eq!(lines.shared.queued_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(lines.dropped(), 3);
+        // The writer reports after it has written a batch, so the first two reports would be here by now.
         assert!(reported.is_empty());
     }
 
