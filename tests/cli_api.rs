@@ -302,8 +302,11 @@ fn history_shows_each_publication_on_a_line() {
     let key = Key::for_all();
     let lines = "[[channels]]\nnames = [\"a b\"]\nhistory_entries = 5\n";
     let server = ApiServer::start(&[&key], lines, &[]);
+    let mut published = String::new();
     for data in ["1", r#"{"text":"x y"}"#] {
-        assert_eq!(run(&server, &key, &["publish", "a b", data]).0, 0);
+        let (code, out, error) = run(&server, &key, &["publish", "a b", data]);
+        assert_eq!((code, error.as_str()), (0, ""));
+        published = out;
     }
     let (code, out, error) = run(&server, &key, &["history", "a b"]);
     assert_eq!((code, error.as_str()), (0, ""));
@@ -311,6 +314,11 @@ fn history_shows_each_publication_on_a_line() {
     assert!(
         lines[0].ends_with(" 1") && lines[1].ends_with(r#" {"text":"x y"}"#),
         "{out}"
+    );
+    assert_eq!(
+        published,
+        format!("published: 1\n{}\n", lines[2]),
+        "the newest one's position"
     );
     let (_, position) = lines[2].split_once("position: ").unwrap();
     let mut words = vec!["history", "a b"];

@@ -113,6 +113,54 @@ fn a_publication_reaches_all_subscribers_as_it_was_written() {
 }
 
 #[test]
+fn answers_have_the_positions_that_subscribers_see_and_repetitions_the_same() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], CHANNELS, &[]);
+    let mut clients = subscribers(&server, &["shop.a", "shop.b", "news"]);
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let post = |path: &str, body: &Value| {
+        let idempotency = format!("Idempotency-Key: {path}");
+        let headers = [&*authorization, JSON, &idempotency];
+        let answer = server.ask_with("POST", path, &headers, &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let again = server.ask_with("POST", path, &headers, &body.to_string());
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        assert_eq!(again.text, answer.text);
+        answer.json
+    };
+    let one = post("/api/v1/publish", &json!({"channel": "shop.a", "data": 1}));
+    let batch = json!({"publications": [
+        {"channel": "shop.b", "data": 2}, {"channel": "news", "data": 3}, {"channel": "shop.a", "data": 4},
+    ]});
+    let batch = post("/api/v1/publications", &batch);
+    let broadcast = post(
+        "/api/v1/broadcast",
+        &json!({"channels": ["news", "shop.b"], "data": 5}),
+    );
+    let seen = |client: &mut Client, channel: &str, data: u64| {
+        let packet: Value = serde_json::from_str(&client.message()).unwrap();
+        assert_eq!(
+            (&packet["data"]["channel"], &packet["data"]["data"]),
+            (&json!(channel), &json!(data))
+        );
+        packet["data"]["position"].clone()
+    };
+    for client in &mut clients {
+        let [first, second, third] =
+            [("shop.a", 1), ("shop.b", 2), ("news", 3)].map(|(channel, data)| seen(client, channel, data));
+        let [fourth, fifth, sixth] =
+            [("shop.a", 4), ("news", 5), ("shop.b", 5)].map(|(channel, data)| seen(client, channel, data));
+        assert_eq!((&third, &fifth), (&Value::Null, &Value::Null));
+        assert_eq!(one, json!({"published": 1, "position": first}));
+        assert_eq!(
+            batch,
+            json!({"published": 3, "positions": [second, null, fourth]})
+        );
+        assert_eq!(broadcast, json!({"published": 2, "positions": [null, sixth]}));
+    }
+}
+
+#[test]
 fn a_key_allows_its_actions_and_channels_and_nothing_else() {
     let shop = Key::new("shop", &["--actions", "publish", "--channels", "shop.**"]);
     let closer = Key::new("closer", &["--actions", "disconnect"]);
@@ -506,11 +554,13 @@ fn many_repetitions_at_once_are_carried_out_once() {
 }
 
 #[test]
-fn a_full_ring_is_an_error_that_says_how_many_publications_were_made() {
+fn a_full_ring_is_an_error_that_says_which_publications_were_made() {
     let key = Key::for_all();
-    let server = ApiServer::start(&[&key], "", &[("RINGCAST_OUTSIDE_BYTES_MAX", "65536")]);
+    let policy = "[[channels]]\nnames = [\"a\"]\nhistory_entries = 20\n";
+    let server = ApiServer::start(&[&key], policy, &[("RINGCAST_OUTSIDE_BYTES_MAX", "65536")]);
     let mut client = server.process.client();
     client.subscribe("a");
+    client.subscribe("b");
     client.ping();
     let held = Held::thread(server.process.pid(), "core 0");
     let held_too = Held::thread(server.process.pid(), "core 1");
@@ -529,6 +579,8 @@ fn a_full_ring_is_an_error_that_says_how_many_publications_were_made() {
     );
     let published = answer.json["error"]["published"].as_u64().unwrap();
     assert!((1..20).contains(&published), "{}", answer.text);
+    let positions = answer.json["error"]["positions"].as_array().unwrap();
+    assert_eq!(positions.len() as u64, published);
     assert!(
         answer.message().contains("send the others again"),
         "{}",
@@ -540,19 +592,23 @@ fn a_full_ring_is_an_error_that_says_how_many_publications_were_made() {
         (again.status, again.header("idempotency-replayed")),
         (503, Some("true"))
     );
+    assert_eq!(again.json, answer.json);
     let one = server.post(&key, "/api/v1/publish", &batch[0].to_string());
     assert_eq!((one.status, one.code()), (503, "ring_full"));
     drop((held, held_too));
-    for number in 0..published {
-        assert!(client.publication("a").starts_with(&format!("\"{number} ")));
+    for (number, position) in positions.iter().enumerate() {
+        let packet: Value = serde_json::from_str(&client.message()).unwrap();
+        let data = packet["data"]["data"].as_str().unwrap();
+        assert!(data.starts_with(&format!("{number} ")));
+        assert_eq!(packet["data"]["position"], *position);
     }
     eventually("there is room again", || {
         server
-            .post(&key, "/api/v1/publish", r#"{"channel":"a","data":"last"}"#)
+            .post(&key, "/api/v1/publish", r#"{"channel":"b","data":"last"}"#)
             .status
             == 200
     });
-    assert_eq!(client.publication("a"), "\"last\"");
+    assert_eq!(client.publication("b"), "\"last\"");
 }
 
 #[test]

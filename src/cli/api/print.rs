@@ -9,7 +9,13 @@ use super::request::{Arguments, Name};
 /// Writes the answer to a command.
 pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write) -> io::Result<()> {
     match arguments.name {
-        Name::Publish => writeln!(out, "published: {}", answer["published"]),
+        Name::Publish => {
+            writeln!(out, "published: {}", answer["published"])?;
+            match &answer["position"] {
+                Value::Null => Ok(()),
+                place => position(place, out),
+            }
+        }
         Name::History => {
             for publication in answer["publications"].as_array().into_iter().flatten() {
                 let data = publication.get("data").map_or_else(String::new, Value::to_string);
@@ -18,13 +24,7 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
             if let Some(reason) = answer["reason"].as_str() {
                 writeln!(out, "not complete: {reason}")?;
             }
-            let position = &answer["position"];
-            writeln!(
-                out,
-                "position: --epoch {} --offset {}",
-                shown(&position["epoch"]),
-                position["offset"]
-            )
+            position(&answer["position"], out)
         }
         Name::Presence => {
             let columns = [
@@ -57,6 +57,12 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
         }
         Name::Disconnect => writeln!(out, "connections closed: {}", answer["connections"]),
     }
+}
+
+/// Writes a position as the flags with which `history` reads on after it.
+fn position(position: &Value, out: &mut impl Write) -> io::Result<()> {
+    let (epoch, offset) = (shown(&position["epoch"]), &position["offset"]);
+    writeln!(out, "position: --epoch {epoch} --offset {offset}")
 }
 
 /// Writes a list of objects as a table, with these members as columns.

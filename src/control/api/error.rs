@@ -7,6 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::super::guard::Refused;
+use super::Position;
+use super::publish::positions_shown;
 use crate::handle::HandleError;
 use crate::metrics::api::ApiOutcome;
 
@@ -20,8 +22,8 @@ pub(super) struct ApiError {
     retry_after: Option<Duration>,
     /// The methods of the path, if the method is wrong.
     allow: Option<String>,
-    /// How many publications of a batch were made before the error; `None` for other requests.
-    published: Option<usize>,
+    /// The positions of the publications of a batch that were made before the error; `None` for other requests.
+    published: Option<Vec<Option<Position>>>,
     /// Whether a part of the body may still be on its way.
     leaves_body_unread: bool,
 }
@@ -166,20 +168,23 @@ impl ApiError {
     }
 
     /// The same error, after the first publications of a batch have been made.
-    pub(super) fn after_publications(self, published: usize, of: usize) -> ApiError {
+    pub(super) fn after_publications(self, positions: Vec<Option<Position>>, of: usize) -> ApiError {
         ApiError {
             message: format!(
-                "{}; the first {published} of {of} publications were made: send the others again",
-                self.message
+                "{}; the first {} of {of} publications were made: send the others again",
+                self.message,
+                positions.len()
             ),
-            published: Some(published),
+            published: Some(positions),
             ..self
         }
     }
 
     /// Whether the request has changed something before it failed.
     pub(super) fn had_effect(&self) -> bool {
-        self.published.is_some_and(|published| published > 0)
+        self.published
+            .as_ref()
+            .is_some_and(|positions| !positions.is_empty())
     }
 
     pub(super) fn code(&self) -> ErrorCode {
@@ -195,8 +200,11 @@ impl ApiError {
         let mut error = Map::new();
         error.insert("code".to_owned(), json!(self.code.word()));
         error.insert("message".to_owned(), json!(self.message));
-        if let Some(published) = self.published {
-            error.insert("published".to_owned(), json!(published));
+        if let Some(positions) = &self.published {
+            error.insert("published".to_owned(), json!(positions.len()));
+            if let Some(positions) = positions_shown(positions) {
+                error.insert("positions".to_owned(), json!(positions));
+            }
         }
         json!({ "error": error })
     }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::{ApiError, ErrorCode};
 use super::parameters::Parameters;
-use super::{Caller, answer_of};
+use super::{Caller, Position, answer_of};
 use crate::config::api_keys::ApiAction;
 use crate::handle::{Handle, History, HistoryQuery};
 
@@ -34,12 +34,6 @@ struct HistoryAnswer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     publications: Vec<Publication<'a>>,
-}
-
-#[derive(Serialize)]
-struct Position {
-    epoch: String,
-    offset: u64,
 }
 
 #[derive(Serialize)]

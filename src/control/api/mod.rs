@@ -389,6 +389,20 @@ impl Caller<'_> {
     }
 }
 
+/// A position, as answers have it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+struct Position {
+    epoch: String,
+    offset: u64,
+}
+
+impl From<crate::handle::Position> for Position {
+    fn from(position: crate::handle::Position) -> Position {
+        let crate::handle::Position { epoch, offset } = position;
+        Position { epoch, offset }
+    }
+}
+
 /// An answer as JSON.
 fn answer_of(answer: &impl serde::Serialize) -> Result<String, ApiError> {
     serde_json::to_string(answer).map_err(|error| {

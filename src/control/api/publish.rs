@@ -1,17 +1,17 @@
 //! Publications from outside: one, a batch, or the same to many channels.
 //!
 //! The publications of a request are made in their order. All of them are checked before the first is made; if the ring
-//! then has no room, the answer says how many were made.
+//! then has no room, the answer says how many were made. An answer has the positions of publications on channels whose
+//! policy has positions.
 
 use std::borrow::Cow;
 
 use axum::body::Bytes;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use super::{Caller, from_body};
+use super::{Caller, Position, answer_of, from_body};
 use crate::config::api_keys::ApiAction;
 use crate::handle::Handle;
 use crate::metrics::api::ApiRoute;
@@ -46,6 +46,17 @@ struct BatchBody {
 struct BroadcastBody {
     channels: Vec<Box<str>>,
     data: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct PublishedAnswer<'a> {
+    published: usize,
+    /// Of `publish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<&'a Position>,
+    /// Of the other routes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<&'a [Option<Position>]>,
 }
 
 impl Publications {
@@ -106,22 +117,37 @@ impl Publications {
     /// Publishes all of them.
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let count = self.targets.len();
+        let mut positions = Vec::with_capacity(count);
         for (index, (channel, data)) in self.targets.iter().enumerate() {
             let data = self.data.get(*data).map(|data| data.get());
-            if let Err(error) = handle.publish_json(channel, data).await {
-                let error = ApiError::from(error);
-                return Err(if self.route == ApiRoute::Publish {
-                    error
-                } else {
-                    error.after_publications(index, count)
-                });
+            match handle.publish_json(channel, data).await {
+                Ok(receipt) => positions.push(receipt.position.map(Position::from)),
+                Err(error) if self.route == ApiRoute::Publish => return Err(error.into()),
+                Err(error) => return Err(ApiError::from(error).after_publications(positions, count)),
             }
             if index % PUBLICATIONS_PER_TURN == PUBLICATIONS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(json!({ "published": count }).to_string())
+        answer_of(&if self.route == ApiRoute::Publish {
+            PublishedAnswer {
+                published: count,
+                position: positions.first().and_then(Option::as_ref),
+                positions: None,
+            }
+        } else {
+            PublishedAnswer {
+                published: count,
+                position: None,
+                positions: positions_shown(&positions),
+            }
+        })
     }
+}
+
+/// The positions that an answer has: one for each publication, or none if no channel has positions.
+pub(super) fn positions_shown(positions: &[Option<Position>]) -> Option<&[Option<Position>]> {
+    positions.iter().any(Option::is_some).then_some(positions)
 }
 
 /// How many publications of a request are made before other requests have their turn.
