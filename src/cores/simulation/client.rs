@@ -839,7 +839,8 @@ impl Client {
                     continue;
                 }
                 following.expect_until(ground.log.claimed(), &ground.log, ground.plan.slow_consumer)?;
-                if following.wants_last_value() && ground.plan.memory.has_last_value(channel) {
+                let is_certain = ground.plan.memory.has_last_value(channel) && ground.owners_answer();
+                if is_certain && following.wants_last_value() {
                     following.expect_newest(&ground.log)?;
                 }
             }

@@ -171,6 +171,9 @@ impl World {
         } else {
             by
         };
+        if stands_still {
+            self.ground.still_for += by;
+        }
         self.ground.note(format!("{by:?} pass"));
         if by < Duration::from_millis(1) {
             self.ground.time.advance(by);

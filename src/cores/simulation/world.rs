@@ -70,6 +70,8 @@ pub(super) struct Ground {
     /// Publications that came as replays, and recoveries in which some came.
     pub(super) replayed: u64,
     pub(super) recoveries: u64,
+    /// How long the clock was moved on while a core stood still.
+    pub(super) still_for: Duration,
     /// The epoch of positions, once a client knows it.
     pub(super) epoch: Option<String>,
 }
@@ -165,6 +167,7 @@ impl World {
                 revoked: false,
                 replayed: 0,
                 recoveries: 0,
+                still_for: Duration::ZERO,
                 epoch: None,
             },
         }
@@ -411,6 +414,12 @@ impl Ground {
             self.fail(&format!("another epoch: {position}"));
         }
         offset
+    }
+
+    /// Whether each question to the owner of a channel has certainly been answered: an owner that stands still for long
+    /// or has stopped answers none, and a client that has asked for nothing is not told.
+    pub(super) fn owners_answer(&self) -> bool {
+        !self.draining && self.still_for < Duration::from_secs(4)
     }
 
     /// Whether a client may be told that it does not get all that it wants, for this reason.
