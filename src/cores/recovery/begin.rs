@@ -31,7 +31,8 @@ impl<A: App> Core<A> {
             }
             Wanted::OtherEpoch => Some(Gap::OtherEpoch),
             Wanted::Forbidden => Some(Gap::NotAllowed),
-            Wanted::Position => None,
+            // A client that still gets publications of before is live from no position yet.
+            Wanted::Position => self.connections.recoveries.has(place).then_some(Gap::InProgress),
         };
         let live_from = self.delivery.next_for(place.connection, channel);
         self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));

@@ -517,3 +517,24 @@ fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
     world.pass(Duration::from_secs(2));
     assert!(turns(&world) - before < 100, "{} turns", turns(&world) - before);
 }
+
+/// With the owner of the channel standing still. Otherwise the client would take the position for one up to which it has
+/// everything.
+#[test]
+fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
+    let (mut world, client, channel) = with_a_channel_of_the_other_core();
+    world.with(client, |client, ground| {
+        client.ask_all(ground, &[Asked::Publish(channel); 5]);
+    });
+    world.settle();
+    world.seats[1].stands_still = true;
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
+        client.ask(ground, Asked::Recover(channel, Wanted::Position));
+    });
+    world.settle();
+    world.seats[1].stands_still = false;
+    world.settle();
+    // If the second one had been told a position, the replays would be behind it.
+    assert_eq!((world.ground.replayed, world.ground.recoveries), (5, 1));
+}
