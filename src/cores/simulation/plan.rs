@@ -160,8 +160,7 @@ impl Plan {
             },
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
-            // What both come to together is not compared yet.
-            presence: random.chance(1, 2) && memory == Memory::Nothing,
+            presence: random.chance(1, 2),
         }
     }
 }
