@@ -650,3 +650,74 @@ fn a_connection_that_ends_meanwhile_leaves_nothing() {
         server.total(|core| &core.recoveries_waiting) == 0
     });
 }
+
+/// The packets in the pages, in their order, of one client: lines with `>` are sent, lines with `<` must come. Each epoch,
+/// offset and time of a page stands for one of the server.
+#[test]
+fn the_packets_of_the_documentation_are_those_of_the_server() {
+    for page in [
+        include_str!("../docs/history.md"),
+        include_str!("../docs/recovery.md"),
+    ] {
+        let server = server(|_| {});
+        let mut client = server.client();
+        let mut meanings = Meanings::new();
+        let blocks = page.split("```packets\n").skip(1);
+        let lines: Vec<&str> = blocks
+            .flat_map(|block| block.split("```").next().unwrap().lines())
+            .collect();
+        assert!(lines.len() > 9, "the page has its packets in blocks of `packets`");
+        for line in lines {
+            let packet: Value = serde_json::from_str(&line[2..]).unwrap();
+            if line.starts_with("> ") {
+                client.send_text(&translated("", &packet, &meanings).to_string());
+                continue;
+            }
+            let message = client.message();
+            let found = serde_json::from_str(&message).unwrap();
+            assert!(
+                is_as_said("", &packet, &found, &mut meanings),
+                "{message} instead of {line}"
+            );
+        }
+    }
+}
+
+/// What stands for what: the name and the text of a member in a page, and its value on the server.
+type Meanings = HashMap<(String, String), Value>;
+
+/// Whether a member of a packet is as a page says. Learns what the page's epochs, offsets and times stand for.
+fn is_as_said(name: &str, said: &Value, found: &Value, meanings: &mut Meanings) -> bool {
+    match (said, found) {
+        (Value::Object(said), Value::Object(found)) => {
+            let mut members = said.iter();
+            said.len() == found.len()
+                && members.all(|(name, said)| is_as_said(name, said, &found[name], meanings))
+        }
+        (Value::Array(said), Value::Array(found)) => {
+            let mut items = said.iter().zip(found);
+            said.len() == found.len() && items.all(|(said, found)| is_as_said(name, said, found, meanings))
+        }
+        _ if ["epoch", "offset", "time"].contains(&name) => {
+            let meaning = meanings.entry((name.to_owned(), said.to_string()));
+            meaning.or_insert_with(|| found.clone()) == found
+        }
+        _ => said == found,
+    }
+}
+
+/// A packet of a page, with the server's values for those that the page has.
+fn translated(name: &str, said: &Value, meanings: &Meanings) -> Value {
+    match said {
+        Value::Object(members) => {
+            let members = members.iter();
+            members
+                .map(|(name, said)| (name.clone(), translated(name, said, meanings)))
+                .collect()
+        }
+        other => {
+            let meaning = meanings.get(&(name.to_owned(), other.to_string()));
+            meaning.unwrap_or(other).clone()
+        }
+    }
+}
