@@ -406,6 +406,31 @@ to = "authenticated"
 }
 
 #[test]
+fn a_will_from_before_presence_was_on_is_not_published_in_the_place_of_the_server() {
+    let scene = Scene::new("", &[]);
+    let (mut watcher, mut ann) = (scene.client(), scene.user("ann"));
+    watcher.subscribe("$presence/room.1");
+    ann.subscribe("room.1");
+    ann.call("$will", &json!({"channel": "$presence/room.1", "data": "forged"}))
+        .unwrap();
+    scene.reload(POLICIES);
+    eventually("ann is a member", || {
+        watcher
+            .call("$presence", &json!({"channel": "room.1"}))
+            .is_ok_and(|answer| answer["count"] == 1)
+    });
+    // The reload reaches each core by itself.
+    eventually("no will is taken for the events", || {
+        ann.call("$will", &json!({"channel": "$presence/room.1"}))
+            .is_err()
+    });
+    assert_eq!(watcher.event("room.1")["joined"][0]["user"], "ann");
+    ann.client.reset();
+    let event = watcher.event("room.1");
+    assert_eq!(event["left"], json!([{"user": "ann"}]), "{event}");
+}
+
+#[test]
 fn wrong_calls_are_told_what_is_wrong() {
     let scene = Scene::new(POLICIES, &[("RINGCAST_PRESENCE_INFO_BYTES_MAX", "20")]);
     let mut ann = scene.user("ann");

@@ -134,6 +134,10 @@ impl<A: App> Core<A> {
 
     fn publish_will(&mut self, will: &Will) {
         let channels = &self.lent.policy.channels;
+        if channels.announced_on(&will.channel).is_some() {
+            // A reload has made it a channel of events since the will was set: only the server publishes there.
+            return;
+        }
         let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);
         let epoch = self.lent.settings.common.epoch;
         let publication = protocols::publication(&will.channel, will.data.as_deref(), marks, epoch);
