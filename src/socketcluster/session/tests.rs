@@ -2372,19 +2372,24 @@ fn a_history_is_read_by_call_if_the_rules_allow_it_and_channels_have_policies() 
     let mut client = with_channels();
     assert_eq!(client.text(call), ["history room 7 Last(3) 100"]);
     assert_eq!(client.text(&call.replace(r#","cid":7"#, "")), NOTHING);
-    client.policy.rules = rules(&[Action::Subscribe, Action::Invoke]);
-    let refused = client.text(call);
+    // A client for each set of rules: decisions of one set are remembered, and all sets here have the same number.
+    let with_rules = |actions: &[Action]| {
+        let mut client = with_channels();
+        client.policy.rules = rules(actions);
+        client
+    };
+    let refused = with_rules(&[Action::Subscribe, Action::Invoke]).text(call);
     assert!(
         refused.0.len() == 1 && refused.0[0].contains(r#"{"rid":7,"error":"#),
         "{refused:?}"
     );
-    client.policy.rules = rules(&[Action::History]);
+    let mut client = with_rules(&[Action::History]);
     assert_eq!(client.text(call), ["history room 7 Last(3) 100"]);
     let malformed = client.text(&call.replace("last", "first"));
     assert!(malformed.0[0].contains("InvalidActionError"), "{malformed:?}");
     // Without policies the call is the application's, as ever.
+    let mut client = with_rules(&[Action::Invoke]);
     client.policy.channels = Arc::default();
-    client.policy.rules = rules(&[Action::Invoke]);
     assert!(!client.text(call).0.iter().any(|line| line.starts_with("history")));
 }
 
