@@ -156,11 +156,12 @@ impl Channel {
         let is_last = self.chunks.len() == 1;
         // While a reading holds the chunk, the memory cannot be given back anyway.
         if let Some(chunk) = self.chunks.front_mut().and_then(Arc::get_mut) {
-            chunk.drop_first(self.gone as usize);
-            self.gone = 0;
-            if !is_last {
-                chunk.seal();
+            if is_last {
+                chunk.drop_first(self.gone as usize);
+            } else {
+                chunk.cut_first(self.gone as usize);
             }
+            self.gone = 0;
         }
     }
 

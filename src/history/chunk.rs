@@ -75,7 +75,8 @@ impl Chunk {
         }
         let frame = publication.frame;
         if self.bytes.capacity() - self.bytes.len() < frame.len() {
-            let spare = (channel_len * SPARE_BYTES).min(CHUNK_BYTES);
+            let until_full = (CHUNK_BYTES + frame.len()).saturating_sub(self.bytes.len());
+            let spare = (channel_len * SPARE_BYTES).min(until_full);
             self.bytes.reserve_exact(frame.len().max(spare));
         }
         self.bytes.extend_from_slice(frame);
@@ -108,9 +109,11 @@ impl Chunk {
         self.bytes.len() >= CHUNK_BYTES / 2
     }
 
-    /// Gives back what was reserved for more publications.
+    /// Gives back what was reserved for more publications, unless it is little.
     pub(super) fn seal(&mut self) {
-        self.bytes.shrink_to_fit();
+        if self.bytes.capacity() - self.bytes.len() > SPARE_WHEN_FULL_MAX {
+            self.bytes.shrink_to_fit();
+        }
         self.entries.shrink_to_fit();
     }
 
@@ -119,6 +122,18 @@ impl Chunk {
         let bytes = self.start(count);
         self.bytes.drain(..bytes);
         self.entries.drain(..count);
+        self.note_dropped(bytes);
+    }
+
+    /// Drops the first `count` publications of a chunk that gets no more, and gives their memory back.
+    pub(super) fn cut_first(&mut self, count: usize) {
+        let bytes = self.start(count);
+        self.bytes = self.bytes[bytes..].to_vec();
+        self.entries = self.entries[count..].to_vec();
+        self.note_dropped(bytes);
+    }
+
+    fn note_dropped(&mut self, bytes: usize) {
         self.dropped_bytes += u32::try_from(bytes).expect("invariant 2: an end has 32 bits");
     }
 
@@ -198,5 +213,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 const CHUNK_ENTRIES_MIN: usize = 8;
 /// A chunk of so many bytes is full.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// A full chunk may keep so many bytes reserved: a thirty-second of it.
+const SPARE_WHEN_FULL_MAX: usize = CHUNK_BYTES / 32;
 /// Bytes that are reserved in a chunk, or not given back, for each of its publications.
 pub(super) const SPARE_BYTES: usize = 8;
