@@ -30,6 +30,8 @@ pub struct Settings {
     pub will_delay_max: Duration,
     /// The name of the numbering that positions are of.
     pub epoch: Epoch,
+    /// Whether remembered publications go to a store, which may make their acknowledgements wait, or refuse them.
+    pub has_store: bool,
     /// Most bytes of the info that a client gives itself as a member of a channel.
     pub presence_info_bytes_max: u32,
 }
@@ -57,6 +59,7 @@ impl Default for Settings {
             wills: true,
             will_delay_max: Duration::from_secs(86_400),
             epoch: Numbering::new().epoch,
+            has_store: false,
             presence_info_bytes_max: 1024,
         }
     }

@@ -303,7 +303,7 @@ impl StorageBackend for BoundedFile {
         if length > self.bytes_max && length > self.file.len()? {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
-                "store_bytes_max is reached",
+                "store_bytes_max is reached: raise it, if the disk has room",
             ));
         }
         self.file.set_len(length)

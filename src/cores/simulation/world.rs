@@ -565,6 +565,7 @@ fn settings(
                 },
                 wills: plan.limits.wills_bytes_max > 0,
                 will_delay_max: plan.limits.will_delay_max,
+                has_store: false,
                 presence_info_bytes_max: plan.limits.presence_info_bytes_max,
             },
             socketcluster: protocols::SocketClusterSettings {

@@ -183,7 +183,7 @@ impl Session {
                     decisions.write(|out| write_publish(|out| name.write_json(out), marks, epoch, data, out));
                 let publish = Publish::new(channel, message, data.unwrap_or_default(), marks);
                 decisions.push(Decision::Publish(publish));
-                if let Some(cid) = cid.filter(|_| marks.remembered) {
+                if let Some(cid) = cid.filter(|_| marks.remembered && env.common.settings.has_store) {
                     // A store may make it wait, or refuse it.
                     let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
                     decisions.push(Decision::Acknowledge { token });
