@@ -150,6 +150,9 @@ async function tryMajor(major) {
 
   // The will was left again; a client that disconnects leaves none.
   await eventually(() => wills.length === 1, 'no other will');
+  // An event has announced it before it leaves: a member that joins and leaves between two events is in none of them.
+  await within(other.memory.setInfo(name('room'), {name: 'C'}), 'setInfo');
+  await eventually(() => presence.members.get(other.socket.id)?.info?.name === 'C', 'its new info');
   other.socket.disconnect();
   await eventually(() => presence.members.size === 1, 'the other has left');
   await publish(name('will'), 'mark');
