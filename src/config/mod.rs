@@ -91,7 +91,7 @@ pub struct Config {
     pub socketcluster: SocketCluster,
     /// How publications reach subscribers.
     pub delivery: Delivery,
-    /// What is kept on disk.
+    /// The store of remembered channels on disk.
     pub store: Store,
     /// The start and the end of the process.
     pub restart: Restart,

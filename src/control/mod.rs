@@ -106,7 +106,7 @@ pub struct ControlSettings {
     pub(crate) keys: Option<KeyFetcher>,
     /// Publishes, and counts what it has published.
     pub handle: Handle,
-    /// What is kept on disk, if `data_dir` is set.
+    /// The store of remembered channels, if `data_dir` is set.
     pub(crate) store: Option<StoreHandle>,
     /// The clock of the process.
     pub clock: Clock,

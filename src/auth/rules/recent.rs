@@ -19,7 +19,7 @@ pub struct RecentNames<T, const SLOTS: usize> {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot<T> {
-    /// What was asked about the name, and of which version of the patterns.
+    /// The question about the name, with the version of the patterns that answered it.
     question: u32,
     length: u8,
     name: [u8; NAME_BYTES_MAX],

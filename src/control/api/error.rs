@@ -16,7 +16,7 @@ use crate::metrics::api::ApiOutcome;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     code: ErrorCode,
-    /// What is wrong, and what to do.
+    /// The fault in the request, and the way to mend it.
     message: String,
     /// The time after which the request may succeed.
     retry_after: Option<Duration>,

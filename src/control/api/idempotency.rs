@@ -69,7 +69,7 @@ pub(super) struct KeptAnswer {
     pub(super) body: Bytes,
 }
 
-/// What is to be done with a request that has an idempotency key.
+/// The way to go on with a request that has an idempotency key.
 #[derive(Debug)]
 pub(super) enum Begin {
     /// It is the first: it is carried out.

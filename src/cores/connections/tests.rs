@@ -56,7 +56,7 @@ fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> 
     taken
 }
 
-/// What has been sent to a peer.
+/// The bytes that a peer has been sent.
 fn sent(peer: &mut Peer) -> Vec<u8> {
     let mut bytes = vec![0; 100];
     peer.set_nonblocking(true).unwrap();

@@ -47,7 +47,7 @@ impl OnDisk {
     /// Records what has changed in the histories of this core.
     pub(in crate::cores) fn record(&mut self, histories: &mut Histories) {
         histories.take_changes(self.now, |change| {
-            // What is dropped is counted, and the store knows of the gap.
+            // The sink counts a change that it drops, and the store knows of the gap.
             let (Pushed::Kept | Pushed::Dropped) = self.sink.push(&Record::from(change));
         });
     }
