@@ -317,25 +317,31 @@ impl Control {
         )
     }
 
-    /// Serves operators until the server ends.
-    pub fn run(self) -> Result<Exit, ControlError> {
+    /// Serves operators until the server ends. Calls `opened` when it has all that it needs of the system: from then on
+    /// it does not fail.
+    ///
+    /// # Errors
+    /// The system refuses what the control plane needs. `opened` was not called, and no operator was served.
+    pub fn run(self, opened: impl FnOnce()) -> Result<Exit, ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .thread_name("control files")
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .map_err(ControlError::Runtime)?;
-        let exit = runtime.block_on(self.serve());
+        let exit = runtime.block_on(self.serve(opened));
         // A blocked read of a file or look-up of a host name must not hold up the end of the process.
         runtime.shutdown_background();
         exit
     }
 
-    async fn serve(mut self) -> Result<Exit, ControlError> {
+    async fn serve(mut self, opened: impl FnOnce()) -> Result<Exit, ControlError> {
         let mut signals = match self.settings.signals {
             SignalHandling::ByServer => Signals::install().map_err(ControlError::Signals)?,
             SignalHandling::ByProgram => Signals::none(),
         };
+        let listener = self.settings.listener.take().map(asynchronous).transpose()?;
+        opened();
         // Ends with the runtime.
         tokio::spawn(dispatch::deliver(Arc::clone(&self.shared)));
         revoke::discard_expired(&self.shared).await;
@@ -347,9 +353,7 @@ impl Control {
             // Ends with the runtime.
             tokio::spawn(store_release::offer(store));
         }
-        if let Some(listener) = self.settings.listener.take() {
-            listener.set_nonblocking(true).map_err(ControlError::Listener)?;
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)?;
+        if let Some(listener) = listener {
             // Ends with the runtime.
             tokio::spawn(routes::serve(listener, Arc::clone(&self.shared)));
         }
@@ -584,6 +588,12 @@ impl ControlState {
             sleep(CHECK_EVERY_IN_DRAIN).await;
         }
     }
+}
+
+/// The listener for the event loop of the control plane.
+fn asynchronous(listener: TcpListener) -> Result<tokio::net::TcpListener, ControlError> {
+    listener.set_nonblocking(true).map_err(ControlError::Listener)?;
+    tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)
 }
 
 /// How many connections the drain closes in 1000 seconds if it closes them evenly over `within`. Without a

@@ -73,7 +73,7 @@ fn keyed() -> Config {
 
 fn run(config: Config) -> Running {
     let ((control, handle, admin), core) = with_listener(config);
-    let thread = std::thread::spawn(|| control.run());
+    let thread = std::thread::spawn(|| control.run(|| {}));
     Running {
         admin,
         core,

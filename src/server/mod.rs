@@ -10,7 +10,8 @@
 // 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the
 //    last core that a core should not hold.
 // 4. `listening`: the listeners, sent to the cores.
-// 5. `announce`: the log says what was started. Then the control plane begins.
+// 5. `start_control`: the thread of the control plane, with what it needs of the system.
+// 6. `announce`: the log says what was started. Nothing can fail any more.
 //
 // End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
 
@@ -175,8 +176,7 @@ impl Server {
             .listen(&cores.handles, &traits, &cores.outlets)?;
         let (ports, admin) = (prepared.ports, prepared.admin);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-        announce(config, &ports, admin_address, &prepared.policy);
-        report(config, &cores.started, prepared.placement);
+        let policy = Arc::clone(&prepared.policy);
 
         let (handle, handle_thread) = Handle::start(
             cores.handles.clone(),
@@ -204,12 +204,9 @@ impl Server {
             },
             cores.handles.clone(),
         );
-        // The control plane has the descriptor table of the process, for the files that it opens, and takes its
-        // signals.
-        let control = thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || control.run())
-            .map_err(StartError::System)?;
+        let control = start_control(control)?;
+        announce(config, &ports, admin_address, &policy);
+        report(config, &cores.started, prepared.placement);
         Ok(Server {
             address: ports.main,
             tls_address: ports.tls,
@@ -376,6 +373,29 @@ fn effective(
         config.cores.fd_tables = FdTables::Shared;
     }
     Ok(config)
+}
+
+/// The thread of the control plane, once it has all that it needs of the system. It has the descriptor table of the
+/// process, for the files that it opens, and takes its signals.
+fn start_control(control: Control) -> Result<JoinHandle<Result<Exit, ControlError>>, StartError> {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let thread = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            control.run(|| {
+                // The starting thread waits for it, below.
+                let _ = tell.send(());
+            })
+        })
+        .map_err(StartError::System)?;
+    if told.recv().is_ok() {
+        return Ok(thread);
+    }
+    Err(match thread.join() {
+        Ok(Err(error)) => StartError::Control(error),
+        // A panic, which the log has.
+        Ok(Ok(_)) | Err(_) => StartError::System(io::Error::other("the thread of the control plane ended")),
+    })
 }
 
 /// Tells the cores to end at once.
