@@ -156,7 +156,7 @@ fn the_log_of_a_start_on_loopback_is_short_and_true() {
     // Features that a restricted container lacks are logged too.
     let (warnings, others): (Vec<&String>, Vec<&String>) =
         lines.iter().partition(|line| line.contains("WARN"));
-    assert!(others.len() <= 6, "{lines:#?}");
+    assert!(others.len() <= 7, "{lines:#?}");
     let text = lines.concat();
     assert!(text.contains("/socketcluster/, protocol auto"), "{text}");
     assert!(
